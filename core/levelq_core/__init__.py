@@ -1,0 +1,83 @@
+"""levelq's core: commands, catalog, rules, lanes and the coupler. See README.md for the whole.
+
+What only a producer needs imports without SQLAlchemy and psycopg; the coupler's names load at first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .catalog import Catalog
+from .commands import Command, LevelUp, SetLevel, SyncLevels
+from .errors import (
+    CatalogError,
+    ConfigurationError,
+    InvalidCommand,
+    LaneFull,
+    LevelqError,
+    Moved,
+    NotDurable,
+    OutcomeTimeout,
+    OutcomeUnknown,
+    PartitionFull,
+    QueueFull,
+    QueueUnavailable,
+    SchemaError,
+    SendUnknown,
+    TransactionMisuse,
+)
+from .outcome import Outcome, Totals
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from .apply import apply_commands
+    from .direct import ProgressLicenseCoupler, level_up_atomic
+
+_LAZY = {
+    "apply_commands": "apply",
+    "ProgressLicenseCoupler": "direct",
+    "level_up_atomic": "direct",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(f"{__name__}.{module}"), name)
+    except ModuleNotFoundError as error:
+        if error.name in ("sqlalchemy", "psycopg"):
+            raise ImportError(f"{name} needs the database libraries: pip install 'levelq[worker]'") from error
+        raise
+
+
+__all__ = [
+    "Catalog",
+    "CatalogError",
+    "Command",
+    "ConfigurationError",
+    "InvalidCommand",
+    "LaneFull",
+    "LevelUp",
+    "LevelqError",
+    "Moved",
+    "NotDurable",
+    "Outcome",
+    "OutcomeTimeout",
+    "OutcomeUnknown",
+    "PartitionFull",
+    "ProgressLicenseCoupler",
+    "QueueFull",
+    "QueueUnavailable",
+    "SchemaError",
+    "SendUnknown",
+    "SetLevel",
+    "Settings",
+    "SyncLevels",
+    "Totals",
+    "TransactionMisuse",
+    "apply_commands",
+    "level_up_atomic",
+]

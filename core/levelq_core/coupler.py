@@ -1,0 +1,137 @@
+"""The coupler: the one transaction that moves progress and license together.
+
+Read `couple` from top to bottom: lock, ask the ledger, fold, write. The caller has begun the transaction
+and commits it; one lane or a thousand run the same statements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from psycopg import Cursor
+
+from . import ledger, rules
+from .codec import Lane, Record
+from .ledger import Known
+from .locking import keys_of, lock
+from .pgbinary import bigints, texts, uuids
+from .rules import Decision
+from .statements import OUTBOX_DELETE
+from .work import Database, Stamp, Work
+
+Fresh = list[tuple[Work, Record, Decision]]
+
+
+def couple(cursor: Cursor[Any], database: Database, works: Sequence[Work], stamp: Stamp) -> None:
+    """Decide every command of `works`, which are sorted by lane, and write what follows from it.
+
+    Fills in each work's `decisions`. Raises psycopg's errors and RowsVanished; then nothing is decided and
+    the caller must roll back to where it stood.
+    """
+    lock(cursor, database, works)
+    known = ledger.find(cursor, works)
+    fresh = fold(database, works, known)
+    write_rows(cursor, database, [w for w in works if w.license_id])
+    write_progressions(cursor, database, fresh)
+    ledger.write(cursor, ((w.lane, record, decision) for w, record, decision in fresh), stamp)
+    cursor.execute(OUTBOX_DELETE, (uuids([record.command_id for w in works for record in w.records]),))
+
+
+def fold(database: Database, works: Sequence[Work], known: dict[bytes, Known]) -> Fresh:
+    """Decide each lane's commands in order; those that were not decided before, in order of effect.
+
+    `known` takes up what is decided here, so that an id sent twice within the batch counts once.
+    """
+    fresh: Fresh = []
+    first = _first_lanes(works)
+    for work in works:
+        track = database.catalog.get(work.lane.specialization)
+        for record in work.records:
+            earlier = known.get(record.command_id)
+            if earlier is not None:
+                work.decisions.append(ledger.answer(earlier, record))
+                continue
+            if first and first.get(record.command_id, work.lane) != work.lane:
+                work.decisions.append(ledger.answer(Known(first[record.command_id], b"", Decision(None, "")), record))
+                continue
+            if work.refusal is not None or track is None:
+                decision = work.refusal or Decision("validation_error", "specialization: not in the catalog")
+            else:
+                decision = rules.decide(work.state, record, track, database.limits)
+                if decision.error is None:
+                    assert decision.after is not None
+                    work.state = decision.after
+            known[record.command_id] = Known(work.lane, record.digest, decision)
+            work.decisions.append(decision)
+            fresh.append((work, record, decision))
+    return fresh
+
+
+def _first_lanes(works: Sequence[Work]) -> dict[bytes, Lane]:
+    """For ids that came in several lanes of one batch: the lane of the first, by position in the input."""
+    ids = [record.command_id for work in works for record in work.records]
+    if len(set(ids)) == len(ids):
+        return {}
+    first: dict[bytes, tuple[int, Lane]] = {}
+    for work in works:
+        for place, record in zip(work.places, work.records, strict=True):
+            if record.command_id not in first or place < first[record.command_id][0]:
+                first[record.command_id] = (place, work.lane)
+    return {command_id: lane for command_id, (_, lane) in first.items()}
+
+
+def write_rows(cursor: Cursor[Any], database: Database, works: Sequence[Work]) -> None:
+    """Write the rows that changed; take back rows that were made in vain."""
+    s = database.statements
+    progress = [w for w in works if w.state[0] and _progress(w.state) != _progress_row(w)]
+    if progress:
+        columns = zip(*(_progress(w.state) for w in progress), strict=True)
+        cursor.execute(s.update_progress, (*keys_of(progress), *map(bigints, columns)))
+    licenses = [w for w in works if w.state[1] and w.state[1:3] != _license_row(w)]
+    if licenses:
+        columns = zip(*(w.state[1:3] for w in licenses), strict=True)
+        cursor.execute(s.update_license, (*keys_of(licenses), *map(bigints, columns)))
+    for statement, vain in (
+        (s.remove_license, [w for w in works if w.made_license and not w.state[1]]),
+        (s.remove_progress, [w for w in works if w.made_progress and not w.state[0]]),
+    ):
+        if vain:
+            cursor.execute(statement, keys_of(vain))
+
+
+def _progress(state: rules.State) -> tuple[int, int, int, int, int, int]:
+    return (state[0], *state[3:])
+
+
+def _progress_row(work: Work) -> tuple[int, int, int, int, int, int]:
+    """What the progress row holds now."""
+    return (1, 0, 0, 0, 0, 0) if work.made_progress else _progress(work.found)
+
+
+def _license_row(work: Work) -> tuple[int, int]:
+    """What the license row holds now."""
+    return (1, 1) if work.made_license else work.found[1:3]
+
+
+def write_progressions(cursor: Cursor[Any], database: Database, fresh: Fresh) -> None:
+    """One audit row for every license level that changed."""
+    changes = [(w, r, d) for w, r, d in fresh if d.error is None and d.from_level != d.to_level]
+    if changes:
+        cursor.execute(database.statements.insert_progressions, tuple(_progressions(changes)))
+
+
+def _progressions(changes: Fresh) -> Iterator[bytes]:
+    yield bigints([w.license_id for w, _, _ in changes])
+    yield bigints([d.from_level or 0 for _, _, d in changes])
+    yield bigints([d.to_level or 0 for _, _, d in changes])
+    yield bigints([r.advanced_by for _, r, _ in changes])
+    yield texts(r.reason for _, r, _ in changes)
+    yield texts(_met(d) for _, _, d in changes)
+
+
+def _met(decision: Decision) -> str:
+    """The totals that met the requirement, as JSON."""
+    assert decision.after is not None
+    pairs = zip(rules.FIELDS[3:], decision.after[3:], strict=True)
+    return "{" + ", ".join(f'"{name}": {value}' for name, value in pairs) + "}"

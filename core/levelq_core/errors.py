@@ -1,0 +1,101 @@
+"""Every error levelq raises, as one tree.
+
+LevelqError
+├── InvalidCommand          a command that cannot be built or that the catalog can never allow
+├── QueueFull
+│   ├── LaneFull            one (user, specialization) holds as many commands as it may
+│   └── PartitionFull       one partition holds as many commands as it may
+├── NotDurable              queued, but not as durably as was asked, in time
+├── QueueUnavailable        Redis cannot be reached, or refuses: nothing was queued
+│   └── Moved               the partition was closed by a change of the shard count
+├── OutcomeUnknown          nobody kept what became of the command
+│   └── SendUnknown         the connection was lost midway: queued or not (also a QueueUnavailable)
+├── OutcomeTimeout          not decided in the time given; it may still be
+├── ConfigurationError      a setting, an address or a permission is wrong
+│   ├── CatalogError        the catalog file is wrong
+│   └── SchemaError         the database lacks what levelq needs
+└── TransactionMisuse       apply_commands was called where it cannot keep its promises
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+
+class LevelqError(Exception):
+    """The base of every error levelq raises."""
+
+
+class InvalidCommand(LevelqError, ValueError):
+    """The command cannot be built, or the catalog can never allow it; nothing was sent."""
+
+    @classmethod
+    def from_details(cls, details: Iterable[Any]) -> InvalidCommand:
+        """Say in one line what a validation found: field, value given, what was expected."""
+        return cls("; ".join(describe(detail) for detail in details))
+
+
+class QueueFull(LevelqError):
+    """A limit on waiting commands was reached; this command was not queued."""
+
+
+class LaneFull(QueueFull):
+    """The lane holds LEVELQ_LANE_LIMIT commands already; this one was not queued."""
+
+
+class PartitionFull(QueueFull):
+    """The partition holds LEVELQ_PARTITION_LIMIT commands already; this one was not queued."""
+
+
+class NotDurable(LevelqError):
+    """The command is queued, but the durability asked for was not confirmed in time."""
+
+
+class QueueUnavailable(LevelqError, ConnectionError):
+    """Redis could not be reached or refused the command; it was not queued."""
+
+
+class Moved(QueueUnavailable):
+    """The partition was closed when the number of shards changed; send to the new one."""
+
+
+class OutcomeUnknown(LevelqError):
+    """Nothing is left that could tell what became of the command."""
+
+
+class SendUnknown(OutcomeUnknown, QueueUnavailable):
+    """The connection was lost midway: the command may be queued. Sending it again with the same id is safe."""
+
+
+class OutcomeTimeout(LevelqError, TimeoutError):
+    """The command was not decided in the time given; it is still waiting, or its outcome is no longer kept."""
+
+
+class ConfigurationError(LevelqError):
+    """A setting, an address or a permission is wrong; the message names it and says what was expected."""
+
+
+class CatalogError(ConfigurationError):
+    """The catalog file is wrong; the message names the file, the specialization and the level."""
+
+
+class SchemaError(ConfigurationError):
+    """The database lacks a table, a column or a unique constraint that levelq needs."""
+
+
+class TransactionMisuse(LevelqError):
+    """The transaction cannot keep levelq's promises: wrong isolation, wrong driver, or used twice."""
+
+
+class _Detail(Protocol):
+    def __getitem__(self, key: str, /) -> Any: ...
+
+
+def describe(detail: _Detail) -> str:
+    """One pydantic error detail as `field: expected ..., got value`, safe to print on one line."""
+    field = ".".join(str(part) for part in detail["loc"]) or "command"
+    got = repr(detail["input"])
+    if len(got) > 80:
+        got = got[:77] + "..."
+    return f"{field}: {detail['msg']}, got {got}"

@@ -1,0 +1,119 @@
+"""Questions to the database for people and for handles: outcomes, histories, pairs out of step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from .apply import outcome
+from .codec import KIND_NAMES, Record
+from .ledger import Known, known_of
+from .outcome import Outcome
+
+_KINDS = {name: kind for kind, name in KIND_NAMES.items()}
+
+
+class Entry(NamedTuple):
+    """One decided command in a user's history."""
+
+    at: datetime
+    command_id: UUID
+    specialization: str
+    kind: str
+    status: str
+    message: str
+    xp: int
+    from_level: int | None
+    to_level: int | None
+
+
+class Quarantined(NamedTuple):
+    """One entry of a lane that was no command."""
+
+    at: datetime
+    specialization: str
+    reason: str
+    length: int
+    raw: bytes
+
+
+class Pair(NamedTuple):
+    """Two rows of one lane that do not agree; a level of None is a row that is missing."""
+
+    user_id: int
+    specialization: str
+    progress_level: int | None
+    license_level: int | None
+
+
+def outcome_of(connection: Connection, command_id: UUID) -> Outcome | None:
+    """The decision on a command as the ledger has it; None if there is none."""
+    row = connection.execute(_OUTCOME, {"id": command_id}).one_or_none()
+    if row is None:
+        return None
+    kind, *rest = row
+    known = known_of(rest)
+    record = Record(command_id.bytes, known.digest, _KINDS[kind], 0, _sync_source(known), 0, 0, 0, 0, 0)
+    return outcome(known.lane, record, known.decision)
+
+
+def _sync_source(known: Known) -> int:
+    """Which side an applied SyncLevels copied, told from which side it changed: 1 for the license."""
+    before, after = known.decision.before, known.decision.after
+    return int(before is not None and after is not None and before[0] != after[0])
+
+
+def history(connection: Connection, user_id: int, limit: int = 50) -> list[Entry]:
+    """A user's latest decided commands, newest first."""
+    return [Entry(*row) for row in connection.execute(_HISTORY, {"user": user_id, "limit": limit})]
+
+
+def quarantined(connection: Connection, user_id: int, limit: int = 50) -> list[Quarantined]:
+    """A user's latest quarantined entries, newest first."""
+    return [Quarantined(*row) for row in connection.execute(_QUARANTINED, {"user": user_id, "limit": limit})]
+
+
+def counts(connection: Connection) -> dict[str, int]:
+    """How many commands were ever rejected and how many entries quarantined, within retention."""
+    rejected, quarantined_ = connection.execute(_COUNTS).one()
+    return {"rejected": rejected, "quarantined": quarantined_}
+
+
+def out_of_step(connection: Connection) -> Iterator[Pair]:
+    """Every lane whose two rows differ, or of which one is missing, as one snapshot sees them."""
+    for row in connection.execution_options(yield_per=1000).execute(_OUT_OF_STEP):
+        yield Pair(*row)
+
+
+_OUTCOME = text("""
+    SELECT kind, command_id, digest, user_id, specialization, error, message, from_level, to_level, before, after
+    FROM levelq_ledger WHERE command_id = :id
+""")
+
+# Newest first by id, which ascends in the order of effect; applied_at is when the transaction began.
+_HISTORY = text("""
+    SELECT applied_at, command_id, specialization, kind, status, coalesce(message, ''), xp, from_level, to_level
+    FROM levelq_ledger WHERE user_id = :user ORDER BY id DESC LIMIT :limit
+""")
+
+_QUARANTINED = text("""
+    SELECT at, specialization, reason, length, raw FROM levelq_quarantine
+    WHERE user_id = :user ORDER BY id DESC LIMIT :limit
+""")
+
+_COUNTS = text("""
+    SELECT (SELECT count(*) FROM levelq_ledger WHERE status = 'rejected'), (SELECT count(*) FROM levelq_quarantine)
+""")
+
+_OUT_OF_STEP = text("""
+    SELECT coalesce(p.student_id, l.user_id), coalesce(p.specialization_id, l.specialization_type),
+           p.current_level, l.current_level
+    FROM specialization_progress p
+    FULL JOIN user_licenses l ON l.user_id = p.student_id AND l.specialization_type = p.specialization_id
+    WHERE p.current_level IS DISTINCT FROM l.current_level
+    ORDER BY 1, 2
+""")

@@ -1,0 +1,123 @@
+"""Run a batch inside a transaction so that what the database refuses costs only the command at fault.
+
+Every attempt runs in a SAVEPOINT. Refused data is found by bisection: at most 2 log2(n) further attempts
+for one bad command among n, each of lanes in sorted order, which keeps the lock order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import psycopg
+from psycopg import Cursor
+
+from .coupler import couple
+from .locking import held_elsewhere
+from .rules import Decision
+from .sqlstate import Meaning, classify, in_words
+from .work import Database, RowsVanished, Stamp, Work
+
+ATTEMPTS = 4  # of one batch when somebody else was faster; each further one needs yet another competitor
+
+
+class Isolation:
+    """One transaction's batch. `aside` collects lanes that foreign code holds, if the caller can wait for them."""
+
+    def __init__(
+        self,
+        cursor: Cursor[Any],
+        database: Database,
+        stamp: Stamp,
+        *,
+        aside: list[Work] | None = None,
+        between: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._cursor = cursor
+        self._database = database
+        self._stamp = stamp
+        self._aside = aside
+        self._between = between
+
+    def run(self, works: Sequence[Work]) -> None:
+        """Decide all commands of these lanes, sorted here; afterwards each work has its decisions, in order.
+
+        Raises psycopg.Error for weather, with the transaction back where it stood.
+        """
+        self._run(sorted(works, key=lambda w: w.lane))
+
+    def _run(self, works: Sequence[Work]) -> None:
+        for attempt in range(1, ATTEMPTS + 1):
+            error = self._attempt(works)
+            if error is None:
+                return
+            meaning = Meaning.AGAIN if isinstance(error, RowsVanished) else classify(error)
+            if meaning is Meaning.AGAIN and attempt < ATTEMPTS:
+                continue
+            self._between()
+            self._isolate(works, error, meaning)
+            return
+
+    def _isolate(self, works: Sequence[Work], error: Exception, meaning: Meaning) -> None:
+        if meaning is Meaning.LOCKED and self._aside is not None:
+            self._put_aside(works, error)
+        elif meaning is Meaning.DATA or (meaning is Meaning.AGAIN and isinstance(error, psycopg.Error)):
+            # A unique constraint of the application's own that never yields is data, too.
+            self._split(works, error)
+        else:
+            raise error
+
+    def _attempt(self, works: Sequence[Work], refusal: Decision | None = None) -> Exception | None:
+        for work in works:
+            work.reset(self._database)
+            work.refusal = work.refusal or refusal
+        self._cursor.execute("SAVEPOINT levelq")
+        try:
+            couple(self._cursor, self._database, works, self._stamp)
+        except (psycopg.Error, UnicodeEncodeError, RowsVanished) as error:
+            if self._cursor.connection.closed:
+                raise
+            self._cursor.execute("ROLLBACK TO SAVEPOINT levelq")
+            return error
+        self._cursor.execute("RELEASE SAVEPOINT levelq")
+        return None
+
+    def _split(self, works: Sequence[Work], error: Exception) -> None:
+        """Refuse the one command at fault, or look for it in both halves."""
+        if len(works) > 1:
+            middle = len(works) // 2
+            self._run(works[:middle])
+            self._run(works[middle:])
+        elif len(works[0].records) > 1:
+            earlier, later = works[0].halves()
+            self._run([earlier])
+            if self._aside is not None and earlier in self._aside:
+                self._aside[self._aside.index(earlier)] = works[0]  # what follows in the lane must wait, too
+                works[0].decisions = []
+                return
+            self._run([later])
+            works[0].decisions = earlier.decisions + later.decisions
+        else:
+            again = self._attempt(works, Decision("database_error", in_words(error)))
+            if again is not None:
+                raise again
+
+    def _put_aside(self, works: Sequence[Work], error: Exception) -> None:
+        """Go on without the lanes that foreign code holds."""
+        assert self._aside is not None
+        if len(works) == 1:
+            self._aside.append(works[0])
+            works[0].decisions = []
+            return
+        self._cursor.execute("SAVEPOINT levelq_probe")
+        held = held_elsewhere(self._cursor, self._database, works)
+        self._cursor.execute("ROLLBACK TO SAVEPOINT levelq_probe")
+        if held:
+            self._aside += held
+            for work in held:
+                work.decisions = []
+            rest = [w for w in works if not any(w is h for h in held)]
+            if rest:
+                self._run(rest)
+        else:  # held in a way that cannot be seen: an insert not yet committed, a parent row
+            self._split(works, error)

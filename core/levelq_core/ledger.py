@@ -1,0 +1,99 @@
+"""The ledger: which commands were decided, and how. Its unique command id makes the effect exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from struct import Struct
+from typing import Any, NamedTuple
+
+from psycopg import Cursor
+
+from .codec import KIND_NAMES, Lane, Record
+from .pgbinary import COPY_HEADER, COPY_TRAILER, NULL, field, uuids
+from .rules import Decision, State
+from .statements import LEDGER_COLUMNS, LEDGER_COPY, LEDGER_FIND
+from .work import Stamp, Work
+
+
+class Known(NamedTuple):
+    """A command that was decided: for which lane, with which content, and how."""
+
+    lane: Lane
+    digest: bytes
+    decision: Decision
+
+
+def find(cursor: Cursor[Any], works: Sequence[Work]) -> dict[bytes, Known]:
+    """The commands among these that were decided before."""
+    ids = uuids([record.command_id for work in works for record in work.records])
+    return {row[0].bytes: known_of(row) for row in cursor.execute(LEDGER_FIND, (ids,))}
+
+
+def known_of(row: Sequence[Any]) -> Known:
+    """One row of LEDGER_FIND."""
+    _, digest, user_id, specialization, error, message, from_level, to_level, before, after = row
+    states = (tuple(before) if before else None, tuple(after) if after else None)
+    return Known(Lane(specialization, user_id), digest, Decision(error, message or "", from_level, to_level, *states))
+
+
+def answer(known: Known, record: Record) -> Decision:
+    """The decision for a command whose id was used before: the first one again, or a conflict."""
+    if known.digest == record.digest:
+        return known.decision._replace(duplicate=True)
+    message = f"command_id was used before, for another command of {known.lane.specialization}:{known.lane.user_id}"
+    return Decision("conflict", message)
+
+
+def write(cursor: Cursor[Any], rows: Iterable[tuple[Lane, Record, Decision]], stamp: Stamp) -> None:
+    """Append decided commands in order: ids ascend as they take effect."""
+    tail = field(stamp.batch) + field(stamp.xid.to_bytes(8, "big")) + field(stamp.source.encode())
+    parts = [COPY_HEADER]
+    last_lane, place = None, b""
+    for lane, record, decision in rows:
+        if lane is not last_lane:
+            last_lane, place = lane, field(lane.user_id.to_bytes(8, "big")) + field(lane.specialization.encode())
+        parts += (
+            _ID.pack(LEDGER_COLUMNS, 16, record.command_id),
+            place,
+            _APPLIED[record.kind] if decision.error is None else _rejected(record.kind, decision),
+            _NUMBERS.pack(
+                16, record.digest, 4, record.xp, 4, record.sessions, 4, record.projects, 4, record.theory, 4,
+                record.practice,
+            ),
+            _levels(decision),
+            _state(decision.before),
+            _state(decision.after),
+            tail,
+        )  # fmt: skip
+    if len(parts) == 1:
+        return
+    parts.append(COPY_TRAILER)
+    with cursor.copy(LEDGER_COPY) as copy:
+        copy.write(b"".join(parts))
+
+
+_ID = Struct(">hi16s")
+_NUMBERS = Struct(">i16siiiiiiiiii")
+_LEVELS = Struct(">iiii")
+_STATE = Struct(">iiiIii" + "iq" * 8)
+_APPLIED = {kind: field(name.encode()) + field(b"applied") + NULL + NULL for kind, name in KIND_NAMES.items()}
+
+
+def _rejected(kind: int, decision: Decision) -> bytes:
+    assert decision.error is not None
+    kind_name = KIND_NAMES[kind].encode()
+    return b"".join(map(field, (kind_name, b"rejected", decision.error.encode(), decision.message.encode())))
+
+
+def _levels(decision: Decision) -> bytes:
+    if decision.from_level is None or decision.to_level is None:
+        return NULL + NULL
+    return _LEVELS.pack(4, decision.from_level, 4, decision.to_level)
+
+
+def _state(state: State | None) -> bytes:
+    """A bigint[8]: the fields of Totals, in their order."""
+    if state is None:
+        return NULL
+    a, b, c, d, e, f, g, h = state
+    return _STATE.pack(116, 1, 0, 20, 8, 1, 8, a, 8, b, 8, c, 8, d, 8, e, 8, f, 8, g, 8, h)

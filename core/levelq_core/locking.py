@@ -1,0 +1,113 @@
+"""The lock order, in one place: parents, then progress rows, then license rows, each sorted by lane.
+
+The order is the same for one lane and for thousands, and missing rows are made before any is locked:
+locking first and making the missing ones after gave 37 deadlocks in 103 transactions of 8 threads, this
+order none in 1,597, nor in 4,270 with an application locking users, progress and license beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from psycopg import Cursor
+
+from . import rules
+from .pgbinary import BigintArray, TextArray, bigints, texts
+from .rules import NOTHING, Decision
+from .work import Database, RowsVanished, Work
+
+Keys = tuple[TextArray, BigintArray]
+
+
+def keys_of(works: Sequence[Work]) -> Keys:
+    """The lanes as the two arrays every statement takes."""
+    return texts(w.lane.specialization for w in works), bigints([w.lane.user_id for w in works])
+
+
+def lock(cursor: Cursor[Any], database: Database, works: Sequence[Work]) -> None:
+    """Lock both rows of every lane that needs them, making the missing ones; fill in what was found.
+
+    `works` are sorted by lane. A lane whose refusal is known, or in which nothing would be applied to rows
+    yet to be made, is left without rows. Raises RowsVanished if rows were deleted under us.
+    """
+    wanted = [w for w in works if w.refusal is None]
+    if not wanted:
+        return
+    lacking = {n: (p, l) for n, p, l in cursor.execute(database.statements.missing, keys_of(wanted))}
+    missing = [(wanted[n - 1], *lacks) for n, lacks in lacking.items()]
+    rowless = {id(w) for w, p, l in missing if p and l and not _would_apply(database, w)}
+    missing = [m for m in missing if id(m[0]) not in rowless]
+    _lock_parents(cursor, database, missing)
+    wanted = [w for w in wanted if w.refusal is None and id(w) not in rowless]
+    if not wanted:
+        return
+    s = database.statements
+    keys = keys_of(wanted)
+    for w in _made(cursor, s.insert_progress, [w for w, lacks, _ in missing if lacks and w.refusal is None]):
+        w.made_progress = True
+    progress = _locked(cursor, s.lock_progress, keys, wanted)
+    for w in _made(cursor, s.insert_license, [w for w, _, lacks in missing if lacks and w.refusal is None]):
+        w.made_license = True
+    licenses = _locked(cursor, s.lock_license, keys, wanted)
+    for w, (_, progress_level, *totals), (_, license_id, license_level, highest) in zip(
+        wanted, progress, licenses, strict=True
+    ):
+        w.license_id = license_id
+        license_levels = (0, 0) if w.made_license else (license_level, highest)
+        w.found = w.state = (0 if w.made_progress else progress_level, *license_levels, *totals)
+
+
+def held_elsewhere(cursor: Cursor[Any], database: Database, works: Sequence[Work]) -> list[Work]:
+    """After a lock timeout: the lanes of which a row is locked by somebody else right now.
+
+    Takes what can be had at once (SKIP LOCKED waits for nobody, so it cannot deadlock); the caller rolls
+    back. A row that does not exist yet, or that somebody is about to insert, is not found this way.
+    """
+    held: dict[int, Work] = {}
+    keys = keys_of(works)
+    for locked, missing_column in zip(database.statements.skip_locked, (1, 2), strict=True):
+        absent = {row[0] for row in cursor.execute(database.statements.missing, keys) if row[missing_column]}
+        had = {row[0] for row in cursor.execute(locked, keys)}
+        held.update({n: w for n, w in enumerate(works, 1) if n not in had and n not in absent})
+    return list(held.values())
+
+
+def _would_apply(database: Database, work: Work) -> bool:
+    """Whether any command of a lane without rows would be applied; if none, no row needs to be made."""
+    track = database.catalog[work.lane.specialization]
+    return any(rules.decide(NOTHING, record, track, database.limits).error is None for record in work.records)
+
+
+def _lock_parents(cursor: Cursor[Any], database: Database, missing: Sequence[tuple[Work, bool, bool]]) -> None:
+    """Where a foreign key leads to the application's users: lock them, refuse lanes of users there are not."""
+    for (table, parent, statement), lacks in (
+        (entry, 1 if entry[0] == "specialization_progress" else 2) for entry in database.statements.parents
+    ):
+        children = [m[0] for m in missing if m[lacks] and m[0].refusal is None]
+        if not children:
+            continue
+        users = sorted({w.lane.user_id for w in children})
+        there = {row[0] for row in cursor.execute(statement, (bigints(users),))}
+        for w in children:
+            if w.lane.user_id not in there:
+                message = (
+                    f"user {w.lane.user_id} is not in {parent.table}: insert into {table} "
+                    f"violates foreign key constraint {parent.constraint}"
+                )
+                w.refusal = Decision("database_error", message)
+
+
+def _made(cursor: Cursor[Any], statement: str, works: Sequence[Work]) -> list[Work]:
+    """Insert the missing rows; those of them that we made, not a competitor."""
+    if not works:
+        return []
+    by_key = {(w.lane.user_id, w.lane.specialization): w for w in works}
+    return [by_key[key] for key in cursor.execute(statement, keys_of(works)).fetchall()]
+
+
+def _locked(cursor: Cursor[Any], statement: str, keys: Keys, works: Sequence[Work]) -> list[tuple[Any, ...]]:
+    rows = cursor.execute(statement, keys).fetchall()
+    if len(rows) != len(works):
+        raise RowsVanished
+    return rows

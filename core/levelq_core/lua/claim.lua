@@ -1,0 +1,72 @@
+#!lua flags=allow-oom
+-- Take due lanes for one drain, or retire the drain if nothing is due.
+--
+-- KEYS[1]  tag .. "ready"
+-- ARGV     tag, drain, claim ms, token, wake ms, batch commands, batch lanes, batch bytes,
+--          lane commands (most from one lane), payload limit
+-- Returns  {wake (0 or 1), retired (0 or 1), {broken users}, {per lane: user, {entries}}}
+--          An entry over the payload limit comes as {length, sha1, first 4 KiB}.
+--          Retired: nothing was due, and the drain is no longer registered.
+--
+-- Keeps:   the commands stay in the lane until ack.lua removes them. A lane's head is read, under pcall,
+--          before the lane moves to claimed: a lane key of the wrong type cannot strand the lanes after it.
+--          Seeing nothing due and retiring is one step, so no push falls between the two.
+
+local tag, drain = ARGV[1], ARGV[2]
+local claim_ms, token, wake_ms = tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local batch_commands, batch_lanes, batch_bytes = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local lane_commands, payload_limit = tonumber(ARGV[9]), tonumber(ARGV[10])
+local now = clock()
+
+local drains = tag .. 'drains'
+redis.call('ZREMRANGEBYSCORE', drains, '-inf', now)
+if not redis.call('ZSCORE', drains, drain) then redis.call('DEL', tag .. 'wake') end
+redis.call('ZADD', drains, now + claim_ms, drain)
+
+return_expired(tag, now, claim_ms)
+
+local STEP = 100 -- entries read at a time: how far over the byte limit one read can go
+local function read(lane, most, bytes_left)
+  local entries, bytes = {}, 0
+  while #entries < most do
+    local part = redis.call('LRANGE', lane, #entries, math.min(#entries + STEP, most) - 1)
+    for _, entry in ipairs(part) do
+      bytes = bytes + math.min(#entry, payload_limit)
+      if bytes > bytes_left and #entries > 0 then return entries, bytes_left end
+      if #entry > payload_limit + 13 then
+        entry = { #entry, redis.sha1hex(entry), string.sub(entry, 1, 4096) }
+      end
+      entries[#entries + 1] = entry
+    end
+    if #part < STEP then break end
+  end
+  return entries, bytes
+end
+
+local ready, claimed, tokens = tag .. 'ready', tag .. 'claimed', tag .. 'tokens'
+local lanes, broken, commands, bytes = {}, {}, 0, 0
+for _, user in ipairs(redis.call('ZRANGEBYSCORE', ready, '-inf', now, 'LIMIT', 0, batch_lanes)) do
+  if commands >= batch_commands or bytes >= batch_bytes then break end
+  local ok, entries, size = pcall(read, tag .. 'lane:' .. user, math.min(lane_commands, batch_commands - commands),
+    batch_bytes - bytes)
+  if not ok then
+    redis.call('ZADD', ready, now + 60000, user) -- not a list: look again in a minute, the others go on
+    broken[#broken + 1] = user
+  elseif #entries == 0 then
+    redis.call('ZREM', ready, user)
+  else
+    redis.call('ZREM', ready, user)
+    redis.call('ZADD', claimed, now + claim_ms, user)
+    redis.call('HSET', tokens, user, token)
+    commands, bytes = commands + #entries, bytes + size
+    lanes[#lanes + 1] = user
+    lanes[#lanes + 1] = entries
+  end
+end
+
+local retired = 0
+if #lanes == 0 and redis.call('ZCOUNT', ready, '-inf', now) == 0 then
+  redis.call('ZREM', drains, drain)
+  retired = 1
+end
+return { reserve_wake(tag, now, wake_ms, batch_commands, batch_lanes), retired, broken, lanes }

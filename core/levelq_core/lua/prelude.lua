@@ -1,0 +1,40 @@
+-- Shared by every script: the loader puts this file in front of each.
+-- All time is the server's, in milliseconds. `tag` is "levelq:{SPECIALIZATION:generation:shard}:", from
+-- which every key of the partition is built, so that one call touches one Cluster slot.
+
+local function clock()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+local function waiting(tag)
+  return tonumber(redis.call('GET', tag .. 'count') or '0')
+end
+
+-- Claims whose deadline has passed go back to ready, at that deadline, so they are first in line. So do
+-- claims that end later than any claim can: the server's clock was set back. At most 1,000 a call.
+local function return_expired(tag, now, claim_ms)
+  local claimed, returned = tag .. 'claimed', 0
+  for _, range in ipairs({ { '-inf', now }, { '(' .. now + claim_ms, '+inf' } }) do
+    local lanes = redis.call('ZRANGEBYSCORE', claimed, range[1], range[2], 'WITHSCORES', 'LIMIT', 0, 1000)
+    for i = 1, #lanes, 2 do
+      local user, deadline = lanes[i], tonumber(lanes[i + 1])
+      redis.call('ZADD', tag .. 'ready', math.min(deadline, now), user)
+      redis.call('ZREM', claimed, user)
+      redis.call('HDEL', tag .. 'tokens', user)
+      returned = returned + 1
+    end
+  end
+  return returned
+end
+
+-- Whether the caller should enqueue a wake-up: some lane is due, the live drains cannot take all that is
+-- due in one batch each, and nobody else has just been told to do it (the reservation, which expires).
+local function reserve_wake(tag, now, wake_ms, batch_commands, batch_lanes)
+  local due = redis.call('ZCOUNT', tag .. 'ready', '-inf', now)
+  if due == 0 then return 0 end
+  local drains = redis.call('ZCOUNT', tag .. 'drains', '(' .. now, '+inf')
+  if drains > 0 and due <= drains * batch_lanes and waiting(tag) <= drains * batch_commands then return 0 end
+  if redis.call('SET', tag .. 'wake', '1', 'NX', 'PX', wake_ms) then return 1 end
+  return 0
+end

@@ -1,0 +1,53 @@
+#!lua
+-- Append commands to their lanes.
+--
+-- KEYS[1]  tag .. "ready" (names the slot; all other keys are built from the tag)
+-- ARGV     tag, lane limit, partition limit, wake ms, batch commands, batch lanes,
+--          then per lane: user, number of entries, the entries
+-- Returns  {wake (0 or 1), {per lane: accepted, and a reason if fewer than sent: "lane", "partition" or
+--          "type", if the lane's key holds something else}}
+--          or {"MOVED"} if the partition was closed by a change of the shard count.
+--
+-- Keeps:   a lane that holds commands is in ready or claimed. So it enters ready before it grows: a
+--          script that fails midway is not rolled back, and an empty lane in ready harms nobody.
+--          A not-before time that lies ahead is never lowered (NX).
+--          A refused command is refused with all that follow it in its lane in this call.
+
+local tag = ARGV[1]
+local lane_limit, partition_limit = tonumber(ARGV[2]), tonumber(ARGV[3])
+
+if redis.call('EXISTS', tag .. 'closed') == 1 then return { 'MOVED' } end
+
+local now = clock()
+local stamp = string.format('%013.0f', now)
+local total = waiting(tag)
+local answers = {}
+local at = 7
+while at <= #ARGV do
+  local user, sent = ARGV[at], tonumber(ARGV[at + 1])
+  local lane = tag .. 'lane:' .. user
+  local is_list, length = pcall(redis.call, 'LLEN', lane) -- a raised error would leave this call half done
+  local room_in_lane = is_list and lane_limit - length or 0
+  local room = math.min(room_in_lane, partition_limit - total)
+  local accepted = math.max(0, math.min(sent, room))
+  if accepted > 0 then
+    if not redis.call('ZSCORE', tag .. 'claimed', user) then
+      redis.call('ZADD', tag .. 'ready', 'NX', now, user)
+    end
+    redis.call('INCRBY', tag .. 'count', accepted)
+    local first, last = at + 2, at + 1 + accepted
+    while first <= last do -- Lua's stack takes some 8,000 values in one call
+      local upto = math.min(first + 999, last)
+      local entries = {}
+      for i = first, upto do entries[#entries + 1] = stamp .. ARGV[i] end
+      redis.call('RPUSH', lane, unpack(entries))
+      first = upto + 1
+    end
+    total = total + accepted
+  end
+  answers[#answers + 1] = accepted
+  answers[#answers + 1] = accepted == sent and '' or not is_list and 'type'
+    or room == room_in_lane and 'lane' or 'partition'
+  at = at + 2 + sent
+end
+return { reserve_wake(tag, now, tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])), answers }

@@ -1,0 +1,20 @@
+#!lua flags=allow-oom
+-- Extend the claims that are still ours, and the drain's registration.
+--
+-- KEYS[1]  tag .. "ready"
+-- ARGV     tag, drain, token, claim ms, then the users
+-- Returns  how many of the claims are still ours
+--
+-- Keeps:   only the holder of the token extends a claim; a lane somebody else took stays theirs.
+
+local tag, token = ARGV[1], ARGV[3]
+local deadline = clock() + tonumber(ARGV[4])
+local ours = 0
+redis.call('ZADD', tag .. 'drains', deadline, ARGV[2])
+for i = 5, #ARGV do
+  if redis.call('HGET', tag .. 'tokens', ARGV[i]) == token then
+    redis.call('ZADD', tag .. 'claimed', 'XX', deadline, ARGV[i])
+    ours = ours + 1
+  end
+end
+return ours

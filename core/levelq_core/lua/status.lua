@@ -1,0 +1,26 @@
+#!lua flags=allow-oom
+-- Count what a partition holds. Changes nothing.
+--
+-- KEYS[1]  tag .. "ready"
+-- ARGV     tag, how many heads to look at
+-- Returns  {waiting, ready, claimed, parked, drains, age in ms of the oldest head seen}
+--
+-- Keeps:   the time it takes is bounded by ARGV[2]: the oldest command is looked for among the heads of
+--          the lanes that have been due or claimed longest, which is where it is unless lanes are parked.
+
+local tag, most = ARGV[1], tonumber(ARGV[2])
+local ready, claimed = tag .. 'ready', tag .. 'claimed'
+local now = clock()
+local oldest = now
+for _, set in ipairs({ ready, claimed }) do
+  for _, user in ipairs(redis.call('ZRANGE', set, 0, most - 1)) do
+    local ok, head = pcall(redis.call, 'LINDEX', tag .. 'lane:' .. user, 0)
+    local pushed = ok and head and tonumber(string.sub(head, 1, 13))
+    if pushed and pushed > 0 then oldest = math.min(oldest, pushed) end
+  end
+end
+local due = redis.call('ZCOUNT', ready, '-inf', now)
+return {
+  waiting(tag), due, redis.call('ZCARD', claimed), redis.call('ZCARD', ready) - due,
+  redis.call('ZCOUNT', tag .. 'drains', '(' .. now, '+inf'), now - oldest,
+}

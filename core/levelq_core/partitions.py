@@ -1,0 +1,72 @@
+"""Partitions and the names of their Redis keys: the schema of all that levelq keeps in Redis.
+
+Every key of a partition carries its tag in braces, so all of them share one Cluster slot:
+
+    levelq:{PLAYER:1:0}:ready        zset   user -> earliest time (ms) its lane may be claimed
+    levelq:{PLAYER:1:0}:claimed      zset   user -> deadline (ms) of the claim on its lane
+    levelq:{PLAYER:1:0}:tokens       hash   user -> token of that claim
+    levelq:{PLAYER:1:0}:drains       zset   drain -> deadline (ms) of its registration
+    levelq:{PLAYER:1:0}:wake         string a wake-up is under way (expires)
+    levelq:{PLAYER:1:0}:count        string commands in all lanes of the partition
+    levelq:{PLAYER:1:0}:closed       string set when the shard count changed: push answers MOVED
+    levelq:{PLAYER:1:0}:lane:<user>  list   the lane's entries, oldest first
+
+    levelq:partitions                zset   partition -> time (s) of its last wake-up, by the waker's clock
+    levelq:reply:<command id>        stream the outcome, for a sender that asked; expires
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, Self
+from zlib import crc32
+
+from .errors import ConfigurationError
+
+REGISTRY = "levelq:partitions"
+QUEUE_PREFIX = "levelq."
+
+
+class Partition(NamedTuple):
+    """All lanes of one specialization, or one of its shards."""
+
+    specialization: str
+    generation: int = 1
+    shard: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.specialization}:{self.generation}:{self.shard}"
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """Read `PLAYER:1:0`, or `PLAYER` for its first shard. Raises ConfigurationError."""
+        match = re.fullmatch(r"([A-Z][A-Z0-9_]{0,31})(?::(\d{1,9}):(\d{1,9}))?", name)
+        if match is None:
+            raise ConfigurationError(
+                f"partition: expected SPECIALIZATION or SPECIALIZATION:generation:shard, got {name!r}"
+            )
+        specialization, generation, shard = match.groups()
+        return cls(specialization, int(generation or 1), int(shard or 0))
+
+    @classmethod
+    def of(cls, specialization: str, user_id: int, shards: int) -> Self:
+        """The partition that holds a user's lane. CRC-32 of the decimal id: the same in every language."""
+        return cls(specialization, 1, crc32(str(user_id).encode()) % shards if shards > 1 else 0)
+
+    def key(self, name: str) -> str:
+        """One of the partition's keys, as listed above."""
+        return f"levelq:{{{self}}}:{name}"
+
+    def lane_key(self, user_id: int | str) -> str:
+        """The list of one lane."""
+        return self.key(f"lane:{user_id}")
+
+    @property
+    def queue(self) -> str:
+        """The RQ queue whose workers drain this partition."""
+        return QUEUE_PREFIX + self.specialization
+
+
+def reply_key(command_id: bytes) -> str:
+    """Where the outcome of a flagged command is kept for its sender."""
+    return f"levelq:reply:{command_id.hex()}"

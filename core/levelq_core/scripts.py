@@ -1,0 +1,152 @@
+"""The Lua scripts as calls: which file, which arguments, and what the reply means. No input or output here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from redis.exceptions import RedisError
+
+from .partitions import Partition
+from .settings import Settings
+
+WAKE_MS = 5_000  # how long a reserved wake-up keeps others from being sent; a lost one costs at most this
+HEADS = 200  # how many heads `status` looks at for the oldest command
+
+
+class Script(NamedTuple):
+    """A script's source and the name the server knows it by."""
+
+    text: str
+    sha: str
+
+
+@cache
+def load(name: str, *, shebang: bool = True) -> Script:
+    """Read lua/<name>.lua, the shared prelude in front; without its #! line where the server knows none."""
+    folder = files(__package__) / "lua"
+    first, _, rest = (folder / f"{name}.lua").read_text(encoding="utf-8").partition("\n")
+    # Everything on the lines stays where it is in the file, as comments of errors count lines.
+    text = (first + "\n" if shebang else "") + (folder / "prelude.lua").read_text(encoding="utf-8") + rest
+    return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+class Call(NamedTuple):
+    """One script call on one partition."""
+
+    name: str
+    key: str
+    args: list[Any]
+
+
+class PushAnswer(NamedTuple):
+    """What push.lua did: per lane how many were taken and, if not all, which limit stopped it."""
+
+    wake: bool
+    lanes: list[tuple[int, str]]
+    moved: bool = False
+
+
+class Oversized(NamedTuple):
+    """An entry over the payload limit: what claim.lua tells of it."""
+
+    length: int
+    sha1: str
+    head: bytes
+
+
+class Claim(NamedTuple):
+    """The lanes one drain took in one step: (user as Redis holds it, entries), oldest lane first."""
+
+    lanes: list[tuple[bytes, list[bytes | Oversized]]]
+    wake: bool
+    retired: bool
+    broken: list[bytes]
+
+
+class Status(NamedTuple):
+    """What one partition holds, counted by the server."""
+
+    waiting: int
+    ready: int
+    claimed: int
+    parked: int
+    drains: int
+    oldest_seconds: float
+
+
+class Protocol:
+    """Builds the calls of one installation: the settings that every script needs go in here once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._claim_ms = int(settings.claim_seconds * 1000)
+        self._wake = (WAKE_MS, settings.batch_commands, settings.batch_lanes)
+
+    def _call(self, name: str, partition: Partition, *args: Any) -> Call:
+        return Call(name, partition.key("ready"), [partition.key(""), *args])
+
+    def push(self, partition: Partition, lanes: Sequence[tuple[int, Sequence[bytes]]]) -> Call:
+        """Append entries to lanes of one partition; each lane at most once in a call."""
+        limits = self._settings.lane_limit, self._settings.partition_limit
+        call = self._call("push", partition, *limits, *self._wake)
+        for user_id, entries in lanes:
+            call.args.extend((user_id, len(entries), *entries))
+        return call
+
+    @staticmethod
+    def pushed(reply: list[Any] | RedisError) -> PushAnswer | RedisError:
+        """Read push.lua's reply, or the refusal that came instead."""
+        if isinstance(reply, RedisError):
+            return reply
+        if reply[0] == b"MOVED":
+            return PushAnswer(False, [], moved=True)
+        wake, flat = reply
+        return PushAnswer(bool(wake), [(n, why.decode()) for n, why in zip(flat[::2], flat[1::2], strict=True)])
+
+    def claim(self, partition: Partition, drain: str, token: str, commands: int) -> Call:
+        """Take due lanes, `commands` at most, or retire the drain."""
+        s = self._settings
+        limits = (s.batch_lanes, s.batch_bytes, min(s.lane_commands, commands), s.payload_limit)
+        return self._call("claim", partition, drain, self._claim_ms, token, WAKE_MS, commands, *limits)
+
+    @staticmethod
+    def claimed(reply: list[Any]) -> Claim:
+        """Read claim.lua's reply."""
+        wake, retired, broken, flat = reply
+        lanes = [
+            (user, [e if isinstance(e, bytes) else _oversized(e) for e in entries])
+            for user, entries in zip(flat[::2], flat[1::2], strict=True)
+        ]
+        return Claim(lanes, bool(wake), bool(retired), broken)
+
+    def ack(self, partition: Partition, token: str, lanes: Sequence[tuple[bytes, int, bytes]]) -> Call:
+        """Remove decided entries: per lane (user, delay in ms before it may be claimed again, identities)."""
+        call = self._call("ack", partition, token)
+        for user, delay_ms, identities in lanes:
+            call.args.extend((user, delay_ms, identities))
+        return call
+
+    def renew(self, partition: Partition, drain: str, token: str, users: Sequence[bytes]) -> Call:
+        """Extend the claims that are still ours."""
+        return self._call("renew", partition, drain, token, self._claim_ms, *users)
+
+    def yield_(self, partition: Partition, drain: str) -> Call:
+        """Leave, and reserve a wake-up for a successor if there is work."""
+        return self._call("yield", partition, drain, *self._wake)
+
+    def sweep(self, partition: Partition) -> Call:
+        """Return expired claims; find out whether a drain must be woken."""
+        return self._call("sweep", partition, self._claim_ms, *self._wake)
+
+    def status(self, partition: Partition) -> Call:
+        """Count."""
+        return self._call("status", partition, HEADS)
+
+
+def _oversized(reply: list[Any]) -> Oversized:
+    length, digest, head = reply
+    return Oversized(length, digest.decode(), head)

@@ -1,0 +1,121 @@
+"""The settings: built once, validated, frozen, passed down. The one module that reads the environment."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .catalog import Catalog
+from .errors import ConfigurationError, describe
+
+REDIS_SCHEMES = ("redis", "rediss", "unix")
+DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+
+
+def _scheme(*allowed: str) -> AfterValidator:
+    def check(url: str) -> str:
+        if urlsplit(url).scheme not in allowed:
+            raise ValueError(f"expected a URL that begins with {' or '.join(f'{s}://' for s in allowed)}")
+        return url
+
+    return AfterValidator(check)
+
+
+RedisUrl = Annotated[str, _scheme(*REDIS_SCHEMES)]
+DatabaseUrl = Annotated[str, _scheme(*DATABASE_SCHEMES)]
+
+
+def redacted(url: str) -> str:
+    """The URL with its password, if any, replaced by ***: fit for logs and error messages."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    place = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{place}"))
+
+
+class Settings(BaseSettings):
+    """All of levelq's settings, each read from LEVELQ_<NAME> unless given. Times are in seconds.
+
+    Every limit of one transaction follows from `claim_seconds`, so that always
+    lock < statement < transaction < claim, whatever the claim is set to.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="LEVELQ_", frozen=True, extra="forbid", hide_input_in_errors=True, env_ignore_empty=True
+    )
+
+    redis_url: RedisUrl = Field("redis://localhost:6379/0", repr=False)
+    rq_url: RedisUrl | None = Field(None, repr=False)
+    database_url: DatabaseUrl | None = Field(None, repr=False)
+    catalog: Path | None = None
+    claim_seconds: float = Field(10.0, ge=0.5, le=3600)
+    sweep_seconds: float = Field(2.0, ge=0.1, le=600)
+    slice_seconds: float = Field(2.0, ge=0.1, le=600)
+    redis_seconds: float = Field(2.0, ge=0.05, le=60)
+    reply_seconds: int = Field(60, ge=1, le=86_400)
+    batch_commands: int = Field(5_000, ge=1, le=100_000)
+    batch_lanes: int = Field(1_000, ge=1, le=20_000)
+    batch_bytes: int = Field(4 * 2**20, ge=2**10, le=2**28)
+    lane_commands: int = Field(1_000, ge=1, le=100_000)
+    lane_limit: int = Field(200_000, ge=1, le=10_000_000)
+    partition_limit: int = Field(2_000_000, ge=1, le=1_000_000_000)
+    payload_limit: int = Field(4_096, ge=128, le=2**20)
+    processes: int = Field(1, ge=1, le=256)
+    shards: int = Field(1, ge=1, le=4_096)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.redis_seconds >= self.claim_seconds:
+            raise ValueError("redis_seconds: expected less than claim_seconds, or a claim ends during one call")
+        return self
+
+    @classmethod
+    def load(cls, **given: Any) -> Self:
+        """Build the settings, or raise ConfigurationError naming the variable and what it must be."""
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            lines = []
+            for detail in error.errors(include_url=False):
+                name = f"LEVELQ_{str(detail['loc'][0]).upper()}" if detail["loc"] else "settings"
+                secret = name.endswith("_URL") or not detail["loc"]
+                lines.append(f"{name}: {detail['msg']}" if secret else f"{name}: {describe(detail).partition(': ')[2]}")
+            raise ConfigurationError("; ".join(lines)) from None
+
+    @property
+    def queue_url(self) -> str:
+        """Where RQ keeps its own keys."""
+        return self.rq_url or self.redis_url
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """The database URL for SQLAlchemy: plain postgresql:// means psycopg 3. Raises ConfigurationError if unset."""
+        if self.database_url is None:
+            raise ConfigurationError("LEVELQ_DATABASE_URL: not set, expected postgresql://user@host/database")
+        return "postgresql+psycopg://" + self.database_url.partition("://")[2]
+
+    @cached_property
+    def tracks(self) -> Catalog:
+        """The catalog these settings name. Raises CatalogError."""
+        return Catalog.load(self.catalog)
+
+    @property
+    def lock_ms(self) -> int:
+        """How long one transaction waits for a row that somebody else holds."""
+        return int(self.claim_seconds * 100)
+
+    @property
+    def statement_ms(self) -> int:
+        """How long one statement of a batch may take."""
+        return int(self.claim_seconds * 400)
+
+    @property
+    def transaction_ms(self) -> int:
+        """How long a whole batch may take: well before its claims run out."""
+        return int(self.claim_seconds * 600)

@@ -1,0 +1,52 @@
+"""Wake-ups: one small RQ job that carries a partition's name. Losing or doubling one changes nothing."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from .partitions import REGISTRY, Partition
+
+log = logging.getLogger("levelq")
+
+FUNCTION = "levelq_worker.drain"
+JOB_SECONDS = 60  # an unanswered wake-up is worth nothing once sweeps have seen the lanes
+FAILURE_SECONDS = 300
+
+
+class Waker:
+    """Enqueues wake-ups on RQ, and keeps the registry of partitions in use."""
+
+    def __init__(self, lanes: Redis, rq: Redis) -> None:
+        self._lanes = lanes
+        self._rq = rq
+        self._queues: dict[str, Any] = {}
+
+    def wake(self, partition: Partition) -> None:
+        """Enqueue one drain of the partition. A failure is logged: the next sweep wakes it instead."""
+        try:
+            self._lanes.zadd(REGISTRY, {str(partition): int(time.time())})
+            # job_timeout -1: RQ's timeout is SIGALRM, which can land inside a COMMIT that still happens.
+            self._queue(partition.queue).enqueue_call(
+                FUNCTION,
+                args=(str(partition),),
+                timeout=-1,
+                result_ttl=0,
+                ttl=JOB_SECONDS,
+                failure_ttl=FAILURE_SECONDS,
+                description=f"drain {partition}",
+            )
+        except RedisError as error:
+            log.warning("wake-up of %s not sent (%s); a worker's sweep will find the lanes", partition, error)
+
+    def _queue(self, name: str) -> Any:
+        if name not in self._queues:
+            from rq import Queue  # noqa: PLC0415 - a fifth of a second that enqueuing without a wake-up never pays
+            from rq.serializers import JSONSerializer  # noqa: PLC0415
+
+            self._queues[name] = Queue(name, connection=self._rq, serializer=JSONSerializer)
+        return self._queues[name]

@@ -1,0 +1,82 @@
+"""The unit the coupler works on: one lane's commands of a batch, with what was found and decided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from .catalog import Catalog
+from .codec import Lane, Record
+from .errors import LevelqError
+from .rules import NOTHING, Decision, Limits, State, lane_refusal
+from .schema import Schema
+from .statements import Statements
+
+
+class Database(NamedTuple):
+    """What one engine's batches have in common."""
+
+    schema: Schema
+    statements: Statements
+    catalog: Catalog
+
+    @property
+    def limits(self) -> Limits:
+        """The greatest values its columns hold."""
+        return self.schema.limits
+
+    @classmethod
+    def of(cls, schema: Schema, catalog: Catalog) -> Database:
+        """Put them together; the statements are built once per schema."""
+        return cls(schema, Statements.of(schema), catalog)
+
+
+class Stamp(NamedTuple):
+    """What a batch writes into each of its ledger rows: its id, its transaction, where it came from."""
+
+    batch: bytes
+    xid: int
+    source: str
+
+
+@dataclass(slots=True)
+class Work:
+    """One lane's commands, in order. `places` are their positions in the caller's input.
+
+    `found` is what the locked rows held: a level of 0 for a row that was missing, also if we just made it.
+    """
+
+    lane: Lane
+    records: Sequence[Record]
+    places: Sequence[int]
+    refusal: Decision | None = None
+    decisions: list[Decision] = field(default_factory=list)
+    found: State = NOTHING
+    state: State = NOTHING
+    license_id: int = 0
+    made_progress: bool = False
+    made_license: bool = False
+
+    def reset(self, database: Database) -> None:
+        """Forget what a rolled-back attempt found and decided."""
+        self.decisions = []
+        self.found = self.state = NOTHING
+        self.license_id = 0
+        self.made_progress = self.made_license = False
+        self.refusal = None
+        never = lane_refusal(self.lane, database.catalog, database.limits)
+        if never is not None:
+            self.refusal = Decision("validation_error", never)
+
+    def halves(self) -> tuple[Work, Work]:
+        """The lane's earlier and later commands, as works of their own."""
+        middle = len(self.records) // 2
+        return (
+            Work(self.lane, self.records[:middle], self.places[:middle]),
+            Work(self.lane, self.records[middle:], self.places[middle:]),
+        )
+
+
+class RowsVanished(LevelqError):
+    """A row we had just seen or made was deleted by somebody else before we could lock it."""

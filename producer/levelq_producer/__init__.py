@@ -1,0 +1,35 @@
+"""levelq's producers. `pip install levelq` is enough to send; the ledger and the outbox need levelq[worker]."""
+
+from __future__ import annotations
+
+from levelq_core.errors import (
+    InvalidCommand,
+    LaneFull,
+    LevelqError,
+    NotDurable,
+    OutcomeTimeout,
+    OutcomeUnknown,
+    PartitionFull,
+    QueueUnavailable,
+    SendUnknown,
+)
+
+from .async_producer import AsyncProducer
+from .handles import AsyncHandle, Handle
+from .producer import Producer
+
+__all__ = [
+    "AsyncHandle",
+    "AsyncProducer",
+    "Handle",
+    "InvalidCommand",
+    "LaneFull",
+    "LevelqError",
+    "NotDurable",
+    "OutcomeTimeout",
+    "OutcomeUnknown",
+    "PartitionFull",
+    "Producer",
+    "QueueUnavailable",
+    "SendUnknown",
+]

@@ -1,0 +1,114 @@
+"""The producer for asyncio: the same as Producer, with `await`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Literal, Self
+from uuid import UUID
+
+from redis.exceptions import RedisError
+
+from levelq_core.commands import Command, LevelUp, SetLevel, SyncLevels, build
+from levelq_core.lanes import AsyncLanes, connect, connect_async
+from levelq_core.settings import Settings
+from levelq_core.waking import Waker
+
+from .handles import AsyncHandle, ledger_reader
+from .sending import Plan
+
+
+class AsyncProducer:
+    """Pushes commands onto their users' lanes; one per event loop is enough. See Producer.
+
+    async with AsyncProducer.from_url("redis://localhost:6379/0") as producer:
+        handle = await producer.level_up(42, "PLAYER", 150)
+        outcome = await handle.result()
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings.load()
+        redis = connect_async(self.settings.redis_url, self.settings.redis_seconds)
+        self._lanes = AsyncLanes(redis, self.settings)
+        self._rq = connect(self.settings.queue_url, self.settings.redis_seconds)
+        # RQ knows no asyncio: the rare wake-up goes out from a thread.
+        self._sync = connect(self.settings.redis_url, self.settings.redis_seconds)
+        self._waker = Waker(self._sync, self._rq)
+        self._look_up = ledger_reader(self.settings)
+
+    @classmethod
+    def from_url(cls, url: str, **settings: Any) -> Self:
+        """A producer for one Redis; `settings` override the environment's. Raises ConfigurationError."""
+        return cls(Settings.load(redis_url=url, **settings))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._lanes.redis.aclose()
+        self._sync.close()
+        self._rq.close()
+
+    async def send(self, command: Command, reply: bool = True) -> AsyncHandle:
+        """Queue one command; `reply` keeps its outcome in Redis for a minute after it was decided.
+
+        Raises InvalidCommand, LaneFull, PartitionFull, QueueUnavailable, SendUnknown.
+        """
+        (handle,) = await self.send_many([command], reply)
+        if handle.error is not None:
+            raise handle.error
+        return handle
+
+    async def send_many(self, commands: Iterable[Command], reply: bool = False) -> list[AsyncHandle]:
+        """Queue many commands in few round trips; one handle each, in order, with `.error` where refused.
+
+        Raises InvalidCommand for any of them before anything is sent. Once a lane refuses a command, the
+        call's later ones for that lane are refused, too.
+        """
+        plan = Plan(self.settings, commands, reply=reply)
+        for window in plan.windows():
+            batches = plan.batches(window)
+            try:
+                await self._lanes.reach()
+            except RedisError as error:
+                plan.unsent(window, error)
+                continue
+            try:
+                answers = await self._lanes.push(batches)
+            except RedisError as error:
+                plan.lost(window, error)
+                continue
+            for partition in plan.settle(window, batches, answers):
+                await asyncio.to_thread(self._waker.wake, partition)
+        return [self._handle(item.command_id, item.error, reply) for item in plan.items]
+
+    async def level_up(self, user_id: int, specialization: str, xp_gained: int, **fields: Any) -> AsyncHandle:
+        """Send a LevelUp; `fields` are the command's others. Raises as `send`."""
+        return await self.send(
+            build(LevelUp, user_id=user_id, specialization=specialization, xp_gained=xp_gained, **fields)
+        )
+
+    async def set_level(self, user_id: int, specialization: str, new_level: int, **fields: Any) -> AsyncHandle:
+        """Send a SetLevel; `fields` are the command's others. Raises as `send`."""
+        return await self.send(
+            build(SetLevel, user_id=user_id, specialization=specialization, new_level=new_level, **fields)
+        )
+
+    async def sync(
+        self, user_id: int, specialization: str, source: Literal["progress", "license"] = "progress", **fields: Any
+    ) -> AsyncHandle:
+        """Send a SyncLevels. Raises as `send`."""
+        return await self.send(
+            build(SyncLevels, user_id=user_id, specialization=specialization, source=source, **fields)
+        )
+
+    def handle(self, command_id: UUID) -> AsyncHandle:
+        """A handle on a command that some other process sent."""
+        return self._handle(command_id, None, True)
+
+    def _handle(self, command_id: UUID, error: Any, kept: bool) -> AsyncHandle:
+        return AsyncHandle(self._lanes.redis, self.settings, self._look_up, command_id, error, kept)

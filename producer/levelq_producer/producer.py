@@ -1,0 +1,106 @@
+"""The producer: the two lines a web application adds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal, Self
+from uuid import UUID
+
+from redis.exceptions import RedisError
+
+from levelq_core.commands import Command, LevelUp, SetLevel, SyncLevels, build
+from levelq_core.lanes import Lanes, connect
+from levelq_core.settings import Settings
+from levelq_core.waking import Waker
+
+from .handles import Handle, ledger_reader
+from .sending import Plan
+
+
+class Producer:
+    """Pushes commands onto their users' lanes. Safe to share between threads; one per process is enough.
+
+        producer = Producer.from_url("redis://localhost:6379/0")
+        producer.level_up(42, "PLAYER", 150).result()
+
+    A send that raises QueueUnavailable queued nothing, except SendUnknown: then nobody can tell, and sending
+    the same command object again is safe, because its id makes the effect happen once.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings.load()
+        redis = connect(self.settings.redis_url, self.settings.redis_seconds)
+        self._lanes = Lanes(redis, self.settings)
+        self._rq = connect(self.settings.queue_url, self.settings.redis_seconds)
+        self._waker = Waker(redis, self._rq)
+        self._look_up = ledger_reader(self.settings)
+
+    @classmethod
+    def from_url(cls, url: str, **settings: Any) -> Self:
+        """A producer for one Redis; `settings` override the environment's. Raises ConfigurationError."""
+        return cls(Settings.load(redis_url=url, **settings))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._lanes.redis.close()
+        self._rq.close()
+
+    def send(self, command: Command, reply: bool = True) -> Handle:
+        """Queue one command; `reply` keeps its outcome in Redis for a minute after it was decided.
+
+        Raises InvalidCommand, LaneFull, PartitionFull, QueueUnavailable, SendUnknown.
+        """
+        (handle,) = self.send_many([command], reply)
+        if handle.error is not None:
+            raise handle.error
+        return handle
+
+    def send_many(self, commands: Iterable[Command], reply: bool = False) -> list[Handle]:
+        """Queue many commands in few round trips; one handle each, in order, with `.error` where refused.
+
+        Raises InvalidCommand for any of them before anything is sent. Once a lane refuses a command, the
+        call's later ones for that lane are refused, too.
+        """
+        plan = Plan(self.settings, commands, reply=reply)
+        for window in plan.windows():
+            batches = plan.batches(window)
+            try:
+                self._lanes.reach()
+            except RedisError as error:
+                plan.unsent(window, error)
+                continue
+            try:
+                answers = self._lanes.push(batches)
+            except RedisError as error:
+                plan.lost(window, error)
+                continue
+            for partition in plan.settle(window, batches, answers):
+                self._waker.wake(partition)
+        return [self._handle(item.command_id, item.error, reply) for item in plan.items]
+
+    def level_up(self, user_id: int, specialization: str, xp_gained: int, **fields: Any) -> Handle:
+        """Send a LevelUp; `fields` are the command's others. Raises as `send`."""
+        return self.send(build(LevelUp, user_id=user_id, specialization=specialization, xp_gained=xp_gained, **fields))
+
+    def set_level(self, user_id: int, specialization: str, new_level: int, **fields: Any) -> Handle:
+        """Send a SetLevel; `fields` are the command's others. Raises as `send`."""
+        return self.send(build(SetLevel, user_id=user_id, specialization=specialization, new_level=new_level, **fields))
+
+    def sync(
+        self, user_id: int, specialization: str, source: Literal["progress", "license"] = "progress", **fields: Any
+    ) -> Handle:
+        """Send a SyncLevels. Raises as `send`."""
+        return self.send(build(SyncLevels, user_id=user_id, specialization=specialization, source=source, **fields))
+
+    def handle(self, command_id: UUID) -> Handle:
+        """A handle on a command that some other process sent."""
+        return self._handle(command_id, None, True)
+
+    def _handle(self, command_id: UUID, error: Any, kept: bool) -> Handle:
+        return Handle(self._lanes.redis, self.settings, self._look_up, command_id, error, kept)

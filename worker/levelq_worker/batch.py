@@ -1,0 +1,117 @@
+"""One claim as a batch: entries decoded into works, decisions turned into acknowledgements and replies."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from hashlib import sha1
+from typing import NamedTuple
+
+from levelq_core import codec
+from levelq_core.apply import outcome
+from levelq_core.codec import IDENTITY_AT, IDENTITY_BYTES, Lane, NewerVersion, Record
+from levelq_core.commands import MAX_USER_ID
+from levelq_core.outcome import Outcome
+from levelq_core.scripts import Claim, Oversized
+from levelq_core.work import Work
+
+from .transaction import Rubbish
+
+NEWER_DELAY_MS = 5_000  # until an entry of a later version is looked at again: a newer worker may take it
+
+
+class ClaimedLane(NamedTuple):
+    """A lane of the claim: what its entries are, in order.
+
+    `identities` has one for every entry that this worker can read, of commands and rubbish alike;
+    `commands_from` says how many of them, being rubbish, stand before the first command.
+    """
+
+    user: bytes
+    work: Work | None
+    identities: list[bytes]
+    commands_from: int
+    newer: str | None
+
+
+class Batch:
+    """What one claim holds."""
+
+    def __init__(self, specialization: str, claim: Claim) -> None:
+        self.rubbish: list[Rubbish] = []
+        self.commands = 0
+        self._specialization = specialization
+        self.lanes = [self._read(user, entries) for user, entries in claim.lanes]
+
+    @property
+    def works(self) -> list[Work]:
+        """The lanes that hold commands."""
+        return [lane.work for lane in self.lanes if lane.work is not None]
+
+    def _read(self, user: bytes, entries: Sequence[bytes | Oversized]) -> ClaimedLane:
+        user_id = _user_id(user)
+        salt = Lane(self._specialization, user_id or 0).salt
+        records: list[Record] = []
+        identities: list[bytes] = []
+        commands_from = 0
+        newer = None
+        for entry in entries:
+            try:
+                if isinstance(entry, Oversized):
+                    raise codec.Rubbish(f"over the payload limit; sha1 of the whole: {entry.sha1}")
+                if user_id is None:
+                    raise codec.Rubbish(f"lane of {user[:40]!r}, which is no user id")
+                records.append(codec.decode(entry, salt))
+                identities.append(entry[IDENTITY_AT : IDENTITY_AT + IDENTITY_BYTES])
+            except codec.Rubbish as error:
+                identities.append(self._set_aside(entry, user_id, str(error)))
+                commands_from += not records
+            except NewerVersion as error:
+                newer = str(error)
+                break
+        work = None
+        if records and user_id is not None:
+            places = range(self.commands, self.commands + len(records))
+            work = Work(Lane(self._specialization, user_id), records, places)
+            self.commands += len(records)
+        return ClaimedLane(user, work, identities, commands_from, newer)
+
+    def _set_aside(self, entry: bytes | Oversized, user_id: int | None, reason: str) -> bytes:
+        """Note an entry for the quarantine; its identity."""
+        if isinstance(entry, Oversized):
+            digest, raw, length = entry.sha1, entry.head, entry.length
+        else:
+            digest, raw, length = sha1(entry, usedforsecurity=False).hexdigest(), entry[:4096], len(entry)
+        self.rubbish.append(Rubbish(self._specialization, user_id, reason, raw, length))
+        return digest[:IDENTITY_BYTES].encode()
+
+    def acknowledgements(self, aside: Sequence[Work], aside_ms: int) -> list[tuple[bytes, int, bytes]]:
+        """Per lane: what was decided or quarantined, and when the lane may be claimed again."""
+        held = {id(work) for work in aside}
+        return [self._acknowledge(lane, id(lane.work) in held, aside_ms) for lane in self.lanes]
+
+    @staticmethod
+    def _acknowledge(lane: ClaimedLane, held: bool, aside_ms: int) -> tuple[bytes, int, bytes]:
+        if held:
+            delay = random.randint(aside_ms, 2 * aside_ms)  # noqa: S311 - jitter
+            return lane.user, delay, b"".join(lane.identities[: lane.commands_from])
+        return lane.user, NEWER_DELAY_MS if lane.newer else 0, b"".join(lane.identities)
+
+    def release(self) -> list[tuple[bytes, int, bytes]]:
+        """Acknowledge nothing: give the lanes back as they are."""
+        return [(lane.user, 0, b"") for lane in self.lanes]
+
+    def replies(self) -> Iterator[Outcome]:
+        """The outcomes that somebody asked for."""
+        for work in self.works:
+            for record, decision in zip(work.records, work.decisions, strict=False):
+                if record.reply:
+                    yield outcome(work.lane, record, decision)
+
+
+def _user_id(user: bytes) -> int | None:
+    """The user of a lane, if its name is the plain decimal that push.lua makes."""
+    text = user.decode("ascii", "replace")
+    if text.isascii() and text.isdigit() and text[0] != "0" and len(text) <= 19 and int(text) <= MAX_USER_ID:
+        return int(text)
+    return None

@@ -1,0 +1,90 @@
+"""The RQ worker class and the job class that runs nothing but levelq's own function."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+from redis import Redis
+from rq import Queue, SimpleWorker
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from rq.worker import DequeueStrategy
+
+from levelq_core.partitions import QUEUE_PREFIX
+from levelq_core.settings import Settings
+from levelq_core.waking import FUNCTION
+
+from .draining import drain
+from .runtime import Runtime, install
+from .sweeping import Sweeper
+
+log = logging.getLogger("levelq")
+
+
+class RefusedJob(Exception):
+    """A job on a levelq queue that is not a wake-up; nothing of it was run."""
+
+
+class LaneJob(Job):
+    """A wake-up. RQ would call any dotted path a job names, as function, callback or webhook; this does not."""
+
+    def restore(self, raw_data: Any) -> None:
+        """Read the job, without what it asks to be called or sent afterwards."""
+        super().restore(raw_data)
+        self._success_callback_name = self._failure_callback_name = self._stopped_callback_name = None
+        self.webhooks = []
+
+    def perform(self) -> None:
+        """Run the drain, if the job is exactly that."""
+        name, args = self.func_name, self.args
+        if name != FUNCTION or self.instance or self.kwargs or len(args) != 1 or not isinstance(args[0], str):
+            raise RefusedJob(f"expected {FUNCTION}(partition), got {str(name)[:80]!r}")
+        drain(args[0])
+
+
+class LaneWorker(SimpleWorker):
+    """An RQ worker for levelq queues: JSON jobs only, in this process, sweeping while it lives.
+
+    Works from `levelq worker` and from `rq worker -w levelq_worker.LaneWorker levelq.PLAYER ...`.
+    """
+
+    job_class = LaneJob
+
+    def __init__(
+        self, queues: Any, *args: Any, connection: Redis | None = None, settings: Settings | None = None, **options: Any
+    ) -> None:
+        self.settings = settings or Settings.load()
+        options |= {"connection": connection, "serializer": JSONSerializer, "job_class": LaneJob, "queue_class": Queue}
+        options.setdefault("log_job_description", False)
+        given = [queues] if isinstance(queues, str | Queue) else list(queues)
+        if connection is None:
+            connection = next((q.connection for q in given if isinstance(q, Queue)), None)
+        if connection is None:
+            connection = Redis.from_url(self.settings.queue_url)
+        names = [q.name if isinstance(q, Queue) else q for q in given]
+        super().__init__(names, *args, **options)
+        self._runtime = install(Runtime(self.settings))
+
+    @property
+    def specializations(self) -> Sequence[str]:
+        """What this worker's queues serve."""
+        return [q.name.removeprefix(QUEUE_PREFIX) for q in self.queues if q.name.startswith(QUEUE_PREFIX)]
+
+    def work(self, *args: Any, **options: Any) -> bool:
+        """RQ's work loop, taking the queues in turn so that no specialization starves another."""
+        options["dequeue_strategy"] = DequeueStrategy.ROUND_ROBIN
+        sweeper = Sweeper(self.settings, self.specializations)
+        sweeper.start()
+        try:
+            return bool(super().work(*args, **options))
+        finally:
+            sweeper.stop()
+            self._runtime.close()
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """On SIGTERM or SIGINT: the drain finishes its batch, hands over and the worker ends."""
+        self._runtime.stop.set()
+        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]

@@ -1,0 +1,50 @@
+"""What one worker process holds: settings, connections, and the state its drains share."""
+
+from __future__ import annotations
+
+import threading
+
+from levelq_core.engine import engine_for
+from levelq_core.lanes import Lanes, connect
+from levelq_core.settings import Settings
+from levelq_core.waking import Waker
+
+from .transaction import Transaction
+from .weather import MOST_SECONDS, Weather
+
+
+class Runtime:
+    """Built once per process. Connections are made at first use."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.stop = threading.Event()
+        # A call that outlives its claim would act for somebody else.
+        seconds = min(settings.redis_seconds, settings.claim_seconds / 2)
+        redis = connect(settings.redis_url, seconds)
+        self.lanes = Lanes(redis, settings)
+        self.waker = Waker(redis, connect(settings.queue_url, seconds))
+        self.engine = engine_for(settings, name="levelq worker")
+        self.transaction = Transaction(self.engine, settings, settings.tracks)
+        self.weather = Weather(self.stop, most_seconds=min(MOST_SECONDS, settings.claim_seconds / 2))
+        self.commands = settings.batch_commands  # how many to claim at most: halved when a batch took too long
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.lanes.redis.close()
+        self.engine.dispose()
+
+
+_current: Runtime | None = None
+
+
+def current() -> Runtime:
+    """This process's runtime; made from the environment if no worker installed one."""
+    return _current if _current is not None else install(Runtime(Settings.load()))
+
+
+def install(runtime: Runtime) -> Runtime:
+    """Make this the process's runtime."""
+    global _current  # noqa: PLW0603 - RQ calls the job with a name only, so the process must know the rest
+    _current = runtime
+    return runtime

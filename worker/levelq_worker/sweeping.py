@@ -1,0 +1,68 @@
+"""The sweep: every live worker looks, every few seconds, for what dead ones left."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Collection
+
+from redis.exceptions import RedisError
+
+from levelq_core.lanes import Lanes, connect
+from levelq_core.partitions import Partition
+from levelq_core.settings import Settings
+from levelq_core.waking import Waker
+
+log = logging.getLogger("levelq")
+
+
+class Sweeper(threading.Thread):
+    """Returns expired claims and wakes drains of due lanes. It renews nothing: only a working thread may."""
+
+    def __init__(self, settings: Settings, specializations: Collection[str]) -> None:
+        super().__init__(name="levelq-sweeper", daemon=True)
+        self._settings = settings
+        self._specializations = specializations
+        self._stopped = threading.Event()
+        redis = connect(settings.redis_url, settings.redis_seconds)
+        self._lanes = Lanes(redis, settings)
+        self._waker = Waker(redis, connect(settings.queue_url, settings.redis_seconds))
+
+    def run(self) -> None:
+        """Sweep until stopped; a failure is said once."""
+        failing = False
+        while True:
+            try:
+                self.sweep()
+                failing = False
+            except RedisError as error:
+                if not failing:
+                    log.warning("sweep: Redis: %s", error)
+                failing = True
+            if self._stopped.wait(self._settings.sweep_seconds):
+                return
+
+    def sweep(self) -> None:
+        """Look at every partition of these specializations once."""
+        for partition in partitions(self._lanes, self._settings, self._specializations):
+            wake, returned = self._lanes.sweep(partition)
+            if returned:
+                log.warning("%s: %d claims of a dead or stopped worker returned", partition, returned)
+            if wake:
+                self._waker.wake(partition)
+
+    def stop(self) -> None:
+        """Ask it to end, and wait for the sweep under way."""
+        self._stopped.set()
+        if self.is_alive():
+            self.join(2 * self._settings.redis_seconds)
+
+
+def partitions(lanes: Lanes, settings: Settings, specializations: Collection[str]) -> list[Partition]:
+    """The partitions to look at: those in the registry, and those the settings say must be there.
+
+    The registry alone would miss a partition whose first producer died before its first wake-up.
+    """
+    known = {p for p in lanes.partitions() if p.specialization in specializations}
+    expected = {Partition(name, 1, shard) for name in specializations for shard in range(settings.shards)}
+    return sorted(known | expected)
