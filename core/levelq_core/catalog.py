@@ -51,7 +51,11 @@ class Track:
         Requirements never fall from level to level, so each total alone reaches a level by bisection,
         and the least of these is the highest level that all of them reach.
         """
-        return min((bisect_right(column, totals[i]) for i, column in self._demanding), default=self.top)
+        demanding = self._demanding
+        if len(demanding) == 1:  # nearly always: experience alone
+            ((i, column),) = demanding
+            return bisect_right(column, totals[i])
+        return min((bisect_right(column, totals[i]) for i, column in demanding), default=self.top)
 
 
 class Catalog(Mapping[str, Track]):

@@ -88,6 +88,11 @@ class Settings(BaseSettings):
                 lines.append(f"{name}: {detail['msg']}" if secret else f"{name}: {describe(detail).partition(': ')[2]}")
             raise ConfigurationError("; ".join(lines)) from None
 
+    def environment(self) -> dict[str, str]:
+        """These settings as LEVELQ_ variables, for a child process that shall have the same."""
+        given = self.model_dump(mode="json", exclude_none=True)
+        return {f"LEVELQ_{name.upper()}": str(value) for name, value in given.items()}
+
     @property
     def queue_url(self) -> str:
         """Where RQ keeps its own keys."""

@@ -6,17 +6,15 @@ folder of its own and stops cleanly. Needs levelq[embedded].
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pwd
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,8 +24,9 @@ from redis.exceptions import RedisError
 
 from levelq_core.errors import ConfigurationError
 
+from .children import with_parent
+
 START_SECONDS = 60
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Server:
@@ -61,7 +60,7 @@ class Server:
                 cwd=self.folder,
                 user=_account(self),
                 start_new_session=True,  # Ctrl-C is ours to handle: servers stop last
-                preexec_fn=_die_with_parent(self.stop_signal),  # noqa: PLW1509 - one system call
+                preexec_fn=with_parent(self.stop_signal),  # noqa: PLW1509 - one system call
             )
         deadline = time.monotonic() + START_SECONDS
         while not self.ready():
@@ -223,11 +222,3 @@ def _open_to(account: str, folder: Path, sockets: Path, program: Path) -> None:
     utils.ensure_folder_permissions(program.parent.parent / "lib", 0o044)
     for path in (folder, sockets):
         os.chown(path, owner.pw_uid, owner.pw_gid)
-
-
-def _die_with_parent(how: signal.Signals) -> Callable[[], None] | None:
-    """On Linux a server stops by itself when whoever started it was killed."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    return lambda: prctl(_PR_SET_PDEATHSIG, how)

@@ -1,0 +1,209 @@
+"""Worker processes as an operator runs them: started, stopped, killed, frozen."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from redis import Redis
+from rq import Queue, SimpleWorker
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from sqlalchemy import Engine, text
+
+from levelq_core import LevelUp, Settings
+from levelq_core.codec import encode
+from levelq_core.lanes import Lanes
+from levelq_core.partitions import Partition
+from levelq_core.waking import FUNCTION, Waker
+from levelq_producer import Producer
+from levelq_worker.lane_worker import LaneJob, LaneWorker
+from levelq_worker.runtime import current
+from tests.fixtures.processes import Started, children
+from tests.fixtures.waiting import until
+
+Start = Callable[..., Started]
+PLAYER = Partition("PLAYER")
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Short claims: what a dead worker held is back within a second and a half."""
+    return settings.model_copy(update={"claim_seconds": 1.0, "sweep_seconds": 0.2, "redis_seconds": 0.5})
+
+
+@pytest.fixture
+def own_engine(own_engine: Engine) -> Engine:
+    return own_engine
+
+
+def push(settings: Settings, redis: Redis, commands: int, users: int = 50) -> None:
+    """Fill lanes without waking anybody."""
+    lanes: dict[int, list[bytes]] = {}
+    for n in range(commands):
+        command = LevelUp(user_id=1 + n % users, specialization="PLAYER", xp_gained=1)
+        lanes.setdefault(command.user_id, []).append(encode(command))
+    Lanes(redis, settings).push([(PLAYER, list(lanes.items()))])
+
+
+def applied(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.execute(text("SELECT count(*) FROM levelq_ledger")).scalar_one())
+
+
+def total_xp(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(
+            connection.execute(text("SELECT coalesce(sum(total_xp), 0) FROM specialization_progress")).scalar_one()
+        )
+
+
+def stopped(process: Started) -> tuple[int, str]:
+    output, _ = process.communicate(timeout=20)
+    return process.returncode, output
+
+
+def test_a_worker_applies_what_is_sent_and_stops_cleanly(start: Start, settings: Settings, own_engine: Engine) -> None:
+    worker = start("worker", "--processes", "2")
+    with Producer(settings) as producer:
+        outcome = producer.level_up(7, "PLAYER", 2600).result(timeout=20)
+        assert (outcome.status, outcome.from_level, outcome.to_level) == ("applied", 1, 3)
+        assert producer.sync(7, "COACH", "license").result(timeout=20).status == "rejected"
+    worker.terminate()
+    assert stopped(worker)[0] == 0
+
+
+def test_commands_pushed_without_a_wake_up_are_found_by_a_sweep(
+    start: Start, settings: Settings, redis: Redis, own_engine: Engine
+) -> None:
+    push(settings, redis, 100)
+    start("worker", "--processes", "1")
+    until(lambda: applied(own_engine) == 100, what="the sweep")
+
+
+def test_burst_drains_everything_and_says_what_is_parked(
+    start: Start, settings: Settings, redis: Redis, own_engine: Engine
+) -> None:
+    push(settings, redis, 1000)
+    redis.zadd(PLAYER.key("ready"), {"50": 9e15})
+    code, output = stopped(start("worker", "--processes", "2", "--burst"))
+    assert (code, output.strip()) == (0, "done: nothing is due; 1 lanes are parked for later")
+    assert applied(own_engine) == 980
+
+
+def test_a_killed_worker_is_replaced_and_its_claims_come_back(
+    start: Start, settings: Settings, redis: Redis, own_engine: Engine
+) -> None:
+    worker = start("worker", "--processes", "2", LEVELQ_BATCH_COMMANDS="50")
+    (victim, _) = until(lambda: len(found := children(worker)) == 2 and found, what="two children")
+    push(settings, redis, 5000)
+    until(lambda: applied(own_engine) > 200, what="the first batches")
+    victim.send_signal(signal.SIGKILL)
+    until(lambda: Lanes(redis, settings).status(PLAYER).waiting == 0, what="the drain to end")
+    assert (applied(own_engine), total_xp(own_engine)) == (5000, 5000)
+    until(lambda: len(children(worker)) == 2, what="a new child")
+
+
+def test_a_frozen_worker_that_wakes_up_late_changes_nothing_twice(
+    start: Start, settings: Settings, redis: Redis, own_engine: Engine
+) -> None:
+    worker = start("worker", "--processes", "2", LEVELQ_BATCH_COMMANDS="50")
+    (victim, _) = until(lambda: len(found := children(worker)) == 2 and found, what="two children")
+    push(settings, redis, 5000)
+    until(lambda: applied(own_engine) > 200, what="the first batches")
+    victim.send_signal(signal.SIGSTOP)
+    until(lambda: Lanes(redis, settings).status(PLAYER).waiting == 0, what="the other worker")
+    victim.send_signal(signal.SIGCONT)
+    worker.terminate()
+    assert stopped(worker)[0] == 0
+    assert (applied(own_engine), total_xp(own_engine)) == (5000, 5000)
+
+
+def test_sigterm_during_a_burst_finishes_the_batch_and_hands_over(
+    start: Start, settings: Settings, redis: Redis, own_engine: Engine
+) -> None:
+    worker = start("worker", "--processes", "2", LEVELQ_BATCH_COMMANDS="50")
+    until(lambda: len(children(worker)) == 2, what="two children")
+    push(settings, redis, 20_000)
+    until(lambda: applied(own_engine) > 200, what="the first batches")
+    worker.terminate()
+    assert stopped(worker)[0] == 0
+    status = Lanes(redis, settings).status(PLAYER)
+    assert (status.claimed, status.drains) == (0, 0)
+    assert status.waiting == 20_000 - applied(own_engine) > 0
+    assert stopped(start("worker", "--burst"))[0] == 0
+    assert total_xp(own_engine) == 20_000
+
+
+def test_children_end_with_a_killed_supervisor(start: Start, settings: Settings) -> None:
+    worker = start("worker", "--processes", "2")
+    orphans = until(lambda: len(found := children(worker)) == 2 and found, what="two children")
+    worker.kill()
+    _, alive = psutil.wait_procs(orphans, timeout=20)
+    assert not alive
+
+
+def test_rqs_own_command_runs_a_lane_worker(settings: Settings, redis: Redis, own_engine: Engine) -> None:
+    push(settings, redis, 10)
+    Waker(redis, redis).wake(PLAYER)
+    rq = Path(sys.executable).parent / "rq"
+    command = [rq, "worker", "-w", "levelq_worker.LaneWorker", "--url", settings.queue_url, "--burst", PLAYER.queue]
+    result = subprocess.run(
+        command, env=os.environ | settings.environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert applied(own_engine) == 10
+
+
+def test_an_ordinary_simple_worker_can_run_the_job(
+    settings: Settings, redis: Redis, own_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("levelq_worker.runtime._current", None)
+    push(settings, redis, 10)
+    Waker(redis, redis).wake(PLAYER)
+    SimpleWorker([PLAYER.queue], connection=redis, serializer=JSONSerializer).work(burst=True)
+    current().close()
+    assert applied(own_engine) == 10
+
+
+def _planted(redis: Redis, function: str, **options: object) -> Job:
+    queue = Queue(PLAYER.queue, connection=redis, serializer=JSONSerializer)
+    return queue.enqueue_call(function, **options)  # type: ignore[arg-type]
+
+
+def test_a_planted_job_is_refused(settings: Settings, redis: Redis, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    jobs = [
+        _planted(redis, "os.system", args=(f"touch {trace}",)),
+        _planted(redis, FUNCTION, args=("PLAYER",), kwargs={"x": 1}),
+        _planted(redis, FUNCTION, args=(["PLAYER"],)),
+        Queue(PLAYER.queue, connection=redis).enqueue(os.system, f"touch {trace}"),  # pickled
+    ]
+    LaneWorker([PLAYER.queue], connection=redis, settings=settings).work(burst=True)
+    assert not trace.exists()
+    for job in jobs:
+        assert LaneJob.fetch(job.id, connection=redis, serializer=JSONSerializer).get_status() == "failed"
+
+
+def test_a_planted_callback_is_not_called(settings: Settings, redis: Redis, tmp_path: Path) -> None:
+    job = _planted(redis, FUNCTION, args=("PLAYER",), result_ttl=60)
+    redis.hset(job.key, mapping={"success_callback_name": "os.abort", "failure_callback_name": "os.abort"})
+    LaneWorker([PLAYER.queue], connection=redis, settings=settings).work(burst=True)
+    assert LaneJob.fetch(job.id, connection=redis, serializer=JSONSerializer).get_status() == "finished"
+
+
+def test_workers_refuse_to_start_without_the_unique_constraints(start: Start, own_engine: Engine) -> None:
+    with own_engine.begin() as connection:
+        connection.execute(text("ALTER TABLE user_licenses DROP CONSTRAINT user_licenses_pair_key"))
+    code, output = stopped(start("worker"))
+    assert code == 2
+    assert "user_licenses has no unique constraint on (specialization_type, user_id)" in output
+    assert len(output.splitlines()) == 1

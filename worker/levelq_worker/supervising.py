@@ -1,0 +1,155 @@
+"""The supervisor: keeps N worker processes alive, passes signals on, waits for them at the end.
+
+Something must restart a worker: RQ ends one whose Redis connection breaks during a job.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from levelq_core.lanes import Lanes, connect
+from levelq_core.settings import Settings
+
+from .children import with_parent
+from .preflight import preflight
+from .sweeping import partitions
+
+log = logging.getLogger("levelq")
+
+FIRST_SECONDS, MOST_SECONDS = 0.2, 10.0  # before a dead child is started again, doubling
+HEALTHY_SECONDS = 30.0  # a child that lived so long starts with a clean record
+HOPELESS = 2  # a child's exit code that says: starting again would not help
+_SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
+
+
+def supervise(settings: Settings, processes: int, specializations: Sequence[str], burst: bool) -> int:
+    """Run `processes` workers until SIGTERM or SIGINT, or with `burst` until nothing is due.
+
+    Returns an exit code: 0 after a clean stop or a finished burst, 1 if a child had to be killed.
+    Raises ConfigurationError, before anything is started, for what cannot work.
+    """
+    preflight(settings)
+    code = Supervisor(settings, processes, specializations, burst).run()
+    if burst and code == 0:
+        print(_left(settings, specializations))  # noqa: T201 - the command's result
+    return code
+
+
+class Supervisor:
+    """The children and what became of them."""
+
+    def __init__(self, settings: Settings, processes: int, specializations: Sequence[str], burst: bool) -> None:
+        self._settings = settings
+        self._command = [sys.executable, "-m", "levelq_worker.child", *(["--burst"] if burst else []), *specializations]
+        self._environment = os.environ | settings.environment()
+        self._burst = burst
+        self._slots = [Slot() for _ in range(processes)]
+        self._stop_by: float | None = None
+
+    def run(self) -> int:
+        """Start, watch and restart the children; returns the exit code."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            return self._watch()
+        finally:
+            for slot in self._slots:
+                slot.kill()
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _watch(self) -> int:
+        killed = False
+        while True:
+            for slot in self._slots:
+                self._tend(slot)
+            if all(slot.process is None and slot.done for slot in self._slots):
+                worst = max(slot.code for slot in self._slots)
+                return 1 if killed else HOPELESS if worst == HOPELESS else 0
+            received = signal.sigtimedwait(_SIGNALS, self._patience())
+            if received is not None and received.si_signo != signal.SIGCHLD:
+                self._stop()
+            if self._stop_by is not None and time.monotonic() > self._stop_by:
+                killed = True
+                for slot in self._slots:
+                    slot.kill()
+
+    def _tend(self, slot: Slot) -> None:
+        """Note a child's end; start it again unless it is done."""
+        if slot.process is not None and slot.process.poll() is not None:
+            slot.ended(finished=self._burst and slot.process.returncode == 0)
+            if slot.code == HOPELESS:
+                self._stop()
+        if self._stop_by is not None and slot.process is None:
+            slot.done = True
+        if slot.process is None and not slot.done and time.monotonic() >= slot.start_at:
+            slot.start(self._command, self._environment)
+
+    def _stop(self) -> None:
+        """Pass the signal on. A worker needs at most a transaction to stop, and that is shorter than a claim."""
+        if self._stop_by is None:
+            self._stop_by = time.monotonic() + self._settings.claim_seconds
+        for slot in self._slots:
+            if slot.process is not None:
+                slot.process.terminate()
+
+    def _patience(self) -> float:
+        """How long to wait for a signal: until the next start or the deadline of a stop."""
+        now = time.monotonic()
+        times = [slot.start_at for slot in self._slots if slot.process is None and not slot.done]
+        times += [] if self._stop_by is None else [self._stop_by]
+        return max(0.0, min(times, default=now + 60.0) - now)
+
+
+class Slot:
+    """One place for a child."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+        self.done = False
+        self.code = 0
+        self.start_at = 0.0
+        self._failures = 0
+        self._started = 0.0
+
+    def start(self, command: Sequence[str], environment: dict[str, str]) -> None:
+        """Start the child; it ends with us, whatever ends us."""
+        self._started = time.monotonic()
+        self.process = subprocess.Popen(  # noqa: S603 - ourselves
+            command,
+            env=environment,
+            start_new_session=True,  # Ctrl-C reaches us alone; we pass it on
+            preexec_fn=with_parent(signal.SIGTERM),  # noqa: PLW1509 - two system calls, and no threads here
+        )
+
+    def ended(self, *, finished: bool) -> None:
+        """The child has ended: done, or to be started again after a growing delay."""
+        assert self.process is not None
+        self.code = self.process.returncode
+        pid, self.process = self.process.pid, None
+        if finished or self.code == HOPELESS:
+            self.done = True
+            return
+        healthy = time.monotonic() - self._started > HEALTHY_SECONDS
+        self._failures = 1 if healthy else self._failures + 1
+        delay = min(MOST_SECONDS, FIRST_SECONDS * 2.0 ** (self._failures - 1))
+        self.start_at = time.monotonic() + delay
+        log.warning("worker %d ended with %d; starting another in %.1f s", pid, self.code, delay)
+
+    def kill(self) -> None:
+        """End the child now."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+def _left(settings: Settings, specializations: Sequence[str]) -> str:
+    """What a finished burst leaves."""
+    with connect(settings.redis_url, settings.redis_seconds) as redis:
+        lanes = Lanes(redis, settings)
+        parked = sum(lanes.status(partition).parked for partition in partitions(lanes, settings, specializations))
+    return f"done: nothing is due; {parked} lanes are parked for later"
