@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     catalog: Path | None = None
     claim_seconds: float = Field(10.0, ge=0.5, le=3600)
     sweep_seconds: float = Field(2.0, ge=0.1, le=600)
-    slice_seconds: float = Field(2.0, ge=0.1, le=600)
+    slice_seconds: float = Field(1.0, ge=0.1, le=600)
     redis_seconds: float = Field(2.0, ge=0.05, le=60)
     reply_seconds: int = Field(60, ge=1, le=86_400)
     batch_commands: int = Field(5_000, ge=1, le=100_000)

@@ -12,6 +12,7 @@ from rq import Queue, SimpleWorker
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.worker import DequeueStrategy
+from sqlalchemy.exc import DBAPIError
 
 from levelq_core.partitions import QUEUE_PREFIX
 from levelq_core.settings import Settings
@@ -74,7 +75,14 @@ class LaneWorker(SimpleWorker):
         return [q.name.removeprefix(QUEUE_PREFIX) for q in self.queues if q.name.startswith(QUEUE_PREFIX)]
 
     def work(self, *args: Any, **options: Any) -> bool:
-        """RQ's work loop, taking the queues in turn so that no specialization starves another."""
+        """RQ's work loop, taking the queues in turn so that no specialization starves another.
+
+        Raises SchemaError, before any work, if the database lacks what exactly-once rests on.
+        """
+        try:
+            self._runtime.transaction.probe()
+        except DBAPIError as error:
+            self._runtime.weather.failed(str(error.orig))
         options["dequeue_strategy"] = DequeueStrategy.ROUND_ROBIN
         sweeper = Sweeper(self.settings, self.specializations)
         sweeper.start()

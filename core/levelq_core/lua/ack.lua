@@ -8,6 +8,7 @@
 -- Keeps:   an acknowledgement removes from the head exactly the entries that were decided, each by its
 --          identity (id and digest; for rubbish the first 32 digits of its sha1), never by count: if Redis
 --          was rolled back under us, other entries may be there. A stale token changes nothing.
+--          Should the script fail midway, the lanes stay claimed, and the claims run out.
 
 local tag, token = ARGV[1], ARGV[2]
 local ready, claimed, tokens = tag .. 'ready', tag .. 'claimed', tag .. 'tokens'
@@ -25,23 +26,39 @@ local function matching(entries, identities)
   return #entries
 end
 
-for at = 3, #ARGV, 3 do
-  local user, delay, identities = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
-  if redis.call('HGET', tokens, user) ~= token then
-    removed[#removed + 1] = -1
-  else
-    local lane, count = tag .. 'lane:' .. user, 0
-    if #identities > 0 then
-      count = matching(redis.call('LRANGE', lane, 0, #identities / SIZE - 1), identities)
-    end
-    if count > 0 then
-      redis.call('LTRIM', lane, count, -1)
-      redis.call('DECRBY', tag .. 'count', count)
-    end
-    if redis.call('LLEN', lane) > 0 then redis.call('ZADD', ready, now + delay, user) end
-    redis.call('HDEL', tokens, user)
-    redis.call('ZREM', claimed, user)
-    removed[#removed + 1] = count
+local users = {}
+for at = 3, #ARGV, 3 do users[#users + 1] = ARGV[at] end
+local holders = {}
+for first = 1, #users, 2000 do
+  for _, holder in ipairs(redis.call('HMGET', tokens, unpack(users, first, math.min(first + 1999, #users)))) do
+    holders[#holders + 1] = holder
   end
 end
+
+local total, released, again = 0, {}, {}
+for i, user in ipairs(users) do
+  local delay, identities = tonumber(ARGV[3 * i + 1]), ARGV[3 * i + 2]
+  if holders[i] ~= token then
+    removed[i] = -1
+  else
+    local lane, sent = tag .. 'lane:' .. user, #identities / SIZE
+    local entries = redis.call('LRANGE', lane, 0, sent) -- one more than was decided: is there more?
+    local more = #entries > sent
+    if more then entries[#entries] = nil end
+    local count = matching(entries, identities)
+    if count < #entries then more = true end
+    if count > 0 then redis.call('LTRIM', lane, count, -1) end
+    if more then
+      again[#again + 1] = now + delay
+      again[#again + 1] = user
+    end
+    released[#released + 1] = user
+    total = total + count
+    removed[i] = count
+  end
+end
+if total > 0 then redis.call('DECRBY', tag .. 'count', total) end
+in_steps('ZADD', ready, again)
+in_steps('HDEL', tokens, released)
+in_steps('ZREM', claimed, released)
 return removed

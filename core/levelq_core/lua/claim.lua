@@ -45,6 +45,7 @@ end
 
 local ready, claimed, tokens = tag .. 'ready', tag .. 'claimed', tag .. 'tokens'
 local lanes, broken, commands, bytes = {}, {}, 0, 0
+local gone, deadlines, held = {}, {}, {}
 for _, user in ipairs(redis.call('ZRANGEBYSCORE', ready, '-inf', now, 'LIMIT', 0, batch_lanes)) do
   if commands >= batch_commands or bytes >= batch_bytes then break end
   local ok, entries, size = pcall(read, tag .. 'lane:' .. user, math.min(lane_commands, batch_commands - commands),
@@ -53,16 +54,19 @@ for _, user in ipairs(redis.call('ZRANGEBYSCORE', ready, '-inf', now, 'LIMIT', 0
     redis.call('ZADD', ready, now + 60000, user) -- not a list: look again in a minute, the others go on
     broken[#broken + 1] = user
   elseif #entries == 0 then
-    redis.call('ZREM', ready, user)
+    gone[#gone + 1] = user
   else
-    redis.call('ZREM', ready, user)
-    redis.call('ZADD', claimed, now + claim_ms, user)
-    redis.call('HSET', tokens, user, token)
     commands, bytes = commands + #entries, bytes + size
-    lanes[#lanes + 1] = user
-    lanes[#lanes + 1] = entries
+    local n = #lanes
+    lanes[n + 1], lanes[n + 2] = user, entries
+    deadlines[n + 1], deadlines[n + 2] = now + claim_ms, user
+    held[n + 1], held[n + 2] = user, token
+    gone[#gone + 1] = user
   end
 end
+in_steps('ZADD', claimed, deadlines)
+in_steps('HSET', tokens, held)
+in_steps('ZREM', ready, gone)
 
 local retired = 0
 if #lanes == 0 and redis.call('ZCOUNT', ready, '-inf', now) == 0 then

@@ -11,6 +11,13 @@ local function waiting(tag)
   return tonumber(redis.call('GET', tag .. 'count') or '0')
 end
 
+-- One command over many values. Lua's stack takes some 8,000 in one call; the step is even, for pairs.
+local function in_steps(command, key, values)
+  for first = 1, #values, 2000 do
+    redis.call(command, key, unpack(values, first, math.min(first + 1999, #values)))
+  end
+end
+
 -- Claims whose deadline has passed go back to ready, at that deadline, so they are first in line. So do
 -- claims that end later than any claim can: the server's clock was set back. At most 1,000 a call.
 local function return_expired(tag, now, claim_ms)

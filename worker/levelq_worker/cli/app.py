@@ -1,0 +1,102 @@
+"""All commands by name, and the one place where an error becomes one line and an exit code."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+from sqlalchemy.exc import SQLAlchemyError
+
+from levelq_core.errors import LevelqError
+from levelq_core.sqlstate import in_words
+
+from . import checking, databases, looking, running, sending
+from .screen import err, one_line
+
+# What the command line made of its arguments, in whichever library typer builds on.
+_Usage: Any = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    name="levelq",
+    help="Level-ups under heavy traffic: progress and license move together, exactly once, in order, in batches.",
+    epilog="Settings come from the environment, LEVELQ_REDIS_URL and LEVELQ_DATABASE_URL first. "
+    "Start with: levelq doctor",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+db = typer.Typer(help="The database's tables: create them, look for what is wrong with them.")
+
+
+def _register(group: typer.Typer, command: Callable[..., None], example: str, name: str | None = None) -> None:
+    group.command(name, epilog=f"Example:  [bold]{example}[/bold]")(command)
+
+
+_register(app, running.demo, "levelq demo --users 1000 --commands 50000")
+_register(app, running.up, "levelq up --data levelq-data")
+_register(app, running.worker, "levelq worker --processes 2")
+_register(app, sending.send, "levelq send level-up 42 PLAYER --xp 150 --reason 'Won a match'")
+_register(app, looking.status, "levelq status --json")
+_register(app, looking.history, "levelq history 42 --limit 10")
+_register(app, checking.check, "levelq check")
+_register(app, checking.sync, "levelq sync 42 PLAYER --source license")
+_register(app, looking.catalog, "levelq catalog")
+_register(app, checking.doctor, "levelq doctor")
+app.add_typer(db, name="db")
+_register(db, databases.upgrade, "levelq db upgrade")
+_register(db, databases.check, "levelq db check", "check")
+
+_show_traceback = False
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version_: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    traceback: Annotated[bool, typer.Option(help="Show Python's traceback of an error, for a report of a bug.")] = False,
+) -> None:
+    global _show_traceback  # noqa: PLW0603 - read after the command has failed, outside typer
+    _show_traceback = traceback
+    if version_:
+        typer.echo(f"levelq {version('levelq')}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help(), nl=False)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; returns its exit code. An error becomes one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows few characters is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return int(app(arguments, prog_name="levelq", standalone_mode=False) or 0)
+    except (typer.Abort, KeyboardInterrupt):
+        return 130
+    except (ModuleNotFoundError, BrokenPipeError):
+        raise
+    except Exception as error:
+        if _show_traceback:
+            raise
+        err.print(Text("levelq: ", style="bold red") + Text(explain(error)), soft_wrap=True)
+        return 2
+
+
+def explain(error: Exception) -> str:
+    """One line about any error: what is wrong, and what to do next."""
+    if isinstance(error, _Usage):
+        context = getattr(error, "ctx", None)
+        hint = f" (see {context.command_path} --help)" if context else ""
+        return one_line(error.format_message()) + hint
+    if isinstance(error, LevelqError):
+        return one_line(str(error))
+    if isinstance(error, SQLAlchemyError):
+        return f"LEVELQ_DATABASE_URL: {one_line(in_words(error))}"
+    if isinstance(error, OSError):
+        return one_line(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    return f"{type(error).__name__}: {one_line(str(error))}; this is a bug: `levelq --traceback ...` shows where"

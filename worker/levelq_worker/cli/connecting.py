@@ -1,0 +1,81 @@
+"""Settings and connections for the commands; whatever fails names the setting and the host, never a password."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from levelq_core.engine import engine_for, unreachable
+from levelq_core.errors import ConfigurationError
+from levelq_core.lanes import connect
+from levelq_core.settings import Settings, redacted
+
+_UNDEFINED = ("42P01", "42703", "42704", "3F000")
+
+
+def load() -> Settings:
+    """The settings, their URLs known to be readable. Raises ConfigurationError."""
+    settings = Settings.load()
+    for name, url in redis_urls(settings).items():
+        _readable(name, url)
+    return settings
+
+
+def redis_urls(settings: Settings) -> dict[str, str]:
+    """The Redis URLs by setting; LEVELQ_RQ_URL only where it is set apart."""
+    urls = {"LEVELQ_REDIS_URL": settings.redis_url}
+    return urls if settings.rq_url is None else urls | {"LEVELQ_RQ_URL": settings.rq_url}
+
+
+def _readable(name: str, url: str) -> None:
+    try:
+        Redis.from_url(url).connection_pool.make_connection()
+    except (ValueError, TypeError, AttributeError) as error:
+        # Not the error's words: they quote what may be half a password.
+        raise ConfigurationError(
+            f"{name}: cannot be read; expected redis://user:password@host:port/0, "
+            "with / ? # @ in a password written %2F %3F %23 %40"
+        ) from error
+
+
+@contextmanager
+def redis_of(settings: Settings, *, rq: bool = False) -> Iterator[Redis]:
+    """A client of the lanes' Redis, or of RQ's. What Redis refuses inside becomes a ConfigurationError."""
+    name = "LEVELQ_RQ_URL" if rq and settings.rq_url else "LEVELQ_REDIS_URL"
+    url = settings.queue_url if rq else settings.redis_url
+    client = connect(url, settings.redis_seconds)
+    try:
+        yield client
+    except RedisError as error:
+        raise ConfigurationError(f"{name}: {redacted(url)}: {str(error).rstrip('.')}{_hint(error)}") from error
+    finally:
+        client.close()
+
+
+def _hint(error: RedisError) -> str:
+    return "" if "password" in str(error).lower() else "; `levelq doctor` looks closer"
+
+
+@contextmanager
+def database_of(settings: Settings) -> Iterator[Engine]:
+    """An engine on the database. What it refuses inside becomes a ConfigurationError."""
+    engine = engine_for(settings, name="levelq command line", connections=2)
+    try:
+        yield engine
+    except DBAPIError as error:
+        raise explained(settings, error) from error
+    finally:
+        engine.dispose()
+
+
+def explained(settings: Settings, error: DBAPIError) -> ConfigurationError:
+    """The database's error for people, with the command that helps."""
+    refused = unreachable(settings, error)
+    if getattr(error.orig, "sqlstate", None) in _UNDEFINED:
+        return ConfigurationError(f"{refused}; `levelq db upgrade` makes the tables, `levelq db check` looks closer")
+    return refused
