@@ -21,7 +21,7 @@ from .isolate import Isolation
 from .outcome import Outcome, Totals
 from .rules import Decision, State
 from .schema import forget, schema_of
-from .settings import Settings
+from .settings import default_catalog
 from .statements import ENTER
 from .work import Database, Stamp, Work
 
@@ -43,7 +43,7 @@ def apply_commands(
         if not isinstance(command, LevelUp | SetLevel | SyncLevels):
             raise TypeError(f"commands: expected LevelUp, SetLevel or SyncLevels, got {command!r}")
     with entered(connection, source) as (cursor, stamp):
-        database = Database.of(schema_of(connection), catalog or Settings.load().tracks)
+        database = Database.of(schema_of(connection), default_catalog() if catalog is None else catalog)
         works = gather(batch)
         Isolation(cursor, database, stamp).run(works)
     outcomes: list[Outcome | None] = [None] * len(batch)

@@ -14,7 +14,7 @@ from levelq_core.lanes import AsyncLanes, connect, connect_async
 from levelq_core.settings import Settings
 from levelq_core.waking import Waker
 
-from .handles import AsyncHandle, ledger_reader
+from .handles import AsyncHandle, LedgerReader
 from .sending import Plan
 
 
@@ -34,7 +34,7 @@ class AsyncProducer:
         # RQ knows no asyncio: the rare wake-up goes out from a thread.
         self._sync = connect(self.settings.redis_url, self.settings.redis_seconds)
         self._waker = Waker(self._sync, self._rq)
-        self._look_up = ledger_reader(self.settings)
+        self._ledger = LedgerReader.of(self.settings)
 
     @classmethod
     def from_url(cls, url: str, **settings: Any) -> Self:
@@ -52,6 +52,8 @@ class AsyncProducer:
         await self._lanes.redis.aclose()
         self._sync.close()
         self._rq.close()
+        if self._ledger is not None:
+            self._ledger.close()
 
     async def send(self, command: Command, reply: bool = True) -> AsyncHandle:
         """Queue one command; `reply` keeps its outcome in Redis for a minute after it was decided.
@@ -111,4 +113,4 @@ class AsyncProducer:
         return self._handle(command_id, None, True)
 
     def _handle(self, command_id: UUID, error: Any, kept: bool) -> AsyncHandle:
-        return AsyncHandle(self._lanes.redis, self.settings, self._look_up, command_id, error, kept)
+        return AsyncHandle(self._lanes.redis, self.settings, self._ledger, command_id, error, kept)

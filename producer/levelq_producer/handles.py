@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from redis import Redis
@@ -25,42 +24,50 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.05  # between two looks into the ledger
 
-LookUp = Callable[[UUID], Outcome | None]
 
+class LedgerReader:
+    """Asks the ledger for outcomes, on connections of its own, made at the first question."""
 
-def ledger_reader(settings: Settings) -> LookUp | None:
-    """A function that asks the ledger, if a database URL is set. Connects at its first call."""
-    if settings.database_url is None:
-        return None
-    engine: Engine | None = None
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._engine: Engine | None = None
 
-    def look_up(command_id: UUID) -> Outcome | None:
-        nonlocal engine
-        from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
+    @classmethod
+    def of(cls, settings: Settings) -> Self | None:
+        """A reader, if a database URL is set."""
+        return None if settings.database_url is None else cls(settings)
 
-        from levelq_core.engine import engine_for, unreachable  # noqa: PLC0415 - needs levelq[worker]
+    def look_up(self, command_id: UUID) -> Outcome | None:
+        """The decision on a command, if there is one. Raises ConfigurationError if it cannot be asked for."""
+        from sqlalchemy.exc import DBAPIError  # noqa: PLC0415 - needs levelq[worker]
+
+        from levelq_core.engine import engine_for, unreachable  # noqa: PLC0415
         from levelq_core.history import outcome_of  # noqa: PLC0415
 
-        engine = engine or engine_for(settings, name="levelq producer", connections=4)
+        if self._engine is None:
+            self._engine = engine_for(self._settings, name="levelq producer", connections=4)
         try:
-            with engine.connect() as connection:
+            with self._engine.connect() as connection:
                 return outcome_of(connection, command_id)
         except DBAPIError as error:
-            raise unreachable(settings, error) from error
+            raise unreachable(self._settings, error) from error
 
-    return look_up
+    def close(self) -> None:
+        """Give the connections back."""
+        if self._engine is not None:
+            self._engine.dispose()
 
 
 class _Waiting:
     """What both handles share: when to look where, and what to say at the end."""
 
     def __init__(
-        self, settings: Settings, look_up: LookUp | None, command_id: UUID, error: LevelqError | None, kept: bool
+        self, settings: Settings, ledger: LedgerReader | None, command_id: UUID, error: LevelqError | None, kept: bool
     ) -> None:
         self.command_id = command_id
         self.error = error
         self._settings = settings
-        self._look_up = look_up
+        self._ledger = ledger
         self._kept = kept
 
     def __repr__(self) -> str:
@@ -70,7 +77,7 @@ class _Waiting:
         """The deadline; raises what is known to be hopeless."""
         if self.error is not None:
             raise self.error
-        if not self._kept and self._look_up is None:
+        if not self._kept and self._ledger is None:
             raise OutcomeUnknown(
                 f"nobody keeps the outcome of {self.command_id}: send with reply=True, or set LEVELQ_DATABASE_URL"
             )
@@ -78,11 +85,11 @@ class _Waiting:
 
     def _block_ms(self, deadline: float) -> int:
         """How long to block in one XREAD: within the socket's timeout and, with a ledger, a poll's time."""
-        most = _POLL_SECONDS * 10 if self._look_up else self._settings.redis_seconds / 2
+        most = _POLL_SECONDS * 10 if self._ledger else self._settings.redis_seconds / 2
         return max(1, int(1000 * min(most, deadline - time.monotonic())))
 
     def _late(self, timeout: float) -> OutcomeTimeout:
-        kept = f"; outcomes are kept for {self._settings.reply_seconds} s" if self._look_up is None else ""
+        kept = f"; outcomes are kept for {self._settings.reply_seconds} s" if self._ledger is None else ""
         return OutcomeTimeout(f"command {self.command_id} was not decided within {timeout:g} s{kept}")
 
     def _unavailable(self, error: RedisError) -> QueueUnavailable:
@@ -105,8 +112,8 @@ class Handle(_Waiting):
         deadline = self._begin(timeout)
         while True:
             found = self._ask_redis(deadline) if self._kept else None
-            if found is None and self._look_up is not None:
-                found = self._look_up(self.command_id)
+            if found is None and self._ledger is not None:
+                found = self._ledger.look_up(self.command_id)
             if found is not None:
                 return found
             left = deadline - time.monotonic()
@@ -120,7 +127,7 @@ class Handle(_Waiting):
             key = reply_key(self.command_id.bytes)
             return replies.read(self._redis.xread({key: "0"}, count=1, block=self._block_ms(deadline)))
         except RedisError as error:
-            if self._look_up is None:
+            if self._ledger is None:
                 raise self._unavailable(error) from error
             self._kept = False  # the ledger alone, then
             return None
@@ -138,8 +145,8 @@ class AsyncHandle(_Waiting):
         deadline = self._begin(timeout)
         while True:
             found = await self._ask_redis(deadline) if self._kept else None
-            if found is None and self._look_up is not None:
-                found = await asyncio.to_thread(self._look_up, self.command_id)
+            if found is None and self._ledger is not None:
+                found = await asyncio.to_thread(self._ledger.look_up, self.command_id)
             if found is not None:
                 return found
             left = deadline - time.monotonic()
@@ -153,7 +160,7 @@ class AsyncHandle(_Waiting):
             key = reply_key(self.command_id.bytes)
             return replies.read(await self._redis.xread({key: "0"}, count=1, block=self._block_ms(deadline)))
         except RedisError as error:
-            if self._look_up is None:
+            if self._ledger is None:
                 raise self._unavailable(error) from error
             self._kept = False
             return None

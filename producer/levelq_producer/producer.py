@@ -13,7 +13,7 @@ from levelq_core.lanes import Lanes, connect
 from levelq_core.settings import Settings
 from levelq_core.waking import Waker
 
-from .handles import Handle, ledger_reader
+from .handles import Handle, LedgerReader
 from .sending import Plan
 
 
@@ -33,7 +33,7 @@ class Producer:
         self._lanes = Lanes(redis, self.settings)
         self._rq = connect(self.settings.queue_url, self.settings.redis_seconds)
         self._waker = Waker(redis, self._rq)
-        self._look_up = ledger_reader(self.settings)
+        self._ledger = LedgerReader.of(self.settings)
 
     @classmethod
     def from_url(cls, url: str, **settings: Any) -> Self:
@@ -50,6 +50,8 @@ class Producer:
         """Give the connections back."""
         self._lanes.redis.close()
         self._rq.close()
+        if self._ledger is not None:
+            self._ledger.close()
 
     def send(self, command: Command, reply: bool = True) -> Handle:
         """Queue one command; `reply` keeps its outcome in Redis for a minute after it was decided.
@@ -103,4 +105,4 @@ class Producer:
         return self._handle(command_id, None, True)
 
     def _handle(self, command_id: UUID, error: Any, kept: bool) -> Handle:
-        return Handle(self._lanes.redis, self.settings, self._look_up, command_id, error, kept)
+        return Handle(self._lanes.redis, self.settings, self._ledger, command_id, error, kept)

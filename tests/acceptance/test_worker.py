@@ -153,7 +153,7 @@ def test_rqs_own_command_runs_a_lane_worker(settings: Settings, redis: Redis, ow
     push(settings, redis, 10)
     Waker(redis, redis).wake(PLAYER)
     rq = Path(sys.executable).parent / "rq"
-    command = [rq, "worker", "-w", "levelq_worker.LaneWorker", "--url", settings.queue_url, "--burst", PLAYER.queue]
+    command = [str(rq), "worker", "-w", "levelq_worker.LaneWorker", "--url", settings.queue_url, "--burst", PLAYER.queue]
     result = subprocess.run(
         command, env=os.environ | settings.environment(), capture_output=True, text=True, timeout=60, check=False
     )

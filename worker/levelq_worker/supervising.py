@@ -23,6 +23,7 @@ from .sweeping import partitions
 log = logging.getLogger("levelq")
 
 FIRST_SECONDS, MOST_SECONDS = 0.2, 10.0  # before a dead child is started again, doubling
+LEAST_STOP_SECONDS = 5.0  # what an interpreter on a busy machine may need to end, however short the claims
 HEALTHY_SECONDS = 30.0  # a child that lived so long starts with a clean record
 HOPELESS = 2  # a child's exit code that says: starting again would not help
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
@@ -92,7 +93,7 @@ class Supervisor:
     def _stop(self) -> None:
         """Pass the signal on. A worker needs at most a transaction to stop, and that is shorter than a claim."""
         if self._stop_by is None:
-            self._stop_by = time.monotonic() + self._settings.claim_seconds
+            self._stop_by = time.monotonic() + max(self._settings.claim_seconds, LEAST_STOP_SECONDS)
         for slot in self._slots:
             if slot.process is not None:
                 slot.process.terminate()
