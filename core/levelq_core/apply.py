@@ -45,12 +45,25 @@ def apply_commands(
     with entered(connection, source) as (cursor, stamp):
         database = Database.of(schema_of(connection), default_catalog() if catalog is None else catalog)
         works = gather(batch)
-        Isolation(cursor, database, stamp).run(works)
+        with undone_on_weather(cursor):
+            Isolation(cursor, database, stamp).run(works)
     outcomes: list[Outcome | None] = [None] * len(batch)
     for work in works:
         for place, record, decision in zip(work.places, work.records, work.decisions, strict=True):
             outcomes[place] = outcome(work.lane, record, decision)
     return [decided for decided in outcomes if decided is not None]
+
+
+@contextmanager
+def undone_on_weather(cursor: psycopg.Cursor[Any]) -> Iterator[None]:
+    """A SAVEPOINT around a batch: what was done before an error that is nobody's fault is taken back."""
+    cursor.execute("SAVEPOINT levelq_batch")
+    try:
+        yield
+    except Exception:
+        if not cursor.connection.closed:
+            cursor.execute("ROLLBACK TO SAVEPOINT levelq_batch")
+        raise
 
 
 @contextmanager

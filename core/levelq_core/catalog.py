@@ -108,9 +108,9 @@ class Catalog(Mapping[str, Track]):
             raise CatalogError("expected at least one specialization, got an empty document")
         tracks: dict[str, Track] = {}
         for written, table in document.items():
-            name = written.upper()
-            if not re.fullmatch(r"[A-Z][A-Z0-9_]{0,31}", name):
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,31}", written):
                 raise CatalogError(f"{written!r}: expected a name of letters, digits and _, at most 32")
+            name = written.upper()
             if name in tracks:
                 raise CatalogError(f"{written!r}: defined twice (names fold to upper case)")
             tracks[name] = _track(name, table)
@@ -146,7 +146,8 @@ def _requirement(where: str, row: object) -> Requirement:
 
 def _check_levels(name: str, levels: tuple[Requirement, ...], tracks_hours: bool) -> None:
     if any(levels[0]):
-        raise CatalogError(f"{name}: level 1: expected no requirements, got {levels[0]}")
+        asked = ", ".join(f"{field} {value}" for field, value in levels[0]._asdict().items() if value)
+        raise CatalogError(f"{name}: level 1: expected no requirements, got {asked}")
     for n, (lower, higher) in enumerate(pairwise(levels), 2):
         for field, less, more in zip(Requirement._fields, lower, higher, strict=True):
             if more < less:

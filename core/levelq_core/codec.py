@@ -122,6 +122,11 @@ def encode(command: Command, *, reply: bool = False) -> bytes:
     return _HEADER.pack(MAGIC, VERSION, FLAG_REPLY if reply else 0, command.command_id.bytes, digest) + body
 
 
+def digest_in(payload: bytes) -> bytes:
+    """The digest in an encoded command, before push.lua puts its stamp in front."""
+    return payload[20:36]
+
+
 def record_of(command: Command) -> Record:
     """The same record that decoding the command's entry gives, without the detour."""
     body = _body(command)

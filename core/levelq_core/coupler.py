@@ -6,45 +6,52 @@ and commits it; one lane or a thousand run the same statements.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from psycopg import Cursor
 
 from . import ledger, rules
 from .codec import Lane, Record
+from .faults import point
 from .ledger import Known
 from .locking import keys_of, lock
 from .pgbinary import bigints, texts, uuids
 from .rules import Decision
-from .statements import OUTBOX_DELETE
+from .statements import OUTBOX_DELETE, REMOVE_LICENSE, REMOVE_PROGRESS
 from .work import Database, Stamp, Work
 
 Fresh = list[tuple[Work, Record, Decision]]
 
 
-def couple(cursor: Cursor[Any], database: Database, works: Sequence[Work], stamp: Stamp) -> None:
+def couple(
+    cursor: Cursor[Any], database: Database, works: Sequence[Work], stamp: Stamp, first: Mapping[bytes, Lane]
+) -> None:
     """Decide every command of `works`, which are sorted by lane, and write what follows from it.
 
+    `first` says, for ids that the input has in several lanes, to which of them they belong.
     Fills in each work's `decisions`. Raises psycopg's errors and RowsVanished; then nothing is decided and
     the caller must roll back to where it stood.
     """
     lock(cursor, database, works)
+    point("ledger")
     known = ledger.find(cursor, works)
-    fresh = fold(database, works, known)
+    fresh = fold(database, works, known, first)
+    point("write")
     write_rows(cursor, database, [w for w in works if w.license_id])
     write_progressions(cursor, database, fresh)
     ledger.write(cursor, ((w.lane, record, decision) for w, record, decision in fresh), stamp)
+    for statement in database.statements.check_deferred:
+        cursor.execute(statement)
     cursor.execute(OUTBOX_DELETE, (uuids([record.command_id for w in works for record in w.records]),))
 
 
-def fold(database: Database, works: Sequence[Work], known: dict[bytes, Known]) -> Fresh:
+def fold(database: Database, works: Sequence[Work], known: dict[bytes, Known], first: Mapping[bytes, Lane]) -> Fresh:
     """Decide each lane's commands in order; those that were not decided before, in order of effect.
 
     `known` takes up what is decided here, so that an id sent twice within the batch counts once.
     """
     fresh: Fresh = []
-    first = _first_lanes(works)
     for work in works:
         track = database.catalog.get(work.lane.specialization)
         for record in work.records:
@@ -68,7 +75,7 @@ def fold(database: Database, works: Sequence[Work], known: dict[bytes, Known]) -
     return fresh
 
 
-def _first_lanes(works: Sequence[Work]) -> dict[bytes, Lane]:
+def first_lanes(works: Sequence[Work]) -> dict[bytes, Lane]:
     """For ids that came in several lanes of one batch: the lane of the first, by position in the input."""
     ids = [record.command_id for work in works for record in work.records]
     if len(set(ids)) == len(ids):
@@ -93,8 +100,8 @@ def write_rows(cursor: Cursor[Any], database: Database, works: Sequence[Work]) -
         columns = zip(*(w.state[1:3] for w in licenses), strict=True)
         cursor.execute(s.update_license, (*keys_of(licenses), *map(bigints, columns)))
     for statement, vain in (
-        (s.remove_license, [w for w in works if w.made_license and not w.state[1]]),
-        (s.remove_progress, [w for w in works if w.made_progress and not w.state[0]]),
+        (REMOVE_LICENSE, [w for w in works if w.made_license and not w.state[1]]),
+        (REMOVE_PROGRESS, [w for w in works if w.made_progress and not w.state[0]]),
     ):
         if vain:
             cursor.execute(statement, keys_of(vain))

@@ -7,7 +7,7 @@ raises for a refused command: each returns a plain dict that says what happened.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -18,75 +18,14 @@ from sqlalchemy.orm import Session
 from . import rules
 from .apply import apply_commands, entered, gather
 from .catalog import Catalog
-from .codec import SOURCES
+from .codec import SOURCES, lane_of
 from .commands import Command, LevelUp, SetLevel, SyncLevels
 from .errors import InvalidCommand, LevelqError
 from .ledger import write
 from .outcome import Outcome, Totals
+from .results import Change, Consistency, ErrorType, Failure, Sync, compare
 from .rules import Decision, State
-from .sqlstate import in_words
-
-ErrorType = Literal["validation_error", "database_error", "unknown_error"]
-
-
-class Failure(TypedDict):
-    """Any call that changed nothing."""
-
-    success: Literal[False]
-    message: str
-    error_type: ErrorType
-
-
-class ProgressChange(TypedDict):
-    """The progress row, before and after."""
-
-    old_level: int
-    new_level: int
-    total_xp: int
-    completed_sessions: int
-
-
-class LicenseChange(TypedDict):
-    """The license row, before and after."""
-
-    old_level: int
-    new_level: int
-    max_achieved_level: int
-
-
-class Change(TypedDict):
-    """A level-up or an update that was applied, now or at an earlier call with the same command_id."""
-
-    success: Literal[True]
-    message: str
-    progress: ProgressChange
-    license: LicenseChange
-    progression_created: bool
-    xp_change: int
-    sessions_change: int
-
-
-class Sync(TypedDict):
-    """A sync that was applied."""
-
-    success: Literal[True]
-    message: str
-    action: str
-    final_level: int
-
-
-class Consistency(TypedDict):
-    """How the two rows of a lane stand to each other."""
-
-    consistent: bool
-    message: str
-    progress_exists: bool
-    license_exists: bool
-    level: NotRequired[int]
-    progress_level: NotRequired[int]
-    license_level: NotRequired[int]
-    difference: NotRequired[int]
-    recommended_action: NotRequired[str]
+from .sqlstate import Meaning, classify, in_words
 
 
 class ProgressLicenseCoupler:
@@ -179,10 +118,14 @@ class ProgressLicenseCoupler:
     def validate_consistency(self, user_id: int, specialization: str) -> Consistency | Failure:
         """Compare the two levels in one statement. Neither row there counts as consistent."""
         try:
-            row = self._session.execute(_BOTH_LEVELS, {"user": user_id, "specialization": specialization.upper()}).one()
-        except (SQLAlchemyError, AttributeError) as error:
+            lane = lane_of(SyncLevels(user_id=user_id, specialization=specialization))
+        except ValidationError as error:
+            return _invalid(error)
+        try:
+            row = self._session.execute(_BOTH_LEVELS, {"user": lane.user_id, "name": lane.specialization}).one()
+        except SQLAlchemyError as error:
             self._session.rollback()
-            return _failure("database_error" if isinstance(error, SQLAlchemyError) else "validation_error", error)
+            return _failure("database_error", error)
         return compare(*row)
 
     def _change(self, build: Callable[[], Command]) -> Change | Failure:
@@ -214,7 +157,7 @@ class ProgressLicenseCoupler:
         try:
             command = build()
         except ValidationError as error:
-            return _failure("validation_error", InvalidCommand.from_details(error.errors(include_url=False)))
+            return _invalid(error)
         try:
             return self._commit(command)
         except (SQLAlchemyError, LevelqError) as error:
@@ -233,21 +176,31 @@ class ProgressLicenseCoupler:
             session.expire_all()
             return decided
         session.rollback()
-        if decided.error != "conflict" and not decided.duplicate:
-            self._record(command, decided)
+        if decided.error != "conflict" and not decided.duplicate and not self._record(command, decided):
+            return self._commit(command)
         error_type: ErrorType = "database_error" if decided.error == "database_error" else "validation_error"
         return {"success": False, "message": decided.message, "error_type": error_type}
 
-    def _record(self, command: Command, decided: Outcome) -> None:
-        """Keep the rejection, without the caller's pending work, so that the same id gets the same answer."""
+    def _record(self, command: Command, decided: Outcome) -> bool:
+        """Keep the rejection, without the caller's pending work, so that the same id gets the same answer.
+
+        False if somebody else has decided the same id meanwhile: theirs is the first decision.
+        """
         assert decided.error is not None
         connection = self._session.connection()
         (work,) = gather([command])
         before, after = (_state(totals) if totals else None for totals in (decided.before, decided.after))
         decision = Decision(decided.error, decided.message, before=before, after=after)
-        with entered(connection, "direct") as (cursor, stamp):
-            write(cursor, [(work.lane, work.records[0], decision)], stamp)
+        try:
+            with entered(connection, "direct") as (cursor, stamp):
+                write(cursor, [(work.lane, work.records[0], decision)], stamp)
+        except DBAPIError as error:
+            if not isinstance(error.orig, Exception) or classify(error.orig) is not Meaning.AGAIN:
+                raise
+            self._session.rollback()
+            return False
         self._session.commit()
+        return True
 
 
 def level_up_atomic(
@@ -265,45 +218,16 @@ def level_up_atomic(
     )
 
 
-def compare(progress: int | None, license_: int | None) -> Consistency:
-    """Say how two levels stand to each other; None is a row that is missing."""
-    found: Consistency = {
-        "consistent": progress == license_,
-        "message": "Neither row exists" if progress is None else f"Both at level {progress}",
-        "progress_exists": progress is not None,
-        "license_exists": license_ is not None,
-    }
-    if progress is not None and progress == license_:
-        found["level"] = progress
-    elif progress is not None and license_ is not None:
-        found |= {
-            "message": f"Desync detected: Progress={progress}, License={license_}",
-            "progress_level": progress,
-            "license_level": license_,
-            "difference": abs(progress - license_),
-            "recommended_action": "sync_to_higher_level",
-        }
-    elif progress is not None:
-        found |= {
-            "message": f"License missing: Progress={progress}",
-            "progress_level": progress,
-            "recommended_action": "create_license_from_progress",
-        }
-    elif license_ is not None:
-        found |= {
-            "message": f"Progress missing: License={license_}",
-            "license_level": license_,
-            "recommended_action": "create_progress_from_license",
-        }
-    return found
-
-
 def _identified(command_id: UUID | None) -> dict[str, Any]:
     return {} if command_id is None else {"command_id": command_id}
 
 
 def _state(totals: Totals) -> State:
     return tuple(getattr(totals, name) for name in rules.FIELDS)
+
+
+def _invalid(error: ValidationError) -> Failure:
+    return _failure("validation_error", InvalidCommand.from_details(error.errors(include_url=False)))
 
 
 def _failure(error_type: ErrorType, error: Exception) -> Failure:
@@ -314,7 +238,7 @@ def _failure(error_type: ErrorType, error: Exception) -> Failure:
 # Both levels in one statement, so that a commit between two reads cannot look like a difference.
 _BOTH_LEVELS = text("""
     SELECT p.current_level, l.current_level
-    FROM (SELECT CAST(:user AS bigint) AS id, CAST(:specialization AS text) AS name) AS lane
+    FROM (SELECT CAST(:user AS bigint) AS id, CAST(:name AS text) AS name) AS lane
     LEFT JOIN specialization_progress p ON p.student_id = lane.id AND p.specialization_id = lane.name
     LEFT JOIN user_licenses l ON l.user_id = lane.id AND l.specialization_type = lane.name
 """)

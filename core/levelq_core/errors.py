@@ -98,4 +98,4 @@ def describe(detail: _Detail) -> str:
     got = repr(detail["input"])
     if len(got) > 80:
         got = got[:77] + "..."
-    return f"{field}: {detail['msg']}, got {got}"
+    return f"{field}: {detail['msg'].removeprefix('Value error, ')}, got {got}"

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from .apply import outcome
 from .codec import KIND_NAMES, Record
-from .ledger import Known, known_of
+from .ledger import Known, answer, known_of
 from .outcome import Outcome
 
 _KINDS = {name: kind for kind, name in KIND_NAMES.items()}
@@ -50,14 +50,19 @@ class Pair(NamedTuple):
     license_level: int | None
 
 
-def outcome_of(connection: Connection, command_id: UUID) -> Outcome | None:
-    """The decision on a command as the ledger has it; None if there is none."""
+def outcome_of(connection: Connection, command_id: UUID, digest: bytes | None = None) -> Outcome | None:
+    """The decision on a command as the ledger has it; None if there is none.
+
+    With the `digest` of what was sent: a conflict if the id was first used for other content.
+    """
     row = connection.execute(_OUTCOME, {"id": command_id}).one_or_none()
     if row is None:
         return None
     kind, *rest = row
     known = known_of(rest)
     record = Record(command_id.bytes, known.digest, _KINDS[kind], 0, _sync_source(known), 0, 0, 0, 0, 0)
+    if digest is not None and digest != known.digest:
+        return outcome(known.lane, record, answer(known, record._replace(digest=digest)))
     return outcome(known.lane, record, known.decision)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import psycopg
 from psycopg import Cursor
 
-from .coupler import couple
+from .codec import Lane
+from .coupler import couple, first_lanes
 from .locking import held_elsewhere
 from .rules import Decision
 from .sqlstate import Meaning, classify, in_words
@@ -22,7 +23,10 @@ ATTEMPTS = 4  # of one batch when somebody else was faster; each further one nee
 
 
 class Isolation:
-    """One transaction's batch. `aside` collects lanes that foreign code holds, if the caller can wait for them."""
+    """One transaction's batch. `aside` collects lanes that foreign code holds, if the caller can wait for them.
+
+    Of a lane put aside, the decisions there are on its first commands stand; the others are still to be made.
+    """
 
     def __init__(
         self,
@@ -38,12 +42,14 @@ class Isolation:
         self._stamp = stamp
         self._aside = aside
         self._between = between
+        self._first: dict[bytes, Lane] = {}
 
     def run(self, works: Sequence[Work]) -> None:
         """Decide all commands of these lanes, sorted here; afterwards each work has its decisions, in order.
 
         Raises psycopg.Error for weather, with the transaction back where it stood.
         """
+        self._first = first_lanes(works)
         self._run(sorted(works, key=lambda w: w.lane))
 
     def _run(self, works: Sequence[Work]) -> None:
@@ -73,7 +79,7 @@ class Isolation:
             work.refusal = work.refusal or refusal
         self._cursor.execute("SAVEPOINT levelq")
         try:
-            couple(self._cursor, self._database, works, self._stamp)
+            couple(self._cursor, self._database, works, self._stamp, self._first)
         except (psycopg.Error, UnicodeEncodeError, RowsVanished) as error:
             if self._cursor.connection.closed:
                 raise
@@ -89,18 +95,22 @@ class Isolation:
             self._run(works[:middle])
             self._run(works[middle:])
         elif len(works[0].records) > 1:
-            earlier, later = works[0].halves()
-            self._run([earlier])
-            if self._aside is not None and earlier in self._aside:
-                self._aside[self._aside.index(earlier)] = works[0]  # what follows in the lane must wait, too
-                works[0].decisions = []
-                return
-            self._run([later])
-            works[0].decisions = earlier.decisions + later.decisions
+            self._split_lane(works[0])
         else:
             again = self._attempt(works, Decision("database_error", in_words(error)))
             if again is not None:
                 raise again
+
+    def _split_lane(self, work: Work) -> None:
+        """A lane's earlier commands, then its later ones; what follows commands that must wait, waits too."""
+        decided: list[Decision] = []
+        for half in work.halves():
+            self._run([half])
+            decided += half.decisions
+            if self._aside is not None and any(half is aside for aside in self._aside):
+                self._aside[:] = [aside for aside in self._aside if aside is not half] + [work]
+                break
+        work.decisions = decided
 
     def _put_aside(self, works: Sequence[Work], error: Exception) -> None:
         """Go on without the lanes that foreign code holds."""

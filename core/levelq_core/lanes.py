@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import uuid4
 
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.retry import Retry
 
+from .faults import point
 from .partitions import REGISTRY, Partition
-from .scripts import Call, Claim, Protocol, PushAnswer, Status, load
+from .scripts import Call, Claim, LaneEntries, Lease, Protocol, PushAnswer, Relayed, Status, load
 from .settings import Settings
 
 
@@ -63,19 +65,33 @@ class Lanes:
         pipeline = self.redis.pipeline(transaction=False)
         for call in calls:
             pipeline.evalsha(load(call.name, shebang=self._shebang).sha, 1, call.key, *call.args)
+        point("push request")
         replies = pipeline.execute(raise_on_error=False)
         for i, reply in enumerate(replies):
             if isinstance(reply, NoScriptError):
-                replies[i] = self._run(calls[i])
+                try:
+                    replies[i] = self._run(calls[i])
+                except ResponseError as refusal:
+                    replies[i] = refusal
+        point("push reply")
         return [self._protocol.pushed(reply) for reply in replies]
 
-    def claim(self, partition: Partition, drain: str, token: str, commands: int) -> Claim:
-        """Register the drain and take due lanes for it, `commands` at most; or retire it."""
-        return self._protocol.claimed(self._run(self._protocol.claim(partition, drain, token, commands)))
+    def claim(self, partition: Partition, drain: str, token: str, commands: int, *, gated: bool = False) -> Claim:
+        """Register the drain and take due lanes for it, `commands` at most; or retire it.
+
+        `gated`: take nothing, and say so, until what Redis lost of the outbox was put back.
+        """
+        point("claim request")
+        reply = self._run(self._protocol.claim(partition, drain, token, commands, gated))
+        point("claim reply")
+        return self._protocol.claimed(reply)
 
     def ack(self, partition: Partition, token: str, lanes: Sequence[tuple[bytes, int, bytes]]) -> list[int]:
         """Remove decided entries and release the lanes; see Protocol.ack. -1: the claim was no longer ours."""
-        return list(self._run(self._protocol.ack(partition, token, lanes)))
+        point("ack request")
+        removed = list(self._run(self._protocol.ack(partition, token, lanes)))
+        point("ack reply")
+        return removed
 
     def renew(self, partition: Partition, drain: str, token: str, users: Sequence[bytes]) -> int:
         """Extend the claims; returns how many are still ours."""
@@ -89,6 +105,29 @@ class Lanes:
         """(a drain must be woken by the caller, how many expired claims were returned)."""
         wake, returned = self._run(self._protocol.sweep(partition))
         return bool(wake), int(returned)
+
+    def lease(self, partition: Partition, mode: str, lease: bytes = b"") -> Lease:
+        """Take, replace, seize or release the relay's lease; `lease` is the value that is held. See lease.lua."""
+        return self._protocol.leased(self._run(self._protocol.lease(partition, mode, uuid4().hex, lease)))
+
+    def relay(
+        self, partition: Partition, lease: bytes, lanes: Sequence[LaneEntries], *, idle_only: bool = False
+    ) -> Relayed:
+        """Append outbox entries, unless Redis lost something in the meantime; see relay.lua."""
+        return self._protocol.relayed(self._run(self._protocol.relay(partition, lease, lanes, idle_only=idle_only)))
+
+    def refill(
+        self, partition: Partition, lease: bytes, lanes: Sequence[LaneEntries], *, last: bool = False
+    ) -> Relayed:
+        """Put outbox entries back at the head of their lanes; `last` opens the gate. See refill.lua."""
+        return self._protocol.refilled(self._run(self._protocol.refill(partition, lease, lanes, last=last)))
+
+    def empty(self, partition: Partition, users: Sequence[int]) -> list[int]:
+        """Those of these users whose lanes hold nothing at this moment."""
+        pipeline = self.redis.pipeline(transaction=False)
+        for user_id in users:
+            pipeline.exists(partition.lane_key(user_id))
+        return [user_id for user_id, there in zip(users, pipeline.execute(), strict=True) if not there]
 
     def status(self, partition: Partition) -> Status:
         """Count what the partition holds."""
@@ -126,5 +165,8 @@ class AsyncLanes:
         for i, reply in enumerate(replies):
             if isinstance(reply, NoScriptError):
                 text = load(calls[i].name, shebang=self._shebang).text
-                replies[i] = await self.redis.eval(text, 1, calls[i].key, *calls[i].args)
+                try:
+                    replies[i] = await self.redis.eval(text, 1, calls[i].key, *calls[i].args)
+                except ResponseError as refusal:
+                    replies[i] = refusal
         return [self._protocol.pushed(reply) for reply in replies]

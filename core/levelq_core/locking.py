@@ -13,8 +13,11 @@ from typing import Any
 from psycopg import Cursor
 
 from . import rules
+from .faults import point
 from .pgbinary import BigintArray, TextArray, bigints, texts
 from .rules import NOTHING, Decision
+from .schema import LICENSES, PROGRESS, PROGRESSIONS
+from .statements import LOCK_LICENSE, LOCK_PROGRESS, MISSING, SKIP_LOCKED
 from .work import Database, RowsVanished, Work
 
 Keys = tuple[TextArray, BigintArray]
@@ -34,11 +37,11 @@ def lock(cursor: Cursor[Any], database: Database, works: Sequence[Work]) -> None
     wanted = [w for w in works if w.refusal is None]
     if not wanted:
         return
-    lacking = {n: (p, l) for n, p, l in cursor.execute(database.statements.missing, keys_of(wanted))}
+    lacking = {n: (p, l) for n, p, l in cursor.execute(MISSING, keys_of(wanted))}
     missing = [(wanted[n - 1], *lacks) for n, lacks in lacking.items()]
     rowless = {id(w) for w, p, l in missing if p and l and not _would_apply(database, w)}
     missing = [m for m in missing if id(m[0]) not in rowless]
-    _lock_parents(cursor, database, missing)
+    _lock_parents(cursor, database, wanted, missing)
     wanted = [w for w in wanted if w.refusal is None and id(w) not in rowless]
     if not wanted:
         return
@@ -46,10 +49,12 @@ def lock(cursor: Cursor[Any], database: Database, works: Sequence[Work]) -> None
     keys = keys_of(wanted)
     for w in _made(cursor, s.insert_progress, [w for w, lacks, _ in missing if lacks and w.refusal is None]):
         w.made_progress = True
-    progress = _locked(cursor, s.lock_progress, keys, wanted)
+    point("lock progress")
+    progress = _locked(cursor, LOCK_PROGRESS, keys, wanted)
     for w in _made(cursor, s.insert_license, [w for w, _, lacks in missing if lacks and w.refusal is None]):
         w.made_license = True
-    licenses = _locked(cursor, s.lock_license, keys, wanted)
+    point("lock license")
+    licenses = _locked(cursor, LOCK_LICENSE, keys, wanted)
     for w, (_, progress_level, *totals), (_, license_id, license_level, highest) in zip(
         wanted, progress, licenses, strict=True
     ):
@@ -66,8 +71,8 @@ def held_elsewhere(cursor: Cursor[Any], database: Database, works: Sequence[Work
     """
     held: dict[int, Work] = {}
     keys = keys_of(works)
-    for locked, missing_column in zip(database.statements.skip_locked, (1, 2), strict=True):
-        absent = {row[0] for row in cursor.execute(database.statements.missing, keys) if row[missing_column]}
+    for locked, missing_column in zip(SKIP_LOCKED, (1, 2), strict=True):
+        absent = {row[0] for row in cursor.execute(MISSING, keys) if row[missing_column]}
         had = {row[0] for row in cursor.execute(locked, keys)}
         held.update({n: w for n, w in enumerate(works, 1) if n not in had and n not in absent})
     return list(held.values())
@@ -79,21 +84,32 @@ def _would_apply(database: Database, work: Work) -> bool:
     return any(rules.decide(NOTHING, record, track, database.limits).error is None for record in work.records)
 
 
-def _lock_parents(cursor: Cursor[Any], database: Database, missing: Sequence[tuple[Work, bool, bool]]) -> None:
-    """Where a foreign key leads to the application's users: lock them, refuse lanes of users there are not."""
-    for (table, parent, statement), lacks in (
-        (entry, 1 if entry[0] == "specialization_progress" else 2) for entry in database.statements.parents
-    ):
-        children = [m[0] for m in missing if m[lacks] and m[0].refusal is None]
-        if not children:
+def _lock_parents(
+    cursor: Cursor[Any], database: Database, works: Sequence[Work], missing: Sequence[tuple[Work, bool, bool]]
+) -> None:
+    """Where foreign keys lead to the application's users: lock them, refuse lanes of users there are not.
+
+    The authors of level-ups are among them: their foreign key would lock them after the rows, the other way
+    round than an application that locks users first. That an author does not exist shows when the audit row
+    is written, and costs that command alone.
+    """
+    for parents in database.statements.parents:
+        users: set[int] = set()
+        children: list[tuple[Work, str]] = []
+        for table, lacks in ((PROGRESS, 1), (LICENSES, 2)):
+            if table in parents.constraints:
+                children += [(m[0], table) for m in missing if m[lacks] and m[0].refusal is None]
+        users.update(w.lane.user_id for w, _ in children)
+        if PROGRESSIONS in parents.constraints:
+            users.update(record.advanced_by for w in works for record in w.records if record.advanced_by)
+        if not users:
             continue
-        users = sorted({w.lane.user_id for w in children})
-        there = {row[0] for row in cursor.execute(statement, (bigints(users),))}
-        for w in children:
-            if w.lane.user_id not in there:
+        there = {row[0] for row in cursor.execute(parents.lock, (bigints(sorted(users)),))}
+        for w, table in children:
+            if w.refusal is None and w.lane.user_id not in there:
                 message = (
-                    f"user {w.lane.user_id} is not in {parent.table}: insert into {table} "
-                    f"violates foreign key constraint {parent.constraint}"
+                    f"user {w.lane.user_id} is not in {parents.table}: insert into {table} "
+                    f"violates foreign key constraint {parents.constraints[table]}"
                 )
                 w.refusal = Decision("database_error", message)
 

@@ -9,6 +9,8 @@ Every key of a partition carries its tag in braces, so all of them share one Clu
     levelq:{PLAYER:1:0}:wake         string a wake-up is under way (expires)
     levelq:{PLAYER:1:0}:count        string commands in all lanes of the partition
     levelq:{PLAYER:1:0}:closed       string set when the shard count changed: push answers MOVED
+    levelq:{PLAYER:1:0}:filled       string the gate: what the outbox had was put back since Redis was last empty
+    levelq:{PLAYER:1:0}:relay        string the lease of the partition's relay: token, run of the server (expires)
     levelq:{PLAYER:1:0}:lane:<user>  list   the lane's entries, oldest first
 
     levelq:partitions                zset   partition -> time (s) of its last wake-up, by the waker's clock

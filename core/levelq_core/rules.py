@@ -63,7 +63,7 @@ def started(state: State) -> State:
     if progress and license_:
         return state
     level = progress or license_ or 1
-    return (progress or level, license_ or level, max(highest, license_ or level), *state[3:])
+    return (progress or level, license_ or level, highest if license_ else level, *state[3:])
 
 
 def lane_refusal(lane: Lane, catalog: Catalog, limits: Limits) -> str | None:

@@ -70,7 +70,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Parent:
-    """A foreign key from a table's user column to the application's users."""
+    """A foreign key from a column that names a user to the application's users."""
 
     table: str
     column: str
@@ -84,6 +84,7 @@ class Schema:
     columns: dict[str, dict[str, Column]]
     parents: dict[str, tuple[Parent, ...]]
     unique: dict[str, frozenset[frozenset[str]]]
+    deferred: tuple[str, ...] = ()
 
     def column(self, table: str, name: str) -> Column:
         """A column that the schema was checked to have."""
@@ -137,12 +138,16 @@ def read(connection: Connection) -> Schema:
     for table, names in connection.execute(_UNIQUE, {"tables": list(REQUIRED)}):
         unique.setdefault(table, set()).add(frozenset(names))
     parents: dict[str, list[Parent]] = {}
-    for table, constraint, target, column in connection.execute(_PARENTS, {"tables": [PROGRESS, LICENSES]}):
+    for table, constraint, target, column in connection.execute(
+        _PARENTS, {"tables": [PROGRESS, LICENSES, PROGRESSIONS]}
+    ):
         parents.setdefault(table, []).append(Parent(target, column, constraint))
+    deferred = connection.execute(_DEFERRED, {"tables": [PROGRESS, LICENSES, PROGRESSIONS]}).scalars()
     return Schema(
         columns,
         {table: tuple(found) for table, found in parents.items()},
         {table: frozenset(found) for table, found in unique.items()},
+        tuple(deferred),
     )
 
 
@@ -188,12 +193,23 @@ _UNIQUE = text("""
     GROUP BY c.relname, i.indexrelid
 """)
 
-# The foreign keys of the user columns alone: whose rows an insert will want to share-lock.
+# The foreign keys of the columns that name a user: whose rows an insert will want to share-lock.
 _PARENTS = text("""
     SELECT c.relname, f.conname, f.confrelid::regclass::text, quote_ident(p.attname)
     FROM unnest(CAST(:tables AS text[])) AS wanted(name)
     JOIN pg_class c ON c.oid = to_regclass(wanted.name)
     JOIN pg_constraint f ON f.conrelid = c.oid AND f.contype = 'f' AND cardinality(f.conkey) = 1
-    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = f.conkey[1] AND a.attname IN ('student_id', 'user_id')
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = f.conkey[1]
+        AND a.attname IN ('student_id', 'user_id', 'advanced_by')
     JOIN pg_attribute p ON p.attrelid = f.confrelid AND p.attnum = f.confkey[1]
+""")
+
+# Constraints that would be checked at COMMIT, where no command could be told from another.
+_DEFERRED = text("""
+    SELECT quote_ident(n.nspname) || '.' || quote_ident(f.conname)
+    FROM unnest(CAST(:tables AS text[])) AS wanted(name)
+    JOIN pg_class c ON c.oid = to_regclass(wanted.name)
+    JOIN pg_constraint f ON f.conrelid = c.oid AND f.condeferred
+    JOIN pg_namespace n ON n.oid = f.connamespace
+    ORDER BY 1
 """)

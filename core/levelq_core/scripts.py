@@ -15,6 +15,7 @@ from .settings import Settings
 
 WAKE_MS = 5_000  # how long a reserved wake-up keeps others from being sent; a lost one costs at most this
 HEADS = 200  # how many heads `status` looks at for the oldest command
+LEASE_MS = 3_000  # how long a relay that died keeps others from relaying
 
 
 class Script(NamedTuple):
@@ -32,6 +33,9 @@ def load(name: str, *, shebang: bool = True) -> Script:
     # Everything on the lines stays where it is in the file, as comments of errors count lines.
     text = (first + "\n" if shebang else "") + (folder / "prelude.lua").read_text(encoding="utf-8") + rest
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+LaneEntries = tuple[int, Sequence[bytes]]  # a user, and what goes into their lane
 
 
 class Call(NamedTuple):
@@ -59,12 +63,34 @@ class Oversized(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """The lanes one drain took in one step: (user as Redis holds it, entries), oldest lane first."""
+    """The lanes one drain took in one step: (user as Redis holds it, entries), oldest lane first.
+
+    `unfilled`: nothing was taken, because what Redis lost of the outbox must be put back first.
+    """
 
     lanes: list[tuple[bytes, list[bytes | Oversized]]]
     wake: bool
     retired: bool
     broken: list[bytes]
+    unfilled: bool = False
+
+
+class Lease(NamedTuple):
+    """What lease.lua answered. `anew`: it was not ours without a break; `claimed`: lanes that drains hold."""
+
+    ours: bool
+    anew: bool
+    value: bytes
+    filled: bool
+    claimed: int
+
+
+class Relayed(NamedTuple):
+    """What relay.lua or refill.lua did: per lane how many were taken, and why not all. `lost`: nothing at all."""
+
+    lost: bool
+    wake: bool
+    lanes: list[tuple[int, str]]
 
 
 class Status(NamedTuple):
@@ -107,15 +133,17 @@ class Protocol:
         wake, flat = reply
         return PushAnswer(bool(wake), [(n, why.decode()) for n, why in zip(flat[::2], flat[1::2], strict=True)])
 
-    def claim(self, partition: Partition, drain: str, token: str, commands: int) -> Call:
-        """Take due lanes, `commands` at most, or retire the drain."""
+    def claim(self, partition: Partition, drain: str, token: str, commands: int, gated: bool = False) -> Call:
+        """Take due lanes, `commands` at most, or retire the drain; `gated`: nothing while the gate is closed."""
         s = self._settings
         limits = (s.batch_lanes, s.batch_bytes, min(s.lane_commands, commands), s.payload_limit)
-        return self._call("claim", partition, drain, self._claim_ms, token, WAKE_MS, commands, *limits)
+        return self._call("claim", partition, drain, self._claim_ms, token, WAKE_MS, commands, *limits, int(gated))
 
     @staticmethod
     def claimed(reply: list[Any]) -> Claim:
         """Read claim.lua's reply."""
+        if reply[0] == b"UNFILLED":
+            return Claim([], wake=False, retired=False, broken=[], unfilled=True)
         wake, retired, broken, flat = reply
         lanes = [
             (user, [e if isinstance(e, bytes) else _oversized(e) for e in entries])
@@ -142,6 +170,42 @@ class Protocol:
         """Return expired claims; find out whether a drain must be woken."""
         return self._call("sweep", partition, self._claim_ms, *self._wake)
 
+    def lease(self, partition: Partition, mode: str, token: str, lease: bytes) -> Call:
+        """Take, replace, seize or release the relay's lease; see lease.lua."""
+        return self._call("lease", partition, mode, token, lease, LEASE_MS)
+
+    @staticmethod
+    def leased(reply: list[Any]) -> Lease:
+        """Read lease.lua's reply."""
+        state, value, filled, claimed = reply
+        return Lease(state > 0, state == 1, value, bool(filled), claimed)
+
+    def relay(self, partition: Partition, lease: bytes, lanes: Sequence[LaneEntries], *, idle_only: bool) -> Call:
+        """Append outbox entries to lanes, each lane at most once in a call."""
+        limits = self._settings.lane_limit, self._settings.partition_limit
+        call = self._call("relay", partition, lease, int(idle_only), *limits, *self._wake)
+        return _with_lanes(call, lanes)
+
+    def refill(self, partition: Partition, lease: bytes, lanes: Sequence[LaneEntries], *, last: bool) -> Call:
+        """Put entries back at the head of their lanes, each lane whole; with `last`, open the gate."""
+        return _with_lanes(self._call("refill", partition, lease, int(last), *self._wake), lanes)
+
+    @staticmethod
+    def relayed(reply: list[Any]) -> Relayed:
+        """Read relay.lua's reply."""
+        if reply[0] == b"LOST":
+            return Relayed(True, False, [])
+        wake, flat = reply
+        return Relayed(False, bool(wake), [(n, why.decode()) for n, why in zip(flat[::2], flat[1::2], strict=True)])
+
+    @staticmethod
+    def refilled(reply: list[Any]) -> Relayed:
+        """Read refill.lua's reply."""
+        if reply[0] == b"LOST":
+            return Relayed(True, False, [])
+        wake, counts = reply
+        return Relayed(False, bool(wake), [(n, "") for n in counts])
+
     def status(self, partition: Partition) -> Call:
         """Count."""
         return self._call("status", partition, HEADS)
@@ -150,3 +214,9 @@ class Protocol:
 def _oversized(reply: list[Any]) -> Oversized:
     length, digest, head = reply
     return Oversized(length, digest.decode(), head)
+
+
+def _with_lanes(call: Call, lanes: Sequence[LaneEntries]) -> Call:
+    for user_id, entries in lanes:
+        call.args.extend((user_id, len(entries), *entries))
+    return call

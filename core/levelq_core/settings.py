@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -32,7 +33,8 @@ DatabaseUrl = Annotated[str, _scheme(*DATABASE_SCHEMES)]
 
 
 def redacted(url: str) -> str:
-    """The URL with its password, if any, replaced by ***: fit for logs and error messages."""
+    """The URL with its passwords, if any, replaced by ***: fit for logs and error messages."""
+    url = re.sub(r"(?<=[?&])((?:ssl)?password)=[^&#]*", r"\1=***", url)
     parts = urlsplit(url)
     if parts.password is None:
         return url
@@ -73,7 +75,8 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.redis_seconds >= self.claim_seconds:
-            raise ValueError("redis_seconds: expected less than claim_seconds, or a claim ends during one call")
+            limit = f"LEVELQ_CLAIM_SECONDS ({self.claim_seconds:g}), or a claim ends during one call"
+            raise ValueError(f"LEVELQ_REDIS_SECONDS: expected less than {limit}, got {self.redis_seconds:g}")
         return self
 
     @classmethod
@@ -84,9 +87,14 @@ class Settings(BaseSettings):
         except ValidationError as error:
             lines = []
             for detail in error.errors(include_url=False):
-                name = f"LEVELQ_{str(detail['loc'][0]).upper()}" if detail["loc"] else "settings"
-                secret = name.endswith("_URL") or not detail["loc"]
-                lines.append(f"{name}: {detail['msg']}" if secret else f"{name}: {describe(detail).partition(': ')[2]}")
+                said = detail["msg"].removeprefix("Value error, ")
+                if not detail["loc"]:
+                    lines.append(said)
+                    continue
+                name = f"LEVELQ_{str(detail['loc'][0]).upper()}"
+                # What is given for a URL may hold a password.
+                got = "" if name.endswith("_URL") else describe(detail).rpartition(", got ")[2]
+                lines.append(f"{name}: {said}{got and f', got {got}'}")
             raise ConfigurationError("; ".join(lines)) from None
 
     def environment(self) -> dict[str, str]:

@@ -49,5 +49,7 @@ def classify(error: Exception) -> Meaning:
 def in_words(error: Exception) -> str:
     """One line about an error, without the values it was about: fit for a message and for a log."""
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
-        return f"{error.diag.message_primary} (SQLSTATE {error.sqlstate})"
+        said, constraint = " ".join(error.diag.message_primary.split()), error.diag.constraint_name
+        named = f", constraint {constraint}" if constraint and constraint not in said else ""
+        return f"{said}{named} (SQLSTATE {error.sqlstate})"
     return str(error).splitlines()[0] if str(error) else type(error).__name__

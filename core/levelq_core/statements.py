@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
-from .schema import LEDGER, LICENSES, OUTBOX, PROGRESS, PROGRESSIONS, Parent, Schema
+from .schema import LEDGER, LICENSES, OUTBOX, PROGRESS, PROGRESSIONS, Schema
 
 LEDGER_COPY = (
     f"COPY {LEDGER} (command_id, user_id, specialization, kind, status, error, message, digest, xp, sessions, "
@@ -36,129 +37,164 @@ LEDGER_FIND = f"""
 OUTBOX_DELETE = f"DELETE FROM {OUTBOX} WHERE command_id = ANY(%b)"
 
 _LANES = "unnest(%b, %b) WITH ORDINALITY AS k(specialization, user_id, n)"
+_PROGRESS_PAIR = "p.student_id = k.user_id AND p.specialization_id = k.specialization"
+_LICENSE_PAIR = "l.user_id = k.user_id AND l.specialization_type = k.specialization"
+
+# Which lanes lack their progress row (true, ...) or their license row (..., true).
+MISSING = f"""
+    SELECT k.n, p.student_id IS NULL, l.user_id IS NULL
+    FROM {_LANES} LEFT JOIN {PROGRESS} p ON {_PROGRESS_PAIR} LEFT JOIN {LICENSES} l ON {_LICENSE_PAIR}
+    WHERE p.student_id IS NULL OR l.user_id IS NULL ORDER BY k.n
+"""
+
+# Lock the progress rows in order and read their totals.
+LOCK_PROGRESS = f"""
+    SELECT k.n, coalesce(p.current_level, 1)::bigint, coalesce(p.total_xp, 0)::bigint,
+           coalesce(p.completed_sessions, 0)::bigint, coalesce(p.completed_projects, 0)::bigint,
+           coalesce(p.theory_hours_completed, 0)::bigint, coalesce(p.practice_hours_completed, 0)::bigint
+    FROM {_LANES} JOIN {PROGRESS} p ON {_PROGRESS_PAIR}
+    ORDER BY k.n FOR NO KEY UPDATE OF p
+"""
+
+# Lock the license rows in order and read them.
+LOCK_LICENSE = f"""
+    SELECT k.n, l.id::bigint, coalesce(l.current_level, 1)::bigint,
+           coalesce(l.max_achieved_level, l.current_level, 1)::bigint
+    FROM {_LANES} JOIN {LICENSES} l ON {_LICENSE_PAIR}
+    ORDER BY k.n FOR NO KEY UPDATE OF l
+"""
+
+# After a lock timeout: which rows could be had at once, so that the others are known.
+SKIP_LOCKED = (LOCK_PROGRESS + " SKIP LOCKED", LOCK_LICENSE + " SKIP LOCKED")
+
+# Take back rows made for lanes in which nothing was applied.
+REMOVE_PROGRESS = f"DELETE FROM {PROGRESS} p USING {_LANES} WHERE {_PROGRESS_PAIR}"
+REMOVE_LICENSE = f"DELETE FROM {LICENSES} l USING {_LANES} WHERE {_LICENSE_PAIR}"
 
 
-def lock_parents(parent: Parent) -> str:
-    """Which users exist; their rows cannot go away before we insert rows that refer to them."""
+def insert_progress(schema: Schema) -> str:
+    """Make progress rows that are missing, every named column given; somebody else may have been faster."""
+    columns = schema.columns[PROGRESS]
+    times = ", ".join(columns[name].now for name in ("last_activity", "created_at", "updated_at"))
     return f"""
-        SELECT u.{parent.column} FROM unnest(%b) WITH ORDINALITY AS k(user_id, n)
-        JOIN {parent.table} u ON u.{parent.column} = k.user_id
-        ORDER BY k.n FOR KEY SHARE OF u
+        INSERT INTO {PROGRESS} (student_id, specialization_id, current_level, total_xp, completed_sessions,
+            completed_projects, theory_hours_completed, practice_hours_completed, last_activity, created_at, updated_at)
+        SELECT k.user_id, k.specialization, 1, 0, 0, 0, 0, 0, {times} FROM {_LANES} ORDER BY k.n
+        ON CONFLICT (student_id, specialization_id) DO NOTHING
+        RETURNING student_id::bigint, specialization_id::text
     """
+
+
+def insert_license(schema: Schema) -> str:
+    """Make license rows that are missing, likewise."""
+    columns = schema.columns[LICENSES]
+    times = ", ".join(columns[name].now for name in ("started_at", "last_advanced_at"))
+    return f"""
+        INSERT INTO {LICENSES} (user_id, specialization_type, current_level, max_achieved_level, started_at,
+            last_advanced_at)
+        SELECT k.user_id, k.specialization, 1, 1, {times} FROM {_LANES} ORDER BY k.n
+        ON CONFLICT (user_id, specialization_type) DO NOTHING
+        RETURNING user_id::bigint, specialization_type::text
+    """
+
+
+def update_progress(schema: Schema) -> str:
+    """Write the progress rows that changed: only rows locked above, each once."""
+    columns = schema.columns[PROGRESS]
+    return f"""
+        UPDATE {PROGRESS} p SET current_level = k.level, total_xp = k.xp, completed_sessions = k.sessions,
+            completed_projects = k.projects, theory_hours_completed = k.theory, practice_hours_completed = k.practice,
+            last_activity = {columns["last_activity"].now}, updated_at = {columns["updated_at"].now}
+        FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b)
+            AS k(specialization, user_id, level, xp, sessions, projects, theory, practice)
+        WHERE {_PROGRESS_PAIR}
+    """
+
+
+def update_license(schema: Schema) -> str:
+    """Write the license rows that changed."""
+    return f"""
+        UPDATE {LICENSES} l SET current_level = k.level, max_achieved_level = k.highest,
+            last_advanced_at = CASE WHEN l.current_level IS DISTINCT FROM k.level
+                THEN {schema.column(LICENSES, "last_advanced_at").now} ELSE l.last_advanced_at END
+        FROM unnest(%b, %b, %b, %b) AS k(specialization, user_id, level, highest) WHERE {_LICENSE_PAIR}
+    """
+
+
+def insert_progressions(schema: Schema) -> str:
+    """Add one audit row per license level that changed, in the order of effect."""
+    columns = schema.columns[PROGRESSIONS]
+    met = columns["requirements_met"].type
+    return f"""
+        INSERT INTO {PROGRESSIONS} (user_license_id, from_level, to_level, advanced_by, advancement_reason,
+            requirements_met, advanced_at)
+        SELECT k.license, k.from_level, k.to_level, nullif(k.author, 0), k.reason,
+               k.met::{met if met in ("json", "jsonb") else "text"}, {columns["advanced_at"].now}
+        FROM unnest(%b, %b, %b, %b, %b, %b) WITH ORDINALITY
+            AS k(license, from_level, to_level, author, reason, met, n) ORDER BY k.n
+    """
+
+
+def check_deferred(schema: Schema) -> tuple[str, ...]:
+    """Have the application's deferred constraints checked now, while a refusal can be isolated."""
+    if not schema.deferred:
+        return ()
+    names = ", ".join(schema.deferred)
+    return (f"SET CONSTRAINTS {names} IMMEDIATE", f"SET CONSTRAINTS {names} DEFERRED")
+
+
+class Parents(NamedTuple):
+    """One users table, the foreign keys that lead to it by the table they start from, and how to lock its rows."""
+
+    table: str
+    lock: str
+    constraints: dict[str, str]
+
+
+def _parents(schema: Schema) -> tuple[Parents, ...]:
+    targets = sorted({(parent.table, parent.column) for found in schema.parents.values() for parent in found})
+    return tuple(
+        Parents(
+            table,
+            # Which users exist; their rows cannot go away before we insert rows that refer to them.
+            f"""
+                SELECT u.{column} FROM unnest(%b) WITH ORDINALITY AS k(user_id, n)
+                JOIN {table} u ON u.{column} = k.user_id
+                ORDER BY k.n FOR KEY SHARE OF u
+            """,
+            {
+                child: parent.constraint
+                for child, found in schema.parents.items()
+                for parent in found
+                if (parent.table, parent.column) == (table, column)
+            },
+        )
+        for table, column in targets
+    )
 
 
 @dataclass(frozen=True)
 class Statements:
-    """The statements whose text depends on the database's column types."""
+    """The statements whose text depends on the database's column types and constraints."""
 
-    missing: str
     insert_progress: str
-    lock_progress: str
     insert_license: str
-    lock_license: str
-    skip_locked: tuple[str, str]
     update_progress: str
     update_license: str
     insert_progressions: str
-    remove_progress: str
-    remove_license: str
-    parents: tuple[tuple[str, Parent, str], ...]
+    check_deferred: tuple[str, ...]
+    parents: tuple[Parents, ...]
 
     @classmethod
     @lru_cache(maxsize=8)
     def of(cls, schema: Schema) -> Statements:
         """The statements for one schema, built once."""
-        progress_pair = "p.student_id = k.user_id AND p.specialization_id = k.specialization"
-        license_pair = "l.user_id = k.user_id AND l.specialization_type = k.specialization"
-        lock_progress = f"""
-            SELECT k.n, coalesce(p.current_level, 1)::bigint, coalesce(p.total_xp, 0)::bigint,
-                   coalesce(p.completed_sessions, 0)::bigint, coalesce(p.completed_projects, 0)::bigint,
-                   coalesce(p.theory_hours_completed, 0)::bigint, coalesce(p.practice_hours_completed, 0)::bigint
-            FROM {_LANES} JOIN {PROGRESS} p ON {progress_pair}
-            ORDER BY k.n FOR NO KEY UPDATE OF p
-        """
-        lock_license = f"""
-            SELECT k.n, l.id::bigint, coalesce(l.current_level, 1)::bigint,
-                   coalesce(l.max_achieved_level, l.current_level, 1)::bigint
-            FROM {_LANES} JOIN {LICENSES} l ON {license_pair}
-            ORDER BY k.n FOR NO KEY UPDATE OF l
-        """
         return cls(
-            # Which lanes lack their progress row (true, ...) or their license row (..., true).
-            missing=f"""
-                SELECT k.n, p.student_id IS NULL, l.user_id IS NULL
-                FROM {_LANES} LEFT JOIN {PROGRESS} p ON {progress_pair} LEFT JOIN {LICENSES} l ON {license_pair}
-                WHERE p.student_id IS NULL OR l.user_id IS NULL ORDER BY k.n
-            """,
-            # Make progress rows that are missing, every named column given; somebody else may have been faster.
-            insert_progress=f"""
-                INSERT INTO {PROGRESS} (student_id, specialization_id, current_level, total_xp, completed_sessions,
-                    completed_projects, theory_hours_completed, practice_hours_completed, last_activity, created_at,
-                    updated_at)
-                SELECT k.user_id, k.specialization, 1, 0, 0, 0, 0, 0, {_now(schema, PROGRESS, "last_activity")},
-                       {_now(schema, PROGRESS, "created_at")}, {_now(schema, PROGRESS, "updated_at")}
-                FROM {_LANES} ORDER BY k.n
-                ON CONFLICT (student_id, specialization_id) DO NOTHING
-                RETURNING student_id::bigint, specialization_id::text
-            """,
-            # Lock the progress rows in order and read their totals.
-            lock_progress=lock_progress,
-            # Make license rows that are missing, likewise.
-            insert_license=f"""
-                INSERT INTO {LICENSES} (user_id, specialization_type, current_level, max_achieved_level, started_at,
-                    last_advanced_at)
-                SELECT k.user_id, k.specialization, 1, 1, {_now(schema, LICENSES, "started_at")},
-                       {_now(schema, LICENSES, "last_advanced_at")}
-                FROM {_LANES} ORDER BY k.n
-                ON CONFLICT (user_id, specialization_type) DO NOTHING
-                RETURNING user_id::bigint, specialization_type::text
-            """,
-            # Lock the license rows in order and read them.
-            lock_license=lock_license,
-            # After a lock timeout: which rows could be had at once, so that the others are known.
-            skip_locked=(lock_progress + " SKIP LOCKED", lock_license + " SKIP LOCKED"),
-            # Write the progress rows that changed: only rows locked above, each once.
-            update_progress=f"""
-                UPDATE {PROGRESS} p SET current_level = k.level, total_xp = k.xp, completed_sessions = k.sessions,
-                    completed_projects = k.projects, theory_hours_completed = k.theory,
-                    practice_hours_completed = k.practice, last_activity = {_now(schema, PROGRESS, "last_activity")},
-                    updated_at = {_now(schema, PROGRESS, "updated_at")}
-                FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b)
-                    AS k(specialization, user_id, level, xp, sessions, projects, theory, practice)
-                WHERE {progress_pair}
-            """,
-            # Write the license rows that changed.
-            update_license=f"""
-                UPDATE {LICENSES} l SET current_level = k.level, max_achieved_level = k.highest, last_advanced_at =
-                    CASE WHEN l.current_level IS DISTINCT FROM k.level
-                         THEN {_now(schema, LICENSES, "last_advanced_at")} ELSE l.last_advanced_at END
-                FROM unnest(%b, %b, %b, %b) AS k(specialization, user_id, level, highest) WHERE {license_pair}
-            """,
-            # One audit row per license level that changed, in the order of effect.
-            insert_progressions=f"""
-                INSERT INTO {PROGRESSIONS} (user_license_id, from_level, to_level, advanced_by, advancement_reason,
-                    requirements_met, advanced_at)
-                SELECT k.license, k.from_level, k.to_level, nullif(k.author, 0), k.reason,
-                       k.met::{_met_type(schema)}, {_now(schema, PROGRESSIONS, "advanced_at")}
-                FROM unnest(%b, %b, %b, %b, %b, %b) WITH ORDINALITY
-                    AS k(license, from_level, to_level, author, reason, met, n) ORDER BY k.n
-            """,
-            # Take back rows made for lanes in which nothing was applied.
-            remove_progress=f"DELETE FROM {PROGRESS} p USING {_LANES} WHERE {progress_pair}",
-            remove_license=f"DELETE FROM {LICENSES} l USING {_LANES} WHERE {license_pair}",
-            parents=tuple(
-                (table, parent, lock_parents(parent))
-                for table in (PROGRESS, LICENSES)
-                for parent in schema.parents.get(table, ())
-            ),
+            insert_progress(schema),
+            insert_license(schema),
+            update_progress(schema),
+            update_license(schema),
+            insert_progressions(schema),
+            check_deferred(schema),
+            _parents(schema),
         )
-
-
-def _now(schema: Schema, table: str, column: str) -> str:
-    return schema.column(table, column).now
-
-
-def _met_type(schema: Schema) -> str:
-    """The type of requirements_met: JSON where the application has it so, else text."""
-    kind = schema.column(PROGRESSIONS, "requirements_met").type
-    return kind if kind in ("json", "jsonb") else "text"

@@ -37,8 +37,11 @@ class LedgerReader:
         """A reader, if a database URL is set."""
         return None if settings.database_url is None else cls(settings)
 
-    def look_up(self, command_id: UUID) -> Outcome | None:
-        """The decision on a command, if there is one. Raises ConfigurationError if it cannot be asked for."""
+    def look_up(self, command_id: UUID, digest: bytes | None = None) -> Outcome | None:
+        """The decision on a command, if there is one; a conflict if it was on another content than `digest`.
+
+        Raises ConfigurationError if the ledger cannot be asked.
+        """
         from sqlalchemy.exc import DBAPIError  # noqa: PLC0415 - needs levelq[worker]
 
         from levelq_core.engine import engine_for, unreachable  # noqa: PLC0415
@@ -48,7 +51,7 @@ class LedgerReader:
             self._engine = engine_for(self._settings, name="levelq producer", connections=4)
         try:
             with self._engine.connect() as connection:
-                return outcome_of(connection, command_id)
+                return outcome_of(connection, command_id, digest)
         except DBAPIError as error:
             raise unreachable(self._settings, error) from error
 
@@ -62,10 +65,17 @@ class _Waiting:
     """What both handles share: when to look where, and what to say at the end."""
 
     def __init__(
-        self, settings: Settings, ledger: LedgerReader | None, command_id: UUID, error: LevelqError | None, kept: bool
+        self,
+        settings: Settings,
+        ledger: LedgerReader | None,
+        command_id: UUID,
+        error: LevelqError | None,
+        kept: bool,
+        digest: bytes | None = None,
     ) -> None:
         self.command_id = command_id
         self.error = error
+        self._digest = digest
         self._settings = settings
         self._ledger = ledger
         self._kept = kept
@@ -113,7 +123,7 @@ class Handle(_Waiting):
         while True:
             found = self._ask_redis(deadline) if self._kept else None
             if found is None and self._ledger is not None:
-                found = self._ledger.look_up(self.command_id)
+                found = self._ledger.look_up(self.command_id, self._digest)
             if found is not None:
                 return found
             left = deadline - time.monotonic()
@@ -146,7 +156,7 @@ class AsyncHandle(_Waiting):
         while True:
             found = await self._ask_redis(deadline) if self._kept else None
             if found is None and self._ledger is not None:
-                found = await asyncio.to_thread(self._ledger.look_up, self.command_id)
+                found = await asyncio.to_thread(self._ledger.look_up, self.command_id, self._digest)
             if found is not None:
                 return found
             left = deadline - time.monotonic()

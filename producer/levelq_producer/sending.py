@@ -11,7 +11,7 @@ from uuid import UUID
 from redis.exceptions import RedisError
 
 from levelq_core import rules
-from levelq_core.codec import Lane, encode, lane_of, record_of
+from levelq_core.codec import Lane, digest_in, encode, lane_of, record_of
 from levelq_core.commands import Command, LevelUp, SetLevel, SyncLevels
 from levelq_core.errors import (
     InvalidCommand,
@@ -44,13 +44,18 @@ class Item:
         self.payload = payload
         self.error: LevelqError | None = None
 
+    @property
+    def digest(self) -> bytes:
+        """The digest of what is sent, which tells a conflict from a repeat."""
+        return digest_in(self.payload)
+
 
 class Plan:
     """The commands of one call. Making it validates them all: raises InvalidCommand before anything is sent."""
 
     def __init__(self, settings: Settings, commands: Iterable[Command], *, reply: bool) -> None:
         self._settings = settings
-        self.items = [Item(command, _payload(settings, command, reply)) for command in commands]
+        self.items = [Item(command, payload_of(settings, command, reply)) for command in commands]
         self._refused: dict[Lane, LevelqError] = {}
         self._lost: LevelqError | None = None
 
@@ -117,7 +122,8 @@ def address(settings: Settings) -> str:
     return f"LEVELQ_REDIS_URL {redacted(settings.redis_url)}"
 
 
-def _payload(settings: Settings, command: Command, reply: bool) -> bytes:
+def payload_of(settings: Settings, command: Command, reply: bool) -> bytes:
+    """The encoded command. Raises InvalidCommand for what the catalog or the size limit can never allow."""
     if not isinstance(command, LevelUp | SetLevel | SyncLevels):
         raise InvalidCommand(f"command: expected LevelUp, SetLevel or SyncLevels, got {command!r}")
     catalog = settings.tracks

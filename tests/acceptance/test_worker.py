@@ -64,6 +64,11 @@ def total_xp(engine: Engine) -> int:
         )
 
 
+def two_children(worker: Started) -> list[psutil.Process]:
+    until(lambda: len(children(worker)) == 2, what="two children")
+    return children(worker)
+
+
 def stopped(process: Started) -> tuple[int, str]:
     output, _ = process.communicate(timeout=20)
     return process.returncode, output
@@ -101,7 +106,7 @@ def test_a_killed_worker_is_replaced_and_its_claims_come_back(
     start: Start, settings: Settings, redis: Redis, own_engine: Engine
 ) -> None:
     worker = start("worker", "--processes", "2", LEVELQ_BATCH_COMMANDS="50")
-    (victim, _) = until(lambda: len(found := children(worker)) == 2 and found, what="two children")
+    (victim, _) = two_children(worker)
     push(settings, redis, 5000)
     until(lambda: applied(own_engine) > 200, what="the first batches")
     victim.send_signal(signal.SIGKILL)
@@ -114,7 +119,7 @@ def test_a_frozen_worker_that_wakes_up_late_changes_nothing_twice(
     start: Start, settings: Settings, redis: Redis, own_engine: Engine
 ) -> None:
     worker = start("worker", "--processes", "2", LEVELQ_BATCH_COMMANDS="50")
-    (victim, _) = until(lambda: len(found := children(worker)) == 2 and found, what="two children")
+    (victim, _) = two_children(worker)
     push(settings, redis, 5000)
     until(lambda: applied(own_engine) > 200, what="the first batches")
     victim.send_signal(signal.SIGSTOP)
@@ -143,7 +148,7 @@ def test_sigterm_during_a_burst_finishes_the_batch_and_hands_over(
 
 def test_children_end_with_a_killed_supervisor(start: Start, settings: Settings) -> None:
     worker = start("worker", "--processes", "2")
-    orphans = until(lambda: len(found := children(worker)) == 2 and found, what="two children")
+    orphans = two_children(worker)
     worker.kill()
     _, alive = psutil.wait_procs(orphans, timeout=20)
     assert not alive
@@ -153,7 +158,8 @@ def test_rqs_own_command_runs_a_lane_worker(settings: Settings, redis: Redis, ow
     push(settings, redis, 10)
     Waker(redis, redis).wake(PLAYER)
     rq = Path(sys.executable).parent / "rq"
-    command = [str(rq), "worker", "-w", "levelq_worker.LaneWorker", "--url", settings.queue_url, "--burst", PLAYER.queue]
+    options = ["-w", "levelq_worker.LaneWorker", "--url", settings.queue_url, "--burst"]
+    command = [str(rq), "worker", *options, PLAYER.queue]
     result = subprocess.run(
         command, env=os.environ | settings.environment(), capture_output=True, text=True, timeout=60, check=False
     )

@@ -24,13 +24,13 @@ class ClaimedLane(NamedTuple):
     """A lane of the claim: what its entries are, in order.
 
     `identities` has one for every entry that this worker can read, of commands and rubbish alike;
-    `commands_from` says how many of them, being rubbish, stand before the first command.
+    `commands_at` says which of them are commands.
     """
 
     user: bytes
     work: Work | None
     identities: list[bytes]
-    commands_from: int
+    commands_at: list[int]
     newer: str | None
 
 
@@ -53,7 +53,7 @@ class Batch:
         salt = Lane(self._specialization, user_id or 0).salt
         records: list[Record] = []
         identities: list[bytes] = []
-        commands_from = 0
+        commands_at: list[int] = []
         newer = None
         for entry in entries:
             try:
@@ -62,10 +62,10 @@ class Batch:
                 if user_id is None:
                     raise codec.Rubbish(f"lane of {user[:40]!r}, which is no user id")
                 records.append(codec.decode(entry, salt))
+                commands_at.append(len(identities))
                 identities.append(entry[IDENTITY_AT : IDENTITY_AT + IDENTITY_BYTES])
             except codec.Rubbish as error:
                 identities.append(self._set_aside(entry, user_id, str(error)))
-                commands_from += not records
             except NewerVersion as error:
                 newer = str(error)
                 break
@@ -74,7 +74,7 @@ class Batch:
             places = range(self.commands, self.commands + len(records))
             work = Work(Lane(self._specialization, user_id), records, places)
             self.commands += len(records)
-        return ClaimedLane(user, work, identities, commands_from, newer)
+        return ClaimedLane(user, work, identities, commands_at, newer)
 
     def _set_aside(self, entry: bytes | Oversized, user_id: int | None, reason: str) -> bytes:
         """Note an entry for the quarantine; its identity."""
@@ -94,7 +94,9 @@ class Batch:
     def _acknowledge(lane: ClaimedLane, held: bool, aside_ms: int) -> tuple[bytes, int, bytes]:
         if held:
             delay = random.randint(aside_ms, 2 * aside_ms)  # noqa: S311 - jitter
-            return lane.user, delay, b"".join(lane.identities[: lane.commands_from])
+            assert lane.work is not None
+            first_undecided = lane.commands_at[len(lane.work.decisions)]
+            return lane.user, delay, b"".join(lane.identities[:first_undecided])
         return lane.user, NEWER_DELAY_MS if lane.newer else 0, b"".join(lane.identities)
 
     def release(self) -> list[tuple[bytes, int, bytes]]:

@@ -20,6 +20,7 @@ from levelq_core.settings import Settings
 
 from .draining import Drain
 from .lane_worker import LaneWorker
+from .relaying import Relay
 from .runtime import Runtime
 from .sweeping import partitions
 
@@ -50,11 +51,13 @@ def main() -> int:
 
 
 def drain_until_empty(settings: Settings, specializations: Sequence[str]) -> int:
-    """Drain without waiting for wake-ups until no lane is due and none is held by anybody."""
+    """Relay and drain without waiting for wake-ups until no lane is due and none is held by anybody."""
     runtime = Runtime(settings)
+    relay = Relay(settings, specializations)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: runtime.stop.set())
     while not runtime.stop.is_set():
+        relay.poll()
         places = partitions(runtime.lanes, settings, specializations)
         for partition in places:
             runtime.lanes.sweep(partition)
@@ -63,9 +66,10 @@ def drain_until_empty(settings: Settings, specializations: Sequence[str]) -> int
         for partition in due:
             Drain(runtime, partition).run()
         if not due:
-            if not any(status.claimed for _, status in found):
+            if not any(status.claimed for _, status in found) and not relay.elsewhere():
                 break
             runtime.stop.wait(OTHERS_SECONDS)
+    relay.release()
     runtime.close()
     return 0
 

@@ -14,15 +14,19 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from levelq_core import replies
 from levelq_core.errors import SchemaError
+from levelq_core.faults import point
 from levelq_core.partitions import Partition
 from levelq_core.scripts import Claim
 from levelq_core.sqlstate import Meaning, classify, in_words
 
 from .batch import Batch
+from .relay_filling import Filling
+from .relay_rows import OutboxRows
 from .runtime import Runtime, current
 
 log = logging.getLogger("levelq")
 
+GATE_SECONDS = 0.05  # between two looks at a gate that somebody else is about to open
 RENEWALS = 10  # of one claim: a batch that needs more is stuck, and its lanes go to somebody else
 
 
@@ -52,7 +56,10 @@ class Drain:
             try:
                 if runtime.weather.bad:
                     runtime.transaction.probe()  # claim nothing that could not be applied
-                claim = runtime.lanes.claim(partition, self._id, token := uuid4().hex, runtime.commands)
+                token = uuid4().hex
+                claim = runtime.lanes.claim(partition, self._id, token, runtime.commands, gated=True)
+                if claim.unfilled:
+                    self._fill()
                 if claim.wake:
                     runtime.waker.wake(partition)
                 for user in claim.broken:
@@ -70,21 +77,32 @@ class Drain:
     def _take(self, claim: Claim, token: str) -> None:
         """Decode, apply, reply, acknowledge."""
         runtime = self._runtime
+        self._renewals = 0
+        point("decode")
         batch = Batch(self._partition.specialization, claim)
         try:
             aside = runtime.transaction.apply(batch.works, batch.rubbish, lambda: self._renew(batch, token))
         except Exception as error:
             self._abandon(batch, token, error)
             return
-        self._committed(batch)
+        self._committed(batch, len(aside))
         replies.write(runtime.lanes.redis, batch.replies(), runtime.settings.reply_seconds)
         acknowledged = batch.acknowledgements(aside, runtime.settings.lock_ms)
         runtime.lanes.ack(self._partition, token, acknowledged)
 
-    def _committed(self, batch: Batch) -> None:
+    def _fill(self) -> None:
+        """Redis holds nothing of this partition: what the outbox had goes in first."""
+        runtime = self._runtime
+        filling = Filling(runtime.lanes, OutboxRows(runtime.engine), runtime.waker, runtime.settings.shards)
+        if not filling.open(self._partition):
+            runtime.stop.wait(GATE_SECONDS)
+
+    def _committed(self, batch: Batch, aside: int) -> None:
         runtime = self._runtime
         runtime.weather.passed()
         runtime.commands = min(runtime.settings.batch_commands, runtime.commands * 2)
+        if aside:
+            log.warning("%s: %d lanes put aside: other code holds their rows or users", self._partition, aside)
         if batch.rubbish:
             log.error("%s: %d entries quarantined", self._partition, len(batch.rubbish))
         newer = next((lane.newer for lane in batch.lanes if lane.newer), None)

@@ -19,6 +19,7 @@ from levelq_core.settings import Settings
 from levelq_core.waking import FUNCTION
 
 from .draining import drain
+from .relaying import Relay
 from .runtime import Runtime, install
 from .sweeping import Sweeper
 
@@ -47,7 +48,7 @@ class LaneJob(Job):
 
 
 class LaneWorker(SimpleWorker):
-    """An RQ worker for levelq queues: JSON jobs only, in this process, sweeping while it lives.
+    """An RQ worker for levelq queues: JSON jobs only, in this process, sweeping and relaying while it lives.
 
     Works from `levelq worker` and from `rq worker -w levelq_worker.LaneWorker levelq.PLAYER ...`.
     """
@@ -85,10 +86,13 @@ class LaneWorker(SimpleWorker):
             self._runtime.weather.failed(str(error.orig))
         options["dequeue_strategy"] = DequeueStrategy.ROUND_ROBIN
         sweeper = Sweeper(self.settings, self.specializations)
+        relay = Relay(self.settings, self.specializations)
         sweeper.start()
+        relay.start()
         try:
             return bool(super().work(*args, **options))
         finally:
+            relay.stop()
             sweeper.stop()
             self._runtime.close()
 

@@ -82,7 +82,7 @@ class Supervisor:
     def _tend(self, slot: Slot) -> None:
         """Note a child's end; start it again unless it is done."""
         if slot.process is not None and slot.process.poll() is not None:
-            slot.ended(finished=self._burst and slot.process.returncode == 0)
+            slot.ended(finished=self._stop_by is not None or (self._burst and slot.process.returncode == 0))
             if slot.code == HOPELESS:
                 self._stop()
         if self._stop_by is not None and slot.process is None:

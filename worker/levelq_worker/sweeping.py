@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 from redis.exceptions import RedisError
 
+from levelq_core.faults import point
 from levelq_core.lanes import Lanes, connect
 from levelq_core.partitions import Partition
 from levelq_core.settings import Settings
@@ -44,6 +45,7 @@ class Sweeper(threading.Thread):
 
     def sweep(self) -> None:
         """Look at every partition of these specializations once."""
+        point("tick")
         for partition in partitions(self._lanes, self._settings, self._specializations):
             wake, returned = self._lanes.sweep(partition)
             if returned:

@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from levelq_core.apply import entered
 from levelq_core.catalog import Catalog
+from levelq_core.faults import point
 from levelq_core.isolate import Isolation
 from levelq_core.schema import QUARANTINE, schema_of
 from levelq_core.settings import Settings
@@ -41,7 +42,8 @@ _LIMITS = """
 _QUARANTINE = f"""
     INSERT INTO {QUARANTINE} (specialization, user_id, reason, raw, length, sha256)
     SELECT %(specialization)s, %(user_id)s::bigint, %(reason)s, %(raw)s, %(length)s, %(sha256)s
-    WHERE NOT EXISTS (SELECT FROM {QUARANTINE} WHERE sha256 = %(sha256)s AND specialization = %(specialization)s
+    WHERE NOT EXISTS (SELECT FROM {QUARANTINE} WHERE sha256 = %(sha256)s AND length = %(length)s
+                      AND reason = %(reason)s AND specialization = %(specialization)s
                       AND user_id IS NOT DISTINCT FROM %(user_id)s::bigint)
 """
 
@@ -62,12 +64,17 @@ class Transaction:
         is decided then, unless COMMIT itself was lost, which the ledger will tell at the next attempt.
         """
         aside: list[Work] = []
-        with self._engine.connect() as connection, connection.begin(), entered(connection, "queue") as (cursor, stamp):
-            cursor.execute(_LIMITS, self._limits)
-            _quarantine(cursor, rubbish)
-            if works:
-                database = Database.of(schema_of(connection), self._catalog)
-                Isolation(cursor, database, stamp, aside=aside, between=between).run(works)
+        with self._engine.connect() as connection, connection.begin() as transaction:
+            point("begin")
+            with entered(connection, "queue") as (cursor, stamp):
+                cursor.execute(_LIMITS, self._limits)
+                _quarantine(cursor, rubbish)
+                if works:
+                    database = Database.of(schema_of(connection), self._catalog)
+                    Isolation(cursor, database, stamp, aside=aside, between=between).run(works)
+            point("commit request")
+            transaction.commit()
+            point("commit reply")
         return aside
 
     def probe(self) -> None:

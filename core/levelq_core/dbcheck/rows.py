@@ -48,8 +48,8 @@ def check_levels(connection: Connection) -> Iterator[Finding]:
         f"{p.user_id} {p.specialization} ({_level(p.progress_level)}, {_level(p.license_level)})" for p in first
     )
     more = ("levelq check",) if number > SHOWN else ()
-    problem = f"out of step (progress, license): {number} of the pairs: {examples}{', ...' if more else ''}"
-    yield Finding("warning", problem, (*map(sync_command, first), *more))
+    problem = f"levels out of step (progress, license) in {number} pairs: {examples}{', ...' if more else ''}"
+    yield Finding("warning", problem, (*dict.fromkeys(map(sync_command, first)), *more))
 
 
 def _level(level: int | None) -> str:

@@ -57,7 +57,8 @@ for i, user in ipairs(users) do
     removed[i] = count
   end
 end
-if total > 0 then redis.call('DECRBY', tag .. 'count', total) end
+-- Entries that came past push.lua were never counted: below zero the count would guard no limit.
+if total > 0 and redis.call('DECRBY', tag .. 'count', total) <= 0 then redis.call('DEL', tag .. 'count') end
 in_steps('ZADD', ready, again)
 in_steps('HDEL', tokens, released)
 in_steps('ZREM', claimed, released)

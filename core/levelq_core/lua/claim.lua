@@ -3,10 +3,11 @@
 --
 -- KEYS[1]  tag .. "ready"
 -- ARGV     tag, drain, claim ms, token, wake ms, batch commands, batch lanes, batch bytes,
---          lane commands (most from one lane), payload limit
+--          lane commands (most from one lane), payload limit, gated (1: take nothing while the gate is closed)
 -- Returns  {wake (0 or 1), retired (0 or 1), {broken users}, {per lane: user, {entries}}}
 --          An entry over the payload limit comes as {length, sha1, first 4 KiB}.
 --          Retired: nothing was due, and the drain is no longer registered.
+--          Or {"UNFILLED"}, and nothing was done: the gate is closed, see refill.lua.
 --
 -- Keeps:   the commands stay in the lane until ack.lua removes them. A lane's head is read, under pcall,
 --          before the lane moves to claimed: a lane key of the wrong type cannot strand the lanes after it.
@@ -16,6 +17,7 @@ local tag, drain = ARGV[1], ARGV[2]
 local claim_ms, token, wake_ms = tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local batch_commands, batch_lanes, batch_bytes = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local lane_commands, payload_limit = tonumber(ARGV[9]), tonumber(ARGV[10])
+if ARGV[11] == '1' and redis.call('EXISTS', tag .. 'filled') == 0 then return { 'UNFILLED' } end
 local now = clock()
 
 local drains = tag .. 'drains'

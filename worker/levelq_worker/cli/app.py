@@ -9,14 +9,13 @@ from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from levelq_core.errors import LevelqError
 from levelq_core.sqlstate import in_words
 
-from . import checking, databases, looking, running, sending
-from .screen import err, one_line
+from . import checking, databases, doctor, looking, pruning, rebuilding, running, sending, verifying
+from .screen import err, one_line, verdict
 
 # What the command line made of its arguments, in whichever library typer builds on.
 _Usage: Any = typer.BadParameter.__mro__[2]
@@ -31,11 +30,14 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-db = typer.Typer(help="The database's tables: create them, look for what is wrong with them.")
+db = typer.Typer(help="Create the tables, look for what is wrong with them.", rich_markup_mode="rich")
 
 
-def _register(group: typer.Typer, command: Callable[..., None], example: str, name: str | None = None) -> None:
-    group.command(name, epilog=f"Example:  [bold]{example}[/bold]")(command)
+def _register(group: typer.Typer, command: Callable[..., None], example: str) -> None:
+    """The docstring is the help text; its lines are folded anew to the terminal's width."""
+    paragraphs = (command.__doc__ or "").split("\n\n")
+    help_text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    group.command(help=help_text, epilog=f"Example:  [bold]{example}[/bold]")(command)
 
 
 _register(app, running.demo, "levelq demo --users 1000 --commands 50000")
@@ -46,11 +48,14 @@ _register(app, looking.status, "levelq status --json")
 _register(app, looking.history, "levelq history 42 --limit 10")
 _register(app, checking.check, "levelq check")
 _register(app, checking.sync, "levelq sync 42 PLAYER --source license")
+_register(app, rebuilding.rebuild, "levelq rebuild PLAYER")
 _register(app, looking.catalog, "levelq catalog")
-_register(app, checking.doctor, "levelq doctor")
+_register(app, doctor.doctor, "levelq doctor")
+_register(app, verifying.verify, "levelq verify --history sends.jsonl --at-rest")
+_register(app, pruning.prune, "levelq prune --older-than 30d --dry-run")
 app.add_typer(db, name="db")
 _register(db, databases.upgrade, "levelq db upgrade")
-_register(db, databases.check, "levelq db check", "check")
+_register(db, databases.check, "levelq db check")
 
 _show_traceback = False
 
@@ -59,7 +64,7 @@ _show_traceback = False
 def _root(
     context: typer.Context,
     version_: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-    traceback: Annotated[bool, typer.Option(help="Show Python's traceback of an error, for a report of a bug.")] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error arose, to report a bug.")] = False,
 ) -> None:
     global _show_traceback  # noqa: PLW0603 - read after the command has failed, outside typer
     _show_traceback = traceback
@@ -83,7 +88,7 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if _show_traceback:
             raise
-        err.print(Text("levelq: ", style="bold red") + Text(explain(error)), soft_wrap=True)
+        err.print(verdict("levelq: ", "bold red", explain(error)), soft_wrap=True)
         return 2
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -16,31 +17,39 @@ from levelq_core.lanes import connect
 from levelq_core.settings import Settings, redacted
 
 _UNDEFINED = ("42P01", "42703", "42704", "3F000")
+_ESCAPES = "with / ? # @ in a password written %2F %3F %23 %40"
 
 
 def load() -> Settings:
     """The settings, their URLs known to be readable. Raises ConfigurationError."""
     settings = Settings.load()
     for name, url in redis_urls(settings).items():
-        _readable(name, url)
+        if _misread(url) or not _connectable(url):
+            raise ConfigurationError(f"{name}: cannot be read; expected redis://user:password@host:port/0, {_ESCAPES}")
+    if settings.database_url is not None and _misread(settings.database_url):
+        expected = "postgresql://user:password@host:port/database"
+        raise ConfigurationError(f"LEVELQ_DATABASE_URL: cannot be read; expected {expected}, {_ESCAPES}")
     return settings
+
+
+def _misread(url: str) -> bool:
+    """Whether a / ? or # in a password ends the host too early, so that what follows is no longer hidden."""
+    parts = urlsplit(url)
+    return "@" in parts.path + parts.query + parts.fragment and parts.scheme != "unix"
+
+
+def _connectable(url: str) -> bool:
+    try:
+        Redis.from_url(url).connection_pool.make_connection()
+    except (ValueError, TypeError, AttributeError):  # their words quote what may be half a password
+        return False
+    return True
 
 
 def redis_urls(settings: Settings) -> dict[str, str]:
     """The Redis URLs by setting; LEVELQ_RQ_URL only where it is set apart."""
     urls = {"LEVELQ_REDIS_URL": settings.redis_url}
     return urls if settings.rq_url is None else urls | {"LEVELQ_RQ_URL": settings.rq_url}
-
-
-def _readable(name: str, url: str) -> None:
-    try:
-        Redis.from_url(url).connection_pool.make_connection()
-    except (ValueError, TypeError, AttributeError) as error:
-        # Not the error's words: they quote what may be half a password.
-        raise ConfigurationError(
-            f"{name}: cannot be read; expected redis://user:password@host:port/0, "
-            "with / ? # @ in a password written %2F %3F %23 %40"
-        ) from error
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import fcntl
 import os
 import shlex
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,10 +25,11 @@ from levelq_worker.embedded import Server, Servers
 from .screen import err
 
 _LOOK_SECONDS = 1.0  # how soon the death of a server is noticed
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(BaseException):
-    """SIGINT or SIGTERM came."""
+    """A signal asked for the end."""
 
 
 def run_servers(data: Path) -> None:
@@ -36,7 +38,7 @@ def run_servers(data: Path) -> None:
     Raises ConfigurationError if the folder is in use, or if a server does not start or dies.
     """
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _STOPS:
             signal.signal(number, _stop)
         with locked(data), Servers(data) as servers:
             _migrate(servers)
@@ -47,7 +49,7 @@ def run_servers(data: Path) -> None:
 
 
 def _stop(*_: int | FrameType | None) -> NoReturn:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _STOPS:
         signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the servers' own stop
     raise Stopped
 
@@ -90,7 +92,9 @@ def _announce(data: Path, servers: Servers) -> None:
     )
     for name, url in (("LEVELQ_REDIS_URL", servers.valkey.url), ("LEVELQ_DATABASE_URL", servers.postgres.url)):
         typer.echo(f"export {name}={shlex.quote(url)}")
-    err.print(Text("then: levelq worker, levelq send level-up 42 PLAYER --xp 150. Ctrl-C here stops both."), soft_wrap=True)
+    err.print(
+        Text("then: levelq worker, levelq send level-up 42 PLAYER --xp 150. Ctrl-C here stops both."), soft_wrap=True
+    )
 
 
 def _watch(*servers: Server) -> NoReturn:
@@ -99,4 +103,4 @@ def _watch(*servers: Server) -> NoReturn:
         for server in servers:
             if server.process is None or server.process.poll() is not None:
                 raise ConfigurationError(f"{server.name} has ended by itself; the end of {server.log} says why")
-        signal.sigtimedwait((), _LOOK_SECONDS)
+        time.sleep(_LOOK_SECONDS)

@@ -22,9 +22,10 @@ def demo(
         "demo.png"
     ),
 ) -> None:
-    """Watch a burst of level-ups on embedded servers, a worker killed in the middle, and the result verified.
+    """Watch a burst of level-ups, and its result verified.
 
-    Needs levelq\\[demo]. Takes less than a minute; exit code 1 if any check fails.
+    On embedded servers, a worker killed in the middle. Takes less than a minute; exit code 1 if any check
+    fails. Needs levelq\\[demo].
     """
     from levelq_worker.demo import run_demo  # noqa: PLC0415 - brings matplotlib, which only the demo needs
 
@@ -34,10 +35,10 @@ def demo(
 def up(
     data: Annotated[Path, typer.Option(help="The folder that keeps the data; made if absent.")] = Path("levelq-data"),
 ) -> None:
-    """Run PostgreSQL and Valkey from their wheels until Ctrl-C; no Docker, no root, the data is kept.
+    """Run PostgreSQL and Valkey until Ctrl-C.
 
-    Creates levelq's tables and prints both URLs as export lines to paste into another terminal. Needs
-    levelq\\[embedded]; for development, not for production.
+    They come from wheels, without Docker or root, and keep their data in a folder. Creates levelq's tables and
+    prints both URLs as export lines to paste into another terminal. For development; needs levelq\\[embedded].
     """
     from .embedding import run_servers  # noqa: PLC0415 - needs levelq[embedded]
 
@@ -48,12 +49,17 @@ def worker(
     processes: Annotated[
         int | None, typer.Option(min=1, max=256, help="Worker processes to keep alive; LEVELQ_PROCESSES if not given.")
     ] = None,
-    burst: Annotated[bool, typer.Option("--burst", help="Stop when nothing is left but lanes parked for later.")] = False,
+    burst: Annotated[
+        bool, typer.Option("--burst", help="Stop when nothing is left but lanes parked for later.")
+    ] = False,
     specialization: Annotated[
         list[str] | None, typer.Option("--specialization", "-s", help="Serve this one only; may be repeated.")
     ] = None,
 ) -> None:
-    """Drain the lanes: keep worker processes alive until SIGTERM or Ctrl-C, then let their batches finish."""
+    """Apply what waits in the lanes, until stopped.
+
+    Keeps worker processes alive until SIGTERM or Ctrl-C, then lets their batches finish and exits 0.
+    """
     settings = load()
     names = known_specializations(settings, specialization or [])
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(process)d %(levelname)s %(message)s")

@@ -2,50 +2,98 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 _PIPED_WIDTH = 200  # into a file or a pipe nothing is folded that need not be
+_GAP = 3  # between two columns
+_LEAST = 20  # what a column that folds needs at least
+
+Cell = str | int | Text | None
 
 
 def _width(stream_is_terminal: bool) -> int | None:
-    return None if stream_is_terminal or "COLUMNS" in os.environ else _PIPED_WIDTH
+    # shutil heeds COLUMNS where there is no terminal to ask.
+    return None if stream_is_terminal else shutil.get_terminal_size((_PIPED_WIDTH, 24)).columns
 
 
 out = Console(highlight=False, width=_width(sys.stdout.isatty()))
 err = Console(highlight=False, stderr=True, width=_width(sys.stderr.isatty()))
 
-Cell = str | int | Text | None
+
+class Listing:
+    """Rows under headings; on a terminal too narrow for that, one block per row.
+
+    `right`: the columns that hold numbers. `folding`: the one column whose text may take several lines.
+    """
+
+    def __init__(self, *columns: str, right: Collection[str] = (), folding: str | None = None) -> None:
+        self._columns = columns
+        self._right = right
+        self._folding = folding
+        self._rows: list[list[Text]] = []
+        self._sections: set[int] = set()
+
+    def add(self, *values: Cell, style: str = "") -> None:
+        """Append a row; nothing in it is markup, None is a dash."""
+        self._rows.append([_cell(value, style) for value in values])
+
+    def end_section(self) -> None:
+        """Leave some room below the last row."""
+        self._sections.add(len(self._rows) - 1)
+
+    def print(self) -> None:
+        """Print it to stdout."""
+        shown = self._table() if self._needed() <= out.width else self._blocks()
+        out.print(shown)
+
+    def _needed(self) -> int:
+        """The least width in which no cell is broken."""
+        needed = 0
+        for column, heading in enumerate(self._columns):
+            widest = max((len(row[column]) for row in self._rows), default=0)
+            needed += max(len(heading), min(widest, _LEAST) if heading == self._folding else widest) + _GAP
+        return needed
+
+    def _table(self) -> RenderableType:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for heading in self._columns:
+            justify = "right" if heading in self._right else "left"
+            folds = heading == self._folding
+            table.add_column(heading, justify=justify, no_wrap=not folds, overflow="fold")  # type: ignore[arg-type]
+        for number, row in enumerate(self._rows):
+            table.add_row(*row, end_section=number in self._sections)
+        return table
+
+    def _blocks(self) -> RenderableType:
+        blocks = Table.grid(padding=(0, 1))
+        blocks.add_column(style="dim", no_wrap=True)
+        blocks.add_column(overflow="fold")
+        for row in self._rows:
+            for heading, cell in zip(self._columns, row, strict=True):
+                blocks.add_row(heading, cell)
+            blocks.add_row()
+        return Padding(blocks, (1, 0, 0, 0))
 
 
-def table(*columns: str, title: str | None = None, right: Iterable[str] = ()) -> Table:
-    """An empty table; the columns named in `right` hold numbers. Long text folds at words, numbers never."""
-    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
-    numbers = set(right)
-    for column in columns:
-        if column in numbers:
-            made.add_column(column, justify="right", no_wrap=True)
-        else:
-            made.add_column(column, overflow="fold")
-    return made
+def _cell(value: Cell, style: str) -> Text:
+    if isinstance(value, Text):
+        return value
+    plain = "-" if value is None else f"{value:,}" if isinstance(value, int) else printable(value)
+    return Text(plain, style=style)
 
 
-def cells(*values: Cell) -> list[Text]:
-    """Values as a table shows them: nothing in them is markup, None is a dash."""
-    return [value if isinstance(value, Text) else Text(_plain(value)) for value in values]
-
-
-def _plain(value: str | int | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else printable(value)
+def verdict(word: str, style: str, rest: str) -> Text:
+    """A line that begins with a word in colour; the rest is text, not markup."""
+    return Text.assemble((word, style), printable(rest))
 
 
 def printable(text: str) -> str:
@@ -64,7 +112,7 @@ def when(moment: datetime) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A duration in the unit a person would choose: 0.4 s, 12 s, 3 min, 2.5 h, 4 d."""
+    """A duration in the unit a person would choose: 0.4 s, 12 s, 3.2 min, 2.5 h, 4.0 d."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
@@ -73,6 +121,6 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def count(number: int, thing: str, things: str | None = None) -> str:
+def count(number: int, thing: str) -> str:
     """`1 pair`, `1,200 pairs`."""
-    return f"{number:,} {thing if number == 1 else things or thing + 's'}"
+    return f"{number:,} {thing if number == 1 else thing + 's'}"

@@ -87,26 +87,27 @@ class _Story:
         rng.shuffle(drawn)
         for number, place in enumerate(drawn):
             sent = self._next(number, place)
-            if sent.fate == "applied":
+            if sent.fate in ("applied", "rejected"):
                 self._past.setdefault(place, []).append(sent)
             yield sent
 
     def _next(self, number: int, place: Place) -> Sent:
         rng, past = self._rng, self._past.get(place)
         command_id = _id(rng, self._scenario.started_ms + number // 50)
-        if past is None:
+        if not past:
             return self._level_up(command_id, place)
+        # An id is used twice at most: the answer to a repeated send is found by the id alone.
         if number % CONFLICT_EVERY == CONFLICT_EVERY - 1:
-            first = rng.choice(past)
+            first = past.pop(rng.randrange(len(past)))
             return self._level_up(first.command_id, place)._replace(fate="conflict", projects=7)
         draw = rng.random()
         if draw < 0.010:
-            return rng.choice(past)._replace(fate="duplicate")
+            return past.pop(rng.randrange(len(past)))._replace(fate="duplicate")
         if draw < 0.015:
             return self._refused(command_id, place)
         if draw < 0.030:
-            source = rng.choice(("progress", "license"))
-            return Sent(command_id, *place, "sync_levels", "applied", source=source)  # type: ignore[arg-type]
+            sync = Sent(command_id, *place, "sync_levels", "applied")
+            return sync if rng.random() < 0.5 else sync._replace(source="license")
         if draw < 0.050:
             level = rng.randint(1, TOP_LEVEL[place[1]])
             return Sent(command_id, *place, "set_level", "applied", level, rng.choice((0, 50, 500)), 1)
@@ -120,8 +121,11 @@ class _Story:
 
     def _refused(self, command_id: UUID, place: Place) -> Sent:
         """A SetLevel that no producer can see through: a total would go below zero."""
-        total = self._rng.choice(("xp", "sessions", "projects", *(("theory", "practice") * (place[1] == "COACH"))))
-        return Sent(command_id, *place, "set_level", "rejected", 1)._replace(**{total: _IMPOSSIBLE})
+        refused = Sent(command_id, *place, "set_level", "rejected", 1)
+        ways = [refused._replace(xp=_IMPOSSIBLE), refused._replace(sessions=_IMPOSSIBLE)]
+        if place[1] == "COACH":
+            ways.append(refused._replace(theory=_IMPOSSIBLE))
+        return self._rng.choice(ways)
 
 
 def _lanes(scenario: Scenario) -> tuple[list[Place], list[float]]:

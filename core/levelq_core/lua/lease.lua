@@ -1,0 +1,33 @@
+#!lua flags=allow-oom
+-- Take, renew or give up the lease of the one relay of a partition.
+--
+-- KEYS[1]  tag .. "ready"
+-- ARGV     tag, mode ("take", "replace", "seize" or "release"), token (new, in case one is needed),
+--          lease (what the caller holds, or ""), lease ms
+-- Returns  {0 (somebody else's), 1 (ours, anew) or 2 (ours still), the lease, filled (0 or 1), lanes claimed}
+--
+-- Keeps:   a lease that is "ours still" was ours without a break, on this very run of the server: it names
+--          the run, so that what an unclean restart or a failover to a replica forgot is noticed. "replace"
+--          gives ours a new token, so that a push still under way is refused. "seize" takes it from anybody
+--          and closes the gate in the same step.
+
+local tag, mode, lease = ARGV[1], ARGV[2], ARGV[4]
+local holder = redis.call('GET', tag .. 'relay')
+local ours = holder == lease
+if mode == 'release' then
+  if ours then redis.call('DEL', tag .. 'relay') end
+  return { 0, '', 0, 0 }
+end
+
+local server = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+local state = 0
+if mode == 'take' and ours and string.sub(lease, -#server) == server then
+  redis.call('PEXPIRE', tag .. 'relay', ARGV[5])
+  state = 2
+elseif mode == 'seize' or not holder or ours then
+  lease = ARGV[3] .. ':' .. server
+  redis.call('SET', tag .. 'relay', lease, 'PX', ARGV[5])
+  if mode == 'seize' then redis.call('DEL', tag .. 'filled') end
+  state = 1
+end
+return { state, lease, redis.call('EXISTS', tag .. 'filled'), redis.call('ZCARD', tag .. 'claimed') }

@@ -1,0 +1,108 @@
+"""The outbox's statements: rows written with the application's data, until their commands are decided.
+
+The coupler deletes a row in the transaction that decides its command, so every row is undecided. A row's
+`pushed_at` is set, and committed, before its command is pushed: a row that is marked may be in its lane,
+one that is not certainly is not. `pushes` counts the marks.
+
+A mark is trusted by the relay that made it, saw the push accepted and has held the lease ever since. It
+knows its own marks by the id of their transaction, the row's xmin: unlike a time it cannot be mistaken
+for the mark of another relay, however late that one's statement commits. Every other marked row is
+doubtful, and so is one that is not decided in time: it may never have reached Redis, or been lost there.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import text
+
+from .schema import LEDGER, OUTBOX, QUARANTINE
+
+FIRST_SECONDS, MOST_SECONDS = 5, 300  # until a pushed row is overdue: 5 s * 2 ** pushes, 300 s at most
+RECENT = 10_000  # rows of the ledger that tell whether a specialization is in use; it has no index for that
+
+
+def overdue_seconds(pushes: int) -> int:
+    """How long after its last push a row is overdue."""
+    return int(min(MOST_SECONDS, FIRST_SECONDS * 2 ** min(pushes, 20)))
+
+
+# Write commands into the outbox in their order; an id that is there already is left as it is.
+INSERT = text(f"""
+    INSERT INTO {OUTBOX} (command_id, user_id, specialization, payload)
+    SELECT k.command_id, k.user_id, k.specialization, decode(k.payload, 'hex')
+    FROM unnest(CAST(:command_ids AS uuid[]), CAST(:user_ids AS bigint[]), CAST(:specializations AS text[]),
+                CAST(:payloads AS text[])) WITH ORDINALITY AS k(command_id, user_id, specialization, payload, n)
+    ORDER BY k.n
+    ON CONFLICT (command_id) DO NOTHING
+    RETURNING CAST(command_id AS text)
+""")
+
+# What the outbox holds under these ids.
+FIND = text(f"""
+    SELECT CAST(command_id AS text), encode(payload, 'hex') FROM {OUTBOX}
+    WHERE command_id = ANY(CAST(:command_ids AS uuid[]))
+""")
+
+# Take back rows that this transaction has just written.
+WITHDRAW = text(f"DELETE FROM {OUTBOX} WHERE command_id = ANY(CAST(:command_ids AS uuid[]))")
+
+_DOUBTFUL = f"""
+    pushed_at IS NOT NULL AND (xmin::text <> ALL(CAST(:trusted AS text[])) OR pushed_at < now()
+        - least({MOST_SECONDS}, {FIRST_SECONDS} * power(2, least(pushes, 20))) * interval '1 second')
+"""
+
+# Lanes with a doubtful row, the longest waiting first, and how many of their rows are marked.
+DOUBTFUL = text(f"""
+    SELECT user_id, count(*) FROM {OUTBOX} WHERE specialization = :specialization AND pushed_at IS NOT NULL
+    GROUP BY user_id HAVING bool_or({_DOUBTFUL}) ORDER BY min(pushed_at), user_id LIMIT :most
+""")
+
+# Rows never pushed, after a given one, but for lanes that are put aside.
+WAITING = text(f"""
+    SELECT id, user_id FROM {OUTBOX}
+    WHERE specialization = :specialization AND pushed_at IS NULL AND id > :after
+      AND user_id <> ALL(CAST(:aside AS bigint[]))
+    ORDER BY id LIMIT :most
+""")
+
+# Mark rows before their first push. Lanes with a doubtful row are left out by the same snapshot that sees
+# the rows: another relay's late mark between two statements would let a later row overtake an earlier one.
+MARK = text(f"""
+    WITH doubtful AS MATERIALIZED (
+        SELECT user_id FROM {OUTBOX} WHERE specialization = :specialization AND {_DOUBTFUL})
+    UPDATE {OUTBOX} AS o SET pushed_at = now(), pushes = pushes + 1
+    WHERE o.id = ANY(CAST(:ids AS bigint[])) AND o.user_id NOT IN (SELECT user_id FROM doubtful)
+    RETURNING o.id, o.user_id, o.payload, o.pushes, pg_current_xact_id()::xid::text
+""")
+
+# Mark again all marked rows of these lanes, before they are pushed again.
+MARK_AGAIN = text(f"""
+    UPDATE {OUTBOX} SET pushed_at = now(), pushes = pushes + 1
+    WHERE specialization = :specialization AND user_id = ANY(CAST(:users AS bigint[])) AND pushed_at IS NOT NULL
+    RETURNING id, user_id, payload, pushes, pg_current_xact_id()::xid::text
+""")
+
+# Take back one mark of rows that were refused. A row without a mark left was certainly never pushed.
+UNMARK = text(f"""
+    UPDATE {OUTBOX} SET pushed_at = CASE WHEN pushes > 1 THEN pushed_at END, pushes = pushes - 1
+    WHERE id = ANY(CAST(:ids AS bigint[]))
+""")
+
+# Marked rows by lane, in order, after a given one.
+MARKED = text(f"""
+    SELECT user_id, id, payload FROM {OUTBOX}
+    WHERE specialization = :specialization AND pushed_at IS NOT NULL AND (user_id, id) > (:user_id, :id)
+    ORDER BY user_id, id LIMIT :most
+""")
+
+# A row that is no command of its lane goes into the quarantine.
+QUARANTINE_ROW = text(f"""
+    WITH gone AS (DELETE FROM {OUTBOX} WHERE id = :id RETURNING specialization, user_id, payload)
+    INSERT INTO {QUARANTINE} (specialization, user_id, reason, raw, length, sha256)
+    SELECT specialization, user_id, :reason, substring(payload, 1, 4096), length(payload), sha256(payload) FROM gone
+""")
+
+# Whether commands of this specialization came through the lanes lately; direct calls need no Redis.
+IN_USE = text(f"""
+    SELECT EXISTS (SELECT FROM (SELECT specialization, source FROM {LEDGER} ORDER BY id DESC LIMIT {RECENT}) AS recent
+                   WHERE specialization = :specialization AND source = 'queue')
+""")

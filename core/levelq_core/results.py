@@ -1,0 +1,100 @@
+"""What the direct calls return: plain dicts, their shapes told to type checkers."""
+
+from __future__ import annotations
+
+from typing import Literal, NotRequired, TypedDict
+
+ErrorType = Literal["validation_error", "database_error", "unknown_error"]
+
+
+class Failure(TypedDict):
+    """Any call that changed nothing."""
+
+    success: Literal[False]
+    message: str
+    error_type: ErrorType
+
+
+class ProgressChange(TypedDict):
+    """The progress row, before and after."""
+
+    old_level: int
+    new_level: int
+    total_xp: int
+    completed_sessions: int
+
+
+class LicenseChange(TypedDict):
+    """The license row, before and after."""
+
+    old_level: int
+    new_level: int
+    max_achieved_level: int
+
+
+class Change(TypedDict):
+    """A level-up or an update that was applied, now or at an earlier call with the same command_id."""
+
+    success: Literal[True]
+    message: str
+    progress: ProgressChange
+    license: LicenseChange
+    progression_created: bool
+    xp_change: int
+    sessions_change: int
+
+
+class Sync(TypedDict):
+    """A sync that was applied."""
+
+    success: Literal[True]
+    message: str
+    action: str
+    final_level: int
+
+
+class Consistency(TypedDict):
+    """How the two rows of a lane stand to each other."""
+
+    consistent: bool
+    message: str
+    progress_exists: bool
+    license_exists: bool
+    level: NotRequired[int]
+    progress_level: NotRequired[int]
+    license_level: NotRequired[int]
+    difference: NotRequired[int]
+    recommended_action: NotRequired[str]
+
+
+def compare(progress: int | None, license_: int | None) -> Consistency:
+    """Say how two levels stand to each other; None is a row that is missing."""
+    found: Consistency = {
+        "consistent": progress == license_,
+        "message": "Neither row exists" if progress is None else f"Both at level {progress}",
+        "progress_exists": progress is not None,
+        "license_exists": license_ is not None,
+    }
+    if progress is not None and progress == license_:
+        found["level"] = progress
+    elif progress is not None and license_ is not None:
+        found |= {
+            "message": f"Desync detected: Progress={progress}, License={license_}",
+            "progress_level": progress,
+            "license_level": license_,
+            "difference": abs(progress - license_),
+            "recommended_action": "sync_to_higher_level",
+        }
+    elif progress is not None:
+        found |= {
+            "message": f"License missing: Progress={progress}",
+            "progress_level": progress,
+            "recommended_action": "create_license_from_progress",
+        }
+    elif license_ is not None:
+        found |= {
+            "message": f"Progress missing: License={license_}",
+            "license_level": license_,
+            "recommended_action": "create_progress_from_license",
+        }
+    return found

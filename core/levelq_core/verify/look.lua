@@ -1,0 +1,26 @@
+#!lua flags=no-writes
+-- Look at lanes, all of them at one moment. Changes nothing.
+--
+-- KEYS[1]  tag .. "ready"
+-- ARGV     tag, then the users
+-- Returns  {now in ms, {per user: length of the lane (0: none, -1: not a list), its score in ready, its
+--          score in claimed, its token, the first 49 bytes of its head}}
+--
+-- Keeps:   nothing is changed; because the whole answer is of one moment, a lane on its way from one set
+--          to another is never seen in both or in neither.
+
+local tag = ARGV[1]
+local ready, claimed, tokens = tag .. 'ready', tag .. 'claimed', tag .. 'tokens'
+local time = redis.call('TIME')
+local seen = {}
+for i = 2, #ARGV do
+  local user, lane = ARGV[i], tag .. 'lane:' .. ARGV[i]
+  local is_list, length = pcall(redis.call, 'LLEN', lane)
+  if not is_list or type(length) ~= 'number' then length = -1 end
+  local head = length > 0 and string.sub(redis.call('LINDEX', lane, 0), 1, 49)
+  seen[#seen + 1] = {
+    length, redis.call('ZSCORE', ready, user), redis.call('ZSCORE', claimed, user), redis.call('HGET', tokens, user),
+    head,
+  }
+end
+return { time[1] * 1000 + math.floor(time[2] / 1000), seen }

@@ -1,0 +1,79 @@
+"""What a verification found: checks with their counts, and the first examples of each violation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from uuid import UUID
+
+
+class Violation(NamedTuple):
+    """One thing that must not be; None where it has no user, specialization or command.
+
+    `verdict` is lost, duplicated or unexpected where one of Jepsen's words fits, else what was broken.
+    """
+
+    invariant: str
+    verdict: str
+    user_id: int | None
+    specialization: str | None
+    command_id: UUID | None
+    detail: str
+
+
+@dataclass
+class Check:
+    """One thing that was looked at: how many cases, how many of them wrong, the first of those.
+
+    `note`: what it finds is told, but is no violation.
+    """
+
+    invariant: str
+    what: str
+    checked: int = 0
+    found: int = 0
+    examples: list[Violation] = field(default_factory=list)
+    note: bool = False
+
+    @property
+    def violations(self) -> int:
+        """How many violations; none if it only takes note."""
+        return 0 if self.note else self.found
+
+    def add(self, limit: int, *rest: object) -> None:
+        """Count one finding (the fields of Violation after the first), and keep it if fewer than `limit` are kept."""
+        self.found += 1
+        if len(self.examples) < limit:
+            self.examples.append(Violation(self.invariant, *rest))  # type: ignore[arg-type]
+
+
+@dataclass
+class Report:
+    """Everything that was checked, in the order of the invariants."""
+
+    checks: list[Check] = field(default_factory=list)
+
+    def extend(self, checks: Iterable[Check]) -> None:
+        """Take in more checks."""
+        self.checks = sorted([*self.checks, *checks], key=lambda check: check.invariant)
+
+    @property
+    def violations(self) -> int:
+        """How many violations of all invariants."""
+        return sum(check.violations for check in self.checks)
+
+    @property
+    def examples(self) -> list[Violation]:
+        """The violations that were kept."""
+        return [example for check in self.checks if not check.note for example in check.examples]
+
+    @property
+    def notes(self) -> list[Check]:
+        """The checks that only take note, and found something."""
+        return [check for check in self.checks if check.note and check.found]
+
+    @property
+    def broken(self) -> set[str]:
+        """The invariants that do not hold."""
+        return {check.invariant for check in self.checks if check.violations}

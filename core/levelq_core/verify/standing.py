@@ -1,0 +1,153 @@
+"""What stands in the lanes, read without stopping anybody: SCAN, never KEYS, and scripts that only look."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from itertools import islice
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from redis import Redis
+
+from ..codec import IDENTITY_AT, MAGIC, STAMP_DIGITS
+from ..commands import MAX_USER_ID
+from ..errors import ConfigurationError
+from ..partitions import REGISTRY, Partition
+from ..settings import Settings
+
+STEP = 200  # entries of one lane in one call
+LANES = 50  # lanes in one call: 10,000 entries at most, typically 1 MB, never above 40
+PAGE = 1_000  # keys that one SCAN step looks at
+_LANE_KEY = re.compile(rb"levelq:\{([^{}]+)\}:lane:(.*)", re.DOTALL)
+
+Lane = tuple[Partition, bytes]
+
+
+class State(NamedTuple):
+    """A lane at one moment; `length` is -1 for a key that is no list. Times are the server's, in ms."""
+
+    partition: Partition
+    user: bytes
+    now: int
+    length: int
+    ready: float | None
+    claimed: float | None
+    token: bytes | None
+    head: bytes | None
+
+    @property
+    def user_id(self) -> int | None:
+        """The user, if the lane's name is one."""
+        return user_id_of(self.user)
+
+    @property
+    def command_id(self) -> UUID | None:
+        """The oldest command, if the head looks like one."""
+        return command_id_of(self.head or b"")
+
+
+class Entry(NamedTuple):
+    """An entry of a lane; `sha256` is that of its first 4 KiB, as the quarantine has it."""
+
+    partition: Partition
+    user: bytes
+    command_id: UUID | None
+    sha256: bytes
+
+
+def user_id_of(user: bytes) -> int | None:
+    """The user id that a lane's name stands for, if it is the plain decimal that push.lua makes."""
+    if re.fullmatch(rb"[1-9][0-9]{0,18}", user) and int(user) <= MAX_USER_ID:
+        return int(user)
+    return None
+
+
+def command_id_of(entry: bytes) -> UUID | None:
+    """The command id in an entry of whatever version; None for what is no levelq entry."""
+    command_id = entry[IDENTITY_AT : IDENTITY_AT + 16]
+    if entry[STAMP_DIGITS : STAMP_DIGITS + 2] != MAGIC or len(command_id) < 16:
+        return None
+    return UUID(bytes=command_id)
+
+
+def lanes(redis: Redis) -> Iterator[Lane]:
+    """Every lane that holds entries, in whatever partition; some may come twice.
+
+    A lane that exists from the first to the last step is found: that is what SCAN guarantees.
+    """
+    for key in redis.scan_iter("levelq:{*}:lane:*", count=PAGE):
+        match = _LANE_KEY.fullmatch(key)
+        if match is not None and (partition := _partition(match[1])) is not None:
+            yield partition, match[2]
+
+
+def partitions(redis: Redis, settings: Settings) -> set[Partition]:
+    """The partitions that the registry names, and those the settings say must be there."""
+    named: Any = redis.zrange(REGISTRY, 0, -1)
+    known = {partition for name in named if (partition := _partition(name)) is not None}
+    return known | {Partition(name, 1, shard) for name in settings.tracks for shard in range(settings.shards)}
+
+
+def claimed(redis: Redis, partition: Partition) -> Iterator[Lane]:
+    """Every lane that is claimed or has a token; some come twice."""
+    for user, _ in redis.zscan_iter(partition.key("claimed"), count=PAGE):
+        yield partition, user
+    for user, _ in redis.hscan_iter(partition.key("tokens"), count=PAGE):
+        yield partition, user
+
+
+def _partition(name: bytes) -> Partition | None:
+    try:
+        return Partition.parse(name.decode("ascii", "replace"))
+    except ConfigurationError:
+        return None
+
+
+def grouped(wanted: Iterable[Lane], size: int = LANES) -> Iterator[tuple[Partition, list[bytes]]]:
+    """Lanes by partition, `size` at a time, so that one script call can take each group."""
+    iterator = iter(wanted)
+    while page := list(islice(iterator, PAGE)):
+        users: dict[Partition, list[bytes]] = {}
+        for partition, user in page:
+            users.setdefault(partition, []).append(user)
+        for partition, found in users.items():
+            for first in range(0, len(found), size):
+                yield partition, found[first : first + size]
+
+
+def states(redis: Redis, partition: Partition, users: Sequence[bytes]) -> list[State]:
+    """These lanes, all at one moment."""
+    now, rows = _run(redis, "look", partition, *users)
+    return [
+        State(partition, user, int(now), length, _score(ready), _score(claim), token, head)
+        for user, (length, ready, claim, token, head) in zip(users, rows, strict=True)
+    ]
+
+
+def entries(redis: Redis, partition: Partition, users: Sequence[bytes]) -> Iterator[Entry]:
+    """Everything that stands in these lanes, newest first, some of it twice if pushes go on."""
+    skip = 0
+    while users:
+        seen = _run(redis, "tail", partition, STEP, skip, *users)
+        for user, raw in zip(users, seen, strict=True):
+            for entry in raw:
+                yield Entry(partition, user, command_id_of(entry), sha256(entry).digest())
+        users = [user for user, raw in zip(users, seen, strict=True) if len(raw) == STEP]
+        skip += STEP
+
+
+def _score(raw: bytes | float | None) -> float | None:
+    return None if raw is None else float(raw)
+
+
+def _run(redis: Redis, script: str, partition: Partition, *arguments: Any) -> Any:
+    return redis.eval_ro(_script(script), 1, partition.key("ready"), partition.key(""), *arguments)
+
+
+@cache
+def _script(name: str) -> str:
+    return (files(__package__) / f"{name}.lua").read_text(encoding="utf-8")

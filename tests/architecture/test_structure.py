@@ -1,0 +1,154 @@
+"""Where things may be: settings, transactions, serializers, sizes and documentation."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+
+import pytest
+
+from tests.architecture.sources import ROOT, Source, reached_from, sources
+
+SOURCES = pytest.mark.parametrize("source", sources(), ids=lambda source: source.place)
+MOST_MODULE_LINES = 260
+MOST_FUNCTION_LINES = 60
+TRANSACTIONS = {"levelq_worker.transaction", "levelq_core.direct", "levelq_core.apply"}
+WRITE_PATH = ("levelq_worker.draining", "levelq_worker.lane_worker", "levelq_core.direct", "levelq_producer")
+
+
+@pytest.mark.parametrize("folder", ["core", "producer", "worker"])
+def test_the_folders_are_no_packages(folder: str) -> None:
+    """An installed package called `core` would shadow an application's own."""
+    assert not (ROOT / folder / "__init__.py").exists()
+    assert [p.name for p in (ROOT / folder).iterdir() if p.suffix == ".py"] == []
+
+
+def looked_up(source: Source) -> list[int]:
+    """Lines that look a variable up. Handing the environment as a whole on to a child process is no reading."""
+    lines = []
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Subscript | ast.Attribute) and _is_environment(node.value):
+            lines += [] if isinstance(node, ast.Attribute) and node.attr in ("items", "copy") else [node.lineno]
+        elif isinstance(node, ast.Compare) and any(map(_is_environment, node.comparators)):
+            lines.append(node.lineno)
+        elif getattr(node, "attr", getattr(node, "id", "")) in ("getenv", "getenvb", "BaseSettings"):
+            lines.append(node.lineno)  # type: ignore[attr-defined]
+    return lines
+
+
+def _is_environment(node: ast.expr) -> bool:
+    return getattr(node, "attr", getattr(node, "id", "")) in ("environ", "environb")
+
+
+@SOURCES
+def test_only_the_settings_read_the_environment(source: Source) -> None:
+    if source.name != "levelq_core.settings":
+        assert looked_up(source) == []
+        assert "pydantic_settings" not in {name for _, name in source.imports()}
+
+
+def test_the_write_path_is_found() -> None:
+    names = {source.name for source in reached_from(*WRITE_PATH)}
+    assert {"levelq_core.coupler", "levelq_core.isolate", "levelq_core.lanes", "levelq_worker.batch"} <= names
+    assert names >= TRANSACTIONS
+
+
+@pytest.mark.parametrize("source", reached_from(*WRITE_PATH), ids=lambda source: source.place)
+def test_only_three_modules_of_the_write_path_open_or_end_transactions(source: Source) -> None:
+    if source.name in TRANSACTIONS:
+        return
+    for line, name in source.calls():
+        assert name not in {"begin", "begin_nested", "commit", "rollback", "transaction"}, f"{source.place}:{line}"
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            sql = " ".join(node.value.split())
+            assert not re.match(r"(BEGIN|COMMIT|START TRANSACTION|ROLLBACK)( (?!TO )|;|$)", sql), source.place
+
+
+@SOURCES
+def test_nothing_is_pickled(source: Source) -> None:
+    modules = {name.partition(".")[0] for _, name in source.imports()}
+    assert not modules & {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
+    assert "DefaultSerializer" not in source.text
+    assert "PickleSerializer" not in source.text
+
+
+@SOURCES
+def test_every_rq_queue_is_given_the_json_serializer(source: Source) -> None:
+    """Its default is pickle."""
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "Queue":
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert given.get("serializer") == "JSONSerializer", f"{source.place}:{node.lineno}"
+
+
+@SOURCES
+def test_no_module_is_long(source: Source) -> None:
+    assert len(source.text.splitlines()) <= MOST_MODULE_LINES
+
+
+@SOURCES
+def test_no_function_is_long(source: Source) -> None:
+    long = [
+        f"{source.place}:{node.lineno} {node.name}: {lines} lines"
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or 0) - node.lineno + 1) > MOST_FUNCTION_LINES
+    ]
+    assert long == []
+
+
+def undocumented(tree: ast.AST, inside: str = "") -> list[str]:
+    """Public classes, functions and methods without a docstring. What functions hold inside is their own."""
+    missing = []
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            name = f"{inside}{node.name}"
+            if not node.name.startswith("_") and not ast.get_docstring(node):
+                missing.append(name)
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                missing += undocumented(node, f"{name}.")
+        elif isinstance(node, ast.If | ast.Try):
+            missing += undocumented(node, inside)
+    return missing
+
+
+@SOURCES
+def test_everything_public_is_documented(source: Source) -> None:
+    assert ast.get_docstring(source.tree), "the module has no docstring"
+    assert undocumented(source.tree) == []
+
+
+def tracked() -> list[str]:
+    """What git has or would take: files that are ignored do not count."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
+    return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+# In pieces, or this file would be the one that names them.
+HOSTS = [
+    *("py" + "pi.org", "python" + "hosted.org", "npm" + "js.", "registry." + "npm", "crates" + ".io", "ana" + "conda."),
+    *("ruby" + "gems.", "repo1." + "maven", "proxy." + "golang", "arti" + "factory", "jfrog" + ".io", "dev" + "pi."),
+]
+
+
+def test_no_file_names_a_package_registry() -> None:
+    pattern = re.compile("|".join(map(re.escape, HOSTS)), re.IGNORECASE)
+    found = []
+    for name in tracked():
+        text = (ROOT / name).read_bytes().decode("utf-8", "replace")
+        found += [f"{name}: {match[0]}" for match in pattern.finditer(text)]
+    assert found == []
+
+
+def test_every_lua_script_is_shipped_beside_the_code() -> None:
+    names = {path.name for path in (ROOT / "core" / "levelq_core" / "lua").iterdir()}
+    expected = {f"{name}.lua" for name in ("prelude", "push", "claim", "ack", "renew", "yield", "sweep", "status")}
+    assert expected <= names
+    assert {name.rpartition(".")[2] for name in names} == {"lua"}

@@ -1,0 +1,183 @@
+"""ack.lua: exactly what was decided is removed, by identity, by whoever still holds the claim."""
+
+from __future__ import annotations
+
+from tests.conformance.kit import Bench, Benches, identity, payload, rubbish_identity
+
+
+def ids(user_id: int, *numbers: int) -> list[bytes]:
+    """The identities of a user's numbered commands."""
+    return [identity(bytes(13) + payload(user_id, n)) for n in numbers]
+
+
+def claimed(b: Bench, token: str = "token") -> Bench:
+    """The bench after a claim of everything."""
+    b.claim(token)
+    return b
+
+
+class Acknowledging:
+    """An acknowledgement removes from the head what it names; a stale token changes nothing."""
+
+    def test_what_was_decided_is_removed_and_the_rest_is_due_at_once(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=3)
+        b.claim(commands=2)
+        before = b.now_ms()
+        assert b.ack("token", 1, *ids(1, 0, 1)) == 2
+        assert b.payloads(1) == [payload(1, 2)]
+        assert before <= b.scores("ready")[b"1"] <= b.now_ms()
+        assert (b.count(), b.members("claimed"), b.tokens()) == (1, [], {})
+        b.check()
+
+    def test_nothing_is_left_of_an_idle_lane(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=2, u2=1)
+        b.claim()
+        assert b.lanes.ack(b.partition, "token", [(b"1", 0, b"".join(ids(1, 0, 1))), (b"2", 0, ids(2, 0)[0])]) == [2, 1]
+        assert b.claim().retired
+        assert b.names() == set()
+
+    def test_what_was_pushed_meanwhile_stays(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=1)
+        b.claim()
+        b.push(1, payload(1, 7))
+        assert b.ack("token", 1, *ids(1, 0)) == 1
+        assert b.payloads(1) == [payload(1, 7)]
+        b.check()
+
+    def test_not_now_parks_the_lane(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=2)
+        b.claim()
+        before = b.now_ms()
+        assert b.ack("token", 1, *ids(1, 0), delay_ms=30_000) == 1
+        assert before + 30_000 <= b.scores("ready")[b"1"] <= b.now_ms() + 30_000
+        assert b.claim().retired
+        b.pass_time(31)
+        assert b.claim().lanes
+
+    def test_a_release_removes_nothing(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=2)
+        assert claimed(b).ack("token", 1) == 0
+        assert (len(b.entries(1)), b.members("ready"), b.count()) == (2, [1], 2)
+        b.check()
+
+    def test_another_head_than_was_claimed_is_left_alone(self, bench: Benches) -> None:
+        """Redis lost its last seconds, and other commands came since."""
+        b = bench()
+        b.fill(u1=2)
+        b.claim()
+        b.redis.delete(b.key("lane:1"))
+        b.redis.rpush(b.key("lane:1"), b"1760000000000" + payload(1, 8), b"1760000000000" + payload(1, 9))
+        assert b.ack("token", 1, *ids(1, 0, 1)) == 0
+        assert b.payloads(1) == [payload(1, 8), payload(1, 9)]
+        assert b.members("ready") == [1]
+        b.check()
+
+    def test_removal_ends_where_the_lane_differs(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=4)
+        b.claim()
+        assert b.ack("token", 1, *ids(1, 0, 1, 3, 3)) == 2
+        assert b.payloads(1) == [payload(1, 2), payload(1, 3)]
+        b.check()
+
+    def test_the_same_id_with_other_content_is_another_entry(self, bench: Benches) -> None:
+        b = bench()
+        b.push(1, payload(1, 0))
+        b.claim()
+        same_id = ids(1, 0)[0][:16] + ids(1, 1)[0][16:]
+        assert b.ack("token", 1, same_id) == 0
+        assert len(b.entries(1)) == 1
+
+    def test_more_identities_than_entries_remove_what_is_there(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=2)
+        b.claim()
+        b.redis.rpop(b.key("lane:1"))
+        b.redis.decr(b.key("count"))
+        assert b.ack("token", 1, *ids(1, 0, 1)) == 1
+        b.check()
+
+    def test_a_command_sent_twice_is_two_entries(self, bench: Benches) -> None:
+        b = bench()
+        b.push(1, payload(1, 5), payload(1, 5), payload(1, 6))
+        b.claim("a")
+        assert b.ack("a", 1, *ids(1, 5)) == 1
+        b.claim("b")
+        assert b.ack("b", 1, *ids(1, 5, 6)) == 2
+        assert b.count() == 0
+
+    def test_rubbish_is_known_by_its_hash(self, bench: Benches) -> None:
+        b = bench()
+        rubbish = [b"", b"{}", b"\0" * 40, b"x" * 10_000]
+        b.redis.rpush(b.key("lane:1"), *rubbish)
+        b.push(1, payload(1, 0))
+        b.claim()
+        assert b.ack("token", 1, *map(rubbish_identity, rubbish), *ids(1, 0)) == 5
+        assert b.names() == {"drains"}
+
+    def test_what_came_past_the_count_never_takes_it_below_zero(self, bench: Benches) -> None:
+        b = bench(partition_limit=3)
+        b.redis.rpush(b.key("lane:1"), *(b"rubbish %d" % n for n in range(9)))
+        b.push(1, payload(1, 0))
+        b.fill(u2=1)
+        b.claim()
+        b.ack("token", 1, *(rubbish_identity(b"rubbish %d" % n) for n in range(9)))
+        assert b.count() == 0
+        assert b.push(3, *(payload(3, n) for n in range(9))).lanes == [(3, "partition")]
+
+    def test_rubbish_of_another_hash_stays(self, bench: Benches) -> None:
+        b = bench()
+        b.push(1, b"x")
+        b.claim()
+        assert b.ack("token", 1, rubbish_identity(b"y")) == 0
+        assert len(b.entries(1)) == 1
+
+    def test_a_stale_token_changes_nothing(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=2)
+        b.claim("dead", drain="dead")
+        b.pass_time(601)
+        b.claim("alive", drain="alive")
+        before = b.everything()
+        assert b.ack("dead", 1, *ids(1, 0, 1)) == -1
+        assert b.ack("dead", 1, delay_ms=60_000) == -1
+        assert b.everything() == before
+        assert b.ack("alive", 1, *ids(1, 0, 1)) == 2
+
+    def test_a_second_acknowledgement_changes_nothing(self, bench: Benches) -> None:
+        b = bench()
+        b.push(1, payload(1, 5), payload(1, 5))
+        b.claim()
+        assert b.ack("token", 1, *ids(1, 5)) == 1
+        before = b.everything()
+        assert b.ack("token", 1, *ids(1, 5)) == -1
+        assert b.everything() == before
+
+    def test_each_lane_is_answered_for_itself(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=1, u2=2, u3=1)
+        b.claim("a", commands=1)
+        b.claim("b")
+        answers = b.lanes.ack(
+            b.partition, "b", [(b"1", 0, ids(1, 0)[0]), (b"2", 9_000, ids(2, 0)[0]), (b"3", 0, b""), (b"4", 0, b"")]
+        )
+        assert answers == [-1, 1, 0, -1]
+        assert (b.members("claimed"), b.members("ready"), b.count()) == ([1], [3, 2], 3)
+        b.check()
+
+    def test_thousands_of_lanes_are_claimed_and_acknowledged_at_once(self, bench: Benches) -> None:
+        b = bench(batch_lanes=5000)
+        users = range(1, 4502)
+        b.push_to(*((user, (payload(user, 0),)) for user in users))
+        claim = b.claim(commands=5000)
+        assert [int(user) for user, _ in claim.lanes] == sorted(users, key=str)  # equal scores: by name
+        assert len(b.tokens()) == len(b.members("claimed")) == 4501
+        b.check()
+        decided = [(user, 0, identity(entries[0])) for user, entries in claim.lanes]
+        assert b.lanes.ack(b.partition, "token", decided) == [1] * 4501
+        assert b.names() == {"drains"}

@@ -1,0 +1,227 @@
+"""claim.lua: which lanes a drain gets, how much of them, and when it is done."""
+
+from __future__ import annotations
+
+from hashlib import sha1
+
+import pytest
+
+from levelq_core.scripts import Claim, Oversized
+from tests.conformance.kit import Bench, Benches, payload
+
+
+def taken(claim: Claim) -> dict[int, int]:
+    """How many entries of which user."""
+    return {int(user): len(entries) for user, entries in claim.lanes}
+
+
+def make_due(b: Bench, *users: int) -> None:
+    """Make these lanes due in this order, long ago."""
+    b.redis.zadd(b.key("ready"), {str(user): n for n, user in enumerate(users, 1)})
+
+
+class Claiming:
+    """Commands stay in the lane until acknowledged; a drain retires exactly when nothing is due."""
+
+    def test_the_lane_due_longest_comes_first(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=1, u2=1, u3=1)
+        make_due(b, 2, 3, 1)
+        assert [int(user) for user, _ in b.claim().lanes] == [2, 3, 1]
+
+    def test_a_claim_holds_its_lanes_by_token_and_deadline(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=2, u2=1)
+        entries = b.entries(1)
+        before = b.now_ms()
+        claim = b.claim("mine")
+        assert claim.lanes[0] == (b"1", entries)
+        assert (claim.wake, claim.retired, claim.broken) == (False, False, [])
+        assert b.tokens() == {b"1": b"mine", b"2": b"mine"}
+        for deadline in (*b.scores("claimed").values(), b.scores("drains")[b"drain"]):
+            assert before + 600_000 <= deadline <= b.now_ms() + 600_000
+        assert b.entries(1) == entries
+        assert b.count() == 3
+        b.check()
+
+    def test_a_claimed_lane_is_nobody_elses(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=2, u2=1)
+        assert taken(b.claim("a", commands=1, drain="a")) == {1: 1}
+        assert taken(b.claim("b", drain="b")) == {2: 1}
+        assert taken(b.claim("c", drain="c")) == {}
+        assert b.tokens() == {b"1": b"a", b"2": b"b"}
+
+    def test_what_is_not_yet_due_waits(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=1)
+        b.redis.zadd(b.key("ready"), {"1": b.now_ms() + 60_000})
+        assert (b.claim().lanes, b.members("ready")) == ([], [1])
+        b.pass_time(61)
+        assert taken(b.claim()) == {1: 1}
+
+    def test_a_claim_is_bounded_in_lanes(self, bench: Benches) -> None:
+        b = bench(batch_lanes=2)
+        b.fill(u1=1, u2=1, u3=1)
+        assert taken(b.claim("a")) == {1: 1, 2: 1}
+        assert taken(b.claim("b")) == {3: 1}
+
+    def test_a_claim_is_bounded_in_commands(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=2, u2=2, u3=2)
+        assert taken(b.claim(commands=3)) == {1: 2, 2: 1}
+        assert b.members("ready") == [3]
+
+    def test_a_claim_is_bounded_per_lane(self, bench: Benches) -> None:
+        b = bench(lane_commands=2)
+        b.fill(u1=5, u2=1)
+        assert taken(b.claim()) == {1: 2, 2: 1}
+
+    def test_a_long_lane_is_read_in_order(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=250)
+        assert b.claim(commands=230).lanes == [(b"1", b.entries(1)[:230])]
+
+    def test_a_claim_is_bounded_in_bytes(self, bench: Benches) -> None:
+        b = bench(batch_bytes=1024)
+        b.fill(u1=10, u2=10, u3=10)  # of 82 bytes each
+        claim = b.claim()
+        assert taken(claim) == {1: 10, 2: 2}
+        assert sum(len(entry) for _, entries in claim.lanes for entry in entries if isinstance(entry, bytes)) <= 1024
+
+    def test_one_entry_is_always_taken_however_large(self, bench: Benches) -> None:
+        b = bench(batch_bytes=1024, payload_limit=4096)
+        b.push(1, b"x" * 4096)
+        b.fill(u2=1)
+        assert taken(b.claim("a")) == {1: 1}
+        assert taken(b.claim("b")) == {2: 1}
+
+    def test_an_oversized_entry_comes_as_length_hash_and_head(self, bench: Benches) -> None:
+        b = bench(payload_limit=128, batch_bytes=1024)
+        fits, over, huge = b"a" * 128, b"b" * 129, bytes(range(256)) * 40
+        b.push(1, fits, over, huge, fits)
+        ((_, entries),) = b.claim().lanes
+        whole = b.entries(1)
+        assert [whole[0], whole[3]] == [entries[0], entries[3]]
+        for got, stored in zip(entries[1:3], whole[1:3], strict=True):
+            assert got == Oversized(len(stored), sha1(stored).hexdigest(), stored[:4096])
+
+    def test_an_expired_claim_returns_first_in_line(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=1)
+        b.claim("dead", drain="dead")
+        b.pass_time(601)
+        b.fill(u2=1)
+        claim = b.claim("alive", drain="alive")
+        assert [int(user) for user, _ in claim.lanes] == [1, 2]
+        assert set(b.tokens().values()) == {b"alive"}
+        assert set(b.scores("drains")) == {b"alive"}
+        b.check()
+
+    def test_a_claim_that_has_not_expired_does_not(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=1)
+        b.claim("a", drain="a")
+        b.pass_time(590)
+        assert taken(b.claim("b", drain="b")) == {}
+        assert b.tokens() == {b"1": b"a"}
+
+    def test_a_deadline_further_off_than_a_claim_is_a_clock_that_was_set_back(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=1)
+        b.claim("a", drain="a")
+        b.pass_time(-3600)
+        assert taken(b.claim("b", drain="b")) == {1: 1}
+        b.check()
+
+    def test_a_lane_of_another_type_does_not_strand_the_others(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=1, u2=1, u3=1)
+        b.redis.delete(b.key("lane:2"))
+        b.redis.set(b.key("lane:2"), "somebody else's")
+        make_due(b, 2, 1, 3)
+        before = b.now_ms()
+        claim = b.claim()
+        assert (taken(claim), claim.broken) == ({1: 1, 3: 1}, [b"2"])
+        assert b.members("ready") == [2]
+        assert before + 60_000 <= b.scores("ready")[b"2"] <= b.now_ms() + 60_000
+        assert b.claim().broken == []
+        b.pass_time(61)
+        assert b.claim().broken == [b"2"]
+
+    def test_an_empty_lane_is_dropped_from_ready(self, bench: Benches) -> None:
+        b = bench()
+        make_due(b, 1)
+        claim = b.claim()
+        assert (claim.lanes, claim.retired, b.names()) == ([], True, set())
+
+    def test_a_drain_with_nothing_due_retires(self, bench: Benches) -> None:
+        b = bench()
+        claim = b.claim()
+        assert claim == Claim([], wake=False, retired=True, broken=[])
+        assert b.names() == set()
+
+    def test_a_drain_retires_though_others_hold_or_park_lanes(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=1, u2=1)
+        b.redis.zadd(b.key("ready"), {"2": b.now_ms() + 60_000})
+        b.claim("a", drain="a")
+        assert b.claim("b", drain="b").retired
+        assert set(b.scores("drains")) == {b"a"}
+
+    @pytest.mark.parametrize("first", ["empty", "broken"])
+    def test_a_drain_that_took_nothing_stays_while_something_is_due(self, bench: Benches, first: str) -> None:
+        b = bench(batch_lanes=1)
+        b.fill(u2=1)
+        if first == "broken":
+            b.redis.set(b.key("lane:1"), "x")
+        make_due(b, 1, 2)
+        claim = b.claim("a")
+        assert (claim.lanes, claim.retired) == ([], False)
+        assert b.scores("drains")
+        assert taken(b.claim("b")) == {2: 1}
+
+    def test_after_a_drain_retired_the_next_push_wakes(self, bench: Benches) -> None:
+        b = bench()
+        assert b.push(1, payload(1)).wake
+        b.claim("a")
+        b.ack("a", 1, payload(1)[4:36])
+        assert b.claim("b").retired
+        assert b.push(1, payload(1, 1)).wake
+
+    def test_a_drain_that_registers_answers_the_wake_up(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=1)
+        assert "wake" in b.names()
+        b.claim()
+        assert "wake" not in b.names()
+
+    def test_a_second_drain_is_woken_when_more_is_due_than_one_can_take(self, bench: Benches) -> None:
+        b = bench(batch_lanes=2)
+        b.fill(u1=1, u2=1, u3=1, u4=1, u5=1)
+        assert b.claim("a", drain="a").wake  # three are left, one drain takes two
+        assert not b.claim("b", drain="a").wake  # one is left
+
+    def test_a_second_drain_is_woken_by_commands_too_but_once(self, bench: Benches) -> None:
+        b = bench(batch_commands=2)
+        b.fill(u1=2, u2=2, u3=1)
+        assert b.claim("a", commands=2, drain="a").wake
+        assert not b.claim("b", commands=2, drain="a").wake
+        assert not b.push(4, payload(4)).wake
+
+    def test_no_second_drain_for_one_hot_lane(self, bench: Benches) -> None:
+        b = bench(batch_commands=2)
+        b.fill(u1=50)
+        assert not b.claim(commands=2).wake
+        assert not b.push(1, payload(1, 99)).wake
+
+    def test_a_gated_claim_takes_nothing_until_the_gate_is_open(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=1)
+        before = b.everything()
+        claim = b.lanes.claim(b.partition, "drain", "token", 10, gated=True)
+        assert claim == Claim([], wake=False, retired=False, broken=[], unfilled=True)
+        assert b.everything() == before
+        b.redis.set(b.key("filled"), "1")
+        claim = b.lanes.claim(b.partition, "drain", "token", 10, gated=True)
+        assert (taken(claim), claim.unfilled) == ({1: 1}, False)

@@ -1,0 +1,146 @@
+"""A partition under test: the calls the library makes, and a look at the keys from outside."""
+
+from __future__ import annotations
+
+from hashlib import sha1
+from typing import Any, Protocol
+from uuid import UUID
+
+from redis import Redis
+
+from levelq_core import LevelUp, Settings
+from levelq_core.codec import IDENTITY_AT, IDENTITY_BYTES, STAMP_DIGITS, encode
+from levelq_core.lanes import Lanes
+from levelq_core.partitions import Partition
+from levelq_core.scripts import Claim, PushAnswer
+
+PARTITION = Partition("PLAYER")
+CLAIM_SECONDS = 600.0  # no test takes so long: time passes only where a test says so
+
+
+def payload(user_id: int, number: int = 0) -> bytes:
+    """An entry without its stamp: command `number` of a user. The same number is the same command."""
+    return encode(LevelUp(user_id=user_id, specialization="PLAYER", command_id=UUID(int=number + 1), xp_gained=number))
+
+
+def identity(entry: bytes | Any) -> bytes:
+    """What ack.lua knows a command's entry by."""
+    assert isinstance(entry, bytes)
+    return entry[IDENTITY_AT : IDENTITY_AT + IDENTITY_BYTES]
+
+
+def rubbish_identity(entry: bytes) -> bytes:
+    """What ack.lua knows any entry by."""
+    return sha1(entry).hexdigest()[:IDENTITY_BYTES].encode()
+
+
+class Bench:
+    """One partition on one Redis."""
+
+    def __init__(self, redis: Redis, *, shebang: bool, **settings: Any) -> None:
+        self.redis: Any = redis
+        self.settings = Settings.load(**{"claim_seconds": CLAIM_SECONDS} | settings)
+        self.lanes = Lanes(redis, self.settings, shebang=shebang)
+        self.partition = PARTITION
+
+    def push(self, user_id: int, *entries: bytes) -> PushAnswer:
+        """Push to one lane."""
+        return self.push_to((user_id, entries))
+
+    def push_to(self, *lanes: tuple[int, tuple[bytes, ...]]) -> PushAnswer:
+        """Push to several lanes in one call."""
+        (answer,) = self.lanes.push([(self.partition, lanes)])
+        assert isinstance(answer, PushAnswer)
+        return answer
+
+    def fill(self, **lanes: int) -> None:
+        """fill(u1=3, u2=1): so many commands, numbered from 0, into the lanes of users 1 and 2, in that order."""
+        for name, count in lanes.items():
+            user_id = int(name.removeprefix("u"))
+            self.push(user_id, *(payload(user_id, n) for n in range(count)))
+
+    def claim(self, token: str = "token", commands: int = 1000, drain: str = "drain") -> Claim:
+        """Claim as one drain."""
+        return self.lanes.claim(self.partition, drain, token, commands)
+
+    def ack(self, token: str, user_id: int, *identities: bytes, delay_ms: int = 0) -> int:
+        """Acknowledge one lane."""
+        (removed,) = self.lanes.ack(self.partition, token, [(b"%d" % user_id, delay_ms, b"".join(identities))])
+        return removed
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass for the partition, by moving everything in it into the past."""
+        for name in ("ready", "claimed", "drains"):
+            for member, score in self.scores(name).items():
+                self.redis.zadd(self.key(name), {member: score - seconds * 1000})
+        left = self.redis.pttl(self.key("wake"))
+        if left > seconds * 1000:
+            self.redis.pexpire(self.key("wake"), int(left - seconds * 1000))
+        elif left >= 0:
+            self.redis.delete(self.key("wake"))
+
+    def key(self, name: str) -> str:
+        """A key of the partition."""
+        return self.partition.key(name)
+
+    def scores(self, name: str) -> dict[bytes, float]:
+        """A sorted set of the partition."""
+        return dict(self.redis.zrange(self.key(name), 0, -1, withscores=True))
+
+    def members(self, name: str) -> list[int]:
+        """The users of a sorted set, in order."""
+        return [int(member) for member in self.redis.zrange(self.key(name), 0, -1)]
+
+    def tokens(self) -> dict[bytes, bytes]:
+        """Who holds which lane."""
+        return dict(self.redis.hgetall(self.key("tokens")))
+
+    def entries(self, user_id: int) -> list[bytes]:
+        """What lies in a lane, stamps and all."""
+        return list(self.redis.lrange(self.partition.lane_key(user_id), 0, -1))
+
+    def payloads(self, user_id: int) -> list[bytes]:
+        """What lies in a lane, without the stamps."""
+        return [entry[STAMP_DIGITS:] for entry in self.entries(user_id)]
+
+    def count(self) -> int:
+        """How many commands the partition says it holds."""
+        return int(self.redis.get(self.key("count")) or 0)
+
+    def now_ms(self) -> int:
+        """The server's time."""
+        seconds, microseconds = self.redis.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    def names(self) -> set[str]:
+        """All keys there are, without the partition's tag."""
+        return {key.decode().removeprefix(self.key("")) for key in self.redis.keys("*")}
+
+    def everything(self) -> dict[str, Any]:
+        """Every key with its value, to see that nothing changed."""
+        found: dict[str, Any] = {}
+        for name in self.names():
+            key = self.key(name)
+            kind = self.redis.type(key)
+            found[name] = {
+                b"string": lambda key=key: self.redis.get(key),
+                b"list": lambda key=key: self.redis.lrange(key, 0, -1),
+                b"hash": lambda key=key: self.redis.hgetall(key),
+                b"zset": lambda key=key: self.redis.zrange(key, 0, -1, withscores=True),
+            }[kind]()
+        return found
+
+    def check(self) -> None:
+        """What always holds: no lane stranded, none in two places, the count right, tokens and claims alike."""
+        lanes = {name.removeprefix("lane:"): name for name in self.names() if name.startswith("lane:")}
+        ready, claimed = self.scores("ready"), self.scores("claimed")
+        assert not set(ready) & set(claimed)
+        assert {user.encode() for user in lanes} <= set(ready) | set(claimed)
+        assert set(claimed) == set(self.tokens())
+        assert self.count() == sum(self.redis.llen(self.key(name)) for name in lanes.values())
+
+
+class Benches(Protocol):
+    """The `bench` fixture: makes a bench with the settings a test needs."""
+
+    def __call__(self, **settings: Any) -> Bench: ...

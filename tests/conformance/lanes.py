@@ -1,0 +1,19 @@
+"""The suite as one class: subclass it where a `bench` fixture says which Redis it runs on.
+
+The tests are in the modules beside this one, by script; the promises are in section 5 of the design.
+"""
+
+from __future__ import annotations
+
+from tests.conformance.acknowledging import Acknowledging
+from tests.conformance.claiming import Claiming
+from tests.conformance.kit import Bench, Benches
+from tests.conformance.model import Interleaving
+from tests.conformance.pushing import Pushing
+from tests.conformance.upkeep import Upkeep
+
+__all__ = ["Bench", "Benches", "LanesConformance"]
+
+
+class LanesConformance(Pushing, Claiming, Acknowledging, Upkeep, Interleaving):
+    """Every promise of the lane scripts."""

@@ -1,0 +1,215 @@
+"""Isolation without a database: who is refused, who waits, and what happens to everybody else.
+
+`couple` is replaced by one that fails as told, so that every path of the bisection can be taken; the
+integration tests run the same paths on PostgreSQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import ceil, log2
+from types import SimpleNamespace
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from psycopg import errors
+
+from levelq_core import LevelUp, isolate
+from levelq_core.apply import gather
+from levelq_core.isolate import ATTEMPTS, Isolation
+from levelq_core.rules import Decision
+from levelq_core.work import Database, RowsVanished, Stamp, Work
+from tests.unit.test_fold import DATABASE
+
+BAD_DATA = errors.lookup("23514")("check")
+LOCKED = errors.lookup("55P03")("lock timeout")
+FASTER = errors.lookup("23505")("somebody was faster")  # without a table: data
+APPLIED = Decision(None, "")
+REFUSED = "check"
+
+
+@dataclass
+class Cursor:
+    """Notes the statements; the connection is open."""
+
+    said: list[str] = field(default_factory=list)
+    connection: Any = field(default_factory=lambda: SimpleNamespace(closed=False))
+
+    def execute(self, statement: str) -> None:
+        self.said.append(statement)
+
+
+Fails = Callable[[Work, Any], Exception | None]
+
+
+@dataclass
+class Run:
+    """One isolated batch: what each attempt held, what was put aside, what was decided."""
+
+    works: list[Work]
+    fails: Fails
+    waits: bool = True
+    attempts: list[list[Any]] = field(default_factory=list)
+    aside: list[Work] = field(default_factory=list)
+    cursor: Cursor = field(default_factory=Cursor)
+
+    def couple(self, _: Any, __: Database, works: Sequence[Work], *___: Any) -> None:
+        self.attempts.append([record.xp for work in works for record in work.records])
+        for work in works:
+            for record in work.records:
+                error = self.fails(work, record)
+                if error is not None and work.refusal is None:
+                    raise error
+        for work in works:
+            work.decisions = [work.refusal or APPLIED for _ in work.records]
+
+    def held(self, _: Any, __: Database, works: Sequence[Work]) -> list[Work]:
+        return [w for w in works if any(self.fails(w, record) is LOCKED for record in w.records)]
+
+    def go(self) -> Run:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(isolate, "couple", self.couple)
+            patch.setattr(isolate, "held_elsewhere", self.held)
+            aside = self.aside if self.waits else None
+            Isolation(self.cursor, DATABASE, Stamp(b"", 0, "test"), aside=aside).run(self.works)  # type: ignore[arg-type]
+        return self
+
+    @property
+    def refused(self) -> set[int]:
+        return {r.xp for w in self.works for r, d in zip(w.records, w.decisions, strict=False) if d.error is not None}
+
+    @property
+    def undecided(self) -> set[int]:
+        return {record.xp for work in self.works for record in work.records[len(work.decisions) :]}
+
+
+def works(*lanes: int) -> list[Work]:
+    """Lanes of so many commands each; every command has a number of its own, its xp."""
+    users = [user for user, count in enumerate(lanes, 1) for _ in range(count)]
+    return gather(LevelUp(user_id=user, specialization="PLAYER", xp_gained=n) for n, user in enumerate(users))
+
+
+def these(numbers: set[int], error: Exception) -> Fails:
+    return lambda work, record: error if record.xp in numbers else None
+
+
+def test_a_batch_without_a_fault_is_one_attempt() -> None:
+    run = Run(works(2, 3), these(set(), BAD_DATA)).go()
+    assert run.attempts == [[0, 1, 2, 3, 4]]
+    assert run.cursor.said == ["SAVEPOINT levelq", "RELEASE SAVEPOINT levelq"]
+
+
+def test_lanes_run_in_lock_order_whatever_order_they_come_in() -> None:
+    run = Run(list(reversed(works(1, 1, 1))), these(set(), BAD_DATA)).go()
+    assert run.attempts == [[0, 1, 2]]
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.data())
+def test_exactly_the_commands_at_fault_are_refused(lanes: list[int], data: st.DataObject) -> None:
+    bad = data.draw(st.sets(st.integers(0, sum(lanes) - 1), max_size=4))
+    run = Run(works(*lanes), these(bad, BAD_DATA)).go()
+    assert run.refused == bad
+    assert not run.undecided
+    assert not run.aside
+
+
+@given(st.integers(1, 64), st.integers(1, 64), st.data())
+def test_one_fault_is_found_by_bisection(lanes: int, each: int, data: st.DataObject) -> None:
+    n = lanes * each
+    bad = data.draw(st.integers(0, n - 1))
+    run = Run(works(*[each] * lanes), these({bad}, BAD_DATA)).go()
+    assert run.refused == {bad}
+    # The first attempt, two for each halving of the lanes and then of the lane, and the refusal itself.
+    assert len(run.attempts) <= 2 + 2 * (ceil(log2(lanes)) + ceil(log2(each)))
+
+
+def test_a_lanes_later_commands_never_run_before_its_earlier_ones_are_decided() -> None:
+    run = Run(works(8), these({1, 5}, BAD_DATA)).go()
+    decided: set[int] = set()
+    for attempt in run.attempts:
+        assert set(range(attempt[0])) <= decided
+        if not set(attempt) & {1, 5} or len(attempt) == 1:
+            decided |= set(attempt)
+
+
+def test_what_is_locked_elsewhere_is_put_aside_and_the_rest_goes_on() -> None:
+    run = Run(works(2, 2, 2), these({2}, LOCKED)).go()
+    assert [work.lane.user_id for work in run.aside] == [2]
+    assert run.undecided == {2, 3}
+    assert run.aside[0] is run.works[1]
+
+
+@pytest.mark.parametrize("lanes", [(4,), (2, 4, 2)])
+@given(data=st.data())
+def test_nothing_undecided_is_outside_the_lanes_put_aside(lanes: tuple[int, ...], data: st.DataObject) -> None:
+    """Whoever acknowledges must know every lane with undecided commands: they would be lost otherwise."""
+    numbers = st.sets(st.integers(0, sum(lanes) - 1), max_size=4)
+    bad, held = data.draw(numbers, label="bad"), data.draw(numbers, label="held")
+
+    def fails(work: Work, record: Any) -> Exception | None:
+        return BAD_DATA if record.xp in bad else LOCKED if record.xp in held else None
+
+    run = Run(works(*lanes), fails).go()
+    outside = [work for work in run.works if not any(work is aside for aside in run.aside)]
+    assert all(len(work.decisions) == len(work.records) for work in outside)
+    assert all(any(aside is work for work in run.works) for aside in run.aside)
+    for work in run.aside:
+        assert len(work.decisions) < len(work.records)
+    for work in run.works:
+        for record, decision in zip(work.records, work.decisions, strict=False):
+            assert (decision.error is not None) is (record.xp in bad)
+            assert record.xp not in held - bad
+
+
+def test_a_lane_locked_behind_its_own_bad_command_is_put_aside() -> None:
+    def fails(work: Work, record: Any) -> Exception | None:
+        return {0: BAD_DATA, 1: LOCKED}.get(record.xp)
+
+    run = Run(works(2), fails).go()
+    assert [work is run.works[0] for work in run.aside] == [True]
+    assert [decision.error for decision in run.works[0].decisions] == ["database_error"]
+
+
+def test_who_cannot_wait_gets_the_lock_timeout() -> None:
+    with pytest.raises(errors.LockNotAvailable):
+        Run(works(1, 1), these({1}, LOCKED), waits=False).go()
+
+
+@pytest.mark.parametrize("state", ["40P01", "40001", "53300", "42P01", "57014", "25P04"])
+def test_weather_and_what_took_too_long_is_the_callers(state: str) -> None:
+    run = Run(works(2, 2), these({1}, errors.lookup(state)("?")))
+    with pytest.raises(psycopg.Error):
+        run.go()
+    assert len(run.attempts) == 1
+    assert run.cursor.said == ["SAVEPOINT levelq", "ROLLBACK TO SAVEPOINT levelq"]
+
+
+def test_on_a_lost_connection_nothing_more_is_said() -> None:
+    run = Run(works(1), these({0}, errors.lookup("57P01")("shutdown")))
+    run.cursor.connection.closed = True
+    with pytest.raises(errors.AdminShutdown):
+        run.go()
+    assert run.cursor.said == ["SAVEPOINT levelq"]
+
+
+def test_a_row_that_vanished_is_tried_again_and_then_told() -> None:
+    left = [1]
+
+    def once(_: Work, __: Any) -> Exception | None:
+        return RowsVanished() if left and left.pop() else None
+
+    assert len(Run(works(1), once).go().attempts) == 2
+    run = Run(works(1), these({0}, RowsVanished()))
+    with pytest.raises(RowsVanished):
+        run.go()
+    assert len(run.attempts) == ATTEMPTS
+
+
+def test_a_unique_constraint_of_the_applications_own_is_data() -> None:
+    run = Run(works(1, 1, 1), these({1}, FASTER)).go()
+    assert run.refused == {1}
+    assert [d.message for w in run.works for d in w.decisions if d.error] == ["somebody was faster"]

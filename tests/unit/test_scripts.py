@@ -1,0 +1,201 @@
+"""The Lua files and the Python that calls them: the same arguments in the same order, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any
+
+import pytest
+from redis.exceptions import ResponseError
+
+from levelq_core import Settings
+from levelq_core.partitions import Partition
+from levelq_core.scripts import HEADS, LEASE_MS, WAKE_MS, Call, Lease, Oversized, Protocol, Relayed, load
+
+FOLDER = files("levelq_core") / "lua"
+NAMES = sorted(f.name.removesuffix(".lua") for f in FOLDER.iterdir() if f.name.endswith(".lua"))
+SCRIPTS = [name for name in NAMES if name != "prelude"]
+WITH_ALLOW_OOM = {
+    "ack",
+    "claim",
+    "lease",
+    "refill",
+    "renew",
+    "status",
+    "sweep",
+    "yield",
+}  # they must work when memory is full
+PARTITION = Partition("PLAYER", 1, 3)
+TAG = "levelq:{PLAYER:1:3}:"
+# No two alike, so that a swapped pair shows.
+SETTINGS = Settings.load(
+    claim_seconds=7.5,
+    batch_commands=501,
+    batch_lanes=102,
+    batch_bytes=10_003,
+    lane_commands=54,
+    lane_limit=205,
+    partition_limit=306,
+    payload_limit=407,
+)
+VALUES: dict[str, Any] = {
+    "tag": TAG,
+    "lane limit": 205,
+    "partition limit": 306,
+    "wake ms": WAKE_MS,
+    "batch commands": 501,
+    "batch lanes": 102,
+    "batch bytes": 10_003,
+    "lane commands": 54,
+    "payload limit": 407,
+    "claim ms": 7500,
+    "drain": "a-drain",
+    "token": "a-token",
+    "how many heads to look at": HEADS,
+    "gated": 1,
+    "mode": "seize",
+    "lease": b"a-lease",
+    "lease ms": LEASE_MS,
+    "idle only": 1,
+    "last": 0,
+}
+PROTOCOL = Protocol(SETTINGS)
+CALLS: dict[str, tuple[Call, list[Any]]] = {
+    "push": (
+        PROTOCOL.push(PARTITION, [(5, [b"x", b"y"]), (6, [b"z"])]),
+        [5, 2, b"x", b"y", 6, 1, b"z"],
+    ),
+    "claim": (PROTOCOL.claim(PARTITION, "a-drain", "a-token", 501, True), []),
+    "ack": (
+        PROTOCOL.ack(PARTITION, "a-token", [(b"5", 10, b"i" * 32), (b"6", 0, b"")]),
+        [b"5", 10, b"i" * 32, b"6", 0, b""],
+    ),
+    "renew": (PROTOCOL.renew(PARTITION, "a-drain", "a-token", [b"5", b"6"]), [b"5", b"6"]),
+    "yield": (PROTOCOL.yield_(PARTITION, "a-drain"), []),
+    "sweep": (PROTOCOL.sweep(PARTITION), []),
+    "lease": (PROTOCOL.lease(PARTITION, "seize", "a-token", b"a-lease"), []),
+    "relay": (PROTOCOL.relay(PARTITION, b"a-lease", [(5, [b"x", b"y"])], idle_only=True), [5, 2, b"x", b"y"]),
+    "refill": (PROTOCOL.refill(PARTITION, b"a-lease", [(5, [b"x"]), (6, [])], last=False), [5, 1, b"x", 6, 0]),
+    "status": (PROTOCOL.status(PARTITION), []),
+}
+
+
+def text(name: str) -> str:
+    return (FOLDER / f"{name}.lua").read_text(encoding="utf-8")
+
+
+def code(name: str) -> str:
+    """The script without its comments."""
+    return "\n".join(line.partition("--")[0] for line in text(name).splitlines())
+
+
+def header(name: str) -> str:
+    """The comment at the head of the file, as one line."""
+    lines = text(name).splitlines()[1:]
+    comment = lines[: next(n for n, line in enumerate(lines) if not line.startswith("--"))]
+    return " ".join(line.removeprefix("--").strip() for line in comment)
+
+
+def documented_arguments(name: str) -> list[str]:
+    """What ARGV is said to begin with, up to what comes once per lane or user."""
+    argv = re.search(r"ARGV (.+?) Returns ", header(name))
+    assert argv is not None
+    fixed = re.split(r",? then ", argv[1])[0]
+    return [re.sub(r" \(.*?\)", "", part).strip() for part in re.split(r",(?![^(]*\))", fixed)]
+
+
+def test_there_is_a_call_for_every_script() -> None:
+    assert sorted(CALLS) == SCRIPTS
+    assert all(call.name == name for name, (call, _) in CALLS.items())
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_each_script_opens_with_its_legend(name: str) -> None:
+    lines = text(name).splitlines()
+    flags = " flags=allow-oom" if name in WITH_ALLOW_OOM else ""
+    assert lines[0] == f"#!lua{flags}"
+    assert re.fullmatch(r"-- [A-Z].+\.( .+)?|-- [A-Z].+", lines[1])
+    legend = [found for line in lines if (found := re.match(r"-- (KEYS\[1\]|ARGV|Returns|Keeps:) +\S", line))]
+    assert [found[1] for found in legend] == ["KEYS[1]", "ARGV", "Returns", "Keeps:"]
+    assert '-- KEYS[1]  tag .. "ready"' in text(name)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_arguments_come_in_the_order_of_the_legend(name: str) -> None:
+    call, rest = CALLS[name]
+    names = documented_arguments(name)
+    assert call.args == [VALUES[argument] for argument in names] + rest
+    assert call.key == TAG + "ready"
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_reads_every_argument_it_is_given(name: str) -> None:
+    count = len(documented_arguments(name))
+    read = {int(n) for n in re.findall(r"ARGV\[(\d+)\]", code(name))}
+    assert read == set(range(1, count + 1))
+
+
+def test_claim_takes_no_more_from_one_lane_than_in_all() -> None:
+    args = PROTOCOL.claim(PARTITION, "a-drain", "a-token", 9, False).args
+    by_name = dict(zip(documented_arguments("claim"), args, strict=True))
+    assert by_name["batch commands"] == by_name["lane commands"] == 9
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keys_are_built_from_the_tag_only(name: str) -> None:
+    """Every first argument of a command is tag .. '...' or a local that was made so."""
+    lua = code(name)
+    made = {"lane"} if "tag .. 'lane:' .. user" in lua else set()  # also what a local function calls it
+    for names, values in re.findall(r"local ([\w, ]+) = (.+)", lua):
+        for local, value in zip(names.split(","), values.split(","), strict=False):
+            if value.strip().startswith("tag .. '"):
+                made.add(local.strip())
+    if "for _, set in ipairs({ ready, claimed })" in lua:
+        made.add("set")
+    for command, key in re.findall(r"call(?:\(|, )'([A-Z]+)'(?:, ([^,)]+))?", lua):
+        if command not in ("TIME", "INFO"):
+            assert key.startswith("tag .. '") or key in made, f"{command} {key}"
+    assert "levelq:" not in lua
+    assert "KEYS" not in lua
+    assert "cjson" not in lua
+
+
+def test_a_stamp_has_as_many_digits_as_the_codec_reads() -> None:
+    assert "'%013.0f'" in text("push")
+    assert "local SIZE, FROM = 32, 18" in text("ack")  # codec.IDENTITY_BYTES, codec.IDENTITY_AT + 1
+    assert "payload_limit + 13" in text("claim")
+
+
+@pytest.mark.parametrize("shebang", [True, False])
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_is_loaded_once_with_the_prelude_in_front(name: str, shebang: bool) -> None:
+    script = load(name, shebang=shebang)
+    assert load(name, shebang=shebang) is script
+    assert script.sha == sha1(script.text.encode()).hexdigest()
+    assert script.text.startswith("#!lua") is shebang
+    first, _, rest = text(name).partition("\n")
+    assert script.text.removeprefix(first + "\n" if shebang else "") == text("prelude") + rest
+
+
+def test_replies_are_read() -> None:
+    assert Protocol.pushed([1, [2, b"", 0, b"lane"]]) == (True, [(2, ""), (0, "lane")], False)
+    assert Protocol.pushed([0, []]) == (False, [], False)
+    assert Protocol.pushed([b"MOVED"]) == (False, [], True)
+    error = ResponseError("OOM")
+    assert Protocol.pushed(error) is error
+    claim = Protocol.claimed([1, 0, [b"9"], [b"5", [b"one", [5000, b"ab" * 20, b"head"]], b"6", []]])
+    assert claim.lanes == [(b"5", [b"one", Oversized(5000, "ab" * 20, b"head")]), (b"6", [])]
+    assert (claim.wake, claim.retired, claim.broken, claim.unfilled) == (True, False, [b"9"], False)
+    assert Protocol.claimed([b"UNFILLED"]) == ([], False, False, [], True)
+
+
+def test_replies_to_the_relay_are_read() -> None:
+    assert Protocol.leased([0, b"x", 0, 0]) == Lease(ours=False, anew=False, value=b"x", filled=False, claimed=0)
+    assert Protocol.leased([1, b"x", 1, 3]) == Lease(ours=True, anew=True, value=b"x", filled=True, claimed=3)
+    assert Protocol.leased([2, b"x", 0, 0]) == Lease(ours=True, anew=False, value=b"x", filled=False, claimed=0)
+    for read in (Protocol.relayed, Protocol.refilled):
+        assert read([b"LOST"]) == Relayed(True, False, [])
+    assert Protocol.relayed([1, [2, b"", 0, b"busy"]]) == Relayed(False, True, [(2, ""), (0, "busy")])
+    assert Protocol.refilled([0, [2, 0]]) == Relayed(False, False, [(2, ""), (0, "")])

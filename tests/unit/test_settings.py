@@ -1,0 +1,217 @@
+"""The settings: read once, checked, frozen; a bad one is told in one line that names its variable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from levelq_core import CatalogError, ConfigurationError, Settings
+from levelq_core.settings import redacted
+
+
+def told(**given_: object) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load(**given_)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_defaults_are_those_of_the_design() -> None:
+    s = Settings.load()
+    assert (s.redis_url, s.rq_url, s.database_url, s.catalog) == ("redis://localhost:6379/0", None, None, None)
+    assert (s.claim_seconds, s.sweep_seconds, s.reply_seconds) == (10, 2, 60)
+    assert (s.lane_limit, s.partition_limit, s.payload_limit, s.shards) == (200_000, 2_000_000, 4096, 1)
+    assert list(s.tracks) == ["PLAYER", "COACH", "INTERNSHIP"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "name", "value"),
+    [
+        ("LEVELQ_REDIS_URL", "rediss://r:1/2", "redis_url", "rediss://r:1/2"),
+        ("LEVELQ_RQ_URL", "unix:///run/redis.sock", "rq_url", "unix:///run/redis.sock"),
+        ("LEVELQ_DATABASE_URL", "postgresql://h/d", "database_url", "postgresql://h/d"),
+        ("LEVELQ_CATALOG", "/etc/levelq.toml", "catalog", Path("/etc/levelq.toml")),
+        ("LEVELQ_CLAIM_SECONDS", "2.5", "claim_seconds", 2.5),
+        ("LEVELQ_SWEEP_SECONDS", "1", "sweep_seconds", 1.0),
+        ("LEVELQ_BATCH_COMMANDS", "7", "batch_commands", 7),
+        ("LEVELQ_BATCH_LANES", "8", "batch_lanes", 8),
+        ("LEVELQ_BATCH_BYTES", "2048", "batch_bytes", 2048),
+        ("LEVELQ_LANE_LIMIT", "9", "lane_limit", 9),
+        ("LEVELQ_PARTITION_LIMIT", "10", "partition_limit", 10),
+        ("LEVELQ_PAYLOAD_LIMIT", "200", "payload_limit", 200),
+        ("LEVELQ_PROCESSES", "3", "processes", 3),
+        ("LEVELQ_SHARDS", "4", "shards", 4),
+        ("levelq_shards", "5", "shards", 5),
+    ],
+)
+def test_each_is_read_from_its_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str, name: str, value: object
+) -> None:
+    monkeypatch.setenv(variable, text)
+    assert getattr(Settings.load(), name) == value
+
+
+def test_without_the_prefix_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.setenv(name.upper(), "77")
+    assert Settings.load() == Settings()
+    assert Settings.load().shards == 1
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"LEVELQ_{name.upper()}", "")
+    assert Settings.load().redis_url == "redis://localhost:6379/0"
+    assert Settings.load().catalog is None
+
+
+def test_what_is_given_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEVELQ_SHARDS", "5")
+    assert Settings.load(shards=2).shards == 2
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("LEVELQ_CLAIM_SECONDS", "soon"),
+        ("LEVELQ_CLAIM_SECONDS", "0"),
+        ("LEVELQ_CLAIM_SECONDS", "-1"),
+        ("LEVELQ_CLAIM_SECONDS", "nan"),
+        ("LEVELQ_CLAIM_SECONDS", "inf"),
+        ("LEVELQ_BATCH_COMMANDS", "0"),
+        ("LEVELQ_BATCH_COMMANDS", "1.5"),
+        ("LEVELQ_PROCESSES", "257"),
+        ("LEVELQ_SHARDS", "4097"),
+        ("LEVELQ_PAYLOAD_LIMIT", "127"),
+    ],
+)
+def test_a_bad_value_is_told_with_its_variable_and_value(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str
+) -> None:
+    monkeypatch.setenv(variable, text)
+    message = told()
+    assert message.startswith(f"{variable}: ")
+    assert message.endswith(f"got {text!r}")
+
+
+def test_all_bad_values_are_told_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEVELQ_SHARDS", "many")
+    message = told(processes=0, nonsense=1)
+    for name in ("LEVELQ_SHARDS: ", "LEVELQ_PROCESSES: ", "LEVELQ_NONSENSE: "):
+        assert name in message
+
+
+def test_a_call_must_be_shorter_than_a_claim() -> None:
+    Settings.load(claim_seconds=2.0, redis_seconds=1.9)
+    for claim in (2.0, 1.0):
+        message = told(claim_seconds=claim, redis_seconds=2.0)
+        assert "LEVELQ_REDIS_SECONDS" in message
+        assert "LEVELQ_CLAIM_SECONDS" in message
+
+
+@pytest.mark.parametrize("name", ["redis_url", "rq_url", "database_url"])
+@pytest.mark.parametrize(
+    "url", ["http://user:s3cret@host", "s3cret", "host:6379/s3cret", "redis//:s3cret@h", "x://[s3cret"]
+)
+def test_a_bad_url_is_told_without_its_password(name: str, url: str) -> None:
+    message = told(**{name: url})
+    assert message.startswith(f"LEVELQ_{name.upper()}: ")
+    assert "s3cret" not in message
+    with pytest.raises(ValidationError) as caught:
+        Settings(**{name: url})  # type: ignore[arg-type]
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://h", "h:6379", ""])
+def test_a_bad_url_is_told_what_was_expected(url: str) -> None:
+    assert "expected a URL that begins with redis:// or rediss:// or unix://" in told(redis_url=url)
+    assert "expected a URL that begins with postgresql:// or " in told(database_url=url)
+
+
+def test_neither_repr_nor_str_shows_a_password() -> None:
+    s = Settings.load(
+        redis_url="redis://:s3cret@h", rq_url="redis://u:s3cret@h", database_url="postgresql://u:s3cret@h/d"
+    )
+    assert "s3cret" not in f"{s!r} {s} {s!s}"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://localhost:6379/0", "redis://localhost:6379/0"),
+        ("redis://:s3cret@h:1/0", "redis://:***@h:1/0"),
+        ("rediss://u:s3cret@h?timeout=1", "rediss://u:***@h?timeout=1"),
+        ("postgresql://u@h/d", "postgresql://u@h/d"),
+        ("postgresql://u:s3@cret@h/d", "postgresql://u:***@h/d"),
+        ("postgresql://u:s3cret@[::1]:5432/d", "postgresql://u:***@[::1]:5432/d"),
+        ("postgresql://u:@/d?host=/run", "postgresql://u:***@/d?host=/run"),
+        ("unix:///run/valkey.sock?db=1", "unix:///run/valkey.sock?db=1"),
+    ],
+)
+def test_redacted_hides_the_password_and_nothing_else(url: str, shown: str) -> None:
+    assert redacted(url) == shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u@h/d?password=s3cret",
+        "postgresql://h/d?user=u&password=s3cret&connect_timeout=3",
+        "redis://h:6379/0?password=s3cret",
+        "unix:///run/valkey.sock?password=s3cret",
+    ],
+)
+def test_redacted_hides_a_password_among_the_options_too(url: str) -> None:
+    assert "s3cret" not in redacted(url)
+    assert redacted(url).startswith(url.partition("?")[0])
+
+
+def test_settings_are_frozen() -> None:
+    s = Settings.load()
+    for name in Settings.model_fields:
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(s, name, getattr(s, name))
+
+
+@given(st.floats(0.5, 3600))
+@example(0.5)
+@example(3600)
+def test_lock_is_shorter_than_statement_than_transaction_than_claim(claim: float) -> None:
+    s = Settings.load(claim_seconds=claim, redis_seconds=0.05)
+    assert 0 < s.lock_ms < s.statement_ms < s.transaction_ms < claim * 1000
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
+def test_a_database_url_means_psycopg_3(scheme: str) -> None:
+    assert Settings.load(database_url=f"{scheme}://u:p@h/d?x=y").sqlalchemy_url == "postgresql+psycopg://u:p@h/d?x=y"
+
+
+def test_without_a_database_url_the_error_says_which_variable() -> None:
+    with pytest.raises(ConfigurationError, match=r"^LEVELQ_DATABASE_URL: not set, expected postgresql://"):
+        _ = Settings.load().sqlalchemy_url
+
+
+def test_another_driver_is_refused() -> None:
+    assert told(database_url="postgresql+asyncpg://h/d").startswith("LEVELQ_DATABASE_URL: ")
+    assert told(database_url="mysql://h/d").startswith("LEVELQ_DATABASE_URL: ")
+
+
+def test_rq_may_live_elsewhere() -> None:
+    assert Settings.load(redis_url="redis://a").queue_url == "redis://a"
+    assert Settings.load(redis_url="redis://a", rq_url="redis://b").queue_url == "redis://b"
+
+
+def test_the_catalog_is_read_once_and_its_errors_come_through(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.toml"
+    path.write_text("[CHEF]\nlevels = [0, 5]\n")
+    s = Settings.load(catalog=path)
+    assert list(s.tracks) == ["CHEF"]
+    path.unlink()
+    assert s.tracks["CHEF"].top == 2
+    with pytest.raises(CatalogError):
+        _ = Settings.load(catalog=path).tracks

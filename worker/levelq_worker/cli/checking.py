@@ -1,0 +1,87 @@
+"""Levels out of step: `levelq check` finds the pairs, `levelq sync` mends one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.text import Text
+from sqlalchemy.orm import Session
+
+from levelq_core import rules
+from levelq_core.codec import Lane
+from levelq_core.commands import SyncLevels, build
+from levelq_core.dbcheck import sync_command
+from levelq_core.direct import ProgressLicenseCoupler
+from levelq_core.errors import ConfigurationError, InvalidCommand
+from levelq_core.history import out_of_step
+from levelq_core.results import compare
+
+from .connecting import database_of, load
+from .screen import Listing, count, err, out, printable, verdict
+from .sending import Source, Specialization, User
+
+
+def check(
+    limit: Annotated[int, typer.Option(min=0, help="How many pairs to list at most.")] = 50,
+) -> None:
+    """List the pairs of levels out of step; exit code 1 if any.
+
+    A pair is a user's progress and license in one specialization. Each is listed with the command that mends it.
+    """
+    settings = load()
+    numbers = ("User", "Progress", "License")
+    shown = Listing(
+        "User", "Specialization", "Progress", "License", "Mend it with", right=numbers, folding="Mend it with"
+    )
+    found = 0
+    with database_of(settings) as engine, engine.connect() as connection:
+        for pair in out_of_step(connection):
+            found += 1
+            if found <= limit:
+                action = compare(pair.progress_level, pair.license_level).get("recommended_action")
+                levels = pair.progress_level, pair.license_level
+                mend = Text.assemble(printable(sync_command(pair)), "\n", (str(action), "dim"))
+                shown.add(str(pair.user_id), pair.specialization, *levels, mend)
+    if not found:
+        out.print("Every pair of levels is in step.", style="green")
+        return
+    if limit:
+        shown.print()
+    more = f" (the first {limit} are shown; --limit shows more)" if 0 < limit < found else ""
+    out.print(verdict(f"{count(found, 'pair')} out of step", "bold red", more), soft_wrap=True)
+    raise typer.Exit(1)
+
+
+def sync(
+    user: User,
+    specialization: Specialization,
+    source: Annotated[Source, typer.Option(help="The side whose level is copied to the other.")],
+) -> None:
+    """Put one pair of levels in step, at once, past the queue.
+
+    Copies the level of one side to the other, whose row is made if it is missing. Exit code 1 if rejected.
+    """
+    command = build(SyncLevels, user_id=user, specialization=specialization, source=source.value)
+    settings = load()
+    refusal = rules.lane_refusal(Lane(command.specialization, user), settings.tracks, rules.Limits())
+    if refusal is not None:
+        raise InvalidCommand(refusal)
+    with database_of(settings) as engine:
+        engine.connect().close()  # what is unreachable is said with its address
+        with Session(engine) as session:
+            coupler = ProgressLicenseCoupler(session, catalog=settings.tracks)
+            result = coupler.sync_existing_records_atomic(
+                user, command.specialization, command.source, command.command_id
+            )
+    place = f"{command.specialization} of user {user}"
+    if result["success"]:
+        done = f"  {place}: {result['action'].replace('_', ' ')}, level {result['final_level']}"
+        out.print(verdict("applied", "bold green", done), soft_wrap=True)
+    elif result["error_type"] == "validation_error":
+        out.print(verdict("rejected", "bold red", f"  {place}: {result['message']}"), soft_wrap=True)
+    else:
+        raise ConfigurationError(f"LEVELQ_DATABASE_URL: {place} not synced: {result['message']}")
+    err.print(f"command {command.command_id}", style="dim", soft_wrap=True)
+    if not result["success"]:
+        raise typer.Exit(1)

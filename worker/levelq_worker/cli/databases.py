@@ -1,0 +1,67 @@
+"""`levelq db ...`: the tables of the database."""
+
+from __future__ import annotations
+
+import typer
+from rich.text import Text
+from sqlalchemy import Engine, inspect
+
+from levelq_core import dbcheck
+from levelq_core.dbcheck import Finding
+from levelq_core.schema import REQUIRED
+from levelq_core.settings import redacted
+
+from .connecting import database_of, load
+from .screen import count, out, printable, verdict
+
+
+def upgrade() -> None:
+    """Create the tables that are absent; change none that exists."""
+    from levelq_core import migrations  # noqa: PLC0415 - a quarter of a second that only this command pays
+
+    settings = load()
+    with database_of(settings) as engine:
+        before = _tables(engine)
+        migrations.upgrade(engine)
+        created = _tables(engine) - before
+    out.print(f"Tables in {redacted(settings.database_url or '')}", markup=False, soft_wrap=True)
+    for name in REQUIRED:
+        fate = Text("created", style="green") if name in created else Text("left as it was", style="dim")
+        out.print(Text(f"  {name:<26}") + fate, soft_wrap=True)
+    if len(created) < len(REQUIRED):
+        out.print("`levelq db check` looks whether those that were there have all that levelq needs.", soft_wrap=True)
+
+
+def _tables(engine: Engine) -> set[str]:
+    """Which of our tables are there, looked for as the migration does."""
+    return set(inspect(engine).get_table_names()) & set(REQUIRED)
+
+
+def check() -> None:
+    """Look for what the database lacks or what makes it unsafe.
+
+    Changes nothing, but prints the statements that mend what it finds. Exit code 1 if workers would refuse to
+    start, inserts would fail, or commits could be lost.
+    """
+    settings = load()
+    with database_of(settings) as engine, engine.connect() as connection:
+        findings = dbcheck.check(connection, settings.tracks)
+    for finding in findings:
+        _show(finding)
+    errors = sum(finding.severity == "error" for finding in findings)
+    if not findings:
+        out.print("The database has all that levelq needs, and commits are safe there.", style="green", soft_wrap=True)
+        return
+    summary = f"{count(errors, 'error')}, {count(len(findings) - errors, 'warning')}"
+    out.print(f"{summary}. After mending: levelq db check", style="bold", markup=False, soft_wrap=True)
+    if errors:
+        raise typer.Exit(1)
+
+
+def _show(finding: Finding) -> None:
+    """The problem, and below it what mends it, each statement on a line of its own, ready to be copied."""
+    style = "bold red" if finding.severity == "error" else "bold yellow"
+    out.print(verdict(f"{finding.severity}:", style, f" {finding.problem}"))
+    for line in finding.mend:
+        out.print(Text(f"    {printable(line)}", style="cyan"), soft_wrap=True)
+    out.print()

@@ -1,0 +1,68 @@
+"""`levelq rebuild`: put back by hand what Redis lost of the outbox."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from levelq_core.errors import ConfigurationError
+from levelq_core.lanes import Lanes
+from levelq_core.partitions import Partition
+from levelq_core.settings import Settings
+from levelq_core.waking import Waker
+from levelq_worker.relay_filling import Filled, Filling, LeaseLost
+from levelq_worker.relay_rows import OutboxRows
+from levelq_worker.sweeping import partitions
+
+from .connecting import database_of, load, redis_of
+from .running import known_specializations
+from .screen import count, out
+
+_LOOK_SECONDS = 0.1  # between two looks whether drains have given their lanes back
+_SPARE_SECONDS = 5.0  # beyond one claim length, for them to do so
+
+
+def rebuild(
+    specialization: Annotated[
+        list[str] | None, typer.Argument(help="The ones to rebuild; all of the catalog if none is given.")
+    ] = None,
+) -> None:
+    """Put back into the lanes what Redis lost of the outbox.
+
+    Workers do this by themselves when Redis has lost everything; this is for when it lost a part. It takes the
+    relay's place, waits until no lane is claimed, puts the undecided commands of each lane that lacks the first of
+    them back at its head, in order, and lets the workers go on. Safe at any time, also twice: whatever is in a
+    lane twice is applied once. What a lane lost behind that first one, the relay pushes when the lane is empty.
+    """
+    settings = load()
+    names = known_specializations(settings, specialization or [])
+    with database_of(settings) as engine, redis_of(settings) as redis, redis_of(settings, rq=True) as rq:
+        lanes = Lanes(redis, settings)
+        filling = Filling(lanes, OutboxRows(engine), Waker(redis, rq), settings.shards)
+        for partition in partitions(lanes, settings, names):
+            found = _rebuild(lanes, filling, partition, settings)
+            line = f"{count(found.commands, 'command')} put back into {count(found.lanes, 'lane')}"
+            out.print(Text(f"  {partition!s:<24}") + Text(line), soft_wrap=True)
+
+
+def _rebuild(lanes: Lanes, filling: Filling, partition: Partition, settings: Settings) -> Filled:
+    """Close the gate, wait for the claims to end, fill, open it. Raises ConfigurationError if it cannot be done."""
+    by = time.monotonic() + settings.claim_seconds + _SPARE_SECONDS
+    lease = lanes.lease(partition, "seize")
+    try:
+        while time.monotonic() < by:
+            lease = lanes.lease(partition, "take", lease.value)
+            if lease.anew or not lease.ours:
+                break
+            filled = filling.fill(partition, lease)
+            if filled is not None:
+                return filled
+            time.sleep(_LOOK_SECONDS)
+    except LeaseLost:
+        pass
+    finally:
+        lanes.lease(partition, "release", lease.value)
+    raise ConfigurationError(f"{partition}: Redis or its lanes changed hands meanwhile; run `levelq rebuild` again")

@@ -1,0 +1,139 @@
+"""`levelq send`: one command from the shell onto its lane, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from functools import partial
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+
+from levelq_core.commands import Command, LevelUp, SetLevel, SyncLevels, build
+from levelq_core.errors import InvalidCommand, OutcomeTimeout
+from levelq_core.outcome import Outcome
+
+from ..composing import producer_for
+from .connecting import load
+from .screen import err, out, verdict
+
+User = Annotated[int, typer.Argument(metavar="USER", help="The user's id.")]
+Specialization = Annotated[
+    str, typer.Argument(metavar="SPECIALIZATION", help="PLAYER, COACH, ...: `levelq catalog` lists them.")
+]
+
+
+class Source(StrEnum):
+    """The side whose level is copied to the other."""
+
+    PROGRESS = "progress"
+    LICENSE = "license"
+
+
+_BUILDERS: dict[str, Callable[..., Command]] = {
+    "level-up": partial(build, LevelUp),
+    "set-level": partial(build, SetLevel),
+    "sync": partial(build, SyncLevels),
+}
+_ALIASES = {"sync-levels": "sync"}
+
+# Which field of its command each option fills, for the kinds that have it.
+_FIELDS: dict[str, dict[str, str]] = {
+    "level-up": {
+        "--xp": "xp_gained",
+        "--sessions": "sessions_completed",
+        "--projects": "projects_completed",
+        "--theory-hours": "theory_hours",
+        "--practice-hours": "practice_hours",
+    },
+    "set-level": {
+        "--level": "new_level",
+        "--xp": "xp_change",
+        "--sessions": "sessions_change",
+        "--projects": "projects_change",
+        "--theory-hours": "theory_hours_change",
+        "--practice-hours": "practice_hours_change",
+    },
+    "sync": {"--source": "source"},
+}
+_COMMON = {"--reason": "reason", "--advanced-by": "advanced_by", "--command-id": "command_id"}
+
+
+def send(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="level-up, set-level or sync.")],
+    user: User,
+    specialization: Specialization,
+    xp: Annotated[int | None, typer.Option(help="Experience to add; set-level: may be negative.")] = None,
+    sessions: Annotated[int | None, typer.Option(help="Completed sessions to add.")] = None,
+    projects: Annotated[int | None, typer.Option(help="Completed projects to add.")] = None,
+    theory_hours: Annotated[int | None, typer.Option(help="Theory hours to add.")] = None,
+    practice_hours: Annotated[int | None, typer.Option(help="Practice hours to add.")] = None,
+    level: Annotated[int | None, typer.Option(help="set-level: the level to set, up or down.")] = None,
+    source: Annotated[Source | None, typer.Option(help="sync: the side whose level is copied.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why, for the record; up to 500 characters.")] = None,
+    advanced_by: Annotated[int | None, typer.Option(help="The user id of who gives it.")] = None,
+    command_id: Annotated[
+        UUID | None, typer.Option(help="Its idempotency key: the same id takes effect once.", show_default=False)
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the outcome and print it.")] = True,
+    timeout: Annotated[float, typer.Option(min=0, help="How many seconds to wait.")] = 5.0,
+) -> None:
+    """Send one command and print its outcome; exit code 1 if it was rejected."""
+    given = {
+        "--xp": xp,
+        "--sessions": sessions,
+        "--projects": projects,
+        "--theory-hours": theory_hours,
+        "--practice-hours": practice_hours,
+        "--level": level,
+        "--source": source and source.value,
+        "--reason": reason,
+        "--advanced-by": advanced_by,
+        "--command-id": command_id,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    command = command_from(kind, user, specialization, options)
+    with producer_for(load()) as producer:
+        handle = producer.send(command, reply=wait)
+        if not wait:
+            out.print(verdict("queued", "bold green", f"  {handle.command_id}"), soft_wrap=True)
+            return
+        try:
+            outcome = handle.result(timeout)
+        except OutcomeTimeout as error:
+            raise OutcomeTimeout(f"{error}; it stays queued. `levelq status` shows whether workers run") from None
+    show(outcome)
+    raise typer.Exit(0 if outcome.status == "applied" else 1)
+
+
+def command_from(kind: str, user: int, specialization: str, options: dict[str, Any]) -> Command:
+    """Make the command. Raises InvalidCommand for a kind, an option or a value that does not fit."""
+    folded = kind.lower().replace("_", "-")
+    folded = _ALIASES.get(folded, folded)
+    if folded not in _BUILDERS:
+        raise InvalidCommand(f"KIND: expected one of {', '.join(_BUILDERS)}, got {kind!r}")
+    fields = _FIELDS[folded] | _COMMON
+    for option in options:
+        if option not in fields:
+            raise InvalidCommand(f"{option}: not an option of {folded}, which takes {', '.join(fields)}")
+    if folded == "set-level" and "--level" not in options:
+        raise InvalidCommand("--level: missing, set-level needs the level to set")
+    values = {fields[option]: value for option, value in options.items()}
+    return _BUILDERS[folded](user_id=user, specialization=specialization, **values)
+
+
+def show(outcome: Outcome) -> None:
+    """Print an outcome: what was decided, on which lane, and what changed."""
+    applied = outcome.status == "applied"
+    lane = f"  {outcome.specialization} of user {outcome.user_id}: {outcome.message}"
+    line = verdict(outcome.status, "bold green" if applied else "bold red", lane)
+    if outcome.duplicate:
+        line.append("  (decided at an earlier send)", style="yellow")
+    out.print(line, soft_wrap=True)
+    before, after = outcome.before, outcome.after
+    if applied and before is not None and after is not None:
+        for field, value in after:
+            if value != (was := getattr(before, field)):
+                out.print(f"  {field:<20} {was:,} -> {value:,}", markup=False)
+    err.print(f"command {outcome.command_id}", style="dim", soft_wrap=True)

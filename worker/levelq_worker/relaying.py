@@ -1,0 +1,140 @@
+"""The relay: every live worker looks twice a second for commands that applications wrote into the outbox.
+
+One relay at a time per partition: its lease is a key of the partition, and every push of a relay is
+refused unless the lease still holds the token it began with. What must hold, whatever fails between two
+steps, is that of one lane no command is pushed ahead of an earlier one that may be missing in Redis;
+a command pushed twice is harmless, because the ledger knows its id.
+
+1. Rows are marked, the mark is committed, then they are pushed, in order of id: an unmarked row was never
+   pushed. No row is locked while the relay talks to Redis.
+2. After anything that may have cost a push (a new lease, a restart of the server, an error, a refusal) every
+   marked row is doubtful: a new epoch. So is a row that is not decided in time, however it was lost.
+3. A lane with a doubtful row gets no new ones. Once it is empty and unclaimed, checked in the step that
+   pushes, its marked rows are pushed again, in order.
+4. While a partition's gate is closed (relay_filling.py) nothing is claimed or relayed: what Redis lost is
+   put back first.
+
+What an older replica promoted to primary can still disorder: commands sent by a Producer against those of
+the outbox. The new primary runs another server, so all marked rows are doubtful and those of one lane are
+still pushed in their order. But it has lanes and an open gate of its own, so nothing is put back at their
+heads: a command that a producer sends to it at once takes effect before an outbox command of the same lane
+that it lost, and commands of producers that it lost are gone. It may also still hold commands that were
+applied: the ledger answers those. The same is true of a server that lost the tail of its AOF; and after
+FLUSHALL, of a producer's command that a drain had in hand at that moment: it may be applied after what
+followed it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Collection
+
+from redis.exceptions import RedisError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from levelq_core.engine import engine_for
+from levelq_core.lanes import Lanes, connect
+from levelq_core.partitions import Partition
+from levelq_core.settings import Settings
+from levelq_core.sqlstate import in_words
+from levelq_core.waking import Waker
+
+from .relay_partition import WINDOW, PartitionRelay
+from .relay_rows import OutboxRows
+from .sweeping import partitions
+
+log = logging.getLogger("levelq")
+
+POLL_SECONDS = 0.5  # a command is pushed within this time of its commit, and the time of the push
+MOST_SECONDS = 4.0  # between two rounds while they fail
+
+
+class Relay(threading.Thread):
+    """Relays the outbox of these specializations, where no other worker does."""
+
+    def __init__(self, settings: Settings, specializations: Collection[str]) -> None:
+        super().__init__(name="levelq-relay", daemon=True)
+        self._settings = settings
+        self._specializations = specializations
+        self._stopped = threading.Event()
+        redis = connect(settings.redis_url, settings.redis_seconds)
+        self._rq = connect(settings.queue_url, settings.redis_seconds)
+        self._lanes = Lanes(redis, settings)
+        self._waker = Waker(redis, self._rq)
+        self._engine = engine_for(settings, name="levelq relay")
+        self._rows = OutboxRows(self._engine)
+        self._relays: dict[Partition, PartitionRelay] = {}
+        self._failures = 0
+
+    def run(self) -> None:
+        """Poll until stopped."""
+        pause = 0.0
+        while not self._stopped.wait(pause):
+            pushed = self.poll()
+            pause = 0.0 if pushed >= WINDOW else min(MOST_SECONDS, POLL_SECONDS * 2.0 ** min(self._failures, 8))
+        self.release()
+
+    def poll(self) -> int:
+        """One round over all partitions; how many commands were pushed. A failure is said once."""
+        pushed = 0
+        error: Exception | None = None
+        try:
+            for partition in partitions(self._lanes, self._settings, self._specializations):
+                try:
+                    pushed += self._of(partition).poll()
+                except Exception as found:
+                    self._of(partition).doubt()
+                    error = found
+                if self._stopped.is_set():
+                    break
+        except RedisError as found:
+            error = found
+        self._note(error)
+        return pushed
+
+    def elsewhere(self) -> bool:
+        """Whether rows wait that only other workers may push, which have the leases."""
+        try:
+            return any(relay.elsewhere() for relay in self._relays.values())
+        except SQLAlchemyError as error:
+            self._note(error)
+            return False
+
+    def _note(self, error: Exception | None) -> None:
+        if error is None:
+            self._failures = 0
+            return
+        if not self._failures:
+            expected = isinstance(error, RedisError | SQLAlchemyError)
+            log.warning("relay: %s", _in_words(error), exc_info=None if expected else error)
+        self._failures += 1
+
+    def release(self) -> None:
+        """Give up the leases and the connections."""
+        try:
+            for relay in self._relays.values():
+                relay.release()
+        except RedisError:
+            pass  # the leases run out
+        finally:
+            self._lanes.redis.close()
+            self._rq.close()
+            self._engine.dispose()
+
+    def stop(self) -> None:
+        """Ask it to end, and wait for the round under way."""
+        self._stopped.set()
+        if self.is_alive():
+            self.join(2 * self._settings.redis_seconds)
+
+    def _of(self, partition: Partition) -> PartitionRelay:
+        if partition not in self._relays:
+            self._relays[partition] = PartitionRelay(partition, self._lanes, self._rows, self._waker, self._settings)
+        return self._relays[partition]
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, DBAPIError) and isinstance(error.orig, Exception):
+        return f"PostgreSQL: {in_words(error.orig)}"
+    return f"{'Redis: ' if isinstance(error, RedisError) else ''}{in_words(error)}"
