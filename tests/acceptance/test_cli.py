@@ -452,7 +452,7 @@ def interruptible() -> Iterator[None]:
 @pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_quietly(start: Callable[..., Started], redis: Redis) -> None:
     sending = start("send", "level-up", "1", "PLAYER", "--xp", "1", "--timeout", "60")
-    until(lambda: redis.llen(Partition("PLAYER").lane_key(1)), what="the command in its lane")
+    until(lambda: redis.info("clients")["blocked_clients"], what="a sender that waits for its outcome")
     sending.send_signal(signal.SIGINT)
     assert sending.communicate(timeout=30)[0] == ""
     assert sending.returncode == 130

@@ -97,7 +97,7 @@ class Claiming:
         assert taken(b.claim("b")) == {2: 1}
 
     def test_an_oversized_entry_comes_as_length_hash_and_head(self, bench: Benches) -> None:
-        b = bench(payload_limit=128, batch_bytes=1024)
+        b = bench(payload_limit=128, batch_bytes=16_384)
         fits, over, huge = b"a" * 128, b"b" * 129, bytes(range(256)) * 40
         b.push(1, fits, over, huge, fits)
         ((_, entries),) = b.claim().lanes
@@ -105,6 +105,14 @@ class Claiming:
         assert [whole[0], whole[3]] == [entries[0], entries[3]]
         for got, stored in zip(entries[1:3], whole[1:3], strict=True):
             assert got == Oversized(len(stored), sha1(stored).hexdigest(), stored[:4096])
+
+    def test_an_oversized_entry_counts_for_what_it_takes_to_read(self, bench: Benches) -> None:
+        """Else one claim could read a hundred raw entries of megabytes, and hold the server for seconds."""
+        b = bench(payload_limit=128, batch_bytes=1024)
+        b.push(1, b"a" * 128, b"b" * 2000, b"c" * 2000)
+        b.fill(u2=1)
+        claim = b.claim()
+        assert [(user, len(entries)) for user, entries in claim.lanes] == [(b"1", 1)]
 
     def test_an_expired_claim_returns_first_in_line(self, bench: Benches) -> None:
         b = bench()

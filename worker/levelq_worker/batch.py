@@ -44,6 +44,11 @@ class Batch:
         self.lanes = [self._read(user, entries) for user, entries in claim.lanes]
 
     @property
+    def entries(self) -> int:
+        """How many entries it holds, commands and rubbish."""
+        return sum(len(lane.identities) for lane in self.lanes)
+
+    @property
     def works(self) -> list[Work]:
         """The lanes that hold commands."""
         return [lane.work for lane in self.lanes if lane.work is not None]

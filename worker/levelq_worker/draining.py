@@ -114,9 +114,9 @@ class Drain:
         runtime = self._runtime
         runtime.lanes.ack(self._partition, token, batch.release())
         cause = error.orig if isinstance(error, DBAPIError) and isinstance(error.orig, Exception) else error
-        if classify(cause) is Meaning.TOO_LARGE and batch.commands > 1:
-            runtime.commands = max(1, batch.commands // 2)
-            log.warning("%s: batch of %d halved: %s", self._partition, batch.commands, in_words(cause))
+        if classify(cause) is Meaning.TOO_LARGE and batch.entries > 1:
+            runtime.commands = max(1, batch.entries // 2)
+            log.warning("%s: batch of %d halved: %s", self._partition, batch.entries, in_words(cause))
             return
         runtime.weather.failed(_in_words(error), unexpected=not isinstance(error, SQLAlchemyError | SchemaError))
 

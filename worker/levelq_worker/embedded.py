@@ -108,16 +108,16 @@ class Postgres(Server):
     def command(self) -> Sequence[str | Path]:
         """postgres, after initdb at the first start."""
         program = _postgres_programs()
-        if not (self.folder / "PG_VERSION").exists():
-            self._initialize(program / "initdb")
-        options = ("listen_addresses=", f"unix_socket_directories={self.sockets}", "max_connections=100", *self.options)
-        return [program / "postgres", "-D", self.folder, *(arg for option in options for arg in ("-c", option))]
-
-    def _initialize(self, initdb: Path) -> None:
         account = _account(self)
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if account is not None:
-            _open_to(account, self.folder, self.sockets, initdb)
+            _open_to(account, self.folder, self.sockets, program / "postgres")
+        if not (self.folder / "PG_VERSION").exists():
+            self._initialize(program / "initdb", account)
+        options = ("listen_addresses=", f"unix_socket_directories={self.sockets}", "max_connections=100", *self.options)
+        return [program / "postgres", "-D", self.folder, *(arg for option in options for arg in ("-c", option))]
+
+    def _initialize(self, initdb: Path, account: str | None) -> None:
         arguments = ("--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres", "--no-instructions")
         subprocess.run(  # noqa: S603
             [initdb, "-D", self.folder, *arguments], check=True, capture_output=True, user=account, cwd=self.folder

@@ -41,10 +41,12 @@ _LIMITS = """
 # Put rubbish aside; what an earlier delivery of the same entry put aside already is left as it is.
 _QUARANTINE = f"""
     INSERT INTO {QUARANTINE} (specialization, user_id, reason, raw, length, sha256)
-    SELECT %(specialization)s, %(user_id)s::bigint, %(reason)s, %(raw)s, %(length)s, %(sha256)s
-    WHERE NOT EXISTS (SELECT FROM {QUARANTINE} WHERE sha256 = %(sha256)s AND length = %(length)s
-                      AND reason = %(reason)s AND specialization = %(specialization)s
-                      AND user_id IS NOT DISTINCT FROM %(user_id)s::bigint)
+    SELECT k.specialization, k.user_id, k.reason, k.raw, k.length, k.sha256
+    FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::bytea[], %s::bigint[], %s::bytea[]) WITH ORDINALITY
+        AS k(specialization, user_id, reason, raw, length, sha256, n)
+    WHERE NOT EXISTS (SELECT FROM {QUARANTINE} q WHERE q.sha256 = k.sha256 AND q.length = k.length
+        AND q.reason = k.reason AND q.specialization = k.specialization AND q.user_id IS NOT DISTINCT FROM k.user_id)
+    ORDER BY k.n
 """
 
 
@@ -84,5 +86,6 @@ class Transaction:
 
 
 def _quarantine(cursor: Cursor[Any], rubbish: Sequence[Rubbish]) -> None:
-    for found in rubbish:
-        cursor.execute(_QUARANTINE, found._asdict() | {"sha256": sha256(found.raw).digest()})
+    if rubbish:
+        rows = [(*found, sha256(found.raw).digest()) for found in dict.fromkeys(rubbish)]
+        cursor.execute(_QUARANTINE, [list(column) for column in zip(*rows, strict=True)])

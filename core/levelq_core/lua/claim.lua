@@ -27,20 +27,24 @@ redis.call('ZADD', drains, now + claim_ms, drain)
 
 return_expired(tag, now, claim_ms)
 
-local STEP = 100 -- entries read at a time: how far over the byte limit one read can go
+-- Few entries are read at first, and one at a time once one was too large: a raw write of many megabytes
+-- must not hold the server. What an entry counts for is what it takes to read, not what is sent of it.
 local function read(lane, most, bytes_left)
-  local entries, bytes = {}, 0
+  local entries, bytes, step = {}, 0, 8
   while #entries < most do
-    local part = redis.call('LRANGE', lane, #entries, math.min(#entries + STEP, most) - 1)
+    local wanted = math.min(step, most - #entries)
+    local part = redis.call('LRANGE', lane, #entries, #entries + wanted - 1)
+    step = 100
     for _, entry in ipairs(part) do
-      bytes = bytes + math.min(#entry, payload_limit)
+      bytes = bytes + #entry
       if bytes > bytes_left and #entries > 0 then return entries, bytes_left end
       if #entry > payload_limit + 13 then
         entry = { #entry, redis.sha1hex(entry), string.sub(entry, 1, 4096) }
+        step = 1
       end
       entries[#entries + 1] = entry
     end
-    if #part < STEP then break end
+    if #part < wanted then break end
   end
   return entries, bytes
 end

@@ -1,0 +1,178 @@
+"""Every interleaving of two workers, producers and faults; and what breaks when one thing is done otherwise.
+
+Run with `-s` to read the numbers of states and how each mutant fails.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.protocol import mutants
+from tests.protocol.liveness import stuck
+from tests.protocol.model import Protocol
+from tests.protocol.search import Counterexample, Graph, explore
+from tests.protocol.state import Step, start
+from tests.protocol.symmetry import canonical
+
+ONE_LANE = (("a1", "a2", "a3"),)
+SMALL = (("a1", "a2"),)
+TWO_LANES = (("a1", "a2"), ("b1",))
+
+
+def safe(protocol: Protocol, least: int) -> Graph:
+    """The graph of a protocol in which nothing is wrong. `least`: states, lest a mistake make the search idle."""
+    found = explore(protocol)
+    assert isinstance(found, Graph), f"\n{found}"
+    print(f"{type(protocol).__name__}: {len(found.states):,} states, {found.steps:,} steps")
+    assert len(found.states) > least
+    return found
+
+
+def broken(protocol: Protocol, what: str) -> list[str]:
+    """The steps by which a mutant comes to grief, shown."""
+    found = explore(protocol)
+    assert isinstance(found, Counterexample), f"{type(protocol).__name__} passes"
+    return told(protocol, found, what)
+
+
+def told(protocol: Protocol, found: Counterexample, what: str) -> list[str]:
+    print(f"\n{type(protocol).__name__}: {protocol.__doc__}\n{found}")
+    assert what in found.what
+    return [label for label, _ in found.steps]
+
+
+def without_faults(step: Step) -> bool:
+    """What happens on a good day, on which nobody needs the sweep."""
+    return not step.fault and step.action != "sweep"
+
+
+# The protocol as it is
+
+
+def test_one_lane_is_safe() -> None:
+    safe(Protocol(ONE_LANE, longest=(3,), wakes=False), least=20_000)
+
+
+def test_two_lanes_are_safe() -> None:
+    safe(Protocol(TWO_LANES, longest=(2, 1), most=1, wakes=False), least=40_000)
+
+
+def test_after_any_faults_what_was_pushed_is_decided() -> None:
+    graph = safe(Protocol(SMALL, longest=(2,)), least=70_000)
+    assert (trap := stuck(graph)) is None, f"\n{trap}"
+
+
+def test_without_faults_nobody_needs_the_sweep() -> None:
+    graph = explore(Protocol(ONE_LANE, longest=(3,)), without_faults)
+    assert isinstance(graph, Graph) and len(graph.states) > 4_000
+    assert (trap := stuck(graph)) is None, f"\n{trap}"
+
+
+def test_a_rollback_loses_what_it_took_and_nothing_else() -> None:
+    safe(Protocol(SMALL, longest=(1,), wakes=False, rollback=True), least=3_000)
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        Protocol(SMALL, longest=(1,), wakes=False),
+        Protocol((("a1",),), longest=(1,), wakes=False, rollback=True),
+        Protocol((("a1",),), longest=(1,)),
+        mutants.Processes(SMALL, longest=(1,), wakes=False),
+    ],
+)
+def test_searching_like_states_once_leaves_nothing_out(protocol: Protocol) -> None:
+    seen = {start(len(protocol.commands))}
+    waiting = list(seen)
+    while waiting:
+        after = {step.state for step in protocol.steps(waiting.pop())} - seen
+        seen |= after
+        waiting += after
+    reduced = explore(protocol)
+    assert isinstance(reduced, Graph)
+    print(f"{type(protocol).__name__}: {len(seen):,} states, {len(reduced.states):,} that differ")
+    assert {canonical(protocol, state) for state in seen} == set(reduced.states)
+    assert len(seen) > len(reduced.states)
+
+
+# Each guard, and what it guards against
+
+
+@pytest.mark.parametrize(
+    ("mutant", "what"),
+    [
+        (mutants.AckFirst, "lost: a1"),
+        (mutants.TwiceInABatch, "took effect twice: a1 a1"),
+        (mutants.LedgerForgotten, "took effect twice: a1 a1"),
+        (mutants.AppendsFirst, "stranded"),
+        (mutants.PopsLanesFirst, "stranded"),
+        (mutants.PopsCommands, "lost: a1"),
+        (mutants.LowersReady, "both ready and claimed"),
+    ],
+)
+def test_a_mutant_is_not_safe(mutant: type[Protocol], what: str) -> None:
+    broken(mutant(ONE_LANE, longest=(3,), wakes=False), what)
+
+
+def test_a_push_that_appends_first_needs_only_to_die() -> None:
+    protocol = mutants.AppendsFirst(ONE_LANE, longest=(3,), wakes=False)
+    assert broken(protocol, "stranded") == ["push.lua: a1, dies midway"]
+
+
+# Tokens and trims: a trim by count is as good as the token is unique
+
+
+def test_trim_by_count_with_a_reusable_token_removes_what_was_not_decided() -> None:
+    steps = broken(mutants.ByCountOfProcesses(SMALL, longest=(2,), wakes=False), "removed a2, which was not decided")
+    assert "the claim on lane 1 expires" in steps
+
+
+def test_trim_by_count_with_a_token_counted_in_redis_is_safe_until_redis_is_rolled_back() -> None:
+    safe(mutants.ByCountOfCounted(SMALL, longest=(2,), wakes=False), least=1_000)
+    protocol = mutants.ByCountOfCounted(SMALL, longest=(2,), wakes=False, rollback=True)
+    assert "Redis is rolled back to the copy" in broken(protocol, "which was not decided")
+
+
+def test_trim_by_count_with_a_token_that_was_never_before_is_safe_even_then() -> None:
+    """A copy of Redis with this token in it has at the lane's head what the claim read: they came in one step."""
+    safe(mutants.ByCount(SMALL, longest=(2,), wakes=False), least=1_000)
+    safe(mutants.ByCount(SMALL, longest=(1,), wakes=False, rollback=True), least=3_000)
+
+
+@pytest.mark.parametrize("mutant", [mutants.Processes, mutants.Counted])
+@pytest.mark.parametrize("rollback", [False, True])
+def test_trim_by_identity_does_not_rely_on_the_token(mutant: type[Protocol], rollback: bool) -> None:
+    safe(mutant(SMALL, longest=(1,), wakes=False, rollback=rollback), least=200)
+
+
+# Liveness
+
+
+@pytest.mark.parametrize("mutant", [mutants.RetiresInTwoSteps, mutants.EndsWithoutSuccessor])
+def test_a_drain_that_ends_in_two_steps_leaves_a_lane_to_the_sweep(mutant: type[Protocol]) -> None:
+    protocol = mutant(SMALL, longest=(2,))
+    graph = explore(protocol, without_faults)
+    assert isinstance(graph, Graph)
+    trap = stuck(graph)
+    assert trap is not None
+    told(protocol, trap, "may never be decided")
+
+
+def test_but_the_sweep_finds_it() -> None:
+    protocol = mutants.RetiresInTwoSteps(SMALL, longest=(1,))
+    graph = explore(protocol)
+    assert isinstance(graph, Graph)
+    assert stuck(graph) is None
+
+
+@pytest.mark.parametrize(
+    ("mutant", "fault"),
+    [(mutants.NoSweep, "push.lua: a1, wake-up lost"), (mutants.NeverExpires, "worker 1: claim.lua, reply lost")],
+)
+def test_without_the_sweep_or_deadlines_a_fault_is_for_ever(mutant: type[Protocol], fault: str) -> None:
+    protocol = mutant(SMALL, longest=(1,))
+    graph = explore(protocol)
+    assert isinstance(graph, Graph)
+    trap = stuck(graph)
+    assert trap is not None
+    assert fault in told(protocol, trap, "may never be decided")
