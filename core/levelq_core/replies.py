@@ -14,25 +14,39 @@ from redis import Redis
 from .outcome import Outcome
 from .partitions import reply_key
 
-FIELD = b"outcome"
+OUTCOME, SEND = b"outcome", b"send"
+KEPT = 16  # outcomes of one id, newest last: more than one only if the id was sent more than once
 
 
-def write(redis: Redis, outcomes: Iterable[Outcome], seconds: int) -> None:
-    """Keep outcomes for `seconds`, in one round trip. Again for the same command: the last one is read."""
+def send_key(digest: bytes, pushed_ms: int) -> bytes:
+    """What tells one send of an id from another: its content, and when Redis stamped it."""
+    return b"%013d" % pushed_ms + digest
+
+
+def write(redis: Redis, decided: Iterable[tuple[Outcome, bytes]], seconds: int) -> None:
+    """Keep outcomes, each with the key of its send, for `seconds`, in one round trip."""
     pipeline = redis.pipeline(transaction=False)
-    for outcome in outcomes:
+    for outcome, send in decided:
         key = reply_key(outcome.command_id.bytes)
-        pipeline.xadd(key, {FIELD: outcome.model_dump_json()}, maxlen=1, approximate=False)
+        pipeline.xadd(key, {OUTCOME: outcome.model_dump_json(), SEND: send}, maxlen=KEPT, approximate=False)
         pipeline.expire(key, seconds)
     if len(pipeline):
         pipeline.execute()
 
 
-def read(reply: Any) -> Outcome | None:
-    """The outcome in an XREAD's reply, if there is one."""
+def read(reply: Any, send: bytes | None) -> tuple[Outcome | None, bytes | None]:
+    """The outcome in an XREAD's reply that answers this send, and the last position read.
+
+    Without a send: the first decision on the id, whoever sent it, rather than a conflict with it.
+    """
+    found, last = None, None
     streams = reply.items() if isinstance(reply, dict) else reply or ()
     for _, entries in streams:
         nested = entries and isinstance(entries[0], list)  # RESP3's replies are one level deeper
-        for _, fields in entries[0] if nested else entries:
-            return Outcome.model_validate_json(fields[FIELD])
-    return None
+        for position, fields in entries[0] if nested else entries:
+            last = position
+            if send is None or fields[SEND] == send:
+                outcome = Outcome.model_validate_json(fields[OUTCOME])
+                if found is None or (found.error == "conflict" and send is None):
+                    found = outcome
+    return found, last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
@@ -46,12 +47,14 @@ class Call(NamedTuple):
     args: list[Any]
 
 
-class PushAnswer(NamedTuple):
-    """What push.lua did: per lane how many were taken and, if not all, which limit stopped it."""
+@dataclass(frozen=True)
+class PushAnswer:
+    """What push.lua did: per lane how many were taken and, if not all, which limit stopped it; and when."""
 
     wake: bool
     lanes: list[tuple[int, str]]
     moved: bool = False
+    at_ms: int = field(default=0, compare=False)
 
 
 class Oversized(NamedTuple):
@@ -130,8 +133,9 @@ class Protocol:
             return reply
         if reply[0] == b"MOVED":
             return PushAnswer(False, [], moved=True)
-        wake, flat = reply
-        return PushAnswer(bool(wake), [(n, why.decode()) for n, why in zip(flat[::2], flat[1::2], strict=True)])
+        wake, flat, stamp = reply
+        lanes = [(n, why.decode()) for n, why in zip(flat[::2], flat[1::2], strict=True)]
+        return PushAnswer(bool(wake), lanes, at_ms=int(stamp))
 
     def claim(self, partition: Partition, drain: str, token: str, commands: int, gated: bool = False) -> Call:
         """Take due lanes, `commands` at most, or retire the drain; `gated`: nothing while the gate is closed."""

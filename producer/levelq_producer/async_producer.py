@@ -86,7 +86,7 @@ class AsyncProducer:
                 continue
             for partition in plan.settle(window, batches, answers):
                 await asyncio.to_thread(self._waker.wake, partition)
-        return [self._handle(item.command_id, item.error, reply, item.digest) for item in plan.items]
+        return [self._handle(item.command_id, item.error, reply, item.digest, item.pushed_ms) for item in plan.items]
 
     async def level_up(self, user_id: int, specialization: str, xp_gained: int, **fields: Any) -> AsyncHandle:
         """Send a LevelUp; `fields` are the command's others. Raises as `send`."""
@@ -112,5 +112,7 @@ class AsyncProducer:
         """A handle on a command that some other process sent."""
         return self._handle(command_id, None, True)
 
-    def _handle(self, command_id: UUID, error: Any, kept: bool, digest: bytes | None = None) -> AsyncHandle:
-        return AsyncHandle(self._lanes.redis, self.settings, self._ledger, command_id, error, kept, digest)
+    def _handle(
+        self, command_id: UUID, error: Any, kept: bool, digest: bytes | None = None, pushed_ms: int = 0
+    ) -> AsyncHandle:
+        return AsyncHandle(self._lanes.redis, self.settings, self._ledger, command_id, error, kept, digest, pushed_ms)

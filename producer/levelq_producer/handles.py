@@ -72,10 +72,13 @@ class _Waiting:
         error: LevelqError | None,
         kept: bool,
         digest: bytes | None = None,
+        pushed_ms: int = 0,
     ) -> None:
         self.command_id = command_id
         self.error = error
         self._digest = digest
+        self._send = replies.send_key(digest, pushed_ms) if digest and pushed_ms else None
+        self._position: str | bytes = "0"
         self._settings = settings
         self._ledger = ledger
         self._kept = kept
@@ -97,6 +100,13 @@ class _Waiting:
         """How long to block in one XREAD: within the socket's timeout and, with a ledger, a poll's time."""
         most = _POLL_SECONDS * 10 if self._ledger else self._settings.redis_seconds / 2
         return max(1, int(1000 * min(most, deadline - time.monotonic())))
+
+    def _read(self, reply: Any) -> Outcome | None:
+        """The outcome in a reply, if it is this send's; else go on behind what was read."""
+        found, last = replies.read(reply, self._send)
+        if found is None and last is not None:
+            self._position = last
+        return found
 
     def _late(self, timeout: float) -> OutcomeTimeout:
         kept = f"; outcomes are kept for {self._settings.reply_seconds} s" if self._ledger is None else ""
@@ -134,8 +144,8 @@ class Handle(_Waiting):
 
     def _ask_redis(self, deadline: float) -> Outcome | None:
         try:
-            key = reply_key(self.command_id.bytes)
-            return replies.read(self._redis.xread({key: "0"}, count=1, block=self._block_ms(deadline)))
+            streams: Any = {reply_key(self.command_id.bytes): self._position}
+            return self._read(self._redis.xread(streams, block=self._block_ms(deadline)))
         except RedisError as error:
             if self._ledger is None:
                 raise self._unavailable(error) from error
@@ -167,8 +177,8 @@ class AsyncHandle(_Waiting):
 
     async def _ask_redis(self, deadline: float) -> Outcome | None:
         try:
-            key = reply_key(self.command_id.bytes)
-            return replies.read(await self._redis.xread({key: "0"}, count=1, block=self._block_ms(deadline)))
+            streams: Any = {reply_key(self.command_id.bytes): self._position}
+            return self._read(await self._redis.xread(streams, block=self._block_ms(deadline)))
         except RedisError as error:
             if self._ledger is None:
                 raise self._unavailable(error) from error

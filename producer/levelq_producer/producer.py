@@ -84,7 +84,7 @@ class Producer:
                 continue
             for partition in plan.settle(window, batches, answers):
                 self._waker.wake(partition)
-        return [self._handle(item.command_id, item.error, reply, item.digest) for item in plan.items]
+        return [self._handle(item.command_id, item.error, reply, item.digest, item.pushed_ms) for item in plan.items]
 
     def level_up(self, user_id: int, specialization: str, xp_gained: int, **fields: Any) -> Handle:
         """Send a LevelUp; `fields` are the command's others. Raises as `send`."""
@@ -104,5 +104,7 @@ class Producer:
         """A handle on a command that some other process sent."""
         return self._handle(command_id, None, True)
 
-    def _handle(self, command_id: UUID, error: Any, kept: bool, digest: bytes | None = None) -> Handle:
-        return Handle(self._lanes.redis, self.settings, self._ledger, command_id, error, kept, digest)
+    def _handle(
+        self, command_id: UUID, error: Any, kept: bool, digest: bytes | None = None, pushed_ms: int = 0
+    ) -> Handle:
+        return Handle(self._lanes.redis, self.settings, self._ledger, command_id, error, kept, digest, pushed_ms)

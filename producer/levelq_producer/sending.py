@@ -36,13 +36,14 @@ Batches = list[tuple[Partition, list[tuple[int, list[bytes]]]]]
 class Item:
     """One command on its way: what to push, and what became of the push."""
 
-    __slots__ = ("command_id", "error", "lane", "payload")
+    __slots__ = ("command_id", "error", "lane", "payload", "pushed_ms")
 
     def __init__(self, command: Command, payload: bytes) -> None:
         self.command_id: UUID = command.command_id
         self.lane = lane_of(command)
         self.payload = payload
         self.error: LevelqError | None = None
+        self.pushed_ms = 0  # Redis's time of the push
 
     @property
     def digest(self) -> bytes:
@@ -83,6 +84,7 @@ class Plan:
     ) -> list[Partition]:
         """Note what was refused; the partitions to wake."""
         accepted: dict[Lane, int] = {}
+        pushed_ms: dict[Lane, int] = {}
         errors: dict[Lane, LevelqError] = {}
         wake: list[Partition] = []
         for (partition, users), answer in zip(batches, answers, strict=True):
@@ -93,7 +95,7 @@ class Plan:
             if answer.wake:
                 wake.append(partition)
             for lane, (count, why) in zip(lanes, answer.lanes, strict=True):
-                accepted[lane] = count
+                accepted[lane], pushed_ms[lane] = count, answer.at_ms
                 if why:
                     errors[lane] = _full(self._settings, partition, lane, why)
         self._refused |= errors
@@ -101,6 +103,7 @@ class Plan:
             left = accepted.get(item.lane, 0)
             accepted[item.lane] = left - 1
             item.error = errors[item.lane] if left <= 0 else None
+            item.pushed_ms = pushed_ms.get(item.lane, 0)
         return wake
 
     def unsent(self, window: Sequence[Item], error: RedisError) -> None:

@@ -270,11 +270,14 @@ def test_the_same_id_for_something_else_is_a_conflict(
     first = producer.send(level_up(1, 5))
     drain_all(worker, "PLAYER")
     decided = first.result()
+    same = producer.send(level_up(1, 5, command_id=first.command_id))
     other = producer.send(level_up(2, 5, command_id=first.command_id))
     drain_all(worker, "PLAYER")
     outcome = other.result()
     assert (outcome.status, outcome.error, outcome.user_id) == ("rejected", "conflict", 2)
     assert outcome.message == "command_id was used before, for another command of PLAYER:1"
+    assert same.result() == decided.model_copy(update={"duplicate": True})
+    assert first.result() == decided == producer.handle(first.command_id).result()
     redis.delete(reply_key(first.command_id.bytes))
     assert producer.handle(first.command_id).result() == decided
 

@@ -200,7 +200,8 @@ def test_only_those_who_asked_get_a_reply() -> None:
     made = batch((b"1", [entry(asked, reply=True), entry(silent)]), (b"2", [entry(other, reply=True)]))
     made.works[0].decisions = [Decision(None, "", 1, 2), Decision("validation_error", "no")]
     made.works[1].decisions = [Decision("validation_error", "there is none", duplicate=True)]
-    first, second = made.replies()
+    (first, first_send), (second, second_send) = made.replies()
+    assert first_send[13:] + second_send[13:] == record_of(asked).digest + record_of(other).digest
     assert (first.command_id, first.status, first.to_level, first.message) == (
         asked.command_id, "applied", 2, "level 1 -> 2",
     )  # fmt: skip

@@ -88,6 +88,10 @@ class Ledger(LedgerReader):
         return OUTCOME if self.asked >= self._finds_at else None
 
 
+DIGEST, AT_MS = b"the digest sent.", 1_700_000_000_000
+SENT = replies.send_key(DIGEST, AT_MS)
+
+
 def handle(redis: Any, ledger: LedgerReader | None = None, *, error: Any = None, kept: bool = True) -> Handle:
     return Handle(redis, SETTINGS, ledger, ID, error, kept)
 
@@ -97,17 +101,31 @@ def ahandle(redis: Any, ledger: LedgerReader | None = None, *, error: Any = None
 
 
 def test_a_kept_outcome_is_read_by_any_number_of_handles(redis: fakeredis.FakeRedis) -> None:
-    replies.write(redis, [OUTCOME], 60)
+    replies.write(redis, [(OUTCOME, SENT)], 60)
     for _ in range(2):
         assert handle(redis).result() == OUTCOME
     assert 0 < redis.ttl(reply_key(ID.bytes)) <= 60
 
 
-def test_of_two_replies_the_last_is_read(redis: fakeredis.FakeRedis) -> None:
-    replies.write(redis, [OUTCOME], 60)
-    replies.write(redis, [OUTCOME.model_copy(update={"duplicate": True})], 60)
-    assert handle(redis).result().duplicate is True
-    assert redis.xlen(reply_key(ID.bytes)) == 1
+def sender(redis: Any, digest: bytes, pushed_ms: int) -> Handle:
+    return Handle(redis, SETTINGS, None, ID, None, True, digest, pushed_ms)
+
+
+def test_a_send_reads_the_answer_to_its_own_content(redis: fakeredis.FakeRedis) -> None:
+    conflict = OUTCOME.model_copy(update={"status": "rejected", "error": "conflict"})
+    replies.write(redis, [(conflict, replies.send_key(b"other", AT_MS)), (OUTCOME, SENT)], 60)
+    assert sender(redis, DIGEST, AT_MS).result() == OUTCOME
+    assert sender(redis, b"other", AT_MS).result() == conflict
+    assert handle(redis).result() == OUTCOME  # who only knows the id gets the decision, not the conflict with it
+
+
+def test_a_send_does_not_read_the_answer_to_another_send_of_the_same(redis: fakeredis.FakeRedis) -> None:
+    again = OUTCOME.model_copy(update={"duplicate": True})
+    replies.write(redis, [(OUTCOME, SENT), (again, replies.send_key(DIGEST, AT_MS + 5))], 60)
+    assert sender(redis, DIGEST, AT_MS).result().duplicate is False
+    assert sender(redis, DIGEST, AT_MS + 5).result().duplicate is True
+    with pytest.raises(OutcomeTimeout):
+        sender(redis, DIGEST, AT_MS + 6).result(0.05)
 
 
 def test_nothing_is_written_for_commands_nobody_flagged(redis: fakeredis.FakeRedis) -> None:
@@ -118,7 +136,7 @@ def test_nothing_is_written_for_commands_nobody_flagged(redis: fakeredis.FakeRed
 def test_a_reply_that_is_none_is_none() -> None:
     replies_of_nothing: list[Any] = [None, [], {}, [[b"key", []]]]
     for nothing in replies_of_nothing:
-        assert replies.read(nothing) is None
+        assert replies.read(nothing, None) == (None, None)
 
 
 def test_an_outcome_nobody_keeps_is_unknown_at_once() -> None:
@@ -148,7 +166,7 @@ def test_an_outcome_that_does_not_come_is_late(redis: fakeredis.FakeRedis, timeo
 
 
 def test_an_outcome_is_found_even_without_time_to_wait(redis: fakeredis.FakeRedis) -> None:
-    replies.write(redis, [OUTCOME], 60)
+    replies.write(redis, [(OUTCOME, SENT)], 60)
     assert handle(redis).result(0) == OUTCOME
 
 
@@ -165,7 +183,7 @@ def test_without_redis_the_ledger_is_asked_alone() -> None:
 
 
 def test_what_was_not_flagged_is_asked_of_the_ledger_alone(redis: fakeredis.FakeRedis) -> None:
-    replies.write(redis, [OUTCOME.model_copy(update={"message": "not this one"})], 60)
+    replies.write(redis, [(OUTCOME.model_copy(update={"message": "not this one"}), SENT)], 60)
     assert handle(redis, Ledger(2), kept=False).result() == OUTCOME
 
 
@@ -192,7 +210,7 @@ def test_a_ledger_that_cannot_be_read_is_named_with_its_variable() -> None:
 
 
 async def test_awaited_a_kept_outcome_is_read(redis: fakeredis.FakeRedis, aredis: Any) -> None:
-    replies.write(redis, [OUTCOME], 60)
+    replies.write(redis, [(OUTCOME, SENT)], 60)
     for _ in range(2):
         assert await ahandle(aredis).result() == OUTCOME
 

@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 
 from levelq_core import Settings
 from levelq_core.partitions import Partition
-from levelq_core.scripts import HEADS, LEASE_MS, WAKE_MS, Call, Lease, Oversized, Protocol, Relayed, load
+from levelq_core.scripts import HEADS, LEASE_MS, WAKE_MS, Call, Lease, Oversized, Protocol, PushAnswer, Relayed, load
 
 FOLDER = files("levelq_core") / "lua"
 NAMES = sorted(f.name.removesuffix(".lua") for f in FOLDER.iterdir() if f.name.endswith(".lua"))
@@ -180,9 +180,11 @@ def test_a_script_is_loaded_once_with_the_prelude_in_front(name: str, shebang: b
 
 
 def test_replies_are_read() -> None:
-    assert Protocol.pushed([1, [2, b"", 0, b"lane"]]) == (True, [(2, ""), (0, "lane")], False)
-    assert Protocol.pushed([0, []]) == (False, [], False)
-    assert Protocol.pushed([b"MOVED"]) == (False, [], True)
+    pushed = Protocol.pushed([1, [2, b"", 0, b"lane"], b"1700000000000"])
+    assert pushed == PushAnswer(True, [(2, ""), (0, "lane")])
+    assert isinstance(pushed, PushAnswer) and pushed.at_ms == 1_700_000_000_000
+    assert Protocol.pushed([0, [], b"1700000000000"]) == PushAnswer(False, [])
+    assert Protocol.pushed([b"MOVED"]) == PushAnswer(False, [], moved=True)
     error = ResponseError("OOM")
     assert Protocol.pushed(error) is error
     claim = Protocol.claimed([1, 0, [b"9"], [b"5", [b"one", [5000, b"ab" * 20, b"head"]], b"6", []]])

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from .draining import drain
-from .lane_worker import LaneWorker
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .draining import drain
+    from .lane_worker import LaneWorker
+
+_LAZY = {"LaneWorker": "lane_worker", "drain": "draining"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+
 
 __all__ = ["LaneWorker", "drain"]

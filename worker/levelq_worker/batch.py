@@ -12,6 +12,7 @@ from levelq_core.apply import outcome
 from levelq_core.codec import IDENTITY_AT, IDENTITY_BYTES, Lane, NewerVersion, Record
 from levelq_core.commands import MAX_USER_ID
 from levelq_core.outcome import Outcome
+from levelq_core.replies import send_key
 from levelq_core.scripts import Claim, Oversized
 from levelq_core.work import Work
 
@@ -108,12 +109,12 @@ class Batch:
         """Acknowledge nothing: give the lanes back as they are."""
         return [(lane.user, 0, b"") for lane in self.lanes]
 
-    def replies(self) -> Iterator[Outcome]:
-        """The outcomes that somebody asked for."""
+    def replies(self) -> Iterator[tuple[Outcome, bytes]]:
+        """The outcomes that somebody asked for, each with the key of its send."""
         for work in self.works:
             for record, decision in zip(work.records, work.decisions, strict=False):
                 if record.reply:
-                    yield outcome(work.lane, record, decision)
+                    yield outcome(work.lane, record, decision), send_key(record.digest, record.pushed_ms)
 
 
 def _user_id(user: bytes) -> int | None:

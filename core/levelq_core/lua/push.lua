@@ -5,7 +5,7 @@
 -- ARGV     tag, lane limit, partition limit, wake ms, batch commands, batch lanes,
 --          then per lane: user, number of entries, the entries
 -- Returns  {wake (0 or 1), {per lane: accepted, and a reason if fewer than sent: "lane", "partition" or
---          "type", if the lane's key holds something else}}
+--          "type", if the lane's key holds something else}, the stamp}
 --          or {"MOVED"} if the partition was closed by a change of the shard count.
 --
 -- Keeps:   a lane that holds commands is in ready or claimed. So it enters ready before it grows: a
@@ -50,4 +50,4 @@ while at <= #ARGV do
     or room == room_in_lane and 'lane' or 'partition'
   at = at + 2 + sent
 end
-return { reserve_wake(tag, now, tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])), answers }
+return { reserve_wake(tag, now, tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])), answers, stamp }

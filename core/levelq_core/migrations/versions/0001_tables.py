@@ -6,6 +6,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from levelq_core.errors import SchemaError
+
 revision = "0001"
 down_revision = None
 
@@ -80,7 +82,9 @@ def _licenses(name: str) -> None:
 def _progressions(name: str) -> None:
     # The licenses may be the application's, with ids of its own type.
     licenses = sa.inspect(op.get_bind()).get_columns("user_licenses")
-    id_type = next(column["type"] for column in licenses if column["name"] == "id")
+    id_type = next((column["type"] for column in licenses if column["name"] == "id"), None)
+    if id_type is None:
+        raise SchemaError("user_licenses has no column id for license_progressions to refer to")
     op.create_table(
         name,
         _id(),
