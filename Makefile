@@ -30,14 +30,14 @@ check: .venv/installed ## format, lint, strict types, import contracts, docs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/mkdocs build --strict --quiet --site-dir .venv/site
+	$(BIN)/mkdocs build --config-file .ci/mkdocs.yml --strict --quiet --site-dir ../.venv/site
 
 format: .venv/installed ## put the code into its format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 docs: .venv/installed ## the documentation at 127.0.0.1:8000
-	$(BIN)/mkdocs serve
+	$(BIN)/mkdocs serve --config-file .ci/mkdocs.yml
 
 lock: ## write requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --upgrade -o requirements.lock
