@@ -98,7 +98,9 @@ MARKED = text(f"""
 QUARANTINE_ROW = text(f"""
     WITH gone AS (DELETE FROM {OUTBOX} WHERE id = :id RETURNING specialization, user_id, payload)
     INSERT INTO {QUARANTINE} (specialization, user_id, reason, raw, length, sha256)
-    SELECT specialization, user_id, :reason, substring(payload, 1, 4096), length(payload), sha256(substring(payload, 1, 4096)) FROM gone
+    SELECT specialization, user_id, :reason, substring(payload, 1, 4096), length(payload),
+           sha256(substring(payload, 1, 4096))
+    FROM gone
 """)
 
 # Whether commands of this specialization came through the lanes lately; direct calls need no Redis.
