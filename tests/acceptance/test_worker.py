@@ -38,11 +38,6 @@ def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"claim_seconds": 1.0, "sweep_seconds": 0.2, "redis_seconds": 0.5})
 
 
-@pytest.fixture
-def own_engine(own_engine: Engine) -> Engine:
-    return own_engine
-
-
 def push(settings: Settings, redis: Redis, commands: int, users: int = 50) -> None:
     """Fill lanes without waking anybody."""
     lanes: dict[int, list[bytes]] = {}
@@ -67,6 +62,17 @@ def total_xp(engine: Engine) -> int:
 def two_children(worker: Started) -> list[psutil.Process]:
     until(lambda: len(children(worker)) == 2, what="two children")
     return children(worker)
+
+
+def in_the_middle_of_5000(
+    start: Start, settings: Settings, redis: Redis, engine: Engine
+) -> tuple[Started, psutil.Process]:
+    """Two workers in a burst of small batches, and one of them."""
+    worker = start("worker", "--processes", "2", LEVELQ_BATCH_COMMANDS="50")
+    victim, _ = two_children(worker)
+    push(settings, redis, 5000)
+    until(lambda: applied(engine) > 200, what="the first batches")
+    return worker, victim
 
 
 def stopped(process: Started) -> tuple[int, str]:
@@ -98,17 +104,14 @@ def test_burst_drains_everything_and_says_what_is_parked(
     push(settings, redis, 1000)
     redis.zadd(PLAYER.key("ready"), {"50": 9e15})
     code, output = stopped(start("worker", "--processes", "2", "--burst"))
-    assert (code, output.strip()) == (0, "done: nothing is due; 1 lanes are parked for later")
+    assert (code, output.strip()) == (0, "done: nothing is due; lanes parked for later: 1")
     assert applied(own_engine) == 980
 
 
 def test_a_killed_worker_is_replaced_and_its_claims_come_back(
     start: Start, settings: Settings, redis: Redis, own_engine: Engine
 ) -> None:
-    worker = start("worker", "--processes", "2", LEVELQ_BATCH_COMMANDS="50")
-    (victim, _) = two_children(worker)
-    push(settings, redis, 5000)
-    until(lambda: applied(own_engine) > 200, what="the first batches")
+    worker, victim = in_the_middle_of_5000(start, settings, redis, own_engine)
     victim.send_signal(signal.SIGKILL)
     until(lambda: Lanes(redis, settings).status(PLAYER).waiting == 0, what="the drain to end")
     assert (applied(own_engine), total_xp(own_engine)) == (5000, 5000)
@@ -118,10 +121,7 @@ def test_a_killed_worker_is_replaced_and_its_claims_come_back(
 def test_a_frozen_worker_that_wakes_up_late_changes_nothing_twice(
     start: Start, settings: Settings, redis: Redis, own_engine: Engine
 ) -> None:
-    worker = start("worker", "--processes", "2", LEVELQ_BATCH_COMMANDS="50")
-    (victim, _) = two_children(worker)
-    push(settings, redis, 5000)
-    until(lambda: applied(own_engine) > 200, what="the first batches")
+    worker, victim = in_the_middle_of_5000(start, settings, redis, own_engine)
     victim.send_signal(signal.SIGSTOP)
     until(lambda: Lanes(redis, settings).status(PLAYER).waiting == 0, what="the other worker")
     victim.send_signal(signal.SIGCONT)

@@ -788,5 +788,5 @@ def test_a_burst_relays_first_and_outwaits_a_dead_workers_lease(place: Place, st
     place.redis.set(PLAYER.key("relay"), "dead", px=1000)
     process = start("worker", "--burst", "-s", "PLAYER")
     output, _ = process.communicate(timeout=60)
-    assert (process.returncode, output.strip()) == (0, "done: nothing is due; 0 lanes are parked for later")
+    assert (process.returncode, output.strip()) == (0, "done: nothing is due; lanes parked for later: 0")
     assert (place.decided(), place.rows()) == ([1, 2], {})

@@ -153,4 +153,4 @@ def _left(settings: Settings, specializations: Sequence[str]) -> str:
     with connect(settings.redis_url, settings.redis_seconds) as redis:
         lanes = Lanes(redis, settings)
         parked = sum(lanes.status(partition).parked for partition in partitions(lanes, settings, specializations))
-    return f"done: nothing is due; {parked} lanes are parked for later"
+    return f"done: nothing is due; lanes parked for later: {parked}"

@@ -27,7 +27,7 @@ def demo(
     On embedded servers, a worker killed in the middle. Takes less than a minute; exit code 1 if any check
     fails. Needs levelq\\[demo].
     """
-    from levelq_worker.demo import run_demo  # noqa: PLC0415 - brings matplotlib, which only the demo needs
+    from levelq_worker.demo import run_demo  # noqa: PLC0415 - brings psutil and the servers, which only the demo needs
 
     raise typer.Exit(run_demo(users, commands, processes, picture, None))
 
