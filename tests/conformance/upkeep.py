@@ -41,9 +41,16 @@ class Upkeep:
         b.claim("a", drain="a")
         assert b.lanes.yield_(b.partition, "a") is True
         assert b.scores("drains") == {}
-        assert b.lanes.yield_(b.partition, "a") is False
+        assert b.lanes.sweep(b.partition) == (False, 0)
         assert not b.push(3, payload(3)).wake
         assert b.members("claimed") == [1]
+
+    def test_who_yields_without_ever_claiming_clears_the_reservation_that_started_it(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=1)
+        assert b.redis.exists(b.key("wake"))
+        assert b.lanes.yield_(b.partition, "started by it, kept from claiming by the weather") is True
+        assert b.lanes.yield_(b.partition, "its successor") is True
 
     def test_who_yields_with_nothing_due_wakes_nobody(self, bench: Benches) -> None:
         b = bench()

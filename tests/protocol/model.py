@@ -117,6 +117,8 @@ class Protocol:
                 yield from self.claim(state, w)
             case Phase.STARTED:
                 yield from self.claim(state, w)
+                # Transaction.probe: the database is away.
+                yield from (step._replace(fault=True) for step in self.leave(state, w))
             case Phase.CLAIMED:
                 yield from self.lock(state, w)
             case Phase.LOCKED:
@@ -235,8 +237,12 @@ class Protocol:
         return same.index(False) if False in same else len(same)
 
     def leave(self, state: State, w: int) -> Steps:
-        """yield.lua, called by Drain._yield after a batch, when the slice of time is over."""
+        """yield.lua, called by Drain._yield after a batch, or before the first: the slice of time is over.
+
+        A drain that is not registered has not cleared the reservation of its own wake-up; this does.
+        """
         label, redis = f"worker {w + 1}: yield.lua", state.redis
+        redis = redis._replace(reserved=redis.reserved and redis.drains[w])
         left = with_worker(with_redis(state, with_drain(redis, w, False)), w, Worker())
         yield from self.wake(label, f"yield {w}", left)
         yield Step(f"{label}, request lost", f"yield {w}", died(state, w), fault=True)
