@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration acceptance check format docs lock clean
+.PHONY: help demo test unit integration acceptance chaos check format docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -24,6 +24,9 @@ test: .venv/installed ## all tests, with coverage
 
 unit integration acceptance: .venv/installed ## one tier of the tests
 	@$(BIN)/python -m pytest -q tests/$@
+
+chaos: .venv/installed ## random faults against real processes, then the checker: make chaos SECONDS=60 SEED=7
+	@$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
 
 check: .venv/installed ## format, lint, strict types, import contracts, docs
 	$(BIN)/ruff format --check .

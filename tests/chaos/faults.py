@@ -1,0 +1,244 @@
+"""What the nemesis does: each fault begins, lasts and ends within its function. When it returns, all is well again.
+
+Durations are in claims: most outlast a claim, so that others take over while the victim is away.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from random import Random
+from typing import NamedTuple
+
+import psutil
+import psycopg
+
+from levelq_core.scripts import load
+from tests.chaos import traced_worker
+from tests.chaos.world import CLAIM_SECONDS, USERS, World
+from tests.fixtures.proxy import Fault as Loss
+from tests.fixtures.proxy import Proxy
+
+STOP_SECONDS = 15.0  # a supervisor's most: the claim, or 5 s for the interpreters to end; more on a busy machine
+
+
+class Fault(NamedTuple):
+    """A kind of fault: what it is called, whom it hits, how often it is drawn, and what it does.
+
+    Two may strike at once if they hit different parts.
+    """
+
+    name: str
+    part: str
+    weight: int
+    strike: Callable[[World, Random], None]
+
+
+FAULTS: list[Fault] = []
+_never = threading.Event()  # waited on where a fault has to last
+
+
+def fault(
+    name: str, part: str, weight: int = 1
+) -> Callable[[Callable[[World, Random], None]], Callable[[World, Random], None]]:
+    """Put a function on the list."""
+
+    def listed(strike: Callable[[World, Random], None]) -> Callable[[World, Random], None]:
+        FAULTS.append(Fault(name, part, weight, strike))
+        return strike
+
+    return listed
+
+
+def last(rng: Random, least: float = 0.3, most: float = 2.0) -> None:
+    """Let so many claims pass."""
+    _never.wait(CLAIM_SECONDS * rng.uniform(least, most))
+
+
+# Workers
+
+
+@fault("a worker killed", "workers", 3)
+def _(world: World, rng: Random) -> None:
+    world.a_child(rng).kill()
+
+
+@fault("all workers killed", "workers")
+def _(world: World, rng: Random) -> None:
+    for child in world.children():
+        child.kill()
+
+
+@fault("a worker stopped, continued", "workers", 3)
+def _(world: World, rng: Random) -> None:
+    victim = world.a_child(rng)
+    try:
+        victim.suspend()
+        last(rng, 0.5, 2.5)
+        victim.resume()
+    except psutil.NoSuchProcess:
+        pass  # another fault was faster
+
+
+@fault("a worker asked to stop", "workers")
+def _(world: World, rng: Random) -> None:
+    victim = world.a_child(rng)
+    number = rng.choice((signal.SIGTERM, signal.SIGINT))
+    for _ in range(rng.choice((1, 2))):
+        try:
+            victim.send_signal(number)
+        except psutil.NoSuchProcess:
+            return
+    victim.wait(STOP_SECONDS)
+
+
+@fault("a supervisor killed", "workers")
+def _(world: World, rng: Random) -> None:
+    supervisor = world.supervisors.pop(rng.randrange(len(world.supervisors)))
+    orphans = psutil.Process(supervisor.pid).children()
+    supervisor.kill()
+    supervisor.wait()
+    psutil.wait_procs(orphans, STOP_SECONDS)  # they end with it, once their batch is done
+    world.start_supervisor()
+
+
+@fault("workers restarted one by one", "workers", 2)
+def _(world: World, rng: Random) -> None:
+    for supervisor in list(world.supervisors):
+        world.start_supervisor()
+        supervisor.terminate()
+        code = supervisor.wait(STOP_SECONDS)
+        world.supervisors.remove(supervisor)
+        assert code in (0, 1), f"a supervisor ended with {code}:\n{world.log_of('workers')}"
+
+
+# Producers
+
+
+@fault("a producer killed", "producers", 2)
+def _(world: World, rng: Random) -> None:
+    name = rng.choice([name for name in world.traffic if name in USERS])
+    world.traffic[name].kill()
+    world.traffic[name].wait()
+    world.start_traffic(name)
+
+
+# Servers
+
+
+@fault("Valkey killed, restarted", "Redis", 2)
+def _(world: World, rng: Random) -> None:
+    world.servers.valkey.kill()
+    last(rng)
+    world.servers.valkey.start()
+
+
+@fault("PostgreSQL killed, restarted", "PostgreSQL", 2)
+def _(world: World, rng: Random) -> None:
+    world.kill_postgres()
+    last(rng)
+    world.servers.postgres.start()
+
+
+@fault("PostgreSQL stopped at once, restarted", "PostgreSQL")
+def _(world: World, rng: Random) -> None:
+    world.servers.postgres.stop(signal.SIGQUIT)
+    last(rng)
+    world.servers.postgres.start()
+
+
+@fault("all backends terminated", "PostgreSQL", 2)
+def _(world: World, rng: Random) -> None:
+    with psycopg.connect(world.settings.database_url or "", autocommit=True) as connection:
+        for _ in range(rng.randint(1, 10)):
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE backend_type = 'client backend' AND application_name LIKE 'levelq%'"
+            )
+            _never.wait(rng.uniform(0, 0.1))
+
+
+@fault("Redis full", "Redis")
+def _(world: World, rng: Random) -> None:
+    world.redis.config_set("maxmemory", 1)
+    last(rng)
+    world.redis.config_set("maxmemory", 0)
+
+
+# The network
+
+
+def _cut(proxy: Proxy, rng: Random) -> None:
+    proxy.lose(*rng.choice((("requests",), ("replies",), ("requests", "replies"))))
+    last(rng, 0.5, 2.5)
+    proxy.heal()
+
+
+@fault("workers and producers cut off from Redis", "network", 2)
+def _(world: World, rng: Random) -> None:
+    _cut(world.to_redis, rng)
+
+
+@fault("workers cut off from PostgreSQL", "network", 2)
+def _(world: World, rng: Random) -> None:
+    _cut(world.to_postgres, rng)
+
+
+@fault("all connections reset", "network", 2)
+def _(world: World, rng: Random) -> None:
+    for _ in range(rng.randint(1, 5)):
+        world.to_redis.reset()
+        world.to_postgres.reset()
+        _never.wait(rng.uniform(0, 0.2))
+
+
+@fault("a slow network", "network")
+def _(world: World, rng: Random) -> None:
+    proxy = rng.choice((world.to_redis, world.to_postgres))
+    proxy.delay_seconds = rng.uniform(0.01, 0.1)
+    last(rng)
+    proxy.delay_seconds = 0.0
+
+
+@fault("one message lost", "network", 4)
+def _(world: World, rng: Random) -> None:
+    name = rng.choice(("push", "claim", "ack", "COMMIT"))
+    proxy = world.to_postgres if name == "COMMIT" else world.to_redis
+    scripts = traced_worker.noting(name) if name in ("claim", "ack") else load("push")
+    match = b"COMMIT" if name == "COMMIT" else scripts.sha.encode()
+    trap = proxy.trap(rng.choice(list(Loss)), match)
+    trap.struck.wait(10)
+
+
+# Foreign code
+
+
+def _hold(world: World, rng: Random, statements: tuple[str, ...]) -> None:
+    users = rng.sample(range(1, 161), 20)
+    try:
+        with psycopg.connect(world.settings.database_url or "") as connection:
+            for statement in statements:
+                connection.execute(statement, (users,))
+            last(rng, 0.1, 1.5)
+            connection.rollback()
+    except psycopg.errors.DeadlockDetected:
+        pass
+
+
+@fault("rows locked by other code", "PostgreSQL", 2)
+def _(world: World, rng: Random) -> None:
+    _hold(world, rng, ("SELECT FROM specialization_progress WHERE student_id = ANY(%s) FOR UPDATE",))
+
+
+@fault("rows locked in the wrong order", "PostgreSQL", 2)
+def _(world: World, rng: Random) -> None:
+    for _ in range(5):
+        _hold(
+            world,
+            rng,
+            (
+                "SELECT FROM user_licenses WHERE user_id = ANY(%s) ORDER BY user_id DESC FOR UPDATE",
+                "SELECT FROM specialization_progress WHERE student_id = ANY(%s) ORDER BY student_id DESC FOR UPDATE",
+            ),
+        )

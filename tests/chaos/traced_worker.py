@@ -1,0 +1,87 @@
+"""`levelq worker` whose claim.lua and ack.lua note each claim and acknowledgement in a stream, in the step itself.
+
+So the checker's I8 gets them in the server's own order, whatever happens to the worker between the reply and
+the next line. python -m tests.chaos.traced_worker PROCESSES SPECIALIZATION...
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from functools import cache
+from hashlib import sha1
+from typing import Any
+
+from redis import Redis
+
+from levelq_core import Settings, lanes, scripts
+from levelq_core.partitions import Partition
+from levelq_core.scripts import Script
+from levelq_core.verify import Recorder
+from levelq_worker import child, supervising
+
+# Where the notes go into the scripts: before these lines.
+_NOTES = {
+    "claim": (
+        "local retired = 0\n",
+        "local taken = {}\n"
+        "for i = 1, #lanes, 2 do taken[#taken + 1] = lanes[i] end\n"
+        "if #taken > 0 then\n"
+        "  redis.call('XADD', tag .. 'notes', '*', 'claim', token, 'lanes', table.concat(taken, ' '))\n"
+        "end\n",
+    ),
+    "ack": (
+        "return removed",
+        "redis.call('XADD', tag .. 'notes', '*', 'ack', token, 'lanes', table.concat(users, ' '),\n"
+        "  'removed', table.concat(removed, ' '))\n",
+    ),
+}
+MODULE = "tests.chaos.traced_worker"
+_load = scripts.load
+
+
+@cache
+def noting(name: str, *, shebang: bool = True) -> Script:
+    """scripts.load, with the notes."""
+    script = _load(name, shebang=shebang)
+    if name not in _NOTES:
+        return script
+    line, note = _NOTES[name]
+    before, found, after = script.text.rpartition(line)
+    assert found, name
+    text = before + note + line + after
+    return Script(text, sha1(text.encode()).hexdigest())
+
+
+def record(redis: Redis, partitions: list[Partition], recorder: Recorder) -> int:
+    """Move the notes into a history, in their order; returns how many there were."""
+    count = 0
+    for partition in partitions:
+        notes: Any = redis.xrange(partition.key("notes"))
+        for _, fields in notes:
+            count += 1
+            users = fields[b"lanes"].split()
+            if b"claim" in fields:
+                recorder.claimed(partition, fields[b"claim"].decode(), users)
+            else:
+                recorder.acknowledged(
+                    partition, fields[b"ack"].decode(), users, [int(n) for n in fields[b"removed"].split()]
+                )
+        redis.delete(partition.key("notes"))
+    return count
+
+
+def main() -> int:
+    if "--child" in sys.argv:
+        sys.argv.remove("--child")
+        lanes.load = noting  # type: ignore[attr-defined]
+        return child.main()
+    processes, *specializations = sys.argv[1:]
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(process)d %(levelname)s %(message)s")
+    supervisor = supervising.Supervisor(Settings.load(), int(processes), specializations, burst=False)
+    supervisor._command = [sys.executable, "-m", MODULE, "--child", *specializations]
+    return supervisor.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
