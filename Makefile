@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration acceptance chaos check format docs lock clean
+.PHONY: help demo test test-system unit integration acceptance chaos check format docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -19,8 +19,15 @@ help: ## this list
 demo: .venv/installed ## the main job on embedded servers: a thousand users, a burst, a killed worker, a verified result
 	@$(BIN)/levelq demo
 
+# Side by side, as they mostly wait: for servers, for claims to run out. Each process has servers of its own.
 test: .venv/installed ## all tests, with coverage
-	@$(BIN)/python -m pytest -q --cov --cov-report=term:skip-covered
+	@$(BIN)/python -m pytest -q --numprocesses=auto --maxprocesses=4 --dist=loadscope --cov --cov-report=term:skip-covered
+
+test-system: .venv/installed ## tests that need root, and apt for libfaketime: full disks, other clocks, cut networks
+	@test "$$(id -u)" = 0 || { echo "make test-system needs root: it mounts file systems and makes network namespaces"; exit 1; }
+	@for program in faketime ip nsenter; do command -v $$program >/dev/null || missing=1; done; test -z "$$missing" \
+		|| { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends faketime iproute2 util-linux; } >/dev/null
+	@$(BIN)/python -m pytest -q tests/system
 
 unit integration acceptance: .venv/installed ## one tier of the tests
 	@$(BIN)/python -m pytest -q tests/$@

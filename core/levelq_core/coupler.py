@@ -43,7 +43,8 @@ def couple(
     ledger.write(cursor, ((w.lane, record, decision) for w, record, decision in fresh), stamp)
     for statement in database.statements.check_deferred:
         cursor.execute(statement)
-    cursor.execute(OUTBOX_DELETE, (uuids([record.command_id for w in works for record in w.records]),))
+    # Not of all that came: an id may be refused here because it belongs to a lane that had to be put aside.
+    cursor.execute(OUTBOX_DELETE, (uuids(list(known)),))
 
 
 def fold(database: Database, works: Sequence[Work], known: dict[bytes, Known], first: Mapping[bytes, Lane]) -> Fresh:

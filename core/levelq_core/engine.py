@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Engine, create_engine
+import math
+import time
+from typing import Any
+
+import psycopg
+from psycopg.abc import RV, PQGen
+from psycopg.rows import TupleRow
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
@@ -11,18 +18,58 @@ from .settings import Settings, redacted
 from .sqlstate import in_words
 
 
-def engine_for(settings: Settings, *, name: str = "levelq", connections: int = 1) -> Engine:
+class LimitedConnection(psycopg.Connection[TupleRow]):
+    """A connection that gives a silent server up: no answer is waited for longer than `limit_seconds`.
+
+    TCP's own limits see a network that is gone, not a proxy or a pooler that keeps the connection while the
+    server's answer is lost. The thread that waits gives up by itself, between two looks at its own socket: a
+    watchdog beside it might close a socket whose number has a new owner.
+    """
+
+    limit_seconds = math.inf
+
+    def wait(self, gen: PQGen[RV], *args: Any, **options: Any) -> RV:
+        """psycopg's one place to wait for an answer. Raises OperationalError, the connection closed, if none comes."""
+        return super().wait(self._limited(gen), *args, **options)
+
+    def _limited(self, gen: PQGen[RV]) -> PQGen[RV]:
+        until = time.monotonic() + self.limit_seconds
+        ready: Any = None  # nothing, too, when psycopg, which looks ten times a second, found nothing
+        try:
+            while True:
+                ready = yield gen.send(ready)
+                if not ready and time.monotonic() > until:
+                    self.close()
+                    raise psycopg.OperationalError(
+                        f"no answer for {self.limit_seconds:g} s; the connection was given up"
+                    )
+        except StopIteration as done:
+            answer: RV = done.value
+            return answer
+
+
+def engine_for(settings: Settings, *, name: str = "levelq", connections: int = 1, limited: bool = False) -> Engine:
     """An engine of at most `connections`, READ COMMITTED whatever the server's default is.
 
-    Raises ConfigurationError if LEVELQ_DATABASE_URL is unset or cannot be read.
+    `limited`: no answer is waited for longer than a batch's whole transaction may take; a server that is silent
+    for so long is given up, as if the connection had been lost. Raises ConfigurationError if
+    LEVELQ_DATABASE_URL is unset or cannot be read.
     """
     try:
         url = make_url(settings.sqlalchemy_url)
     except ValueError as error:
         raise ConfigurationError(f"LEVELQ_DATABASE_URL: {error}") from None
     seconds = max(2, int(settings.claim_seconds / 3))
-    defaults = {"application_name": name, "connect_timeout": seconds}
-    return create_engine(
+    defaults = {
+        "application_name": name,
+        "connect_timeout": seconds,
+        # A host that is gone sends no reset: without these it is missed after minutes, or hours.
+        "keepalives_idle": seconds,
+        "keepalives_interval": seconds,
+        "keepalives_count": 2,
+        "tcp_user_timeout": settings.transaction_ms,
+    }
+    engine = create_engine(
         url,
         pool_size=connections,
         max_overflow=0,
@@ -30,6 +77,17 @@ def engine_for(settings: Settings, *, name: str = "levelq", connections: int = 1
         isolation_level="READ COMMITTED",
         connect_args={key: value for key, value in defaults.items() if key not in url.query},
     )
+    if limited:
+        _limit(engine, settings.transaction_ms / 1000)
+    return engine
+
+
+def _limit(engine: Engine, seconds: float) -> None:
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Any, record: Any, arguments: Any, parameters: Any) -> LimitedConnection:
+        made = LimitedConnection.connect(*arguments, **parameters)
+        made.limit_seconds = seconds
+        return made
 
 
 def unreachable(settings: Settings, error: DBAPIError) -> ConfigurationError:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, Protocol
+from uuid import UUID
 
 
 class LevelqError(Exception):
@@ -49,7 +50,28 @@ class PartitionFull(QueueFull):
 
 
 class NotDurable(LevelqError):
-    """The command is queued, but the durability asked for was not confirmed in time."""
+    """The command is queued, but the durability asked for was not confirmed in time.
+
+    It takes effect like any other, unless Redis loses it first. Sending it again with the same id is safe, and
+    waits again. `numlocal` and `numreplicas`: on how many disks and replicas it was known to be.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        command_id: UUID | None = None,
+        wanted: str = "",
+        numlocal: int = 0,
+        numreplicas: int = 0,
+        milliseconds: int = 0,
+    ) -> None:
+        super().__init__(message)
+        self.command_id = command_id
+        self.wanted = wanted
+        self.numlocal = numlocal
+        self.numreplicas = numreplicas
+        self.milliseconds = milliseconds
 
 
 class QueueUnavailable(LevelqError, ConnectionError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -39,6 +39,15 @@ class Quarantined(NamedTuple):
     reason: str
     length: int
     raw: bytes
+
+
+class Holder(NamedTuple):
+    """A session that holds rows of the tables, or means to; what its owner hides from us is None."""
+
+    pid: int
+    name: str
+    state: str | None
+    seconds: float | None
 
 
 class Pair(NamedTuple):
@@ -88,6 +97,12 @@ def counts(connection: Connection) -> dict[str, int]:
     return {"rejected": rejected, "quarantined": quarantined_}
 
 
+def holder(connection: Connection, tables: Iterable[str], seconds: float) -> Holder | None:
+    """The session whose transaction has held rows of these tables, or a lock on one, for longest and this long."""
+    row = connection.execute(_HOLDER, {"tables": list(tables), "seconds": seconds}).one_or_none()
+    return None if row is None else Holder(*row)
+
+
 def out_of_step(connection: Connection) -> Iterator[Pair]:
     """Every lane whose two rows differ, or of which one is missing, as one snapshot sees them."""
     for row in connection.execution_options(yield_per=1000).execute(_OUT_OF_STEP):
@@ -112,6 +127,19 @@ _QUARANTINED = text("""
 
 _COUNTS = text("""
     SELECT (SELECT count(*) FROM levelq_ledger WHERE status = 'rejected'), (SELECT count(*) FROM levelq_quarantine)
+""")
+
+# Reading alone, in AccessShareLock, keeps nobody from a row.
+_HOLDER = text("""
+    SELECT a.pid, coalesce(nullif(a.application_name, ''), a.usename, 'unknown'), a.state,
+           CAST(extract(epoch FROM now() - a.xact_start) AS float)
+    FROM pg_stat_activity a
+    WHERE a.pid <> pg_backend_pid() AND a.xact_start < now() - make_interval(secs => :seconds) IS NOT FALSE
+        AND a.pid IN (SELECT l.pid FROM pg_locks l JOIN unnest(CAST(:tables AS text[])) AS wanted(name)
+                      ON l.relation = to_regclass(wanted.name)
+                      WHERE l.granted AND l.mode <> 'AccessShareLock'
+                        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+    ORDER BY a.xact_start LIMIT 1
 """)
 
 _OUT_OF_STEP = text("""

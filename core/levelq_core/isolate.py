@@ -1,7 +1,7 @@
 """Run a batch inside a transaction so that what the database refuses costs only the command at fault.
 
 Every attempt runs in a SAVEPOINT. Refused data is found by bisection: at most 2 log2(n) further attempts
-for one bad command among n, each of lanes in sorted order, which keeps the lock order.
+for one bad command among n, and one to refuse it, each of lanes in sorted order, which keeps the lock order.
 """
 
 from __future__ import annotations
@@ -20,6 +20,13 @@ from .sqlstate import Meaning, classify, in_words
 from .work import Database, RowsVanished, Stamp, Work
 
 ATTEMPTS = 4  # of one batch when somebody else was faster; each further one needs yet another competitor
+
+# Once a lock was waited for in vain, whoever still holds it is found with short waits: the other lanes wait
+# for one lock timeout, not for one at each halving.
+_WAIT_SHORTER = """
+    SELECT set_config('lock_timeout', greatest(setting::int / 20, 1)::text, true)
+    FROM pg_settings WHERE name = 'lock_timeout'
+"""
 
 
 class Isolation:
@@ -43,6 +50,7 @@ class Isolation:
         self._aside = aside
         self._between = between
         self._first: dict[bytes, Lane] = {}
+        self._waited = False
 
     def run(self, works: Sequence[Work]) -> None:
         """Decide all commands of these lanes, sorted here; afterwards each work has its decisions, in order.
@@ -52,24 +60,24 @@ class Isolation:
         self._first = first_lanes(works)
         self._run(sorted(works, key=lambda w: w.lane))
 
-    def _run(self, works: Sequence[Work]) -> None:
-        for attempt in range(1, ATTEMPTS + 1):
-            error = self._attempt(works)
-            if error is None:
-                return
-            meaning = Meaning.AGAIN if isinstance(error, RowsVanished) else classify(error)
-            if meaning is Meaning.AGAIN and attempt < ATTEMPTS:
-                continue
+    def _run(self, works: Sequence[Work]) -> bool:
+        """Decide these lanes; True if nothing had to be isolated."""
+        attempt = 1
+        while (error := self._attempt(works)) is not None:
             self._between()
-            self._isolate(works, error, meaning)
-            return
+            meaning = Meaning.AGAIN if isinstance(error, RowsVanished) else classify(error)
+            if meaning is not Meaning.AGAIN or attempt == ATTEMPTS:
+                self._isolate(works, error, meaning)
+                return False
+            attempt += 1
+        return True
 
     def _isolate(self, works: Sequence[Work], error: Exception, meaning: Meaning) -> None:
         if meaning is Meaning.LOCKED and self._aside is not None:
             self._put_aside(works, error)
         elif meaning is Meaning.DATA or (meaning is Meaning.AGAIN and isinstance(error, psycopg.Error)):
             # A unique constraint of the application's own that never yields is data, too.
-            self._split(works, error)
+            self._split(works, error, meaning)
         else:
             raise error
 
@@ -88,29 +96,45 @@ class Isolation:
         self._cursor.execute("RELEASE SAVEPOINT levelq")
         return None
 
-    def _split(self, works: Sequence[Work], error: Exception) -> None:
+    def _split(self, works: Sequence[Work], error: Exception, meaning: Meaning) -> None:
         """Refuse the one command at fault, or look for it in both halves."""
         if len(works) > 1:
             middle = len(works) // 2
-            self._run(works[:middle])
-            self._run(works[middle:])
+            fine = self._run(works[:middle])
+            self._run_second(works[middle:], error, meaning, first_fine=fine)
         elif len(works[0].records) > 1:
-            self._split_lane(works[0])
+            self._split_lane(works[0], error, meaning)
         else:
             again = self._attempt(works, Decision("database_error", in_words(error)))
             if again is not None:
                 raise again
 
-    def _split_lane(self, work: Work) -> None:
+    def _run_second(self, works: Sequence[Work], error: Exception, meaning: Meaning, *, first_fine: bool) -> None:
+        """Decide a second half: if the first went through, the fault is here, and no attempt need show it.
+
+        But what can be halved no more is attempted: nothing else proves that it is the one at fault.
+        """
+        alone = len(works) == 1 and (meaning is Meaning.LOCKED or len(works[0].records) == 1)
+        if first_fine and not alone:
+            self._isolate(works, error, meaning)
+        else:
+            self._run(works)
+
+    def _split_lane(self, work: Work, error: Exception, meaning: Meaning) -> None:
         """A lane's earlier commands, then its later ones; what follows commands that must wait, waits too."""
-        decided: list[Decision] = []
-        for half in work.halves():
-            self._run([half])
-            decided += half.decisions
-            if self._aside is not None and any(half is aside for aside in self._aside):
-                self._aside[:] = [aside for aside in self._aside if aside is not half] + [work]
-                break
-        work.decisions = decided
+        first, second = work.halves()
+        fine = self._run([first])
+        if not self._waits(first, work):
+            self._run_second([second], error, meaning, first_fine=fine)
+            self._waits(second, work)
+        work.decisions = first.decisions + second.decisions
+
+    def _waits(self, half: Work, work: Work) -> bool:
+        """Whether half of a lane was put aside; then the lane takes its place."""
+        if self._aside is None or not any(half is aside for aside in self._aside):
+            return False
+        self._aside[:] = [aside for aside in self._aside if aside is not half] + [work]
+        return True
 
     def _put_aside(self, works: Sequence[Work], error: Exception) -> None:
         """Go on without the lanes that foreign code holds."""
@@ -119,6 +143,9 @@ class Isolation:
             self._aside.append(works[0])
             works[0].decisions = []
             return
+        if not self._waited:
+            self._cursor.execute(_WAIT_SHORTER)
+            self._waited = True
         self._cursor.execute("SAVEPOINT levelq_probe")
         held = held_elsewhere(self._cursor, self._database, works)
         self._cursor.execute("ROLLBACK TO SAVEPOINT levelq_probe")
@@ -130,4 +157,4 @@ class Isolation:
             if rest:
                 self._run(rest)
         else:  # held in a way that cannot be seen: an insert not yet committed, a parent row
-            self._split(works, error)
+            self._split(works, error, Meaning.LOCKED)

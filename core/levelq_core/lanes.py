@@ -10,7 +10,7 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
 from .faults import point
@@ -18,23 +18,29 @@ from .partitions import REGISTRY, Partition
 from .scripts import Call, Claim, LaneEntries, Lease, Protocol, PushAnswer, Relayed, Status, load
 from .settings import Settings
 
+Batches = Sequence[tuple[Partition, Sequence[LaneEntries]]]
+Question = tuple[Any, ...]  # a command of Redis's own, asked behind a push on the connection that pushed
+# As many as a server takes by default. redis-py's limit of 100 would refuse the 101st of an event loop's
+# tasks: each that waits for an outcome, or for a replica, holds a connection.
+CONNECTIONS = 10_000
+
 
 def connect(url: str, seconds: float) -> Redis:
     """A client that waits `seconds` at most and never repeats a call by itself.
 
     redis-py repeats up to ten times by default: where only the reply was lost, one push became eleven.
     """
-    return Redis.from_url(
-        url, socket_timeout=seconds, socket_connect_timeout=seconds, retry=Retry(NoBackoff(), 0), retry_on_error=[]
-    )
+    return Redis.from_url(url, retry=Retry(NoBackoff(), 0), **_options(seconds))
 
 
 def connect_async(url: str, seconds: float) -> AsyncRedis:
     """The same for asyncio."""
-    retry = AsyncRetry(NoBackoff(), 0)
-    return AsyncRedis.from_url(
-        url, socket_timeout=seconds, socket_connect_timeout=seconds, retry=retry, retry_on_error=[]
-    )
+    return AsyncRedis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **_options(seconds))
+
+
+def _options(seconds: float) -> dict[str, Any]:
+    timeouts = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
+    return timeouts | {"retry_on_error": [], "max_connections": CONNECTIONS}
 
 
 class Lanes:
@@ -57,24 +63,35 @@ class Lanes:
         pool: Any = self.redis.connection_pool
         pool.release(pool.get_connection())
 
-    def push(
-        self, batches: Sequence[tuple[Partition, Sequence[tuple[int, Sequence[bytes]]]]]
-    ) -> list[PushAnswer | RedisError]:
+    def push(self, batches: Batches) -> list[PushAnswer | RedisError]:
         """Append to many lanes of several partitions in one round trip; one answer or refusal per partition."""
+        return self.push_and_ask(batches, ())[0]
+
+    def push_and_ask(
+        self, batches: Batches, questions: Sequence[Question]
+    ) -> tuple[list[PushAnswer | RedisError], list[Any]]:
+        """Push, and ask behind it on the same connection: also the answer or refusal to each question."""
         calls = [self._protocol.push(partition, lanes) for partition, lanes in batches]
-        pipeline = self.redis.pipeline(transaction=False)
-        for call in calls:
-            pipeline.evalsha(load(call.name, shebang=self._shebang).sha, 1, call.key, *call.args)
         point("push request")
-        replies = pipeline.execute(raise_on_error=False)
-        for i, reply in enumerate(replies):
-            if isinstance(reply, NoScriptError):
-                try:
-                    replies[i] = self._run(calls[i])
-                except ResponseError as refusal:
-                    replies[i] = refusal
+        replies, answers = self._at_once(calls, questions)
+        if unknown := [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]:
+            again, answers = self._at_once([calls[i] for i in unknown], questions, known=False)
+            for i, reply in zip(unknown, again, strict=True):
+                replies[i] = reply
         point("push reply")
-        return [self._protocol.pushed(reply) for reply in replies]
+        return [self._protocol.pushed(reply) for reply in replies], answers
+
+    def ask(self, questions: Sequence[Question]) -> list[Any]:
+        """The answer or refusal to each question, all asked on one connection."""
+        return self._at_once([], questions)[1]
+
+    def _at_once(
+        self, calls: Sequence[Call], questions: Sequence[Question], *, known: bool = True
+    ) -> tuple[list[Any], list[Any]]:
+        pipeline = self.redis.pipeline(transaction=False)
+        _fill(pipeline, calls, questions, shebang=self._shebang, known=known)
+        replies = pipeline.execute(raise_on_error=False)
+        return replies[: len(calls)], replies[len(calls) :]
 
     def claim(self, partition: Partition, drain: str, token: str, commands: int, *, gated: bool = False) -> Claim:
         """Register the drain and take due lanes for it, `commands` at most; or retire it.
@@ -153,20 +170,42 @@ class AsyncLanes:
         pool: Any = self.redis.connection_pool
         await pool.release(await pool.get_connection())
 
-    async def push(
-        self, batches: Sequence[tuple[Partition, Sequence[tuple[int, Sequence[bytes]]]]]
-    ) -> list[PushAnswer | RedisError]:
+    async def push(self, batches: Batches) -> list[PushAnswer | RedisError]:
         """Append to many lanes of several partitions in one round trip; one answer or refusal per partition."""
+        return (await self.push_and_ask(batches, ()))[0]
+
+    async def push_and_ask(
+        self, batches: Batches, questions: Sequence[Question]
+    ) -> tuple[list[PushAnswer | RedisError], list[Any]]:
+        """Push, and ask behind it on the same connection: also the answer or refusal to each question."""
         calls = [self._protocol.push(partition, lanes) for partition, lanes in batches]
+        point("push request")
+        replies, answers = await self._at_once(calls, questions)
+        if unknown := [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]:
+            again, answers = await self._at_once([calls[i] for i in unknown], questions, known=False)
+            for i, reply in zip(unknown, again, strict=True):
+                replies[i] = reply
+        point("push reply")
+        return [self._protocol.pushed(reply) for reply in replies], answers
+
+    async def ask(self, questions: Sequence[Question]) -> list[Any]:
+        """The answer or refusal to each question, all asked on one connection."""
+        return (await self._at_once([], questions))[1]
+
+    async def _at_once(
+        self, calls: Sequence[Call], questions: Sequence[Question], *, known: bool = True
+    ) -> tuple[list[Any], list[Any]]:
         pipeline = self.redis.pipeline(transaction=False)
-        for call in calls:
-            pipeline.evalsha(load(call.name, shebang=self._shebang).sha, 1, call.key, *call.args)
+        _fill(pipeline, calls, questions, shebang=self._shebang, known=known)
         replies = await pipeline.execute(raise_on_error=False)
-        for i, reply in enumerate(replies):
-            if isinstance(reply, NoScriptError):
-                text = load(calls[i].name, shebang=self._shebang).text
-                try:
-                    replies[i] = await self.redis.eval(text, 1, calls[i].key, *calls[i].args)
-                except ResponseError as refusal:
-                    replies[i] = refusal
-        return [self._protocol.pushed(reply) for reply in replies]
+        return replies[: len(calls)], replies[len(calls) :]
+
+
+def _fill(pipeline: Any, calls: Sequence[Call], questions: Sequence[Question], *, shebang: bool, known: bool) -> None:
+    """Queue calls, then questions. `known`: the server has the scripts; after a restart it has none."""
+    for call in calls:
+        script = load(call.name, shebang=shebang)
+        run, source = (pipeline.evalsha, script.sha) if known else (pipeline.eval, script.text)
+        run(source, 1, call.key, *call.args)
+    for question in questions:
+        pipeline.execute_command(*question)

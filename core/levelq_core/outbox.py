@@ -17,6 +17,7 @@ from sqlalchemy import text
 from .schema import LEDGER, OUTBOX, QUARANTINE
 
 FIRST_SECONDS, MOST_SECONDS = 5, 300  # until a pushed row is overdue: 5 s * 2 ** pushes, 300 s at most
+CHANNEL = "levelq_outbox"  # of NOTIFY; the payload is a specialization
 RECENT = 10_000  # rows of the ledger that tell whether a specialization is in use; it has no index for that
 
 
@@ -25,15 +26,22 @@ def overdue_seconds(pushes: int) -> int:
     return int(min(MOST_SECONDS, FIRST_SECONDS * 2 ** min(pushes, 20)))
 
 
-# Write commands into the outbox in their order; an id that is there already is left as it is.
-INSERT = text(f"""
+_WRITE = f"""
     INSERT INTO {OUTBOX} (command_id, user_id, specialization, payload)
     SELECT k.command_id, k.user_id, k.specialization, decode(k.payload, 'hex')
     FROM unnest(CAST(:command_ids AS uuid[]), CAST(:user_ids AS bigint[]), CAST(:specializations AS text[]),
                 CAST(:payloads AS text[])) WITH ORDINALITY AS k(command_id, user_id, specialization, payload, n)
     ORDER BY k.n
     ON CONFLICT (command_id) DO NOTHING
-    RETURNING CAST(command_id AS text)
+    RETURNING command_id, specialization
+"""
+
+# Write commands into the outbox in their order; an id that is there already is left as it is.
+INSERT = text(f"WITH written AS ({_WRITE}) SELECT CAST(command_id AS text) FROM written")
+
+# The same, and tell the relays at the commit. The server makes one notification of equal ones.
+INSERT_AND_NOTIFY = text(f"""
+    WITH written AS ({_WRITE}) SELECT CAST(command_id AS text), pg_notify('{CHANNEL}', specialization) FROM written
 """)
 
 # What the outbox holds under these ids.

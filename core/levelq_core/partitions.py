@@ -14,6 +14,7 @@ Every key of a partition carries its tag in braces, so all of them share one Clu
     levelq:{PLAYER:1:0}:lane:<user>  list   the lane's entries, oldest first
 
     levelq:partitions                zset   partition -> time (s) of its last wake-up, by the waker's clock
+    levelq:weather                   hash   worker -> what keeps it from working, since when (ms), until when it counts
     levelq:reply:<command id>        stream the outcome, for a sender that asked; expires
 """
 
@@ -26,6 +27,7 @@ from zlib import crc32
 from .errors import ConfigurationError
 
 REGISTRY = "levelq:partitions"
+NOTICES = "levelq:weather"
 QUEUE_PREFIX = "levelq."
 
 

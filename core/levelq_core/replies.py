@@ -24,14 +24,18 @@ def send_key(digest: bytes, pushed_ms: int) -> bytes:
 
 
 def write(redis: Redis, decided: Iterable[tuple[Outcome, bytes]], seconds: int) -> None:
-    """Keep outcomes, each with the key of its send, for `seconds`, in one round trip."""
+    """Keep outcomes, each with the key of its send, for `seconds`, in one round trip.
+
+    What Redis refuses, because its memory is full, is left to the ledger: the lanes must be acknowledged all the
+    same, or they would never be drained and it would stay full.
+    """
     pipeline = redis.pipeline(transaction=False)
     for outcome, send in decided:
         key = reply_key(outcome.command_id.bytes)
         pipeline.xadd(key, {OUTCOME: outcome.model_dump_json(), SEND: send}, maxlen=KEPT, approximate=False)
         pipeline.expire(key, seconds)
     if len(pipeline):
-        pipeline.execute()
+        pipeline.execute(raise_on_error=False)
 
 
 def read(reply: Any, send: bytes | None) -> tuple[Outcome | None, bytes | None]:

@@ -66,7 +66,7 @@ class Oversized(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """The lanes one drain took in one step: (user as Redis holds it, entries), oldest lane first.
+    """The lanes one drain took in one step: (user as Redis holds it, entries), oldest lane first; and when.
 
     `unfilled`: nothing was taken, because what Redis lost of the outbox must be put back first.
     """
@@ -76,6 +76,7 @@ class Claim(NamedTuple):
     retired: bool
     broken: list[bytes]
     unfilled: bool = False
+    at_ms: int = 0
 
 
 class Lease(NamedTuple):
@@ -113,7 +114,9 @@ class Protocol:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._claim_ms = int(settings.claim_seconds * 1000)
-        self._wake = (WAKE_MS, settings.batch_commands, settings.batch_lanes)
+        # Not for longer than a claim: a wake-up that died with its worker is missed no longer than the worker.
+        self._wake_ms = min(WAKE_MS, self._claim_ms)
+        self._wake = (self._wake_ms, settings.batch_commands, settings.batch_lanes)
 
     def _call(self, name: str, partition: Partition, *args: Any) -> Call:
         return Call(name, partition.key("ready"), [partition.key(""), *args])
@@ -141,19 +144,20 @@ class Protocol:
         """Take due lanes, `commands` at most, or retire the drain; `gated`: nothing while the gate is closed."""
         s = self._settings
         limits = (s.batch_lanes, s.batch_bytes, min(s.lane_commands, commands), s.payload_limit)
-        return self._call("claim", partition, drain, self._claim_ms, token, WAKE_MS, commands, *limits, int(gated))
+        wake = self._wake_ms
+        return self._call("claim", partition, drain, self._claim_ms, token, wake, commands, *limits, int(gated))
 
     @staticmethod
     def claimed(reply: list[Any]) -> Claim:
         """Read claim.lua's reply."""
         if reply[0] == b"UNFILLED":
             return Claim([], wake=False, retired=False, broken=[], unfilled=True)
-        wake, retired, broken, flat = reply
+        wake, retired, broken, flat, at_ms = reply
         lanes = [
             (user, [e if isinstance(e, bytes) else _oversized(e) for e in entries])
             for user, entries in zip(flat[::2], flat[1::2], strict=True)
         ]
-        return Claim(lanes, bool(wake), bool(retired), broken)
+        return Claim(lanes, bool(wake), bool(retired), broken, at_ms=at_ms)
 
     def ack(self, partition: Partition, token: str, lanes: Sequence[tuple[bytes, int, bytes]]) -> Call:
         """Remove decided entries: per lane (user, delay in ms before it may be claimed again, identities)."""

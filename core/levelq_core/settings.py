@@ -6,7 +6,7 @@ import os
 import re
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -30,6 +30,7 @@ def _scheme(*allowed: str) -> AfterValidator:
 
 RedisUrl = Annotated[str, _scheme(*REDIS_SCHEMES)]
 DatabaseUrl = Annotated[str, _scheme(*DATABASE_SCHEMES)]
+Durability = Literal["memory", "fsync", "replicated"]
 
 
 def redacted(url: str) -> str:
@@ -53,12 +54,17 @@ class Settings(BaseSettings):
     redis_url: RedisUrl = Field("redis://localhost:6379/0", repr=False)
     rq_url: RedisUrl | None = Field(None, repr=False)
     database_url: DatabaseUrl | None = Field(None, repr=False)
+    listen_url: DatabaseUrl | None = Field(None, repr=False)
+    notify: bool = False
     catalog: Path | None = None
     claim_seconds: float = Field(10.0, ge=0.5, le=3600)
     sweep_seconds: float = Field(2.0, ge=0.1, le=600)
     slice_seconds: float = Field(1.0, ge=0.1, le=600)
     redis_seconds: float = Field(2.0, ge=0.05, le=60)
     reply_seconds: int = Field(60, ge=1, le=86_400)
+    durability: Durability = "memory"
+    durable_seconds: float | None = Field(None, ge=0.001, le=60)
+    appendfsync: Literal["always"] | None = None
     batch_commands: int = Field(5_000, ge=1, le=100_000)
     batch_lanes: int = Field(1_000, ge=1, le=20_000)
     batch_bytes: int = Field(4 * 2**20, ge=2**10, le=2**28)
@@ -74,6 +80,10 @@ class Settings(BaseSettings):
         if self.redis_seconds >= self.claim_seconds:
             limit = f"LEVELQ_CLAIM_SECONDS ({self.claim_seconds:g}), or a claim ends during one call"
             raise ValueError(f"LEVELQ_REDIS_SECONDS: expected less than {limit}, got {self.redis_seconds:g}")
+        # Redis looks ten times a second whose wait is over; an answer that comes later than the call ends is lost.
+        if self.durable_seconds is not None and self.durable_seconds > self.redis_seconds - 0.1:
+            limit = f"0.1 less than LEVELQ_REDIS_SECONDS ({self.redis_seconds:g}), or a call ends during the wait"
+            raise ValueError(f"LEVELQ_DURABLE_SECONDS: expected at least {limit}, got {self.durable_seconds:g}")
         return self
 
     @classmethod
@@ -115,6 +125,11 @@ class Settings(BaseSettings):
     def tracks(self) -> Catalog:
         """The catalog these settings name. Raises CatalogError."""
         return Catalog.load(self.catalog)
+
+    @property
+    def durable_ms(self) -> int:
+        """How long a send waits for its durability; 0 would mean for ever to Redis."""
+        return max(1, int(1000 * (self.durable_seconds or self.redis_seconds / 2)))
 
     @property
     def lock_ms(self) -> int:

@@ -25,9 +25,10 @@ class Waker:
         self._lanes = lanes
         self._rq = rq
         self._queues: dict[str, Any] = {}
+        self._failing = False
 
     def wake(self, partition: Partition) -> None:
-        """Enqueue one drain of the partition. A failure is logged: the next sweep wakes it instead."""
+        """Enqueue one drain of the partition. A failure is logged, once: the next sweep wakes it instead."""
         try:
             self._lanes.zadd(REGISTRY, {str(partition): int(time.time())})
             # job_timeout -1: RQ's timeout is SIGALRM, which can land inside a COMMIT that still happens.
@@ -40,8 +41,11 @@ class Waker:
                 failure_ttl=FAILURE_SECONDS,
                 description=f"drain {partition}",
             )
+            self._failing = False
         except RedisError as error:
-            log.warning("wake-up of %s not sent (%s); a worker's sweep will find the lanes", partition, error)
+            if not self._failing:
+                log.warning("wake-up of %s not sent (%s); a worker's sweep will find the lanes", partition, error)
+            self._failing = True
 
     def _queue(self, name: str) -> Any:
         if name not in self._queues:

@@ -10,10 +10,12 @@ from uuid import UUID
 from redis.exceptions import RedisError
 
 from levelq_core.commands import Command, LevelUp, SetLevel, SyncLevels, build
+from levelq_core.errors import LevelqError
 from levelq_core.lanes import AsyncLanes, connect, connect_async
-from levelq_core.settings import Settings
+from levelq_core.settings import Durability, Settings
 from levelq_core.waking import Waker
 
+from .durability import Wait
 from .handles import AsyncHandle, LedgerReader
 from .sending import Plan
 
@@ -35,6 +37,7 @@ class AsyncProducer:
         self._sync = connect(self.settings.redis_url, self.settings.redis_seconds)
         self._waker = Waker(self._sync, self._rq)
         self._ledger = LedgerReader.of(self.settings)
+        self._given: set[Durability] = {"memory"}  # what this Redis was last seen to give
 
     @classmethod
     def from_url(cls, url: str, **settings: Any) -> Self:
@@ -55,58 +58,79 @@ class AsyncProducer:
         if self._ledger is not None:
             self._ledger.close()
 
-    async def send(self, command: Command, reply: bool = True) -> AsyncHandle:
+    async def send(self, command: Command, reply: bool = True, durability: Durability | None = None) -> AsyncHandle:
         """Queue one command; `reply` keeps its outcome in Redis for a minute after it was decided.
 
-        Raises InvalidCommand, LaneFull, PartitionFull, QueueUnavailable, SendUnknown.
+        Returns once it is as safe as `durability` says: "memory", "fsync" or "replicated" (LEVELQ_DURABILITY
+        unless given). Raises InvalidCommand, LaneFull, PartitionFull, QueueUnavailable, SendUnknown, NotDurable
+        if it is queued and not that safe in time, ConfigurationError if Redis cannot give that durability.
         """
-        (handle,) = await self.send_many([command], reply)
+        (handle,) = await self.send_many([command], reply, durability)
         if handle.error is not None:
             raise handle.error
         return handle
 
-    async def send_many(self, commands: Iterable[Command], reply: bool = False) -> list[AsyncHandle]:
+    async def send_many(
+        self, commands: Iterable[Command], reply: bool = False, durability: Durability | None = None
+    ) -> list[AsyncHandle]:
         """Queue many commands in few round trips; one handle each, in order, with `.error` where refused.
 
         Raises InvalidCommand for any of them before anything is sent. Once a lane refuses a command, the
-        call's later ones for that lane are refused, too.
+        call's later ones for that lane are refused, too. A handle with NotDurable as its error is queued.
         """
-        plan = Plan(self.settings, commands, reply=reply)
+        plan = Plan(self.settings, commands, reply=reply, durability=durability)
         for window in plan.windows():
             batches = plan.batches(window)
             try:
-                await self._lanes.reach()
-            except RedisError as error:
+                await self._reach(plan.wait)
+            except (RedisError, LevelqError) as error:
                 plan.unsent(window, error)
                 continue
             try:
-                answers = await self._lanes.push(batches)
+                answers, asked = await self._lanes.push_and_ask(batches, plan.wait.questions)
             except RedisError as error:
                 plan.lost(window, error)
                 continue
             for partition in plan.settle(window, batches, answers):
                 await asyncio.to_thread(self._waker.wake, partition)
+            if not plan.confirm(window, asked):
+                self._given.discard(plan.wait.level)
         return [self._handle(item.command_id, item.error, reply, item.digest, item.pushed_ms) for item in plan.items]
 
-    async def level_up(self, user_id: int, specialization: str, xp_gained: int, **fields: Any) -> AsyncHandle:
-        """Send a LevelUp; `fields` are the command's others. Raises as `send`."""
-        return await self.send(
-            build(LevelUp, user_id=user_id, specialization=specialization, xp_gained=xp_gained, **fields)
-        )
+    async def _reach(self, wait: Wait) -> None:
+        """Make sure of a connection, and of a server that gives this durability, while nothing was sent."""
+        await self._lanes.reach()
+        if wait.level not in self._given:
+            async with connect_async(self.settings.redis_url, self.settings.redis_seconds) as new:
+                wait.check(await AsyncLanes(new, self.settings).ask(wait.probe))
+            self._given.add(wait.level)
 
-    async def set_level(self, user_id: int, specialization: str, new_level: int, **fields: Any) -> AsyncHandle:
+    async def level_up(
+        self, user_id: int, specialization: str, xp_gained: int, *, durability: Durability | None = None, **fields: Any
+    ) -> AsyncHandle:
+        """Send a LevelUp; `fields` are the command's others. Raises as `send`."""
+        command = build(LevelUp, user_id=user_id, specialization=specialization, xp_gained=xp_gained, **fields)
+        return await self.send(command, durability=durability)
+
+    async def set_level(
+        self, user_id: int, specialization: str, new_level: int, *, durability: Durability | None = None, **fields: Any
+    ) -> AsyncHandle:
         """Send a SetLevel; `fields` are the command's others. Raises as `send`."""
-        return await self.send(
-            build(SetLevel, user_id=user_id, specialization=specialization, new_level=new_level, **fields)
-        )
+        command = build(SetLevel, user_id=user_id, specialization=specialization, new_level=new_level, **fields)
+        return await self.send(command, durability=durability)
 
     async def sync(
-        self, user_id: int, specialization: str, source: Literal["progress", "license"] = "progress", **fields: Any
+        self,
+        user_id: int,
+        specialization: str,
+        source: Literal["progress", "license"] = "progress",
+        *,
+        durability: Durability | None = None,
+        **fields: Any,
     ) -> AsyncHandle:
         """Send a SyncLevels. Raises as `send`."""
-        return await self.send(
-            build(SyncLevels, user_id=user_id, specialization=specialization, source=source, **fields)
-        )
+        command = build(SyncLevels, user_id=user_id, specialization=specialization, source=source, **fields)
+        return await self.send(command, durability=durability)
 
     def handle(self, command_id: UUID) -> AsyncHandle:
         """A handle on a command that some other process sent."""

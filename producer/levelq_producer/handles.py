@@ -12,7 +12,7 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError
 
 from levelq_core import replies
-from levelq_core.errors import LevelqError, OutcomeTimeout, OutcomeUnknown, QueueUnavailable
+from levelq_core.errors import LevelqError, NotDurable, OutcomeTimeout, OutcomeUnknown, QueueUnavailable
 from levelq_core.outcome import Outcome
 from levelq_core.partitions import reply_key
 from levelq_core.settings import Settings
@@ -48,7 +48,7 @@ class LedgerReader:
         from levelq_core.history import outcome_of  # noqa: PLC0415
 
         if self._engine is None:
-            self._engine = engine_for(self._settings, name="levelq producer", connections=4)
+            self._engine = engine_for(self._settings, name="levelq producer", connections=4, limited=True)
         try:
             with self._engine.connect() as connection:
                 return outcome_of(connection, command_id, digest)
@@ -88,7 +88,8 @@ class _Waiting:
 
     def _begin(self, timeout: float) -> float:
         """The deadline; raises what is known to be hopeless."""
-        if self.error is not None:
+        # What is not durable is queued, and once it has an outcome, PostgreSQL has it.
+        if self.error is not None and not isinstance(self.error, NotDurable):
             raise self.error
         if not self._kept and self._ledger is None:
             raise OutcomeUnknown(
@@ -117,7 +118,7 @@ class _Waiting:
 
 
 class Handle(_Waiting):
-    """One sent command: `.command_id`, `.error` (None if it was queued) and `.result()`."""
+    """One sent command: `.command_id`, `.error` (None if all went well) and `.result()`."""
 
     def __init__(self, redis: Redis, *args: Any) -> None:
         super().__init__(*args)

@@ -108,13 +108,13 @@ class Outbox:
 
     def _insert(self, commands: Sequence[Command], payloads: dict[UUID, bytes]) -> list[UUID]:
         rows = self._execute(
-            outbox.INSERT,
+            outbox.INSERT_AND_NOTIFY if self.settings.notify else outbox.INSERT,
             command_ids=[str(command.command_id) for command in commands],
             user_ids=[command.user_id for command in commands],
             specializations=[command.specialization for command in commands],
             payloads=[payloads[command.command_id].hex() for command in commands],
         )
-        return [UUID(command_id) for (command_id,) in rows]
+        return [UUID(command_id) for command_id, *_ in rows]
 
     def _find(self, command_ids: Sequence[UUID]) -> dict[UUID, bytes]:
         if not command_ids:

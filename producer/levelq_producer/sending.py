@@ -6,6 +6,7 @@ Both producers drive a Plan; they differ only in how they wait.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 from uuid import UUID
 
 from redis.exceptions import RedisError
@@ -25,7 +26,9 @@ from levelq_core.errors import (
 from levelq_core.partitions import Partition
 from levelq_core.rules import Limits
 from levelq_core.scripts import PushAnswer
-from levelq_core.settings import Settings, redacted
+from levelq_core.settings import Durability, Settings, redacted
+
+from .durability import Wait
 
 WINDOW = 5_000  # commands in one round trip: some 10 ms of the server's time
 _LIMITS = Limits()
@@ -54,8 +57,11 @@ class Item:
 class Plan:
     """The commands of one call. Making it validates them all: raises InvalidCommand before anything is sent."""
 
-    def __init__(self, settings: Settings, commands: Iterable[Command], *, reply: bool) -> None:
+    def __init__(
+        self, settings: Settings, commands: Iterable[Command], *, reply: bool, durability: Durability | None = None
+    ) -> None:
         self._settings = settings
+        self.wait = Wait(settings, durability)
         self.items = [Item(command, payload_of(settings, command, reply)) for command in commands]
         self._refused: dict[Lane, LevelqError] = {}
         self._lost: LevelqError | None = None
@@ -106,9 +112,19 @@ class Plan:
             item.pushed_ms = pushed_ms.get(item.lane, 0)
         return wake
 
-    def unsent(self, window: Sequence[Item], error: RedisError) -> None:
-        """There was no connection: this window and what follows was certainly not sent."""
-        self._lost = QueueUnavailable(f"{address(self._settings)}: {error}")
+    def confirm(self, window: Sequence[Item], answers: Sequence[Any]) -> bool:
+        """Whether what was queued is as durable as was asked; else note what it lacks."""
+        if self.wait.met(answers):
+            return True
+        for item in window:
+            item.error = item.error or self.wait.shortfall(answers, item.command_id)
+        return False
+
+    def unsent(self, window: Sequence[Item], error: RedisError | LevelqError) -> None:
+        """There was no connection, or no such durability: this window and what follows was certainly not sent."""
+        self._lost = (
+            error if isinstance(error, LevelqError) else QueueUnavailable(f"{address(self._settings)}: {error}")
+        )
         for item in window:
             item.error = self._lost
 

@@ -165,8 +165,10 @@ class Claiming:
 
     def test_a_drain_with_nothing_due_retires(self, bench: Benches) -> None:
         b = bench()
+        before = b.now_ms()
         claim = b.claim()
-        assert claim == Claim([], wake=False, retired=True, broken=[])
+        assert claim == Claim([], wake=False, retired=True, broken=[], at_ms=claim.at_ms)
+        assert before <= claim.at_ms <= b.now_ms()
         assert b.names() == set()
 
     def test_a_drain_retires_though_others_hold_or_park_lanes(self, bench: Benches) -> None:

@@ -137,6 +137,14 @@ class Pushing:
         b.pass_time(WAKE_MS / 1000)
         assert b.push(1, payload(1)).wake
 
+    def test_a_wake_up_that_died_with_its_worker_is_missed_no_longer_than_a_claim(self, bench: Benches) -> None:
+        b = bench(claim_seconds=4)
+        assert b.push(1, payload(1)).wake
+        b.pass_time(1)
+        assert not b.push(1, payload(1)).wake
+        b.pass_time(3)
+        assert b.push(1, payload(1)).wake
+
     def test_a_refused_or_parked_command_wakes_nobody(self, bench: Benches) -> None:
         b = bench()
         b.redis.set(b.key("lane:1"), "x")

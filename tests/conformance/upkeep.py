@@ -85,6 +85,22 @@ class Upkeep:
         assert b.lanes.sweep(b.partition) == (False, 0)
         b.check()
 
+    def test_a_sweep_takes_over_wake_ups_that_do_not_arrive(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=1)
+        b.pass_time(6)
+        b.push(2, payload(2))  # its sender cannot reach RQ, but has reserved the wake-up again
+        assert b.redis.exists(b.key("wake"))
+        assert b.lanes.sweep(b.partition) == (True, 0)
+        assert b.lanes.sweep(b.partition) == (False, 0)
+
+    def test_a_sweep_leaves_the_work_to_a_live_drain_however_long_it_is_due(self, bench: Benches) -> None:
+        b = bench(batch_lanes=1)
+        b.fill(u1=1, u2=1)
+        b.pass_time(6)
+        b.claim("a", drain="a")
+        assert b.lanes.sweep(b.partition) == (False, 0)
+
     def test_a_sweep_returns_claims_of_a_clock_that_was_set_back(self, bench: Benches) -> None:
         b = bench()
         b.fill(u1=1)

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from hashlib import blake2b, sha256
 from typing import Any
+from uuid import UUID
 
 import pytest
+from psycopg import errors
 from redis import Redis
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from levelq_core import Catalog, Command, LevelUp, Outcome, SetLevel, Settings, apply_commands
+from levelq_core.apply import gather
 from levelq_core.codec import Lane, encode
 from levelq_core.isolate import Isolation
 from levelq_core.partitions import Partition
+from levelq_core.sqlstate import Meaning, classify
+from levelq_worker.batch import LONGEST_ASIDE, Batch
 from levelq_worker.draining import Drain
 from levelq_worker.embedded import Servers
 from levelq_worker.runtime import Runtime
 from tests.fixtures.waiting import until
 from tests.integration.coupler_support import (
+    Observed,
+    Seen,
     drain_all,
     ledger,
     push,
@@ -79,6 +88,38 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(Isolation, "_attempt", counted)
     return made
+
+
+@pytest.fixture
+def lock_waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Of each attempt that waited for a lock in vain: how long, in ms."""
+    waited: list[int] = []
+    attempt = Isolation._attempt
+
+    def timed(self: Isolation, *args: Any) -> Exception | None:
+        self._cursor.execute("SELECT setting::int FROM pg_settings WHERE name = 'lock_timeout'")
+        ((limit,),) = self._cursor.fetchall()
+        error = attempt(self, *args)
+        if error is not None and classify(error) is Meaning.LOCKED:
+            waited.append(limit)
+        return error
+
+    monkeypatch.setattr(Isolation, "_attempt", timed)
+    return waited
+
+
+@pytest.fixture
+def delays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How long lanes were put aside each time, in ms."""
+    found: list[int] = []
+    aside_ms = Batch._aside_ms
+
+    def noted(self: Batch, *args: Any) -> int:
+        found.append(aside_ms(self, *args))
+        return found[-1]
+
+    monkeypatch.setattr(Batch, "_aside_ms", noted)
+    return found
 
 
 @pytest.fixture
@@ -333,6 +374,152 @@ def test_a_locked_lane_with_a_bad_command_keeps_its_order(
     assert decided(application_engine)[1][1:] == [("rejected", "database_error"), ("applied", None)]
 
 
+def test_the_longer_a_row_stays_locked_the_rarer_its_lane_is_tried(
+    own_engine: Engine, own_database_url: str, worker_of: Callable[..., Runtime], delays: list[int]
+) -> None:
+    """Two workers in turn, neither of which knows how often the other had the lane."""
+    workers = [worker_of(own_database_url) for _ in range(2)]
+    lock_ms = workers[0].settings.lock_ms
+    apply(own_engine, [level_up(1)])
+    push(workers[0], [level_up(1, xp) for xp in (1000, 0, 1500)])
+    with session(own_database_url) as holder:
+        holder.execute("SELECT FROM specialization_progress WHERE student_id = 1 FOR UPDATE")
+
+        def tried_rarely() -> bool:
+            for worker in workers:
+                Drain(worker, PLAYER).run()
+            return len(delays) > 2 and delays[-1] > 2 * lock_ms  # more than when it is put aside for the first time
+
+        until(tried_rarely, what="the delay to grow")
+        assert max(delays) <= LONGEST_ASIDE * lock_ms
+        assert experience(own_engine) == {1: 10}
+    drain_all(workers[1], "PLAYER")
+    assert experience(own_engine) == {1: 2510}
+    with own_engine.connect() as connection:
+        assert [row["xp"] for row in ledger(connection)] == [10, 1000, 0, 1500]
+
+
+# At the size of a burst: thousands of commands over 500 lanes, in one claim and one transaction
+
+USERS = range(1, 501)
+DEPTH = 10
+
+
+def burst(depth: int, bad: Collection[tuple[int, int]] = ()) -> list[LevelUp]:
+    """Round by round one command for every user; the bad ones (user, round) have an author who does not exist."""
+    return [
+        level_up(user, 1000, advanced_by=MISSING) if (user, n) in bad else level_up(user, 1)
+        for n in range(depth)
+        for user in USERS
+    ]
+
+
+def push_at_once(worker: Runtime, commands: Sequence[Command]) -> None:
+    lanes: dict[int, list[bytes]] = {}
+    for command in commands:
+        lanes.setdefault(command.user_id, []).append(encode(command))
+    (answer,) = worker.lanes.push([(PLAYER, list(lanes.items()))])
+    assert not isinstance(answer, Exception) and {why for _, why in answer.lanes} == {""}
+
+
+def batches(worker: Runtime) -> list[Seen]:
+    assert isinstance(worker.transaction, Observed)
+    return worker.transaction.seen
+
+
+def order(engine: Engine) -> dict[int, list[UUID]]:
+    """Per user, the commands in the order of effect."""
+    found: dict[int, list[UUID]] = {}
+    with engine.connect() as connection:
+        for row in ledger(connection):
+            found.setdefault(row["user_id"], []).append(row["command_id"])
+    return found
+
+
+def sent(commands: Sequence[Command]) -> dict[int, list[UUID]]:
+    found: dict[int, list[UUID]] = {}
+    for command in commands:
+        found.setdefault(command.user_id, []).append(command.command_id)
+    return found
+
+
+_chance = random.Random(3)
+BAD_ONES = {
+    "the first": {(1, 0)},  # of all the one that is looked for longest
+    "one in the middle": {(250, 5)},
+    # In one lane, in neighbours, at both ends, and anywhere.
+    "many": {(1, 0), (1, 9), (2, 0), (500, 9)} | {(_chance.choice(USERS), _chance.randrange(DEPTH)) for _ in range(8)},
+}
+
+
+@pytest.mark.parametrize("bad", BAD_ONES.values(), ids=BAD_ONES)
+def test_bad_commands_among_5000_cost_themselves_alone(
+    application_engine: Engine,
+    application_database_url: str,
+    worker_of: Callable[..., Runtime],
+    attempts: list[int],
+    bad: set[tuple[int, int]],
+) -> None:
+    worker = worker_of(application_database_url, claim_seconds=60)
+    commands = burst(DEPTH, bad)
+    push_at_once(worker, commands)
+    Drain(worker, PLAYER).run()
+    (batch,) = batches(worker)
+    assert sum(len(work.records) for work in batch.works) == len(commands) == 5000
+    assert len(attempts) - 1 <= len(bad) * 2 * math.log2(5000)
+    expected = {
+        user: [("rejected", "database_error") if (user, n) in bad else ("applied", None) for n in range(DEPTH)]
+        for user in USERS
+    }
+    assert decided(application_engine) == expected
+    assert experience(application_engine) == {user: expected[user].count(("applied", None)) for user in USERS}
+    assert order(application_engine) == sent(commands)
+    assert worker.lanes.status(PLAYER).waiting == 0
+
+
+# How foreign code holds something of user 137, whose rows may be there or not.
+HOLDS = {
+    "a row": (True, "SELECT FROM user_licenses WHERE user_id = 137 FOR UPDATE"),
+    "an insert": (
+        False,
+        "INSERT INTO specialization_progress (student_id, specialization_id, current_level, total_xp, created_at)"
+        " VALUES (137, 'PLAYER', 1, 0, now())",
+    ),
+    "a user": (False, "SELECT FROM users WHERE id = 137 FOR UPDATE"),
+}
+
+
+@pytest.mark.parametrize("how", HOLDS)
+def test_of_500_lanes_the_others_wait_for_one_lock_timeout(
+    application_engine: Engine,
+    application_database_url: str,
+    worker_of: Callable[..., Runtime],
+    redis: Redis,
+    lock_waits: list[int],
+    how: str,
+) -> None:
+    there, held = HOLDS[how]
+    if there:
+        apply(application_engine, [level_up(user, 0) for user in USERS])
+    worker = worker_of(application_database_url, claim_seconds=10)
+    commands = burst(2)
+    push_at_once(worker, commands)
+    with session(application_database_url) as holder:
+        holder.execute(held)
+        Drain(worker, PLAYER).run()
+        (batch,) = batches(worker)
+        assert [work.lane.user_id for work in batch.aside] == [137]
+        assert lock_waits[0] == worker.settings.lock_ms
+        assert sum(lock_waits[1:]) <= worker.settings.lock_ms / 2  # to find it, where it cannot be seen
+        assert experience(application_engine) | {137: 0} == dict.fromkeys(USERS, 2) | {137: 0}
+        status = worker.lanes.status(PLAYER)
+        assert (status.waiting, status.ready + status.parked, status.claimed) == (2, 1, 0)
+    redis.zadd(PLAYER.key("ready"), {"137": 0})  # as if its delay had passed
+    Drain(worker, PLAYER).run()
+    assert experience(application_engine)[137] == 2
+    assert {user: ids[-2:] for user, ids in order(application_engine).items()} == sent(commands)
+
+
 # Batches that take too long
 
 
@@ -341,8 +528,10 @@ def test_a_locked_lane_with_a_bad_command_keeps_its_order(
 SLOWED = {
     "statement": (["INSERT ON specialization_progress"], 60),
     "transaction": (
-        ["INSERT OR UPDATE ON specialization_progress", "INSERT OR UPDATE ON user_licenses"]
-        + ["INSERT ON license_progressions"],
+        [
+            f"INSERT OR UPDATE ON {table}"
+            for table in ("specialization_progress", "user_licenses", "license_progressions")
+        ],
         16,
     ),
 }
@@ -375,6 +564,26 @@ def test_a_batch_that_takes_too_long_is_halved(
     assert "waiting: " not in caplog.text
     assert experience(own_engine) == dict.fromkeys(range(1, users + 1), 1000)
     assert decided(own_engine) == {user: [("applied", None)] for user in range(1, users + 1)}
+
+
+def test_an_error_does_not_turn_the_limit_of_a_transaction_off(
+    application_database_url: str, worker_of: Callable[..., Runtime]
+) -> None:
+    """The server does, even if a savepoint caught it: a batch with bad commands could outlive its claims."""
+    worker = worker_of(application_database_url, claim_seconds=2)
+
+    def wait() -> None:
+        """Between two attempts, until the server has ended the transaction and its session."""
+        with session(application_database_url) as observer:
+            query = (
+                "SELECT FROM pg_stat_activity WHERE application_name = 'levelq worker' AND datname = current_database()"
+            )
+            until(lambda: observer.execute(query).fetchone() is None, what="the server to end the transaction")
+
+    works = gather([level_up(1, 1000), level_up(2, 1000, advanced_by=MISSING)])
+    with pytest.raises(DBAPIError) as ended:
+        worker.transaction.apply(works, [], wait)
+    assert isinstance(ended.value.orig, errors.TransactionTimeout)
 
 
 # Rubbish in a lane

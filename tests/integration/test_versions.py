@@ -54,7 +54,8 @@ def upgraded(worker: Runtime, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> 
 
     @contextmanager
     def block() -> Iterator[None]:
-        for user in redis.zrange(PLAYER.key("ready"), 0, -1):  # type: ignore[union-attr]
+        users: Any = redis.zrange(PLAYER.key("ready"), 0, -1)
+        for user in users:
             redis.zadd(PLAYER.key("ready"), {user: 1})
         with monkeypatch.context() as patch:
             patch.setattr(codec, "decode", decode_both)

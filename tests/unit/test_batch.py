@@ -59,7 +59,7 @@ def test_lanes_become_works_in_the_order_of_the_claim() -> None:
 
 def test_an_empty_claim_is_an_empty_batch() -> None:
     made = batch()
-    assert (made.works, made.commands, made.acknowledgements([], 0), made.release()) == ([], 0, [], [])
+    assert (made.works, made.commands, made.acknowledgements([], 0)) == ([], 0, [])
 
 
 @pytest.mark.parametrize(
@@ -183,16 +183,34 @@ def test_lanes_put_aside_do_not_come_back_all_at_once() -> None:
     assert len(delays) > 50
 
 
+@pytest.mark.parametrize(
+    ("waited_ms", "least", "most"),
+    [(-3_600_000, 1000, 2000), (0, 1000, 2000), (2_000, 1000, 2000), (3_001, 1500, 3001), (3_600_000, 2500, 5000)],
+    ids=("the clock was set back", "at once", "a moment", "longer", "an hour"),
+)
+def test_a_lane_is_put_aside_for_as_long_as_its_first_command_has_waited(waited_ms: int, least: int, most: int) -> None:
+    entries: list[bytes | Oversized] = [entry(up(1))]
+    claim = Claim([(b"1", entries)] * 100, wake=False, retired=False, broken=[], at_ms=int(STAMP) + waited_ms)
+    made = Batch("PLAYER", claim)
+    delays = {delay for _, delay, _ in made.acknowledgements(made.works, 1000)}
+    assert least <= min(delays) <= max(delays) <= most
+    assert max(delays) - min(delays) > (most - least) / 2
+
+
+def test_a_lane_that_moved_on_is_put_aside_as_if_for_the_first_time() -> None:
+    old, new = entry(up(1, 1)), b"%013d" % (int(STAMP) + 3_600_000) + encode(up(1, 2))
+    claim = Claim([(b"1", [old, new])], wake=False, retired=False, broken=[], at_ms=int(new[:13]))
+    made = Batch("PLAYER", claim)
+    made.works[0].decisions = [Decision(None, "")]
+    ((_, delay, _),) = made.acknowledgements(made.works, 10)
+    assert 10 <= delay <= 20
+
+
 def test_equal_lanes_are_told_apart_when_one_is_put_aside() -> None:
     command = up(1, 1)
     made = batch((b"1", [entry(command)]), (b"1", [entry(command)]))
     acknowledged = made.acknowledgements([made.works[1]], 10)
     assert [bool(identities) for _, _, identities in acknowledged] == [True, False]
-
-
-def test_a_release_acknowledges_nothing() -> None:
-    made = batch((b"1", [entry(up(1)), b"junk"]), (b"2", [NEWER]), (b"x", [b"?"]))
-    assert made.release() == [(b"1", 0, b""), (b"2", 0, b""), (b"x", 0, b"")]
 
 
 def test_only_those_who_asked_get_a_reply() -> None:

@@ -11,7 +11,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from levelq_core import Outcome, OutcomeTimeout, OutcomeUnknown, QueueUnavailable, Settings, Totals, replies
-from levelq_core.errors import ConfigurationError, LaneFull
+from levelq_core.errors import ConfigurationError, LaneFull, NotDurable
 from levelq_core.partitions import reply_key
 from levelq_producer import AsyncHandle, Handle
 from levelq_producer.handles import LedgerReader
@@ -154,6 +154,14 @@ def test_what_was_not_queued_raises_why_not() -> None:
         made.result()
     assert caught.value is refused
     assert repr(made) == f"<Handle {ID} LaneFull('lane PLAYER:1 is full')>"
+
+
+def test_what_is_queued_but_not_durable_has_an_outcome(redis: fakeredis.FakeRedis) -> None:
+    replies.write(redis, [(OUTCOME, SENT)], 60)
+    short = NotDurable("no replica had it in time")
+    made = handle(redis, error=short)
+    assert made.result() == OUTCOME
+    assert made.error is short
 
 
 @pytest.mark.parametrize("timeout", [0.05, 0, -1])

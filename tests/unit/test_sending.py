@@ -10,10 +10,12 @@ from redis.exceptions import ResponseError
 
 from levelq_core import (
     Command,
+    ConfigurationError,
     InvalidCommand,
     LaneFull,
     LevelUp,
     Moved,
+    NotDurable,
     PartitionFull,
     QueueUnavailable,
     SendUnknown,
@@ -235,6 +237,30 @@ def test_a_lane_refused_before_the_loss_is_not_unknown() -> None:
     settle(made, next(windows), PushAnswer(True, [(1, "lane"), (1, "")]))
     made.lost(next(windows), LOST)
     assert errors(made) == [None, LaneFull, None, LaneFull, SendUnknown, SendUnknown]
+
+
+@pytest.mark.usefixtures("windows_of_3")
+def test_what_is_not_as_durable_as_asked_is_queued_and_the_rest_goes_on() -> None:
+    made = Plan(SETTINGS, map(up, (1, 2, 2, 3)), reply=False, durability="fsync")
+    windows = made.windows()
+    first = next(windows)
+    settle(made, first, PushAnswer(True, [(1, ""), (1, "lane")]))
+    assert not made.confirm(first, [[0, 0], {"appendfsync": "always"}])
+    second = next(windows)
+    settle(made, second, PushAnswer(True, [(1, "")]))
+    assert made.confirm(second, [[1, 0], {"appendfsync": "always"}])
+    assert errors(made) == [NotDurable, NotDurable, LaneFull, None]
+    assert [getattr(item.error, "command_id", None) for item in made.items[:2]] == [i.command_id for i in first[:2]]
+
+
+@pytest.mark.usefixtures("windows_of_3")
+def test_a_durability_that_is_not_to_be_had_leaves_all_that_follows_unsent() -> None:
+    made = Plan(SETTINGS, map(up, range(1, 5)), reply=False, durability="fsync")
+    windows = made.windows()
+    refusal = ConfigurationError("it is everysec")
+    made.unsent(next(windows), refusal)
+    assert list(windows) == []
+    assert all(item.error is refusal for item in made.items)
 
 
 def test_a_sync_and_a_set_are_planned_like_a_level_up() -> None:

@@ -35,9 +35,14 @@ def test_defaults_are_those_of_the_design() -> None:
         ("LEVELQ_REDIS_URL", "rediss://r:1/2", "redis_url", "rediss://r:1/2"),
         ("LEVELQ_RQ_URL", "unix:///run/redis.sock", "rq_url", "unix:///run/redis.sock"),
         ("LEVELQ_DATABASE_URL", "postgresql://h/d", "database_url", "postgresql://h/d"),
+        ("LEVELQ_LISTEN_URL", "postgresql://h:5433/d", "listen_url", "postgresql://h:5433/d"),
+        ("LEVELQ_NOTIFY", "true", "notify", True),
         ("LEVELQ_CATALOG", "/etc/levelq.toml", "catalog", Path("/etc/levelq.toml")),
         ("LEVELQ_CLAIM_SECONDS", "2.5", "claim_seconds", 2.5),
         ("LEVELQ_SWEEP_SECONDS", "1", "sweep_seconds", 1.0),
+        ("LEVELQ_DURABILITY", "replicated", "durability", "replicated"),
+        ("LEVELQ_DURABLE_SECONDS", "0.5", "durable_seconds", 0.5),
+        ("LEVELQ_APPENDFSYNC", "always", "appendfsync", "always"),
         ("LEVELQ_BATCH_COMMANDS", "7", "batch_commands", 7),
         ("LEVELQ_BATCH_LANES", "8", "batch_lanes", 8),
         ("LEVELQ_BATCH_BYTES", "2048", "batch_bytes", 2048),
@@ -88,6 +93,9 @@ def test_what_is_given_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch
         ("LEVELQ_PROCESSES", "257"),
         ("LEVELQ_SHARDS", "4097"),
         ("LEVELQ_PAYLOAD_LIMIT", "127"),
+        ("LEVELQ_DURABILITY", "disk"),
+        ("LEVELQ_DURABLE_SECONDS", "0"),
+        ("LEVELQ_APPENDFSYNC", "everysec"),
     ],
 )
 def test_a_bad_value_is_told_with_its_variable_and_value(
@@ -114,7 +122,18 @@ def test_a_call_must_be_shorter_than_a_claim() -> None:
         assert "LEVELQ_CLAIM_SECONDS" in message
 
 
-@pytest.mark.parametrize("name", ["redis_url", "rq_url", "database_url"])
+def test_a_wait_for_durability_must_end_before_its_call() -> None:
+    assert Settings.load(redis_seconds=3.0).durable_ms == 1500
+    assert Settings.load(redis_seconds=3.0, durable_seconds=2.9).durable_ms == 2900
+    assert Settings.load(redis_seconds=0.05).durable_ms == 25
+    message = told(redis_seconds=3.0, durable_seconds=2.95)
+    assert message == (
+        "LEVELQ_DURABLE_SECONDS: expected at least 0.1 less than LEVELQ_REDIS_SECONDS (3), "
+        "or a call ends during the wait, got 2.95"
+    )
+
+
+@pytest.mark.parametrize("name", ["redis_url", "rq_url", "database_url", "listen_url"])
 @pytest.mark.parametrize(
     "url", ["http://user:s3cret@host", "s3cret", "host:6379/s3cret", "redis//:s3cret@h", "x://[s3cret"]
 )

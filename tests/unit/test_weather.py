@@ -1,4 +1,4 @@
-"""Weather: wait longer each time, with jitter, and say it once."""
+"""Weather: wait longer each time, with jitter, and say each cause once."""
 
 from __future__ import annotations
 
@@ -56,6 +56,21 @@ def test_it_is_said_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> 
         "working again after 3 failed attempts",
         "waiting: PostgreSQL: refused again",
     ]
+
+
+def test_each_cause_is_said_once_and_no_more_than_a_few(caplog: pytest.LogCaptureFixture) -> None:
+    weather = Weather(Waits())
+    for _ in range(3):
+        for cause in ("shutting down", "away", "starting up"):
+            weather.failed(cause)
+    for n in range(100):
+        weather.failed(f"port {n}")
+    assert caplog.messages == [
+        f"waiting: {said}" for said in ("shutting down", "away", "starting up", "port 0", "port 1")
+    ]
+    weather.passed()
+    weather.failed("away")
+    assert caplog.messages[-1] == "waiting: away"
 
 
 def test_it_is_bad_until_it_passed() -> None:

@@ -19,6 +19,7 @@ from levelq_core.work import Work
 from .transaction import Rubbish
 
 NEWER_DELAY_MS = 5_000  # until an entry of a later version is looked at again: a newer worker may take it
+LONGEST_ASIDE = 5  # lock limits, half a claim: once its rows are free again, a lane is back within seconds
 
 
 class ClaimedLane(NamedTuple):
@@ -42,6 +43,7 @@ class Batch:
         self.rubbish: list[Rubbish] = []
         self.commands = 0
         self._specialization = specialization
+        self._at_ms = claim.at_ms
         self.lanes = [self._read(user, entries) for user, entries in claim.lanes]
 
     @property
@@ -91,23 +93,28 @@ class Batch:
         self.rubbish.append(Rubbish(self._specialization, user_id, reason, raw, length))
         return digest[:IDENTITY_BYTES].encode()
 
-    def acknowledgements(self, aside: Sequence[Work], aside_ms: int) -> list[tuple[bytes, int, bytes]]:
+    def acknowledgements(self, aside: Sequence[Work], lock_ms: int) -> list[tuple[bytes, int, bytes]]:
         """Per lane: what was decided or quarantined, and when the lane may be claimed again."""
         held = {id(work) for work in aside}
-        return [self._acknowledge(lane, id(lane.work) in held, aside_ms) for lane in self.lanes]
+        return [self._acknowledge(lane, id(lane.work) in held, lock_ms) for lane in self.lanes]
 
-    @staticmethod
-    def _acknowledge(lane: ClaimedLane, held: bool, aside_ms: int) -> tuple[bytes, int, bytes]:
+    def _acknowledge(self, lane: ClaimedLane, held: bool, lock_ms: int) -> tuple[bytes, int, bytes]:
         if held:
-            delay = random.randint(aside_ms, 2 * aside_ms)  # noqa: S311 - jitter
             assert lane.work is not None
-            first_undecided = lane.commands_at[len(lane.work.decisions)]
-            return lane.user, delay, b"".join(lane.identities[:first_undecided])
+            first_undecided = len(lane.work.decisions)
+            kept = lane.identities[: lane.commands_at[first_undecided]]
+            return lane.user, self._aside_ms(lane.work.records[first_undecided], lock_ms), b"".join(kept)
         return lane.user, NEWER_DELAY_MS if lane.newer else 0, b"".join(lane.identities)
 
-    def release(self) -> list[tuple[bytes, int, bytes]]:
-        """Acknowledge nothing: give the lanes back as they are."""
-        return [(lane.user, 0, b"") for lane in self.lanes]
+    def _aside_ms(self, first: Record, lock_ms: int) -> int:
+        """How long a lane is put aside: as long as its first command has waited, so twice as long each time.
+
+        Nobody has to remember how often it was put aside: whichever worker takes it next sees the same, and a
+        lane that moves on begins anew.
+        """
+        waited = self._at_ms - first.pushed_ms
+        longest = min(max(waited, 2 * lock_ms), LONGEST_ASIDE * lock_ms)
+        return random.randint(longest // 2, longest)  # noqa: S311 - jitter
 
     def replies(self) -> Iterator[tuple[Outcome, bytes]]:
         """The outcomes that somebody asked for, each with the key of its send."""

@@ -1,6 +1,9 @@
 """One worker process: `python -m levelq_worker.child [--burst] SPECIALIZATION...`, settings from the environment.
 
 The supervisor starts these; exit code 2 tells it that starting again would not help.
+
+RQ only carries wake-ups, and without its Redis a process can do its work as well: it looks for itself. That
+is how a Redis that is full gets drained, which takes none of RQ's own writes.
 """
 
 from __future__ import annotations
@@ -9,12 +12,15 @@ import argparse
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from redis import Redis
 from redis.exceptions import RedisError
 
 from levelq_core.errors import ConfigurationError
+from levelq_core.health import refusal
+from levelq_core.lanes import connect
 from levelq_core.partitions import QUEUE_PREFIX
 from levelq_core.settings import Settings
 
@@ -23,6 +29,8 @@ from .lane_worker import LaneWorker
 from .relaying import Relay
 from .runtime import Runtime
 from .sweeping import partitions
+
+log = logging.getLogger("levelq")
 
 OTHERS_SECONDS = 0.1  # between two looks at lanes that other workers hold
 
@@ -36,29 +44,74 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(process)d %(levelname)s %(message)s")
     try:
         settings = Settings.load()
-        if arguments.burst:
-            return drain_until_empty(settings, arguments.specializations)
-        queues = [QUEUE_PREFIX + name for name in arguments.specializations]
-        worker = LaneWorker(queues, connection=Redis.from_url(settings.queue_url), settings=settings)
-        worker.work(logging_level="WARNING")
+        work = drain_until_empty if arguments.burst else serve
+        return work(settings, arguments.specializations)
     except ConfigurationError as error:
         print(f"levelq: {error}", file=sys.stderr)  # noqa: T201
         return 2
     except RedisError as error:
         print(f"levelq: LEVELQ_RQ_URL: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    return 0
+
+
+def serve(settings: Settings, specializations: Sequence[str]) -> int:
+    """Work until asked to stop; 1 if RQ's Redis was lost on the way, and the process must begin anew."""
+    if work_without_rq(settings, specializations):
+        return 0
+    queues = [QUEUE_PREFIX + name for name in specializations]
+    worker = LaneWorker(queues, connection=connect(settings.queue_url, settings.redis_seconds), settings=settings)
+    worker.work(logging_level="WARNING")
+    return 0 if worker.stopping else 1
+
+
+def work_without_rq(settings: Settings, specializations: Sequence[str]) -> bool:
+    """Work without wake-ups while RQ's Redis is away or takes no writes; True if asked to stop meanwhile."""
+    rq = connect(settings.queue_url, settings.redis_seconds)
+    why = _unusable(rq)
+    if why is None:
+        return False
+    log.warning("working without wake-ups: %s", why)
+    with _working(settings, specializations) as (runtime, relay):
+        while _unusable(rq) is not None and not runtime.stop.is_set():
+            try:
+                _drain(runtime, relay, specializations)
+            except RedisError as error:
+                runtime.weather.failed(f"Redis: {error}")
+            else:
+                runtime.stop.wait(settings.sweep_seconds)
+    return runtime.stop.is_set()
+
+
+def _unusable(rq: Redis) -> str | None:
+    try:
+        return refusal(rq)
+    except RedisError as error:
+        return str(error)
 
 
 def drain_until_empty(settings: Settings, specializations: Sequence[str]) -> int:
     """Relay and drain without waiting for wake-ups until no lane is due and none is held by anybody."""
+    with _working(settings, specializations) as (runtime, relay):
+        _drain(runtime, relay, specializations)
+    return 0
+
+
+@contextmanager
+def _working(settings: Settings, specializations: Sequence[str]) -> Iterator[tuple[Runtime, Relay]]:
+    """What it takes to work without RQ, until the end or a signal."""
     runtime = Runtime(settings)
     relay = Relay(settings, specializations)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: runtime.stop.set())
+    yield runtime, relay
+    relay.release()
+    runtime.close()
+
+
+def _drain(runtime: Runtime, relay: Relay, specializations: Sequence[str]) -> None:
     while not runtime.stop.is_set():
         relay.poll()
-        places = partitions(runtime.lanes, settings, specializations)
+        places = partitions(runtime.lanes, runtime.settings, specializations)
         for partition in places:
             runtime.lanes.sweep(partition)
         found = [(partition, runtime.lanes.status(partition)) for partition in places]
@@ -69,9 +122,6 @@ def drain_until_empty(settings: Settings, specializations: Sequence[str]) -> int
             if not any(status.claimed for _, status in found) and not relay.elsewhere():
                 break
             runtime.stop.wait(OTHERS_SECONDS)
-    relay.release()
-    runtime.close()
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """The drain: claim ready lanes, apply their commands, acknowledge them, until none is left.
 
-Read `Drain.run` and `Drain._take`: that is the whole path of a command from its lane to COMMIT.
+Read `Drain._step` and `Drain._take`: that is the whole path of a command from its lane to COMMIT.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from uuid import uuid4
 
 from redis.exceptions import RedisError
@@ -47,48 +48,57 @@ class Drain:
         self._partition = partition
         self._id = uuid4().hex
         self._renewals = 0
+        self._entries = 0  # of the batch in hand
 
     def run(self) -> None:
         """Take batches until nothing is due or the slice is over."""
-        runtime, partition = self._runtime, self._partition
-        ends = time.monotonic() + runtime.settings.slice_seconds
-        while True:
-            try:
-                if runtime.weather.bad:
-                    runtime.transaction.probe()  # claim nothing that could not be applied
-                token = uuid4().hex
-                claim = runtime.lanes.claim(partition, self._id, token, runtime.commands, gated=True)
-                if claim.unfilled:
-                    self._fill()
-                if claim.wake:
-                    runtime.waker.wake(partition)
-                for user in claim.broken:
-                    log.error("%s of %r is not a list; looked at again in a minute", partition.key("lane"), user)
-                if claim.retired:
-                    return
-                if claim.lanes:
-                    self._take(claim, token)
-            except (RedisError, SQLAlchemyError, SchemaError) as error:
-                runtime.weather.failed(_in_words(error))
-            if runtime.stop.is_set() or time.monotonic() > ends:
+        ends = time.monotonic() + self._runtime.settings.slice_seconds
+        retired = over = False
+        try:
+            while not (retired or over):
+                retired = self._step()
+                over = self._runtime.stop.is_set() or time.monotonic() > ends
+        finally:
+            if not retired:
                 self._yield()
-                return
+
+    def _step(self) -> bool:
+        """Claim, and take what was claimed; True if nothing was due, so that the drain is retired."""
+        runtime, partition = self._runtime, self._partition
+        self._entries = 0
+        try:
+            if runtime.weather.bad:
+                runtime.transaction.probe()  # claim nothing that could not be applied
+            token = uuid4().hex
+            claim = runtime.lanes.claim(partition, self._id, token, runtime.commands, gated=True)
+            if claim.unfilled:
+                self._fill()
+            if claim.wake:
+                runtime.waker.wake(partition)
+            for user in claim.broken:
+                log.error("%s of %r is not a list; looked at again in a minute", partition.key("lane"), user)
+            if claim.lanes:
+                self._take(claim, token)
+            return claim.retired
+        except Exception as error:  # a mistake of ours, too: RQ would call the job failed, and nobody would wait
+            self._failed(error)
+            return False
 
     def _take(self, claim: Claim, token: str) -> None:
         """Decode, apply, reply, acknowledge."""
         runtime = self._runtime
         self._renewals = 0
-        point("decode")
-        batch = Batch(self._partition.specialization, claim)
         try:
+            point("decode")
+            batch = Batch(self._partition.specialization, claim)
+            self._entries = batch.entries
             aside = runtime.transaction.apply(batch.works, batch.rubbish, lambda: self._renew(batch, token))
-        except Exception as error:
-            self._abandon(batch, token, error)
-            return
-        self._committed(batch, len(aside))
-        replies.write(runtime.lanes.redis, batch.replies(), runtime.settings.reply_seconds)
-        acknowledged = batch.acknowledgements(aside, runtime.settings.lock_ms)
-        runtime.lanes.ack(self._partition, token, acknowledged)
+            self._committed(batch, len(aside))
+            replies.write(runtime.lanes.redis, batch.replies(), runtime.settings.reply_seconds)
+            runtime.lanes.ack(self._partition, token, batch.acknowledgements(aside, runtime.settings.lock_ms))
+        except BaseException:
+            self._abandon(claim, token)
+            raise
 
     def _fill(self) -> None:
         """Redis holds nothing of this partition: what the outbox had goes in first."""
@@ -109,16 +119,22 @@ class Drain:
         if newer:
             log.error("%s: lanes wait for a newer worker: %s", self._partition, newer)
 
-    def _abandon(self, batch: Batch, token: str, error: Exception) -> None:
-        """Nothing was decided, or it is unknown: give the lanes back and wait. The ledger knows the rest."""
+    def _abandon(self, claim: Claim, token: str) -> None:
+        """Give the lanes back as they are. Nothing was decided, or it is unknown; the ledger knows."""
+        with suppress(RedisError):  # then the claims run out
+            self._runtime.lanes.ack(self._partition, token, [(user, 0, b"") for user, _ in claim.lanes])
+
+    def _failed(self, error: Exception) -> None:
+        """Take less the next time if it was too much; else wait."""
         runtime = self._runtime
-        runtime.lanes.ack(self._partition, token, batch.release())
         cause = error.orig if isinstance(error, DBAPIError) and isinstance(error.orig, Exception) else error
-        if classify(cause) is Meaning.TOO_LARGE and batch.entries > 1:
-            runtime.commands = max(1, batch.entries // 2)
-            log.warning("%s: batch of %d halved: %s", self._partition, batch.entries, in_words(cause))
+        if classify(cause) is Meaning.TOO_LARGE and self._entries > 1:
+            runtime.commands = max(1, self._entries // 2)
+            log.warning("%s: batch of %d halved: %s", self._partition, self._entries, in_words(cause))
             return
-        runtime.weather.failed(_in_words(error), unexpected=not isinstance(error, SQLAlchemyError | SchemaError))
+        expected = isinstance(error, RedisError | SQLAlchemyError | SchemaError)
+        runtime.engine.dispose()  # a session may stay useless, read-only for one, where a new one would not be
+        runtime.weather.failed(_in_words(error), unexpected=not expected)
 
     def _renew(self, batch: Batch, token: str) -> None:
         """Extend the claims between two steps; never in the background, where a hung worker would go on."""

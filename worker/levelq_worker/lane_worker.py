@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
 from redis import Redis
+from redis.client import Pipeline
+from redis.exceptions import ConnectionError, RedisError, TimeoutError
 from rq import Queue, SimpleWorker
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.worker import DequeueStrategy
 from sqlalchemy.exc import DBAPIError
 
+from levelq_core.lanes import connect
 from levelq_core.partitions import QUEUE_PREFIX
 from levelq_core.settings import Settings
+from levelq_core.sqlstate import in_words
 from levelq_core.waking import FUNCTION
 
 from .draining import drain
@@ -24,6 +29,8 @@ from .runtime import Runtime, install
 from .sweeping import Sweeper
 
 log = logging.getLogger("levelq")
+
+KEPT_SECONDS = 60  # beyond two claims: how long RQ counts a worker that is silent among the living
 
 
 class RefusedJob(Exception):
@@ -47,10 +54,23 @@ class LaneJob(Job):
         drain(args[0])
 
 
+class Once(logging.Filter):
+    """Drops what RQ says at each failed attempt to reach Redis, forty lines a time; ours is said once."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to keep it."""
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, RedisError) and "could not connect to Redis" not in str(record.msg)
+
+
+_once = Once()
+
+
 class LaneWorker(SimpleWorker):
     """An RQ worker for levelq queues: JSON jobs only, in this process, sweeping and relaying while it lives.
 
-    Works from `levelq worker` and from `rq worker -w levelq_worker.LaneWorker levelq.PLAYER ...`.
+    Works from `levelq worker` and from `rq worker -w levelq_worker.LaneWorker levelq.PLAYER ...`. Ends when RQ's
+    Redis is lost, full or silent: whoever started it starts another.
     """
 
     job_class = LaneJob
@@ -65,15 +85,50 @@ class LaneWorker(SimpleWorker):
         if connection is None:
             connection = next((q.connection for q in given if isinstance(q, Queue)), None)
         if connection is None:
-            connection = Redis.from_url(self.settings.queue_url)
+            connection = connect(self.settings.queue_url, self.settings.redis_seconds)
         names = [q.name if isinstance(q, Queue) else q for q in given]
         super().__init__(names, *args, **options)
+        self.log.addFilter(_once)
         self._runtime = install(Runtime(self.settings))
 
     @property
     def specializations(self) -> Sequence[str]:
         """What this worker's queues serve."""
         return [q.name.removeprefix(QUEUE_PREFIX) for q in self.queues if q.name.startswith(QUEUE_PREFIX)]
+
+    @property
+    def dequeue_timeout(self) -> int:
+        """How long to block for a wake-up: RQ's 405 s would be how long a silent server is not missed."""
+        return max(1, int(self.settings.claim_seconds / 2))
+
+    @property
+    def connection_timeout(self) -> int:
+        """How long any answer may take."""
+        return self.dequeue_timeout + math.ceil(self.settings.redis_seconds)
+
+    def get_heartbeat_ttl(self, *_: Any) -> int:
+        """How long RQ believes us alive without a word; a drain takes a slice and a transaction."""
+        return int(2 * self.settings.claim_seconds) + KEPT_SECONDS
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """Tell RQ that we live. Raises RedisError: RQ itself would try again, up to a minute apart, for ever."""
+        try:
+            super().heartbeat(self.get_heartbeat_ttl(), pipeline)
+        except (ConnectionError, TimeoutError) as error:
+            raise RedisError(str(error)) from error
+
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        """Log a job that failed, but not RQ's own failure to write down how it went: the drain says it once."""
+        if not isinstance(exc_info[1], RedisError):
+            super().handle_exception(job, *exc_info)
+
+    def subscribe(self) -> None:
+        """Hear no commands: RQ's are for work horses, of which there are none, and take one more connection."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody asked for the end."""
+        return self._runtime.stop.is_set()
 
     def work(self, *args: Any, **options: Any) -> bool:
         """RQ's work loop, taking the queues in turn so that no specialization starves another.
@@ -83,7 +138,7 @@ class LaneWorker(SimpleWorker):
         try:
             self._runtime.transaction.probe()
         except DBAPIError as error:
-            self._runtime.weather.failed(str(error.orig))
+            self._runtime.weather.failed(f"PostgreSQL: {in_words(error.orig or error)}")
         options["dequeue_strategy"] = DequeueStrategy.ROUND_ROBIN
         sweeper = Sweeper(self.settings, self.specializations)
         relay = Relay(self.settings, self.specializations)

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from levelq_core.engine import engine_for, unreachable
 from levelq_core.errors import ConfigurationError
+from levelq_core.health import risks
 from levelq_core.lanes import connect
 from levelq_core.schema import schema_of
 from levelq_core.settings import Settings, redacted
@@ -44,8 +45,5 @@ def _check_redis(name: str, url: str, settings: Settings) -> None:
         raise ConfigurationError(f"{name}: {redacted(url)}: {error}") from None
     finally:
         client.close()
-    policy = info.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
-        log.warning("%s: maxmemory-policy is %s: Redis may drop waiting commands; set noeviction", name, policy)
-    if not info.get("aof_enabled"):
-        log.warning("%s: appendonly is off: a restart of Redis loses waiting commands; set appendonly yes", name)
+    for risk in risks(info):
+        log.warning("%s: %s", name, risk)

@@ -68,6 +68,11 @@ class PartitionRelay:
         self._trusted: dict[str, float] = {}  # our marks whose push was accepted, until their rows are overdue
         self._parked = _Parked()
 
+    @property
+    def leads(self) -> bool:
+        """Whether it had the lease when it last looked."""
+        return bool(self._lease)
+
     def poll(self) -> int:
         """One round; returns how many commands were pushed.
 

@@ -1,5 +1,7 @@
 """The relay: every live worker looks twice a second for commands that applications wrote into the outbox.
 
+With LEVELQ_NOTIFY it also listens, and relays what it hears of at once (listening.py).
+
 One relay at a time per partition: its lease is a key of the partition, and every push of a relay is
 refused unless the lease still holds the token it began with. What must hold, whatever fails between two
 steps, is that of one lane no command is pushed ahead of an earlier one that may be missing in Redis;
@@ -28,6 +30,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Collection
 
 from redis.exceptions import RedisError
@@ -40,14 +43,17 @@ from levelq_core.settings import Settings
 from levelq_core.sqlstate import in_words
 from levelq_core.waking import Waker
 
+from .listening import Bell, Listener
 from .relay_partition import WINDOW, PartitionRelay
 from .relay_rows import OutboxRows
 from .sweeping import partitions
+from .weather import notices_of
 
 log = logging.getLogger("levelq")
 
 POLL_SECONDS = 0.5  # a command is pushed within this time of its commit, and the time of the push
-MOST_SECONDS = 4.0  # between two rounds while they fail
+MOST_SECONDS = 4.0  # between two rounds while they fail, at most half a claim
+REST_SECONDS = 0.02  # after a round for what was heard of: a burst of commits rings more often than a round is worth
 
 
 class Relay(threading.Thread):
@@ -62,34 +68,58 @@ class Relay(threading.Thread):
         self._rq = connect(settings.queue_url, settings.redis_seconds)
         self._lanes = Lanes(redis, settings)
         self._waker = Waker(redis, self._rq)
-        self._engine = engine_for(settings, name="levelq relay")
+        self._engine = engine_for(settings, name="levelq relay", limited=True)
         self._rows = OutboxRows(self._engine)
         self._relays: dict[Partition, PartitionRelay] = {}
+        self._notices = notices_of(redis, settings, "relay")
         self._failures = 0
+        self._bell = Bell()
+        self._listener = Listener(settings, self._bell) if settings.notify else None
 
     def run(self) -> None:
-        """Poll until stopped."""
-        pause = 0.0
-        while not self._stopped.wait(pause):
-            pushed = self.poll()
-            pause = 0.0 if pushed >= WINDOW else min(MOST_SECONDS, POLL_SECONDS * 2.0 ** min(self._failures, 8))
+        """Poll until stopped; in between, relay at once what the listener hears of."""
+        if self._listener is not None:
+            self._listener.start()
+        due = 0.0
+        while not self._stopped.is_set():
+            heard = self._bell.wait(due - time.monotonic())
+            if time.monotonic() >= due:
+                due = time.monotonic() + self._pause(self.poll())
+            elif heard and not self._failures:
+                due = 0.0 if self.hear(heard) >= WINDOW else due
+                self._stopped.wait(REST_SECONDS)
         self.release()
+
+    def _pause(self, pushed: int) -> float:
+        most = max(POLL_SECONDS, min(MOST_SECONDS, self._settings.claim_seconds / 2))
+        return 0.0 if pushed >= WINDOW else min(most, POLL_SECONDS * 2.0 ** min(self._failures, 8))
 
     def poll(self) -> int:
         """One round over all partitions; how many commands were pushed. A failure is said once."""
+        try:
+            places = partitions(self._lanes, self._settings, self._specializations)
+        except RedisError as error:
+            self._note(error)
+            return 0
+        return self._round(places)
+
+    def hear(self, specializations: Collection[str]) -> int:
+        """The same over those partitions of these that we have the lease of; of others their relay has heard, too."""
+        return self._round(
+            [p for p, relay in self._relays.items() if relay.leads and p.specialization in specializations]
+        )
+
+    def _round(self, places: Collection[Partition]) -> int:
         pushed = 0
         error: Exception | None = None
-        try:
-            for partition in partitions(self._lanes, self._settings, self._specializations):
-                try:
-                    pushed += self._of(partition).poll()
-                except Exception as found:
-                    self._of(partition).doubt()
-                    error = found
-                if self._stopped.is_set():
-                    break
-        except RedisError as found:
-            error = found
+        for partition in places:
+            try:
+                pushed += self._of(partition).poll()
+            except Exception as found:
+                self._of(partition).doubt()
+                error = found
+            if self._stopped.is_set():
+                break
         self._note(error)
         return pushed
 
@@ -103,18 +133,26 @@ class Relay(threading.Thread):
 
     def _note(self, error: Exception | None) -> None:
         if error is None:
+            if self._failures:
+                self._notices.withdraw()
             self._failures = 0
             return
         if not self._failures:
             expected = isinstance(error, RedisError | SQLAlchemyError)
             log.warning("relay: %s", _in_words(error), exc_info=None if expected else error)
         self._failures += 1
+        self._notices.post(f"relay: {_in_words(error)}")
+        self._engine.dispose()  # a session may stay useless, read-only for one, where a new one would not be
 
     def release(self) -> None:
         """Give up the leases and the connections."""
+        if self._listener is not None:
+            self._listener.stop()
         try:
             for relay in self._relays.values():
                 relay.release()
+            if self._failures:
+                self._notices.withdraw()
         except RedisError:
             pass  # the leases run out
         finally:
@@ -125,6 +163,7 @@ class Relay(threading.Thread):
     def stop(self) -> None:
         """Ask it to end, and wait for the round under way."""
         self._stopped.set()
+        self._bell.ring()
         if self.is_alive():
             self.join(2 * self._settings.redis_seconds)
 

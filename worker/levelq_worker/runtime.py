@@ -10,7 +10,7 @@ from levelq_core.settings import Settings
 from levelq_core.waking import Waker
 
 from .transaction import Transaction
-from .weather import MOST_SECONDS, Weather
+from .weather import MOST_SECONDS, Weather, notices_of
 
 
 class Runtime:
@@ -24,13 +24,15 @@ class Runtime:
         redis = connect(settings.redis_url, seconds)
         self.lanes = Lanes(redis, settings)
         self.waker = Waker(redis, connect(settings.queue_url, seconds))
-        self.engine = engine_for(settings, name="levelq worker")
+        self.engine = engine_for(settings, name="levelq worker", limited=True)
         self.transaction = Transaction(self.engine, settings, settings.tracks)
-        self.weather = Weather(self.stop, most_seconds=min(MOST_SECONDS, settings.claim_seconds / 2))
+        longest = min(MOST_SECONDS, settings.claim_seconds / 2)
+        self.weather = Weather(self.stop, most_seconds=longest, notices=notices_of(redis, settings))
         self.commands = settings.batch_commands  # how many to claim at most: halved when a batch took too long
 
     def close(self) -> None:
         """Give the connections back."""
+        self.weather.end()
         self.lanes.redis.close()
         self.engine.dispose()
 

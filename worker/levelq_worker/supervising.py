@@ -22,7 +22,7 @@ from .sweeping import partitions
 
 log = logging.getLogger("levelq")
 
-FIRST_SECONDS, MOST_SECONDS = 0.2, 10.0  # before a dead child is started again, doubling
+FIRST_SECONDS, MOST_SECONDS = 0.2, 10.0  # before a dead child is started again, doubling, at most half a claim
 LEAST_STOP_SECONDS = 5.0  # what an interpreter on a busy machine may need to end, however short the claims
 HEALTHY_SECONDS = 30.0  # a child that lived so long starts with a clean record
 HOPELESS = 2  # a child's exit code that says: starting again would not help
@@ -50,7 +50,8 @@ class Supervisor:
         self._command = [sys.executable, "-m", "levelq_worker.child", *(["--burst"] if burst else []), *specializations]
         self._environment = os.environ | settings.environment()
         self._burst = burst
-        self._slots = [Slot() for _ in range(processes)]
+        most_seconds = min(MOST_SECONDS, settings.claim_seconds / 2)
+        self._slots = [Slot(most_seconds) for _ in range(processes)]
         self._stop_by: float | None = None
 
     def run(self) -> int:
@@ -107,13 +108,14 @@ class Supervisor:
 
 
 class Slot:
-    """One place for a child."""
+    """One place for a child, filled again at most `most_seconds` after it came free."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_seconds: float) -> None:
         self.process: subprocess.Popen[bytes] | None = None
         self.done = False
         self.code = 0
         self.start_at = 0.0
+        self._most_seconds = most_seconds
         self._failures = 0
         self._started = 0.0
 
@@ -137,7 +139,7 @@ class Slot:
             return
         healthy = time.monotonic() - self._started > HEALTHY_SECONDS
         self._failures = 1 if healthy else self._failures + 1
-        delay = min(MOST_SECONDS, FIRST_SECONDS * 2.0 ** (self._failures - 1))
+        delay = min(self._most_seconds, FIRST_SECONDS * 2.0 ** min(self._failures - 1, 16))
         self.start_at = time.monotonic() + delay
         log.warning("worker %d ended with %d; starting another in %.1f s", pid, self.code, delay)
 

@@ -36,9 +36,10 @@ class Sweeper(threading.Thread):
             try:
                 self.sweep()
                 failing = False
-            except RedisError as error:
+            except Exception as error:  # whatever it is: without sweeps nobody finds what dead workers left
                 if not failing:
-                    log.warning("sweep: Redis: %s", error)
+                    expected = isinstance(error, RedisError)
+                    log.warning("sweep: %s%s", "Redis: " * expected, error, exc_info=None if expected else error)
                 failing = True
             if self._stopped.wait(self._settings.sweep_seconds):
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -28,14 +29,23 @@ class Rubbish(NamedTuple):
     length: int
 
 
-# The server's limits for this transaction only: lock < statement < transaction < claim. And a commit must
-# mean a commit: with synchronous_commit off, 170 of 400 acknowledged commits survived a crash.
+# The server's limits for this transaction only: lock < statement < transaction < claim. Before it knew
+# transactions' own limit, a stopped worker kept its row locks: what it leaves idle ends, too. And a commit
+# must mean a commit: with synchronous_commit off, 170 of 400 acknowledged commits survived a crash.
 _LIMITS = """
     SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true),
+           set_config('idle_in_transaction_session_timeout', %s, true),
            CASE WHEN current_setting('server_version_num')::int >= 170000
                 THEN set_config('transaction_timeout', %s, true) END,
            CASE WHEN current_setting('synchronous_commit') = 'off'
                 THEN set_config('synchronous_commit', 'on', true) END
+"""
+
+# An error turns the transaction's limit off, also one that a savepoint caught: set what is left of it.
+_LIMIT_LEFT = """
+    SELECT set_config('transaction_timeout',
+        greatest(1, %s::int - (extract(epoch FROM clock_timestamp() - now()) * 1000)::int)::text, true)
+    WHERE current_setting('server_version_num')::int >= 170000
 """
 
 # Put rubbish aside; what an earlier delivery of the same entry put aside already is left as it is.
@@ -56,7 +66,8 @@ class Transaction:
     def __init__(self, engine: Engine, settings: Settings, catalog: Catalog) -> None:
         self._engine = engine
         self._catalog = catalog
-        self._limits = tuple(str(ms) for ms in (settings.lock_ms, settings.statement_ms, settings.transaction_ms))
+        whole = settings.transaction_ms
+        self._limits = tuple(str(ms) for ms in (settings.lock_ms, settings.statement_ms, whole, whole))
 
     def apply(self, works: Sequence[Work], rubbish: Sequence[Rubbish], between: Callable[[], None]) -> list[Work]:
         """Decide all commands of these lanes and quarantine the rubbish, in one transaction.
@@ -73,7 +84,8 @@ class Transaction:
                 _quarantine(cursor, rubbish)
                 if works:
                     database = Database.of(schema_of(connection), self._catalog)
-                    Isolation(cursor, database, stamp, aside=aside, between=between).run(works)
+                    go_on = partial(self._go_on, cursor, between)
+                    Isolation(cursor, database, stamp, aside=aside, between=go_on).run(works)
             point("commit request")
             transaction.commit()
             point("commit reply")
@@ -83,6 +95,11 @@ class Transaction:
         """Raise DBAPIError if the database cannot be reached, ConfigurationError if it lacks what we need."""
         with self._engine.connect() as connection:
             schema_of(connection)
+
+    def _go_on(self, cursor: Cursor[Any], between: Callable[[], None]) -> None:
+        """After an attempt that failed."""
+        cursor.execute(_LIMIT_LEFT, self._limits[-1:])
+        between()
 
 
 def _quarantine(cursor: Cursor[Any], rubbish: Sequence[Rubbish]) -> None:

@@ -4,7 +4,7 @@
 -- KEYS[1]  tag .. "ready"
 -- ARGV     tag, drain, claim ms, token, wake ms, batch commands, batch lanes, batch bytes,
 --          lane commands (most from one lane), payload limit, gated (1: take nothing while the gate is closed)
--- Returns  {wake (0 or 1), retired (0 or 1), {broken users}, {per lane: user, {entries}}}
+-- Returns  {wake (0 or 1), retired (0 or 1), {broken users}, {per lane: user, {entries}}, the time in ms}
 --          An entry over the payload limit comes as {length, sha1, first 4 KiB}.
 --          Retired: nothing was due, and the drain is no longer registered.
 --          Or {"UNFILLED"}, and nothing was done: the gate is closed, see refill.lua.
@@ -79,4 +79,4 @@ if #lanes == 0 and redis.call('ZCOUNT', ready, '-inf', now) == 0 then
   redis.call('ZREM', drains, drain)
   retired = 1
 end
-return { reserve_wake(tag, now, wake_ms, batch_commands, batch_lanes), retired, broken, lanes }
+return { reserve_wake(tag, now, wake_ms, batch_commands, batch_lanes), retired, broken, lanes, now }

@@ -1,11 +1,12 @@
-#!lua flags=allow-oom
+#!lua flags=allow-oom,no-writes
 -- Count what a partition holds. Changes nothing.
 --
 -- KEYS[1]  tag .. "ready"
 -- ARGV     tag, how many heads to look at
 -- Returns  {waiting, ready, claimed, parked, drains, age in ms of the oldest head seen}
 --
--- Keeps:   the time it takes is bounded by ARGV[2]: the oldest command is looked for among the heads of
+-- Keeps:   it works whatever keeps the server from writing, and on a replica.
+--          The time it takes is bounded by ARGV[2]: the oldest command is looked for among the heads of
 --          the lanes that have been due or claimed longest, which is where it is unless lanes are parked.
 
 local tag, most = ARGV[1], tonumber(ARGV[2])

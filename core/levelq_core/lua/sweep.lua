@@ -11,4 +11,15 @@
 local tag, now = ARGV[1], clock()
 local returned = return_expired(tag, now, tonumber(ARGV[2]))
 redis.call('ZREMRANGEBYSCORE', tag .. 'drains', '-inf', now)
-return { reserve_wake(tag, now, tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])), returned }
+local wake_ms = tonumber(ARGV[3])
+local wake = reserve_wake(tag, now, wake_ms, tonumber(ARGV[4]), tonumber(ARGV[5]))
+
+-- Due for longer than a reservation lasts, and no drain lives: the wake-ups do not arrive. A sender who cannot
+-- reach RQ would go on to reserve each of them before we can, so what is reserved is taken over, once in its time.
+local first = redis.call('ZRANGE', tag .. 'ready', 0, 0, 'WITHSCORES')
+if first[2] and tonumber(first[2]) < now - wake_ms and redis.call('ZCARD', tag .. 'drains') == 0
+  and wake == 0 and redis.call('GET', tag .. 'wake') ~= 'sweep' then
+  redis.call('SET', tag .. 'wake', 'sweep', 'PX', wake_ms)
+  wake = 1
+end
+return { wake, returned }

@@ -5,7 +5,8 @@ One line for each send, in send order per lane within one file:
     {"command_id": "...", "user_id": 7, "specialization": "PLAYER", "digest": "<32 hex digits>",
      "sent_at": 1767225600.25, "acknowledged": true}
 
-`acknowledged` is true, false (refused: certainly not queued) or null (the reply was lost). A line with
+`acknowledged` is true, false (refused: certainly not queued) or null (the reply was lost, or the durability
+asked for was not confirmed: Redis may lose it). A line with
 `"intent": true`, written before the push, lets a verification run while traffic flows: what is decided
 was pushed, and what was pushed was intended, so a decision without a line is one that nobody sent.
 
@@ -26,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapt
 
 from ..codec import record_of
 from ..commands import MAX_USER_ID, Command
-from ..errors import ConfigurationError, SendUnknown, describe
+from ..errors import ConfigurationError, NotDurable, SendUnknown, describe
 from ..partitions import Partition
 
 
@@ -113,7 +114,7 @@ class Recorder:
     def sent(self, commands: Iterable[Command], errors: Iterable[Exception | None]) -> None:
         """Note what each send led to: its handle's error, or None."""
         self._write(
-            _send(command, None if isinstance(error, SendUnknown) else error is None)
+            _send(command, None if isinstance(error, SendUnknown | NotDurable) else error is None)
             for command, error in zip(commands, errors, strict=True)
         )
 

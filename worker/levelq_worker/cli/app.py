@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from levelq_core.errors import LevelqError
 from levelq_core.sqlstate import in_words
 
-from . import checking, databases, doctor, looking, pruning, rebuilding, running, sending, verifying
+from . import checking, databases, doctor, looking, overview, pruning, rebuilding, running, sending, verifying
 from .screen import err, one_line, verdict
 
 # What the command line made of its arguments, in whichever library typer builds on.
@@ -44,7 +44,7 @@ _register(app, running.demo, "levelq demo --users 1000 --commands 50000")
 _register(app, running.up, "levelq up --data levelq-data")
 _register(app, running.worker, "levelq worker --processes 2")
 _register(app, sending.send, "levelq send level-up 42 PLAYER --xp 150 --reason 'Won a match'")
-_register(app, looking.status, "levelq status --json")
+_register(app, overview.status, "levelq status --json")
 _register(app, looking.history, "levelq history 42 --limit 10")
 _register(app, checking.check, "levelq check")
 _register(app, checking.sync, "levelq sync 42 PLAYER --source license")

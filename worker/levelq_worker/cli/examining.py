@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from levelq_core import dbcheck
 from levelq_core.errors import ConfigurationError
+from levelq_core.health import refusal, risks
 from levelq_core.scripts import load as load_script
 from levelq_core.settings import Settings, redacted
 
@@ -45,6 +46,7 @@ def redis_results(settings: Settings) -> Iterator[Result]:
             yield _eviction(info)
             yield from _durability(redis, info)
             yield _memory(info)
+            yield from _refusal(redis)
             yield _clock(redis)
             yield _scripts(redis)
     except ConfigurationError as error:
@@ -73,6 +75,7 @@ def _durability(redis: Redis, info: dict[str, Any]) -> Iterator[Result]:
         lost = "a restart of Redis loses every command since its last snapshot; CONFIG SET appendonly yes"
         yield Result(WARN, "durability", f"appendonly no: {lost}, and in its configuration file")
         return
+    yield from (Result(FAIL, "durability", risk) for risk in risks(info) if "append-only file" in risk)
     try:
         config: dict[str | None, str | None] = redis.config_get("appendfsync")
     except ResponseError:  # a managed Redis hides its configuration
@@ -96,6 +99,12 @@ def _memory(info: dict[str, Any]) -> Result:
         return Result(OK, "memory", found)
     advice = "start more workers, or raise maxmemory: a full Redis refuses pushes"
     return Result(FAIL if full > TOO_FULL else WARN, "memory", f"{found}: {advice}")
+
+
+def _refusal(redis: Redis) -> Iterator[Result]:
+    why = refusal(redis)
+    if why is not None:
+        yield Result(FAIL, "pushes", f"refused: {why}")
 
 
 def _mib(size: int) -> str:

@@ -11,12 +11,12 @@ from uuid import UUID
 import typer
 
 from levelq_core.commands import Command, LevelUp, SetLevel, SyncLevels, build
-from levelq_core.errors import InvalidCommand, OutcomeTimeout
+from levelq_core.errors import InvalidCommand, NotDurable, OutcomeTimeout
 from levelq_core.outcome import Outcome
 
 from ..composing import producer_for
 from .connecting import load
-from .screen import err, out, verdict
+from .screen import err, one_line, out, verdict
 
 User = Annotated[int, typer.Argument(metavar="USER", help="The user's id.")]
 Specialization = Annotated[
@@ -29,6 +29,14 @@ class Source(StrEnum):
 
     PROGRESS = "progress"
     LICENSE = "license"
+
+
+class Durable(StrEnum):
+    """What a command must survive once it is queued; see levelq_core.settings.Durability."""
+
+    MEMORY = "memory"
+    FSYNC = "fsync"
+    REPLICATED = "replicated"
 
 
 _BUILDERS: dict[str, Callable[..., Command]] = {
@@ -76,10 +84,13 @@ def send(
     command_id: Annotated[
         UUID | None, typer.Option(help="Its idempotency key: the same id takes effect once.", show_default=False)
     ] = None,
+    durability: Annotated[
+        Durable | None, typer.Option(help="How safe in Redis it must be; default: LEVELQ_DURABILITY.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the outcome and print it.")] = True,
     timeout: Annotated[float, typer.Option(min=0, help="How many seconds to wait.")] = 5.0,
 ) -> None:
-    """Send one command and print its outcome; exit code 1 if it was rejected."""
+    """Send one command and print its outcome; exit code 1 if it was rejected, or not as durable with --no-wait."""
     given = {
         "--xp": xp,
         "--sessions": sessions,
@@ -95,10 +106,14 @@ def send(
     options = {name: value for name, value in given.items() if value is not None}
     command = command_from(kind, user, specialization, options)
     with producer_for(load()) as producer:
-        handle = producer.send(command, reply=wait)
+        try:
+            handle, durable = producer.send(command, wait, durability and durability.value), True
+        except NotDurable as error:
+            err.print(verdict("not durable: ", "bold yellow", one_line(str(error))), soft_wrap=True)
+            handle, durable = producer.handle(command.command_id), False
         if not wait:
             out.print(verdict("queued", "bold green", f"  {handle.command_id}"), soft_wrap=True)
-            return
+            raise typer.Exit(0 if durable else 1)
         try:
             outcome = handle.result(timeout)
         except OutcomeTimeout as error:

@@ -1,0 +1,140 @@
+"""Every point of levelq_core.faults with every fault that makes sense there, several scenarios side by side.
+
+    RECOVERIES=recoveries.jsonl python -m pytest -q -s tests/acceptance/fault_points
+
+appends a line for each scenario: from the fault until everything that was sent was applied.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from statistics import median
+
+import pytest
+from redis import Redis
+from sqlalchemy import text
+
+from levelq_core import Settings
+from levelq_core.engine import engine_for
+from levelq_core.faults import POINTS
+from levelq_worker.embedded import Servers
+from tests.acceptance.fault_points.network import Place
+from tests.acceptance.fault_points.scenarios import SCENARIOS, Fault, Scenario
+from tests.acceptance.fault_points.stage import Result, play
+from tests.architecture.sources import sources
+from tests.fixtures.databases import TABLES, Databases
+
+SIDE_BY_SIDE = 8  # a scenario mostly waits: for claims to run out, for a stop to last
+RECORD = "RECOVERIES"  # names a file that gets one JSON line per scenario
+
+
+@pytest.fixture(scope="module")
+def places(servers: Servers, databases: Databases) -> Iterator[SimpleQueue[Place]]:
+    """Where scenarios may run, with small batches and slices, so that both workers share a round.
+
+    Redis's number 0 is the other tests'.
+    """
+    free: SimpleQueue[Place] = SimpleQueue()
+    names = [databases.take("own") for _ in range(SIDE_BY_SIDE)]
+    for number, name in enumerate(names, 1):
+        urls = {"redis_url": f"{servers.valkey.url}?db={number}", "database_url": databases.url(name)}
+        limits = {"sweep_seconds": 0.2, "redis_seconds": 0.5, "slice_seconds": 0.1, "batch_commands": 40}
+        free.put(Place(Settings.load(**urls, **limits), servers))
+    yield free
+    for name in names:
+        databases.give_back("own", name)
+
+
+@pytest.fixture(scope="module")
+def results(
+    request: pytest.FixtureRequest, places: SimpleQueue[Place], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Scenario, Future[Result]]]:
+    """The scenarios of the tests that were asked for, under way; and what they came to, once all are told."""
+    folder = tmp_path_factory.mktemp("fault_points")
+
+    def run(scenario: Scenario) -> Result:
+        place = places.get()
+        try:
+            (folder / str(scenario)).mkdir()
+            return play(scenario, place, folder / str(scenario))
+        finally:
+            empty(place.settings)
+            places.put(place)
+
+    calls = [getattr(item, "callspec", None) for item in request.session.items]
+    wanted = {call.params["scenario"]: None for call in calls if call is not None and "scenario" in call.params}
+    pool = ThreadPoolExecutor(SIDE_BY_SIDE)
+    found = {scenario: pool.submit(run, scenario) for scenario in wanted}
+    yield found
+    pool.shutdown(cancel_futures=True)
+    told = [future.result() for future in found.values() if not future.cancelled() and future.exception() is None]
+    if RECORD in os.environ:
+        with Path(os.environ[RECORD]).open("a") as file:
+            file.writelines(json.dumps(_line(result)) + "\n" for result in told)
+    print(summary(told))
+
+
+def empty(settings: Settings) -> None:
+    """Leave nothing to the next scenario."""
+    with Redis.from_url(settings.redis_url) as redis:
+        redis.flushdb()
+    engine = engine_for(settings)
+    with engine.begin() as connection:
+        tables = connection.execute(text(TABLES)).scalars()
+        connection.execute(text(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY"))
+    engine.dispose()
+
+
+def _line(result: Result) -> dict[str, object]:
+    scenario, *figures = result
+    named = zip(("commands", "seconds", "end_seconds"), figures, strict=True)
+    return {"kind": f"{scenario.fault.value} at {scenario.point}", "victim": scenario.victim.value, **dict(named)}
+
+
+def summary(told: list[Result]) -> str:
+    """Recovery by kind of fault, in seconds."""
+    lines = ["", f"{'fault':28} scenarios  commands  median  worst"]
+    for fault in Fault:
+        chosen = [result for result in told if result.scenario.fault is fault]
+        if chosen:
+            seconds = [result.recovery_seconds for result in chosen]
+            commands = sum(result.commands for result in chosen)
+            lines.append(f"{fault.value:28} {len(chosen):9} {commands:9} {median(seconds):7.2f} {max(seconds):6.2f}")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
+def test_nothing_is_lost_doubled_or_out_of_order(results: dict[Scenario, Future[Result]], scenario: Scenario) -> None:
+    result = results[scenario].result()
+    assert result.commands >= 200
+
+
+def test_every_point_of_the_code_is_one_that_is_forced() -> None:
+    """And the other way round: a point that no code passes would be forced in vain."""
+    passed = [
+        node.args[0].value if isinstance(node.args[0], ast.Constant) else ast.unparse(node.args[0])
+        for source in sources()
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "point"
+    ]
+    assert set(passed) == set(POINTS)
+
+
+def test_every_point_meets_every_fault_that_makes_sense_there() -> None:
+    faults = {point: {s.fault for s in SCENARIOS if s.point == point} for point in POINTS}
+    anywhere = {Fault.KILL, Fault.STOP, Fault.RAISE}
+    signals, losses = {Fault.TERMINATE, Fault.TERMINATE_TWICE, Fault.INTERRUPT}, {Fault.SILENCE, Fault.RESET}
+    assert all(anywhere <= found for found in faults.values())
+    assert {point for point, found in faults.items() if not signals <= found} == {"push request", "push reply"}
+    assert {point.split()[0] for point, found in faults.items() if losses <= found} == {
+        "push",
+        "claim",
+        "commit",
+        "ack",
+    }

@@ -1,0 +1,198 @@
+"""What `levelq status` says is wrong, each line of it by a cause of its own, and nothing where nothing is."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from redis import Redis
+
+from levelq_core import LevelUp, Settings
+from levelq_core.codec import STAMP_DIGITS, encode
+from levelq_core.lanes import Lanes
+from levelq_core.notices import MOST_CHARACTERS, MOST_WORKERS, Notices, read
+from levelq_core.partitions import NOTICES, Partition
+from levelq_worker.cli.overview import look
+from levelq_worker.lane_worker import LaneWorker
+from levelq_worker.weather import Weather, notices_of
+from tests.fixtures.waiting import until
+
+PLAYER = Partition("PLAYER")
+NOWHERE = "127.0.0.1:1"
+
+
+def problems(settings: Settings) -> list[str]:
+    """What is wrong, without how long it has been so."""
+    return [re.sub(r"for (up to )?[0-9.]+ s", r"for \1# s", told) for told in look(settings).problems]
+
+
+def push(settings: Settings, redis: Redis, *users: int) -> None:
+    """Commands that nobody is woken for."""
+    commands = [LevelUp(user_id=user, specialization="PLAYER", xp_gained=1) for user in users]
+    Lanes(redis, settings).push([(PLAYER, [(command.user_id, [encode(command)]) for command in commands])])
+
+
+@pytest.fixture
+def listed(settings: Settings, redis: Redis) -> Iterator[LaneWorker]:
+    """A worker that RQ lists and that does nothing."""
+    worker = LaneWorker([PLAYER.queue], connection=redis, settings=settings)
+    worker.register_birth()  # type: ignore[no-untyped-call]
+    yield worker
+    worker.register_death()  # type: ignore[no-untyped-call]
+
+
+def test_where_nothing_is_wrong_nothing_is_said(settings: Settings, listed: LaneWorker, redis: Redis) -> None:
+    push(settings, redis, 1)
+    seen = look(settings)
+    assert (seen.problems, seen.workers) == ([], 1)
+
+
+def test_commands_that_no_worker_serves(settings: Settings, redis: Redis) -> None:
+    push(settings, redis, 1, 2)
+    assert look(settings).problems == [
+        "PLAYER:1:0: 2 commands waiting and no worker serves it: levelq worker -s PLAYER"
+    ]
+
+
+def test_a_worker_whose_key_ran_out_is_none(settings: Settings, redis: Redis, listed: LaneWorker) -> None:
+    listed.heartbeat()
+    assert 0 < redis.ttl(listed.key) <= 2 * settings.claim_seconds + 60
+    redis.delete(listed.key)
+    assert look(settings).workers == 0
+
+
+def test_claims_that_nobody_takes_back(settings: Settings, redis: Redis, listed: LaneWorker) -> None:
+    push(settings, redis, 1, 2)
+    Lanes(redis, settings).claim(PLAYER, "drain", "token", 100)
+    assert look(settings).problems == []
+    redis.zadd(PLAYER.key("claimed"), {"1": 1000 * time.time() - 60_000})
+    assert look(settings).problems == [
+        "PLAYER:1:0: 1 claim ran out and no worker takes them back: its workers are dead, hang, or cannot reach"
+        " Redis; their log says more"
+    ]
+
+
+def test_lanes_that_nobody_drains(settings: Settings, redis: Redis, listed: LaneWorker) -> None:
+    push(settings, redis, 1)
+    entry: Any = redis.lpop(PLAYER.lane_key(1))
+    redis.rpush(PLAYER.lane_key(1), b"%013d" % (1000 * time.time() - 30_000) + entry[STAMP_DIGITS:])
+    assert problems(settings) == [
+        "PLAYER:1:0: 1 lane due for up to # s and no worker drains them: its workers are dead, hang, or cannot reach"
+        " Redis; their log says more"
+    ]
+    Notices(redis, "host:1", 60).post("PostgreSQL: away")
+    assert problems(settings) == ["host:1 waiting for # s: PostgreSQL: away"]
+    redis.delete(NOTICES)
+    redis.zadd(PLAYER.key("drains"), {"drain": 1000 * time.time() + 5000})
+    assert look(settings).problems == []
+
+
+def test_lanes_parked_by_foreign_code_and_otherwise(
+    settings: Settings, redis: Redis, listed: LaneWorker, own_database_url: str
+) -> None:
+    push(settings, redis, 1)
+    redis.zadd(PLAYER.key("ready"), {"1": 9e15})
+    why = "rows held by other code, a newer version or a key that is no list; the workers' log says which"
+    with psycopg.connect(own_database_url, application_name="a report") as holder:
+        holder.execute("SELECT FROM user_licenses")  # a reader is in nobody's way
+        assert look(settings).problems == [f"1 lane parked for later: {why}"]
+        holder.execute("SELECT FROM user_licenses FOR UPDATE")
+        lock_limit = settings.model_copy(update={"claim_seconds": 0.5})
+        pid = holder.info.backend_pid
+        until(lambda: "session" in problems(lock_limit)[0], what="the lock limit to pass")
+        assert problems(lock_limit) == [
+            f"1 lane parked for later: session {pid} (a report, idle in transaction for # s) holds rows; to end it:"
+            f" SELECT pg_terminate_backend({pid})"
+        ]
+
+
+def test_a_database_that_is_read_only(settings: Settings, own_database_url: str) -> None:
+    read_only = settings.model_copy(
+        update={"database_url": f"{own_database_url}&options=-cdefault_transaction_read_only%3Don"}
+    )
+    (problem,) = look(read_only).problems
+    assert problem.startswith("the database is read-only, so nothing can be applied")
+
+
+def test_a_database_without_tables(settings: Settings, blank_database_url: str) -> None:
+    (problem,) = look(settings.model_copy(update={"database_url": blank_database_url})).problems
+    assert "table levelq_ledger does not exist" in problem and "`levelq db check`" in problem
+
+
+def test_whatever_is_away_the_rest_is_shown(settings: Settings, redis: Redis) -> None:
+    push(settings, redis, 1)
+    away = {"rq_url": f"redis://{NOWHERE}", "database_url": f"postgresql://ann:secret@{NOWHERE}/app"}
+    seen = look(settings.model_copy(update=away))
+    assert seen.lanes is not None and seen.lanes[PLAYER].waiting == 1
+    assert (seen.workers, seen.totals) == (None, {"rejected": None, "quarantined": None})
+    rq, database = seen.problems
+    assert rq.startswith("LEVELQ_RQ_URL: redis://127.0.0.1:1: ") and "refused" in rq
+    assert database.startswith("LEVELQ_DATABASE_URL: postgresql://ann:***@127.0.0.1:1/app: ")
+    seen = look(settings.model_copy(update={"redis_url": f"redis://{NOWHERE}"}))
+    assert (seen.lanes, seen.totals) == (None, {"rejected": 0, "quarantined": 0})
+    assert len(seen.problems) == 1 and seen.problems[0].startswith("LEVELQ_REDIS_URL: redis://127.0.0.1:1: ")
+
+
+# Notices
+
+
+def test_notices_of_the_same_cause_are_one_line(settings: Settings, redis: Redis) -> None:
+    for worker in ("a:1", "a:2", "b:1"):
+        Notices(redis, worker, 60).post("PostgreSQL: away")
+    Notices(redis, "b:1 relay", 60).post("relay: PostgreSQL: away")
+    assert problems(settings) == [
+        "3 workers waiting for # s: PostgreSQL: away",
+        "b:1 waiting for # s: relay: PostgreSQL: away",
+    ]
+
+
+def test_a_notice_is_as_old_as_its_first_post_and_goes_when_withdrawn(redis: Redis) -> None:
+    notices = Notices(redis, "a:1", 60)
+    notices.post("first")
+    until(lambda: read(redis)[0].seconds > 0.02)
+    notices.post("second" * MOST_CHARACTERS)
+    (notice,) = read(redis)
+    assert notice.worker == "a:1" and notice.seconds > 0.02 and len(notice.what) == MOST_CHARACTERS
+    notices.withdraw()
+    assert read(redis) == []
+    again = time.monotonic()
+    notices.post("again")
+    assert read(redis)[0].seconds <= time.monotonic() - again + 0.002  # Redis's time in ms, rounded
+
+
+def test_a_notice_that_is_not_renewed_counts_for_nothing(redis: Redis) -> None:
+    Notices(redis, "dead", 0.05).post("x")
+    Notices(redis, "alive", 60).post("y")
+    until(lambda: [notice.worker for notice in read(redis)] == ["alive"])
+    assert 0 < redis.pttl(NOTICES) <= 60_000
+
+
+def test_the_dead_leave_a_bounded_number_of_notices(redis: Redis) -> None:
+    for n in range(MOST_WORKERS + 1):
+        Notices(redis, f"host:{n}", 60).post("x")
+    assert redis.hlen(NOTICES) == 1
+
+
+def test_a_notice_that_redis_refuses_is_let_be() -> None:
+    with Redis.from_url(f"redis://{NOWHERE}") as nowhere:
+        Notices(nowhere, "a:1", 60).post("x")
+        Notices(nowhere, "a:1", 60).withdraw()
+
+
+def test_a_worker_leaves_its_notice_for_as_long_as_it_waits(redis: Redis, settings: Settings) -> None:
+    stop = threading.Event()
+    stop.set()  # nobody waits here
+    weather = Weather(stop, notices=notices_of(redis, settings))
+    weather.failed("PostgreSQL: starting up")
+    weather.failed("PostgreSQL: read-only")
+    assert [notice.what for notice in read(redis)] == ["PostgreSQL: read-only"]
+    weather.passed()
+    assert read(redis) == []
+    weather.failed("PostgreSQL: away")
+    weather.end()
+    assert read(redis) == []

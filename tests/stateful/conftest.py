@@ -1,0 +1,67 @@
+"""The worlds: one per engine, on a database of the test's own. Time in them passes only where a machine says so."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from hashlib import sha1
+from types import SimpleNamespace
+from typing import Any
+
+import fakeredis
+import psycopg
+import pytest
+from redis import Redis
+from sqlalchemy import Engine, text
+
+from levelq_core import lanes, scripts
+from levelq_core.scripts import Script
+from levelq_worker import batch
+from tests.stateful.machine import NEWER_SECONDS
+from tests.stateful.reference import WAKE_SECONDS
+from tests.stateful.world import World
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing real runs out within an example, chance is hypothesis's alone, and no log fills."""
+    caplog.set_level(logging.CRITICAL, "levelq")
+    monkeypatch.setattr(scripts, "WAKE_MS", int(WAKE_SECONDS * 1000))
+    monkeypatch.setattr(scripts, "LEASE_MS", 3_600_000)
+    monkeypatch.setattr(batch, "NEWER_DELAY_MS", int(NEWER_SECONDS * 1000))
+    monkeypatch.setattr(batch, "random", SimpleNamespace(randint=lambda least, most: most))
+
+
+@pytest.fixture
+def holder(own_database_url: str, own_engine: Engine) -> Iterator[psycopg.Connection[Any]]:
+    """Foreign code's connection. No vacuum may hold a table for longer than a held row is waited for."""
+    with own_engine.begin() as connection:
+        for table in ("specialization_progress", "user_licenses"):
+            connection.execute(text(f"ALTER TABLE {table} SET (autovacuum_enabled = off)"))
+    with psycopg.connect(own_database_url) as connection:
+        yield connection
+        connection.rollback()
+
+
+@pytest.fixture
+def valkey(redis: Redis, own_engine: Engine, holder: psycopg.Connection[Any], still: None) -> World:
+    return World(redis, own_engine, holder, shebang=True)
+
+
+@pytest.fixture
+def fake(
+    own_engine: Engine, holder: psycopg.Connection[Any], still: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
+    """fakeredis knows no #! line and no INFO, and its Lua no redis.sha1hex."""
+    server: Any = fakeredis.FakeServer()
+    load = scripts.load
+    monkeypatch.setattr(lanes, "load", lambda name, **how: without_info(load(name, **how)))
+    with fakeredis.FakeRedis(server=server) as client:
+        client.eval("return 1", 0)
+        server._lua_runtime.globals()[b"redis"][b"sha1hex"] = lambda raw: sha1(raw).hexdigest().encode()
+        yield World(client, own_engine, holder, shebang=False)
+
+
+def without_info(script: Script) -> Script:
+    text = script.text.replace("redis.call('INFO', 'server')", "'run_id:fa4e'")
+    return Script(text, sha1(text.encode()).hexdigest())

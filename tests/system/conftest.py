@@ -1,0 +1,13 @@
+"""These tests need root. Without it they fail, and say so."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def root() -> None:
+    """Mounts, clocks and network namespaces are root's."""
+    assert os.geteuid() == 0, "tests/system needs root: see `make test-system`"

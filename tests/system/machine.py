@@ -1,0 +1,123 @@
+"""What root can do to a machine: small disks, other clocks, cut cables. All of it is undone at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+HOST, GUEST = "198.18.77.1", "198.18.77.2"  # of the range for benchmarks, which nobody routes
+NOBODY = "02:00:00:00:00:01"  # a hardware address that nobody has: frames to it vanish
+SMALL = "160m"  # holds a new PostgreSQL and some WAL
+
+Way = Literal["requests", "replies"]
+
+
+def run(*command: str | Path) -> str:
+    """Run a command; its output."""
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+# Disks
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """A small disk of its own at this folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    run("mount", "-t", "tmpfs", "-o", f"size={SMALL},mode=700", "levelq-tests", folder)
+    try:
+        yield
+    finally:
+        run("umount", "--lazy", folder)
+
+
+@contextmanager
+def filled(folder: Path) -> Iterator[None]:
+    """No space left on the disk of this folder, until the end."""
+    filler = folder / "filler"
+    try:
+        with filler.open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+    except OSError:
+        pass  # full
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+# Clocks
+
+
+def faked(clock: Path) -> dict[str, str]:
+    """The environment of processes whose clock follows a file: `+86400` is a day ahead. Durations stay right."""
+    (library,) = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
+    return {
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+
+
+# Networks
+
+
+class Cable:
+    """A network namespace, and the cable to it from the machine."""
+
+    def __init__(self) -> None:
+        self.name = f"levelq-{os.getpid()}"
+        self.inside = ("nsenter", f"--net=/run/netns/{self.name}")
+        self._device = f"lq{os.getpid()}"
+
+    def __enter__(self) -> Cable:
+        run("ip", "netns", "add", self.name)
+        try:
+            self._plug_in()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        run("ip", "netns", "delete", self.name)  # and with it both ends of the cable
+
+    def _plug_in(self) -> None:
+        run("ip", "link", "add", self._device, "type", "veth", "peer", "name", "eth0", "netns", self.name)
+        run("ip", "address", "add", f"{HOST}/30", "dev", self._device)
+        run(*self.inside, "ip", "address", "add", f"{GUEST}/30", "dev", "eth0")
+        run("ip", "link", "set", self._device, "up")
+        run(*self.inside, "ip", "link", "set", "eth0", "up")
+        self._host = _hardware_address(self._device)
+        self._guest = _hardware_address("eth0", self.inside)
+        self.heal()
+
+    def heal(self) -> None:
+        """All frames arrive."""
+        self._address_guest_as(self._guest)
+        self._address_host_as(self._host)
+
+    def cut(self, *ways: Way) -> None:
+        """Lose all frames that go this way, without a word to either end."""
+        if "requests" in ways:
+            self._address_host_as(NOBODY)
+        if "replies" in ways:
+            self._address_guest_as(NOBODY)
+
+    def _address_guest_as(self, address: str) -> None:
+        run("ip", "neighbour", "replace", GUEST, "lladdr", address, "dev", self._device, "nud", "permanent")
+
+    def _address_host_as(self, address: str) -> None:
+        run(*self.inside, "ip", "neighbour", "replace", HOST, "lladdr", address, "dev", "eth0", "nud", "permanent")
+
+
+def _hardware_address(device: str, inside: Sequence[str] = ()) -> str:
+    links: list[dict[str, Any]] = json.loads(run(*inside, "ip", "-json", "link", "show", device))
+    return str(links[0]["address"])

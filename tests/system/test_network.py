@@ -1,0 +1,45 @@
+"""A worker in a network of its own, whose cable is cut: frames vanish, connections stay, nobody is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from levelq_core import Settings
+from tests.acceptance.fault_support import Fleet, Site
+from tests.system.machine import GUEST, HOST, Cable, Way
+
+REDIS_PORT = 17_379  # nobody else is at that address
+WAYS: list[tuple[Way, ...]] = [("requests",), ("replies",), ("requests", "replies")]
+
+
+@contextmanager
+def connected() -> Iterator[tuple[Site, Cable, Settings]]:
+    """Servers, a cable, and the settings of whoever is at its other end."""
+    with TemporaryDirectory(prefix="levelq-faults-") as folder, Cable() as cable:
+        site = Site(Path(folder))
+        valkey, postgres = site.servers.valkey, site.servers.postgres
+        valkey.options = (*valkey.options, "--port", str(REDIS_PORT), "--bind", HOST, "--protected-mode", "no")
+        postgres.options = (*postgres.options, f"listen_addresses={HOST}")
+        with site:
+            with (postgres.folder / "pg_hba.conf").open("a") as rules:
+                rules.write(f"host all all {GUEST}/32 trust\n")
+            site.admin("SELECT pg_reload_conf()")
+            urls = {
+                "redis_url": f"redis://{HOST}:{REDIS_PORT}/0",
+                "database_url": f"postgresql://postgres@{HOST}/postgres",
+            }
+            yield site, cable, site.settings.model_copy(update=urls)
+
+
+def test_a_worker_that_is_cut_off_hurts_nobody_and_comes_back() -> None:
+    with connected() as (site, cable, far), site.scene(Fleet(far, inside=cable.inside), Fleet(site.settings)) as scene:
+        for ways in WAYS:
+            with scene.fault(f"worker's network cut, {' and '.join(ways)} lost"):
+                cable.cut(*ways)
+                scene.goes_on(1.25 * site.settings.claim_seconds)
+                cable.heal()
+        scene.fleets[1].stop()
+        assert scene.finish().broken == set()

@@ -1,0 +1,50 @@
+"""The supervisor's patience with a child that ends again and again, and with what RQ says about that."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import time
+
+import pytest
+from redis.exceptions import ConnectionError
+
+from levelq_worker.lane_worker import Once
+from levelq_worker.supervising import FIRST_SECONDS, Slot
+
+
+def test_a_child_that_always_ends_is_started_again_for_ever_at_bounded_intervals() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    slot = Slot(most_seconds=1.0)
+    delays = []
+    for _ in range(2000):  # as many as a weekend without a Redis brings
+        slot.process = child
+        before = time.monotonic()
+        slot.ended(finished=False)
+        delays.append(slot.start_at - time.monotonic())
+        assert slot.start_at <= time.monotonic() + 1.0
+        assert slot.start_at >= before + FIRST_SECONDS
+    assert not slot.done
+    assert delays[1] > delays[0]
+
+
+def record(message: str, error: Exception | None = None) -> logging.LogRecord:
+    """What RQ's worker would log."""
+    found = None if error is None else (type(error), error, None)
+    return logging.LogRecord("rq.worker", logging.ERROR, "", 0, message, ("w",), found)
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (record("Worker %s: could not connect to Redis instance: refused retrying in 2 seconds..."), False),
+        (record("Worker %s: found an unhandled exception, quitting...", ConnectionError("gone")), False),
+        (record("Worker %s: found an unhandled exception, quitting...", ZeroDivisionError("a bug")), True),
+        (record("Worker %s: stopping on request"), True),
+    ],
+    ids=["each attempt", "the end of Redis", "a bug", "all else"],
+)
+def test_of_what_rq_says_only_the_repetitions_are_dropped(said: logging.LogRecord, kept: bool) -> None:
+    assert Once().filter(said) is kept

@@ -1,0 +1,159 @@
+"""`levelq status`: what waits, who serves, and what is wrong. What cannot be asked is a problem, not an error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import typer
+from redis import Redis
+
+from levelq_core import notices
+from levelq_core.errors import ConfigurationError
+from levelq_core.health import refusal
+from levelq_core.history import counts
+from levelq_core.lanes import Lanes
+from levelq_core.notices import Notice
+from levelq_core.partitions import Partition
+from levelq_core.scripts import Status
+from levelq_core.settings import Settings
+from levelq_worker.sweeping import partitions
+
+from .connecting import database_of, load, redis_of
+from .problems import database_problems, lane_problems, redis_problems, weather_problems
+from .screen import Listing, count, duration, one_line, out, verdict
+
+_NUMBERS = ("waiting", "ready", "claimed", "parked")
+
+
+@dataclass
+class Seen:
+    """What could be found out. `lanes` is None if their Redis is away, `serving` if RQ's is."""
+
+    lanes: dict[Partition, Status] | None = None
+    serving: dict[Partition, set[str]] | None = None
+    notices: list[Notice] = field(default_factory=list)
+    totals: dict[str, int | None] = field(default_factory=lambda: {"rejected": None, "quarantined": None})
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def workers(self) -> int | None:
+        """How many workers serve at least one of the partitions."""
+        return None if self.serving is None else len(set().union(*self.serving.values()))
+
+
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+) -> None:
+    """Show what waits in the lanes, how many workers serve, and what is wrong.
+
+    Waiting counts commands; ready, claimed and parked count lanes. Rejected and quarantined come from the
+    database, if LEVELQ_DATABASE_URL is set. Below, one line for each thing that is wrong.
+    """
+    seen = look(load())
+    if as_json:
+        _print_json(seen)
+    if seen.lanes is None:
+        if as_json:
+            raise typer.Exit(2)
+        raise ConfigurationError("; ".join(seen.problems))
+    if not as_json:
+        _print(seen, seen.lanes)
+
+
+def look(settings: Settings) -> Seen:
+    """Ask the lanes' Redis, RQ's and the database, as far as they answer."""
+    seen = Seen()
+    with _noted(seen), redis_of(settings) as redis:
+        seen.lanes = _statuses(settings, redis)
+        seen.problems += redis_problems(redis)
+        seen.notices = notices.read(redis)
+        seen.problems += weather_problems(seen.notices)
+    if seen.lanes is not None:
+        with _noted(seen):
+            _look_for_workers(settings, seen, seen.lanes)
+    if settings.database_url is not None:
+        with _noted(seen), database_of(settings) as engine, engine.connect() as connection:
+            parked = sum(found.parked for found in (seen.lanes or {}).values())
+            seen.problems += database_problems(connection, settings, parked)
+            seen.totals |= counts(connection)
+    return seen
+
+
+def _look_for_workers(settings: Settings, seen: Seen, lanes: dict[Partition, Status]) -> None:
+    with redis_of(settings, rq=True) as rq:
+        seen.serving = {partition: _workers(rq, partition.queue) for partition in lanes}
+        lists = refusal(rq) is None  # else a worker that works all the same cannot say that it is there
+    numbers = {partition: len(workers) for partition, workers in seen.serving.items()} if lists else None
+    with redis_of(settings) as redis:
+        explained = bool(seen.notices)
+        seen.problems += lane_problems(Lanes(redis, settings), settings, lanes, numbers, explained=explained)
+
+
+@contextmanager
+def _noted(seen: Seen) -> Iterator[None]:
+    """What could not be asked is one of the problems."""
+    try:
+        yield
+    except ConfigurationError as error:
+        seen.problems.append(one_line(str(error)))
+
+
+def _statuses(settings: Settings, redis: Redis) -> dict[Partition, Status]:
+    lanes = Lanes(redis, settings)
+    names = {partition.specialization for partition in lanes.partitions()} | set(settings.tracks)
+    return {partition: lanes.status(partition) for partition in partitions(lanes, settings, names)}
+
+
+def _workers(redis: Redis, queue: str) -> set[str]:
+    """The RQ workers that serve a queue. One that died stays listed, but its key runs out."""
+    from rq import Queue, Worker  # noqa: PLC0415 - a fifth of a second
+    from rq.serializers import JSONSerializer  # noqa: PLC0415
+
+    keys = sorted(Worker.all_keys(queue=Queue(queue, connection=redis, serializer=JSONSerializer)))
+    pipeline = redis.pipeline(transaction=False)
+    for key in keys:
+        pipeline.exists(key)
+    return {key for key, there in zip(keys, pipeline.execute(), strict=True) if there}
+
+
+def _print_json(seen: Seen) -> None:
+    rows = [_row(partition, found) for partition, found in (seen.lanes or {}).items()]
+    everything = {"partitions": rows, **seen.totals, "workers": seen.workers, "problems": seen.problems}
+    typer.echo(json.dumps(everything))
+
+
+def _row(partition: Partition, found: Status) -> dict[str, Any]:
+    return {
+        "partition": str(partition),
+        "specialization": partition.specialization,
+        **{name: getattr(found, name) for name in _NUMBERS},
+        "oldest_seconds": round(found.oldest_seconds, 3),
+    }
+
+
+def _print(seen: Seen, lanes: dict[Partition, Status]) -> None:
+    numbers = [name.capitalize() for name in (*_NUMBERS, "oldest")]
+    shown = Listing("Partition", *numbers, right=numbers)
+    for partition, found in lanes.items():
+        shown.add(str(partition), *(getattr(found, name) for name in _NUMBERS), _oldest(found))
+    if len(lanes) > 1:
+        sums = (sum(getattr(found, name) for found in lanes.values()) for name in _NUMBERS)
+        shown.end_section()
+        shown.add("all", *sums, _oldest(*lanes.values()), style="bold")
+    shown.print()
+    rest = "".join(
+        f"   {name} {'-' if number is None else format(number, ',')}" for name, number in seen.totals.items()
+    )
+    known = "- workers" if seen.workers is None else count(seen.workers, "worker")
+    out.print(verdict(known, "" if seen.workers else "bold yellow", rest))
+    for problem in seen.problems:
+        out.print(verdict("wrong", "bold red", f"  {problem}"), soft_wrap=True)
+
+
+def _oldest(*found: Status) -> str | None:
+    ages = [status.oldest_seconds for status in found if status.waiting]
+    return duration(max(ages)) if ages else None

@@ -1,0 +1,111 @@
+"""What `levelq status` finds wrong, one line each: what it is, and what to do about it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import groupby
+from operator import attrgetter
+
+from redis import Redis
+from redis.exceptions import NoPermissionError
+from sqlalchemy import Connection, text
+
+from levelq_core.health import refusal, risks
+from levelq_core.history import Holder, holder
+from levelq_core.lanes import Lanes
+from levelq_core.notices import Notice
+from levelq_core.partitions import Partition
+from levelq_core.schema import LICENSES, PROGRESS, schema_of
+from levelq_core.scripts import WAKE_MS, Status
+from levelq_core.settings import Settings
+
+from .screen import count, duration
+
+AGAIN_SECONDS = 0.2  # between two looks: a partition is without a drain for a moment at each change of drains
+
+
+def redis_problems(redis: Redis) -> Iterator[str]:
+    """What is wrong with the lanes' Redis by its own account. Raises RedisError."""
+    why = refusal(redis)
+    if why is not None:
+        yield f"Redis refuses pushes: {why}"
+    with suppress(NoPermissionError):  # a console that may only count
+        yield from risks(redis.info())
+
+
+def weather_problems(found: Iterable[Notice]) -> Iterator[str]:
+    """What workers wait for, each cause once."""
+    for what, same in groupby(sorted(found, key=attrgetter("what")), key=attrgetter("what")):
+        waiting = list(same)
+        who = waiting[0].worker if len(waiting) == 1 else count(len(waiting), "worker")
+        yield f"{who} waiting for {duration(max(notice.seconds for notice in waiting))}: {what}"
+
+
+def lane_problems(
+    lanes: Lanes,
+    settings: Settings,
+    found: Mapping[Partition, Status],
+    workers: Mapping[Partition, int] | None,
+    *,
+    explained: bool,
+) -> Iterator[str]:
+    """What stands still though it could move.
+
+    `workers` is None where RQ cannot list any. `explained`: workers said what they wait for. Raises RedisError.
+    """
+    for partition, seen in found.items():
+        if seen.waiting and workers is not None and not workers[partition]:
+            start = f"levelq worker -s {partition.specialization}"
+            yield f"{partition}: {count(seen.waiting, 'command')} waiting and no worker serves it: {start}"
+        elif seen.waiting and not explained:
+            yield from _stuck(lanes, settings, partition, seen)
+
+
+def _stuck(lanes: Lanes, settings: Settings, partition: Partition, seen: Status) -> Iterator[str]:
+    """Work that no worker has looked at for longer than the death of one would explain."""
+    overdue = _claims_run_out(lanes.redis, partition, settings.sweep_seconds + 1)
+    if overdue:
+        what = f"{count(overdue, 'claim')} ran out and no worker takes them back"
+    elif _undrained(seen, settings) and _undrained(_a_moment_later(lanes, partition), settings):
+        what = f"{count(seen.ready, 'lane')} due for up to {duration(seen.oldest_seconds)} and no worker drains them"
+    else:
+        return
+    yield f"{partition}: {what}: its workers are dead, hang, or cannot reach Redis; their log says more"
+
+
+def _undrained(seen: Status, settings: Settings) -> bool:
+    grace = settings.claim_seconds + settings.sweep_seconds + WAKE_MS / 1000
+    return seen.ready > 0 and not seen.drains and seen.oldest_seconds > grace
+
+
+def _a_moment_later(lanes: Lanes, partition: Partition) -> Status:
+    time.sleep(AGAIN_SECONDS)
+    return lanes.status(partition)
+
+
+def _claims_run_out(redis: Redis, partition: Partition, seconds: float) -> int:
+    """How many claims have been over for longer than a sweep takes to notice."""
+    now, _ = redis.time()
+    return int(redis.zcount(partition.key("claimed"), "-inf", 1000 * (int(now) - seconds)))
+
+
+def database_problems(connection: Connection, settings: Settings, parked: int) -> Iterator[str]:
+    """What keeps the database from taking batches. Raises SchemaError for what it lacks, and DBAPIError."""
+    if connection.execute(text("SHOW transaction_read_only")).scalar_one() == "on":
+        yield "the database is read-only, so nothing can be applied: a standby, or default_transaction_read_only is on"
+    schema = schema_of(connection)
+    if parked:
+        parents = {parent.table for keys in schema.parents.values() for parent in keys}
+        holding = holder(connection, {PROGRESS, LICENSES, *parents}, settings.lock_ms / 1000)
+        yield f"{count(parked, 'lane')} parked for later: {_why_parked(holding)}"
+
+
+def _why_parked(holding: Holder | None) -> str:
+    if holding is None:
+        return "rows held by other code, a newer version or a key that is no list; the workers' log says which"
+    state = holding.state or "in a transaction"
+    for_long = f" for {duration(holding.seconds)}" if holding.seconds is not None else ""
+    end = f"SELECT pg_terminate_backend({holding.pid})"
+    return f"session {holding.pid} ({holding.name}, {state}{for_long}) holds rows; to end it: {end}"
