@@ -12,7 +12,14 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError
 
 from levelq_core import replies
-from levelq_core.errors import LevelqError, NotDurable, OutcomeTimeout, OutcomeUnknown, QueueUnavailable
+from levelq_core.errors import (
+    ConfigurationError,
+    LevelqError,
+    NotDurable,
+    OutcomeTimeout,
+    OutcomeUnknown,
+    QueueUnavailable,
+)
 from levelq_core.outcome import Outcome
 from levelq_core.partitions import reply_key
 from levelq_core.settings import Settings
@@ -82,6 +89,7 @@ class _Waiting:
         self._settings = settings
         self._ledger = ledger
         self._kept = kept
+        self._unasked = ""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.command_id}{f' {self.error!r}' if self.error else ''}>"
@@ -109,9 +117,20 @@ class _Waiting:
             self._position = last
         return found
 
+    def _ask_ledger(self) -> Outcome | None:
+        """The ledger's answer. Raises ConfigurationError if it cannot be asked and Redis will not answer either."""
+        assert self._ledger is not None
+        try:
+            return self._ledger.look_up(self.command_id, self._digest)
+        except ConfigurationError as error:
+            if not self._kept:
+                raise
+            self._unasked = f"; the ledger could not be asked: {error}"
+            return None
+
     def _late(self, timeout: float) -> OutcomeTimeout:
         kept = f"; outcomes are kept for {self._settings.reply_seconds} s" if self._ledger is None else ""
-        return OutcomeTimeout(f"command {self.command_id} was not decided within {timeout:g} s{kept}")
+        return OutcomeTimeout(f"command {self.command_id} was not decided within {timeout:g} s{kept}{self._unasked}")
 
     def _unavailable(self, error: RedisError) -> QueueUnavailable:
         return QueueUnavailable(f"{address(self._settings)}: {error}")
@@ -134,7 +153,7 @@ class Handle(_Waiting):
         while True:
             found = self._ask_redis(deadline) if self._kept else None
             if found is None and self._ledger is not None:
-                found = self._ledger.look_up(self.command_id, self._digest)
+                found = self._ask_ledger()
             if found is not None:
                 return found
             left = deadline - time.monotonic()
@@ -167,7 +186,7 @@ class AsyncHandle(_Waiting):
         while True:
             found = await self._ask_redis(deadline) if self._kept else None
             if found is None and self._ledger is not None:
-                found = await asyncio.to_thread(self._ledger.look_up, self.command_id, self._digest)
+                found = await asyncio.to_thread(self._ask_ledger)
             if found is not None:
                 return found
             left = deadline - time.monotonic()

@@ -221,6 +221,16 @@ def test_the_ledger_answers_when_the_reply_is_gone(
     assert producer.handle(handle.command_id).result() == fresh
 
 
+def test_while_the_ledger_is_away_the_outcome_still_comes_by_redis(
+    producers: Callable[..., Producer], worker: Runtime
+) -> None:
+    handle = producers(database_url="postgresql://nobody@127.0.0.1:1/nowhere").send(level_up(1))
+    with pytest.raises(OutcomeTimeout, match=r"not decided within 0.1 s; the ledger could not be asked: .*127.0.0.1:1"):
+        handle.result(timeout=0.1)
+    drain_all(worker, "PLAYER")
+    assert handle.result(timeout=20).status == "applied"
+
+
 def test_any_process_may_ask_any_number_of_times(producers: Callable[..., Producer], worker: Runtime) -> None:
     handle = producers().send(level_up())
     drain_all(worker, "PLAYER")
