@@ -46,7 +46,8 @@ def test_a_killed_valkey_loses_at_most_what_its_log_had_not_got(site: Site, appe
             site.servers.valkey.kill()
             scene.traffic.fails("QueueUnavailable", "SendUnknown")
             scene.says("Redis")
-            assert "LEVELQ_REDIS_URL" in site.problems()
+            assert scene.traffic.was_told(f"LEVELQ_REDIS_URL {site.settings.redis_url}: ")
+            assert f"LEVELQ_REDIS_URL: {site.settings.redis_url}: " in site.problems()
             site.servers.valkey.start()
         with scene.fault(f"Valkey restarted, appendfsync {appendfsync}"):
             site.servers.valkey.stop()
@@ -124,6 +125,7 @@ def test_without_rqs_redis_the_lanes_are_drained(site: Site, monkeypatch: pytest
                     scene.flows()
                     scene.flows()
                     rq.valkey.start()
+                rq.valkey.kill()
                 assert scene.finish().broken == set()
         rq.__exit__()
 
