@@ -28,7 +28,7 @@ from levelq_core.scripts import Oversized, load
 from levelq_worker.embedded import Valkey
 
 PLAYER = Partition("PLAYER")
-WINDOW = 5_000  # commands in one push, as a producer sends them
+WINDOW = 2_500  # commands in one push, as a producer sends them
 SCRIPTS = ("push", "claim", "renew", "ack", "sweep", "status", "yield")
 
 

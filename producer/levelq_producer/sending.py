@@ -30,7 +30,7 @@ from levelq_core.settings import Durability, Settings, redacted
 
 from .durability import Wait
 
-WINDOW = 5_000  # commands in one round trip: some 10 ms of the server's time
+WINDOW = 2_500  # commands in one round trip: some 25 ms in which the server serves nobody else
 _LIMITS = Limits()
 
 Batches = list[tuple[Partition, list[tuple[int, list[bytes]]]]]

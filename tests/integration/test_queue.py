@@ -33,6 +33,7 @@ from levelq_producer import (
     QueueUnavailable,
     SendUnknown,
 )
+from levelq_producer.sending import WINDOW
 from levelq_worker.embedded import Servers
 from levelq_worker.runtime import Runtime, install
 from tests.fixtures.waiting import until
@@ -333,9 +334,9 @@ def test_a_full_partition_refuses_and_others_do_not(producers: Callable[..., Pro
 def test_later_commands_of_a_refused_lane_are_refused_across_round_trips(
     producers: Callable[..., Producer], worker: Runtime
 ) -> None:
-    """One round trip takes 5,000 commands: what comes after a refusal must not slip in with the next."""
+    """One round trip takes so many commands: what comes after a refusal must not slip in with the next."""
     producer = producers(lane_limit=10)
-    commands = [level_up(1) for _ in range(11)] + [level_up(2 + n % 4000) for n in range(5_000)] + [level_up(1)]
+    commands = [level_up(1) for _ in range(11)] + [level_up(2 + n % 4000) for n in range(WINDOW)] + [level_up(1)]
     handles = producer.send_many(commands)
     assert [n for n, handle in enumerate(handles) if handle.error] == [10, len(commands) - 1]
     assert waiting(worker) == len(commands) - 2
@@ -518,10 +519,10 @@ def test_a_cut_leaves_the_sent_unknown_and_the_rest_unavailable(
     cutting: Cutting, producers: Callable[..., Producer], worker: Runtime
 ) -> None:
     producer = producers(url=f"redis://127.0.0.1:{cutting.server_address[1]}/0")
-    handles = producer.send_many([level_up(1 + n % 50) for n in range(5_010)])
-    assert {type(handle.error) for handle in handles[:5_000]} == {SendUnknown}
-    assert {type(handle.error) for handle in handles[5_000:]} == {QueueUnavailable}
-    assert waiting(worker) == 5_000
+    handles = producer.send_many([level_up(1 + n % 50) for n in range(WINDOW + 10)])
+    assert {type(handle.error) for handle in handles[:WINDOW]} == {SendUnknown}
+    assert {type(handle.error) for handle in handles[WINDOW:]} == {QueueUnavailable}
+    assert waiting(worker) == WINDOW
 
 
 class _Deaf(socketserver.BaseRequestHandler):
