@@ -5,6 +5,7 @@ What is awaited is always something that another process does, so a busy machine
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from contextlib import ExitStack
@@ -187,10 +188,16 @@ class Stage:
             decided = dict(map(tuple, found))
         expected = {"applied": self._workload.applied, "rejected": self._workload.rejected}
         assert decided == expected, f"decided {decided}, expected {expected}"
+        self._check_claims()
+
+    def _check_claims(self) -> None:
+        """Who was asked to end gave back what it held; who came late had lost it."""
+        notes = [json.loads(line) for line in self._notes.read_text().splitlines()]
         if self._scenario.hands_over:
-            assert self._recovery < self._scenario.claim_seconds, "a claim had to run out"
+            left = {note["claim"] for note in notes if "claim" in note} - {note.get("ack") for note in notes}
+            assert not left, "a claim had to run out"
         if self._scenario.comes_late:
-            assert '"removed":-1' in self._notes.read_text(), "nothing was acknowledged too late"
+            assert any(note.get("removed") == -1 for note in notes), "nothing was acknowledged too late"
 
     @property
     def _silenced(self) -> bool:

@@ -30,7 +30,8 @@ from tests.acceptance.fault_points.stage import Result, play
 from tests.architecture.sources import sources
 from tests.fixtures.databases import TABLES, Databases
 
-SIDE_BY_SIDE = 8  # a scenario mostly waits: for claims to run out, for a stop to last
+SIDE_BY_SIDE = 5  # a scenario mostly waits: for claims to run out, for a stop to last
+pytestmark = pytest.mark.timeout(300)  # more than what a scenario waits for
 RECORD = "RECOVERIES"  # names a file that gets one JSON line per scenario
 
 
