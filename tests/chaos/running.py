@@ -80,8 +80,8 @@ def run(seconds: float, seed: int, console: Console, keep: Path | None = None) -
 
 
 def check(world: World, *, at_rest: bool) -> Report:
-    """The checker's word. The direct caller and the application have histories, too."""
-    options = Options(history=world.histories, at_rest=at_rest)
+    """The checker's word. Beside the traffic a producer may begin a new history that it is not given."""
+    options = Options(history=world.histories, at_rest=at_rest, partial_history=not at_rest)
     return verify(world.engine, world.redis, world.settings, options)
 
 
