@@ -5,8 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,37 +24,54 @@ context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload([processes.__name__])
 
 
+# multiprocessing can read a child's exit code once, and reads those of all children whenever one is started:
+# two threads that do so at the same time, and one of them finds nothing and says 255.
+_one_at_a_time = threading.Lock()
+
+
 class Process:
     """One process; its output goes into `log`."""
 
     def __init__(self, target: Callable[..., None], log: Path, *arguments: Any) -> None:
-        self.process = context.Process(target=target, args=(log, *arguments), daemon=True)
-        self.process.start()
+        self._process = context.Process(target=target, args=(log, *arguments), daemon=True)
+        with _one_at_a_time:
+            self._process.start()
+        assert self._process.pid is not None
+        self._pid = self._process.pid
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.join()
+        if self._code(0) is None:
+            self.signal(signal.SIGKILL)
+            self._code(WAIT_SECONDS)
+
+    def _code(self, seconds: float) -> int | None:
+        """Its exit code, if it ends in time."""
+        wait([self._process.sentinel], seconds)
+        with _one_at_a_time:
+            return self._process.exitcode
 
     def signal(self, how: signal.Signals) -> None:
         """Send it a signal."""
-        assert self.process.pid is not None
-        os.kill(self.process.pid, how)
+        os.kill(self._pid, how)
 
     def stopped(self) -> bool:
         """Whether it is stopped by a signal."""
-        return psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED
+        return psutil.Process(self._pid).status() == psutil.STATUS_STOPPED
 
     def ended(self) -> int:
         """Wait for its end; its exit code, negative for the signal that killed it."""
-        self.process.join(WAIT_SECONDS)
-        if self.process.exitcode is None:
+        code = self._code(WAIT_SECONDS)
+        if code is None:
             self.signal(signal.SIGUSR1)  # where it stands goes into its log
-            self.process.join(1.0)
-            raise AssertionError("it is still there")
-        return self.process.exitcode
+            raise AssertionError(f"it is still there, and {self._code(1.0)} after a second more")
+        return code
+
+    def there(self) -> bool:
+        """Whether it has not ended."""
+        return self._code(0) is None
 
     def stop(self) -> None:
         """Ask it to end, and wait."""

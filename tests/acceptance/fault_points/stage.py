@@ -167,7 +167,7 @@ class Stage:
         """Stop everything; the checker finds nothing wrong, and all that was made was decided as it must be."""
         self._application.stop()
         for worker in self._workers:
-            if worker.process.is_alive():
+            if worker.there():
                 worker.stop()
         with Recorder(self._notes) as notes:
             record(self._redis, PARTITIONS, notes)
