@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import coverage
 import sqlalchemy.dialects.postgresql.psycopg  # noqa: F401 - loaded once, before anything forks
 
 from levelq_core import Command, Settings, faults, lanes
@@ -142,6 +143,9 @@ def deliver(send: Callable[[Sequence[Command]], Any], recorder: Recorder, comman
 
 
 def _begin(log: Path, hook: Hook | None) -> None:
+    # A signal's handler runs wherever the main thread stands: in coverage's own lock, too, and waits for it for ever.
+    if measuring := coverage.Coverage.current():
+        measuring.stop()
     with_parent(signal.SIGKILL)()
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for output in (1, 2):
