@@ -25,12 +25,12 @@ Question = tuple[Any, ...]  # a command of Redis's own, asked behind a push on t
 CONNECTIONS = 10_000
 
 
-def connect(url: str, seconds: float) -> Redis:
-    """A client that waits `seconds` at most and never repeats a call by itself.
+def connect(url: str, seconds: float, **options: Any) -> Redis:
+    """A client that waits `seconds` at most and never repeats a call by itself; `options` are redis-py's.
 
     redis-py repeats up to ten times by default: where only the reply was lost, one push became eleven.
     """
-    return Redis.from_url(url, retry=Retry(NoBackoff(), 0), **_options(seconds))
+    return Redis.from_url(url, retry=Retry(NoBackoff(), 0), **_options(seconds), **options)
 
 
 def connect_async(url: str, seconds: float) -> AsyncRedis:

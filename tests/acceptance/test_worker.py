@@ -213,3 +213,26 @@ def test_workers_refuse_to_start_without_the_unique_constraints(start: Start, ow
     assert code == 2
     assert "user_licenses has no unique constraint on (specialization_type, user_id)" in output
     assert len(output.splitlines()) == 1
+
+
+def test_a_signal_in_the_middle_of_a_command_does_not_crash_an_idle_worker(settings: Settings) -> None:
+    """RQ's handler raises wherever the worker stands; packed by hiredis, a number between ends it by SIGSEGV."""
+    code = """
+import signal
+from levelq_core import Settings
+from levelq_worker.lane_worker import rq_client
+class Stop(Exception): pass
+def stop(*_): raise Stop
+signal.signal(signal.SIGALRM, stop)
+with rq_client(Settings.load()) as client:
+    connection = client.connection_pool.get_connection()
+    for _ in range(1000):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.0003)
+            while True:
+                connection.pack_command("EXPIRE", "key", *range(1000))
+        except Stop:
+            pass
+"""
+    environment = os.environ | settings.environment()
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0

@@ -25,7 +25,7 @@ from levelq_core.partitions import QUEUE_PREFIX
 from levelq_core.settings import Settings
 
 from .draining import Drain
-from .lane_worker import LaneWorker
+from .lane_worker import LaneWorker, rq_client
 from .relaying import Relay
 from .runtime import Runtime
 from .sweeping import partitions
@@ -59,7 +59,7 @@ def serve(settings: Settings, specializations: Sequence[str]) -> int:
     if work_without_rq(settings, specializations):
         return 0
     queues = [QUEUE_PREFIX + name for name in specializations]
-    worker = LaneWorker(queues, connection=connect(settings.queue_url, settings.redis_seconds), settings=settings)
+    worker = LaneWorker(queues, connection=rq_client(settings), settings=settings)
     worker.work(logging_level="WARNING")
     return 0 if worker.stopping else 1
 

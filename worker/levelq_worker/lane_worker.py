@@ -9,7 +9,9 @@ from types import FrameType
 from typing import Any
 
 from redis import Redis
+from redis._parsers import Encoder
 from redis.client import Pipeline
+from redis.connection import PythonRespSerializer
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
 from rq import Queue, SimpleWorker
 from rq.job import Job
@@ -66,6 +68,18 @@ class Once(logging.Filter):
 _once = Once()
 
 
+def rq_client(settings: Settings) -> Redis:
+    """A client for RQ's own keys, which packs its commands in Python.
+
+    RQ's handler of SIGTERM raises wherever an idle worker stands. Where hiredis packs a number, that ends the
+    process by SIGSEGV instead: it does not look whether PyObject_Repr failed.
+    """
+    # With the values that redis-py itself gives them.
+    encoder = Encoder("utf-8", "strict", False)  # type: ignore[no-untyped-call]
+    packer = PythonRespSerializer(6_000, encoder.encode)
+    return connect(settings.queue_url, settings.redis_seconds, command_packer=packer)
+
+
 class LaneWorker(SimpleWorker):
     """An RQ worker for levelq queues: JSON jobs only, in this process, sweeping and relaying while it lives.
 
@@ -79,13 +93,13 @@ class LaneWorker(SimpleWorker):
         self, queues: Any, *args: Any, connection: Redis | None = None, settings: Settings | None = None, **options: Any
     ) -> None:
         self.settings = settings or Settings.load()
-        options |= {"connection": connection, "serializer": JSONSerializer, "job_class": LaneJob, "queue_class": Queue}
-        options.setdefault("log_job_description", False)
         given = [queues] if isinstance(queues, str | Queue) else list(queues)
         if connection is None:
             connection = next((q.connection for q in given if isinstance(q, Queue)), None)
         if connection is None:
-            connection = connect(self.settings.queue_url, self.settings.redis_seconds)
+            connection = rq_client(self.settings)
+        options |= {"connection": connection, "serializer": JSONSerializer, "job_class": LaneJob, "queue_class": Queue}
+        options.setdefault("log_job_description", False)
         names = [q.name if isinstance(q, Queue) else q for q in given]
         super().__init__(names, *args, **options)
         self.log.addFilter(_once)
