@@ -5,25 +5,24 @@ Every scenario is run with the protocol as it is, too, and verifies: it is the m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from hashlib import sha1
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import psycopg
 import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
-from levelq_core import Settings, coupler, faults, lanes, ledger, scripts
-from levelq_core.scripts import Claim, Script
+from levelq_core import Settings, faults
+from levelq_core.scripts import Claim
 from levelq_producer import Producer
 from levelq_worker import draining
 from levelq_worker.batch import Batch
 from levelq_worker.draining import Drain
 from tests.integration.coupler_support import runtime
 from tests.integration.verify_support import PLAYER, Traced, World, assert_clean, told, up
+from tests.mutants import counts_twice_what_comes_twice_in_a_batch, replace
 
 mutated = pytest.mark.parametrize("mutant", [False, True], ids=["as it is", "mutant"])
 
@@ -49,17 +48,6 @@ def once_at(monkeypatch: pytest.MonkeyPatch, place: str, happen: Callable[[], ob
     monkeypatch.setattr(faults, "hook", hook)
 
 
-def mutate_ack(monkeypatch: pytest.MonkeyPatch, *changes: tuple[str, str]) -> None:
-    """Patch the text of ack.lua."""
-    text = scripts.load("ack").text
-    for old, new in changes:
-        assert text.count(old) == 1
-        text = text.replace(old, new)
-    mutant = Script(text, sha1(text.encode()).hexdigest())
-    load = scripts.load
-    monkeypatch.setattr(lanes, "load", lambda name, **how: mutant if name == "ack" else load(name, **how))
-
-
 NO_TOKEN_CHECK = ("if holders[i] ~= token then", "if false then")
 TRIM_BY_COUNT = ("    if string.sub(entry, FROM", "    if false and string.sub(entry, FROM")
 
@@ -68,7 +56,7 @@ TRIM_BY_COUNT = ("    if string.sub(entry, FROM", "    if false and string.sub(e
 def test_no_token_check(world: World, monkeypatch: pytest.MonkeyPatch, mutant: bool) -> None:
     """A worker outlives its claim, and acknowledges under somebody else's."""
     if mutant:
-        mutate_ack(monkeypatch, NO_TOKEN_CHECK)
+        replace(monkeypatch, "ack", NO_TOKEN_CHECK)
     world.worker.lanes = Traced(world.redis, world.settings, world.recorder)
     commands = [up(7, 10), up(7, 20)]
     world.send(*commands)
@@ -97,7 +85,7 @@ def test_trim_by_count_with_a_token_that_comes_again(
 ) -> None:
     """The same, with commands that nobody has applied yet at the head of the lane."""
     if mutant:
-        mutate_ack(monkeypatch, TRIM_BY_COUNT)
+        replace(monkeypatch, "ack", TRIM_BY_COUNT)
         monkeypatch.setattr(draining, "uuid4", lambda: SimpleNamespace(hex="process 1"))
     first, later = [up(7, 10), up(7, 20)], [up(7, 30), up(7, 40)]
     world.send(*first)
@@ -125,7 +113,7 @@ def test_trim_by_count_with_a_token_that_comes_again(
 def test_trim_by_count_when_redis_was_rolled_back(world: World, monkeypatch: pytest.MonkeyPatch, mutant: bool) -> None:
     """The claim survived, but other entries stand at the head of the lane."""
     if mutant:
-        mutate_ack(monkeypatch, TRIM_BY_COUNT)
+        replace(monkeypatch, "ack", TRIM_BY_COUNT)
     first, later = [up(7, 10), up(7, 20)], [up(7, 30), up(7, 40)]
     world.send(*first)
 
@@ -175,27 +163,9 @@ def test_ack_before_commit(world: World, monkeypatch: pytest.MonkeyPatch, mutant
 
 @mutated
 def test_no_dedupe_inside_a_batch(world: World, monkeypatch: pytest.MonkeyPatch, mutant: bool) -> None:
-    """The same command twice in one claim, and a ledger that takes the first of two rows."""
-
-    class Forgetful(dict[Any, Any]):
-        def __setitem__(self, key: Any, value: Any) -> None:
-            pass
-
-    def first_rows(rows: Iterable[Any]) -> Iterator[Any]:
-        seen = set()
-        for lane, record, decision in rows:
-            if record.command_id not in seen:
-                seen.add(record.command_id)
-                yield lane, record, decision
-
-    fold, write = coupler.fold, ledger.write
-
-    def forgetting(database: Any, works: Any, known: Any, *rest: Any) -> Any:
-        return fold(database, works, Forgetful(known), *rest)
-
+    """The same command twice in one claim."""
     if mutant:
-        monkeypatch.setattr(coupler, "fold", forgetting)
-        monkeypatch.setattr(ledger, "write", lambda cursor, rows, stamp: write(cursor, first_rows(rows), stamp))
+        counts_twice_what_comes_twice_in_a_batch(monkeypatch)
     command = up(7, 30)
     world.send(up(7, 10), command, command)
     world.drain()

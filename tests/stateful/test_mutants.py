@@ -5,17 +5,17 @@ As it is, the protocol passes the same machines: see test_stateful.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from hashlib import sha1
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import Phase
 
-from levelq_core import coupler, lanes, ledger, scripts
+from levelq_core import ledger
 from levelq_core.lanes import Lanes
-from levelq_core.scripts import Claim, Script
+from levelq_core.scripts import Claim
 from tests.conformance.kit import PARTITION
+from tests.mutants import counts_twice_what_comes_twice_in_a_batch, replace, rewrite
 from tests.stateful.machine import Hand, Machine, run
 from tests.stateful.world import World
 
@@ -23,38 +23,24 @@ Patch = pytest.MonkeyPatch
 SEED, EXAMPLES = 3, 300
 
 
-def rewrite(patch: Patch, name: str, change: Callable[[str], str]) -> None:
-    """Change the text of a script."""
-    load, text = scripts.load, scripts.load(name).text
-    changed = change(text)
-    assert changed != text
-    mutant = Script(changed, sha1(changed.encode()).hexdigest())
-    patch.setattr(lanes, "load", lambda wanted, **how: mutant if wanted == name else load(wanted, **how))
-
-
-def replace(patch: Patch, name: str, old: str, new: str) -> None:
-    assert scripts.load(name).text.count(old) == 1
-    rewrite(patch, name, lambda text: text.replace(old, new))
-
-
 # What acknowledges
 
 
 def trims_by_count_and_its_token_comes_again(patch: Patch) -> None:
-    replace(patch, "ack", "    if string.sub(entry, FROM", "    if false and string.sub(entry, FROM")
+    replace(patch, "ack", ("    if string.sub(entry, FROM", "    if false and string.sub(entry, FROM"))
     patch.setattr(World, "token", staticmethod(lambda number: "process 1"))
 
 
 def checks_no_token(patch: Patch) -> None:
-    replace(patch, "ack", "if holders[i] ~= token then", "if false then")
+    replace(patch, "ack", ("if holders[i] ~= token then", "if false then"))
 
 
 def forgets_what_is_left(patch: Patch) -> None:
-    replace(patch, "ack", "    if more then\n", "    if false then\n")
+    replace(patch, "ack", ("    if more then\n", "    if false then\n"))
 
 
 def renews_what_is_not_its_own(patch: Patch) -> None:
-    replace(patch, "renew", "if redis.call('HGET', tag .. 'tokens', ARGV[i]) == token then", "if true then")
+    replace(patch, "renew", ("if redis.call('HGET', tag .. 'tokens', ARGV[i]) == token then", "if true then"))
 
 
 class AcksFirst(Machine):
@@ -78,7 +64,7 @@ def appends_before_it_is_ready(patch: Patch) -> None:
 
 
 def makes_a_claimed_lane_ready(patch: Patch) -> None:
-    replace(patch, "push", "if not deadline then", "if true then")
+    replace(patch, "push", ("if not deadline then", "if true then"))
 
 
 # What claims
@@ -86,16 +72,16 @@ def makes_a_claimed_lane_ready(patch: Patch) -> None:
 
 def pops_what_it_claims(patch: Patch) -> None:
     taken = "    commands, bytes = commands + #entries, bytes + size\n"
-    replace(patch, "claim", taken, taken + "    redis.call('LTRIM', tag .. 'lane:' .. user, #entries, -1)\n")
+    replace(patch, "claim", (taken, taken + "    redis.call('LTRIM', tag .. 'lane:' .. user, #entries, -1)\n"))
 
 
 def claims_while_the_gate_is_closed(patch: Patch) -> None:
-    replace(patch, "claim", "if ARGV[11] == '1' and", "if false and")
+    replace(patch, "claim", ("if ARGV[11] == '1' and", "if false and"))
 
 
 def retires_in_two_steps(patch: Patch) -> None:
     """It sees nothing due, and takes its registration back by a call of its own."""
-    replace(patch, "claim", "  redis.call('ZREM', drains, drain)\n", "")
+    replace(patch, "claim", ("  redis.call('ZREM', drains, drain)\n", ""))
     claim = Lanes.claim
 
     def then_retire(self: Lanes, partition: Any, drain: str, *args: Any, **how: Any) -> Claim:
@@ -114,25 +100,6 @@ def leaves_without_a_successor(patch: Patch) -> None:
 # What decides
 
 
-def counts_twice_what_comes_twice_in_a_batch(patch: Patch) -> None:
-    """And its ledger takes the first of two rows."""
-
-    class Forgetful(dict[Any, Any]):
-        def __setitem__(self, key: Any, value: Any) -> None:
-            pass
-
-    def first_rows(rows: Iterable[Any]) -> Iterator[Any]:
-        seen = set()
-        for lane, record, decision in rows:
-            if record.command_id not in seen:
-                seen.add(record.command_id)
-                yield lane, record, decision
-
-    fold, write = coupler.fold, ledger.write
-    patch.setattr(coupler, "fold", lambda database, works, known, *rest: fold(database, works, Forgetful(known), *rest))
-    patch.setattr(ledger, "write", lambda cursor, rows, stamp: write(cursor, first_rows(rows), stamp))
-
-
 def takes_a_conflict_for_a_repeat(patch: Patch) -> None:
     patch.setattr(ledger, "answer", lambda known, record: known.decision._replace(duplicate=True))
 
@@ -141,7 +108,7 @@ def takes_a_conflict_for_a_repeat(patch: Patch) -> None:
 
 
 def fills_behind_what_came_since(patch: Patch) -> None:
-    replace(patch, "refill", "in_steps('LPUSH', lane, entries)", "in_steps('RPUSH', lane, entries)")
+    replace(patch, "refill", ("in_steps('LPUSH', lane, entries)", "in_steps('RPUSH', lane, entries)"))
 
 
 MUTANTS = [
