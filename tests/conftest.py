@@ -11,5 +11,6 @@ pytest_plugins = [f"tests.fixtures.{name}" for name in ("chance", "servers", "da
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """tests/system needs root and apt: it is run when it is asked for, by `make test-system`."""
-    asked = any("system" in argument for argument in config.args)
-    return True if collection_path.name == "system" and not asked else None
+    system = Path(__file__).parent / "system"
+    asked = (Path(argument.partition("::")[0]).resolve() for argument in config.args)
+    return True if collection_path == system and not any(path.is_relative_to(system) for path in asked) else None

@@ -103,9 +103,11 @@ def _working(settings: Settings, specializations: Sequence[str]) -> Iterator[tup
     relay = Relay(settings, specializations)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: runtime.stop.set())
-    yield runtime, relay
-    relay.release()
-    runtime.close()
+    try:
+        yield runtime, relay
+    finally:
+        relay.release()
+        runtime.close()
 
 
 def _drain(runtime: Runtime, relay: Relay, specializations: Sequence[str]) -> None:
