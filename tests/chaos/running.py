@@ -22,7 +22,7 @@ from tests.chaos.world import World
 from tests.fixtures.waiting import until
 
 AT_ONCE = 0.25  # how often a second fault strikes meanwhile
-WORK_SECONDS = 15.0  # what restarted processes and the backlog may take beyond claim and sweep on a busy machine
+WORK_SECONDS = 4.0  # what a restarted process and the backlog of a fault may take beyond claim and sweep
 RATE = 500  # commands a second that a backlog is given on top
 ONLINE_SECONDS = 15  # between two checks beside the traffic
 DRAIN_SECONDS = 90  # for everything, outbox included, once the traffic has ended
