@@ -146,6 +146,19 @@ def test_sigterm_during_a_burst_finishes_the_batch_and_hands_over(
     assert total_xp(own_engine) == 20_000
 
 
+def test_a_worker_that_ends_wakes_another_for_what_is_due(settings: Settings, redis: Redis, own_engine: Engine) -> None:
+    """Asked to stop, it may have had a wake-up in its hands; nobody else would be woken while that is reserved."""
+    patient = settings.model_copy(update={"claim_seconds": 60.0})
+    push(patient, redis, 10)
+    assert redis.exists(PLAYER.key("wake"))
+    queue = Queue(PLAYER.queue, connection=redis, serializer=JSONSerializer)
+    assert queue.count == 0
+    LaneWorker([PLAYER.queue], connection=redis, settings=patient).work(burst=True)
+    assert queue.count == 1
+    LaneWorker([PLAYER.queue], connection=redis, settings=patient).work(burst=True)
+    assert (queue.count, applied(own_engine)) == (0, 10)
+
+
 def test_children_end_with_a_killed_supervisor(start: Start, settings: Settings) -> None:
     worker = start("worker", "--processes", "2")
     orphans = two_children(worker)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -28,10 +29,11 @@ from levelq_core.waking import FUNCTION
 from .draining import drain
 from .relaying import Relay
 from .runtime import Runtime, install
-from .sweeping import Sweeper
+from .sweeping import Sweeper, partitions
 
 log = logging.getLogger("levelq")
 
+NOBODY = "nobody"  # no drain has this id
 KEPT_SECONDS = 60  # beyond two claims: how long RQ counts a worker that is silent among the living
 
 
@@ -163,7 +165,19 @@ class LaneWorker(SimpleWorker):
         finally:
             relay.stop()
             sweeper.stop()
+            self._hand_over()
             self._runtime.close()
+
+    def _hand_over(self) -> None:
+        """Wake others for what is due: a wake-up that we were about to take ends with us.
+
+        Its reservation would keep them from being woken for up to 5 s; a drain that never was one clears it.
+        """
+        runtime = self._runtime
+        with suppress(RedisError):  # then a sweep will
+            for partition in partitions(runtime.lanes, self.settings, self.specializations):
+                if runtime.lanes.yield_(partition, NOBODY):
+                    runtime.waker.wake(partition)
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """On SIGTERM or SIGINT: the drain finishes its batch, hands over and the worker ends."""
