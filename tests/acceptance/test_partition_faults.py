@@ -8,7 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from tests.acceptance.fault_support import Fleet, Site
+from tests.acceptance.server_faults.site import Site
+from tests.acceptance.server_faults.workers import Fleet
 from tests.fixtures.proxy import Proxy
 
 WAYS: list[tuple[Literal["requests", "replies"], ...]] = [("requests",), ("replies",), ("requests", "replies")]

@@ -13,7 +13,10 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from tests.acceptance.fault_support import OUTBOX_USERS, Scene, Site
+from tests.acceptance.server_faults.scene import Scene
+from tests.acceptance.server_faults.site import Site
+from tests.acceptance.server_faults.traffic import OUTBOX_USERS
+from tests.fixtures.servers import kill_with_backends
 from tests.fixtures.waiting import until
 
 OURS = "application_name IN ('levelq worker', 'levelq relay', 'application')"
@@ -35,7 +38,7 @@ def terminate(site: Site, which: str = "true") -> int:
 def test_a_database_that_goes_away_is_waited_for(site: Site) -> None:
     with site.scene() as scene:
         with scene.fault("PostgreSQL killed"):
-            site.kill_postgres()
+            kill_with_backends(site.servers.postgres)
             scene.says("waiting: PostgreSQL: ")
             until(lambda: ": PostgreSQL: " in site.problems(), what="a worker's notice")
             assert "LEVELQ_DATABASE_URL: postgresql://postgres@/postgres" in site.problems()

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.acceptance.fault_support import Site
+from tests.acceptance.server_faults.site import Site
 
 
 def run(site: Site, *arguments: str) -> str:

@@ -16,7 +16,9 @@ from redis import Redis
 
 from levelq_core.verify import Report
 from levelq_worker.embedded import Servers
-from tests.acceptance.fault_support import OUTBOX_USERS, Scene, Site, lost
+from tests.acceptance.server_faults.scene import Scene, lost
+from tests.acceptance.server_faults.site import Site
+from tests.acceptance.server_faults.traffic import OUTBOX_USERS
 from tests.fixtures.proxy import Proxy
 from tests.fixtures.waiting import until
 

@@ -19,6 +19,7 @@ from tests.chaos import traced_worker
 from tests.chaos.world import CLAIM_SECONDS, USERS, World
 from tests.fixtures.proxy import Fault as Loss
 from tests.fixtures.proxy import Proxy
+from tests.fixtures.servers import kill_with_backends
 
 STOP_SECONDS = 15.0  # a supervisor's most: the claim, or 5 s for the interpreters to end; more on a busy machine
 
@@ -136,7 +137,7 @@ def _(world: World, rng: Random) -> None:
 
 @fault("PostgreSQL killed, restarted", "PostgreSQL", 2)
 def _(world: World, rng: Random) -> None:
-    world.kill_postgres()
+    kill_with_backends(world.servers.postgres)
     last(rng)
     world.servers.postgres.start()
 

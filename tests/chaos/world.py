@@ -174,16 +174,6 @@ class World:
         with Recorder(self.folder / "notes.jsonl") as recorder:
             traced_worker.record(self.redis, PARTITIONS, recorder)
 
-    def kill_postgres(self) -> None:
-        """SIGKILL for the postmaster and every backend at once, as when the machine goes."""
-        process = self.servers.postgres.process
-        assert process is not None
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        for member in family:
-            member.kill()
-        self.servers.postgres.kill()
-        psutil.wait_procs(family, timeout=30)
-
     def _end_processes(self) -> None:
         for child in self.children():
             child.kill()

@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 
 import psutil
 
-from tests.acceptance.fault_support import Fleet, Site, Workers
+from tests.acceptance.server_faults.site import Site
+from tests.acceptance.server_faults.workers import Fleet, Workers
 from tests.fixtures.waiting import until
 from tests.system.machine import faked, run
 

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import psycopg
 
 from levelq_worker.embedded import Postgres, Server, Valkey
-from tests.acceptance.fault_support import Site
+from tests.acceptance.server_faults.site import Site
 from tests.fixtures.waiting import until
 from tests.system.machine import filled, small_disk
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from levelq_core import Settings
-from tests.acceptance.fault_support import Fleet, Site
+from tests.acceptance.server_faults.site import Site
+from tests.acceptance.server_faults.workers import Fleet
 from tests.system.machine import GUEST, HOST, Cable, Way
 
 REDIS_PORT = 17_379  # nobody else is at that address
