@@ -159,6 +159,22 @@ def test_a_worker_that_ends_wakes_another_for_what_is_due(settings: Settings, re
     assert (queue.count, applied(own_engine)) == (0, 10)
 
 
+def test_a_signal_while_a_worker_ends_is_no_error(
+    settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RQ's handler raises, to end its loop; once that has ended, there is nothing left to be ended."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+    worker = LaneWorker([PLAYER.queue], connection=redis, settings=settings)
+    monkeypatch.setattr(worker, "_hand_over", lambda: signal.raise_signal(signal.SIGTERM))
+    try:
+        worker.work(burst=True)
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+    assert worker.stopping
+
+
 def test_children_end_with_a_killed_supervisor(start: Start, settings: Settings) -> None:
     worker = start("worker", "--processes", "2")
     orphans = two_children(worker)

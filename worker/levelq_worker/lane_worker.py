@@ -106,6 +106,7 @@ class LaneWorker(SimpleWorker):
         super().__init__(names, *args, **options)
         self.log.addFilter(_once)
         self._runtime = install(Runtime(self.settings))
+        self._ended = False
 
     @property
     def specializations(self) -> Sequence[str]:
@@ -163,6 +164,7 @@ class LaneWorker(SimpleWorker):
         try:
             return bool(super().work(*args, **options))
         finally:
+            self._ended = True
             relay.stop()
             sweeper.stop()
             self._hand_over()
@@ -182,4 +184,5 @@ class LaneWorker(SimpleWorker):
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """On SIGTERM or SIGINT: the drain finishes its batch, hands over and the worker ends."""
         self._runtime.stop.set()
-        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+        if not self._ended:  # RQ's way to end its loop is to raise, which what comes after the loop is not made for
+            super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
