@@ -161,6 +161,7 @@ class Stage:
         if self._scenario.survived:
             self._work()
             self._wire.passed()
+            self._application.finish()  # the last round may not have been sent yet
         self._rest()
 
     def finish(self) -> Result:
