@@ -35,7 +35,7 @@ for first = 1, #users, 2000 do
   end
 end
 
-local total, released, again = 0, {}, {}
+local total, released, again, emptied = 0, {}, {}, {}
 for i, user in ipairs(users) do
   local delay, identities = tonumber(ARGV[3 * i + 1]), ARGV[3 * i + 2]
   if holders[i] ~= token then
@@ -47,10 +47,12 @@ for i, user in ipairs(users) do
     if more then entries[#entries] = nil end
     local count = matching(entries, identities)
     if count < #entries then more = true end
-    if count > 0 then redis.call('LTRIM', lane, count, -1) end
     if more then
+      if count > 0 then redis.call('LTRIM', lane, count, -1) end
       again[#again + 1] = now + delay
       again[#again + 1] = user
+    elseif count > 0 then
+      emptied[#emptied + 1] = lane
     end
     released[#released + 1] = user
     total = total + count
@@ -59,6 +61,10 @@ for i, user in ipairs(users) do
 end
 -- Entries that came past push.lua were never counted: below zero the count would guard no limit.
 if total > 0 and redis.call('DECRBY', tag .. 'count', total) <= 0 then redis.call('DEL', tag .. 'count') end
+-- One call for all lanes that are done: as one LTRIM each they were a quarter of what a lane of one cost the server.
+for first = 1, #emptied, 2000 do
+  redis.call('DEL', unpack(emptied, first, math.min(first + 1999, #emptied)))
+end
 in_steps('ZADD', ready, again)
 in_steps('HDEL', tokens, released)
 in_steps('ZREM', claimed, released)
