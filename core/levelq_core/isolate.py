@@ -17,6 +17,7 @@ from .coupler import couple, first_lanes
 from .locking import held_elsewhere
 from .rules import Decision
 from .sqlstate import Meaning, classify, in_words
+from .statements import RELEASE, ROLLBACK, SAVEPOINT
 from .work import Database, RowsVanished, Stamp, Work
 
 ATTEMPTS = 4  # of one batch when somebody else was faster; each further one needs yet another competitor
@@ -85,15 +86,15 @@ class Isolation:
         for work in works:
             work.reset(self._database)
             work.refusal = work.refusal or refusal
-        self._cursor.execute("SAVEPOINT levelq")
+        self._cursor.execute(SAVEPOINT)
         try:
             couple(self._cursor, self._database, works, self._stamp, self._first)
         except (psycopg.Error, UnicodeEncodeError, RowsVanished) as error:
             if self._cursor.connection.closed:
                 raise
-            self._cursor.execute("ROLLBACK TO SAVEPOINT levelq")
+            self._cursor.execute(ROLLBACK)
             return error
-        self._cursor.execute("RELEASE SAVEPOINT levelq")
+        self._cursor.execute(RELEASE)
         return None
 
     def _split(self, works: Sequence[Work], error: Exception, meaning: Meaning) -> None:

@@ -48,23 +48,25 @@ def write(cursor: Cursor[Any], rows: Iterable[tuple[Lane, Record, Decision]], st
     """Append decided commands in order: ids ascend as they take effect."""
     tail = field(stamp.batch) + field(stamp.xid.to_bytes(8, "big")) + field(stamp.source.encode())
     parts = [COPY_HEADER]
-    last_lane, place = None, b""
+    last_lane, last_state, place, packed = None, None, b"", NULL
     for lane, record, decision in rows:
         if lane is not last_lane:
             last_lane, place = lane, field(lane.user_id.to_bytes(8, "big")) + field(lane.specialization.encode())
+        command_id, digest, kind, _, _, xp, sessions, projects, theory, practice, _, _, _ = record
+        error, _, from_level, to_level, before, after, _ = decision
+        # What a command leaves is what the lane's next one finds: the same object, packed once.
+        found = packed if before is last_state else _state(before)
+        last_state, packed = after, found if after is before else _state(after)
         parts += (
-            _ID.pack(LEDGER_COLUMNS, 16, record.command_id),
+            _ID.pack(LEDGER_COLUMNS, 16, command_id),
             place,
-            _APPLIED[record.kind] if decision.error is None else _rejected(record.kind, decision),
-            _NUMBERS.pack(
-                16, record.digest, 4, record.xp, 4, record.sessions, 4, record.projects, 4, record.theory, 4,
-                record.practice,
-            ),
-            _levels(decision),
-            _state(decision.before),
-            _state(decision.after),
+            _APPLIED[kind] if error is None else _rejected(kind, decision),
+            _NUMBERS.pack(16, digest, 4, xp, 4, sessions, 4, projects, 4, theory, 4, practice),
+            NULL + NULL if from_level is None or to_level is None else _LEVELS.pack(4, from_level, 4, to_level),
+            found,
+            packed,
             tail,
-        )  # fmt: skip
+        )
     if len(parts) == 1:
         return
     parts.append(COPY_TRAILER)
@@ -83,12 +85,6 @@ def _rejected(kind: int, decision: Decision) -> bytes:
     assert decision.error is not None
     kind_name = KIND_NAMES[kind].encode()
     return b"".join(map(field, (kind_name, b"rejected", decision.error.encode(), decision.message.encode())))
-
-
-def _levels(decision: Decision) -> bytes:
-    if decision.from_level is None or decision.to_level is None:
-        return NULL + NULL
-    return _LEVELS.pack(4, decision.from_level, 4, decision.to_level)
 
 
 def _state(state: State | None) -> bytes:

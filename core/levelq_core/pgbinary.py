@@ -20,7 +20,7 @@ COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_TRAILER = b"\xff\xff"
 NULL = b"\xff\xff\xff\xff"
 _ARRAY = Struct(">iiIii")  # dimensions, has nulls, element oid, length, lower bound
-_BIGINT_OID, _TEXT_OID, _UUID_OID = 20, 25, 2950
+_BIGINT_OID, _TEXT_OID, _TID_OID, _UUID_OID = 20, 25, 27, 2950
 
 
 class BigintArray(bytes):
@@ -29,6 +29,10 @@ class BigintArray(bytes):
 
 class TextArray(bytes):
     """An encoded text[]."""
+
+
+class TidArray(bytes):
+    """An encoded tid[]."""
 
 
 class UuidArray(bytes):
@@ -45,18 +49,25 @@ def bigints(values: Sequence[int]) -> BigintArray:
 
 def texts(values: Iterable[str]) -> TextArray:
     """Encode strings. Raises UnicodeEncodeError for what UTF-8 cannot hold."""
-    parts: list[bytes] = []
-    for value in values:
-        raw = value.encode()
-        parts += (len(raw).to_bytes(4, "big"), raw)
-    return TextArray(_ARRAY.pack(1, 0, _TEXT_OID, len(parts) // 2, 1) + b"".join(parts))
+    encoded: dict[str, bytes] = {}  # of a batch's specializations and reasons most are the same
+    parts = [encoded.get(value) or encoded.setdefault(value, field(value.encode())) for value in values]
+    return TextArray(_ARRAY.pack(1, 0, _TEXT_OID, len(parts), 1) + b"".join(parts))
 
 
 def uuids(values: Sequence[bytes]) -> UuidArray:
     """Encode ids of 16 bytes each."""
-    size = b"\0\0\0\x10"
-    body = size + size.join(values) if values else b""
-    return UuidArray(_ARRAY.pack(1, 0, _UUID_OID, len(values), 1) + body)
+    return UuidArray(_fixed(values, _UUID_OID, 16))
+
+
+def tids(values: Sequence[bytes]) -> TidArray:
+    """Encode places of rows, each of 6 bytes as the server sends a ctid."""
+    return TidArray(_fixed(values, _TID_OID, 6))
+
+
+def _fixed(values: Sequence[bytes], oid: int, size: int) -> bytes:
+    prefix = size.to_bytes(4, "big")
+    body = prefix + prefix.join(values) if values else b""
+    return _ARRAY.pack(1, 0, oid, len(values), 1) + body
 
 
 def field(raw: bytes | None) -> bytes:
@@ -77,4 +88,5 @@ def _register(kind: type[bytes], array_oid: int) -> None:
 
 _register(BigintArray, 1016)
 _register(TextArray, 1009)
+_register(TidArray, 1010)
 _register(UuidArray, 2951)

@@ -47,9 +47,9 @@ MISSING = f"""
     WHERE p.student_id IS NULL OR l.user_id IS NULL ORDER BY k.n
 """
 
-# Lock the progress rows in order and read their totals.
+# Lock the progress rows in order and read their totals, and where they lie.
 LOCK_PROGRESS = f"""
-    SELECT k.n, coalesce(p.current_level, 1)::bigint, coalesce(p.total_xp, 0)::bigint,
+    SELECT k.n, p.ctid, coalesce(p.current_level, 1)::bigint, coalesce(p.total_xp, 0)::bigint,
            coalesce(p.completed_sessions, 0)::bigint, coalesce(p.completed_projects, 0)::bigint,
            coalesce(p.theory_hours_completed, 0)::bigint, coalesce(p.practice_hours_completed, 0)::bigint
     FROM {_LANES} JOIN {PROGRESS} p ON {_PROGRESS_PAIR}
@@ -58,7 +58,7 @@ LOCK_PROGRESS = f"""
 
 # Lock the license rows in order and read them.
 LOCK_LICENSE = f"""
-    SELECT k.n, l.id::bigint, coalesce(l.current_level, 1)::bigint,
+    SELECT k.n, l.ctid, l.id::bigint, coalesce(l.current_level, 1)::bigint,
            coalesce(l.max_achieved_level, l.current_level, 1)::bigint
     FROM {_LANES} JOIN {LICENSES} l ON {_LICENSE_PAIR}
     ORDER BY k.n FOR NO KEY UPDATE OF l
@@ -66,6 +66,11 @@ LOCK_LICENSE = f"""
 
 # After a lock timeout: which rows could be had at once, so that the others are known.
 SKIP_LOCKED = (LOCK_PROGRESS + " SKIP LOCKED", LOCK_LICENSE + " SKIP LOCKED")
+
+# What one attempt at a batch did, locks included, can be taken back and tried in another way.
+SAVEPOINT = "SAVEPOINT levelq"
+ROLLBACK = "ROLLBACK TO SAVEPOINT levelq"
+RELEASE = "RELEASE SAVEPOINT levelq"
 
 # Take back rows made for lanes in which nothing was applied.
 REMOVE_PROGRESS = f"DELETE FROM {PROGRESS} p USING {_LANES} WHERE {_PROGRESS_PAIR}"
@@ -98,27 +103,44 @@ def insert_license(schema: Schema) -> str:
     """
 
 
-def update_progress(schema: Schema) -> str:
+class Update(NamedTuple):
+    """One statement in two forms with the same parameters.
+
+    `by_place` goes to each row by its ctid: joined by their keys, the planner would at times read the whole table,
+    at 100,000 rows three times the cost. A trigger of the application's may have moved a row since we locked it;
+    then fewer rows are changed than were given, and `by_pair` changes them all.
+    """
+
+    by_place: str
+    by_pair: str
+
+
+def _update(statement: str, alias: str, pair: str) -> Update:
+    return Update(f"{statement} WHERE {alias}.ctid = k.place AND {pair}", f"{statement} WHERE {pair}")
+
+
+def update_progress(schema: Schema) -> Update:
     """Write the progress rows that changed: only rows locked above, each once."""
     columns = schema.columns[PROGRESS]
-    return f"""
+    statement = f"""
         UPDATE {PROGRESS} p SET current_level = k.level, total_xp = k.xp, completed_sessions = k.sessions,
             completed_projects = k.projects, theory_hours_completed = k.theory, practice_hours_completed = k.practice,
             last_activity = {columns["last_activity"].now}, updated_at = {columns["updated_at"].now}
-        FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b)
-            AS k(specialization, user_id, level, xp, sessions, projects, theory, practice)
-        WHERE {_PROGRESS_PAIR}
+        FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b)
+            AS k(place, specialization, user_id, level, xp, sessions, projects, theory, practice)
     """
+    return _update(statement, "p", _PROGRESS_PAIR)
 
 
-def update_license(schema: Schema) -> str:
+def update_license(schema: Schema) -> Update:
     """Write the license rows that changed."""
-    return f"""
+    statement = f"""
         UPDATE {LICENSES} l SET current_level = k.level, max_achieved_level = k.highest,
             last_advanced_at = CASE WHEN l.current_level IS DISTINCT FROM k.level
                 THEN {schema.column(LICENSES, "last_advanced_at").now} ELSE l.last_advanced_at END
-        FROM unnest(%b, %b, %b, %b) AS k(specialization, user_id, level, highest) WHERE {_LICENSE_PAIR}
+        FROM unnest(%b, %b, %b, %b, %b) AS k(place, specialization, user_id, level, highest)
     """
+    return _update(statement, "l", _LICENSE_PAIR)
 
 
 def insert_progressions(schema: Schema) -> str:
@@ -179,8 +201,8 @@ class Statements:
 
     insert_progress: str
     insert_license: str
-    update_progress: str
-    update_license: str
+    update_progress: Update
+    update_license: Update
     insert_progressions: str
     check_deferred: tuple[str, ...]
     parents: tuple[Parents, ...]

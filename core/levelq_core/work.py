@@ -45,6 +45,7 @@ class Work:
     """One lane's commands, in order. `places` are their positions in the caller's input.
 
     `found` is what the locked rows held: a level of 0 for a row that was missing, also if we just made it.
+    `progress_at` and `license_at` are where they lie (ctid), which nobody can change while we hold them.
     """
 
     lane: Lane
@@ -55,6 +56,8 @@ class Work:
     found: State = NOTHING
     state: State = NOTHING
     license_id: int = 0
+    progress_at: bytes = b""
+    license_at: bytes = b""
     made_progress: bool = False
     made_license: bool = False
 

@@ -58,7 +58,10 @@ class Batch:
 
     def _read(self, user: bytes, entries: Sequence[bytes | Oversized]) -> ClaimedLane:
         user_id = _user_id(user)
-        salt = Lane(self._specialization, user_id or 0).salt
+        if user_id is None:
+            return self._set_lane_aside(user, entries)
+        lane = Lane(self._specialization, user_id)
+        salt = lane.salt
         records: list[Record] = []
         identities: list[bytes] = []
         commands_at: list[int] = []
@@ -67,8 +70,6 @@ class Batch:
             try:
                 if isinstance(entry, Oversized):
                     raise codec.Rubbish(f"over the payload limit; sha1 of the whole: {entry.sha1}")
-                if user_id is None:
-                    raise codec.Rubbish(f"lane of {user[:40]!r}, which is no user id")
                 records.append(codec.decode(entry, salt))
                 commands_at.append(len(identities))
                 identities.append(entry[IDENTITY_AT : IDENTITY_AT + IDENTITY_BYTES])
@@ -78,11 +79,15 @@ class Batch:
                 newer = str(error)
                 break
         work = None
-        if records and user_id is not None:
+        if records:
             places = range(self.commands, self.commands + len(records))
-            work = Work(Lane(self._specialization, user_id), records, places)
+            work = Work(lane, records, places)
             self.commands += len(records)
         return ClaimedLane(user, work, identities, commands_at, newer)
+
+    def _set_lane_aside(self, user: bytes, entries: Sequence[bytes | Oversized]) -> ClaimedLane:
+        reason = f"lane of {user[:40]!r}, which is no user id"
+        return ClaimedLane(user, None, [self._set_aside(entry, None, reason) for entry in entries], [], None)
 
     def _set_aside(self, entry: bytes | Oversized, user_id: int | None, reason: str) -> bytes:
         """Note an entry for the quarantine; its identity."""
@@ -126,7 +131,6 @@ class Batch:
 
 def _user_id(user: bytes) -> int | None:
     """The user of a lane, if its name is the plain decimal that push.lua makes."""
-    text = user.decode("ascii", "replace")
-    if text.isascii() and text.isdigit() and text[0] != "0" and len(text) <= 19 and int(text) <= MAX_USER_ID:
-        return int(text)
+    if user.isdigit() and user[:1] != b"0" and len(user) <= 19 and (user_id := int(user)) <= MAX_USER_ID:
+        return user_id
     return None
