@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -10,7 +11,7 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.retry import Retry
 
 from .faults import point
@@ -43,6 +44,10 @@ def _options(seconds: float) -> dict[str, Any]:
     return timeouts | {"retry_on_error": [], "max_connections": CONNECTIONS}
 
 
+class NotReached(RedisError):
+    """There was no connection to be had, so certainly nothing was sent."""
+
+
 class Lanes:
     """The protocol over one Redis connection pool. Raises redis-py's errors; a call is never repeated."""
 
@@ -58,11 +63,6 @@ class Lanes:
         except NoScriptError:  # nothing ran; after a restart the server knows no scripts
             return self.redis.eval(script.text, 1, call.key, *call.args)
 
-    def reach(self) -> None:
-        """Make sure of a connection. Raises RedisError while it is still certain that nothing was sent."""
-        pool: Any = self.redis.connection_pool
-        pool.release(pool.get_connection())
-
     def push(self, batches: Batches) -> list[PushAnswer | RedisError]:
         """Append to many lanes of several partitions in one round trip; one answer or refusal per partition."""
         return self.push_and_ask(batches, ())[0]
@@ -70,28 +70,54 @@ class Lanes:
     def push_and_ask(
         self, batches: Batches, questions: Sequence[Question]
     ) -> tuple[list[PushAnswer | RedisError], list[Any]]:
-        """Push, and ask behind it on the same connection: also the answer or refusal to each question."""
+        """Push, and ask behind it on the same connection: also the answer or refusal to each question.
+
+        Raises NotReached if there is no connection; after any other error nobody knows what was pushed.
+        """
         calls = [self._protocol.push(partition, lanes) for partition, lanes in batches]
-        point("push request")
-        replies, answers = self._at_once(calls, questions)
-        if unknown := [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]:
-            again, answers = self._at_once([calls[i] for i in unknown], questions, known=False)
-            for i, reply in zip(unknown, again, strict=True):
-                replies[i] = reply
-        point("push reply")
+        with self._connection() as connection:
+            point("push request")
+            replies = self._exchange(connection, [*_commands(calls, shebang=self._shebang), *questions])
+            replies, answers = replies[: len(calls)], replies[len(calls) :]
+            if unknown := [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]:
+                sources = _commands([calls[i] for i in unknown], shebang=self._shebang, known=False)
+                again = self._exchange(connection, [*sources, *questions])
+                answers = again[len(unknown) :]
+                for i, reply in zip(unknown, again, strict=False):
+                    replies[i] = reply
+            point("push reply")
         return [self._protocol.pushed(reply) for reply in replies], answers
 
     def ask(self, questions: Sequence[Question]) -> list[Any]:
         """The answer or refusal to each question, all asked on one connection."""
-        return self._at_once([], questions)[1]
+        with self._connection() as connection:
+            return self._exchange(connection, questions)
 
-    def _at_once(
-        self, calls: Sequence[Call], questions: Sequence[Question], *, known: bool = True
-    ) -> tuple[list[Any], list[Any]]:
-        pipeline = self.redis.pipeline(transaction=False)
-        _fill(pipeline, calls, questions, shebang=self._shebang, known=known)
-        replies = pipeline.execute(raise_on_error=False)
-        return replies[: len(calls)], replies[len(calls) :]
+    @contextmanager
+    def _connection(self) -> Iterator[Any]:
+        """A connection that is there before anything is sent. redis-py's pipeline would do, for twice the time."""
+        pool: Any = self.redis.connection_pool
+        try:
+            connection = pool.get_connection()
+        except RedisError as error:
+            raise NotReached(str(error)) from error
+        try:
+            yield connection
+        except BaseException:
+            connection.disconnect()  # what it says next would be taken for the answer to something else
+            raise
+        finally:
+            pool.release(connection)
+
+    def _exchange(self, connection: Any, commands: Sequence[Question]) -> list[Any]:
+        connection.send_packed_command(connection.pack_commands(commands))
+        replies: list[Any] = []
+        for command in commands:
+            try:
+                replies.append(self.redis.parse_response(connection, command[0]))  # type: ignore[no-untyped-call]
+            except ResponseError as error:
+                replies.append(error)
+        return replies
 
     def claim(self, partition: Partition, drain: str, token: str, commands: int, *, gated: bool = False) -> Claim:
         """Register the drain and take due lanes for it, `commands` at most; or retire it.
@@ -165,11 +191,6 @@ class AsyncLanes:
         self._protocol = Protocol(settings)
         self._shebang = shebang
 
-    async def reach(self) -> None:
-        """Make sure of a connection. Raises RedisError while it is still certain that nothing was sent."""
-        pool: Any = self.redis.connection_pool
-        await pool.release(await pool.get_connection())
-
     async def push(self, batches: Batches) -> list[PushAnswer | RedisError]:
         """Append to many lanes of several partitions in one round trip; one answer or refusal per partition."""
         return (await self.push_and_ask(batches, ()))[0]
@@ -177,35 +198,60 @@ class AsyncLanes:
     async def push_and_ask(
         self, batches: Batches, questions: Sequence[Question]
     ) -> tuple[list[PushAnswer | RedisError], list[Any]]:
-        """Push, and ask behind it on the same connection: also the answer or refusal to each question."""
+        """Push, and ask behind it on the same connection: also the answer or refusal to each question.
+
+        Raises NotReached if there is no connection; after any other error nobody knows what was pushed.
+        """
         calls = [self._protocol.push(partition, lanes) for partition, lanes in batches]
-        point("push request")
-        replies, answers = await self._at_once(calls, questions)
-        if unknown := [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]:
-            again, answers = await self._at_once([calls[i] for i in unknown], questions, known=False)
-            for i, reply in zip(unknown, again, strict=True):
-                replies[i] = reply
-        point("push reply")
+        async with self._connection() as connection:
+            point("push request")
+            replies = await self._exchange(connection, [*_commands(calls, shebang=self._shebang), *questions])
+            replies, answers = replies[: len(calls)], replies[len(calls) :]
+            if unknown := [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]:
+                sources = _commands([calls[i] for i in unknown], shebang=self._shebang, known=False)
+                again = await self._exchange(connection, [*sources, *questions])
+                answers = again[len(unknown) :]
+                for i, reply in zip(unknown, again, strict=False):
+                    replies[i] = reply
+            point("push reply")
         return [self._protocol.pushed(reply) for reply in replies], answers
 
     async def ask(self, questions: Sequence[Question]) -> list[Any]:
         """The answer or refusal to each question, all asked on one connection."""
-        return (await self._at_once([], questions))[1]
+        async with self._connection() as connection:
+            return await self._exchange(connection, questions)
 
-    async def _at_once(
-        self, calls: Sequence[Call], questions: Sequence[Question], *, known: bool = True
-    ) -> tuple[list[Any], list[Any]]:
-        pipeline = self.redis.pipeline(transaction=False)
-        _fill(pipeline, calls, questions, shebang=self._shebang, known=known)
-        replies = await pipeline.execute(raise_on_error=False)
-        return replies[: len(calls)], replies[len(calls) :]
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        pool: Any = self.redis.connection_pool
+        try:
+            connection = await pool.get_connection()
+        except RedisError as error:
+            raise NotReached(str(error)) from error
+        try:
+            yield connection
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await pool.release(connection)
+
+    async def _exchange(self, connection: Any, commands: Sequence[Question]) -> list[Any]:
+        await connection.send_packed_command(connection.pack_commands(commands))
+        replies: list[Any] = []
+        for command in commands:
+            try:
+                replies.append(await self.redis.parse_response(connection, command[0]))
+            except ResponseError as error:
+                replies.append(error)
+        return replies
 
 
-def _fill(pipeline: Any, calls: Sequence[Call], questions: Sequence[Question], *, shebang: bool, known: bool) -> None:
-    """Queue calls, then questions. `known`: the server has the scripts; after a restart it has none."""
+def _commands(calls: Sequence[Call], *, shebang: bool, known: bool = True) -> list[Question]:
+    """Calls as commands. `known`: the server has the scripts; after a restart it has none."""
+    commands: list[Question] = []
     for call in calls:
         script = load(call.name, shebang=shebang)
-        run, source = (pipeline.evalsha, script.sha) if known else (pipeline.eval, script.text)
-        run(source, 1, call.key, *call.args)
-    for question in questions:
-        pipeline.execute_command(*question)
+        name, source = ("EVALSHA", script.sha) if known else ("EVAL", script.text)
+        commands.append((name, source, 1, call.key, *call.args))
+    return commands

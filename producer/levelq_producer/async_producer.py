@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from levelq_core.commands import Command, LevelUp, SetLevel, SyncLevels, build
 from levelq_core.errors import LevelqError
-from levelq_core.lanes import AsyncLanes, connect, connect_async
+from levelq_core.lanes import AsyncLanes, NotReached, connect, connect_async
 from levelq_core.settings import Durability, Settings
 from levelq_core.waking import Waker
 
@@ -82,12 +82,11 @@ class AsyncProducer:
         for window in plan.windows():
             batches = plan.batches(window)
             try:
-                await self._reach(plan.wait)
-            except (RedisError, LevelqError) as error:
+                await self._check(plan.wait)
+                answers, asked = await self._lanes.push_and_ask(batches, plan.wait.questions)
+            except (NotReached, LevelqError) as error:
                 plan.unsent(window, error)
                 continue
-            try:
-                answers, asked = await self._lanes.push_and_ask(batches, plan.wait.questions)
             except RedisError as error:
                 plan.lost(window, error)
                 continue
@@ -97,12 +96,15 @@ class AsyncProducer:
                 self._given.discard(plan.wait.level)
         return [self._handle(item.command_id, item.error, reply, item.digest, item.pushed_ms) for item in plan.items]
 
-    async def _reach(self, wait: Wait) -> None:
-        """Make sure of a connection, and of a server that gives this durability, while nothing was sent."""
-        await self._lanes.reach()
+    async def _check(self, wait: Wait) -> None:
+        """Make sure of a server that gives this durability while nothing was sent. Raises as Wait.check."""
         if wait.level not in self._given:
             async with connect_async(self.settings.redis_url, self.settings.redis_seconds) as new:
-                wait.check(await AsyncLanes(new, self.settings).ask(wait.probe))
+                try:
+                    answers = await AsyncLanes(new, self.settings).ask(wait.probe)
+                except RedisError as error:
+                    raise NotReached(str(error)) from error
+                wait.check(answers)
             self._given.add(wait.level)
 
     async def level_up(

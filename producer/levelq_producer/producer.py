@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from levelq_core.commands import Command, LevelUp, SetLevel, SyncLevels, build
 from levelq_core.errors import LevelqError
-from levelq_core.lanes import Lanes, connect
+from levelq_core.lanes import Lanes, NotReached, connect
 from levelq_core.settings import Durability, Settings
 from levelq_core.waking import Waker
 
@@ -80,12 +80,11 @@ class Producer:
         for window in plan.windows():
             batches = plan.batches(window)
             try:
-                self._reach(plan.wait)
-            except (RedisError, LevelqError) as error:
+                self._check(plan.wait)
+                answers, asked = self._lanes.push_and_ask(batches, plan.wait.questions)
+            except (NotReached, LevelqError) as error:
                 plan.unsent(window, error)
                 continue
-            try:
-                answers, asked = self._lanes.push_and_ask(batches, plan.wait.questions)
             except RedisError as error:
                 plan.lost(window, error)
                 continue
@@ -95,12 +94,15 @@ class Producer:
                 self._given.discard(plan.wait.level)
         return [self._handle(item.command_id, item.error, reply, item.digest, item.pushed_ms) for item in plan.items]
 
-    def _reach(self, wait: Wait) -> None:
-        """Make sure of a connection, and of a server that gives this durability, while nothing was sent."""
-        self._lanes.reach()
+    def _check(self, wait: Wait) -> None:
+        """Make sure of a server that gives this durability while nothing was sent. Raises as Wait.check."""
         if wait.level not in self._given:
             with connect(self.settings.redis_url, self.settings.redis_seconds) as new:
-                wait.check(Lanes(new, self.settings).ask(wait.probe))
+                try:
+                    answers = Lanes(new, self.settings).ask(wait.probe)
+                except RedisError as error:
+                    raise NotReached(str(error)) from error
+                wait.check(answers)
             self._given.add(wait.level)
 
     def level_up(

@@ -12,7 +12,7 @@ from uuid import UUID
 from redis.exceptions import RedisError
 
 from levelq_core import rules
-from levelq_core.codec import Lane, digest_in, encode, lane_of, record_of
+from levelq_core.codec import Lane, digest_in, encoded, lane_of
 from levelq_core.commands import Command, LevelUp, SetLevel, SyncLevels
 from levelq_core.errors import (
     InvalidCommand,
@@ -146,12 +146,12 @@ def payload_of(settings: Settings, command: Command, reply: bool) -> bytes:
     if not isinstance(command, LevelUp | SetLevel | SyncLevels):
         raise InvalidCommand(f"command: expected LevelUp, SetLevel or SyncLevels, got {command!r}")
     catalog = settings.tracks
+    payload, record = encoded(command, reply=reply)
     never = rules.lane_refusal(lane_of(command), catalog, _LIMITS) or rules.forbidden(
-        record_of(command), catalog[command.specialization], _LIMITS
+        record, catalog[command.specialization], _LIMITS
     )
     if never is not None:
         raise InvalidCommand(never)
-    payload = encode(command, reply=reply)
     if len(payload) > settings.payload_limit:
         raise InvalidCommand(f"command: expected at most {settings.payload_limit} bytes, got {len(payload)}")
     return payload

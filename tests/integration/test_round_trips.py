@@ -52,7 +52,7 @@ class Traffic:
 
         def execute_command(redis: Redis, *args: Any, **options: Any) -> Any:
             self.calls.append(str(args[0]))
-            return call(redis, *args, **options)
+            return call(redis, *args, **options)  # type: ignore[no-untyped-call]
 
         monkeypatch.setattr(Redis, "execute_command", execute_command)
 
