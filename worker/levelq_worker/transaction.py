@@ -31,14 +31,16 @@ class Rubbish(NamedTuple):
 
 # The server's limits for this transaction only: lock < statement < transaction < claim. Before it knew
 # transactions' own limit, a stopped worker kept its row locks: what it leaves idle ends, too. And a commit
-# must mean a commit: with synchronous_commit off, 170 of 400 acknowledged commits survived a crash.
+# must mean a commit: with synchronous_commit off, 170 of 400 acknowledged commits survived a crash. And a
+# thousand lanes are a thousand looks into an index: for a table of 50,000 rows the planner would rather read it all.
 _LIMITS = """
     SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true),
            set_config('idle_in_transaction_session_timeout', %s, true),
            CASE WHEN current_setting('server_version_num')::int >= 170000
                 THEN set_config('transaction_timeout', %s, true) END,
            CASE WHEN current_setting('synchronous_commit') = 'off'
-                THEN set_config('synchronous_commit', 'on', true) END
+                THEN set_config('synchronous_commit', 'on', true) END,
+           set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)
 """
 
 # An error turns the transaction's limit off, also one that a savepoint caught: set what is left of it.

@@ -49,13 +49,30 @@ local function read(lane, most, bytes_left)
   return entries, bytes
 end
 
+-- The size of a lane that is read as a whole: most lanes of a burst hold one command or two, and going through
+-- read's loop for each was a quarter of what a claim cost the server. Nothing if there is more to it.
+local FEW = 8
+local function few(entries, most, bytes_left)
+  if #entries >= math.min(FEW, most + 1) then return nil end
+  local bytes = 0
+  for _, entry in ipairs(entries) do
+    if #entry > payload_limit + 13 then return nil end
+    bytes = bytes + #entry
+  end
+  if bytes > bytes_left then return nil end
+  return bytes
+end
+
 local ready, claimed, tokens = tag .. 'ready', tag .. 'claimed', tag .. 'tokens'
 local lanes, broken, commands, bytes = {}, {}, 0, 0
 local gone, deadlines, held = {}, {}, {}
 for _, user in ipairs(redis.call('ZRANGEBYSCORE', ready, '-inf', now, 'LIMIT', 0, batch_lanes)) do
   if commands >= batch_commands or bytes >= batch_bytes then break end
-  local ok, entries, size = pcall(read, tag .. 'lane:' .. user, math.min(lane_commands, batch_commands - commands),
-    batch_bytes - bytes)
+  local lane = tag .. 'lane:' .. user
+  local most, bytes_left = math.min(lane_commands, batch_commands - commands), batch_bytes - bytes
+  local ok, entries = pcall(redis.call, 'LRANGE', lane, 0, FEW - 1)
+  local size = ok and few(entries, most, bytes_left)
+  if ok and not size then ok, entries, size = pcall(read, lane, most, bytes_left) end
   if not ok then
     redis.call('ZADD', ready, now + 60000, user) -- not a list: look again in a minute, the others go on
     broken[#broken + 1] = user
