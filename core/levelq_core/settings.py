@@ -66,6 +66,7 @@ class Settings(BaseSettings):
     durable_seconds: float | None = Field(None, ge=0.001, le=60)
     appendfsync: Literal["always"] | None = None
     batch_commands: int = Field(5_000, ge=1, le=100_000)
+    batch_seconds: float = Field(0.15, ge=0.01, le=600)
     batch_lanes: int = Field(1_000, ge=1, le=20_000)
     batch_bytes: int = Field(4 * 2**20, ge=2**10, le=2**28)
     lane_commands: int = Field(1_000, ge=1, le=100_000)

@@ -18,7 +18,7 @@ from levelq_core.partitions import Partition
 from levelq_core.work import Work
 from levelq_worker.draining import Drain
 from levelq_worker.runtime import Runtime
-from levelq_worker.transaction import Rubbish, Transaction
+from levelq_worker.transaction import Applied, Rubbish, Transaction
 from tests.fixtures.waiting import until
 from tests.model import APPLICATION, OWN, TOTALS, Columns, LaneKey, Model, Row
 
@@ -177,11 +177,11 @@ class Observed(Transaction):
         super().__init__(engine, settings, settings.tracks)
         self.seen: list[Seen] = []
 
-    def apply(self, works: Sequence[Work], rubbish: Sequence[Rubbish], between: Callable[[], None]) -> list[Work]:
+    def apply(self, works: Sequence[Work], rubbish: Sequence[Rubbish], between: Callable[[], None]) -> Applied:
         """Apply, then note the decisions."""
-        aside = super().apply(works, rubbish, between)
-        self.seen.append(Seen(works, aside))
-        return aside
+        applied = super().apply(works, rubbish, between)
+        self.seen.append(Seen(works, applied.aside))
+        return applied
 
 
 @contextmanager

@@ -65,11 +65,11 @@ def burst(depth: int, bad: Collection[tuple[int, int]] = ()) -> list[LevelUp]:
     ]
 
 
-def push_at_once(worker: Runtime, commands: Sequence[Command]) -> None:
+def push_at_once(worker: Runtime, commands: Sequence[Command], partition: Partition = PLAYER) -> None:
     lanes: dict[int, list[bytes]] = {}
     for command in commands:
         lanes.setdefault(command.user_id, []).append(encode(command))
-    (answer,) = worker.lanes.push([(PLAYER, list(lanes.items()))])
+    (answer,) = worker.lanes.push([(partition, list(lanes.items()))])
     assert not isinstance(answer, Exception) and {why for _, why in answer.lanes} == {""}
 
 

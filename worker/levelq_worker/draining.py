@@ -24,6 +24,7 @@ from .batch import Batch
 from .relay_filling import Filling
 from .relay_rows import OutboxRows
 from .runtime import Runtime, current
+from .transaction import Applied
 
 log = logging.getLogger("levelq")
 
@@ -70,7 +71,7 @@ class Drain:
             if runtime.weather.bad:
                 runtime.transaction.probe()  # claim nothing that could not be applied
             token = uuid4().hex
-            claim = runtime.lanes.claim(partition, self._id, token, runtime.commands, gated=True)
+            claim = runtime.lanes.claim(partition, self._id, token, runtime.batch_size.commands, gated=True)
             if claim.unfilled:
                 self._fill()
             if claim.wake:
@@ -92,10 +93,10 @@ class Drain:
             point("decode")
             batch = Batch(self._partition.specialization, claim)
             self._entries = batch.entries
-            aside = runtime.transaction.apply(batch.works, batch.rubbish, lambda: self._renew(batch, token))
-            self._committed(batch, len(aside))
+            applied = runtime.transaction.apply(batch.works, batch.rubbish, lambda: self._renew(batch, token))
+            self._committed(batch, applied)
             replies.write(runtime.lanes.redis, batch.replies(), runtime.settings.reply_seconds)
-            runtime.lanes.ack(self._partition, token, batch.acknowledgements(aside, runtime.settings.lock_ms))
+            runtime.lanes.ack(self._partition, token, batch.acknowledgements(applied.aside, runtime.settings.lock_ms))
         except BaseException:
             self._abandon(claim, token)
             raise
@@ -107,12 +108,14 @@ class Drain:
         if not filling.open(self._partition):
             runtime.stop.wait(GATE_SECONDS)
 
-    def _committed(self, batch: Batch, aside: int) -> None:
+    def _committed(self, batch: Batch, applied: Applied) -> None:
         runtime = self._runtime
         runtime.weather.passed()
-        runtime.commands = min(runtime.settings.batch_commands, runtime.commands * 2)
-        if aside:
-            log.warning("%s: %d lanes put aside: other code holds their rows or users", self._partition, aside)
+        if applied.aside:
+            held = len(applied.aside)
+            log.warning("%s: %d lanes put aside: other code holds their rows or users", self._partition, held)
+        else:
+            runtime.batch_size.took(batch.entries, applied.seconds, applied.empty_seconds)
         if batch.rubbish:
             log.error("%s: %d entries quarantined", self._partition, len(batch.rubbish))
         newer = next((lane.newer for lane in batch.lanes if lane.newer), None)
@@ -129,7 +132,7 @@ class Drain:
         runtime = self._runtime
         cause = error.orig if isinstance(error, DBAPIError) and isinstance(error.orig, Exception) else error
         if classify(cause) is Meaning.TOO_LARGE and self._entries > 1:
-            runtime.commands = max(1, self._entries // 2)
+            runtime.batch_size.too_much(self._entries)
             log.warning("%s: batch of %d halved: %s", self._partition, self._entries, in_words(cause))
             return
         expected = isinstance(error, RedisError | SQLAlchemyError | SchemaError)

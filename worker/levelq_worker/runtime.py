@@ -10,6 +10,7 @@ from levelq_core.lanes import Lanes, connect
 from levelq_core.settings import Settings
 from levelq_core.waking import Waker
 
+from .batch_size import BatchSize
 from .transaction import Transaction
 from .weather import MOST_SECONDS, Weather, notices_of
 
@@ -29,7 +30,7 @@ class Runtime:
         self.transaction = Transaction(self.engine, settings, settings.tracks)
         longest = min(MOST_SECONDS, settings.claim_seconds / 2)
         self.weather = Weather(self.stop, most_seconds=longest, notices=notices_of(redis, settings))
-        self.commands = settings.batch_commands  # how many to claim at most: halved when a batch took too long
+        self.batch_size = BatchSize(settings.batch_commands, settings.batch_seconds)
         _spare_the_collector()
 
     def close(self) -> None:
