@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system unit integration acceptance chaos check format docs lock clean
+.PHONY: help demo test test-system unit integration acceptance chaos bench check format docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -35,6 +35,9 @@ unit integration acceptance: .venv/installed ## one tier of the tests
 chaos: .venv/installed ## random faults against real processes, then the checker: make chaos SECONDS=60 SEED=7
 	@$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
 
+bench: .venv/installed ## levelq beside RQ, Celery, Dramatiq, procrastinate and direct calls: twenty minutes (SMALL=1: half a minute)
+	@$(BIN)/python -m benchmarks $(if $(SMALL),--small --repeats 1)
+
 check: .venv/installed ## format, lint, strict types, import contracts, docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -53,4 +56,4 @@ lock: ## write requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --upgrade -o requirements.lock
 
 clean: ## remove what make made
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* site dist levelq-data demo.png
+	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* site dist levelq-data demo.png

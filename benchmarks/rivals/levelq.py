@@ -1,0 +1,33 @@
+"""levelq: lanes, drained in batches."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from levelq_producer import Producer
+
+from ..site import Site
+from ..workload import Grant, level_ups
+from .kinds import Promises
+
+WINDOW = 10_000  # commands made at a time
+
+
+class Levelq:
+    """`levelq worker --processes 2`."""
+
+    name = "levelq"
+    how = "2 processes"
+    promises = Promises("yes", "yes", "within a claim and a sweep (12 s)")
+    most = 200_000
+
+    def fill(self, site: Site, grants: Sequence[Grant]) -> None:
+        with Producer(site.settings) as producer:
+            for first in range(0, len(grants), WINDOW):
+                for handle in producer.send_many(level_ups(grants[first : first + WINDOW])):
+                    assert handle.error is None, handle.error
+
+    def work(self, site: Site) -> AbstractContextManager[list[subprocess.Popen[bytes]]]:
+        return site.running(self.name, ["-m", "levelq_worker", "worker", "--processes", "2"])

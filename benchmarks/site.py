@@ -1,0 +1,150 @@
+"""Where a benchmark runs: both servers as an operator would have them, and nothing left over from the run before."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from redis import Redis
+
+from levelq_core import Settings
+from levelq_core.engine import engine_for
+from levelq_core.migrations import upgrade
+from levelq_core.partitions import Partition
+from levelq_worker.children import with_parent
+from levelq_worker.embedded import Servers
+
+SPECIALIZATION = "PLAYER"
+PARTITION = Partition(SPECIALIZATION)
+ROOT = Path(__file__).parent.parent
+TABLES = "specialization_progress, user_licenses, license_progressions, levelq_ledger, levelq_outbox, levelq_quarantine"
+START_SECONDS, STOP_SECONDS = 60.0, 20.0
+
+# A learner who has been here before: both rows exist, as they do for nearly every command of a live system.
+_LEARNERS = (
+    "INSERT INTO specialization_progress (student_id, specialization_id) SELECT n, %s FROM generate_series(1, %s) n",
+    "INSERT INTO user_licenses (user_id, specialization_type) SELECT n, %s FROM generate_series(1, %s) n",
+)
+
+
+class Site:
+    """PostgreSQL and Valkey from their wheels, on disk: fsync, synchronous_commit, AOF everysec."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._servers = Servers(folder)
+        self._servers.postgres.options = [
+            "track_commit_timestamp=on"
+        ]  # when a command was committed, to the microsecond
+
+    def __enter__(self) -> Site:
+        self._servers.__enter__()
+        self.settings = Settings.load(redis_url=self._servers.valkey.url, database_url=self._servers.postgres.url)
+        self.redis = Redis.from_url(self.settings.redis_url)
+        self.database = psycopg.connect(self._servers.postgres.url, autocommit=True)
+        engine = engine_for(self.settings)
+        upgrade(engine)
+        engine.dispose()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.database.close()
+        self.redis.close()
+        self._servers.__exit__(*error)
+
+    @property
+    def servers(self) -> dict[str, list[int]]:
+        """The servers' process ids."""
+        found = {"Redis": self._servers.valkey.process, "PostgreSQL": self._servers.postgres.process}
+        return {name: [process.pid] for name, process in found.items() if process is not None}
+
+    def reset(self, users: int) -> None:
+        """Empty everything; then so many learners, and nothing for PostgreSQL or the disk to catch up on."""
+        self.redis.flushall()
+        self.database.execute(f"TRUNCATE {TABLES} RESTART IDENTITY")
+        for statement in _LEARNERS:
+            self.database.execute(statement, (SPECIALIZATION, users))
+        self.database.execute("VACUUM ANALYZE specialization_progress, user_licenses")
+        self.database.execute("CHECKPOINT")
+        os.sync()
+
+    def waiting(self) -> int:
+        """Commands in levelq's lanes."""
+        return int(self.redis.get(PARTITION.key("count")) or 0)
+
+    def applied(self) -> int:
+        """Commands whose effect is in the database: each of ours completes one session."""
+        row = self.database.execute("SELECT coalesce(sum(completed_sessions), 0)::bigint FROM specialization_progress")
+        return int(row.fetchone()[0])  # type: ignore[index]
+
+    def check(self, commands: int) -> None:
+        """Raise AssertionError unless every command took effect once and each pair of levels is equal."""
+        assert (found := self.applied()) == commands, f"{found} effects of {commands} commands"
+        out_of_step = self.database.execute("""
+            SELECT count(*) FROM specialization_progress p JOIN user_licenses l
+            ON l.user_id = p.student_id AND l.specialization_type = p.specialization_id
+            WHERE p.current_level <> l.current_level
+        """).fetchone()
+        assert out_of_step == (0,), f"{out_of_step[0] if out_of_step else '?'} pairs out of step"
+
+    @contextmanager
+    def running(
+        self, name: str, *commands: Sequence[str], **environment: str
+    ) -> Iterator[list[subprocess.Popen[bytes]]]:
+        """Processes while the block runs, with the site's settings; their output goes to a log of that name.
+
+        What a process started is ended with it. Raises RuntimeError with the log's end if one failed meanwhile.
+        """
+        log = self.folder / f"{name}.log"
+        processes = [self._start(command, log, environment) for command in commands]
+        try:
+            yield processes
+            for process in processes:
+                if process.poll() not in (None, 0):
+                    raise RuntimeError(f"{name} ended with {process.returncode}: {log.read_text()[-2000:]}")
+        finally:
+            for process in processes:
+                end(process)
+
+    def _start(self, command: Sequence[str], log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("LEVELQ_")}
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                [sys.executable, *command],
+                env=kept | self.settings.environment() | {"PYTHONPATH": path} | environment,
+                cwd=self.folder,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=with_parent(signal.SIGTERM),  # noqa: PLW1509 - one system call
+            )
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End it, and whatever it left in its session."""
+    if process.poll() is None:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def until(true: Any, seconds: float, what: str) -> None:
+    """Wait for something that other processes do. Raises TimeoutError."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds:g} s")
+        time.sleep(0.01)
