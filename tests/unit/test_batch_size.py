@@ -65,6 +65,13 @@ def test_what_a_limit_ended_is_halved_down_to_one() -> None:
     assert size.commands == 1
 
 
+def test_a_batch_without_a_command_says_nothing() -> None:
+    """Lanes whose heads are of a newer version are claimed and given back."""
+    size = BatchSize(MOST, AIM)
+    size.took(0, 1.0, 0.003)
+    assert size.commands == MOST
+
+
 @pytest.mark.parametrize("most", [1, 7])
 def test_a_small_most_is_kept(most: int) -> None:
     size = BatchSize(most, AIM)

@@ -24,6 +24,8 @@ class BatchSize:
 
     def took(self, commands: int, seconds: float, empty_seconds: float) -> None:
         """A transaction over so many commands was committed after so long, and nobody's locks held it up."""
+        if not commands:
+            return
         aim = max(self._seconds, 2 * empty_seconds)
         fit = math.ceil(commands * min(2.0, aim / seconds))
         if seconds <= aim:
