@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from levelq_core.partitions import Partition
 from levelq_core.verify import Options, Recorder, verify
 from levelq_producer import Producer
 from tests.fixtures.processes import Started, children
+from tests.fixtures.recoveries import note
 from tests.fixtures.waiting import until
 
 PLAYER = Partition("PLAYER")
@@ -71,10 +73,14 @@ def test_all_workers_killed_with_a_hundred_thousand_waiting(
     for victim in victims:
         victim.send_signal(signal.SIGKILL)
     psutil.wait_procs(victims, timeout=20)
+    before, killed = decided(own_engine), time.monotonic()
     left = Lanes(redis, settings).status(PLAYER).waiting
     assert left > DEEP / 2
     start("worker", "--processes", "2")
+    until(lambda: decided(own_engine) > before, 60, "the first commands after it")
+    note("all workers killed with 100,000 waiting: the first command", recovered=time.monotonic() - killed)
     until(lambda: Lanes(redis, settings).status(PLAYER).waiting == 0, 90, "the backlog to be worked off")
+    note("the same: the last command", recovered=time.monotonic() - killed)
     report = verify(own_engine, redis, settings, Options(history=(history,), at_rest=True))
     assert report.examples == []
     assert decided(own_engine) == DEEP

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -15,6 +16,7 @@ from sqlalchemy.orm import Session
 from levelq_core import LevelUp, Settings
 from levelq_producer import Outbox
 from tests.fixtures.processes import Started, children
+from tests.fixtures.recoveries import note
 from tests.fixtures.waiting import until
 
 USERS = 40  # of each producer: a lane has one writer, so the order of its commits is known
@@ -121,9 +123,14 @@ def test_every_committed_command_is_applied_once_and_in_order_though_redis_is_wi
         if killing and (victims := children(worker)):
             rng.choice(victims).send_signal(signal.SIGKILL)
         redis.flushall()
+    wiped = time.monotonic()
     for producer in producers:
         producer.join()
     until(lambda: scalar(engine, "SELECT count(*) FROM levelq_outbox") == 0, seconds=60, what="an empty outbox")
+    note(
+        f"FLUSHALL, {'and workers killed, ' if killing else ''}until all was applied",
+        recovered=time.monotonic() - wiped,
+    )
     sent = scalar(engine, "SELECT count(*) FROM matches")
     assert applied(engine) == sent > WIPES
     with engine.connect() as connection:

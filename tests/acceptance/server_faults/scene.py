@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import signal
@@ -23,6 +22,7 @@ from levelq_core.lanes import Lanes
 from levelq_core.verify import Options, Recorder, Report, Violation, verify
 from tests.acceptance.server_faults.traffic import PARTITIONS, Traffic
 from tests.acceptance.server_faults.workers import Fleet, Workers
+from tests.fixtures.recoveries import note
 from tests.fixtures.waiting import until
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 WORK_SECONDS = 30.0  # what the backlog may take on a machine that does much else
 CALL_SECONDS = 10.0  # what a producer's call may take there: its limits add up to 2 s at most
-RECORD = "RECOVERIES"  # names a file that gets one JSON line per fault
 
 
 class Scene:
@@ -108,7 +107,7 @@ class Scene:
         with Recorder(self._history) as recorder:
             recorder.recovered(kind, ended, drained, WORK_SECONDS)
         told = self.news.count("\n")
-        self._record(kind, lasted=ended - began, recovered=drained - ended, lines=told)
+        note(kind, lasted=ended - began, recovered=drained - ended, lines=told)
         assert told <= lines, self.news
         self._assert_patient(self.news, drained - began)
 
@@ -124,14 +123,6 @@ class Scene:
         """From the fifth attempt on a worker waits for at least a quarter of a claim."""
         attempts = [int(n) for n in re.findall(r"working again after (\d+) failed", told)]
         assert max(attempts, default=0) <= 6 + 2 * seconds
-
-    @staticmethod
-    def _record(kind: str, **figures: float) -> None:
-        line = json.dumps({"kind": kind} | {name: round(value, 2) for name, value in figures.items()})
-        print(line)
-        if RECORD in os.environ:
-            with Path(os.environ[RECORD]).open("a") as record:
-                record.write(line + "\n")
 
     def acknowledged_at(self) -> dict[UUID, float]:
         """When each command was acknowledged, at the latest."""
