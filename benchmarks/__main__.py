@@ -117,7 +117,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     parser.add_argument("--small", action="store_true", help="levelq, direct and the ceiling only, on less work")
     given = parser.parse_args()
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     with tempfile.TemporaryDirectory(prefix="levelq-bench-") as folder, Site(Path(folder) / "site") as site:
         run = Run(site, console, given.repeats)
         if given.small:

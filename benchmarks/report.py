@@ -66,7 +66,7 @@ def plain(table: Table) -> str:
 
 def draw_rivals(path: Path, drained: dict[str, Sequence[Drained]]) -> None:
     """Bars on a logarithmic axis: each step of the grid is ten times."""
-    figure, places = plt.subplots(1, len(drained), figsize=(12, 4.2), sharey=True, layout="constrained")
+    figure, places = plt.subplots(1, len(drained), figsize=(13, 4.2), layout="constrained")
     for axes, (title, trials) in zip(places, drained.items(), strict=True):
         rates: dict[str, list[float]] = {}
         for trial in trials:
@@ -123,7 +123,10 @@ def draw_waits(path: Path, curves: dict[str, Sequence[float]], unit: str) -> Non
     axes.set_xlim(left=0)
     axes.set_ylabel("committed, per cent")
     axes.set_xlabel(unit)
-    axes.legend(frameon=False, loc="lower right")
+    if len(curves) > 1:
+        axes.legend(frameon=False, loc="lower right")
+    else:
+        axes.set_title(next(iter(curves)), fontsize=14, fontweight="bold")
     _plain_axes(axes)
     _save(figure, path)
 
