@@ -19,6 +19,7 @@ POINTS = (
     "lock license",
     "ledger",
     "write",
+    "copy",
     "commit request",
     "commit reply",
     "ack request",

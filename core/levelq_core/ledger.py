@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from psycopg import Cursor
 
 from .codec import KIND_NAMES, Lane, Record
+from .faults import point
 from .pgbinary import COPY_HEADER, COPY_TRAILER, NULL, field, uuids
 from .rules import Decision, State
 from .statements import LEDGER_COLUMNS, LEDGER_COPY, LEDGER_FIND
@@ -71,6 +72,7 @@ def write(cursor: Cursor[Any], rows: Iterable[tuple[Lane, Record, Decision]], st
         return
     parts.append(COPY_TRAILER)
     with cursor.copy(LEDGER_COPY) as copy:
+        point("copy")
         copy.write(b"".join(parts))
 
 

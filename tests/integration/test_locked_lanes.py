@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 
+import psycopg
 import pytest
+from psycopg.errors import AdminShutdown
 from redis import Redis
 from sqlalchemy import Engine
 
@@ -174,3 +177,32 @@ def test_of_500_lanes_the_others_wait_for_one_lock_timeout(
     Drain(worker, PLAYER).run()
     assert experience(application_engine)[137] == 2
     assert {user: ids[-2:] for user, ids in order(application_engine).items()} == sent(commands)
+
+
+def test_a_worker_stopped_within_its_copy_is_ended_by_another(
+    own_engine: Engine, own_database_url: str, worker_of: Callable[..., Runtime], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its server's process waits for the rest of the rows, and while it does it knows none of its limits."""
+    worker, other = worker_of(own_database_url), worker_of(own_database_url)
+    apply(own_engine, [level_up(user) for user in (1, 2)])
+    with closing(psycopg.connect(own_database_url, application_name="levelq worker")) as stopped:
+        with session(own_database_url) as foreign:
+            foreign.execute("SELECT FROM user_licenses WHERE user_id = 2 FOR UPDATE")
+            stopped.execute("SET LOCAL transaction_timeout = 600")
+            stopped.execute("SELECT FROM user_licenses WHERE user_id = 1 FOR UPDATE")
+            copying = stopped.cursor().copy("COPY levelq_quarantine (reason) FROM STDIN")
+            copying.__enter__()
+            push(worker, [level_up(user) for user in (1, 2)])
+            until(lambda: _drained_of(other, own_engine, 1), what="the stopped worker's lane")
+            assert "1 transactions of stopped workers ended" in caplog.text
+            assert experience(own_engine) == {1: 20, 2: 10}  # what foreign code holds is its own business
+            assert foreign.execute("SELECT 1").fetchone() is not None
+        with pytest.raises(AdminShutdown):
+            copying.__exit__(None, None, None)
+    drain_all(worker, "PLAYER")
+    assert experience(own_engine) == {1: 20, 2: 20}
+
+
+def _drained_of(worker: Runtime, engine: Engine, user: int) -> bool:
+    Drain(worker, PLAYER).run()
+    return experience(engine)[user] == 20

@@ -97,6 +97,8 @@ class Drain:
             self._committed(batch, applied)
             replies.write(runtime.lanes.redis, batch.replies(), runtime.settings.reply_seconds)
             runtime.lanes.ack(self._partition, token, batch.acknowledgements(applied.aside, runtime.settings.lock_ms))
+            if applied.aside and (ended := runtime.transaction.end_overdue()):
+                log.warning("%s: %d transactions of stopped workers ended", self._partition, ended)
         except BaseException:
             self._abandon(claim, token)
             raise

@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from psycopg import Cursor
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from levelq_core.apply import entered
 from levelq_core.catalog import Catalog
@@ -51,6 +51,15 @@ _LIMIT_LEFT = """
     SELECT set_config('transaction_timeout',
         greatest(1, %s::int - (extract(epoch FROM clock_timestamp() - now()) * 1000)::int)::text, true)
     WHERE current_setting('server_version_num')::int >= 170000
+"""
+
+# While it waits for the rows of a COPY, a server's process knows none of its limits, so a worker that was stopped just
+# then would hold its row locks until it goes on. Whoever finds lanes locked ends such transactions of our own kind.
+_END_OVERDUE = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
+      AND application_name = current_setting('application_name') AND wait_event = 'ClientRead'
+      AND xact_start < clock_timestamp() - CAST(:seconds AS float8) * interval '1 second'
 """
 
 # Put rubbish aside; what an earlier delivery of the same entry put aside already is left as it is.
@@ -107,6 +116,12 @@ class Transaction:
             point("commit reply")
         seconds = time.monotonic() - begun
         return Applied(aside, seconds, TRIPS * trips + seconds - deciding)
+
+    def end_overdue(self) -> int:
+        """End the transactions of other workers that have outlived a batch's limit; how many. Raises DBAPIError."""
+        seconds = int(self._limits[-1]) / 1000
+        with self._engine.begin() as connection:
+            return sum(connection.execute(text(_END_OVERDUE), {"seconds": seconds}).scalars())
 
     def probe(self) -> None:
         """Raise DBAPIError if the database cannot be reached, ConfigurationError if it lacks what we need."""
