@@ -70,7 +70,8 @@ class Record(NamedTuple):
     pushed_ms: int = 0
 
 
-_new = tuple.__new__  # Record(...) goes through a function of namedtuple's: 0.3 us a command
+# Makes a NamedTuple of all its fields: its own constructor is a Python function more, 0.3 us for each of a command's.
+make = tuple.__new__
 
 
 class Rubbish(ValueError):
@@ -130,7 +131,7 @@ def encoded(command: Command, *, reply: bool = False) -> tuple[bytes, Record]:
     digest = _digest(lane_of(command).salt, body)
     command_id = command.command_id.bytes
     payload = _HEADER.pack(MAGIC, VERSION, FLAG_REPLY if reply else 0, command_id, digest) + body
-    return payload, _new(Record, (command_id, digest, *_BODY.unpack_from(body), command.reason, reply, 0))
+    return payload, make(Record, (command_id, digest, *_BODY.unpack_from(body), command.reason, reply, 0))
 
 
 def digest_in(payload: bytes) -> bytes:
@@ -184,7 +185,7 @@ def decode(entry: bytes, salt: bytes) -> Record:
     except ValueError:
         raise Rubbish("no time stamp in front") from None
     reply = flags & FLAG_REPLY == FLAG_REPLY
-    record = _new(
+    record = make(
         Record,
         (command_id, digest, kind, by, level, xp, sessions, projects, theory, practice, reason, reply, pushed_ms),
     )

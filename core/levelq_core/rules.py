@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .catalog import Catalog, Track
-from .codec import SET_LEVEL, SYNC_LEVELS, Lane, Record
+from .codec import SET_LEVEL, SYNC_LEVELS, Lane, Record, make
 
 State = tuple[int, int, int, int, int, int, int, int]
 NOTHING: State = (0, 0, 0, 0, 0, 0, 0, 0)
@@ -135,10 +135,7 @@ def _change(before: State, record: Record, track: Track, limits: Limits, found: 
     if level > limits.level:
         return _level_too_high(level, limits, found)
     after = (level, level, highest if highest > level else level, xp, sessions, projects, theory, practice)
-    return _new(Decision, (None, "", license_, level, before, after, False))
-
-
-_new = tuple.__new__  # Decision(...) goes through a function of namedtuple's: 0.3 us a command
+    return make(Decision, (None, "", license_, level, before, after, False))
 
 
 def _level_too_high(level: int, limits: Limits, found: State) -> Decision:

@@ -27,7 +27,7 @@ from levelq_core.settings import Settings
 from .draining import Drain
 from .lane_worker import LaneWorker, rq_client
 from .relaying import Relay
-from .runtime import Runtime
+from .runtime import Runtime, spare_the_collector
 from .sweeping import partitions
 
 log = logging.getLogger("levelq")
@@ -99,6 +99,7 @@ def drain_until_empty(settings: Settings, specializations: Sequence[str]) -> int
 @contextmanager
 def _working(settings: Settings, specializations: Sequence[str]) -> Iterator[tuple[Runtime, Relay]]:
     """What it takes to work without RQ, until the end or a signal."""
+    spare_the_collector()
     runtime = Runtime(settings)
     relay = Relay(settings, specializations)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -28,7 +28,7 @@ from levelq_core.waking import FUNCTION
 
 from .draining import drain
 from .relaying import Relay
-from .runtime import Runtime, install
+from .runtime import Runtime, install, spare_the_collector
 from .sweeping import Sweeper, partitions
 
 log = logging.getLogger("levelq")
@@ -156,6 +156,7 @@ class LaneWorker(SimpleWorker):
             self._runtime.transaction.probe()
         except DBAPIError as error:
             self._runtime.weather.failed(f"PostgreSQL: {in_words(error.orig or error)}")
+        spare_the_collector()
         options["dequeue_strategy"] = DequeueStrategy.ROUND_ROBIN
         sweeper = Sweeper(self.settings, self.specializations)
         relay = Relay(self.settings, self.specializations)

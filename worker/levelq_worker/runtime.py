@@ -31,7 +31,6 @@ class Runtime:
         longest = min(MOST_SECONDS, settings.claim_seconds / 2)
         self.weather = Weather(self.stop, most_seconds=longest, notices=notices_of(redis, settings))
         self.batch_size = BatchSize(settings.batch_commands, settings.batch_seconds)
-        _spare_the_collector()
 
     def close(self) -> None:
         """Give the connections back."""
@@ -40,8 +39,8 @@ class Runtime:
         self.engine.dispose()
 
 
-def _spare_the_collector() -> None:
-    """Look for garbage that refers to itself less often than a batch makes objects.
+def spare_the_collector() -> None:
+    """Have this worker process look for garbage in circles less often than a batch makes objects.
 
     A batch holds some 30,000 and frees them all at its end. At the default of 700 the collector walked through
     them over and over, for a quarter of the worker's own time per command.

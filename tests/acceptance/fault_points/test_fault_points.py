@@ -8,11 +8,8 @@ appends a line for each scenario: from the fault until everything that was sent 
 from __future__ import annotations
 
 import ast
-import json
-import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from queue import SimpleQueue
 from statistics import median
 
@@ -29,10 +26,10 @@ from tests.acceptance.fault_points.scenarios import SCENARIOS, Fault, Scenario
 from tests.acceptance.fault_points.stage import Result, play
 from tests.architecture.sources import sources
 from tests.fixtures.databases import TABLES, Databases
+from tests.fixtures.recoveries import write_down
 
 SIDE_BY_SIDE = 5  # a scenario mostly waits: for claims to run out, for a stop to last
 pytestmark = pytest.mark.timeout(300)  # more than what a scenario waits for
-RECORD = "RECOVERIES"  # names a file that gets one JSON line per scenario
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +72,7 @@ def results(
     yield found
     pool.shutdown(cancel_futures=True)
     told = [future.result() for future in found.values() if not future.cancelled() and future.exception() is None]
-    if RECORD in os.environ:
-        with Path(os.environ[RECORD]).open("a") as file:
-            file.writelines(json.dumps(_line(result)) + "\n" for result in told)
+    write_down(map(_line, told))
     print(summary(told))
 
 
