@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from statistics import median
 from typing import Any, NamedTuple
 
 from redis import Redis
@@ -17,9 +18,10 @@ from levelq_producer import Producer
 
 from .rivals.rq_jobs import JOB, QUEUE
 from .site import PARTITION, SPECIALIZATION, Site
-from .workload import Workload, level_ups
+from .workload import Grant, Workload, level_ups
 
-BULK, SINGLE = 100_000, 3_000
+BULK = 100_000
+TURN, TURNS = 300, 15
 PAYLOAD = len(encode(LevelUp(user_id=1, specialization=SPECIALIZATION, xp_gained=1)))
 
 
@@ -42,36 +44,42 @@ class Memory(NamedTuple):
 
 
 def sending(site: Site) -> Sent:
-    """Measure each, on an empty Redis."""
-    bulk = Workload("", 500, BULK)
-    single = Workload("", 500, SINGLE).grants()
+    """Measure each. Those that send one by one take turns: a machine's speed changes within a second by half."""
     with Producer(site.settings) as producer:
-        producer.send_many(level_ups(single[:100]))  # it has its connection and its scripts
-        commands = list(level_ups(bulk.grants()))
-        many = _rate(site, BULK, lambda: producer.send_many(commands))
-        one = _rate(site, SINGLE, lambda: _each(producer.send, level_ups(single)))
-    queue = Queue(QUEUE, connection=Redis.from_url(site.settings.redis_url), serializer=JSONSerializer)
-    plain = _rate(site, SINGLE, lambda: [queue.enqueue(JOB, *grant, result_ttl=0) for grant in single])
-    limited = _rate(
-        site,
-        SINGLE,
-        lambda: [
-            queue.enqueue(JOB, user, xp, result_ttl=0, rate_limit=RateLimit(f"user:{user}", 1)) for user, xp in single
-        ],
-    )
-    return Sent(many, one, plain, limited)
+        producer.send_many(level_ups(Workload("", 500, 100).grants()))  # it has its connection and its scripts
+        site.redis.flushall()
+        commands = list(level_ups(Workload("", 500, BULK).grants()))
+        many = BULK / _seconds(lambda: producer.send_many(commands))
+        queue = Queue(QUEUE, connection=Redis.from_url(site.settings.redis_url), serializer=JSONSerializer)
+
+        def send(grant: Grant) -> None:
+            (command,) = level_ups([grant])
+            producer.send(command, reply=False)
+
+        def enqueue(grant: Grant) -> None:
+            queue.enqueue(JOB, *grant, result_ttl=0)
+
+        def enqueue_limited(grant: Grant) -> None:
+            queue.enqueue(JOB, *grant, result_ttl=0, rate_limit=RateLimit(f"user:{grant.user_id}", 1))
+
+        return Sent(many, *_taking_turns(site, (send, enqueue, enqueue_limited)))
 
 
-def _each(send: Callable[..., Any], commands: Iterable[Any]) -> None:
-    for command in commands:
-        send(command, reply=False)
+def _taking_turns(site: Site, ways: Sequence[Callable[[Grant], None]]) -> list[float]:
+    """Commands a second of each, from its median turn."""
+    grants = Workload("", 500, TURN).grants()
+    seconds: list[list[float]] = [[] for _ in ways]
+    for _ in range(TURNS):
+        for way, taken in zip(ways, seconds, strict=True):
+            site.redis.flushdb()
+            taken.append(_seconds(lambda way=way: [way(grant) for grant in grants]))  # type: ignore[misc]
+    return [TURN / median(taken) for taken in seconds]
 
 
-def _rate(site: Site, number: int, work: Callable[[], Any]) -> float:
-    site.redis.flushall()
+def _seconds(work: Callable[[], Any]) -> float:
     begun = time.perf_counter()
     work()
-    return number / (time.perf_counter() - begun)
+    return time.perf_counter() - begun
 
 
 def memory(site: Site) -> Memory:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from levelq_core import coupler, lanes, ledger, scripts
+from levelq_core import coupler, ledger, scripts
 from levelq_core.scripts import Script
 
 
@@ -18,7 +18,7 @@ def rewrite(patch: pytest.MonkeyPatch, name: str, change: Callable[[str], str]) 
     changed = change(text)
     assert changed != text
     mutant = Script(changed, sha1(changed.encode()).hexdigest())
-    patch.setattr(lanes, "load", lambda wanted, **how: mutant if wanted == name else load(wanted, **how))
+    patch.setattr(scripts, "load", lambda wanted, **how: mutant if wanted == name else load(wanted, **how))
 
 
 def replace(patch: pytest.MonkeyPatch, name: str, *changes: tuple[str, str]) -> None:

@@ -2,50 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
 from redis import Redis
-from redis.asyncio import Redis as AsyncRedis
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
-from redis.retry import Retry
+from redis.exceptions import NoScriptError, RedisError
 
+from .connections import Connections, Question
 from .faults import point
 from .partitions import REGISTRY, Partition
-from .scripts import Call, Claim, LaneEntries, Lease, Protocol, PushAnswer, Relayed, Status, load
+from .scripts import Call, Claim, LaneEntries, Lease, Protocol, PushAnswer, Relayed, Status
 from .settings import Settings
 
 Batches = Sequence[tuple[Partition, Sequence[LaneEntries]]]
-Question = tuple[Any, ...]  # a command of Redis's own, asked behind a push on the connection that pushed
-# As many as a server takes by default. redis-py's limit of 100 would refuse the 101st of an event loop's
-# tasks: each that waits for an outcome, or for a replica, holds a connection.
-CONNECTIONS = 10_000
+T = TypeVar("T")
 
 
-def connect(url: str, seconds: float, **options: Any) -> Redis:
-    """A client that waits `seconds` at most and never repeats a call by itself; `options` are redis-py's.
+class Answer(Generic[T]):
+    """The answer to a call that was sent: Redis is at it while the caller does something else.
 
-    redis-py repeats up to ten times by default: where only the reply was lost, one push became eleven.
+    To be read or dropped, once; until then it holds a connection.
     """
-    return Redis.from_url(url, retry=Retry(NoBackoff(), 0), **_options(seconds), **options)
 
+    def __init__(
+        self, connections: Connections, call: Call, meaning: Callable[[Any], T], *, shebang: bool = True
+    ) -> None:
+        self._connections = connections
+        self._call = call
+        self._shebang = shebang
+        self._meaning = meaning
+        self._connection = connections.take()
+        with connections.ended_by_errors(self._connection):
+            connections.say(self._connection, [call.command(shebang=shebang)])
 
-def connect_async(url: str, seconds: float) -> AsyncRedis:
-    """The same for asyncio."""
-    return AsyncRedis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **_options(seconds))
+    def read(self) -> T:
+        """Wait for it. Raises redis-py's errors; unless Redis refused it, the call may have been done."""
+        with self._connections.ended_by_errors(self._connection):
+            reply = self._connections.hear(self._connection)
+            if isinstance(reply, NoScriptError):  # nothing ran; after a restart the server knows no scripts
+                source = self._call.command(shebang=self._shebang, known=False)
+                (reply,) = self._connections.exchange(self._connection, [source])
+        self._connections.give(self._connection)
+        if isinstance(reply, RedisError):
+            raise reply
+        return self._meaning(reply)
 
-
-def _options(seconds: float) -> dict[str, Any]:
-    timeouts = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
-    return timeouts | {"retry_on_error": [], "max_connections": CONNECTIONS}
-
-
-class NotReached(RedisError):
-    """There was no connection to be had, so certainly nothing was sent."""
+    def drop(self) -> None:
+        """Go without it."""
+        self._connections.drop(self._connection)
 
 
 class Lanes:
@@ -53,15 +58,15 @@ class Lanes:
 
     def __init__(self, redis: Redis, settings: Settings, *, shebang: bool = True) -> None:
         self.redis = redis
+        self._connections = Connections(redis)
         self._protocol = Protocol(settings)
         self._shebang = shebang
 
+    def _begin(self, call: Call, meaning: Callable[[Any], T]) -> Answer[T]:
+        return Answer(self._connections, call, meaning, shebang=self._shebang)
+
     def _run(self, call: Call) -> Any:
-        script = load(call.name, shebang=self._shebang)
-        try:
-            return self.redis.evalsha(script.sha, 1, call.key, *call.args)
-        except NoScriptError:  # nothing ran; after a restart the server knows no scripts
-            return self.redis.eval(script.text, 1, call.key, *call.args)
+        return self._begin(call, lambda reply: reply).read()
 
     def push(self, batches: Batches) -> list[PushAnswer | RedisError]:
         """Append to many lanes of several partitions in one round trip; one answer or refusal per partition."""
@@ -75,66 +80,54 @@ class Lanes:
         Raises NotReached if there is no connection; after any other error nobody knows what was pushed.
         """
         calls = [self._protocol.push(partition, lanes) for partition, lanes in batches]
-        with self._connection() as connection:
+        commands = [call.command(shebang=self._shebang) for call in calls]
+        connection = self._connections.take()
+        with self._connections.ended_by_errors(connection):
             point("push request")
-            replies = self._exchange(connection, [*_commands(calls, shebang=self._shebang), *questions])
+            replies = self._connections.exchange(connection, [*commands, *questions])
             replies, answers = replies[: len(calls)], replies[len(calls) :]
             if unknown := [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]:
-                sources = _commands([calls[i] for i in unknown], shebang=self._shebang, known=False)
-                again = self._exchange(connection, [*sources, *questions])
+                sources = [calls[i].command(shebang=self._shebang, known=False) for i in unknown]
+                again = self._connections.exchange(connection, [*sources, *questions])
                 answers = again[len(unknown) :]
                 for i, reply in zip(unknown, again, strict=False):
                     replies[i] = reply
             point("push reply")
+        self._connections.give(connection)
         return [self._protocol.pushed(reply) for reply in replies], answers
 
     def ask(self, questions: Sequence[Question]) -> list[Any]:
         """The answer or refusal to each question, all asked on one connection."""
-        with self._connection() as connection:
-            return self._exchange(connection, questions)
-
-    @contextmanager
-    def _connection(self) -> Iterator[Any]:
-        """A connection that is there before anything is sent. redis-py's pipeline would do, for twice the time."""
-        pool: Any = self.redis.connection_pool
-        try:
-            connection = pool.get_connection()
-        except RedisError as error:
-            raise NotReached(str(error)) from error
-        try:
-            yield connection
-        except BaseException:
-            connection.disconnect()  # what it says next would be taken for the answer to something else
-            raise
-        finally:
-            pool.release(connection)
-
-    def _exchange(self, connection: Any, commands: Sequence[Question]) -> list[Any]:
-        connection.send_packed_command(connection.pack_commands(commands))
-        replies: list[Any] = []
-        for command in commands:
-            try:
-                replies.append(self.redis.parse_response(connection, command[0]))  # type: ignore[no-untyped-call]
-            except ResponseError as error:
-                replies.append(error)
-        return replies
+        connection = self._connections.take()
+        with self._connections.ended_by_errors(connection):
+            answers = self._connections.exchange(connection, questions)
+        self._connections.give(connection)
+        return answers
 
     def claim(self, partition: Partition, drain: str, token: str, commands: int, *, gated: bool = False) -> Claim:
         """Register the drain and take due lanes for it, `commands` at most; or retire it.
 
         `gated`: take nothing, and say so, until what Redis lost of the outbox was put back.
         """
+        return self.begin_claim(partition, drain, token, commands, gated=gated).read()
+
+    def begin_claim(
+        self, partition: Partition, drain: str, token: str, commands: int, *, gated: bool = False, holding: bool = False
+    ) -> Answer[Claim]:
+        """The same, without waiting for it. `holding`: the drain has a batch in hand, so it is not retired."""
         point("claim request")
-        reply = self._run(self._protocol.claim(partition, drain, token, commands, gated))
-        point("claim reply")
-        return self._protocol.claimed(reply)
+        return self._begin(self._protocol.claim(partition, drain, token, commands, gated, holding), _claimed)
 
     def ack(self, partition: Partition, token: str, lanes: Sequence[tuple[bytes, int, bytes]]) -> list[int]:
         """Remove decided entries and release the lanes; see Protocol.ack. -1: the claim was no longer ours."""
+        return self.begin_ack(partition, token, lanes).read()
+
+    def begin_ack(
+        self, partition: Partition, token: str, lanes: Sequence[tuple[bytes, int, bytes]]
+    ) -> Answer[list[int]]:
+        """The same, without waiting for it."""
         point("ack request")
-        removed = list(self._run(self._protocol.ack(partition, token, lanes)))
-        point("ack reply")
-        return removed
+        return self._begin(self._protocol.ack(partition, token, lanes), _acked)
 
     def renew(self, partition: Partition, drain: str, token: str, users: Sequence[bytes]) -> int:
         """Extend the claims; returns how many are still ours."""
@@ -183,75 +176,11 @@ class Lanes:
         return [Partition.parse(name.decode()) for name in names]
 
 
-class AsyncLanes:
-    """What an asyncio producer needs of Lanes."""
-
-    def __init__(self, redis: AsyncRedis, settings: Settings, *, shebang: bool = True) -> None:
-        self.redis = redis
-        self._protocol = Protocol(settings)
-        self._shebang = shebang
-
-    async def push(self, batches: Batches) -> list[PushAnswer | RedisError]:
-        """Append to many lanes of several partitions in one round trip; one answer or refusal per partition."""
-        return (await self.push_and_ask(batches, ()))[0]
-
-    async def push_and_ask(
-        self, batches: Batches, questions: Sequence[Question]
-    ) -> tuple[list[PushAnswer | RedisError], list[Any]]:
-        """Push, and ask behind it on the same connection: also the answer or refusal to each question.
-
-        Raises NotReached if there is no connection; after any other error nobody knows what was pushed.
-        """
-        calls = [self._protocol.push(partition, lanes) for partition, lanes in batches]
-        async with self._connection() as connection:
-            point("push request")
-            replies = await self._exchange(connection, [*_commands(calls, shebang=self._shebang), *questions])
-            replies, answers = replies[: len(calls)], replies[len(calls) :]
-            if unknown := [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]:
-                sources = _commands([calls[i] for i in unknown], shebang=self._shebang, known=False)
-                again = await self._exchange(connection, [*sources, *questions])
-                answers = again[len(unknown) :]
-                for i, reply in zip(unknown, again, strict=False):
-                    replies[i] = reply
-            point("push reply")
-        return [self._protocol.pushed(reply) for reply in replies], answers
-
-    async def ask(self, questions: Sequence[Question]) -> list[Any]:
-        """The answer or refusal to each question, all asked on one connection."""
-        async with self._connection() as connection:
-            return await self._exchange(connection, questions)
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
-        pool: Any = self.redis.connection_pool
-        try:
-            connection = await pool.get_connection()
-        except RedisError as error:
-            raise NotReached(str(error)) from error
-        try:
-            yield connection
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        finally:
-            await pool.release(connection)
-
-    async def _exchange(self, connection: Any, commands: Sequence[Question]) -> list[Any]:
-        await connection.send_packed_command(connection.pack_commands(commands))
-        replies: list[Any] = []
-        for command in commands:
-            try:
-                replies.append(await self.redis.parse_response(connection, command[0]))
-            except ResponseError as error:
-                replies.append(error)
-        return replies
+def _claimed(reply: Any) -> Claim:
+    point("claim reply")
+    return Protocol.claimed(reply)
 
 
-def _commands(calls: Sequence[Call], *, shebang: bool, known: bool = True) -> list[Question]:
-    """Calls as commands. `known`: the server has the scripts; after a restart it has none."""
-    commands: list[Question] = []
-    for call in calls:
-        script = load(call.name, shebang=shebang)
-        name, source = ("EVALSHA", script.sha) if known else ("EVAL", script.text)
-        commands.append((name, source, 1, call.key, *call.args))
-    return commands
+def _acked(reply: Any) -> list[int]:
+    point("ack reply")
+    return list(reply)

@@ -46,8 +46,14 @@ class Call(NamedTuple):
     key: str
     args: list[Any]
 
+    def command(self, *, shebang: bool = True, known: bool = True) -> tuple[Any, ...]:
+        """As a command of Redis's. `known`: the server has the script; after a restart it has none."""
+        script = load(self.name, shebang=shebang)
+        name, source = ("EVALSHA", script.sha) if known else ("EVAL", script.text)
+        return (name, source, 1, self.key, *self.args)
 
-@dataclass(frozen=True)
+
+@dataclass(slots=True)
 class PushAnswer:
     """What push.lua did: per lane how many were taken and, if not all, which limit stopped it; and when."""
 
@@ -77,6 +83,11 @@ class Claim(NamedTuple):
     broken: list[bytes]
     unfilled: bool = False
     at_ms: int = 0
+
+    @property
+    def entries(self) -> int:
+        """How many entries were taken."""
+        return sum(len(entries) for _, entries in self.lanes)
 
 
 class Lease(NamedTuple):
@@ -140,12 +151,18 @@ class Protocol:
         lanes = [(n, why.decode()) for n, why in zip(flat[::2], flat[1::2], strict=True)]
         return PushAnswer(bool(wake), lanes, at_ms=int(stamp))
 
-    def claim(self, partition: Partition, drain: str, token: str, commands: int, gated: bool = False) -> Call:
-        """Take due lanes, `commands` at most, or retire the drain; `gated`: nothing while the gate is closed."""
+    def claim(
+        self, partition: Partition, drain: str, token: str, commands: int, gated: bool = False, holding: bool = False
+    ) -> Call:
+        """Take due lanes, `commands` at most, or retire the drain unless it is `holding` a batch.
+
+        `gated`: take nothing while the gate is closed.
+        """
         s = self._settings
         limits = (s.batch_lanes, s.batch_bytes, min(s.lane_commands, commands), s.payload_limit)
         wake = self._wake_ms
-        return self._call("claim", partition, drain, self._claim_ms, token, wake, commands, *limits, int(gated))
+        modes = int(gated), int(holding)
+        return self._call("claim", partition, drain, self._claim_ms, token, wake, commands, *limits, *modes)
 
     @staticmethod
     def claimed(reply: list[Any]) -> Claim:

@@ -9,9 +9,10 @@ from uuid import UUID
 
 from redis.exceptions import RedisError
 
+from levelq_core.async_lanes import AsyncLanes
 from levelq_core.commands import Command, LevelUp, SetLevel, SyncLevels, build
+from levelq_core.connections import NotReached, connect, connect_async
 from levelq_core.errors import LevelqError
-from levelq_core.lanes import AsyncLanes, NotReached, connect, connect_async
 from levelq_core.settings import Durability, Settings
 from levelq_core.waking import Waker
 

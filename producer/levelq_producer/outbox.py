@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 from levelq_core import outbox
 from levelq_core.codec import FLAG_REPLY
 from levelq_core.commands import Command
+from levelq_core.connections import connect
 from levelq_core.errors import InvalidCommand
-from levelq_core.lanes import connect
 from levelq_core.settings import Settings
 
 from .handles import Handle, LedgerReader

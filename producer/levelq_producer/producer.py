@@ -9,8 +9,9 @@ from uuid import UUID
 from redis.exceptions import RedisError
 
 from levelq_core.commands import Command, LevelUp, SetLevel, SyncLevels, build
+from levelq_core.connections import NotReached, connect
 from levelq_core.errors import LevelqError
-from levelq_core.lanes import Lanes, NotReached, connect
+from levelq_core.lanes import Lanes
 from levelq_core.settings import Durability, Settings
 from levelq_core.waking import Waker
 

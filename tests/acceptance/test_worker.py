@@ -118,6 +118,29 @@ def test_a_killed_worker_is_replaced_and_its_claims_come_back(
     until(lambda: len(children(worker)) == 2, what="a new child")
 
 
+def test_a_worker_whose_redis_was_full_and_then_gone_goes_on_in_the_same_process(
+    start: Start, settings: Settings, redis: Redis, own_engine: Engine
+) -> None:
+    """RQ ends its worker at either; to start another process would take a second of a core, for each at once."""
+    worker = start("worker", "--processes", "1")
+    (child,) = until(lambda: children(worker), what="a child")
+    with Producer(settings) as producer:
+        assert producer.level_up(1, "PLAYER", 1).result(timeout=20).status == "applied"
+        redis.config_set("maxmemory", 1)
+        redis.config_resetstat()
+        until(lambda: redis.info("commandstats").get("cmdstat_eval"), what="a worker that asks whether it is full")
+        redis.config_set("maxmemory", 0)
+        assert producer.level_up(1, "PLAYER", 1).result(timeout=20).status == "applied"
+        for _ in range(20):
+            redis.client_kill_filter(_type="normal", skipme=True)
+            push(settings, redis, 50)
+        until(lambda: applied(own_engine) == 1_002, what="what was pushed between the cuts")
+        assert producer.level_up(1, "PLAYER", 1).result(timeout=20).status == "applied"
+    assert children(worker) == [child]
+    worker.terminate()
+    assert stopped(worker)[0] == 0
+
+
 def test_a_frozen_worker_that_wakes_up_late_changes_nothing_twice(
     start: Start, settings: Settings, redis: Redis, own_engine: Engine
 ) -> None:

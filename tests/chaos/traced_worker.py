@@ -14,7 +14,7 @@ from typing import Any
 
 from redis import Redis
 
-from levelq_core import Settings, lanes, scripts
+from levelq_core import Settings, scripts
 from levelq_core.partitions import Partition
 from levelq_core.scripts import Script
 from levelq_core.verify import Recorder
@@ -74,7 +74,7 @@ def record(redis: Redis, partitions: list[Partition], recorder: Recorder) -> int
 def main() -> int:
     if "--child" in sys.argv:
         sys.argv.remove("--child")
-        lanes.load = noting  # type: ignore[attr-defined]
+        scripts.load = noting
         return child.main()
     processes, *specializations = sys.argv[1:]
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(process)d %(levelname)s %(message)s")

@@ -16,8 +16,9 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from levelq_core import Settings
+from levelq_core.connections import connect
 from levelq_core.engine import engine_for
-from levelq_core.lanes import Lanes, connect
+from levelq_core.lanes import Lanes
 from levelq_core.migrations import upgrade
 from levelq_core.partitions import Partition
 from levelq_core.verify import Recorder

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from levelq_core import ConfigurationError, LevelUp, Settings
 from levelq_core.codec import encode
-from levelq_core.lanes import connect
+from levelq_core.connections import connect
 from levelq_core.pruning import Pruned, prune
 from levelq_producer import Producer
 from levelq_worker.cli import pruning

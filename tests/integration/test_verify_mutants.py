@@ -19,7 +19,7 @@ from levelq_core.scripts import Claim
 from levelq_producer import Producer
 from levelq_worker import draining
 from levelq_worker.batch import Batch
-from levelq_worker.draining import Drain
+from levelq_worker.draining import Asked, Drain
 from tests.integration.coupler_support import runtime
 from tests.integration.verify_support import PLAYER, Traced, World, assert_clean, told, up
 from tests.mutants import counts_twice_what_comes_twice_in_a_batch, replace
@@ -135,10 +135,10 @@ def test_ack_before_commit(world: World, monkeypatch: pytest.MonkeyPatch, mutant
     """The connection is lost before COMMIT."""
     take = Drain._take
 
-    def ack_first(self: Drain, claim: Claim, token: str) -> None:
+    def ack_first(self: Drain, claim: Claim, asked: Asked) -> None:
         batch = Batch(self._partition.specialization, claim)
-        self._runtime.lanes.ack(self._partition, token, batch.acknowledgements([], 0))
-        take(self, claim, token)
+        self._runtime.lanes.ack(self._partition, asked.token, batch.acknowledgements([], 0))
+        take(self, claim, asked)
 
     if mutant:
         monkeypatch.setattr(Drain, "_take", ack_first)

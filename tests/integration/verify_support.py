@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from redis import Redis
 from sqlalchemy import Engine, text
 
 from levelq_core import Command, LevelUp, Settings
-from levelq_core.lanes import Lanes
+from levelq_core.lanes import Answer, Lanes
 from levelq_core.partitions import Partition
 from levelq_core.scripts import Claim
 from levelq_core.verify import Options, Recorder, Report, verify
@@ -21,6 +21,7 @@ from levelq_worker.runtime import Runtime
 from tests.integration.coupler_support import drain_all, runtime
 
 PLAYER = Partition("PLAYER")
+T = TypeVar("T")
 
 
 def up(user_id: int, xp: int, **fields: Any) -> LevelUp:
@@ -89,12 +90,29 @@ class Traced(Lanes):
         super().__init__(redis, settings)
         self._recorder = recorder
 
-    def claim(self, partition: Partition, drain: str, token: str, commands: int, **how: Any) -> Claim:
-        claim = super().claim(partition, drain, token, commands, **how)
-        self._recorder.claimed(partition, token, [user for user, _ in claim.lanes])
-        return claim
+    def begin_claim(self, partition: Partition, drain: str, token: str, commands: int, **how: Any) -> Answer[Claim]:
+        def note(claim: Claim) -> None:
+            self._recorder.claimed(partition, token, [user for user, _ in claim.lanes])
 
-    def ack(self, partition: Partition, token: str, lanes: Sequence[tuple[bytes, int, bytes]]) -> list[int]:
-        removed = super().ack(partition, token, lanes)
-        self._recorder.acknowledged(partition, token, [user for user, _, _ in lanes], removed)
-        return removed
+        return _noted(super().begin_claim(partition, drain, token, commands, **how), note)
+
+    def begin_ack(
+        self, partition: Partition, token: str, lanes: Sequence[tuple[bytes, int, bytes]]
+    ) -> Answer[list[int]]:
+        def note(removed: list[int]) -> None:
+            self._recorder.acknowledged(partition, token, [user for user, _, _ in lanes], removed)
+
+        return _noted(super().begin_ack(partition, token, lanes), note)
+
+
+def _noted(answer: Answer[T], note: Callable[[T], None]) -> Answer[T]:
+    """The answer, noted when it is read."""
+    meaning = answer._meaning
+
+    def noted(reply: Any) -> T:
+        found = meaning(reply)
+        note(found)
+        return found
+
+    answer._meaning = noted
+    return answer

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .state import (
+    NOTHING,
     Batch,
     Commands,
+    Held,
     Lane,
     Phase,
     Redis,
@@ -44,6 +46,7 @@ class Protocol:
     longest: tuple[int, ...]  # entries per lane: what bounds the pushes of a producer that lost the reply
     most: int = 2  # entries of one lane that one claim takes
     wakes: bool = True  # without: any idle worker may start a drain at any time, which allows all that wake-ups do
+    ahead: bool = False  # whether a worker claims its next batch, and goes on to it, before Redis has answered its ack
     rollback: bool = False  # whether Redis may once be rolled back to an earlier state of its own
 
     def steps(self, state: State) -> Steps:
@@ -64,6 +67,12 @@ class Protocol:
     def looking(self) -> Worker:
         """A worker after its batch, whatever became of it. Without wake-ups every idle worker is one."""
         return Worker(Phase.LOOKING if self.wakes else Phase.IDLE)
+
+    def after(self, worker: Worker) -> Worker:
+        """The worker without the batch it had in hand: at the one it claimed ahead, or looking for another."""
+        if worker.ahead.token:
+            return Worker(Phase.CLAIMED, *worker.ahead, acked=worker.acked)
+        return self.looking._replace(acked=worker.acked)
 
     # Producers
 
@@ -110,7 +119,14 @@ class Protocol:
 
     def work(self, state: State, w: int) -> Steps:
         """The next step of a worker, by where it is."""
-        match state.workers[w].phase:
+        worker = state.workers[w]
+        if self.ahead:
+            yield from self.arrive(state, w)
+            if worker.phase in Phase.WORKING and not worker.ahead.token:
+                yield from self.claim_ahead(state, w)
+        match worker.phase:
+            case Phase.IDLE | Phase.LOOKING if worker.acked.token:
+                pass  # Drain._ask and Drain._leave hear the last acknowledgement first
             case Phase.IDLE if self.wakes:
                 yield from self.take(state, w)
             case Phase.IDLE:
@@ -156,9 +172,20 @@ class Protocol:
             yield Step(f"{label}: nothing is due", action, after)
         yield Step(f"{label}, reply lost", action, with_worker(after, w, self.looking), fault=True)
 
+    def claim_ahead(self, state: State, w: int) -> Steps:
+        """claim.lua again, while a batch is in hand: it never retires the drain."""
+        token, _ = self.token(state)
+        redis, batch = self.take_due(with_drain(state.redis, w, self.wakes), token)
+        after = with_redis(state, redis)
+        if any(entries is not None for entries in batch):
+            label = f"worker {w + 1}: claim.lua, ahead"
+            got = with_worker(after, w, state.workers[w]._replace(ahead=Held(token, batch)))
+            yield Step(label, f"ahead {w}", got)
+            yield Step(f"{label}, reply lost", f"ahead {w}", after, fault=True)
+
     def token(self, state: State) -> tuple[int, int]:
         """uuid4 in Drain.run: a token that no claim ever had. (Here: that nobody remembers.) And Redis' counter."""
-        seen = {lane.token for lane in state.redis.lanes} | {worker.token for worker in state.workers}
+        seen = {lane.token for lane in state.redis.lanes} | {t for worker in state.workers for t in worker.tokens}
         if state.snapshot:
             seen |= {lane.token for lane in state.snapshot.lanes}
         return next(n for n in range(1, len(seen) + 2) if n not in seen), 0
@@ -187,7 +214,7 @@ class Protocol:
         theirs = other.batch if other.phase == Phase.LOCKED else ()
         taken = [l for l, entries in enumerate(theirs) if entries and worker.batch[l]]
         if not taken:
-            locked = with_worker(state, w, Worker(Phase.LOCKED, worker.token, worker.batch))
+            locked = with_worker(state, w, worker._replace(phase=Phase.LOCKED))
             yield Step(f"worker {w + 1} locks its rows", f"lock {w}", locked)
         for l in taken:
             aside = worker._replace(batch=with_item(worker.batch, l, ()))
@@ -216,9 +243,31 @@ class Protocol:
     def ack(self, state: State, w: int) -> Steps:
         """ack.lua, called by Drain._take (or with nothing decided by Drain._abandon); request or reply may be lost."""
         label, action = f"worker {w + 1}: ack.lua", f"ack {w}"
-        worker, lanes, wrong = state.workers[w], [], ""
-        for lane, decided, known in zip(state.redis.lanes, worker.batch, state.ledger, strict=True):
-            if decided is None or lane.token != worker.token:
+        worker = state.workers[w]
+        gone_on = self.after(worker)
+        lanes, wrong = self.acknowledge(state, Held(worker.token, worker.batch))
+        after = with_worker(with_lanes(state, lanes), w, gone_on)
+        yield Step(label, action, after, wrong=wrong)
+        yield Step(f"{label}, reply lost", action, after, fault=True, wrong=wrong)
+        yield Step(f"{label}, request lost", action, with_worker(state, w, gone_on), fault=True)
+        if self.ahead and not worker.acked.token:
+            unheard = gone_on._replace(acked=Held(worker.token, worker.batch))
+            yield Step(f"{label} is sent", action, with_worker(state, w, unheard))
+
+    def arrive(self, state: State, w: int) -> Steps:
+        """The script of an acknowledgement that was sent; Drain._hear_ack."""
+        worker = state.workers[w]
+        if worker.acked.token:
+            label, action, heard = f"worker {w + 1}: ack.lua, later", f"heard {w}", worker._replace(acked=NOTHING)
+            lanes, wrong = self.acknowledge(state, worker.acked)
+            yield Step(label, action, with_worker(with_lanes(state, lanes), w, heard), wrong=wrong)
+            yield Step(f"{label}: lost", action, with_worker(state, w, heard), fault=True)
+
+    def acknowledge(self, state: State, held: Held) -> tuple[tuple[Lane, ...], str]:
+        """ack.lua: the lanes after it, and what it removed that it must not."""
+        lanes, wrong = [], ""
+        for lane, decided, known in zip(state.redis.lanes, held.batch, state.ledger, strict=True):
+            if decided is None or lane.token != held.token:
                 lanes.append(lane)
                 continue
             count = self.trim(lane.entries, decided)
@@ -226,10 +275,7 @@ class Protocol:
             wrong = wrong or (f"removed {undecided[0]}, which was not decided" if undecided else "")
             rest = lane.entries[count:]
             lanes.append(Lane(rest, ready=bool(rest)))
-        after = with_worker(with_lanes(state, tuple(lanes)), w, self.looking)
-        yield Step(label, action, after, wrong=wrong)
-        yield Step(f"{label}, reply lost", action, after, fault=True, wrong=wrong)
-        yield Step(f"{label}, request lost", action, with_worker(state, w, self.looking), fault=True)
+        return tuple(lanes), wrong
 
     def trim(self, entries: Commands, decided: Commands) -> int:
         """`matching` in ack.lua: how many entries at the head are those that were decided, by identity."""
@@ -275,7 +321,7 @@ class Protocol:
         """
         for l, lane in enumerate(state.redis.lanes):
             if lane.token:
-                held = any(w.phase in Phase.WORKING and w.token == lane.token for w in state.workers)
+                held = any(lane.token in worker.tokens for worker in state.workers)
                 after = with_lane(state, l, Lane(lane.entries, ready=True))
                 yield Step(f"the claim on lane {l + 1} expires", f"expire {l}", after, fault=held)
 

@@ -152,3 +152,16 @@ class EndsWithoutSuccessor(Protocol):
 
     def leave(self, state: State, w: int) -> Iterator[Step]:
         yield Step(f"worker {w + 1}: yield.lua", f"yield {w}", Protocol.retire(self, state, w))
+
+
+class RetiresBeforeItsAck(Protocol):
+    """A drain asks for lanes before its last acknowledgement was heard, and is retired if there are none."""
+
+    def work(self, state: State, w: int) -> Iterator[Step]:
+        yield from super().work(state, w)
+        if state.workers[w].phase == Phase.LOOKING and state.workers[w].acked.token:
+            yield from self.claim(state, w)
+
+    def retire(self, state: State, w: int) -> State:
+        acked = state.workers[w].acked
+        return with_worker(super().retire(state, w), w, Worker(acked=acked))

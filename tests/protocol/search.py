@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from .model import Protocol
 from .properties import wrong
-from .state import Lane, State, Step, Worker, start
+from .state import Held, Lane, State, Step, Worker, start
 from .symmetry import canonical
 
 Edge = tuple[int, str]  # the state it leads to, and whose action it is
@@ -115,5 +115,10 @@ def _lane(number: int, lane: Lane) -> str:
 
 
 def _worker(number: int, worker: Worker) -> str:
-    batch = " ".join(" ".join(entries) for entries in worker.batch if entries)
-    return f"worker {number} {worker.phase}" + (f" ({batch}; token {worker.token})" if worker.token else "")
+    held = (("", Held(worker.token, worker.batch)), ("ahead ", worker.ahead), ("not heard of ", worker.acked))
+    return f"worker {number} {worker.phase}" + "".join(_claim(what, claim) for what, claim in held if claim.token)
+
+
+def _claim(what: str, held: Held) -> str:
+    batch = " ".join(" ".join(entries) for entries in held.batch if entries)
+    return f" ({what}{batch}; token {held.token})"

@@ -43,12 +43,32 @@ class Redis(NamedTuple):
     counter: int = 0
 
 
+class Held(NamedTuple):
+    """A claim: its token, and what was read of the lanes. A token of 0: there is none."""
+
+    token: int = 0
+    batch: Batch = ()
+
+
+NOTHING = Held()
+
+
 class Worker(NamedTuple):
-    """One worker process: idle, or in a drain at one of its points."""
+    """One worker process: idle, or in a drain at one of its points, with the batch in hand.
+
+    `ahead` was claimed while that batch was in hand; `acked` is an acknowledgement that Redis has not answered yet.
+    """
 
     phase: str = Phase.IDLE
     token: int = 0
     batch: Batch = ()
+    ahead: Held = NOTHING
+    acked: Held = NOTHING
+
+    @property
+    def tokens(self) -> tuple[int, int, int]:
+        """Those of everything it holds."""
+        return self.token, self.ahead.token, self.acked.token
 
 
 class State(NamedTuple):
@@ -135,4 +155,4 @@ def abandoned(state: State, w: int) -> State:
     """Drain._abandon: what is left to do is to give the lanes back, with nothing acknowledged."""
     worker = state.workers[w]
     nothing = tuple([None if entries is None else () for entries in worker.batch])
-    return with_worker(state, w, Worker(Phase.DECIDED, worker.token, nothing))
+    return with_worker(state, w, Worker(Phase.DECIDED, worker.token, nothing, worker.ahead, worker.acked))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .model import Protocol
-from .state import Phase, Redis, State, Worker, with_worker
+from .state import NOTHING, Held, Phase, Redis, State, Worker, with_worker
 
 
 def canonical(protocol: Protocol, state: State) -> State:
@@ -28,7 +28,9 @@ def _acknowledged(protocol: Protocol, state: State) -> State:
     """An acknowledgement whose token no lane has, and none can have again, will change nothing: it is over."""
     for w, worker in enumerate(state.workers):
         if worker.phase == Phase.DECIDED and worker.token not in _held(state):
-            state = with_worker(state, w, protocol.looking)
+            state = with_worker(state, w, protocol.after(worker))
+        elif worker.acked.token and worker.acked.token not in _held(state):
+            state = with_worker(state, w, worker._replace(acked=NOTHING))
     return state
 
 
@@ -41,7 +43,7 @@ def _held(state: State) -> list[int]:
 def _renamed(state: State) -> State:
     """Tokens by order of appearance."""
     names = {0: 0}
-    for token in (*_held(state), state.workers[0].token, state.workers[1].token):
+    for token in (*_held(state), *state.workers[0].tokens, *state.workers[1].tokens):
         if token not in names:
             names[token] = len(names)
     if all(token == name for token, name in names.items()):
@@ -50,7 +52,10 @@ def _renamed(state: State) -> State:
     def redis(r: Redis) -> Redis:
         return r._replace(lanes=tuple([lane._replace(token=names[lane.token]) for lane in r.lanes]))
 
-    first, second = [Worker(w.phase, names[w.token], w.batch) for w in state.workers]
+    def held(h: Held) -> Held:
+        return Held(names[h.token], h.batch) if h.token else h
+
+    first, second = [Worker(w.phase, names[w.token], w.batch, held(w.ahead), held(w.acked)) for w in state.workers]
     snapshot = state.snapshot and redis(state.snapshot)
     return state._replace(redis=redis(state.redis), workers=(first, second), snapshot=snapshot)
 
@@ -65,4 +70,13 @@ def _swapped(state: State) -> State:
 
 def _order(state: State) -> list[tuple[object, ...]]:
     workers = zip(state.workers, state.redis.drains, strict=True)
-    return [(w.token, [entries or ("", entries is None) for entries in w.batch], drain) for w, drain in workers]
+    return [
+        (
+            drain,
+            *(
+                (held.token, *(entries or ("", entries is None) for entries in held.batch))
+                for held in (Held(w.token, w.batch), w.ahead, w.acked)
+            ),
+        )
+        for w, drain in workers
+    ]

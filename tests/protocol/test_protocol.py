@@ -16,6 +16,7 @@ from tests.protocol.symmetry import canonical
 
 ONE_LANE = (("a1", "a2", "a3"),)
 SMALL = (("a1", "a2"),)
+TWO_SHORT = (("a1",), ("b1",))
 TWO_LANES = (("a1", "a2"), ("b1",))
 
 
@@ -55,6 +56,18 @@ def test_one_lane_is_safe() -> None:
 
 def test_two_lanes_are_safe() -> None:
     safe(Protocol(TWO_LANES, longest=(2, 1), most=1, wakes=False), least=40_000)
+
+
+def test_claiming_ahead_is_safe() -> None:
+    safe(Protocol(TWO_SHORT, longest=(1, 1), most=1, wakes=False, ahead=True), least=100_000)
+    safe(Protocol(SMALL, longest=(2,), most=1, wakes=False, ahead=True), least=3_500)
+
+
+def test_claiming_ahead_needs_no_sweep_either() -> None:
+    graph = explore(Protocol(TWO_LANES, longest=(2, 1), most=1, ahead=True), without_faults)
+    assert isinstance(graph, Graph) and len(graph.states) > 8_000
+    print(f"{len(graph.states):,} states")
+    assert (trap := stuck(graph)) is None, f"\n{trap}"
 
 
 def test_after_any_faults_what_was_pushed_is_decided() -> None:
@@ -151,6 +164,15 @@ def test_trim_by_identity_does_not_rely_on_the_token(mutant: type[Protocol], rol
 @pytest.mark.parametrize("mutant", [mutants.RetiresInTwoSteps, mutants.EndsWithoutSuccessor])
 def test_a_drain_that_ends_in_two_steps_leaves_a_lane_to_the_sweep(mutant: type[Protocol]) -> None:
     protocol = mutant(SMALL, longest=(2,))
+    graph = explore(protocol, without_faults)
+    assert isinstance(graph, Graph)
+    trap = stuck(graph)
+    assert trap is not None
+    told(protocol, trap, "may never be decided")
+
+
+def test_a_drain_that_is_retired_before_its_ack_leaves_a_lane_to_the_sweep() -> None:
+    protocol = mutants.RetiresBeforeItsAck(SMALL, longest=(2,), most=1, ahead=True)
     graph = explore(protocol, without_faults)
     assert isinstance(graph, Graph)
     trap = stuck(graph)

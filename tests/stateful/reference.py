@@ -131,7 +131,8 @@ class Reference:
             self.keys.count += before == "append"
             return True
         self.push(user, [entry])
-        if before == "reserve" and self.short_of_drains(self._settings.batch_commands):
+        unreserved = self.keys.wake_until <= self.clock
+        if before == "reserve" and unreserved and self.short_of_drains(self._settings.batch_commands):
             return True
         self.wake()
         return False

@@ -60,6 +60,7 @@ VALUES: dict[str, Any] = {
     "lease ms": LEASE_MS,
     "idle only": 1,
     "last": 0,
+    "holding": 1,
 }
 PROTOCOL = Protocol(SETTINGS)
 CALLS: dict[str, tuple[Call, list[Any]]] = {
@@ -67,7 +68,7 @@ CALLS: dict[str, tuple[Call, list[Any]]] = {
         PROTOCOL.push(PARTITION, [(5, [b"x", b"y"]), (6, [b"z"])]),
         [5, 2, b"x", b"y", 6, 1, b"z"],
     ),
-    "claim": (PROTOCOL.claim(PARTITION, "a-drain", "a-token", 501, True), []),
+    "claim": (PROTOCOL.claim(PARTITION, "a-drain", "a-token", 501, gated=True, holding=True), []),
     "ack": (
         PROTOCOL.ack(PARTITION, "a-token", [(b"5", 10, b"i" * 32), (b"6", 0, b"")]),
         [b"5", 10, b"i" * 32, b"6", 0, b""],

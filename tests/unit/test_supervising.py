@@ -11,13 +11,14 @@ import pytest
 from redis.exceptions import ConnectionError
 
 from levelq_worker.lane_worker import Once
-from levelq_worker.supervising import FIRST_SECONDS, Slot
+from levelq_worker.pacing import FIRST_SECONDS
+from levelq_worker.supervising import Slot
 
 
 def test_a_child_that_always_ends_is_started_again_for_ever_at_bounded_intervals() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    slot = Slot(most_seconds=1.0)
+    slot = Slot(claim_seconds=2.0)
     delays = []
     for _ in range(2000):  # as many as a weekend without a Redis brings
         slot.process = child

@@ -12,20 +12,24 @@ import argparse
 import logging
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from redis import Redis
 from redis.exceptions import RedisError
+from rq.exceptions import StopRequested
 
+from levelq_core.connections import connect
 from levelq_core.errors import ConfigurationError
 from levelq_core.health import refusal
-from levelq_core.lanes import connect
 from levelq_core.partitions import QUEUE_PREFIX
 from levelq_core.settings import Settings
 
 from .draining import Drain
 from .lane_worker import LaneWorker, rq_client
+from .pacing import Pace
 from .relaying import Relay
 from .runtime import Runtime, spare_the_collector
 from .sweeping import partitions
@@ -55,31 +59,54 @@ def main() -> int:
 
 
 def serve(settings: Settings, specializations: Sequence[str]) -> int:
-    """Work until asked to stop; 1 if RQ's Redis was lost on the way, and the process must begin anew."""
-    if work_without_rq(settings, specializations):
-        return 0
+    """Work until asked to stop.
+
+    RQ ends a worker whose Redis is lost. Another begins in this process: to start one takes a second or more of a core,
+    and all of them would need it at once, just when there is a backlog.
+    """
+    stop = _stopped_by_signals()
+    pace = Pace(settings.claim_seconds)
+    while not stop.is_set():
+        begun = time.monotonic()
+        try:
+            _work_without_rq(settings, specializations, stop)
+            _work_with_rq(settings, specializations, stop)
+        except RedisError as error:
+            log.warning("LEVELQ_RQ_URL: %s", error)
+        stop.wait(pace.after(time.monotonic() - begun))
+    return 0
+
+
+def _work_with_rq(settings: Settings, specializations: Sequence[str], stop: threading.Event) -> None:
+    """Work at wake-ups, until RQ's Redis is lost or somebody asks to stop."""
     queues = [QUEUE_PREFIX + name for name in specializations]
-    worker = LaneWorker(queues, connection=rq_client(settings), settings=settings)
-    worker.work(logging_level="WARNING")
-    return 0 if worker.stopping else 1
+    with rq_client(settings) as rq, suppress(StopRequested):  # it may come while RQ says goodbye
+        LaneWorker(queues, connection=rq, settings=settings, stop=stop).work(logging_level="WARNING")
 
 
-def work_without_rq(settings: Settings, specializations: Sequence[str]) -> bool:
-    """Work without wake-ups while RQ's Redis is away or takes no writes; True if asked to stop meanwhile."""
-    rq = connect(settings.queue_url, settings.redis_seconds)
-    why = _unusable(rq)
-    if why is None:
-        return False
-    log.warning("working without wake-ups: %s", why)
-    with _working(settings, specializations) as (runtime, relay):
-        while _unusable(rq) is not None and not runtime.stop.is_set():
-            try:
-                _drain(runtime, relay, specializations)
-            except RedisError as error:
-                runtime.weather.failed(f"Redis: {error}")
-            else:
-                runtime.stop.wait(settings.sweep_seconds)
-    return runtime.stop.is_set()
+def _work_without_rq(settings: Settings, specializations: Sequence[str], stop: threading.Event) -> None:
+    """Work without wake-ups while RQ's Redis is away or takes no writes."""
+    with connect(settings.queue_url, settings.redis_seconds) as rq:
+        why = _unusable(rq)
+        if why is None:
+            return
+        log.warning("working without wake-ups: %s", why)
+        with _working(settings, specializations, stop) as (runtime, relay):
+            while _unusable(rq) is not None and not stop.is_set():
+                try:
+                    _drain(runtime, relay, specializations)
+                except RedisError as error:
+                    runtime.weather.failed(f"Redis: {error}")
+                else:
+                    stop.wait(settings.sweep_seconds)
+
+
+def _stopped_by_signals() -> threading.Event:
+    """An event that SIGTERM and SIGINT set. RQ puts its own handlers in their place for as long as it works."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
 
 
 def _unusable(rq: Redis) -> str | None:
@@ -91,19 +118,19 @@ def _unusable(rq: Redis) -> str | None:
 
 def drain_until_empty(settings: Settings, specializations: Sequence[str]) -> int:
     """Relay and drain without waiting for wake-ups until no lane is due and none is held by anybody."""
-    with _working(settings, specializations) as (runtime, relay):
+    with _working(settings, specializations, _stopped_by_signals()) as (runtime, relay):
         _drain(runtime, relay, specializations)
     return 0
 
 
 @contextmanager
-def _working(settings: Settings, specializations: Sequence[str]) -> Iterator[tuple[Runtime, Relay]]:
-    """What it takes to work without RQ, until the end or a signal."""
+def _working(
+    settings: Settings, specializations: Sequence[str], stop: threading.Event
+) -> Iterator[tuple[Runtime, Relay]]:
+    """What it takes to work without RQ."""
     spare_the_collector()
-    runtime = Runtime(settings)
+    runtime = Runtime(settings, stop)
     relay = Relay(settings, specializations)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: runtime.stop.set())
     try:
         yield runtime, relay
     finally:

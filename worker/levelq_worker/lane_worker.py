@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
@@ -20,7 +21,7 @@ from rq.serializers import JSONSerializer
 from rq.worker import DequeueStrategy
 from sqlalchemy.exc import DBAPIError
 
-from levelq_core.lanes import connect
+from levelq_core.connections import connect
 from levelq_core.partitions import QUEUE_PREFIX
 from levelq_core.settings import Settings
 from levelq_core.sqlstate import in_words
@@ -86,13 +87,19 @@ class LaneWorker(SimpleWorker):
     """An RQ worker for levelq queues: JSON jobs only, in this process, sweeping and relaying while it lives.
 
     Works from `levelq worker` and from `rq worker -w levelq_worker.LaneWorker levelq.PLAYER ...`. Ends when RQ's
-    Redis is lost, full or silent: whoever started it starts another.
+    Redis is lost, full or silent: whoever started it starts another. `stop` is set when it is asked to end.
     """
 
     job_class = LaneJob
 
     def __init__(
-        self, queues: Any, *args: Any, connection: Redis | None = None, settings: Settings | None = None, **options: Any
+        self,
+        queues: Any,
+        *args: Any,
+        connection: Redis | None = None,
+        settings: Settings | None = None,
+        stop: threading.Event | None = None,
+        **options: Any,
     ) -> None:
         self.settings = settings or Settings.load()
         given = [queues] if isinstance(queues, str | Queue) else list(queues)
@@ -105,7 +112,7 @@ class LaneWorker(SimpleWorker):
         names = [q.name if isinstance(q, Queue) else q for q in given]
         super().__init__(names, *args, **options)
         self.log.addFilter(_once)
-        self._runtime = install(Runtime(self.settings))
+        self._runtime = install(Runtime(self.settings, stop))
         self._ended = False
 
     @property
@@ -181,6 +188,10 @@ class LaneWorker(SimpleWorker):
             for partition in partitions(runtime.lanes, self.settings, self.specializations):
                 if runtime.lanes.yield_(partition, NOBODY):
                     runtime.waker.wake(partition)
+
+    def _install_signal_handlers(self) -> None:
+        super()._install_signal_handlers()  # type: ignore[no-untyped-call]
+        self._stop_requested = self.stopping  # somebody may have asked before RQ listened
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """On SIGTERM or SIGINT: the drain finishes its batch, hands over and the worker ends."""

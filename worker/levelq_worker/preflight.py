@@ -9,10 +9,10 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from levelq_core.connections import connect
 from levelq_core.engine import engine_for, unreachable
 from levelq_core.errors import ConfigurationError
 from levelq_core.health import risks
-from levelq_core.lanes import connect
 from levelq_core.schema import schema_of
 from levelq_core.settings import Settings, redacted
 

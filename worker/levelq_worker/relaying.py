@@ -36,8 +36,9 @@ from collections.abc import Collection
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from levelq_core.connections import connect
 from levelq_core.engine import engine_for
-from levelq_core.lanes import Lanes, connect
+from levelq_core.lanes import Lanes
 from levelq_core.partitions import Partition
 from levelq_core.settings import Settings
 from levelq_core.sqlstate import in_words

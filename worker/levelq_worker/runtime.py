@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import threading
 
+from levelq_core.connections import connect
 from levelq_core.engine import engine_for
-from levelq_core.lanes import Lanes, connect
+from levelq_core.lanes import Lanes
 from levelq_core.settings import Settings
 from levelq_core.waking import Waker
 
@@ -16,11 +17,11 @@ from .weather import MOST_SECONDS, Weather, notices_of
 
 
 class Runtime:
-    """Built once per process. Connections are made at first use."""
+    """One at a time in a process. Connections are made at first use. `stop`: set when the process is to end."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, stop: threading.Event | None = None) -> None:
         self.settings = settings
-        self.stop = threading.Event()
+        self.stop = stop or threading.Event()
         # A call that outlives its claim would act for somebody else.
         seconds = min(settings.redis_seconds, settings.claim_seconds / 2)
         redis = connect(settings.redis_url, seconds)
@@ -45,7 +46,8 @@ def spare_the_collector() -> None:
     A batch holds some 30,000 and frees them all at its end. At the default of 700 the collector walked through
     them over and over, for a quarter of the worker's own time per command.
     """
-    gc.freeze()
+    if not gc.get_freeze_count():  # once in a process: what is garbage by now would never be found
+        gc.freeze()
     gc.set_threshold(100_000, 20, 20)
 
 

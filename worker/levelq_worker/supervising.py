@@ -1,7 +1,4 @@
-"""The supervisor: keeps N worker processes alive, passes signals on, waits for them at the end.
-
-Something must restart a worker: RQ ends one whose Redis connection breaks during a job.
-"""
+"""The supervisor: keeps N worker processes alive, passes signals on, waits for them at the end."""
 
 from __future__ import annotations
 
@@ -13,18 +10,18 @@ import sys
 import time
 from collections.abc import Sequence
 
-from levelq_core.lanes import Lanes, connect
+from levelq_core.connections import connect
+from levelq_core.lanes import Lanes
 from levelq_core.settings import Settings
 
 from .children import with_parent
+from .pacing import Pace
 from .preflight import preflight
 from .sweeping import partitions
 
 log = logging.getLogger("levelq")
 
-FIRST_SECONDS, MOST_SECONDS = 0.2, 10.0  # before a dead child is started again, doubling, at most half a claim
 LEAST_STOP_SECONDS = 5.0  # what an interpreter on a busy machine may need to end, however short the claims
-HEALTHY_SECONDS = 30.0  # a child that lived so long starts with a clean record
 HOPELESS = 2  # a child's exit code that says: starting again would not help
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
 
@@ -50,8 +47,7 @@ class Supervisor:
         self._command = [sys.executable, "-m", "levelq_worker.child", *(["--burst"] if burst else []), *specializations]
         self._environment = os.environ | settings.environment()
         self._burst = burst
-        most_seconds = min(MOST_SECONDS, settings.claim_seconds / 2)
-        self._slots = [Slot(most_seconds) for _ in range(processes)]
+        self._slots = [Slot(settings.claim_seconds) for _ in range(processes)]
         self._stop_by: float | None = None
 
     def run(self) -> int:
@@ -108,15 +104,14 @@ class Supervisor:
 
 
 class Slot:
-    """One place for a child, filled again at most `most_seconds` after it came free."""
+    """One place for a child, filled again at most half a claim after it came free."""
 
-    def __init__(self, most_seconds: float) -> None:
+    def __init__(self, claim_seconds: float) -> None:
         self.process: subprocess.Popen[bytes] | None = None
         self.done = False
         self.code = 0
         self.start_at = 0.0
-        self._most_seconds = most_seconds
-        self._failures = 0
+        self._pace = Pace(claim_seconds)
         self._started = 0.0
 
     def start(self, command: Sequence[str], environment: dict[str, str]) -> None:
@@ -137,9 +132,7 @@ class Slot:
         if finished or self.code == HOPELESS:
             self.done = True
             return
-        healthy = time.monotonic() - self._started > HEALTHY_SECONDS
-        self._failures = 1 if healthy else self._failures + 1
-        delay = min(self._most_seconds, FIRST_SECONDS * 2.0 ** min(self._failures - 1, 16))
+        delay = self._pace.after(time.monotonic() - self._started)
         self.start_at = time.monotonic() + delay
         log.warning("worker %d ended with %d; starting another in %.1f s", pid, self.code, delay)
 

@@ -8,8 +8,9 @@ from collections.abc import Collection
 
 from redis.exceptions import RedisError
 
+from levelq_core.connections import connect
 from levelq_core.faults import point
-from levelq_core.lanes import Lanes, connect
+from levelq_core.lanes import Lanes
 from levelq_core.partitions import Partition
 from levelq_core.settings import Settings
 from levelq_core.waking import Waker

@@ -3,7 +3,8 @@
 --
 -- KEYS[1]  tag .. "ready"
 -- ARGV     tag, drain, claim ms, token, wake ms, batch commands, batch lanes, batch bytes,
---          lane commands (most from one lane), payload limit, gated (1: take nothing while the gate is closed)
+--          lane commands (most from one lane), payload limit, gated (1: take nothing while the gate is closed),
+--          holding (1: the drain has a batch in hand, whose lanes its ack may find due again: do not retire it)
 -- Returns  {wake (0 or 1), retired (0 or 1), {broken users}, {per lane: user, {entries}}, the time in ms}
 --          An entry over the payload limit comes as {length, sha1, first 4 KiB}.
 --          Retired: nothing was due, and the drain is no longer registered.
@@ -92,7 +93,7 @@ in_steps('HSET', tokens, held)
 in_steps('ZREM', ready, gone)
 
 local retired = 0
-if #lanes == 0 and redis.call('ZCOUNT', ready, '-inf', now) == 0 then
+if ARGV[12] ~= '1' and #lanes == 0 and redis.call('ZCOUNT', ready, '-inf', now) == 0 then
   redis.call('ZREM', drains, drain)
   retired = 1
 end

@@ -16,11 +16,12 @@
 local tag = ARGV[1]
 local lane_limit, partition_limit = tonumber(ARGV[2]), tonumber(ARGV[3])
 
-if redis.call('EXISTS', tag .. 'closed') == 1 then return { 'MOVED' } end
+local closed, before, woken = unpack(redis.call('MGET', tag .. 'closed', tag .. 'count', tag .. 'wake'))
+if closed then return { 'MOVED' } end
 
 local now = clock()
 local stamp = string.format('%013.0f', now)
-local before = waiting(tag)
+before = tonumber(before or '0')
 local total = before
 local answers, users, grows = {}, {}, {}
 local at = 7
@@ -65,4 +66,6 @@ for i, user in ipairs(users) do
     first = upto + 1
   end
 end
-return { reserve_wake(tag, now, tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])), answers, stamp }
+local wake = 0 -- somebody was told to wake a drain, so reserve_wake would say the same after three calls more
+if not woken then wake = reserve_wake(tag, now, tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])) end
+return { wake, answers, stamp }

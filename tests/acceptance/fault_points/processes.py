@@ -20,7 +20,7 @@ from typing import Any
 import coverage
 import sqlalchemy.dialects.postgresql.psycopg  # noqa: F401 - loaded once, before anything forks
 
-from levelq_core import Command, Settings, faults, lanes
+from levelq_core import Command, Settings, faults, scripts
 from levelq_core.errors import SendUnknown
 from levelq_core.verify import Recorder
 from levelq_producer import AsyncProducer, Producer
@@ -107,7 +107,7 @@ def worker(log: Path, settings: Settings, hook: Hook | None) -> None:
     """A worker process as the supervisor starts it, but for the hook, and for scripts that note claims and acks."""
     _begin(log, hook)
     os.environ.update(settings.environment())
-    vars(lanes)["load"] = noting
+    scripts.load = noting
     sys.argv = ["levelq_worker.child", *SPECIALIZATIONS]
     sys.exit(child.main())
 

@@ -11,9 +11,9 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from levelq_core.connections import connect
 from levelq_core.engine import engine_for, unreachable
 from levelq_core.errors import ConfigurationError
-from levelq_core.lanes import connect
 from levelq_core.settings import Settings, redacted
 
 _UNDEFINED = ("42P01", "42703", "42704", "3F000")

@@ -15,9 +15,9 @@ import psycopg
 from redis import Redis
 from rich.console import Console
 
+from levelq_core.connections import connect
 from levelq_core.engine import engine_for
 from levelq_core.errors import ConfigurationError
-from levelq_core.lanes import connect
 from levelq_core.migrations import upgrade
 from levelq_core.settings import Settings
 
