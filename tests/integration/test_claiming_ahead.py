@@ -1,0 +1,107 @@
+"""The next batch is claimed while one is applied: what becomes of it when that one fails, or when all must stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from psycopg import OperationalError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from sqlalchemy import Engine
+
+from levelq_worker import draining
+from levelq_worker.draining import Drain
+from levelq_worker.runtime import Runtime
+from levelq_worker.transaction import Applied
+from tests.integration.coupler_support import drain_all, push
+from tests.integration.isolation_support import PLAYER, experience, level_up, push_at_once
+
+Apply = Callable[..., Applied]
+
+
+@pytest.fixture
+def worker(own_engine: Engine, own_database_url: str, worker_of: Callable[..., Runtime]) -> Runtime:
+    """One that takes a command at a time, and five lanes of one."""
+    worker = worker_of(own_database_url, claim_seconds=10, redis_seconds=2, batch_commands=1)
+    push(worker, [level_up(1, 0)])
+    drain_all(worker, "PLAYER")  # the partition is open
+    push_at_once(worker, [level_up(user, 1) for user in range(1, 6)])
+    return worker
+
+
+def at_first_batch(monkeypatch: pytest.MonkeyPatch, worker: Runtime, do: Callable[[], object]) -> None:
+    """Do something before the first batch is applied, when the second is claimed."""
+    apply: Apply = worker.transaction.apply
+    todo = [do]
+
+    def applied(*arguments: Any) -> Applied:
+        assert worker.lanes.status(PLAYER).claimed == 2 or not todo
+        if todo:
+            todo.pop()()
+        return apply(*arguments)
+
+    monkeypatch.setattr(worker.transaction, "apply", applied)
+
+
+def fails(error: Exception) -> Callable[[], object]:
+    def fail() -> object:
+        raise error
+
+    return fail
+
+
+def test_both_are_applied_in_their_turn(worker: Runtime, own_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_first_batch(monkeypatch, worker, lambda: None)
+    Drain(worker, PLAYER).run()
+    assert experience(own_engine) == dict.fromkeys(range(1, 6), 1)
+    assert worker.lanes.status(PLAYER)[:5] == (0, 0, 0, 0, 0)
+
+
+def test_one_that_must_stop_gives_back_what_it_claimed_ahead(
+    worker: Runtime, own_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_first_batch(monkeypatch, worker, worker.stop.set)
+    Drain(worker, PLAYER).run()
+    assert sum(experience(own_engine).values()) == 1  # of five
+    status = worker.lanes.status(PLAYER)
+    assert (status.ready, status.claimed, status.drains) == (4, 0, 0)
+
+
+def test_a_batch_that_fails_gives_back_both(
+    worker: Runtime, own_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_first_batch(monkeypatch, worker, fails(OperationalError("the database is away")))
+    drain = Drain(worker, PLAYER)
+    drain._step()
+    status = worker.lanes.status(PLAYER)
+    assert (status.ready, status.claimed, status.drains) == (5, 0, 1)
+    while not drain._step():
+        pass
+    assert experience(own_engine) == dict.fromkeys(range(1, 6), 1)
+
+
+def test_a_silent_redis_is_not_waited_for_once_more(
+    worker: Runtime, own_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was claimed ahead is left to the end of its claim."""
+    at_first_batch(monkeypatch, worker, fails(RedisTimeoutError("Timeout reading from socket")))
+    drain = Drain(worker, PLAYER)
+    drain._step()
+    assert (drain._next, drain._acked) == (None, None)
+    assert worker.lanes.status(PLAYER).claimed == 1
+
+
+def test_one_that_has_waited_for_long_is_renewed_first(
+    worker: Runtime, own_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renewed: list[int] = []
+    renew = worker.lanes.renew
+    monkeypatch.setattr(worker.lanes, "renew", lambda *arguments: renewed.append(renew(*arguments)))
+    Drain(worker, PLAYER).run()
+    assert renewed == []
+    push_at_once(worker, [level_up(user, 1) for user in range(1, 6)])
+    monkeypatch.setattr(draining, "AGED", 0.0)
+    Drain(worker, PLAYER).run()
+    assert renewed == [1] * 5
+    assert experience(own_engine) == dict.fromkeys(range(1, 6), 2)
