@@ -24,10 +24,10 @@ demo: .venv/installed ## the main job on embedded servers: a thousand users, a b
 test: .venv/installed ## all tests, with coverage
 	@$(BIN)/python -m pytest -q --numprocesses=auto --maxprocesses=4 --dist=loadscope --cov --cov-report=term:skip-covered
 
-test-system: .venv/installed ## tests that need root, and apt for libfaketime: full disks, other clocks, cut networks
+test-system: .venv/installed ## tests that need root, and apt for libfaketime and pgbouncer: full disks, other clocks, cut networks, a pooler
 	@test "$$(id -u)" = 0 || { echo "make test-system needs root: it mounts file systems and makes network namespaces"; exit 1; }
-	@for program in faketime ip nsenter; do command -v $$program >/dev/null || missing=1; done; test -z "$$missing" \
-		|| { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends faketime iproute2 util-linux; } >/dev/null
+	@for program in faketime ip nsenter pgbouncer; do command -v $$program >/dev/null || missing=1; done; test -z "$$missing" \
+		|| { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends faketime iproute2 util-linux pgbouncer; } >/dev/null
 	@$(BIN)/python -m pytest -q tests/system
 
 unit integration acceptance: .venv/installed ## one tier of the tests

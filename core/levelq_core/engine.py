@@ -60,7 +60,7 @@ def engine_for(settings: Settings, *, name: str = "levelq", connections: int = 1
     except ValueError as error:
         raise ConfigurationError(f"LEVELQ_DATABASE_URL: {error}") from None
     seconds = max(2, int(settings.claim_seconds / 3))
-    defaults = {
+    defaults: dict[str, Any] = {
         "application_name": name,
         "connect_timeout": seconds,
         # A host that is gone sends no reset: without these it is missed after minutes, or hours.
@@ -69,6 +69,8 @@ def engine_for(settings: Settings, *, name: str = "levelq", connections: int = 1
         "keepalives_count": 2,
         "tcp_user_timeout": settings.transaction_ms,
     }
+    if not settings.prepared_statements:  # psycopg's: the sixth time, on whichever session a pooler then gives it
+        defaults["prepare_threshold"] = None
     engine = create_engine(
         url,
         pool_size=connections,

@@ -56,6 +56,7 @@ class Settings(BaseSettings):
     database_url: DatabaseUrl | None = Field(None, repr=False)
     listen_url: DatabaseUrl | None = Field(None, repr=False)
     notify: bool = False
+    prepared_statements: bool = True
     catalog: Path | None = None
     claim_seconds: float = Field(10.0, ge=0.5, le=3600)
     sweep_seconds: float = Field(2.0, ge=0.1, le=600)

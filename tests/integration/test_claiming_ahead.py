@@ -10,7 +10,7 @@ from psycopg import OperationalError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy import Engine
 
-from levelq_worker import draining
+from levelq_worker import claims
 from levelq_worker.draining import Drain
 from levelq_worker.runtime import Runtime
 from levelq_worker.transaction import Applied
@@ -88,7 +88,7 @@ def test_a_silent_redis_is_not_waited_for_once_more(
     at_first_batch(monkeypatch, worker, fails(RedisTimeoutError("Timeout reading from socket")))
     drain = Drain(worker, PLAYER)
     drain._step()
-    assert (drain._next, drain._acked) == (None, None)
+    assert not drain._claims.ahead
     assert worker.lanes.status(PLAYER).claimed == 1
 
 
@@ -101,7 +101,7 @@ def test_one_that_has_waited_for_long_is_renewed_first(
     Drain(worker, PLAYER).run()
     assert renewed == []
     push_at_once(worker, [level_up(user, 1) for user in range(1, 6)])
-    monkeypatch.setattr(draining, "AGED", 0.0)
+    monkeypatch.setattr(claims, "AGED", 0.0)
     Drain(worker, PLAYER).run()
     assert renewed == [1] * 5
     assert experience(own_engine) == dict.fromkeys(range(1, 6), 2)

@@ -74,7 +74,7 @@ def one_batch(worker: Runtime, commands: list[Command], traffic: Traffic) -> Non
     traffic.clear()
     drain = Drain(worker, PLAYER)
     drain._step()
-    drain._give_back()
+    drain._claims.give_back()
 
 
 def calls(size: int) -> list[str]:

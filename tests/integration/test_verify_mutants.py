@@ -15,11 +15,11 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from levelq_core import Settings, faults
-from levelq_core.scripts import Claim
 from levelq_producer import Producer
-from levelq_worker import draining
+from levelq_worker import claims
 from levelq_worker.batch import Batch
-from levelq_worker.draining import Asked, Drain
+from levelq_worker.claims import Held
+from levelq_worker.draining import Drain
 from tests.integration.coupler_support import runtime
 from tests.integration.verify_support import PLAYER, Traced, World, assert_clean, told, up
 from tests.mutants import counts_twice_what_comes_twice_in_a_batch, replace
@@ -86,7 +86,7 @@ def test_trim_by_count_with_a_token_that_comes_again(
     """The same, with commands that nobody has applied yet at the head of the lane."""
     if mutant:
         replace(monkeypatch, "ack", TRIM_BY_COUNT)
-        monkeypatch.setattr(draining, "uuid4", lambda: SimpleNamespace(hex="process 1"))
+        monkeypatch.setattr(claims, "uuid4", lambda: SimpleNamespace(hex="process 1"))
     first, later = [up(7, 10), up(7, 20)], [up(7, 30), up(7, 40)]
     world.send(*first)
 
@@ -135,10 +135,10 @@ def test_ack_before_commit(world: World, monkeypatch: pytest.MonkeyPatch, mutant
     """The connection is lost before COMMIT."""
     take = Drain._take
 
-    def ack_first(self: Drain, claim: Claim, asked: Asked) -> None:
-        batch = Batch(self._partition.specialization, claim)
-        self._runtime.lanes.ack(self._partition, asked.token, batch.acknowledgements([], 0))
-        take(self, claim, asked)
+    def ack_first(self: Drain, held: Held) -> None:
+        batch = Batch(self._partition.specialization, held.claim)
+        self._runtime.lanes.ack(self._partition, held.token, batch.acknowledgements([], 0))
+        take(self, held)
 
     if mutant:
         monkeypatch.setattr(Drain, "_take", ack_first)

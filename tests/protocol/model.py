@@ -40,7 +40,7 @@ Steps = Iterator[Step]
 class Protocol:
     """The protocol as it is. A mutant overrides one of the methods that stand for a script."""
 
-    unique_tokens: ClassVar[bool] = True  # Drain.run makes a fresh uuid4 for each claim
+    unique_tokens: ClassVar[bool] = True  # Claims._ask makes a fresh uuid4 for each claim
 
     commands: tuple[Commands, ...]  # per lane, in the order of their first push
     longest: tuple[int, ...]  # entries per lane: what bounds the pushes of a producer that lost the reply
@@ -126,7 +126,7 @@ class Protocol:
                 yield from self.claim_ahead(state, w)
         match worker.phase:
             case Phase.IDLE | Phase.LOOKING if worker.acked.token:
-                pass  # Drain._ask and Drain._leave hear the last acknowledgement first
+                pass  # Claims._ask and Claims.yield_ hear the last acknowledgement first
             case Phase.IDLE if self.wakes:
                 yield from self.take(state, w)
             case Phase.IDLE:
@@ -154,7 +154,7 @@ class Protocol:
             yield Step(f"worker {w + 1} starts a drain", "take", after)
 
     def claim(self, state: State, w: int) -> Steps:
-        """claim.lua, called by Drain.run: register, take due lanes; or retire.
+        """claim.lua, called by Claims.take: register, take due lanes; or retire.
 
         Where the reply is lost, nobody knows the token, and the lanes wait for the end of the claim.
         """
@@ -184,7 +184,7 @@ class Protocol:
             yield Step(f"{label}, reply lost", f"ahead {w}", after, fault=True)
 
     def token(self, state: State) -> tuple[int, int]:
-        """uuid4 in Drain.run: a token that no claim ever had. (Here: that nobody remembers.) And Redis' counter."""
+        """uuid4 in Claims._ask: a token that no claim ever had. (Here: that nobody remembers.) And Redis' counter."""
         seen = {lane.token for lane in state.redis.lanes} | {t for worker in state.workers for t in worker.tokens}
         if state.snapshot:
             seen |= {lane.token for lane in state.snapshot.lanes}
@@ -208,7 +208,7 @@ class Protocol:
         """locking.lock in coupler.couple: the rows of all lanes of the batch, unless somebody has them.
 
         A lane that stays locked is put aside by Isolation: nothing of it is decided. Weather before COMMIT
-        (Drain._abandon) decides nothing at all, and gives the lanes back.
+        (Claims.abandon) decides nothing at all, and gives the lanes back.
         """
         worker, other = state.workers[w], state.workers[1 - w]
         theirs = other.batch if other.phase == Phase.LOCKED else ()
@@ -241,7 +241,7 @@ class Protocol:
         return tuple(ledger)
 
     def ack(self, state: State, w: int) -> Steps:
-        """ack.lua, called by Drain._take (or with nothing decided by Drain._abandon); request or reply may be lost."""
+        """ack.lua, called by Claims.ack (or with nothing decided by Claims.abandon); request or reply may be lost."""
         label, action = f"worker {w + 1}: ack.lua", f"ack {w}"
         worker = state.workers[w]
         gone_on = self.after(worker)
@@ -255,7 +255,7 @@ class Protocol:
             yield Step(f"{label} is sent", action, with_worker(state, w, unheard))
 
     def arrive(self, state: State, w: int) -> Steps:
-        """The script of an acknowledgement that was sent; Drain._hear_ack."""
+        """The script of an acknowledgement that was sent; Claims.hear_ack."""
         worker = state.workers[w]
         if worker.acked.token:
             label, action, heard = f"worker {w + 1}: ack.lua, later", f"heard {w}", worker._replace(acked=NOTHING)
@@ -283,7 +283,7 @@ class Protocol:
         return same.index(False) if False in same else len(same)
 
     def leave(self, state: State, w: int) -> Steps:
-        """yield.lua, called by Drain._yield after a batch, or before the first: the slice of time is over.
+        """yield.lua, called by Claims.yield_ after a batch, or before the first: the slice of time is over.
 
         A drain that is not registered has not cleared the reservation of its own wake-up; this does.
         """

@@ -152,7 +152,7 @@ def died(state: State, w: int) -> State:
 
 
 def abandoned(state: State, w: int) -> State:
-    """Drain._abandon: what is left to do is to give the lanes back, with nothing acknowledged."""
+    """Claims.abandon: what is left to do is to give the lanes back, with nothing acknowledged."""
     worker = state.workers[w]
     nothing = tuple([None if entries is None else () for entries in worker.batch])
     return with_worker(state, w, Worker(Phase.DECIDED, worker.token, nothing, worker.ahead, worker.acked))

@@ -1,0 +1,134 @@
+"""The claims of one drain: the one in hand, the next one asked for, and an acknowledgement not yet answered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
+from uuid import uuid4
+
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from levelq_core.lanes import Answer
+from levelq_core.partitions import Partition
+from levelq_core.scripts import Claim
+
+from .runtime import Runtime
+
+RENEWALS = 10  # of one claim: a batch that needs more is stuck, and its lanes go to somebody else
+AGED = 0.1  # of a claim: one that has waited longer for its turn is renewed before it is applied
+
+
+class Asked(NamedTuple):
+    """A claim that was asked for: for how many commands at most, when, and where Redis will answer."""
+
+    token: str
+    commands: int
+    at: float
+    answer: Answer[Claim]
+
+
+class Held(NamedTuple):
+    """A claim in hand. `full`: it took as much as it may, so that there is probably more."""
+
+    token: str
+    claim: Claim
+    at: float
+    full: bool
+
+
+class Claims:
+    """Asks, acknowledges and gives back for one drain over one partition. Raises redis-py's errors."""
+
+    def __init__(self, runtime: Runtime, partition: Partition) -> None:
+        self._runtime = runtime
+        self._partition = partition
+        self._drain = uuid4().hex
+        self._next: Asked | None = None
+        self._acked: Answer[list[int]] | None = None
+        self._renewals = 0
+
+    @property
+    def ahead(self) -> bool:
+        """Whether the next one was asked for already."""
+        return self._next is not None
+
+    def take(self) -> Held:
+        """The next claim."""
+        asked, self._next = self._next or self._ask(), None
+        claim = asked.answer.read()
+        full = len(claim.lanes) >= self._runtime.settings.batch_lanes or claim.entries >= asked.commands
+        self._renewals = 0
+        return Held(asked.token, claim, asked.at, full)
+
+    def ask_ahead(self) -> None:
+        """Ask for the next claim while one is in hand."""
+        self._next = self._ask(holding=True)
+
+    def _ask(self, *, holding: bool = False) -> Asked:
+        """With nothing in hand, the last acknowledgement comes first: it may find lanes due again, and a drain that was
+        retired before would leave them to the sweep.
+        """
+        if not holding:
+            self.hear_ack()
+        token, commands = uuid4().hex, self._runtime.batch_size.commands
+        ask = self._runtime.lanes.begin_claim
+        answer = ask(self._partition, self._drain, token, commands, gated=True, holding=holding)
+        return Asked(token, commands, time.monotonic(), answer)
+
+    def aged(self, held: Held) -> bool:
+        """Whether it has waited so long for its turn that it should be renewed."""
+        return time.monotonic() - held.at > AGED * self._runtime.settings.claim_seconds
+
+    def renew(self, held: Held) -> None:
+        """Extend it between two steps; never in the background, where a hung worker would go on."""
+        self._renewals += 1
+        if self._renewals <= RENEWALS:
+            users = [user for user, _ in held.claim.lanes]
+            self._runtime.lanes.renew(self._partition, self._drain, held.token, users)
+
+    def ack(self, held: Held, acknowledgements: Sequence[tuple[bytes, int, bytes]]) -> None:
+        """Remove what was decided and release the lanes; whether that was done is heard later."""
+        self.hear_ack()
+        self._acked = self._runtime.lanes.begin_ack(self._partition, held.token, acknowledgements)
+
+    def hear_ack(self) -> None:
+        """Make sure of the last acknowledgement."""
+        acked, self._acked = self._acked, None
+        if acked:
+            acked.read()
+
+    def abandon(self, token: str, claim: Claim) -> None:
+        """Give lanes back as they are. Nothing was decided, or it is unknown; the ledger knows."""
+        with suppress(RedisError):  # then the claims run out
+            self._runtime.lanes.ack(self._partition, token, [(user, 0, b"") for user, _ in claim.lanes])
+
+    def give_back(self, error: Exception | None = None) -> None:
+        """Have nothing asked for and nothing unheard: what was claimed ahead is released, or its claims run out."""
+        asked, self._next = self._next, None
+        if isinstance(error, RedisTimeoutError):  # each would be waited for as long again
+            acked, self._acked = self._acked, None
+            for answer in (asked and asked.answer, acked):
+                if answer:
+                    answer.drop()
+            return
+        with suppress(RedisError):
+            self.hear_ack()
+        with suppress(RedisError):
+            if asked:
+                self._release(asked)
+
+    def _release(self, asked: Asked) -> None:
+        claim = asked.answer.read()
+        if claim.lanes:
+            self.abandon(asked.token, claim)
+        if claim.wake:
+            self._runtime.waker.wake(self._partition)
+
+    def yield_(self) -> None:
+        """End the drain; a successor goes on if anything is due."""
+        self.give_back()
+        if self._runtime.lanes.yield_(self._partition, self._drain):
+            self._runtime.waker.wake(self._partition)
