@@ -18,7 +18,7 @@ from levelq_core import Settings, scripts
 from levelq_core.partitions import Partition
 from levelq_core.scripts import Script
 from levelq_core.verify import Recorder
-from levelq_worker import child, supervising
+from levelq_worker import supervising
 
 # Where the notes go into the scripts: before these lines.
 _NOTES = {
@@ -72,15 +72,10 @@ def record(redis: Redis, partitions: list[Partition], recorder: Recorder) -> int
 
 
 def main() -> int:
-    if "--child" in sys.argv:
-        sys.argv.remove("--child")
-        scripts.load = noting
-        return child.main()
+    scripts.load = noting
     processes, *specializations = sys.argv[1:]
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(process)d %(levelname)s %(message)s")
-    supervisor = supervising.Supervisor(Settings.load(), int(processes), specializations, burst=False)
-    supervisor._command = [sys.executable, "-m", MODULE, "--child", *specializations]
-    return supervisor.run()
+    return supervising.Supervisor(Settings.load(), int(processes), specializations, burst=False).run()
 
 
 if __name__ == "__main__":

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 import time
 
 import pytest
 from redis.exceptions import ConnectionError
 
+from levelq_worker.children import forked
 from levelq_worker.lane_worker import Once
 from levelq_worker.pacing import FIRST_SECONDS
 from levelq_worker.supervising import Slot
 
 
 def test_a_child_that_always_ends_is_started_again_for_ever_at_bounded_intervals() -> None:
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
+    child = forked(lambda: 0)
+    child.join()
     slot = Slot(claim_seconds=2.0)
     delays = []
     for _ in range(2000):  # as many as a weekend without a Redis brings

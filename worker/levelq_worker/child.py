@@ -1,6 +1,4 @@
-"""One worker process: `python -m levelq_worker.child [--burst] SPECIALIZATION...`, settings from the environment.
-
-The supervisor starts these; exit code 2 tells it that starting again would not help.
+"""One worker process, as the supervisor starts it.
 
 RQ only carries wake-ups, and without its Redis a process can do its work as well: it looks for itself. That
 is how a Redis that is full gets drained, which takes none of RQ's own writes.
@@ -8,7 +6,6 @@ is how a Redis that is full gets drained, which takes none of RQ's own writes.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import signal
 import sys
@@ -36,23 +33,22 @@ from .sweeping import partitions
 
 log = logging.getLogger("levelq")
 
+HOPELESS = 2  # the exit code after what no other start would mend
 OTHERS_SECONDS = 0.1  # between two looks at lanes that other workers hold
 
 
-def main() -> int:
-    """Work until asked to stop, or with --burst until nothing is due."""
-    parser = argparse.ArgumentParser(prog="levelq_worker.child")
-    parser.add_argument("--burst", action="store_true")
-    parser.add_argument("specializations", nargs="+")
-    arguments = parser.parse_args()
+def run(settings: Settings, specializations: Sequence[str], *, burst: bool) -> int:
+    """Work until asked to stop, or with `burst` until nothing is due; the exit code.
+
+    HOPELESS tells the supervisor that starting again would not help.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(process)d %(levelname)s %(message)s")
     try:
-        settings = Settings.load()
-        work = drain_until_empty if arguments.burst else serve
-        return work(settings, arguments.specializations)
+        work = drain_until_empty if burst else serve
+        return work(settings, specializations)
     except ConfigurationError as error:
         print(f"levelq: {error}", file=sys.stderr)  # noqa: T201
-        return 2
+        return HOPELESS
     except RedisError as error:
         print(f"levelq: LEVELQ_RQ_URL: {error}", file=sys.stderr)  # noqa: T201
         return 1
@@ -61,8 +57,7 @@ def main() -> int:
 def serve(settings: Settings, specializations: Sequence[str]) -> int:
     """Work until asked to stop.
 
-    RQ ends a worker whose Redis is lost. Another begins in this process: to start one takes a second or more of a core,
-    and all of them would need it at once, just when there is a backlog.
+    RQ ends a worker whose Redis is lost. Another begins in this process.
     """
     stop = _stopped_by_signals()
     pace = Pace(settings.claim_seconds)
@@ -152,7 +147,3 @@ def _drain(runtime: Runtime, relay: Relay, specializations: Sequence[str]) -> No
             if not any(status.claimed for _, status in found) and not relay.elsewhere():
                 break
             runtime.stop.wait(OTHERS_SECONDS)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

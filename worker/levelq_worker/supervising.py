@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from multiprocessing.context import ForkProcess
 
 from levelq_core.connections import connect
 from levelq_core.lanes import Lanes
 from levelq_core.settings import Settings
 
-from .children import with_parent
+from . import child
+from .children import forked
 from .pacing import Pace
 from .preflight import preflight
 from .sweeping import partitions
@@ -22,7 +22,6 @@ from .sweeping import partitions
 log = logging.getLogger("levelq")
 
 LEAST_STOP_SECONDS = 5.0  # what an interpreter on a busy machine may need to end, however short the claims
-HOPELESS = 2  # a child's exit code that says: starting again would not help
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
 
 
@@ -44,8 +43,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings, processes: int, specializations: Sequence[str], burst: bool) -> None:
         self._settings = settings
-        self._command = [sys.executable, "-m", "levelq_worker.child", *(["--burst"] if burst else []), *specializations]
-        self._environment = os.environ | settings.environment()
+        self._run = partial(child.run, settings, specializations, burst=burst)
         self._burst = burst
         self._slots = [Slot(settings.claim_seconds) for _ in range(processes)]
         self._stop_by: float | None = None
@@ -67,7 +65,7 @@ class Supervisor:
                 self._tend(slot)
             if all(slot.process is None and slot.done for slot in self._slots):
                 worst = max(slot.code for slot in self._slots)
-                return 1 if killed else HOPELESS if worst == HOPELESS else 0
+                return 1 if killed else worst if worst == child.HOPELESS else 0
             received = signal.sigtimedwait(_SIGNALS, self._patience())
             if received is not None and received.si_signo != signal.SIGCHLD:
                 self._stop()
@@ -78,14 +76,14 @@ class Supervisor:
 
     def _tend(self, slot: Slot) -> None:
         """Note a child's end; start it again unless it is done."""
-        if slot.process is not None and slot.process.poll() is not None:
-            slot.ended(finished=self._stop_by is not None or (self._burst and slot.process.returncode == 0))
-            if slot.code == HOPELESS:
+        if slot.process is not None and slot.process.exitcode is not None:
+            slot.ended(finished=self._stop_by is not None or (self._burst and slot.process.exitcode == 0))
+            if slot.code == child.HOPELESS:
                 self._stop()
         if self._stop_by is not None and slot.process is None:
             slot.done = True
         if slot.process is None and not slot.done and time.monotonic() >= slot.start_at:
-            slot.start(self._command, self._environment)
+            slot.start(self._run)
 
     def _stop(self) -> None:
         """Pass the signal on. A worker needs at most a transaction to stop, and that is shorter than a claim."""
@@ -107,29 +105,24 @@ class Slot:
     """One place for a child, filled again at most half a claim after it came free."""
 
     def __init__(self, claim_seconds: float) -> None:
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: ForkProcess | None = None
         self.done = False
         self.code = 0
         self.start_at = 0.0
         self._pace = Pace(claim_seconds)
         self._started = 0.0
 
-    def start(self, command: Sequence[str], environment: dict[str, str]) -> None:
+    def start(self, run: Callable[[], int]) -> None:
         """Start the child; it ends with us, whatever ends us."""
         self._started = time.monotonic()
-        self.process = subprocess.Popen(  # noqa: S603 - ourselves
-            command,
-            env=environment,
-            start_new_session=True,  # Ctrl-C reaches us alone; we pass it on
-            preexec_fn=with_parent(signal.SIGTERM),  # noqa: PLW1509 - two system calls, and no threads here
-        )
+        self.process = forked(run)
 
     def ended(self, *, finished: bool) -> None:
         """The child has ended: done, or to be started again after a growing delay."""
-        assert self.process is not None
-        self.code = self.process.returncode
+        assert self.process is not None and self.process.exitcode is not None
+        self.code = self.process.exitcode
         pid, self.process = self.process.pid, None
-        if finished or self.code == HOPELESS:
+        if finished or self.code == child.HOPELESS:
             self.done = True
             return
         delay = self._pace.after(time.monotonic() - self._started)
@@ -138,9 +131,9 @@ class Slot:
 
     def kill(self) -> None:
         """End the child now."""
-        if self.process is not None and self.process.poll() is None:
+        if self.process is not None and self.process.exitcode is None:
             self.process.kill()
-            self.process.wait()
+            self.process.join()
 
 
 def _left(settings: Settings, specializations: Sequence[str]) -> str:

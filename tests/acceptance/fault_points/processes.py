@@ -106,10 +106,8 @@ _SIGNALS = {
 def worker(log: Path, settings: Settings, hook: Hook | None) -> None:
     """A worker process as the supervisor starts it, but for the hook, and for scripts that note claims and acks."""
     _begin(log, hook)
-    os.environ.update(settings.environment())
     scripts.load = noting
-    sys.argv = ["levelq_worker.child", *SPECIALIZATIONS]
-    sys.exit(child.main())
+    sys.exit(child.run(settings, SPECIALIZATIONS, burst=False))
 
 
 def application(

@@ -47,7 +47,7 @@ class Workers:
 
     def children(self) -> list[psutil.Process]:
         """The worker processes under the supervisor."""
-        return [c for c in psutil.Process(self.process.pid).children() if "levelq_worker.child" in c.cmdline()]
+        return psutil.Process(self.process.pid).children()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to every worker process."""

@@ -19,7 +19,6 @@ from levelq_core.settings import Settings
 from ..children import with_parent
 
 START_SECONDS, STOP_SECONDS = 60.0, 10.0
-_CHILD = "levelq_worker.child"
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -160,7 +159,7 @@ class Crew:
         found = []
         for child in psutil.Process(self._supervisor.pid).children():
             try:
-                if _CHILD in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
+                if child.status() != psutil.STATUS_ZOMBIE:
                     found.append(child)
             except psutil.NoSuchProcess:
                 continue
