@@ -26,6 +26,6 @@ WORKDIR /tmp
 # Whether this container has a live worker process. Not whether the servers are well: that is weather, which a worker
 # waits out, and a restart would only cost it its place.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --start-interval=1s --retries=3 \
-  CMD grep -qsa '[l]evelq_worker[.]child' /proc/[0-9]*/cmdline
+  CMD grep -qsx 'levelq-worker' /proc/[0-9]*/comm
 ENTRYPOINT ["levelq"]
 CMD ["worker"]

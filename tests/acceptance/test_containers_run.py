@@ -179,6 +179,6 @@ def levels(environment: Mapping[str, str]) -> list[tuple[int, int, int]]:
 def worker_health(pid: int) -> int:
     """The image's health check, looking at one process in place of all that there are."""
     (check,) = re.findall(r"^\s+CMD (grep .*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    everywhere = "/proc/[0-9]*/cmdline"
+    everywhere = "/proc/[0-9]*/comm"
     assert everywhere in check
-    return subprocess.run(["sh", "-c", check.replace(everywhere, f"/proc/{pid}/cmdline")], check=False).returncode
+    return subprocess.run(["sh", "-c", check.replace(everywhere, f"/proc/{pid}/comm")], check=False).returncode

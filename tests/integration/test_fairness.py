@@ -71,7 +71,7 @@ def test_three_specializations_take_turns_on_one_worker(settings: Settings, redi
 def test_a_batch_is_as_large_as_its_time_allows(
     own_engine: Engine, own_database_url: str, worker_of: Callable[..., Runtime]
 ) -> None:
-    each, aim = 0.002, 0.1
+    each, aim = 0.005, 0.5  # so much that what an empty transaction takes does not matter
     users = range(1, 1_001)
     apply(own_engine, [level_up(user, 1) for user in users])
     with own_engine.begin() as connection:
@@ -95,4 +95,4 @@ def test_a_batch_is_as_large_as_its_time_allows(
         )
         sizes = list(found.scalars())
     assert (sum(sizes), sizes[0]) == (1_000, 400)
-    assert max(sizes[2:]) <= aim / each  # the second is cut by how long the first took
+    assert max(sizes[2:]) <= aim / each  # the second was claimed before anybody knew how long the first takes

@@ -15,7 +15,7 @@ from levelq_worker.supervising import Slot
 
 
 def test_a_child_that_always_ends_is_started_again_for_ever_at_bounded_intervals() -> None:
-    child = forked(lambda: 0)
+    child = forked(lambda: 0, "a-child")
     child.join()
     slot = Slot(claim_seconds=2.0)
     delays = []

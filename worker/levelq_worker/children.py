@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from multiprocessing.context import ForkProcess
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15  # linux/prctl.h
 
 
 def with_parent(how: signal.Signals) -> Callable[[], None]:
@@ -28,8 +28,10 @@ def with_parent(how: signal.Signals) -> Callable[[], None]:
     return prepare
 
 
-def forked(run: Callable[[], int]) -> ForkProcess:
+def forked(run: Callable[[], int], name: str) -> ForkProcess:
     """Start a child that runs a function of ours and ends with what it returns.
+
+    `name`, of at most 15 bytes, is what `ps -o comm` shows on Linux, where its command line is the parent's.
 
     It has our modules already: to import them takes a program most of a second of a core, and after a crash all workers
     would need it at once. For a process of one thread, without open connections.
@@ -39,6 +41,8 @@ def forked(run: Callable[[], int]) -> ForkProcess:
     def begin() -> None:
         os.setsid()  # Ctrl-C reaches the parent alone; it passes it on
         prepare()
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode())
         sys.exit(run())
 
     child = multiprocessing.get_context("fork").Process(target=begin)

@@ -21,6 +21,7 @@ from .sweeping import partitions
 
 log = logging.getLogger("levelq")
 
+NAME = "levelq-worker"  # of a child's process, which a health check may look for
 LEAST_STOP_SECONDS = 5.0  # what an interpreter on a busy machine may need to end, however short the claims
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
 
@@ -115,7 +116,7 @@ class Slot:
     def start(self, run: Callable[[], int]) -> None:
         """Start the child; it ends with us, whatever ends us."""
         self._started = time.monotonic()
-        self.process = forked(run)
+        self.process = forked(run, NAME)
 
     def ended(self, *, finished: bool) -> None:
         """The child has ended: done, or to be started again after a growing delay."""
