@@ -95,6 +95,14 @@ class Connections:
             self.drop(connection)
             raise
 
+    @contextmanager
+    def lent(self) -> Iterator[Any]:
+        """A connection for the length of this block, in which every answer must be heard. Raises NotReached."""
+        connection = self.take()
+        with self.ended_by_errors(connection):
+            yield connection
+        self.give(connection)
+
     @staticmethod
     def say(connection: Any, commands: Sequence[Question]) -> None:
         """Send commands. redis-py's pipeline would do, for twice the time."""

@@ -81,8 +81,7 @@ class Lanes:
         """
         calls = [self._protocol.push(partition, lanes) for partition, lanes in batches]
         commands = [call.command(shebang=self._shebang) for call in calls]
-        connection = self._connections.take()
-        with self._connections.ended_by_errors(connection):
+        with self._connections.lent() as connection:
             point("push request")
             replies = self._connections.exchange(connection, [*commands, *questions])
             replies, answers = replies[: len(calls)], replies[len(calls) :]
@@ -93,16 +92,12 @@ class Lanes:
                 for i, reply in zip(unknown, again, strict=False):
                     replies[i] = reply
             point("push reply")
-        self._connections.give(connection)
         return [self._protocol.pushed(reply) for reply in replies], answers
 
     def ask(self, questions: Sequence[Question]) -> list[Any]:
         """The answer or refusal to each question, all asked on one connection."""
-        connection = self._connections.take()
-        with self._connections.ended_by_errors(connection):
-            answers = self._connections.exchange(connection, questions)
-        self._connections.give(connection)
-        return answers
+        with self._connections.lent() as connection:
+            return self._connections.exchange(connection, questions)
 
     def claim(self, partition: Partition, drain: str, token: str, commands: int, *, gated: bool = False) -> Claim:
         """Register the drain and take due lanes for it, `commands` at most; or retire it.

@@ -18,12 +18,11 @@ def with_parent(how: signal.Signals) -> Callable[[], None]:
 
     The parent is the thread that starts the child, says prctl(2): let it be one that lives as long.
     """
-    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+    prctl = _prctl()
 
     def prepare() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        if prctl is not None:
-            prctl(_PR_SET_PDEATHSIG, how)
+        prctl(_PR_SET_PDEATHSIG, how)
 
     return prepare
 
@@ -36,15 +35,19 @@ def forked(run: Callable[[], int], name: str) -> ForkProcess:
     It has our modules already: to import them takes a program most of a second of a core, and after a crash all workers
     would need it at once. For a process of one thread, without open connections.
     """
-    prepare = with_parent(signal.SIGTERM)
+    prepare, prctl = with_parent(signal.SIGTERM), _prctl()
 
     def begin() -> None:
         os.setsid()  # Ctrl-C reaches the parent alone; it passes it on
         prepare()
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode())
+        prctl(_PR_SET_NAME, name.encode())
         sys.exit(run())
 
     child = multiprocessing.get_context("fork").Process(target=begin)
     child.start()
     return child
+
+
+def _prctl() -> Callable[..., object]:
+    """prctl(2) on Linux; nothing elsewhere. Looked up before a fork, not after it."""
+    return ctypes.CDLL(None).prctl if sys.platform == "linux" else lambda *_: None
