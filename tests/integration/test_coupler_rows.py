@@ -206,7 +206,7 @@ def test_an_id_repeated_across_lanes_belongs_to_the_first_though_others_are_isol
     application_engine: Engine,
 ) -> None:
     first, second = (LevelUp(user_id=user, specialization="COACH", xp_gained=5, command_id=ID) for user in (3, 1))
-    bad = LevelUp(user_id=2, specialization="COACH", xp_gained=666)
+    bad = LevelUp(user_id=2, specialization="COACH", xp_gained=666_000_666)
     outcomes = apply(application_engine, first, second, bad)
     assert [o.error for o in outcomes] == [None, "conflict", "database_error"]
 

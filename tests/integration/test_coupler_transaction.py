@@ -91,7 +91,7 @@ def test_the_callers_rollback_takes_everything_back(engine: Engine) -> None:
 def test_the_callers_own_work_is_kept_when_a_command_is_isolated(application_engine: Engine) -> None:
     with application_engine.begin() as connection:
         connection.execute(text("INSERT INTO users (id) VALUES (5000)"))
-        outcomes = apply_commands(connection, [level_up(5000), level_up(2, 666), level_up(3)])
+        outcomes = apply_commands(connection, [level_up(5000), level_up(2, 666_000_666), level_up(3)])
         connection.execute(text("UPDATE users SET name = 'after' WHERE id = 5000"))
     assert [o.error for o in outcomes] == [None, "database_error", None]
     with application_engine.connect() as connection:
@@ -122,7 +122,7 @@ def test_weather_in_the_middle_of_an_isolation_leaves_nothing_decided(applicatio
     """The bad command of user 2 makes halves; the first is done when the weather strikes in the second."""
     with application_engine.begin() as connection:
         connection.execute(text(WEATHER))
-    batch = [level_up(1), level_up(2, 666), level_up(3), level_up(4, 5000)]
+    batch = [level_up(1), level_up(2, 666_000_666), level_up(3), level_up(4, 5000)]
     with application_engine.begin() as connection, pytest.raises(DBAPIError, match="disk full"):
         apply_commands(connection, batch)
     with application_engine.connect() as connection:

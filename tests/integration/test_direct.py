@@ -313,7 +313,7 @@ def test_an_unknown_source(coupler: ProgressLicenseCoupler) -> None:
 
 def test_what_the_database_refuses_is_told_with_the_constraint(application_engine: Engine) -> None:
     with Session(application_engine) as session:
-        result = level_up_atomic(session, 1, "PLAYER", 666)
+        result = level_up_atomic(session, 1, "PLAYER", 666_000_666)
         assert result["success"] is False and result["error_type"] == "database_error"
         assert "ck_not_the_beast" in result["message"]
         result = level_up_atomic(session, 5000, "PLAYER", 1)

@@ -53,7 +53,7 @@ def test_a_bad_command_in_the_middle_of_a_lane_in_the_middle_of_a_batch(
         for n in range(depth)
         for user in range(1, lanes + 1)
     ]
-    bad = batch[3 * lanes + 29] = level_up(30, 663)
+    bad = batch[3 * lanes + 29] = level_up(30, 666_000_663)
     outcomes = apply(application_engine, batch)
     assert [o.command_id for o in outcomes] == [c.command_id for c in batch]
     (refused,) = [o for o in outcomes if o.status == "rejected"]
@@ -68,7 +68,7 @@ def test_a_bad_command_in_the_middle_of_a_lane_in_the_middle_of_a_batch(
 
 
 def test_every_lane_may_hold_a_bad_command(application_engine: Engine) -> None:
-    batch = [level_up(user, xp, sessions_completed=1) for user in range(1, 21) for xp in (6, 660, 0)]
+    batch = [level_up(user, xp, sessions_completed=1) for user in range(1, 21) for xp in (6, 666_000_660, 0)]
     outcomes = apply(application_engine, batch)
     assert [o.error for o in outcomes] == [None, "database_error", None] * 20
     assert experience(application_engine) == dict.fromkeys(range(1, 21), 6)
