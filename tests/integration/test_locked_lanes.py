@@ -99,7 +99,7 @@ def test_a_locked_lane_with_a_bad_command_keeps_its_order(
 ) -> None:
     worker = worker_of(application_database_url)
     apply(application_engine, [level_up(user, 6) for user in (1, 2, 3)])
-    push(worker, [level_up(2, 1000), level_up(2, 20), level_up(1, 660), level_up(1, 0), level_up(3)])
+    push(worker, [level_up(2, 1000), level_up(2, 20), level_up(1, 666_000_660), level_up(1, 0), level_up(3)])
     with session(application_database_url) as holder:
         holder.execute("SELECT FROM specialization_progress WHERE student_id = 2 FOR UPDATE")
         Drain(worker, PLAYER).run()
