@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from random import SystemRandom
@@ -52,9 +53,9 @@ class Running:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def start_workers(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-        """A `levelq worker`."""
-        process = self._process("workers", "levelq_worker", "worker", *arguments, **environment)
+    def start_workers(self, *arguments: str, inside: Sequence[str] = (), **environment: str) -> subprocess.Popen[bytes]:
+        """A `levelq worker`; `inside`: a command that runs another, somewhere else."""
+        process = self._process("workers", "levelq_worker", "worker", *arguments, inside=inside, **environment)
         self.workers.append(process)
         return process
 
@@ -115,10 +116,12 @@ class Running:
         found = [(path.name, path.read_text().splitlines()[-20:]) for path in sorted(self._folder.glob("*.log"))]
         return "\n".join(f"{name}:\n" + "\n".join(lines) for name, lines in found)
 
-    def _process(self, name: str, module: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+    def _process(
+        self, name: str, module: str, *arguments: str, inside: Sequence[str] = (), **environment: str
+    ) -> subprocess.Popen[bytes]:
         with (self._folder / f"{name.replace(' ', '-')}.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                [*inside, sys.executable, "-m", module, *arguments],
                 env=os.environ | self.settings.environment() | environment,
                 stdout=log,
                 stderr=log,
