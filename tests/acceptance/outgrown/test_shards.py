@@ -69,7 +69,7 @@ def test_what_levelq_shards_says(running: Running) -> None:
             assert expected in said
             assert len(said.splitlines()) == 1
         assert running.levelq("shards", "PLAYER", "4", "--no-wait") == 0
-        assert "PLAYER: commands go to 4 shards now; the old 1 are being drained" in running.said()
+        assert "PLAYER: commands go to 4 shards now; 1 old one to be drained first" in running.said()
         assert running.levelq("shards", "PLAYER", "8") == 2
         assert "a change to 4 shards is under way" in running.said()
         assert running.levelq("shards") == 0

@@ -43,7 +43,8 @@ def shards(
             raise ConfigurationError(f"shards: expected 1 to {MOST_SHARDS:,}, got {number}")
         (name,) = names
         layout = begin(lanes, name, number)
-        out.print(f"{name}: commands go to {count(number, 'shard')} now; the old {layout.before} are being drained")
+        before = count(layout.before, "old one")
+        out.print(f"{name}: commands go to {count(number, 'shard')} now; {before} to be drained first", highlight=False)
         if wait:
             _wait(lanes, name, layout)
 
