@@ -141,7 +141,8 @@ def check(environment: Environment, **_: Any) -> None:
         print(f"{one.invariant} {one.verdict}: user {one.user_id}, command {one.command_id}: {one.detail}")
     cases = {check.what: check.checked for check in report.checks if not check.note}
     found = f"{report.violations:,} violations" if report.violations else "nothing"
-    print(f"the checker found {found} among {sum(cases.values()):,} cases; commands queued: {cases[LOST.what]}", flush=True)
+    looked = f"among {sum(cases.values()):,} cases; commands queued: {cases[LOST.what]}"
+    print(f"the checker found {found} {looked}", flush=True)
     if not drained:
         fail(TimeoutError(f"the lanes were not empty {DRAIN_SECONDS:g} s after the last send: do the workers run?"))
     if report.violations or not drained:

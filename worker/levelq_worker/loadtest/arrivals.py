@@ -10,11 +10,13 @@ run's commands from all others. So the ledger alone says how long each command t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from random import Random
 from typing import NamedTuple
 from uuid import UUID
+from zlib import crc32
 
 from .scenarios import Scenario
 
@@ -55,24 +57,25 @@ class Plan:
         self._levels = levels
         self._names = list(levels)
         self._shares = list(accumulate(1 / (rank + 1) for rank in range(len(levels))))
+        rng = Random(f"{seed} activity")  # noqa: S311 - a simulation, repeatable
+        activity = [rng.lognormvariate(0.0, _ACTIVITY) for _ in range(scenario.users)]
+        whole = sum(activity) / scenario.rate
+        self._pauses = [whole / each for each in activity]  # of each user, in seconds on the average
 
     def arrivals(self, slot: int, slots: int) -> list[Arrival]:
         """What one of the sending threads does, in order. A user, or a match, belongs to one thread."""
-        found = [one for user, pace in self._users(slot, slots) for one in self._of_user(user, pace)]
+        found: list[Arrival] = []
+        for user in range(slot, self.scenario.users, slots):
+            found += self._of_user(user)
         for number, ends in enumerate(self.scenario.match_ends):
-            found += list(self._of_match_end(number, ends))[slot::slots]
+            players = self._players(number)
+            for match in range(slot, -(-len(players) // MATCH), slots):
+                found.append(self._of_match(number, match, ends, players[match * MATCH : (match + 1) * MATCH]))
         return sorted(found, key=lambda arrival: arrival.at)
 
-    def _users(self, slot: int, slots: int) -> list[tuple[int, float]]:
-        """Users with their mean pause in seconds."""
-        rng = Random(f"{self.seed} activity")  # noqa: S311 - a simulation, repeatable
-        activity = [rng.lognormvariate(0.0, _ACTIVITY) for _ in range(self.scenario.users)]
-        pace = sum(activity) / self.scenario.rate
-        return [(user, pace / activity[user]) for user in range(slot, len(activity), slots)]
-
-    def _of_user(self, user: int, pause: float) -> Iterator[Arrival]:
+    def _of_user(self, user: int) -> Iterator[Arrival]:
         """A user's clicks: pauses with a long tail, and now and then one click too many."""
-        rng = Random(f"{self.seed} user {user}")  # noqa: S311
+        rng, pause = Random(f"{self.seed} user {user}"), self._pauses[user]  # noqa: S311
         mean = -(_THINK**2) / 2  # of the logarithm, for a mean of 1
         # Whoever looks at a random moment sees the rest of a pause that is likelier a long one.
         at = rng.random() * pause * rng.lognormvariate(-mean, _THINK)
@@ -84,17 +87,20 @@ class Plan:
                 yield Arrival(at + rng.uniform(0.1, 1.0), wanted, again=True)
             at += pause * rng.lognormvariate(mean, _THINK)
 
-    def _of_match_end(self, number: int, ends: float) -> Iterator[Arrival]:
-        """The calls of the servers of all matches that end in this second; nobody plays in two, if there are enough."""
-        rng = Random(f"{self.seed} match {number}")  # noqa: S311
+    def _players(self, number: int) -> list[int]:
+        """Whose matches end at the same time: nobody plays in two, if there are enough."""
+        rng = Random(f"{self.seed} players {number}")  # noqa: S311
         players: list[int] = []
         while len(players) < self.scenario.burst:
             missing = self.scenario.burst - len(players)
             players += rng.sample(range(self.scenario.accounts), min(missing, self.scenario.accounts))
-        for first in range(0, len(players), MATCH):
-            at = ends + rng.random() * BURST_SECONDS
-            match = players[first : first + MATCH]
-            yield Arrival(at, tuple(self._won(rng, at, account, number) for account in match))
+        return players
+
+    def _of_match(self, number: int, match: int, ends: float, players: Sequence[int]) -> Arrival:
+        """The one call of a match's server."""
+        rng = Random(f"{self.seed} match {number} {match}")  # noqa: S311
+        at = ends + rng.random() * BURST_SECONDS
+        return Arrival(at, tuple(self._won(rng, at, account, number) for account in players))
 
     def _wanted(self, rng: Random, at: float, account: int) -> Wanted:
         (name,) = rng.choices(self._names, cum_weights=self._shares)
@@ -102,7 +108,8 @@ class Plan:
 
     def _won(self, rng: Random, at: float, account: int, number: int) -> Wanted:
         """What a match brings: a level, as long as there are higher ones. A player keeps to one specialization."""
-        (name,) = Random(f"{self.seed} player {account}").choices(self._names, cum_weights=self._shares)  # noqa: S311
+        drawn = crc32(f"{self.seed} player {account}".encode()) / 2**32 * self._shares[-1]
+        name = self._names[bisect_right(self._shares, drawn)]
         steps = self._levels[name]
         gain = steps[number + 1] - steps[number] if number + 1 < len(steps) else rng.choice(_GAINS)
         return Wanted(at, rng.getrandbits(32), account, name, gain)

@@ -111,7 +111,10 @@ def _test(result: Result) -> dict[str, str]:
 
 def _pairs(pairs: dict[str, str]) -> str:
     def shown(name: str, value: str) -> str:
-        return f"<code>{escape(value)}</code>" if name == "again" else escape(value)
+        if name != "again":
+            return escape(value)
+        first, *options = escape(value).split(" --")
+        return f"<code>{first}{''.join(f' <span>--{option}</span>' for option in options)}</code>"
 
     return "".join(f"<tr><td>{escape(name)}</td><td>{shown(name, value)}</td></tr>" for name, value in pairs.items())
 
