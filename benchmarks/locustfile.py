@@ -21,7 +21,8 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from locust import User, events, task  # first of all others: it patches the standard library
+from gevent.pool import Pool
+from locust import User, events, task  # patches the standard library
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import LocalRunner
@@ -41,7 +42,6 @@ from levelq_worker.preflight import preflight
 from levelq_worker.sweeping import partitions
 
 OUTCOME_SECONDS = 30.0
-STOP_SECONDS = 10.0  # for what a user has begun
 DRAIN_SECONDS = 60.0
 
 
@@ -79,12 +79,27 @@ class Site:
         self.names = list(self.settings.tracks)
         self.folder = TemporaryDirectory(prefix="levelq-locust-")
         self.numbers = count(1)
+        self.recorders: list[Recorder] = []
+        self.sends = Pool()
         # Without a database its handles wait for their outcomes in Redis only.
         self.producer = Producer(self.settings.model_copy(update={"database_url": None}))
 
     @property
     def histories(self) -> list[Path]:
         return sorted(Path(self.folder.name).glob("*.jsonl"))
+
+    def recorder(self, number: int) -> Recorder:
+        """A file for each user: order is judged within one, and of two users nobody knows who was first."""
+        self.recorders.append(Recorder(Path(self.folder.name) / f"user-{number}.jsonl"))
+        return self.recorders[-1]
+
+    def unbroken(self, work: Callable[[], Handle]) -> Handle:
+        """Do it to its end, although Locust may kill the user meanwhile, at the end of the test.
+
+        No web server dies in the middle of each of its requests. A push without its wake-up waits for 5 s.
+        """
+        handle: Handle = self.sends.spawn(work).get()
+        return handle
 
     def drained(self) -> bool:
         """Whether the lanes are empty, or have become so within the time there is."""
@@ -117,8 +132,6 @@ shared: dict[str, Site] = {}  # of this process, once it is known that it can be
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def prepare(environment: Environment, **_: Any) -> None:
     """Refuse what cannot be before a user exists."""
-    # A user who is cut off between a push and its wake-up leaves what he sent to the next sweep of an expired wake-up.
-    environment.stop_timeout = environment.stop_timeout or STOP_SECONDS
     try:
         shared["site"] = Site(environment)
     except LevelqError as error:
@@ -131,6 +144,7 @@ def check(environment: Environment, **_: Any) -> None:
     """Wait for the rest, and let the checker decide about the exit code."""
     site = shared["site"]
     try:
+        site.sends.join()
         drained = site.drained()
         report = site.verify(drained=drained)
     except (LevelqError, RedisError, SQLAlchemyError) as error:
@@ -153,6 +167,8 @@ def check(environment: Environment, **_: Any) -> None:
 def tidy(**_: Any) -> None:
     for site in shared.values():  # none, if it could not be
         site.producer.close()
+        for recorder in site.recorders:
+            recorder.close()
         site.folder.cleanup()
 
 
@@ -163,11 +179,7 @@ class Learner(User):
         self.site = shared["site"]
         number = next(self.site.numbers)
         self.rng = Random(number)
-        # A file for each: order is judged within one, and of two users nobody knows who was first.
-        self.history = Recorder(Path(self.site.folder.name) / f"user-{number}.jsonl")
-
-    def on_stop(self) -> None:
-        self.history.close()
+        self.history = self.site.recorder(number)
 
     def wait_time(self) -> float:
         """Lognormal, with a long tail: one pause in a hundred is six times the mean."""
@@ -193,8 +205,13 @@ class Learner(User):
             reason="load test",
         )
         self.history.intend([command])
-        (handle,) = self.site.producer.send_many([command], reply=reply)
-        self.history.sent([command], [handle.error])
+
+        def send() -> Handle:
+            (handle,) = self.site.producer.send_many([command], reply=reply)
+            self.history.sent([command], [handle.error])
+            return handle
+
+        handle = self.site.unbroken(send)
         if handle.error is not None:
             raise handle.error
         return handle
