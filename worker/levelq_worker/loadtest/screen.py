@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from ..demo.screen import CHART_HEIGHT, LINE_SECONDS, NUMBERS_WIDTH, REFRESH_SECONDS, WIDTH, chart
+from ..demo.screen import LINE_SECONDS, NUMBERS_WIDTH, REFRESH_SECONDS, WIDTH, chart
 from .measuring import Spread, spread
 from .watching import Look, Watch
 
@@ -138,7 +138,6 @@ class Screen:
             chart(waiting or [0.0], "blue", None),
             Text(f"commits a second (top: {max(commits, default=0):,.0f})", style="dim"),
             chart(commits or [0.0], "green", None),
-            *[Text("")] * max(0, 12 - 2 * CHART_HEIGHT - 2),
         )
 
 
