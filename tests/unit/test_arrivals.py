@@ -119,7 +119,7 @@ def test_an_id_tells_when_its_command_was_meant_to_be_sent() -> None:
         ({"burst": 5}, "--burst and --every: expected --scenario match, got steady"),
         (
             {"rate": 50_000.0, "seconds": 86_400.0},
-            "--rate, --seconds, --burst: expected at most 5,000,000 commands, got 4,320,000,000",
+            "--rate, --seconds, --burst: expected at most 2,000,000 commands, got 4,320,000,000",
         ),
     ],
 )

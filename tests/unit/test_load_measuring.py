@@ -88,6 +88,12 @@ def test_what_never_is_decided_is_counted_apart_from_all_latencies(tmp_path: Pat
     assert (told.begun, told.queued, told.undecided, told.waits.size) == (4, 4, 1, 3)
 
 
+def test_what_was_refused_waits_for_nothing() -> None:
+    refused = [Course(at, at, None, None) for at in (0.1, 0.2, 0.3)]
+    told = figures([Course(0.0, 0.0, 0.0, 0.5), *refused, Course(0.4, 0.4, 0.4, 0.5)])
+    assert (told.begun, told.queued, told.undecided, told.most_waiting) == (5, 2, 0, 2)
+
+
 def test_sends_are_counted_by_what_came_of_them(tmp_path: Path) -> None:
     errors: list[Exception | None] = [None, LaneFull("full"), SendUnknown("lost"), QueueUnavailable("away"), None, None]
     first, second, third, fourth = (arrival(0.0, number) for number in range(4))

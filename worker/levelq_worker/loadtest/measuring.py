@@ -52,6 +52,11 @@ class Course(NamedTuple):
     committed: float | None
 
     @property
+    def queued(self) -> bool:
+        """Whether it came into a lane; what was refused waits for nothing."""
+        return self.told is not None or self.committed is not None
+
+    @property
     def wait(self) -> float | None:
         """From when it was meant to be sent until it was committed: what its user saw."""
         return None if self.committed is None else self.committed - self.intended
@@ -106,7 +111,7 @@ def figures(found: Sequence[Course]) -> Figures:
         undecided=sum(course.told is not None and course.committed is None for course in found),
         offered_rate=len(found) / span,
         best_second=best_second(commits),
-        most_waiting=most_waiting(meant, commits),
+        most_waiting=most_waiting([course.intended for course in found if course.queued], commits),
     )
 
 

@@ -18,6 +18,7 @@ class Plots:
     def __init__(self, result: Result) -> None:
         self._result = result
         self._meant = [course.intended for course in result.courses]
+        self._due = [course.intended for course in result.courses if course.queued]
         self._commits = sorted(course.committed for course in result.courses if course.committed is not None)
         self._start = result.started
         length = max([1.0, *(at - self._start for at in (*self._meant[-1:], *self._commits[-1:]))])
@@ -42,7 +43,7 @@ class Plots:
         """What was due and not committed, and what of it the lanes held when looked at."""
         times = [self._start + self._x.high * number / POINTS for number in range(POINTS + 1)]
         # The peaks, too, whichever times were chosen: right after each arrival that has company.
-        due = waiting_at(self._meant, self._commits, times)
+        due = waiting_at(self._due, self._commits, times)
         peaks = self._peaks(times)
         lines = [max(value, peak) for value, peak in zip(due, peaks, strict=True)]
         held = [(look.at - self._start, float(look.waiting)) for look in self._result.looks]
@@ -58,8 +59,8 @@ class Plots:
         """The most that waited between each time and the one before."""
         most = [0] * len(times)
         width = times[1] - times[0]
-        for place, waiting in enumerate(waiting_at(self._meant, self._commits, self._meant)):
-            number = min(len(times) - 1, max(0, math.ceil((self._meant[place] - times[0]) / width)))
+        for place, waiting in enumerate(waiting_at(self._due, self._commits, self._due)):
+            number = min(len(times) - 1, max(0, math.ceil((self._due[place] - times[0]) / width)))
             most[number] = max(most[number], waiting)
         return most
 

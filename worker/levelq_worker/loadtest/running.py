@@ -7,8 +7,10 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 
+from redis.exceptions import RedisError
 from rich.console import Console
 
+from levelq_core.errors import ConfigurationError
 from levelq_core.settings import Settings
 from levelq_core.verify import Options, Report, verify
 
@@ -92,6 +94,7 @@ class LoadTest:
         for sender in self._senders:
             sender.await_ready()
         self._watch = Watch(self._stage, range(first, first + wish.scenario.accounts), tag)
+        self._facts = facts(self._stage, self._watch)
         self._console.print(f"[dim]set up in {time.perf_counter() - begun:.1f} s[/]")
 
     def _sender(self, number: int, first_user: int, tag: int) -> Helper:
@@ -138,9 +141,11 @@ class LoadTest:
             self._errors |= sender.await_result()
 
     def _follow_the_rest(self, screen: Screen) -> None:
+        """Until all is decided, time is up, or somebody has seen enough of this, too."""
         deadline = time.monotonic() + DRAIN_SECONDS + self._counts["queued"] / DRAIN_RATE
+        asked = self._interrupts.asked
         self._look(screen)
-        while not self._drained() and time.monotonic() < deadline:
+        while not self._drained() and time.monotonic() < deadline and self._interrupts.asked == asked:
             self._look(screen)
 
     def _look(self, screen: Screen) -> None:
@@ -168,14 +173,17 @@ class LoadTest:
             foreign_writes=self._wish.foreign_writes,
             partial_history=not stage.own,
         )
-        return verify(stage.engine, stage.redis, stage.settings, options)
+        try:
+            return verify(stage.engine, stage.redis, stage.settings, options)
+        except RedisError as error:
+            raise ConfigurationError(f"the checker could not read the lanes: {error}") from error
 
     def _tell(self, report: Report) -> int:
         decided = self._watch.decided
         found = courses(self._histories, dict(zip(decided.ids, decided.committed, strict=True)))
         result = Result(
             self._wish, self._started, self._ended, self._counts, self._errors, found, figures(found),
-            self._watch.looks, decided.applied, decided.level_ups, report, facts(self._stage, self._watch),
+            self._watch.looks, decided.applied, decided.level_ups, report, self._facts,
             self._interrupts.asked,
         )  # fmt: skip
         write(self._wish.out, result)
