@@ -37,9 +37,9 @@ from levelq_core.lanes import Lanes
 from levelq_core.verify import Options, Recorder, Report, verify
 from levelq_core.verify.questions import LOST
 from levelq_producer import Handle, Producer
-from levelq_worker.loadtest.places import refuse_remote
+from levelq_worker.loadtest.nearness import refuse_remote
+from levelq_worker.places import partitions
 from levelq_worker.preflight import preflight
-from levelq_worker.sweeping import partitions
 
 OUTCOME_SECONDS = 30.0
 DRAIN_SECONDS = 60.0
@@ -107,7 +107,7 @@ class Site:
         with connect(self.settings.redis_url, self.settings.redis_seconds) as redis:
             lanes = Lanes(redis, self.settings)
             while time.monotonic() < deadline:
-                if not any(lanes.status(one).waiting for one in partitions(lanes, self.settings, self.names)):
+                if not any(lanes.status(one).waiting for one in partitions(lanes, self.names)):
                     return True
                 time.sleep(0.1)  # gevent's by now
         return False

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = [f"tests.fixtures.{name}" for name in ("chance", "servers", "databases", "processes", "workers")]
+pytest_plugins = [
+    f"tests.fixtures.{name}" for name in ("chance", "servers", "clusters", "databases", "processes", "workers")
+]
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from redis.asyncio import Redis as AsyncRedis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import MovedError, RedisError, ResponseError
 
-from .connections import NotReached, Question
+from .async_cluster import AsyncCluster
+from .cluster import LOST, NotReached
+from .connections import UNCLUSTERED_URL, Question
+from .errors import ConfigurationError
 from .faults import point
 from .lanes import Batches
+from .layouts import Asking, Layout
+from .partitions import SHARDS
+from .pushing import Pushing
 from .scripts import Protocol, PushAnswer
 from .settings import Settings
 
@@ -22,53 +28,97 @@ class AsyncLanes:
     def __init__(self, redis: AsyncRedis, settings: Settings, *, shebang: bool = True) -> None:
         self.redis = redis
         self._protocol = Protocol(settings)
+        self._settings = settings
         self._shebang = shebang
 
     async def push(self, batches: Batches) -> list[PushAnswer | RedisError]:
-        """Append to many lanes of several partitions in one round trip; one answer or refusal per partition."""
+        """Append to many lanes of several partitions in one round trip to each server; see push_and_ask."""
         return (await self.push_and_ask(batches, ()))[0]
 
     async def push_and_ask(
         self, batches: Batches, questions: Sequence[Question]
-    ) -> tuple[list[PushAnswer | RedisError], list[Any]]:
-        """Push, and ask behind it on the same connection: also the answer or refusal to each question.
+    ) -> tuple[list[PushAnswer | RedisError], list[list[Any]]]:
+        """Push, and ask behind it on the same connections; returns what Lanes.push_and_ask does."""
+        pushing = Pushing([self._protocol.push(partition, lanes) for partition, lanes in batches], self._shebang)
+        while pushing.left:
+            for server, places in (await self._by_server(pushing)).items():
+                try:
+                    async with self._connection(server) as connection:
+                        await self._push_some(connection, pushing, places, questions)
+                except RedisError as error:
+                    pushing.failed(places, error)
+            if pushing.moved:
+                await self._follow(pushing.moved)
+        return [self._protocol.pushed(reply) for reply in pushing.replies], pushing.asked
 
-        Raises NotReached if there is no connection; after any other error nobody knows what was pushed.
-        """
-        calls = [self._protocol.push(partition, lanes) for partition, lanes in batches]
-        async with self._connection() as connection:
-            point("push request")
-            commands = [call.command(shebang=self._shebang) for call in calls]
-            replies = await self._exchange(connection, [*commands, *questions])
-            replies, answers = replies[: len(calls)], replies[len(calls) :]
-            if unknown := [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]:
-                sources = [calls[i].command(shebang=self._shebang, known=False) for i in unknown]
-                again = await self._exchange(connection, [*sources, *questions])
-                answers = again[len(unknown) :]
-                for i, reply in zip(unknown, again, strict=False):
-                    replies[i] = reply
-            point("push reply")
-        return [self._protocol.pushed(reply) for reply in replies], answers
+    async def _by_server(self, pushing: Pushing) -> dict[AsyncRedis, list[int]]:
+        found: dict[AsyncRedis, list[int]] = {}
+        for place, key in pushing.start():
+            try:
+                found.setdefault(await self._server(key), []).append(place)
+            except NotReached as error:
+                pushing.failed([place], error)
+        return found
 
-    async def ask(self, questions: Sequence[Question]) -> list[Any]:
-        """The answer or refusal to each question, all asked on one connection."""
-        async with self._connection() as connection:
-            return await self._exchange(connection, questions)
+    async def _server(self, key: str) -> AsyncRedis:
+        return await self.redis.at(key) if isinstance(self.redis, AsyncCluster) else self.redis
+
+    async def _follow(self, moved: MovedError) -> None:
+        if not isinstance(self.redis, AsyncCluster):
+            raise ConfigurationError(UNCLUSTERED_URL)
+        with suppress(NotReached):
+            await self.redis.moved(moved)
+
+    async def _push_some(
+        self, connection: Any, pushing: Pushing, places: Sequence[int], questions: Sequence[Question]
+    ) -> None:
+        point("push request")
+        answers = await self._exchange(connection, [*pushing.commands(places), *questions])
+        if unknown := pushing.take(places, answers):
+            answers = await self._exchange(connection, [*pushing.commands(unknown, known=False), *questions])
+            pushing.take(unknown, answers)
+        point("push reply")
+
+    async def ask(self, questions: Sequence[Question]) -> list[list[Any]]:
+        """Per server the answer or refusal to each question, all asked on one connection."""
+        servers = await self.redis.servers() if isinstance(self.redis, AsyncCluster) else [self.redis]
+        found = []
+        for server in servers:
+            async with self._connection(server) as connection:
+                found.append(await self._exchange(connection, questions))
+        return found
+
+    async def layouts(self, specializations: Collection[str]) -> dict[str, Layout]:
+        """How these specializations are sharded now; see Lanes.layouts."""
+        asking = Asking(specializations, self._settings)
+        asking.read(await self.redis.hmget(SHARDS, asking.names))
+        if asking.missing:
+            with suppress(ResponseError):
+                for name in asking.missing:
+                    await self.redis.hsetnx(SHARDS, name, str(asking.first))
+                asking.read(await self.redis.hmget(SHARDS, asking.names))
+        return asking.found
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
-        pool: Any = self.redis.connection_pool
+    async def _connection(self, server: AsyncRedis) -> AsyncIterator[Any]:
+        pool: Any = server.connection_pool
         try:
             connection = await pool.get_connection()
         except RedisError as error:
+            self._note_loss(server, error)
             raise NotReached(str(error)) from error
         try:
             yield connection
-        except BaseException:
+        except BaseException as error:
+            self._note_loss(server, error)
             await connection.disconnect(nowait=True)
             raise
         finally:
             await pool.release(connection)
+
+    def _note_loss(self, server: AsyncRedis, error: BaseException) -> None:
+        if isinstance(error, LOST) and isinstance(self.redis, AsyncCluster):
+            self.redis.lost(server)
 
     async def _exchange(self, connection: Any, commands: Sequence[Question]) -> list[Any]:
         await connection.send_packed_command(connection.pack_commands(commands))

@@ -5,35 +5,64 @@ from __future__ import annotations
 import os
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.connection import SSLConnection, parse_url
+from redis.exceptions import MovedError, RedisError, ResponseError
 from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from .addresses import Place
+from .async_cluster import AsyncCluster
+from .cluster import LOST, Cluster, NotReached
+from .errors import ConfigurationError
 
 Question = tuple[Any, ...]  # a command of Redis's: its name and arguments
 # As many as a server takes by default. redis-py's limit of 100 would refuse the 101st of an event loop's
 # tasks: each that waits for an outcome, or for a replica, holds a connection.
 CONNECTIONS = 10_000
+# redis-py has no types for these.
+_SENTINEL: Any = Sentinel
+_ASYNC_SENTINEL: Any = AsyncSentinel
+_parse_url: Any = parse_url
+UNCLUSTERED_URL = "LEVELQ_REDIS_URL: the server is one of a cluster, so expected redis+cluster://, not redis://"
 
 
 def connect(url: str, seconds: float, **options: Any) -> Redis:
     """A client that waits `seconds` at most and never repeats a call by itself; `options` are redis-py's.
 
     redis-py repeats up to ten times by default: where only the reply was lost, one push became eleven.
+    No connection is made yet. See addresses.py for the URLs. Raises ValueError for one that cannot be read.
     """
-    return Redis.from_url(url, retry=Retry(NoBackoff(), 0), **_options(seconds), **options)
+    options |= _options(seconds) | {"retry": Retry(NoBackoff(), 0)}
+    place = Place.read(url)
+    if place is None:
+        return Redis.from_url(url, **options)
+    if place.kind == "cluster":
+        return Cluster(place, lambda server: Redis.from_url(server, **options))
+    sentinel: Any = _SENTINEL(place.addresses, sentinel_kwargs=place.for_sentinels | _options(seconds))
+    primary: Redis = sentinel.master_for(place.service, **_parsed(place.url_of_primary), **options)
+    return primary
 
 
 def connect_async(url: str, seconds: float) -> AsyncRedis:
     """The same for asyncio."""
-    return AsyncRedis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **_options(seconds))
+    options = _options(seconds) | {"retry": AsyncRetry(NoBackoff(), 0)}
+    place = Place.read(url)
+    if place is None:
+        return AsyncRedis.from_url(url, **options)
+    if place.kind == "cluster":
+        return AsyncCluster(place, lambda server: AsyncRedis.from_url(server, **options))
+    sentinel: Any = _ASYNC_SENTINEL(place.addresses, sentinel_kwargs=place.for_sentinels | _options(seconds))
+    primary: AsyncRedis = sentinel.master_for(place.service, **_parsed(place.url_of_primary), **options)
+    return primary
 
 
 def _options(seconds: float) -> dict[str, Any]:
@@ -41,8 +70,13 @@ def _options(seconds: float) -> dict[str, Any]:
     return timeouts | {"retry_on_error": [], "max_connections": CONNECTIONS}
 
 
-class NotReached(RedisConnectionError):
-    """There was no connection to be had, so certainly nothing was sent."""
+def _parsed(url: str) -> dict[str, Any]:
+    """redis-py's options for what a URL says beside the address, which Sentinels give."""
+    given: dict[str, Any] = dict(_parse_url(url))
+    tls = given.pop("connection_class", None) is SSLConnection
+    return {name: value for name, value in given.items() if name not in ("host", "port")} | (
+        {"ssl": True} if tls else {}
+    )
 
 
 class Connections:
@@ -52,8 +86,9 @@ class Connections:
     giving one back to the pool and taking it again was an eighth of what a send costs.
     """
 
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
+    def __init__(self, redis: Redis, lost: Callable[[Redis], None] | None = None) -> None:
+        self.redis = redis
+        self._lost = lost
         self._pool: Any = redis.connection_pool
         self._idle: deque[Any] = deque()
         self._pid = os.getpid()
@@ -75,6 +110,7 @@ class Connections:
         try:
             return self._pool.get_connection()
         except RedisError as error:
+            self._note_loss(error)
             raise NotReached(str(error)) from error
 
     def give(self, connection: Any) -> None:
@@ -88,12 +124,28 @@ class Connections:
 
     @contextmanager
     def ended_by_errors(self, connection: Any) -> Iterator[None]:
-        """Drop the connection if this block raises, whatever it raises."""
+        """Drop the connection if this block raises, whatever it raises.
+
+        Those at hand go with it if the server is lost: they are as old, and each would have to be found out.
+        """
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             self.drop(connection)
+            self._note_loss(error)
             raise
+
+    def _note_loss(self, error: BaseException) -> None:
+        if not isinstance(error, LOST):
+            return
+        if self._lost is not None:
+            self._lost(self.redis)
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return
+            self.drop(connection)
 
     @contextmanager
     def lent(self) -> Iterator[Any]:
@@ -111,7 +163,7 @@ class Connections:
     def hear(self, connection: Any, name: str = "EVALSHA") -> Any:
         """The next answer, to the command of this name, or Redis's refusal as a value."""
         try:
-            return self._redis.parse_response(connection, name)  # type: ignore[no-untyped-call]
+            return self.redis.parse_response(connection, name)  # type: ignore[no-untyped-call]
         except ResponseError as error:
             return error
 
@@ -119,6 +171,41 @@ class Connections:
         """Send commands, and hear what is answered or refused to each."""
         self.say(connection, commands)
         return [self.hear(connection, command[0]) for command in commands]
+
+
+class Lenders:
+    """The connections to whatever server holds a key: to the only one, or to those of a cluster."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._cluster = redis if isinstance(redis, Cluster) else None
+        self._only = None if isinstance(redis, Cluster) else Connections(redis)
+        self._of: dict[Redis, Connections] = {}
+
+    def at(self, key: str) -> Connections:
+        """Those to the server of this key. Raises NotReached."""
+        if self._only is not None:
+            return self._only
+        assert self._cluster is not None
+        return self._at(self._cluster.at(key))
+
+    def _at(self, server: Redis) -> Connections:
+        assert self._cluster is not None
+        if server not in self._of:
+            self._of.setdefault(server, Connections(server, lost=self._cluster.lost))
+        return self._of[server]
+
+    def all(self) -> list[Connections]:
+        """Those to every server. Raises NotReached."""
+        if self._only is not None:
+            return [self._only]
+        assert self._cluster is not None
+        return [self._at(server) for server in self._cluster.servers()]
+
+    def moved(self, error: MovedError) -> None:
+        """A server has said that a key is another's. Raises ConfigurationError if we knew of no other."""
+        if self._cluster is None:
+            raise ConfigurationError(UNCLUSTERED_URL)
+        self._cluster.moved(error)
 
 
 def _release(pool: Any, idle: deque[Any]) -> None:

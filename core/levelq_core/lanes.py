@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
 from redis import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseError
 
-from .connections import Connections, Question
+from .cluster import REDIRECTIONS, NotReached, server_of
+from .connections import Connections, Lenders, Question
 from .faults import point
-from .partitions import REGISTRY, Partition
+from .layouts import Asking, Layout
+from .partitions import REGISTRY, SHARDS, Partition
+from .pushing import Pushing
 from .scripts import Call, Claim, LaneEntries, Lease, Protocol, PushAnswer, Relayed, Status
 from .settings import Settings
 
@@ -25,28 +29,40 @@ class Answer(Generic[T]):
     To be read or dropped, once; until then it holds a connection.
     """
 
-    def __init__(
-        self, connections: Connections, call: Call, meaning: Callable[[Any], T], *, shebang: bool = True
-    ) -> None:
-        self._connections = connections
+    def __init__(self, lenders: Lenders, call: Call, meaning: Callable[[Any], T], *, shebang: bool = True) -> None:
+        self._lenders = lenders
         self._call = call
         self._shebang = shebang
         self._meaning = meaning
-        self._connection = connections.take()
-        with connections.ended_by_errors(self._connection):
-            connections.say(self._connection, [call.command(shebang=shebang)])
+        self._send()
+
+    def _send(self) -> None:
+        self._connections = self._lenders.at(self._call.key)
+        self._connection = self._connections.take()
+        with self._connections.ended_by_errors(self._connection):
+            self._connections.say(self._connection, [self._call.command(shebang=self._shebang)])
 
     def read(self) -> T:
         """Wait for it. Raises redis-py's errors; unless Redis refused it, the call may have been done."""
+        reply = self._hear()
+        for _ in range(REDIRECTIONS):
+            if not isinstance(reply, MovedError):
+                break
+            self._lenders.moved(reply)
+            self._send()
+            reply = self._hear()
+        if isinstance(reply, RedisError):
+            raise reply
+        return self._meaning(reply)
+
+    def _hear(self) -> Any:
         with self._connections.ended_by_errors(self._connection):
             reply = self._connections.hear(self._connection)
             if isinstance(reply, NoScriptError):  # nothing ran; after a restart the server knows no scripts
                 source = self._call.command(shebang=self._shebang, known=False)
                 (reply,) = self._connections.exchange(self._connection, [source])
         self._connections.give(self._connection)
-        if isinstance(reply, RedisError):
-            raise reply
-        return self._meaning(reply)
+        return reply
 
     def drop(self) -> None:
         """Go without it."""
@@ -58,46 +74,73 @@ class Lanes:
 
     def __init__(self, redis: Redis, settings: Settings, *, shebang: bool = True) -> None:
         self.redis = redis
-        self._connections = Connections(redis)
+        self._lenders = Lenders(redis)
         self._protocol = Protocol(settings)
+        self._settings = settings
         self._shebang = shebang
 
     def _begin(self, call: Call, meaning: Callable[[Any], T]) -> Answer[T]:
-        return Answer(self._connections, call, meaning, shebang=self._shebang)
+        return Answer(self._lenders, call, meaning, shebang=self._shebang)
 
     def _run(self, call: Call) -> Any:
         return self._begin(call, lambda reply: reply).read()
 
     def push(self, batches: Batches) -> list[PushAnswer | RedisError]:
-        """Append to many lanes of several partitions in one round trip; one answer or refusal per partition."""
+        """Append to many lanes of several partitions in one round trip to each server; see push_and_ask."""
         return self.push_and_ask(batches, ())[0]
 
     def push_and_ask(
         self, batches: Batches, questions: Sequence[Question]
-    ) -> tuple[list[PushAnswer | RedisError], list[Any]]:
-        """Push, and ask behind it on the same connection: also the answer or refusal to each question.
+    ) -> tuple[list[PushAnswer | RedisError], list[list[Any]]]:
+        """Push, and ask behind it on the same connections.
 
-        Raises NotReached if there is no connection; after any other error nobody knows what was pushed.
+        Returns per batch the answer or error, and per server the answer or refusal to each question. Of the errors,
+        NotReached and ResponseError say that nothing of the batch was pushed; after others nobody knows.
         """
-        calls = [self._protocol.push(partition, lanes) for partition, lanes in batches]
-        commands = [call.command(shebang=self._shebang) for call in calls]
-        with self._connections.lent() as connection:
-            point("push request")
-            replies = self._connections.exchange(connection, [*commands, *questions])
-            replies, answers = replies[: len(calls)], replies[len(calls) :]
-            if unknown := [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]:
-                sources = [calls[i].command(shebang=self._shebang, known=False) for i in unknown]
-                again = self._connections.exchange(connection, [*sources, *questions])
-                answers = again[len(unknown) :]
-                for i, reply in zip(unknown, again, strict=False):
-                    replies[i] = reply
-            point("push reply")
-        return [self._protocol.pushed(reply) for reply in replies], answers
+        pushing = Pushing([self._protocol.push(partition, lanes) for partition, lanes in batches], self._shebang)
+        while pushing.left:
+            for connections, places in self._by_server(pushing).items():
+                try:
+                    with connections.lent() as connection:
+                        self._push_some(connections, connection, pushing, places, questions)
+                except RedisError as error:
+                    pushing.failed(places, error)
+            if pushing.moved:
+                with suppress(NotReached):
+                    self._lenders.moved(pushing.moved)
+        return [self._protocol.pushed(reply) for reply in pushing.replies], pushing.asked
 
-    def ask(self, questions: Sequence[Question]) -> list[Any]:
-        """The answer or refusal to each question, all asked on one connection."""
-        with self._connections.lent() as connection:
-            return self._connections.exchange(connection, questions)
+    def _by_server(self, pushing: Pushing) -> dict[Connections, list[int]]:
+        found: dict[Connections, list[int]] = {}
+        for place, key in pushing.start():
+            try:
+                found.setdefault(self._lenders.at(key), []).append(place)
+            except NotReached as error:
+                pushing.failed([place], error)
+        return found
+
+    @staticmethod
+    def _push_some(
+        connections: Connections,
+        connection: Any,
+        pushing: Pushing,
+        places: Sequence[int],
+        questions: Sequence[Question],
+    ) -> None:
+        point("push request")
+        answers = connections.exchange(connection, [*pushing.commands(places), *questions])
+        if unknown := pushing.take(places, answers):
+            answers = connections.exchange(connection, [*pushing.commands(unknown, known=False), *questions])
+            pushing.take(unknown, answers)
+        point("push reply")
+
+    def ask(self, questions: Sequence[Question]) -> list[list[Any]]:
+        """Per server the answer or refusal to each question, all asked on one connection."""
+        found = []
+        for connections in self._lenders.all():
+            with connections.lent() as connection:
+                found.append(connections.exchange(connection, questions))
+        return found
 
     def claim(self, partition: Partition, drain: str, token: str, commands: int, *, gated: bool = False) -> Claim:
         """Register the drain and take due lanes for it, `commands` at most; or retire it.
@@ -155,7 +198,7 @@ class Lanes:
 
     def empty(self, partition: Partition, users: Sequence[int]) -> list[int]:
         """Those of these users whose lanes hold nothing at this moment."""
-        pipeline = self.redis.pipeline(transaction=False)
+        pipeline = server_of(self.redis, partition.key("ready")).pipeline(transaction=False)
         for user_id in users:
             pipeline.exists(partition.lane_key(user_id))
         return [user_id for user_id, there in zip(users, pipeline.execute(), strict=True) if not there]
@@ -169,6 +212,29 @@ class Lanes:
         """The partitions that any producer or worker ever woke."""
         names: Any = self.redis.zrange(REGISTRY, 0, -1)
         return [Partition.parse(name.decode()) for name in names]
+
+    def forget(self, partition: Partition) -> None:
+        """Strike a partition that is closed and empty from those."""
+        self.redis.zrem(REGISTRY, str(partition))
+
+    def layouts(self, specializations: Collection[str]) -> dict[str, Layout]:
+        """How these specializations are sharded now; as LEVELQ_SHARDS says, from now on, if nobody said so before."""
+        asking = Asking(specializations, self._settings)
+        asking.read(self.redis.hmget(SHARDS, asking.names))
+        if asking.missing:
+            with suppress(ResponseError):  # full, or a replica: then it takes no commands either
+                for name in asking.missing:
+                    self.redis.hsetnx(SHARDS, name, str(asking.first))
+                asking.read(self.redis.hmget(SHARDS, asking.names))
+        return asking.found
+
+    def change_layout(self, specialization: str, expected: Layout, new: Layout) -> bool:
+        """Put one layout in the place of another; False if another is there than was expected."""
+        return bool(self._run(self._protocol.change_layout(specialization, expected, new)))
+
+    def close_partition(self, partition: Partition, layout: Layout) -> int:
+        """Have pushes answered MOVED from now on; how many lanes still hold something or are claimed."""
+        return int(self._run(self._protocol.close_partition(partition, layout)))
 
 
 def _claimed(reply: Any) -> Claim:

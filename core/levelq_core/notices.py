@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from redis import Redis
 from redis.exceptions import RedisError
 
+from .cluster import server_of
 from .partitions import NOTICES
 
 MOST_WORKERS = 200  # a worker that is killed and started again leaves a field for each of its lives
@@ -45,7 +46,7 @@ class Notices:
             self._since = self._since or now
             until = now + int(1000 * self._seconds)
             crowded = int(self._redis.hlen(NOTICES)) >= MOST_WORKERS
-            with self._redis.pipeline() as pipeline:
+            with server_of(self._redis, NOTICES).pipeline() as pipeline:
                 if crowded:
                     pipeline.delete(NOTICES)  # the living renew theirs
                 pipeline.hset(NOTICES, self._worker, json.dumps([self._since, until, what[:MOST_CHARACTERS]]))

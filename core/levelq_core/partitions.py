@@ -8,12 +8,13 @@ Every key of a partition carries its tag in braces, so all of them share one Clu
     levelq:{PLAYER:1:0}:drains       zset   drain -> deadline (ms) of its registration
     levelq:{PLAYER:1:0}:wake         string a wake-up is under way (expires)
     levelq:{PLAYER:1:0}:count        string commands in all lanes of the partition
-    levelq:{PLAYER:1:0}:closed       string set when the shard count changed: push answers MOVED
+    levelq:{PLAYER:1:0}:closed       string the layout after it: the shard count changed, push answers MOVED
     levelq:{PLAYER:1:0}:filled       string the gate: what the outbox had was put back since Redis was last empty
     levelq:{PLAYER:1:0}:relay        string the lease of the partition's relay: token, run of the server (expires)
     levelq:{PLAYER:1:0}:lane:<user>  list   the lane's entries, oldest first
 
     levelq:partitions                zset   partition -> time (s) of its last wake-up, by the waker's clock
+    levelq:shards                    hash   specialization -> how many shards it has, see layouts.py
     levelq:weather                   hash   worker -> what keeps it from working, since when (ms), until when it counts
     levelq:reply:<command id>        stream the outcome, for a sender that asked; expires
 """
@@ -27,6 +28,7 @@ from zlib import crc32
 from .errors import ConfigurationError
 
 REGISTRY = "levelq:partitions"
+SHARDS = "levelq:shards"
 NOTICES = "levelq:weather"
 QUEUE_PREFIX = "levelq."
 
@@ -53,9 +55,9 @@ class Partition(NamedTuple):
         return cls(specialization, int(generation or 1), int(shard or 0))
 
     @classmethod
-    def of(cls, specialization: str, user_id: int, shards: int) -> Self:
+    def of(cls, specialization: str, user_id: int, shards: int, generation: int = 1) -> Self:
         """The partition that holds a user's lane. CRC-32 of the decimal id: the same in every language."""
-        return cls(specialization, 1, crc32(str(user_id).encode()) % shards if shards > 1 else 0)
+        return cls(specialization, generation, crc32(str(user_id).encode()) % shards if shards > 1 else 0)
 
     def key(self, name: str) -> str:
         """One of the partition's keys, as listed above."""

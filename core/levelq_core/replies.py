@@ -7,10 +7,13 @@ before and after it is decided, and XREAD blocks without polling.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from redis import Redis
+from redis.exceptions import MovedError
 
+from .cluster import LOST, Cluster, NotReached
 from .outcome import Outcome
 from .partitions import reply_key
 
@@ -29,13 +32,34 @@ def write(redis: Redis, decided: Iterable[tuple[Outcome, bytes]], seconds: int) 
     What Redis refuses, because its memory is full, is left to the ledger: the lanes must be acknowledged all the
     same, or they would never be drained and it would stay full.
     """
-    pipeline = redis.pipeline(transaction=False)
+    if not isinstance(redis, Cluster):
+        _write(redis, decided, seconds)
+        return
+    # They lie on other servers than the lanes do: where one does not answer, the ledger does.
+    for server, some in _by_server(redis, decided).items():
+        try:
+            moved = next((a for a in _write(server, some, seconds) if isinstance(a, MovedError)), None)
+            if moved:
+                redis.moved(moved)
+        except LOST:
+            redis.lost(server)
+
+
+def _write(server: Redis, decided: Iterable[tuple[Outcome, bytes]], seconds: int) -> list[Any]:
+    pipeline = server.pipeline(transaction=False)
     for outcome, send in decided:
         key = reply_key(outcome.command_id.bytes)
         pipeline.xadd(key, {OUTCOME: outcome.model_dump_json(), SEND: send}, maxlen=KEPT, approximate=False)
         pipeline.expire(key, seconds)
-    if len(pipeline):
-        pipeline.execute(raise_on_error=False)
+    return pipeline.execute(raise_on_error=False) if len(pipeline) else []
+
+
+def _by_server(redis: Cluster, decided: Iterable[tuple[Outcome, bytes]]) -> dict[Redis, list[tuple[Outcome, bytes]]]:
+    found: dict[Redis, list[tuple[Outcome, bytes]]] = {}
+    for outcome, send in decided:
+        with suppress(NotReached):
+            found.setdefault(redis.at(reply_key(outcome.command_id.bytes)), []).append((outcome, send))
+    return found
 
 
 def read(reply: Any, send: bytes | None) -> tuple[Outcome | None, bytes | None]:

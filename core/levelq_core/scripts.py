@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError
 
-from .partitions import Partition
+from .layouts import Layout
+from .partitions import SHARDS, Partition
 from .settings import Settings
 
 WAKE_MS = 5_000  # how long a reserved wake-up keeps others from being sent; a lost one costs at most this
@@ -230,6 +231,15 @@ class Protocol:
             return Relayed(True, False, [])
         wake, counts = reply
         return Relayed(False, bool(wake), [(n, "") for n in counts])
+
+    @staticmethod
+    def change_layout(specialization: str, expected: Layout, new: Layout) -> Call:
+        """Put one layout in the place of another."""
+        return Call("relayout", SHARDS, [specialization, str(expected), str(new)])
+
+    def close_partition(self, partition: Partition, layout: Layout) -> Call:
+        """Have pushes answered MOVED."""
+        return self._call("close", partition, str(layout))
 
     def status(self, partition: Partition) -> Call:
         """Count."""

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from .addresses import CLUSTER_SCHEMES, SENTINEL_SCHEMES, SERVER_SCHEMES, Place
 from .catalog import Catalog
 from .errors import ConfigurationError, describe
 
-REDIS_SCHEMES = ("redis", "rediss", "unix")
 DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
 
@@ -28,14 +28,28 @@ def _scheme(*allowed: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-RedisUrl = Annotated[str, _scheme(*REDIS_SCHEMES)]
+def _readable(url: str) -> str:
+    Place.read(url)
+    return url
+
+
+def _for_rq(url: str) -> str:
+    if urlsplit(url).scheme in CLUSTER_SCHEMES:
+        raise ValueError("expected one server, which RQ needs for its own keys, not a cluster")
+    return url
+
+
+LanesUrl = Annotated[str, _scheme(*SERVER_SCHEMES, *SENTINEL_SCHEMES, *CLUSTER_SCHEMES), AfterValidator(_readable)]
+QueueUrl = Annotated[
+    str, AfterValidator(_for_rq), _scheme(*SERVER_SCHEMES, *SENTINEL_SCHEMES), AfterValidator(_readable)
+]
 DatabaseUrl = Annotated[str, _scheme(*DATABASE_SCHEMES)]
 Durability = Literal["memory", "fsync", "replicated"]
 
 
 def redacted(url: str) -> str:
     """The URL with its passwords, if any, replaced by ***: fit for logs and error messages."""
-    url = re.sub(r"(?<=[?&])((?:ssl)?password)=[^&#]*", r"\1=***", url)
+    url = re.sub(r"(?<=[?&])((?:ssl|sentinel)?_?password)=[^&#]*", r"\1=***", url)
     # Up to the last @: a password with / or ? in it is wrong in a URL, but no less secret.
     return re.sub(r"(?<=://)([^:/@?]*):.*@", r"\1:***@", url)
 
@@ -51,8 +65,8 @@ class Settings(BaseSettings):
         env_prefix="LEVELQ_", frozen=True, extra="forbid", hide_input_in_errors=True, env_ignore_empty=True
     )
 
-    redis_url: RedisUrl = Field("redis://localhost:6379/0", repr=False)
-    rq_url: RedisUrl | None = Field(None, repr=False)
+    redis_url: LanesUrl = Field("redis://localhost:6379/0", repr=False)
+    rq_url: QueueUrl | None = Field(None, repr=False)
     database_url: DatabaseUrl | None = Field(None, repr=False)
     listen_url: DatabaseUrl | None = Field(None, repr=False)
     notify: bool = False
@@ -79,6 +93,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.rq_url is None and urlsplit(self.redis_url).scheme in CLUSTER_SCHEMES:
+            where = "redis://host:port/0 of a server beside the cluster of LEVELQ_REDIS_URL"
+            raise ValueError(f"LEVELQ_RQ_URL: not set, expected {where}: RQ keeps its own keys on one server")
         if self.redis_seconds >= self.claim_seconds:
             limit = f"LEVELQ_CLAIM_SECONDS ({self.claim_seconds:g}), or a claim ends during one call"
             raise ValueError(f"LEVELQ_REDIS_SECONDS: expected less than {limit}, got {self.redis_seconds:g}")

@@ -9,6 +9,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
+from .cluster import Cluster
 from .partitions import REGISTRY, Partition
 
 log = logging.getLogger("levelq")
@@ -30,7 +31,7 @@ class Waker:
     def wake(self, partition: Partition) -> None:
         """Enqueue one drain of the partition. A failure is logged, once: the next sweep wakes it instead."""
         try:
-            self._lanes.zadd(REGISTRY, {str(partition): int(time.time())})
+            self._register(partition)
             # job_timeout -1: RQ's timeout is SIGALRM, which can land inside a COMMIT that still happens.
             self._queue(partition.queue).enqueue_call(
                 FUNCTION,
@@ -46,6 +47,16 @@ class Waker:
             if not self._failing:
                 log.warning("wake-up of %s not sent (%s); a worker's sweep will find the lanes", partition, error)
             self._failing = True
+
+    def _register(self, partition: Partition) -> None:
+        """Note the partition. Of a cluster another server may hold the registry than the lanes: it need not be there,
+        as sweeps know by themselves of every partition that the layouts name.
+        """
+        try:
+            self._lanes.zadd(REGISTRY, {str(partition): int(time.time())})
+        except RedisError:
+            if not isinstance(self._lanes, Cluster):
+                raise
 
     def _queue(self, name: str) -> Any:
         if name not in self._queues:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Self
 from uuid import UUID
 
 from redis.exceptions import RedisError
 
 from levelq_core.async_lanes import AsyncLanes
+from levelq_core.cluster import NotReached
 from levelq_core.commands import Command, LevelUp, SetLevel, SyncLevels, build
-from levelq_core.connections import NotReached, connect, connect_async
+from levelq_core.connections import connect, connect_async
 from levelq_core.errors import LevelqError
+from levelq_core.layouts import Layout
 from levelq_core.settings import Durability, Settings
 from levelq_core.waking import Waker
 
 from .durability import Wait
 from .handles import AsyncHandle, LedgerReader
-from .sending import Plan
+from .sending import MOVING_SECONDS, Item, Plan
 
 
 class AsyncProducer:
@@ -38,6 +41,7 @@ class AsyncProducer:
         self._sync = connect(self.settings.redis_url, self.settings.redis_seconds)
         self._waker = Waker(self._sync, self._rq)
         self._ledger = LedgerReader.of(self.settings)
+        self._layouts: dict[str, Layout] = {}
         self._given: set[Durability] = {"memory"}  # what this Redis was last seen to give
 
     @classmethod
@@ -81,31 +85,60 @@ class AsyncProducer:
         """
         plan = Plan(self.settings, commands, reply=reply, durability=durability)
         for window in plan.windows():
-            batches = plan.batches(window)
             try:
                 await self._check(plan.wait)
-                answers, asked = await self._lanes.push_and_ask(batches, plan.wait.questions)
-            except (NotReached, LevelqError) as error:
+                await self._push(plan, window)
+            except (RedisError, LevelqError) as error:
                 plan.unsent(window, error)
-                continue
-            except RedisError as error:
-                plan.lost(window, error)
-                continue
-            for partition in plan.settle(window, batches, answers):
+        return [self._handle(item.command_id, item.error, reply, item.digest, item.pushed_ms) for item in plan.items]
+
+    async def _push(self, plan: Plan, window: Sequence[Item]) -> None:
+        """Push a window; again, where lanes move meanwhile. Raises only while nothing of it was sent."""
+        by = time.monotonic() + self.settings.redis_seconds
+        await self._locate(window)
+        while window:
+            batches = plan.batches(window, self._layouts)
+            answers, asked = await self._lanes.push_and_ask(batches, plan.wait.questions)
+            settled = plan.settle(window, batches, answers)
+            for partition in settled.wake:
                 await asyncio.to_thread(self._waker.wake, partition)
             if not plan.confirm(window, asked):
                 self._given.discard(plan.wait.level)
-        return [self._handle(item.command_id, item.error, reply, item.digest, item.pushed_ms) for item in plan.items]
+            window = settled.moved
+            if window and not await self._follow(window, by):
+                plan.refuse(window)
+                break
+
+    async def _locate(self, window: Sequence[Item]) -> None:
+        """Know the layouts of these lanes' specializations. Raises RedisError."""
+        unknown = {item.lane.specialization for item in window} - self._layouts.keys()
+        if unknown:
+            self._layouts |= await self._lanes.layouts(unknown)
+
+    async def _follow(self, moved: Sequence[Item], by: float) -> bool:
+        """Find out where lanes have moved; False if nobody says so in time."""
+        names = {item.lane.specialization for item in moved}
+        while time.monotonic() < by:
+            try:
+                found = await self._lanes.layouts(names)
+            except RedisError:
+                return False
+            if any(found[name].generation != self._layouts[name].generation for name in names):
+                self._layouts |= found
+                return True
+            await asyncio.sleep(MOVING_SECONDS)
+        return False
 
     async def _check(self, wait: Wait) -> None:
         """Make sure of a server that gives this durability while nothing was sent. Raises as Wait.check."""
         if wait.level not in self._given:
             async with connect_async(self.settings.redis_url, self.settings.redis_seconds) as new:
                 try:
-                    answers = await AsyncLanes(new, self.settings).ask(wait.probe)
+                    asked = await AsyncLanes(new, self.settings).ask(wait.probe)
                 except RedisError as error:
                     raise NotReached(str(error)) from error
-                wait.check(answers)
+                for answers in asked:
+                    wait.check(answers)
             self._given.add(wait.level)
 
     async def level_up(

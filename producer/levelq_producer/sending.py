@@ -5,13 +5,14 @@ Both producers drive a Plan; they differ only in how they wait.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from levelq_core import rules
+from levelq_core.cluster import NotReached
 from levelq_core.codec import Lane, digest_in, encoded, lane_of
 from levelq_core.commands import Command, LevelUp, SetLevel, SyncLevels
 from levelq_core.errors import (
@@ -23,6 +24,7 @@ from levelq_core.errors import (
     QueueUnavailable,
     SendUnknown,
 )
+from levelq_core.layouts import Layout
 from levelq_core.partitions import Partition
 from levelq_core.rules import Limits
 from levelq_core.scripts import PushAnswer
@@ -31,6 +33,7 @@ from levelq_core.settings import Durability, Settings, redacted
 from .durability import Wait
 
 WINDOW = 2_500  # commands in one round trip: some 25 ms in which the server serves nobody else
+MOVING_SECONDS = 0.02  # between two looks where lanes move to
 _LIMITS = Limits()
 
 Batches = list[tuple[Partition, list[tuple[int, list[bytes]]]]]
@@ -52,6 +55,13 @@ class Item:
     def digest(self) -> bytes:
         """The digest of what is sent, which tells a conflict from a repeat."""
         return digest_in(self.payload)
+
+
+class Settled(NamedTuple):
+    """What is left of a window: partitions to wake, and commands that were not queued because their lanes moved."""
+
+    wake: list[Partition]
+    moved: list[Item]
 
 
 class Plan:
@@ -76,27 +86,28 @@ class Plan:
             if wanted:
                 yield wanted
 
-    def batches(self, window: Sequence[Item]) -> Batches:
+    def batches(self, window: Sequence[Item], layouts: Mapping[str, Layout]) -> Batches:
         """The window by partition and lane; the order within each lane is kept."""
         lanes: dict[Partition, dict[int, list[bytes]]] = {}
-        shards = self._settings.shards
         for item in window:
-            partition = Partition.of(item.lane.specialization, item.lane.user_id, shards)
+            partition = layouts[item.lane.specialization].partition(item.lane.specialization, item.lane.user_id)
             lanes.setdefault(partition, {}).setdefault(item.lane.user_id, []).append(item.payload)
         return [(partition, list(users.items())) for partition, users in lanes.items()]
 
-    def settle(
-        self, window: Sequence[Item], batches: Batches, answers: Sequence[PushAnswer | RedisError]
-    ) -> list[Partition]:
-        """Note what was refused; the partitions to wake."""
+    def settle(self, window: Sequence[Item], batches: Batches, answers: Sequence[PushAnswer | RedisError]) -> Settled:
+        """Note what was refused. What has moved is to be pushed again, or to be refused."""
         accepted: dict[Lane, int] = {}
         pushed_ms: dict[Lane, int] = {}
         errors: dict[Lane, LevelqError] = {}
+        moved: dict[Lane, LevelqError] = {}
         wake: list[Partition] = []
         for (partition, users), answer in zip(batches, answers, strict=True):
             lanes = [Lane(partition.specialization, user_id) for user_id, _ in users]
-            if isinstance(answer, RedisError) or answer.moved:
-                errors |= dict.fromkeys(lanes, _refusal(self._settings, partition, answer))
+            if isinstance(answer, RedisError):
+                errors |= dict.fromkeys(lanes, self._failure(answer))
+                continue
+            if answer.moved:
+                moved |= dict.fromkeys(lanes, Moved(f"partition {partition} was closed: the number of shards changed"))
                 continue
             if answer.wake:
                 wake.append(partition)
@@ -105,19 +116,36 @@ class Plan:
                 if why:
                     errors[lane] = _full(self._settings, partition, lane, why)
         self._refused |= errors
+        errors |= moved
         for item in window:
             left = accepted.get(item.lane, 0)
             accepted[item.lane] = left - 1
             item.error = errors[item.lane] if left <= 0 else None
             item.pushed_ms = pushed_ms.get(item.lane, 0)
-        return wake
+        return Settled(wake, [item for item in window if item.lane in moved])
 
-    def confirm(self, window: Sequence[Item], answers: Sequence[Any]) -> bool:
-        """Whether what was queued is as durable as was asked; else note what it lacks."""
-        if self.wait.met(answers):
+    def _failure(self, error: RedisError) -> LevelqError:
+        """Why a batch was not answered as it should be. After a lost connection nothing more is sent."""
+        where = address(self._settings)
+        if isinstance(error, ResponseError) and "non local key" not in str(error):
+            return QueueUnavailable(f"{where}: refused, nothing was queued: {error}")
+        if not isinstance(error, ResponseError):
+            self._lost = QueueUnavailable(f"{where}: {error}")
+            if isinstance(error, NotReached):
+                return self._lost
+        return SendUnknown(f"{where}: {error}; it may be queued: sending it again with the same id is safe")
+
+    def refuse(self, moved: Sequence[Item]) -> None:
+        """Nobody says where to."""
+        self._refused |= {item.lane: item.error for item in moved if item.error}
+
+    def confirm(self, window: Sequence[Item], asked: Sequence[Sequence[Any]]) -> bool:
+        """Whether what was queued is as durable as was asked, on every server; else note what it lacks."""
+        short = next((answers for answers in asked if not self.wait.met(answers)), None)
+        if short is None:
             return True
         for item in window:
-            item.error = item.error or self.wait.shortfall(answers, item.command_id)
+            item.error = item.error or self.wait.shortfall(short, item.command_id)
         return False
 
     def unsent(self, window: Sequence[Item], error: RedisError | LevelqError) -> None:
@@ -127,13 +155,6 @@ class Plan:
         )
         for item in window:
             item.error = self._lost
-
-    def lost(self, window: Sequence[Item], error: RedisError) -> None:
-        """The connection broke: the window may be queued or not; what follows was not sent."""
-        self.unsent(window, error)
-        text = f"{address(self._settings)}: {error}; it may be queued: sending it again with the same id is safe"
-        for item in window:
-            item.error = SendUnknown(text)
 
 
 def address(settings: Settings) -> str:
@@ -165,9 +186,3 @@ def _full(settings: Settings, partition: Partition, lane: Lane, why: str) -> Lev
         limit = settings.partition_limit
         return PartitionFull(f"partition {partition}: {limit} commands wait already (LEVELQ_PARTITION_LIMIT)")
     return QueueUnavailable(f"{partition.lane_key(lane.user_id)} holds something that is not a list")
-
-
-def _refusal(settings: Settings, partition: Partition, answer: PushAnswer | RedisError) -> LevelqError:
-    if isinstance(answer, RedisError):
-        return QueueUnavailable(f"{address(settings)}: refused, nothing was queued: {answer}")
-    return Moved(f"partition {partition} was closed: the number of shards changed")

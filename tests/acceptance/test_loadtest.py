@@ -19,7 +19,10 @@ import pytest
 from redis import Redis
 
 from levelq_core import Settings
+from levelq_core.partitions import SHARDS
 from levelq_worker.cli.app import run
+from levelq_worker.embedded import Servers
+from tests.fixtures.clusters import ValkeyCluster
 from tests.fixtures.processes import Started
 from tests.fixtures.waiting import until
 
@@ -91,7 +94,10 @@ def test_a_stall_of_redis_shows_all_the_waiting_it_causes(tmp_path: Path) -> Non
     assert (kept / "servers" / "postgres").is_dir()
 
 
-def test_a_match_ends_on_a_system_that_is_there_already(tmp_path: Path, settings: Settings, redis: Redis) -> None:
+def test_a_match_ends_on_a_cluster_that_is_there_already(
+    tmp_path: Path, cluster: ValkeyCluster, servers: Servers, own_database_url: str, redis: Redis
+) -> None:
+    settings = Settings.load(redis_url=cluster.url, rq_url=servers.valkey.url, database_url=own_database_url, shards=4)
     given = ("--scenario", "match", "--users", "150", "--burst", "300", "--rate", "20", "--seconds", "3")
     test = begin(
         tmp_path, *given, "--external", "--first-user", "1000", "--processes", "1", "--senders", "2", settings=settings
@@ -100,6 +106,7 @@ def test_a_match_ends_on_a_system_that_is_there_already(tmp_path: Path, settings
     found = told(tmp_path)
     assert found["violations"] == 0 and found["counts"]["begun"] == found["counts"]["applied"] >= 300
     assert int(re.findall(r"level-ups (\d+)", output)[0]) >= 150
+    assert "a cluster of 3" in found["facts"]["queue"]
     assert "track_commit_timestamp is off" in found["facts"]["committed at"]
     assert settings.database_url is not None
     with psycopg.connect(settings.database_url) as database:
@@ -195,7 +202,8 @@ def test_what_cannot_be_is_refused_in_one_line(
 ) -> None:
     arguments, expected = REFUSED[case]
     assert expected in refused(arguments)
-    assert redis.dbsize() == 0 and [path.name for path in tmp_path.iterdir()] == ["used"]
+    assert set(redis.keys()) <= {SHARDS.encode()}  # which the check of the settings settles
+    assert [path.name for path in tmp_path.iterdir()] == ["used"]
 
 
 @pytest.mark.parametrize("name", ["LEVELQ_REDIS_URL", "LEVELQ_RQ_URL", "LEVELQ_DATABASE_URL"])

@@ -11,7 +11,7 @@ from redis import Redis
 from levelq_core import LevelUp, Settings
 from levelq_core.codec import IDENTITY_AT, IDENTITY_BYTES, STAMP_DIGITS, encode
 from levelq_core.lanes import Lanes
-from levelq_core.partitions import Partition
+from levelq_core.partitions import SHARDS, Partition
 from levelq_core.scripts import Claim, PushAnswer
 
 PARTITION = Partition("PLAYER")
@@ -113,8 +113,9 @@ class Bench:
         return int(seconds) * 1000 + int(microseconds) // 1000
 
     def names(self) -> set[str]:
-        """All keys there are, without the partition's tag."""
-        return {key.decode().removeprefix(self.key("")) for key in self.redis.keys("*")}
+        """All keys there are, without the partition's tag; but for the layouts, which whoever needs them writes."""
+        keys = {key.decode() for key in self.redis.keys("*")} - {SHARDS}
+        return {key.removeprefix(self.key("")) for key in keys}
 
     def everything(self) -> dict[str, Any]:
         """Every key with its value, to see that nothing changed."""

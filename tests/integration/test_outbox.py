@@ -19,6 +19,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from levelq_core import InvalidCommand, LevelUp, Settings, apply_commands
 from levelq_core.codec import STAMP_DIGITS, encode
 from levelq_core.lanes import Lanes
+from levelq_core.layouts import Layout
 from levelq_core.partitions import Partition
 from levelq_core.waking import Waker
 from levelq_producer import Outbox, OutcomeTimeout, Producer
@@ -64,7 +65,7 @@ class Place:
 
     def fill(self) -> bool:
         """Open the gate as a drain does."""
-        return Filling(self.lanes, OutboxRows(self.engine), Waker(self.redis, self.redis), 1).open(PLAYER)
+        return Filling(self.lanes, OutboxRows(self.engine), Waker(self.redis, self.redis)).open(PLAYER)
 
     def lane(self, user_id: int = 1) -> list[int]:
         """The numbers of the commands in a lane."""
@@ -386,7 +387,7 @@ def test_shards_have_relays_of_their_own(place: Place) -> None:
         partition = Partition("PLAYER", 1, shard)
         rows = OutboxRows(place.engine)
         waker = Waker(place.redis, place.redis)
-        PartitionRelay(partition, Lanes(place.redis, settings), rows, waker, settings).poll()
+        PartitionRelay(partition, Lanes(place.redis, settings), rows, waker, settings, Layout(1, 2)).poll()
         shares.append({u for u in users if place.redis.llen(partition.lane_key(u)) == 1})
     assert shares[0] | shares[1] == set(users)
     assert not shares[0] & shares[1]
@@ -609,7 +610,7 @@ def test_a_filling_broken_off_at_any_step_is_made_good(
     place.redis.flushall()
     push(place.worker, [level_up(100)])
     settings = place.settings
-    filling = Filling(Lanes(place.redis, settings), OutboxRows(place.engine), Waker(place.redis, place.redis), 1)
+    filling = Filling(Lanes(place.redis, settings), OutboxRows(place.engine), Waker(place.redis, place.redis))
 
     def flushall() -> None:
         place.redis.flushall()

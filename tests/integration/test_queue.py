@@ -21,7 +21,7 @@ from sqlalchemy import Engine
 import levelq_worker
 from levelq_core import Command, LevelUp, SetLevel, Settings, SyncLevels
 from levelq_core.commands import new_command_id
-from levelq_core.partitions import REGISTRY, Partition, reply_key
+from levelq_core.partitions import REGISTRY, SHARDS, Partition, reply_key
 from levelq_producer import (
     AsyncProducer,
     InvalidCommand,
@@ -186,7 +186,8 @@ def test_at_rest_redis_holds_the_registry_and_no_lane(producer: Producer, worker
     reply = reply_key(handle.command_id.bytes)
     assert 0 < ours.pop(reply) <= 60
     assert REGISTRY in ours
-    assert set(ours) <= {REGISTRY, PLAYER.key("count"), PLAYER.key("filled")}  # a few bytes per partition, not per lane
+    kept = {REGISTRY, SHARDS, PLAYER.key("count"), PLAYER.key("filled")}  # a few bytes per partition, not per lane
+    assert set(ours) <= kept
     assert redis.get(PLAYER.key("count")) in (None, b"0")
     assert [key for key in redis.scan_iter("rq:job:*") if redis.ttl(key) < 0] == []
 

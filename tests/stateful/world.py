@@ -230,7 +230,7 @@ class World:
 
     def fill(self) -> bool:
         """What a drain does that finds the gate closed."""
-        return Filling(self.bench.lanes, self._rows, self.runtime.waker, self.settings.shards).open(PARTITION)
+        return Filling(self.bench.lanes, self._rows, self.runtime.waker).open(PARTITION)
 
     def poll(self, lost: str | None = None) -> None:
         """One round of the relay, of which each push loses its request or its reply."""

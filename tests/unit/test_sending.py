@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from levelq_core import (
     Command,
@@ -23,12 +23,14 @@ from levelq_core import (
     Settings,
     SyncLevels,
 )
+from levelq_core.cluster import NotReached
 from levelq_core.codec import FLAG_REPLY, encode
 from levelq_core.errors import LevelqError
+from levelq_core.layouts import Layout
 from levelq_core.partitions import Partition
 from levelq_core.scripts import PushAnswer
 from levelq_producer import sending
-from levelq_producer.sending import Item, Plan
+from levelq_producer.sending import Batches, Item, Plan
 
 SETTINGS = Settings.load(redis_url="redis://app:s3cret@queue.example:6379/0", lane_limit=5, partition_limit=9)
 LOST = RedisConnectionError("connection reset")
@@ -47,8 +49,12 @@ def windows_of_3(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "WINDOW", 3)
 
 
-def settle(plan_: Plan, window: Sequence[Item], *answers: PushAnswer | ResponseError) -> list[Partition]:
-    return plan_.settle(window, plan_.batches(window), answers)
+def batches_of(plan_: Plan, window: Sequence[Item], shards: int = 1) -> Batches:
+    return plan_.batches(window, dict.fromkeys(SETTINGS.tracks, Layout(1, shards)))
+
+
+def settle(plan_: Plan, window: Sequence[Item], *answers: PushAnswer | RedisError) -> list[Partition]:
+    return plan_.settle(window, batches_of(plan_, window), answers).wake
 
 
 def errors(plan_: Plan) -> list[type[LevelqError] | None]:
@@ -104,16 +110,16 @@ def test_batches_are_by_partition_and_lane_in_order() -> None:
     made = plan(*commands)
     (window,) = made.windows()
     payloads = [encode(command) for command in commands]
-    assert made.batches(window) == [
+    assert batches_of(made, window) == [
         (Partition("PLAYER"), [(1, [payloads[0], payloads[3]]), (2, [payloads[4]])]),
         (Partition("COACH"), [(2, [payloads[1]]), (1, [payloads[2]])]),
     ]
 
 
 def test_shards_are_partitions_of_their_own() -> None:
-    made = plan(*map(up, range(1, 50)), settings=Settings.load(shards=4))
+    made = plan(*map(up, range(1, 50)))
     (window,) = made.windows()
-    batches = made.batches(window)
+    batches = batches_of(made, window, shards=4)
     assert {partition.shard for partition, _ in batches} == {0, 1, 2, 3}
     for partition, users in batches:
         assert all(Partition.of("PLAYER", user_id, 4) == partition for user_id, _ in users)
@@ -169,7 +175,7 @@ def test_once_a_lane_refused_its_later_commands_are_refused_in_later_windows() -
     pushed = []
     for window in made.windows():
         pushed.append([item.lane for item in window])
-        batches = made.batches(window)
+        batches = batches_of(made, window)
         answers = [PushAnswer(False, [(len(entries), "") for _, entries in users]) for _, users in batches]
         if len(pushed) == 1:
             answers = [PushAnswer(False, [(1, "lane"), (1, "")])]
@@ -184,9 +190,46 @@ def test_once_a_lane_refused_its_later_commands_are_refused_in_later_windows() -
 def test_a_closed_partition_says_so_and_the_others_go_on() -> None:
     made = plan(up(1), up(2), up(1, "COACH"))
     (window,) = made.windows()
-    assert settle(made, window, PushAnswer(False, [], moved=True), PushAnswer(True, [(1, "")])) == [Partition("COACH")]
+    settled = made.settle(
+        window, batches_of(made, window), [PushAnswer(False, [], moved=True), PushAnswer(True, [(1, "")])]
+    )
+    assert settled == ([Partition("COACH")], made.items[:2])
     assert errors(made) == [Moved, Moved, None]
     assert str(made.items[0].error) == "partition PLAYER:1:0 was closed: the number of shards changed"
+
+
+def test_what_has_moved_is_pushed_again_to_where_it_is_now() -> None:
+    made = plan(up(1), up(1), up(2, "COACH"))
+    (window,) = made.windows()
+    moved = made.settle(window, batches_of(made, window), [PushAnswer(False, [], moved=True), LOST]).moved
+    batches = made.batches(moved, {"PLAYER": Layout(2, 1)})
+    assert [(partition, len(users)) for partition, users in batches] == [(Partition("PLAYER", 2), 1)]
+    assert made.settle(moved, batches, [PushAnswer(False, [(2, "")])]).moved == []
+    assert errors(made) == [None, None, SendUnknown]
+
+
+@pytest.mark.usefixtures("windows_of_3")
+def test_where_nobody_says_where_to_the_lane_is_refused_from_then_on() -> None:
+    made = plan(up(1), up(2), up(3), up(1), up(4))
+    windows = made.windows()
+    first = next(windows)
+    made.refuse(made.settle(first, batches_of(made, first), [PushAnswer(False, [], moved=True)]).moved)
+    assert [item.lane.user_id for item in next(windows)] == [4]
+    assert errors(made) == [Moved] * 4 + [None]
+
+
+def test_one_server_that_cannot_be_reached_is_not_unknown_and_another_may_have_taken_its_part() -> None:
+    made = plan(up(1), up(1, "COACH"))
+    (window,) = made.windows()
+    settle(made, window, NotReached("refused"), PushAnswer(False, [(1, "")]))
+    assert errors(made) == [QueueUnavailable, None]
+
+
+def test_a_script_that_met_a_slot_on_its_way_may_have_done_something() -> None:
+    made = plan(up(1))
+    (window,) = made.windows()
+    settle(made, window, ResponseError("Script attempted to access a non local key in a cluster node"))
+    assert errors(made) == [SendUnknown]
 
 
 @pytest.mark.usefixtures("windows_of_3")
@@ -221,7 +264,7 @@ def test_a_connection_lost_midway_leaves_the_window_unknown_and_the_rest_unsent(
     made = plan(*map(up, range(1, 9)))
     windows = made.windows()
     settle(made, next(windows), PushAnswer(True, [(1, "")] * 3))
-    made.lost(next(windows), LOST)
+    settle(made, next(windows), LOST)
     assert list(windows) == []
     assert errors(made) == [None] * 3 + [SendUnknown] * 3 + [QueueUnavailable] * 2
     message = str(made.items[3].error)
@@ -235,7 +278,7 @@ def test_a_lane_refused_before_the_loss_is_not_unknown() -> None:
     made = plan(up(1), up(1), up(2), up(1), up(2), up(3))
     windows = made.windows()
     settle(made, next(windows), PushAnswer(True, [(1, "lane"), (1, "")]))
-    made.lost(next(windows), LOST)
+    settle(made, next(windows), LOST)
     assert errors(made) == [None, LaneFull, None, LaneFull, SendUnknown, SendUnknown]
 
 
@@ -245,10 +288,10 @@ def test_what_is_not_as_durable_as_asked_is_queued_and_the_rest_goes_on() -> Non
     windows = made.windows()
     first = next(windows)
     settle(made, first, PushAnswer(True, [(1, ""), (1, "lane")]))
-    assert not made.confirm(first, [[0, 0], {"appendfsync": "always"}])
+    assert not made.confirm(first, [[[1, 0], {"appendfsync": "always"}], [[0, 0], {"appendfsync": "always"}]])
     second = next(windows)
     settle(made, second, PushAnswer(True, [(1, "")]))
-    assert made.confirm(second, [[1, 0], {"appendfsync": "always"}])
+    assert made.confirm(second, [[[1, 0], {"appendfsync": "always"}]])
     assert errors(made) == [NotDurable, NotDurable, LaneFull, None]
     assert [getattr(item.error, "command_id", None) for item in made.items[:2]] == [i.command_id for i in first[:2]]
 

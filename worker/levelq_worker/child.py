@@ -27,9 +27,9 @@ from levelq_core.settings import Settings
 from .draining import Drain
 from .lane_worker import LaneWorker, rq_client
 from .pacing import Pace
+from .places import Places
 from .relaying import Relay
 from .runtime import Runtime, spare_the_collector
-from .sweeping import partitions
 
 log = logging.getLogger("levelq")
 
@@ -136,14 +136,15 @@ def _working(
 def _drain(runtime: Runtime, relay: Relay, specializations: Sequence[str]) -> None:
     while not runtime.stop.is_set():
         relay.poll()
-        places = partitions(runtime.lanes, runtime.settings, specializations)
-        for partition in places:
+        places = Places(runtime.lanes, specializations)
+        known = places.read()
+        for partition in known:
             runtime.lanes.sweep(partition)
-        found = [(partition, runtime.lanes.status(partition)) for partition in places]
-        due = [partition for partition, status in found if status.ready]
+        found = [(partition, runtime.lanes.status(partition)) for partition in known]
+        due = [partition for partition, status in found if status.ready and not places.waits(partition)]
         for partition in due:
             Drain(runtime, partition).run()
         if not due:
-            if not any(status.claimed for _, status in found) and not relay.elsewhere():
+            if not any(places.waits(p) or status.claimed for p, status in found) and not relay.elsewhere():
                 break
             runtime.stop.wait(OTHERS_SECONDS)

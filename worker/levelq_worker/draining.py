@@ -76,7 +76,7 @@ class Drain:
             held = self._claims.take()
             claim = held.claim
             if claim.unfilled:
-                self._fill()
+                return self._fill()
             if claim.wake:
                 runtime.waker.wake(partition)
             for user in claim.broken:
@@ -109,12 +109,18 @@ class Drain:
             claims.abandon(held.token, held.claim)
             raise
 
-    def _fill(self) -> None:
-        """Redis holds nothing of this partition: what the outbox had goes in first."""
+    def _fill(self) -> bool:
+        """Redis holds nothing of this partition: what the outbox had goes in first.
+
+        True: nothing of it is due yet, after a change of shards. Whoever finds the generation before empty wakes it.
+        """
         runtime = self._runtime
-        filling = Filling(runtime.lanes, OutboxRows(runtime.engine), runtime.waker, runtime.settings.shards)
+        filling = Filling(runtime.lanes, OutboxRows(runtime.engine), runtime.waker)
+        if filling.waits(self._partition):
+            return True
         if not filling.open(self._partition):
             runtime.stop.wait(GATE_SECONDS)
+        return False
 
     def _committed(self, batch: Batch, applied: Applied) -> None:
         runtime = self._runtime

@@ -28,9 +28,10 @@ from levelq_core.sqlstate import in_words
 from levelq_core.waking import FUNCTION
 
 from .draining import drain
+from .places import partitions
 from .relaying import Relay
 from .runtime import Runtime, install, spare_the_collector
-from .sweeping import Sweeper, partitions
+from .sweeping import Sweeper
 
 log = logging.getLogger("levelq")
 
@@ -185,7 +186,7 @@ class LaneWorker(SimpleWorker):
         """
         runtime = self._runtime
         with suppress(RedisError):  # then a sweep will
-            for partition in partitions(runtime.lanes, self.settings, self.specializations):
+            for partition in partitions(runtime.lanes, self.specializations):
                 if runtime.lanes.yield_(partition, NOBODY):
                     runtime.waker.wake(partition)
 

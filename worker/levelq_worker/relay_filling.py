@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from levelq_core.lanes import Lanes
+from levelq_core.layouts import Layout
 from levelq_core.partitions import Partition
 from levelq_core.scripts import LaneEntries, Lease
 from levelq_core.waking import Waker
@@ -38,19 +39,33 @@ class Filled(NamedTuple):
 class Filling:
     """Fills partitions on behalf of one relay, drain or operator."""
 
-    def __init__(self, lanes: Lanes, rows: OutboxRows, waker: Waker, shards: int) -> None:
+    def __init__(self, lanes: Lanes, rows: OutboxRows, waker: Waker) -> None:
         self._lanes = lanes
         self._rows = rows
         self._waker = waker
-        self._shards = shards
 
-    def open(self, partition: Partition) -> bool:
-        """Make sure, without a lease of our own, that the gate is open; False: look again in a moment."""
+    def waits(self, partition: Partition) -> bool:
+        """Whether the gate stays closed for now, because the generation before is not empty (layouts.py)."""
+        layout = self._layout(partition)
+        return layout.before > 0 and partition.generation == layout.generation
+
+    def _layout(self, partition: Partition) -> Layout:
+        return self._lanes.layouts([partition.specialization])[partition.specialization]
+
+    def open(self, partition: Partition, *, changing: bool = False) -> bool:
+        """Make sure, without a lease of our own, that the gate is open; False: look again in a moment.
+
+        `changing`: the generation before is empty, so that a gate which was never open may be.
+        """
         lease = self._lanes.lease(partition, "take")
         if not lease.ours:
             return False
         try:
-            return lease.filled or self.fill_and_report(partition, lease)
+            if lease.filled:
+                return True
+            if changing:
+                return self.fill(partition, lease) is not None
+            return not self.waits(partition) and self.fill_and_report(partition, lease)
         except LeaseLost:
             return False
         finally:
@@ -95,8 +110,9 @@ class Filling:
         """Whole lanes of the partition, some CHUNK entries at a time."""
         chunk: list[LaneEntries] = []
         entries = 0
+        layout = self._layout(partition)
         for user_id, rows in self._rows.marked_lanes(partition.specialization):
-            if Partition.of(partition.specialization, user_id, self._shards) != partition:
+            if layout.partition(partition.specialization, user_id) != partition:
                 continue
             chunk.append((user_id, [row.payload for row in rows]))
             entries += len(rows)

@@ -13,6 +13,7 @@ from itertools import islice
 from levelq_core import codec
 from levelq_core.codec import STAMP_DIGITS, Lane
 from levelq_core.lanes import Lanes
+from levelq_core.layouts import UNSHARDED, Layout
 from levelq_core.partitions import Partition
 from levelq_core.settings import Settings
 from levelq_core.waking import Waker
@@ -56,13 +57,22 @@ class _Parked:
 class PartitionRelay:
     """Relays one partition while it holds the lease. Not safe to share between threads."""
 
-    def __init__(self, partition: Partition, lanes: Lanes, rows: OutboxRows, waker: Waker, settings: Settings) -> None:
+    def __init__(
+        self,
+        partition: Partition,
+        lanes: Lanes,
+        rows: OutboxRows,
+        waker: Waker,
+        settings: Settings,
+        layout: Layout = UNSHARDED,
+    ) -> None:
         self._partition = partition
+        self._layout = layout
         self._lanes = lanes
         self._rows = rows
         self._waker = waker
         self._settings = settings
-        self._filling = Filling(lanes, rows, waker, settings.shards)
+        self._filling = Filling(lanes, rows, waker)
         self._lease = b""
         self._sure = True  # that no push of ours is still under way
         self._trusted: dict[str, float] = {}  # our marks whose push was accepted, until their rows are overdue
@@ -86,7 +96,9 @@ class PartitionRelay:
         if not lease.ours:
             return 0
         try:
-            if not lease.filled and not self._filling.fill_and_report(self._partition, lease):
+            if not lease.filled and (
+                self._filling.waits(self._partition) or not self._filling.fill_and_report(self._partition, lease)
+            ):
                 return 0
             self._trusted = {xid: until for xid, until in self._trusted.items() if until > time.monotonic()}
             doubtful = self._mine(self._rows.doubtful(self._partition.specialization, self._trusted))
@@ -113,9 +125,8 @@ class PartitionRelay:
         self._trusted.clear()
 
     def _mine(self, lanes: dict[int, int]) -> dict[int, int]:
-        shards = self._settings.shards
         name = self._partition.specialization
-        return {user: n for user, n in lanes.items() if Partition.of(name, user, shards) == self._partition}
+        return {user: n for user, n in lanes.items() if self._layout.partition(name, user) == self._partition}
 
     def _push_again(self, doubtful: dict[int, int]) -> int:
         """Push all marked rows of doubtful lanes anew, where nothing is left in the lane. The others wait."""

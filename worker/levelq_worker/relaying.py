@@ -45,9 +45,11 @@ from levelq_core.sqlstate import in_words
 from levelq_core.waking import Waker
 
 from .listening import Bell, Listener
+from .places import Places
+from .relay_filling import Filling
 from .relay_partition import WINDOW, PartitionRelay
 from .relay_rows import OutboxRows
-from .sweeping import partitions
+from .resharding import Resharding
 from .weather import notices_of
 
 log = logging.getLogger("levelq")
@@ -63,7 +65,6 @@ class Relay(threading.Thread):
     def __init__(self, settings: Settings, specializations: Collection[str]) -> None:
         super().__init__(name="levelq-relay", daemon=True)
         self._settings = settings
-        self._specializations = specializations
         self._stopped = threading.Event()
         redis = connect(settings.redis_url, settings.redis_seconds)
         self._rq = connect(settings.queue_url, settings.redis_seconds)
@@ -71,6 +72,8 @@ class Relay(threading.Thread):
         self._waker = Waker(redis, self._rq)
         self._engine = engine_for(settings, name="levelq relay", limited=True)
         self._rows = OutboxRows(self._engine)
+        self._places = Places(self._lanes, specializations)
+        self._resharding = Resharding(self._lanes, Filling(self._lanes, self._rows, self._waker), self._waker)
         self._relays: dict[Partition, PartitionRelay] = {}
         self._notices = notices_of(redis, settings, "relay")
         self._failures = 0
@@ -98,11 +101,16 @@ class Relay(threading.Thread):
     def poll(self) -> int:
         """One round over all partitions; how many commands were pushed. A failure is said once."""
         try:
-            places = partitions(self._lanes, self._settings, self._specializations)
-        except RedisError as error:
+            known = self._places.read()
+            if self._resharding.tend(self._places.layouts, known):
+                known = self._places.read()
+            open_ = [partition for partition in known if self._places.open(partition)]
+            for partition in self._relays.keys() - set(open_):
+                self._relays.pop(partition).release()
+        except (RedisError, SQLAlchemyError) as error:
             self._note(error)
             return 0
-        return self._round(places)
+        return self._round(open_)
 
     def hear(self, specializations: Collection[str]) -> int:
         """The same over those partitions of these that we have the lease of; of others their relay has heard, too."""
@@ -170,7 +178,10 @@ class Relay(threading.Thread):
 
     def _of(self, partition: Partition) -> PartitionRelay:
         if partition not in self._relays:
-            self._relays[partition] = PartitionRelay(partition, self._lanes, self._rows, self._waker, self._settings)
+            layout = self._places.layouts[partition.specialization]
+            self._relays[partition] = PartitionRelay(
+                partition, self._lanes, self._rows, self._waker, self._settings, layout
+            )
         return self._relays[partition]
 
 

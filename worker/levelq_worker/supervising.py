@@ -16,8 +16,8 @@ from levelq_core.settings import Settings
 from . import child
 from .children import forked
 from .pacing import Pace
+from .places import partitions
 from .preflight import preflight
-from .sweeping import partitions
 
 log = logging.getLogger("levelq")
 
@@ -141,5 +141,5 @@ def _left(settings: Settings, specializations: Sequence[str]) -> str:
     """What a finished burst leaves."""
     with connect(settings.redis_url, settings.redis_seconds) as redis:
         lanes = Lanes(redis, settings)
-        parked = sum(lanes.status(partition).parked for partition in partitions(lanes, settings, specializations))
+        parked = sum(lanes.status(partition).parked for partition in partitions(lanes, specializations))
     return f"done: nothing is due; lanes parked for later: {parked}"

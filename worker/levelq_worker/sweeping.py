@@ -11,9 +11,10 @@ from redis.exceptions import RedisError
 from levelq_core.connections import connect
 from levelq_core.faults import point
 from levelq_core.lanes import Lanes
-from levelq_core.partitions import Partition
 from levelq_core.settings import Settings
 from levelq_core.waking import Waker
+
+from .places import Places
 
 log = logging.getLogger("levelq")
 
@@ -24,10 +25,10 @@ class Sweeper(threading.Thread):
     def __init__(self, settings: Settings, specializations: Collection[str]) -> None:
         super().__init__(name="levelq-sweeper", daemon=True)
         self._settings = settings
-        self._specializations = specializations
         self._stopped = threading.Event()
         redis = connect(settings.redis_url, settings.redis_seconds)
         self._lanes = Lanes(redis, settings)
+        self._places = Places(self._lanes, specializations)
         self._waker = Waker(redis, connect(settings.queue_url, settings.redis_seconds))
 
     def run(self) -> None:
@@ -48,7 +49,7 @@ class Sweeper(threading.Thread):
     def sweep(self) -> None:
         """Look at every partition of these specializations once."""
         point("tick")
-        for partition in partitions(self._lanes, self._settings, self._specializations):
+        for partition in self._places.read():
             wake, returned = self._lanes.sweep(partition)
             if returned:
                 log.warning("%s: %d claims of a dead or stopped worker returned", partition, returned)
@@ -60,13 +61,3 @@ class Sweeper(threading.Thread):
         self._stopped.set()
         if self.is_alive():
             self.join(2 * self._settings.redis_seconds)
-
-
-def partitions(lanes: Lanes, settings: Settings, specializations: Collection[str]) -> list[Partition]:
-    """The partitions to look at: those in the registry, and those the settings say must be there.
-
-    The registry alone would miss a partition whose first producer died before its first wake-up.
-    """
-    known = {p for p in lanes.partitions() if p.specialization in specializations}
-    expected = {Partition(name, 1, shard) for name in specializations for shard in range(settings.shards)}
-    return sorted(known | expected)

@@ -13,10 +13,12 @@ from uuid import UUID
 
 from redis import Redis
 
+from ..cluster import servers_of
 from ..codec import IDENTITY_AT, MAGIC, STAMP_DIGITS
 from ..commands import MAX_USER_ID
 from ..errors import ConfigurationError
-from ..partitions import REGISTRY, Partition
+from ..layouts import Layout
+from ..partitions import REGISTRY, SHARDS, Partition
 from ..settings import Settings
 
 STEP = 200  # entries of one lane in one call
@@ -79,17 +81,22 @@ def lanes(redis: Redis) -> Iterator[Lane]:
 
     A lane that exists from the first to the last step is found: that is what SCAN guarantees.
     """
-    for key in redis.scan_iter("levelq:{*}:lane:*", count=PAGE):
-        match = _LANE_KEY.fullmatch(key)
-        if match is not None and (partition := _partition(match[1])) is not None:
-            yield partition, match[2]
+    for server in servers_of(redis):
+        for key in server.scan_iter("levelq:{*}:lane:*", count=PAGE):
+            match = _LANE_KEY.fullmatch(key)
+            if match is not None and (partition := _partition(match[1])) is not None:
+                yield partition, match[2]
 
 
 def partitions(redis: Redis, settings: Settings) -> set[Partition]:
-    """The partitions that the registry names, and those the settings say must be there."""
+    """The partitions that the registry names, and those that the layouts say must be there."""
     named: Any = redis.zrange(REGISTRY, 0, -1)
     known = {partition for name in named if (partition := _partition(name)) is not None}
-    return known | {Partition(name, 1, shard) for name in settings.tracks for shard in range(settings.shards)}
+    written: Any = redis.hgetall(SHARDS)
+    layouts = {name.decode(): Layout.parse(text.decode()) for name, text in written.items()}
+    first = Layout(1, settings.shards)
+    expected = {name: layouts.get(name, first) for name in {*settings.tracks, *layouts}}
+    return known | {p for name, layout in expected.items() for p in (*layout.old(name), *layout.partitions(name))}
 
 
 def claimed(redis: Redis, partition: Partition) -> Iterator[Lane]:

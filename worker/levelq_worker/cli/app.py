@@ -14,7 +14,20 @@ from sqlalchemy.exc import SQLAlchemyError
 from levelq_core.errors import LevelqError
 from levelq_core.sqlstate import in_words
 
-from . import checking, databases, doctor, loading, looking, overview, pruning, rebuilding, running, sending, verifying
+from . import (
+    checking,
+    databases,
+    doctor,
+    loading,
+    looking,
+    overview,
+    pruning,
+    rebuilding,
+    running,
+    sending,
+    sharding,
+    verifying,
+)
 from .screen import err, one_line, verdict
 
 # What the command line made of its arguments, in whichever library typer builds on.
@@ -49,6 +62,7 @@ _register(app, looking.history, "levelq history 42 --limit 10")
 _register(app, checking.check, "levelq check")
 _register(app, checking.sync, "levelq sync 42 PLAYER --source license")
 _register(app, rebuilding.rebuild, "levelq rebuild PLAYER")
+_register(app, sharding.shards, "levelq shards PLAYER 8")
 _register(app, looking.catalog, "levelq catalog")
 _register(app, doctor.doctor, "levelq doctor")
 _register(app, verifying.verify, "levelq verify --history sends.jsonl --at-rest")

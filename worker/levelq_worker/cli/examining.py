@@ -14,6 +14,8 @@ from redis.exceptions import ResponseError
 from sqlalchemy import text
 
 from levelq_core import dbcheck
+from levelq_core.addresses import Place
+from levelq_core.cluster import servers_of
 from levelq_core.errors import ConfigurationError
 from levelq_core.health import refusal, risks
 from levelq_core.scripts import load as load_script
@@ -41,16 +43,22 @@ def redis_results(settings: Settings) -> Iterator[Result]:
     yield from _plaintext("LEVELQ_REDIS_URL", settings.redis_url)
     try:
         with redis_of(settings) as redis:
-            info: dict[str, Any] = redis.info()
-            yield _version(settings, info)
-            yield _eviction(info)
-            yield from _durability(redis, info)
-            yield _memory(info)
-            yield from _refusal(redis)
-            yield _clock(redis)
-            yield _scripts(redis)
+            for server in servers_of(redis):
+                yield from _server_results(settings, server)
     except ConfigurationError as error:
         yield Result(FAIL, "redis", str(error))
+
+
+def _server_results(settings: Settings, redis: Redis) -> Iterator[Result]:
+    """One server of theirs."""
+    info: dict[str, Any] = redis.info()
+    yield _version(settings, info)
+    yield _eviction(info)
+    yield from _durability(redis, info)
+    yield _memory(info)
+    yield from _refusal(redis)
+    yield _clock(redis)
+    yield _scripts(redis)
 
 
 def _version(settings: Settings, info: dict[str, Any]) -> Result:
@@ -149,8 +157,12 @@ def rq_results(settings: Settings) -> Iterator[Result]:
 def _plaintext(name: str, url: str) -> Iterator[Result]:
     """Whether passwords and commands cross a network in the clear."""
     parts = urlsplit(url)
-    if parts.scheme == "redis" and not _is_loopback(parts.hostname or "localhost"):
-        yield Result(WARN, "encryption", f"{name}: redis:// to {parts.hostname} is not encrypted; use rediss://")
+    place = Place.read(url)
+    hosts = [address.host for address in place.addresses] if place else [parts.hostname or "localhost"]
+    for host in (host for host in hosts if parts.scheme.startswith("redis") and not _is_loopback(host)):
+        if parts.scheme.partition("+")[0] == "redis":
+            safe = parts.scheme.replace("redis", "rediss", 1)
+            yield Result(WARN, "encryption", f"{name}: {parts.scheme}:// to {host} is not encrypted; use {safe}://")
 
 
 def _is_loopback(host: str) -> bool:

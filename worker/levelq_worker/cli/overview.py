@@ -20,8 +20,8 @@ from levelq_core.notices import Notice
 from levelq_core.partitions import Partition
 from levelq_core.scripts import Status
 from levelq_core.settings import Settings
+from levelq_worker.places import partitions
 from levelq_worker.serving import workers_of
-from levelq_worker.sweeping import partitions
 
 from .connecting import database_of, load, redis_of
 from .problems import database_problems, lane_problems, redis_problems, weather_problems
@@ -106,7 +106,7 @@ def _noted(seen: Seen) -> Iterator[None]:
 def _statuses(settings: Settings, redis: Redis) -> dict[Partition, Status]:
     lanes = Lanes(redis, settings)
     names = {partition.specialization for partition in lanes.partitions()} | set(settings.tracks)
-    return {partition: lanes.status(partition) for partition in partitions(lanes, settings, names)}
+    return {partition: lanes.status(partition) for partition in partitions(lanes, names)}
 
 
 def _print_json(seen: Seen) -> None:

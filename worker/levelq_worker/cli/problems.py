@@ -12,6 +12,7 @@ from redis import Redis
 from redis.exceptions import NoPermissionError
 from sqlalchemy import Connection, text
 
+from levelq_core.cluster import servers_of
 from levelq_core.health import refusal, risks
 from levelq_core.history import Holder, holder
 from levelq_core.lanes import Lanes
@@ -28,11 +29,14 @@ AGAIN_SECONDS = 0.2  # between two looks: a partition is without a drain for a m
 
 def redis_problems(redis: Redis) -> Iterator[str]:
     """What is wrong with the lanes' Redis by its own account. Raises RedisError."""
-    why = refusal(redis)
-    if why is not None:
-        yield f"Redis refuses pushes: {why}"
-    with suppress(NoPermissionError):  # a console that may only count
-        yield from risks(redis.info())
+    found: list[str] = []
+    for server in servers_of(redis):
+        why = refusal(server)
+        if why is not None:
+            found.append(f"Redis refuses pushes: {why}")
+        with suppress(NoPermissionError):  # a console that may only count
+            found += risks(server.info())
+    yield from dict.fromkeys(found)
 
 
 def weather_problems(found: Iterable[Notice]) -> Iterator[str]:

@@ -13,9 +13,9 @@ from levelq_core.lanes import Lanes
 from levelq_core.partitions import Partition
 from levelq_core.settings import Settings
 from levelq_core.waking import Waker
+from levelq_worker.places import partitions
 from levelq_worker.relay_filling import Filled, Filling, LeaseLost
 from levelq_worker.relay_rows import OutboxRows
-from levelq_worker.sweeping import partitions
 
 from .connecting import database_of, load, redis_of
 from .running import known_specializations
@@ -41,8 +41,8 @@ def rebuild(
     names = known_specializations(settings, specialization or [])
     with database_of(settings) as engine, redis_of(settings) as redis, redis_of(settings, rq=True) as rq:
         lanes = Lanes(redis, settings)
-        filling = Filling(lanes, OutboxRows(engine), Waker(redis, rq), settings.shards)
-        for partition in partitions(lanes, settings, names):
+        filling = Filling(lanes, OutboxRows(engine), Waker(redis, rq))
+        for partition in partitions(lanes, names):
             found = _rebuild(lanes, filling, partition, settings)
             line = f"{count(found.commands, 'command')} put back into {count(found.lanes, 'lane')}"
             out.print(Text(f"  {partition!s:<24}") + Text(line), soft_wrap=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from levelq_core.cluster import servers_of
 from levelq_core.settings import redacted
 from levelq_core.verify import Report
 
@@ -77,8 +78,10 @@ def facts(stage: Stage, watch: Watch) -> dict[str, str]:
     """Machine, versions and settings, for whoever compares two reports."""
     with stage.engine.connect() as connection:
         postgres = str(connection.exec_driver_sql("SHOW server_version").scalar_one())
-    server: Any = stage.redis.info("server")
+    servers = servers_of(stage.redis)
+    server: Any = servers[0].info("server")
     redis = f"Valkey {server['valkey_version']}" if "valkey_version" in server else f"Redis {server['redis_version']}"
+    redis += f", a cluster of {len(servers)}" * (len(servers) > 1)
     urls = {"redis_url", "rq_url", "database_url", "listen_url"}
     changed = {
         f"LEVELQ_{name.upper()}": str(value)

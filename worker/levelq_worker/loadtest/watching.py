@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from ..sweeping import partitions
+from ..places import partitions
 from .arrivals import intended_in, tag_in
 from .stage import Stage
 
@@ -113,8 +113,7 @@ class Watch:
         """Take a look."""
         self._read_ledger()
         try:
-            settings = self._stage.settings
-            found = [self._lanes.status(one) for one in partitions(self._lanes, settings, settings.tracks)]
+            found = [self._lanes.status(one) for one in partitions(self._lanes, self._stage.settings.tracks)]
         except RedisError:
             last = self.looks[-1] if self.looks else Look(0.0, 0, 0, 0.0, 0)
             self.looks.append(last._replace(at=time.time(), decided=len(self.decided)))

@@ -52,7 +52,7 @@ def check(settings: Settings, wish: Wish) -> None:
                 "--first-user: expected with --external, got none: these users of that database will gain levels"
             )
         if not wish.allow_remote:
-            from .places import refuse_remote  # noqa: PLC0415 - looks at interfaces and names only where it has to
+            from .nearness import refuse_remote  # noqa: PLC0415 - looks at interfaces and names only where it has to
 
             refuse_remote(settings)
     elif wish.workers == 0:

@@ -7,9 +7,12 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from redis import Redis
 
 from levelq_core import ConfigurationError, Settings
-from levelq_worker.loadtest.places import hosts_of, is_near, refuse_remote
+from levelq_core.cluster import Cluster
+from levelq_worker.loadtest import nearness
+from levelq_worker.loadtest.nearness import hosts_of, is_near, refuse_remote
 
 OWN = "192.0.2.7"  # an address that only exists in documentation
 NAMES = {"here": ["127.0.0.1", OWN], "both": ["127.0.0.1", "192.0.2.9"], "away": ["192.0.2.9"]}
@@ -51,11 +54,14 @@ def test_not_near(host: str) -> None:
         ("unix:///run/a.sock", "postgresql+psycopg://u@/app?host=b:1&host=c:2", ["/run/a.sock"], ["b", "c"]),
         ("unix:///run/a.sock", "postgresql://u@/app?service=prod", ["/run/a.sock"], ["service=prod"]),
         ("unix:///run/a.sock", "postgresql:///app", ["/run/a.sock"], ["/"]),
+        ("redis+cluster://u:p@a:1,b/0", "postgresql:///app", ["a", "b"], ["/"]),
+        ("rediss+sentinel://u:p@a:1,b/main/0", "postgresql:///app", ["a", "b"], ["/"]),
     ],
 )
 def test_where_the_urls_lead(redis_url: str, database_url: str, redis: list[str], database: list[str]) -> None:
-    settings = Settings.load(redis_url=redis_url, database_url=database_url)
-    assert hosts_of(settings) == {"LEVELQ_REDIS_URL": redis, "LEVELQ_DATABASE_URL": database}
+    settings = Settings.load(redis_url=redis_url, rq_url="redis://q", database_url=database_url)
+    named = {"LEVELQ_REDIS_URL": redis, "LEVELQ_RQ_URL": ["q"], "LEVELQ_DATABASE_URL": database}
+    assert hosts_of(settings) == named
 
 
 def test_what_libpq_takes_from_its_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,3 +80,36 @@ def test_each_setting_is_looked_at(name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^LEVELQ_{name.upper()}: expected a Unix socket") as refused:
         refuse_remote(settings)
     assert "secret" not in str(refused.value)
+
+
+class Elsewhere(Cluster):
+    """A cluster that was asked, and has a server that is not near."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def servers(self) -> list[Redis]:
+        return [Redis(host="127.0.0.1"), Redis(host="192.0.2.9")]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_what_a_near_cluster_names_must_be_near_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Elsewhere()
+    monkeypatch.setattr(nearness, "connect", lambda url, seconds: asked)
+    settings = Settings.load(
+        redis_url="redis+cluster://127.0.0.1:1", rq_url="redis://127.0.0.1", database_url="postgresql://here/app"
+    )
+    with pytest.raises(ConfigurationError, match=r"^LEVELQ_REDIS_URL: .* got '192\.0\.2\.9'"):
+        refuse_remote(settings)
+    assert asked.closed
+
+
+def test_what_near_sentinels_name_must_be_near_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    primary = SimpleNamespace(get_master_address=lambda: ("192.0.2.9", 6379))
+    asked = SimpleNamespace(connection_pool=primary, close=lambda: None)
+    monkeypatch.setattr(nearness, "connect", lambda url, seconds: asked)
+    settings = Settings.load(redis_url="redis+sentinel://127.0.0.1/main", database_url="postgresql://here/app")
+    with pytest.raises(ConfigurationError, match=r"^LEVELQ_REDIS_URL: .* got '192\.0\.2\.9'"):
+        refuse_remote(settings)

@@ -1,7 +1,7 @@
 """Whose servers are they? A load test aimed at the wrong ones is an outage, so only near ones count as meant.
 
 Near is a Unix socket, a loopback address, or an address of an interface of this process's own network
-namespace. A name is near if all it stands for is.
+namespace. A name is near if all it stands for is, and a Cluster or Sentinels if all that they name are.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ from typing import Any
 import psutil
 from psycopg import pq
 from redis.connection import parse_url
+from redis.exceptions import RedisError
 from sqlalchemy.engine import make_url
 
+from levelq_core.addresses import Place
+from levelq_core.cluster import Cluster
+from levelq_core.connections import connect
 from levelq_core.errors import ConfigurationError
-from levelq_core.settings import Settings
+from levelq_core.settings import Settings, redacted
 
 FLAG = "--allow-remote"
 
@@ -25,12 +29,20 @@ FLAG = "--allow-remote"
 def refuse_remote(settings: Settings) -> None:
     """Raise ConfigurationError naming the first setting that leads to a host that is not near."""
     for name, hosts in hosts_of(settings).items():
-        for host in hosts:
-            if not is_near(host):
-                raise ConfigurationError(
-                    f"{name}: expected a Unix socket, a loopback address or one of this machine's own, "
-                    f"got {host!r}: a load test there needs {FLAG}"
-                )
+        _refuse(name, hosts)
+    # Only now that whoever is asked is near: where they say that the others are.
+    _refuse("LEVELQ_REDIS_URL", _named_by_servers("LEVELQ_REDIS_URL", settings.redis_url, settings))
+    if settings.rq_url is not None:
+        _refuse("LEVELQ_RQ_URL", _named_by_servers("LEVELQ_RQ_URL", settings.rq_url, settings))
+
+
+def _refuse(name: str, hosts: list[str]) -> None:
+    for host in hosts:
+        if not is_near(host):
+            raise ConfigurationError(
+                f"{name}: expected a Unix socket, a loopback address or one of this machine's own, "
+                f"got {host!r}: a load test there needs {FLAG}"
+            )
 
 
 def hosts_of(settings: Settings) -> dict[str, list[str]]:
@@ -44,8 +56,27 @@ def hosts_of(settings: Settings) -> dict[str, list[str]]:
 
 
 def _redis_hosts(url: str) -> list[str]:
+    place = Place.read(url)
+    if place is not None:
+        return [address.host for address in place.addresses]
     parts: Any = parse_url(url)  # type: ignore[no-untyped-call]
     return [parts["path"] if "path" in parts else parts.get("host", "localhost")]
+
+
+def _named_by_servers(name: str, url: str, settings: Settings) -> list[str]:
+    """The servers of a Cluster, or the primary that Sentinels name; of one server nothing new."""
+    if Place.read(url) is None:
+        return []
+    client = connect(url, settings.redis_seconds)
+    try:
+        if isinstance(client, Cluster):
+            return [server.connection_pool.connection_kwargs["host"] for server in client.servers()]
+        pool: Any = client.connection_pool
+        return [pool.get_master_address()[0]]
+    except RedisError as error:
+        raise ConfigurationError(f"{name}: {redacted(url)}: {error}") from None
+    finally:
+        client.close()
 
 
 def _database_hosts(url: str) -> list[str]:

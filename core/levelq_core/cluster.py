@@ -1,0 +1,193 @@
+"""A Redis or Valkey Cluster as one client: each command goes to the server that holds its key.
+
+redis-py has a client for clusters, too. This one does what levelq rests on and that one does not: it is made
+without a connection, it never repeats a command that may have run, and its servers are plain clients whose
+connections Lanes can lend. A command is sent again only where it was answered MOVED: then nothing ran.
+
+Slots must move as a whole (CLUSTER MIGRATESLOTS of Valkey 9): while their keys are moved one by one, a script may
+find some here and some there, and stops midway.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import MovedError, RedisError, TimeoutError
+
+from .addresses import Address, Place
+from .errors import ConfigurationError
+from .slots import Slots
+
+REDIRECTIONS = 5  # of one command, before its last MOVED is an error: a slot moves once in a while
+LOST = (RedisConnectionError, TimeoutError)
+C = TypeVar("C", bound=Redis | AsyncRedis)
+
+
+class NotReached(RedisConnectionError):
+    """There was no connection to be had, so certainly nothing was sent."""
+
+
+class Members(Generic[C]):
+    """The servers of a cluster: a client for each, and the table of who holds what. It asks nobody itself."""
+
+    def __init__(self, place: Place, client: Callable[[str], C]) -> None:
+        self._place = place
+        self._client = client
+        self._clients: dict[Address, C] = {}
+        self._asking = list(place.addresses)  # whom to ask for the table, in turn
+        self.slots: Slots | None = None
+
+    def client(self, address: Address) -> C:
+        """The client of one server."""
+        if address not in self._clients:
+            self._clients.setdefault(address, self._client(self._place.url_of(address)))
+        return self._clients[address]
+
+    @property
+    def clients(self) -> list[C]:
+        """Those there are so far."""
+        return list(self._clients.values())
+
+    def to_ask(self) -> list[Address]:
+        """Whom to ask for the table: who was known last, and who is in the URL."""
+        known = self.slots.addresses if self.slots else []
+        self._asking = list(dict.fromkeys((*self._asking, *known, *self._place.addresses)))
+        return self._asking
+
+    def learn(self, reply: Any, asked: Address) -> Slots | None:
+        """Take the table of a server; None if it knows of no slot, as after a reset."""
+        found = Slots.read(reply, asked)
+        if found.addresses:
+            self.slots = found
+            return found
+        return None
+
+    def holder(self, slots: Slots, key: str | bytes) -> C:
+        """The client of the server that holds a key. Raises NotReached if there is none."""
+        address = slots.holder(key)
+        if address is None:
+            raise NotReached("no server of the cluster holds the slot of this key")
+        return self.client(address)
+
+    def lost(self, client: C) -> None:
+        """A server does not answer: ask others who has its slots, and it last of all."""
+        self.slots = None
+        for address, known in list(self._clients.items()):
+            if known is client and address in self._asking:
+                self._asking.remove(address)
+                self._asking.append(address)
+
+    def moved(self, error: MovedError) -> None:
+        """Note who holds a slot now, which may be news to the server that the table is from."""
+        if self.slots and error.host:
+            self.slots = self.slots.after({error.slot_id: Address(error.host, error.port)})
+
+    @staticmethod
+    def explained(asked: Address, error: RedisError) -> RedisError:
+        """Why a server gave no table. Raises ConfigurationError for one that is in no cluster."""
+        if "cluster support disabled" in str(error):
+            raise ConfigurationError(
+                f"LEVELQ_REDIS_URL: expected a server of a cluster at {asked}, and it runs without cluster support; "
+                "redis:// is for one server"
+            ) from None
+        return error
+
+
+def key_of(command: Sequence[Any]) -> str | bytes | None:
+    """The first key of a command; all of levelq's begin alike."""
+    for argument in command[1:]:
+        if isinstance(argument, str) and argument.startswith("levelq:"):
+            return argument
+        if isinstance(argument, bytes) and argument.startswith(b"levelq:"):
+            return argument
+    return None
+
+
+class Cluster(Redis):
+    """The cluster for threads. `at(key)` is the plain client of one server, for what is more than a command."""
+
+    def __init__(self, place: Place, client: Callable[[str], Redis]) -> None:
+        self._members = Members(place, client)
+        self._lock = threading.Lock()
+        super().__init__(connection_pool=self._members.client(place.addresses[0]).connection_pool)
+
+    def at(self, key: str | bytes) -> Redis:
+        """The server that holds this key. Raises NotReached, and ConfigurationError if it is no cluster."""
+        try:
+            return self._members.holder(self._table(), key)
+        except NotReached:  # once more, with a table that is surely new
+            return self._members.holder(self.ask(self._members.slots), key)
+
+    def servers(self) -> list[Redis]:
+        """Every primary. Raises NotReached."""
+        return [self._members.client(address) for address in self._table().addresses]
+
+    def _table(self) -> Slots:
+        return self._members.slots or self.ask(None)
+
+    def ask(self, seen: Slots | None) -> Slots:
+        """Ask for the table again, unless somebody has since it was `seen`. Raises NotReached."""
+        with self._lock:
+            if self._members.slots is not None and self._members.slots is not seen:
+                return self._members.slots
+            why: RedisError = NotReached("no server of the cluster knows of any slot")
+            for address in self._members.to_ask():
+                try:
+                    server: Any = self._members.client(address)
+                    reply = server.execute_command("CLUSTER", "SLOTS")
+                except RedisError as error:
+                    why = self._members.explained(address, error)
+                else:
+                    found = self._members.learn(reply, address)
+                    if found:
+                        return found
+            raise NotReached(str(why)) from why
+
+    def moved(self, error: MovedError) -> None:
+        """A server has said who holds a slot now."""
+        self.ask(self._members.slots)
+        self._members.moved(error)
+
+    def lost(self, server: Redis) -> None:
+        """A server does not answer, or not in time."""
+        self._members.lost(server)
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send one command to where its key is; one without a key to any server."""
+        key = key_of(args)
+        for left in reversed(range(REDIRECTIONS)):
+            server = self.servers()[0] if key is None else self.at(key)
+            try:
+                return server.execute_command(*args, **options)  # type: ignore[no-untyped-call]
+            except MovedError as error:
+                if not left:
+                    raise
+                self.moved(error)
+            except LOST:
+                self.lost(server)
+                raise
+        return None
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Any:
+        """Not of a cluster: a pipeline goes to one server."""
+        raise NotImplementedError("a pipeline goes to one server: at(key).pipeline()")
+
+    def close(self) -> None:
+        """Give the connections back."""
+        for client in self._members.clients:
+            client.close()
+
+
+def servers_of(redis: Redis) -> list[Redis]:
+    """The plain clients behind a client: itself, or one for each primary. Raises NotReached."""
+    return redis.servers() if isinstance(redis, Cluster) else [redis]
+
+
+def server_of(redis: Redis, key: str | bytes) -> Redis:
+    """The plain client for what concerns one key. Raises NotReached."""
+    return redis.at(key) if isinstance(redis, Cluster) else redis

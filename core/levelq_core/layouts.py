@@ -1,0 +1,97 @@
+"""Layouts: how many shards each specialization has now, and what is left of a change of their number.
+
+The hash `levelq:shards` holds one for each specialization, in one of three forms:
+
+    1:4      generation 1 has 4 shards
+    1:4>8    it is being closed, because 8 are wanted: its partitions answer MOVED, one after the other
+    2:8<4    generation 2 has 8 and takes commands; nothing of it is claimed before the 4 of generation 1 are empty
+
+So of one lane nothing enters the new generation before the old one has closed, and nothing leaves the new one before
+the old one is empty: whatever is done in between, and by whom, the lane's order is kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple, Self
+
+from .errors import ConfigurationError
+from .partitions import Partition
+from .settings import Settings
+
+_FORM = re.compile(r"(\d{1,9}):(\d{1,4})(?:>(\d{1,4})|<(\d{1,4}))?")
+
+
+class Layout(NamedTuple):
+    """One specialization's. `becoming`: the shards of the next generation; `before`: of the one before; 0: none."""
+
+    generation: int = 1
+    shards: int = 1
+    becoming: int = 0
+    before: int = 0
+
+    def __str__(self) -> str:
+        change = f">{self.becoming}" if self.becoming else f"<{self.before}" if self.before else ""
+        return f"{self.generation}:{self.shards}{change}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what `str` gives. Raises ConfigurationError."""
+        match = _FORM.fullmatch(text)
+        if match is None or not int(match[2]):
+            raise ConfigurationError(f"levelq:shards: expected generation:shards, got {text!r}")
+        generation, shards, becoming, before = (int(number or 0) for number in match.groups())
+        return cls(generation, shards, becoming, before)
+
+    @property
+    def steady(self) -> bool:
+        """Whether no change is under way."""
+        return not self.becoming and not self.before
+
+    def to(self, shards: int) -> Self:
+        """The first step of a change."""
+        return self._replace(becoming=shards)
+
+    @property
+    def after(self) -> Self:
+        """The next step of a change that is under way."""
+        if self.becoming:
+            return type(self)(self.generation + 1, self.becoming, before=self.shards)
+        return self._replace(before=0)
+
+    def partition(self, specialization: str, user_id: int) -> Partition:
+        """Where a user's commands go."""
+        return Partition.of(specialization, user_id, self.shards, self.generation)
+
+    def partitions(self, specialization: str) -> list[Partition]:
+        """All of the generation."""
+        return [Partition(specialization, self.generation, shard) for shard in range(self.shards)]
+
+    def old(self, specialization: str) -> list[Partition]:
+        """All of the generation before, while it may hold something."""
+        return [Partition(specialization, self.generation - 1, shard) for shard in range(self.before)]
+
+
+UNSHARDED = Layout()
+
+
+class Asking:
+    """Reads layouts, shared with asyncio: which to ask for, and what to write down where nobody has yet."""
+
+    def __init__(self, specializations: Collection[str], settings: Settings) -> None:
+        self.names = sorted(specializations)
+        self.first = Layout(1, settings.shards)
+        self.missing: list[str] = []
+        self._found: dict[str, Layout] = {}
+
+    def read(self, reply: Sequence[Any]) -> None:
+        """Take what HMGET gives for the names. Raises ConfigurationError for what is no layout."""
+        known = {name: text for name, text in zip(self.names, reply, strict=True) if text is not None}
+        self._found = {name: Layout.parse(text.decode()) for name, text in known.items()}
+        self.missing = [name for name in self.names if name not in known]
+
+    @property
+    def found(self) -> dict[str, Layout]:
+        """The layout of each."""
+        return {name: self._found.get(name, self.first) for name in self.names}

@@ -1,0 +1,58 @@
+"""Pushes under way to one server or several, without the input and output: threads and asyncio share it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import MovedError, NoScriptError, RedisError
+
+from .cluster import REDIRECTIONS
+from .connections import Question
+from .scripts import Call
+
+
+class Pushing:
+    """What is to be sent yet, and what was answered to the rest."""
+
+    def __init__(self, calls: Sequence[Call], shebang: bool) -> None:
+        self.replies: list[Any] = [None] * len(calls)
+        self.asked: list[list[Any]] = []
+        self.left: list[int] = list(range(len(calls)))
+        self.moved: MovedError | None = None
+        self._calls = calls
+        self._shebang = shebang
+        self._redirections = REDIRECTIONS
+
+    def start(self) -> list[tuple[int, str]]:
+        """What a round is to send: the place of each call, and its key."""
+        left, self.left, self.moved = self.left, [], None
+        self._redirections -= 1
+        return [(place, self._calls[place].key) for place in left]
+
+    def commands(self, places: Sequence[int], *, known: bool = True) -> list[Question]:
+        """Some calls as Redis's commands; not `known`: with their source."""
+        return [self._calls[place].command(shebang=self._shebang, known=known) for place in places]
+
+    def take(self, places: Sequence[int], answers: list[Any]) -> list[int]:
+        """Note the answers to some calls, and those to the questions behind them; which scripts it did not know."""
+        unknown = []
+        moved = 0
+        for place, reply in zip(places, answers, strict=False):
+            self.replies[place] = reply
+            if isinstance(reply, NoScriptError):
+                unknown.append(place)
+            elif isinstance(reply, MovedError):
+                moved += 1
+                self.moved = reply
+                if self._redirections > 0:
+                    self.left.append(place)
+        if not unknown and moved < len(places):
+            self.asked.append(answers[len(places) :])
+        return unknown
+
+    def failed(self, places: Sequence[int], error: RedisError) -> None:
+        """Note why some calls were not answered, except those that were refused before."""
+        for place in places:
+            if place not in self.left:
+                self.replies[place] = error
