@@ -12,26 +12,20 @@ from typing import Any
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
-from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import NoBackoff
-from redis.connection import SSLConnection, parse_url
 from redis.exceptions import MovedError, RedisError, ResponseError
 from redis.retry import Retry
-from redis.sentinel import Sentinel
 
 from .addresses import Place
 from .async_cluster import AsyncCluster
 from .cluster import LOST, Cluster, NotReached
 from .errors import ConfigurationError
+from .sentinels import async_primary_of, primary_of
 
 Question = tuple[Any, ...]  # a command of Redis's: its name and arguments
 # As many as a server takes by default. redis-py's limit of 100 would refuse the 101st of an event loop's
 # tasks: each that waits for an outcome, or for a replica, holds a connection.
 CONNECTIONS = 10_000
-# redis-py has no types for these.
-_SENTINEL: Any = Sentinel
-_ASYNC_SENTINEL: Any = AsyncSentinel
-_parse_url: Any = parse_url
 UNCLUSTERED_URL = "LEVELQ_REDIS_URL: the server is one of a cluster, so expected redis+cluster://, not redis://"
 
 
@@ -47,9 +41,7 @@ def connect(url: str, seconds: float, **options: Any) -> Redis:
         return Redis.from_url(url, **options)
     if place.kind == "cluster":
         return Cluster(place, lambda server: Redis.from_url(server, **options))
-    sentinel: Any = _SENTINEL(place.addresses, sentinel_kwargs=place.for_sentinels | _options(seconds))
-    primary: Redis = sentinel.master_for(place.service, **_parsed(place.url_of_primary), **options)
-    return primary
+    return primary_of(place, _options(seconds), options)
 
 
 def connect_async(url: str, seconds: float) -> AsyncRedis:
@@ -60,23 +52,12 @@ def connect_async(url: str, seconds: float) -> AsyncRedis:
         return AsyncRedis.from_url(url, **options)
     if place.kind == "cluster":
         return AsyncCluster(place, lambda server: AsyncRedis.from_url(server, **options))
-    sentinel: Any = _ASYNC_SENTINEL(place.addresses, sentinel_kwargs=place.for_sentinels | _options(seconds))
-    primary: AsyncRedis = sentinel.master_for(place.service, **_parsed(place.url_of_primary), **options)
-    return primary
+    return async_primary_of(place, _options(seconds), options)
 
 
 def _options(seconds: float) -> dict[str, Any]:
     timeouts = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
     return timeouts | {"retry_on_error": [], "max_connections": CONNECTIONS}
-
-
-def _parsed(url: str) -> dict[str, Any]:
-    """redis-py's options for what a URL says beside the address, which Sentinels give."""
-    given: dict[str, Any] = dict(_parse_url(url))
-    tls = given.pop("connection_class", None) is SSLConnection
-    return {name: value for name, value in given.items() if name not in ("host", "port")} | (
-        {"ssl": True} if tls else {}
-    )
 
 
 class Connections:

@@ -1,0 +1,62 @@
+"""The primary that Sentinels name, as a client: each new connection asks them who it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.sentinel import Sentinel as AsyncSentinel
+from redis.connection import SSLConnection, parse_url
+from redis.sentinel import Sentinel
+
+from .addresses import Place
+
+# redis-py has no types for these.
+_SENTINEL: Any = Sentinel
+_ASYNC_SENTINEL: Any = AsyncSentinel
+_parse_url: Any = parse_url
+
+
+class Primary(Redis):
+    """The client for threads, which closes those of the Sentinels, too."""
+
+    def close(self) -> None:
+        """Give the connections back."""
+        super().close()
+        pool: Any = self.connection_pool
+        for sentinel in pool.sentinel_manager.sentinels:
+            sentinel.close()
+
+
+class AsyncPrimary(AsyncRedis):
+    """The same for asyncio."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        """Give the connections back."""
+        await super().aclose(close_connection_pool)
+        pool: Any = self.connection_pool
+        for sentinel in pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
+
+
+def primary_of(place: Place, to_sentinels: dict[str, Any], options: dict[str, Any]) -> Redis:
+    """A client of the primary; `to_sentinels` and `options` are redis-py's."""
+    sentinel = _SENTINEL(place.addresses, sentinel_kwargs=place.for_sentinels | to_sentinels)
+    primary: Redis = sentinel.master_for(place.service, redis_class=Primary, **_parsed(place), **options)
+    return primary
+
+
+def async_primary_of(place: Place, to_sentinels: dict[str, Any], options: dict[str, Any]) -> AsyncRedis:
+    """The same for asyncio."""
+    sentinel = _ASYNC_SENTINEL(place.addresses, sentinel_kwargs=place.for_sentinels | to_sentinels)
+    primary: AsyncRedis = sentinel.master_for(place.service, redis_class=AsyncPrimary, **_parsed(place), **options)
+    return primary
+
+
+def _parsed(place: Place) -> dict[str, Any]:
+    """redis-py's options for what the URL says beside the address, which the Sentinels give."""
+    given: dict[str, Any] = dict(_parse_url(place.url_of_primary))
+    tls = given.pop("connection_class", None) is SSLConnection
+    options = {name: value for name, value in given.items() if name not in ("host", "port")}
+    return options | ({"ssl": True} if tls else {})
