@@ -24,7 +24,7 @@ from levelq_worker.loadtest.measuring import (
     step_for,
     waiting_at,
 )
-from levelq_worker.loadtest.sending import Slot
+from levelq_worker.loadtest.sending import Slot, _follow
 from levelq_worker.loadtest.watching import Tail
 
 RATE, STALL = 100, 1.0
@@ -101,6 +101,17 @@ def test_sends_are_counted_by_what_came_of_them(tmp_path: Path) -> None:
     slot = sent(Queue(errors=errors), [first, second, third, fourth, *repeats], tmp_path)
     assert slot.counts == {"sent": 4, "again": 2, "queued": 2, "refused": 2, "unknown": 1}
     assert slot.errors == {"LaneFull": "full", "SendUnknown": "lost", "QueueUnavailable": "away"}
+
+
+def test_users_do_not_fall_silent_unnoticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Broken(Queue):
+        def send_many(self, commands: list[LevelUp]) -> list[Handle]:
+            raise OSError("no space left")
+
+    slot = sent(Broken(), [arrival(0.0, 1)], tmp_path)
+    with pytest.raises(OSError, match="no space left"):
+        _follow([slot])
+    assert "done" not in capsys.readouterr().out
 
 
 def test_a_thread_that_is_told_to_stop_sends_no_more(tmp_path: Path) -> None:

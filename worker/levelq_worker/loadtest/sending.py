@@ -45,6 +45,7 @@ class Slot(threading.Thread):
         super().__init__(name=history.stem, daemon=True)
         self.counts = Counter(dict.fromkeys(COUNTED, 0))  # all there from the start: another thread reads them
         self.errors: dict[str, str] = {}  # the first of each kind
+        self.failure: Exception | None = None  # what ended it before its time
         self.started = 0.0  # the Unix time from which arrivals count
         self._producer = producer
         self._arrivals = arrivals
@@ -56,15 +57,18 @@ class Slot(threading.Thread):
 
     def run(self) -> None:
         """Send everything, each when it is due or, if that has passed, at once."""
-        with Recorder(self._history) as recorder:
-            for arrival in self._arrivals:
-                commands = self._commands(arrival)  # made beforehand, so that nothing is left to do but to send
-                if self._ended.wait(max(0.0, self.started + arrival.at - time.time())):
-                    return
-                recorder.intend(commands)
-                errors = self._send(commands)
-                recorder.sent(commands, errors)
-                self._count(arrival, commands, errors)
+        try:
+            with Recorder(self._history) as recorder:
+                for arrival in self._arrivals:
+                    commands = self._commands(arrival)  # made beforehand, so that nothing is left to do but to send
+                    if self._ended.wait(max(0.0, self.started + arrival.at - time.time())):
+                        return
+                    recorder.intend(commands)
+                    errors = self._send(commands)
+                    recorder.sent(commands, errors)
+                    self._count(arrival, commands, errors)
+        except Exception as error:  # a full disk, or a mistake: users that fell silent would look like a quiet day
+            self.failure = error
 
     def _commands(self, arrival: Arrival) -> list[Command]:
         return [
@@ -135,6 +139,8 @@ def _follow(slots: Sequence[Slot]) -> None:
         tell(counts=counts - told)
         told = counts
     tell(counts=_counted(slots) - told)
+    if failures := [slot.failure for slot in slots if slot.failure]:
+        raise failures[0]
     tell(done={kind: text for slot in slots for kind, text in slot.errors.items()})
 
 
