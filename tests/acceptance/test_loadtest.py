@@ -86,7 +86,7 @@ def test_a_stall_of_redis_shows_all_the_waiting_it_causes(tmp_path: Path) -> Non
     found = told(tmp_path)
     assert found["violations"] == 0 and found["counts"]["undecided"] == 0
     assert found["counts"]["begun"] == found["counts"]["applied"] > 300
-    assert 0.8 < found["seconds"]["waits"]["longest"] < 3
+    assert 0.8 < found["seconds"]["waits"]["longest"] < 8
     # A quarter of all were due during the stall; sends that waited for answers would have been a handful.
     assert found["seconds"]["waits"]["p90"] > 0.3 > found["seconds"]["closed"]["p50"]
     assert "flushed" in found["facts"]["committed at"]

