@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-HOST, GUEST = "198.18.77.1", "198.18.77.2"  # of the range for benchmarks, which nobody routes
 NOBODY = "02:00:00:00:00:01"  # a hardware address that nobody has: frames to it vanish
 SMALL = "160m"  # holds a new PostgreSQL and some WAL
 
@@ -70,12 +69,14 @@ def faked(clock: Path) -> dict[str, str]:
 
 
 class Cable:
-    """A network namespace, and the cable to it from the machine."""
+    """A network namespace, and the cable to it from the machine: another host, as far as its processes can tell."""
 
-    def __init__(self) -> None:
-        self.name = f"levelq-{os.getpid()}"
+    def __init__(self, number: int = 0) -> None:
+        self.name = f"levelq-{os.getpid()}-{number}"
         self.inside = ("nsenter", f"--net=/run/netns/{self.name}")
-        self._device = f"lq{os.getpid()}"
+        # Of the range for benchmarks, which nobody routes.
+        self.host, self.guest = (f"198.18.77.{4 * number + n}" for n in (1, 2))
+        self._device = f"lq{os.getpid()}n{number}"
 
     def __enter__(self) -> Cable:
         run("ip", "netns", "add", self.name)
@@ -91,8 +92,8 @@ class Cable:
 
     def _plug_in(self) -> None:
         run("ip", "link", "add", self._device, "type", "veth", "peer", "name", "eth0", "netns", self.name)
-        run("ip", "address", "add", f"{HOST}/30", "dev", self._device)
-        run(*self.inside, "ip", "address", "add", f"{GUEST}/30", "dev", "eth0")
+        run("ip", "address", "add", f"{self.host}/30", "dev", self._device)
+        run(*self.inside, "ip", "address", "add", f"{self.guest}/30", "dev", "eth0")
         run("ip", "link", "set", self._device, "up")
         run(*self.inside, "ip", "link", "set", "eth0", "up")
         self._host = _hardware_address(self._device)
@@ -112,10 +113,10 @@ class Cable:
             self._address_guest_as(NOBODY)
 
     def _address_guest_as(self, address: str) -> None:
-        run("ip", "neighbour", "replace", GUEST, "lladdr", address, "dev", self._device, "nud", "permanent")
+        run("ip", "neighbour", "replace", self.guest, "lladdr", address, "dev", self._device, "nud", "permanent")
 
     def _address_host_as(self, address: str) -> None:
-        run(*self.inside, "ip", "neighbour", "replace", HOST, "lladdr", address, "dev", "eth0", "nud", "permanent")
+        run(*self.inside, "ip", "neighbour", "replace", self.host, "lladdr", address, "dev", "eth0", "nud", "permanent")
 
 
 def _hardware_address(device: str, inside: Sequence[str] = ()) -> str:

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from levelq_core import Settings
 from tests.acceptance.server_faults.site import Site
 from tests.acceptance.server_faults.workers import Fleet
-from tests.system.machine import GUEST, HOST, Cable, Way
+from tests.system.machine import Cable, Way
 
 REDIS_PORT = 17_379  # nobody else is at that address
 WAYS: list[tuple[Way, ...]] = [("requests",), ("replies",), ("requests", "replies")]
@@ -22,15 +22,15 @@ def connected() -> Iterator[tuple[Site, Cable, Settings]]:
     with TemporaryDirectory(prefix="levelq-faults-") as folder, Cable() as cable:
         site = Site(Path(folder))
         valkey, postgres = site.servers.valkey, site.servers.postgres
-        valkey.options = (*valkey.options, "--port", str(REDIS_PORT), "--bind", HOST, "--protected-mode", "no")
-        postgres.options = (*postgres.options, f"listen_addresses={HOST}")
+        valkey.options = (*valkey.options, "--port", str(REDIS_PORT), "--bind", cable.host, "--protected-mode", "no")
+        postgres.options = (*postgres.options, f"listen_addresses={cable.host}")
         with site:
             with (postgres.folder / "pg_hba.conf").open("a") as rules:
-                rules.write(f"host all all {GUEST}/32 trust\n")
+                rules.write(f"host all all {cable.guest}/32 trust\n")
             site.admin("SELECT pg_reload_conf()")
             urls = {
-                "redis_url": f"redis://{HOST}:{REDIS_PORT}/0",
-                "database_url": f"postgresql://postgres@{HOST}/postgres",
+                "redis_url": f"redis://{cable.host}:{REDIS_PORT}/0",
+                "database_url": f"postgresql://postgres@{cable.host}/postgres",
             }
             yield site, cable, site.settings.model_copy(update=urls)
 

@@ -40,7 +40,7 @@ def _misread(url: str) -> bool:
 
 def _connectable(url: str) -> bool:
     try:
-        connect(url, 1.0).connection_pool.make_connection()
+        connect(url, 1).connection_pool.make_connection()
     except (ValueError, TypeError, AttributeError):  # their words quote what may be half a password
         return False
     return True

@@ -1,0 +1,78 @@
+"""`levelq shards` while real workers and producers are at work, with workers and the operator's command killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import psutil
+import pytest
+
+from levelq_core import Settings
+from levelq_core.layouts import Layout
+from levelq_worker.embedded import Servers
+from tests.acceptance.outgrown.running import Running
+from tests.fixtures.waiting import until
+
+
+@pytest.fixture
+def running(own_database_url: str, servers: Servers, redis: object, tmp_path: Path) -> Running:
+    times = {"claim_seconds": 1.5, "sweep_seconds": 0.3, "redis_seconds": 0.5}
+    return Running(tmp_path, Settings.load(database_url=own_database_url, redis_url=servers.valkey.url, **times))
+
+
+def test_the_number_of_shards_is_changed_while_commands_flow(running: Running) -> None:
+    with running:
+        running.start_workers("--processes", "2")
+        running.start_traffic()
+        for name, shards in (("PLAYER", 4), ("COACH", 3), ("PLAYER", 1), ("INTERNSHIP", 16)):
+            assert running.levelq("shards", name, str(shards)) == 0, running.logs()
+            running.goes_on()
+        report = running.at_rest()
+        assert report.violations == 0, report.examples[:5]
+        layouts = running.lanes.layouts(["PLAYER", "COACH", "INTERNSHIP"])
+        assert layouts == {"PLAYER": Layout(3, 1), "COACH": Layout(2, 3), "INTERNSHIP": Layout(2, 16)}
+
+
+def test_workers_and_the_operator_may_die_on_the_way(running: Running) -> None:
+    rng = Random(running.seed)
+    with running:
+        supervisor = running.start_workers("--processes", "2")
+        running.start_traffic()
+        for generation, shards in enumerate((4, 2, 8), 2):
+            operator = running.start_operator("shards", "PLAYER", str(shards))
+            until(lambda g=generation: _generation(running) == g, 30, "the new generation")  # type: ignore[misc]
+            operator.kill()
+            operator.wait()
+            rng.choice(psutil.Process(supervisor.pid).children()).kill()
+            until(lambda: running.lanes.layouts(["PLAYER"])["PLAYER"].steady, 30, "the end of the change")
+            running.goes_on()
+        report = running.at_rest()
+        assert report.violations == 0, report.examples[:5]
+
+
+def _generation(running: Running) -> int:
+    return running.lanes.layouts(["PLAYER"])["PLAYER"].generation
+
+
+def test_what_levelq_shards_says(running: Running) -> None:
+    with running:
+        for arguments, expected in {
+            ("PLAYER", "0"): "shards: expected 1 to 4,096, got 0",
+            ("PLAYER", "5000"): "shards: expected 1 to 4,096, got 5000",
+            ("PLAYER", "x"): "Invalid value for '[SHARDS]'",
+            ("PLAYER", "1"): "PLAYER: expected another number of shards than 1",
+            ("NOBODY", "2"): "expected one of PLAYER, COACH, INTERNSHIP, got 'NOBODY'",
+        }.items():
+            assert running.levelq("shards", *arguments) == 2
+            said = running.said()
+            assert expected in said
+            assert len(said.splitlines()) == 1
+        assert running.levelq("shards", "PLAYER", "4", "--no-wait") == 0
+        assert "PLAYER: commands go to 4 shards now; the old 1 are being drained" in running.said()
+        assert running.levelq("shards", "PLAYER", "8") == 2
+        assert "a change to 4 shards is under way" in running.said()
+        assert running.levelq("shards") == 0
+        shown = running.said()
+        assert "from 1: 0 commands left in the old ones" in shown
+        assert "INTERNSHIP" in shown
