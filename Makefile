@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system unit integration acceptance chaos bench check format docs lock clean
+.PHONY: help demo test test-system unit integration acceptance chaos bench loadtest check format docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -39,6 +39,9 @@ chaos: .venv/installed ## random faults against real processes, then the checker
 bench: .venv/installed ## levelq beside RQ, Celery, Dramatiq, procrastinate and direct calls: twenty minutes (SMALL=1: half a minute)
 	@$(BIN)/python -m benchmarks $(if $(SMALL),--small --repeats 1)
 
+loadtest: .venv/installed ## simulated users on embedded servers, verified, with a report: make loadtest SCENARIO=match SECONDS=30
+	@$(BIN)/levelq loadtest --scenario $(or $(SCENARIO),contention) --seconds $(or $(SECONDS),20)
+
 check: .venv/installed ## format, lint, strict types, import contracts, docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -57,4 +60,4 @@ lock: ## write requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras --upgrade -o requirements.lock
 
 clean: ## remove what make made
-	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* site dist levelq-data demo.png
+	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* site dist levelq-data demo.png loadtest.html

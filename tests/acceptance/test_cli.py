@@ -82,6 +82,7 @@ def execute(settings: Settings, *statements: str) -> None:
 
 COMMANDS = (
     "demo", "up", "worker", "send", "status", "history", "check", "sync", "catalog", "doctor", "db-upgrade", "db-check",
+    "loadtest",
 )  # fmt: skip
 
 

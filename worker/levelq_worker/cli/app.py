@@ -14,7 +14,20 @@ from sqlalchemy.exc import SQLAlchemyError
 from levelq_core.errors import LevelqError
 from levelq_core.sqlstate import in_words
 
-from . import checking, databases, doctor, looking, overview, pruning, rebuilding, running, sending, sharding, verifying
+from . import (
+    checking,
+    databases,
+    doctor,
+    loading,
+    looking,
+    overview,
+    pruning,
+    rebuilding,
+    running,
+    sending,
+    sharding,
+    verifying,
+)
 from .screen import err, one_line, verdict
 
 # What the command line made of its arguments, in whichever library typer builds on.
@@ -53,6 +66,7 @@ _register(app, sharding.shards, "levelq shards PLAYER 8")
 _register(app, looking.catalog, "levelq catalog")
 _register(app, doctor.doctor, "levelq doctor")
 _register(app, verifying.verify, "levelq verify --history sends.jsonl --at-rest")
+_register(app, loading.loadtest, "levelq loadtest --scenario contention --seconds 30 --out report.html")
 _register(app, pruning.prune, "levelq prune --older-than 30d --dry-run")
 app.add_typer(db, name="db")
 _register(db, databases.upgrade, "levelq db upgrade")

@@ -21,6 +21,7 @@ from levelq_core.partitions import Partition
 from levelq_core.scripts import Status
 from levelq_core.settings import Settings
 from levelq_worker.places import partitions
+from levelq_worker.serving import workers_of
 
 from .connecting import database_of, load, redis_of
 from .problems import database_problems, lane_problems, redis_problems, weather_problems
@@ -85,7 +86,7 @@ def look(settings: Settings) -> Seen:
 
 def _look_for_workers(settings: Settings, seen: Seen, lanes: dict[Partition, Status]) -> None:
     with redis_of(settings, rq=True) as rq:
-        seen.serving = {partition: _workers(rq, partition.queue) for partition in lanes}
+        seen.serving = {partition: workers_of(rq, partition.queue) for partition in lanes}
         lists = refusal(rq) is None  # else a worker that works all the same cannot say that it is there
     numbers = {partition: len(workers) for partition, workers in seen.serving.items()} if lists else None
     with redis_of(settings) as redis:
@@ -106,18 +107,6 @@ def _statuses(settings: Settings, redis: Redis) -> dict[Partition, Status]:
     lanes = Lanes(redis, settings)
     names = {partition.specialization for partition in lanes.partitions()} | set(settings.tracks)
     return {partition: lanes.status(partition) for partition in partitions(lanes, names)}
-
-
-def _workers(redis: Redis, queue: str) -> set[str]:
-    """The RQ workers that serve a queue. One that died stays listed, but its key runs out."""
-    from rq import Queue, Worker  # noqa: PLC0415 - a fifth of a second
-    from rq.serializers import JSONSerializer  # noqa: PLC0415
-
-    keys = sorted(Worker.all_keys(queue=Queue(queue, connection=redis, serializer=JSONSerializer)))
-    pipeline = redis.pipeline(transaction=False)
-    for key in keys:
-        pipeline.exists(key)
-    return {key for key, there in zip(keys, pipeline.execute(), strict=True) if there}
 
 
 def _print_json(seen: Seen) -> None:

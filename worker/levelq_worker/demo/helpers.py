@@ -1,4 +1,4 @@
-"""The demo's own processes: producers and the direct caller, spoken to in JSON lines; the workers' supervisor."""
+"""The processes of the demo and of the load test: those that send, spoken to in JSON lines; the workers' supervisor."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -43,14 +44,17 @@ def start(arguments: list[str], settings: Settings, log: Path, **options: Any) -
 class Helper:
     """A producer or the direct caller. It ends when this process does: its input ends then."""
 
-    def __init__(self, module: str, task: dict[str, Any], settings: Settings, log: Path) -> None:
+    def __init__(
+        self, module: str, task: dict[str, Any], settings: Settings, log: Path, package: str = __package__
+    ) -> None:
         self.sent = 0
+        self.counts: Counter[str] = Counter()
         self.result: dict[str, Any] | None = None
         self._log = log
         self._ready = threading.Event()
         self._done = threading.Event()
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self._process = start(["-m", f"{__package__}.{module}"], settings, log, **pipes)
+        self._process = start(["-m", f"{package}.{module}"], settings, log, **pipes)
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
         self._say(json.dumps(task))
@@ -76,10 +80,10 @@ class Helper:
         """Whether it waits for a word, or is done."""
         return self._ready.is_set()
 
-    def go(self) -> None:
-        """Let it begin, and go on; the direct caller ends at the second word."""
+    def go(self, word: str = "go") -> None:
+        """Let it begin, and go on; the direct caller and a load test's sender end at the second word."""
         self._ready.clear()
-        self._say("go")
+        self._say(word)
 
     @property
     def done(self) -> bool:
@@ -108,6 +112,7 @@ class Helper:
         for line in self._process.stdout:
             message = json.loads(line)
             self.sent += message.get("sent", 0)
+            self.counts.update(message.get("counts", {}))
             self.result = message.get("done", self.result)
             if "ready" in message:
                 self._ready.set()

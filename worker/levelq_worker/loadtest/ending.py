@@ -1,0 +1,65 @@
+"""How a load test ends: at its own end, at a first Ctrl-C with a report, at a second one at once."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+from typing import Self
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupts:
+    """Catches Ctrl-C and SIGTERM. While there is something to report a first one asks for the end; else they end it."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.reporting = False  # there is something to report
+        self._before: list[object] = []
+
+    def __enter__(self) -> Self:
+        self._before = [signal.signal(number, self._interrupt) for number in _SIGNALS]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in zip(_SIGNALS, self._before, strict=True):
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _interrupt(self, *_: object) -> None:
+        if self.reporting and not self.asked:
+            self.asked = True
+            return
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # what follows, the cleaning up, is not to be interrupted
+        raise KeyboardInterrupt
+
+
+class Folder:
+    """Where servers' data, logs and histories go. A temporary one is removed, unless something was wrong."""
+
+    def __init__(self, given: Path | None) -> None:
+        self._given = given
+        self._wrong = False
+
+    def __enter__(self) -> Self:
+        if self._given is None:
+            self.path = Path(tempfile.mkdtemp(prefix="levelq-loadtest-"))
+        else:
+            self.path = self._given.resolve()
+            self.path.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._given is None and not self._wrong:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def keep(self) -> None:
+        """Have it stay, for whoever looks for the cause."""
+        self._wrong = True
+
+    @property
+    def kept(self) -> bool:
+        """Whether it will be there afterwards."""
+        return self._given is not None or self._wrong
