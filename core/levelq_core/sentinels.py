@@ -6,16 +6,43 @@ from typing import Any
 
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
-from redis.asyncio.sentinel import Sentinel as AsyncSentinel
+from redis.asyncio import sentinel as async_sentinel
 from redis.connection import SSLConnection, parse_url
-from redis.sentinel import Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel
 
-from .addresses import Place
+from .addresses import Address, Place
 
 # redis-py has no types for these.
 _SENTINEL: Any = Sentinel
-_ASYNC_SENTINEL: Any = AsyncSentinel
+_ASYNC_SENTINEL: Any = async_sentinel.Sentinel
 _parse_url: Any = parse_url
+
+
+class Sentinels(_SENTINEL):  # type: ignore[misc]
+    """redis-py's, with an error of one line: its own shows every option of every client."""
+
+    def discover_master(self, service_name: str) -> Any:
+        """The primary's address. Raises MasterNotFoundError."""
+        try:
+            return super().discover_master(service_name)
+        except MasterNotFoundError:
+            raise MasterNotFoundError(_unknown(self.addresses, service_name)) from None
+
+
+class AsyncSentinels(_ASYNC_SENTINEL):  # type: ignore[misc]
+    """The same for asyncio."""
+
+    async def discover_master(self, service_name: str) -> Any:
+        """The primary's address. Raises MasterNotFoundError."""
+        try:
+            return await super().discover_master(service_name)
+        except async_sentinel.MasterNotFoundError:
+            raise async_sentinel.MasterNotFoundError(_unknown(self.addresses, service_name)) from None
+
+
+def _unknown(addresses: list[Address], name: str) -> str:
+    asked = ", ".join(map(str, addresses))
+    return f"no Sentinel answers that knows a primary {name!r} which is up; asked {asked}"
 
 
 class Primary(Redis):
@@ -42,14 +69,16 @@ class AsyncPrimary(AsyncRedis):
 
 def primary_of(place: Place, to_sentinels: dict[str, Any], options: dict[str, Any]) -> Redis:
     """A client of the primary; `to_sentinels` and `options` are redis-py's."""
-    sentinel = _SENTINEL(place.addresses, sentinel_kwargs=place.for_sentinels | to_sentinels)
+    sentinel: Any = Sentinels(place.addresses, sentinel_kwargs=place.for_sentinels | to_sentinels)
+    sentinel.addresses = place.addresses
     primary: Redis = sentinel.master_for(place.service, redis_class=Primary, **_parsed(place), **options)
     return primary
 
 
 def async_primary_of(place: Place, to_sentinels: dict[str, Any], options: dict[str, Any]) -> AsyncRedis:
     """The same for asyncio."""
-    sentinel = _ASYNC_SENTINEL(place.addresses, sentinel_kwargs=place.for_sentinels | to_sentinels)
+    sentinel: Any = AsyncSentinels(place.addresses, sentinel_kwargs=place.for_sentinels | to_sentinels)
+    sentinel.addresses = place.addresses
     primary: AsyncRedis = sentinel.master_for(place.service, redis_class=AsyncPrimary, **_parsed(place), **options)
     return primary
 
