@@ -53,9 +53,9 @@ class AsyncLanes:
 
     async def _by_server(self, pushing: Pushing) -> dict[AsyncRedis, list[int]]:
         found: dict[AsyncRedis, list[int]] = {}
-        for place, key in pushing.start():
+        for place in pushing.start():
             try:
-                found.setdefault(await self._server(key), []).append(place)
+                found.setdefault(await self._server(pushing.key(place)), []).append(place)
             except NotReached as error:
                 pushing.failed([place], error)
         return found

@@ -159,13 +159,13 @@ class Lenders:
 
     def __init__(self, redis: Redis) -> None:
         self._cluster = redis if isinstance(redis, Cluster) else None
-        self._only = None if isinstance(redis, Cluster) else Connections(redis)
+        self.only = None if isinstance(redis, Cluster) else Connections(redis)
         self._of: dict[Redis, Connections] = {}
 
     def at(self, key: str) -> Connections:
         """Those to the server of this key. Raises NotReached."""
-        if self._only is not None:
-            return self._only
+        if self.only is not None:
+            return self.only
         assert self._cluster is not None
         return self._at(self._cluster.at(key))
 
@@ -177,8 +177,8 @@ class Lenders:
 
     def all(self) -> list[Connections]:
         """Those to every server. Raises NotReached."""
-        if self._only is not None:
-            return [self._only]
+        if self.only is not None:
+            return [self.only]
         assert self._cluster is not None
         return [self._at(server) for server in self._cluster.servers()]
 

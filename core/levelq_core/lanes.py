@@ -111,10 +111,12 @@ class Lanes:
         return [self._protocol.pushed(reply) for reply in pushing.replies], pushing.asked
 
     def _by_server(self, pushing: Pushing) -> dict[Connections, list[int]]:
+        if self._lenders.only is not None:
+            return {self._lenders.only: pushing.start()}
         found: dict[Connections, list[int]] = {}
-        for place, key in pushing.start():
+        for place in pushing.start():
             try:
-                found.setdefault(self._lenders.at(key), []).append(place)
+                found.setdefault(self._lenders.at(pushing.key(place)), []).append(place)
             except NotReached as error:
                 pushing.failed([place], error)
         return found

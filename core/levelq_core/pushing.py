@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from redis.exceptions import MovedError, NoScriptError, RedisError
+from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseError
 
 from .cluster import REDIRECTIONS
 from .connections import Question
@@ -24,11 +24,15 @@ class Pushing:
         self._shebang = shebang
         self._redirections = REDIRECTIONS
 
-    def start(self) -> list[tuple[int, str]]:
-        """What a round is to send: the place of each call, and its key."""
+    def start(self) -> list[int]:
+        """The places of the calls that a round is to send."""
         left, self.left, self.moved = self.left, [], None
         self._redirections -= 1
-        return [(place, self._calls[place].key) for place in left]
+        return left
+
+    def key(self, place: int) -> str:
+        """Which key a call is on."""
+        return self._calls[place].key
 
     def commands(self, places: Sequence[int], *, known: bool = True) -> list[Question]:
         """Some calls as Redis's commands; not `known`: with their source."""
@@ -40,6 +44,8 @@ class Pushing:
         moved = 0
         for place, reply in zip(places, answers, strict=False):
             self.replies[place] = reply
+            if not isinstance(reply, ResponseError):
+                continue
             if isinstance(reply, NoScriptError):
                 unknown.append(place)
             elif isinstance(reply, MovedError):

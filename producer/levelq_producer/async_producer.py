@@ -111,8 +111,7 @@ class AsyncProducer:
 
     async def _locate(self, window: Sequence[Item]) -> None:
         """Know the layouts of these lanes' specializations. Raises RedisError."""
-        unknown = {item.lane.specialization for item in window} - self._layouts.keys()
-        if unknown:
+        if unknown := {item.lane.specialization for item in window if item.lane.specialization not in self._layouts}:
             self._layouts |= await self._lanes.layouts(unknown)
 
     async def _follow(self, moved: Sequence[Item], by: float) -> bool:

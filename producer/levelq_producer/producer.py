@@ -109,8 +109,7 @@ class Producer:
 
     def _locate(self, window: Sequence[Item]) -> None:
         """Know the layouts of these lanes' specializations. Raises RedisError."""
-        unknown = {item.lane.specialization for item in window} - self._layouts.keys()
-        if unknown:
+        if unknown := {item.lane.specialization for item in window if item.lane.specialization not in self._layouts}:
             self._layouts |= self._lanes.layouts(unknown)
 
     def _follow(self, moved: Sequence[Item], by: float) -> bool:

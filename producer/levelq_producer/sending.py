@@ -122,7 +122,7 @@ class Plan:
             accepted[item.lane] = left - 1
             item.error = errors[item.lane] if left <= 0 else None
             item.pushed_ms = pushed_ms.get(item.lane, 0)
-        return Settled(wake, [item for item in window if item.lane in moved])
+        return Settled(wake, [item for item in window if item.lane in moved] if moved else [])
 
     def _failure(self, error: RedisError) -> LevelqError:
         """Why a batch was not answered as it should be. After a lost connection nothing more is sent."""
