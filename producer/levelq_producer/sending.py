@@ -9,13 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import MovedError, RedisError, ResponseError
 
 from levelq_core import rules
 from levelq_core.cluster import NotReached
 from levelq_core.codec import Lane, digest_in, encoded, lane_of
 from levelq_core.commands import Command, LevelUp, SetLevel, SyncLevels
+from levelq_core.connections import UNCLUSTERED_URL
 from levelq_core.errors import (
+    ConfigurationError,
     InvalidCommand,
     LaneFull,
     LevelqError,
@@ -150,6 +152,8 @@ class Plan:
 
     def unsent(self, window: Sequence[Item], error: RedisError | LevelqError) -> None:
         """There was no connection, or no such durability: this window and what follows was certainly not sent."""
+        if isinstance(error, MovedError):  # of a cluster's server, and we know of no cluster
+            error = ConfigurationError(UNCLUSTERED_URL)
         self._lost = (
             error if isinstance(error, LevelqError) else QueueUnavailable(f"{address(self._settings)}: {error}")
         )

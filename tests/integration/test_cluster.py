@@ -16,6 +16,7 @@ from levelq_core.connections import connect
 from levelq_core.errors import ConfigurationError, LevelqError, QueueUnavailable, SendUnknown
 from levelq_core.lanes import Lanes
 from levelq_core.partitions import REGISTRY, Partition
+from levelq_core.partitions import SHARDS as SHARDS_KEY
 from levelq_core.verify import Options, verify
 from levelq_producer import AsyncProducer, Producer
 from levelq_worker.draining import Drain
@@ -277,10 +278,16 @@ def test_a_url_of_one_server_to_a_cluster(cluster: ValkeyCluster, servers: Serve
     url = f"redis://127.0.0.1:{cluster.nodes[0].port}/0"
     line = refusal(redis_url=url, rq_url=servers.valkey.url, database_url=own_database_url)
     assert "LEVELQ_REDIS_URL" in line and "redis+cluster://" in line
-    with Producer.from_url(url, rq_url=servers.valkey.url) as producer:
-        errors = [error_of(producer, level_up(1)) for _ in range(1)]
-    for error in errors:
-        assert error is None or isinstance(error, LevelqError)
+    layouts = cluster.holder(SHARDS_KEY)  # this one it can read there; most of the lanes are elsewhere
+    layouts.client.hset(SHARDS_KEY, "PLAYER", f"1:{SHARDS}")
+    url = f"redis://127.0.0.1:{layouts.port}/0"
+    with Producer.from_url(url, rq_url=servers.valkey.url, shards=SHARDS) as producer:
+        errors = [error_of(producer, level_up(n)) for n in range(1, 40)]
+    said = [str(error) for error in errors if error]
+    assert said and all("redis+cluster://" in line for line in said)
+    other = next(node for node in cluster.nodes if node is not layouts)
+    with Producer.from_url(f"redis://127.0.0.1:{other.port}/0", rq_url=servers.valkey.url) as producer:
+        assert "redis+cluster://" in str(error_of(producer, level_up(1)))
 
 
 def test_rq_on_a_cluster(cluster: ValkeyCluster, own_database_url: str) -> None:

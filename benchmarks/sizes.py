@@ -1,0 +1,55 @@
+"""Which number of threads suits the others best: the size that `make bench` gives them.
+
+    python -m benchmarks.sizes
+
+Each in turn with 4, 8 and 16 threads in two processes, on the work of 500 users; two rounds, some five minutes.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+from rich.console import Console
+
+from .drain import drain
+from .rivals.celery_app import CeleryTasks
+from .rivals.direct import Direct
+from .rivals.dramatiq_app import DramatiqMessages
+from .rivals.kinds import Rival
+from .rivals.procrastinate_app import ProcrastinateJobs
+from .site import Site
+from .workload import Workload
+
+SIZES = (4, 8, 16)
+ROUNDS = 2
+SECONDS = 5  # of the ten that a rival's `most` commands take it
+PEERS: dict[str, Callable[[int], Rival]] = {
+    "procrastinate": ProcrastinateJobs,
+    "Celery": lambda size: CeleryTasks("threads", size),
+    "Dramatiq": DramatiqMessages,
+    "direct": lambda size: Direct("orm", size),
+}
+
+
+def main() -> None:
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    rates: dict[tuple[str, int], list[float]] = {}
+    with tempfile.TemporaryDirectory(prefix="levelq-bench-") as folder, Site(Path(folder) / "site") as site:
+        for _ in range(ROUNDS):
+            for name, made in PEERS.items():
+                for size in SIZES:
+                    rival = made(size)
+                    found = drain(site, rival, Workload("500 users", 500, rival.most * SECONDS // 10))
+                    rates.setdefault((name, size), []).append(found.rate)
+    console.print("commands a second, 500 users, median of two rounds: threads in each of two processes")
+    for name in PEERS:
+        row = (f"{size}: {median(rates[name, size]):,.0f}" for size in SIZES)
+        console.print(f"  {name:<14} {'   '.join(row)}")
+
+
+if __name__ == "__main__":
+    main()
