@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 from redis import Redis
+from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from levelq_core import LevelUp, Settings
@@ -19,6 +20,7 @@ from levelq_core.partitions import REGISTRY, Partition
 from levelq_core.partitions import SHARDS as SHARDS_KEY
 from levelq_core.verify import Options, verify
 from levelq_producer import AsyncProducer, Producer
+from levelq_worker.cli.overview import look
 from levelq_worker.draining import Drain
 from levelq_worker.embedded import Servers
 from levelq_worker.places import partitions
@@ -327,3 +329,41 @@ def test_lanes_of_one_call_are_answered_each(cluster: ValkeyCluster, settings: S
         answers = lanes.push([(partition, [(1, [uuid4().bytes * 4])]) for partition in PLAYERS])
         assert [getattr(answer, "lanes", answer) for answer in answers] == [[(1, "")]] * SHARDS
         assert all(lanes.empty(partition, [1, 2]) == [2] for partition in PLAYERS)
+
+
+def test_a_sweep_looks_at_those_behind_one_that_is_away(
+    own: ValkeyCluster, servers: Servers, redis: Redis, own_database_url: str
+) -> None:
+    settings = on(own, servers, own_database_url)
+    with runtime(settings) as worker, Producer(settings) as producer:
+        producer.send_many([level_up(user) for user in range(1, 200)])
+        sweeper = Sweeper(settings, ["PLAYER"])
+        sweeper.sweep()
+        lost = own.holder(PLAYERS[0].key("ready"))
+        later = next(p for p in PLAYERS if own.holder(p.key("ready")) is not lost)
+        claim = worker.lanes.claim(later, "a worker that dies", "token", 10)
+        assert claim.lanes
+        lost.kill()
+        until(lambda: swept(sweeper) and worker.lanes.status(later).claimed == 0, what="its claims to be returned")
+
+
+def swept(sweeper: Sweeper) -> bool:
+    with pytest.raises(RedisError):
+        sweeper.sweep()
+    return True
+
+
+def test_status_shows_what_answers_and_says_what_does_not(
+    own: ValkeyCluster, servers: Servers, redis: Redis, own_database_url: str
+) -> None:
+    settings = on(own, servers, own_database_url)
+    with Producer(settings) as producer:
+        producer.send_many([level_up(user) for user in range(1, 200)])
+    whole = look(settings)
+    assert whole.lanes and len(whole.lanes) == 3 * SHARDS
+    needed = {own.holder(key).port for key in (SHARDS_KEY, REGISTRY)}
+    lost = next(node for node in own.nodes if node.port not in needed)
+    lost.kill()
+    seen = look(settings)
+    assert seen.lanes and 0 < len(seen.lanes) < 3 * SHARDS
+    assert any("their server is away" in problem and str(lost.port) in problem for problem in seen.problems)

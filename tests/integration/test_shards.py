@@ -17,6 +17,7 @@ from levelq_core.partitions import REGISTRY, SHARDS, Partition
 from levelq_core.verify import Options, verify
 from levelq_producer import AsyncProducer, Outbox, Producer
 from levelq_worker.child import drain_until_empty
+from levelq_worker.cli.overview import look
 from levelq_worker.draining import Drain
 from levelq_worker.embedded import Servers
 from levelq_worker.relaying import Relay
@@ -258,6 +259,19 @@ def test_what_cannot_be_changed(worker: Runtime, prepare: Callable[..., object],
     with pytest.raises(ConfigurationError) as refused:
         begin(worker.lanes, "PLAYER", 1)
     assert expected in str(refused.value)
+
+
+def test_status_says_what_holds_a_change_up_and_nothing_of_what_only_waits(
+    settings: Settings, producer: Producer, worker: Runtime, redis: Redis
+) -> None:
+    producer.send_many([level_up(user) for user in USERS])
+    begin(worker.lanes, "PLAYER", 4)
+    producer.send_many([level_up(user) for user in USERS])
+    Drain(worker, OLD).run()
+    old = settings.model_copy(update={"claim_seconds": 0.5, "sweep_seconds": 0.1})
+    assert not [problem for problem in look(old).problems if "PLAYER" in problem]
+    redis.zadd(OLD.key("ready"), {"1": 2e12})
+    assert "PLAYER: the change to 4 shards waits for 1 parked lane of the old ones" in look(settings).problems
 
 
 def test_rubbish_for_a_layout_is_named(worker: Runtime, redis: Redis) -> None:

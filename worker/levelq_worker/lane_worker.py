@@ -187,8 +187,9 @@ class LaneWorker(SimpleWorker):
         runtime = self._runtime
         with suppress(RedisError):  # then a sweep will
             for partition in partitions(runtime.lanes, self.specializations):
-                if runtime.lanes.yield_(partition, NOBODY):
-                    runtime.waker.wake(partition)
+                with suppress(RedisError):
+                    if runtime.lanes.yield_(partition, NOBODY):
+                        runtime.waker.wake(partition)
 
     def _install_signal_handlers(self) -> None:
         super()._install_signal_handlers()  # type: ignore[no-untyped-call]

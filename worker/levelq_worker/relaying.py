@@ -32,6 +32,7 @@ import logging
 import threading
 import time
 from collections.abc import Collection
+from contextlib import suppress
 
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -102,15 +103,24 @@ class Relay(threading.Thread):
         """One round over all partitions; how many commands were pushed. A failure is said once."""
         try:
             known = self._places.read()
-            if self._resharding.tend(self._places.layouts, known):
-                known = self._places.read()
-            open_ = [partition for partition in known if self._places.open(partition)]
-            for partition in self._relays.keys() - set(open_):
-                self._relays.pop(partition).release()
-        except (RedisError, SQLAlchemyError) as error:
+        except RedisError as error:
             self._note(error)
             return 0
-        return self._round(open_)
+        failed: Exception | None = None
+        try:
+            if self._resharding.tend(self._places.layouts, known):
+                known = self._places.read()
+        except (RedisError, SQLAlchemyError) as error:  # of a cluster, a server may be away: the others' lanes go on
+            failed = error
+        open_ = [partition for partition in known if self._places.open(partition)]
+        for partition in self._relays.keys() - set(open_):
+            self._drop(partition)
+        return self._round(open_, failed)
+
+    def _drop(self, partition: Partition) -> None:
+        """Commands no longer go there."""
+        with suppress(RedisError):  # then the lease runs out
+            self._relays.pop(partition).release()
 
     def hear(self, specializations: Collection[str]) -> int:
         """The same over those partitions of these that we have the lease of; of others their relay has heard, too."""
@@ -118,9 +128,8 @@ class Relay(threading.Thread):
             [p for p, relay in self._relays.items() if relay.leads and p.specialization in specializations]
         )
 
-    def _round(self, places: Collection[Partition]) -> int:
+    def _round(self, places: Collection[Partition], error: Exception | None = None) -> int:
         pushed = 0
-        error: Exception | None = None
         for partition in places:
             try:
                 pushed += self._of(partition).poll()

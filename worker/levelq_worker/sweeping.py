@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from levelq_core.connections import connect
 from levelq_core.faults import point
 from levelq_core.lanes import Lanes
+from levelq_core.partitions import Partition
 from levelq_core.settings import Settings
 from levelq_core.waking import Waker
 
@@ -47,14 +48,25 @@ class Sweeper(threading.Thread):
                 return
 
     def sweep(self) -> None:
-        """Look at every partition of these specializations once."""
+        """Look at every partition of these specializations once. Raises what the last one raised that could not be
+        looked at: of a cluster, a server may be away.
+        """
         point("tick")
+        failed: Exception | None = None
         for partition in self._places.read():
-            wake, returned = self._lanes.sweep(partition)
-            if returned:
-                log.warning("%s: %d claims of a dead or stopped worker returned", partition, returned)
-            if wake:
-                self._waker.wake(partition)
+            try:
+                self._look_at(partition)
+            except RedisError as error:
+                failed = error
+        if failed is not None:
+            raise failed
+
+    def _look_at(self, partition: Partition) -> None:
+        wake, returned = self._lanes.sweep(partition)
+        if returned:
+            log.warning("%s: %d claims of a dead or stopped worker returned", partition, returned)
+        if wake:
+            self._waker.wake(partition)
 
     def stop(self) -> None:
         """Ask it to end, and wait for the sweep under way."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from redis import Redis
+from redis.exceptions import RedisError
 
 from levelq_core import notices
 from levelq_core.errors import ConfigurationError
@@ -69,7 +70,7 @@ def look(settings: Settings) -> Seen:
     """Ask the lanes' Redis, RQ's and the database, as far as they answer."""
     seen = Seen()
     with _noted(seen), redis_of(settings) as redis:
-        seen.lanes = _statuses(settings, redis)
+        seen.lanes = _statuses(seen, settings, redis)
         seen.problems += redis_problems(redis)
         seen.notices = notices.read(redis)
         seen.problems += weather_problems(seen.notices)
@@ -103,10 +104,23 @@ def _noted(seen: Seen) -> Iterator[None]:
         seen.problems.append(one_line(str(error)))
 
 
-def _statuses(settings: Settings, redis: Redis) -> dict[Partition, Status]:
+def _statuses(seen: Seen, settings: Settings, redis: Redis) -> dict[Partition, Status]:
+    """Of every partition that answers; of a cluster, a server may be away. Raises RedisError if none does."""
     lanes = Lanes(redis, settings)
     names = {partition.specialization for partition in lanes.partitions()} | set(settings.tracks)
-    return {partition: lanes.status(partition) for partition in partitions(lanes, names)}
+    found: dict[Partition, Status] = {}
+    away: dict[Partition, RedisError] = {}
+    for partition in partitions(lanes, names):
+        try:
+            found[partition] = lanes.status(partition)
+        except RedisError as error:
+            away[partition] = error
+    if away and not found:
+        raise next(iter(away.values()))
+    for why in dict.fromkeys(map(str, away.values())):
+        gone = [str(partition) for partition, error in away.items() if str(error) == why]
+        seen.problems.append(one_line(f"{', '.join(gone)}: their server is away: {why}"))
+    return found
 
 
 def _print_json(seen: Seen) -> None:

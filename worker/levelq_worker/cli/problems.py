@@ -16,6 +16,7 @@ from levelq_core.cluster import servers_of
 from levelq_core.health import refusal, risks
 from levelq_core.history import Holder, holder
 from levelq_core.lanes import Lanes
+from levelq_core.layouts import Layout
 from levelq_core.notices import Notice
 from levelq_core.partitions import Partition
 from levelq_core.schema import LICENSES, PROGRESS, schema_of
@@ -59,12 +60,25 @@ def lane_problems(
 
     `workers` is None where RQ cannot list any. `explained`: workers said what they wait for. Raises RedisError.
     """
+    layouts = lanes.layouts({partition.specialization for partition in found})
+    yield from _changes_held_up(layouts, found)
     for partition, seen in found.items():
+        layout = layouts[partition.specialization]
+        if layout.before and partition.generation == layout.generation:
+            continue  # it stands still until the generation before is empty
         if seen.waiting and workers is not None and not workers[partition]:
             start = f"levelq worker -s {partition.specialization}"
             yield f"{partition}: {count(seen.waiting, 'command')} waiting and no worker serves it: {start}"
         elif seen.waiting and not explained:
             yield from _stuck(lanes, settings, partition, seen)
+
+
+def _changes_held_up(layouts: Mapping[str, Layout], found: Mapping[Partition, Status]) -> Iterator[str]:
+    """A change of shards that cannot end by itself."""
+    for name, layout in layouts.items():
+        parked = sum(found[partition].parked for partition in layout.old(name) if partition in found)
+        if parked:
+            yield f"{name}: the change to {layout.shards} shards waits for {count(parked, 'parked lane')} of the old ones"
 
 
 def _stuck(lanes: Lanes, settings: Settings, partition: Partition, seen: Status) -> Iterator[str]:
