@@ -78,7 +78,8 @@ def _changes_held_up(layouts: Mapping[str, Layout], found: Mapping[Partition, St
     for name, layout in layouts.items():
         parked = sum(found[partition].parked for partition in layout.old(name) if partition in found)
         if parked:
-            yield f"{name}: the change to {layout.shards} shards waits for {count(parked, 'parked lane')} of the old ones"
+            lanes = count(parked, "parked lane")
+            yield f"{name}: the change to {layout.shards} shards waits for {lanes} of the old ones"
 
 
 def _stuck(lanes: Lanes, settings: Settings, partition: Partition, seen: Status) -> Iterator[str]:
