@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from levelq_core.errors import LevelqError
 from levelq_core.sqlstate import in_words
 
-from . import checking, databases, doctor, looking, overview, pruning, rebuilding, running, sending, verifying
+from . import checking, databases, doctor, looking, overview, planning, pruning, rebuilding, running, sending, verifying
 from .screen import err, one_line, verdict
 
 # What the command line made of its arguments, in whichever library typer builds on.
@@ -53,6 +53,7 @@ _register(app, looking.catalog, "levelq catalog")
 _register(app, doctor.doctor, "levelq doctor")
 _register(app, verifying.verify, "levelq verify --history sends.jsonl --at-rest")
 _register(app, pruning.prune, "levelq prune --older-than 30d --dry-run")
+_register(app, planning.plan, "levelq plan --users 10_000_000 --rate 100_000")
 app.add_typer(db, name="db")
 _register(db, databases.upgrade, "levelq db upgrade")
 _register(db, databases.check, "levelq db check")

