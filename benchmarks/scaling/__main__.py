@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,12 +26,13 @@ from rich.table import Table
 
 from levelq_worker.capacity.costs import Costs
 
+from ..drain import CORES, Tried, undisturbed
 from ..report import plain
 from ..site import Site
 from . import apart, crowd, pictures, weighing
 from .crowd import LOADS, WORKERS, Crowded
 from .fitting import Predicted, fit, predictions, utilisation, wait_us
-from .shapes import CORES, POINTS, Trial, measure
+from .shapes import POINTS, Trial, measure
 
 T = TypeVar("T")
 
@@ -49,21 +51,24 @@ class Run:
         self._console.print(f"[dim]{time.monotonic() - begun:6.1f} s[/]  {what}")
         return found
 
+    def tried(self, what: str, trial: Callable[[], Tried]) -> Tried:
+        """A trial that nobody disturbed, if that can be had."""
+        return self.timed(what, partial(undisturbed, trial))
+
     def costs(self, rounds: int) -> None:
         """Drains of every shape in turn; the rest once; then the model, and how far off it is."""
-        site = self._site
-        trials = [
-            self.timed(f"{number + 1}: {point.name}", lambda point=point: measure(site, point))  # type: ignore[misc]
-            for number in range(rounds)
-            for point in POINTS
-        ]
+        trials: list[Trial] = []
+        for number in range(rounds):
+            for point in POINTS:
+                what = f"{number + 1}: {point.name}"
+                trials.append(self.tried(what, partial(measure, self._site, point)))
+            self._write("trials.json", json.dumps([_plain(trial) for trial in trials], indent=1))
         costs = self._costs(trials)
         found = predictions(trials, costs)
         table = _predictions_table(found)
         self._console.print(table)
         self._write("costs.json", costs.model_dump_json(indent=2) + "\n")
         self._write("predictions.txt", plain(table))
-        self._write("trials.json", json.dumps([_plain(trial) for trial in trials], indent=1))
         pictures.predictions(self._out / "predictions.png", found)
 
     def _costs(self, trials: Sequence[Trial]) -> Costs:
@@ -84,15 +89,12 @@ class Run:
 
     def crowd(self, rounds: int) -> None:
         """The same load for ever more workers, in turn."""
-        trials = [
-            self.timed(
-                f"{number + 1}: {workers} workers, {load.name}",
-                lambda workers=workers, load=load: crowd.crowd(self._site, workers, load),  # type: ignore[misc]
-            )
-            for number in range(rounds)
-            for load in LOADS
-            for workers in WORKERS
-        ]
+        trials: list[Crowded] = []
+        for number in range(rounds):
+            for load in LOADS:
+                for workers in WORKERS:
+                    what = f"{number + 1}: {workers} workers, {load.name}"
+                    trials.append(self.tried(what, partial(crowd.crowd, self._site, workers, load)))
         table = _crowd_table(trials)
         self._console.print(table)
         self._write("crowd.txt", plain(table))
@@ -118,7 +120,7 @@ def _machine() -> dict[str, str]:
 
 def _plain(trial: Trial) -> dict[str, Any]:
     found = {"point": trial.point._asdict(), "shape": trial.shape._asdict(), "drained": trial.drained._asdict()}
-    return found | {"us": trial.us, "outside": trial.outside}
+    return found | {"us": trial.us, "outside": trial.drained.outside}
 
 
 def _predictions_table(found: Sequence[Predicted]) -> Table:

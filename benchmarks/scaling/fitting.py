@@ -11,7 +11,8 @@ import numpy as np
 
 from levelq_worker.capacity.costs import PARTS, Costs, Drains, Shape, Terms
 
-from .shapes import CORES, Point, Trial
+from ..drain import CORES
+from .shapes import Point, Trial
 
 _NAMES = ("command", "lane", "batch")
 
@@ -84,7 +85,7 @@ def least_squares(rows: Sequence[Sequence[float]], values: Sequence[float]) -> l
 def utilisation(trials: Sequence[Trial]) -> float:
     """What share of the cores levelq's parts have while there are as many workers as cores."""
     fitted = [t for t in trials if t.point.fitted and t.point.workers >= CORES]
-    return min(1.0, median(median(trial.busy for trial in some) for _, some in by_point(fitted)))
+    return min(1.0, median(median(trial.drained.busy for trial in some) for _, some in by_point(fitted)))
 
 
 def wait_us(trials: Sequence[Trial], drains: Drains, busy: float) -> float:

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import psutil
-
 from levelq_worker.capacity.costs import Shape
 
 from ..drain import Drained, drain
 from ..rivals.levelq import Levelq
 from ..site import Site
 from ..workload import Workload
-
-CORES = psutil.cpu_count() or 1
-QUIET, TRIES = 0.12, 3  # the share of the cores that others may have in a trial that counts
 
 # Of the ledger: each row names its batch, and a lane is taken once in each batch that has commands of it.
 COUNTED = "SELECT count(*), count(DISTINCT (batch, user_id)), count(DISTINCT batch) FROM levelq_ledger"
@@ -63,16 +58,6 @@ class Trial(NamedTuple):
         """Microseconds of a core for each command, by part, with the names of the capacity model."""
         return {name.lower(): spent for name, spent in self.drained.parts.items()}
 
-    @property
-    def busy(self) -> float:
-        """What share of the cores levelq's parts had."""
-        return self.drained.rate * sum(self.us.values()) / (1e6 * CORES)
-
-    @property
-    def outside(self) -> float:
-        """What share others had; some 0.06 of it is this benchmark, which looks twenty times a second."""
-        return max(0.0, 1 - self.drained.idle - self.busy)
-
 
 # Each pair of what differs has its extremes among those fitted to; what lies between them is predicted.
 POINTS = (
@@ -94,19 +79,9 @@ POINTS = (
 
 
 def measure(site: Site, point: Point) -> Trial:
-    """Drain it, and again if somebody else was at work on the machine: the trial that was least disturbed."""
-    tries: list[Trial] = []
-    while len(tries) < TRIES and (not tries or tries[-1].outside > QUIET):
-        tries.append(_drain(site, point))
-    return min(tries, key=lambda trial: trial.outside)
-
-
-def _drain(site: Site, point: Point) -> Trial:
-    drained = drain(
-        site,
-        Levelq(point.workers, **point.limits),
-        Workload(point.name, point.commands // point.commands_per_lane, point.commands),
-    )
+    """Drain it once."""
+    workload = Workload(point.name, point.commands // point.commands_per_lane, point.commands)
+    drained = drain(site, Levelq(point.workers, **point.limits), workload)
     found = site.database.execute(COUNTED).fetchone()
     assert found is not None and found[0] == drained.commands == point.commands
     return Trial(point, Shape(found[1] / found[0], found[2] / found[0]), drained)
