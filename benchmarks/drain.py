@@ -18,6 +18,7 @@ from .workload import Workload
 FROM, TO = 0.1, 0.9  # of the commands: before, workers start; after, they run dry
 CORES = psutil.cpu_count() or 1
 QUIET, TRIES = 0.12, 3  # the share of the cores that others may have in a trial that counts
+LISTEN_SECONDS, PATIENCE_SECONDS = 1.0, 60.0  # how long it must be quiet before one, and is waited for
 LIMIT_SECONDS = 25.0  # for one that is slower than thought: what it did by then is measured
 LOOK_SECONDS = 0.05
 LOOK_AT_ROWS_SECONDS = 0.2  # a look at the tables takes as long as a job
@@ -67,11 +68,18 @@ Tried = TypeVar("Tried", bound=_HasDrained)
 
 
 def undisturbed(trial: Callable[[], Tried]) -> Tried:
-    """Try again if somebody else was at work on the machine; the trial in which others had least."""
+    """Try when nobody else is at work on the machine, again if somebody was; the trial in which others had least."""
     tries: list[Tried] = []
     while len(tries) < TRIES and (not tries or tries[-1].drained.outside > QUIET):
+        _wait_for_quiet()
         tries.append(trial())
     return min(tries, key=lambda tried: tried.drained.outside)
+
+
+def _wait_for_quiet() -> None:
+    until = time.monotonic() + PATIENCE_SECONDS
+    while psutil.cpu_percent(LISTEN_SECONDS) > 100 * QUIET and time.monotonic() < until:
+        pass
 
 
 def drain(site: Site, rival: Rival, workload: Workload) -> Drained:

@@ -22,17 +22,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.table import Table
 
 from levelq_worker.capacity.costs import Costs
 
 from ..drain import CORES, Tried, undisturbed
-from ..report import plain
 from ..site import Site
-from . import apart, crowd, pictures, weighing
+from . import apart, crowd, pictures, tables, weighing
 from .crowd import LOADS, WORKERS, Crowded
-from .fitting import Predicted, fit, predictions, utilisation, wait_us
+from .fitting import fit, predictions, utilisation, wait_us
 from .shapes import POINTS, Trial, measure
+from .tables import Rows
 
 T = TypeVar("T")
 
@@ -65,10 +64,9 @@ class Run:
             self._write("trials.json", json.dumps([_plain(trial) for trial in trials], indent=1))
         costs = self._costs(trials)
         found = predictions(trials, costs)
-        table = _predictions_table(found)
-        self._console.print(table)
         self._write("costs.json", costs.model_dump_json(indent=2) + "\n")
-        self._write("predictions.txt", plain(table))
+        self._show("costs.md", tables.costs(costs))
+        self._show("predictions.md", tables.predictions(found))
         pictures.predictions(self._out / "predictions.png", found)
 
     def _costs(self, trials: Sequence[Trial]) -> Costs:
@@ -95,13 +93,15 @@ class Run:
                 for workers in WORKERS:
                     what = f"{number + 1}: {workers} workers, {load.name}"
                     trials.append(self.tried(what, partial(crowd.crowd, self._site, workers, load)))
-        table = _crowd_table(trials)
-        self._console.print(table)
-        self._write("crowd.txt", plain(table))
+        self._show("workers.md", tables.workers(trials))
         self._write(
-            "crowd.json", json.dumps([t._asdict() | {"drained": t.drained._asdict()} for t in trials], indent=1)
+            "workers.json", json.dumps([t._asdict() | {"drained": t.drained._asdict()} for t in trials], indent=1)
         )
         pictures.crowd(self._out / "workers.png", trials)
+
+    def _show(self, name: str, rows: Rows) -> None:
+        self._console.print(rows.rich())
+        self._write(name, rows.markdown())
 
     def _write(self, name: str, text: str) -> None:
         (self._out / name).write_text(text)
@@ -121,35 +121,6 @@ def _machine() -> dict[str, str]:
 def _plain(trial: Trial) -> dict[str, Any]:
     found = {"point": trial.point._asdict(), "shape": trial.shape._asdict(), "drained": trial.drained._asdict()}
     return found | {"us": trial.us, "outside": trial.drained.outside}
-
-
-def _predictions_table(found: Sequence[Predicted]) -> Table:
-    table = Table(title="Measured, and what the model says", title_justify="left")
-    for name in ("drain", "", "us a command", "predicted", "off", "commands a second", "predicted", "off"):
-        table.add_column(name, justify="left" if name in ("drain", "") else "right")
-    for one in found:
-        table.add_row(
-            one.point.name, "fitted" if one.point.fitted else "[bold]not fitted[/]",
-            f"{one.us:.1f}", f"{one.predicted_us:.1f}", f"{one.us_off:+.0%}",
-            f"{one.rate:,.0f}", f"{one.predicted_rate:,.0f}", f"{one.off:+.0%}",
-        )  # fmt: skip
-    return table
-
-
-def _crowd_table(trials: Sequence[Crowded]) -> Table:
-    table = Table(title="More workers on the same load", title_justify="left")
-    for name in ("load", "workers", "commands a second", "of the best", "claims empty", "put aside", "lost", "twice"):
-        table.add_column(name, justify="left" if name == "load" else "right")
-    for load in LOADS:
-        rates = crowd.rates(trials, load.name)
-        for workers in WORKERS:
-            some = [t for t in trials if t.load == load.name and t.workers == workers]
-            shares = crowd.shares(some)
-            table.add_row(
-                load.name, str(workers), f"{rates[workers]:,.0f}", f"{rates[workers] / max(rates.values()):.2f}",
-                *(f"{shares[name]:.1%}" for name in ("empty", "aside", "lost")), str(sum(t.twice for t in some)),
-            )  # fmt: skip
-    return table
 
 
 def main() -> int:

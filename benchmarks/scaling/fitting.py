@@ -25,6 +25,7 @@ class Predicted(NamedTuple):
     predicted_rate: float
     us: float
     predicted_us: float
+    outside: float  # what share of the cores others had
 
     @property
     def off(self) -> float:
@@ -104,5 +105,5 @@ def predictions(trials: Sequence[Trial], costs: Costs) -> list[Predicted]:
     for point, some in by_point(trials):
         rate, us = median(t.drained.rate for t in some), median(sum(t.us.values()) for t in some)
         predicted = costs.rate(point.shape, point.workers), costs.drain_us.each(point.shape)
-        found.append(Predicted(point, rate, predicted[0], us, predicted[1]))
+        found.append(Predicted(point, rate, predicted[0], us, predicted[1], median(t.drained.outside for t in some)))
     return sorted(found, key=lambda one: not one.point.fitted)
