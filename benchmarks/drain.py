@@ -84,7 +84,7 @@ def _wait_for_quiet() -> None:
 
 def drain(site: Site, rival: Rival, workload: Workload) -> Drained:
     """Queue the work, start the workers, watch, and see that all that was done was done right."""
-    site.reset(workload.users)
+    site.reset(workload.learners)
     rival.fill(site, workload.grants())
     done: Callable[[], int] = site.applied
     if isinstance(rival, Levelq):

@@ -14,7 +14,7 @@ from levelq_worker.capacity.costs import PARTS, Costs, Drains, Shape, Terms
 from ..drain import CORES
 from .shapes import Point, Trial
 
-_NAMES = ("command", "lane", "batch")
+_NAMES = ("command", "lane", "deep", "batch")
 
 
 class Predicted(NamedTuple):

@@ -12,7 +12,11 @@ from ..site import Site
 from ..workload import Workload
 
 # Of the ledger: each row names its batch, and a lane is taken once in each batch that has commands of it.
-COUNTED = "SELECT count(*), count(DISTINCT (batch, user_id)), count(DISTINCT batch) FROM levelq_ledger"
+COUNTED = """
+    SELECT sum(commands)::bigint, count(*), count(*) FILTER (WHERE commands > 1), count(DISTINCT batch)
+    FROM (SELECT batch, count(*) AS commands FROM levelq_ledger GROUP BY batch, user_id) AS lanes
+"""
+LEARNERS = 80_000  # whatever of them level up, so that rows and index entries lie as far apart for all shapes
 
 
 class Point(NamedTuple):
@@ -39,6 +43,12 @@ class Point(NamedTuple):
     def limits(self) -> dict[str, str]:
         """The settings that make it so."""
         return {"LEVELQ_BATCH_LANES": str(self.batch_lanes), "LEVELQ_BATCH_COMMANDS": str(self.batch_commands)}
+
+    @property
+    def workload(self) -> Workload:
+        """Each of some learners levels up as often."""
+        users = self.commands // self.commands_per_lane
+        return Workload(self.name, users, self.commands, LEARNERS // users)
 
     @property
     def shape(self) -> Shape:
@@ -80,8 +90,7 @@ POINTS = (
 
 def measure(site: Site, point: Point) -> Trial:
     """Drain it once."""
-    workload = Workload(point.name, point.commands // point.commands_per_lane, point.commands)
-    drained = drain(site, Levelq(point.workers, **point.limits), workload)
-    found = site.database.execute(COUNTED).fetchone()
-    assert found is not None and found[0] == drained.commands == point.commands
-    return Trial(point, Shape(found[1] / found[0], found[2] / found[0]), drained)
+    drained = drain(site, Levelq(point.workers, **point.limits), point.workload)
+    commands, *counted = site.database.execute(COUNTED).fetchone() or (0,)
+    assert commands == drained.commands == point.commands
+    return Trial(point, Shape(*(number / commands for number in counted)), drained)

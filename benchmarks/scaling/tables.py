@@ -48,15 +48,16 @@ def costs(found: Costs) -> Rows:
         _terms("Redis, drain, us", drain.redis),
         _terms("PostgreSQL, us", drain.postgresql),
         _terms("PostgreSQL's log, bytes", found.bytes.wal),
-        ("Redis, push, us", f"{push.command:.1f}", f"{push.lane:.1f}", f"{push.call:.0f} (a call)"),
-        ("Redis's memory, bytes", f"{found.bytes.redis_command:.0f}", f"{found.bytes.redis_lane:.0f}", ""),
-        ("the ledger, bytes with indexes", f"{found.bytes.ledger_row:.0f}", "", ""),
+        ("Redis, push, us", f"{push.command:.1f}", f"{push.lane:.1f}", "", f"{push.call:.0f} (a call)"),
+        ("Redis's memory, bytes", f"{found.bytes.redis_command:.0f}", f"{found.bytes.redis_lane:.0f}", "", ""),
+        ("the ledger, bytes with indexes", f"{found.bytes.ledger_row:.0f}", "", "", ""),
     ]
-    return Rows("Costs", ("", ">for each command", ">each lane", ">each batch"), rows)
+    names = (">for each command", ">each lane", ">each lane of several", ">each batch")
+    return Rows("Costs", ("", *names), rows)
 
 
-def _terms(name: str, terms: Terms) -> tuple[str, str, str, str]:
-    return name, f"{terms.command:,.1f}", f"{terms.lane:,.1f}", f"{terms.batch:,.0f}"
+def _terms(name: str, terms: Terms) -> tuple[str, ...]:
+    return name, f"{terms.command:,.1f}", f"{terms.lane:,.1f}", f"{terms.deep:,.1f}", f"{terms.batch:,.0f}"
 
 
 def predictions(found: Sequence[Predicted]) -> Rows:

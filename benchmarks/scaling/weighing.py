@@ -10,7 +10,7 @@ from levelq_worker.capacity.costs import Sizes, Terms
 from ..drain import drain
 from ..rivals.levelq import Levelq
 from ..site import Site
-from ..workload import Grant, Workload
+from ..workload import Grant
 from .fitting import least_squares
 from .shapes import COUNTED, Point
 
@@ -36,24 +36,24 @@ def sizes(site: Site) -> Sizes:
     with _without_page_images(site):
         for point in POINTS:
             rival = Weighed(2, **point.limits)
-            drain(site, rival, Workload(point.name, point.commands // point.commands_per_lane, point.commands))
+            drain(site, rival, point.workload)
             wal.append((_wal(site) - rival.wal) / point.commands)
             memory.append(rival.memory / point.commands)
-            commands, lanes, batches = site.database.execute(COUNTED).fetchone() or (1, 0, 0)
+            commands, lanes, _, batches = site.database.execute(COUNTED).fetchone() or (1, 0, 0, 0)
             rows.append((1.0, lanes / commands, batches / commands))
-    users = POINTS[-1].commands
+    rows_written, learners = POINTS[-1].commands, POINTS[-1].workload.learners
     in_lane = POINTS[1].commands_per_lane
     lane = max(0.0, (memory[0] - memory[1]) / (1 - 1 / in_lane))
     return Sizes(
         redis_command=memory[0] - lane,
         redis_lane=lane,
         wal=Terms(**dict(zip(("command", "lane", "batch"), least_squares(rows, wal), strict=True))),
-        ledger_row=_size(site, "pg_total_relation_size", "levelq_ledger") / users,
-        ledger_user_index_row=_size(site, "pg_relation_size", "levelq_ledger_user") / users,
+        ledger_row=_size(site, "pg_total_relation_size", "levelq_ledger") / rows_written,
+        ledger_user_index_row=_size(site, "pg_relation_size", "levelq_ledger_user") / rows_written,
         learner=sum(
             _size(site, "pg_total_relation_size", table) for table in ("specialization_progress", "user_licenses")
         )
-        / users,
+        / learners,
     )
 
 

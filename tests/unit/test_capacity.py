@@ -48,13 +48,14 @@ def model(costs: Costs = COSTS, **given: Any) -> Model:
 
 
 def test_a_shape_is_as_full_as_the_first_limit_that_is_reached() -> None:
-    assert Shape.of(1, 5_000, 1_000) == (1, 1 / 1_000)
-    assert Shape.of(4, 5_000, 1_000) == (1 / 4, 1 / 4_000)
-    assert Shape.of(100, 5_000, 1_000) == (1 / 100, 1 / 5_000)
+    assert Shape.of(1, 5_000, 1_000) == (1, 0, 1 / 1_000)
+    assert Shape.of(4, 5_000, 1_000) == (1 / 4, 1 / 4, 1 / 4_000)
+    assert Shape.of(100, 5_000, 1_000) == (1 / 100, 1 / 100, 1 / 5_000)
+    assert Shape.of(1.25, 5_000, 1_000) == (0.8, 0.8 / 4, 1 / 1_250)
 
 
 def test_an_amount_is_for_each_command_lane_and_batch() -> None:
-    assert Terms(command=1, lane=10, batch=1_000).each(Shape(0.5, 0.01)) == 1 + 5 + 10
+    assert Terms(command=1, lane=10, deep=4, batch=1_000).each(Shape(0.5, 0.25, 0.01)) == 1 + 5 + 1 + 10
 
 
 def test_a_push_shares_its_call_and_its_lanes() -> None:

@@ -19,15 +19,20 @@ PARTS = ("workers", "redis", "postgresql")
 
 
 class Shape(NamedTuple):
-    """How commands lie in batches: for each command, so many lanes taken and so many batches made."""
+    """How commands lie in batches: for each command, so many lanes taken, of more than one command or not, and so
+    many batches made.
+    """
 
     lanes: float
+    deep: float
     batches: float
 
     @classmethod
     def of(cls, commands_per_lane: float, batch_commands: float, batch_lanes: float) -> Shape:
         """Of batches that are as full as their limits allow."""
-        return cls(1 / commands_per_lane, 1 / min(batch_commands, batch_lanes * commands_per_lane))
+        lanes = 1 / commands_per_lane
+        deep = lanes * min(1.0, commands_per_lane - 1)  # between one and two, some lanes have one and others two
+        return cls(lanes, deep, 1 / min(batch_commands, batch_lanes * commands_per_lane))
 
 
 class _Measured(BaseModel):
@@ -35,15 +40,20 @@ class _Measured(BaseModel):
 
 
 class Terms(_Measured):
-    """An amount for each command, for each lane that a batch takes and for each batch."""
+    """An amount for each command, for each lane that a batch takes, more of it if that has more than one command, and
+    for each batch.
+
+    A lane of one goes through Redis and a worker faster than the commands behind the first would have it.
+    """
 
     command: Amount
     lane: Amount
+    deep: Amount = 0.0
     batch: Amount
 
     def each(self, shape: Shape) -> float:
         """The amount for one command of this shape."""
-        return self.command + self.lane * shape.lanes + self.batch * shape.batches
+        return self.command + self.lane * shape.lanes + self.deep * shape.deep + self.batch * shape.batches
 
 
 class Drains(_Measured):
