@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
@@ -25,7 +24,8 @@ from tests.fixtures.waiting import until
 
 Start = Callable[..., Started]
 PLAYER, COACH = Partition("PLAYER"), Partition("COACH")
-USERS, BURST, PAUSE_SECONDS = 200, 10, 0.025  # 400 commands a second
+USERS, BURST, PAUSE_SECONDS = 200, 20, 0.1
+FLOOD = 2 * USERS  # at once: a tenth of a second's work for four
 
 # From the making of an id, just before its send, until its transaction began; each user's order of effect.
 _DELAYS = """
@@ -35,8 +35,13 @@ _DELAYS = """
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Claims of five seconds: a lane that a worker took with it would be missing for as long."""
-    return settings.model_copy(update={"claim_seconds": 5.0, "sweep_seconds": 0.5, "redis_seconds": 2.0})
+    """Claims of five seconds: a lane that a worker took with it would be missing for as long.
+
+    Small ones, so that a worker that is asked to stop mostly has a batch in hand and the next one claimed.
+    """
+    return settings.model_copy(
+        update={"claim_seconds": 5.0, "sweep_seconds": 0.5, "redis_seconds": 2.0, "batch_lanes": 5}
+    )
 
 
 class Traffic(threading.Thread):
@@ -45,26 +50,33 @@ class Traffic(threading.Thread):
     def __init__(self, settings: Settings, history: Path) -> None:
         super().__init__(name="traffic")
         self._settings, self._history = settings, history
-        self._ended = threading.Event()
+        self._ended, self._flood = threading.Event(), threading.Event()
         self.sent = 0
 
     def run(self) -> None:
         chance = random.Random(5)
-        begun = time.monotonic()
         with Producer(self._settings) as producer, Recorder(self._history) as recorder:
-            while not self._ended.wait(begun + self.sent / BURST * PAUSE_SECONDS - time.monotonic()):
+            while not self._ended.wait(PAUSE_SECONDS):
+                number = FLOOD if self._flood.is_set() else BURST
                 commands = [
                     LevelUp(user_id=chance.randint(1, USERS), specialization="PLAYER", xp_gained=1)
-                    for _ in range(BURST)
+                    for _ in range(number)
                 ]
                 recorder.intend(commands)
                 recorder.sent(commands, [handle.error for handle in producer.send_many(commands)])
-                self.sent += BURST
+                self.sent += number
+                if number == FLOOD:
+                    self._flood.clear()
 
     def flows(self) -> None:
         """Wait for a second's worth of it."""
         wanted = self.sent + BURST / PAUSE_SECONDS
         until(lambda: self.sent >= wanted, what="traffic")
+
+    def floods(self) -> None:
+        """Have every worker busy, now."""
+        self._flood.set()
+        until(lambda: not self._flood.is_set(), what="the flood")
 
     def __enter__(self) -> Self:
         self.start()
@@ -80,6 +92,7 @@ class Fleet:
 
     def __init__(self, start: Start, redis: Redis) -> None:
         self._start, self._redis = start, redis
+        self.busy: Callable[[], None] = lambda: None  # what is done just before one is asked to stop
         self._hosts: list[Started] = []
 
     def grow(self, size: int) -> None:
@@ -91,6 +104,7 @@ class Fleet:
     def shrink(self, size: int) -> None:
         """Ask the oldest to stop, one at once after the other, until so few are left."""
         leaving, self._hosts = self._hosts[: len(self._hosts) - size], self._hosts[len(self._hosts) - size :]
+        self.busy()
         for host in leaving:
             host.terminate()
         for host in leaving:
@@ -112,6 +126,7 @@ def test_workers_join_and_leave_during_traffic_and_no_command_waits_for_a_claim_
     fleet = Fleet(start, redis)
     fleet.grow(1)
     with Traffic(settings, history) as traffic:
+        fleet.busy = traffic.floods
         traffic.flows()
         fleet.grow(4)
         traffic.flows()
