@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system unit integration acceptance chaos bench check format docs lock clean
+.PHONY: help demo test test-system unit integration acceptance chaos bench scaling check format docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -38,6 +38,9 @@ chaos: .venv/installed ## random faults against real processes, then the checker
 
 bench: .venv/installed ## levelq beside RQ, Celery, Dramatiq, procrastinate and direct calls: twenty minutes (SMALL=1: half a minute)
 	@$(BIN)/python -m benchmarks $(if $(SMALL),--small --repeats 1)
+
+scaling: .venv/installed ## what commands cost, and what more workers than cores do: ten minutes; see docs/scaling.md
+	@$(BIN)/python -m benchmarks.scaling $(if $(ROUNDS),--rounds $(ROUNDS))
 
 check: .venv/installed ## format, lint, strict types, import contracts, docs
 	$(BIN)/ruff format --check .

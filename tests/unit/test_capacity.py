@@ -86,6 +86,7 @@ def test_what_a_load_takes() -> None:
     assert needs.ledger_gb_a_day == pytest.approx(100_000 * DAY * 500 / 1e9)
     assert needs.ledger_tb == pytest.approx(needs.ledger_gb_a_day / 100)
     assert needs.prunes == 2
+    assert needs.postgresql_hosts_by["disk"] == needs.postgresql_hosts == math.ceil(needs.ledger_tb / 10)
 
 
 def test_the_peak_sizes_what_works_and_the_average_what_is_kept() -> None:

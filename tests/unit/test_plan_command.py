@@ -24,7 +24,7 @@ def test_it_says_what_is_needed_and_what_breaks_first(capsys: pytest.CaptureFixt
     assert shown[0] == "10,000,000 users, 100,000 commands a second, 1 of a user together, 60% busy at most"
     for part in ("worker processes", "Redis nodes", "PostgreSQL hosts", "its connections", "the ledger"):
         assert any(line.startswith(part) for line in shown), part
-    assert "What breaks first" in shown
+    assert "What breaks first, with one of each" in shown
     assert "docs/scaling.md" in shown[-1]
 
 

@@ -59,12 +59,13 @@ def _processors(model: Model) -> list[Limit]:
 
 def _disks(model: Model) -> list[Limit]:
     load, costs = model.load, model.costs
+    images = sum(model.page_images().values()) / load.most / model.wal_each
     a_day = load.disk_tb * 1e12 / costs.bytes.ledger_row / load.retention_days / 86_400
     return [
         Limit(
             f"the log of one PostgreSQL ({load.wal_mb:g} MB/s)",
             load.wal_mb * 1e6 / model.wal_each,
-            f"{model.wal_each:,.0f} bytes a command, most of them images of pages of the ledger's index by user",
+            f"{model.wal_each:,.0f} bytes a command, {images:.0%} of them images of whole pages after a checkpoint",
             "a ledger partitioned by time; longer between checkpoints; partition by user over hosts",
         ),
         Limit(

@@ -18,6 +18,14 @@ SPREAD = 4  # partitions for each node of a Redis Cluster: their slots fall on n
 MOST_SHARDS = 4_096  # LEVELQ_SHARDS
 
 
+class Hosts(NamedTuple):
+    """How many of PostgreSQL each of these asks for."""
+
+    processor: int
+    log: int
+    disk: int
+
+
 class Needs(NamedTuple):
     """What a load takes."""
 
@@ -27,6 +35,7 @@ class Needs(NamedTuple):
     shards: int  # LEVELQ_SHARDS
     redis_gb: float  # for the backlog, over all nodes
     postgresql_hosts: int
+    postgresql_hosts_by: dict[str, int]
     postgresql_cores: float
     postgresql_connections: int  # without a pooler
     pooled_connections: int  # in a transaction at the same time
@@ -145,15 +154,19 @@ class Model:
         kept = load.rate * DAY * load.retention_days * costs.bytes.ledger_row
         lanes = min(self.backlog, load.users * load.specializations)
         watching = self.watching_us(shards)
+        hosts = Hosts(
+            processor=self._full(database_us, load.cores),
+            log=math.ceil(wal / load.wal_mb),
+            disk=math.ceil(kept / 1e12 / load.disk_tb),
+        )
         return Needs(
             workers=workers,
             worker_hosts=self._full(worker_us, load.cores),
             redis_nodes=nodes,
             shards=shards,
             redis_gb=(self.backlog * costs.bytes.redis_command + lanes * costs.bytes.redis_lane) / 1e9,
-            postgresql_hosts=max(
-                self._full(database_us, load.cores), math.ceil(wal / load.wal_mb), math.ceil(kept / 1e12 / load.disk_tb)
-            ),
+            postgresql_hosts=max(hosts),
+            postgresql_hosts_by=hosts._asdict(),
             postgresql_cores=database_us / 1e6 / load.utilisation,
             postgresql_connections=math.ceil(workers * costs.connections.postgresql),
             pooled_connections=self._full(most * (self.turn_us - costs.drain_us.workers.each(self.shape))),

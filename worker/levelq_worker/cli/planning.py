@@ -9,13 +9,14 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from levelq_worker.capacity.costs import Costs
 from levelq_worker.capacity.limits import Limit, limits
 from levelq_worker.capacity.load import Load
 from levelq_worker.capacity.model import Model, Needs
 
-from .screen import Listing, out
+from .screen import count, out, verdict
 
 Option = typer.Option
 
@@ -56,8 +57,8 @@ def plan(
         markup=False, soft_wrap=True,
     )  # fmt: skip
     out.print(_needs_table(model, needs))
-    out.print("What breaks first", style="bold")
-    _print_limits(model, found)
+    out.print("\nWhat breaks first, with one of each", style="bold")
+    out.print(_limits_table(model, found))
     machine = model.costs.machine
     out.print(
         f"Costs measured on {machine.get('cores', '?')} cores ({machine.get('at', '?')}). How far they carry: "
@@ -86,12 +87,13 @@ def _finite(rate: float) -> float | None:
 
 def _needs_table(model: Model, needs: Needs) -> Table:
     load, kept = model.load, _size(1e3 * needs.ledger_tb)
+    hosts = ", ".join(f"{number:,} for the {part}" for part, number in needs.postgresql_hosts_by.items())
     rows = (
-        ("worker processes", f"{needs.workers:,}", f"on {needs.worker_hosts:,} hosts of {load.cores} cores"),
+        ("worker processes", f"{needs.workers:,}", f"on {count(needs.worker_hosts, 'host')} of {load.cores} cores"),
         ("Redis nodes", f"{needs.redis_nodes:,}", f"LEVELQ_SHARDS={needs.shards}: one core of each does the scripts"),
         ("memory of Redis", _size(needs.redis_gb), f"all nodes, for {load.backlog_seconds:g} s without PostgreSQL"),
         ("RQ's Redis", f"{needs.wakes:,.0f}/s", f"wake-ups: {needs.wakes * model.costs.wake_us / 1e6:.0%} of a core"),
-        ("PostgreSQL hosts", f"{needs.postgresql_hosts:,}", f"by user; {needs.postgresql_cores:,.0f} cores together"),
+        ("PostgreSQL hosts", f"{needs.postgresql_hosts:,}", f"by user: {hosts}"),
         ("its connections", f"{needs.postgresql_connections:,}", f"{needs.pooled_connections:,} behind a pooler"),
         ("its log", _size(needs.wal_mb / 1e3) + "/s", _images(model)),
         ("the ledger", _size(needs.ledger_gb_a_day) + "/day", f"{kept} in {load.retention_days:g} days"),
@@ -110,12 +112,16 @@ def _images(model: Model) -> str:
     return "of it page images: " + ", ".join(f"{name} {_size(amount / 1e9)}/s" for name, amount in images.items())
 
 
-def _print_limits(model: Model, found: list[Limit]) -> None:
-    shown = Listing("Full", "Commands/s", "Because", "Then", right=("Commands/s",), folding="Then")
+def _limits_table(model: Model, found: list[Limit]) -> Table:
+    """Yellow: what this load is beyond."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
     for limit in found:
-        rate = f"{limit.rate:,.0f}" if math.isfinite(limit.rate) else "never"
-        shown.add(limit.what, rate, limit.because, limit.remedy, style="yellow" if limit.rate < model.load.most else "")
-    shown.print()
+        style = "bold yellow" if limit.rate < model.load.most else "bold"
+        rate = f"{limit.rate:,.0f}/s" if math.isfinite(limit.rate) else "never"
+        table.add_row(Text(rate, style), verdict(limit.what, style, f": {limit.because}. Then: {limit.remedy}"))
+    return table
 
 
 def _size(gigabytes: float) -> str:
