@@ -6,19 +6,21 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import NamedTuple, Protocol, TypeVar
+from statistics import median
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import psutil
 
 from .rivals.kinds import Rival
 from .rivals.levelq import Levelq
 from .site import Site
+from .speed import slowness
 from .workload import Workload
 
 FROM, TO = 0.1, 0.9  # of the commands: before, workers start; after, they run dry
 CORES = psutil.cpu_count() or 1
 QUIET, TRIES = 0.12, 3  # the share of the cores that others may have in a trial that counts
-LISTEN_SECONDS, PATIENCE_SECONDS = 1.0, 60.0  # how long it must be quiet before one, and is waited for
+LISTEN_SECONDS = 1.0  # how long it must be quiet before one
 LIMIT_SECONDS = 25.0  # for one that is slower than thought: what it did by then is measured
 LOOK_SECONDS = 0.05
 LOOK_AT_ROWS_SECONDS = 0.2  # a look at the tables takes as long as a job
@@ -46,6 +48,13 @@ class Drained(NamedTuple):
     rate: float
     idle: float
     parts: dict[str, float]
+    slowness: float = 1.0
+
+    def at(self, slowness: float) -> Drained:
+        """What it would have been while the machine was so fast; see speed.py."""
+        factor = slowness / self.slowness
+        parts = {name: factor * spent for name, spent in self.parts.items()}
+        return self._replace(rate=self.rate / factor, parts=parts, slowness=slowness)
 
     @property
     def busy(self) -> float:
@@ -63,21 +72,30 @@ class _HasDrained(Protocol):
     def drained(self) -> Drained:
         """What is judged by."""
 
+    def _replace(self, *, drained: Drained) -> Any:
+        """The same with another, as named tuples have it."""
+
 
 Tried = TypeVar("Tried", bound=_HasDrained)
 
 
-def undisturbed(trial: Callable[[], Tried]) -> Tried:
+def undisturbed(trial: Callable[[], Tried], patience: float) -> Tried:
     """Try when nobody else is at work on the machine, again if somebody was; the trial in which others had least."""
     tries: list[Tried] = []
     while len(tries) < TRIES and (not tries or tries[-1].drained.outside > QUIET):
-        _wait_for_quiet()
+        _wait_for_quiet(patience)
         tries.append(trial())
     return min(tries, key=lambda tried: tried.drained.outside)
 
 
-def _wait_for_quiet() -> None:
-    until = time.monotonic() + PATIENCE_SECONDS
+def at_one_speed(trials: Sequence[Tried]) -> list[Tried]:
+    """The trials as they would have been at the speed that the machine had in the middle of them."""
+    middle = median(trial.drained.slowness for trial in trials)
+    return [trial._replace(drained=trial.drained.at(middle)) for trial in trials]
+
+
+def _wait_for_quiet(seconds: float) -> None:
+    until = time.monotonic() + seconds
     while psutil.cpu_percent(LISTEN_SECONDS) > 100 * QUIET and time.monotonic() < until:
         pass
 
@@ -96,6 +114,13 @@ def drain(site: Site, rival: Rival, workload: Workload) -> Drained:
     if marks[-1].done == workload.commands:
         site.check(workload.commands)
     return _drained(rival, workload, marks)
+
+
+def timed_drain(site: Site, rival: Rival, workload: Workload) -> Drained:
+    """The same, and how fast the machine was before and after it."""
+    before = slowness()
+    drained = drain(site, rival, workload)
+    return drained._replace(slowness=(before + slowness()) / 2)
 
 
 class Parts:

@@ -1,6 +1,6 @@
 """Measure what commands cost and what more workers than cores do; fit the capacity model and put it to the test.
 
-    .venv/bin/python -m benchmarks.scaling [--rounds 4] [--out build/scaling] [--costs-only | --crowd-only]
+    .venv/bin/python -m benchmarks.scaling [--rounds 4] [--patience 60] [--costs-only | --crowd-only]
 
 On embedded servers, some ten minutes. Shapes take turns, so that a machine whose speed changes does so for all of them.
 Writes costs.json (for `levelq plan --costs`), what was measured, tables and two pictures.
@@ -25,7 +25,7 @@ from rich.console import Console
 
 from levelq_worker.capacity.costs import Costs
 
-from ..drain import CORES, Tried, undisturbed
+from ..drain import CORES, Tried, at_one_speed, undisturbed
 from ..site import Site
 from . import apart, crowd, pictures, tables, weighing
 from .crowd import LOADS, WORKERS, Crowded
@@ -39,8 +39,8 @@ T = TypeVar("T")
 class Run:
     """One run on one site."""
 
-    def __init__(self, site: Site, console: Console, out: Path) -> None:
-        self._site, self._console, self._out = site, console, out
+    def __init__(self, site: Site, console: Console, out: Path, patience: float) -> None:
+        self._site, self._console, self._out, self._patience = site, console, out, patience
         out.mkdir(parents=True, exist_ok=True)
 
     def timed(self, what: str, work: Callable[[], T]) -> T:
@@ -52,7 +52,7 @@ class Run:
 
     def tried(self, what: str, trial: Callable[[], Tried]) -> Tried:
         """A trial that nobody disturbed, if that can be had."""
-        return self.timed(what, partial(undisturbed, trial))
+        return self.timed(what, partial(undisturbed, trial, self._patience))
 
     def costs(self, rounds: int) -> None:
         """Drains of every shape in turn; the rest once; then the model, and how far off it is."""
@@ -61,7 +61,8 @@ class Run:
             for point in POINTS:
                 what = f"{number + 1}: {point.name}"
                 trials.append(self.tried(what, partial(measure, self._site, point)))
-            self._write("trials.json", json.dumps([_plain(trial) for trial in trials], indent=1))
+                self._write("trials.json", json.dumps([_plain(trial) for trial in trials], indent=1))
+        trials = at_one_speed(trials)
         costs = self._costs(trials)
         found = predictions(trials, costs)
         self._write("costs.json", costs.model_dump_json(indent=2) + "\n")
@@ -93,6 +94,7 @@ class Run:
                 for workers in WORKERS:
                     what = f"{number + 1}: {workers} workers, {load.name}"
                     trials.append(self.tried(what, partial(crowd.crowd, self._site, workers, load)))
+        trials = at_one_speed(trials)
         self._show("workers.md", tables.workers(trials))
         self._write(
             "workers.json", json.dumps([t._asdict() | {"drained": t.drained._asdict()} for t in trials], indent=1)
@@ -127,12 +129,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("build/scaling"))
+    parser.add_argument("--patience", type=float, default=60.0, help="how long each trial waits for a quiet machine")
     parser.add_argument("--costs-only", action="store_true")
     parser.add_argument("--crowd-only", action="store_true")
     given = parser.parse_args()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     with tempfile.TemporaryDirectory(prefix="levelq-scaling-") as folder, Site(Path(folder) / "site") as site:
-        run = Run(site, console, given.out)
+        run = Run(site, console, given.out, given.patience)
         if not given.crowd_only:
             run.costs(given.rounds)
         if not given.costs_only:

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from ..drain import Drained, drain
+from ..drain import Drained, timed_drain
 from ..rivals.levelq import Levelq
 from ..site import Site
 from ..workload import Workload
@@ -48,7 +48,7 @@ def crowd(site: Site, workers: int, load: Workload) -> Crowded:
     folder.mkdir(exist_ok=True)
     counted.read(folder)
     rival = Levelq(workers, "benchmarks.scaling.counted", **{counted.FOLDER: str(folder)})
-    drained = drain(site, rival, load)
+    drained = timed_drain(site, rival, load)
     counts = counted.read(Path(folder))
     assert drained.commands == load.commands, f"{drained.commands} of {load.commands} were done in time"
     twice, again = site.applied() - load.commands, counts["entries"] - load.commands

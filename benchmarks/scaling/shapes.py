@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from levelq_worker.capacity.costs import Shape
 
-from ..drain import Drained, drain
+from ..drain import Drained, timed_drain
 from ..rivals.levelq import Levelq
 from ..site import Site
 from ..workload import Workload
@@ -90,7 +90,7 @@ POINTS = (
 
 def measure(site: Site, point: Point) -> Trial:
     """Drain it once."""
-    drained = drain(site, Levelq(point.workers, **point.limits), point.workload)
+    drained = timed_drain(site, Levelq(point.workers, **point.limits), point.workload)
     commands, *counted = site.database.execute(COUNTED).fetchone() or (0,)
     assert commands == drained.commands == point.commands
     return Trial(point, Shape(*(number / commands for number in counted)), drained)
