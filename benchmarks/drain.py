@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from statistics import median
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -14,7 +14,7 @@ import psutil
 from .rivals.kinds import Rival
 from .rivals.levelq import Levelq
 from .site import Site
-from .speed import slowness
+from .speed import Speedometer
 from .workload import Workload
 
 FROM, TO = 0.1, 0.9  # of the commands: before, workers start; after, they run dry
@@ -63,7 +63,7 @@ class Drained(NamedTuple):
 
     @property
     def outside(self) -> float:
-        """What share others had; some 0.06 of it is this benchmark, which looks twenty times a second."""
+        """What share others had; some 0.06 of it is this benchmark, which looks all the time."""
         return max(0.0, 1 - self.idle - self.busy)
 
 
@@ -100,14 +100,14 @@ def _wait_for_quiet(seconds: float) -> None:
         pass
 
 
-def drain(site: Site, rival: Rival, workload: Workload) -> Drained:
+def drain(site: Site, rival: Rival, workload: Workload, beside: AbstractContextManager[Any] | None = None) -> Drained:
     """Queue the work, start the workers, watch, and see that all that was done was done right."""
     site.reset(workload.learners)
     rival.fill(site, workload.grants())
     done: Callable[[], int] = site.applied
     if isinstance(rival, Levelq):
         done = lambda: workload.commands - site.waiting()  # noqa: E731
-    with rival.work(site) as processes:
+    with rival.work(site) as processes, beside or nullcontext():
         look = LOOK_SECONDS if isinstance(rival, Levelq) else LOOK_AT_ROWS_SECONDS
         ended = lambda: all(p.poll() is not None for p in processes)  # noqa: E731
         marks = _watch(done, workload.commands, look, ended, Parts(site, [p.pid for p in processes]))
@@ -117,10 +117,10 @@ def drain(site: Site, rival: Rival, workload: Workload) -> Drained:
 
 
 def timed_drain(site: Site, rival: Rival, workload: Workload) -> Drained:
-    """The same, and how fast the machine was before and after it."""
-    before = slowness()
-    drained = drain(site, rival, workload)
-    return drained._replace(slowness=(before + slowness()) / 2)
+    """The same, and how fast the machine was meanwhile."""
+    speed = Speedometer()
+    drained = drain(site, rival, workload, speed)
+    return drained._replace(slowness=speed.slowness)
 
 
 class Parts:
