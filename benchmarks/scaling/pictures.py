@@ -65,7 +65,8 @@ def _throughput(axes: Any, trials: Sequence[Crowded], names: Sequence[str]) -> N
     axes.bar(names, middles, color=OURS, yerr=errors, error_kw={"ecolor": "#333", "linewidth": 1})
     axes.axhline(0.9 * max(middles), color=LIMIT, linewidth=1.5, label="0.9 of the best")
     axes.set_title("commands a second")
-    axes.legend(frameon=False, loc="lower right")
+    axes.set_ylim(0, 1.25 * max(map(max, every)))
+    axes.legend(frameon=False, loc="upper left")
     plain_axes(axes, "y")
 
 
@@ -89,6 +90,6 @@ def _contention(axes: Any, trials: Sequence[Crowded], names: Sequence[str]) -> N
         axes.plot(names, [100 * share[name] for share in found], "o-", color=color, label=label)
     twice = sum(t.twice for t in trials)
     axes.set_title(f"per cent of claims or lanes; applied twice: {twice}")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.6 * max(1.0, *(100 * share for some in found for share in some.values())))
     axes.legend(frameon=False, loc="upper left")
     plain_axes(axes, "y")

@@ -79,11 +79,11 @@ POINTS = (
     Point(1, 25_000, workers=1),
     Point(100, 80_000, workers=1),
     Point(1, 15_000, batch_lanes=50, workers=1),
-    Point(2, 60_000, fitted=False),
-    Point(20, 120_000, fitted=False),
-    Point(1, 30_000, batch_lanes=200, fitted=False),
-    Point(20, 80_000, batch_commands=1_000, fitted=False),
-    Point(5, 60_000, workers=1, fitted=False),
+    Point(3, 60_000, fitted=False),
+    Point(10, 100_000, fitted=False),
+    Point(1, 30_000, batch_lanes=250, fitted=False),
+    Point(10, 80_000, batch_commands=1_500, fitted=False),
+    Point(3, 45_000, workers=1, fitted=False),
     Point(2, 60_000, workers=4, fitted=False),
 )
 
