@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system unit integration acceptance chaos bench loadtest check format docs lock clean
+.PHONY: help demo test test-system unit integration acceptance chaos bench loadtest scaling check format docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -41,6 +41,9 @@ bench: .venv/installed ## levelq beside RQ, Celery, Dramatiq, procrastinate and 
 
 loadtest: .venv/installed ## simulated users on embedded servers, verified, with a report: make loadtest SCENARIO=match SECONDS=30
 	@$(BIN)/levelq loadtest --scenario $(or $(SCENARIO),contention) --seconds $(or $(SECONDS),20)
+
+scaling: .venv/installed ## what commands cost, and what more workers than cores do: ten minutes; see docs/scaling.md
+	@$(BIN)/python -m benchmarks.scaling $(if $(ROUNDS),--rounds $(ROUNDS))
 
 check: .venv/installed ## format, lint, strict types, import contracts, docs
 	$(BIN)/ruff format --check .

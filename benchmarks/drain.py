@@ -5,17 +5,22 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext, suppress
+from statistics import median
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import psutil
 
 from .rivals.kinds import Rival
 from .rivals.levelq import Levelq
 from .site import Site
+from .speed import Speedometer
 from .workload import Workload
 
 FROM, TO = 0.1, 0.9  # of the commands: before, workers start; after, they run dry
+CORES = psutil.cpu_count() or 1
+QUIET, TRIES = 0.12, 3  # the share of the cores that others may have in a trial that counts
+LISTEN_SECONDS = 1.0  # how long it must be quiet before one
 LIMIT_SECONDS = 25.0  # for one that is slower than thought: what it did by then is measured
 LOOK_SECONDS = 0.05
 LOOK_AT_ROWS_SECONDS = 0.2  # a look at the tables takes as long as a job
@@ -43,22 +48,79 @@ class Drained(NamedTuple):
     rate: float
     idle: float
     parts: dict[str, float]
+    slowness: float = 1.0
+
+    def at(self, slowness: float) -> Drained:
+        """What it would have been while the machine was so fast; see speed.py."""
+        factor = slowness / self.slowness
+        parts = {name: factor * spent for name, spent in self.parts.items()}
+        return self._replace(rate=self.rate / factor, parts=parts, slowness=slowness)
+
+    @property
+    def busy(self) -> float:
+        """The share of the cores' time that the three parts had."""
+        return self.rate * sum(self.parts.values()) / (1e6 * CORES)
+
+    @property
+    def outside(self) -> float:
+        """What share others had; some 0.06 of it is this benchmark, which looks all the time."""
+        return max(0.0, 1 - self.idle - self.busy)
 
 
-def drain(site: Site, rival: Rival, workload: Workload) -> Drained:
+class _HasDrained(Protocol):
+    @property
+    def drained(self) -> Drained:
+        """What is judged by."""
+
+    def _replace(self, *, drained: Drained) -> Any:
+        """The same with another, as named tuples have it."""
+
+
+Tried = TypeVar("Tried", bound=_HasDrained)
+
+
+def undisturbed(trial: Callable[[], Tried], patience: float) -> Tried:
+    """Try when nobody else is at work on the machine, again if somebody was; the trial in which others had least."""
+    tries: list[Tried] = []
+    while len(tries) < TRIES and (not tries or tries[-1].drained.outside > QUIET):
+        _wait_for_quiet(patience)
+        tries.append(trial())
+    return min(tries, key=lambda tried: tried.drained.outside)
+
+
+def at_one_speed(trials: Sequence[Tried]) -> list[Tried]:
+    """The trials as they would have been at the speed that the machine had in the middle of them."""
+    middle = median(trial.drained.slowness for trial in trials)
+    return [trial._replace(drained=trial.drained.at(middle)) for trial in trials]
+
+
+def _wait_for_quiet(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while psutil.cpu_percent(LISTEN_SECONDS) > 100 * QUIET and time.monotonic() < until:
+        pass
+
+
+def drain(site: Site, rival: Rival, workload: Workload, beside: AbstractContextManager[Any] | None = None) -> Drained:
     """Queue the work, start the workers, watch, and see that all that was done was done right."""
-    site.reset(workload.users)
+    site.reset(workload.learners)
     rival.fill(site, workload.grants())
     done: Callable[[], int] = site.applied
     if isinstance(rival, Levelq):
         done = lambda: workload.commands - site.waiting()  # noqa: E731
-    with rival.work(site) as processes:
+    with rival.work(site) as processes, beside or nullcontext():
         look = LOOK_SECONDS if isinstance(rival, Levelq) else LOOK_AT_ROWS_SECONDS
         ended = lambda: all(p.poll() is not None for p in processes)  # noqa: E731
         marks = _watch(done, workload.commands, look, ended, Parts(site, [p.pid for p in processes]))
     if marks[-1].done == workload.commands:
         site.check(workload.commands)
     return _drained(rival, workload, marks)
+
+
+def timed_drain(site: Site, rival: Rival, workload: Workload) -> Drained:
+    """The same, and how fast the machine was meanwhile."""
+    speed = Speedometer()
+    drained = drain(site, rival, workload, speed)
+    return drained._replace(slowness=speed.slowness)
 
 
 class Parts:

@@ -88,9 +88,9 @@ def draw_rivals(path: Path, drained: dict[str, Sequence[Drained]]) -> None:
             )  # fmt: skip
         axes.set_title(title)
         axes.set_xlabel("commands a second (each step is ten times)")
-        _plain_axes(axes)
+        plain_axes(axes)
     figure.suptitle("Two worker processes, the same commands", fontsize=14, fontweight="bold")
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_parts(path: Path, trials: dict[str, Drained], ceilings: dict[str, float]) -> None:
@@ -109,8 +109,8 @@ def draw_parts(path: Path, trials: dict[str, Drained], ceilings: dict[str, float
     axes.plot([], [], color=LIMIT, linewidth=2.5, label="two cores at the ceiling: PostgreSQL alone")
     axes.set_xlabel("microseconds of processor time per command")
     axes.legend(frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.45, 1.18))
-    _plain_axes(axes)
-    _save(figure, path)
+    plain_axes(axes)
+    save(figure, path)
 
 
 def draw_waits(path: Path, curves: dict[str, Sequence[float]], unit: str) -> None:
@@ -127,17 +127,19 @@ def draw_waits(path: Path, curves: dict[str, Sequence[float]], unit: str) -> Non
         axes.legend(frameon=False, loc="lower right")
     else:
         axes.set_title(next(iter(curves)), fontsize=14, fontweight="bold")
-    _plain_axes(axes)
-    _save(figure, path)
+    plain_axes(axes)
+    save(figure, path)
 
 
-def _plain_axes(axes: Any) -> None:
+def plain_axes(axes: Any, grid: str = "x") -> None:
+    """No frame, and a grid along the axis that is read."""
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="x", alpha=0.3)
+    axes.grid(axis=grid, alpha=0.3)
     axes.set_axisbelow(True)
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """Write the picture, and forget it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -22,16 +22,25 @@ class Grant(NamedTuple):
 
 
 class Workload(NamedTuple):
-    """So many commands for so many users, in a random order that gives each user the same number."""
+    """So many commands for so many users, in a random order that gives each user the same number.
+
+    `every`: of so many learners one is such a user.
+    """
 
     name: str
     users: int
     commands: int
+    every: int = 1
+
+    @property
+    def learners(self) -> int:
+        """All of them."""
+        return self.users * self.every
 
     def grants(self) -> list[Grant]:
         """All of it."""
         chance = random.Random(SEED)
-        users = [1 + n % self.users for n in range(self.commands)]
+        users = [1 + self.every * (n % self.users) for n in range(self.commands)]
         chance.shuffle(users)
         return [Grant(user, chance.randint(1, TOP_XP)) for user in users]
 

@@ -16,12 +16,16 @@ WINDOW = 10_000  # commands made at a time
 
 
 class Levelq:
-    """`levelq worker --processes 2`."""
+    """`levelq worker --processes 2`, or more; `module` may be another that takes the same arguments."""
 
     name = "levelq"
-    how = "2 processes"
     promises = Promises("yes", "yes", "within a claim and a sweep (12 s)")
     most = 200_000
+
+    def __init__(self, processes: int = 2, module: str = "levelq_worker", **environment: str) -> None:
+        self.how = f"{processes} processes"
+        self._command = ["-m", module, "worker", "--processes", str(processes)]
+        self._environment = environment
 
     def fill(self, site: Site, grants: Sequence[Grant]) -> None:
         with Producer(site.settings) as producer:
@@ -30,4 +34,4 @@ class Levelq:
                     assert handle.error is None, handle.error
 
     def work(self, site: Site) -> AbstractContextManager[list[subprocess.Popen[bytes]]]:
-        return site.running(self.name, ["-m", "levelq_worker", "worker", "--processes", "2"])
+        return site.running(self.name, self._command, **self._environment)

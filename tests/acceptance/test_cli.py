@@ -177,6 +177,7 @@ BAD_INPUT = {
     "a sync of what is not there": ("sync 1 CHESS --source license", "specialization: expected one of PLAYER"),
     "a sync without a source": ("sync 1 PLAYER", "--source"),
     "history of nobody": ("history 0", "'USER'"),
+    "a plan for nobody": ("plan --users 0 --rate 1", "--users: Input should be greater than or equal to 1, got 0"),
     "a command that is none": ("statsu", "No such command 'statsu'. Did you mean 'status'? (see levelq --help)"),
     "an option that is none": ("status --jsno", "No such option: --jsno"),
 }  # fmt: skip

@@ -21,6 +21,7 @@ from . import (
     loading,
     looking,
     overview,
+    planning,
     pruning,
     rebuilding,
     running,
@@ -68,6 +69,7 @@ _register(app, doctor.doctor, "levelq doctor")
 _register(app, verifying.verify, "levelq verify --history sends.jsonl --at-rest")
 _register(app, loading.loadtest, "levelq loadtest --scenario contention --seconds 30 --out report.html")
 _register(app, pruning.prune, "levelq prune --older-than 30d --dry-run")
+_register(app, planning.plan, "levelq plan --users 10_000_000 --rate 100_000")
 app.add_typer(db, name="db")
 _register(db, databases.upgrade, "levelq db upgrade")
 _register(db, databases.check, "levelq db check")

@@ -1,0 +1,112 @@
+"""`levelq worker` that counts its claims: python -m benchmarks.scaling.counted worker --processes 4.
+
+Each process leaves its counts in $LEVELQ_COUNTS when it ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from levelq_core.lanes import Answer, Lanes
+from levelq_core.work import Work
+from levelq_worker.claims import Claims, Held
+from levelq_worker.cli import main
+from levelq_worker.draining import Drain
+from levelq_worker.runtime import Runtime
+from levelq_worker.transaction import Applied, Transaction
+
+FOLDER = "LEVELQ_COUNTS"
+counts: Counter[str] = Counter()
+
+
+def read(folder: Path) -> Counter[str]:
+    """The counts of all processes, and forget them."""
+    total: Counter[str] = Counter()
+    for file in folder.glob("*.counts"):
+        total.update(json.loads(file.read_text()))
+        file.unlink()
+    return total
+
+
+class _Heard:
+    """An acknowledgement's answer, whose lost lanes are counted when it is heard."""
+
+    def __init__(self, answer: Answer[list[int]]) -> None:
+        self._answer = answer
+
+    def read(self) -> list[int]:
+        removed = self._answer.read()
+        counts["lost"] += removed.count(-1)
+        return removed
+
+    def drop(self) -> None:
+        self._answer.drop()
+
+
+def _took(take: Callable[[Claims], Held]) -> Callable[[Claims], Held]:
+    def counted(self: Claims) -> Held:
+        begun = time.perf_counter_ns()
+        held = take(self)
+        counts["waited_ns"] += time.perf_counter_ns() - begun
+        counts["claims"] += 1
+        counts["empty"] += not held.claim.lanes
+        counts["lanes"] += len(held.claim.lanes)
+        counts["entries"] += held.claim.entries
+        return held
+
+    return counted
+
+
+def _acked(begin_ack: Callable[..., Answer[list[int]]]) -> Callable[..., _Heard]:
+    return lambda *args: _Heard(begin_ack(*args))
+
+
+def _applied(apply: Callable[..., Applied]) -> Callable[..., Applied]:
+    def counted(self: Transaction, works: Sequence[Work], *args: Any) -> Applied:
+        applied = apply(self, works, *args)
+        counts["batches"] += 1
+        counts["aside"] += len(applied.aside)
+        return applied
+
+    return counted
+
+
+def _drained(run: Callable[[Drain], None]) -> Callable[[Drain], None]:
+    def counted(self: Drain) -> None:
+        counts["drains"] += 1
+        run(self)
+
+    return counted
+
+
+def _closed(close: Callable[[Runtime], None]) -> Callable[[Runtime], None]:
+    def counted(self: Runtime) -> None:
+        close(self)
+        (Path(os.environ[FOLDER]) / f"{os.getpid()}.counts").write_text(json.dumps(counts))
+
+    return counted
+
+
+def count() -> None:
+    """Have this process, and those it forks, count."""
+    patched: list[tuple[Any, str, Callable[[Any], Any]]] = [
+        (Claims, "take", _took),
+        (Lanes, "begin_ack", _acked),
+        (Transaction, "apply", _applied),
+        (Drain, "run", _drained),
+        (Runtime, "close", _closed),
+    ]
+    for kind, name, wrap in patched:
+        setattr(kind, name, wrap(getattr(kind, name)))
+
+
+if __name__ == "__main__":
+    count()
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Drains of several shapes: what each command of theirs cost, and where its lanes and batches were counted."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from levelq_worker.capacity.costs import Shape
+
+from ..drain import Drained, timed_drain
+from ..rivals.levelq import Levelq
+from ..site import Site
+from ..workload import Workload
+
+# Of the ledger: each row names its batch, and a lane is taken once in each batch that has commands of it.
+COUNTED = """
+    SELECT sum(commands)::bigint, count(*), count(*) FILTER (WHERE commands > 1), count(DISTINCT batch)
+    FROM (SELECT batch, count(*) AS commands FROM levelq_ledger GROUP BY batch, user_id) AS lanes
+"""
+LEARNERS = 80_000  # whatever of them level up, so that rows and index entries lie as far apart for all shapes
+
+
+class Point(NamedTuple):
+    """A drain to measure: some commands for each user, limits of a batch, worker processes."""
+
+    commands_per_lane: int
+    commands: int
+    batch_lanes: int = 1_000
+    batch_commands: int = 5_000
+    workers: int = 2
+    fitted: bool = True
+
+    @property
+    def name(self) -> str:
+        """For tables and files."""
+        return f"{self.commands_per_lane} per lane, {self.in_batch:,} per batch, {self.workers} workers"
+
+    @property
+    def in_batch(self) -> int:
+        """Commands of a batch that is full."""
+        return min(self.batch_commands, self.batch_lanes * self.commands_per_lane)
+
+    @property
+    def limits(self) -> dict[str, str]:
+        """The settings that make it so."""
+        return {"LEVELQ_BATCH_LANES": str(self.batch_lanes), "LEVELQ_BATCH_COMMANDS": str(self.batch_commands)}
+
+    @property
+    def workload(self) -> Workload:
+        """Each of some learners levels up as often."""
+        users = self.commands // self.commands_per_lane
+        return Workload(self.name, users, self.commands, LEARNERS // users)
+
+    @property
+    def shape(self) -> Shape:
+        """What the model is told of it; how it went is not known before."""
+        return Shape.of(self.commands_per_lane, self.batch_commands, self.batch_lanes)
+
+
+class Trial(NamedTuple):
+    """How it went: the ledger's own count of lanes and batches for each command, and what drain.py measured."""
+
+    point: Point
+    shape: Shape
+    drained: Drained
+
+    @property
+    def us(self) -> dict[str, float]:
+        """Microseconds of a core for each command, by part, with the names of the capacity model."""
+        return {name.lower(): spent for name, spent in self.drained.parts.items()}
+
+
+# Each pair of what differs has its extremes among those fitted to; what lies between them is predicted.
+POINTS = (
+    Point(1, 40_000),
+    Point(5, 80_000),
+    Point(100, 120_000),
+    Point(1, 20_000, batch_lanes=50),
+    Point(100, 80_000, batch_commands=500),
+    Point(1, 25_000, workers=1),
+    Point(100, 80_000, workers=1),
+    Point(1, 15_000, batch_lanes=50, workers=1),
+    Point(3, 60_000, fitted=False),
+    Point(10, 100_000, fitted=False),
+    Point(1, 30_000, batch_lanes=250, fitted=False),
+    Point(10, 80_000, batch_commands=1_500, fitted=False),
+    Point(3, 45_000, workers=1, fitted=False),
+    Point(2, 60_000, workers=4, fitted=False),
+)
+
+
+def measure(site: Site, point: Point) -> Trial:
+    """Drain it once."""
+    drained = timed_drain(site, Levelq(point.workers, **point.limits), point.workload)
+    commands, *counted = site.database.execute(COUNTED).fetchone() or (0,)
+    assert commands == drained.commands == point.commands
+    return Trial(point, Shape(*(number / commands for number in counted)), drained)
