@@ -42,7 +42,10 @@ class Place(NamedTuple):
     @classmethod
     def read(cls, url: str) -> Self | None:
         """None for the URL of one server. Raises ValueError, with nothing in it that may be a password."""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # its words quote the whole
+            raise ValueError("cannot be read as a URL") from None
         kind: Any = parts.scheme.partition("+")[2]
         if kind not in _PORTS:
             return None

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from redis.asyncio import Redis as AsyncRedis
-from redis.exceptions import MovedError, RedisError
+from redis.exceptions import ClusterDownError, MovedError, RedisError
 
 from .addresses import Place
 from .cluster import LOST, REDIRECTIONS, Members, NotReached, key_of
+from .errors import ConfigurationError
 from .slots import Slots
 
 
@@ -39,7 +40,7 @@ class AsyncCluster(AsyncRedis):
         async with self._lock:
             if self._members.slots is not None and self._members.slots is not seen:
                 return self._members.slots
-            why: RedisError = NotReached("no server of the cluster knows of any slot")
+            why: RedisError | ConfigurationError = NotReached("no server of the cluster knows of any slot")
             for address in self._members.to_ask():
                 try:
                     server: Any = self._members.client(address)
@@ -50,6 +51,8 @@ class AsyncCluster(AsyncRedis):
                     found = self._members.learn(reply, address)
                     if found:
                         return found
+            if isinstance(why, ConfigurationError):
+                raise why
             raise NotReached(str(why)) from why
 
     async def moved(self, error: MovedError) -> None:
@@ -57,9 +60,9 @@ class AsyncCluster(AsyncRedis):
         await self.ask(self._members.slots)
         self._members.moved(error)
 
-    def lost(self, server: AsyncRedis) -> None:
-        """A server does not answer, or not in time."""
-        self._members.lost(server)
+    def lost(self, server: AsyncRedis, error: BaseException) -> None:
+        """A server does not answer, or not in time, or knows of no cluster that is up."""
+        self._members.lost(server, error)
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send one command to where its key is; one without a key to any server."""
@@ -72,8 +75,8 @@ class AsyncCluster(AsyncRedis):
                 if not left:
                     raise
                 await self.moved(error)
-            except LOST:
-                self.lost(server)
+            except (*LOST, ClusterDownError) as error:
+                self.lost(server, error)
                 raise
         return None
 

@@ -7,18 +7,18 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from redis.asyncio import Redis as AsyncRedis
-from redis.exceptions import MovedError, RedisError, ResponseError
+from redis.exceptions import ClusterDownError, MovedError, RedisError, ResponseError
 
 from .async_cluster import AsyncCluster
 from .cluster import LOST, NotReached
-from .connections import UNCLUSTERED_URL, Question
+from .connections import Question
 from .errors import ConfigurationError
 from .faults import point
 from .lanes import Batches
 from .layouts import Asking, Layout
 from .partitions import SHARDS
 from .pushing import Pushing
-from .scripts import Protocol, PushAnswer
+from .scripts import Protocol, PushAnswer, PushError
 from .settings import Settings
 
 
@@ -31,13 +31,13 @@ class AsyncLanes:
         self._settings = settings
         self._shebang = shebang
 
-    async def push(self, batches: Batches) -> list[PushAnswer | RedisError]:
+    async def push(self, batches: Batches) -> list[PushAnswer | PushError]:
         """Append to many lanes of several partitions in one round trip to each server; see push_and_ask."""
         return (await self.push_and_ask(batches, ()))[0]
 
     async def push_and_ask(
         self, batches: Batches, questions: Sequence[Question]
-    ) -> tuple[list[PushAnswer | RedisError], list[list[Any]]]:
+    ) -> tuple[list[PushAnswer | PushError], list[list[Any]]]:
         """Push, and ask behind it on the same connections; returns what Lanes.push_and_ask does."""
         pushing = Pushing([self._protocol.push(partition, lanes) for partition, lanes in batches], self._shebang)
         while pushing.left:
@@ -47,6 +47,7 @@ class AsyncLanes:
                         await self._push_some(connection, pushing, places, questions)
                 except RedisError as error:
                     pushing.failed(places, error)
+                self._note_loss(server, pushing.refusal(places))
             if pushing.moved:
                 await self._follow(pushing.moved)
         return [self._protocol.pushed(reply) for reply in pushing.replies], pushing.asked
@@ -56,7 +57,7 @@ class AsyncLanes:
         for place in pushing.start():
             try:
                 found.setdefault(await self._server(pushing.key(place)), []).append(place)
-            except NotReached as error:
+            except (NotReached, ConfigurationError) as error:
                 pushing.failed([place], error)
         return found
 
@@ -64,10 +65,9 @@ class AsyncLanes:
         return await self.redis.at(key) if isinstance(self.redis, AsyncCluster) else self.redis
 
     async def _follow(self, moved: MovedError) -> None:
-        if not isinstance(self.redis, AsyncCluster):
-            raise ConfigurationError(UNCLUSTERED_URL)
-        with suppress(NotReached):
-            await self.redis.moved(moved)
+        if isinstance(self.redis, AsyncCluster):
+            with suppress(NotReached):
+                await self.redis.moved(moved)
 
     async def _push_some(
         self, connection: Any, pushing: Pushing, places: Sequence[int], questions: Sequence[Question]
@@ -92,11 +92,16 @@ class AsyncLanes:
         """How these specializations are sharded now; see Lanes.layouts."""
         asking = Asking(specializations, self._settings)
         asking.read(await self.redis.hmget(SHARDS, asking.names))
+        return asking.found
+
+    async def note_layouts(self, specializations: Collection[str]) -> dict[str, Layout]:
+        """The same for whoever is about to push; see Lanes.note_layouts."""
+        asking = Asking(specializations, self._settings)
+        asking.read(await self.redis.hmget(SHARDS, asking.names))
         if asking.missing:
-            with suppress(ResponseError):
-                for name in asking.missing:
-                    await self.redis.hsetnx(SHARDS, name, str(asking.first))
-                asking.read(await self.redis.hmget(SHARDS, asking.names))
+            for name in asking.missing:
+                await self.redis.hsetnx(SHARDS, name, str(asking.first))
+            asking.read(await self.redis.hmget(SHARDS, asking.names))
         return asking.found
 
     @asynccontextmanager
@@ -116,9 +121,9 @@ class AsyncLanes:
         finally:
             await pool.release(connection)
 
-    def _note_loss(self, server: AsyncRedis, error: BaseException) -> None:
-        if isinstance(error, LOST) and isinstance(self.redis, AsyncCluster):
-            self.redis.lost(server)
+    def _note_loss(self, server: AsyncRedis, error: BaseException | None) -> None:
+        if isinstance(error, (*LOST, ClusterDownError)) and isinstance(self.redis, AsyncCluster):
+            self.redis.lost(server, error)
 
     async def _exchange(self, connection: Any, commands: Sequence[Question]) -> list[Any]:
         await connection.send_packed_command(connection.pack_commands(commands))

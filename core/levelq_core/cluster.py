@@ -11,18 +11,20 @@ find some here and some there, and stops midway.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
+from redis.exceptions import ClusterDownError, MovedError, RedisError, TimeoutError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MovedError, RedisError, TimeoutError
 
 from .addresses import Address, Place
 from .errors import ConfigurationError
 from .slots import Slots
 
+SILENT_SECONDS = 1.0  # for which a server that was silent is not asked again
 REDIRECTIONS = 5  # of one command, before its last MOVED is an error: a slot moves once in a while
 LOST = (RedisConnectionError, TimeoutError)
 C = TypeVar("C", bound=Redis | AsyncRedis)
@@ -40,6 +42,8 @@ class Members(Generic[C]):
         self._client = client
         self._clients: dict[Address, C] = {}
         self._asking = list(place.addresses)  # whom to ask for the table, in turn
+        self._told_by: Address | None = None
+        self._silent: dict[C, float] = {}
         self.slots: Slots | None = None
 
     def client(self, address: Address) -> C:
@@ -63,7 +67,7 @@ class Members(Generic[C]):
         """Take the table of a server; None if it knows of no slot, as after a reset."""
         found = Slots.read(reply, asked)
         if found.addresses:
-            self.slots = found
+            self.slots, self._told_by = found, asked
             return found
         return None
 
@@ -72,29 +76,35 @@ class Members(Generic[C]):
         address = slots.holder(key)
         if address is None:
             raise NotReached("no server of the cluster holds the slot of this key")
-        return self.client(address)
+        client = self.client(address)
+        if self._silent and self._silent.get(client, 0) > time.monotonic():
+            raise NotReached(f"{address} did not answer a moment ago")
+        return client
 
-    def lost(self, client: C) -> None:
-        """A server does not answer: ask others who has its slots, and it last of all."""
+    def lost(self, client: C, error: BaseException) -> None:
+        """A server does not answer, or knows of no cluster: ask others who has its slots, and last of all it and who
+        sent us there. One that was silent is left alone for a moment: each call on it would wait as long again.
+        """
         self.slots = None
-        for address, known in list(self._clients.items()):
-            if known is client and address in self._asking:
-                self._asking.remove(address)
-                self._asking.append(address)
+        last = [
+            address for address, known in list(self._clients.items()) if known is client or address == self._told_by
+        ]
+        self._asking = [address for address in self._asking if address not in last] + last
+        if isinstance(error, TimeoutError):
+            self._silent[client] = time.monotonic() + SILENT_SECONDS
 
     def moved(self, error: MovedError) -> None:
         """Note who holds a slot now, which may be news to the server that the table is from."""
         if self.slots and error.host:
             self.slots = self.slots.after({error.slot_id: Address(error.host, error.port)})
 
-    @staticmethod
-    def explained(asked: Address, error: RedisError) -> RedisError:
-        """Why a server gave no table. Raises ConfigurationError for one that is in no cluster."""
-        if "cluster support disabled" in str(error):
-            raise ConfigurationError(
+    def explained(self, asked: Address, error: RedisError) -> RedisError | ConfigurationError:
+        """Why a server gave no table. One that is in no cluster is a mistake, unless there was a cluster before."""
+        if self._told_by is None and "cluster support disabled" in str(error):
+            return ConfigurationError(
                 f"LEVELQ_REDIS_URL: expected a server of a cluster at {asked}, and it runs without cluster support; "
                 "redis:// is for one server"
-            ) from None
+            )
         return error
 
 
@@ -135,7 +145,7 @@ class Cluster(Redis):
         with self._lock:
             if self._members.slots is not None and self._members.slots is not seen:
                 return self._members.slots
-            why: RedisError = NotReached("no server of the cluster knows of any slot")
+            why: RedisError | ConfigurationError = NotReached("no server of the cluster knows of any slot")
             for address in self._members.to_ask():
                 try:
                     server: Any = self._members.client(address)
@@ -146,6 +156,8 @@ class Cluster(Redis):
                     found = self._members.learn(reply, address)
                     if found:
                         return found
+            if isinstance(why, ConfigurationError):
+                raise why
             raise NotReached(str(why)) from why
 
     def moved(self, error: MovedError) -> None:
@@ -153,9 +165,9 @@ class Cluster(Redis):
         self.ask(self._members.slots)
         self._members.moved(error)
 
-    def lost(self, server: Redis) -> None:
-        """A server does not answer, or not in time."""
-        self._members.lost(server)
+    def lost(self, server: Redis, error: BaseException) -> None:
+        """A server does not answer, or not in time, or knows of no cluster that is up."""
+        self._members.lost(server, error)
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send one command to where its key is; one without a key to any server."""
@@ -168,8 +180,8 @@ class Cluster(Redis):
                 if not left:
                     raise
                 self.moved(error)
-            except LOST:
-                self.lost(server)
+            except (*LOST, ClusterDownError) as error:
+                self.lost(server, error)
                 raise
         return None
 

@@ -13,7 +13,7 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import MovedError, RedisError, ResponseError
+from redis.exceptions import ClusterDownError, MovedError, RedisError, ResponseError
 from redis.retry import Retry
 
 from .addresses import Place
@@ -41,7 +41,7 @@ def connect(url: str, seconds: float, **options: Any) -> Redis:
         return Redis.from_url(url, **options)
     if place.kind == "cluster":
         return Cluster(place, lambda server: Redis.from_url(server, **options))
-    return primary_of(place, _options(seconds), options)
+    return primary_of(place, _options(seconds) | {"retry": options["retry"]}, options)
 
 
 def connect_async(url: str, seconds: float) -> AsyncRedis:
@@ -52,7 +52,7 @@ def connect_async(url: str, seconds: float) -> AsyncRedis:
         return AsyncRedis.from_url(url, **options)
     if place.kind == "cluster":
         return AsyncCluster(place, lambda server: AsyncRedis.from_url(server, **options))
-    return async_primary_of(place, _options(seconds), options)
+    return async_primary_of(place, _options(seconds) | {"retry": options["retry"]}, options)
 
 
 def _options(seconds: float) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Connections:
     giving one back to the pool and taking it again was an eighth of what a send costs.
     """
 
-    def __init__(self, redis: Redis, lost: Callable[[Redis], None] | None = None) -> None:
+    def __init__(self, redis: Redis, lost: Callable[[Redis, BaseException], None] | None = None) -> None:
         self.redis = redis
         self._lost = lost
         self._pool: Any = redis.connection_pool
@@ -120,7 +120,7 @@ class Connections:
         if not isinstance(error, LOST):
             return
         if self._lost is not None:
-            self._lost(self.redis)
+            self._lost(self.redis, error)
         while self._idle:
             try:
                 connection = self._idle.pop()
@@ -146,6 +146,8 @@ class Connections:
         try:
             return self.redis.parse_response(connection, name)  # type: ignore[no-untyped-call]
         except ResponseError as error:
+            if isinstance(error, ClusterDownError) and self._lost is not None:
+                self._lost(self.redis, error)
             return error
 
     def exchange(self, connection: Any, commands: Sequence[Question]) -> list[Any]:

@@ -8,15 +8,16 @@ from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
 from redis import Redis
-from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import MovedError, NoScriptError, RedisError
 
 from .cluster import REDIRECTIONS, NotReached, server_of
 from .connections import Connections, Lenders, Question
+from .errors import ConfigurationError
 from .faults import point
 from .layouts import Asking, Layout
 from .partitions import REGISTRY, SHARDS, Partition
 from .pushing import Pushing
-from .scripts import Call, Claim, LaneEntries, Lease, Protocol, PushAnswer, Relayed, Status
+from .scripts import Call, Claim, LaneEntries, Lease, Protocol, PushAnswer, PushError, Relayed, Status
 from .settings import Settings
 
 Batches = Sequence[tuple[Partition, Sequence[LaneEntries]]]
@@ -85,13 +86,13 @@ class Lanes:
     def _run(self, call: Call) -> Any:
         return self._begin(call, lambda reply: reply).read()
 
-    def push(self, batches: Batches) -> list[PushAnswer | RedisError]:
+    def push(self, batches: Batches) -> list[PushAnswer | PushError]:
         """Append to many lanes of several partitions in one round trip to each server; see push_and_ask."""
         return self.push_and_ask(batches, ())[0]
 
     def push_and_ask(
         self, batches: Batches, questions: Sequence[Question]
-    ) -> tuple[list[PushAnswer | RedisError], list[list[Any]]]:
+    ) -> tuple[list[PushAnswer | PushError], list[list[Any]]]:
         """Push, and ask behind it on the same connections.
 
         Returns per batch the answer or error, and per server the answer or refusal to each question. Of the errors,
@@ -106,7 +107,7 @@ class Lanes:
                 except RedisError as error:
                     pushing.failed(places, error)
             if pushing.moved:
-                with suppress(NotReached):
+                with suppress(NotReached, ConfigurationError):
                     self._lenders.moved(pushing.moved)
         return [self._protocol.pushed(reply) for reply in pushing.replies], pushing.asked
 
@@ -117,7 +118,7 @@ class Lanes:
         for place in pushing.start():
             try:
                 found.setdefault(self._lenders.at(pushing.key(place)), []).append(place)
-            except NotReached as error:
+            except (NotReached, ConfigurationError) as error:
                 pushing.failed([place], error)
         return found
 
@@ -220,18 +221,29 @@ class Lanes:
         self.redis.zrem(REGISTRY, str(partition))
 
     def layouts(self, specializations: Collection[str]) -> dict[str, Layout]:
-        """How these specializations are sharded now; as LEVELQ_SHARDS says, from now on, if nobody said so before."""
+        """How these specializations are sharded now; as LEVELQ_SHARDS says where nobody has written it down."""
+        return self.ask_layouts(specializations).found
+
+    def ask_layouts(self, specializations: Collection[str]) -> Asking:
+        """The same, with those that nobody has written down as `missing`."""
         asking = Asking(specializations, self._settings)
         asking.read(self.redis.hmget(SHARDS, asking.names))
+        return asking
+
+    def note_layouts(self, specializations: Collection[str]) -> dict[str, Layout]:
+        """The same for whoever is about to push: what nobody has written down is written, so that all agree.
+
+        Raises RedisError, also where Redis takes no writes.
+        """
+        asking = self.ask_layouts(specializations)
         if asking.missing:
-            with suppress(ResponseError):  # full, or a replica: then it takes no commands either
-                for name in asking.missing:
-                    self.redis.hsetnx(SHARDS, name, str(asking.first))
-                asking.read(self.redis.hmget(SHARDS, asking.names))
+            for name in asking.missing:
+                self.redis.hsetnx(SHARDS, name, str(asking.first))
+            asking.read(self.redis.hmget(SHARDS, asking.names))
         return asking.found
 
     def change_layout(self, specialization: str, expected: Layout, new: Layout) -> bool:
-        """Put one layout in the place of another; False if another is there than was expected."""
+        """Put one layout in the place of another, or of none; False if there is one that was not expected."""
         return bool(self._run(self._protocol.change_layout(specialization, expected, new)))
 
     def close_partition(self, partition: Partition, layout: Layout) -> int:

@@ -73,5 +73,5 @@ def read(redis: Redis) -> list[Notice]:
 
 
 def _now_ms(redis: Redis) -> int:
-    seconds, microseconds = redis.time()
+    seconds, microseconds = server_of(redis, NOTICES).time()
     return int(seconds) * 1000 + int(microseconds) // 1000

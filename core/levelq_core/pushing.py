@@ -9,6 +9,7 @@ from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseErro
 
 from .cluster import REDIRECTIONS
 from .connections import Question
+from .errors import ConfigurationError
 from .scripts import Call
 
 
@@ -57,7 +58,11 @@ class Pushing:
             self.asked.append(answers[len(places) :])
         return unknown
 
-    def failed(self, places: Sequence[int], error: RedisError) -> None:
+    def refusal(self, places: Sequence[int]) -> Exception | None:
+        """Why a server refused one of these calls, if it did."""
+        return next((self.replies[place] for place in places if isinstance(self.replies[place], Exception)), None)
+
+    def failed(self, places: Sequence[int], error: RedisError | ConfigurationError) -> None:
         """Note why some calls were not answered, except those that were refused before."""
         for place in places:
             if place not in self.left:

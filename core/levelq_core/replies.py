@@ -41,8 +41,8 @@ def write(redis: Redis, decided: Iterable[tuple[Outcome, bytes]], seconds: int) 
             moved = next((a for a in _write(server, some, seconds) if isinstance(a, MovedError)), None)
             if moved:
                 redis.moved(moved)
-        except LOST:
-            redis.lost(server)
+        except LOST as error:
+            redis.lost(server, error)
 
 
 def _write(server: Redis, decided: Iterable[tuple[Outcome, bytes]], seconds: int) -> list[Any]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError
 
+from .errors import ConfigurationError
 from .layouts import Layout
 from .partitions import SHARDS, Partition
 from .settings import Settings
@@ -18,6 +19,9 @@ from .settings import Settings
 WAKE_MS = 5_000  # how long a reserved wake-up keeps others from being sent; a lost one costs at most this
 HEADS = 200  # how many heads `status` looks at for the oldest command
 LEASE_MS = 3_000  # how long a relay that died keeps others from relaying
+
+
+PushError = RedisError | ConfigurationError
 
 
 class Script(NamedTuple):
@@ -142,9 +146,9 @@ class Protocol:
         return call
 
     @staticmethod
-    def pushed(reply: list[Any] | RedisError) -> PushAnswer | RedisError:
-        """Read push.lua's reply, or the refusal that came instead."""
-        if isinstance(reply, RedisError):
+    def pushed(reply: list[Any] | PushError) -> PushAnswer | PushError:
+        """Read push.lua's reply, or the error that came instead."""
+        if isinstance(reply, RedisError | ConfigurationError):
             return reply
         if reply[0] == b"MOVED":
             return PushAnswer(False, [], moved=True)

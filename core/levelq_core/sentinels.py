@@ -69,7 +69,7 @@ class AsyncPrimary(AsyncRedis):
 
 def primary_of(place: Place, to_sentinels: dict[str, Any], options: dict[str, Any]) -> Redis:
     """A client of the primary; `to_sentinels` and `options` are redis-py's."""
-    sentinel: Any = Sentinels(place.addresses, sentinel_kwargs=place.for_sentinels | to_sentinels)
+    sentinel: Any = Sentinels(place.addresses, sentinel_kwargs=_tls(place) | place.for_sentinels | to_sentinels)
     sentinel.addresses = place.addresses
     primary: Redis = sentinel.master_for(place.service, redis_class=Primary, **_parsed(place), **options)
     return primary
@@ -77,10 +77,15 @@ def primary_of(place: Place, to_sentinels: dict[str, Any], options: dict[str, An
 
 def async_primary_of(place: Place, to_sentinels: dict[str, Any], options: dict[str, Any]) -> AsyncRedis:
     """The same for asyncio."""
-    sentinel: Any = AsyncSentinels(place.addresses, sentinel_kwargs=place.for_sentinels | to_sentinels)
+    sentinel: Any = AsyncSentinels(place.addresses, sentinel_kwargs=_tls(place) | place.for_sentinels | to_sentinels)
     sentinel.addresses = place.addresses
     primary: AsyncRedis = sentinel.master_for(place.service, redis_class=AsyncPrimary, **_parsed(place), **options)
     return primary
+
+
+def _tls(place: Place) -> dict[str, Any]:
+    """What the connections to the Sentinels need for TLS: the same as those to the primary."""
+    return {name: value for name, value in _parsed(place).items() if name == "ssl" or name.startswith("ssl_")}
 
 
 def _parsed(place: Place) -> dict[str, Any]:

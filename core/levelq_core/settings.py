@@ -19,9 +19,16 @@ from .errors import ConfigurationError, describe
 DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
 
+def _scheme_of(url: str) -> str:
+    try:
+        return urlsplit(url).scheme
+    except ValueError:  # its words quote what may be a password
+        raise ValueError("cannot be read as a URL") from None
+
+
 def _scheme(*allowed: str) -> AfterValidator:
     def check(url: str) -> str:
-        if urlsplit(url).scheme not in allowed:
+        if _scheme_of(url) not in allowed:
             raise ValueError(f"expected a URL that begins with {' or '.join(f'{s}://' for s in allowed)}")
         return url
 
@@ -34,7 +41,7 @@ def _readable(url: str) -> str:
 
 
 def _for_rq(url: str) -> str:
-    if urlsplit(url).scheme in CLUSTER_SCHEMES:
+    if _scheme_of(url) in CLUSTER_SCHEMES:
         raise ValueError("expected one server, which RQ needs for its own keys, not a cluster")
     return url
 
@@ -49,7 +56,7 @@ Durability = Literal["memory", "fsync", "replicated"]
 
 def redacted(url: str) -> str:
     """The URL with its passwords, if any, replaced by ***: fit for logs and error messages."""
-    url = re.sub(r"(?<=[?&])((?:ssl|sentinel)?_?password)=[^&#]*", r"\1=***", url)
+    url = re.sub(r"(?<=[?&])((?:sentinel_)?(?:ssl_)?(?:ssl)?password)=[^&#]*", r"\1=***", url)
     # Up to the last @: a password with / or ? in it is wrong in a URL, but no less secret.
     return re.sub(r"(?<=://)([^:/@?]*):.*@", r"\1:***@", url)
 

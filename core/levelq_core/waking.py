@@ -10,6 +10,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from .cluster import Cluster
+from .errors import ConfigurationError
 from .partitions import REGISTRY, Partition
 
 log = logging.getLogger("levelq")
@@ -54,7 +55,7 @@ class Waker:
         """
         try:
             self._lanes.zadd(REGISTRY, {str(partition): int(time.time())})
-        except RedisError:
+        except (RedisError, ConfigurationError):
             if not isinstance(self._lanes, Cluster):
                 raise
 

@@ -87,15 +87,16 @@ class AsyncProducer:
         for window in plan.windows():
             try:
                 await self._check(plan.wait)
-                await self._push(plan, window)
+                await self._locate(window)
             except (RedisError, LevelqError) as error:
                 plan.unsent(window, error)
+                continue
+            await self._push(plan, window)
         return [self._handle(item.command_id, item.error, reply, item.digest, item.pushed_ms) for item in plan.items]
 
     async def _push(self, plan: Plan, window: Sequence[Item]) -> None:
-        """Push a window; again, where lanes move meanwhile. Raises only while nothing of it was sent."""
+        """Push a window; again, where lanes move meanwhile."""
         by = time.monotonic() + self.settings.redis_seconds
-        await self._locate(window)
         while window:
             batches = plan.batches(window, self._layouts)
             answers, asked = await self._lanes.push_and_ask(batches, plan.wait.questions)
@@ -112,7 +113,7 @@ class AsyncProducer:
     async def _locate(self, window: Sequence[Item]) -> None:
         """Know the layouts of these lanes' specializations. Raises RedisError."""
         if unknown := {item.lane.specialization for item in window if item.lane.specialization not in self._layouts}:
-            self._layouts |= await self._lanes.layouts(unknown)
+            self._layouts |= await self._lanes.note_layouts(unknown)
 
     async def _follow(self, moved: Sequence[Item], by: float) -> bool:
         """Find out where lanes have moved; False if nobody says so in time."""
@@ -120,7 +121,7 @@ class AsyncProducer:
         while time.monotonic() < by:
             try:
                 found = await self._lanes.layouts(names)
-            except RedisError:
+            except (RedisError, LevelqError):
                 return False
             if any(found[name].generation != self._layouts[name].generation for name in names):
                 self._layouts |= found

@@ -29,7 +29,7 @@ from levelq_core.errors import (
 from levelq_core.layouts import Layout
 from levelq_core.partitions import Partition
 from levelq_core.rules import Limits
-from levelq_core.scripts import PushAnswer
+from levelq_core.scripts import PushAnswer, PushError
 from levelq_core.settings import Durability, Settings, redacted
 
 from .durability import Wait
@@ -96,7 +96,7 @@ class Plan:
             lanes.setdefault(partition, {}).setdefault(item.lane.user_id, []).append(item.payload)
         return [(partition, list(users.items())) for partition, users in lanes.items()]
 
-    def settle(self, window: Sequence[Item], batches: Batches, answers: Sequence[PushAnswer | RedisError]) -> Settled:
+    def settle(self, window: Sequence[Item], batches: Batches, answers: Sequence[PushAnswer | PushError]) -> Settled:
         """Note what was refused. What has moved is to be pushed again, or to be refused."""
         accepted: dict[Lane, int] = {}
         pushed_ms: dict[Lane, int] = {}
@@ -105,7 +105,7 @@ class Plan:
         wake: list[Partition] = []
         for (partition, users), answer in zip(batches, answers, strict=True):
             lanes = [Lane(partition.specialization, user_id) for user_id, _ in users]
-            if isinstance(answer, RedisError):
+            if isinstance(answer, RedisError | LevelqError):
                 errors |= dict.fromkeys(lanes, self._failure(answer))
                 continue
             if answer.moved:
@@ -126,8 +126,12 @@ class Plan:
             item.pushed_ms = pushed_ms.get(item.lane, 0)
         return Settled(wake, [item for item in window if item.lane in moved] if moved else [])
 
-    def _failure(self, error: RedisError) -> LevelqError:
+    def _failure(self, error: PushError) -> LevelqError:
         """Why a batch was not answered as it should be. After a lost connection nothing more is sent."""
+        if isinstance(error, LevelqError):
+            return error
+        if isinstance(error, MovedError) and "cluster" not in self._settings.redis_url.partition("://")[0]:
+            return ConfigurationError(UNCLUSTERED_URL)
         where = address(self._settings)
         if isinstance(error, ResponseError) and "non local key" not in str(error):
             return QueueUnavailable(f"{where}: refused, nothing was queued: {error}")

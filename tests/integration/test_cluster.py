@@ -16,6 +16,7 @@ from levelq_core import LevelUp, Settings
 from levelq_core.connections import connect
 from levelq_core.errors import ConfigurationError, LevelqError, QueueUnavailable, SendUnknown
 from levelq_core.lanes import Lanes
+from levelq_core.layouts import Layout
 from levelq_core.partitions import REGISTRY, Partition
 from levelq_core.partitions import SHARDS as SHARDS_KEY
 from levelq_core.verify import Options, verify
@@ -26,6 +27,7 @@ from levelq_worker.embedded import Servers
 from levelq_worker.places import partitions
 from levelq_worker.preflight import preflight
 from levelq_worker.relaying import Relay
+from levelq_worker.resharding import begin
 from levelq_worker.runtime import Runtime
 from levelq_worker.sweeping import Sweeper
 from tests.fixtures.clusters import LoopbackValkey, ValkeyCluster
@@ -351,6 +353,42 @@ def swept(sweeper: Sweeper) -> bool:
     with pytest.raises(RedisError):
         sweeper.sweep()
     return True
+
+
+def test_shards_are_not_changed_while_a_server_is_away(
+    own: ValkeyCluster, servers: Servers, redis: Redis, own_database_url: str
+) -> None:
+    settings = on(own, servers, own_database_url)
+    with Producer(settings) as producer, connect(settings.redis_url, 0.5) as client:
+        producer.send_many([level_up(user) for user in range(1, 200)])
+        lanes = Lanes(client, settings)
+        lost = next(node for node in own.nodes if node is not own.holder(SHARDS_KEY))
+        lost.kill()
+        with pytest.raises(RedisError):
+            begin(lanes, "PLAYER", 12)
+        assert lanes.layouts(["PLAYER"])["PLAYER"] == Layout(1, SHARDS)
+
+
+def test_part_of_a_window_that_was_queued_is_not_called_unsent(
+    cluster: ValkeyCluster, servers: Servers, settings: Settings
+) -> None:
+    """A URL of one server to a cluster: what of the lanes is there is queued, and only the rest is refused."""
+    there = cluster.holder(SHARDS_KEY)
+    there.client.hset(SHARDS_KEY, "PLAYER", f"1:{SHARDS}")
+    with Producer.from_url(f"redis://127.0.0.1:{there.port}/0", rq_url=servers.valkey.url) as producer:
+        handles = producer.send_many([level_up(user) for user in range(1, 101)])
+    queued = {
+        user
+        for user in range(1, 101)
+        if cluster.holder(PLAYERS[shard_of(user)].key("ready")) is there
+        and there.client.llen(PLAYERS[shard_of(user)].lane_key(user))
+    }
+    assert queued == {user for user, handle in zip(range(1, 101), handles, strict=True) if handle.error is None}
+    assert 0 < len(queued) < 100
+
+
+def shard_of(user: int) -> int:
+    return Partition.of("PLAYER", user, SHARDS).shard
 
 
 def test_status_shows_what_answers_and_says_what_does_not(

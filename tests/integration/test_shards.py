@@ -18,6 +18,7 @@ from levelq_core.verify import Options, verify
 from levelq_producer import AsyncProducer, Outbox, Producer
 from levelq_worker.child import drain_until_empty
 from levelq_worker.cli.overview import look
+from levelq_worker.cli.rebuilding import rebuild
 from levelq_worker.draining import Drain
 from levelq_worker.embedded import Servers
 from levelq_worker.relaying import Relay
@@ -237,6 +238,95 @@ def test_a_wipe_of_redis_is_made_up_for(
     assert order(own_engine) == {user: [1, 2, 3, 4, 5] for user in USERS}
     report = verify(own_engine, redis, settings, Options(at_rest=True))
     assert report.violations == 0
+
+
+def test_a_drain_that_is_first_after_a_wipe_does_not_open_a_gate_it_knows_nothing_of(
+    settings: Settings, producer: Producer, worker: Runtime, relay: Relay, redis: Redis, own_engine: Engine
+) -> None:
+    """It reads no layout, so it cannot tell which rows of the outbox go in front of what producers push."""
+    begin(worker.lanes, "PLAYER", 4)
+    relay.poll()
+    with Session(own_engine) as session:
+        Outbox(session, settings=settings).send_many([level_up(user, 1) for user in USERS])
+        session.commit()
+    until(lambda: relay.poll() == 0)
+    assert sum(worker.lanes.status(partition).waiting for partition in NEW) == len(USERS)
+    redis.flushall()
+    producer._layouts = {"PLAYER": Layout(2, 4)}  # as one that has sent before
+    producer.send_many([level_up(user, 2) for user in USERS])
+    for partition in NEW:
+        Drain(worker, partition).run()
+    assert order(own_engine) == {}
+    for _ in range(3):
+        relay.poll()
+    for partition in NEW:
+        Drain(worker, partition).run()
+    assert order(own_engine) == {user: [1, 2] for user in USERS}
+
+
+def test_a_generation_that_only_a_producer_remembers_is_ended(
+    settings: Settings, producer: Producer, worker: Runtime, redis: Redis, own_engine: Engine
+) -> None:
+    """All workers are new since the wipe: what is pushed to it is drained, and the producer is told to ask again."""
+    producer._layouts = {"PLAYER": Layout(5, 4)}
+    producer.send_many([level_up(user, 1) for user in USERS])
+    for _ in range(2):
+        drain_until_empty(settings, ["PLAYER"])
+    assert layout(worker) == Layout(6, 1)
+    producer.send_many([level_up(user, 2) for user in USERS])
+    drain_until_empty(settings, ["PLAYER"])
+    assert order(own_engine) == {user: [1, 2] for user in USERS}
+
+
+def test_rebuild_leaves_the_new_shards_alone_while_the_old_ones_hold_something(
+    settings: Settings, producer: Producer, worker: Runtime, own_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    producer.send_many([level_up(user, 1) for user in USERS])
+    begin(worker.lanes, "PLAYER", 4)
+    producer.send_many([level_up(user, 2) for user in USERS])
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    rebuild(["PLAYER"])
+    for partition in (*NEW, OLD, *NEW):
+        Drain(worker, partition).run()
+    assert order(own_engine) == {user: [1] for user in USERS}
+    drain_until_empty(settings, ["PLAYER"])
+    assert order(own_engine) == {user: [1, 2] for user in USERS}
+
+
+def test_those_who_only_look_write_no_layout(settings: Settings, redis: Redis) -> None:
+    look(settings)
+    assert not redis.exists(SHARDS)
+
+
+def test_two_numbers_for_one_generation_become_one_for_the_next(
+    settings: Settings, worker: Runtime, redis: Redis, own_engine: Engine
+) -> None:
+    """Redis was wiped, and somebody with another LEVELQ_SHARDS was the first to push."""
+    four = settings.model_copy(update={"shards": 4})
+    relay = Relay(four, ["PLAYER"])
+    with Producer(four) as producer, Producer(settings) as other:
+        producer.send_many([level_up(user, 1) for user in USERS])
+        relay.poll()
+        drain_until_empty(settings, ["PLAYER"])
+        redis.flushall()
+        other.send_many([level_up(user, 2) for user in USERS])
+        for _ in range(2):
+            relay.poll()
+        assert layout(worker) == Layout(2, 4, before=4)
+        producer.send_many([level_up(user, 3) for user in USERS])
+        drain_until_empty(settings, ["PLAYER"])
+    relay.release()
+    assert order(own_engine) == {user: [1, 2, 3] for user in USERS}
+    assert layout(worker) == Layout(2, 4)
+
+
+def test_a_relay_outlives_a_layout_that_it_cannot_read(relay: Relay, redis: Redis, worker: Runtime) -> None:
+    redis.hset(SHARDS, "PLAYER", "2:8=9")
+    assert relay.poll() == 0
+    redis.hset(SHARDS, "PLAYER", "1:1")
+    relay.poll()
+    assert worker.lanes.lease(OLD, "take").ours is False
 
 
 def test_two_people_at_once(worker: Runtime) -> None:

@@ -21,7 +21,8 @@ from rq.exceptions import StopRequested
 from levelq_core.connections import connect
 from levelq_core.errors import ConfigurationError
 from levelq_core.health import refusal
-from levelq_core.partitions import QUEUE_PREFIX
+from levelq_core.partitions import QUEUE_PREFIX, Partition
+from levelq_core.scripts import Status
 from levelq_core.settings import Settings
 
 from .draining import Drain
@@ -137,14 +138,26 @@ def _drain(runtime: Runtime, relay: Relay, specializations: Sequence[str]) -> No
     while not runtime.stop.is_set():
         relay.poll()
         places = Places(runtime.lanes, specializations)
-        known = places.read()
-        for partition in known:
-            runtime.lanes.sweep(partition)
-        found = [(partition, runtime.lanes.status(partition)) for partition in known]
+        found, failed = _look(runtime, places.read())
         due = [partition for partition, status in found if status.ready and not places.waits(partition)]
         for partition in due:
             Drain(runtime, partition).run()
         if not due:
+            if failed is not None:
+                raise failed
             if not any(places.waits(p) or status.claimed for p, status in found) and not relay.elsewhere():
                 break
             runtime.stop.wait(OTHERS_SECONDS)
+
+
+def _look(runtime: Runtime, known: Sequence[Partition]) -> tuple[list[tuple[Partition, Status]], RedisError | None]:
+    """Sweep and count what answers, and why the rest did not: of a cluster, a server may be away."""
+    found: list[tuple[Partition, Status]] = []
+    failed: RedisError | None = None
+    for partition in known:
+        try:
+            runtime.lanes.sweep(partition)
+            found.append((partition, runtime.lanes.status(partition)))
+        except RedisError as error:
+            failed = error
+    return found, failed

@@ -18,6 +18,7 @@ class Places:
         self._specializations = specializations
         self._known: set[Partition] = set()
         self.layouts: dict[str, Layout] = {}
+        self.missing: Collection[str] = ()  # whose layout nobody has written down, or Redis has lost
 
     def read(self) -> list[Partition]:
         """All that may hold something. Raises RedisError.
@@ -26,7 +27,8 @@ class Places:
         alone would miss those of a producer that slept through a change of shards and a loss of Redis's data.
         """
         try:
-            self.layouts = self._lanes.layouts(self._specializations)
+            asking = self._lanes.ask_layouts(self._specializations)
+            self.layouts, self.missing = asking.found, asking.missing
             self._known = {p for p in self._lanes.partitions() if p.specialization in self._specializations}
         except LOST:
             # Of a cluster the servers that hold these may be away while those of the lanes are not.

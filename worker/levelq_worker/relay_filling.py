@@ -45,9 +45,15 @@ class Filling:
         self._waker = waker
 
     def waits(self, partition: Partition) -> bool:
-        """Whether the gate stays closed for now, because the generation before is not empty (layouts.py)."""
+        """Whether the gate stays closed for now, because the generation before is not empty (layouts.py).
+
+        Or because Redis has lost the layout with all else, and no relay has put it back yet: what is of later
+        generations than the first cannot be told from what is not.
+        """
         layout = self._layout(partition)
-        return layout.before > 0 and partition.generation == layout.generation
+        if partition.generation == layout.generation:
+            return layout.before > 0
+        return partition.generation > layout.generation
 
     def _layout(self, partition: Partition) -> Layout:
         return self._lanes.layouts([partition.specialization])[partition.specialization]
@@ -64,19 +70,21 @@ class Filling:
             if lease.filled:
                 return True
             if changing:
-                return self.fill(partition, lease) is not None
-            return not self.waits(partition) and self.fill_and_report(partition, lease)
+                return self.fill(partition, lease, changing=True) is not None
+            return self.fill_and_report(partition, lease)
         except LeaseLost:
             return False
         finally:
             self._lanes.lease(partition, "release", lease.value)
 
-    def fill(self, partition: Partition, lease: Lease) -> Filled | None:
-        """Put back what the outbox has under our lease, and open the gate. None: claims are still held.
+    def fill(self, partition: Partition, lease: Lease, *, changing: bool = False) -> Filled | None:
+        """Put back what the outbox has under our lease, and open the gate. None: claims are still held, or it `waits`.
 
         Where the gate was closed by hand, drains may hold lanes: what they acknowledge meanwhile would be put
         in front of what they leave. Raises LeaseLost, RedisError and DBAPIError: then it must begin anew.
         """
+        if not changing and self.waits(partition):
+            return None
         if lease.claimed:
             wake, _ = self._lanes.sweep(partition)  # a dead worker's claims end only when somebody looks
             if wake:

@@ -96,9 +96,7 @@ class PartitionRelay:
         if not lease.ours:
             return 0
         try:
-            if not lease.filled and (
-                self._filling.waits(self._partition) or not self._filling.fill_and_report(self._partition, lease)
-            ):
+            if not lease.filled and not self._filling.fill_and_report(self._partition, lease):
                 return 0
             self._trusted = {xid: until for xid, until in self._trusted.items() if until > time.monotonic()}
             doubtful = self._mine(self._rows.doubtful(self._partition.specialization, self._trusted))

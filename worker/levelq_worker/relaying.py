@@ -103,14 +103,14 @@ class Relay(threading.Thread):
         """One round over all partitions; how many commands were pushed. A failure is said once."""
         try:
             known = self._places.read()
-        except RedisError as error:
+        except Exception as error:  # whatever it is: without a relay the outbox stands still
             self._note(error)
             return 0
         failed: Exception | None = None
         try:
-            if self._resharding.tend(self._places.layouts, known):
+            if self._resharding.tend(self._places, known):
                 known = self._places.read()
-        except (RedisError, SQLAlchemyError) as error:  # of a cluster, a server may be away: the others' lanes go on
+        except Exception as error:  # of a cluster, a server may be away: the others' lanes go on
             failed = error
         open_ = [partition for partition in known if self._places.open(partition)]
         for partition in self._relays.keys() - set(open_):

@@ -7,7 +7,11 @@ step may be done twice and by several at once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
+from contextlib import suppress
+
+from redis.exceptions import RedisError, ResponseError
+from sqlalchemy.exc import SQLAlchemyError
 
 from levelq_core.errors import ConfigurationError
 from levelq_core.lanes import Lanes
@@ -15,6 +19,7 @@ from levelq_core.layouts import Layout
 from levelq_core.partitions import Partition
 from levelq_core.waking import Waker
 
+from .places import Places
 from .relay_filling import Filling
 
 log = logging.getLogger("levelq")
@@ -25,7 +30,7 @@ def begin(lanes: Lanes, specialization: str, shards: int) -> Layout:
 
     Raises ConfigurationError if a change is under way, or if there is nothing to change.
     """
-    layout = lanes.layouts([specialization])[specialization]
+    layout = lanes.note_layouts([specialization])[specialization]
     if not layout.steady:
         wanted = layout.becoming or layout.shards
         raise ConfigurationError(
@@ -33,6 +38,8 @@ def begin(lanes: Lanes, specialization: str, shards: int) -> Layout:
         )
     if layout.shards == shards:
         raise ConfigurationError(f"{specialization}: expected another number of shards than {shards}, which it has")
+    for partition in (*layout.partitions(specialization), *layout.to(shards).after.partitions(specialization)):
+        lanes.status(partition)  # whose server is away could neither be closed nor opened: RedisError, and no change
     if not lanes.change_layout(specialization, layout, layout.to(shards)):
         raise ConfigurationError(f"{specialization}: somebody else has begun a change at this moment")
     return close(lanes, specialization, layout.to(shards))
@@ -55,27 +62,58 @@ class Resharding:
         self._waker = waker
         self._seen: dict[str, Layout] = {}
 
-    def tend(self, layouts: Mapping[str, Layout], known: Collection[Partition]) -> bool:
-        """Go on with what is under way; whether anything was. Raises RedisError and DBAPIError."""
-        for name, layout in layouts.items():
-            if self._restored(name, layout):
-                continue
-            if layout.becoming:
-                close(self._lanes, name, layout)
-            elif layout.before:
-                self._finish(name, layout)
-            self._close_strays(layout, [p for p in known if p.specialization == name])
-        return not all(layout == self._seen[name] and layout.steady for name, layout in layouts.items())
+    def tend(self, places: Places, known: Collection[Partition]) -> bool:
+        """Go on with what is under way; whether anything was.
 
-    def _restored(self, name: str, layout: Layout) -> bool:
-        """Whether Redis had forgotten the layout: those who remember it must not push elsewhere than the others."""
-        seen = self._seen.get(name, layout)
-        if layout.generation >= seen.generation:
-            self._seen[name] = layout
-            return False
-        if self._lanes.change_layout(name, layout, seen):
-            log.warning("%s: Redis has lost that it has %d shards; put back", name, seen.shards)
-        return True
+        Raises what the last one raised that could not be tended: RedisError, DBAPIError.
+        """
+        failed: Exception | None = None
+        changing = False
+        for name, layout in places.layouts.items():
+            mine = [partition for partition in known if partition.specialization == name]
+            try:
+                changing |= self._tend(name, layout, mine, missing=name in places.missing)
+            except (RedisError, SQLAlchemyError) as error:  # of a cluster, a server may be away
+                failed = error
+        if failed is not None:
+            raise failed
+        return changing
+
+    def _tend(self, name: str, layout: Layout, known: Collection[Partition], *, missing: bool) -> bool:
+        if self._restored(name, layout, known, missing=missing):
+            return True
+        if layout.becoming:
+            close(self._lanes, name, layout)
+        elif layout.before:
+            self._finish(name, layout)
+        self._close_strays(layout, known)
+        return not layout.steady
+
+    def _restored(self, name: str, layout: Layout, known: Collection[Partition], *, missing: bool) -> bool:
+        """Whether Redis had lost the layout: those who remember one must not push elsewhere than those who do not."""
+        seen = self._seen.get(name)
+        newest = max((partition.generation for partition in known), default=0)
+        if missing and seen is None and newest <= layout.generation:
+            with suppress(ResponseError):  # it is full: whoever pushes next will write it down
+                layout = self._lanes.note_layouts([name])[name]
+        right = self._right(layout, seen, known, newest, missing)
+        if right != layout and self._lanes.change_layout(name, layout, right):
+            log.warning("%s: Redis has lost its layout, %s; now it is %s", name, seen or "which nobody knows", right)
+        self._seen[name] = right
+        return right != layout
+
+    def _right(
+        self, layout: Layout, seen: Layout | None, known: Collection[Partition], newest: int, missing: bool
+    ) -> Layout:
+        """What the layout must be, by what we remember and by what is there."""
+        if seen is not None and (missing or seen.generation > layout.generation):
+            return seen
+        if newest > layout.generation:  # producers remember one that we do not: end it, so that all ask
+            shards = 1 + max(partition.shard for partition in known if partition.generation == newest)
+            return Layout(newest + 1, layout.shards, before=shards)
+        if seen is not None and seen.generation == layout.generation and seen.shards != layout.shards:
+            return Layout(layout.generation + 1, seen.shards, before=max(seen.shards, layout.shards))
+        return layout
 
     def _finish(self, name: str, layout: Layout) -> None:
         """Open the gates of the new generation once the old one is empty."""

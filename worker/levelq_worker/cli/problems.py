@@ -9,10 +9,10 @@ from itertools import groupby
 from operator import attrgetter
 
 from redis import Redis
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, RedisError
 from sqlalchemy import Connection, text
 
-from levelq_core.cluster import servers_of
+from levelq_core.cluster import Cluster, server_of, servers_of
 from levelq_core.health import refusal, risks
 from levelq_core.history import Holder, holder
 from levelq_core.lanes import Lanes
@@ -32,12 +32,20 @@ def redis_problems(redis: Redis) -> Iterator[str]:
     """What is wrong with the lanes' Redis by its own account. Raises RedisError."""
     found: list[str] = []
     for server in servers_of(redis):
-        why = refusal(server)
-        if why is not None:
-            found.append(f"Redis refuses pushes: {why}")
-        with suppress(NoPermissionError):  # a console that may only count
-            found += risks(server.info())
+        try:
+            found += _server_problems(server)
+        except RedisError:
+            if not isinstance(redis, Cluster):
+                raise  # of a cluster, what its partitions say is enough
     yield from dict.fromkeys(found)
+
+
+def _server_problems(server: Redis) -> Iterator[str]:
+    why = refusal(server)
+    if why is not None:
+        yield f"Redis refuses pushes: {why}"
+    with suppress(NoPermissionError):  # a console that may only count
+        yield from risks(server.info())
 
 
 def weather_problems(found: Iterable[Notice]) -> Iterator[str]:
@@ -106,7 +114,7 @@ def _a_moment_later(lanes: Lanes, partition: Partition) -> Status:
 
 def _claims_run_out(redis: Redis, partition: Partition, seconds: float) -> int:
     """How many claims have been over for longer than a sweep takes to notice."""
-    now, _ = redis.time()
+    now, _ = server_of(redis, partition.key("claimed")).time()
     return int(redis.zcount(partition.key("claimed"), "-inf", 1000 * (int(now) - seconds)))
 
 

@@ -43,6 +43,10 @@ def rebuild(
         lanes = Lanes(redis, settings)
         filling = Filling(lanes, OutboxRows(engine), Waker(redis, rq))
         for partition in partitions(lanes, names):
+            if filling.waits(partition):
+                waiting = "waits until the shards before it are empty: nothing is lost that it could hold"
+                out.print(Text(f"  {partition!s:<24}") + Text(waiting), soft_wrap=True)
+                continue
             found = _rebuild(lanes, filling, partition, settings)
             line = f"{count(found.commands, 'command')} put back into {count(found.lanes, 'lane')}"
             out.print(Text(f"  {partition!s:<24}") + Text(line), soft_wrap=True)
