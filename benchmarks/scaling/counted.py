@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from levelq_core.lanes import Answer, Lanes
+from levelq_core.answers import Answer
+from levelq_core.lanes import Lanes
 from levelq_core.work import Work
 from levelq_worker.claims import Claims, Held
 from levelq_worker.cli import main

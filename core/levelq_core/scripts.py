@@ -19,8 +19,6 @@ from .settings import Settings
 WAKE_MS = 5_000  # how long a reserved wake-up keeps others from being sent; a lost one costs at most this
 HEADS = 200  # how many heads `status` looks at for the oldest command
 LEASE_MS = 3_000  # how long a relay that died keeps others from relaying
-
-
 PushError = RedisError | ConfigurationError
 
 

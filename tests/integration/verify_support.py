@@ -12,7 +12,8 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from levelq_core import Command, LevelUp, Settings
-from levelq_core.lanes import Answer, Lanes
+from levelq_core.answers import Answer
+from levelq_core.lanes import Lanes
 from levelq_core.partitions import Partition
 from levelq_core.scripts import Claim
 from levelq_core.verify import Options, Recorder, Report, verify

@@ -11,7 +11,7 @@ from uuid import uuid4
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from levelq_core.lanes import Answer
+from levelq_core.answers import Answer
 from levelq_core.partitions import Partition
 from levelq_core.scripts import Claim
 

@@ -1,0 +1,60 @@
+"""The answer to a script call that was sent: to be heard while Redis is at it, or later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from redis.exceptions import MovedError, NoScriptError, RedisError
+
+from .cluster import REDIRECTIONS
+from .connections import Lenders
+from .scripts import Call
+
+T = TypeVar("T")
+
+
+class Answer(Generic[T]):
+    """The answer to a call that was sent: Redis is at it while the caller does something else.
+
+    To be read or dropped, once; until then it holds a connection.
+    """
+
+    def __init__(self, lenders: Lenders, call: Call, meaning: Callable[[Any], T], *, shebang: bool = True) -> None:
+        self._lenders = lenders
+        self._call = call
+        self._shebang = shebang
+        self._meaning = meaning
+        self._send()
+
+    def _send(self) -> None:
+        self._connections = self._lenders.at(self._call.key)
+        self._connection = self._connections.take()
+        with self._connections.ended_by_errors(self._connection):
+            self._connections.say(self._connection, [self._call.command(shebang=self._shebang)])
+
+    def read(self) -> T:
+        """Wait for it. Raises redis-py's errors; unless Redis refused it, the call may have been done."""
+        reply = self._hear()
+        for _ in range(REDIRECTIONS):
+            if not isinstance(reply, MovedError):
+                break
+            self._lenders.moved(reply)
+            self._send()
+            reply = self._hear()
+        if isinstance(reply, RedisError):
+            raise reply
+        return self._meaning(reply)
+
+    def _hear(self) -> Any:
+        with self._connections.ended_by_errors(self._connection):
+            reply = self._connections.hear(self._connection)
+            if isinstance(reply, NoScriptError):  # nothing ran; after a restart the server knows no scripts
+                source = self._call.command(shebang=self._shebang, known=False)
+                (reply,) = self._connections.exchange(self._connection, [source])
+        self._connections.give(self._connection)
+        return reply
+
+    def drop(self) -> None:
+        """Go without it."""
+        self._connections.drop(self._connection)
