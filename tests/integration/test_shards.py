@@ -299,6 +299,35 @@ def test_those_who_only_look_write_no_layout(settings: Settings, redis: Redis) -
     assert not redis.exists(SHARDS)
 
 
+def test_a_change_that_is_made_between_two_looks_of_a_relay_is_no_loss(
+    producer: Producer, worker: Runtime, relay: Relay, own_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has read the old layout, and then sees a partition of the new one."""
+    producer.send_many([level_up(user, 1) for user in USERS])
+    relay.poll()
+    known = relay._lanes.partitions
+
+    def later() -> list[Partition]:
+        monkeypatch.undo()
+        begin(worker.lanes, "PLAYER", 4)
+        producer.send_many([level_up(user, 2) for user in USERS])
+        return known()
+
+    monkeypatch.setattr(relay._lanes, "partitions", later)
+    relay.poll()
+    assert layout(worker) == Layout(2, 4, before=1)
+    stale = dict(relay._places.layouts)
+    relay._places.layouts = {"PLAYER": Layout(1, 1)}
+    relay._resharding.tend(relay._places, [*NEW, OLD])
+    relay._places.layouts = stale
+    for _ in range(3):
+        relay.poll()
+        for partition in (OLD, *NEW):
+            Drain(worker, partition).run()
+    assert layout(worker) == Layout(2, 4)
+    assert order(own_engine) == {user: [1, 2] for user in USERS}
+
+
 def test_two_numbers_for_one_generation_become_one_for_the_next(
     settings: Settings, worker: Runtime, redis: Redis, own_engine: Engine
 ) -> None:

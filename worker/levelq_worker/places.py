@@ -27,9 +27,10 @@ class Places:
         alone would miss those of a producer that slept through a change of shards and a loss of Redis's data.
         """
         try:
+            # In this order: a partition of a generation that the layouts do not know then means that they were lost.
+            self._known = {p for p in self._lanes.partitions() if p.specialization in self._specializations}
             asking = self._lanes.ask_layouts(self._specializations)
             self.layouts, self.missing = asking.found, asking.missing
-            self._known = {p for p in self._lanes.partitions() if p.specialization in self._specializations}
         except LOST:
             # Of a cluster the servers that hold these may be away while those of the lanes are not.
             if not self.layouts or not isinstance(self._lanes.redis, Cluster):

@@ -97,10 +97,15 @@ class Resharding:
             with suppress(ResponseError):  # it is full: whoever pushes next will write it down
                 layout = self._lanes.note_layouts([name])[name]
         right = self._right(layout, seen, known, newest, missing)
-        if right != layout and self._lanes.change_layout(name, layout, right):
+        if right == layout:
+            self._seen[name] = layout
+            return False
+        if self._lanes.change_layout(
+            name, layout, right
+        ):  # else somebody has changed it since, and it is looked at anew
             log.warning("%s: Redis has lost its layout, %s; now it is %s", name, seen or "which nobody knows", right)
-        self._seen[name] = right
-        return right != layout
+            self._seen[name] = right
+        return True
 
     def _right(
         self, layout: Layout, seen: Layout | None, known: Collection[Partition], newest: int, missing: bool
