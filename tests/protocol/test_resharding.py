@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 import pytest
 
-GENERATIONS, PARTITIONS, PUSHES = 3, 2, 3
+GENERATIONS, PARTITIONS, PUSHES = 3, 2, 2
 STEADY, CLOSING, DRAINING = range(3)
 
 Pairs = tuple[tuple[bool, ...], ...]  # of each generation, of each partition

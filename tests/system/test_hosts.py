@@ -65,7 +65,7 @@ def test_workers_on_several_hosts_of_which_one_is_cut_off_in_a_burst() -> None:
         until(lambda: at_work(running) == {cable.guest for cable in cables}, what="workers of every host")
         for cable in cables[:2]:
             cable.cut("requests", "replies")
-            running.goes_on(3_000)
+            running.goes_on(2_000)
             cable.heal()
             running.goes_on()
         report = running.at_rest()

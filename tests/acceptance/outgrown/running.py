@@ -93,7 +93,7 @@ class Running:
         with self.engine.connect() as connection:
             return int(connection.execute(text("SELECT count(*) FROM levelq_ledger")).scalar_one())
 
-    def goes_on(self, commands: int = 1_000) -> None:
+    def goes_on(self, commands: int = 400) -> None:
         """Wait until so many more commands are decided."""
         before = self.decided()
         until(lambda: self.decided() > before + commands, 30, f"{commands} more commands")
