@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from redis import Redis
 from levelq_core import Settings
 from levelq_core.partitions import Partition, reply_key
 from levelq_worker.embedded import Servers
+from tests.fixtures.ports import free_port
 from tests.fixtures.processes import Started
 from tests.fixtures.waiting import until
 
@@ -245,9 +245,7 @@ class Guarded(NamedTuple):
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     both = Servers(tmp_path_factory.mktemp("guarded"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     both.postgres.options = ("listen_addresses=127.0.0.1", f"port={port}")
     both.postgres.__class__ = type("Listening", (type(both.postgres),), {"url": property(lambda _: local)})
     local = f"postgresql://postgres@/postgres?host={both.sockets}&port={port}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from levelq_worker.embedded import Servers
 from tests.acceptance.server_faults.scene import Scene, lost
 from tests.acceptance.server_faults.site import Site
 from tests.acceptance.server_faults.traffic import OUTBOX_USERS
+from tests.fixtures.ports import free_port
 from tests.fixtures.proxy import Proxy
 from tests.fixtures.waiting import until
 
@@ -159,8 +159,3 @@ def test_an_older_replica_promoted_doubles_and_disorders_nothing() -> None:
 
 def socket_of(servers: Servers) -> str:
     return str(servers.sockets / "valkey.sock")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
