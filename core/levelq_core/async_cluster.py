@@ -9,9 +9,8 @@ from typing import Any
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ClusterDownError, MovedError, RedisError
 
-from .addresses import Place
+from .addresses import Address, Place
 from .cluster import LOST, REDIRECTIONS, Members, NotReached, key_of
-from .errors import ConfigurationError
 from .slots import Slots
 
 
@@ -40,20 +39,17 @@ class AsyncCluster(AsyncRedis):
         async with self._lock:
             if self._members.slots is not None and self._members.slots is not seen:
                 return self._members.slots
-            why: RedisError | ConfigurationError = NotReached("no server of the cluster knows of any slot")
+            failed: dict[Address, RedisError] = {}
             for address in self._members.to_ask():
+                server: Any = self._members.client(address)
                 try:
-                    server: Any = self._members.client(address)
-                    reply = await server.execute_command("CLUSTER", "SLOTS")
+                    found = self._members.learn(await server.execute_command("CLUSTER", "SLOTS"), address)
                 except RedisError as error:
-                    why = self._members.explained(address, error)
+                    failed[address] = error
                 else:
-                    found = self._members.learn(reply, address)
                     if found:
                         return found
-            if isinstance(why, ConfigurationError):
-                raise why
-            raise NotReached(str(why)) from why
+            raise self._members.untold(failed)
 
     async def moved(self, error: MovedError) -> None:
         """A server has said who holds a slot now."""

@@ -81,6 +81,19 @@ class Members(Generic[C]):
             raise NotReached(f"{address} did not answer a moment ago")
         return client
 
+    def untold(self, asked: dict[Address, RedisError]) -> RedisError | ConfigurationError:
+        """What to raise when no server gave the table; `asked`: why each did not.
+
+        That one is in no cluster is a mistake, unless there was a cluster before.
+        """
+        for address, error in asked.items():
+            if self._told_by is None and "cluster support disabled" in str(error):
+                return ConfigurationError(
+                    f"LEVELQ_REDIS_URL: expected a server of a cluster at {address}, and it runs without cluster "
+                    "support; redis:// is for one server"
+                )
+        return NotReached("; ".join(dict.fromkeys(map(str, asked.values()))) or "no server knows of any slot")
+
     def lost(self, client: C, error: BaseException) -> None:
         """A server does not answer, or knows of no cluster: ask others who has its slots, and last of all it and who
         sent us there. One that was silent is left alone for a moment: each call on it would wait as long again.
@@ -97,15 +110,6 @@ class Members(Generic[C]):
         """Note who holds a slot now, which may be news to the server that the table is from."""
         if self.slots and error.host:
             self.slots = self.slots.after({error.slot_id: Address(error.host, error.port)})
-
-    def explained(self, asked: Address, error: RedisError) -> RedisError | ConfigurationError:
-        """Why a server gave no table. One that is in no cluster is a mistake, unless there was a cluster before."""
-        if self._told_by is None and "cluster support disabled" in str(error):
-            return ConfigurationError(
-                f"LEVELQ_REDIS_URL: expected a server of a cluster at {asked}, and it runs without cluster support; "
-                "redis:// is for one server"
-            )
-        return error
 
 
 def key_of(command: Sequence[Any]) -> str | bytes | None:
@@ -145,20 +149,17 @@ class Cluster(Redis):
         with self._lock:
             if self._members.slots is not None and self._members.slots is not seen:
                 return self._members.slots
-            why: RedisError | ConfigurationError = NotReached("no server of the cluster knows of any slot")
+            failed: dict[Address, RedisError] = {}
             for address in self._members.to_ask():
+                server: Any = self._members.client(address)
                 try:
-                    server: Any = self._members.client(address)
-                    reply = server.execute_command("CLUSTER", "SLOTS")
+                    found = self._members.learn(server.execute_command("CLUSTER", "SLOTS"), address)
                 except RedisError as error:
-                    why = self._members.explained(address, error)
+                    failed[address] = error
                 else:
-                    found = self._members.learn(reply, address)
                     if found:
                         return found
-            if isinstance(why, ConfigurationError):
-                raise why
-            raise NotReached(str(why)) from why
+            raise self._members.untold(failed)
 
     def moved(self, error: MovedError) -> None:
         """A server has said who holds a slot now."""

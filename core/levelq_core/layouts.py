@@ -49,6 +49,18 @@ class Layout(NamedTuple):
         """Whether no change is under way."""
         return not self.becoming and not self.before
 
+    def waits(self, partition: Partition) -> bool:
+        """Whether nothing of this partition may be claimed yet: the generation before may hold something.
+
+        Or the layout was lost with Redis's data, and no relay has put it back: what is of later generations than it
+        tells of cannot be told from what is not.
+        """
+        return partition.generation > self.generation - (self.before > 0)
+
+    def open(self, partition: Partition) -> bool:
+        """Whether commands go to this partition, and may be claimed."""
+        return partition.generation == self.generation and not self.before
+
     def to(self, shards: int) -> Self:
         """The first step of a change."""
         return self._replace(becoming=shards)

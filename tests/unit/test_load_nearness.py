@@ -33,7 +33,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", answer)
 
 
-@pytest.mark.parametrize("host", ["/tmp/x.sock", "@abstract", "127.0.0.1", "127.8.8.8", "::1", "0.0.0.0", OWN, "here"])
+@pytest.mark.parametrize("host", ["/run/x.sock", "@abstract", "127.0.0.1", "127.8.8.8", "::1", "0.0.0.0", OWN, "here"])
 def test_near(host: str) -> None:
     assert is_near(host)
 

@@ -39,14 +39,12 @@ class Places:
         return sorted(self._known | named)
 
     def open(self, partition: Partition) -> bool:
-        """Whether commands go there now, and may be claimed."""
-        layout = self.layouts[partition.specialization]
-        return partition.generation == layout.generation and not layout.before
+        """See Layout.open."""
+        return self.layouts[partition.specialization].open(partition)
 
     def waits(self, partition: Partition) -> bool:
-        """Whether commands go there, and nothing is claimed yet, because the generation before is not empty."""
-        layout = self.layouts[partition.specialization]
-        return partition.generation == layout.generation and layout.before > 0
+        """See Layout.waits."""
+        return self.layouts[partition.specialization].waits(partition)
 
 
 def partitions(lanes: Lanes, specializations: Collection[str]) -> list[Partition]:

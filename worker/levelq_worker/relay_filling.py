@@ -45,15 +45,8 @@ class Filling:
         self._waker = waker
 
     def waits(self, partition: Partition) -> bool:
-        """Whether the gate stays closed for now, because the generation before is not empty (layouts.py).
-
-        Or because Redis has lost the layout with all else, and no relay has put it back yet: what is of later
-        generations than the first cannot be told from what is not.
-        """
-        layout = self._layout(partition)
-        if partition.generation == layout.generation:
-            return layout.before > 0
-        return partition.generation > layout.generation
+        """Whether the gate stays closed for now: see Layout.waits."""
+        return self._layout(partition).waits(partition)
 
     def _layout(self, partition: Partition) -> Layout:
         return self._lanes.layouts([partition.specialization])[partition.specialization]

@@ -93,6 +93,12 @@ class Running:
         with self.engine.connect() as connection:
             return int(connection.execute(text("SELECT count(*) FROM levelq_ledger")).scalar_one())
 
+    def sessions(self) -> int:
+        """How many sessions of PostgreSQL the workers have."""
+        mine = "datname = current_database() AND application_name IN ('levelq worker', 'levelq relay')"
+        with self.engine.connect() as connection:
+            return int(connection.execute(text(f"SELECT count(*) FROM pg_stat_activity WHERE {mine}")).scalar_one())
+
     def goes_on(self, commands: int = 400) -> None:
         """Wait until so many more commands are decided."""
         before = self.decided()

@@ -29,6 +29,7 @@ def test_the_number_of_shards_is_changed_while_commands_flow_and_workers_and_the
         for name, shards in (("COACH", 3), ("INTERNSHIP", 16)):
             assert running.levelq("shards", name, str(shards)) == 0, running.logs()
             running.goes_on()
+            assert 2 <= running.sessions() <= 2 * 2  # of two processes: one for batches, one for the outbox, each
         for generation, shards in enumerate((4, 2), 2):
             operator = running.start_operator("shards", "PLAYER", str(shards))
             until(lambda g=generation: _generation(running) == g, 30, "the new generation")  # type: ignore[misc]

@@ -71,9 +71,8 @@ def lane_problems(
     layouts = lanes.layouts({partition.specialization for partition in found})
     yield from _changes_held_up(layouts, found)
     for partition, seen in found.items():
-        layout = layouts[partition.specialization]
-        if layout.before and partition.generation == layout.generation:
-            continue  # it stands still until the generation before is empty
+        if layouts[partition.specialization].waits(partition):
+            continue
         if seen.waiting and workers is not None and not workers[partition]:
             start = f"levelq worker -s {partition.specialization}"
             yield f"{partition}: {count(seen.waiting, 'command')} waiting and no worker serves it: {start}"
