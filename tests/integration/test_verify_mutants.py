@@ -49,7 +49,7 @@ def once_at(monkeypatch: pytest.MonkeyPatch, place: str, happen: Callable[[], ob
 
 
 NO_TOKEN_CHECK = ("if holders[i] ~= token then", "if false then")
-TRIM_BY_COUNT = ("    if string.sub(entry, FROM", "    if false and string.sub(entry, FROM")
+TRIM_BY_COUNT = ("    if string.find(entry, wanted", "    if false and string.find(entry, wanted")
 
 
 @mutated

@@ -27,7 +27,7 @@ SEED, EXAMPLES = 3, 300
 
 
 def trims_by_count_and_its_token_comes_again(patch: Patch) -> None:
-    replace(patch, "ack", ("    if string.sub(entry, FROM", "    if false and string.sub(entry, FROM"))
+    replace(patch, "ack", ("    if string.find(entry, wanted", "    if false and string.find(entry, wanted"))
     patch.setattr(World, "token", staticmethod(lambda number: "process 1"))
 
 

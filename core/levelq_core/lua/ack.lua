@@ -19,7 +19,7 @@ local removed = {}
 local function matching(entries, identities)
   for i, entry in ipairs(entries) do
     local wanted = string.sub(identities, (i - 1) * SIZE + 1, i * SIZE)
-    if string.sub(entry, FROM, FROM + SIZE - 1) ~= wanted and string.sub(redis.sha1hex(entry), 1, SIZE) ~= wanted then
+    if string.find(entry, wanted, FROM, true) ~= FROM and string.sub(redis.sha1hex(entry), 1, SIZE) ~= wanted then
       return i - 1
     end
   end
