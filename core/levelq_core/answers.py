@@ -33,6 +33,13 @@ class Answer(Generic[T]):
         with self._connections.ended_by_errors(self._connection):
             self._connections.say(self._connection, [self._call.command(shebang=self._shebang)])
 
+    def arrived(self) -> bool:
+        """Whether there is something to read by now, if only that the connection is lost."""
+        try:
+            return bool(self._connection.can_read())
+        except (RedisError, OSError):
+            return True
+
     def read(self) -> T:
         """Wait for it. Raises redis-py's errors; unless Redis refused it, the call may have been done."""
         reply = self._hear()

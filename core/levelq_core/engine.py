@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -27,6 +28,8 @@ class LimitedConnection(psycopg.Connection[TupleRow]):
     """
 
     limit_seconds = math.inf
+    meanwhile: Callable[[], None] | None = None
+    """Done once, in the next wait, after what is waited for was asked for. It must not raise."""
 
     def wait(self, gen: PQGen[RV], *args: Any, **options: Any) -> RV:
         """psycopg's one place to wait for an answer. Raises OperationalError, the connection closed, if none comes."""
@@ -37,7 +40,11 @@ class LimitedConnection(psycopg.Connection[TupleRow]):
         ready: Any = None  # nothing, too, when psycopg, which looks ten times a second, found nothing
         try:
             while True:
-                ready = yield gen.send(ready)
+                awaited = gen.send(ready)
+                if self.meanwhile is not None:
+                    meanwhile, self.meanwhile = self.meanwhile, None
+                    meanwhile()
+                ready = yield awaited
                 if not ready and time.monotonic() > until:
                     self.close()
                     raise psycopg.OperationalError(

@@ -177,9 +177,15 @@ class Observed(Transaction):
         super().__init__(engine, settings, settings.tracks)
         self.seen: list[Seen] = []
 
-    def apply(self, works: Sequence[Work], rubbish: Sequence[Rubbish], between: Callable[[], None]) -> Applied:
+    def apply(
+        self,
+        works: Sequence[Work],
+        rubbish: Sequence[Rubbish],
+        between: Callable[[], None],
+        meanwhile: Callable[[], None] | None = None,
+    ) -> Applied:
         """Apply, then note the decisions."""
-        applied = super().apply(works, rubbish, between)
+        applied = super().apply(works, rubbish, between, meanwhile)
         self.seen.append(Seen(works, applied.aside))
         return applied
 

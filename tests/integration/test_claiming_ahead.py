@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +12,9 @@ from psycopg import OperationalError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy import Engine
 
-from levelq_worker import claims
+from levelq_core import lanes
+from levelq_core.codec import Lane
+from levelq_worker import batch, claims
 from levelq_worker.draining import Drain
 from levelq_worker.runtime import Runtime
 from levelq_worker.transaction import Applied
@@ -35,11 +39,11 @@ def at_first_batch(monkeypatch: pytest.MonkeyPatch, worker: Runtime, do: Callabl
     apply: Apply = worker.transaction.apply
     todo = [do]
 
-    def applied(*arguments: Any) -> Applied:
+    def applied(*arguments: Any, **options: Any) -> Applied:
         assert worker.lanes.status(PLAYER).claimed == 2 or not todo
         if todo:
             todo.pop()()
-        return apply(*arguments)
+        return apply(*arguments, **options)
 
     monkeypatch.setattr(worker.transaction, "apply", applied)
 
@@ -105,3 +109,122 @@ def test_one_that_has_waited_for_long_is_renewed_first(
     Drain(worker, PLAYER).run()
     assert renewed == [1] * 5
     assert experience(own_engine) == dict.fromkeys(range(1, 6), 2)
+
+
+def hears_during_commit(monkeypatch: pytest.MonkeyPatch, drain: Drain, do: Callable[[], object]) -> None:
+    """Do something after Redis has answered, while the first batch is committed; then hear the answer."""
+    hear_ahead = drain._claims.hear_ahead
+    todo = [do]
+
+    def heard() -> None:
+        following = drain._claims._next
+        if todo and isinstance(following, claims.Asked):
+            assert select.select([following.answer._connection._sock], [], [], 10)[0]
+            todo.pop()()
+        hear_ahead()
+
+    monkeypatch.setattr(drain._claims, "hear_ahead", heard)
+
+
+def noted(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, event: str, events: list[str]) -> None:
+    """Note every call of a method."""
+    owner, _, method = name.partition(".")
+    of = getattr(module, owner)
+    call = getattr(of, method)
+
+    def called(*given: Any, **options: Any) -> Any:
+        events.append(event)
+        return call(*given, **options)
+
+    monkeypatch.setattr(of, method, called)
+
+
+def test_the_next_is_decoded_before_one_is_known_to_be_committed(
+    worker: Runtime, own_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    drain = Drain(worker, PLAYER)
+    hears_during_commit(monkeypatch, drain, lambda: events.append("commit"))
+    noted(monkeypatch, batch, "Batch.__init__", "decode", events)
+    noted(monkeypatch, lanes, "Lanes.begin_ack", "ack", events)
+    drain.run()
+    assert events[:4] == ["decode", "commit", "decode", "ack"]
+    assert events.count("ack") == 5
+    assert experience(own_engine) == dict.fromkeys(range(1, 6), 1)
+
+
+def test_one_that_must_stop_gives_back_what_it_has_heard(
+    worker: Runtime, own_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drain = Drain(worker, PLAYER)
+    hears_during_commit(monkeypatch, drain, worker.stop.set)
+    drain.run()
+    assert sum(experience(own_engine).values()) == 1  # of five
+    status = worker.lanes.status(PLAYER)
+    assert (status.ready, status.claimed, status.drains) == (4, 0, 0)
+
+
+def test_a_commit_that_is_lost_gives_back_what_was_heard_meanwhile(
+    worker: Runtime, own_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drain = Drain(worker, PLAYER)
+    hears_during_commit(monkeypatch, drain, lambda: None)
+    apply: Apply = worker.transaction.apply
+    lost = [OperationalError("the connection was lost")]
+
+    def applied(*arguments: Any, **options: Any) -> Applied:
+        done = apply(*arguments, **options)
+        if lost:
+            raise lost.pop()
+        return done
+
+    monkeypatch.setattr(worker.transaction, "apply", applied)
+    drain._step()
+    assert not drain._claims.ahead
+    status = worker.lanes.status(PLAYER)
+    assert (status.ready, status.claimed, status.drains) == (5, 0, 1)
+    while not drain._step():
+        pass
+    assert experience(own_engine) == dict.fromkeys(range(1, 6), 1)
+
+
+def test_an_answer_that_is_lost_is_asked_for_anew(
+    worker: Runtime, own_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drain = Drain(worker, PLAYER)
+
+    def lose() -> None:
+        following = drain._claims._next
+        assert isinstance(following, claims.Asked)
+        connection = following.answer._connection._sock
+        connection.recv(2**20)
+        connection.shutdown(socket.SHUT_RDWR)
+
+    hears_during_commit(monkeypatch, drain, lose)
+    drain.run()
+    assert sum(experience(own_engine).values()) == 4
+    assert worker.lanes.status(PLAYER)[:3] == (1, 0, 1)  # of that one the claim has to run out
+
+
+def test_an_entry_that_cannot_be_decoded_ahead_is_met_in_its_turn(
+    worker: Runtime, own_engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mistake of ours must not end a commit that PostgreSQL is at."""
+    drain = Drain(worker, PLAYER)
+    hears_during_commit(monkeypatch, drain, lambda: None)
+    salt, mistakes = Lane.salt, [ZeroDivisionError("the same again"), ZeroDivisionError("a mistake")]
+
+    def mistaken(lane: Lane) -> Any:
+        if mistakes and lane.user_id == 2:
+            raise mistakes.pop()
+        return salt.__get__(lane)
+
+    monkeypatch.setattr(Lane, "salt", property(mistaken))
+    drain._step()
+    assert (len(mistakes), sum(experience(own_engine).values()), caplog.text) == (1, 1, "")
+    drain._step()
+    assert (len(mistakes), sum(experience(own_engine).values())) == (0, 1)
+    assert "the same again" in caplog.text
+    while not drain._step():
+        pass
+    assert experience(own_engine) == dict.fromkeys(range(1, 6), 1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -15,6 +17,7 @@ from levelq_core.answers import Answer
 from levelq_core.partitions import Partition
 from levelq_core.scripts import Claim
 
+from .batch import Batch
 from .runtime import Runtime
 
 RENEWALS = 10  # of one claim: a batch that needs more is stuck, and its lanes go to somebody else
@@ -30,13 +33,20 @@ class Asked(NamedTuple):
     answer: Answer[Claim]
 
 
-class Held(NamedTuple):
+@dataclass
+class Held:
     """A claim in hand. `full`: it took as much as it may, so that there is probably more."""
 
+    specialization: str
     token: str
     claim: Claim
     at: float
     full: bool
+
+    @cached_property
+    def batch(self) -> Batch:
+        """Its commands, decoded when they are first asked for."""
+        return Batch(self.specialization, self.claim)
 
 
 class Claims:
@@ -46,7 +56,7 @@ class Claims:
         self._runtime = runtime
         self._partition = partition
         self._drain = uuid4().hex
-        self._next: Asked | None = None
+        self._next: Asked | Held | None = None
         self._acked: Answer[list[int]] | None = None
         self._renewals = 0
 
@@ -57,11 +67,26 @@ class Claims:
 
     def take(self) -> Held:
         """The next claim."""
-        asked, self._next = self._next or self._ask(), None
+        following, self._next = self._next or self._ask(), None
+        self._renewals = 0
+        return following if isinstance(following, Held) else self._hear(following)
+
+    def _hear(self, asked: Asked) -> Held:
         claim = asked.answer.read()
         full = len(claim.lanes) >= self._runtime.settings.batch_lanes or claim.entries >= asked.commands
-        self._renewals = 0
-        return Held(asked.token, claim, asked.at, full)
+        return Held(self._partition.specialization, asked.token, claim, asked.at, full)
+
+    def hear_ahead(self) -> None:
+        """Decode the claim that was asked for ahead, if Redis has answered by now.
+
+        Raises nothing: a claim that went wrong is asked for anew, an entry that cannot be decoded met again, by `take`.
+        """
+        with suppress(Exception):
+            if isinstance(self._next, Asked) and self._next.answer.arrived():
+                asked, self._next = self._next, None
+                self._next = self._hear(asked)
+            if isinstance(self._next, Held):
+                self._next.batch  # noqa: B018 - decoded, and kept
 
     def ask_ahead(self) -> None:
         """Ask for the next claim while one is in hand."""
@@ -107,7 +132,8 @@ class Claims:
 
     def give_back(self, error: Exception | None = None) -> None:
         """Have nothing asked for and nothing unheard: what was claimed ahead is released, or its claims run out."""
-        asked, self._next = self._next, None
+        following, self._next = self._next, None
+        asked = following if isinstance(following, Asked) else None
         if isinstance(error, RedisTimeoutError):  # each would be waited for as long again
             acked, self._acked = self._acked, None
             for answer in (asked and asked.answer, acked):
@@ -117,14 +143,13 @@ class Claims:
         with suppress(RedisError):
             self.hear_ack()
         with suppress(RedisError):
-            if asked:
-                self._release(asked)
+            if following:
+                self._release(self._hear(following) if isinstance(following, Asked) else following)
 
-    def _release(self, asked: Asked) -> None:
-        claim = asked.answer.read()
-        if claim.lanes:
-            self.abandon(asked.token, claim)
-        if claim.wake:
+    def _release(self, held: Held) -> None:
+        if held.claim.lanes:
+            self.abandon(held.token, held.claim)
+        if held.claim.wake:
             self._runtime.waker.wake(self._partition)
 
     def yield_(self) -> None:

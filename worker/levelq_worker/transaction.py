@@ -13,6 +13,7 @@ from sqlalchemy import Engine, text
 
 from levelq_core.apply import entered
 from levelq_core.catalog import Catalog
+from levelq_core.engine import LimitedConnection
 from levelq_core.faults import point
 from levelq_core.isolate import Isolation
 from levelq_core.schema import QUARANTINE, schema_of
@@ -91,12 +92,19 @@ class Transaction:
         whole = settings.transaction_ms
         self._limits = tuple(str(ms) for ms in (settings.lock_ms, settings.statement_ms, whole, whole))
 
-    def apply(self, works: Sequence[Work], rubbish: Sequence[Rubbish], between: Callable[[], None]) -> Applied:
+    def apply(
+        self,
+        works: Sequence[Work],
+        rubbish: Sequence[Rubbish],
+        between: Callable[[], None],
+        meanwhile: Callable[[], None] | None = None,
+    ) -> Applied:
         """Decide all commands of these lanes and quarantine the rubbish, in one transaction.
 
         Lanes are put aside if foreign code holds their rows; those have no decisions.
-        `between` is called between attempts at isolating a fault. Raises SQLAlchemy's DBAPIError: nothing
-        is decided then, unless COMMIT itself was lost, which the ledger will tell at the next attempt.
+        `between` is called between attempts at isolating a fault; `meanwhile`, which must not raise, while the commit
+        is written to disk. Raises SQLAlchemy's DBAPIError: nothing is decided then, unless COMMIT itself was lost,
+        which the ledger will tell at the next attempt.
         """
         aside: list[Work] = []
         begun = time.monotonic()
@@ -112,6 +120,9 @@ class Transaction:
                     Isolation(cursor, database, stamp, aside=aside, between=go_on).run(works)
             point("commit request")
             deciding = time.monotonic() - begun
+            raw = connection.connection.driver_connection
+            if isinstance(raw, LimitedConnection):
+                raw.meanwhile = meanwhile
             transaction.commit()
             point("commit reply")
         seconds = time.monotonic() - begun
