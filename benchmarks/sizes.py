@@ -2,7 +2,7 @@
 
     python -m benchmarks.sizes
 
-Each in turn with 4, 8 and 16 threads in two processes, on the work of 500 users; two rounds, some five minutes.
+Each in turn with 2, 4, 8 and 16 threads in two processes, on the work of 500 users; two rounds, some five minutes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .rivals.procrastinate_app import ProcrastinateJobs
 from .site import Site
 from .workload import Workload
 
-SIZES = (4, 8, 16)
+SIZES = (2, 4, 8, 16)
 ROUNDS = 2
 SECONDS = 5  # of the ten that a rival's `most` commands take it
 PEERS: dict[str, Callable[[int], Rival]] = {

@@ -38,7 +38,7 @@ class CeleryTasks:
 
     most = 4_000
 
-    def __init__(self, pool: str = "threads", size: int = 8) -> None:
+    def __init__(self, pool: str = "threads", size: int = 4) -> None:
         self.name = "Celery"
         self.how = f"2 processes of {size} threads" if pool == "threads" else "2 processes (prefork)"
         self.promises = Promises("as the workers race", "no", "run again after an hour (visibility timeout)")

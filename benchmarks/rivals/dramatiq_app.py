@@ -33,7 +33,7 @@ class DramatiqMessages:
 
     most = 4_000
 
-    def __init__(self, threads: int = 8) -> None:
+    def __init__(self, threads: int = 4) -> None:
         self.name = "Dramatiq"
         self.how = f"2 processes of {threads} threads"
         self.promises = Promises("as the workers race", "no", "run again after a minute")

@@ -24,7 +24,7 @@ class ProcrastinateJobs:
 
     most = 2_000
 
-    def __init__(self, concurrency: int = 8) -> None:
+    def __init__(self, concurrency: int = 4) -> None:
         self.name = "procrastinate"
         self.how = f"2 processes of {concurrency} threads, a lock per user"
         self.promises = Promises("yes", "no", "by hand: it stays 'doing'")
