@@ -171,7 +171,7 @@ class Others:
     """What is measured once, on levelq alone."""
 
     def __init__(self, run: Run, site: Site) -> None:
-        self.bursts = [run.timed(f"a burst, {w.name}", lambda w=w: self._burst(site, w)) for w in (MANY, EACH)]
+        self.bursts = [self._burst(run, site, workload) for workload in (MANY, EACH)]
         self.sent = [run.timed("sending", lambda: sending.sending(site)) for _ in range(run.repeats)]
         self.memory = run.timed("memory of what waits", lambda: sending.memory(site))
         self.alone = [run.timed("one command alone", lambda: latency.alone(site)) for _ in range(run.repeats)]
@@ -182,8 +182,8 @@ class Others:
         self.shared = run.timed("three specializations, one worker", lambda: fairness.shared_worker(site))
         self.few, self.million = self._million(run, site)
 
-    def _burst(self, site: Site, workload: Workload) -> list[float]:
-        drain(site, Levelq(), workload)
+    def _burst(self, run: Run, site: Site, workload: Workload) -> list[float]:
+        run.timed(f"a burst, {workload.name}", lambda: drain(site, Levelq(), workload))
         return latency.transactions(site)
 
     def _million(self, run: Run, site: Site) -> tuple[list[float], float]:
