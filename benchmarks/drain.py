@@ -15,7 +15,7 @@ from .rivals.kinds import Rival
 from .rivals.levelq import Levelq
 from .site import Site
 from .speed import Speedometer
-from .workload import Workload
+from .workload import Grant, Workload
 
 FROM, TO = 0.1, 0.9  # of the commands: before, workers start; after, they run dry
 CORES = psutil.cpu_count() or 1
@@ -103,17 +103,30 @@ def _wait_for_quiet(seconds: float) -> None:
 def drain(site: Site, rival: Rival, workload: Workload, beside: AbstractContextManager[Any] | None = None) -> Drained:
     """Queue the work, start the workers, watch, and see that all that was done was done right."""
     site.reset(workload.learners)
-    rival.fill(site, workload.grants())
-    done: Callable[[], int] = site.applied
+    return drain_more(site, rival, workload.name, workload.grants(), beside)
+
+
+def drain_more(
+    site: Site,
+    rival: Rival,
+    name: str,
+    grants: Sequence[Grant],
+    beside: AbstractContextManager[Any] | None = None,
+    limit: float = LIMIT_SECONDS,
+) -> Drained:
+    """The same on top of what was done before."""
+    before, commands = site.applied(), len(grants)
+    rival.fill(site, grants)
+    done: Callable[[], int] = lambda: site.applied() - before  # noqa: E731
     if isinstance(rival, Levelq):
-        done = lambda: workload.commands - site.waiting()  # noqa: E731
+        done = lambda: commands - site.waiting()  # noqa: E731
     with rival.work(site) as processes, beside or nullcontext():
         look = LOOK_SECONDS if isinstance(rival, Levelq) else LOOK_AT_ROWS_SECONDS
         ended = lambda: all(p.poll() is not None for p in processes)  # noqa: E731
-        marks = _watch(done, workload.commands, look, ended, Parts(site, [p.pid for p in processes]))
-    if marks[-1].done == workload.commands:
-        site.check(workload.commands)
-    return _drained(rival, workload, marks)
+        marks = _watch(done, commands, look, ended, limit, Parts(site, [p.pid for p in processes]))
+    if marks[-1].done == commands:
+        site.check(before + commands)
+    return _drained(rival, name, marks)
 
 
 def timed_drain(site: Site, rival: Rival, workload: Workload) -> Drained:
@@ -146,10 +159,12 @@ def _seconds(pid: int, spent: Mapping[int, float], children: Mapping[int, Sequen
     return spent.get(pid, 0.0) + sum(_seconds(child, spent, children) for child in children.get(pid, ()))
 
 
-def _watch(done: Callable[[], int], commands: int, look: float, ended: Callable[[], bool], parts: Parts) -> list[Mark]:
+def _watch(
+    done: Callable[[], int], commands: int, look: float, ended: Callable[[], bool], limit: float, parts: Parts
+) -> list[Mark]:
     marks: list[Mark] = []
-    limit = time.monotonic() + LIMIT_SECONDS
-    while not marks or (marks[-1].done < commands and marks[-1].at < limit):
+    until = time.monotonic() + limit
+    while not marks or (marks[-1].done < commands and marks[-1].at < until):
         if marks and ended() and done() < commands:
             raise RuntimeError("its processes ended with work left")
         times = psutil.cpu_times()
@@ -159,11 +174,11 @@ def _watch(done: Callable[[], int], commands: int, look: float, ended: Callable[
     return marks
 
 
-def _drained(rival: Rival, workload: Workload, marks: list[Mark]) -> Drained:
+def _drained(rival: Rival, name: str, marks: list[Mark]) -> Drained:
     most = marks[-1].done
     first = marks[bisect_left(marks, FROM * most, key=lambda mark: mark.done)]
     last = marks[min(bisect_left(marks, TO * most, key=lambda mark: mark.done), len(marks) - 1)]
     rate = (last.done - first.done) / (last.at - first.at)
     busy, idle = last.busy - first.busy, last.idle - first.idle
     spent = {name: 1e6 * (last.parts[name] - first.parts[name]) / (last.done - first.done) for name in first.parts}
-    return Drained(rival.name, workload.name, most, rate, idle / (busy + idle), spent)
+    return Drained(rival.name, name, most, rate, idle / (busy + idle), spent)

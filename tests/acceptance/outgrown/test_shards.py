@@ -67,5 +67,5 @@ def test_what_levelq_shards_says(running: Running) -> None:
         assert "a change to 4 shards is under way" in running.said()
         assert running.levelq("shards") == 0
         shown = running.said()
-        assert "from 1: 0 commands left in the old ones" in shown
+        assert "from 1: the old ones are empty" in shown
         assert "INTERNSHIP" in shown

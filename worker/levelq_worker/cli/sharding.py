@@ -68,6 +68,8 @@ def _left(lanes: Lanes, name: str, layout: Layout) -> str:
     """What the old shards still hold, in words."""
     seen = [lanes.status(partition) for partition in layout.old(name)]
     waiting = sum(status.waiting for status in seen)
+    if not waiting:
+        return "the old ones are empty, a worker opens the new ones next"
     parked = sum(status.parked for status in seen)
     lanes_left = f"{count(parked, 'lane')} parked" if parked else "workers take them first"
     return f"{count(waiting, 'command')} left in the old ones, {lanes_left}"
