@@ -42,7 +42,7 @@ bench: .venv/installed ## levelq beside RQ, Celery, Dramatiq, procrastinate and 
 loadtest: .venv/installed ## simulated users on embedded servers, verified, with a report: make loadtest SCENARIO=match SECONDS=30
 	@$(BIN)/levelq loadtest --scenario $(or $(SCENARIO),contention) --seconds $(or $(SECONDS),20)
 
-scaling: .venv/installed ## what commands cost, and what more workers than cores do: ten minutes; see docs/scaling.md
+scaling: .venv/installed ## what commands cost, and what more workers than cores do: half an hour; see docs/scaling.md
 	@$(BIN)/python -m benchmarks.scaling $(if $(ROUNDS),--rounds $(ROUNDS))
 
 check: .venv/installed ## format, lint, strict types, import contracts, docs

@@ -178,6 +178,8 @@ def _drained(rival: Rival, name: str, marks: list[Mark]) -> Drained:
     most = marks[-1].done
     first = marks[bisect_left(marks, FROM * most, key=lambda mark: mark.done)]
     last = marks[min(bisect_left(marks, TO * most, key=lambda mark: mark.done), len(marks) - 1)]
+    if first is last:
+        raise RuntimeError(f"{name}: {most} commands were done between two looks, too few to be measured")
     rate = (last.done - first.done) / (last.at - first.at)
     busy, idle = last.busy - first.busy, last.idle - first.idle
     spent = {name: 1e6 * (last.parts[name] - first.parts[name]) / (last.done - first.done) for name in first.parts}

@@ -70,8 +70,8 @@ def _acked(begin_ack: Callable[..., Answer[list[int]]]) -> Callable[..., _Heard]
 
 
 def _applied(apply: Callable[..., Applied]) -> Callable[..., Applied]:
-    def counted(self: Transaction, works: Sequence[Work], *args: Any) -> Applied:
-        applied = apply(self, works, *args)
+    def counted(self: Transaction, works: Sequence[Work], *args: Any, **options: Any) -> Applied:
+        applied = apply(self, works, *args, **options)
         counts["batches"] += 1
         counts["aside"] += len(applied.aside)
         return applied

@@ -15,7 +15,7 @@ from ..workload import Workload
 from . import counted
 
 WORKERS = (1, 2, 4, 8)
-LOADS = (Workload("one command per user", 40_000, 40_000), Workload("500 users", 500, 120_000))
+LOADS = (Workload("one command per user", 200_000, 200_000), Workload("500 users", 500, 600_000))
 
 
 class Crowded(NamedTuple):

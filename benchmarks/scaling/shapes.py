@@ -16,7 +16,7 @@ COUNTED = """
     SELECT sum(commands)::bigint, count(*), count(*) FILTER (WHERE commands > 1), count(DISTINCT batch)
     FROM (SELECT batch, count(*) AS commands FROM levelq_ledger GROUP BY batch, user_id) AS lanes
 """
-LEARNERS = 80_000  # whatever of them level up, so that rows and index entries lie as far apart for all shapes
+LEARNERS = 240_000  # whatever of them level up, so that rows and index entries lie as far apart for all shapes
 
 
 class Point(NamedTuple):
@@ -69,22 +69,23 @@ class Trial(NamedTuple):
         return {name.lower(): spent for name, spent in self.drained.parts.items()}
 
 
-# Each pair of what differs has its extremes among those fitted to; what lies between them is predicted.
+# Each pair of what differs has its extremes among those fitted to; what lies between them is predicted. Each lasts for
+# seconds: with a third of it, workers that start were a part of what was measured, the more the more of them there are.
 POINTS = (
-    Point(1, 40_000),
-    Point(5, 80_000),
-    Point(100, 120_000),
-    Point(1, 20_000, batch_lanes=50),
-    Point(100, 80_000, batch_commands=500),
-    Point(1, 25_000, workers=1),
-    Point(100, 80_000, workers=1),
-    Point(1, 15_000, batch_lanes=50, workers=1),
-    Point(3, 60_000, fitted=False),
-    Point(10, 100_000, fitted=False),
-    Point(1, 30_000, batch_lanes=250, fitted=False),
-    Point(10, 80_000, batch_commands=1_500, fitted=False),
-    Point(3, 45_000, workers=1, fitted=False),
-    Point(2, 60_000, workers=4, fitted=False),
+    Point(1, 120_000),
+    Point(5, 240_000),
+    Point(100, 360_000),
+    Point(1, 60_000, batch_lanes=50),
+    Point(100, 240_000, batch_commands=500),
+    Point(1, 75_000, workers=1),
+    Point(100, 240_000, workers=1),
+    Point(1, 45_000, batch_lanes=50, workers=1),
+    Point(3, 180_000, fitted=False),
+    Point(10, 300_000, fitted=False),
+    Point(1, 90_000, batch_lanes=250, fitted=False),
+    Point(10, 240_000, batch_commands=1_500, fitted=False),
+    Point(3, 135_000, workers=1, fitted=False),
+    Point(2, 180_000, workers=4, fitted=False),
 )
 
 
