@@ -45,6 +45,7 @@ class Memory(NamedTuple):
 
 def sending(site: Site) -> Sent:
     """Measure each. Those that send one by one take turns: a machine's speed changes within a second by half."""
+    site.reset(500)
     with Producer(site.settings) as producer:
         producer.send_many(level_ups(Workload("", 500, 100).grants()))  # it has its connection and its scripts
         site.redis.flushall()

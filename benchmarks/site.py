@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,13 +69,23 @@ class Site:
 
     def reset(self, users: int) -> None:
         """Empty everything; then so many learners, and nothing for PostgreSQL or the disk to catch up on."""
-        self.redis.flushall()
+        self._renew_valkey()
         self.database.execute(f"TRUNCATE {TABLES} RESTART IDENTITY")
         for statement in _LEARNERS:
             self.database.execute(statement, (SPECIALIZATION, users))
         self.database.execute("VACUUM ANALYZE specialization_progress, user_licenses")
         self.database.execute("CHECKPOINT")
         os.sync()
+
+    def _renew_valkey(self) -> None:
+        """An empty one. Emptied only, it keeps the heap that others have left in pieces, and glibc's malloc with it:
+        after ten minutes of trials each command cost Redis half as much again.
+        """
+        valkey = self._servers.valkey
+        self.redis.connection_pool.disconnect()
+        valkey.stop()
+        shutil.rmtree(valkey.folder)
+        valkey.start()
 
     def waiting(self) -> int:
         """Commands in levelq's lanes."""

@@ -136,7 +136,7 @@ def test_up_to_a_limit_one_is_enough_and_beyond_it_is_not(what: str, needed: str
 @pytest.mark.parametrize(
     ("given", "what", "rate"),
     [
-        ({"disk_tb": 1, "retention_days": 1}, "the ledger's disk (1 TB, 1 days)", 1e12 / 500 / DAY),
+        ({"disk_tb": 1, "retention_days": 1}, "the ledger's disk (1 TB, retention 1 d)", 1e12 / 500 / DAY),
         ({"peak": 2}, "one levelq prune", 100_000),
         ({"backlog_seconds": 100}, "LEVELQ_PARTITION_LIMIT with one shard", 60_000),
         ({}, "100 connections of PostgreSQL", 50 * 1e6 * 0.5 / 51),

@@ -69,7 +69,7 @@ def _disks(model: Model) -> list[Limit]:
             "a ledger partitioned by time; longer between checkpoints; partition by user over hosts",
         ),
         Limit(
-            f"the ledger's disk ({load.disk_tb:g} TB, {load.retention_days:g} days)",
+            f"the ledger's disk ({load.disk_tb:g} TB, retention {load.retention_days:g} d)",
             a_day * load.peak,
             f"{costs.bytes.ledger_row:.0f} bytes a command with its indexes",
             "levelq prune sooner; partition by time",

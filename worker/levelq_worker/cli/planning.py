@@ -96,7 +96,7 @@ def _needs_table(model: Model, needs: Needs) -> Table:
         ("PostgreSQL hosts", f"{needs.postgresql_hosts:,}", f"by user: {hosts}"),
         ("its connections", f"{needs.postgresql_connections:,}", f"{needs.pooled_connections:,} behind a pooler"),
         ("its log", _size(needs.wal_mb / 1e3) + "/s", _images(model)),
-        ("the ledger", _size(needs.ledger_gb_a_day) + "/day", f"{kept} in {load.retention_days:g} days"),
+        ("the ledger", _size(needs.ledger_gb_a_day) + "/day", f"{kept} in {_days(load.retention_days)}"),
         ("levelq prune", f"{needs.prunes:,}", "at work all the time, or a ledger partitioned by time"),
     )  # fmt: skip
     table = Table.grid(padding=(0, 2))
@@ -130,3 +130,7 @@ def _size(gigabytes: float) -> str:
         if gigabytes >= size:
             return f"{gigabytes / size:,.1f} {unit}"
     return f"{gigabytes * 1e6:,.0f} kB"
+
+
+def _days(number: float) -> str:
+    return "a day" if number == 1 else f"{number:g} days"
