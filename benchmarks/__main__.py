@@ -229,7 +229,7 @@ def goals(run: Run, found: Others) -> list[Goal]:
             million >= 0.9 * few,
         ),
         ("send_many, one process", "30,000/s", f"{many:,.0f}/s", many >= 30_000),
-        ("send, against RQ's enqueue", "2 x", f"{send / enqueue:.1f} x ({send:,.0f}/s)", send >= 2 * enqueue),
+        ("send, against RQ's enqueue", "2 x", f"{send / enqueue:.2f} x ({send:,.0f}/s)", send >= 2 * enqueue),
         ("one command alone", "2.5 x direct", f"{alone:.1f} x ({direct:.1f} ms direct)", alone <= 2.5),
         (
             "p99 at a steady 1,000/s", "5 x direct, median", f"{steady / direct:.1f} x ({steady:.1f} ms)",
