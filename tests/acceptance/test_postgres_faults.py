@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -58,13 +59,20 @@ def hogged(site: Site, scene: Scene) -> Iterator[None]:
     """Every connection taken, those of the workers too, until one of them said that it got none."""
     with psycopg.connect(site.servers.postgres.url, autocommit=True) as operator, ExitStack() as hogs:
 
-        def grab() -> bool:
-            operator.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {OURS}")
+        def fill() -> None:
             with suppress(psycopg.OperationalError):
                 while True:
                     hogs.enter_context(psycopg.connect(site.servers.postgres.url))
+
+        def grab() -> bool:
+            """End the workers' sessions, and be faster: who has a connection back says two lines for nothing."""
+            operator.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OURS}")
+            ends = time.monotonic() + 1
+            while "too many clients" not in scene.news and time.monotonic() < ends:
+                fill()
             return "too many clients" in scene.news
 
+        fill()
         until(grab, what="a worker without a connection")
         yield
 
