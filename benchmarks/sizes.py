@@ -2,7 +2,7 @@
 
     python -m benchmarks.sizes
 
-Each in turn with 2, 4, 8 and 16 threads in two processes, on the work of 500 users; two rounds, some five minutes.
+Each in turn with 2, 4, 8 and 16 threads in two processes, on the work of 500 users; two rounds, seven minutes.
 """
 
 from __future__ import annotations

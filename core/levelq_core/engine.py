@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -28,12 +29,20 @@ class LimitedConnection(psycopg.Connection[TupleRow]):
     """
 
     limit_seconds = math.inf
-    meanwhile: Callable[[], None] | None = None
-    """Done once, in the next wait, after what is waited for was asked for. It must not raise."""
+    _meanwhile: Callable[[], None] | None = None
 
     def wait(self, gen: PQGen[RV], *args: Any, **options: Any) -> RV:
         """psycopg's one place to wait for an answer. Raises OperationalError, the connection closed, if none comes."""
         return super().wait(self._limited(gen), *args, **options)
+
+    @contextmanager
+    def meanwhile(self, work: Callable[[], None]) -> Iterator[None]:
+        """Do `work`, which must not raise, in this block's first wait, once the server was asked."""
+        self._meanwhile = work
+        try:
+            yield
+        finally:
+            self._meanwhile = None  # there may have been none: nothing is waited for on a lost connection
 
     def _limited(self, gen: PQGen[RV]) -> PQGen[RV]:
         until = time.monotonic() + self.limit_seconds
@@ -41,8 +50,8 @@ class LimitedConnection(psycopg.Connection[TupleRow]):
         try:
             while True:
                 awaited = gen.send(ready)
-                if self.meanwhile is not None:
-                    meanwhile, self.meanwhile = self.meanwhile, None
+                if self._meanwhile is not None:
+                    meanwhile, self._meanwhile = self._meanwhile, None
                     meanwhile()
                 ready = yield awaited
                 if not ready and time.monotonic() > until:

@@ -25,7 +25,7 @@ from levelq_core.engine import engine_for
 from levelq_core.partitions import Partition
 from levelq_producer import Handle, Producer
 from levelq_worker.demo import calling, producing
-from levelq_worker.demo.measuring import Batch, peak, rate_curve
+from levelq_worker.demo.measuring import Batch, rate_curve
 from levelq_worker.demo.record import Record
 from levelq_worker.demo.reference import Learner, apply
 from levelq_worker.demo.running import Demo
@@ -290,7 +290,8 @@ def test_the_reference_knows_the_rules() -> None:
     assert apply(Learner(), base._replace(kind="sync_levels")) is None
 
 
-def test_rates_are_counted_by_commit() -> None:
+def test_a_batch_is_spread_over_its_transaction() -> None:
     batches = [Batch(0.0, 0.5, 100, 100), Batch(0.5, 1.0, 300, 300), Batch(2.0, 2.5, 50, 60)]
-    assert peak(batches) == 400
+    assert max(rate_curve(batches, 0.0, 2.5, 1.0)) == 400
+    assert rate_curve([], 0.0, 0.0, 0.5) == [0]
     assert rate_curve(batches, 0.0, 2.5, 0.5)[:5] == [200, 600, 0, 0, 100]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from levelq_core.partitions import Partition
 from levelq_core.work import Work
 from levelq_worker.draining import Drain
 from levelq_worker.runtime import Runtime
-from levelq_worker.transaction import Applied, Rubbish, Transaction
+from levelq_worker.transaction import Applied, Transaction
 from tests.fixtures.waiting import until
 from tests.model import APPLICATION, OWN, TOTALS, Columns, LaneKey, Model, Row
 
@@ -177,15 +177,9 @@ class Observed(Transaction):
         super().__init__(engine, settings, settings.tracks)
         self.seen: list[Seen] = []
 
-    def apply(
-        self,
-        works: Sequence[Work],
-        rubbish: Sequence[Rubbish],
-        between: Callable[[], None],
-        meanwhile: Callable[[], None] | None = None,
-    ) -> Applied:
+    def apply(self, works: Sequence[Work], *others: Any, **options: Any) -> Applied:
         """Apply, then note the decisions."""
-        applied = super().apply(works, rubbish, between, meanwhile)
+        applied = super().apply(works, *others, **options)
         self.seen.append(Seen(works, applied.aside))
         return applied
 

@@ -69,12 +69,14 @@ class Claims:
         """The next claim."""
         following, self._next = self._next or self._ask(), None
         self._renewals = 0
-        return following if isinstance(following, Held) else self._hear(following)
+        return self._hear(following)
 
-    def _hear(self, asked: Asked) -> Held:
-        claim = asked.answer.read()
-        full = len(claim.lanes) >= self._runtime.settings.batch_lanes or claim.entries >= asked.commands
-        return Held(self._partition.specialization, asked.token, claim, asked.at, full)
+    def _hear(self, following: Asked | Held) -> Held:
+        if isinstance(following, Held):
+            return following
+        claim = following.answer.read()
+        full = len(claim.lanes) >= self._runtime.settings.batch_lanes or claim.entries >= following.commands
+        return Held(self._partition.specialization, following.token, claim, following.at, full)
 
     def hear_ahead(self) -> None:
         """Decode the claim that was asked for ahead, if Redis has answered by now.
@@ -84,9 +86,8 @@ class Claims:
         with suppress(Exception):
             if isinstance(self._next, Asked) and self._next.answer.arrived():
                 asked, self._next = self._next, None
-                self._next = self._hear(asked)
-            if isinstance(self._next, Held):
-                self._next.batch  # noqa: B018 - decoded, and kept
+                self._next = held = self._hear(asked)
+                held.batch  # noqa: B018 - decoded, and kept
 
     def ask_ahead(self) -> None:
         """Ask for the next claim while one is in hand."""
@@ -133,10 +134,9 @@ class Claims:
     def give_back(self, error: Exception | None = None) -> None:
         """Have nothing asked for and nothing unheard: what was claimed ahead is released, or its claims run out."""
         following, self._next = self._next, None
-        asked = following if isinstance(following, Asked) else None
         if isinstance(error, RedisTimeoutError):  # each would be waited for as long again
             acked, self._acked = self._acked, None
-            for answer in (asked and asked.answer, acked):
+            for answer in (following.answer if isinstance(following, Asked) else None, acked):
                 if answer:
                     answer.drop()
             return
@@ -144,7 +144,7 @@ class Claims:
             self.hear_ack()
         with suppress(RedisError):
             if following:
-                self._release(self._hear(following) if isinstance(following, Asked) else following)
+                self._release(self._hear(following))
 
     def _release(self, held: Held) -> None:
         if held.claim.lanes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -97,7 +98,7 @@ class Transaction:
         works: Sequence[Work],
         rubbish: Sequence[Rubbish],
         between: Callable[[], None],
-        meanwhile: Callable[[], None] | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> Applied:
         """Decide all commands of these lanes and quarantine the rubbish, in one transaction.
 
@@ -121,9 +122,8 @@ class Transaction:
             point("commit request")
             deciding = time.monotonic() - begun
             raw = connection.connection.driver_connection
-            if isinstance(raw, LimitedConnection):
-                raw.meanwhile = meanwhile
-            transaction.commit()
+            with raw.meanwhile(meanwhile) if isinstance(raw, LimitedConnection) else nullcontext():
+                transaction.commit()
             point("commit reply")
         seconds = time.monotonic() - begun
         return Applied(aside, seconds, TRIPS * trips + seconds - deciding)

@@ -11,7 +11,7 @@ import psycopg
 from .record import Record
 from .watching import Sample
 
-WINDOW_SECONDS = 1.0  # of the peak rate
+PEAK_SECONDS = 0.2  # the whole burst may be over within a second
 
 
 class Batch(NamedTuple):
@@ -85,7 +85,7 @@ def measure(database: psycopg.Connection[Any], record: Record, samples: Sequence
         rejected,
         level_ups,
         direct,
-        peak_rate=peak(batches),
+        peak_rate=max(rate_curve(batches, begins, ends, PEAK_SECONDS)),
         burst_rate=_rate(outside, ends - begins - excluded),
         overall_rate=_rate(batches, ends - begins),
         burst_seconds=ends - begins,
@@ -99,18 +99,6 @@ def measure(database: psycopg.Connection[Any], record: Record, samples: Sequence
 
 def _rate(batches: Sequence[Batch], seconds: float) -> float:
     return sum(batch.applied for batch in batches) / max(seconds, 0.001)
-
-
-def peak(batches: Sequence[Batch]) -> float:
-    """The most that was committed within any one second; `batches` in order of commit."""
-    best, first, inside = 0, 0, 0
-    for batch in batches:
-        inside += batch.applied
-        while batches[first].committed < batch.committed - WINDOW_SECONDS:
-            inside -= batches[first].applied
-            first += 1
-        best = max(best, inside)
-    return best / WINDOW_SECONDS
 
 
 def rate_curve(batches: Sequence[Batch], start: float, end: float, step: float) -> list[float]:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .helpers import Crew
-from .measuring import Figures
+from .measuring import PEAK_SECONDS, Figures
 from .record import Record
 from .scenario import Scenario
 from .screen import WIDTH
@@ -81,7 +81,7 @@ def _speed(figures: Figures, killer: Killer, crew: Crew) -> list[tuple[str, str]
     recovery = (killer.returned_at or 0.0) - (killer.killed_at or 0.0)
     held = f"{recovery:.1f} s for {killer.lanes_held} lanes" if killer.lanes_held else "at once, no lane held"
     return [
-        ("best second", f"{figures.peak_rate:,.0f}/s"),
+        (f"best {PEAK_SECONDS:g} s", f"{figures.peak_rate:,.0f}/s"),
         ("mean without outage", f"{figures.burst_rate:,.0f}/s"),
         ("mean with it", f"{figures.overall_rate:,.0f}/s in {figures.burst_seconds:.1f} s"),
         ("batch size", f"{figures.median_batch:,}, largest {figures.largest_batch:,}"),
