@@ -31,6 +31,7 @@ from .pacing import Pace
 from .places import Places
 from .relaying import Relay
 from .runtime import Runtime, spare_the_collector
+from .seats import Seats
 
 log = logging.getLogger("levelq")
 
@@ -38,7 +39,7 @@ HOPELESS = 2  # the exit code after what no other start would mend
 OTHERS_SECONDS = 0.1  # between two looks at lanes that other workers hold
 
 
-def run(settings: Settings, specializations: Sequence[str], *, burst: bool) -> int:
+def run(settings: Settings, specializations: Sequence[str], seats: Seats | None = None, *, burst: bool) -> int:
     """Work until asked to stop, or with `burst` until nothing is due; the exit code.
 
     HOPELESS tells the supervisor that starting again would not help.
@@ -46,7 +47,7 @@ def run(settings: Settings, specializations: Sequence[str], *, burst: bool) -> i
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(process)d %(levelname)s %(message)s")
     try:
         work = drain_until_empty if burst else serve
-        return work(settings, specializations)
+        return work(settings, specializations, seats)
     except ConfigurationError as error:
         print(f"levelq: {error}", file=sys.stderr)  # noqa: T201
         return HOPELESS
@@ -55,7 +56,7 @@ def run(settings: Settings, specializations: Sequence[str], *, burst: bool) -> i
         return 1
 
 
-def serve(settings: Settings, specializations: Sequence[str]) -> int:
+def serve(settings: Settings, specializations: Sequence[str], seats: Seats | None) -> int:
     """Work until asked to stop.
 
     RQ ends a worker whose Redis is lost. Another begins in this process.
@@ -65,29 +66,33 @@ def serve(settings: Settings, specializations: Sequence[str]) -> int:
     while not stop.is_set():
         begun = time.monotonic()
         try:
-            _work_without_rq(settings, specializations, stop)
-            _work_with_rq(settings, specializations, stop)
+            _work_without_rq(settings, specializations, stop, seats)
+            _work_with_rq(settings, specializations, stop, seats)
         except RedisError as error:
             log.warning("LEVELQ_RQ_URL: %s", error)
         stop.wait(pace.after(time.monotonic() - begun))
     return 0
 
 
-def _work_with_rq(settings: Settings, specializations: Sequence[str], stop: threading.Event) -> None:
+def _work_with_rq(
+    settings: Settings, specializations: Sequence[str], stop: threading.Event, seats: Seats | None
+) -> None:
     """Work at wake-ups, until RQ's Redis is lost or somebody asks to stop."""
     queues = [QUEUE_PREFIX + name for name in specializations]
     with rq_client(settings) as rq, suppress(StopRequested):  # it may come while RQ says goodbye
-        LaneWorker(queues, connection=rq, settings=settings, stop=stop).work(logging_level="WARNING")
+        LaneWorker(queues, connection=rq, settings=settings, stop=stop, seats=seats).work(logging_level="WARNING")
 
 
-def _work_without_rq(settings: Settings, specializations: Sequence[str], stop: threading.Event) -> None:
+def _work_without_rq(
+    settings: Settings, specializations: Sequence[str], stop: threading.Event, seats: Seats | None
+) -> None:
     """Work without wake-ups while RQ's Redis is away or takes no writes."""
     with connect(settings.queue_url, settings.redis_seconds) as rq:
         why = _unusable(rq)
         if why is None:
             return
         log.warning("working without wake-ups: %s", why)
-        with _working(settings, specializations, stop) as (runtime, relay):
+        with _working(settings, specializations, stop, seats) as (runtime, relay):
             while _unusable(rq) is not None and not stop.is_set():
                 try:
                     _drain(runtime, relay, specializations)
@@ -112,20 +117,20 @@ def _unusable(rq: Redis) -> str | None:
         return str(error)
 
 
-def drain_until_empty(settings: Settings, specializations: Sequence[str]) -> int:
+def drain_until_empty(settings: Settings, specializations: Sequence[str], seats: Seats | None = None) -> int:
     """Relay and drain without waiting for wake-ups until no lane is due and none is held by anybody."""
-    with _working(settings, specializations, _stopped_by_signals()) as (runtime, relay):
+    with _working(settings, specializations, _stopped_by_signals(), seats) as (runtime, relay):
         _drain(runtime, relay, specializations)
     return 0
 
 
 @contextmanager
 def _working(
-    settings: Settings, specializations: Sequence[str], stop: threading.Event
+    settings: Settings, specializations: Sequence[str], stop: threading.Event, seats: Seats | None
 ) -> Iterator[tuple[Runtime, Relay]]:
     """What it takes to work without RQ."""
     spare_the_collector()
-    runtime = Runtime(settings, stop)
+    runtime = Runtime(settings, stop, seats)
     relay = Relay(settings, specializations)
     try:
         yield runtime, relay
@@ -141,6 +146,7 @@ def _drain(runtime: Runtime, relay: Relay, specializations: Sequence[str]) -> No
         found, failed = _look(runtime, places.read())
         due = [partition for partition, status in found if status.ready and not places.waits(partition)]
         for partition in due:
+            runtime.seats.find(runtime.stop, runtime.settings.claim_seconds)
             Drain(runtime, partition).run()
         if not due:
             if failed is not None:

@@ -37,7 +37,7 @@ GATE_SECONDS = 0.05  # between two looks at a gate that somebody else is about t
 def drain(partition: str) -> None:
     """What the RQ job runs: drain one partition (`PLAYER:1:0`, or `PLAYER` for its first shard).
 
-    Returns when nothing is due, after a slice of time, or when the worker is asked to stop.
+    Returns when nothing is due, after a slice of time, sooner where cores are short, or when the worker is to stop.
     Raises ConfigurationError for a name that is none.
     """
     Drain(current(), Partition.parse(partition)).run()
@@ -54,7 +54,8 @@ class Drain:
         self._ends = math.inf
 
     def run(self) -> None:
-        """Take batches until nothing is due or the slice is over."""
+        """Take batches until nothing is due, the slice is over, or cores are short."""
+        self._runtime.seats.watch()
         self._ends = time.monotonic() + self._runtime.settings.slice_seconds
         retired = False
         try:
@@ -65,8 +66,10 @@ class Drain:
                 self._leave()
 
     def _over(self) -> bool:
-        """Whether to end. When the slice is over, what was claimed ahead is applied first; when it must stop, not."""
-        return self._runtime.stop.is_set() or (not self._claims.ahead and time.monotonic() > self._ends)
+        """Whether to end. What was claimed ahead is applied first, unless the worker must stop."""
+        if self._runtime.stop.is_set():
+            return True
+        return not self._claims.ahead and (time.monotonic() > self._ends or self._runtime.seats.surplus())
 
     def _step(self) -> bool:
         """Claim, and take what was claimed; True if nothing was due, so that the drain is retired."""

@@ -31,6 +31,7 @@ from .draining import drain
 from .places import partitions
 from .relaying import Relay
 from .runtime import Runtime, install, spare_the_collector
+from .seats import Seats
 from .sweeping import Sweeper
 
 log = logging.getLogger("levelq")
@@ -88,7 +89,7 @@ class LaneWorker(SimpleWorker):
     """An RQ worker for levelq queues: JSON jobs only, in this process, sweeping and relaying while it lives.
 
     Works from `levelq worker` and from `rq worker -w levelq_worker.LaneWorker levelq.PLAYER ...`. Ends when RQ's
-    Redis is lost, full or silent: whoever started it starts another. `stop` is set when it is asked to end.
+    Redis is lost, full or silent: whoever started it starts another. `stop`, `seats`: see Runtime.
     """
 
     job_class = LaneJob
@@ -100,6 +101,7 @@ class LaneWorker(SimpleWorker):
         connection: Redis | None = None,
         settings: Settings | None = None,
         stop: threading.Event | None = None,
+        seats: Seats | None = None,
         **options: Any,
     ) -> None:
         self.settings = settings or Settings.load()
@@ -113,7 +115,7 @@ class LaneWorker(SimpleWorker):
         names = [q.name if isinstance(q, Queue) else q for q in given]
         super().__init__(names, *args, **options)
         self.log.addFilter(_once)
-        self._runtime = install(Runtime(self.settings, stop))
+        self._runtime = install(Runtime(self.settings, stop, seats))
         self._ended = False
 
     @property
@@ -178,6 +180,11 @@ class LaneWorker(SimpleWorker):
             sweeper.stop()
             self._hand_over()
             self._runtime.close()
+
+    def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:
+        """Listen for a wake-up, once there is a core to drain with: until then it is for others, on any host."""
+        self._runtime.seats.find(self._runtime.stop, self.settings.claim_seconds)
+        return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
 
     def _hand_over(self) -> None:
         """Wake others for what is due: a wake-up that we were about to take ends with us.

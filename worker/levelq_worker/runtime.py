@@ -12,16 +12,21 @@ from levelq_core.settings import Settings
 from levelq_core.waking import Waker
 
 from .batch_size import BatchSize
+from .seats import Seats
 from .transaction import Transaction
 from .weather import MOST_SECONDS, Weather, notices_of
 
 
 class Runtime:
-    """One at a time in a process. Connections are made at first use. `stop`: set when the process is to end."""
+    """One at a time in a process. Connections are made at first use.
 
-    def __init__(self, settings: Settings, stop: threading.Event | None = None) -> None:
+    `stop`: set when the process is to end. `seats`: shared with the other workers of its supervisor.
+    """
+
+    def __init__(self, settings: Settings, stop: threading.Event | None = None, seats: Seats | None = None) -> None:
         self.settings = settings
         self.stop = stop or threading.Event()
+        self.seats = seats or Seats()
         # A call that outlives its claim would act for somebody else.
         seconds = min(settings.redis_seconds, settings.claim_seconds / 2)
         redis = connect(settings.redis_url, seconds)

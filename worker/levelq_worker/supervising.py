@@ -18,6 +18,7 @@ from .children import forked
 from .pacing import Pace
 from .places import partitions
 from .preflight import preflight
+from .seats import seats_for
 
 log = logging.getLogger("levelq")
 
@@ -44,7 +45,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings, processes: int, specializations: Sequence[str], burst: bool) -> None:
         self._settings = settings
-        self._run = partial(child.run, settings, specializations, burst=burst)
+        self._run = partial(child.run, settings, specializations, seats_for(processes), burst=burst)
         self._burst = burst
         self._slots = [Slot(settings.claim_seconds) for _ in range(processes)]
         self._stop_by: float | None = None

@@ -1,0 +1,17 @@
+"""`levelq worker` on one core, of which its seats believe that it is never idle."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from levelq_worker import seats
+from levelq_worker.cli import main
+
+MODULE = "tests.acceptance.crowded_worker"
+
+if __name__ == "__main__":
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    seats.ENOUGH_SECONDS = 0.02  # of a drain, to judge by: a few batches
+    seats.idle_seconds = lambda cores: 0.0
+    sys.exit(main())
