@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +18,7 @@ from levelq_core.notices import MOST_CHARACTERS, MOST_WORKERS, Notices, read
 from levelq_core.partitions import NOTICES, Partition
 from levelq_worker.cli.overview import look
 from levelq_worker.lane_worker import LaneWorker
+from levelq_worker.stopping import Stop
 from levelq_worker.weather import Weather, notices_of
 from tests.fixtures.waiting import until
 
@@ -185,7 +185,7 @@ def test_a_notice_that_redis_refuses_is_let_be() -> None:
 
 
 def test_a_worker_leaves_its_notice_for_as_long_as_it_waits(redis: Redis, settings: Settings) -> None:
-    stop = threading.Event()
+    stop = Stop()
     stop.set()  # nobody waits here
     weather = Weather(stop, notices=notices_of(redis, settings))
     weather.failed("PostgreSQL: starting up")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -15,6 +14,7 @@ import pytest
 from levelq_worker import seats
 from levelq_worker.children import forked
 from levelq_worker.seats import Seats, idle_seconds, seats_for
+from levelq_worker.stopping import Stop
 
 BUSY, BETWEEN, IDLE = 0.0, 0.07, 0.2  # the cores' idle share
 
@@ -49,7 +49,7 @@ class Worker:
     def _serve(self) -> int:
         clock = Clock()
         seats.idle_seconds, seats.ENOUGH_SECONDS = clock.idle_seconds, self.enough
-        stop = threading.Event()
+        stop = Stop()
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
         while True:
             asked = self._inside.recv()
@@ -170,7 +170,7 @@ def test_one_who_is_alone_never_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = Seats()
     alone.watch()
     assert not alone.surplus()
-    alone.find(threading.Event(), 3_600)
+    alone.find(Stop(), 3_600)
 
 
 def test_there_are_seats_only_for_more_workers_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:

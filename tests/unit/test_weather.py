@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import logging
-import threading
 
 import pytest
 
+from levelq_worker.stopping import Stop
 from levelq_worker.weather import FIRST_SECONDS, MOST_SECONDS, Weather
 
 
-class Waits(threading.Event):
-    """An event that notes how long somebody wanted to wait for it, and does not."""
+class Waits(Stop):
+    """A stop that notes how long somebody wanted to wait for it, and does not."""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[float] = []
 
-    def wait(self, timeout: float | None = None) -> bool:
-        assert timeout is not None
-        self.asked.append(timeout)
+    def wait(self, seconds: float) -> bool:
+        self.asked.append(seconds)
         return self.is_set()
 
 
@@ -87,7 +86,7 @@ def test_it_is_bad_until_it_passed() -> None:
 
 
 def test_a_stop_request_ends_the_wait_at_once() -> None:
-    stop = threading.Event()
+    stop = Stop()
     stop.set()
     weather = Weather(stop, most_seconds=10**6)
     for _ in range(30):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -32,6 +31,7 @@ from .places import Places
 from .relaying import Relay
 from .runtime import Runtime, spare_the_collector
 from .seats import Seats
+from .stopping import Stop
 
 log = logging.getLogger("levelq")
 
@@ -74,18 +74,14 @@ def serve(settings: Settings, specializations: Sequence[str], seats: Seats | Non
     return 0
 
 
-def _work_with_rq(
-    settings: Settings, specializations: Sequence[str], stop: threading.Event, seats: Seats | None
-) -> None:
+def _work_with_rq(settings: Settings, specializations: Sequence[str], stop: Stop, seats: Seats | None) -> None:
     """Work at wake-ups, until RQ's Redis is lost or somebody asks to stop."""
     queues = [QUEUE_PREFIX + name for name in specializations]
     with rq_client(settings) as rq, suppress(StopRequested):  # it may come while RQ says goodbye
         LaneWorker(queues, connection=rq, settings=settings, stop=stop, seats=seats).work(logging_level="WARNING")
 
 
-def _work_without_rq(
-    settings: Settings, specializations: Sequence[str], stop: threading.Event, seats: Seats | None
-) -> None:
+def _work_without_rq(settings: Settings, specializations: Sequence[str], stop: Stop, seats: Seats | None) -> None:
     """Work without wake-ups while RQ's Redis is away or takes no writes."""
     with connect(settings.queue_url, settings.redis_seconds) as rq:
         why = _unusable(rq)
@@ -102,9 +98,9 @@ def _work_without_rq(
                     stop.wait(settings.sweep_seconds)
 
 
-def _stopped_by_signals() -> threading.Event:
-    """An event that SIGTERM and SIGINT set. RQ puts its own handlers in their place for as long as it works."""
-    stop = threading.Event()
+def _stopped_by_signals() -> Stop:
+    """What SIGTERM and SIGINT ask for. RQ puts its own handlers in their place for as long as it works."""
+    stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     return stop
@@ -126,7 +122,7 @@ def drain_until_empty(settings: Settings, specializations: Sequence[str], seats:
 
 @contextmanager
 def _working(
-    settings: Settings, specializations: Sequence[str], stop: threading.Event, seats: Seats | None
+    settings: Settings, specializations: Sequence[str], stop: Stop, seats: Seats | None
 ) -> Iterator[tuple[Runtime, Relay]]:
     """What it takes to work without RQ."""
     spare_the_collector()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
@@ -32,6 +31,7 @@ from .places import partitions
 from .relaying import Relay
 from .runtime import Runtime, install, spare_the_collector
 from .seats import Seats
+from .stopping import Stop
 from .sweeping import Sweeper
 
 log = logging.getLogger("levelq")
@@ -100,7 +100,7 @@ class LaneWorker(SimpleWorker):
         *args: Any,
         connection: Redis | None = None,
         settings: Settings | None = None,
-        stop: threading.Event | None = None,
+        stop: Stop | None = None,
         seats: Seats | None = None,
         **options: Any,
     ) -> None:

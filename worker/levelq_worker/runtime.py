@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import threading
 
 from levelq_core.connections import connect
 from levelq_core.engine import engine_for
@@ -13,6 +12,7 @@ from levelq_core.waking import Waker
 
 from .batch_size import BatchSize
 from .seats import Seats
+from .stopping import Stop
 from .transaction import Transaction
 from .weather import MOST_SECONDS, Weather, notices_of
 
@@ -23,9 +23,9 @@ class Runtime:
     `stop`: set when the process is to end. `seats`: shared with the other workers of its supervisor.
     """
 
-    def __init__(self, settings: Settings, stop: threading.Event | None = None, seats: Seats | None = None) -> None:
+    def __init__(self, settings: Settings, stop: Stop | None = None, seats: Seats | None = None) -> None:
         self.settings = settings
-        self.stop = stop or threading.Event()
+        self.stop = stop or Stop()
         self.seats = seats or Seats()
         # A call that outlives its claim would act for somebody else.
         seconds = min(settings.redis_seconds, settings.claim_seconds / 2)

@@ -11,11 +11,12 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
-import threading
 import time
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
+
+from .stopping import Stop
 
 LOOK_SECONDS = 0.05  # between two looks for a free seat: a lock with a time limit there is not
 ENOUGH_SECONDS = 0.5  # of a drain, to judge by: the kernel counts what a core does in hundredths of a second
@@ -56,7 +57,7 @@ class Seats:
         self._full = idle < FULL
         return self._full and not self._take()
 
-    def find(self, stop: threading.Event, seconds: float) -> None:
+    def find(self, stop: Stop, seconds: float) -> None:
         """After a drain that was surplus, wait for a seat, at most for `seconds`: its holder may hang."""
         until = time.monotonic() + seconds
         while self._full and not self._take() and not stop.is_set() and time.monotonic() < until:

@@ -9,12 +9,13 @@ import logging
 import os
 import random
 import socket
-import threading
 
 from redis import Redis
 
 from levelq_core.notices import Notices
 from levelq_core.settings import Settings
+
+from .stopping import Stop
 
 log = logging.getLogger("levelq")
 
@@ -25,9 +26,7 @@ MOST_SAID = 5  # causes of one spell of weather: a server that starts again give
 class Weather:
     """Counts failures in a row across the drains of a process."""
 
-    def __init__(
-        self, stop: threading.Event, *, most_seconds: float = MOST_SECONDS, notices: Notices | None = None
-    ) -> None:
+    def __init__(self, stop: Stop, *, most_seconds: float = MOST_SECONDS, notices: Notices | None = None) -> None:
         self._stop = stop
         self._most = most_seconds
         self._notices = notices

@@ -1,0 +1,62 @@
+"""A stop that signal handlers ask for, at any moment."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+
+from levelq_worker.children import forked
+from levelq_worker.stopping import Stop
+
+LONG = 60.0
+
+
+def test_whoever_waits_hears_of_it() -> None:
+    stop = Stop()
+    assert not stop.is_set()
+    waits = [threading.Thread(target=stop.wait, args=(LONG,)) for _ in range(3)]
+    for wait in waits:
+        wait.start()
+    stop.set()
+    for wait in waits:
+        wait.join(LONG / 2)
+        assert not wait.is_alive()
+    assert stop.is_set()
+    assert stop.wait(LONG)
+
+
+def test_without_it_a_wait_lasts_as_long_as_it_was_said() -> None:
+    begun = time.monotonic()
+    assert not Stop().wait(0.02)
+    assert time.monotonic() - begun >= 0.02
+
+
+def test_a_handler_may_ask_at_any_moment() -> None:
+    """With a threading.Event this ends within a second: the thread waits for a lock of its own."""
+
+    def bombarded() -> int:
+        stop = Stop()
+
+        def ask(*_: object) -> None:
+            stop.set()
+            stop.set()
+
+        signal.signal(signal.SIGALRM, ask)
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        for _ in range(100_000):
+            stop = Stop()
+            stop.wait(0.00001)
+            stop.set()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        stop = Stop()
+        signal.alarm(1)
+        return 0 if stop.wait(LONG) else 1
+
+    child = forked(bombarded, "bombarded")
+    child.join(LONG)
+    hung = child.exitcode is None
+    child.kill()
+    child.join()
+    assert not hung
+    assert child.exitcode == 0

@@ -1,0 +1,36 @@
+"""Whether a worker is asked to end."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+
+
+class Stop:
+    """What threading.Event is, for signal handlers.
+
+    An Event's `set` takes a lock. A handler runs in the middle of whatever its thread does: in an Event's `wait`, or in
+    `set` itself at a second signal, that lock may be the thread's own, and it would wait for itself for ever. The
+    queue's `put` may interrupt anything of the queue's (docs.python.org, "queue": reentrant).
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._bell: SimpleQueue[None] = SimpleQueue()
+
+    def set(self) -> None:
+        """Ask for the end."""
+        self._asked = True
+        self._bell.put(None)
+
+    def is_set(self) -> bool:
+        """Whether somebody has."""
+        return self._asked
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, or until somebody asks for the end; whether somebody has."""
+        if not self._asked:
+            with suppress(Empty):
+                self._bell.get(timeout=seconds)
+                self._bell.put(None)  # for the next who waits
+        return self._asked
