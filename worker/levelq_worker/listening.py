@@ -20,6 +20,7 @@ from levelq_core.outbox import CHANNEL
 from levelq_core.settings import Settings
 from levelq_core.sqlstate import in_words
 
+from .stopping import Stop
 from .weather import Weather
 
 MOST_SECONDS = 30.0  # between two attempts to listen again
@@ -58,7 +59,7 @@ class Listener(threading.Thread):
     def __init__(self, settings: Settings, bell: Bell) -> None:
         super().__init__(name="levelq-listener", daemon=True)
         self._bell = bell
-        self._stopped = threading.Event()
+        self._stopped = Stop()
         self._weather = Weather(self._stopped, most_seconds=MOST_SECONDS)
         self._engine = _engine_for(settings)
 
