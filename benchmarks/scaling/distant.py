@@ -2,8 +2,8 @@
 
     python -m benchmarks.scaling.distant
 
-500 users; two and eight workers whose every batch waits longer, in turn; two rounds, seven minutes. Tells whether workers rest
-where cores are short, and only there (levelq_worker/seats.py).
+500 users; two and eight workers whose every batch waits longer, in turn; two rounds, seven minutes. Tells whether they
+rest where cores are short, and only there (levelq_worker/seats.py).
 """
 
 from __future__ import annotations

@@ -59,6 +59,27 @@ class Item:
         return digest_in(self.payload)
 
 
+class _Told:
+    """What a lane answered to a push: how many of its commands it took, when, and why no more."""
+
+    __slots__ = ("_at_ms", "_left", "error")
+
+    def __init__(self, count: int, at_ms: int, error: LevelqError | None) -> None:
+        self._left = count
+        self._at_ms = at_ms
+        self.error = error
+
+    def tell(self, item: Item) -> None:
+        """Note what became of the next of its commands."""
+        item.pushed_ms = self._at_ms
+        if self._left > 0:
+            self._left -= 1
+            item.error = None
+        else:
+            assert self.error is not None  # a lane that did not take all says why
+            item.error = self.error
+
+
 class Settled(NamedTuple):
     """What is left of a window: partitions to wake, and commands that were not queued because their lanes moved."""
 
@@ -98,33 +119,27 @@ class Plan:
 
     def settle(self, window: Sequence[Item], batches: Batches, answers: Sequence[PushAnswer | PushError]) -> Settled:
         """Note what was refused. What has moved is to be pushed again, or to be refused."""
-        accepted: dict[Lane, int] = {}
-        pushed_ms: dict[Lane, int] = {}
-        errors: dict[Lane, LevelqError] = {}
-        moved: dict[Lane, LevelqError] = {}
+        told: dict[Lane, _Told] = {}
         wake: list[Partition] = []
+        moved = False
         for (partition, users), answer in zip(batches, answers, strict=True):
             lanes = [Lane(partition.specialization, user_id) for user_id, _ in users]
             if isinstance(answer, RedisError | LevelqError):
-                errors |= dict.fromkeys(lanes, self._failure(answer))
-                continue
-            if answer.moved:
-                moved |= dict.fromkeys(lanes, Moved(f"partition {partition} was closed: the number of shards changed"))
-                continue
-            if answer.wake:
-                wake.append(partition)
-            for lane, (count, why) in zip(lanes, answer.lanes, strict=True):
-                accepted[lane], pushed_ms[lane] = count, answer.at_ms
-                if why:
-                    errors[lane] = _full(self._settings, partition, lane, why)
-        self._refused |= errors
-        errors |= moved
+                told |= dict.fromkeys(lanes, _Told(0, 0, self._failure(answer)))
+            elif answer.moved:
+                moved = True
+                closed = Moved(f"partition {partition} was closed: the number of shards changed")
+                told |= dict.fromkeys(lanes, _Told(0, 0, closed))
+            else:
+                if answer.wake:
+                    wake.append(partition)
+                for lane, (count, why) in zip(lanes, answer.lanes, strict=True):
+                    error = _full(self._settings, partition, lane, why) if why else None
+                    told[lane] = _Told(count, answer.at_ms, error)
         for item in window:
-            left = accepted.get(item.lane, 0)
-            accepted[item.lane] = left - 1
-            item.error = errors[item.lane] if left <= 0 else None
-            item.pushed_ms = pushed_ms.get(item.lane, 0)
-        return Settled(wake, [item for item in window if item.lane in moved] if moved else [])
+            told[item.lane].tell(item)
+        self._refused |= {lane: t.error for lane, t in told.items() if t.error and not isinstance(t.error, Moved)}
+        return Settled(wake, [item for item in window if isinstance(item.error, Moved)] if moved else [])
 
     def _failure(self, error: PushError) -> LevelqError:
         """Why a batch was not answered as it should be. After a lost connection nothing more is sent."""
