@@ -7,16 +7,19 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
 from levelq_worker import seats
 from levelq_worker.children import forked
-from levelq_worker.seats import Seats, idle_seconds, seats_for
+from levelq_worker.seats import Seats, idle_and_all, seats_for
 from levelq_worker.stopping import Stop
 
 BUSY, BETWEEN, IDLE = 0.0, 0.07, 0.2  # the cores' idle share
+NOT_COUNTED = 9.0
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Clock:
@@ -24,13 +27,13 @@ class Clock:
 
     def __init__(self) -> None:
         self.share = BUSY
-        self._at, self._idle = time.monotonic(), 0.0
+        self._idle = self._all = 0
 
-    def idle_seconds(self, cores: object) -> float:
-        now = time.monotonic()
-        self._idle += self.share * (now - self._at)
-        self._at = now
-        return self._idle
+    def idle_and_all(self, cores: object) -> tuple[int, int]:
+        if self.share != NOT_COUNTED:
+            self._idle += round(100 * self.share)
+            self._all += 100
+        return self._idle, self._all
 
 
 class Worker:
@@ -48,7 +51,7 @@ class Worker:
 
     def _serve(self) -> int:
         clock = Clock()
-        seats.idle_seconds, seats.ENOUGH_SECONDS = clock.idle_seconds, self.enough
+        seats.idle_and_all, seats.ENOUGH_SECONDS = clock.idle_and_all, self.enough
         stop = Stop()
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
         while True:
@@ -60,7 +63,6 @@ class Worker:
             else:
                 clock.share = asked
                 self._seats.watch()
-                time.sleep(0.001)
                 self._inside.send(self._seats.surplus())
 
     def surplus(self, share: float) -> bool:
@@ -182,10 +184,31 @@ def test_there_are_seats_only_for_more_workers_than_cores(monkeypatch: pytest.Mo
     assert made == [(), {3, 5}]
 
 
-def test_idle_seconds_are_those_of_the_given_cores() -> None:
+def test_where_nobody_counts_nobody_rests(workers: Make) -> None:
+    first, second = workers(2, 1)
+    assert (first.surplus(BUSY), second.surplus(BUSY)) == (False, True)
+    assert not second.surplus(NOT_COUNTED)
+
+
+@pytest.mark.parametrize("found", ["", "cpu  1 2 3 4 5 6 7 8 9 10\n", "cpu7 1 2 3 4 5 6 7 8 9 10\nintr 1 2\n", None])
+def test_a_kernel_that_does_not_tell_of_these_cores(found: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(_: Path) -> str:
+        if found is None:
+            raise PermissionError
+        return found
+
+    monkeypatch.setattr(Path, "read_text", read)
+    assert idle_and_all([0, 1]) == (0, 0)
+
+
+def test_ticks_are_those_of_the_given_cores() -> None:
     before = psutil.cpu_times(percpu=True)
-    found = [idle_seconds([core]) for core in range(len(before))]
+    found = [idle_and_all([core]) for core in range(len(before))]
     after = psutil.cpu_times(percpu=True)
-    for least, seconds, most in zip(before, found, after, strict=True):
-        assert least.idle + least.iowait - 0.05 <= seconds <= most.idle + most.iowait + 0.05
-    assert sum(found) <= idle_seconds(range(len(before))) + 0.05
+    for least, (idle, all_), most in zip(before, found, after, strict=True):
+        assert least.idle + least.iowait - 0.05 <= idle / TICKS <= most.idle + most.iowait + 0.05
+        assert sum(least[:8]) - 0.05 <= all_ / TICKS <= sum(most[:8]) + 0.05
+    idle, all_ = (sum(ticks) for ticks in zip(*found, strict=True))
+    together = idle_and_all(range(len(before)))
+    assert idle <= together[0]
+    assert all_ <= together[1]

@@ -36,25 +36,24 @@ class Seats:
         self._file = os.memfd_create("levelq-seats") if cores else -1
         self._mine: int | None = None
         self._full = False
-        self._since, self._idle = 0.0, 0.0
+        self._since, self._before = 0.0, (0, 0)
 
     def watch(self) -> None:
         """A drain begins, or what is judged of it begins anew."""
         self._full = False
         if self._cores:
-            self._since, self._idle = time.monotonic(), idle_seconds(self._cores)
+            self._since, self._before = time.monotonic(), idle_and_all(self._cores)
 
     def surplus(self) -> bool:
         """Whether this drain should end: the cores are never idle, and others have the seats."""
-        seconds = time.monotonic() - self._since
-        if not self._cores or seconds < ENOUGH_SECONDS:
+        if not self._cores or time.monotonic() - self._since < ENOUGH_SECONDS:
             return False
-        before = self._idle
+        before = self._before
         self.watch()
-        idle = (self._idle - before) / (seconds * len(self._cores))
-        if idle > ROOMY:
+        idle, all_ = (now - then for now, then in zip(self._before, before, strict=True))
+        if idle >= ROOMY * all_:
             self._leave()  # to one who rests
-        self._full = idle < FULL
+        self._full = idle < FULL * all_  # never where nobody counts
         return self._full and not self._take()
 
     def find(self, stop: Stop, seconds: float) -> None:
@@ -79,15 +78,20 @@ class Seats:
 
 def seats_for(processes: int) -> Seats:
     """Seats for so many workers, if they are more than the cores they may run on and the kernel tells of those."""
-    cores = os.sched_getaffinity(0) if sys.platform == "linux" else ()
+    cores = os.sched_getaffinity(0) if sys.platform == "linux" and hasattr(os, "memfd_create") else ()
     return Seats(cores if len(cores) < processes else ())
 
 
-def idle_seconds(cores: Collection[int]) -> float:
-    """For how long these cores together had nothing to do so far, or waited for a disk.
+def idle_and_all(cores: Collection[int]) -> tuple[int, int]:
+    """For how many ticks these cores together had nothing to do, or waited for a disk; and how many there were.
 
-    Of each core's line in /proc/stat, says proc(5), the fourth and the fifth number, in ticks of the clock.
+    Of each core's line in /proc/stat, says proc(5): user, nice, system, idle, iowait, irq, softirq, steal. In some
+    containers it is empty or counts other cores, and then both are zero.
     """
-    lines = (line.split() for line in Path("/proc/stat").read_text().splitlines() if line.startswith("cpu"))
-    ticks = sum(int(line[4]) + int(line[5]) for line in lines if line[0][3:] in {str(core) for core in cores})
-    return ticks / os.sysconf("SC_CLK_TCK")
+    wanted = {f"cpu{core}" for core in cores}
+    try:
+        lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+    except OSError:
+        return 0, 0
+    ticks = [[int(number) for number in numbers[:8]] for name, *numbers in lines if name in wanted]
+    return sum(core[3] + core[4] for core in ticks), sum(map(sum, ticks))
