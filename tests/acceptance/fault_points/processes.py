@@ -67,14 +67,19 @@ class Trigger:
 class Gate:
     """The hook of the other worker: once armed, it waits with a batch in hand until the victim has met its fault.
 
-    So both hold lanes at that moment, and what the victim claims is not nothing because the other was faster.
+    So both hold lanes at that moment, and what the victim claims is not nothing because the other was faster: it waits
+    before it asks for a second batch ahead, with which it would have all there is.
     """
 
     def __init__(self, wire: Connection) -> None:
         self._wire = wire
+        self._claimed = False
 
     def __call__(self, name: str) -> None:
-        if name == "decode" and self._wire.poll():
+        in_hand = name == "decode" or (name == "claim request" and self._claimed)
+        if name in ("claim request", "claim reply", "decode"):
+            self._claimed = name == "claim reply"
+        if in_hand and self._wire.poll():
             self._wire.recv()
             self._wire.recv()
 
