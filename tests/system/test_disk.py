@@ -60,7 +60,7 @@ def test_a_full_disk_of_postgresql_is_waited_for() -> None:
         with scene.fault("disk of PostgreSQL full, no WAL either", lines=30):
             with filled(site.servers.postgres.folder):
                 until(lambda: panicked(site), what="a panic")
-            # With room while it recovers, it comes back, or ends, or (18, three times in 700) hangs: start it anew.
+            # With room while it recovers, it comes back, or ends, or (18, four times in 340) hangs: start it anew.
             site.servers.postgres.stop(signal.SIGQUIT)
             site.servers.postgres.start()
         assert scene.finish().broken == set()
