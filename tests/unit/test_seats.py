@@ -107,6 +107,13 @@ def workers() -> Iterator[Callable[[int, int], list[Worker]]]:
 Make = Callable[[int, int], list[Worker]]
 
 
+def seated_and_surplus(workers: Make) -> tuple[Worker, Worker]:
+    """Two workers on one busy core: who has its seat, and who has none."""
+    first, second = workers(2, 1)
+    assert (first.surplus(BUSY), second.surplus(BUSY)) == (False, True)
+    return first, second
+
+
 def test_full_cores_have_one_drain_each(workers: Make) -> None:
     assert [worker.surplus(BUSY) for worker in workers(4, 2)] == [False, False, True, True]
 
@@ -118,8 +125,7 @@ def test_who_has_a_seat_keeps_it(workers: Make) -> None:
 
 
 def test_where_cores_are_idle_a_seat_is_left_to_one_who_rests(workers: Make) -> None:
-    first, second = workers(2, 1)
-    assert (first.surplus(BUSY), second.surplus(BUSY)) == (False, True)
+    first, second = seated_and_surplus(workers)
     second.rest()
     assert second.rests
     assert not first.surplus(BETWEEN)
@@ -130,8 +136,7 @@ def test_where_cores_are_idle_a_seat_is_left_to_one_who_rests(workers: Make) -> 
 
 
 def test_a_worker_at_rest_goes_on_when_the_holder_of_a_seat_is_killed(workers: Make) -> None:
-    first, second = workers(2, 1)
-    assert (first.surplus(BUSY), second.surplus(BUSY)) == (False, True)
+    first, second = seated_and_surplus(workers)
     second.rest()
     os.kill(first.pid, signal.SIGKILL)
     assert second.goes_on()
@@ -139,8 +144,7 @@ def test_a_worker_at_rest_goes_on_when_the_holder_of_a_seat_is_killed(workers: M
 
 
 def test_a_worker_at_rest_stops_when_asked(workers: Make) -> None:
-    first, second = workers(2, 1)
-    assert (first.surplus(BUSY), second.surplus(BUSY)) == (False, True)
+    _, second = seated_and_surplus(workers)
     second.rest()
     os.kill(second.pid, signal.SIGTERM)
     assert second.goes_on()
@@ -150,8 +154,7 @@ def test_a_holder_that_hangs_is_not_waited_for_longer_than_was_said(
     workers: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Worker, "patience", 0.2)
-    first, second = workers(2, 1)
-    assert (first.surplus(BUSY), second.surplus(BUSY)) == (False, True)
+    first, second = seated_and_surplus(workers)
     os.kill(first.pid, signal.SIGSTOP)
     begun = time.monotonic()
     second.rest()
@@ -185,8 +188,7 @@ def test_there_are_seats_only_for_more_workers_than_cores(monkeypatch: pytest.Mo
 
 
 def test_where_nobody_counts_nobody_rests(workers: Make) -> None:
-    first, second = workers(2, 1)
-    assert (first.surplus(BUSY), second.surplus(BUSY)) == (False, True)
+    _, second = seated_and_surplus(workers)
     assert not second.surplus(NOT_COUNTED)
 
 
