@@ -146,9 +146,19 @@ class Connections:
         try:
             return self.redis.parse_response(connection, name)  # type: ignore[no-untyped-call]
         except ResponseError as error:
-            if isinstance(error, ClusterDownError) and self._lost is not None:
-                self._lost(self.redis, error)
-            return error
+            return self._refused(error)
+
+    def hear_now(self, connection: Any) -> Any:
+        """The same if all of it is there by now; what there is of it is taken in. Raises TimeoutError if it is not."""
+        try:
+            return connection.read_response(timeout=0, disconnect_on_error=False)
+        except ResponseError as error:
+            return self._refused(error)
+
+    def _refused(self, error: ResponseError) -> ResponseError:
+        if isinstance(error, ClusterDownError) and self._lost is not None:
+            self._lost(self.redis, error)
+        return error
 
     def exchange(self, connection: Any, commands: Sequence[Question]) -> list[Any]:
         """Send commands, and hear what is answered or refused to each."""

@@ -37,28 +37,28 @@ class LimitedConnection(psycopg.Connection[TupleRow]):
 
     @contextmanager
     def meanwhile(self, work: Callable[[], None]) -> Iterator[None]:
-        """Do `work`, which must not raise, in this block's first wait, once the server was asked."""
-        self._meanwhile = work
+        """Do `work`, which must not raise, at every wait of this block, once the server was asked."""
+        outer, self._meanwhile = self._meanwhile, work
         try:
             yield
         finally:
-            self._meanwhile = None  # there may have been none: nothing is waited for on a lost connection
+            self._meanwhile = outer
 
     def _limited(self, gen: PQGen[RV]) -> PQGen[RV]:
         until = time.monotonic() + self.limit_seconds
         ready: Any = None  # nothing, too, when psycopg, which looks ten times a second, found nothing
         try:
+            awaited = gen.send(ready)
+            if self._meanwhile is not None:
+                self._meanwhile()
             while True:
-                awaited = gen.send(ready)
-                if self._meanwhile is not None:
-                    meanwhile, self._meanwhile = self._meanwhile, None
-                    meanwhile()
                 ready = yield awaited
                 if not ready and time.monotonic() > until:
                     self.close()
                     raise psycopg.OperationalError(
                         f"no answer for {self.limit_seconds:g} s; the connection was given up"
                     )
+                awaited = gen.send(ready)
         except StopIteration as done:
             answer: RV = done.value
             return answer

@@ -12,12 +12,15 @@ from psycopg import OperationalError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy import Engine
 
-from levelq_core import lanes
-from levelq_core.codec import Lane
+from levelq_core import answers, lanes
+from levelq_core.codec import Lane, record_of
+from levelq_core.connections import Connections
+from levelq_core.work import Work
 from levelq_worker import batch, claims
 from levelq_worker.draining import Drain
 from levelq_worker.runtime import Runtime
 from levelq_worker.transaction import Applied
+from tests.fixtures.waiting import until
 from tests.integration.coupler_support import drain_all, push
 from tests.integration.isolation_support import PLAYER, experience, level_up, push_at_once
 
@@ -119,7 +122,7 @@ def hears_during_commit(monkeypatch: pytest.MonkeyPatch, drain: Drain, do: Calla
     def heard() -> None:
         following = drain._claims._next
         if todo and isinstance(following, claims.Asked):
-            assert select.select([following.answer._connection._sock], [], [], 10)[0]
+            until(following.answer.arrived, what="the answer")
             todo.pop()()
         hear_ahead()
 
@@ -196,9 +199,8 @@ def test_an_answer_that_is_lost_is_asked_for_anew(
     def lose() -> None:
         following = drain._claims._next
         assert isinstance(following, claims.Asked)
-        connection = following.answer._connection._sock
-        connection.recv(2**20)
-        connection.shutdown(socket.SHUT_RDWR)
+        following.answer._taken_in = answers._NOT_YET
+        following.answer._connection._sock.shutdown(socket.SHUT_RDWR)
 
     hears_during_commit(monkeypatch, drain, lose)
     drain.run()
@@ -228,3 +230,46 @@ def test_an_entry_that_cannot_be_decoded_ahead_is_met_in_its_turn(
     while not drain._step():
         pass
     assert experience(own_engine) == dict.fromkeys(range(1, 6), 1)
+
+
+LONG = 400  # commands of 500 bytes: an answer of four times what Redis sends at once
+
+
+@pytest.fixture
+def long_answer(worker: Runtime, own_database_url: str, worker_of: Callable[..., Runtime]) -> answers.Answer[Any]:
+    """To a claim of all of them."""
+    Drain(worker, PLAYER).run()
+    push_at_once(worker, [level_up(user, 1, reason="x" * 500) for user in range(1, LONG + 1)])
+    return worker_of(own_database_url).lanes.begin_claim(PLAYER, "drain", "token", LONG)
+
+
+def looked_at(answer: answers.Answer[Any]) -> bool:
+    assert select.select([answer._connection._sock], [], [], 10)[0]
+    return answer.arrived()
+
+
+def test_a_long_answer_is_taken_in_by_looking_at_it(
+    long_answer: answers.Answer[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis sends 64 KiB at a time, and more of it only when somebody has read."""
+    while not looked_at(long_answer):
+        pass
+    monkeypatch.setattr(Connections, "hear", lambda *_: pytest.fail("waited for what is here"))
+    assert len(long_answer.read().lanes) == LONG
+
+
+def test_what_was_taken_in_of_an_answer_is_part_of_it(long_answer: answers.Answer[Any]) -> None:
+    looked_at(long_answer)
+    assert len(long_answer.read().lanes) == LONG
+
+
+def test_answers_are_taken_in_whenever_a_statement_is_waited_for(worker: Runtime) -> None:
+    events: list[str] = []
+    work = Work(Lane("PLAYER", 1), [record_of(level_up(1))], [0])
+    note = events.append
+    worker.transaction.apply(
+        [work], [], lambda: None, meanwhile=lambda: note("statement"), committing=lambda: note("commit")
+    )
+    assert events[-1] == "commit"
+    assert events.count("commit") == 1
+    assert len(events) > 10  # test_round_trips.py counts the statements of a batch

@@ -78,8 +78,14 @@ class Claims:
         full = len(claim.lanes) >= self._runtime.settings.batch_lanes or claim.entries >= following.commands
         return Held(self._partition.specialization, following.token, claim, following.at, full)
 
+    def listen(self) -> None:
+        """Take in what Redis has answered so far to the claim that was asked for ahead. Raises nothing, as below."""
+        if isinstance(self._next, Asked):
+            with suppress(Exception):
+                self._next.answer.arrived()
+
     def hear_ahead(self) -> None:
-        """Decode the claim that was asked for ahead, if Redis has answered by now.
+        """Decode the claim that was asked for ahead, if all of it is here by now.
 
         Raises nothing: a claim that went wrong is asked for anew, an entry that cannot be decoded met again, by `take`.
         """

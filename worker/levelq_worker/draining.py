@@ -105,7 +105,9 @@ class Drain:
             if claims.aged(held):
                 claims.renew(held)
             renew = partial(claims.renew, held)
-            applied = runtime.transaction.apply(batch.works, batch.rubbish, renew, meanwhile=claims.hear_ahead)
+            applied = runtime.transaction.apply(
+                batch.works, batch.rubbish, renew, meanwhile=claims.listen, committing=claims.hear_ahead
+            )
             self._committed(batch, applied)
             replies.write(runtime.lanes.redis, batch.replies(), runtime.settings.reply_seconds)
             claims.ack(held, batch.acknowledgements(applied.aside, runtime.settings.lock_ms))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 from psycopg import Cursor
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from levelq_core.apply import entered
 from levelq_core.catalog import Catalog
@@ -99,19 +99,20 @@ class Transaction:
         rubbish: Sequence[Rubbish],
         between: Callable[[], None],
         meanwhile: Callable[[], None] = lambda: None,
+        committing: Callable[[], None] = lambda: None,
     ) -> Applied:
         """Decide all commands of these lanes and quarantine the rubbish, in one transaction.
 
         Lanes are put aside if foreign code holds their rows; those have no decisions.
-        `between` is called between attempts at isolating a fault; `meanwhile`, which must not raise, while the commit
-        is written to disk. Raises SQLAlchemy's DBAPIError: nothing is decided then, unless COMMIT itself was lost,
-        which the ledger will tell at the next attempt.
+        `between` is called between attempts at isolating a fault; `meanwhile` whenever a statement is waited for,
+        `committing` while the commit is written to disk, and neither may raise. Raises SQLAlchemy's DBAPIError: nothing
+        is decided then, unless COMMIT itself was lost, which the ledger will tell at the next attempt.
         """
         aside: list[Work] = []
         begun = time.monotonic()
         with self._engine.connect() as connection, connection.begin() as transaction:
             point("begin")
-            with entered(connection, "queue") as (cursor, stamp):
+            with _waits(connection, meanwhile), entered(connection, "queue") as (cursor, stamp):
                 cursor.execute(_LIMITS, self._limits)
                 trips = time.monotonic() - begun
                 _quarantine(cursor, rubbish)
@@ -121,8 +122,7 @@ class Transaction:
                     Isolation(cursor, database, stamp, aside=aside, between=go_on).run(works)
             point("commit request")
             deciding = time.monotonic() - begun
-            raw = connection.connection.driver_connection
-            with raw.meanwhile(meanwhile) if isinstance(raw, LimitedConnection) else nullcontext():
+            with _waits(connection, committing):
                 transaction.commit()
             point("commit reply")
         seconds = time.monotonic() - begun
@@ -143,6 +143,11 @@ class Transaction:
         """After an attempt that failed."""
         cursor.execute(_LIMIT_LEFT, self._limits[-1:])
         between()
+
+
+def _waits(connection: Connection, work: Callable[[], None]) -> AbstractContextManager[None]:
+    raw = connection.connection.driver_connection
+    return raw.meanwhile(work) if isinstance(raw, LimitedConnection) else nullcontext()
 
 
 def _quarantine(cursor: Cursor[Any], rubbish: Sequence[Rubbish]) -> None:
