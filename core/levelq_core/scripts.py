@@ -181,9 +181,10 @@ class Protocol:
 
     def ack(self, partition: Partition, token: str, lanes: Sequence[tuple[bytes, int, bytes]]) -> Call:
         """Remove decided entries: per lane (user, delay in ms before it may be claimed again, identities)."""
-        call = self._call("ack", partition, token)
-        for user, delay_ms, identities in lanes:
-            call.args.extend((user, delay_ms, identities))
+        delays = [delay_ms for _, delay_ms, _ in lanes]
+        call = self._call("ack", partition, token, " ".join(map(str, delays)) if any(delays) else "")
+        for user, _, identities in lanes:
+            call.args.extend((user, identities))
         return call
 
     def renew(self, partition: Partition, drain: str, token: str, users: Sequence[bytes]) -> Call:

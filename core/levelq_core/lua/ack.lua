@@ -2,7 +2,8 @@
 -- Remove what was decided from the lanes of one claim, and release them.
 --
 -- KEYS[1]  tag .. "ready"
--- ARGV     tag, token, then per lane: user, delay ms (0: due now), identities (32 bytes each)
+-- ARGV     tag, token, delays ("ms ms ...", one for each lane; "" if all are due now),
+--          then per lane: user, identities (32 bytes each)
 -- Returns  per lane how many entries were removed, or -1 if the claim is no longer ours
 --
 -- Keeps:   an acknowledgement removes from the head exactly the entries that were decided, each by its
@@ -16,7 +17,9 @@ local now = clock()
 local SIZE, FROM = 32, 18 -- codec.IDENTITY_BYTES; codec.IDENTITY_AT, counted from 1
 local removed = {}
 
+-- How many entries, from the head, are what was decided. Most lanes of a burst hold one command: no string is made.
 local function matching(entries, identities)
+  if #identities == SIZE and #entries == 1 and string.find(entries[1], identities, FROM, true) == FROM then return 1 end
   for i, entry in ipairs(entries) do
     local wanted = string.sub(identities, (i - 1) * SIZE + 1, i * SIZE)
     if string.find(entry, wanted, FROM, true) ~= FROM and string.sub(redis.sha1hex(entry), 1, SIZE) ~= wanted then
@@ -27,7 +30,9 @@ local function matching(entries, identities)
 end
 
 local users = {}
-for at = 3, #ARGV, 3 do users[#users + 1] = ARGV[at] end
+for at = 4, #ARGV, 2 do users[#users + 1] = ARGV[at] end
+local delays = {}
+for delay in string.gmatch(ARGV[3], '%d+') do delays[#delays + 1] = tonumber(delay) end
 local holders = {}
 for first = 1, #users, 2000 do
   for _, holder in ipairs(redis.call('HMGET', tokens, unpack(users, first, math.min(first + 1999, #users)))) do
@@ -37,7 +42,7 @@ end
 
 local total, released, again, emptied = 0, {}, {}, {}
 for i, user in ipairs(users) do
-  local delay, identities = tonumber(ARGV[3 * i + 1]), ARGV[3 * i + 2]
+  local identities = ARGV[2 * i + 3]
   if holders[i] ~= token then
     removed[i] = -1
   else
@@ -49,7 +54,7 @@ for i, user in ipairs(users) do
     if count < #entries then more = true end
     if more then
       if count > 0 then redis.call('LTRIM', lane, count, -1) end
-      again[#again + 1] = now + delay
+      again[#again + 1] = now + (delays[i] or 0)
       again[#again + 1] = user
     elseif count > 0 then
       emptied[#emptied + 1] = lane

@@ -54,6 +54,8 @@ end
 -- read's loop for each was a quarter of what a claim cost the server. Nothing if there is more to it.
 local FEW = 8
 local function few(entries, most, bytes_left)
+  local entry = entries[1]
+  if #entries == 1 and #entry <= payload_limit and #entry <= bytes_left then return #entry end
   if #entries >= math.min(FEW, most + 1) then return nil end
   local bytes = 0
   for _, entry in ipairs(entries) do
