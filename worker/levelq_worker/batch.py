@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from levelq_core import codec
 from levelq_core.apply import outcome
-from levelq_core.codec import IDENTITY_AT, IDENTITY_BYTES, Lane, NewerVersion, Record
+from levelq_core.codec import IDENTITY_AT, IDENTITY_BYTES, Lane, NewerVersion, Record, make
 from levelq_core.commands import MAX_USER_ID
 from levelq_core.outcome import Outcome
 from levelq_core.replies import send_key
@@ -44,6 +44,7 @@ class Batch:
         self.commands = 0
         self._specialization = specialization
         self._at_ms = claim.at_ms
+        self._asked: list[Work] = []  # of whose commands the outcome of one at least is waited for
         self.lanes = [self._read(user, entries) for user, entries in claim.lanes]
 
     @property
@@ -60,17 +61,18 @@ class Batch:
         user_id = _user_id(user)
         if user_id is None:
             return self._set_lane_aside(user, entries)
-        lane = Lane(self._specialization, user_id)
+        lane = make(Lane, (self._specialization, user_id))
         salt = lane.salt
         records: list[Record] = []
         identities: list[bytes] = []
         commands_at: list[int] = []
-        newer = None
+        asked, newer = False, None
         for entry in entries:
             try:
                 if isinstance(entry, Oversized):
                     raise codec.Rubbish(f"over the payload limit; sha1 of the whole: {entry.sha1}")
-                records.append(codec.decode(entry, salt))
+                records.append(record := codec.decode(entry, salt))
+                asked |= record.reply
                 commands_at.append(len(identities))
                 identities.append(entry[IDENTITY_AT : IDENTITY_AT + IDENTITY_BYTES])
             except codec.Rubbish as error:
@@ -83,7 +85,9 @@ class Batch:
             places = range(self.commands, self.commands + len(records))
             work = Work(lane, records, places)
             self.commands += len(records)
-        return ClaimedLane(user, work, identities, commands_at, newer)
+            if asked:
+                self._asked.append(work)
+        return make(ClaimedLane, (user, work, identities, commands_at, newer))
 
     def _set_lane_aside(self, user: bytes, entries: Sequence[bytes | Oversized]) -> ClaimedLane:
         reason = f"lane of {user[:40]!r}, which is no user id"
@@ -123,7 +127,7 @@ class Batch:
 
     def replies(self) -> Iterator[tuple[Outcome, bytes]]:
         """The outcomes that somebody asked for, each with the key of its send."""
-        for work in self.works:
+        for work in self._asked:
             for record, decision in zip(work.records, work.decisions, strict=False):
                 if record.reply:
                     yield outcome(work.lane, record, decision), send_key(record.digest, record.pushed_ms)
