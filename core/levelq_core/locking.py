@@ -87,7 +87,7 @@ def _lock_rows(cursor: Cursor[Any], wanted: Sequence[Work]) -> bool:
 
 
 def _fill_in(works: Sequence[Work], progress: Rows, licenses: Rows) -> None:
-    for w, (_, progress_at, progress_level, *totals), (_, license_at, license_id, license_level, highest) in zip(
+    for w, (progress_at, progress_level, *totals), (license_at, license_id, license_level, highest) in zip(
         works, progress, licenses, strict=True
     ):
         w.progress_at, w.license_at, w.license_id = progress_at, license_at, license_id

@@ -39,6 +39,8 @@ OUTBOX_DELETE = f"DELETE FROM {OUTBOX} WHERE command_id = ANY(%b)"
 _LANES = "unnest(%b, %b) WITH ORDINALITY AS k(specialization, user_id, n)"
 _PROGRESS_PAIR = "p.student_id = k.user_id AND p.specialization_id = k.specialization"
 _LICENSE_PAIR = "l.user_id = k.user_id AND l.specialization_type = k.specialization"
+_PROGRESS_IN_ORDER = f"FROM {_LANES} JOIN {PROGRESS} p ON {_PROGRESS_PAIR} ORDER BY k.n FOR NO KEY UPDATE OF p"
+_LICENSES_IN_ORDER = f"FROM {_LANES} JOIN {LICENSES} l ON {_LICENSE_PAIR} ORDER BY k.n FOR NO KEY UPDATE OF l"
 
 # Which lanes lack their progress row (true, ...) or their license row (..., true).
 MISSING = f"""
@@ -49,23 +51,21 @@ MISSING = f"""
 
 # Lock the progress rows in order and read their totals, and where they lie.
 LOCK_PROGRESS = f"""
-    SELECT k.n, p.ctid, coalesce(p.current_level, 1)::bigint, coalesce(p.total_xp, 0)::bigint,
+    SELECT p.ctid, coalesce(p.current_level, 1)::bigint, coalesce(p.total_xp, 0)::bigint,
            coalesce(p.completed_sessions, 0)::bigint, coalesce(p.completed_projects, 0)::bigint,
            coalesce(p.theory_hours_completed, 0)::bigint, coalesce(p.practice_hours_completed, 0)::bigint
-    FROM {_LANES} JOIN {PROGRESS} p ON {_PROGRESS_PAIR}
-    ORDER BY k.n FOR NO KEY UPDATE OF p
+    {_PROGRESS_IN_ORDER}
 """
 
 # Lock the license rows in order and read them.
 LOCK_LICENSE = f"""
-    SELECT k.n, l.ctid, l.id::bigint, coalesce(l.current_level, 1)::bigint,
+    SELECT l.ctid, l.id::bigint, coalesce(l.current_level, 1)::bigint,
            coalesce(l.max_achieved_level, l.current_level, 1)::bigint
-    FROM {_LANES} JOIN {LICENSES} l ON {_LICENSE_PAIR}
-    ORDER BY k.n FOR NO KEY UPDATE OF l
+    {_LICENSES_IN_ORDER}
 """
 
 # After a lock timeout: which rows could be had at once, so that the others are known.
-SKIP_LOCKED = (LOCK_PROGRESS + " SKIP LOCKED", LOCK_LICENSE + " SKIP LOCKED")
+SKIP_LOCKED = tuple(f"SELECT k.n {rows} SKIP LOCKED" for rows in (_PROGRESS_IN_ORDER, _LICENSES_IN_ORDER))
 
 # What one attempt at a batch did, locks included, can be taken back and tried in another way.
 SAVEPOINT = "SAVEPOINT levelq"
