@@ -28,6 +28,7 @@ class Answer(Generic[T]):
         self._shebang = shebang
         self._meaning = meaning
         self._taken_in = _NOT_YET
+        self._failure: Exception | None = None  # of taking in
         self._send()
 
     def _send(self) -> None:
@@ -42,11 +43,13 @@ class Answer(Generic[T]):
         A server sends a long answer 64 KiB at a time, and the next of it when some was read and no script is running:
         read in one go, that of a claim of a thousand lanes was waited for a tenth of a batch's time.
         """
-        if self._taken_in is _NOT_YET:
+        if self._taken_in is _NOT_YET and self._failure is None:
             try:
                 self._taken_in = self._connections.hear_now(self._connection)
+            except RedisTimeoutError:
+                return False
             except (RedisError, OSError) as error:
-                return not isinstance(error, RedisTimeoutError)
+                self._failure = error
         return True
 
     def read(self) -> T:
@@ -64,6 +67,8 @@ class Answer(Generic[T]):
 
     def _hear(self) -> Any:
         with self._connections.ended_by_errors(self._connection):
+            if self._failure is not None:
+                raise self._failure
             reply, self._taken_in = self._taken_in, _NOT_YET
             if reply is _NOT_YET:
                 reply = self._connections.hear(self._connection)

@@ -7,13 +7,16 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.connection import AbstractConnection
 from redis.exceptions import ClusterDownError, MovedError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from .addresses import Place
@@ -26,6 +29,7 @@ Question = tuple[Any, ...]  # a command of Redis's: its name and arguments
 # As many as a server takes by default. redis-py's limit of 100 would refuse the 101st of an event loop's
 # tasks: each that waits for an outcome, or for a replica, holds a connection.
 CONNECTIONS = 10_000
+LOOKS = "timeout" in signature(AbstractConnection.read_response).parameters
 UNCLUSTERED_URL = "LEVELQ_REDIS_URL: the server is one of a cluster, so expected redis+cluster://, not redis://"
 
 
@@ -149,11 +153,23 @@ class Connections:
             return self._refused(error)
 
     def hear_now(self, connection: Any) -> Any:
-        """The same if all of it is there by now; what there is of it is taken in. Raises TimeoutError if it is not."""
+        """The same if all of it is there by now; what there is of it is taken in. Raises TimeoutError if it is not.
+
+        With redis-py before 8: if there is any of it, and the rest is waited for.
+        """
+        if not LOOKS:
+            if connection.can_read():
+                return self.hear(connection)
+            raise RedisTimeoutError("no answer yet")
         try:
             return connection.read_response(timeout=0, disconnect_on_error=False)
         except ResponseError as error:
             return self._refused(error)
+        except RedisTimeoutError:
+            raise
+        except BaseException:
+            connection.disconnect()  # a piece of the answer may be lost
+            raise
 
     def _refused(self, error: ResponseError) -> ResponseError:
         if isinstance(error, ClusterDownError) and self._lost is not None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from psycopg import OperationalError
+from redis.exceptions import AuthenticationError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy import Engine
 
-from levelq_core import answers, lanes
+from levelq_core import answers, connections, lanes
 from levelq_core.codec import Lane, record_of
 from levelq_core.connections import Connections
 from levelq_core.work import Work
@@ -260,6 +261,37 @@ def test_a_long_answer_is_taken_in_by_looking_at_it(
 
 def test_what_was_taken_in_of_an_answer_is_part_of_it(long_answer: answers.Answer[Any]) -> None:
     looked_at(long_answer)
+    assert len(long_answer.read().lanes) == LONG
+
+
+def test_a_refusal_that_redis_py_takes_for_a_lost_connection_is_heard(worker: Runtime) -> None:
+    """As LOADING is: nothing more comes on that connection, so nothing may be waited for."""
+    lanes = worker.lanes
+    lender = lanes._lenders.at(PLAYER.key("ready"))
+    stranger = lender.take()
+    with lanes.redis.client() as operator:  # type: ignore[no-untyped-call]
+        operator.config_set("requirepass", "a secret")
+        try:
+            lender.exchange(stranger, [("RESET",)])  # who it was is forgotten
+            lender.give(stranger)
+            # The server takes no call of more than ten arguments from a stranger.
+            answer = lanes._begin(lanes._protocol.sweep(PLAYER), list)
+            assert looked_at(answer)
+            assert answer.arrived()
+            with pytest.raises(AuthenticationError):
+                answer.read()
+        finally:
+            operator.config_set("requirepass", "")
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_an_answer_is_heard_by_any_redis_py(
+    long_answer: answers.Answer[Any], monkeypatch: pytest.MonkeyPatch, looks: bool
+) -> None:
+    """One before 8 cannot take in a part; then an answer of which there is some is waited for."""
+    monkeypatch.setattr(connections, "LOOKS", looks)
+    while not looked_at(long_answer):
+        assert looks
     assert len(long_answer.read().lanes) == LONG
 
 
