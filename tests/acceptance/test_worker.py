@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -179,6 +180,17 @@ def test_a_frozen_worker_that_wakes_up_late_changes_nothing_twice(
     assert (applied(own_engine), total_xp(own_engine)) == (5000, 5000)
 
 
+def test_a_worker_that_does_not_end_is_killed_and_that_is_said(start: Start, redis: Redis) -> None:
+    worker = start("worker")
+    until(lambda: redis.scard("rq:workers") == 1, what="the child at work")
+    (child,) = children(worker)
+    child.send_signal(signal.SIGSTOP)
+    worker.terminate()
+    code, output = stopped(worker)
+    assert code == 1
+    assert "a worker did not end within 5 s of being asked to: killed" in output
+
+
 def test_sigterm_during_a_burst_finishes_the_batch_and_hands_over(
     start: Start, settings: Settings, redis: Redis, own_engine: Engine
 ) -> None:
@@ -208,20 +220,38 @@ def test_a_worker_that_ends_wakes_another_for_what_is_due(settings: Settings, re
     assert (queue.count, applied(own_engine)) == (0, 10)
 
 
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """RQ puts its own in the place of this process's."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
 def test_a_signal_while_a_worker_ends_is_no_error(
     settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RQ's handler raises, to end its loop; once that has ended, there is nothing left to be ended."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.getsignal(number) for number in numbers]
     worker = LaneWorker([PLAYER.queue], connection=redis, settings=settings)
     monkeypatch.setattr(worker, "_hand_over", lambda: signal.raise_signal(signal.SIGTERM))
-    try:
-        worker.work(burst=True)
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+    worker.work(burst=True)
     assert worker.stopping
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_worker_ends_although_what_rq_raised_to_end_it_was_caught(settings: Settings, redis: Redis) -> None:
+    """Its handler raises wherever the worker stands; redis-py, for one, has places where nothing may be raised."""
+    worker = LaneWorker([PLAYER.queue], connection=redis, settings=settings)
+    asked = threading.Timer(0.2, worker._runtime.stop.set)  # what is left of a request whose exception was caught
+    at_last = threading.Timer(20, os.kill, (os.getpid(), signal.SIGTERM))
+    asked.start()
+    at_last.start()
+    worker.work()
+    assert at_last.is_alive()
+    at_last.cancel()
 
 
 def test_children_end_with_a_killed_supervisor(start: Start, settings: Settings) -> None:

@@ -15,9 +15,10 @@ from redis.client import Pipeline
 from redis.connection import PythonRespSerializer
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
 from rq import Queue, SimpleWorker
+from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.serializers import JSONSerializer
-from rq.worker import DequeueStrategy
+from rq.worker import DequeueStrategy, WorkerStatus
 from sqlalchemy.exc import DBAPIError
 
 from levelq_core.connections import connect
@@ -138,11 +139,16 @@ class LaneWorker(SimpleWorker):
         return int(2 * self.settings.claim_seconds) + KEPT_SECONDS
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """Tell RQ that we live. Raises RedisError: RQ itself would try again, up to a minute apart, for ever."""
+        """Tell RQ that we live. Raises RedisError: RQ itself would try again, up to a minute apart, for ever.
+
+        And StopRequested, if we are idle and are to end: where RQ's handler raised it, somebody may have caught it.
+        """
         try:
             super().heartbeat(self.get_heartbeat_ttl(), pipeline)
         except (ConnectionError, TimeoutError) as error:
             raise RedisError(str(error)) from error
+        if self.stopping and self.get_state() == WorkerStatus.IDLE:
+            raise StopRequested
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """Log a job that failed, but not RQ's own failure to write down how it went: the drain says it once."""

@@ -74,7 +74,8 @@ class Supervisor:
             if self._stop_by is not None and time.monotonic() > self._stop_by:
                 killed = True
                 for slot in self._slots:
-                    slot.kill()
+                    if slot.kill():
+                        log.warning("a worker did not end within %.0f s of being asked to: killed", self._stop_seconds)
 
     def _tend(self, slot: Slot) -> None:
         """Note a child's end; start it again unless it is done."""
@@ -90,10 +91,14 @@ class Supervisor:
     def _stop(self) -> None:
         """Pass the signal on. A worker needs at most a transaction to stop, and that is shorter than a claim."""
         if self._stop_by is None:
-            self._stop_by = time.monotonic() + max(self._settings.claim_seconds, LEAST_STOP_SECONDS)
+            self._stop_by = time.monotonic() + self._stop_seconds
         for slot in self._slots:
             if slot.process is not None:
                 slot.process.terminate()
+
+    @property
+    def _stop_seconds(self) -> float:
+        return max(self._settings.claim_seconds, LEAST_STOP_SECONDS)
 
     def _patience(self) -> float:
         """How long to wait for a signal: until the next start or the deadline of a stop."""
@@ -131,11 +136,13 @@ class Slot:
         self.start_at = time.monotonic() + delay
         log.warning("worker %d ended with %d; starting another in %.1f s", pid, self.code, delay)
 
-    def kill(self) -> None:
-        """End the child now."""
-        if self.process is not None and self.process.exitcode is None:
-            self.process.kill()
-            self.process.join()
+    def kill(self) -> bool:
+        """End the child now; whether there was one left."""
+        if self.process is None or self.process.exitcode is not None:
+            return False
+        self.process.kill()
+        self.process.join()
+        return True
 
 
 def _left(settings: Settings, specializations: Sequence[str]) -> str:
