@@ -29,6 +29,7 @@ Question = tuple[Any, ...]  # a command of Redis's: its name and arguments
 # As many as a server takes by default. redis-py's limit of 100 would refuse the 101st of an event loop's
 # tasks: each that waits for an outcome, or for a replica, holds a connection.
 CONNECTIONS = 10_000
+# Whether redis-py can take in what there is of an answer; none before 8 can.
 LOOKS = "timeout" in signature(AbstractConnection.read_response).parameters
 UNCLUSTERED_URL = "LEVELQ_REDIS_URL: the server is one of a cluster, so expected redis+cluster://, not redis://"
 
@@ -155,7 +156,7 @@ class Connections:
     def hear_now(self, connection: Any) -> Any:
         """The same if all of it is there by now; what there is of it is taken in. Raises TimeoutError if it is not.
 
-        With redis-py before 8: if there is any of it, and the rest is waited for.
+        Without LOOKS: if there is any of it, and the rest is waited for.
         """
         if not LOOKS:
             if connection.can_read():

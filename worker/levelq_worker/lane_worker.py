@@ -141,7 +141,8 @@ class LaneWorker(SimpleWorker):
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         """Tell RQ that we live. Raises RedisError: RQ itself would try again, up to a minute apart, for ever.
 
-        And StopRequested, if we are idle and are to end: where RQ's handler raised it, somebody may have caught it.
+        And StopRequested, if we are idle and are to end: RQ's handler raises it wherever we stand, and redis-py's
+        finalizers, for one, catch whatever is raised in them.
         """
         try:
             super().heartbeat(self.get_heartbeat_ttl(), pipeline)
