@@ -146,7 +146,8 @@ def deliver(send: Callable[[Sequence[Command]], Any], recorder: Recorder, comman
 
 
 def _begin(log: Path, hook: Hook | None) -> None:
-    # A signal's handler runs wherever the main thread stands: in coverage's own lock, too, and waits for it for ever.
+    # RQ's handler of SIGTERM raises wherever the main thread stands. In coverage's tracer that leaves its lock
+    # locked, and whatever is called next waits for it for ever.
     if measuring := coverage.Coverage.current():
         measuring.stop()
     with_parent(signal.SIGKILL)()
