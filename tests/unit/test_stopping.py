@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from multiprocessing.context import ForkProcess
 
 from levelq_worker.children import forked
 from levelq_worker.stopping import Stop
@@ -32,6 +33,26 @@ def test_without_it_a_wait_lasts_as_long_as_it_was_said() -> None:
     assert time.monotonic() - begun >= 0.02
 
 
+def test_the_shortest_wait_ends() -> None:
+    """A SimpleQueue that was never asked before waited for ever within the first thousand of these."""
+
+    def waiting() -> int:
+        for _ in range(50_000):
+            Stop().wait(0.000_001_1)
+        return 0
+
+    assert ended(forked(waiting, "waiting")) == 0
+
+
+def ended(child: ForkProcess) -> int | None:
+    """How it ended by itself; None if it hung."""
+    child.join(LONG)
+    code = child.exitcode
+    child.kill()
+    child.join()
+    return code
+
+
 def test_a_handler_may_ask_at_any_moment() -> None:
     """With a threading.Event this ends within a second: the thread waits for a lock of its own."""
 
@@ -53,10 +74,4 @@ def test_a_handler_may_ask_at_any_moment() -> None:
         signal.alarm(1)
         return 0 if stop.wait(LONG) else 1
 
-    child = forked(bombarded, "bombarded")
-    child.join(LONG)
-    hung = child.exitcode is None
-    child.kill()
-    child.join()
-    assert not hung
-    assert child.exitcode == 0
+    assert ended(forked(bombarded, "bombarded")) == 0

@@ -17,6 +17,10 @@ class Stop:
     def __init__(self) -> None:
         self._asked = False
         self._bell: SimpleQueue[None] = SimpleQueue()
+        # A queue's first `get` goes round its loop twice. Where that took longer than the limit, what is left of it is
+        # less than nothing, and for Python 3.11 that is a wait without end.
+        with suppress(Empty):
+            self._bell.get_nowait()
 
     def set(self) -> None:
         """Ask for the end."""
