@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import signal
 import time
 
 import pytest
@@ -28,6 +30,24 @@ def test_a_child_that_always_ends_is_started_again_for_ever_at_bounded_intervals
         assert slot.start_at >= before + FIRST_SECONDS
     assert not slot.done
     assert delays[1] > delays[0]
+
+
+def test_a_child_that_must_be_killed_says_where_it_stood(capfd: pytest.CaptureFixture[str]) -> None:
+    entered = multiprocessing.get_context("fork").Event()
+
+    def stubborn_child() -> int:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        entered.set()
+        signal.pause()
+        return 0
+
+    slot = Slot(claim_seconds=2.0)
+    slot.start(stubborn_child)
+    assert entered.wait(60)
+    assert slot.alive
+    slot.kill()
+    assert not slot.alive
+    assert "in stubborn_child" in capfd.readouterr().err
 
 
 def record(message: str, error: Exception | None = None) -> logging.LogRecord:

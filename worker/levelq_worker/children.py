@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable
 from multiprocessing.context import ForkProcess
 
+SAYS_WHERE = signal.SIGUSR1
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15  # linux/prctl.h
 
 
@@ -32,6 +34,8 @@ def forked(run: Callable[[], int], name: str) -> ForkProcess:
 
     `name`, of at most 15 bytes, is what `ps -o comm` shows on Linux, where its command line is the parent's.
 
+    At SAYS_WHERE each of its threads says where it stands, and the child ends.
+
     It has our modules already: to import them takes a program most of a second of a core, and after a crash all workers
     would need it at once. For a process of one thread, without open connections.
     """
@@ -41,6 +45,7 @@ def forked(run: Callable[[], int], name: str) -> ForkProcess:
         os.setsid()  # Ctrl-C reaches the parent alone; it passes it on
         prepare()
         prctl(_PR_SET_NAME, name.encode())
+        faulthandler.register(SAYS_WHERE, file=2, chain=True)  # then what the signal does to a process: it ends
         sys.exit(run())
 
     child = multiprocessing.get_context("fork").Process(target=begin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from levelq_core.lanes import Lanes
 from levelq_core.settings import Settings
 
 from . import child
-from .children import forked
+from .children import SAYS_WHERE, forked
 from .pacing import Pace
 from .places import partitions
 from .preflight import preflight
@@ -23,6 +24,7 @@ from .seats import seats_for
 log = logging.getLogger("levelq")
 
 NAME = "levelq-worker"  # of a child's process, which a health check may look for
+LAST_WORDS_SECONDS = 1.0  # of a child that must be killed
 LEAST_STOP_SECONDS = 5.0  # what an interpreter on a busy machine may need to end, however short the claims
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
 
@@ -72,10 +74,8 @@ class Supervisor:
             if received is not None and received.si_signo != signal.SIGCHLD:
                 self._stop()
             if self._stop_by is not None and time.monotonic() > self._stop_by:
-                killed = True
                 for slot in self._slots:
-                    if slot.kill():
-                        log.warning("a worker did not end within %.0f s of being asked to: killed", self._stop_seconds)
+                    killed |= self._end(slot)
 
     def _tend(self, slot: Slot) -> None:
         """Note a child's end; start it again unless it is done."""
@@ -95,6 +95,14 @@ class Supervisor:
         for slot in self._slots:
             if slot.process is not None:
                 slot.process.terminate()
+
+    def _end(self, slot: Slot) -> bool:
+        """End a child that did not end when it was asked to; whether there was one."""
+        if not slot.alive:
+            return False
+        log.warning("a worker did not end within %.0f s of being asked to: killed; where it stood:", self._stop_seconds)
+        slot.kill()
+        return True
 
     @property
     def _stop_seconds(self) -> float:
@@ -136,13 +144,19 @@ class Slot:
         self.start_at = time.monotonic() + delay
         log.warning("worker %d ended with %d; starting another in %.1f s", pid, self.code, delay)
 
-    def kill(self) -> bool:
-        """End the child now; whether there was one left."""
-        if self.process is None or self.process.exitcode is not None:
-            return False
-        self.process.kill()
-        self.process.join()
-        return True
+    @property
+    def alive(self) -> bool:
+        """Whether there is a child that has not ended."""
+        return self.process is not None and self.process.exitcode is None
+
+    def kill(self) -> None:
+        """End the child now, if there is one. It says where it stood, unless it is stopped."""
+        if self.alive:
+            assert self.process is not None and self.process.pid is not None
+            os.kill(self.process.pid, SAYS_WHERE)
+            self.process.join(LAST_WORDS_SECONDS)
+            self.process.kill()
+            self.process.join()
 
 
 def _left(settings: Settings, specializations: Sequence[str]) -> str:
