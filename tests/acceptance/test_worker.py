@@ -8,12 +8,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 from redis import Redis
-from redis.client import Pipeline
 from rq import Queue, SimpleWorker
 from rq.job import Job
 from rq.serializers import JSONSerializer
@@ -32,7 +32,7 @@ from tests.fixtures.processes import Started, children
 from tests.fixtures.waiting import until
 
 Start = Callable[..., Started]
-PLAYER = Partition("PLAYER")
+PLAYER, COACH = Partition("PLAYER"), Partition("COACH")
 
 
 @pytest.fixture
@@ -235,37 +235,58 @@ def handlers() -> Iterator[None]:
 def test_a_signal_while_a_worker_ends_is_no_error(
     settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """RQ's handler raises, to end its loop; once that has ended, there is nothing left to be ended."""
     worker = LaneWorker([PLAYER.queue], connection=redis, settings=settings)
     monkeypatch.setattr(worker, "_hand_over", lambda: signal.raise_signal(signal.SIGTERM))
     worker.work(burst=True)
     assert worker.stopping
 
 
-class Interrupted(Pipeline):
-    """A signal comes while it is being given up; `Pipeline.__del__` lets nothing out that is raised then."""
+@contextmanager
+def signalled(when: Callable[[], object]) -> Iterator[None]:
+    """SIGTERM for this process once `when` is true. If the block lasts for 20 s more, another one ends it badly."""
+    pid, over = os.getpid(), threading.Event()
 
-    def reset(self) -> None:  # type: ignore[override]
-        signal.raise_signal(signal.SIGTERM)
+    def send() -> None:
+        until(when, what="the moment of the signal")
+        os.kill(pid, signal.SIGTERM)
+        if not over.wait(20):
+            os.kill(pid, signal.SIGTERM)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        yield
+    finally:
+        over.set()
+        sender.join()
 
 
 @pytest.mark.usefixtures("handlers")
-def test_a_worker_ends_although_redis_py_caught_what_rq_raised_to_end_it(
+@pytest.mark.parametrize("queues", [[PLAYER.queue], [PLAYER.queue, COACH.queue]], ids=["one queue", "two queues"])
+def test_a_worker_that_waits_for_a_wake_up_ends_at_once(queues: list[str], settings: Settings, redis: Redis) -> None:
+    patient = settings.model_copy(update={"claim_seconds": 120.0})
+    worker = LaneWorker(queues, settings=patient)
+    with signalled(lambda: redis.info("clients")["blocked_clients"]):
+        worker.work()
+    assert worker.stopping
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_signal_raises_nothing_where_an_idle_worker_stands(
     settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """RQ's handler does: hiredis ended by SIGSEGV, redis-py's finalizers caught it, a tracer kept its lock."""
     worker = LaneWorker([PLAYER.queue], connection=redis, settings=settings)
-    todo = [Interrupted]
+    moments = []
 
-    def tidy() -> None:
-        if todo:
-            redis.pipeline().__class__ = todo.pop()
+    def interrupted() -> None:
+        moments.append("before")
+        signal.raise_signal(signal.SIGTERM)
+        moments.append("after")
 
-    monkeypatch.setattr(worker, "run_maintenance_tasks", tidy)
-    at_last = threading.Timer(20, os.kill, (os.getpid(), signal.SIGTERM))
-    at_last.start()
+    monkeypatch.setattr(worker, "run_maintenance_tasks", interrupted)
     worker.work()
-    assert at_last.is_alive()
-    at_last.cancel()
+    assert moments == ["before", "after"]
     assert worker.stopping
 
 
@@ -336,26 +357,3 @@ def test_workers_refuse_to_start_without_the_unique_constraints(start: Start, ow
     assert code == 2
     assert "user_licenses has no unique constraint on (specialization_type, user_id)" in output
     assert len(output.splitlines()) == 1
-
-
-def test_a_signal_in_the_middle_of_a_command_does_not_crash_an_idle_worker(settings: Settings) -> None:
-    """RQ's handler raises wherever the worker stands; packed by hiredis, a number between ends it by SIGSEGV."""
-    code = """
-import signal
-from levelq_core import Settings
-from levelq_worker.lane_worker import rq_client
-class Stop(Exception): pass
-def stop(*_): raise Stop
-signal.signal(signal.SIGALRM, stop)
-with rq_client(Settings.load()) as client:
-    connection = client.connection_pool.get_connection()
-    for _ in range(1000):
-        try:
-            signal.setitimer(signal.ITIMER_REAL, 0.0003)
-            while True:
-                connection.pack_command("EXPIRE", "key", *range(1000))
-        except Stop:
-            pass
-"""
-    environment = os.environ | settings.environment()
-    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0

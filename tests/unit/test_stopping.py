@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 import time
 from multiprocessing.context import ForkProcess
@@ -75,3 +76,27 @@ def test_a_handler_may_ask_at_any_moment() -> None:
         return 0 if stop.wait(LONG) else 1
 
     assert ended(forked(bombarded, "bombarded")) == 0
+
+
+def test_whoever_listens_is_at_the_end_once_a_handler_asks() -> None:
+    def listening() -> int:
+        stop = Stop()
+        near, _far = socket.socketpair()
+        signal.signal(signal.SIGALRM, lambda *_: stop.set())
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with stop.shutting(near):
+            return len(near.recv(1))
+
+    assert ended(forked(listening, "listening")) == 0
+
+
+def test_what_was_listened_on_before_is_left_open() -> None:
+    stop = Stop()
+    near, far = socket.socketpair()
+    with stop.shutting(near):
+        pass
+    stop.set()
+    far.send(b"x")
+    assert near.recv(1) == b"x"
+    near.close()
+    far.close()

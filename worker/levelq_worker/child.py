@@ -11,11 +11,10 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from redis import Redis
 from redis.exceptions import RedisError
-from rq.exceptions import StopRequested
 
 from levelq_core.connections import connect
 from levelq_core.errors import ConfigurationError
@@ -25,7 +24,7 @@ from levelq_core.scripts import Status
 from levelq_core.settings import Settings
 
 from .draining import Drain
-from .lane_worker import LaneWorker, rq_client
+from .lane_worker import LaneWorker
 from .pacing import Pace
 from .places import Places
 from .relaying import Relay
@@ -77,7 +76,7 @@ def serve(settings: Settings, specializations: Sequence[str], seats: Seats | Non
 def _work_with_rq(settings: Settings, specializations: Sequence[str], stop: Stop, seats: Seats | None) -> None:
     """Work at wake-ups, until RQ's Redis is lost or somebody asks to stop."""
     queues = [QUEUE_PREFIX + name for name in specializations]
-    with rq_client(settings) as rq, suppress(StopRequested):  # it may come while RQ says goodbye
+    with connect(settings.queue_url, settings.redis_seconds) as rq:
         LaneWorker(queues, connection=rq, settings=settings, stop=stop, seats=seats).work(logging_level="WARNING")
 
 

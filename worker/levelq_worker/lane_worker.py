@@ -10,15 +10,12 @@ from types import FrameType
 from typing import Any
 
 from redis import Redis
-from redis._parsers import Encoder
 from redis.client import Pipeline
-from redis.connection import PythonRespSerializer
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
 from rq import Queue, SimpleWorker
-from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.serializers import JSONSerializer
-from rq.worker import DequeueStrategy, WorkerStatus
+from rq.worker import DequeueStrategy
 from sqlalchemy.exc import DBAPIError
 
 from levelq_core.connections import connect
@@ -28,6 +25,7 @@ from levelq_core.sqlstate import in_words
 from levelq_core.waking import FUNCTION
 
 from .draining import drain
+from .lane_queue import LaneQueue
 from .places import partitions
 from .relaying import Relay
 from .runtime import Runtime, install, spare_the_collector
@@ -74,18 +72,6 @@ class Once(logging.Filter):
 _once = Once()
 
 
-def rq_client(settings: Settings) -> Redis:
-    """A client for RQ's own keys, which packs its commands in Python.
-
-    RQ's handler of SIGTERM raises wherever an idle worker stands. Where hiredis packs a number, that ends the
-    process by SIGSEGV instead: it does not look whether PyObject_Repr failed.
-    """
-    # With the values that redis-py itself gives them.
-    encoder = Encoder("utf-8", "strict", False)  # type: ignore[no-untyped-call]
-    packer = PythonRespSerializer(6_000, encoder.encode)
-    return connect(settings.queue_url, settings.redis_seconds, command_packer=packer)
-
-
 class LaneWorker(SimpleWorker):
     """An RQ worker for levelq queues: JSON jobs only, in this process, sweeping and relaying while it lives.
 
@@ -110,14 +96,18 @@ class LaneWorker(SimpleWorker):
         if connection is None:
             connection = next((q.connection for q in given if isinstance(q, Queue)), None)
         if connection is None:
-            connection = rq_client(self.settings)
-        options |= {"connection": connection, "serializer": JSONSerializer, "job_class": LaneJob, "queue_class": Queue}
+            connection = connect(self.settings.queue_url, self.settings.redis_seconds)
+        options |= {
+            "connection": connection,
+            "serializer": JSONSerializer,
+            "job_class": LaneJob,
+            "queue_class": LaneQueue,
+        }
         options.setdefault("log_job_description", False)
         names = [q.name if isinstance(q, Queue) else q for q in given]
         super().__init__(names, *args, **options)
         self.log.addFilter(_once)
         self._runtime = install(Runtime(self.settings, stop, seats))
-        self._ended = False
 
     @property
     def specializations(self) -> Sequence[str]:
@@ -139,17 +129,11 @@ class LaneWorker(SimpleWorker):
         return int(2 * self.settings.claim_seconds) + KEPT_SECONDS
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """Tell RQ that we live. Raises RedisError: RQ itself would try again, up to a minute apart, for ever.
-
-        And StopRequested, if we are idle and are to end: RQ's handler raises it wherever we stand, and redis-py's
-        finalizers, for one, catch whatever is raised in them.
-        """
+        """Tell RQ that we live. Raises RedisError: RQ itself would try again, up to a minute apart, for ever."""
         try:
             super().heartbeat(self.get_heartbeat_ttl(), pipeline)
         except (ConnectionError, TimeoutError) as error:
             raise RedisError(str(error)) from error
-        if self.stopping and self.get_state() == WorkerStatus.IDLE:
-            raise StopRequested
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """Log a job that failed, but not RQ's own failure to write down how it went: the drain says it once."""
@@ -182,7 +166,6 @@ class LaneWorker(SimpleWorker):
         try:
             return bool(super().work(*args, **options))
         finally:
-            self._ended = True
             relay.stop()
             sweeper.stop()
             self._hand_over()
@@ -212,5 +195,8 @@ class LaneWorker(SimpleWorker):
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """On SIGTERM or SIGINT: the drain finishes its batch, hands over and the worker ends."""
         self._runtime.stop.set()
-        if not self._ended:  # RQ's way to end its loop is to raise, which what comes after the loop is not made for
-            super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+
+    def _shutdown(self) -> None:
+        """The rest of it, called by RQ's: have the loop end when it looks next. RQ itself raises, if it is idle."""
+        self._stop_requested = True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 
 
@@ -16,6 +18,7 @@ class Stop:
 
     def __init__(self) -> None:
         self._asked = False
+        self._listening: socket.socket | None = None
         self._bell: SimpleQueue[None] = SimpleQueue()
         # A queue's first `get` goes round its loop twice. Where that took longer than the limit, what is left of it is
         # less than nothing, and for Python 3.11 that is a wait without end.
@@ -26,6 +29,9 @@ class Stop:
         """Ask for the end."""
         self._asked = True
         self._bell.put(None)
+        if self._listening is not None:
+            with suppress(OSError):  # it is closed already
+                self._listening.shutdown(socket.SHUT_RD)
 
     def is_set(self) -> bool:
         """Whether somebody has."""
@@ -38,3 +44,16 @@ class Stop:
                 self._bell.get(timeout=seconds)
                 self._bell.put(None)  # for the next who waits
         return self._asked
+
+    @contextmanager
+    def shutting(self, listening: socket.socket) -> Iterator[None]:
+        """For the main thread to listen on this socket inside. Once somebody asks, the socket is at its end.
+
+        A handler might raise instead. But that comes out wherever the thread stands, and not all code that may stand
+        there can bear it: C extensions, finalizers, a tracer that has a lock in its hands.
+        """
+        self._listening = listening
+        try:
+            yield
+        finally:
+            self._listening = None

@@ -146,8 +146,8 @@ def deliver(send: Callable[[Sequence[Command]], Any], recorder: Recorder, comman
 
 
 def _begin(log: Path, hook: Hook | None) -> None:
-    # RQ's handler of SIGTERM raises wherever the main thread stands. In coverage's tracer that leaves its lock
-    # locked, and whatever is called next waits for it for ever.
+    # What a signal's handler raises leaves the lock of coverage's tracer locked if it comes there, and what is
+    # called next waits for it for ever.
     if measuring := coverage.Coverage.current():
         measuring.stop()
     with_parent(signal.SIGKILL)()

@@ -1,0 +1,57 @@
+"""The RQ queue class: to wait for a wake-up ends when the worker is asked to end, though nothing is raised for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import ConnectionError
+from rq import Queue
+from rq.exceptions import DequeueTimeout, StopRequested
+
+from .runtime import current
+
+
+class LaneQueue(Queue):
+    """What RQ's is, for this process's runtime."""
+
+    @classmethod
+    def lpop(cls, queue_keys: Sequence[str], timeout: int | None, connection: Redis | None = None) -> Any:
+        """The first job of these queues: the queue's key and the job's id; None if `timeout` is None and there is none.
+
+        Raises DequeueTimeout after so many seconds, StopRequested once the worker is to end, and redis-py's errors.
+        """
+        if timeout is None or connection is None:
+            return super().lpop(queue_keys, timeout, connection)
+        answer = _wait(connection, "BLPOP", *queue_keys, timeout)
+        if answer is None:
+            raise DequeueTimeout(timeout, queue_keys)
+        return answer
+
+    @classmethod
+    def lmove(cls, connection: Redis, queue_key: str, timeout: int | None) -> Any:
+        """The same for one queue. RQ keeps the job in a list beside it until it has begun; a wake-up that is lost there
+        is given anew by the next sweep.
+        """
+        return cls.lpop([queue_key], timeout, connection)
+
+
+def _wait(redis: Redis, *command: str | int) -> Any:
+    pool, stop = redis.connection_pool, current().stop
+    connection: Any = pool.get_connection()
+    try:
+        connection.send_command(*command)
+        with stop.shutting(connection._sock):
+            if stop.is_set():
+                raise StopRequested
+            return connection.read_response()
+    except ConnectionError:
+        if stop.is_set():
+            raise StopRequested from None
+        raise
+    except BaseException:
+        connection.disconnect()  # its answer would be taken for that to the next command
+        raise
+    finally:
+        pool.release(connection)
