@@ -449,7 +449,7 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.usefixtures("interruptible")
+@pytest.mark.usefixtures("interruptible", "unmeasured")
 def test_ctrl_c_ends_quietly(start: Callable[..., Started], redis: Redis) -> None:
     sending = start("send", "level-up", "1", "PLAYER", "--xp", "1", "--timeout", "60")
     until(lambda: redis.info("clients")["blocked_clients"], what="a sender that waits for its outcome")
@@ -470,7 +470,7 @@ def exported(process: Started) -> dict[str, str]:
     pytest.fail(f"levelq up ended with {process.wait()}")
 
 
-@pytest.mark.usefixtures("interruptible")
+@pytest.mark.usefixtures("interruptible", "unmeasured")
 def test_up_keeps_its_data_and_its_folder_to_itself(
     start: Callable[..., Started], levelq: Levelq, tmp_path: Path
 ) -> None:

@@ -79,6 +79,7 @@ def test_a_small_demo_passes_every_check_and_draws(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("unmeasured")
 def test_an_interrupted_demo_leaves_no_process(number: signal.Signals, tmp_path: Path) -> None:
     mark = uuid4().hex
     demo = begin("users=50, commands=5_000", mark, tmp_path)

@@ -116,6 +116,7 @@ def test_a_match_ends_on_a_cluster_that_is_there_already(
         )
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_ctrl_c_ends_a_contended_run_with_a_report_of_what_was_done(
     tmp_path: Path, settings: Settings, start: Callable[..., Started], redis: Redis
 ) -> None:
