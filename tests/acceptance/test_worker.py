@@ -7,9 +7,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -243,28 +246,22 @@ def test_a_signal_while_a_worker_ends_is_no_error(
 
 @contextmanager
 def signalled(when: Callable[[], object]) -> Iterator[None]:
-    """SIGTERM for this process once `when` is true. If the block lasts for 20 s more, another one ends it badly."""
-    pid, over = os.getpid(), threading.Event()
+    """SIGTERM for this process once `when` is true."""
 
     def send() -> None:
         until(when, what="the moment of the signal")
-        os.kill(pid, signal.SIGTERM)
-        if not over.wait(20):
-            os.kill(pid, signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     sender = threading.Thread(target=send)
     sender.start()
-    try:
-        yield
-    finally:
-        over.set()
-        sender.join()
+    yield
+    sender.join()
 
 
 @pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize("queues", [[PLAYER.queue], [PLAYER.queue, COACH.queue]], ids=["one queue", "two queues"])
 def test_a_worker_that_waits_for_a_wake_up_ends_at_once(queues: list[str], settings: Settings, redis: Redis) -> None:
-    patient = settings.model_copy(update={"claim_seconds": 120.0})
+    patient = settings.model_copy(update={"claim_seconds": 600.0})  # it waits for half of that, a test for less
     worker = LaneWorker(queues, settings=patient)
     with signalled(lambda: redis.info("clients")["blocked_clients"]):
         worker.work()
@@ -272,7 +269,25 @@ def test_a_worker_that_waits_for_a_wake_up_ends_at_once(queues: list[str], setti
 
 
 @pytest.mark.usefixtures("handlers")
-def test_a_signal_raises_nothing_where_an_idle_worker_stands(
+def test_a_worker_whose_waits_broke_ends_soon(
+    settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RQ sleeps after each, twice as long each time."""
+    worker = LaneWorker([PLAYER.queue], settings=settings)
+    sleeps: list[float] = []
+    monkeypatch.setattr("rq.worker.base.time", SimpleNamespace(sleep=sleeps.append, time=time.time))
+
+    def broken() -> bool:
+        redis.client_kill_filter(_type="normal", skipme=True)
+        return len(sleeps) >= 5
+
+    with signalled(broken):
+        worker.work()
+    assert max(sleeps) == 1.0
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_signal_raises_nothing_where_a_worker_stands(
     settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RQ's handler does: hiredis ended by SIGSEGV, redis-py's finalizers caught it, a tracer kept its lock."""
@@ -281,6 +296,10 @@ def test_a_signal_raises_nothing_where_an_idle_worker_stands(
 
     def interrupted() -> None:
         moments.append("before")
+        signal.raise_signal(signal.SIGTERM)
+        worker._shutdown_requested_date = datetime.now(UTC) - timedelta(
+            minutes=1
+        )  # RQ passes over a second one that comes soon
         signal.raise_signal(signal.SIGTERM)
         moments.append("after")
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import ConnectionError
 from rq import Queue
 from rq.exceptions import DequeueTimeout, StopRequested
 
 from .runtime import current
+from .stopping import Stop
 
 
 class LaneQueue(Queue):
@@ -22,23 +22,29 @@ class LaneQueue(Queue):
 
         Raises DequeueTimeout after so many seconds, StopRequested once the worker is to end, and redis-py's errors.
         """
-        if timeout is None or connection is None:
+        if not timeout or connection is None:
             return super().lpop(queue_keys, timeout, connection)
-        answer = _wait(connection, "BLPOP", *queue_keys, timeout)
+        stop = current().stop
+        try:
+            answer = _wait(connection, stop, "BLPOP", *queue_keys, timeout)
+        except Exception:
+            if stop.is_set():  # the end of the socket is an error of some kind, with TLS of several
+                raise StopRequested from None
+            raise
         if answer is None:
             raise DequeueTimeout(timeout, queue_keys)
         return answer
 
     @classmethod
     def lmove(cls, connection: Redis, queue_key: str, timeout: int | None) -> Any:
-        """The same for one queue. RQ keeps the job in a list beside it until it has begun; a wake-up that is lost there
-        is given anew by the next sweep.
+        """The same for one queue. RQ keeps the job in a list beside it until it has begun; of a wake-up that is lost
+        there another is given within seconds, by a sweep.
         """
         return cls.lpop([queue_key], timeout, connection)
 
 
-def _wait(redis: Redis, *command: str | int) -> Any:
-    pool, stop = redis.connection_pool, current().stop
+def _wait(redis: Redis, stop: Stop, *command: str | int) -> Any:
+    pool = redis.connection_pool
     connection: Any = pool.get_connection()
     try:
         connection.send_command(*command)
@@ -46,10 +52,6 @@ def _wait(redis: Redis, *command: str | int) -> Any:
             if stop.is_set():
                 raise StopRequested
             return connection.read_response()
-    except ConnectionError:
-        if stop.is_set():
-            raise StopRequested from None
-        raise
     except BaseException:
         connection.disconnect()  # its answer would be taken for that to the next command
         raise

@@ -80,6 +80,7 @@ class LaneWorker(SimpleWorker):
     """
 
     job_class = LaneJob
+    max_connection_wait_time = 1.0  # in RQ a sleep that no signal ends, of up to a minute, after a wait that broke
 
     def __init__(
         self,
@@ -193,10 +194,9 @@ class LaneWorker(SimpleWorker):
         self._stop_requested = self.stopping  # somebody may have asked before RQ listened
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
-        """On SIGTERM or SIGINT: the drain finishes its batch, hands over and the worker ends."""
-        self._runtime.stop.set()
-        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+        """On SIGTERM or SIGINT, once or again: the drain finishes its batch, hands over and the worker ends.
 
-    def _shutdown(self) -> None:
-        """The rest of it, called by RQ's: have the loop end when it looks next. RQ itself raises, if it is idle."""
+        RQ raises here, if it is idle or at a second signal, wherever the worker stands.
+        """
+        self._runtime.stop.set()
         self._stop_requested = True

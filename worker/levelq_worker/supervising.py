@@ -74,8 +74,7 @@ class Supervisor:
             if received is not None and received.si_signo != signal.SIGCHLD:
                 self._stop()
             if self._stop_by is not None and time.monotonic() > self._stop_by:
-                for slot in self._slots:
-                    killed |= self._end(slot)
+                killed |= self._end()
 
     def _tend(self, slot: Slot) -> None:
         """Note a child's end; start it again unless it is done."""
@@ -96,13 +95,18 @@ class Supervisor:
             if slot.process is not None:
                 slot.process.terminate()
 
-    def _end(self, slot: Slot) -> bool:
-        """End a child that did not end when it was asked to; whether there was one."""
-        if not slot.alive:
-            return False
-        log.warning("a worker did not end within %.0f s of being asked to: killed; where it stood:", self._stop_seconds)
-        slot.kill()
-        return True
+    def _end(self) -> bool:
+        """End the children that did not end when they were asked to; whether there were any."""
+        late = [slot for slot in self._slots if slot.alive]
+        for slot in late:
+            log.warning(
+                "a worker did not end within %.0f s of being asked to: killed; where it stood:", self._stop_seconds
+            )
+            slot.say_where()
+        until = time.monotonic() + LAST_WORDS_SECONDS
+        for slot in late:
+            slot.kill(until - time.monotonic())
+        return bool(late)
 
     @property
     def _stop_seconds(self) -> float:
@@ -149,12 +153,15 @@ class Slot:
         """Whether there is a child that has not ended."""
         return self.process is not None and self.process.exitcode is None
 
-    def kill(self) -> None:
-        """End the child now, if there is one. It says where it stood, unless it is stopped."""
-        if self.alive:
-            assert self.process is not None and self.process.pid is not None
-            os.kill(self.process.pid, SAYS_WHERE)
-            self.process.join(LAST_WORDS_SECONDS)
+    def say_where(self) -> None:
+        """Have the child say where it stands, and end."""
+        assert self.process is not None and self.process.pid is not None
+        os.kill(self.process.pid, SAYS_WHERE)
+
+    def kill(self, patience_seconds: float = 0.0) -> None:
+        """End the child, if it does not end so soon by itself."""
+        if self.process is not None and self.process.exitcode is None:
+            self.process.join(max(0.0, patience_seconds))
             self.process.kill()
             self.process.join()
 
