@@ -254,8 +254,10 @@ def signalled(when: Callable[[], object]) -> Iterator[None]:
 
     sender = threading.Thread(target=send)
     sender.start()
-    yield
-    sender.join()
+    try:
+        yield
+    finally:
+        sender.join()
 
 
 @pytest.mark.usefixtures("handlers")
@@ -273,12 +275,15 @@ def test_a_worker_whose_waits_broke_ends_soon(
     settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RQ sleeps after each, twice as long each time."""
-    worker = LaneWorker([PLAYER.queue], settings=settings)
+    patient = settings.model_copy(update={"claim_seconds": 600.0})
+    worker = LaneWorker([PLAYER.queue], settings=patient)
     sleeps: list[float] = []
     monkeypatch.setattr("rq.worker.base.time", SimpleNamespace(sleep=sleeps.append, time=time.time))
 
     def broken() -> bool:
-        redis.client_kill_filter(_type="normal", skipme=True)
+        for client in redis.client_list():
+            if client["cmd"] == "blpop":  # nothing else is broken, which would end the worker
+                redis.client_kill_filter(_id=client["id"])
         return len(sleeps) >= 5
 
     with signalled(broken):
