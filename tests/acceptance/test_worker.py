@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 from redis import Redis
+from redis.client import Pipeline
 from rq import Queue, SimpleWorker
 from rq.job import Job
 from rq.serializers import JSONSerializer
@@ -297,20 +298,46 @@ def test_a_signal_raises_nothing_where_a_worker_stands(
 ) -> None:
     """RQ's handler does: hiredis ended by SIGSEGV, redis-py's finalizers caught it, a tracer kept its lock."""
     worker = LaneWorker([PLAYER.queue], connection=redis, settings=settings)
+    long_ago = datetime.now(UTC) - timedelta(minutes=1)
     moments = []
 
     def interrupted() -> None:
         moments.append("before")
         signal.raise_signal(signal.SIGTERM)
-        worker._shutdown_requested_date = datetime.now(UTC) - timedelta(
-            minutes=1
-        )  # RQ passes over a second one that comes soon
+        worker._shutdown_requested_date = long_ago  # RQ passes over a second one that comes soon
         signal.raise_signal(signal.SIGTERM)
         moments.append("after")
 
     monkeypatch.setattr(worker, "run_maintenance_tasks", interrupted)
     worker.work()
     assert moments == ["before", "after"]
+    assert worker.stopping
+
+
+class Interrupted(Pipeline):
+    """A signal comes while it is being given up; `Pipeline.__del__` lets nothing out that is raised then."""
+
+    def reset(self) -> None:  # type: ignore[override]
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_worker_ends_although_the_signal_came_within_a_finalizer(
+    settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = LaneWorker([PLAYER.queue], connection=redis, settings=settings)
+    todo = [Interrupted]
+
+    def tidy() -> None:
+        if todo:
+            redis.pipeline().__class__ = todo.pop()
+
+    monkeypatch.setattr(worker, "run_maintenance_tasks", tidy)
+    at_last = threading.Timer(20, worker._runtime.stop.set)
+    at_last.start()
+    worker.work()
+    assert at_last.is_alive()
+    at_last.cancel()
     assert worker.stopping
 
 
@@ -381,3 +408,22 @@ def test_workers_refuse_to_start_without_the_unique_constraints(start: Start, ow
     assert code == 2
     assert "user_licenses has no unique constraint on (specialization_type, user_id)" in output
     assert len(output.splitlines()) == 1
+
+
+def test_a_signal_in_the_middle_of_a_command_does_not_crash_an_idle_worker(settings: Settings) -> None:
+    """What a handler raises while hiredis packs a number ends the process by SIGSEGV."""
+    code = """
+import signal
+from levelq_core import Settings
+from levelq_worker import LaneWorker
+worker = LaneWorker(["levelq.PLAYER"], settings=Settings.load())
+connection = worker.connection.connection_pool.get_connection()
+signal.signal(signal.SIGALRM, worker.request_stop)
+signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
+for _ in range(20_000):
+    connection.pack_command("EXPIRE", "key", *range(1000))
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert worker.stopping
+"""
+    environment = os.environ | settings.environment()
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
