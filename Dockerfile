@@ -10,6 +10,7 @@ WORKDIR /build
 COPY requirements.lock ./
 RUN python -m pip download --only-binary :all: --require-hashes --requirement requirements.lock --dest wheels
 COPY pyproject.toml README.md LICENSE ./
+COPY levelq levelq
 COPY core core
 COPY producer producer
 COPY worker worker

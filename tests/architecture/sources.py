@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {
+    "levelq": ROOT / "levelq",
     "levelq_core": ROOT / "core" / "levelq_core",
     "levelq_producer": ROOT / "producer" / "levelq_producer",
     "levelq_worker": ROOT / "worker" / "levelq_worker",
@@ -52,7 +53,7 @@ class Source(NamedTuple):
 
 @cache
 def sources() -> tuple[Source, ...]:
-    """Every module of the three packages."""
+    """Every module of the four packages."""
     found = []
     for package, folder in PACKAGES.items():
         for path in sorted(folder.rglob("*.py")):

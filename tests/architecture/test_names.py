@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+import levelq
 import levelq_core
 import levelq_producer
 import levelq_worker
@@ -17,6 +18,11 @@ from levelq_core import errors
 
 # Section 3 of the design.
 PROMISED = {
+    levelq: {
+        *("LevelUp", "SetLevel", "SyncLevels", "Outcome", "Totals", "Catalog", "Settings"),
+        *("ProgressLicenseCoupler", "level_up_atomic", "apply_commands"),
+        *("Producer", "AsyncProducer", "Outbox", "LaneWorker", "drain"),
+    },
     levelq_core: {
         *("LevelUp", "SetLevel", "SyncLevels", "Outcome", "Totals", "Catalog", "Settings"),
         *("ProgressLicenseCoupler", "level_up_atomic", "apply_commands"),
@@ -39,7 +45,7 @@ def own_names(package: ModuleType) -> set[str]:
     return names
 
 
-@PACKAGES
+@pytest.mark.parametrize("package", [levelq_core, levelq_producer, levelq_worker], ids=lambda package: package.__name__)
 def test_all_is_what_is_public(package: ModuleType) -> None:
     here = own_names(package)
     assert here <= set(package.__all__)
@@ -53,6 +59,20 @@ def test_the_promised_names_are_there(package: ModuleType) -> None:
     assert PROMISED[package] <= set(package.__all__)
     for name in package.__all__:
         assert getattr(package, name) is not None
+
+
+def test_front_door_has_every_public_name_of_the_packages_below() -> None:
+    below = {name for package in (levelq_core, levelq_producer, levelq_worker) for name in package.__all__}
+    assert set(levelq.__all__) == below
+    for name in levelq.__all__:
+        homes = [package for package in (levelq_core, levelq_producer, levelq_worker) if name in package.__all__]
+        assert all(getattr(package, name) is getattr(levelq, name) for package in homes)
+    assert below <= set(dir(levelq))
+
+
+def test_front_door_imports_nothing_until_a_name_is_used() -> None:
+    loaded = loaded_after("import levelq")
+    assert not loaded & {*DATABASE, *COMMAND_LINE, "rq", "redis", "pydantic", "levelq_core", "levelq_producer"}
 
 
 def test_every_error_is_exported() -> None:
@@ -93,13 +113,14 @@ def loaded_after(code: str) -> set[str]:
     [
         "import levelq_core",
         "import levelq_producer",
+        "from levelq import Producer, LevelUp; Producer.from_url('redis://localhost:1/0').close()",
         "from levelq_producer import Producer; Producer.from_url('redis://localhost:1/0').close()",
         "from levelq_producer import Producer\n"
         "Producer.from_url('redis://localhost:1/0', database_url='postgresql://localhost/none').close()",
         "import asyncio\nfrom levelq_producer import AsyncProducer\n"
         "async def main():\n    await AsyncProducer.from_url('redis://localhost:1/0').close()\nasyncio.run(main())",
     ],
-    ids=["core", "producer", "a producer", "a producer with a ledger", "an async producer"],
+    ids=["core", "producer", "the front door", "a producer", "a producer with a ledger", "an async producer"],
 )
 def test_enqueuing_needs_neither_database_libraries_nor_the_command_line_nor_rq(code: str) -> None:
     assert not loaded_after(code) & {*DATABASE, *COMMAND_LINE, "rq", "levelq_worker"}
@@ -114,10 +135,12 @@ def test_without_the_database_libraries_the_coupler_says_what_to_install() -> No
 import sys
 for name in ("sqlalchemy", "psycopg"):
     sys.modules[name] = None
-import levelq_core
-for name in ("apply_commands", "ProgressLicenseCoupler", "level_up_atomic"):
+import levelq, levelq_core
+names = ("apply_commands", "ProgressLicenseCoupler", "level_up_atomic")
+asked = [(levelq_core, name) for name in names] + [(levelq, name) for name in (*names, "Outbox", "LaneWorker")]
+for package, name in asked:
     try:
-        getattr(levelq_core, name)
+        getattr(package, name)
     except ImportError as error:
         assert str(error) == f"{name} needs the database libraries: pip install 'levelq[worker]'", error
     else:
@@ -131,7 +154,7 @@ def test_core_knows_neither_producer_nor_worker() -> None:
     assert not loaded & {"levelq_producer", "levelq_worker"}
 
 
-@pytest.mark.parametrize("name", ["levelq_core", "levelq_producer", "levelq_worker"])
+@pytest.mark.parametrize("name", ["levelq", "levelq_core", "levelq_producer", "levelq_worker"])
 def test_each_package_is_typed(name: str) -> None:
     module = importlib.import_module(name)
     assert module.__file__ is not None

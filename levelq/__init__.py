@@ -1,0 +1,102 @@
+"""levelq's front door: every public name, loaded when it is first used.
+
+from levelq import Producer, LevelUp, level_up_atomic
+
+`pip install levelq` is enough to send; names that touch the database or RQ's worker need `levelq[worker]` and say so.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from levelq_core import (
+        Catalog,
+        CatalogError,
+        Command,
+        ConfigurationError,
+        InvalidCommand,
+        LaneFull,
+        LevelqError,
+        LevelUp,
+        Moved,
+        NotDurable,
+        Outcome,
+        OutcomeTimeout,
+        OutcomeUnknown,
+        PartitionFull,
+        ProgressLicenseCoupler,
+        QueueFull,
+        QueueUnavailable,
+        SchemaError,
+        SendUnknown,
+        SetLevel,
+        Settings,
+        SyncLevels,
+        Totals,
+        TransactionMisuse,
+        apply_commands,
+        level_up_atomic,
+    )
+    from levelq_producer import AsyncHandle, AsyncProducer, Handle, Outbox, Producer
+    from levelq_worker import LaneWorker, drain
+
+_PACKAGES = {
+    "levelq_producer": ("AsyncHandle", "AsyncProducer", "Handle", "Outbox", "Producer"),
+    "levelq_worker": ("LaneWorker", "drain"),
+}
+_PACKAGE_OF = {name: package for package, names in _PACKAGES.items() for name in names}  # all others: levelq_core
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        value = globals()[name] = getattr(import_module(_PACKAGE_OF.get(name, "levelq_core")), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("sqlalchemy", "psycopg"):
+            raise ImportError(f"{name} needs the database libraries: pip install 'levelq[worker]'") from error
+        raise
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+__all__ = [
+    "AsyncHandle",
+    "AsyncProducer",
+    "Catalog",
+    "CatalogError",
+    "Command",
+    "ConfigurationError",
+    "Handle",
+    "InvalidCommand",
+    "LaneFull",
+    "LaneWorker",
+    "LevelUp",
+    "LevelqError",
+    "Moved",
+    "NotDurable",
+    "Outbox",
+    "Outcome",
+    "OutcomeTimeout",
+    "OutcomeUnknown",
+    "PartitionFull",
+    "Producer",
+    "ProgressLicenseCoupler",
+    "QueueFull",
+    "QueueUnavailable",
+    "SchemaError",
+    "SendUnknown",
+    "SetLevel",
+    "Settings",
+    "SyncLevels",
+    "Totals",
+    "TransactionMisuse",
+    "apply_commands",
+    "drain",
+    "level_up_atomic",
+]
