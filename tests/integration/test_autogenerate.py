@@ -131,8 +131,9 @@ def test_filters_know_every_table_of_levelq() -> None:
     assert {PROGRESS, LICENSES, PROGRESSIONS} == levelq.alembic.COUPLED
     for name in own:
         assert not levelq.alembic.include_name(name, "table", {"schema_name": None})
-    for name, type_ in (("matches", "table"), (PROGRESS, "table"), ("levelq_x", "column"), (None, "schema")):
-        assert levelq.alembic.include_name(name, type_, {"schema_name": None})
+    others: list[tuple[str | None, str]] = [("matches", "table"), (PROGRESS, "table"), ("levelq_x", "column")]
+    for name_or_none, type_ in (*others, (None, "schema")):
+        assert levelq.alembic.include_name(name_or_none, type_, {"schema_name": None})
 
 
 def test_filters_need_no_alembic() -> None:

@@ -47,7 +47,8 @@ def upgrade_sql(engine: Engine) -> str:
 
 def inspector() -> Inspector:
     """For migrations: what is in the database before this upgrade, or by now if it is being upgraded."""
-    return inspect(context.config.attributes["connection"])
+    connection: Connection = context.config.attributes["connection"]
+    return inspect(connection)
 
 
 def _config(connection: Connection) -> Config:
