@@ -293,7 +293,10 @@ def test_psycopg_autocommit_is_refused_outside_a_transaction_block(url: str) -> 
         with connection.pipeline(), connection.transaction():
             connection.execute("INSERT INTO matches VALUES (1)")
             Outbox(connection).send(level_up(4))
-    assert committed(url) == ([1], [2, 4])
+        with connection.pipeline(), pytest.raises(TransactionMisuse, match="got autocommit"):
+            connection.execute("INSERT INTO matches VALUES (2)")  # not yet answered
+            Outbox(connection).send(level_up(5))
+    assert committed(url) == ([1, 2], [2, 4])
 
 
 def test_psycopg_connection_with_its_own_rows_cursors_and_encoding_is_no_obstacle(url: str) -> None:
