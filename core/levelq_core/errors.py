@@ -14,7 +14,7 @@ LevelqError
 ├── ConfigurationError      a setting, an address or a permission is wrong
 │   ├── CatalogError        the catalog file is wrong
 │   └── SchemaError         the database lacks what levelq needs
-└── TransactionMisuse       apply_commands was called where it cannot keep its promises
+└── TransactionMisuse       a transaction that cannot keep the promises of apply_commands or of the outbox
 """
 
 from __future__ import annotations

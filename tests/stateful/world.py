@@ -13,7 +13,7 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 from sqlalchemy import Engine, text
 
-from levelq_core import Command, faults, outbox, scripts
+from levelq_core import Command, faults, outbox_writing, scripts
 from levelq_core.codec import STAMP_DIGITS, encode
 from levelq_core.scripts import Protocol
 from levelq_core.waking import Waker
@@ -216,7 +216,7 @@ class World:
             "payloads": [encode(command).hex()],
         }
         with self._engine.begin() as connection:
-            return bool(connection.execute(outbox.INSERT, row).fetchall())
+            return bool(connection.execute(text(outbox_writing.INSERT), row).fetchall())
 
     def marks(self) -> dict[UUID, bool]:
         """Which rows of the outbox are marked as pushed, in their order."""
