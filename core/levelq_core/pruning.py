@@ -15,6 +15,7 @@ from redis import Redis
 from sqlalchemy import Connection, Engine, text
 
 from .errors import ConfigurationError
+from .partitions import Keys
 from .schema import LEDGER, OUTBOX, QUARANTINE, schema_of
 from .verify import standing
 from .verify.loading import STANDING as IN_LANES
@@ -51,6 +52,7 @@ _QUARANTINE = _Kind(QUARANTINE, "at", _found(IN_LANES, "sha256"))
 def prune(
     engine: Engine,
     redis: Redis,
+    keys: Keys,
     older_than: timedelta,
     *,
     quarantine: bool = False,
@@ -70,7 +72,7 @@ def prune(
         before: datetime = connection.execute(text("SELECT now() - :age"), {"age": older_than}).scalar_one()
         connection.rollback()
         with workspace(connection):  # after `before` was fixed: what is pushed from now on was sent too late
-            _load_lanes(connection, redis)
+            _load_lanes(connection, redis, keys)
             kinds = (_LEDGER, _QUARANTINE) if quarantine else (_LEDGER,)
             return [_prune(connection, kind, before, dry_run, batch, step) for kind in kinds]
 
@@ -84,15 +86,15 @@ def check_age(older_than: timedelta) -> None:
         )
 
 
-def _load_lanes(connection: Connection, redis: Redis) -> None:
+def _load_lanes(connection: Connection, redis: Redis, keys: Keys) -> None:
     with connection.begin():
-        load_entries(connection, IN_LANES, _standing(redis))
+        load_entries(connection, IN_LANES, _standing(redis, keys))
         index(connection, IN_LANES, "command_id", "sha256")
 
 
-def _standing(redis: Redis) -> Iterator[standing.Entry]:
-    for partition, users in standing.grouped(standing.lanes(redis)):
-        yield from standing.entries(redis, partition, users)
+def _standing(redis: Redis, keys: Keys) -> Iterator[standing.Entry]:
+    for partition, users in standing.grouped(standing.lanes(redis, keys)):
+        yield from standing.entries(redis, keys, partition, users)
 
 
 def _prune(

@@ -21,7 +21,6 @@ from levelq_core.errors import (
     QueueUnavailable,
 )
 from levelq_core.outcome import Outcome
-from levelq_core.partitions import reply_key
 from levelq_core.settings import Settings
 
 from .sending import address
@@ -164,7 +163,7 @@ class Handle(_Waiting):
 
     def _ask_redis(self, deadline: float) -> Outcome | None:
         try:
-            streams: Any = {reply_key(self.command_id.bytes): self._position}
+            streams: Any = {self._settings.keys.reply(self.command_id.bytes): self._position}
             return self._read(self._redis.xread(streams, block=self._block_ms(deadline)))
         except RedisError as error:
             if self._ledger is None:
@@ -197,7 +196,7 @@ class AsyncHandle(_Waiting):
 
     async def _ask_redis(self, deadline: float) -> Outcome | None:
         try:
-            streams: Any = {reply_key(self.command_id.bytes): self._position}
+            streams: Any = {self._settings.keys.reply(self.command_id.bytes): self._position}
             return self._read(await self._redis.xread(streams, block=self._block_ms(deadline)))
         except RedisError as error:
             if self._ledger is None:

@@ -71,7 +71,7 @@ VALUES: dict[str, Any] = {
     "the new one": "1:4>8",
 }
 PROTOCOL = Protocol(SETTINGS)
-KEYS = {"relayout": "levelq:shards"}  # of those that are not on one partition
+KEYS = {"relayout": "<namespace>:shards"}  # of those that are not on one partition
 CALLS: dict[str, tuple[Call, list[Any]]] = {
     "push": (
         PROTOCOL.push(PARTITION, [(5, [b"x", b"y"]), (6, [b"z"])]),
@@ -140,7 +140,7 @@ def test_the_arguments_come_in_the_order_of_the_legend(name: str) -> None:
     call, rest = CALLS[name]
     names = documented_arguments(name)
     assert call.args == [VALUES[argument] for argument in names] + rest
-    assert call.key == KEYS.get(name, TAG + "ready")
+    assert call.key == KEYS.get(name, TAG + "ready").replace("<namespace>", "levelq")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

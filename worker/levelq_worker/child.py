@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from levelq_core.connections import connect
 from levelq_core.errors import ConfigurationError
 from levelq_core.health import refusal
-from levelq_core.partitions import QUEUE_PREFIX, Partition
+from levelq_core.partitions import Partition
 from levelq_core.scripts import Status
 from levelq_core.settings import Settings
 
@@ -75,7 +75,7 @@ def serve(settings: Settings, specializations: Sequence[str], seats: Seats | Non
 
 def _work_with_rq(settings: Settings, specializations: Sequence[str], stop: Stop, seats: Seats | None) -> None:
     """Work at wake-ups, until RQ's Redis is lost or somebody asks to stop."""
-    queues = [QUEUE_PREFIX + name for name in specializations]
+    queues = [settings.keys.queue(name) for name in specializations]
     with connect(settings.queue_url, settings.redis_seconds) as rq:
         LaneWorker(queues, connection=rq, settings=settings, stop=stop, seats=seats).work(logging_level="WARNING")
 

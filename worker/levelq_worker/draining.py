@@ -85,7 +85,8 @@ class Drain:
             if claim.wake:
                 runtime.waker.wake(partition)
             for user in claim.broken:
-                log.error("%s of %r is not a list; looked at again in a minute", partition.key("lane"), user)
+                key = runtime.lanes.keys.of(partition, "lane")
+                log.error("%s of %r is not a list; looked at again in a minute", key, user)
             if claim.lanes:
                 self._take(held)
             return claim.retired
@@ -109,7 +110,7 @@ class Drain:
                 batch.works, batch.rubbish, renew, meanwhile=claims.listen, committing=claims.hear_ahead
             )
             self._committed(batch, applied)
-            replies.write(runtime.lanes.redis, batch.replies(), runtime.settings.reply_seconds)
+            replies.write(runtime.lanes.redis, runtime.lanes.keys, batch.replies(), runtime.settings.reply_seconds)
             claims.ack(held, batch.acknowledgements(applied.aside, runtime.settings.lock_ms))
             if applied.aside and (ended := runtime.transaction.end_overdue()):
                 log.warning("%s: %d transactions of stopped workers ended", self._partition, ended)

@@ -19,7 +19,6 @@ from rq.worker import DequeueStrategy
 from sqlalchemy.exc import DBAPIError
 
 from levelq_core.connections import connect
-from levelq_core.partitions import QUEUE_PREFIX
 from levelq_core.settings import Settings
 from levelq_core.sqlstate import in_words
 from levelq_core.waking import FUNCTION
@@ -113,7 +112,7 @@ class LaneWorker(SimpleWorker):
     @property
     def specializations(self) -> Sequence[str]:
         """What this worker's queues serve."""
-        return [q.name.removeprefix(QUEUE_PREFIX) for q in self.queues if q.name.startswith(QUEUE_PREFIX)]
+        return [name for q in self.queues if (name := self.settings.keys.specialization(q.name)) is not None]
 
     @property
     def dequeue_timeout(self) -> int:

@@ -70,7 +70,7 @@ class Relay(threading.Thread):
         redis = connect(settings.redis_url, settings.redis_seconds)
         self._rq = connect(settings.queue_url, settings.redis_seconds)
         self._lanes = Lanes(redis, settings)
-        self._waker = Waker(redis, self._rq)
+        self._waker = Waker(redis, self._rq, settings.keys)
         self._engine = engine_for(settings, name="levelq relay", limited=True)
         self._rows = OutboxRows(self._engine)
         self._places = Places(self._lanes, specializations)

@@ -31,7 +31,7 @@ class Runtime:
         seconds = min(settings.redis_seconds, settings.claim_seconds / 2)
         redis = connect(settings.redis_url, seconds)
         self.lanes = Lanes(redis, settings)
-        self.waker = Waker(redis, connect(settings.queue_url, seconds))
+        self.waker = Waker(redis, connect(settings.queue_url, seconds), settings.keys)
         self.engine = engine_for(settings, name="levelq worker", limited=True)
         self.transaction = Transaction(self.engine, settings, settings.tracks)
         longest = min(MOST_SECONDS, settings.claim_seconds / 2)

@@ -30,7 +30,7 @@ class Sweeper(threading.Thread):
         redis = connect(settings.redis_url, settings.redis_seconds)
         self._lanes = Lanes(redis, settings)
         self._places = Places(self._lanes, specializations)
-        self._waker = Waker(redis, connect(settings.queue_url, settings.redis_seconds))
+        self._waker = Waker(redis, connect(settings.queue_url, settings.redis_seconds), settings.keys)
 
     def run(self) -> None:
         """Sweep until stopped; a failure is said once."""

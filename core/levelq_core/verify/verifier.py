@@ -113,6 +113,7 @@ class _Verification:
     def _read_lanes(self) -> None:
         watch = Watch(
             self._redis,
+            self._settings.keys,
             partitions(self._redis, self._settings),
             claim_ms=int(self._settings.claim_seconds * 1000),
             at_rest=self._options.at_rest,
@@ -150,7 +151,7 @@ class _Verification:
     def _read_lanes_again(self) -> None:
         with self._connection.begin():
             for page in self._undecided():
-                load_entries(self._connection, LATER, again(self._redis, page))
+                load_entries(self._connection, LATER, again(self._redis, self._settings.keys, page))
             index(self._connection, LATER, "sha256")
         with self._connection.begin():
             self._ask(questions.REMOVED)

@@ -72,7 +72,7 @@ def look(settings: Settings) -> Seen:
     with _noted(seen), redis_of(settings) as redis:
         seen.lanes = _statuses(seen, settings, redis)
         seen.problems += redis_problems(redis)
-        seen.notices = notices.read(redis)
+        seen.notices = notices.read(redis, settings.keys)
         seen.problems += weather_problems(seen.notices)
     if seen.lanes is not None:
         with _noted(seen):
@@ -87,7 +87,7 @@ def look(settings: Settings) -> Seen:
 
 def _look_for_workers(settings: Settings, seen: Seen, lanes: dict[Partition, Status]) -> None:
     with redis_of(settings, rq=True) as rq:
-        seen.serving = {partition: workers_of(rq, partition.queue) for partition in lanes}
+        seen.serving = {partition: workers_of(rq, settings.keys.queue(partition.specialization)) for partition in lanes}
         lists = refusal(rq) is None  # else a worker that works all the same cannot say that it is there
     numbers = {partition: len(workers) for partition, workers in seen.serving.items()} if lists else None
     with redis_of(settings) as redis:

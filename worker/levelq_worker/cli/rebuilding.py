@@ -41,7 +41,7 @@ def rebuild(
     names = known_specializations(settings, specialization or [])
     with database_of(settings) as engine, redis_of(settings) as redis, redis_of(settings, rq=True) as rq:
         lanes = Lanes(redis, settings)
-        filling = Filling(lanes, OutboxRows(engine), Waker(redis, rq))
+        filling = Filling(lanes, OutboxRows(engine), Waker(redis, rq, settings.keys))
         for partition in partitions(lanes, names):
             if filling.waits(partition):
                 waiting = "waits until the shards before it are empty: nothing is lost that it could hold"
