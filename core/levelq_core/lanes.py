@@ -206,6 +206,15 @@ class Lanes:
         """Have pushes answered MOVED from now on; how many lanes still hold something or are claimed."""
         return int(self._run(self._protocol.close_partition(partition, layout)))
 
+    def bound(self) -> bytes | None:
+        """The database that the namespace is bound to, as binding.py encodes it; None if it is bound to none."""
+        found: Any = self.redis.get(self.keys.database)
+        return None if found is None else bytes(found)
+
+    def bind(self, database: bytes, replaced: bytes = b"") -> bytes:
+        """Bind the namespace, if it is unbound or bound to `replaced`; the database that it is bound to now."""
+        return bytes(self._run(self._protocol.bind(database, replaced)))
+
 
 def _claimed(reply: Any) -> Claim:
     point("claim reply")

@@ -139,10 +139,7 @@ class Protocol:
     def push(self, partition: Partition, lanes: Sequence[tuple[int, Sequence[bytes]]]) -> Call:
         """Append entries to lanes of one partition; each lane at most once in a call."""
         limits = self._settings.lane_limit, self._settings.partition_limit
-        call = self._call("push", partition, *limits, *self._wake)
-        for user_id, entries in lanes:
-            call.args.extend((user_id, len(entries), *entries))
-        return call
+        return _with_lanes(self._call("push", partition, *limits, *self._wake), lanes)
 
     @staticmethod
     def pushed(reply: list[Any] | PushError) -> PushAnswer | PushError:
@@ -213,8 +210,7 @@ class Protocol:
     def relay(self, partition: Partition, lease: bytes, lanes: Sequence[LaneEntries], *, idle_only: bool) -> Call:
         """Append outbox entries to lanes, each lane at most once in a call."""
         limits = self._settings.lane_limit, self._settings.partition_limit
-        call = self._call("relay", partition, lease, int(idle_only), *limits, *self._wake)
-        return _with_lanes(call, lanes)
+        return _with_lanes(self._call("relay", partition, lease, int(idle_only), *limits, *self._wake), lanes)
 
     def refill(self, partition: Partition, lease: bytes, lanes: Sequence[LaneEntries], *, last: bool) -> Call:
         """Put entries back at the head of their lanes, each lane whole; with `last`, open the gate."""
@@ -239,6 +235,10 @@ class Protocol:
     def change_layout(self, specialization: str, expected: Layout, new: Layout) -> Call:
         """Put one layout in the place of another."""
         return Call("relayout", self._keys.shards, [specialization, str(expected), str(new)])
+
+    def bind(self, database: bytes, replaced: bytes) -> Call:
+        """Bind the namespace to a database."""
+        return Call("bind", self._keys.database, [database, replaced])
 
     def close_partition(self, partition: Partition, layout: Layout) -> Call:
         """Have pushes answered MOVED."""

@@ -37,6 +37,7 @@ class LedgerReader:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._engine: Engine | None = None
+        self._checked = False
 
     @classmethod
     def of(cls, settings: Settings) -> Self | None:
@@ -46,15 +47,19 @@ class LedgerReader:
     def look_up(self, command_id: UUID, digest: bytes | None = None) -> Outcome | None:
         """The decision on a command, if there is one; a conflict if it was on another content than `digest`.
 
-        Raises ConfigurationError if the ledger cannot be asked.
+        Raises ConfigurationError if the ledger cannot be asked, WrongDatabase if it is another deployment's.
         """
         from sqlalchemy.exc import DBAPIError  # noqa: PLC0415 - needs levelq[worker]
 
         from levelq_core.engine import engine_for, unreachable  # noqa: PLC0415
         from levelq_core.history import outcome_of  # noqa: PLC0415
+        from levelq_core.identity import require_ours  # noqa: PLC0415
 
         if self._engine is None:
             self._engine = engine_for(self._settings, name="levelq producer", connections=4, limited=True)
+        if not self._checked:
+            require_ours(self._engine, self._settings)
+            self._checked = True
         try:
             with self._engine.connect() as connection:
                 return outcome_of(connection, command_id, digest)

@@ -188,7 +188,7 @@ def test_at_rest_redis_holds_the_registry_and_no_lane(producer: Producer, worker
     assert 0 < ours.pop(reply) <= 60
     assert KEYS.registry in ours
     # A few bytes per partition, not per lane.
-    kept = {KEYS.registry, KEYS.shards, KEYS.of(PLAYER, "count"), KEYS.of(PLAYER, "filled")}
+    kept = {KEYS.database, KEYS.registry, KEYS.shards, KEYS.of(PLAYER, "count"), KEYS.of(PLAYER, "filled")}
     assert set(ours) <= kept
     assert redis.get(KEYS.of(PLAYER, "count")) in (None, b"0")
     assert [key for key in redis.scan_iter("rq:job:*") if redis.ttl(key) < 0] == []

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from levelq_core import ConfigurationError
-from levelq_core.partitions import Partition
+from levelq_core.partitions import Keys, Partition
 from tests.fixtures.keys import KEYS
 from tests.unit.strategies import specializations, user_ids
 
@@ -55,6 +55,31 @@ def test_the_keys_are_those_of_the_schema() -> None:
     assert KEYS.lane(partition, 42) == "levelq:{PLAYER:1:3}:lane:42"
     assert KEYS.queue("PLAYER") == "levelq.PLAYER"
     assert KEYS.reply(bytes(range(16))) == "levelq:reply:000102030405060708090a0b0c0d0e0f"
+
+
+def test_every_name_begins_with_the_namespace() -> None:
+    keys = Keys("other")
+    partition = Partition("PLAYER")
+    names = {
+        *(keys.of(partition, "ready"), keys.lane(partition, 1), keys.reply(bytes(16))),
+        *(keys.registry, keys.shards, keys.notices, keys.database),
+    }
+    assert {name.partition(":")[0] for name in names} == {"other"}
+    assert len(names) == 7
+
+
+@pytest.mark.parametrize(
+    ("queue", "specialization"),
+    [
+        ("levelq.PLAYER", "PLAYER"),
+        ("levelq2.PLAYER", None),
+        ("level.PLAYER", None),
+        ("levelq.", None),
+        ("default", None),
+    ],
+)
+def test_a_queue_of_another_namespace_serves_nothing(queue: str, specialization: str | None) -> None:
+    assert KEYS.specialization(queue) == specialization
 
 
 @given(specializations.map(str.upper), user_ids, st.integers(1, 4096), st.text(max_size=10))

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from levelq_core import replies
-from levelq_core.errors import SchemaError
+from levelq_core.errors import SchemaError, WrongDatabase
 from levelq_core.faults import point
 from levelq_core.partitions import Partition
 from levelq_core.sqlstate import Meaning, classify, in_words
@@ -38,7 +38,7 @@ def drain(partition: str) -> None:
     """What the RQ job runs: drain one partition (`PLAYER:1:0`, or `PLAYER` for its first shard).
 
     Returns when nothing is due, after a slice of time, sooner where cores are short, or when the worker is to stop.
-    Raises ConfigurationError for a name that is none.
+    Raises ConfigurationError for a name that is none, WrongDatabase if the namespace is bound to another database.
     """
     Drain(current(), Partition.parse(partition)).run()
 
@@ -61,6 +61,9 @@ class Drain:
         try:
             while not retired and not self._over():
                 retired = self._step()
+        except WrongDatabase:
+            retired = not self._runtime.binding.verified  # nothing was claimed: a successor would be refused as well
+            raise
         finally:
             if not retired:
                 self._leave()
@@ -78,6 +81,7 @@ class Drain:
         try:
             if runtime.weather.bad:
                 runtime.transaction.probe()  # claim nothing that could not be applied
+            runtime.binding.verify(runtime.lanes, runtime.engine)
             held = self._claims.take()
             claim = held.claim
             if claim.unfilled:
@@ -90,6 +94,8 @@ class Drain:
             if claim.lanes:
                 self._take(held)
             return claim.retired
+        except WrongDatabase:
+            raise
         except Exception as error:  # a mistake of ours, too: RQ would call the job failed, and nobody would wait
             self._failed(error)
             return False

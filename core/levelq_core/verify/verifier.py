@@ -17,7 +17,10 @@ from typing import Any
 from redis import Redis
 from sqlalchemy import Connection, Engine, text
 
+from ..binding import bound_to, require_same
 from ..errors import SchemaError
+from ..identity import identity_of
+from ..lanes import Lanes
 from ..schema import REQUIRED, read
 from ..settings import Settings
 from . import questions, tables
@@ -61,11 +64,12 @@ def verify(
 ) -> Report:
     """Verify I1 to I9. `step` is called with each of STEPS as it begins.
 
-    Changes nothing but temporary tables of its own. Raises SchemaError, ConfigurationError for a history
-    that cannot be read, RedisError and SQLAlchemy's DBAPIError.
+    Changes nothing but temporary tables of its own. Raises SchemaError, WrongDatabase, ConfigurationError for a
+    history that cannot be read, RedisError and SQLAlchemy's DBAPIError.
     """
     with engine.connect() as connection:
         _require(connection)
+        _require_binding(connection, Lanes(redis, settings))
         with workspace(connection):
             return _Verification(connection, redis, settings, options, step).run()
 
@@ -79,6 +83,14 @@ def _require(connection: Connection) -> None:
     ]
     if lacking:
         raise SchemaError(f"missing: {', '.join(lacking)}. `levelq db check` prints the statements that mend it")
+
+
+def _require_binding(connection: Connection, lanes: Lanes) -> None:
+    """The lanes and the tables must be of one deployment, as far as a worker has bound them."""
+    bound = bound_to(lanes)
+    if bound is not None:
+        with connection.begin():
+            require_same(lanes.keys.namespace, bound, identity_of(connection))
 
 
 class _Verification:
