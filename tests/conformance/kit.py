@@ -114,9 +114,17 @@ class Bench:
 
     def names(self) -> set[str]:
         """All keys of the namespace, without the partition's tag; but for the layouts, written at the first push."""
-        found = self.redis.keys(f"{self.settings.namespace}:*")
-        keys = {key.decode() for key in found} - {self.lanes.keys.shards}
+        keys = {key.decode() for key in self.all_keys()} - {self.lanes.keys.shards}
         return {key.removeprefix(self.key("")) for key in keys}
+
+    def all_keys(self) -> list[bytes]:
+        """All keys of the namespace."""
+        return list(self.redis.keys(f"{self.settings.namespace}:*"))
+
+    def clear(self) -> None:
+        """Remove them."""
+        if found := self.all_keys():
+            self.redis.delete(*found)
 
     def everything(self) -> dict[str, Any]:
         """Every key with its value, to see that nothing changed."""

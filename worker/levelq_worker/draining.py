@@ -54,7 +54,9 @@ class Drain:
         self._ends = math.inf
 
     def run(self) -> None:
-        """Take batches until nothing is due, the slice is over, or cores are short."""
+        """Take batches until nothing is due, the slice is over, or cores are short. Raises WrongDatabase."""
+        if self._runtime.binding.refused is not None:
+            raise self._runtime.binding.refused
         self._runtime.seats.watch()
         self._ends = time.monotonic() + self._runtime.settings.slice_seconds
         retired = False

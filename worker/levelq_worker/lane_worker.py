@@ -19,7 +19,7 @@ from rq.worker import DequeueStrategy
 from sqlalchemy.exc import DBAPIError
 
 from levelq_core.connections import connect
-from levelq_core.errors import WrongDatabase
+from levelq_core.errors import ConfigurationError, WrongDatabase
 from levelq_core.settings import Settings
 from levelq_core.sqlstate import in_words
 from levelq_core.waking import FUNCTION
@@ -163,6 +163,9 @@ class LaneWorker(SimpleWorker):
             runtime.weather.failed(f"PostgreSQL: {in_words(error.orig or error)}")
         except RedisError as error:
             runtime.weather.failed(f"Redis: {error}")
+        except ConfigurationError:
+            runtime.close()
+            raise
         spare_the_collector()
         options["dequeue_strategy"] = DequeueStrategy.ROUND_ROBIN
         sweeper = Sweeper(self.settings, self.specializations, runtime.binding)
