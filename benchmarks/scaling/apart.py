@@ -150,7 +150,7 @@ def prune_rows(site: Site) -> float:
     engine = engine_for(site.settings)
     try:
         begun = time.monotonic()
-        (pruned,) = prune(engine, site.redis, site.settings.keys, LEAST)
+        (pruned,) = prune(engine, site.redis, LEAST, settings=site.settings)
         assert pruned.removed == PRUNED
         return PRUNED / (time.monotonic() - begun)
     finally:

@@ -34,14 +34,22 @@ def ensure_identity(engine: Engine) -> DatabaseIdentity:
         return identity_of(connection)
 
 
+def require_bound(connection: Connection, lanes: Lanes) -> None:
+    """Raise WrongDatabase if the namespace is bound to another database; it may be bound to none yet.
+
+    Raises RedisError, DBAPIError, ConfigurationError.
+    """
+    bound = bound_to(lanes)
+    if bound is not None:
+        require_same(lanes.keys.namespace, bound, identity_of(connection))
+
+
 def require_ours(engine: Engine, settings: Settings) -> None:
-    """Raise WrongDatabase if the namespace is bound to another database; nothing if that cannot be found out now."""
+    """The same for a reader of the ledger, which goes on if it cannot be found out now."""
     client = connect(settings.redis_url, settings.redis_seconds)
     try:
-        bound = bound_to(Lanes(client, settings))
-        if bound is not None:
-            with engine.connect() as connection:
-                require_same(settings.namespace, bound, identity_of(connection))
+        with engine.connect() as connection:
+            require_bound(connection, Lanes(client, settings))
     except (RedisError, DBAPIError, SchemaError):
         return
     finally:

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,6 +25,7 @@ from levelq_core.errors import ConfigurationError
 from levelq_core.identity import ensure_identity, identity_of
 from levelq_core.lanes import Lanes
 from levelq_core.partitions import Partition
+from levelq_core.pruning import prune
 from levelq_core.verify import verify
 from levelq_producer import Outbox, Producer
 from levelq_worker.binding import Binding
@@ -313,6 +315,24 @@ def test_verify_refuses_another_database(
 ) -> None:
     refused(lambda: verify(engines(staging.database_url), redis, staging))
     assert verify(engines(bound.database_url), redis, bound).violations == 0
+
+
+def test_prune_and_rebuild_refuse_another_database(
+    bound: Settings,
+    staging: Settings,
+    engines: Callable[..., Engine],
+    redis: Redis,
+    command_line: Callable[..., tuple[int, str, str]],
+) -> None:
+    refused(lambda: prune(engines(staging.database_url), redis, timedelta(days=30), settings=staging))
+    with Session(engines(staging.database_url)) as session:
+        Outbox(session).send(level_ups(1)[0])
+        session.commit()
+    for arguments in (("rebuild", "PLAYER"), ("prune", "--older-than", "30d"), ("verify",)):
+        code, told, error = command_line(staging, *arguments)
+        assert (code, told, error.count("\n")) == (2, "", 1)
+        assert error.startswith("levelq: LEVELQ_NAMESPACE levelq is bound to the database ")
+    assert waiting(bound, redis) == 0
 
 
 def test_producer_refuses_to_answer_from_another_deployments_ledger(bound: Settings, staging: Settings) -> None:

@@ -22,7 +22,6 @@ from levelq_core.connections import connect
 from levelq_core.pruning import Pruned, prune
 from levelq_producer import Producer
 from levelq_worker.cli import pruning
-from tests.fixtures.keys import KEYS
 from tests.integration.coupler_support import push, push_raw, runtime
 from tests.integration.verify_support import PLAYER, World, assert_clean, up
 
@@ -68,7 +67,7 @@ def test_what_is_old_goes_in_batches_and_the_rest_stays(world: World, old: int) 
     if old:
         age(world, commands[:old])
     steps: list[int] = []
-    pruned = prune(world.engine, world.redis, KEYS, DAYS, batch=4, step=lambda table, removed: steps.append(removed))
+    pruned = prune(world.engine, world.redis, DAYS, batch=4, step=lambda table, removed: steps.append(removed))
     assert pruned == [Pruned("levelq_ledger", old, 0)]
     assert remembered(world) == ids(commands[old:])
     assert steps == {0: [], 1: [1], 6: [4, 6], 10: [4, 8, 10]}[old]
@@ -77,18 +76,18 @@ def test_what_is_old_goes_in_batches_and_the_rest_stays(world: World, old: int) 
 
 
 def test_an_empty_ledger_and_gaps_between_ids(world: World) -> None:
-    assert prune(world.engine, world.redis, KEYS, DAYS) == [Pruned("levelq_ledger", 0, 0)]
+    assert prune(world.engine, world.redis, DAYS) == [Pruned("levelq_ledger", 0, 0)]
     commands = applied(world, 9)
     world.sql("UPDATE levelq_ledger SET id = id * 1000")
     age(world, commands[:5])
-    assert prune(world.engine, world.redis, KEYS, DAYS) == [Pruned("levelq_ledger", 5, 0)]
+    assert prune(world.engine, world.redis, DAYS) == [Pruned("levelq_ledger", 5, 0)]
     assert remembered(world) == ids(commands[5:])
 
 
 def test_a_young_row_among_old_ones_stays(world: World) -> None:
     commands = applied(world, 6)
     age(world, [*commands[:2], *commands[3:5]])
-    prune(world.engine, world.redis, KEYS, DAYS)
+    prune(world.engine, world.redis, DAYS)
     assert {commands[2].command_id, commands[5].command_id} <= remembered(world)
 
 
@@ -98,7 +97,7 @@ def test_commands_that_stand_in_a_lane_stay_and_are_not_applied_again(world: Wor
     world.send(commands[1])
     world.worker.lanes.claim(PLAYER, "drain", "token", 10)
     world.send(commands[3])
-    assert prune(world.engine, world.redis, KEYS, DAYS, batch=2) == [Pruned("levelq_ledger", 4, 2)]
+    assert prune(world.engine, world.redis, DAYS, batch=2) == [Pruned("levelq_ledger", 4, 2)]
     assert remembered(world) == ids([commands[1], commands[3]])
     world.expire(7)
     world.drain()
@@ -114,7 +113,7 @@ def test_commands_in_the_outbox_stay(world: World) -> None:
         id=commands[1].command_id,
         payload=encode(commands[1]),
     )
-    assert prune(world.engine, world.redis, KEYS, DAYS) == [Pruned("levelq_ledger", 2, 1)]
+    assert prune(world.engine, world.redis, DAYS) == [Pruned("levelq_ledger", 2, 1)]
     assert remembered(world) == ids(commands[1:2])
 
 
@@ -126,8 +125,8 @@ def test_the_quarantine_too_if_asked_but_not_what_stands_in_a_lane(world: World)
     world.sql("UPDATE levelq_quarantine SET at = at - interval '31 days' WHERE id < 3")
     world.redis.copy("kept", world.lane(7))
     world.redis.ltrim(world.lane(7), 1, 1)
-    assert prune(world.engine, world.redis, KEYS, DAYS) == [Pruned("levelq_ledger", 0, 0)]
-    pruned = prune(world.engine, world.redis, KEYS, DAYS, quarantine=True)
+    assert prune(world.engine, world.redis, DAYS) == [Pruned("levelq_ledger", 0, 0)]
+    pruned = prune(world.engine, world.redis, DAYS, quarantine=True)
     assert pruned == [Pruned("levelq_ledger", 0, 0), Pruned("levelq_quarantine", 1, 1)]
 
 
@@ -135,7 +134,7 @@ def test_a_dry_run_counts_and_removes_nothing(world: World) -> None:
     commands = applied(world, 6)
     age(world, commands[:4])
     world.send(commands[1])
-    assert prune(world.engine, world.redis, KEYS, DAYS, dry_run=True, batch=2) == [Pruned("levelq_ledger", 3, 1)]
+    assert prune(world.engine, world.redis, DAYS, dry_run=True, batch=2) == [Pruned("levelq_ledger", 3, 1)]
     assert remembered(world) == ids(commands)
 
 
@@ -149,7 +148,7 @@ def test_each_batch_is_committed_and_locks_only_what_it_removes(world: World) ->
             free = observer.execute("SELECT FROM levelq_ledger FOR UPDATE NOWAIT")
             seen.append((removed, free.rowcount))
 
-        prune(world.engine, world.redis, KEYS, DAYS, batch=2, step=look)
+        prune(world.engine, world.redis, DAYS, batch=2, step=look)
     assert seen == [(2, 4), (4, 2)]
 
 
@@ -163,7 +162,7 @@ def test_workers_go_on_meanwhile(world: World) -> None:
         push(world.worker, [up(7, 100), up(9, 1)])
         world.drain()
 
-    assert prune(world.engine, world.redis, KEYS, DAYS, batch=1, step=work) == [Pruned("levelq_ledger", 4, 0)]
+    assert prune(world.engine, world.redis, DAYS, batch=1, step=work) == [Pruned("levelq_ledger", 4, 0)]
     assert len(remembered(world)) == 8
 
 
@@ -172,14 +171,14 @@ def test_too_short_an_age_is_refused(world: World, short: timedelta) -> None:
     with pytest.raises(
         ConfigurationError, match=r"--older-than: expected at least 1:00:00 \(1h\), got .*: a command that is"
     ):
-        prune(world.engine, world.redis, KEYS, short)
+        prune(world.engine, world.redis, short)
 
 
 def test_nothing_is_removed_when_it_cannot_be_known_what_stands_in_the_lanes(world: World) -> None:
     commands = applied(world, 2)
     age(world, commands)
     with pytest.raises(RedisError):
-        prune(world.engine, connect("unix:///nowhere.sock", 1.0), KEYS, DAYS)
+        prune(world.engine, connect("unix:///nowhere.sock", 1.0), DAYS)
     assert remembered(world) == ids(commands)
 
 

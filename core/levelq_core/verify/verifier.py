@@ -17,9 +17,8 @@ from typing import Any
 from redis import Redis
 from sqlalchemy import Connection, Engine, text
 
-from ..binding import bound_to, require_same
 from ..errors import SchemaError
-from ..identity import identity_of
+from ..identity import require_bound
 from ..lanes import Lanes
 from ..schema import REQUIRED, read
 from ..settings import Settings
@@ -69,7 +68,8 @@ def verify(
     """
     with engine.connect() as connection:
         _require(connection)
-        _require_binding(connection, Lanes(redis, settings))
+        with connection.begin():
+            require_bound(connection, Lanes(redis, settings))
         with workspace(connection):
             return _Verification(connection, redis, settings, options, step).run()
 
@@ -83,14 +83,6 @@ def _require(connection: Connection) -> None:
     ]
     if lacking:
         raise SchemaError(f"missing: {', '.join(lacking)}. `levelq db check` prints the statements that mend it")
-
-
-def _require_binding(connection: Connection, lanes: Lanes) -> None:
-    """The lanes and the tables must be of one deployment, as far as a worker has bound them."""
-    bound = bound_to(lanes)
-    if bound is not None:
-        with connection.begin():
-            require_same(lanes.keys.namespace, bound, identity_of(connection))
 
 
 class _Verification:
