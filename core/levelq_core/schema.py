@@ -40,7 +40,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     ),
     OUTBOX: ("id", "command_id", "user_id", "specialization", "payload", "created_at", "pushed_at", "pushes"),
     QUARANTINE: ("id", "specialization", "user_id", "reason", "raw", "length", "sha256", "at"),
-    IDENTITY: ("singleton", "identity", "created_at"),
+    IDENTITY: ("id", "identity", "created_at"),
 }  # fmt: skip
 
 PAIR_KEYS: dict[str, frozenset[str]] = {

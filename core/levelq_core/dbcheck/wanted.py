@@ -49,7 +49,6 @@ _OWN = {
         ("text", "text", "specialization kind status error message source reason"),
         ("uuid", "uuid", "command_id batch"),
         ("uuid", "uuid NOT NULL DEFAULT gen_random_uuid()", "identity"),
-        ("bool", "boolean NOT NULL DEFAULT true", "singleton"),
         ("bytea", "bytea", "digest payload raw sha256"),
         ("_int8", "bigint[]", "before after"),
         ("timestamptz", _TIME, "applied_at created_at at"),

@@ -163,9 +163,9 @@ def _quarantine(name: str) -> None:
 def _identity(name: str) -> None:
     op.create_table(
         name,
-        sa.Column("singleton", sa.Boolean, primary_key=True, server_default=sa.true()),
+        sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False, server_default=_ONE),
         sa.Column("identity", sa.Uuid, nullable=False, server_default=sa.text("gen_random_uuid()")),
         _time("created_at"),
-        sa.CheckConstraint("singleton", name=f"{name}_one_row"),
+        sa.CheckConstraint("id = 1", name=f"{name}_one_row"),
     )
     op.execute(f"INSERT INTO {name} DEFAULT VALUES")
