@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         SyncLevels,
         Totals,
         TransactionMisuse,
+        WrongDatabase,
         apply_commands,
         level_up_atomic,
     )
@@ -96,6 +97,7 @@ __all__ = [
     "SyncLevels",
     "Totals",
     "TransactionMisuse",
+    "WrongDatabase",
     "apply_commands",
     "drain",
     "level_up_atomic",

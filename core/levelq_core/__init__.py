@@ -26,6 +26,7 @@ from .errors import (
     SchemaError,
     SendUnknown,
     TransactionMisuse,
+    WrongDatabase,
 )
 from .outcome import Outcome, Totals
 from .settings import Settings
@@ -78,6 +79,7 @@ __all__ = [
     "SyncLevels",
     "Totals",
     "TransactionMisuse",
+    "WrongDatabase",
     "apply_commands",
     "level_up_atomic",
 ]

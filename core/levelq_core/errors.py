@@ -13,7 +13,8 @@ LevelqError
 ├── OutcomeTimeout          not decided in the time given; it may still be
 ├── ConfigurationError      a setting, an address or a permission is wrong
 │   ├── CatalogError        the catalog file is wrong
-│   └── SchemaError         the database lacks what levelq needs
+│   ├── SchemaError         the database lacks what levelq needs
+│   └── WrongDatabase       the namespace is bound to another database
 └── TransactionMisuse       a transaction that cannot keep the promises of apply_commands or of the outbox
 """
 
@@ -104,6 +105,19 @@ class CatalogError(ConfigurationError):
 
 class SchemaError(ConfigurationError):
     """The database lacks a table, a column or a unique constraint that levelq needs."""
+
+
+class WrongDatabase(ConfigurationError):
+    """The namespace is bound to another database; nothing was applied to this one.
+
+    `namespace`: LEVELQ_NAMESPACE. `bound_to` and `this_database`: both databases as name, server and short identity.
+    """
+
+    def __init__(self, message: str = "", *, namespace: str = "", bound_to: str = "", this_database: str = "") -> None:
+        super().__init__(message)
+        self.namespace = namespace
+        self.bound_to = bound_to
+        self.this_database = this_database
 
 
 class TransactionMisuse(LevelqError):

@@ -17,6 +17,7 @@ from .rules import Limits
 
 PROGRESS, LICENSES, PROGRESSIONS = "specialization_progress", "user_licenses", "license_progressions"
 LEDGER, OUTBOX, QUARANTINE = "levelq_ledger", "levelq_outbox", "levelq_quarantine"
+IDENTITY = "levelq_identity"
 
 REQUIRED: dict[str, tuple[str, ...]] = {
     PROGRESS: (
@@ -39,6 +40,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     ),
     OUTBOX: ("id", "command_id", "user_id", "specialization", "payload", "created_at", "pushed_at", "pushes"),
     QUARANTINE: ("id", "specialization", "user_id", "reason", "raw", "length", "sha256", "at"),
+    IDENTITY: ("id", "identity", "created_at"),
 }  # fmt: skip
 
 PAIR_KEYS: dict[str, frozenset[str]] = {
@@ -79,7 +81,7 @@ class Parent:
 
 @dataclass(frozen=True, eq=False)
 class Schema:
-    """The six tables as they are in this database. Compared by identity: each reading is its own."""
+    """The seven tables as they are in this database. Compared by identity: each reading is its own."""
 
     columns: dict[str, dict[str, Column]]
     parents: dict[str, tuple[Parent, ...]]

@@ -12,11 +12,13 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from levelq_core.binding import bind
 from levelq_core.cluster import Cluster, servers_of
 from levelq_core.connections import UNCLUSTERED_URL, connect
 from levelq_core.engine import engine_for, unreachable
 from levelq_core.errors import ConfigurationError
 from levelq_core.health import risks
+from levelq_core.identity import ensure_identity
 from levelq_core.lanes import Lanes
 from levelq_core.schema import schema_of
 from levelq_core.settings import Settings, redacted
@@ -37,10 +39,13 @@ def preflight(settings: Settings) -> None:
             for option in ("synchronous_commit", "fsync", "full_page_writes"):
                 if connection.execute(text(f"SHOW {option}")).scalar_one() == "off":
                     log.warning("PostgreSQL runs with %s=off: a crash can lose commits; set it on", option)
+        mine = ensure_identity(engine)
     except DBAPIError as error:
         raise unreachable(settings, error) from None
     finally:
         engine.dispose()
+    with _asked("LEVELQ_REDIS_URL", settings.redis_url, settings) as client:
+        bind(Lanes(client, settings), mine)
 
 
 def _check_lanes(settings: Settings) -> None:

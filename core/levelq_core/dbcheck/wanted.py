@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from levelq_core.schema import LEDGER, OUTBOX, PROGRESSIONS, QUARANTINE
+from levelq_core.schema import IDENTITY, LEDGER, OUTBOX, PROGRESSIONS, QUARANTINE
 
 
 class Wanted(NamedTuple):
@@ -38,7 +38,7 @@ _SHARED = {
     for name in names.split()
 }
 
-# Our own three: the ledger is written by binary COPY, which takes exactly these types.
+# Our own four: the ledger is written by binary COPY, which takes exactly these types.
 _OWN = {
     name: Wanted(frozenset({type_}), declared)
     for type_, declared, names in (
@@ -48,6 +48,7 @@ _OWN = {
         ("int4", "integer", "from_level to_level"),
         ("text", "text", "specialization kind status error message source reason"),
         ("uuid", "uuid", "command_id batch"),
+        ("uuid", "uuid NOT NULL DEFAULT gen_random_uuid()", "identity"),
         ("bytea", "bytea", "digest payload raw sha256"),
         ("_int8", "bigint[]", "before after"),
         ("timestamptz", _TIME, "applied_at created_at at"),
@@ -76,5 +77,5 @@ DEFAULTS = {
 
 
 def wanted(table: str, column: str) -> Wanted:
-    """What a named column of one of the six tables must be."""
-    return _OWN[column] if table in (LEDGER, OUTBOX, QUARANTINE) else _SHARED[column]
+    """What a named column of one of the seven tables must be."""
+    return _OWN[column] if table in (LEDGER, OUTBOX, QUARANTINE, IDENTITY) else _SHARED[column]

@@ -1,4 +1,4 @@
-"""The six tables. The first three may be the application's own already: those stay as they are."""
+"""The seven tables. The first three may be the application's own already: those stay as they are."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def upgrade() -> None:
         ("levelq_ledger", _ledger),
         ("levelq_outbox", _outbox),
         ("levelq_quarantine", _quarantine),
+        ("levelq_identity", _identity),
     ):
         if not there.has_table(name):
             create(name)
@@ -163,3 +164,14 @@ def _quarantine(name: str) -> None:
     )
     op.create_index(f"{name}_sha256", name, ["sha256"])
     op.create_index(f"{name}_user", name, ["user_id"])
+
+
+def _identity(name: str) -> None:
+    op.create_table(
+        name,
+        sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False, server_default=_ONE),
+        sa.Column("identity", sa.Uuid, nullable=False, server_default=sa.text("gen_random_uuid()")),
+        _time("created_at"),
+        sa.CheckConstraint("id = 1", name=f"{name}_one_row"),
+    )
+    op.execute(f"INSERT INTO {name} DEFAULT VALUES")
