@@ -43,7 +43,7 @@ def relay_and_drain(settings: Settings, redis: Redis) -> list[int]:
     """Do what a worker does with the committed rows; the numbers of all commands that were decided."""
     assert settings.database_url is not None
     engine = engine_for(settings)
-    waker = Waker(redis, redis)
+    waker = Waker(redis, redis, settings.keys)
     relay = PartitionRelay(Partition("PLAYER"), Lanes(redis, settings), OutboxRows(engine), waker, settings)
     relay.poll()
     relay.release()
