@@ -1,4 +1,7 @@
-"""What the direct calls return: plain dicts, their shapes told to type checkers."""
+"""What the direct calls return: plain dicts, their shapes told to type checkers.
+
+`committed` is False where the caller owns the transaction: then the commit is the caller's, too.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,12 @@ ErrorType = Literal["validation_error", "database_error", "unknown_error"]
 
 
 class Failure(TypedDict):
-    """Any call that changed nothing."""
+    """Any call that changed nothing. `committed` is there, and False, only if the caller owns the transaction."""
 
     success: Literal[False]
     message: str
     error_type: ErrorType
+    committed: NotRequired[bool]
 
 
 class ProgressChange(TypedDict):
@@ -42,6 +46,7 @@ class Change(TypedDict):
     progression_created: bool
     xp_change: int
     sessions_change: int
+    committed: bool
 
 
 class Sync(TypedDict):
@@ -51,6 +56,7 @@ class Sync(TypedDict):
     message: str
     action: str
     final_level: int
+    committed: bool
 
 
 class Consistency(TypedDict):

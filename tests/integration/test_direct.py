@@ -90,6 +90,7 @@ def test_a_level_up_creates_and_raises_both_rows(engine: Engine, session: Sessio
         "progression_created": True,
         "xp_change": 2600,
         "sessions_change": 3,
+        "committed": True,
     }
     chain = session.execute(text("SELECT from_level, to_level, advancement_reason FROM license_progressions"))
     assert [tuple(row) for row in chain] == [(1, 3, "Level up")]
@@ -108,6 +109,7 @@ def test_an_update_moves_both_down_and_keeps_the_highest(engine: Engine, coupler
         "progression_created": True,
         "xp_change": -9000,
         "sessions_change": -2,
+        "committed": True,
     }
     with engine.connect() as connection:
         (step,) = tables(connection).progressions[LANE]
@@ -157,7 +159,7 @@ def test_the_five_actions_of_a_sync(
     put(engine, progress, license_)
     result = coupler.sync_existing_records_atomic(1, "COACH", source, command_id=ID)
     message = f"{action}: both at level {level}"
-    assert result == {"success": True, "message": message, "action": action, "final_level": level}
+    assert result == {"success": True, "message": message, "action": action, "final_level": level, "committed": True}
     assert coupler.sync_existing_records_atomic(1, "COACH", source, command_id=ID) == result
     both = {"consistent": True, "message": f"Both at level {level}", "progress_exists": True, "license_exists": True}
     assert coupler.validate_consistency(1, "coach") == both | {"level": level}
