@@ -144,8 +144,14 @@ class DirectTransaction:
 
     def _undo(self) -> None:
         """Roll back what the session holds, if that is ours to do."""
-        if not self._is_callers:
+        if self._is_callers:
+            return
+        try:
             self._session.rollback()
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            # The connection was lost, and the transaction with it. The session has let go of both.
 
 
 def state_of(totals: Totals) -> State:
