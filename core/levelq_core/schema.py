@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, text
 
 from .errors import SchemaError
 from .rules import Limits
+from .transactions import check_schema
 
 PROGRESS, LICENSES, PROGRESSIONS = "specialization_progress", "user_licenses", "license_progressions"
 LEDGER, OUTBOX, QUARANTINE = "levelq_ledger", "levelq_outbox", "levelq_quarantine"
@@ -157,7 +158,11 @@ _cache: WeakKeyDictionary[Engine, Schema] = WeakKeyDictionary()
 
 
 def schema_of(connection: Connection) -> Schema:
-    """The schema of this connection's engine, read at first use. Raises SchemaError for what is missing."""
+    """The schema of this connection's engine, read at first use.
+
+    Raises SchemaError for what is missing, TransactionMisuse if the connection translates schemas.
+    """
+    check_schema(connection)
     known = _cache.get(connection.engine)
     if known is None:
         known = read(connection)
