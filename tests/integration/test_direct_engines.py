@@ -247,7 +247,9 @@ def test_schema_translate_map_is_refused_and_nothing_is_written(own_engine: Engi
             session.connection(execution_options=MAP)
         result = level_up_atomic(session, 1, "PLAYER", 10)
         assert result.get("error_type") == "database_error"
-        assert result["message"].startswith("schema_translate_map: expected none, got {None: 'tenant_7'}")
+        assert result["message"].startswith(
+            "schema_translate_map: expected none for tables without a schema, got {None: 'tenant_7'}"
+        )
         if place != "connection":  # there it ended with the transaction
             checked = ProgressLicenseCoupler(session).validate_consistency(1, "PLAYER")
             assert checked["message"].startswith("schema_translate_map: ")
