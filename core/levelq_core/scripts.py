@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from .errors import ConfigurationError
 from .layouts import Layout
+from .parked import Acknowledgements, Reasons, reason_lines
 from .partitions import SHARDS, Partition
 from .settings import Settings
 
@@ -112,13 +113,14 @@ class Relayed(NamedTuple):
 
 
 class Status(NamedTuple):
-    """What one partition holds, counted by the server."""
+    """What one partition holds, counted by the server. `noted`: lanes whose reason for being parked is known."""
 
     waiting: int
     ready: int
     claimed: int
     parked: int
     drains: int
+    noted: int
     oldest_seconds: float
 
 
@@ -135,13 +137,10 @@ class Protocol:
     def _call(self, name: str, partition: Partition, *args: Any) -> Call:
         return Call(name, partition.key("ready"), [partition.key(""), *args])
 
-    def push(self, partition: Partition, lanes: Sequence[tuple[int, Sequence[bytes]]]) -> Call:
+    def push(self, partition: Partition, lanes: Sequence[LaneEntries]) -> Call:
         """Append entries to lanes of one partition; each lane at most once in a call."""
         limits = self._settings.lane_limit, self._settings.partition_limit
-        call = self._call("push", partition, *limits, *self._wake)
-        for user_id, entries in lanes:
-            call.args.extend((user_id, len(entries), *entries))
-        return call
+        return _with_lanes(self._call("push", partition, *limits, *self._wake), lanes)
 
     @staticmethod
     def pushed(reply: list[Any] | PushError) -> PushAnswer | PushError:
@@ -179,10 +178,11 @@ class Protocol:
         ]
         return Claim(lanes, bool(wake), bool(retired), broken, at_ms=at_ms)
 
-    def ack(self, partition: Partition, token: str, lanes: Sequence[tuple[bytes, int, bytes]]) -> Call:
-        """Remove decided entries: per lane (user, delay in ms before it may be claimed again, identities)."""
+    def ack(self, partition: Partition, token: str, lanes: Acknowledgements, reasons: Reasons = None) -> Call:
+        """Remove decided entries: per lane (user, delay in ms, identities). `reasons`: why lanes are parked."""
         delays = [delay_ms for _, delay_ms, _ in lanes]
-        call = self._call("ack", partition, token, " ".join(map(str, delays)) if any(delays) else "")
+        spaced = " ".join(map(str, delays)) if any(delays) else ""
+        call = self._call("ack", partition, token, spaced, reason_lines(lanes, reasons))
         for user, _, identities in lanes:
             call.args.extend((user, identities))
         return call
