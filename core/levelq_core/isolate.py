@@ -18,7 +18,9 @@ from .locking import held_elsewhere
 from .rules import Decision
 from .sqlstate import Meaning, classify, in_words
 from .statements import RELEASE, ROLLBACK, SAVEPOINT
-from .work import Database, RowsVanished, Stamp, Work
+from .work import Database, Parked, RowsVanished, Stamp, Work
+
+LOCKED_REASON = "other code holds its rows or its user"
 
 ATTEMPTS = 4  # of one batch when somebody else was faster; each further one needs yet another competitor
 
@@ -31,9 +33,9 @@ _WAIT_SHORTER = """
 
 
 class Isolation:
-    """One transaction's batch. `aside` collects lanes that foreign code holds, if the caller can wait for them.
+    """One transaction's batch. `parked` collects lanes that foreign code holds, if the caller can wait for them.
 
-    Of a lane put aside, the decisions there are on its first commands stand; the others are still to be made.
+    Of a parked lane, the decisions there are on its first commands stand; the others are still to be made.
     """
 
     def __init__(
@@ -42,13 +44,13 @@ class Isolation:
         database: Database,
         stamp: Stamp,
         *,
-        aside: list[Work] | None = None,
+        parked: list[Parked] | None = None,
         between: Callable[[], None] = lambda: None,
     ) -> None:
         self._cursor = cursor
         self._database = database
         self._stamp = stamp
-        self._aside = aside
+        self._parked = parked
         self._between = between
         self._first: dict[bytes, Lane] = {}
         self._waited = False
@@ -74,8 +76,8 @@ class Isolation:
         return True
 
     def _isolate(self, works: Sequence[Work], error: Exception, meaning: Meaning) -> None:
-        if meaning is Meaning.LOCKED and self._aside is not None:
-            self._put_aside(works, error)
+        if meaning is Meaning.LOCKED and self._parked is not None:
+            self._park_locked(works, error)
         elif meaning is Meaning.DATA or (meaning is Meaning.AGAIN and isinstance(error, psycopg.Error)):
             # A unique constraint of the application's own that never yields is data, too.
             self._split(works, error, meaning)
@@ -131,18 +133,24 @@ class Isolation:
         work.decisions = first.decisions + second.decisions
 
     def _waits(self, half: Work, work: Work) -> bool:
-        """Whether half of a lane was put aside; then the lane takes its place."""
-        if self._aside is None or not any(half is aside for aside in self._aside):
-            return False
-        self._aside[:] = [aside for aside in self._aside if aside is not half] + [work]
-        return True
+        """Whether half of a lane was parked; then the lane is parked in its stead."""
+        for n, parked in enumerate(self._parked or ()):
+            if parked.work is half:
+                assert self._parked is not None
+                self._parked[n] = parked._replace(work=work)
+                return True
+        return False
 
-    def _put_aside(self, works: Sequence[Work], error: Exception) -> None:
+    def _park(self, works: Sequence[Work]) -> None:
+        assert self._parked is not None
+        for work in works:
+            self._parked.append(Parked(work, LOCKED_REASON, locked=True))
+            work.decisions = []
+
+    def _park_locked(self, works: Sequence[Work], error: Exception) -> None:
         """Go on without the lanes that foreign code holds."""
-        assert self._aside is not None
         if len(works) == 1:
-            self._aside.append(works[0])
-            works[0].decisions = []
+            self._park(works)
             return
         if not self._waited:
             self._cursor.execute(_WAIT_SHORTER)
@@ -151,9 +159,7 @@ class Isolation:
         held = held_elsewhere(self._cursor, self._database, works)
         self._cursor.execute("ROLLBACK TO SAVEPOINT levelq_probe")
         if held:
-            self._aside += held
-            for work in held:
-                work.decisions = []
+            self._park(held)
             rest = [w for w in works if not any(w is h for h in held)]
             if rest:
                 self._run(rest)

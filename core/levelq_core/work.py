@@ -81,5 +81,17 @@ class Work:
         )
 
 
+class Parked(NamedTuple):
+    """A lane that must wait: the decisions on its first commands stand, the command after them could not be decided.
+
+    `reason` is one line, fit for a log. `locked`: other code holds the lane's rows; else it is an error of the
+    database that follows this lane.
+    """
+
+    work: Work
+    reason: str
+    locked: bool
+
+
 class RowsVanished(LevelqError):
     """A row we had just seen or made was deleted by somebody else before we could lock it."""

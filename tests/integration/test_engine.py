@@ -86,7 +86,7 @@ def test_a_silent_server_is_given_up_and_the_batch_is_run_again(
     # Where only the request was lost, the server's limit ends the transaction first, and it says so.
     assert classify(caught.value.orig) in (Meaning.WEATHER, Meaning.TOO_LARGE)
     committed = (fault, match) == (Fault.DROP_REPLY, b"COMMIT\0")
-    assert transaction.apply(batch, [], lambda: None).aside == []
+    assert transaction.apply(batch, [], lambda: None).parked == []
     assert {decision.duplicate for work in batch for decision in work.decisions} == {committed}
     assert rows(own_engine) == [(5, 35)]
 

@@ -22,7 +22,7 @@ from levelq_core import LevelUp, isolate
 from levelq_core.apply import gather
 from levelq_core.isolate import ATTEMPTS, Isolation
 from levelq_core.rules import Decision
-from levelq_core.work import Database, RowsVanished, Stamp, Work
+from levelq_core.work import Database, Parked, RowsVanished, Stamp, Work
 from tests.unit.test_fold import DATABASE
 
 BAD_DATA = errors.lookup("23514")("check")
@@ -48,13 +48,13 @@ Fails = Callable[[Work, Any], Exception | None]
 
 @dataclass
 class Run:
-    """One isolated batch: what each attempt held, what was put aside, what was decided."""
+    """One isolated batch: what each attempt held, what was parked, what was decided."""
 
     works: list[Work]
     fails: Fails
     waits: bool = True
     attempts: list[list[Any]] = field(default_factory=list)
-    aside: list[Work] = field(default_factory=list)
+    parked: list[Parked] = field(default_factory=list)
     cursor: Cursor = field(default_factory=Cursor)
 
     def couple(self, _: Any, __: Database, works: Sequence[Work], *___: Any) -> None:
@@ -74,9 +74,13 @@ class Run:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(isolate, "couple", self.couple)
             patch.setattr(isolate, "held_elsewhere", self.held)
-            aside = self.aside if self.waits else None
-            Isolation(self.cursor, DATABASE, Stamp(b"", 0, "test"), aside=aside).run(self.works)  # type: ignore[arg-type]
+            parked = self.parked if self.waits else None
+            Isolation(self.cursor, DATABASE, Stamp(b"", 0, "test"), parked=parked).run(self.works)  # type: ignore[arg-type]
         return self
+
+    @property
+    def aside(self) -> list[Work]:
+        return [lane.work for lane in self.parked]
 
     @property
     def refused(self) -> set[int]:

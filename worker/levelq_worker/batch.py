@@ -14,7 +14,7 @@ from levelq_core.commands import MAX_USER_ID
 from levelq_core.outcome import Outcome
 from levelq_core.replies import send_key
 from levelq_core.scripts import Claim, Oversized
-from levelq_core.work import Work
+from levelq_core.work import Parked, Work
 
 from .transaction import Rubbish
 
@@ -102,13 +102,13 @@ class Batch:
         self.rubbish.append(Rubbish(self._specialization, user_id, reason, raw, length))
         return digest[:IDENTITY_BYTES].encode()
 
-    def acknowledgements(self, aside: Sequence[Work], lock_ms: int) -> list[tuple[bytes, int, bytes]]:
+    def acknowledgements(self, parked: Sequence[Parked], lock_ms: int) -> list[tuple[bytes, int, bytes]]:
         """Per lane: what was decided or quarantined, and when the lane may be claimed again."""
-        held = {id(work) for work in aside}
-        return [self._acknowledge(lane, id(lane.work) in held, lock_ms) for lane in self.lanes]
+        waiting = {id(lane.work) for lane in parked}
+        return [self._acknowledge(lane, id(lane.work) in waiting, lock_ms) for lane in self.lanes]
 
-    def _acknowledge(self, lane: ClaimedLane, held: bool, lock_ms: int) -> tuple[bytes, int, bytes]:
-        if held:
+    def _acknowledge(self, lane: ClaimedLane, parked: bool, lock_ms: int) -> tuple[bytes, int, bytes]:
+        if parked:
             assert lane.work is not None
             first_undecided = len(lane.work.decisions)
             kept = lane.identities[: lane.commands_at[first_undecided]]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import Counter
 from functools import partial
 
 from redis.exceptions import RedisError
@@ -110,8 +111,8 @@ class Drain:
             )
             self._committed(batch, applied)
             replies.write(runtime.lanes.redis, batch.replies(), runtime.settings.reply_seconds)
-            claims.ack(held, batch.acknowledgements(applied.aside, runtime.settings.lock_ms))
-            if applied.aside and (ended := runtime.transaction.end_overdue()):
+            claims.ack(held, batch.acknowledgements(applied.parked, runtime.settings.lock_ms))
+            if any(lane.locked for lane in applied.parked) and (ended := runtime.transaction.end_overdue()):
                 log.warning("%s: %d transactions of stopped workers ended", self._partition, ended)
         except BaseException:
             claims.abandon(held.token, held.claim)
@@ -133,9 +134,9 @@ class Drain:
     def _committed(self, batch: Batch, applied: Applied) -> None:
         runtime = self._runtime
         runtime.weather.passed()
-        if applied.aside:
-            held = len(applied.aside)
-            log.warning("%s: %d lanes put aside: other code holds their rows or users", self._partition, held)
+        if applied.parked:
+            for reason, lanes in Counter(lane.reason for lane in applied.parked).items():
+                log.warning("%s: %d lanes put aside: %s", self._partition, lanes, reason)
         else:
             runtime.batch_size.took(batch.entries, applied.seconds, applied.empty_seconds)
         if batch.rubbish:

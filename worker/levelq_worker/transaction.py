@@ -19,7 +19,7 @@ from levelq_core.faults import point
 from levelq_core.isolate import Isolation
 from levelq_core.schema import QUARANTINE, schema_of
 from levelq_core.settings import Settings
-from levelq_core.work import Database, Work
+from levelq_core.work import Database, Parked, Work
 
 
 class Rubbish(NamedTuple):
@@ -77,9 +77,9 @@ _QUARANTINE = f"""
 
 
 class Applied(NamedTuple):
-    """What came of a batch: the lanes put aside, how long it took, and what an empty one would have taken."""
+    """What came of a batch: the lanes that were parked, how long it took, and what an empty one would have taken."""
 
-    aside: list[Work]
+    parked: list[Parked]
     seconds: float
     empty_seconds: float
 
@@ -103,12 +103,12 @@ class Transaction:
     ) -> Applied:
         """Decide all commands of these lanes and quarantine the rubbish, in one transaction.
 
-        Lanes are put aside if foreign code holds their rows; those have no decisions.
+        A lane is parked from its first command that could not be decided, with the reason.
         `between` is called between attempts at isolating a fault; `meanwhile` whenever a statement is waited for,
         `committing` while the commit is written to disk, and neither may raise. Raises SQLAlchemy's DBAPIError: nothing
         is decided then, unless COMMIT itself was lost, which the ledger will tell at the next attempt.
         """
-        aside: list[Work] = []
+        parked: list[Parked] = []
         begun = time.monotonic()
         with self._engine.connect() as connection, connection.begin() as transaction:
             point("begin")
@@ -119,14 +119,14 @@ class Transaction:
                 if works:
                     database = Database.of(schema_of(connection), self._catalog)
                     go_on = partial(self._go_on, cursor, between)
-                    Isolation(cursor, database, stamp, aside=aside, between=go_on).run(works)
+                    Isolation(cursor, database, stamp, parked=parked, between=go_on).run(works)
             point("commit request")
             deciding = time.monotonic() - begun
             with _waits(connection, committing):
                 transaction.commit()
             point("commit reply")
         seconds = time.monotonic() - begun
-        return Applied(aside, seconds, TRIPS * trips + seconds - deciding)
+        return Applied(parked, seconds, TRIPS * trips + seconds - deciding)
 
     def end_overdue(self) -> int:
         """End the transactions of other workers that have outlived a batch's limit; how many. Raises DBAPIError."""
