@@ -1,6 +1,6 @@
 """Parked lanes as Redis remembers them: the hash `parked` of a partition, user -> "since attempts reason".
 
-ack.lua and claim.lua write it; the lane's score in `ready` says until when. Reading takes bounded time, changes nothing.
+ack.lua and claim.lua write it; the lane's score in `ready` says until when. Reading is bounded, changes nothing.
 """
 
 from __future__ import annotations
@@ -64,6 +64,13 @@ def bounded(reason: str) -> bytes:
     state = _STATE.search(line)
     end = b"..." + (state[0].encode() if state else b"")
     return raw[: MOST_BYTES - len(end)].decode(errors="ignore").encode() + end
+
+
+def cause_of(reason: str) -> str:
+    """What reasons of one cause share: all but the numbers in it, which often name a user or a row."""
+    state = _STATE.search(reason)
+    text = reason[: state.start()] if state else reason
+    return re.sub(r"\d+", "#", text) + (state[0] if state else "")
 
 
 def reason_lines(lanes: Acknowledgements, reasons: Reasons) -> bytes:

@@ -113,14 +113,13 @@ class Relayed(NamedTuple):
 
 
 class Status(NamedTuple):
-    """What one partition holds, counted by the server. `noted`: lanes whose reason for being parked is known."""
+    """What one partition holds, counted by the server."""
 
     waiting: int
     ready: int
     claimed: int
     parked: int
     drains: int
-    noted: int
     oldest_seconds: float
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import Counter
 from functools import partial
 
 from redis.exceptions import RedisError
@@ -86,7 +85,8 @@ class Drain:
             if claim.wake:
                 runtime.waker.wake(partition)
             for user in claim.broken:
-                log.error("%s of %r is not a list; looked at again in a minute", partition.key("lane"), user)
+                what = "%s of %r is not a list; looked at again in a minute"
+                runtime.cause_log.log(logging.ERROR, (partition, user), what, partition.key("lane"), user)
             if claim.lanes:
                 self._take(held)
             return claim.retired
@@ -111,7 +111,8 @@ class Drain:
             )
             self._committed(batch, applied)
             replies.write(runtime.lanes.redis, batch.replies(), runtime.settings.reply_seconds)
-            claims.ack(held, batch.acknowledgements(applied.parked, runtime.settings.lock_ms))
+            parked = applied.parked
+            claims.ack(held, batch.acknowledgements(parked, runtime.settings.lock_ms), batch.reasons(parked))
             if any(lane.locked for lane in applied.parked) and (ended := runtime.transaction.end_overdue()):
                 log.warning("%s: %d transactions of stopped workers ended", self._partition, ended)
         except BaseException:
@@ -135,15 +136,15 @@ class Drain:
         runtime = self._runtime
         runtime.weather.passed()
         if applied.parked:
-            for reason, lanes in Counter(lane.reason for lane in applied.parked).items():
-                log.warning("%s: %d lanes put aside: %s", self._partition, lanes, reason)
+            runtime.cause_log.parked(self._partition, applied.parked)
         else:
             runtime.batch_size.took(batch.entries, applied.seconds, applied.empty_seconds)
         if batch.rubbish:
             log.error("%s: %d entries quarantined", self._partition, len(batch.rubbish))
         newer = next((lane.newer for lane in batch.lanes if lane.newer), None)
         if newer:
-            log.error("%s: lanes wait for a newer worker: %s", self._partition, newer)
+            what = "%s: lanes wait for a newer worker: %s"
+            runtime.cause_log.log(logging.ERROR, (self._partition, newer), what, self._partition, newer)
 
     def _failed(self, error: Exception) -> None:
         """Take less the next time if it was too much; else wait."""

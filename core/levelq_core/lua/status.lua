@@ -3,8 +3,7 @@
 --
 -- KEYS[1]  tag .. "ready"
 -- ARGV     tag, how many heads to look at
--- Returns  {waiting, ready, claimed, parked, drains, lanes with a note of why they are parked (also those that are
---          due again or being tried), age in ms of the oldest head seen}
+-- Returns  {waiting, ready, claimed, parked, drains, age in ms of the oldest head seen}
 --
 -- Keeps:   it works whatever keeps the server from writing, and on a replica.
 --          The time it takes is bounded by ARGV[2]: the oldest command is looked for among the heads of
@@ -24,6 +23,5 @@ end
 local due = redis.call('ZCOUNT', ready, '-inf', now)
 return {
   waiting(tag), due, redis.call('ZCARD', claimed), redis.call('ZCARD', ready) - due,
-  redis.call('ZCOUNT', tag .. 'drains', '(' .. now, '+inf'),
-  redis.call('HLEN', tag .. 'parked'), now - oldest,
+  redis.call('ZCOUNT', tag .. 'drains', '(' .. now, '+inf'), now - oldest,
 }
