@@ -113,6 +113,12 @@ def of_user(redis: Redis, partition: Partition, user_id: int) -> UserLane | None
 
 
 def _lane(user: bytes, note: bytes, score: float | None) -> ParkedLane:
-    since, attempts, reason = note.decode(errors="replace").split(" ", 2)
+    since, attempts, reason = note.split(b" ", 2)
     until = None if score is None else int(score)
-    return ParkedLane(user.decode(errors="replace"), int(since), until, int(attempts), reason)
+    return ParkedLane(_printable(user), int(since), until, int(attempts), _printable(reason))
+
+
+def _printable(raw: bytes) -> str:
+    """Text without what a terminal would obey: a trigger's message is the application's."""
+    text = raw.decode(errors="replace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from levelq_core import Command, LevelUp, SyncLevels
 from levelq_core.codec import IDENTITY_AT, IDENTITY_BYTES, Lane, encode, record_of
+from levelq_core.parked import NEWER_VERSION
 from levelq_core.rules import Decision
 from levelq_core.scripts import Claim, Oversized
 from levelq_core.work import Parked, Work
@@ -200,6 +201,31 @@ def test_a_lane_is_put_aside_for_as_long_as_its_first_command_has_waited(waited_
     delays = {delay for _, delay, _ in made.acknowledgements(held(made.works), 1000)}
     assert least <= min(delays) <= max(delays) <= most
     assert max(delays) - min(delays) > (most - least) / 2
+
+
+@pytest.mark.parametrize(
+    ("waited_ms", "least", "most"),
+    [(-3_600_000, 1000, 2000), (0, 1000, 2000), (8_001, 4000, 8001), (3_600_000, 30_000, 60_000)],
+    ids=("the clock was set back", "at once", "longer", "an hour"),
+)
+def test_lane_that_an_error_follows_is_parked_for_one_second_to_a_minute(waited_ms: int, least: int, most: int) -> None:
+    entries: list[bytes | Oversized] = [entry(up(1))]
+    claim = Claim([(b"1", entries)] * 100, wake=False, retired=False, broken=[], at_ms=int(STAMP) + waited_ms)
+    made = Batch("PLAYER", claim)
+    failed = [Parked(work, "raised (SQLSTATE P0001)", False) for work in made.works]
+    delays = {delay for _, delay, _ in made.acknowledgements(failed, 1000)}
+    assert least <= min(delays) <= max(delays) <= most
+    assert max(delays) - min(delays) > (most - least) / 2
+
+
+def test_parked_lanes_and_those_of_a_newer_version_have_reasons() -> None:
+    made = batch((b"1", [entry(up(1))]), (b"2", [NEWER]), (b"3", [entry(up(3)), NEWER]), (b"4", [entry(up(4))]))
+    newer = f"{NEWER_VERSION}: encoding version"
+    found = made.reasons([])
+    assert list(found) == [b"2", b"3"] and all(reason.startswith(newer) for reason in found.values())
+    found = made.reasons([Parked(made.works[0], "one", False), Parked(made.works[1], "three", True)])
+    assert (found[b"1"], found[b"3"], len(found)) == ("one", "three", 3)
+    assert found[b"2"].startswith(newer)
 
 
 def test_a_lane_that_moved_on_is_put_aside_as_if_for_the_first_time() -> None:
