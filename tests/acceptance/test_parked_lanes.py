@@ -48,12 +48,11 @@ def told(levelq: Levelq, reason: str) -> None:
     assert f"wrong  {line.partition(reason)[0]}{reason}; " in levelq("status").out
     code, out, _ = levelq("history", 13)
     assert code == 0
-    first, second, third, *_ = out.splitlines()
-    assert re.fullmatch(
-        rf"parked  PLAYER since [-0-9]+ [:0-9]+ UTC, [0-9]+ attempts?: {re.escape(reason)}", first.strip()
-    )
-    assert second.startswith("        2 commands waiting in it; it is ")
-    assert third.startswith("        to do: ")
+    first, why, again, todo, *_ = out.splitlines()
+    assert re.fullmatch(r"parked  PLAYER since [-0-9]+ [:0-9]+ UTC, [0-9]+ attempts?, 2 commands waiting", first)
+    assert why == f"   why  {reason}"
+    assert re.match(r"  next  (by itself at [-0-9]+ [:0-9]+ UTC, in |due|being tried now)", again)
+    assert todo.startswith(" to do  ")
 
 
 def test_lane_that_a_session_holds_is_told_until_it_is_applied(

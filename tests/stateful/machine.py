@@ -88,7 +88,7 @@ class Machine(Producing):
         """Apply what is in hand, perhaps not for the first time."""
         self.tick()
         committed = self.decide(hand, stops_at)
-        waiting = [Parked(w, "", True) for w in hand.batch.works if len(w.decisions) < len(w.records)]
+        waiting = [Parked(w, "held", True) for w in hand.batch.works if len(w.decisions) < len(w.records)]
         if committed:
             self.commit(hand.taken, hand.batch.works, {lane.work.lane.user_id for lane in waiting})
         hand.parked = waiting if committed and stops_at != "commit reply" else None
@@ -116,7 +116,8 @@ class Machine(Producing):
             given = hand.batch.acknowledgements(hand.parked, int(ASIDE_SECONDS * 1000) // 2)
         assert [delay for _, delay, _ in given] == [delay * 1000 for _, delay, _ in settled]
         before = {user: list(self.reference.keys.lanes[user]) for user in hand.users}
-        removed = self.world.bench.lanes.ack(PARTITION, hand.token, given)
+        reasons = hand.batch.reasons(hand.parked) if hand.parked else None
+        removed = self.world.bench.lanes.ack(PARTITION, hand.token, given, reasons)
         assert removed == self.reference.ack(hand.token, settled)
         for user, count in zip(hand.users, removed, strict=True):
             assert all(self.tables.decided(user, entry) for entry in before[user][: max(0, count)])

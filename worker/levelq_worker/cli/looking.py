@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 from heapq import merge
 from itertools import islice
@@ -18,9 +17,10 @@ from levelq_core.history import history as decided
 from levelq_core.lanes import Lanes
 from levelq_core.parked import UserLane, of_user
 from levelq_core.settings import Settings
-from levelq_worker.parked_lanes import advice, when_utc
+from levelq_worker.parked_lanes import advice, is_locked, when_utc
 
 from .connecting import database_of, load, redis_of
+from .problems import held_by, row_holder
 from .screen import Cell, Listing, count, duration, one_line, out, verdict, when
 
 
@@ -35,13 +35,17 @@ def history(
     what was quarantined in the user's lanes: entries that were no command.
     """
     settings = load()
+    parked = _parked(settings, user)
+    held: str | None = None
     try:
-        _print_parked(settings, user)
-    except ConfigurationError as error:
-        out.print(verdict("parked lanes unknown", "bold yellow", f"  {one_line(str(error))}"), soft_wrap=True)
-    with database_of(settings) as engine, engine.connect() as connection:
-        commands: list[Entry | Quarantined] = [*decided(connection, user, limit)]
-        rubbish: list[Entry | Quarantined] = [*quarantined(connection, user, limit)]
+        with database_of(settings) as engine, engine.connect() as connection:
+            if any(is_locked(found.parked.reason) for _, found in parked):
+                held = held_by(row_holder(connection, settings))
+            commands: list[Entry | Quarantined] = [*decided(connection, user, limit)]
+            rubbish: list[Entry | Quarantined] = [*quarantined(connection, user, limit)]
+    finally:
+        for name, found in parked:
+            _print_parked(name, found, held)
     # The ledger's order is that of effect; its times, when transactions began, only place the rubbish in it.
     entries = list(islice(merge(commands, rubbish, key=_moment, reverse=True), limit))
     if not entries:
@@ -55,31 +59,33 @@ def history(
     shown.print()
 
 
-def _print_parked(settings: Settings, user: int) -> None:
-    """What keeps the user's lanes from being drained. Raises ConfigurationError if Redis cannot be asked."""
-    with redis_of(settings) as redis:
-        lanes = Lanes(redis, settings)
-        layouts = lanes.layouts({partition.specialization for partition in lanes.partitions()} | set(settings.tracks))
-        for name, layout in layouts.items():
-            for partition in layout.holding(name, user):
-                found = of_user(redis, partition, user)
-                if found is not None:
-                    for line in _parked_lines(name, found):
-                        out.print(line, soft_wrap=True)
+def _parked(settings: Settings, user: int) -> list[tuple[str, UserLane]]:
+    """The user's lanes that are parked, by specialization. Says so if Redis cannot be asked."""
+    found: list[tuple[str, UserLane]] = []
+    try:
+        with redis_of(settings) as redis:
+            lanes = Lanes(redis, settings)
+            names = {partition.specialization for partition in lanes.partitions()} | set(settings.tracks)
+            for name, layout in lanes.layouts(names).items():
+                seen = [of_user(redis, partition, user) for partition in layout.holding(name, user)]
+                found += [(name, lane) for lane in seen if lane is not None]
+    except ConfigurationError as error:
+        out.print(verdict("parked lanes unknown", "bold yellow", f"  {one_line(str(error))}"), soft_wrap=True)
+    return found
 
 
-def _parked_lines(specialization: str, found: UserLane) -> Iterator[Text]:
+def _print_parked(specialization: str, found: UserLane, held: str | None) -> None:
     lane = found.parked
-    since = f"since {when_utc(lane.since_ms)}, {count(lane.attempts, 'attempt')}"
-    yield verdict("parked", "bold yellow", f"  {specialization} {since}: {lane.reason}")
-    waits = "" if found.waiting is None else f"{count(found.waiting, 'command')} waiting in it; "
-    if lane.until_ms is None or lane.until_ms <= found.now_ms:
-        again = "it is being tried again"
-    else:
-        seconds = duration((lane.until_ms - found.now_ms) / 1000)
-        again = f"it is tried again by itself at {when_utc(lane.until_ms)}, in {seconds}"
-    yield Text(f"        {waits}{again}")
-    yield Text(f"        to do: {advice(lane.reason)}")
+    waiting = "" if found.waiting is None else f", {count(found.waiting, 'command')} waiting"
+    since = f"since {when_utc(lane.since_ms)}, {count(lane.attempts, 'attempt')}{waiting}"
+    again = "being tried now"
+    if lane.until_ms is not None:
+        left = (lane.until_ms - found.now_ms) / 1000
+        again = f"by itself at {when_utc(lane.until_ms)}, in {duration(left)}" if left > 0 else "due: a worker takes it"
+    out.print(verdict("parked", "bold yellow", f"  {specialization} {since}"), soft_wrap=True)
+    todo = held if held and is_locked(lane.reason) else advice(lane.reason)
+    for label, text in (("why", lane.reason), ("next", again), ("to do", todo)):
+        out.print(verdict(f"{label:>6}", "dim", f"  {text}"), soft_wrap=True)
 
 
 def _moment(entry: Entry | Quarantined) -> datetime:

@@ -136,7 +136,7 @@ def row_holder(connection: Connection, settings: Settings) -> Holder | None:
 
 def parked_problems(found: Mapping[Partition, ParkedLanes], unexplained: int, holding: Holder | None) -> Iterator[str]:
     """Why lanes are parked, and what to do. `unexplained`: how many lanes have no reason in Redis."""
-    held = None if holding is None else _holds(holding)
+    held = held_by(holding)
     for partition, parked in found.items():
         yield from cause_lines(partition, parked, held)
     if unexplained:
@@ -144,7 +144,10 @@ def parked_problems(found: Mapping[Partition, ParkedLanes], unexplained: int, ho
         yield f"{count(unexplained, 'lane')} parked for later: {held or otherwise}"
 
 
-def _holds(holding: Holder) -> str:
+def held_by(holding: Holder | None) -> str | None:
+    """Which session holds rows, for how long, and how to end it."""
+    if holding is None:
+        return None
     state = holding.state or "in a transaction"
     for_long = f" for {duration(holding.seconds)}" if holding.seconds is not None else ""
     end = f"SELECT pg_terminate_backend({holding.pid})"
