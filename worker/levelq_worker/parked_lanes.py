@@ -82,10 +82,13 @@ def cause_lines(partition: Partition, found: ParkedLanes, held: str | None = Non
 
 def burst_lines(lanes: Lanes, partitions: Sequence[Partition]) -> Iterator[str]:
     """What a finished burst leaves: how many lanes are parked, and why. Raises RedisError."""
-    parked = sum(lanes.status(partition).parked for partition in partitions)
-    yield f"done: nothing is due; lanes parked for later: {parked}"
+    parked, lines = 0, list[str]()
     for partition in partitions:
-        yield from cause_lines(partition, read(lanes.redis, partition))
+        found = read(lanes.redis, partition)
+        parked += max(found.total, lanes.status(partition).parked)  # a short delay may have passed by now
+        lines += cause_lines(partition, found)
+    yield f"done: nothing is due; lanes parked for later: {parked}"
+    yield from lines
 
 
 def when_utc(ms: int) -> str:
