@@ -25,7 +25,7 @@ from levelq_core.rules import Decision
 from levelq_core.work import Database, Parked, RowsVanished, Stamp, Work
 from tests.unit.test_fold import DATABASE
 
-BAD_DATA = errors.lookup("23514")("check")
+BAD_DATA = UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates")  # about the content, whatever the database
 LOCKED = errors.lookup("55P03")("lock timeout")
 FASTER = errors.lookup("23505")("somebody was faster")  # without a table: data
 APPLIED = Decision(None, "")
@@ -74,8 +74,8 @@ class Run:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(isolate, "couple", self.couple)
             patch.setattr(isolate, "held_elsewhere", self.held)
-            parked = self.parked if self.waits else None
-            Isolation(self.cursor, DATABASE, Stamp(b"", 0, "test"), parked=parked).run(self.works)  # type: ignore[arg-type]
+            stamp = Stamp(b"", 0, "test")
+            Isolation(self.cursor, DATABASE, stamp, parked=self.parked, waits=self.waits).run(self.works)  # type: ignore[arg-type]
         return self
 
     @property
