@@ -23,7 +23,7 @@ from .coupler import couple, first_lanes
 from .locking import held_elsewhere
 from .rules import Decision
 from .screening import Screen
-from .sqlstate import ErrorClass, classify, in_words
+from .sqlstate import ErrorClass, classify, in_words, raised_in_function
 from .statements import RELEASE, ROLLBACK, SAVEPOINT
 from .suspects import Suspects
 from .work import Database, Parked, RowsVanished, Stamp, Work
@@ -46,8 +46,8 @@ class Isolation:
 
     Of a parked lane, the decisions there are on its first commands stand; the others are still to be made.
     `waits`: the caller can wait for lanes that other code holds, and for the only lane of a batch; else their errors
-    are raised. `suspects`: what made recent batches fail. `tables_changed`: afterwards, whether an error named a
-    table or column that is not as the schema has it.
+    are raised. `suspects`: what made recent batches fail.
+    `tables_changed`: afterwards, whether a statement did not fit the tables: the schema should be read again.
     """
 
     def __init__(
@@ -88,7 +88,8 @@ class Isolation:
         self._works = sorted(works, key=lambda w: w.lane)
         for part in self._suspects.apart(self._works):
             self._run(part)
-        if self._faults and not self._passed and not (self._waits and len(self._works) == 1):
+        alone = len(works) == 1 and self._waits and not self.tables_changed
+        if self._faults and not self._passed and not alone:
             raise self._faults[0]
         waiting = {lane.work.lane for lane in self._parked}
         self._suspects.clear(work.lane for work in works if work.lane not in waiting)
@@ -200,8 +201,7 @@ class Isolation:
             if self._classify(again) is not ErrorClass.ISOLATE:
                 raise again
             error = again
-        if isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith("42"):
-            self.tables_changed = True
+        self.tables_changed = self.tables_changed or _names_what_is_not_there(error)
         self._suspects.add(work.lane)
         self._faults.append(error)
         if not self._passed and len(self._faults) > 1 and not self._others_pass(work):
@@ -249,6 +249,11 @@ class Isolation:
         if not self._waited:
             self._cursor.execute(_WAIT_SHORTER)
             self._waited = True
+
+
+def _names_what_is_not_there(error: Exception) -> bool:
+    """Whether a statement of ours, not one within a function, names a table, column or constraint in vain."""
+    return isinstance(error, psycopg.Error) and (error.sqlstate or "")[:2] == "42" and not raised_in_function(error)
 
 
 def _constraint(error: Exception) -> str | None:
