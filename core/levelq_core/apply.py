@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -23,7 +23,7 @@ from .rules import Decision, State
 from .schema import forget, schema_of
 from .settings import default_catalog
 from .statements import ENTER
-from .work import Database, Stamp, Work
+from .work import Database, Parked, Stamp, Work
 
 
 def apply_commands(
@@ -35,8 +35,12 @@ def apply_commands(
     rows out of order. What the database refuses is isolated by SAVEPOINT; the transaction stays usable and
     is the caller's to commit. `catalog`: the settings' unless given. `source` goes into the ledger.
 
-    Raises TransactionMisuse, SchemaError, TypeError for what is not a command, and SQLAlchemy's DBAPIError
-    for an infrastructure failure (nothing was decided).
+    A command that the database refuses for what it says is rejected for good. If the reason is another one (a trigger
+    raised an error, say) while other commands could be applied, that command and the later ones of its lane come back
+    as "rejected" with `database_error`, but are not decided: they have no ledger row, and their ids may be used again.
+
+    Raises TransactionMisuse, SchemaError, TypeError for what is not a command, and SQLAlchemy's DBAPIError for an
+    infrastructure failure, or an error that every lane gets (nothing was decided).
     """
     batch = list(commands)
     for command in batch:
@@ -45,11 +49,21 @@ def apply_commands(
     with entered(connection, source) as (cursor, stamp):
         database = Database.of(schema_of(connection), default_catalog() if catalog is None else catalog)
         works = gather(batch)
+        parked: list[Parked] = []
         with undone_on_weather(cursor):
-            Isolation(cursor, database, stamp).run(works)
-    outcomes: list[Outcome | None] = [None] * len(batch)
+            Isolation(cursor, database, stamp, parked=parked, waits=False).run(works)
+    return _outcomes(len(batch), works, parked)
+
+
+def _outcomes(count: int, works: Sequence[Work], parked: Sequence[Parked]) -> list[Outcome]:
+    """One for each command, in the order of the input. What waits in a parked lane was not decided, and says why."""
+    outcomes: list[Outcome | None] = [None] * count
+    undecided = {id(lane.work): Decision("database_error", lane.reason) for lane in parked}
     for work in works:
-        for place, record, decision in zip(work.places, work.records, work.decisions, strict=True):
+        decisions = list(work.decisions)
+        if id(work) in undecided:
+            decisions += [undecided[id(work)]] * (len(work.records) - len(decisions))
+        for place, record, decision in zip(work.places, work.records, decisions, strict=True):
             outcomes[place] = outcome(work.lane, record, decision)
     return [decided for decided in outcomes if decided is not None]
 

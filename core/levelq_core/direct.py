@@ -25,7 +25,7 @@ from .ledger import write
 from .outcome import Outcome, Totals
 from .results import Change, Consistency, ErrorType, Failure, Sync, compare
 from .rules import Decision, State
-from .sqlstate import Meaning, classify, in_words
+from .sqlstate import ErrorClass, classify, in_words
 
 
 class ProgressLicenseCoupler:
@@ -195,7 +195,7 @@ class ProgressLicenseCoupler:
             with entered(connection, "direct") as (cursor, stamp):
                 write(cursor, [(work.lane, work.records[0], decision)], stamp)
         except DBAPIError as error:
-            if not isinstance(error.orig, Exception) or classify(error.orig) is not Meaning.AGAIN:
+            if not isinstance(error.orig, Exception) or classify(error.orig) is not ErrorClass.RETRY:
                 raise
             self._session.rollback()
             return False

@@ -20,7 +20,7 @@ from levelq_core import replies
 from levelq_core.errors import SchemaError
 from levelq_core.faults import point
 from levelq_core.partitions import Partition
-from levelq_core.sqlstate import Meaning, classify, in_words
+from levelq_core.sqlstate import ErrorClass, classify, in_words
 
 from .batch import Batch
 from .claims import Claims, Held
@@ -137,7 +137,7 @@ class Drain:
         runtime.weather.passed()
         if applied.parked:
             runtime.cause_log.parked(self._partition, applied.parked)
-        else:
+        if not any(lane.locked for lane in applied.parked):
             runtime.batch_size.took(batch.entries, applied.seconds, applied.empty_seconds)
         if batch.rubbish:
             log.error("%s: %d entries quarantined", self._partition, len(batch.rubbish))
@@ -151,7 +151,7 @@ class Drain:
         runtime = self._runtime
         self._claims.give_back(error)
         cause = error.orig if isinstance(error, DBAPIError) and isinstance(error.orig, Exception) else error
-        if classify(cause) is Meaning.TOO_LARGE and self._entries > 1:
+        if classify(cause) is ErrorClass.TOO_SLOW and self._entries > 1:
             runtime.batch_size.too_much(self._entries)
             log.warning("%s: batch of %d halved: %s", self._partition, self._entries, in_words(cause))
             return

@@ -17,8 +17,9 @@ from levelq_core.catalog import Catalog
 from levelq_core.engine import LimitedConnection
 from levelq_core.faults import point
 from levelq_core.isolate import Isolation
-from levelq_core.schema import QUARANTINE, schema_of
+from levelq_core.schema import QUARANTINE, forget, schema_of
 from levelq_core.settings import Settings
+from levelq_core.suspects import Suspects
 from levelq_core.work import Database, Parked, Work
 
 
@@ -90,6 +91,7 @@ class Transaction:
     def __init__(self, engine: Engine, settings: Settings, catalog: Catalog) -> None:
         self._engine = engine
         self._catalog = catalog
+        self._suspects = Suspects()
         whole = settings.transaction_ms
         self._limits = tuple(str(ms) for ms in (settings.lock_ms, settings.statement_ms, whole, whole))
 
@@ -119,7 +121,12 @@ class Transaction:
                 if works:
                     database = Database.of(schema_of(connection), self._catalog)
                     go_on = partial(self._go_on, cursor, between)
-                    Isolation(cursor, database, stamp, parked=parked, between=go_on).run(works)
+                    isolation = Isolation(
+                        cursor, database, stamp, parked=parked, suspects=self._suspects, between=go_on
+                    )
+                    isolation.run(works)
+                    if isolation.tables_changed:
+                        forget(self._engine)
             point("commit request")
             deciding = time.monotonic() - begun
             with _waits(connection, committing):
