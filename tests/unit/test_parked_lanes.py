@@ -34,6 +34,7 @@ def lane(user_id: int, reason: str, since_ms: int = 1_769_828_291_000) -> Parked
         ("learner 13 is blocked (SQLSTATE P0001)", "a trigger or function"),
         ('nextval: reached maximum value of sequence "a_seq" (32767) (SQLSTATE 2200H)', "ALTER SEQUENCE a_seq AS big"),
         ('null value in column "a" of relation "b" violates it (SQLSTATE 23502)', "ALTER TABLE b ALTER COLUMN a SET D"),
+        ('duplicate key violates unique constraint "license_progressions_pkey" (SQLSTATE 23505)', "a sequence lags"),
         ("violates foreign key constraint (SQLSTATE 23503)", "a constraint of the database"),
         ("permission denied for table users (SQLSTATE 42501)", "GRANT"),
         ("relation does not exist (SQLSTATE 42P01)", "`levelq db check`"),

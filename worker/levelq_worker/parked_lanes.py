@@ -45,6 +45,8 @@ def advice(reason: str) -> str:
             return what
     found = _STATE.search(reason)
     state = found[1] if found else ""
+    if state == "23505" and "_pkey" in reason:
+        return "a sequence lags behind the rows, as after a restore: setval() it to the greatest id"
     what = next(what for begins, what in _BY_STATE if state.startswith(begins))
     names = {"sequence": "SEQUENCE", "column": "COLUMN", "table": "TABLE"}
     for pattern in _NAMES:
