@@ -113,8 +113,9 @@ def drain_more(
     grants: Sequence[Grant],
     beside: AbstractContextManager[Any] | None = None,
     limit: float = LIMIT_SECONDS,
+    refused: int = 0,
 ) -> Drained:
-    """The same on top of what was done before."""
+    """The same on top of what was done before. `refused`: how many of the commands the database will not take."""
     before, commands = site.applied(), len(grants)
     rival.fill(site, grants)
     done: Callable[[], int] = lambda: site.applied() - before  # noqa: E731
@@ -125,7 +126,7 @@ def drain_more(
         ended = lambda: all(p.poll() is not None for p in processes)  # noqa: E731
         marks = _watch(done, commands, look, ended, limit, Parts(site, [p.pid for p in processes]))
     if marks[-1].done == commands:
-        site.check(before + commands)
+        site.check(before + commands - refused)
     return _drained(rival, name, marks)
 
 

@@ -73,7 +73,7 @@ def _applied(apply: Callable[..., Applied]) -> Callable[..., Applied]:
     def counted(self: Transaction, works: Sequence[Work], *args: Any, **options: Any) -> Applied:
         applied = apply(self, works, *args, **options)
         counts["batches"] += 1
-        counts["aside"] += len(applied.aside)
+        counts["aside"] += len(applied.parked)
         return applied
 
     return counted

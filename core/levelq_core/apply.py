@@ -25,7 +25,7 @@ from .schema import forget, schema_of
 from .settings import default_catalog
 from .statements import BATCH_RELEASE, BATCH_ROLLBACK, BATCH_SAVEPOINT, ENTER, NO_WAIT, SET_LOCK_TIMEOUT
 from .transactions import driver_connection
-from .work import Database, Stamp, Work
+from .work import Database, Parked, Stamp, Work
 
 
 def apply_commands(
@@ -39,8 +39,12 @@ def apply_commands(
     and not recorded, so that the same id may be sent again. `catalog`: the settings' unless given. `source` goes
     into the ledger.
 
+    A command that the database refuses for what it says is rejected for good. If the reason is another one (a trigger
+    raised an error, say) while other commands could be applied, that command and the later ones of its lane come back
+    as "rejected" with `database_error`, but are not decided: they have no ledger row, and their ids may be used again.
+
     Raises TransactionMisuse, SchemaError, TypeError for what is not a command or not a Connection, and SQLAlchemy's
-    DBAPIError for an infrastructure failure (nothing was decided).
+    DBAPIError for an infrastructure failure, or an error that every lane gets (nothing was decided).
     """
     return [decided.outcome for decided in decide(connection, commands, catalog=catalog, source=source)]
 
@@ -68,17 +72,19 @@ def decide(
         if entry.is_read_only:
             raise TransactionMisuse("transaction: expected READ WRITE, got READ ONLY")
         database = Database.of(schema_of(connection), default_catalog() if catalog is None else catalog)
+        parked: list[Parked] = []
         if entry.has_batch:
             cursor.execute(SET_LOCK_TIMEOUT, (NO_WAIT,))
-            Isolation(cursor, database, entry.stamp, aside=[]).run(works)
+            Isolation(cursor, database, entry.stamp, parked=parked).run(works)
             cursor.execute(SET_LOCK_TIMEOUT, (entry.lock_timeout,))
         else:
-            Isolation(cursor, database, entry.stamp).run(works)
+            Isolation(cursor, database, entry.stamp, parked=parked, waits=False).run(works)
+    undecided = {id(lane.work): _undecided(lane) for lane in parked}
     told: dict[int, Decided] = {}
     for work in works:
         for place, record, decision in zip_longest(work.places, work.records, work.decisions):
             final = decision is not None
-            told[place] = Decided(outcome(work.lane, record, decision if final else not_waited(work.lane)), final)
+            told[place] = Decided(outcome(work.lane, record, decision if final else undecided[id(work)]), final)
     return [told[place] for place in range(len(batch))]
 
 
@@ -89,12 +95,16 @@ def _no_connection(given: object) -> str:
     return f"{found}; of a session, give session.connection()"
 
 
-def not_waited(lane: Lane) -> Decision:
-    """The answer for a lane whose locks a second batch of one transaction cannot have at once."""
-    return Decision(
-        "database_error",
+def _undecided(parked: Parked) -> Decision:
+    """The answer for the commands of a lane that would have to wait, where the caller cannot."""
+    return Decision("database_error", not_waited(parked.work.lane) if parked.locked else parked.reason)
+
+
+def not_waited(lane: Lane) -> str:
+    """Why a lane whose locks a second batch of one transaction cannot have at once is not decided."""
+    return (
         f"another transaction holds the rows of {lane.specialization}:{lane.user_id}, and this transaction, which "
-        "changed other learners before, must not wait for them; send the same command_id again after it ends",
+        "changed other learners before, must not wait for them; send the same command_id again after it ends"
     )
 
 

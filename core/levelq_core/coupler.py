@@ -10,25 +10,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from . import ledger, rules
-from .codec import Lane, Record, make
+from .codec import Lane, make
 from .cursors import Cursor
 from .faults import point
 from .ledger import Known
 from .locking import keys_of, lock
 from .pgbinary import bigints, texts, tids, uuids
 from .rules import Decision
+from .screening import ROUNDS, Screen
 from .statements import OUTBOX_DELETE, REMOVE_LICENSE, REMOVE_PROGRESS, Update
-from .work import Database, Stamp, Work
-
-Fresh = list[tuple[Work, Record, Decision]]
+from .work import Database, Fresh, Stamp, Work, progress_of
 
 
 def couple(
-    cursor: Cursor[Any], database: Database, works: Sequence[Work], stamp: Stamp, first: Mapping[bytes, Lane]
+    cursor: Cursor[Any],
+    database: Database,
+    works: Sequence[Work],
+    stamp: Stamp,
+    first: Mapping[bytes, Lane],
+    screen: Screen | None = None,
 ) -> None:
     """Decide every command of `works`, which are sorted by lane, and write what follows from it.
 
-    `first` says, for ids that the input has in several lanes, to which of them they belong.
+    `first` says, for ids that the input has in several lanes, to which of them they belong. `screen` finds the
+    commands that a check constraint would refuse, before they are written.
     Fills in each work's `decisions`. The caller has set statements.SAVEPOINT. Raises psycopg's errors and
     RowsVanished; then nothing is decided and the caller must roll back to there.
     """
@@ -36,6 +41,12 @@ def couple(
     point("ledger")
     known = ledger.find(cursor, works)
     fresh = fold(database, works, known, first)
+    for _ in range(ROUNDS if screen else 0):
+        assert screen is not None
+        refused = screen.refuse(cursor, works, fresh)
+        if not refused:
+            break
+        fresh = _fold_again(database, refused, fresh, known, first)
     point("write")
     write_rows(cursor, database, [w for w in works if w.license_id])
     write_progressions(cursor, database, fresh)
@@ -54,7 +65,7 @@ def fold(database: Database, works: Sequence[Work], known: dict[bytes, Known], f
     fresh: Fresh = []
     limits = database.limits
     for work in works:
-        lane, state, decisions = work.lane, work.state, work.decisions
+        lane, state, decisions, rejected = work.lane, work.state, work.decisions, work.rejected
         track = database.catalog.get(lane.specialization)
         for record in work.records:
             command_id = record.command_id
@@ -64,7 +75,9 @@ def fold(database: Database, works: Sequence[Work], known: dict[bytes, Known], f
             if earlier is not None:
                 decisions.append(ledger.answer(earlier, record))
                 continue
-            if work.refusal is not None or track is None:
+            if rejected and command_id in rejected:
+                decision = rejected[command_id]
+            elif work.refusal is not None or track is None:
                 decision = work.refusal or Decision("validation_error", "specialization: not in the catalog")
             else:
                 decision = rules.decide(state, record, track, limits)
@@ -76,6 +89,19 @@ def fold(database: Database, works: Sequence[Work], known: dict[bytes, Known], f
             fresh.append((work, record, decision))
         work.state = state
     return fresh
+
+
+def _fold_again(
+    database: Database, works: Sequence[Work], fresh: Fresh, known: dict[bytes, Known], first: Mapping[bytes, Lane]
+) -> Fresh:
+    """Decide these lanes once more, now that more of their commands are known to be refused."""
+    again = {id(work) for work in works}
+    for work, record, _ in fresh:
+        if id(work) in again:
+            del known[record.command_id]
+    for work in works:
+        work.state, work.decisions = work.found, []
+    return [entry for entry in fresh if id(entry[0]) not in again] + fold(database, works, known, first)
 
 
 def first_lanes(works: Sequence[Work]) -> dict[bytes, Lane]:
@@ -93,17 +119,12 @@ def first_lanes(works: Sequence[Work]) -> dict[bytes, Lane]:
 
 def write_rows(cursor: Cursor[Any], database: Database, works: Sequence[Work]) -> None:
     """Write the rows that changed; take back rows that were made in vain."""
-    s = database.statements
-    progress = [w for w in works if w.state[0] and _progress(w.state) != _progress_row(w)]
+    progress = [w for w in works if w.changes_progress]
     if progress:
-        columns = zip(*(_progress(w.state) for w in progress), strict=True)
-        places = tids([w.progress_at for w in progress])
-        _update(cursor, s.update_progress, progress, (places, *keys_of(progress), *map(bigints, columns)))
-    licenses = [w for w in works if w.state[1] and w.state[1:3] != _license_row(w)]
+        _update_progress(cursor, database, progress, [progress_of(w.state) for w in progress])
+    licenses = [w for w in works if w.changes_license]
     if licenses:
-        columns = zip(*(w.state[1:3] for w in licenses), strict=True)
-        places = tids([w.license_at for w in licenses])
-        _update(cursor, s.update_license, licenses, (places, *keys_of(licenses), *map(bigints, columns)))
+        _update_licenses(cursor, database, licenses, [w.state[1:3] for w in licenses])
     for statement, vain in (
         (REMOVE_LICENSE, [w for w in works if w.made_license and not w.state[1]]),
         (REMOVE_PROGRESS, [w for w in works if w.made_progress and not w.state[0]]),
@@ -112,24 +133,30 @@ def write_rows(cursor: Cursor[Any], database: Database, works: Sequence[Work]) -
             cursor.execute(statement, keys_of(vain))
 
 
+def rewrite_rows(cursor: Cursor[Any], database: Database, works: Sequence[Work]) -> None:
+    """Write locked rows as they are: what the database has against that is not about any command."""
+    _update_progress(cursor, database, works, [w.progress_row for w in works])
+    _update_licenses(cursor, database, works, [w.license_row for w in works])
+
+
+def _update_progress(
+    cursor: Cursor[Any], database: Database, works: Sequence[Work], values: Sequence[tuple[int, ...]]
+) -> None:
+    places, columns = tids([w.progress_at for w in works]), zip(*values, strict=True)
+    _update(cursor, database.statements.update_progress, works, (places, *keys_of(works), *map(bigints, columns)))
+
+
+def _update_licenses(
+    cursor: Cursor[Any], database: Database, works: Sequence[Work], values: Sequence[tuple[int, ...]]
+) -> None:
+    places, columns = tids([w.license_at for w in works]), zip(*values, strict=True)
+    _update(cursor, database.statements.update_license, works, (places, *keys_of(works), *map(bigints, columns)))
+
+
 def _update(cursor: Cursor[Any], update: Update, works: Sequence[Work], parameters: tuple[bytes, ...]) -> None:
     cursor.execute(update.by_place, parameters)
     if cursor.rowcount != len(works):
         cursor.execute(update.by_pair, parameters)
-
-
-def _progress(state: rules.State) -> tuple[int, int, int, int, int, int]:
-    return (state[0], *state[3:])
-
-
-def _progress_row(work: Work) -> tuple[int, int, int, int, int, int]:
-    """What the progress row holds now."""
-    return (1, 0, 0, 0, 0, 0) if work.made_progress else _progress(work.found)
-
-
-def _license_row(work: Work) -> tuple[int, int]:
-    """What the license row holds now."""
-    return (1, 1) if work.made_license else work.found[1:3]
 
 
 def write_progressions(cursor: Cursor[Any], database: Database, fresh: Fresh) -> None:

@@ -26,7 +26,7 @@ from .outcome import Outcome, Totals
 from .results import ErrorType, Failure
 from .rules import Decision, State
 from .sessions import caller_owns, ends_savepoint, refresh_rows
-from .sqlstate import Meaning, classify, in_words
+from .sqlstate import ErrorClass, classify, in_words
 from .transactions import check_driver, check_schema, driver_connection
 
 
@@ -118,7 +118,7 @@ class DirectTransaction:
             with entered(self._session.connection(), "direct") as (cursor, stamp):
                 write(cursor, [(work.lane, work.records[0], decision)], stamp)
         except DBAPIError as error:
-            if not isinstance(error.orig, Exception) or classify(error.orig) is not Meaning.AGAIN:
+            if not isinstance(error.orig, Exception) or classify(error.orig) is not ErrorClass.RETRY:
                 raise
             self._session.rollback()
             return False

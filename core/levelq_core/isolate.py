@@ -1,26 +1,37 @@
 """Run a batch inside a transaction so that what the database refuses costs only the command at fault.
 
-Every attempt runs in a SAVEPOINT. Refused data is found by bisection: at most 2 log2(n) further attempts
-for one bad command among n, and one to refuse it, each of lanes in sorted order, which keeps the lock order.
+One rule decides who is to blame. An error that follows one lane while others pass is that lane's: its command is
+rejected if the error is provably about what the command says (blame.py), else the lane is parked. An error that every
+lane gets is the database's: it is raised, and nothing is charged.
+
+Every attempt runs in a SAVEPOINT. The command at fault is found by bisection: at most 2 log2(n) further attempts
+for one among n, and one to reject it, each of lanes in sorted order, which keeps the lock order.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
 
+from .blame import proven
 from .codec import Lane
 from .coupler import couple, first_lanes
 from .cursors import Cursor
 from .locking import held_elsewhere
 from .rules import Decision
-from .sqlstate import Meaning, classify, in_words
+from .screening import Screen
+from .sqlstate import ErrorClass, classify, in_words, raised_in_function
 from .statements import RELEASE, ROLLBACK, SAVEPOINT
-from .work import Database, RowsVanished, Stamp, Work
+from .suspects import Suspects
+from .work import Database, Parked, RowsVanished, Stamp, Work
+
+LOCKED_REASON = "other code holds its rows or its user"
 
 ATTEMPTS = 4  # of one batch when somebody else was faster; each further one needs yet another competitor
+PROBES = 16  # of other lanes, once two were found at fault and none has passed
 
 # Once a lock was waited for in vain, whoever still holds it is found with short waits: the other lanes wait
 # for one lock timeout, not for one at each halving.
@@ -31,9 +42,12 @@ _WAIT_SHORTER = """
 
 
 class Isolation:
-    """One transaction's batch. `aside` collects lanes that foreign code holds, if the caller can wait for them.
+    """One transaction's batch. `parked` collects the lanes that must wait.
 
-    Of a lane put aside, the decisions there are on its first commands stand; the others are still to be made.
+    Of a parked lane, the decisions there are on its first commands stand; the others are still to be made.
+    `waits`: the caller can wait for lanes that other code holds, and for the only lane of a batch; else their errors
+    are raised. `suspects`: what made recent batches fail.
+    `tables_changed`: afterwards, whether a statement did not fit the tables: the schema should be read again.
     """
 
     def __init__(
@@ -42,120 +56,205 @@ class Isolation:
         database: Database,
         stamp: Stamp,
         *,
-        aside: list[Work] | None = None,
+        parked: list[Parked],
+        waits: bool = True,
+        suspects: Suspects | None = None,
         between: Callable[[], None] = lambda: None,
     ) -> None:
         self._cursor = cursor
         self._database = database
         self._stamp = stamp
-        self._aside = aside
+        self._parked = parked
+        self._waits = waits
+        self._suspects = suspects or Suspects()
         self._between = between
         self._first: dict[bytes, Lane] = {}
+        self._screen = Screen(cursor, database, self._suspects.checks)
         self._waited = False
+        self._works: Sequence[Work] = ()
+        self._tries = 0
+        self.tables_changed = False
+        self._passed = False  # whether a command was applied: the database works, for some lanes at least
+        self._faults: list[Exception] = []  # of the lanes that were parked for an error
+        self._unyielding: set[str | None] = set()  # unique constraints that refused the same batch again and again
 
     def run(self, works: Sequence[Work]) -> None:
         """Decide all commands of these lanes, sorted here; afterwards each work has its decisions, in order.
 
-        Raises psycopg.Error for weather, with the transaction back where it stood.
+        Raises psycopg.Error for a transient failure, and for an error that every lane gets; then nothing counts as
+        decided, and the caller must roll back to where it began.
         """
         self._first = first_lanes(works)
-        self._run(sorted(works, key=lambda w: w.lane))
+        self._works = sorted(works, key=lambda w: w.lane)
+        for part in self._suspects.apart(self._works):
+            self._run(part)
+        alone = len(works) == 1 and self._waits and not self.tables_changed
+        if self._faults and not self._passed and not alone:
+            raise self._faults[0]
+        waiting = {lane.work.lane for lane in self._parked}
+        self._suspects.clear(work.lane for work in works if work.lane not in waiting)
+        self._screen.end()
 
     def _run(self, works: Sequence[Work]) -> bool:
         """Decide these lanes; True if nothing had to be isolated."""
         attempt = 1
         while (error := self._attempt(works)) is not None:
             self._between()
-            meaning = Meaning.AGAIN if isinstance(error, RowsVanished) else classify(error)
-            if meaning is not Meaning.AGAIN or attempt == ATTEMPTS:
-                self._isolate(works, error, meaning)
+            what = self._classify(error)
+            if what is not ErrorClass.RETRY or attempt == ATTEMPTS:
+                self._isolate(works, error, what)
                 return False
             attempt += 1
         return True
 
-    def _isolate(self, works: Sequence[Work], error: Exception, meaning: Meaning) -> None:
-        if meaning is Meaning.LOCKED and self._aside is not None:
-            self._put_aside(works, error)
-        elif meaning is Meaning.DATA or (meaning is Meaning.AGAIN and isinstance(error, psycopg.Error)):
-            # A unique constraint of the application's own that never yields is data, too.
-            self._split(works, error, meaning)
+    def _classify(self, error: Exception) -> ErrorClass:
+        if isinstance(error, RowsVanished):
+            return ErrorClass.RETRY
+        what = classify(error)
+        if what is ErrorClass.RETRY and _constraint(error) in self._unyielding:
+            return ErrorClass.ISOLATE
+        return what
+
+    def _isolate(self, works: Sequence[Work], error: Exception, what: ErrorClass) -> None:
+        if what is ErrorClass.LOCK_TIMEOUT and self._waits:
+            self._park_locked(works, error)
+        elif what is ErrorClass.ISOLATE and self._screen.add(error):
+            self._run(works)  # again: what that constraint refuses is known beforehand now
+        elif what is ErrorClass.ISOLATE:
+            self._split(works, error, what)
+        elif what is ErrorClass.RETRY and isinstance(error, psycopg.Error):
+            self._unyielding.add(_constraint(error))  # a unique constraint of the application's own
+            self._split(works, error, ErrorClass.ISOLATE)
         else:
             raise error
 
-    def _attempt(self, works: Sequence[Work], refusal: Decision | None = None) -> Exception | None:
+    def _attempt(self, works: Sequence[Work], refusal: Decision | None = None, keep: bool = True) -> Exception | None:
+        """Decide these lanes once, or see what comes of it and take it back; the error if it failed."""
+        self._tries += 1
         for work in works:
             work.reset(self._database)
             work.refusal = work.refusal or refusal
         self._cursor.execute(SAVEPOINT)
         try:
-            couple(self._cursor, self._database, works, self._stamp, self._first)
+            couple(self._cursor, self._database, works, self._stamp, self._first, self._screen)
         except (psycopg.Error, UnicodeEncodeError, RowsVanished) as error:
             if self._cursor.connection.closed:
                 raise
             self._cursor.execute(ROLLBACK)
             return error
-        self._cursor.execute(RELEASE)
+        self._cursor.execute(RELEASE if keep else ROLLBACK)
+        self._passed = self._passed or any(d.error is None and not d.duplicate for w in works for d in w.decisions)
         return None
 
-    def _split(self, works: Sequence[Work], error: Exception, meaning: Meaning) -> None:
-        """Refuse the one command at fault, or look for it in both halves."""
+    def _split(self, works: Sequence[Work], error: Exception, what: ErrorClass) -> None:
+        """Look for what is at fault in both halves, or blame the only command there is."""
         if len(works) > 1:
             middle = len(works) // 2
             fine = self._run(works[:middle])
-            self._run_second(works[middle:], error, meaning, first_fine=fine)
+            self._run_second(works[middle:], error, what, first_fine=fine)
         elif len(works[0].records) > 1:
-            self._split_lane(works[0], error, meaning)
+            self._split_lane(works[0], error, what)
+        elif what is ErrorClass.ISOLATE:
+            self._blame(works[0], error)
         else:
-            again = self._attempt(works, Decision("database_error", in_words(error)))
-            if again is not None:
-                raise again
+            raise error
 
-    def _run_second(self, works: Sequence[Work], error: Exception, meaning: Meaning, *, first_fine: bool) -> None:
+    def _run_second(self, works: Sequence[Work], error: Exception, what: ErrorClass, *, first_fine: bool) -> None:
         """Decide a second half: if the first went through, the fault is here, and no attempt need show it.
 
         But what can be halved no more is attempted: nothing else proves that it is the one at fault.
         """
-        alone = len(works) == 1 and (meaning is Meaning.LOCKED or len(works[0].records) == 1)
+        alone = len(works) == 1 and (what is ErrorClass.LOCK_TIMEOUT or len(works[0].records) == 1)
         if first_fine and not alone:
-            self._isolate(works, error, meaning)
+            self._isolate(works, error, what)
         else:
             self._run(works)
 
-    def _split_lane(self, work: Work, error: Exception, meaning: Meaning) -> None:
+    def _split_lane(self, work: Work, error: Exception, what: ErrorClass) -> None:
         """A lane's earlier commands, then its later ones; what follows commands that must wait, waits too."""
         first, second = work.halves()
         fine = self._run([first])
-        if not self._waits(first, work):
-            self._run_second([second], error, meaning, first_fine=fine)
-            self._waits(second, work)
+        if not self._is_parked(first, work):
+            self._run_second([second], error, what, first_fine=fine)
+            self._is_parked(second, work)
         work.decisions = first.decisions + second.decisions
 
-    def _waits(self, half: Work, work: Work) -> bool:
-        """Whether half of a lane was put aside; then the lane takes its place."""
-        if self._aside is None or not any(half is aside for aside in self._aside):
-            return False
-        self._aside[:] = [aside for aside in self._aside if aside is not half] + [work]
-        return True
+    def _is_parked(self, half: Work, work: Work) -> bool:
+        """Whether half of a lane was parked; then the lane is parked in its stead."""
+        for n, parked in enumerate(self._parked):
+            if parked.work is half:
+                self._parked[n] = parked._replace(work=work)
+                return True
+        return False
 
-    def _put_aside(self, works: Sequence[Work], error: Exception) -> None:
-        """Go on without the lanes that foreign code holds."""
-        assert self._aside is not None
-        if len(works) == 1:
-            self._aside.append(works[0])
-            works[0].decisions = []
+    def _blame(self, work: Work, error: Exception) -> None:
+        """Reject a command whose own content is refused; else park its lane, if the database works for others."""
+        if proven(self._cursor, self._database, work, error):
+            refused = self._attempt([work], Decision("database_error", in_words(error)))
+            if refused is not None:
+                raise refused
             return
-        if not self._waited:
-            self._cursor.execute(_WAIT_SHORTER)
-            self._waited = True
+        if self._tries == 1:  # no bisection has tried it twice: statements may have been prepared for older tables
+            again = self._attempt([work])
+            if again is None:
+                return
+            if self._classify(again) is not ErrorClass.ISOLATE:
+                raise again
+            error = again
+        self.tables_changed = self.tables_changed or _names_what_is_not_there(error)
+        self._suspects.add(work.lane)
+        self._faults.append(error)
+        if not self._passed and len(self._faults) > 1 and not self._others_pass(work):
+            raise self._faults[0]
+        self._park([work], in_words(error), locked=False)
+
+    def _others_pass(self, work: Work) -> bool:
+        """Whether a command can be applied in some of the lanes behind this one, taken by chance."""
+        behind = [other for other in self._works if other.lane > work.lane]
+        self._wait_shorter()
+        for other in random.sample(behind, min(PROBES, len(behind))):
+            self._between()
+            error = self._attempt([other.head()], None, False)
+            if self._passed:
+                return True
+            if error is not None:
+                if self._classify(error) in (ErrorClass.TRANSIENT, ErrorClass.TOO_SLOW):
+                    raise error
+                self._suspects.add(other.lane)
+        return len(behind) < 1
+
+    def _park(self, works: Sequence[Work], reason: str, *, locked: bool) -> None:
+        for work in works:
+            self._parked.append(Parked(work, reason, locked))
+            work.decisions = []
+
+    def _park_locked(self, works: Sequence[Work], error: Exception) -> None:
+        """Go on without the lanes that foreign code holds."""
+        if len(works) == 1:
+            self._park(works, LOCKED_REASON, locked=True)
+            return
+        self._wait_shorter()
         self._cursor.execute("SAVEPOINT levelq_probe")
         held = held_elsewhere(self._cursor, self._database, works)
         self._cursor.execute("ROLLBACK TO SAVEPOINT levelq_probe")
         if held:
-            self._aside += held
-            for work in held:
-                work.decisions = []
+            self._park(held, LOCKED_REASON, locked=True)
             rest = [w for w in works if not any(w is h for h in held)]
             if rest:
                 self._run(rest)
         else:  # held in a way that cannot be seen: an insert not yet committed, a parent row
-            self._split(works, error, Meaning.LOCKED)
+            self._split(works, error, ErrorClass.LOCK_TIMEOUT)
+
+    def _wait_shorter(self) -> None:
+        if not self._waited:
+            self._cursor.execute(_WAIT_SHORTER)
+            self._waited = True
+
+
+def _names_what_is_not_there(error: Exception) -> bool:
+    """Whether a statement of ours, not one within a function, names a table, column or constraint in vain."""
+    return isinstance(error, psycopg.Error) and (error.sqlstate or "")[:2] == "42" and not raised_in_function(error)
+
+
+def _constraint(error: Exception) -> str | None:
+    return error.diag.constraint_name if isinstance(error, psycopg.Error) else None

@@ -16,6 +16,7 @@ from .connections import Connections, Lenders, Question
 from .errors import ConfigurationError
 from .faults import point
 from .layouts import Asking, Layout
+from .parked import Acknowledgements, Reasons
 from .partitions import Partition
 from .pushing import Pushing
 from .scripts import Call, Claim, LaneEntries, Lease, Protocol, PushAnswer, PushError, Relayed, Status
@@ -115,16 +116,16 @@ class Lanes:
         point("claim request")
         return self._begin(self._protocol.claim(partition, drain, token, commands, gated, holding), _claimed)
 
-    def ack(self, partition: Partition, token: str, lanes: Sequence[tuple[bytes, int, bytes]]) -> list[int]:
+    def ack(self, partition: Partition, token: str, lanes: Acknowledgements, reasons: Reasons = None) -> list[int]:
         """Remove decided entries and release the lanes; see Protocol.ack. -1: the claim was no longer ours."""
-        return self.begin_ack(partition, token, lanes).read()
+        return self.begin_ack(partition, token, lanes, reasons).read()
 
     def begin_ack(
-        self, partition: Partition, token: str, lanes: Sequence[tuple[bytes, int, bytes]]
+        self, partition: Partition, token: str, lanes: Acknowledgements, reasons: Reasons = None
     ) -> Answer[list[int]]:
         """The same, without waiting for it."""
         point("ack request")
-        return self._begin(self._protocol.ack(partition, token, lanes), _acked)
+        return self._begin(self._protocol.ack(partition, token, lanes, reasons), _acked)
 
     def renew(self, partition: Partition, drain: str, token: str, users: Sequence[bytes]) -> int:
         """Extend the claims; returns how many are still ours."""

@@ -84,6 +84,11 @@ class Layout(NamedTuple):
         """All of the generation before, while it may hold something."""
         return [Partition(specialization, self.generation - 1, shard) for shard in range(self.before)]
 
+    def holding(self, specialization: str, user_id: int) -> list[Partition]:
+        """Where commands of a user may be: the partition they go to, and that of the generation before."""
+        before = [Partition.of(specialization, user_id, self.before, self.generation - 1)] if self.before else []
+        return [*before, self.partition(specialization, user_id)]
+
 
 UNSHARDED = Layout()
 

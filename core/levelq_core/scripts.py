@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from .errors import ConfigurationError
 from .layouts import Layout
+from .parked import Acknowledgements, Reasons, reason_lines
 from .partitions import Partition
 from .settings import Settings
 
@@ -136,7 +137,7 @@ class Protocol:
     def _call(self, name: str, partition: Partition, *args: Any) -> Call:
         return Call(name, self._keys.of(partition, "ready"), [self._keys.of(partition, ""), *args])
 
-    def push(self, partition: Partition, lanes: Sequence[tuple[int, Sequence[bytes]]]) -> Call:
+    def push(self, partition: Partition, lanes: Sequence[LaneEntries]) -> Call:
         """Append entries to lanes of one partition; each lane at most once in a call."""
         limits = self._settings.lane_limit, self._settings.partition_limit
         return _with_lanes(self._call("push", partition, *limits, *self._wake), lanes)
@@ -177,10 +178,11 @@ class Protocol:
         ]
         return Claim(lanes, bool(wake), bool(retired), broken, at_ms=at_ms)
 
-    def ack(self, partition: Partition, token: str, lanes: Sequence[tuple[bytes, int, bytes]]) -> Call:
-        """Remove decided entries: per lane (user, delay in ms before it may be claimed again, identities)."""
+    def ack(self, partition: Partition, token: str, lanes: Acknowledgements, reasons: Reasons = None) -> Call:
+        """Remove decided entries: per lane (user, delay in ms, identities). `reasons`: why lanes are parked."""
         delays = [delay_ms for _, delay_ms, _ in lanes]
-        call = self._call("ack", partition, token, " ".join(map(str, delays)) if any(delays) else "")
+        spaced = " ".join(map(str, delays)) if any(delays) else ""
+        call = self._call("ack", partition, token, spaced, reason_lines(lanes, reasons))
         for user, _, identities in lanes:
             call.args.extend((user, identities))
         return call

@@ -5,6 +5,7 @@ Source: PostgreSQL's list of error codes (Appendix A of its manual).
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 
 import psycopg
@@ -12,38 +13,48 @@ import psycopg
 from .schema import LEDGER, LICENSES, PROGRESS
 
 
-class Meaning(Enum):
+class ErrorClass(Enum):
     """What to do next."""
 
-    DATA = "this command is at fault: find it and reject it"
-    AGAIN = "somebody else was faster: run the same batch again"
-    TOO_LARGE = "the batch took too long: halve it"
-    LOCKED = "a row is held by foreign code: put that lane aside"
-    WEATHER = "not the commands' fault: wait and try again, charge nothing"
+    TRANSIENT = "the connection, the server's state or the time is to blame: wait and try again, charge nothing"
+    RETRY = "another transaction was faster: run the same batch again"
+    TOO_SLOW = "the batch took too long: halve it"
+    LOCK_TIMEOUT = "other code holds a row: park that lane"
+    ISOLATE = "find out which lane it follows: that lane is to blame if others pass, the database if none does"
 
 
 _KEYS_OF = (LEDGER, PROGRESS, LICENSES)
+_TRANSIENT_CLASSES = ("08", "53", "57P")
+_TRANSIENT_STATES = ("25006", "25P03", "40001", "40P01")
+# Where a bound parameter could not be read, that is all the context says; a function has lines of its own.
+_BOUND_PARAMETER = re.compile(r"(?!.*PL/)[^\n]*\$\d+")
 
 
-def classify(error: Exception) -> Meaning:
-    """Decide what an error that ended a batch means. What is unknown is weather: it never costs a command."""
+def classify(error: Exception) -> ErrorClass:
+    """Decide what an error that ended a batch, or an attempt at it, means."""
     if isinstance(error, UnicodeEncodeError):
-        return Meaning.DATA
+        return ErrorClass.ISOLATE
     if not isinstance(error, psycopg.Error):
-        return Meaning.WEATHER
+        return ErrorClass.TRANSIENT
     state = error.sqlstate
     if state is None:  # raised by psycopg itself
-        return Meaning.DATA if isinstance(error, psycopg.DataError) else Meaning.WEATHER
+        return ErrorClass.ISOLATE if isinstance(error, psycopg.DataError) else ErrorClass.TRANSIENT
     if state == "23505" and error.diag.table_name in _KEYS_OF:
-        # A collision of our own row numbers is a sequence that a restore left behind: no command's fault.
-        return Meaning.WEATHER if (error.diag.constraint_name or "").endswith("_pkey") else Meaning.AGAIN
-    if state[:2] in ("22", "23"):
-        return Meaning.DATA
+        # A collision of row numbers is a sequence that a restore left behind, and not another transaction.
+        return ErrorClass.ISOLATE if (error.diag.constraint_name or "").endswith("_pkey") else ErrorClass.RETRY
     if state in ("57014", "25P04"):
-        return Meaning.TOO_LARGE
+        return ErrorClass.TOO_SLOW
     if state == "55P03":
-        return Meaning.LOCKED
-    return Meaning.WEATHER
+        return ErrorClass.LOCK_TIMEOUT
+    if state in _TRANSIENT_STATES or state.startswith(_TRANSIENT_CLASSES):
+        return ErrorClass.TRANSIENT
+    return ErrorClass.ISOLATE
+
+
+def raised_in_function(error: psycopg.Error) -> bool:
+    """Whether a trigger or another function raised it, not the statement itself."""
+    context = error.diag.context
+    return bool(context) and not _BOUND_PARAMETER.fullmatch(context or "")
 
 
 def in_words(error: Exception) -> str:

@@ -7,11 +7,20 @@ from the schema; values never are.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 from .schema import LEDGER, LICENSES, OUTBOX, PROGRESS, PROGRESSIONS, Schema
+
+# The columns that a state sets, in its order.
+PROGRESS_VALUES = (
+    "current_level", "total_xp", "completed_sessions", "completed_projects", "theory_hours_completed",
+    "practice_hours_completed",
+)  # fmt: skip
+LICENSE_VALUES = ("current_level", "max_achieved_level")
+PROGRESSION_VALUES = ("from_level", "to_level", "advanced_by", "advancement_reason", "requirements_met")
 
 LEDGER_COPY = (
     f"COPY {LEDGER} (command_id, user_id, specialization, kind, status, error, message, digest, xp, sessions, "
@@ -43,15 +52,15 @@ LEDGER_FIND = f"""
 OUTBOX_DELETE = f"DELETE FROM {OUTBOX} WHERE command_id = ANY(%b)"
 
 _LANES = "unnest(%b, %b) WITH ORDINALITY AS k(specialization, user_id, n)"
-_PROGRESS_PAIR = "p.student_id = k.user_id AND p.specialization_id = k.specialization"
-_LICENSE_PAIR = "l.user_id = k.user_id AND l.specialization_type = k.specialization"
-_PROGRESS_IN_ORDER = f"FROM {_LANES} JOIN {PROGRESS} p ON {_PROGRESS_PAIR} ORDER BY k.n FOR NO KEY UPDATE OF p"
-_LICENSES_IN_ORDER = f"FROM {_LANES} JOIN {LICENSES} l ON {_LICENSE_PAIR} ORDER BY k.n FOR NO KEY UPDATE OF l"
+PROGRESS_PAIR = "p.student_id = k.user_id AND p.specialization_id = k.specialization"
+LICENSE_PAIR = "l.user_id = k.user_id AND l.specialization_type = k.specialization"
+_PROGRESS_IN_ORDER = f"FROM {_LANES} JOIN {PROGRESS} p ON {PROGRESS_PAIR} ORDER BY k.n FOR NO KEY UPDATE OF p"
+_LICENSES_IN_ORDER = f"FROM {_LANES} JOIN {LICENSES} l ON {LICENSE_PAIR} ORDER BY k.n FOR NO KEY UPDATE OF l"
 
 # Which lanes lack their progress row (true, ...) or their license row (..., true).
 MISSING = f"""
     SELECT k.n, p.student_id IS NULL, l.user_id IS NULL
-    FROM {_LANES} LEFT JOIN {PROGRESS} p ON {_PROGRESS_PAIR} LEFT JOIN {LICENSES} l ON {_LICENSE_PAIR}
+    FROM {_LANES} LEFT JOIN {PROGRESS} p ON {PROGRESS_PAIR} LEFT JOIN {LICENSES} l ON {LICENSE_PAIR}
     WHERE p.student_id IS NULL OR l.user_id IS NULL ORDER BY k.n
 """
 
@@ -84,8 +93,8 @@ BATCH_ROLLBACK = "ROLLBACK TO SAVEPOINT levelq_batch"
 BATCH_RELEASE = "RELEASE SAVEPOINT levelq_batch"
 
 # Take back rows made for lanes in which nothing was applied.
-REMOVE_PROGRESS = f"DELETE FROM {PROGRESS} p USING {_LANES} WHERE {_PROGRESS_PAIR}"
-REMOVE_LICENSE = f"DELETE FROM {LICENSES} l USING {_LANES} WHERE {_LICENSE_PAIR}"
+REMOVE_PROGRESS = f"DELETE FROM {PROGRESS} p USING {_LANES} WHERE {PROGRESS_PAIR}"
+REMOVE_LICENSE = f"DELETE FROM {LICENSES} l USING {_LANES} WHERE {LICENSE_PAIR}"
 
 
 def insert_progress(schema: Schema) -> str:
@@ -130,28 +139,46 @@ def _update(statement: str, alias: str, pair: str) -> Update:
     return Update(f"{statement} WHERE {alias}.ctid = k.place AND {pair}", f"{statement} WHERE {pair}")
 
 
+def _assignments(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{column} = {value}" for column, value in values.items())
+
+
+def progress_times(schema: Schema) -> dict[str, str]:
+    """The columns of a progress row (`p`) that every update sets, whatever it is about."""
+    columns = schema.columns[PROGRESS]
+    return {name: columns[name].now for name in ("last_activity", "updated_at")}
+
+
+def progress_values(schema: Schema) -> dict[str, str]:
+    """What an update sets in a progress row (`p`), by column, from the values given (`k`)."""
+    names = ("level", "xp", "sessions", "projects", "theory", "practice")
+    return {column: f"k.{name}" for column, name in zip(PROGRESS_VALUES, names, strict=True)} | progress_times(schema)
+
+
+def license_values(schema: Schema) -> dict[str, str]:
+    """What an update sets in a license row (`l`)."""
+    now = schema.column(LICENSES, "last_advanced_at").now
+    advanced = f"CASE WHEN l.current_level IS DISTINCT FROM k.level THEN {now} ELSE l.last_advanced_at END"
+    return {"current_level": "k.level", "max_achieved_level": "k.highest", "last_advanced_at": advanced}
+
+
 def update_progress(schema: Schema) -> Update:
     """Write the progress rows that changed: only rows locked above, each once."""
-    columns = schema.columns[PROGRESS]
     statement = f"""
-        UPDATE {PROGRESS} p SET current_level = k.level, total_xp = k.xp, completed_sessions = k.sessions,
-            completed_projects = k.projects, theory_hours_completed = k.theory, practice_hours_completed = k.practice,
-            last_activity = {columns["last_activity"].now}, updated_at = {columns["updated_at"].now}
+        UPDATE {PROGRESS} p SET {_assignments(progress_values(schema))}
         FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b)
             AS k(place, specialization, user_id, level, xp, sessions, projects, theory, practice)
     """
-    return _update(statement, "p", _PROGRESS_PAIR)
+    return _update(statement, "p", PROGRESS_PAIR)
 
 
 def update_license(schema: Schema) -> Update:
     """Write the license rows that changed."""
     statement = f"""
-        UPDATE {LICENSES} l SET current_level = k.level, max_achieved_level = k.highest,
-            last_advanced_at = CASE WHEN l.current_level IS DISTINCT FROM k.level
-                THEN {schema.column(LICENSES, "last_advanced_at").now} ELSE l.last_advanced_at END
+        UPDATE {LICENSES} l SET {_assignments(license_values(schema))}
         FROM unnest(%b, %b, %b, %b, %b) AS k(place, specialization, user_id, level, highest)
     """
-    return _update(statement, "l", _LICENSE_PAIR)
+    return _update(statement, "l", LICENSE_PAIR)
 
 
 def insert_progressions(schema: Schema) -> str:

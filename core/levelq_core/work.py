@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -45,6 +45,7 @@ class Work:
     """One lane's commands, in order. `places` are their positions in the caller's input.
 
     `found` is what the locked rows held: a level of 0 for a row that was missing, also if we just made it.
+    `rejected`: of single commands it is known beforehand that the database will refuse them.
     `progress_at` and `license_at` are where they lie (ctid), which nobody can change while we hold them.
     """
 
@@ -55,6 +56,7 @@ class Work:
     decisions: list[Decision] = field(default_factory=list)
     found: State = NOTHING
     state: State = NOTHING
+    rejected: Mapping[bytes, Decision] | None = None
     license_id: int = 0
     progress_at: bytes = b""
     license_at: bytes = b""
@@ -68,9 +70,34 @@ class Work:
         self.license_id = 0
         self.made_progress = self.made_license = False
         self.refusal = None
+        self.rejected = None
         never = lane_refusal(self.lane, database.catalog, database.limits)
         if never is not None:
             self.refusal = Decision("validation_error", never)
+
+    def head(self) -> Work:
+        """The lane's first command, as a work of its own."""
+        return Work(self.lane, self.records[:1], self.places[:1])
+
+    @property
+    def progress_row(self) -> tuple[int, int, int, int, int, int]:
+        """What the locked progress row holds now: level and totals."""
+        return (1, 0, 0, 0, 0, 0) if self.made_progress else (self.found[0], *self.found[3:])
+
+    @property
+    def license_row(self) -> tuple[int, int]:
+        """What the locked license row holds now."""
+        return (1, 1) if self.made_license else self.found[1:3]
+
+    @property
+    def changes_progress(self) -> bool:
+        """Whether its commands change the progress row."""
+        return bool(self.license_id and self.state[0]) and progress_of(self.state) != self.progress_row
+
+    @property
+    def changes_license(self) -> bool:
+        """Whether its commands change the license row."""
+        return bool(self.license_id and self.state[1]) and self.state[1:3] != self.license_row
 
     def halves(self) -> tuple[Work, Work]:
         """The lane's earlier and later commands, as works of their own."""
@@ -79,6 +106,26 @@ class Work:
             Work(self.lane, self.records[:middle], self.places[:middle]),
             Work(self.lane, self.records[middle:], self.places[middle:]),
         )
+
+
+Fresh = list[tuple[Work, Record, Decision]]  # the commands decided now, in order of effect
+
+
+def progress_of(state: State) -> tuple[int, int, int, int, int, int]:
+    """What a state writes into the progress row: level and totals."""
+    return (state[0], *state[3:])
+
+
+class Parked(NamedTuple):
+    """A lane that must wait: the decisions on its first commands stand, the command after them could not be decided.
+
+    `reason` is one line, fit for a log. `locked`: other code holds the lane's rows; else it is an error of the
+    database that follows this lane.
+    """
+
+    work: Work
+    reason: str
+    locked: bool
 
 
 class RowsVanished(LevelqError):

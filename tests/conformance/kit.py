@@ -11,6 +11,7 @@ from redis import Redis
 from levelq_core import LevelUp, Settings
 from levelq_core.codec import IDENTITY_AT, IDENTITY_BYTES, STAMP_DIGITS, encode
 from levelq_core.lanes import Lanes
+from levelq_core.parked import ParkedLane, read
 from levelq_core.partitions import Partition
 from levelq_core.scripts import Claim, PushAnswer
 
@@ -63,9 +64,12 @@ class Bench:
         """Claim as one drain."""
         return self.lanes.claim(self.partition, drain, token, commands)
 
-    def ack(self, token: str, user_id: int, *identities: bytes, delay_ms: int = 0) -> int:
+    def ack(self, token: str, user_id: int, *identities: bytes, delay_ms: int = 0, reason: str = "") -> int:
         """Acknowledge one lane."""
-        (removed,) = self.lanes.ack(self.partition, token, [(b"%d" % user_id, delay_ms, b"".join(identities))])
+        user = b"%d" % user_id
+        (removed,) = self.lanes.ack(
+            self.partition, token, [(user, delay_ms, b"".join(identities))], {user: reason} if reason else None
+        )
         return removed
 
     def pass_time(self, seconds: float) -> None:
@@ -94,6 +98,10 @@ class Bench:
     def tokens(self) -> dict[bytes, bytes]:
         """Who holds which lane."""
         return dict(self.redis.hgetall(self.key("tokens")))
+
+    def parked(self) -> dict[str, ParkedLane]:
+        """Why lanes are parked, by user."""
+        return {lane.user: lane for lane in read(self.redis, self.lanes.keys, self.partition).lanes}
 
     def entries(self, user_id: int) -> list[bytes]:
         """What lies in a lane, stamps and all."""
@@ -141,12 +149,16 @@ class Bench:
         return found
 
     def check(self) -> None:
-        """What always holds: no lane stranded, none in two places, the count right, tokens and claims alike."""
+        """What always holds: no lane stranded, none in two places, the count right, tokens and claims alike.
+
+        And no note of why a lane is parked without the lane.
+        """
         lanes = {name.removeprefix("lane:"): name for name in self.names() if name.startswith("lane:")}
         ready, claimed = self.scores("ready"), self.scores("claimed")
         assert not set(ready) & set(claimed)
         assert {user.encode() for user in lanes} <= set(ready) | set(claimed)
         assert set(claimed) == set(self.tokens())
+        assert set(self.redis.hkeys(self.key("parked"))) <= set(ready) | set(claimed)
         assert self.count() == sum(self.redis.llen(self.key(name)) for name in lanes.values())
 
 

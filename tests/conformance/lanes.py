@@ -9,11 +9,12 @@ from tests.conformance.acknowledging import Acknowledging
 from tests.conformance.claiming import Claiming
 from tests.conformance.kit import Bench, Benches
 from tests.conformance.model import Interleaving
+from tests.conformance.parking import Parking
 from tests.conformance.pushing import Pushing
 from tests.conformance.upkeep import Upkeep
 
 __all__ = ["Bench", "Benches", "LanesConformance"]
 
 
-class LanesConformance(Pushing, Claiming, Acknowledging, Upkeep, Interleaving):
+class LanesConformance(Pushing, Claiming, Acknowledging, Parking, Upkeep, Interleaving):
     """Every promise of the lane scripts."""

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, text
 from levelq_core import Command, Outcome, Settings
 from levelq_core.codec import encode
 from levelq_core.partitions import Partition
-from levelq_core.work import Work
+from levelq_core.work import Parked, Work
 from levelq_worker.draining import Drain
 from levelq_worker.runtime import Runtime
 from levelq_worker.transaction import Applied, Transaction
@@ -168,7 +168,7 @@ class Seen(NamedTuple):
     """One batch that was committed: its lanes with their decisions, in the order of the claim."""
 
     works: Sequence[Work]
-    aside: Sequence[Work]
+    parked: Sequence[Parked]
 
 
 class Observed(Transaction):
@@ -181,7 +181,7 @@ class Observed(Transaction):
     def apply(self, works: Sequence[Work], *others: Any, **options: Any) -> Applied:
         """Apply, then note the decisions."""
         applied = super().apply(works, *others, **options)
-        self.seen.append(Seen(works, applied.aside))
+        self.seen.append(Seen(works, applied.parked))
         return applied
 
 

@@ -19,7 +19,7 @@ from levelq_core import engine as engine_module
 from levelq_core.apply import gather
 from levelq_core.engine import LimitedConnection, engine_for
 from levelq_core.errors import ConfigurationError
-from levelq_core.sqlstate import Meaning, classify
+from levelq_core.sqlstate import ErrorClass, classify
 from levelq_core.work import Work
 from levelq_producer.handles import LedgerReader
 from levelq_worker.embedded import Servers
@@ -84,9 +84,9 @@ def test_a_silent_server_is_given_up_and_the_batch_is_run_again(
     assert trap.struck.is_set()
     assert isinstance(caught.value.orig, Exception)
     # Where only the request was lost, the server's limit ends the transaction first, and it says so.
-    assert classify(caught.value.orig) in (Meaning.WEATHER, Meaning.TOO_LARGE)
+    assert classify(caught.value.orig) in (ErrorClass.TRANSIENT, ErrorClass.TOO_SLOW)
     committed = (fault, match) == (Fault.DROP_REPLY, b"COMMIT\0")
-    assert transaction.apply(batch, [], lambda: None).aside == []
+    assert transaction.apply(batch, [], lambda: None).parked == []
     assert {decision.duplicate for work in batch for decision in work.decisions} == {committed}
     assert rows(own_engine) == [(5, 35)]
 

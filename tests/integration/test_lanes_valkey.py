@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from tests.conformance.kit import identity, payload
 from tests.conformance.lanes import Bench, Benches, LanesConformance
 
 
@@ -35,3 +36,16 @@ class TestLanesBesideAnotherNamespace(LanesConformance):
         neighbour.check()
         keys: Any = redis.keys("*")
         assert {key.partition(b":")[0] for key in keys} <= {b"levelq", b"other"}
+
+
+def test_acknowledgement_without_parked_lanes_costs_one_look(redis: Redis) -> None:
+    b = Bench(redis, shebang=True, batch_lanes=500)
+    b.push_to(*((user, (payload(user),)) for user in range(1, 301)))
+    claim = b.claim()
+    decided = [(user, 0, identity(entries[0])) for user, entries in claim.lanes]
+    redis.config_resetstat()
+    assert b.lanes.ack(b.partition, "token", decided) == [1] * 300
+    calls = {name: stats["calls"] for name, stats in redis.info("commandstats").items()}
+    assert calls["cmdstat_exists"] == 1
+    assert calls["cmdstat_hdel"] == 1  # of the tokens
+    assert not {"cmdstat_hget", "cmdstat_hset"} & set(calls)

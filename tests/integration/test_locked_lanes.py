@@ -168,7 +168,7 @@ def test_of_500_lanes_the_others_wait_for_one_lock_timeout(
         holder.execute(held)
         Drain(worker, PLAYER).run()
         (batch,) = batches(worker)
-        assert [work.lane.user_id for work in batch.aside] == [137]
+        assert [(lane.work.lane.user_id, lane.locked) for lane in batch.parked] == [(137, True)]
         assert lock_waits[0] == lock_ms
         assert sum(lock_waits[1:]) <= lock_ms / 2  # to find it, where it cannot be seen
         assert experience(application_engine) | {137: 0} == dict.fromkeys(USERS, 2) | {137: 0}

@@ -13,6 +13,7 @@ from redis import Redis
 
 from levelq_core import LevelUp, Settings
 from levelq_core.codec import STAMP_DIGITS, encode
+from levelq_core.isolate import LOCKED_REASON
 from levelq_core.lanes import Lanes
 from levelq_core.notices import MOST_CHARACTERS, MOST_WORKERS, Notices, read
 from levelq_core.partitions import Partition
@@ -20,6 +21,7 @@ from levelq_worker.cli.overview import look
 from levelq_worker.lane_worker import LaneWorker
 from levelq_worker.stopping import Stop
 from levelq_worker.weather import Weather, notices_of
+from tests.conformance.kit import identity
 from tests.fixtures.keys import KEYS
 from tests.fixtures.waiting import until
 
@@ -110,6 +112,58 @@ def test_lanes_parked_by_foreign_code_and_otherwise(
             f"1 lane parked for later: session {pid} (a report, idle in transaction for # s) holds rows; to end it:"
             f" SELECT pg_terminate_backend({pid})"
         ]
+
+
+def test_parked_lanes_are_told_by_cause_with_what_to_do(
+    settings: Settings, redis: Redis, listed: LaneWorker, own_database_url: str
+) -> None:
+    lanes = Lanes(redis, settings)
+    push(settings, redis, *range(1, 8))
+    claim = lanes.claim(PLAYER, "drain", "token", 100)
+    raised = {b"%d" % user: f"learner {user} is blocked (SQLSTATE P0001)" for user in (1, 2, 3)}
+    missing = 'null value in column "campus" of relation "user_licenses" violates not-null constraint (SQLSTATE 23502)'
+    locked = {b"%d" % user: LOCKED_REASON for user in (4, 5)}
+    why = raised | locked | {b"6": missing}
+    lanes.ack(PLAYER, "token", [(user, 60_000 if user in why else 0, b"") for user, _ in claim.lanes], why)
+    since = r"parked since [0-9-]{10} [0-9:]{8} UTC, for example user"
+    blocked, held, no_default = look(settings).problems
+    assert re.fullmatch(
+        rf"PLAYER:1:0: 3 lanes {since} 1: learner 1 is blocked \(SQLSTATE P0001\); a trigger or function of the"
+        " database raised this: change what it checks, or the trigger",
+        blocked,
+    )
+    assert re.fullmatch(rf"PLAYER:1:0: 2 lanes {since} 4: {LOCKED_REASON}; commit or end .+", held)
+    assert re.fullmatch(
+        rf"PLAYER:1:0: 1 lane {since} 6: {re.escape(missing)}; ALTER TABLE user_licenses ALTER COLUMN campus SET .+",
+        no_default,
+    )
+    with psycopg.connect(own_database_url, application_name="a report") as holder:
+        holder.execute("SELECT FROM user_licenses FOR UPDATE")
+        lock_limit = settings.model_copy(update={"claim_seconds": 0.5})
+        until(lambda: "session" in problems(lock_limit)[1], what="the lock limit to pass")
+        assert f"pg_terminate_backend({holder.info.backend_pid})" in problems(lock_limit)[1]
+
+
+def test_lane_that_is_tried_at_the_moment_is_still_told(settings: Settings, redis: Redis, listed: LaneWorker) -> None:
+    lanes = Lanes(redis, settings)
+    push(settings, redis, 1)
+    lanes.claim(PLAYER, "drain", "token", 100)
+    lanes.ack(PLAYER, "token", [(b"1", 0, b"")], {b"1": "\x1b[31mno (SQLSTATE P0001)"})
+    lanes.claim(PLAYER, "drain", "again", 100)
+    (problem,) = look(settings).problems
+    assert "for example user 1: \\x1b[31mno (SQLSTATE P0001); " in problem
+    assert lanes.ack(PLAYER, "again", [(b"1", 0, identity(redis.lindex(KEYS.lane(PLAYER, 1), 0)))]) == [1]
+    assert look(settings).problems == []
+
+
+def test_worker_that_waits_for_the_database_is_told_what_to_do(settings: Settings, redis: Redis) -> None:
+    end = 'nextval: reached maximum value of sequence "license_progressions_id_seq" (2147483647) (SQLSTATE 2200H)'
+    Notices(redis, KEYS, "a:1", 60).post(f"PostgreSQL: {end}")
+    (problem,) = problems(settings)
+    assert problem.endswith(
+        f"{end}; ALTER SEQUENCE license_progressions_id_seq AS bigint (its column, too),"
+        " or setval('license_progressions_id_seq', ...) to where numbers are free"
+    )
 
 
 def test_a_database_that_is_read_only(settings: Settings, own_database_url: str) -> None:

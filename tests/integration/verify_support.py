@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from sqlalchemy import Engine, text
 from levelq_core import Command, LevelUp, Settings
 from levelq_core.answers import Answer
 from levelq_core.lanes import Lanes
+from levelq_core.parked import Acknowledgements, Reasons
 from levelq_core.partitions import Partition
 from levelq_core.scripts import Claim
 from levelq_core.verify import Options, Recorder, Report, verify
@@ -99,12 +100,12 @@ class Traced(Lanes):
         return _noted(super().begin_claim(partition, drain, token, commands, **how), note)
 
     def begin_ack(
-        self, partition: Partition, token: str, lanes: Sequence[tuple[bytes, int, bytes]]
+        self, partition: Partition, token: str, lanes: Acknowledgements, reasons: Reasons = None
     ) -> Answer[list[int]]:
         def note(removed: list[int]) -> None:
             self._recorder.acknowledged(partition, token, [user for user, _, _ in lanes], removed)
 
-        return _noted(super().begin_ack(partition, token, lanes), note)
+        return _noted(super().begin_ack(partition, token, lanes, reasons), note)
 
 
 def _noted(answer: Answer[T], note: Callable[[T], None]) -> Answer[T]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, multiple, precondition, rule, run_state_machine_as_test
 
 from levelq_core.codec import command_of
-from levelq_core.work import Work
+from levelq_core.work import Parked
 from levelq_worker.batch import Batch
 from tests.conformance.kit import PARTITION
 from tests.stateful.producing import CONTENTS, Producing, users
@@ -28,13 +28,13 @@ drains = st.sampled_from("abc")
 
 @dataclass
 class Hand:
-    """What one drain has in hand. `aside`: the lanes put aside by its commit, None while it knows of no commit."""
+    """What one drain has in hand. `parked`: the lanes that its commit left waiting, None if it knows of none."""
 
     drain: str
     token: str
     taken: Taken
     batch: Batch
-    aside: list[Work] | None = None
+    parked: list[Parked] | None = None
 
     @property
     def users(self) -> list[int]:
@@ -44,9 +44,9 @@ class Hand:
     def settled(self, user: int, entries: list[Entry]) -> tuple[float, list[Entry]]:
         """When a lane may be claimed again, and what is to be removed from it."""
         known = readable(entries)
-        if self.aside is None:
+        if self.parked is None:
             return 0, []
-        if user in {work.lane.user_id for work in self.aside}:
+        if user in {lane.work.lane.user_id for lane in self.parked}:
             first = next(n for n, entry in enumerate(known) if entry.command is not None)
             return ASIDE_SECONDS, known[:first]
         return NEWER_SECONDS if known != entries else 0, known
@@ -88,10 +88,10 @@ class Machine(Producing):
         """Apply what is in hand, perhaps not for the first time."""
         self.tick()
         committed = self.decide(hand, stops_at)
-        waiting = [work for work in hand.batch.works if len(work.decisions) < len(work.records)]
+        waiting = [Parked(w, "held", True) for w in hand.batch.works if len(w.decisions) < len(w.records)]
         if committed:
-            self.commit(hand.taken, hand.batch.works, {work.lane.user_id for work in waiting})
-        hand.aside = waiting if committed and stops_at != "commit reply" else None
+            self.commit(hand.taken, hand.batch.works, {lane.work.lane.user_id for lane in waiting})
+        hand.parked = waiting if committed and stops_at != "commit reply" else None
         self.compare_tables()
 
     def decide(self, hand: Hand, stops_at: str | None) -> bool:
@@ -110,13 +110,14 @@ class Machine(Producing):
         """Acknowledge what the drain knows to be decided, or give it back; perhaps again, if the reply was lost."""
         self.tick()
         settled = [(user, *hand.settled(user, entries)) for user, entries in hand.taken]
-        if hand.aside is None:
+        if hand.parked is None:
             given = [(b"%d" % user, 0, b"") for user in hand.users]
         else:
-            given = hand.batch.acknowledgements(hand.aside, int(ASIDE_SECONDS * 1000) // 2)
+            given = hand.batch.acknowledgements(hand.parked, int(ASIDE_SECONDS * 1000) // 2)
         assert [delay for _, delay, _ in given] == [delay * 1000 for _, delay, _ in settled]
         before = {user: list(self.reference.keys.lanes[user]) for user in hand.users}
-        removed = self.world.bench.lanes.ack(PARTITION, hand.token, given)
+        reasons = hand.batch.reasons(hand.parked) if hand.parked else None
+        removed = self.world.bench.lanes.ack(PARTITION, hand.token, given, reasons)
         assert removed == self.reference.ack(hand.token, settled)
         for user, count in zip(hand.users, removed, strict=True):
             assert all(self.tables.decided(user, entry) for entry in before[user][: max(0, count)])

@@ -122,8 +122,10 @@ class World:
         for name in ("ready", "claimed", "drains"):
             pipeline.zrange(key(name), 0, -1)
         pipeline.hgetall(key("tokens")).exists(key("wake")).exists(key("filled")).get(key("count"))
-        *found, ready, claimed, drains, tokens, waking, filled, count = pipeline.execute()
+        pipeline.hkeys(key("parked"))
+        *found, ready, claimed, drains, tokens, waking, filled, count, parked = pipeline.execute()
         assert set(claimed) == set(tokens)
+        assert set(parked) <= set(ready) | set(claimed)
         return Seen(
             {user: [e[STAMP_DIGITS:] for e in entries] for user, entries in zip(USERS, found, strict=True)},
             [int(user) for user in ready],

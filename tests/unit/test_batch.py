@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from levelq_core import Command, LevelUp, SyncLevels
 from levelq_core.codec import IDENTITY_AT, IDENTITY_BYTES, Lane, encode, record_of
+from levelq_core.parked import NEWER_VERSION
 from levelq_core.rules import Decision
 from levelq_core.scripts import Claim, Oversized
+from levelq_core.work import Parked, Work
 from levelq_worker.batch import NEWER_DELAY_MS, Batch
 
 STAMP = b"1760000000123"
@@ -32,6 +34,10 @@ def entry(command: Command, *, reply: bool = False) -> bytes:
 def batch(*lanes: tuple[bytes, Sequence[bytes | Oversized]]) -> Batch:
     read = [(user, list(entries)) for user, entries in lanes]
     return Batch("PLAYER", Claim(read, wake=False, retired=False, broken=[]))
+
+
+def held(works: Sequence[Work]) -> list[Parked]:
+    return [Parked(work, "other code holds its rows", True) for work in works]
 
 
 def identity(of: bytes) -> bytes:
@@ -159,7 +165,7 @@ def test_a_lane_put_aside_keeps_all_but_the_rubbish_in_front_of_it() -> None:
         (b"2", [other]),
     ]
     made = batch(*lanes)
-    (aside, settled) = made.acknowledgements([made.works[0]], 500)
+    (aside, settled) = made.acknowledgements(held(made.works[:1]), 500)
     assert aside[0] == b"1"
     assert 500 <= aside[1] <= 1000
     assert aside[2] == rubbish_identity(b"junk") + b"ab" * 16
@@ -172,14 +178,14 @@ def test_of_a_lane_put_aside_what_was_decided_is_acknowledged(decided: int, ackn
     entries = [b"a", entry(up(1, 1)), b"b", entry(up(1, 2)), b"c", entry(up(1, 3))]
     made = batch((b"1", entries))
     made.works[0].decisions = [Decision(None, "")] * decided
-    ((_, _, identities),) = made.acknowledgements(made.works, 10)
+    ((_, _, identities),) = made.acknowledgements(held(made.works), 10)
     known = [rubbish_identity(raw) if len(raw) == 1 else identity(raw) for raw in entries]
     assert identities == b"".join(known[:acknowledged])
 
 
 def test_lanes_put_aside_do_not_come_back_all_at_once() -> None:
     made = batch(*((b"%d" % n, [entry(up(n))]) for n in range(1, 101)))
-    delays = {delay for _, delay, _ in made.acknowledgements(made.works, 10_000)}
+    delays = {delay for _, delay, _ in made.acknowledgements(held(made.works), 10_000)}
     assert len(delays) > 50
 
 
@@ -192,9 +198,34 @@ def test_a_lane_is_put_aside_for_as_long_as_its_first_command_has_waited(waited_
     entries: list[bytes | Oversized] = [entry(up(1))]
     claim = Claim([(b"1", entries)] * 100, wake=False, retired=False, broken=[], at_ms=int(STAMP) + waited_ms)
     made = Batch("PLAYER", claim)
-    delays = {delay for _, delay, _ in made.acknowledgements(made.works, 1000)}
+    delays = {delay for _, delay, _ in made.acknowledgements(held(made.works), 1000)}
     assert least <= min(delays) <= max(delays) <= most
     assert max(delays) - min(delays) > (most - least) / 2
+
+
+@pytest.mark.parametrize(
+    ("waited_ms", "least", "most"),
+    [(-3_600_000, 1000, 2000), (0, 1000, 2000), (8_001, 4000, 8001), (3_600_000, 30_000, 60_000)],
+    ids=("the clock was set back", "at once", "longer", "an hour"),
+)
+def test_lane_that_an_error_follows_is_parked_for_one_second_to_a_minute(waited_ms: int, least: int, most: int) -> None:
+    entries: list[bytes | Oversized] = [entry(up(1))]
+    claim = Claim([(b"1", entries)] * 100, wake=False, retired=False, broken=[], at_ms=int(STAMP) + waited_ms)
+    made = Batch("PLAYER", claim)
+    failed = [Parked(work, "raised (SQLSTATE P0001)", False) for work in made.works]
+    delays = {delay for _, delay, _ in made.acknowledgements(failed, 1000)}
+    assert least <= min(delays) <= max(delays) <= most
+    assert max(delays) - min(delays) > (most - least) / 2
+
+
+def test_parked_lanes_and_those_of_a_newer_version_have_reasons() -> None:
+    made = batch((b"1", [entry(up(1))]), (b"2", [NEWER]), (b"3", [entry(up(3)), NEWER]), (b"4", [entry(up(4))]))
+    newer = f"{NEWER_VERSION}: encoding version"
+    found = made.reasons([])
+    assert list(found) == [b"2", b"3"] and all(reason.startswith(newer) for reason in found.values())
+    found = made.reasons([Parked(made.works[0], "one", False), Parked(made.works[1], "three", True)])
+    assert (found[b"1"], found[b"3"], len(found)) == ("one", "three", 3)
+    assert found[b"2"].startswith(newer)
 
 
 def test_a_lane_that_moved_on_is_put_aside_as_if_for_the_first_time() -> None:
@@ -202,14 +233,14 @@ def test_a_lane_that_moved_on_is_put_aside_as_if_for_the_first_time() -> None:
     claim = Claim([(b"1", [old, new])], wake=False, retired=False, broken=[], at_ms=int(new[:13]))
     made = Batch("PLAYER", claim)
     made.works[0].decisions = [Decision(None, "")]
-    ((_, delay, _),) = made.acknowledgements(made.works, 10)
+    ((_, delay, _),) = made.acknowledgements(held(made.works), 10)
     assert 10 <= delay <= 20
 
 
 def test_equal_lanes_are_told_apart_when_one_is_put_aside() -> None:
     command = up(1, 1)
     made = batch((b"1", [entry(command)]), (b"1", [entry(command)]))
-    acknowledged = made.acknowledgements([made.works[1]], 10)
+    acknowledged = made.acknowledgements(held(made.works[1:2]), 10)
     assert [bool(identities) for _, _, identities in acknowledged] == [True, False]
 
 

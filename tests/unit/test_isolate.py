@@ -17,15 +17,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import errors
+from psycopg.pq import DiagnosticField
 
 from levelq_core import LevelUp, isolate
 from levelq_core.apply import gather
-from levelq_core.isolate import ATTEMPTS, Isolation
+from levelq_core.isolate import ATTEMPTS, PROBES, Isolation
 from levelq_core.rules import Decision
-from levelq_core.work import Database, RowsVanished, Stamp, Work
+from levelq_core.work import Database, Parked, RowsVanished, Stamp, Work
 from tests.unit.test_fold import DATABASE
 
-BAD_DATA = errors.lookup("23514")("check")
+BAD_DATA = UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates")  # about the content, whatever the database
 LOCKED = errors.lookup("55P03")("lock timeout")
 FASTER = errors.lookup("23505")("somebody was faster")  # without a table: data
 APPLIED = Decision(None, "")
@@ -48,13 +49,14 @@ Fails = Callable[[Work, Any], Exception | None]
 
 @dataclass
 class Run:
-    """One isolated batch: what each attempt held, what was put aside, what was decided."""
+    """One isolated batch: what each attempt held, what was parked, what was decided."""
 
     works: list[Work]
     fails: Fails
     waits: bool = True
+    decision: Decision = APPLIED
     attempts: list[list[Any]] = field(default_factory=list)
-    aside: list[Work] = field(default_factory=list)
+    parked: list[Parked] = field(default_factory=list)
     cursor: Cursor = field(default_factory=Cursor)
 
     def couple(self, _: Any, __: Database, works: Sequence[Work], *___: Any) -> None:
@@ -65,7 +67,7 @@ class Run:
                 if error is not None and work.refusal is None:
                     raise error
         for work in works:
-            work.decisions = [work.refusal or APPLIED for _ in work.records]
+            work.decisions = [work.refusal or self.decision for _ in work.records]
 
     def held(self, _: Any, __: Database, works: Sequence[Work]) -> list[Work]:
         return [w for w in works if any(self.fails(w, record) is LOCKED for record in w.records)]
@@ -74,9 +76,13 @@ class Run:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(isolate, "couple", self.couple)
             patch.setattr(isolate, "held_elsewhere", self.held)
-            aside = self.aside if self.waits else None
-            Isolation(self.cursor, DATABASE, Stamp(b"", 0, "test"), aside=aside).run(self.works)  # type: ignore[arg-type]
+            stamp = Stamp(b"", 0, "test")
+            Isolation(self.cursor, DATABASE, stamp, parked=self.parked, waits=self.waits).run(self.works)  # type: ignore[arg-type]
         return self
+
+    @property
+    def aside(self) -> list[Work]:
+        return [lane.work for lane in self.parked]
 
     @property
     def refused(self) -> set[int]:
@@ -179,7 +185,7 @@ def test_who_cannot_wait_gets_the_lock_timeout() -> None:
         Run(works(1, 1), these({1}, LOCKED), waits=False).go()
 
 
-@pytest.mark.parametrize("state", ["40P01", "40001", "53300", "42P01", "57014", "25P04"])
+@pytest.mark.parametrize("state", ["40P01", "40001", "53300", "08006", "57014", "25P04"])
 def test_weather_and_what_took_too_long_is_the_callers(state: str) -> None:
     run = Run(works(2, 2), these({1}, errors.lookup(state)("?")))
     with pytest.raises(psycopg.Error):
@@ -209,7 +215,80 @@ def test_a_row_that_vanished_is_tried_again_and_then_told() -> None:
     assert len(run.attempts) == ATTEMPTS
 
 
-def test_a_unique_constraint_of_the_applications_own_is_data() -> None:
+RAISED = errors.lookup("P0001")("not this one")
+
+
+@given(st.lists(st.integers(1, 6), min_size=2, max_size=8), st.data())
+def test_lanes_with_an_unproven_error_are_parked_from_that_command_on(lanes: list[int], data: st.DataObject) -> None:
+    bad = data.draw(st.sets(st.integers(0, sum(lanes) - 1), max_size=4))
+    run = Run(works(*lanes), these(bad, RAISED))
+    firsts = {min(numbers & bad) for work in run.works if (numbers := {r.xp for r in work.records}) & bad}
+    if all(work.records[0].xp in bad for work in run.works):
+        with pytest.raises(errors.RaiseException):
+            run.go()
+        return
+    run.go()
+    assert {lane.work.records[len(lane.work.decisions)].xp for lane in run.parked} == firsts
+    assert run.undecided == {r.xp for w in run.works for r in w.records if any(w is a for a in run.aside)} - {
+        r.xp for w in run.aside for r in w.records[: len(w.decisions)]
+    }
+    assert {(lane.reason, lane.locked) for lane in run.parked} <= {("not this one", False)}
+    assert not run.refused
+
+
+@settings(deadline=None)
+@given(st.integers(2, 40), st.integers(1, 40), st.data())
+def test_one_parked_lane_is_found_by_bisection(lanes: int, each: int, data: st.DataObject) -> None:
+    n = lanes * each
+    bad = data.draw(st.integers(0, n - 1))
+    run = Run(works(*[each] * lanes), these({bad}, RAISED)).go()
+    assert [lane.work.lane.user_id for lane in run.parked] == [1 + bad // each]
+    assert len(run.attempts) - 1 <= 2 * log2(n)
+
+
+def test_an_error_of_every_lane_is_raised_after_few_attempts() -> None:
+    run = Run(works(*[1] * 1024), these(set(range(1024)), RAISED))
+    with pytest.raises(errors.RaiseException):
+        run.go()
+    assert len(run.attempts) <= 2 * 10 + 1 + 2 * PROBES
+
+
+def test_the_only_lane_of_a_batch_is_parked_if_its_caller_can_wait() -> None:
+    run = Run(works(3), these({0}, RAISED)).go()
+    assert [(lane.work is run.works[0], lane.reason) for lane in run.parked] == [(True, "not this one")]
+    with pytest.raises(errors.RaiseException):
+        Run(works(3), these({0}, RAISED), waits=False).go()
+
+
+def test_the_only_lane_of_a_batch_is_not_to_blame_for_a_missing_table() -> None:
+    with pytest.raises(errors.UndefinedTable):
+        Run(works(3), these({0, 1, 2}, errors.lookup("42P01")("no such table"))).go()
+
+
+def test_a_single_command_is_tried_again_before_its_lane_is_parked() -> None:
+    """Its statements may have been prepared for the tables as they were."""
+    left = [1]
+
+    def once(_: Work, __: Any) -> Exception | None:
+        return errors.lookup("0A000")("cached plan must not change result type") if left and left.pop() else None
+
+    run = Run(works(1), once).go()
+    assert (len(run.attempts), run.parked) == (2, [])
+
+
+def test_commands_answered_from_the_ledger_do_not_show_that_the_database_works() -> None:
+    run = Run(works(1, 1), these({1}, RAISED), decision=APPLIED._replace(duplicate=True))
+    with pytest.raises(errors.RaiseException):
+        run.go()
+
+
+def test_a_unique_constraint_of_the_applications_own_parks_its_lane() -> None:
     run = Run(works(1, 1, 1), these({1}, FASTER)).go()
-    assert run.refused == {1}
-    assert [d.message for w in run.works for d in w.decisions if d.error] == ["somebody was faster"]
+    assert [(lane.work.lane.user_id, lane.reason) for lane in run.parked] == [(2, "somebody was faster")]
+
+
+def test_a_key_that_never_yields_is_retried_once_only() -> None:
+    error = errors.lookup("23505")("taken", info={DiagnosticField.TABLE_NAME: b"user_licenses"})
+    run = Run(works(*[1] * 64), these({5}, error)).go()
+    assert [lane.work.lane.user_id for lane in run.parked] == [6]
+    assert len(run.attempts) <= ATTEMPTS + 2 * 6

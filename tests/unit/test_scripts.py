@@ -58,6 +58,7 @@ VALUES: dict[str, Any] = {
     "drain": "a-drain",
     "token": "a-token",
     "delays": "10 0",
+    "reasons": b"why\n\n",
     "how many heads to look at": HEADS,
     "gated": 1,
     "mode": "seize",
@@ -82,7 +83,7 @@ CALLS: dict[str, tuple[Call, list[Any]]] = {
     ),
     "claim": (PROTOCOL.claim(PARTITION, "a-drain", "a-token", 501, gated=True, holding=True), []),
     "ack": (
-        PROTOCOL.ack(PARTITION, "a-token", [(b"5", 10, b"i" * 32), (b"6", 0, b"")]),
+        PROTOCOL.ack(PARTITION, "a-token", [(b"5", 10, b"i" * 32), (b"6", 0, b"")], {b"5": "why"}),
         [b"5", b"i" * 32, b"6", b""],
     ),
     "renew": (PROTOCOL.renew(PARTITION, "a-drain", "a-token", [b"5", b"6"]), [b"5", b"6"]),
@@ -160,9 +161,9 @@ def test_claim_takes_no_more_from_one_lane_than_in_all() -> None:
     assert by_name["batch commands"] == by_name["lane commands"] == 9
 
 
-def test_an_acknowledgement_names_no_delays_where_there_are_none() -> None:
+def test_an_acknowledgement_names_no_delays_and_no_reasons_where_there_are_none() -> None:
     lanes = [(b"5", 0, b"i" * 32), (b"6", 0, b"i" * 32)]
-    assert PROTOCOL.ack(PARTITION, "a-token", lanes).args[2:] == ["", b"5", b"i" * 32, b"6", b"i" * 32]
+    assert PROTOCOL.ack(PARTITION, "a-token", lanes).args[2:] == ["", b"", b"5", b"i" * 32, b"6", b"i" * 32]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in KEYS])

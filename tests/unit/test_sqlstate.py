@@ -7,45 +7,46 @@ import pytest
 from psycopg import errors
 from psycopg.pq import DiagnosticField
 
-from levelq_core.sqlstate import Meaning, classify, in_words
+from levelq_core.sqlstate import ErrorClass, classify, in_words, raised_in_function
 
-DATA, AGAIN, TOO_LARGE, LOCKED, WEATHER = Meaning
+TRANSIENT, RETRY, TOO_SLOW, LOCK_TIMEOUT, ISOLATE = ErrorClass
 
 TABLE = [
-    ("22001", DATA),  # string too long
-    ("22003", DATA),  # out of range
-    ("22021", DATA),  # NUL in text
-    ("22P02", DATA),  # bad text representation
-    ("22P05", DATA),  # untranslatable character
-    ("23000", DATA),
-    ("23502", DATA),  # not null
-    ("23503", DATA),  # foreign key
-    ("23514", DATA),  # check
-    ("23P01", DATA),  # exclusion
-    ("57014", TOO_LARGE),  # statement timeout
-    ("25P04", TOO_LARGE),  # transaction timeout
-    ("55P03", LOCKED),  # lock timeout
-    ("08000", WEATHER),
-    ("08006", WEATHER),
-    ("25006", WEATHER),  # read-only: a standby
-    ("25P02", WEATHER),
-    ("28P01", WEATHER),  # wrong password
-    ("3D000", WEATHER),  # no such database
-    ("40001", WEATHER),
-    ("40P01", WEATHER),  # deadlock
-    ("42501", WEATHER),  # a grant is missing
-    ("42703", WEATHER),  # a column is missing
-    ("42P01", WEATHER),  # a table is missing
-    ("53100", WEATHER),  # disk full
-    ("53200", WEATHER),
-    ("53300", WEATHER),  # too many connections
-    ("57P01", WEATHER),  # shutdown
-    ("57P02", WEATHER),
-    ("57P03", WEATHER),
-    ("57P05", WEATHER),
-    ("P0001", WEATHER),  # an application's trigger raises
-    ("XX000", WEATHER),
-    ("XX001", WEATHER),
+    ("22001", ISOLATE),  # string too long
+    ("22003", ISOLATE),  # out of range
+    ("22021", ISOLATE),  # NUL in text
+    ("22P02", ISOLATE),  # bad text representation
+    ("22P05", ISOLATE),  # untranslatable character
+    ("23000", ISOLATE),
+    ("23502", ISOLATE),  # not null
+    ("23503", ISOLATE),  # foreign key
+    ("2200H", ISOLATE),  # a sequence at its end
+    ("23514", ISOLATE),  # check
+    ("23P01", ISOLATE),  # exclusion
+    ("57014", TOO_SLOW),  # statement timeout
+    ("25P04", TOO_SLOW),  # transaction timeout
+    ("55P03", LOCK_TIMEOUT),  # lock timeout
+    ("08000", TRANSIENT),
+    ("08006", TRANSIENT),
+    ("25006", TRANSIENT),  # read-only: a standby
+    ("25P02", ISOLATE),
+    ("28P01", ISOLATE),  # wrong password
+    ("3D000", ISOLATE),  # no such database
+    ("40001", TRANSIENT),
+    ("40P01", TRANSIENT),  # deadlock
+    ("42501", ISOLATE),  # a grant is missing
+    ("42703", ISOLATE),  # a column is missing
+    ("42P01", ISOLATE),  # a table is missing
+    ("53100", TRANSIENT),  # disk full
+    ("53200", TRANSIENT),
+    ("53300", TRANSIENT),  # too many connections
+    ("57P01", TRANSIENT),  # shutdown
+    ("57P02", TRANSIENT),
+    ("57P03", TRANSIENT),
+    ("57P05", TRANSIENT),
+    ("P0001", ISOLATE),  # an application's trigger raises
+    ("XX000", ISOLATE),
+    ("XX001", ISOLATE),
 ]
 
 
@@ -56,35 +57,36 @@ def reported(state: str, **fields: str) -> psycopg.Error:
 
 
 @pytest.mark.parametrize(("state", "meaning"), TABLE, ids=[state for state, _ in TABLE])
-def test_each_state_has_its_meaning(state: str, meaning: Meaning) -> None:
+def test_each_state_has_its_meaning(state: str, meaning: ErrorClass) -> None:
     assert classify(reported(state)) is meaning
 
 
 @pytest.mark.parametrize("state", ["ZZ999", "99999", "0A000"])
-def test_an_unknown_state_never_costs_a_command(state: str) -> None:
+def test_an_unknown_state_is_isolated(state: str) -> None:
     error = type("Unknown", (psycopg.DatabaseError,), {"sqlstate": state})("?")
-    assert classify(error) is WEATHER
+    assert classify(error) is ISOLATE
 
 
 @pytest.mark.parametrize("table", ["levelq_ledger", "specialization_progress", "user_licenses"])
 def test_a_duplicate_of_our_keys_means_somebody_was_faster(table: str) -> None:
-    assert classify(reported("23505", table_name=table, constraint_name="some_key")) is AGAIN
-    assert classify(reported("23505", table_name=table)) is AGAIN
+    assert classify(reported("23505", table_name=table, constraint_name="some_key")) is RETRY
+    assert classify(reported("23505", table_name=table)) is RETRY
 
 
 @pytest.mark.parametrize("table", ["levelq_ledger", "specialization_progress", "user_licenses"])
-def test_a_collision_of_row_numbers_is_a_sequence_left_behind(table: str) -> None:
-    assert classify(reported("23505", table_name=table, constraint_name=f"{table}_pkey")) is WEATHER
+def test_a_collision_of_row_numbers_is_isolated_at_once(table: str) -> None:
+    """A sequence that a restore left behind: another transaction has nothing to do with it."""
+    assert classify(reported("23505", table_name=table, constraint_name=f"{table}_pkey")) is ISOLATE
 
 
-def test_a_duplicate_in_the_applications_own_table_is_data() -> None:
-    assert classify(reported("23505", table_name="audit", constraint_name="audit_key")) is DATA
-    assert classify(reported("23505")) is DATA
+def test_a_duplicate_in_the_applications_own_table_is_isolated() -> None:
+    assert classify(reported("23505", table_name="audit", constraint_name="audit_key")) is ISOLATE
+    assert classify(reported("23505")) is ISOLATE
 
 
-def test_without_a_state_only_what_cannot_be_encoded_is_data() -> None:
-    assert classify(UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates")) is DATA
-    assert classify(psycopg.DataError("cannot dump NUL")) is DATA
+def test_without_a_state_only_what_cannot_be_encoded_is_isolated() -> None:
+    assert classify(UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates")) is ISOLATE
+    assert classify(psycopg.DataError("cannot dump NUL")) is ISOLATE
     for error in (
         psycopg.OperationalError("connection refused"),
         psycopg.InterfaceError("closed"),
@@ -93,7 +95,7 @@ def test_without_a_state_only_what_cannot_be_encoded_is_data() -> None:
         OSError(28, "No space left on device"),
         ValueError("?"),
     ):
-        assert classify(error) is WEATHER
+        assert classify(error) is TRANSIENT
 
 
 def test_in_words_is_one_line_without_the_values() -> None:
@@ -101,3 +103,21 @@ def test_in_words_is_one_line_without_the_values() -> None:
     assert in_words(error) == "violates fk_user (SQLSTATE 23503)"
     assert in_words(psycopg.OperationalError("refused\n  Is the server running?")) == "refused"
     assert in_words(RuntimeError()) == "RuntimeError"
+
+
+@pytest.mark.parametrize(
+    ("context", "raised"),
+    [
+        (None, False),
+        ("unnamed portal parameter $5", False),
+        ('portal "p" parameter $5', False),
+        ("PL/pgSQL function object() line 1 at RAISE", True),
+        ('SQL statement "SELECT $1"\nPL/pgSQL function object() line 1 at PERFORM', True),
+        ('SQL function "f" statement 1', True),
+        ("PL/pgSQL-Funktion object() Zeile 1 bei RAISE", True),
+        ("PL/pgSQL function object() line 1 during statement block local variable $1", True),
+    ],
+)
+def test_what_a_function_raises_is_told_from_what_the_statement_does(context: str | None, raised: bool) -> None:
+    error = reported("23514") if context is None else reported("23514", context=context)
+    assert raised_in_function(error) is raised

@@ -12,14 +12,16 @@ from levelq_core.apply import outcome
 from levelq_core.codec import IDENTITY_AT, IDENTITY_BYTES, Lane, NewerVersion, Record, make
 from levelq_core.commands import MAX_USER_ID
 from levelq_core.outcome import Outcome
+from levelq_core.parked import NEWER_VERSION
 from levelq_core.replies import send_key
 from levelq_core.scripts import Claim, Oversized
-from levelq_core.work import Work
+from levelq_core.work import Parked, Work
 
 from .transaction import Rubbish
 
 NEWER_DELAY_MS = 5_000  # until an entry of a later version is looked at again: a newer worker may take it
 LONGEST_ASIDE = 5  # lock limits, half a claim: once its rows are free again, a lane is back within seconds
+FIRST_ERROR_MS, LONGEST_ERROR_MS = 2_000, 60_000  # of a lane that an error follows: back within a minute of its end
 
 
 class ClaimedLane(NamedTuple):
@@ -102,27 +104,35 @@ class Batch:
         self.rubbish.append(Rubbish(self._specialization, user_id, reason, raw, length))
         return digest[:IDENTITY_BYTES].encode()
 
-    def acknowledgements(self, aside: Sequence[Work], lock_ms: int) -> list[tuple[bytes, int, bytes]]:
+    def acknowledgements(self, parked: Sequence[Parked], lock_ms: int) -> list[tuple[bytes, int, bytes]]:
         """Per lane: what was decided or quarantined, and when the lane may be claimed again."""
-        held = {id(work) for work in aside}
-        return [self._acknowledge(lane, id(lane.work) in held, lock_ms) for lane in self.lanes]
+        waiting = {id(lane.work): lane for lane in parked}
+        return [self._acknowledge(lane, waiting.get(id(lane.work)), lock_ms) for lane in self.lanes]
 
-    def _acknowledge(self, lane: ClaimedLane, held: bool, lock_ms: int) -> tuple[bytes, int, bytes]:
-        if held:
+    def reasons(self, parked: Sequence[Parked]) -> dict[bytes, str]:
+        """Why lanes cannot go on, by user as Redis holds it."""
+        waiting = {id(lane.work): lane.reason for lane in parked}
+        found = {lane.user: f"{NEWER_VERSION}: {lane.newer}" for lane in self.lanes if lane.newer}
+        if waiting:
+            found |= {lane.user: waiting[id(lane.work)] for lane in self.lanes if id(lane.work) in waiting}
+        return found
+
+    def _acknowledge(self, lane: ClaimedLane, parked: Parked | None, lock_ms: int) -> tuple[bytes, int, bytes]:
+        if parked is not None:
             assert lane.work is not None
             first_undecided = len(lane.work.decisions)
             kept = lane.identities[: lane.commands_at[first_undecided]]
-            return lane.user, self._aside_ms(lane.work.records[first_undecided], lock_ms), b"".join(kept)
+            limits = (2 * lock_ms, LONGEST_ASIDE * lock_ms) if parked.locked else (FIRST_ERROR_MS, LONGEST_ERROR_MS)
+            return lane.user, self._aside_ms(lane.work.records[first_undecided], *limits), b"".join(kept)
         return lane.user, NEWER_DELAY_MS if lane.newer else 0, b"".join(lane.identities)
 
-    def _aside_ms(self, first: Record, lock_ms: int) -> int:
-        """How long a lane is put aside: as long as its first command has waited, so twice as long each time.
+    def _aside_ms(self, first: Record, least: int, most: int) -> int:
+        """How long a lane is parked: as long as its first command has waited, so twice as long each time.
 
-        Nobody has to remember how often it was put aside: whichever worker takes it next sees the same, and a
-        lane that moves on begins anew.
+        Within limits (ms), and up to half of it less as jitter. It needs no memory: every worker computes the same, and
+        a lane that moves on starts with a short delay again.
         """
-        waited = self._at_ms - first.pushed_ms
-        longest = min(max(waited, 2 * lock_ms), LONGEST_ASIDE * lock_ms)
+        longest = min(max(self._at_ms - first.pushed_ms, least), most)
         return random.randint(longest // 2, longest)  # noqa: S311 - jitter
 
     def replies(self) -> Iterator[tuple[Outcome, bytes]]:

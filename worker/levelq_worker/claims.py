@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from levelq_core.answers import Answer
+from levelq_core.parked import Acknowledgements, Reasons
 from levelq_core.partitions import Partition
 from levelq_core.scripts import Claim
 
@@ -121,10 +121,10 @@ class Claims:
             users = [user for user, _ in held.claim.lanes]
             self._runtime.lanes.renew(self._partition, self._drain, held.token, users)
 
-    def ack(self, held: Held, acknowledgements: Sequence[tuple[bytes, int, bytes]]) -> None:
+    def ack(self, held: Held, acknowledgements: Acknowledgements, reasons: Reasons = None) -> None:
         """Remove what was decided and release the lanes; whether that was done is heard later."""
         self.hear_ack()
-        self._acked = self._runtime.lanes.begin_ack(self._partition, held.token, acknowledgements)
+        self._acked = self._runtime.lanes.begin_ack(self._partition, held.token, acknowledgements, reasons)
 
     def hear_ack(self) -> None:
         """Make sure of the last acknowledgement."""

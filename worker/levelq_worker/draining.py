@@ -20,7 +20,7 @@ from levelq_core import replies
 from levelq_core.errors import SchemaError, WrongDatabase
 from levelq_core.faults import point
 from levelq_core.partitions import Partition
-from levelq_core.sqlstate import Meaning, classify, in_words
+from levelq_core.sqlstate import ErrorClass, classify, in_words
 
 from .batch import Batch
 from .claims import Claims, Held
@@ -91,8 +91,9 @@ class Drain:
             if claim.wake:
                 runtime.waker.wake(partition)
             for user in claim.broken:
+                what = "%s of %r is not a list; looked at again in a minute"
                 key = runtime.lanes.keys.of(partition, "lane")
-                log.error("%s of %r is not a list; looked at again in a minute", key, user)
+                runtime.cause_log.log(logging.ERROR, (partition, user), what, key, user)
             if claim.lanes:
                 self._take(held)
             return claim.retired
@@ -119,8 +120,9 @@ class Drain:
             )
             self._committed(batch, applied)
             replies.write(runtime.lanes.redis, runtime.lanes.keys, batch.replies(), runtime.settings.reply_seconds)
-            claims.ack(held, batch.acknowledgements(applied.aside, runtime.settings.lock_ms))
-            if applied.aside and (ended := runtime.transaction.end_overdue()):
+            parked = applied.parked
+            claims.ack(held, batch.acknowledgements(parked, runtime.settings.lock_ms), batch.reasons(parked))
+            if any(lane.locked for lane in parked) and (ended := runtime.transaction.end_overdue()):
                 log.warning("%s: %d transactions of stopped workers ended", self._partition, ended)
         except BaseException:
             claims.abandon(held.token, held.claim)
@@ -142,23 +144,23 @@ class Drain:
     def _committed(self, batch: Batch, applied: Applied) -> None:
         runtime = self._runtime
         runtime.weather.passed()
-        if applied.aside:
-            held = len(applied.aside)
-            log.warning("%s: %d lanes put aside: other code holds their rows or users", self._partition, held)
-        else:
+        if applied.parked:
+            runtime.cause_log.parked(self._partition, applied.parked)
+        if not any(lane.locked for lane in applied.parked):
             runtime.batch_size.took(batch.entries, applied.seconds, applied.empty_seconds)
         if batch.rubbish:
             log.error("%s: %d entries quarantined", self._partition, len(batch.rubbish))
         newer = next((lane.newer for lane in batch.lanes if lane.newer), None)
         if newer:
-            log.error("%s: lanes wait for a newer worker: %s", self._partition, newer)
+            what = "%s: lanes wait for a newer worker: %s"
+            runtime.cause_log.log(logging.ERROR, (self._partition, newer), what, self._partition, newer)
 
     def _failed(self, error: Exception) -> None:
         """Take less the next time if it was too much; else wait."""
         runtime = self._runtime
         self._claims.give_back(error)
         cause = error.orig if isinstance(error, DBAPIError) and isinstance(error.orig, Exception) else error
-        if classify(cause) is Meaning.TOO_LARGE and self._entries > 1:
+        if classify(cause) is ErrorClass.TOO_SLOW and self._entries > 1:
             runtime.batch_size.too_much(self._entries)
             log.warning("%s: batch of %d halved: %s", self._partition, self._entries, in_words(cause))
             return

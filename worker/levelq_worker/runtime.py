@@ -12,6 +12,7 @@ from levelq_core.waking import Waker
 
 from .batch_size import BatchSize
 from .binding import Binding
+from .cause_log import CauseLog
 from .seats import Seats
 from .stopping import Stop
 from .transaction import Transaction
@@ -38,6 +39,7 @@ class Runtime:
         self.transaction = Transaction(self.engine, settings, settings.tracks)
         longest = min(MOST_SECONDS, settings.claim_seconds / 2)
         self.weather = Weather(self.stop, most_seconds=longest, notices=notices_of(redis, settings))
+        self.cause_log = CauseLog()
         self.batch_size = BatchSize(settings.batch_commands, settings.batch_seconds)
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from levelq_core.settings import Settings
 from . import child
 from .children import SAYS_WHERE, forked
 from .pacing import Pace
+from .parked_lanes import burst_lines
 from .places import partitions
 from .preflight import preflight
 from .seats import seats_for
@@ -170,5 +171,4 @@ def _left(settings: Settings, specializations: Sequence[str]) -> str:
     """What a finished burst leaves."""
     with connect(settings.redis_url, settings.redis_seconds) as redis:
         lanes = Lanes(redis, settings)
-        parked = sum(lanes.status(partition).parked for partition in partitions(lanes, specializations))
-    return f"done: nothing is due; lanes parked for later: {parked}"
+        return "\n".join(burst_lines(lanes, partitions(lanes, specializations)))

@@ -17,9 +17,10 @@ from levelq_core.cursors import Cursor
 from levelq_core.engine import LimitedConnection
 from levelq_core.faults import point
 from levelq_core.isolate import Isolation
-from levelq_core.schema import QUARANTINE, schema_of
+from levelq_core.schema import QUARANTINE, forget, schema_of
 from levelq_core.settings import Settings
-from levelq_core.work import Database, Work
+from levelq_core.suspects import Suspects
+from levelq_core.work import Database, Parked, Work
 
 
 class Rubbish(NamedTuple):
@@ -77,9 +78,9 @@ _QUARANTINE = f"""
 
 
 class Applied(NamedTuple):
-    """What came of a batch: the lanes put aside, how long it took, and what an empty one would have taken."""
+    """What came of a batch: the lanes that were parked, how long it took, and what an empty one would have taken."""
 
-    aside: list[Work]
+    parked: list[Parked]
     seconds: float
     empty_seconds: float
 
@@ -90,6 +91,7 @@ class Transaction:
     def __init__(self, engine: Engine, settings: Settings, catalog: Catalog) -> None:
         self._engine = engine
         self._catalog = catalog
+        self._suspects = Suspects()
         whole = settings.transaction_ms
         self._limits = tuple(str(ms) for ms in (settings.lock_ms, settings.statement_ms, whole, whole))
 
@@ -103,12 +105,12 @@ class Transaction:
     ) -> Applied:
         """Decide all commands of these lanes and quarantine the rubbish, in one transaction.
 
-        Lanes are put aside if foreign code holds their rows; those have no decisions.
+        A lane is parked from its first command that could not be decided, with the reason.
         `between` is called between attempts at isolating a fault; `meanwhile` whenever a statement is waited for,
         `committing` while the commit is written to disk, and neither may raise. Raises SQLAlchemy's DBAPIError: nothing
         is decided then, unless COMMIT itself was lost, which the ledger will tell at the next attempt.
         """
-        aside: list[Work] = []
+        parked: list[Parked] = []
         begun = time.monotonic()
         with self._engine.connect() as connection, connection.begin() as transaction:
             point("begin")
@@ -119,14 +121,19 @@ class Transaction:
                 if works:
                     database = Database.of(schema_of(connection), self._catalog)
                     go_on = partial(self._go_on, cursor, between)
-                    Isolation(cursor, database, stamp, aside=aside, between=go_on).run(works)
+                    isolation = Isolation(
+                        cursor, database, stamp, parked=parked, suspects=self._suspects, between=go_on
+                    )
+                    isolation.run(works)
+                    if isolation.tables_changed:
+                        forget(self._engine)
             point("commit request")
             deciding = time.monotonic() - begun
             with _waits(connection, committing):
                 transaction.commit()
             point("commit reply")
         seconds = time.monotonic() - begun
-        return Applied(aside, seconds, TRIPS * trips + seconds - deciding)
+        return Applied(parked, seconds, TRIPS * trips + seconds - deciding)
 
     def end_overdue(self) -> int:
         """End the transactions of other workers that have outlived a batch's limit; how many. Raises DBAPIError."""

@@ -3,6 +3,7 @@
 --
 -- KEYS[1]  tag .. "ready"
 -- ARGV     tag, token, delays ("ms ms ...", one for each lane; "" if all are due now),
+--          reasons (why lanes are parked, a line for each lane, empty for those that are not; "" if none is),
 --          then per lane: user, identities (32 bytes each)
 -- Returns  per lane how many entries were removed, or -1 if the claim is no longer ours
 --
@@ -10,6 +11,8 @@
 --          identity (id and digest; for rubbish the first 32 digits of its sha1), never by count: if Redis
 --          was rolled back under us, other entries may be there. A stale token changes nothing.
 --          Should the script fail midway, the lanes stay claimed, and the claims run out.
+--          A lane has a note in "parked" from its first acknowledgement with a reason until one that removes
+--          entries without a reason, or until it is empty.
 
 local tag, token = ARGV[1], ARGV[2]
 local ready, claimed, tokens = tag .. 'ready', tag .. 'claimed', tag .. 'tokens'
@@ -30,9 +33,11 @@ local function matching(entries, identities)
 end
 
 local users = {}
-for at = 4, #ARGV, 2 do users[#users + 1] = ARGV[at] end
+for at = 5, #ARGV, 2 do users[#users + 1] = ARGV[at] end
 local delays = {}
 for delay in string.gmatch(ARGV[3], '%d+') do delays[#delays + 1] = tonumber(delay) end
+local reasons = {}
+for reason in string.gmatch(ARGV[4], '([^\n]*)\n') do reasons[#reasons + 1] = reason end
 local holders = {}
 for first = 1, #users, 2000 do
   for _, holder in ipairs(redis.call('HMGET', tokens, unpack(users, first, math.min(first + 1999, #users)))) do
@@ -40,9 +45,9 @@ for first = 1, #users, 2000 do
   end
 end
 
-local total, released, again, emptied = 0, {}, {}, {}
+local total, released, again, emptied, gone_on = 0, {}, {}, {}, {}
 for i, user in ipairs(users) do
-  local identities = ARGV[2 * i + 3]
+  local identities = ARGV[2 * i + 4]
   if holders[i] ~= token then
     removed[i] = -1
   else
@@ -59,6 +64,11 @@ for i, user in ipairs(users) do
     elseif count > 0 then
       emptied[#emptied + 1] = lane
     end
+    if more and reasons[i] and reasons[i] ~= '' then
+      note_parked(tag, now, user, reasons[i], count == 0)
+    elseif count > 0 or not more then
+      gone_on[#gone_on + 1] = user
+    end
     released[#released + 1] = user
     total = total + count
     removed[i] = count
@@ -70,6 +80,9 @@ if total > 0 and redis.call('DECRBY', tag .. 'count', total) <= 0 then redis.cal
 for first = 1, #emptied, 2000 do
   redis.call('DEL', unpack(emptied, first, math.min(first + 1999, #emptied)))
 end
+-- Mostly nothing is parked: then one look is all that this costs.
+local parked = tag .. 'parked'
+if #gone_on > 0 and redis.call('EXISTS', parked) == 1 then in_steps('HDEL', parked, gone_on) end
 in_steps('ZADD', ready, again)
 in_steps('HDEL', tokens, released)
 in_steps('ZREM', claimed, released)

@@ -68,7 +68,7 @@ end
 
 local ready, claimed, tokens = tag .. 'ready', tag .. 'claimed', tag .. 'tokens'
 local lanes, broken, commands, bytes = {}, {}, 0, 0
-local gone, deadlines, held = 0, {}, {}
+local gone, deadlines, held, empty = 0, {}, {}, {}
 for _, user in ipairs(redis.call('ZRANGEBYSCORE', ready, '-inf', now, 'LIMIT', 0, batch_lanes)) do
   if commands >= batch_commands or bytes >= batch_bytes then break end
   local lane = tag .. 'lane:' .. user
@@ -78,9 +78,11 @@ for _, user in ipairs(redis.call('ZRANGEBYSCORE', ready, '-inf', now, 'LIMIT', 0
   if ok and not size then ok, entries, size = pcall(read, lane, most, bytes_left) end
   if not ok then
     redis.call('ZADD', ready, now + 60000, user) -- not a list: look again in a minute, the others go on
+    note_parked(tag, now, user, 'its key holds another type than a list', true)
     broken[#broken + 1] = user
   elseif #entries == 0 then
     gone = gone + 1
+    empty[#empty + 1] = user
   else
     commands, bytes = commands + #entries, bytes + size
     local n = #lanes
@@ -90,6 +92,7 @@ for _, user in ipairs(redis.call('ZRANGEBYSCORE', ready, '-inf', now, 'LIMIT', 0
     gone = gone + 1
   end
 end
+in_steps('HDEL', tag .. 'parked', empty)
 in_steps('ZADD', claimed, deadlines)
 in_steps('HSET', tokens, held)
 -- By rank, which is cheaper than by name: they were the first of ready, and a broken one stands there no more.

@@ -45,3 +45,13 @@ local function reserve_wake(tag, now, wake_ms, batch_commands, batch_lanes)
   if redis.call('SET', tag .. 'wake', '1', 'NX', 'PX', wake_ms) then return 1 end
   return 0
 end
+
+-- Note why a lane is parked: "since attempts reason". `same_head`: its first command is the one that was there
+-- before, so the time of the first attempt is kept.
+local function note_parked(tag, now, user, reason, same_head)
+  local parked = tag .. 'parked'
+  local since, attempts = nil, nil
+  if same_head then since, attempts = string.match(redis.call('HGET', parked, user) or '', '^(%d+) (%d+) ') end
+  local note = string.format('%.0f %.0f ', tonumber(since or now), tonumber(attempts or 0) + 1) .. reason
+  redis.call('HSET', parked, user, note)
+end

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Annotated, Any
 
 import typer
@@ -16,30 +17,45 @@ from levelq_core import notices
 from levelq_core.binding import DatabaseIdentity, bound_to, require_same
 from levelq_core.errors import ConfigurationError
 from levelq_core.health import refusal
-from levelq_core.history import counts
+from levelq_core.history import Holder, counts
 from levelq_core.identity import identity_of
 from levelq_core.lanes import Lanes
 from levelq_core.notices import Notice
+from levelq_core.parked import ParkedLanes, read
 from levelq_core.partitions import Partition
 from levelq_core.scripts import Status
 from levelq_core.settings import Settings
+from levelq_worker.parked_lanes import is_locked, iso_utc
 from levelq_worker.places import partitions
 from levelq_worker.serving import workers_of
 
 from .connecting import database_of, load, redis_of
-from .problems import database_problems, lane_problems, redis_problems, weather_problems
+from .problems import (
+    database_problems,
+    lane_problems,
+    parked_problems,
+    redis_problems,
+    row_holder,
+    weather_problems,
+)
 from .screen import Listing, count, duration, one_line, out, verdict
 
 _NUMBERS = ("waiting", "ready", "claimed", "parked")
+_MOST_PARKED = 100  # lanes in the JSON object
 
 
 @dataclass
 class Seen:
-    """What could be found out. `lanes` is None if their Redis is away, `serving` if RQ's is."""
+    """What could be found out. `lanes` is None if their Redis is away, `serving` if RQ's is.
+
+    `unexplained`: how many lanes are parked without a reason in Redis.
+    """
 
     namespace: str
     bound_to: DatabaseIdentity | None = None
     lanes: dict[Partition, Status] | None = None
+    parked: dict[Partition, ParkedLanes] = field(default_factory=dict)
+    unexplained: int = 0
     serving: dict[Partition, set[str]] | None = None
     notices: list[Notice] = field(default_factory=list)
     totals: dict[str, int | None] = field(default_factory=lambda: {"rejected": None, "quarantined": None})
@@ -75,6 +91,7 @@ def look(settings: Settings) -> Seen:
     seen = Seen(settings.namespace)
     with _noted(seen), redis_of(settings) as redis:
         seen.lanes = _statuses(seen, settings, redis)
+        _look_for_parked(seen, settings, redis, seen.lanes)
         seen.problems += redis_problems(redis)
         seen.notices = notices.read(redis, settings.keys)
         seen.problems += weather_problems(seen.notices)
@@ -82,14 +99,28 @@ def look(settings: Settings) -> Seen:
     if seen.lanes is not None:
         with _noted(seen):
             _look_for_workers(settings, seen, seen.lanes)
+    holding: Holder | None = None
     if settings.database_url is not None:
         with _noted(seen), database_of(settings) as engine, engine.connect() as connection:
-            parked = sum(found.parked for found in (seen.lanes or {}).values())
-            seen.problems += database_problems(connection, settings, parked)
+            seen.problems += database_problems(connection)
+            if seen.unexplained or any(
+                is_locked(lane.reason) for found in seen.parked.values() for lane in found.lanes
+            ):
+                holding = row_holder(connection, settings)
             seen.totals |= counts(connection)
             if seen.bound_to is not None:
                 require_same(settings.namespace, seen.bound_to, identity_of(connection))
+    seen.problems += parked_problems(seen.parked, seen.unexplained, holding)
     return seen
+
+
+def _look_for_parked(seen: Seen, settings: Settings, redis: Redis, found: dict[Partition, Status]) -> None:
+    """Why lanes are parked. Raises RedisError."""
+    lanes = Lanes(redis, settings)
+    for partition, status in found.items():
+        seen.parked[partition] = parked = read(redis, settings.keys, partition)
+        if status.parked > parked.total:  # or it was, a moment ago
+            seen.unexplained += max(0, min(status.parked, lanes.status(partition).parked) - parked.total)
 
 
 def _look_for_workers(settings: Settings, seen: Seen, lanes: dict[Partition, Status]) -> None:
@@ -135,7 +166,20 @@ def _print_json(seen: Seen) -> None:
     bound = None if seen.bound_to is None else str(seen.bound_to)
     everything: dict[str, Any] = {"namespace": seen.namespace, "database": bound, "partitions": rows, **seen.totals}
     everything |= {"workers": seen.workers, "problems": seen.problems}
-    typer.echo(json.dumps(everything))
+    typer.echo(json.dumps(everything | {"parked_lanes": list(islice(_parked_rows(seen), _MOST_PARKED))}))
+
+
+def _parked_rows(seen: Seen) -> Iterator[dict[str, Any]]:
+    for partition, found in seen.parked.items():
+        for lane in found.lanes:
+            yield {
+                "partition": str(partition),
+                "user": int(lane.user) if lane.user.isdecimal() else lane.user,
+                "since": iso_utc(lane.since_ms),
+                "until": None if lane.until_ms is None else iso_utc(lane.until_ms),
+                "attempts": lane.attempts,
+                "reason": lane.reason,
+            }
 
 
 def _row(partition: Partition, found: Status) -> dict[str, Any]:

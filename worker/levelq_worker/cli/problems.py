@@ -18,10 +18,12 @@ from levelq_core.history import Holder, holder
 from levelq_core.lanes import Lanes
 from levelq_core.layouts import Layout
 from levelq_core.notices import Notice
+from levelq_core.parked import ParkedLanes
 from levelq_core.partitions import Partition
 from levelq_core.schema import LICENSES, PROGRESS, schema_of
 from levelq_core.scripts import WAKE_MS, Status
 from levelq_core.settings import Settings
+from levelq_worker.parked_lanes import cause_lines, waiting_advice
 
 from .screen import count, duration
 
@@ -53,7 +55,9 @@ def weather_problems(found: Iterable[Notice]) -> Iterator[str]:
     for what, same in groupby(sorted(found, key=attrgetter("what")), key=attrgetter("what")):
         waiting = list(same)
         who = waiting[0].worker if len(waiting) == 1 else count(len(waiting), "worker")
-        yield f"{who} waiting for {duration(max(notice.seconds for notice in waiting))}: {what}"
+        known = waiting_advice(what)
+        do = f"; {known}" if known else ""
+        yield f"{who} waiting for {duration(max(notice.seconds for notice in waiting))}: {what}{do}"
 
 
 def lane_problems(
@@ -118,20 +122,33 @@ def _claims_run_out(lanes: Lanes, partition: Partition, seconds: float) -> int:
     return int(lanes.redis.zcount(claimed, "-inf", 1000 * (int(now) - seconds)))
 
 
-def database_problems(connection: Connection, settings: Settings, parked: int) -> Iterator[str]:
+def database_problems(connection: Connection) -> Iterator[str]:
     """What keeps the database from taking batches. Raises SchemaError for what it lacks, and DBAPIError."""
     if connection.execute(text("SHOW transaction_read_only")).scalar_one() == "on":
         yield "the database is read-only, so nothing can be applied: a standby, or default_transaction_read_only is on"
-    schema = schema_of(connection)
-    if parked:
-        parents = {parent.table for keys in schema.parents.values() for parent in keys}
-        holding = holder(connection, {PROGRESS, LICENSES, *parents}, settings.lock_ms / 1000)
-        yield f"{count(parked, 'lane')} parked for later: {_why_parked(holding)}"
+    schema_of(connection)
 
 
-def _why_parked(holding: Holder | None) -> str:
+def row_holder(connection: Connection, settings: Settings) -> Holder | None:
+    """The session that holds rows of the lanes' tables for longest. Raises SchemaError and DBAPIError."""
+    parents = {parent.table for keys in schema_of(connection).parents.values() for parent in keys}
+    return holder(connection, {PROGRESS, LICENSES, *parents}, settings.lock_ms / 1000)
+
+
+def parked_problems(found: Mapping[Partition, ParkedLanes], unexplained: int, holding: Holder | None) -> Iterator[str]:
+    """Why lanes are parked, and what to do. `unexplained`: how many lanes have no reason in Redis."""
+    held = held_by(holding)
+    for partition, parked in found.items():
+        yield from cause_lines(partition, parked, held)
+    if unexplained:
+        otherwise = "rows held by other code, a newer version or a key that is no list; the workers' log says which"
+        yield f"{count(unexplained, 'lane')} parked for later: {held or otherwise}"
+
+
+def held_by(holding: Holder | None) -> str | None:
+    """Which session holds rows, for how long, and how to end it."""
     if holding is None:
-        return "rows held by other code, a newer version or a key that is no list; the workers' log says which"
+        return None
     state = holding.state or "in a transaction"
     for_long = f" for {duration(holding.seconds)}" if holding.seconds is not None else ""
     end = f"SELECT pg_terminate_backend({holding.pid})"
