@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -147,8 +148,8 @@ def test_worker_reaps_adopted_orphans_and_still_sees_the_ends_of_its_own_childre
         assert worker.process.stderr.read() == ""  # of orphans there is nothing to say
 
 
-def test_up_reaps_adopted_orphans_and_still_sees_the_ends_of_its_servers(tmp_path: Path) -> None:
-    with Adopting(["up", "--data", str(tmp_path / "data")], {}) as up:
+def test_up_reaps_adopted_orphans_and_still_sees_the_ends_of_its_servers() -> None:
+    with TemporaryDirectory(prefix="levelq-") as folder, Adopting(["up", "--data", folder], {}) as up:
         assert up.process.stdout is not None
         assert up.process.stdout.readline().startswith("export")
         assert len(up.adopted()) == up.orphans

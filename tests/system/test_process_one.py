@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
@@ -111,10 +112,9 @@ def test_process_1_reaps_what_others_leave_in_its_container(settings: Settings) 
 
 
 @pytest.mark.parametrize("number", STOPS)
-def test_up_as_process_1_stops_with_its_servers(number: signal.Signals, tmp_path: Path) -> None:
-    with process_one("up", "--data", str(tmp_path / "data"), environment={}) as one:
-        assert one.process.stdout is not None
-        assert one.process.stdout.readline().startswith("export")
+def test_up_as_process_1_stops_with_its_servers(number: signal.Signals) -> None:
+    with TemporaryDirectory(prefix="levelq-") as folder, process_one("up", "--data", folder, environment={}) as one:
+        assert one.process.stdout is not None and one.process.stderr is not None
+        assert one.process.stdout.readline().startswith("export"), one.process.stderr.read()
         assert one.code_after(number) == 0
-        assert one.process.stderr is not None
         assert "Stopped." in one.process.stderr.read()
