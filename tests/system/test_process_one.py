@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,9 +25,9 @@ READY = "levelq-worker"  # the name of a child
 class ProcessOne:
     """`levelq ...` as process 1. `process` is its parent, outside of the namespace, which ends with its exit code."""
 
-    def __init__(self, *arguments: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, *arguments: str, environment: Mapping[str, str], through: Sequence[str] = ()) -> None:
         self.process = subprocess.Popen(
-            ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-m", "levelq_worker", *arguments],
+            ["unshare", "--pid", "--fork", "--mount-proc", *through, sys.executable, "-m", "levelq_worker", *arguments],
             env=os.environ | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -50,9 +50,9 @@ class ProcessOne:
 
 
 @contextmanager
-def process_one(*arguments: str, environment: Mapping[str, str]) -> Iterator[ProcessOne]:
+def process_one(*arguments: str, environment: Mapping[str, str], through: Sequence[str] = ()) -> Iterator[ProcessOne]:
     """The kernel ends the whole namespace with process 1."""
-    one = ProcessOne(*arguments, environment=environment)
+    one = ProcessOne(*arguments, environment=environment, through=through)
     try:
         yield one
     finally:
@@ -69,6 +69,14 @@ def blocks_sigterm(pid: int) -> bool:
 def test_sigterm_once_the_bare_interpreter_has_started_ends_process_1(settings: Settings) -> None:
     with process_one("worker", environment=settings.environment()) as one:
         until(lambda: blocks_sigterm(one.inside.pid), what="the first moment of the command")
+        assert one.code_after(signal.SIGTERM) == 0
+
+
+def test_sigterm_before_the_interpreter_has_started_is_kept_where_env_blocks_it(settings: Settings) -> None:
+    """As docs/how-to/run-workers.md advises who wants no gap at all."""
+    blocking = ["env", "--block-signal=TERM"]
+    with process_one("worker", environment=settings.environment(), through=blocking) as one:
+        until(lambda: blocks_sigterm(one.inside.pid), what="env")
         assert one.code_after(signal.SIGTERM) == 0
 
 

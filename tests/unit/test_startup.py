@@ -7,11 +7,14 @@ import os
 import signal
 import subprocess
 import threading
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 
 import pytest
 
 from levelq_worker.children import forked, reap_orphans
+from levelq_worker.demo.running import _interruptible
+from levelq_worker.loadtest.ending import Interrupts
 from levelq_worker.startup import hand_over, hand_over_unblocked, stop_signals, watch_for_stop
 
 OK, WRONG, STOPPED = 0, 3, 7
@@ -96,6 +99,37 @@ def test_child_that_is_asked_to_stop_before_it_has_handlers_ends_as_after_a_clea
     child = forked(handlers_not_installed_yet, "just-forked")
     child.join(30)
     assert child.exitcode == 0
+
+
+def test_after_the_hand_over_a_stop_signal_stays_pending() -> None:
+    def starting() -> int:
+        watch_for_stop(STOPPED)
+        hand_over()
+        signal.raise_signal(signal.SIGTERM)
+        return OK if signal.sigpending() == {signal.SIGTERM} else WRONG
+
+    child = forked(starting, "starting")
+    child.join(30)
+    assert child.exitcode == OK
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("interruptible", [_interruptible, Interrupts], ids=["demo", "load test"])
+def test_stop_signal_interrupts_a_command_that_has_taken_over(
+    interruptible: Callable[[], AbstractContextManager[object]], number: signal.Signals
+) -> None:
+    def starting() -> int:
+        watch_for_stop(STOPPED)
+        try:
+            with interruptible():
+                signal.raise_signal(number)
+        except KeyboardInterrupt:
+            return OK
+        return WRONG
+
+    child = forked(starting, "starting")
+    child.join(30)
+    assert child.exitcode == OK
 
 
 @pytest.mark.parametrize("code", [0, 5])
