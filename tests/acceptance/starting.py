@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -59,6 +59,16 @@ class Silent:
             yield
 
 
+def children_of(process: psutil.Process, name: str) -> list[psutil.Process]:
+    """Its children whose names begin so; those that have ended, too, until they are reaped."""
+    found = []
+    for child in process.children():
+        with suppress(psutil.NoSuchProcess):  # reaped since it was listed
+            if child.name().startswith(name):
+                found.append(child)
+    return found
+
+
 _PARENT = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl({subreaper}, 1)  # it adopts what its descendants leave; kept across exec
@@ -104,11 +114,11 @@ class Adopting:
 
     def own(self, name: str) -> list[psutil.Process]:
         """Its children of this name."""
-        return [child for child in psutil.Process(self.process.pid).children() if child.name() == name]
+        return children_of(psutil.Process(self.process.pid), name)
 
     def adopted(self) -> list[psutil.Process]:
         """The orphans that it has adopted; those that have ended, too, until they are reaped."""
-        return [child for child in psutil.Process(self.process.pid).children() if child.name().startswith("python")]
+        return children_of(psutil.Process(self.process.pid), "python")
 
     def end_orphans(self) -> None:
         """Let all of them end at once."""

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from levelq_core import Settings
-from tests.acceptance.starting import LONG, STOPS, Importing, Silent
+from tests.acceptance.starting import LONG, STOPS, Importing, Silent, children_of
 from tests.fixtures.waiting import until
 
 READY = "levelq-worker"  # the name of a child
@@ -42,7 +42,7 @@ class ProcessOne:
 
     def children(self, name: str) -> list[psutil.Process]:
         """Its children of this name; those that have ended, too, until they are reaped."""
-        return [child for child in self.inside.children() if child.name() == name]
+        return children_of(self.inside, name)
 
     def run(self, script: str) -> None:
         """Run a shell in the namespace, as `docker exec` does."""

@@ -24,6 +24,7 @@ ROUNDS = 50
 def test_stop_signal_ends_a_process_whose_main_thread_returns_to_python_at_no_signal() -> None:
     reading, writing = os.pipe()
     held, holding = os.pipe()
+    os.set_inheritable(held, True)
 
     def in_c_code() -> int:
         os.close(holding)
