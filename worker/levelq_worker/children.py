@@ -8,7 +8,8 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
+from contextlib import suppress
 from multiprocessing.context import ForkProcess
 
 SAYS_WHERE = signal.SIGUSR1
@@ -43,6 +44,8 @@ def forked(run: Callable[[], int], name: str) -> ForkProcess:
 
     def begin() -> None:
         os.setsid()  # Ctrl-C reaches the parent alone; it passes it on
+        for number in (signal.SIGTERM, signal.SIGINT):  # until `run` has handlers of its own; nothing has begun
+            signal.signal(number, lambda *_: os._exit(0))
         prepare()
         prctl(_PR_SET_NAME, name.encode())
         faulthandler.register(SAYS_WHERE, file=2, chain=True)  # then what the signal does to a process: it ends
@@ -51,6 +54,19 @@ def forked(run: Callable[[], int], name: str) -> ForkProcess:
     child = multiprocessing.get_context("fork").Process(target=begin)
     child.start()
     return child
+
+
+def reap_orphans(own: Container[int | None]) -> None:
+    """Reap ended children of this process that are not its `own`: orphans that process 1 of a container adopts.
+
+    Call it again at each SIGCHLD, after the own children that ended have been noted: it leaves those to whoever started
+    them, and stops at the first it finds. On Linux; elsewhere it does nothing.
+    """
+    if sys.platform != "linux":
+        return
+    with suppress(ChildProcessError):  # there are no children at all
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid not in own:
+            os.waitpid(ended.si_pid, 0)
 
 
 def _prctl() -> Callable[..., object]:

@@ -14,8 +14,8 @@ from levelq_core.connections import connect
 from levelq_core.lanes import Lanes
 from levelq_core.settings import Settings
 
-from . import child
-from .children import SAYS_WHERE, forked
+from . import child, startup
+from .children import SAYS_WHERE, forked, reap_orphans
 from .pacing import Pace
 from .parked_lanes import burst_lines
 from .places import partitions
@@ -27,16 +27,16 @@ log = logging.getLogger("levelq")
 NAME = "levelq-worker"  # of a child's process, which a health check may look for
 LAST_WORDS_SECONDS = 1.0  # of a child that must be killed
 LEAST_STOP_SECONDS = 5.0  # what an interpreter on a busy machine may need to end, however short the claims
-_SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
 
 
 def supervise(settings: Settings, processes: int, specializations: Sequence[str], burst: bool) -> int:
-    """Run `processes` workers until SIGTERM or SIGINT, or with `burst` until nothing is due.
+    """Run `processes` workers until SIGTERM, SIGINT or SIGHUP, or with `burst` until nothing is due.
 
     Returns an exit code: 0 after a clean stop or a finished burst, 1 if a child had to be killed.
     Raises ConfigurationError, before anything is started, for what cannot work.
     """
     preflight(settings)
+    startup.hand_over()
     code = Supervisor(settings, processes, specializations, burst).run()
     if burst and code == 0:
         print(_left(settings, specializations))  # noqa: T201 - the command's result
@@ -52,10 +52,11 @@ class Supervisor:
         self._burst = burst
         self._slots = [Slot(settings.claim_seconds) for _ in range(processes)]
         self._stop_by: float | None = None
+        self._signals = {signal.SIGCHLD, *startup.stop_signals()}
 
     def run(self) -> int:
         """Start, watch and restart the children; returns the exit code."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         try:
             return self._watch()
         finally:
@@ -68,10 +69,11 @@ class Supervisor:
         while True:
             for slot in self._slots:
                 self._tend(slot)
+            reap_orphans({slot.process.pid for slot in self._slots if slot.process is not None})
             if all(slot.process is None and slot.done for slot in self._slots):
                 worst = max(slot.code for slot in self._slots)
                 return 1 if killed else worst if worst == child.HOPELESS else 0
-            received = signal.sigtimedwait(_SIGNALS, self._patience())
+            received = signal.sigtimedwait(self._signals, self._patience())
             if received is not None and received.si_signo != signal.SIGCHLD:
                 self._stop()
             if self._stop_by is not None and time.monotonic() > self._stop_by:

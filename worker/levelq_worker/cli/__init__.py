@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from ..startup import watch_for_stop
+
 # What may be missing, and the extra that brings it.
 _EXTRAS = {
     "typer": "worker",
@@ -17,6 +19,9 @@ _EXTRAS = {
     "matplotlib": "demo",
 }
 
+# Commands that run for long, and their exit code if they are asked to stop while they start.
+_LONG_RUNNING = {"worker": 0, "up": 0, "demo": 130, "loadtest": 130}
+
 
 def main() -> int:
     """Run `levelq` with the process's arguments; returns its exit code.
@@ -24,6 +29,9 @@ def main() -> int:
     0: done. 1: done, and the answer is bad news (rejected, out of step, a failed check). 2: it could not be
     done; one line on stderr says why. 130: interrupted. Never a traceback, unless `--traceback` asks for it.
     """
+    command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+    if command in _LONG_RUNNING:  # before the imports, which take a second
+        watch_for_stop(_LONG_RUNNING[command])
     try:
         from .app import run  # noqa: PLC0415 - the libraries of levelq[worker] may be absent
 

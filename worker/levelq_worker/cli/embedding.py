@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 import typer
@@ -20,12 +19,13 @@ from levelq_core.engine import engine_for
 from levelq_core.errors import ConfigurationError
 from levelq_core.migrations import upgrade
 from levelq_core.settings import Settings
+from levelq_worker.children import reap_orphans
 from levelq_worker.embedded import Server, Servers
+from levelq_worker.startup import hand_over_unblocked, stop_signals
 
 from .screen import err
 
 _LOOK_SECONDS = 1.0  # how soon the death of a server is noticed
-_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(BaseException):
@@ -33,25 +33,27 @@ class Stopped(BaseException):
 
 
 def run_servers(data: Path) -> None:
-    """Start both servers on the folder, migrate, print the URLs, wait for SIGINT or SIGTERM, stop.
+    """Start both servers on the folder, migrate, print the URLs, wait for a stop signal, stop.
 
     Raises ConfigurationError if the folder is in use, or if a server does not start or dies.
     """
+    stops = stop_signals()
+
+    def stop(*_: object) -> NoReturn:
+        for number in stops:
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the servers' own stop
+        raise Stopped
+
     try:
-        for number in _STOPS:
-            signal.signal(number, _stop)
+        for number in stops:
+            signal.signal(number, stop)
+        hand_over_unblocked()
         with locked(data), Servers(data) as servers:
             _migrate(servers)
             _announce(data, servers)
             _watch(servers.postgres, servers.valkey)
     except Stopped:
         err.print(f"Stopped. The data stays in {data}.", markup=False, soft_wrap=True)
-
-
-def _stop(*_: int | FrameType | None) -> NoReturn:
-    for number in _STOPS:
-        signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the servers' own stop
-    raise Stopped
 
 
 @contextmanager
@@ -103,4 +105,5 @@ def _watch(*servers: Server) -> NoReturn:
         for server in servers:
             if server.process is None or server.process.poll() is not None:
                 raise ConfigurationError(f"{server.name} has ended by itself; the end of {server.log} says why")
+        reap_orphans({server.process.pid for server in servers if server.process is not None})
         time.sleep(_LOOK_SECONDS)

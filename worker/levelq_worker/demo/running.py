@@ -22,6 +22,7 @@ from levelq_core.migrations import upgrade
 from levelq_core.settings import Settings
 
 from ..embedded import Servers
+from ..startup import hand_over_unblocked, stop_signals
 from .helpers import Crew, Helper
 from .measuring import Figures, Outage, measure
 from .record import Record
@@ -193,8 +194,8 @@ def _refuse_leftovers(database: psycopg.Connection[Any], redis: Redis, where: Pa
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the demo once; what follows then, the cleaning up, is not to be interrupted."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    """A stop signal ends the demo once; what follows then, the cleaning up, is not to be interrupted."""
+    numbers = stop_signals()
 
     def interrupt(*_: object) -> None:
         for number in numbers:
@@ -202,6 +203,7 @@ def _interruptible() -> Iterator[None]:
         raise KeyboardInterrupt
 
     before = [signal.signal(number, interrupt) for number in numbers]
+    hand_over_unblocked()
     try:
         yield
     finally:

@@ -8,30 +8,32 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from ..startup import hand_over_unblocked, stop_signals
 
 
 class Interrupts:
-    """Catches Ctrl-C and SIGTERM. While there is something to report a first one asks for the end; else they end it."""
+    """Catches stop signals. While there is something to report a first one asks for the end; else they end it."""
 
     def __init__(self) -> None:
         self.asked = False
         self.reporting = False  # there is something to report
+        self._signals = stop_signals()
         self._before: list[object] = []
 
     def __enter__(self) -> Self:
-        self._before = [signal.signal(number, self._interrupt) for number in _SIGNALS]
+        self._before = [signal.signal(number, self._interrupt) for number in self._signals]
+        hand_over_unblocked()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in zip(_SIGNALS, self._before, strict=True):
+        for number, handler in zip(self._signals, self._before, strict=True):
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _interrupt(self, *_: object) -> None:
         if self.reporting and not self.asked:
             self.asked = True
             return
-        for number in _SIGNALS:
+        for number in self._signals:
             signal.signal(number, signal.SIG_IGN)  # what follows, the cleaning up, is not to be interrupted
         raise KeyboardInterrupt
 
