@@ -16,6 +16,7 @@ from . import rules
 from .catalog import Catalog
 from .codec import Lane, Record, lane_of, record_of
 from .commands import Command, LevelUp, SetLevel, SyncLevels, new_command_id
+from .encoding import utf8_texts
 from .errors import TransactionMisuse
 from .isolate import Isolation
 from .outcome import Outcome, Totals
@@ -80,7 +81,7 @@ def entered(connection: Connection, source: str) -> Iterator[tuple[psycopg.Curso
     if raw.autocommit:
         raise TransactionMisuse("isolation level: expected READ COMMITTED, got AUTOCOMMIT")
     try:
-        with raw.cursor(binary=True, row_factory=tuple_row) as cursor:
+        with utf8_texts(raw), raw.cursor(binary=True, row_factory=tuple_row) as cursor:
             isolation, earlier, _, xid = cursor.execute(ENTER).fetchone() or ("", "", "", 0)
             if isolation != "read committed":
                 raise TransactionMisuse(f"isolation level: expected READ COMMITTED, got {isolation.upper()}")

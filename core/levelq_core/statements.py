@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from .schema import LEDGER, LICENSES, OUTBOX, PROGRESS, PROGRESSIONS, Schema
+from .spelling import folded
 
 LEDGER_COPY = (
     f"COPY {LEDGER} (command_id, user_id, specialization, kind, status, error, message, digest, xp, sessions, "
@@ -42,20 +43,7 @@ _LICENSE_PAIR = "l.user_id = k.user_id AND l.specialization_type = k.specializat
 _PROGRESS_IN_ORDER = f"FROM {_LANES} JOIN {PROGRESS} p ON {_PROGRESS_PAIR} ORDER BY k.n FOR NO KEY UPDATE OF p"
 _LICENSES_IN_ORDER = f"FROM {_LANES} JOIN {LICENSES} l ON {_LICENSE_PAIR} ORDER BY k.n FOR NO KEY UPDATE OF l"
 
-# Which lanes lack their progress row (true, ...) or their license row (..., true).
-MISSING = f"""
-    SELECT k.n, p.student_id IS NULL, l.user_id IS NULL
-    FROM {_LANES} LEFT JOIN {PROGRESS} p ON {_PROGRESS_PAIR} LEFT JOIN {LICENSES} l ON {_LICENSE_PAIR}
-    WHERE p.student_id IS NULL OR l.user_id IS NULL ORDER BY k.n
-"""
-
-# Lock the progress rows in order and read their totals, and where they lie.
-LOCK_PROGRESS = f"""
-    SELECT p.ctid, coalesce(p.current_level, 1)::bigint, coalesce(p.total_xp, 0)::bigint,
-           coalesce(p.completed_sessions, 0)::bigint, coalesce(p.completed_projects, 0)::bigint,
-           coalesce(p.theory_hours_completed, 0)::bigint, coalesce(p.practice_hours_completed, 0)::bigint
-    {_PROGRESS_IN_ORDER}
-"""
+_TOTALS = ("total_xp", "completed_sessions", "completed_projects", "theory_hours_completed", "practice_hours_completed")
 
 # Lock the license rows in order and read them.
 LOCK_LICENSE = f"""
@@ -75,6 +63,35 @@ RELEASE = "RELEASE SAVEPOINT levelq"
 # Take back rows made for lanes in which nothing was applied.
 REMOVE_PROGRESS = f"DELETE FROM {PROGRESS} p USING {_LANES} WHERE {_PROGRESS_PAIR}"
 REMOVE_LICENSE = f"DELETE FROM {LICENSES} l USING {_LANES} WHERE {_LICENSE_PAIR}"
+
+
+def missing(schema: Schema) -> str:
+    """Which lanes lack their progress row (true, ...) or their license row (..., true, ...).
+
+    And how the user's row of that specialization is spelt, if it is there under another spelling: a second row made
+    beside it would be at level 1. Not looked for where no index leads to a user's rows: each would read the table.
+    """
+    others = [
+        f"(SELECT t.{name}::text FROM {table} t WHERE {alias}.{user} IS NULL AND t.{user} = k.user_id "
+        f"AND {folded(f't.{name}')} = k.specialization LIMIT 1)"
+        for table, user, name, alias in (
+            (PROGRESS, "student_id", "specialization_id", "p"),
+            (LICENSES, "user_id", "specialization_type", "l"),
+        )
+        if (table, user) in schema.leading
+    ]
+    return f"""
+        SELECT k.n, p.student_id IS NULL, l.user_id IS NULL, coalesce({", ".join(["NULL", *others])})
+        FROM {_LANES} LEFT JOIN {PROGRESS} p ON {_PROGRESS_PAIR} LEFT JOIN {LICENSES} l ON {_LICENSE_PAIR}
+        WHERE p.student_id IS NULL OR l.user_id IS NULL ORDER BY k.n
+    """
+
+
+def lock_progress(schema: Schema) -> str:
+    """Lock the progress rows in order and read their totals, and where they lie."""
+    columns = schema.columns[PROGRESS]
+    totals = ", ".join(columns[name].total(f"p.{name}") for name in _TOTALS)
+    return f"SELECT p.ctid, coalesce(p.current_level, 1)::bigint, {totals} {_PROGRESS_IN_ORDER}"
 
 
 def insert_progress(schema: Schema) -> str:
@@ -122,9 +139,10 @@ def _update(statement: str, alias: str, pair: str) -> Update:
 def update_progress(schema: Schema) -> Update:
     """Write the progress rows that changed: only rows locked above, each once."""
     columns = schema.columns[PROGRESS]
+    values = zip(_TOTALS, ("xp", "sessions", "projects", "theory", "practice"), strict=True)
+    totals = ", ".join(f"{name} = {columns[name].new_total(f'p.{name}', f'k.{value}')}" for name, value in values)
     statement = f"""
-        UPDATE {PROGRESS} p SET current_level = k.level, total_xp = k.xp, completed_sessions = k.sessions,
-            completed_projects = k.projects, theory_hours_completed = k.theory, practice_hours_completed = k.practice,
+        UPDATE {PROGRESS} p SET current_level = k.level, {totals},
             last_activity = {columns["last_activity"].now}, updated_at = {columns["updated_at"].now}
         FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b)
             AS k(place, specialization, user_id, level, xp, sessions, projects, theory, practice)
@@ -199,6 +217,8 @@ def _parents(schema: Schema) -> tuple[Parents, ...]:
 class Statements:
     """The statements whose text depends on the database's column types and constraints."""
 
+    missing: str
+    lock_progress: str
     insert_progress: str
     insert_license: str
     update_progress: Update
@@ -212,6 +232,8 @@ class Statements:
     def of(cls, schema: Schema) -> Statements:
         """The statements for one schema, built once."""
         return cls(
+            missing(schema),
+            lock_progress(schema),
             insert_progress(schema),
             insert_license(schema),
             update_progress(schema),

@@ -14,11 +14,11 @@ from sqlalchemy.exc import DBAPIError
 
 from levelq_core.cluster import Cluster, servers_of
 from levelq_core.connections import UNCLUSTERED_URL, connect
+from levelq_core.dbcheck import check_start
 from levelq_core.engine import engine_for, unreachable
 from levelq_core.errors import ConfigurationError
 from levelq_core.health import risks
 from levelq_core.lanes import Lanes
-from levelq_core.schema import schema_of
 from levelq_core.settings import Settings, redacted
 
 log = logging.getLogger("levelq")
@@ -30,15 +30,25 @@ def preflight(settings: Settings) -> None:
     _check_lanes(settings)
     if settings.rq_url is not None:
         _check_queue(settings.rq_url, settings)
+    try:
+        check_database(settings)
+    except DBAPIError as error:
+        raise unreachable(settings, error) from None
+
+
+def check_database(settings: Settings) -> None:
+    """Raise SchemaError for what a worker would get wrong there; warn of what may lose commits or end soon.
+
+    Raises DBAPIError if the database cannot be asked.
+    """
     engine = engine_for(settings, name="levelq preflight")
     try:
         with engine.connect() as connection:
-            schema_of(connection)
+            for warning in check_start(connection, settings.tracks):
+                log.warning("PostgreSQL: %s", warning)
             for option in ("synchronous_commit", "fsync", "full_page_writes"):
                 if connection.execute(text(f"SHOW {option}")).scalar_one() == "off":
                     log.warning("PostgreSQL runs with %s=off: a crash can lose commits; set it on", option)
-    except DBAPIError as error:
-        raise unreachable(settings, error) from None
     finally:
         engine.dispose()
 
