@@ -252,6 +252,21 @@ def test_levels_out_of_step_are_counted_with_the_commands_that_mend_them(engine:
     assert finding.mend == ("levelq sync 2 PLAYER --source license", "levelq sync 6 PLAYER --source progress")
 
 
+def test_levels_that_are_null_are_a_warning_and_the_printed_statement_fills_them(engine: Engine) -> None:
+    assert works(engine)
+    for table in ("specialization_progress", "user_licenses"):
+        execute(
+            engine,
+            f"ALTER TABLE {table} ALTER current_level DROP NOT NULL",
+            f"UPDATE {table} SET current_level = NULL",
+        )
+    found = findings(engine)
+    assert [finding.severity for finding in found] == ["warning", "warning"]
+    assert found[1].problem.startswith("user_licenses.current_level is NULL in 1 row: ")
+    mend(engine, found)
+    assert findings(engine) == []
+
+
 def test_a_name_longer_than_its_column_is_a_warning(application_engine: Engine) -> None:
     catalog = Catalog.parse({"ASSISTANT_REFEREE_ABROAD": {"levels": [0]}})
     (finding,) = findings(application_engine, catalog)

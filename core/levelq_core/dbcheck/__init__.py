@@ -14,7 +14,7 @@ from levelq_core.wanted import wanted
 
 from .columns import Facts, check_columns
 from .finding import Finding, Severity
-from .rows import check_key, check_levels, sync_command
+from .rows import check_key, check_levels, check_null_levels, sync_command
 from .sequences import check_sequences, sequence_problems
 from .server import check_server
 from .spelling import check_spelling
@@ -43,6 +43,7 @@ def check(connection: Connection, catalog: Catalog | None = None) -> list[Findin
         found += check_key(connection, table, facts, schema)
     found += check_sequences(connection)
     comparable = [table for table, names in _LEVELS.items() if _comparable(facts.get(table, {}), table, names)]
+    found += [finding for table in comparable for finding in check_null_levels(connection, table, facts[table])]
     respelt = [finding for table in comparable for finding in check_spelling(connection, table, facts, catalog)]
     if not respelt and len(comparable) == len(_LEVELS):  # else half of a pair is found once its row is renamed
         found += check_levels(connection)

@@ -37,6 +37,17 @@ def check_key(connection: Connection, table: str, facts: Mapping[str, Facts], sc
     yield Finding("error", problem, (*failed, mend))
 
 
+def check_null_levels(connection: Connection, table: str, facts: Facts) -> Iterator[Finding]:
+    """Yield the rows of progress or licenses whose level is NULL, which levelq counts as 1, as one finding."""
+    if not facts["current_level"].nullable:
+        return
+    number = connection.execute(text(f"SELECT count(*) FROM {table} WHERE current_level IS NULL")).scalar_one()
+    if number:
+        rows = "1 row" if number == 1 else f"{number:,} rows"
+        problem = f"{table}.current_level is NULL in {rows}: counted as 1 until a level-up, yet out of step with a 1"
+        yield Finding("warning", problem, (f"UPDATE {table} SET current_level = 1 WHERE current_level IS NULL;",))
+
+
 def check_levels(connection: Connection) -> Iterator[Finding]:
     """Yield the pairs out of step, if any, as one finding."""
     pairs = out_of_step(connection)
