@@ -21,10 +21,10 @@ from unittest.mock import patch
 
 import psycopg
 from psycopg.rows import TupleRow
-from sqlalchemy import event
 
-from levelq_core import Settings, coupler, ledger, locking
+from levelq_core import Settings, coupler, cursors, ledger, locking
 from levelq_core.codec import Lane, record_of
+from levelq_core.cursors import cursor_on
 from levelq_core.engine import engine_for
 from levelq_core.pgbinary import bigints, texts, uuids
 from levelq_core.statements import LEDGER_COPY
@@ -132,11 +132,6 @@ def _record(site: Site, batches: Sequence[Sequence[Work]]) -> list[tuple[int, Ba
     """Decide the batches for real; for each, how many commands it has and what was sent."""
     recorded = []
     engine = engine_for(site.settings)
-
-    @event.listens_for(engine, "connect")
-    def connect(connection: Any, _: Any) -> None:
-        connection.cursor_factory = _Recording
-
     transaction = Transaction(engine, site.settings, site.settings.tracks)
     transaction.probe()
     with _noting():
@@ -150,8 +145,9 @@ def _record(site: Site, batches: Sequence[Sequence[Work]]) -> list[tuple[int, Ba
 
 @contextmanager
 def _noting() -> Iterator[None]:
-    """Have every encoded array know what it was made of, and every ledger row be noted."""
+    """Note every statement, have every encoded array know what it was made of, and note every ledger row."""
     with ExitStack() as stack:
+        stack.enter_context(patch.object(cursors, "SyncCursor", _Recording))
         for module in (locking, coupler, ledger):
             for name in ENCODERS:
                 if hasattr(module, name):
@@ -176,7 +172,7 @@ def _written(write: Callable[..., None], cursor: Any, rows: Any, stamp: Stamp) -
 def replay(url: str, batches: Sequence[Batch]) -> Replayed:
     """Send the batches, each in a transaction."""
     spent: dict[str, float] = {}
-    with psycopg.connect(url) as connection, connection.cursor(binary=True) as cursor:
+    with psycopg.connect(url) as connection, cursor_on(connection) as cursor:
         print("ready", flush=True)
         sys.stdin.readline()
         first = time.time()

@@ -78,9 +78,9 @@ def shared_worker(site: Site) -> Shared:
     with Producer(site.settings) as producer:
         for name in SPECIALIZATIONS:
             producer.send_many(_level_ups([1 + n % 100 for n in range(EACH)], name))
-    partitions = [Partition(name) for name in SPECIALIZATIONS]
+    counts = [site.settings.keys.of(Partition(name), "count") for name in SPECIALIZATIONS]
     with site.running("shared", ["-m", "levelq_worker", "worker", "--processes", "1"]):
-        until(lambda: not any(site.redis.exists(p.key("count")) for p in partitions), 60, "all of it")
+        until(lambda: not any(site.redis.exists(key) for key in counts), 60, "all of it")
     found = site.database.execute("""
         SELECT specialization, extract(epoch FROM pg_xact_commit_timestamp(xid::text::xid))::float8
         FROM levelq_ledger ORDER BY id

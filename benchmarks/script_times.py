@@ -62,7 +62,7 @@ def work(redis: Redis, lanes: Lanes, count: int, deep: int) -> None:
             break
         taken = [user for user, _ in claim.lanes]
         if n < 2:
-            redis.zadd(PLAYER.key("claimed"), dict.fromkeys(taken, 1))
+            redis.zadd(lanes.keys.of(PLAYER, "claimed"), dict.fromkeys(taken, 1))
             lanes.sweep(PLAYER)
             continue
         lanes.renew(PLAYER, "drain", token, taken)

@@ -90,7 +90,7 @@ def memory(site: Site) -> Memory:
     of_one = _bytes(site, Workload("", number, number)) / number - PAYLOAD
     with site.running("memory", ["-m", "levelq_worker", "worker", "--burst"]) as (worker,):
         worker.wait()
-    lanes = sum(1 for _ in site.redis.scan_iter(PARTITION.key("lane") + "*", count=10_000))
+    lanes = sum(1 for _ in site.redis.scan_iter(site.settings.keys.of(PARTITION, "lane") + "*", count=10_000))
     return Memory(PAYLOAD, deep, of_one, lanes / number)
 
 

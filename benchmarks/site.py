@@ -89,7 +89,7 @@ class Site:
 
     def waiting(self) -> int:
         """Commands in levelq's lanes."""
-        return int(self.redis.get(PARTITION.key("count")) or 0)
+        return int(self.redis.get(self.settings.keys.of(PARTITION, "count")) or 0)
 
     def applied(self) -> int:
         """Commands whose effect is in the database: each of ours completes one session."""

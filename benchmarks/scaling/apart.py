@@ -77,19 +77,19 @@ def wake_us(site: Site) -> float:
     """Redis's processor time for a wake-up, enqueued and taken, whose drain finds nothing."""
     site.reset(1)
     with site.running("wake", ["-m", "levelq_worker", "worker"]), Redis.from_url(site.settings.queue_url) as rq:
-        waker = Waker(site.redis, rq)
+        waker = Waker(site.redis, rq, site.settings.keys)
         until(lambda: rq.exists("rq:workers"), 30, "a worker")
         waker.wake(PARTITION)
-        until(lambda: not _queued(rq), 30, "the first wake-up")
+        until(lambda: not _queued(site, rq), 30, "the first wake-up")
         before = _redis_us(site)
         for _ in range(WAKES):
             waker.wake(PARTITION)
-        until(lambda: not _queued(rq), 60, "the wake-ups")
+        until(lambda: not _queued(site, rq), 60, "the wake-ups")
         return (_redis_us(site) - before) / WAKES
 
 
-def _queued(rq: Redis) -> int:
-    return int(rq.llen(f"rq:queue:{PARTITION.queue}"))
+def _queued(site: Site, rq: Redis) -> int:
+    return int(rq.llen(f"rq:queue:{site.settings.keys.queue(PARTITION.specialization)}"))
 
 
 def idle(site: Site) -> Idle:
@@ -150,7 +150,7 @@ def prune_rows(site: Site) -> float:
     engine = engine_for(site.settings)
     try:
         begun = time.monotonic()
-        (pruned,) = prune(engine, site.redis, LEAST)
+        (pruned,) = prune(engine, site.redis, LEAST, settings=site.settings)
         assert pruned.removed == PRUNED
         return PRUNED / (time.monotonic() - begun)
     finally:

@@ -16,6 +16,7 @@ from .errors import (
     InvalidCommand,
     LaneFull,
     LevelqError,
+    LevelUpRefused,
     Moved,
     NotDurable,
     OutcomeTimeout,
@@ -26,6 +27,7 @@ from .errors import (
     SchemaError,
     SendUnknown,
     TransactionMisuse,
+    WrongDatabase,
 )
 from .outcome import Outcome, Totals
 from .settings import Settings
@@ -61,6 +63,7 @@ __all__ = [
     "InvalidCommand",
     "LaneFull",
     "LevelUp",
+    "LevelUpRefused",
     "LevelqError",
     "Moved",
     "NotDurable",
@@ -78,6 +81,7 @@ __all__ = [
     "SyncLevels",
     "Totals",
     "TransactionMisuse",
+    "WrongDatabase",
     "apply_commands",
     "level_up_atomic",
 ]

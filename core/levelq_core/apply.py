@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from itertools import zip_longest
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
-from psycopg.rows import tuple_row
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
@@ -16,6 +16,7 @@ from . import rules
 from .catalog import Catalog
 from .codec import Lane, Record, lane_of, record_of
 from .commands import Command, LevelUp, SetLevel, SyncLevels, new_command_id
+from .cursors import Cursor, cursor_on
 from .encoding import utf8_texts
 from .errors import TransactionMisuse
 from .isolate import Isolation
@@ -23,7 +24,8 @@ from .outcome import Outcome, Totals
 from .rules import Decision, State
 from .schema import forget, schema_of
 from .settings import default_catalog
-from .statements import ENTER
+from .statements import BATCH_RELEASE, BATCH_ROLLBACK, BATCH_SAVEPOINT, ENTER, NO_WAIT, SET_LOCK_TIMEOUT
+from .transactions import driver_connection
 from .work import Database, Stamp, Work
 
 
@@ -32,62 +34,118 @@ def apply_commands(
 ) -> list[Outcome]:
     """Decide and apply commands inside the caller's transaction; one outcome per command, in their order.
 
-    The transaction must be READ COMMITTED on psycopg 3, and may hold only one call: a second would lock
-    rows out of order. What the database refuses is isolated by SAVEPOINT; the transaction stays usable and
-    is the caller's to commit. `catalog`: the settings' unless given. `source` goes into the ledger.
+    The transaction must be READ COMMITTED on psycopg 3. What the database refuses is isolated by SAVEPOINT; the
+    transaction stays usable and is the caller's to commit. A second call in one transaction would lock rows out of
+    order, so it waits for no lock: a command whose rows another transaction holds is rejected as `database_error`
+    and not recorded, so that the same id may be sent again. `catalog`: the settings' unless given. `source` goes
+    into the ledger.
 
-    Raises TransactionMisuse, SchemaError, TypeError for what is not a command, and SQLAlchemy's DBAPIError
-    for an infrastructure failure (nothing was decided).
+    Raises TransactionMisuse, SchemaError, TypeError for what is not a command or not a Connection, and SQLAlchemy's
+    DBAPIError for an infrastructure failure (nothing was decided).
     """
+    return [decided.outcome for decided in decide(connection, commands, catalog=catalog, source=source)]
+
+
+class Decided(NamedTuple):
+    """What a command's sender is told, and whether the ledger holds it (now, or from an earlier call)."""
+
+    outcome: Outcome
+    is_final: bool
+
+
+def decide(
+    connection: Connection, commands: Iterable[Command], *, catalog: Catalog | None = None, source: str = "direct"
+) -> list[Decided]:
+    """`apply_commands`, which also tells which of the outcomes are final."""
+    if not isinstance(connection, Connection):
+        raise TypeError(_no_connection(connection))
     batch = list(commands)
     for command in batch:
         if not isinstance(command, LevelUp | SetLevel | SyncLevels):
             raise TypeError(f"commands: expected LevelUp, SetLevel or SyncLevels, got {command!r}")
-    with entered(connection, source) as (cursor, stamp):
+    works = gather(batch)
+    with batch_cursor(connection) as cursor, undone_on_error(cursor):
+        entry = enter(cursor, source)
+        if entry.is_read_only:
+            raise TransactionMisuse("transaction: expected READ WRITE, got READ ONLY")
         database = Database.of(schema_of(connection), default_catalog() if catalog is None else catalog)
-        works = gather(batch)
-        with undone_on_weather(cursor):
-            Isolation(cursor, database, stamp).run(works)
-    outcomes: list[Outcome | None] = [None] * len(batch)
+        if entry.has_batch:
+            cursor.execute(SET_LOCK_TIMEOUT, (NO_WAIT,))
+            Isolation(cursor, database, entry.stamp, aside=[]).run(works)
+            cursor.execute(SET_LOCK_TIMEOUT, (entry.lock_timeout,))
+        else:
+            Isolation(cursor, database, entry.stamp).run(works)
+    told: dict[int, Decided] = {}
     for work in works:
-        for place, record, decision in zip(work.places, work.records, work.decisions, strict=True):
-            outcomes[place] = outcome(work.lane, record, decision)
-    return [decided for decided in outcomes if decided is not None]
+        for place, record, decision in zip_longest(work.places, work.records, work.decisions):
+            final = decision is not None
+            told[place] = Decided(outcome(work.lane, record, decision if final else not_waited(work.lane)), final)
+    return [told[place] for place in range(len(batch))]
+
+
+def _no_connection(given: object) -> str:
+    found = f"connection: expected a SQLAlchemy Connection, got {type(given).__qualname__}"
+    if hasattr(given, "run_sync"):
+        return f"{found}; use: await connection.run_sync(apply_commands, commands)"
+    return f"{found}; of a session, give session.connection()"
+
+
+def not_waited(lane: Lane) -> Decision:
+    """The answer for a lane whose locks a second batch of one transaction cannot have at once."""
+    return Decision(
+        "database_error",
+        f"another transaction holds the rows of {lane.specialization}:{lane.user_id}, and this transaction, which "
+        "changed other learners before, must not wait for them; send the same command_id again after it ends",
+    )
 
 
 @contextmanager
-def undone_on_weather(cursor: psycopg.Cursor[Any]) -> Iterator[None]:
-    """A SAVEPOINT around a batch: what was done before an error that is nobody's fault is taken back."""
-    cursor.execute("SAVEPOINT levelq_batch")
+def undone_on_error(cursor: Cursor[Any]) -> Iterator[None]:
+    """A SAVEPOINT around a batch: whatever was done before an error is taken back, its locks and its mark too."""
+    cursor.execute(BATCH_SAVEPOINT)
     try:
         yield
     except Exception:
         if not cursor.connection.closed:
-            cursor.execute("ROLLBACK TO SAVEPOINT levelq_batch")
+            cursor.execute(BATCH_ROLLBACK)
+            cursor.execute(BATCH_RELEASE)
         raise
+    cursor.execute(BATCH_RELEASE)
+
+
+class Entry(NamedTuple):
+    """How a batch found its transaction. `has_batch`: an earlier one holds locks in it."""
+
+    stamp: Stamp
+    has_batch: bool
+    is_read_only: bool
+    lock_timeout: str
+
+
+def enter(cursor: Cursor[Any], source: str) -> Entry:
+    """Mark the transaction as used by a batch. Raises TransactionMisuse unless it is READ COMMITTED."""
+    isolation, read_only, lock_timeout, mark, _, xid = cursor.execute(ENTER).fetchone() or ("", "", "", "", "", 0)
+    if isolation != "read committed":
+        raise TransactionMisuse(f"isolation level: expected READ COMMITTED, got {isolation.upper()}")
+    return Entry(Stamp(new_command_id().bytes, xid, source), bool(mark), read_only == "on", lock_timeout)
 
 
 @contextmanager
-def entered(connection: Connection, source: str) -> Iterator[tuple[psycopg.Cursor[Any], Stamp]]:
-    """A cursor on the caller's transaction, marked as used, and the stamp of its batch."""
-    if connection.dialect.name != "postgresql" or connection.dialect.driver != "psycopg":
-        raise TransactionMisuse(
-            f"driver: expected postgresql+psycopg, got {connection.dialect.name}+{connection.dialect.driver}"
-        )
+def entered(connection: Connection, source: str) -> Iterator[tuple[Cursor[Any], Stamp]]:
+    """A cursor on a transaction that holds this one batch only, and the stamp of the batch."""
+    with batch_cursor(connection) as cursor:
+        yield cursor, enter(cursor, source).stamp
+
+
+@contextmanager
+def batch_cursor(connection: Connection) -> Iterator[Cursor[Any]]:
+    """A cursor on the caller's transaction; psycopg's errors become SQLAlchemy's DBAPIError."""
+    raw = driver_connection(connection)
     if not connection.in_transaction():
         connection.begin()
-    raw = connection.connection.driver_connection
-    assert isinstance(raw, psycopg.Connection)
-    if raw.autocommit:
-        raise TransactionMisuse("isolation level: expected READ COMMITTED, got AUTOCOMMIT")
     try:
-        with utf8_texts(raw), raw.cursor(binary=True, row_factory=tuple_row) as cursor:
-            isolation, earlier, _, xid = cursor.execute(ENTER).fetchone() or ("", "", "", 0)
-            if isolation != "read committed":
-                raise TransactionMisuse(f"isolation level: expected READ COMMITTED, got {isolation.upper()}")
-            if earlier:
-                raise TransactionMisuse("transaction: it holds a batch already; a second would break the lock order")
-            yield cursor, Stamp(new_command_id().bytes, xid, source)
+        with utf8_texts(raw), cursor_on(raw) as cursor:
+            yield cursor
     except psycopg.Error as error:
         if (error.sqlstate or "").startswith("42"):
             forget(connection.engine)  # the tables may have changed since we read them

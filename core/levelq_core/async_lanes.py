@@ -16,7 +16,6 @@ from .errors import ConfigurationError
 from .faults import point
 from .lanes import Batches
 from .layouts import Asking, Layout
-from .partitions import SHARDS
 from .pushing import Pushing
 from .scripts import Protocol, PushAnswer, PushError
 from .settings import Settings
@@ -91,17 +90,17 @@ class AsyncLanes:
     async def layouts(self, specializations: Collection[str]) -> dict[str, Layout]:
         """How these specializations are sharded now; see Lanes.layouts."""
         asking = Asking(specializations, self._settings)
-        asking.read(await self.redis.hmget(SHARDS, asking.names))
+        asking.read(await self.redis.hmget(asking.key, asking.names))
         return asking.found
 
     async def note_layouts(self, specializations: Collection[str]) -> dict[str, Layout]:
         """The same for whoever is about to push; see Lanes.note_layouts."""
         asking = Asking(specializations, self._settings)
-        asking.read(await self.redis.hmget(SHARDS, asking.names))
+        asking.read(await self.redis.hmget(asking.key, asking.names))
         if asking.missing:
             for name in asking.missing:
-                await self.redis.hsetnx(SHARDS, name, str(asking.first))
-            asking.read(await self.redis.hmget(SHARDS, asking.names))
+                await self.redis.hsetnx(asking.key, name, str(asking.first))
+            asking.read(await self.redis.hmget(asking.key, asking.names))
         return asking.found
 
     @asynccontextmanager

@@ -10,6 +10,7 @@ find some here and some there, and stops midway.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ from .slots import Slots
 SILENT_SECONDS = 1.0  # for which a server that was silent is not asked again
 REDIRECTIONS = 5  # of one command, before its last MOVED is an error: a slot moves once in a while
 LOST = (RedisConnectionError, TimeoutError)
+_KEY = re.compile(r"[a-z][a-z0-9_-]{0,31}:")
+_KEY_BYTES = re.compile(_KEY.pattern.encode())
 C = TypeVar("C", bound=Redis | AsyncRedis)
 
 
@@ -113,11 +116,11 @@ class Members(Generic[C]):
 
 
 def key_of(command: Sequence[Any]) -> str | bytes | None:
-    """The first key of a command; all of levelq's begin alike."""
+    """The first key of a command: whatever its namespace, a key of levelq's begins with `<namespace>:`."""
     for argument in command[1:]:
-        if isinstance(argument, str) and argument.startswith("levelq:"):
+        if isinstance(argument, str) and _KEY.match(argument):
             return argument
-        if isinstance(argument, bytes) and argument.startswith(b"levelq:"):
+        if isinstance(argument, bytes) and _KEY_BYTES.match(argument):
             return argument
     return None
 

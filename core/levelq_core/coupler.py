@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from psycopg import Cursor
-
 from . import ledger, rules
 from .codec import Lane, Record, make
+from .cursors import Cursor
 from .faults import point
 from .ledger import Known
 from .locking import keys_of, lock

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from psycopg import Connection
 from psycopg.pq import TransactionStatus
+
+from .cursors import cursor_on
+from .transactions import AnyConnection
 
 _SET = "SELECT set_config('client_encoding', %s, true)"
 
 
 @contextmanager
-def utf8_texts(connection: Connection[Any]) -> Iterator[None]:
+def utf8_texts(connection: AnyConnection) -> Iterator[None]:
     """Use UTF-8 on this connection within the block, for its transaction only. Make cursors within the block.
 
     One round trip before and one after if the connection uses another encoding, none if it uses UTF-8. Raises
@@ -27,10 +28,15 @@ def utf8_texts(connection: Connection[Any]) -> Iterator[None]:
     if before == "UTF8":
         yield
         return
-    connection.execute(_SET, ("UTF8",))
+    _set(connection, "UTF8")
     try:
         yield
     finally:
         # In a transaction that failed, nothing can be set; its rollback restores the encoding.
         if connection.info.transaction_status is TransactionStatus.INTRANS:
-            connection.execute(_SET, (before,))
+            _set(connection, before)
+
+
+def _set(connection: AnyConnection, encoding: str | None) -> None:
+    with cursor_on(connection) as cursor:
+        cursor.execute(_SET, (encoding,))

@@ -13,8 +13,10 @@ LevelqError
 ├── OutcomeTimeout          not decided in the time given; it may still be
 ├── ConfigurationError      a setting, an address or a permission is wrong
 │   ├── CatalogError        the catalog file is wrong
-│   └── SchemaError         the database lacks what levelq needs
-└── TransactionMisuse       apply_commands was called where it cannot keep its promises
+│   ├── SchemaError         the database lacks what levelq needs
+│   └── WrongDatabase       the namespace is bound to another database
+├── LevelUpRefused          a direct call with raise_on_failure=True changed nothing
+└── TransactionMisuse       a connection or transaction in which levelq cannot keep its promises
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 from uuid import UUID
+
+from .results import ErrorType, Failure
 
 
 class LevelqError(Exception):
@@ -106,8 +110,51 @@ class SchemaError(ConfigurationError):
     """The database lacks a table, a column or a unique constraint that levelq needs."""
 
 
+class WrongDatabase(ConfigurationError):
+    """The namespace is bound to another database; nothing was applied to this one.
+
+    `namespace`: LEVELQ_NAMESPACE. `bound_to` and `this_database`: both databases as name, server and short identity.
+    """
+
+    def __init__(self, message: str = "", *, namespace: str = "", bound_to: str = "", this_database: str = "") -> None:
+        super().__init__(message)
+        self.namespace = namespace
+        self.bound_to = bound_to
+        self.this_database = this_database
+
+
+class LevelUpRefused(LevelqError):
+    """A direct call with `raise_on_failure=True` changed nothing. `result` is the dict it would have returned.
+
+    `command_id` is None if none was given and no command could be built; the other values are as they were given.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        user_id: int = 0,
+        specialization: str = "",
+        error_type: ErrorType = "unknown_error",
+        command_id: UUID | None = None,
+        result: Failure | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.user_id = user_id
+        self.specialization = specialization
+        self.error_type: ErrorType = error_type
+        self.command_id = command_id
+        self.result: Failure = result or {"success": False, "message": message, "error_type": error_type}
+
+    def __str__(self) -> str:
+        return f"{self.error_type}: {self.specialization} of user {self.user_id}: {self.message}"
+
+
 class TransactionMisuse(LevelqError):
-    """The transaction cannot keep levelq's promises: wrong isolation, wrong driver, or used twice."""
+    """The connection or its transaction is not one that levelq can work in: the driver, the isolation level, read-only,
+    aborted, or a schema_translate_map.
+    """
 
 
 class _Detail(Protocol):

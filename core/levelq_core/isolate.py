@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
-from psycopg import Cursor
 
 from .codec import Lane
 from .coupler import couple, first_lanes
+from .cursors import Cursor
 from .locking import held_elsewhere
 from .rules import Decision
 from .sqlstate import Meaning, classify, in_words

@@ -16,7 +16,7 @@ from .connections import Connections, Lenders, Question
 from .errors import ConfigurationError
 from .faults import point
 from .layouts import Asking, Layout
-from .partitions import REGISTRY, SHARDS, Partition
+from .partitions import Partition
 from .pushing import Pushing
 from .scripts import Call, Claim, LaneEntries, Lease, Protocol, PushAnswer, PushError, Relayed, Status
 from .settings import Settings
@@ -33,6 +33,7 @@ class Lanes:
         self._lenders = Lenders(redis)
         self._protocol = Protocol(settings)
         self._settings = settings
+        self.keys = settings.keys
         self._shebang = shebang
 
     def _begin(self, call: Call, meaning: Callable[[Any], T]) -> Answer[T]:
@@ -156,9 +157,9 @@ class Lanes:
 
     def empty(self, partition: Partition, users: Sequence[int]) -> list[int]:
         """Those of these users whose lanes hold nothing at this moment."""
-        pipeline = server_of(self.redis, partition.key("ready")).pipeline(transaction=False)
+        pipeline = server_of(self.redis, self.keys.of(partition, "ready")).pipeline(transaction=False)
         for user_id in users:
-            pipeline.exists(partition.lane_key(user_id))
+            pipeline.exists(self.keys.lane(partition, user_id))
         return [user_id for user_id, there in zip(users, pipeline.execute(), strict=True) if not there]
 
     def status(self, partition: Partition) -> Status:
@@ -168,12 +169,12 @@ class Lanes:
 
     def partitions(self) -> list[Partition]:
         """The partitions that any producer or worker ever woke."""
-        names: Any = self.redis.zrange(REGISTRY, 0, -1)
+        names: Any = self.redis.zrange(self.keys.registry, 0, -1)
         return [Partition.parse(name.decode()) for name in names]
 
     def forget(self, partition: Partition) -> None:
         """Strike a partition that is closed and empty from those."""
-        self.redis.zrem(REGISTRY, str(partition))
+        self.redis.zrem(self.keys.registry, str(partition))
 
     def layouts(self, specializations: Collection[str]) -> dict[str, Layout]:
         """How these specializations are sharded now; as LEVELQ_SHARDS says where nobody has written it down."""
@@ -182,7 +183,7 @@ class Lanes:
     def ask_layouts(self, specializations: Collection[str]) -> Asking:
         """The same, with those that nobody has written down as `missing`."""
         asking = Asking(specializations, self._settings)
-        asking.read(self.redis.hmget(SHARDS, asking.names))
+        asking.read(self.redis.hmget(asking.key, asking.names))
         return asking
 
     def note_layouts(self, specializations: Collection[str]) -> dict[str, Layout]:
@@ -193,8 +194,8 @@ class Lanes:
         asking = self.ask_layouts(specializations)
         if asking.missing:
             for name in asking.missing:
-                self.redis.hsetnx(SHARDS, name, str(asking.first))
-            asking.read(self.redis.hmget(SHARDS, asking.names))
+                self.redis.hsetnx(asking.key, name, str(asking.first))
+            asking.read(self.redis.hmget(asking.key, asking.names))
         return asking.found
 
     def change_layout(self, specialization: str, expected: Layout, new: Layout) -> bool:
@@ -204,6 +205,15 @@ class Lanes:
     def close_partition(self, partition: Partition, layout: Layout) -> int:
         """Have pushes answered MOVED from now on; how many lanes still hold something or are claimed."""
         return int(self._run(self._protocol.close_partition(partition, layout)))
+
+    def bound(self) -> bytes | None:
+        """The database that the namespace is bound to, as binding.py encodes it; None if it is bound to none."""
+        found: Any = self.redis.get(self.keys.database)
+        return None if found is None else bytes(found)
+
+    def bind(self, database: bytes, replaced: bytes = b"") -> bytes:
+        """Bind the namespace, if it is unbound or bound to `replaced`; the database that it is bound to now."""
+        return bytes(self._run(self._protocol.bind(database, replaced)))
 
 
 def _claimed(reply: Any) -> Claim:

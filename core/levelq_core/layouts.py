@@ -1,6 +1,6 @@
 """Layouts: how many shards each specialization has now, and what is left of a change of their number.
 
-The hash `levelq:shards` holds one for each specialization, in one of three forms:
+The hash `<namespace>:shards` holds one for each specialization, in one of three forms:
 
     1:4      generation 1 has 4 shards
     1:4>8    it is being closed, because 8 are wanted: its partitions answer MOVED, one after the other
@@ -36,11 +36,11 @@ class Layout(NamedTuple):
         return f"{self.generation}:{self.shards}{change}"
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read what `str` gives. Raises ConfigurationError."""
+    def parse(cls, text: str, key: str) -> Self:
+        """Read what `str` gives; `key` is where it was found. Raises ConfigurationError."""
         match = _FORM.fullmatch(text)
         if match is None or not int(match[2]):
-            raise ConfigurationError(f"levelq:shards: expected generation:shards, got {text!r}")
+            raise ConfigurationError(f"{key}: expected generation:shards, got {text!r}")
         generation, shards, becoming, before = (int(number or 0) for number in match.groups())
         return cls(generation, shards, becoming, before)
 
@@ -93,6 +93,7 @@ class Asking:
 
     def __init__(self, specializations: Collection[str], settings: Settings) -> None:
         self.names = sorted(specializations)
+        self.key = settings.keys.shards
         self.first = Layout(1, settings.shards)
         self.missing: list[str] = []
         self._found: dict[str, Layout] = {}
@@ -100,7 +101,7 @@ class Asking:
     def read(self, reply: Sequence[Any]) -> None:
         """Take what HMGET gives for the names. Raises ConfigurationError for what is no layout."""
         known = {name: text for name, text in zip(self.names, reply, strict=True) if text is not None}
-        self._found = {name: Layout.parse(text.decode()) for name, text in known.items()}
+        self._found = {name: Layout.parse(text.decode(), self.key) for name, text in known.items()}
         self.missing = [name for name in self.names if name not in known]
 
     @property

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from struct import Struct
 from typing import Any, NamedTuple
 
-from psycopg import Cursor
-
 from .codec import KIND_NAMES, Lane, Record
+from .cursors import Cursor
 from .faults import point
 from .pgbinary import COPY_HEADER, COPY_TRAILER, NULL, field, uuids
 from .rules import Decision, State

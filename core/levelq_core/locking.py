@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from psycopg import Cursor
-
 from . import rules
+from .cursors import Cursor
 from .faults import point
 from .pgbinary import BigintArray, TextArray, bigints, texts
 from .rules import NOTHING, Decision

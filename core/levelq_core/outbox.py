@@ -1,4 +1,4 @@
-"""The outbox's statements: rows written with the application's data, until their commands are decided.
+"""The relay's statements on the outbox, whose rows stay until their commands are decided.
 
 The coupler deletes a row in the transaction that decides its command, so every row is undecided. A row's
 `pushed_at` is set, and committed, before its command is pushed: a row that is marked may be in its lane,
@@ -17,7 +17,6 @@ from sqlalchemy import text
 from .schema import LEDGER, OUTBOX, QUARANTINE
 
 FIRST_SECONDS, MOST_SECONDS = 5, 300  # until a pushed row is overdue: 5 s * 2 ** pushes, 300 s at most
-CHANNEL = "levelq_outbox"  # of NOTIFY; the payload is a specialization
 RECENT = 10_000  # rows of the ledger that tell whether a specialization is in use; it has no index for that
 
 
@@ -25,33 +24,6 @@ def overdue_seconds(pushes: int) -> int:
     """How long after its last push a row is overdue."""
     return int(min(MOST_SECONDS, FIRST_SECONDS * 2 ** min(pushes, 20)))
 
-
-_WRITE = f"""
-    INSERT INTO {OUTBOX} (command_id, user_id, specialization, payload)
-    SELECT k.command_id, k.user_id, k.specialization, decode(k.payload, 'hex')
-    FROM unnest(CAST(:command_ids AS uuid[]), CAST(:user_ids AS bigint[]), CAST(:specializations AS text[]),
-                CAST(:payloads AS text[])) WITH ORDINALITY AS k(command_id, user_id, specialization, payload, n)
-    ORDER BY k.n
-    ON CONFLICT (command_id) DO NOTHING
-    RETURNING command_id, specialization
-"""
-
-# Write commands into the outbox in their order; an id that is there already is left as it is.
-INSERT = text(f"WITH written AS ({_WRITE}) SELECT CAST(command_id AS text) FROM written")
-
-# The same, and tell the relays at the commit. The server makes one notification of equal ones.
-INSERT_AND_NOTIFY = text(f"""
-    WITH written AS ({_WRITE}) SELECT CAST(command_id AS text), pg_notify('{CHANNEL}', specialization) FROM written
-""")
-
-# What the outbox holds under these ids.
-FIND = text(f"""
-    SELECT CAST(command_id AS text), encode(payload, 'hex') FROM {OUTBOX}
-    WHERE command_id = ANY(CAST(:command_ids AS uuid[]))
-""")
-
-# Take back rows that this transaction has just written.
-WITHDRAW = text(f"DELETE FROM {OUTBOX} WHERE command_id = ANY(CAST(:command_ids AS uuid[]))")
 
 _DOUBTFUL = f"""
     pushed_at IS NOT NULL AND (xmin::text <> ALL(CAST(:trusted AS text[])) OR pushed_at < now()

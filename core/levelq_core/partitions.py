@@ -1,6 +1,7 @@
 """Partitions and the names of their Redis keys: the schema of all that levelq keeps in Redis.
 
-Every key of a partition carries its tag in braces, so all of them share one Cluster slot:
+Every name begins with the namespace (LEVELQ_NAMESPACE, here `levelq`), so that deployments which share a Redis never
+see each other. Every key of a partition carries its tag in braces, so all of them share one Cluster slot:
 
     levelq:{PLAYER:1:0}:ready        zset   user -> earliest time (ms) its lane may be claimed
     levelq:{PLAYER:1:0}:claimed      zset   user -> deadline (ms) of the claim on its lane
@@ -17,20 +18,19 @@ Every key of a partition carries its tag in braces, so all of them share one Clu
     levelq:shards                    hash   specialization -> how many shards it has, see layouts.py
     levelq:weather                   hash   worker -> what keeps it from working, since when (ms), until when it counts
     levelq:reply:<command id>        stream the outcome, for a sender that asked; expires
+    levelq:database                  string the database that the namespace is bound to, see binding.py
+
+RQ's queues are named `levelq.PLAYER`: one for each specialization.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import NamedTuple, Self
 from zlib import crc32
 
 from .errors import ConfigurationError
-
-REGISTRY = "levelq:partitions"
-SHARDS = "levelq:shards"
-NOTICES = "levelq:weather"
-QUEUE_PREFIX = "levelq."
 
 
 class Partition(NamedTuple):
@@ -59,20 +59,50 @@ class Partition(NamedTuple):
         """The partition that holds a user's lane. CRC-32 of the decimal id: the same in every language."""
         return cls(specialization, generation, crc32(str(user_id).encode()) % shards if shards > 1 else 0)
 
-    def key(self, name: str) -> str:
-        """One of the partition's keys, as listed above."""
-        return f"levelq:{{{self}}}:{name}"
 
-    def lane_key(self, user_id: int | str) -> str:
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The names of one namespace. Only this class builds them, and it has no default namespace: settings give it."""
+
+    namespace: str
+
+    def of(self, partition: Partition, name: str) -> str:
+        """One of a partition's keys, as listed above; without a name, what all of them begin with."""
+        return f"{self.namespace}:{{{partition}}}:{name}"
+
+    def lane(self, partition: Partition, user_id: int | str) -> str:
         """The list of one lane."""
-        return self.key(f"lane:{user_id}")
+        return self.of(partition, f"lane:{user_id}")
+
+    def reply(self, command_id: bytes) -> str:
+        """Where the outcome of a flagged command is kept for its sender."""
+        return f"{self.namespace}:reply:{command_id.hex()}"
+
+    def queue(self, specialization: str) -> str:
+        """The RQ queue whose workers drain a specialization."""
+        return f"{self.namespace}.{specialization}"
+
+    def specialization(self, queue: str) -> str | None:
+        """The specialization of an RQ queue; None if the queue is not of this namespace."""
+        namespace, _, name = queue.partition(".")
+        return name if name and namespace == self.namespace else None
 
     @property
-    def queue(self) -> str:
-        """The RQ queue whose workers drain this partition."""
-        return QUEUE_PREFIX + self.specialization
+    def registry(self) -> str:
+        """The partitions in use."""
+        return f"{self.namespace}:partitions"
 
+    @property
+    def shards(self) -> str:
+        """The layouts."""
+        return f"{self.namespace}:shards"
 
-def reply_key(command_id: bytes) -> str:
-    """Where the outcome of a flagged command is kept for its sender."""
-    return f"levelq:reply:{command_id.hex()}"
+    @property
+    def notices(self) -> str:
+        """What keeps workers from working."""
+        return f"{self.namespace}:weather"
+
+    @property
+    def database(self) -> str:
+        """The database that the namespace is bound to."""
+        return f"{self.namespace}:database"

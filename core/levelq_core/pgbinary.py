@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from struct import Struct, pack
 
-from psycopg import adapters
 from psycopg.abc import Buffer
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
@@ -82,11 +81,12 @@ class _AsIs(Dumper):
         return obj
 
 
-def _register(kind: type[bytes], array_oid: int) -> None:
-    adapters.register_dumper(kind, type(f"{kind.__name__}Dumper", (_AsIs,), {"oid": array_oid}))
+def _dumper(kind: type[bytes], array_oid: int) -> type[Dumper]:
+    return type(f"{kind.__name__}Dumper", (_AsIs,), {"oid": array_oid})
 
 
-_register(BigintArray, 1016)
-_register(TextArray, 1009)
-_register(TidArray, 1010)
-_register(UuidArray, 2951)
+# Registered on each cursor that is given such arrays; see cursors.py.
+DUMPERS: dict[type[bytes], type[Dumper]] = {
+    kind: _dumper(kind, array_oid)
+    for kind, array_oid in ((BigintArray, 1016), (TextArray, 1009), (TidArray, 1010), (UuidArray, 2951))
+}

@@ -15,7 +15,10 @@ from redis import Redis
 from sqlalchemy import Connection, Engine, text
 
 from .errors import ConfigurationError
+from .identity import require_bound
+from .lanes import Lanes
 from .schema import LEDGER, OUTBOX, QUARANTINE, schema_of
+from .settings import Settings
 from .verify import standing
 from .verify.loading import STANDING as IN_LANES
 from .verify.loading import index, load_entries, workspace
@@ -55,22 +58,26 @@ def prune(
     *,
     quarantine: bool = False,
     dry_run: bool = False,
+    settings: Settings | None = None,
     batch: int = BATCH,
     step: Callable[[str, int], None] = lambda table, removed: None,
 ) -> list[Pruned]:
     """Remove ledger rows (and quarantine rows, if asked) decided longer ago than `older_than`, at least LEAST.
 
     In batches of `batch` rows, each a transaction of its own that locks only the rows it removes; `step`
-    is told after each how many rows went. A dry run counts and removes nothing. Raises ConfigurationError for
-    a shorter time, RedisError if it cannot be known what stands in the lanes, DBAPIError.
+    is told after each how many rows went. A dry run counts and removes nothing. `settings` name the lanes'
+    namespace; the environment's unless given. Raises ConfigurationError for a shorter time, WrongDatabase if the
+    lanes are of another database, RedisError if it cannot be known what stands in them, DBAPIError.
     """
     check_age(older_than)
+    lanes = Lanes(redis, settings or Settings.load())
     with engine.connect() as connection:
         schema_of(connection)
+        require_bound(connection, lanes)
         before: datetime = connection.execute(text("SELECT now() - :age"), {"age": older_than}).scalar_one()
         connection.rollback()
         with workspace(connection):  # after `before` was fixed: what is pushed from now on was sent too late
-            _load_lanes(connection, redis)
+            _load_lanes(connection, lanes)
             kinds = (_LEDGER, _QUARANTINE) if quarantine else (_LEDGER,)
             return [_prune(connection, kind, before, dry_run, batch, step) for kind in kinds]
 
@@ -84,15 +91,15 @@ def check_age(older_than: timedelta) -> None:
         )
 
 
-def _load_lanes(connection: Connection, redis: Redis) -> None:
+def _load_lanes(connection: Connection, lanes: Lanes) -> None:
     with connection.begin():
-        load_entries(connection, IN_LANES, _standing(redis))
+        load_entries(connection, IN_LANES, _standing(lanes))
         index(connection, IN_LANES, "command_id", "sha256")
 
 
-def _standing(redis: Redis) -> Iterator[standing.Entry]:
-    for partition, users in standing.grouped(standing.lanes(redis)):
-        yield from standing.entries(redis, partition, users)
+def _standing(lanes: Lanes) -> Iterator[standing.Entry]:
+    for partition, users in standing.grouped(standing.lanes(lanes.redis, lanes.keys)):
+        yield from standing.entries(lanes.redis, lanes.keys, partition, users)
 
 
 def _prune(

@@ -15,7 +15,7 @@ from redis.exceptions import MovedError
 
 from .cluster import LOST, Cluster, NotReached
 from .outcome import Outcome
-from .partitions import reply_key
+from .partitions import Keys
 
 OUTCOME, SEND = b"outcome", b"send"
 KEPT = 16  # outcomes of one id, newest last: more than one only if the id was sent more than once
@@ -26,39 +26,41 @@ def send_key(digest: bytes, pushed_ms: int) -> bytes:
     return b"%013d" % pushed_ms + digest
 
 
-def write(redis: Redis, decided: Iterable[tuple[Outcome, bytes]], seconds: int) -> None:
+def write(redis: Redis, keys: Keys, decided: Iterable[tuple[Outcome, bytes]], seconds: int) -> None:
     """Keep outcomes, each with the key of its send, for `seconds`, in one round trip.
 
     What Redis refuses, because its memory is full, is left to the ledger: the lanes must be acknowledged all the
     same, or they would never be drained and it would stay full.
     """
     if not isinstance(redis, Cluster):
-        _write(redis, decided, seconds)
+        _write(redis, keys, decided, seconds)
         return
     # They lie on other servers than the lanes do: where one does not answer, the ledger does.
-    for server, some in _by_server(redis, decided).items():
+    for server, some in _by_server(redis, keys, decided).items():
         try:
-            moved = next((a for a in _write(server, some, seconds) if isinstance(a, MovedError)), None)
+            moved = next((a for a in _write(server, keys, some, seconds) if isinstance(a, MovedError)), None)
             if moved:
                 redis.moved(moved)
         except LOST as error:
             redis.lost(server, error)
 
 
-def _write(server: Redis, decided: Iterable[tuple[Outcome, bytes]], seconds: int) -> list[Any]:
+def _write(server: Redis, keys: Keys, decided: Iterable[tuple[Outcome, bytes]], seconds: int) -> list[Any]:
     pipeline = server.pipeline(transaction=False)
     for outcome, send in decided:
-        key = reply_key(outcome.command_id.bytes)
+        key = keys.reply(outcome.command_id.bytes)
         pipeline.xadd(key, {OUTCOME: outcome.model_dump_json(), SEND: send}, maxlen=KEPT, approximate=False)
         pipeline.expire(key, seconds)
     return pipeline.execute(raise_on_error=False) if len(pipeline) else []
 
 
-def _by_server(redis: Cluster, decided: Iterable[tuple[Outcome, bytes]]) -> dict[Redis, list[tuple[Outcome, bytes]]]:
+def _by_server(
+    redis: Cluster, keys: Keys, decided: Iterable[tuple[Outcome, bytes]]
+) -> dict[Redis, list[tuple[Outcome, bytes]]]:
     found: dict[Redis, list[tuple[Outcome, bytes]]] = {}
     for outcome, send in decided:
         with suppress(NotReached):
-            found.setdefault(redis.at(reply_key(outcome.command_id.bytes)), []).append((outcome, send))
+            found.setdefault(redis.at(keys.reply(outcome.command_id.bytes)), []).append((outcome, send))
     return found
 
 

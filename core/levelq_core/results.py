@@ -1,4 +1,7 @@
-"""What the direct calls return: plain dicts, their shapes told to type checkers."""
+"""What the direct calls return: plain dicts, their shapes told to type checkers.
+
+`committed` is there, and False, only where the caller owns the transaction: then the commit is the caller's, too.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ class Failure(TypedDict):
     success: Literal[False]
     message: str
     error_type: ErrorType
+    committed: NotRequired[bool]
 
 
 class ProgressChange(TypedDict):
@@ -42,6 +46,7 @@ class Change(TypedDict):
     progression_created: bool
     xp_change: int
     sessions_change: int
+    committed: NotRequired[bool]
 
 
 class Sync(TypedDict):
@@ -51,6 +56,7 @@ class Sync(TypedDict):
     message: str
     action: str
     final_level: int
+    committed: NotRequired[bool]
 
 
 class Consistency(TypedDict):

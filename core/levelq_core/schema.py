@@ -15,10 +15,22 @@ from sqlalchemy import Connection, Engine, text
 
 from .errors import SchemaError
 from .rules import Limits
-from .table_names import LEDGER, LICENSES, OUTBOX, PAIR_KEYS, PROGRESS, PROGRESSIONS, QUARANTINE, REQUIRED
+from .table_names import (
+    IDENTITY,
+    LEDGER,
+    LICENSES,
+    OUTBOX,
+    PAIR_KEYS,
+    PROGRESS,
+    PROGRESSIONS,
+    QUARANTINE,
+    REQUIRED,
+)
+from .transactions import check_schema
 from .wanted import Column, fault_of
 
 __all__ = [
+    "IDENTITY",
     "LEDGER",
     "LICENSES",
     "OUTBOX",
@@ -48,7 +60,7 @@ class Parent:
 
 @dataclass(frozen=True, eq=False)
 class Schema:
-    """The six tables as they are in this database. Compared by identity: each reading is its own.
+    """The seven tables as they are in this database. Compared by identity: each reading is its own.
 
     `leading`: (table, column) pairs by which a unique index of the table can be searched. `encoding`: the database's.
     """
@@ -141,7 +153,11 @@ _cache: WeakKeyDictionary[Engine, Schema] = WeakKeyDictionary()
 
 
 def schema_of(connection: Connection) -> Schema:
-    """The schema of this connection's engine, read at first use. Raises SchemaError for what is missing."""
+    """The schema of this connection's engine, read at first use.
+
+    Raises SchemaError for what is missing, TransactionMisuse if the connection translates schemas.
+    """
+    check_schema(connection)
     known = _cache.get(connection.engine)
     if known is None:
         known = read(connection)

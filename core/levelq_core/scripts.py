@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from .errors import ConfigurationError
 from .layouts import Layout
-from .partitions import SHARDS, Partition
+from .partitions import Partition
 from .settings import Settings
 
 WAKE_MS = 5_000  # how long a reserved wake-up keeps others from being sent; a lost one costs at most this
@@ -127,21 +127,19 @@ class Protocol:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._keys = settings.keys
         self._claim_ms = int(settings.claim_seconds * 1000)
         # Not for longer than a claim: a wake-up that died with its worker is missed no longer than the worker.
         self._wake_ms = min(WAKE_MS, self._claim_ms)
         self._wake = (self._wake_ms, settings.batch_commands, settings.batch_lanes)
 
     def _call(self, name: str, partition: Partition, *args: Any) -> Call:
-        return Call(name, partition.key("ready"), [partition.key(""), *args])
+        return Call(name, self._keys.of(partition, "ready"), [self._keys.of(partition, ""), *args])
 
     def push(self, partition: Partition, lanes: Sequence[tuple[int, Sequence[bytes]]]) -> Call:
         """Append entries to lanes of one partition; each lane at most once in a call."""
         limits = self._settings.lane_limit, self._settings.partition_limit
-        call = self._call("push", partition, *limits, *self._wake)
-        for user_id, entries in lanes:
-            call.args.extend((user_id, len(entries), *entries))
-        return call
+        return _with_lanes(self._call("push", partition, *limits, *self._wake), lanes)
 
     @staticmethod
     def pushed(reply: list[Any] | PushError) -> PushAnswer | PushError:
@@ -212,8 +210,7 @@ class Protocol:
     def relay(self, partition: Partition, lease: bytes, lanes: Sequence[LaneEntries], *, idle_only: bool) -> Call:
         """Append outbox entries to lanes, each lane at most once in a call."""
         limits = self._settings.lane_limit, self._settings.partition_limit
-        call = self._call("relay", partition, lease, int(idle_only), *limits, *self._wake)
-        return _with_lanes(call, lanes)
+        return _with_lanes(self._call("relay", partition, lease, int(idle_only), *limits, *self._wake), lanes)
 
     def refill(self, partition: Partition, lease: bytes, lanes: Sequence[LaneEntries], *, last: bool) -> Call:
         """Put entries back at the head of their lanes, each lane whole; with `last`, open the gate."""
@@ -235,10 +232,13 @@ class Protocol:
         wake, counts = reply
         return Relayed(False, bool(wake), [(n, "") for n in counts])
 
-    @staticmethod
-    def change_layout(specialization: str, expected: Layout, new: Layout) -> Call:
+    def change_layout(self, specialization: str, expected: Layout, new: Layout) -> Call:
         """Put one layout in the place of another."""
-        return Call("relayout", SHARDS, [specialization, str(expected), str(new)])
+        return Call("relayout", self._keys.shards, [specialization, str(expected), str(new)])
+
+    def bind(self, database: bytes, replaced: bytes) -> Call:
+        """Bind the namespace to a database."""
+        return Call("bind", self._keys.database, [database, replaced])
 
     def close_partition(self, partition: Partition, layout: Layout) -> Call:
         """Have pushes answered MOVED."""

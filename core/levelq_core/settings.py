@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from .addresses import CLUSTER_SCHEMES, SENTINEL_SCHEMES, SERVER_SCHEMES, Place
 from .catalog import Catalog
 from .errors import ConfigurationError, describe
+from .partitions import Keys
 
 DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
@@ -72,6 +73,7 @@ class Settings(BaseSettings):
         env_prefix="LEVELQ_", frozen=True, extra="forbid", hide_input_in_errors=True, env_ignore_empty=True
     )
 
+    namespace: str = Field("levelq", pattern=r"^[a-z][a-z0-9_-]{0,31}$")
     redis_url: LanesUrl = Field("redis://localhost:6379/0", repr=False)
     rq_url: QueueUrl | None = Field(None, repr=False)
     database_url: DatabaseUrl | None = Field(None, repr=False)
@@ -146,6 +148,11 @@ class Settings(BaseSettings):
         if self.database_url is None:
             raise ConfigurationError("LEVELQ_DATABASE_URL: not set, expected postgresql://user@host/database")
         return "postgresql+psycopg://" + self.database_url.partition("://")[2]
+
+    @property
+    def keys(self) -> Keys:
+        """The names of the namespace's Redis keys and RQ queues."""
+        return Keys(self.namespace)
 
     @cached_property
     def tracks(self) -> Catalog:

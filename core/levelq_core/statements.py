@@ -21,12 +21,18 @@ LEDGER_COPY = (
 )
 LEDGER_COLUMNS = 20
 
-# Where are we: isolation, whether this transaction has a batch already (and mark it), its id.
+# Where are we: isolation, whether writing is allowed, how long locks are waited for, whether this transaction has a
+# batch already (and mark it: a rollback to a savepoint takes the mark back together with the locks), its id.
 ENTER = """
-    SELECT current_setting('transaction_isolation'), was, set_config('levelq.batch', '1', true),
-           pg_current_xact_id()::text::bigint
-    FROM (SELECT current_setting('levelq.batch', true) AS was OFFSET 0) AS earlier
+    SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only'), lock_timeout, was,
+           set_config('levelq.batch', '1', true), pg_current_xact_id()::text::bigint
+    FROM (SELECT current_setting('levelq.batch', true) AS was,
+                 current_setting('lock_timeout') AS lock_timeout OFFSET 0) AS earlier
 """
+
+# How long the rest of this transaction waits for each lock. One millisecond, the least there is, means not at all.
+SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, true)"
+NO_WAIT = "1ms"
 
 # Which of these commands were decided before, and how.
 LEDGER_FIND = f"""
@@ -59,6 +65,11 @@ SKIP_LOCKED = tuple(f"SELECT k.n {rows} SKIP LOCKED" for rows in (_PROGRESS_IN_O
 SAVEPOINT = "SAVEPOINT levelq"
 ROLLBACK = "ROLLBACK TO SAVEPOINT levelq"
 RELEASE = "RELEASE SAVEPOINT levelq"
+
+# What a whole batch did, with its locks and its mark, can be taken back.
+BATCH_SAVEPOINT = "SAVEPOINT levelq_batch"
+BATCH_ROLLBACK = "ROLLBACK TO SAVEPOINT levelq_batch"
+BATCH_RELEASE = "RELEASE SAVEPOINT levelq_batch"
 
 # Take back rows made for lanes in which nothing was applied.
 REMOVE_PROGRESS = f"DELETE FROM {PROGRESS} p USING {_LANES} WHERE {_PROGRESS_PAIR}"

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from .cluster import Cluster
 from .errors import ConfigurationError
-from .partitions import REGISTRY, Partition
+from .partitions import Keys, Partition
 
 log = logging.getLogger("levelq")
 
@@ -23,9 +23,10 @@ FAILURE_SECONDS = 300
 class Waker:
     """Enqueues wake-ups on RQ, and keeps the registry of partitions in use."""
 
-    def __init__(self, lanes: Redis, rq: Redis) -> None:
+    def __init__(self, lanes: Redis, rq: Redis, keys: Keys) -> None:
         self._lanes = lanes
         self._rq = rq
+        self._keys = keys
         self._queues: dict[str, Any] = {}
         self._failing = False
 
@@ -34,7 +35,7 @@ class Waker:
         try:
             self._register(partition)
             # job_timeout -1: RQ's timeout is SIGALRM, which can land inside a COMMIT that still happens.
-            self._queue(partition.queue).enqueue_call(
+            self._queue(self._keys.queue(partition.specialization)).enqueue_call(
                 FUNCTION,
                 args=(str(partition),),
                 timeout=-1,
@@ -54,7 +55,7 @@ class Waker:
         as sweeps know by themselves of every partition that the layouts name.
         """
         try:
-            self._lanes.zadd(REGISTRY, {str(partition): int(time.time())})
+            self._lanes.zadd(self._keys.registry, {str(partition): int(time.time())})
         except (RedisError, ConfigurationError):
             if not isinstance(self._lanes, Cluster):
                 raise

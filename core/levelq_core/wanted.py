@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .table_names import LEDGER, LICENSES, OUTBOX, PROGRESSIONS, QUARANTINE
+from .table_names import IDENTITY, LEDGER, LICENSES, OUTBOX, PROGRESSIONS, QUARANTINE
 
 _LIMITS = {"int2": 2**15 - 1, "int4": 2**31 - 1, "int8": 2**63 - 1, "numeric": 2**63 - 1}
 
@@ -93,7 +93,7 @@ _SHARED = {
     for name in names.split()
 }
 
-# Our own three: the ledger is written by binary COPY, which takes exactly these types.
+# Our own four: the ledger is written by binary COPY, which takes exactly these types.
 _OWN = {
     name: Wanted(frozenset({type_}), declared)
     for type_, declared, names in (
@@ -103,6 +103,7 @@ _OWN = {
         ("int4", "integer", "from_level to_level"),
         ("text", "text", "specialization kind status error message source reason"),
         ("uuid", "uuid", "command_id batch"),
+        ("uuid", "uuid NOT NULL DEFAULT gen_random_uuid()", "identity"),
         ("bytea", "bytea", "digest payload raw sha256"),
         ("_int8", "bigint[]", "before after"),
         ("timestamptz", _TIME, "applied_at created_at at"),
@@ -131,8 +132,8 @@ DEFAULTS = {
 
 
 def wanted(table: str, column: str) -> Wanted:
-    """What a named column of one of the six tables must be."""
-    return _OWN[column] if table in (LEDGER, OUTBOX, QUARANTINE) else _SHARED[column]
+    """What a named column of one of the seven tables must be."""
+    return _OWN[column] if table in (LEDGER, OUTBOX, QUARANTINE, IDENTITY) else _SHARED[column]
 
 
 LEVELS = frozenset({"current_level", "max_achieved_level", "from_level", "to_level"})

@@ -39,7 +39,7 @@ class AsyncProducer:
         self._rq = connect(self.settings.queue_url, self.settings.redis_seconds)
         # RQ knows no asyncio: the rare wake-up goes out from a thread.
         self._sync = connect(self.settings.redis_url, self.settings.redis_seconds)
-        self._waker = Waker(self._sync, self._rq)
+        self._waker = Waker(self._sync, self._rq, self.settings.keys)
         self._ledger = LedgerReader.of(self.settings)
         self._layouts: dict[str, Layout] = {}
         self._given: set[Durability] = {"memory"}  # what this Redis was last seen to give

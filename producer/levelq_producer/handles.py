@@ -21,7 +21,6 @@ from levelq_core.errors import (
     QueueUnavailable,
 )
 from levelq_core.outcome import Outcome
-from levelq_core.partitions import reply_key
 from levelq_core.settings import Settings
 
 from .sending import address
@@ -38,6 +37,7 @@ class LedgerReader:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._engine: Engine | None = None
+        self._checked = False
 
     @classmethod
     def of(cls, settings: Settings) -> Self | None:
@@ -47,15 +47,19 @@ class LedgerReader:
     def look_up(self, command_id: UUID, digest: bytes | None = None) -> Outcome | None:
         """The decision on a command, if there is one; a conflict if it was on another content than `digest`.
 
-        Raises ConfigurationError if the ledger cannot be asked.
+        Raises ConfigurationError if the ledger cannot be asked, WrongDatabase if it is another deployment's.
         """
         from sqlalchemy.exc import DBAPIError  # noqa: PLC0415 - needs levelq[worker]
 
         from levelq_core.engine import engine_for, unreachable  # noqa: PLC0415
         from levelq_core.history import outcome_of  # noqa: PLC0415
+        from levelq_core.identity import require_ours  # noqa: PLC0415
 
         if self._engine is None:
             self._engine = engine_for(self._settings, name="levelq producer", connections=4, limited=True)
+        if not self._checked:
+            require_ours(self._engine, self._settings)
+            self._checked = True
         try:
             with self._engine.connect() as connection:
                 return outcome_of(connection, command_id, digest)
@@ -164,7 +168,7 @@ class Handle(_Waiting):
 
     def _ask_redis(self, deadline: float) -> Outcome | None:
         try:
-            streams: Any = {reply_key(self.command_id.bytes): self._position}
+            streams: Any = {self._settings.keys.reply(self.command_id.bytes): self._position}
             return self._read(self._redis.xread(streams, block=self._block_ms(deadline)))
         except RedisError as error:
             if self._ledger is None:
@@ -197,7 +201,7 @@ class AsyncHandle(_Waiting):
 
     async def _ask_redis(self, deadline: float) -> Outcome | None:
         try:
-            streams: Any = {reply_key(self.command_id.bytes): self._position}
+            streams: Any = {self._settings.keys.reply(self.command_id.bytes): self._position}
             return self._read(await self._redis.xread(streams, block=self._block_ms(deadline)))
         except RedisError as error:
             if self._ledger is None:

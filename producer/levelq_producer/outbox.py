@@ -8,18 +8,17 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from redis import Redis
-from sqlalchemy import TextClause
-from sqlalchemy.orm import Session
 
-from levelq_core import outbox
+from levelq_core import outbox_writing
 from levelq_core.codec import FLAG_REPLY
 from levelq_core.commands import Command
-from levelq_core.connections import connect
+from levelq_core.connections import connect, connect_async
 from levelq_core.errors import InvalidCommand
 from levelq_core.settings import Settings
 
-from .handles import Handle, LedgerReader
+from .handles import AsyncHandle, Handle, LedgerReader
 from .sending import payload_of
+from .transactions import OpenTransaction, opener
 
 _FLAGS_AT, _DIGEST = 3, slice(20, 36)  # of an entry without its stamp; see levelq_core.codec
 _ATTEMPTS = 5  # a row may be decided, and so be deleted, between the two looks at it
@@ -41,6 +40,18 @@ def _connections(settings: Settings) -> _Connections:
     return _Connections(connect(settings.redis_url, settings.redis_seconds), LedgerReader.of(settings))
 
 
+class _OneWait:
+    """What an AsyncHandle waits on: a connection for each wait, so no two event loops share one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def xread(self, streams: Any, block: int) -> Any:
+        """As redis.asyncio's."""
+        async with connect_async(self._settings.redis_url, self._settings.redis_seconds) as redis:
+            return await redis.xread(streams, block=block)
+
+
 class Outbox:
     """Writes commands into the caller's transaction; a worker's relay pushes them within a second of the commit.
 
@@ -50,28 +61,34 @@ class Outbox:
             session.commit()
         handle.result()
 
-    The session must be bound to levelq's database. It is neither committed nor flushed, and no connection to
-    Redis is needed. With an AsyncSession: `await session.run_sync(lambda s: Outbox(s).send(command))`.
+    `session` is a SQLAlchemy Session, scoped_session or Connection, a psycopg Connection, or Django's connection
+    (`django.db.connection`, `connections["other"]`), on the database that has levelq's tables. It is neither
+    committed nor flushed, and no connection to Redis is needed. On asyncio:
+    `handle = await session.run_sync(lambda s: Outbox(s).send(command))`, and later `await handle.result()`.
+
+    Raises TypeError for what has no transaction, TransactionMisuse for an AsyncSession that was passed itself.
 
     Of one lane, commands take effect in the order in which they were written, transactions that overlapped in
     time in either order. A command sent by a Producer meanwhile may overtake one that is still in the outbox.
     """
 
-    def __init__(self, session: Session, *, settings: Settings | None = None) -> None:
+    def __init__(self, session: Any, *, settings: Settings | None = None) -> None:
+        self._open = opener(session)
         self.settings = settings or _environment()
-        self._session = session
 
-    def send(self, command: Command, reply: bool = True) -> Handle:
-        """Write one command; `.result()` of its handle can be had after the commit.
+    def send(self, command: Command, reply: bool = True) -> Any:
+        """Write one command; returns its Handle, in a transaction on asyncio its AsyncHandle.
 
-        The same command again, with the same content, changes nothing. Raises InvalidCommand for what the
-        catalog can never allow and for an id that is in the outbox with other content; the session's
-        transaction stays usable. SQLAlchemy's errors pass through.
+        `.result()` of the handle can be had after the commit. The same command again, with the same content,
+        changes nothing. Raises InvalidCommand for what the catalog can never allow and for an id that is in the
+        outbox with other content; the transaction stays usable. Raises TransactionMisuse in autocommit and in a
+        closed or aborted transaction, SchemaError where the outbox's table is missing. The driver's other errors
+        pass through.
         """
         (handle,) = self.send_many([command], reply)
         return handle
 
-    def send_many(self, commands: Iterable[Command], reply: bool = False) -> list[Handle]:
+    def send_many(self, commands: Iterable[Command], reply: bool = False) -> list[Any]:
         """Write many commands in one statement; one handle each, in order. Raises as `send`: all or none."""
         batch = list(commands)
         payloads: dict[UUID, bytes] = {}
@@ -81,23 +98,31 @@ class Outbox:
             if payloads.setdefault(command.command_id, payload)[_DIGEST] != payload[_DIGEST]:
                 raise _used_before(command.command_id)
             wanted.setdefault(command.command_id, command)
-        kept = self._write(wanted, payloads) if batch else {}
+        if not batch:
+            return []
+        transaction = self._open()
+        kept = self._write(transaction, wanted, payloads)
         redis, ledger = _connections(self.settings)
+        if transaction.is_async:
+            waits: Any = _OneWait(self.settings)
+            return [AsyncHandle(waits, self.settings, ledger, c.command_id, None, kept[c.command_id]) for c in batch]
         return [Handle(redis, self.settings, ledger, c.command_id, None, kept[c.command_id]) for c in batch]
 
-    def _write(self, wanted: dict[UUID, Command], payloads: dict[UUID, bytes]) -> dict[UUID, bool]:
+    def _write(
+        self, transaction: OpenTransaction, wanted: dict[UUID, Command], payloads: dict[UUID, bytes]
+    ) -> dict[UUID, bool]:
         """Write what is not there yet; whether each command's outcome will be kept for its sender."""
         kept: dict[UUID, bool] = {}
         written: list[UUID] = []
         left = list(wanted)
         for _ in range(_ATTEMPTS):
-            new = self._insert([wanted[command_id] for command_id in left], payloads)
+            new = self._insert(transaction, [wanted[command_id] for command_id in left], payloads)
             written += new
             kept |= {command_id: bool(payloads[command_id][_FLAGS_AT] & FLAG_REPLY) for command_id in new}
             left = [command_id for command_id in left if command_id not in kept]
-            for command_id, there in self._find(left).items():
+            for command_id, there in _find(transaction, left).items():
                 if there[_DIGEST] != payloads[command_id][_DIGEST]:
-                    self._execute(outbox.WITHDRAW, command_ids=[str(i) for i in written])
+                    transaction.execute(outbox_writing.WITHDRAW, {"command_ids": [str(i) for i in written]})
                     raise _used_before(command_id)
                 kept[command_id] = bool(there[_FLAGS_AT] & FLAG_REPLY)
             left = [command_id for command_id in left if command_id not in kept]
@@ -106,25 +131,32 @@ class Outbox:
         # What vanished at every look was decided each time; what is left was so, too: nothing to be sent.
         return dict.fromkeys(left, False) | kept
 
-    def _insert(self, commands: Sequence[Command], payloads: dict[UUID, bytes]) -> list[UUID]:
-        rows = self._execute(
-            outbox.INSERT_AND_NOTIFY if self.settings.notify else outbox.INSERT,
-            command_ids=[str(command.command_id) for command in commands],
-            user_ids=[command.user_id for command in commands],
-            specializations=[command.specialization for command in commands],
-            payloads=[payloads[command.command_id].hex() for command in commands],
+    def _insert(
+        self, transaction: OpenTransaction, commands: Sequence[Command], payloads: dict[UUID, bytes]
+    ) -> list[UUID]:
+        notify = self.settings.notify and transaction.can_notify  # without it, a relay finds the row at its next poll
+        rows = transaction.execute(
+            outbox_writing.INSERT_AND_NOTIFY if notify else outbox_writing.INSERT,
+            {
+                "command_ids": [str(command.command_id) for command in commands],
+                "user_ids": [command.user_id for command in commands],
+                "specializations": [command.specialization for command in commands],
+                "payloads": [payloads[command.command_id].hex() for command in commands],
+            },
         )
-        return [UUID(command_id) for command_id, *_ in rows]
+        return [UUID(_ascii(command_id)) for command_id, *_ in rows]
 
-    def _find(self, command_ids: Sequence[UUID]) -> dict[UUID, bytes]:
-        if not command_ids:
-            return {}
-        rows = self._execute(outbox.FIND, command_ids=[str(i) for i in command_ids])
-        return {UUID(command_id): bytes.fromhex(payload) for command_id, payload in rows}
 
-    def _execute(self, statement: TextClause, **values: Any) -> Any:
-        with self._session.no_autoflush:  # the application's pending objects are its own to flush
-            return self._session.execute(statement, values)
+def _find(transaction: OpenTransaction, command_ids: Sequence[UUID]) -> dict[UUID, bytes]:
+    if not command_ids:
+        return {}
+    rows = transaction.execute(outbox_writing.FIND, {"command_ids": [str(i) for i in command_ids]})
+    return {UUID(_ascii(command_id)): bytes.fromhex(_ascii(payload)) for command_id, payload in rows}
+
+
+def _ascii(value: str | bytes) -> str:
+    """A text column's value: psycopg gives bytes where the client encoding is SQL_ASCII."""
+    return value if isinstance(value, str) else value.decode("ascii")
 
 
 def _used_before(command_id: UUID) -> InvalidCommand:

@@ -38,7 +38,7 @@ class Producer:
         redis = connect(self.settings.redis_url, self.settings.redis_seconds)
         self._lanes = Lanes(redis, self.settings)
         self._rq = connect(self.settings.queue_url, self.settings.redis_seconds)
-        self._waker = Waker(redis, self._rq)
+        self._waker = Waker(redis, self._rq, self.settings.keys)
         self._ledger = LedgerReader.of(self.settings)
         self._layouts: dict[str, Layout] = {}
         self._given: set[Durability] = {"memory"}  # what this Redis was last seen to give

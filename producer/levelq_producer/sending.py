@@ -208,4 +208,4 @@ def _full(settings: Settings, partition: Partition, lane: Lane, why: str) -> Lev
     if why == "partition":
         limit = settings.partition_limit
         return PartitionFull(f"partition {partition}: {limit} commands wait already (LEVELQ_PARTITION_LIMIT)")
-    return QueueUnavailable(f"{partition.lane_key(lane.user_id)} holds something that is not a list")
+    return QueueUnavailable(f"{settings.keys.lane(partition, lane.user_id)} holds something that is not a list")

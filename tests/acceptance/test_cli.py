@@ -18,8 +18,9 @@ import pytest
 from redis import Redis
 
 from levelq_core import Settings
-from levelq_core.partitions import Partition, reply_key
+from levelq_core.partitions import Partition
 from levelq_worker.embedded import Servers
+from tests.fixtures.keys import KEYS
 from tests.fixtures.ports import free_port
 from tests.fixtures.processes import Started
 from tests.fixtures.waiting import until
@@ -138,7 +139,7 @@ def test_send_waits_for_the_outcome(levelq: Levelq, start: Callable[..., Started
     assert out.startswith("applied  COACH of user 7: level 1 -> 2\n")
     assert re.search(r"total_xp +0 -> 1,200", out) and re.search(r"theory_hours +0 -> 2", out)
     command_id = err.split()[-1]
-    redis.delete(reply_key(UUID(command_id).bytes))  # else the first send's outcome, still kept, is the answer
+    redis.delete(KEYS.reply(UUID(command_id).bytes))  # else the first send's outcome, still kept, is the answer
     again = levelq("send", "level-up", 7, "COACH", "--xp", 1200, "--theory-hours", 2, "--command-id", command_id)
     assert again.code == 0 and "(decided at an earlier send)" in again.out
     rejected = levelq("send", "set-level", 7, "COACH", "--level", 2, "--sessions", -1)
@@ -298,8 +299,8 @@ def test_a_database_without_tables_says_what_makes_them(levelq: Levelq, blank_da
 
 def test_rubbish_is_counted_and_shown_without_obeying_it(levelq: Levelq, redis: Redis) -> None:
     place = Partition("PLAYER")
-    redis.rpush(place.lane_key(42), b"\x1b[31m[bold]rubbish")
-    redis.zadd(place.key("ready"), {"42": 0})
+    redis.rpush(KEYS.lane(place, 42), b"\x1b[31m[bold]rubbish")
+    redis.zadd(KEYS.of(place, "ready"), {"42": 0})
     assert levelq("worker", "--burst").code == 0
     assert levelq.status()["quarantined"] == 1
     code, out, _ = levelq("history", 42)

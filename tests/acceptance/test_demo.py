@@ -33,6 +33,7 @@ from levelq_worker.demo.scenario import TOP_LEVEL, Scenario, Sent
 from levelq_worker.demo.verifying import Check, verify
 from levelq_worker.draining import Drain
 from levelq_worker.runtime import Runtime
+from tests.fixtures.keys import KEYS
 
 SEED = 20
 SMALL = Scenario(SEED, users=12, commands=1_500, started_ms=1_700_000_000_000)
@@ -136,7 +137,7 @@ class Played:
         engine.dispose()
 
     def checks(self) -> list[Check]:
-        return verify(self.database, self.redis, self.record)
+        return verify(self.database, self.redis, self.record, KEYS.namespace)
 
     def failed(self) -> list[str]:
         return [check.name for check in self.checks() if not check.passed]
@@ -240,11 +241,11 @@ def _unacknowledged(played: Played) -> None:
 
 
 def _left_in_a_lane(played: Played) -> None:
-    played.redis.rpush(Partition("COACH").lane_key(1), "x")
+    played.redis.rpush(KEYS.lane(Partition("COACH"), 1), "x")
 
 
 def _left_claimed(played: Played) -> None:
-    played.redis.zadd(Partition("COACH").key("claimed"), {"1": 1})
+    played.redis.zadd(KEYS.of(Partition("COACH"), "claimed"), {"1": 1})
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ import pytest
 from redis import Redis
 
 from levelq_core import Settings
-from levelq_core.partitions import SHARDS
 from levelq_worker.cli.app import run
 from levelq_worker.embedded import Servers
 from tests.fixtures.clusters import ValkeyCluster
+from tests.fixtures.keys import KEYS
 from tests.fixtures.processes import Started
 from tests.fixtures.waiting import until
 
@@ -203,7 +203,7 @@ def test_what_cannot_be_is_refused_in_one_line(
 ) -> None:
     arguments, expected = REFUSED[case]
     assert expected in refused(arguments)
-    assert set(redis.keys()) <= {SHARDS.encode()}  # which the check of the settings settles
+    assert set(redis.keys()) <= {KEYS.shards.encode()}  # which the check of the settings settles
     assert [path.name for path in tmp_path.iterdir()] == ["used"]
 
 

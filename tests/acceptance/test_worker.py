@@ -32,6 +32,7 @@ from levelq_producer import Producer
 from levelq_worker.lane_worker import LaneJob, LaneWorker
 from levelq_worker.runtime import current
 from tests.acceptance import crowded_worker
+from tests.fixtures.keys import KEYS
 from tests.fixtures.processes import Started, children
 from tests.fixtures.waiting import until
 
@@ -109,7 +110,7 @@ def test_burst_drains_everything_and_says_what_is_parked(
     start: Start, settings: Settings, redis: Redis, own_engine: Engine
 ) -> None:
     push(settings, redis, 1000)
-    redis.zadd(PLAYER.key("ready"), {"50": 9e15})
+    redis.zadd(KEYS.of(PLAYER, "ready"), {"50": 9e15})
     code, output = stopped(start("worker", "--processes", "2", "--burst"))
     assert (code, output.strip()) == (0, "done: nothing is due; lanes parked for later: 1")
     assert applied(own_engine) == 980
@@ -216,12 +217,12 @@ def test_a_worker_that_ends_wakes_another_for_what_is_due(settings: Settings, re
     """Asked to stop, it may have had a wake-up in its hands; nobody else would be woken while that is reserved."""
     patient = settings.model_copy(update={"claim_seconds": 60.0})
     push(patient, redis, 10)
-    assert redis.exists(PLAYER.key("wake"))
-    queue = Queue(PLAYER.queue, connection=redis, serializer=JSONSerializer)
+    assert redis.exists(KEYS.of(PLAYER, "wake"))
+    queue = Queue(KEYS.queue("PLAYER"), connection=redis, serializer=JSONSerializer)
     assert queue.count == 0
-    LaneWorker([PLAYER.queue], connection=redis, settings=patient).work(burst=True)
+    LaneWorker([KEYS.queue("PLAYER")], connection=redis, settings=patient).work(burst=True)
     assert queue.count == 1
-    LaneWorker([PLAYER.queue], connection=redis, settings=patient).work(burst=True)
+    LaneWorker([KEYS.queue("PLAYER")], connection=redis, settings=patient).work(burst=True)
     assert (queue.count, applied(own_engine)) == (0, 10)
 
 
@@ -239,7 +240,7 @@ def handlers() -> Iterator[None]:
 def test_a_signal_while_a_worker_ends_is_no_error(
     settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = LaneWorker([PLAYER.queue], connection=redis, settings=settings)
+    worker = LaneWorker([KEYS.queue("PLAYER")], connection=redis, settings=settings)
     monkeypatch.setattr(worker, "_hand_over", lambda: signal.raise_signal(signal.SIGTERM))
     worker.work(burst=True)
     assert worker.stopping
@@ -262,7 +263,9 @@ def signalled(when: Callable[[], object]) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("handlers")
-@pytest.mark.parametrize("queues", [[PLAYER.queue], [PLAYER.queue, COACH.queue]], ids=["one queue", "two queues"])
+@pytest.mark.parametrize(
+    "queues", [["levelq.PLAYER"], ["levelq.PLAYER", "levelq.COACH"]], ids=["one queue", "two queues"]
+)
 def test_a_worker_that_waits_for_a_wake_up_ends_at_once(queues: list[str], settings: Settings, redis: Redis) -> None:
     patient = settings.model_copy(update={"claim_seconds": 600.0})  # it waits for half of that, a test for less
     worker = LaneWorker(queues, settings=patient)
@@ -277,7 +280,7 @@ def test_a_worker_whose_waits_broke_ends_soon(
 ) -> None:
     """RQ sleeps after each, twice as long each time."""
     patient = settings.model_copy(update={"claim_seconds": 600.0})
-    worker = LaneWorker([PLAYER.queue], settings=patient)
+    worker = LaneWorker([KEYS.queue("PLAYER")], settings=patient)
     sleeps: list[float] = []
     monkeypatch.setattr("rq.worker.base.time", SimpleNamespace(sleep=sleeps.append, time=time.time))
 
@@ -297,7 +300,7 @@ def test_a_signal_raises_nothing_where_a_worker_stands(
     settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RQ's handler does: hiredis ended by SIGSEGV, redis-py's finalizers caught it, a tracer kept its lock."""
-    worker = LaneWorker([PLAYER.queue], connection=redis, settings=settings)
+    worker = LaneWorker([KEYS.queue("PLAYER")], connection=redis, settings=settings)
     long_ago = datetime.now(UTC) - timedelta(minutes=1)
     moments = []
 
@@ -325,7 +328,7 @@ class Interrupted(Pipeline):
 def test_a_worker_ends_although_the_signal_came_within_a_finalizer(
     settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = LaneWorker([PLAYER.queue], connection=redis, settings=settings)
+    worker = LaneWorker([KEYS.queue("PLAYER")], connection=redis, settings=settings)
     todo = [Interrupted]
 
     def tidy() -> None:
@@ -351,10 +354,10 @@ def test_children_end_with_a_killed_supervisor(start: Start, settings: Settings)
 
 def test_rqs_own_command_runs_a_lane_worker(settings: Settings, redis: Redis, own_engine: Engine) -> None:
     push(settings, redis, 10)
-    Waker(redis, redis).wake(PLAYER)
+    Waker(redis, redis, KEYS).wake(PLAYER)
     rq = Path(sys.executable).parent / "rq"
     options = ["-w", "levelq_worker.LaneWorker", "--url", settings.queue_url, "--burst"]
-    command = [str(rq), "worker", *options, PLAYER.queue]
+    command = [str(rq), "worker", *options, KEYS.queue("PLAYER")]
     result = subprocess.run(
         command, env=os.environ | settings.environment(), capture_output=True, text=True, timeout=60, check=False
     )
@@ -369,14 +372,14 @@ def test_an_ordinary_simple_worker_can_run_the_job(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("levelq_worker.runtime._current", None)
     push(settings, redis, 10)
-    Waker(redis, redis).wake(PLAYER)
-    SimpleWorker([PLAYER.queue], connection=redis, serializer=JSONSerializer).work(burst=True)
+    Waker(redis, redis, KEYS).wake(PLAYER)
+    SimpleWorker([KEYS.queue("PLAYER")], connection=redis, serializer=JSONSerializer).work(burst=True)
     current().close()
     assert applied(own_engine) == 10
 
 
 def _planted(redis: Redis, function: str, **options: object) -> Job:
-    queue = Queue(PLAYER.queue, connection=redis, serializer=JSONSerializer)
+    queue = Queue(KEYS.queue("PLAYER"), connection=redis, serializer=JSONSerializer)
     return queue.enqueue_call(function, **options)  # type: ignore[arg-type]
 
 
@@ -386,9 +389,9 @@ def test_a_planted_job_is_refused(settings: Settings, redis: Redis, tmp_path: Pa
         _planted(redis, "os.system", args=(f"touch {trace}",)),
         _planted(redis, FUNCTION, args=("PLAYER",), kwargs={"x": 1}),
         _planted(redis, FUNCTION, args=(["PLAYER"],)),
-        Queue(PLAYER.queue, connection=redis).enqueue(os.system, f"touch {trace}"),  # pickled
+        Queue(KEYS.queue("PLAYER"), connection=redis).enqueue(os.system, f"touch {trace}"),  # pickled
     ]
-    LaneWorker([PLAYER.queue], connection=redis, settings=settings).work(burst=True)
+    LaneWorker([KEYS.queue("PLAYER")], connection=redis, settings=settings).work(burst=True)
     assert not trace.exists()
     for job in jobs:
         assert LaneJob.fetch(job.id, connection=redis, serializer=JSONSerializer).get_status() == "failed"
@@ -397,7 +400,7 @@ def test_a_planted_job_is_refused(settings: Settings, redis: Redis, tmp_path: Pa
 def test_a_planted_callback_is_not_called(settings: Settings, redis: Redis, tmp_path: Path) -> None:
     job = _planted(redis, FUNCTION, args=("PLAYER",), result_ttl=60)
     redis.hset(job.key, mapping={"success_callback_name": "os.abort", "failure_callback_name": "os.abort"})
-    LaneWorker([PLAYER.queue], connection=redis, settings=settings).work(burst=True)
+    LaneWorker([KEYS.queue("PLAYER")], connection=redis, settings=settings).work(burst=True)
     assert LaneJob.fetch(job.id, connection=redis, serializer=JSONSerializer).get_status() == "finished"
 
 
@@ -439,7 +442,7 @@ def test_workers_refuse_to_start_on_what_they_would_get_wrong(
     options = ["-w", "levelq_worker.LaneWorker", "--url", settings.queue_url, "--burst"]
     rq = Path(sys.executable).parent / "rq"
     done = subprocess.run(
-        [str(rq), "worker", *options, PLAYER.queue],
+        [str(rq), "worker", *options, KEYS.queue("PLAYER")],
         env=os.environ | settings.environment(),
         capture_output=True,
         text=True,

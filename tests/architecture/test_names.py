@@ -137,7 +137,7 @@ for name in ("sqlalchemy", "psycopg"):
     sys.modules[name] = None
 import levelq, levelq_core
 names = ("apply_commands", "ProgressLicenseCoupler", "level_up_atomic")
-asked = [(levelq_core, name) for name in names] + [(levelq, name) for name in (*names, "Outbox", "LaneWorker")]
+asked = [(levelq_core, name) for name in names] + [(levelq, name) for name in (*names, "LaneWorker")]
 for package, name in asked:
     try:
         getattr(package, name)
@@ -147,6 +147,11 @@ for package, name in asked:
         raise SystemExit("no error")
 """
     loaded_after(code)
+
+
+def test_outbox_is_loaded_without_the_database_libraries() -> None:
+    """Django on psycopg2 needs neither."""
+    assert not loaded_after("from levelq import Outbox; Outbox") & {*DATABASE, "rq", "levelq_worker"}
 
 
 def test_core_knows_neither_producer_nor_worker() -> None:

@@ -13,7 +13,7 @@ from tests.architecture.sources import ROOT, Source, reached_from, sources
 SOURCES = pytest.mark.parametrize("source", sources(), ids=lambda source: source.place)
 MOST_MODULE_LINES = 260
 MOST_FUNCTION_LINES = 60
-TRANSACTIONS = {"levelq_worker.transaction", "levelq_core.direct", "levelq_core.apply"}
+TRANSACTIONS = {"levelq_worker.transaction", "levelq_core.direct_transaction", "levelq_core.apply"}
 WRITE_PATH = ("levelq_worker.draining", "levelq_worker.lane_worker", "levelq_core.direct", "levelq_producer")
 
 

@@ -19,6 +19,7 @@ from levelq_core.partitions import Partition
 from levelq_core.scripts import Script
 from levelq_core.verify import Recorder
 from levelq_worker import supervising
+from tests.fixtures.keys import KEYS
 
 # Where the notes go into the scripts: before these lines.
 _NOTES = {
@@ -57,7 +58,7 @@ def record(redis: Redis, partitions: list[Partition], recorder: Recorder) -> int
     """Move the notes into a history, in their order; returns how many there were."""
     count = 0
     for partition in partitions:
-        notes: Any = redis.xrange(partition.key("notes"))
+        notes: Any = redis.xrange(KEYS.of(partition, "notes"))
         for _, fields in notes:
             count += 1
             users = fields[b"lanes"].split()
@@ -67,7 +68,7 @@ def record(redis: Redis, partitions: list[Partition], recorder: Recorder) -> int
                 recorder.acknowledged(
                     partition, fields[b"ack"].decode(), users, [int(n) for n in fields[b"removed"].split()]
                 )
-        redis.delete(partition.key("notes"))
+        redis.delete(KEYS.of(partition, "notes"))
     return count
 
 

@@ -11,7 +11,7 @@ from redis import Redis
 from levelq_core import LevelUp, Settings
 from levelq_core.codec import IDENTITY_AT, IDENTITY_BYTES, STAMP_DIGITS, encode
 from levelq_core.lanes import Lanes
-from levelq_core.partitions import SHARDS, Partition
+from levelq_core.partitions import Partition
 from levelq_core.scripts import Claim, PushAnswer
 
 PARTITION = Partition("PLAYER")
@@ -81,7 +81,7 @@ class Bench:
 
     def key(self, name: str) -> str:
         """A key of the partition."""
-        return self.partition.key(name)
+        return self.lanes.keys.of(self.partition, name)
 
     def scores(self, name: str) -> dict[bytes, float]:
         """A sorted set of the partition."""
@@ -97,7 +97,7 @@ class Bench:
 
     def entries(self, user_id: int) -> list[bytes]:
         """What lies in a lane, stamps and all."""
-        return list(self.redis.lrange(self.partition.lane_key(user_id), 0, -1))
+        return list(self.redis.lrange(self.lanes.keys.lane(self.partition, user_id), 0, -1))
 
     def payloads(self, user_id: int) -> list[bytes]:
         """What lies in a lane, without the stamps."""
@@ -113,9 +113,18 @@ class Bench:
         return int(seconds) * 1000 + int(microseconds) // 1000
 
     def names(self) -> set[str]:
-        """All keys there are, without the partition's tag; but for the layouts, which whoever needs them writes."""
-        keys = {key.decode() for key in self.redis.keys("*")} - {SHARDS}
+        """All keys of the namespace, without the partition's tag; but for the layouts, written at the first push."""
+        keys = {key.decode() for key in self.all_keys()} - {self.lanes.keys.shards}
         return {key.removeprefix(self.key("")) for key in keys}
+
+    def all_keys(self) -> list[bytes]:
+        """All keys of the namespace."""
+        return list(self.redis.keys(f"{self.settings.namespace}:*"))
+
+    def clear(self) -> None:
+        """Remove them."""
+        if found := self.all_keys():
+            self.redis.delete(*found)
 
     def everything(self) -> dict[str, Any]:
         """Every key with its value, to see that nothing changed."""

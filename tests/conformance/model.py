@@ -32,7 +32,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self, bench: Bench) -> None:
         super().__init__()
-        bench.redis.flushall()
+        bench.clear()
         self.bench = bench
         self.lanes = {user: Lane() for user in range(1, 5)}
         self.clock = 0.0
@@ -139,7 +139,7 @@ class Machine(RuleBasedStateMachine):
             if lane.entries:
                 assert (user in ready) is (lane.token is None)
             assert tokens.get(b"%d" % user, b"").decode() == (lane.token or "")
-        assert all(key.decode().startswith(b.key("")) for key in b.redis.keys("*"))
+        assert all(key.decode().startswith(b.key("")) for key in b.all_keys())
 
     def teardown(self) -> None:
         """Whatever happened before: what is left is drained in order, and then nothing is there."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from levelq_core.partitions import REGISTRY, Partition
+from levelq_core.partitions import Partition
 from tests.conformance.kit import Benches, payload
 
 
@@ -173,5 +173,5 @@ class Upkeep:
     def test_the_registry_lists_the_partitions(self, bench: Benches) -> None:
         b = bench()
         assert b.lanes.partitions() == []
-        b.redis.zadd(REGISTRY, {"PLAYER:1:0": 2, "COACH:1:3": 1})
+        b.redis.zadd(b.lanes.keys.registry, {"PLAYER:1:0": 2, "COACH:1:3": 1})
         assert b.lanes.partitions() == [Partition("COACH", 1, 3), Partition("PLAYER", 1, 0)]

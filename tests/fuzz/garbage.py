@@ -14,6 +14,7 @@ from levelq_core import LevelUp
 from levelq_core.codec import MAGIC, VERSION, encode
 from levelq_core.partitions import Partition
 from levelq_worker.runtime import Runtime
+from tests.fixtures.keys import KEYS
 from tests.fuzz.mutating import BODY_AT, STAMP, forge
 
 PARTITION = Partition("PLAYER")
@@ -82,7 +83,7 @@ class Garden:
 
     def break_lane(self, user: int) -> None:
         """A lane key that is no list, or none at all."""
-        key, name = PARTITION.lane_key(user), str(user).encode()
+        key, name = KEYS.lane(PARTITION, user), str(user).encode()
         match self._rng.randrange(4):
             case 0:
                 self._redis.set(key, "no list")
@@ -91,15 +92,15 @@ class Garden:
             case 2:
                 self._redis.zadd(key, {"no list": 1})
             case 3:
-                self._redis.zadd(PARTITION.key("ready"), {name: 0})
+                self._redis.zadd(KEYS.of(PARTITION, "ready"), {name: 0})
                 return
-        self._redis.zadd(PARTITION.key("ready"), {name: 0})
+        self._redis.zadd(KEYS.of(PARTITION, "ready"), {name: 0})
         self.broken.add(name)
 
     def _append(self, user: bytes, raw: bytes) -> None:
-        self._redis.rpush(PARTITION.key("lane:").encode() + user, raw)
-        if self._redis.zscore(PARTITION.key("claimed"), user) is None:
-            self._redis.zadd(PARTITION.key("ready"), {user: 0}, nx=True)
+        self._redis.rpush(KEYS.of(PARTITION, "lane:").encode() + user, raw)
+        if self._redis.zscore(KEYS.of(PARTITION, "claimed"), user) is None:
+            self._redis.zadd(KEYS.of(PARTITION, "ready"), {user: 0}, nx=True)
 
     def _garbage(self, user: int) -> bytes:
         rng = self._rng

@@ -14,6 +14,7 @@ from levelq_core import Settings
 from levelq_worker import drain
 from levelq_worker.embedded import Servers
 from levelq_worker.runtime import Runtime, install
+from tests.fixtures.keys import KEYS
 from tests.fixtures.waiting import until
 from tests.fuzz.garbage import NO_USERS, PARTITION, Garden, Rejected
 
@@ -78,9 +79,9 @@ def check_rows(engine: Engine, garden: Garden) -> None:
 
 def check_lanes(worker: Runtime, redis: Redis, garden: Garden) -> None:
     """Nothing waits but the keys that are no lists: the worker left those where they are, for somebody to look at."""
-    lanes = list(redis.scan_iter(PARTITION.key("lane:").encode() + b"*"))
+    lanes = list(redis.scan_iter(KEYS.of(PARTITION, "lane:").encode() + b"*"))
     assert {key.rpartition(b":")[2] for key in lanes} == garden.broken
-    assert set(redis.zrange(PARTITION.key("ready"), 0, -1)) == garden.broken
+    assert set(redis.zrange(KEYS.of(PARTITION, "ready"), 0, -1)) == garden.broken
     status = worker.lanes.status(PARTITION)
     assert (status.waiting, status.ready, status.claimed, status.parked) == (0, 0, 0, len(garden.broken))
     assert not worker.weather.bad

@@ -19,6 +19,7 @@ from levelq_core.work import Work
 from levelq_worker.draining import Drain
 from levelq_worker.runtime import Runtime
 from levelq_worker.transaction import Applied, Transaction
+from tests.fixtures.keys import KEYS
 from tests.fixtures.waiting import until
 from tests.model import APPLICATION, OWN, TOTALS, Columns, LaneKey, Model, Row
 
@@ -209,7 +210,7 @@ def push_raw(worker: Runtime, specialization: str, user_id: int, payload: bytes)
 
 def push_bare(redis: Redis, specialization: str, user: int | str, raw: bytes) -> None:
     """Append any bytes to a lane by hand, as somebody would who knows nothing of the protocol."""
-    redis.rpush(Partition(specialization).lane_key(user), raw)
+    redis.rpush(KEYS.lane(Partition(specialization), user), raw)
 
 
 def drain_all(worker: Runtime, *specializations: str) -> None:

@@ -21,6 +21,7 @@ from levelq_worker import batch, claims
 from levelq_worker.draining import Drain
 from levelq_worker.runtime import Runtime
 from levelq_worker.transaction import Applied
+from tests.fixtures.keys import KEYS
 from tests.fixtures.waiting import until
 from tests.integration.coupler_support import drain_all, push
 from tests.integration.isolation_support import PLAYER, experience, level_up, push_at_once
@@ -267,7 +268,7 @@ def test_what_was_taken_in_of_an_answer_is_part_of_it(long_answer: answers.Answe
 def test_a_refusal_that_redis_py_takes_for_a_lost_connection_is_heard(worker: Runtime) -> None:
     """As LOADING is: nothing more comes on that connection, so nothing may be waited for."""
     lanes = worker.lanes
-    lender = lanes._lenders.at(PLAYER.key("ready"))
+    lender = lanes._lenders.at(KEYS.of(PLAYER, "ready"))
     stranger = lender.take()
     with lanes.redis.client() as operator:  # type: ignore[no-untyped-call]
         operator.config_set("requirepass", "a secret")

@@ -17,8 +17,7 @@ from levelq_core.connections import connect
 from levelq_core.errors import ConfigurationError, LevelqError, QueueUnavailable, SendUnknown
 from levelq_core.lanes import Lanes
 from levelq_core.layouts import Layout
-from levelq_core.partitions import REGISTRY, Partition
-from levelq_core.partitions import SHARDS as SHARDS_KEY
+from levelq_core.partitions import Partition
 from levelq_core.verify import Options, verify
 from levelq_producer import AsyncProducer, Producer
 from levelq_worker.cli.overview import look
@@ -31,6 +30,7 @@ from levelq_worker.resharding import begin
 from levelq_worker.runtime import Runtime
 from levelq_worker.sweeping import Sweeper
 from tests.fixtures.clusters import LoopbackValkey, ValkeyCluster
+from tests.fixtures.keys import KEYS
 from tests.fixtures.waiting import until
 from tests.integration.coupler_support import runtime
 from tests.integration.isolation_support import experience
@@ -122,7 +122,7 @@ def test_a_slot_that_moves_is_followed(
     with Producer(settings) as producer:
         producer.send_many([level_up(user) for user in range(1, 101)])
         partition = PLAYERS[3]
-        key = partition.key("ready")
+        key = KEYS.of(partition, "ready")
         old = cluster.holder(key)
         to = next(node for node in cluster.nodes if node is not old)
         claim = worker.lanes.claim(partition, "drain", "token", 1_000)
@@ -132,7 +132,8 @@ def test_a_slot_that_moves_is_followed(
         try:
             assert worker.lanes.ack(partition, "token", held) == [0] * len(held)
             assert not any(handle.error for handle in producer.send_many([level_up(user) for user in range(1, 101)]))
-            cluster.move(REGISTRY, next(node for node in cluster.nodes if node is not cluster.holder(REGISTRY)))
+            there = cluster.holder(KEYS.registry)
+            cluster.move(KEYS.registry, next(node for node in cluster.nodes if node is not there))
             drain_all(worker)
         finally:
             cluster.move(key, old)
@@ -142,7 +143,7 @@ def test_a_slot_that_moves_is_followed(
 async def test_a_slot_that_moves_is_followed_by_asyncio(cluster: ValkeyCluster, settings: Settings) -> None:
     async with AsyncProducer(settings) as producer:
         await producer.send_many([level_up(user) for user in range(1, 101)])
-        key = PLAYERS[5].key("ready")
+        key = KEYS.of(PLAYERS[5], "ready")
         old = cluster.holder(key)
         cluster.move(key, next(node for node in cluster.nodes if node is not old))
         try:
@@ -159,8 +160,8 @@ def test_a_lost_server_stops_its_own_lanes_only_and_comes_back_with_all_it_had(
     with Producer(settings) as producer, runtime(settings) as worker:
         users = range(1, 201)
         assert not any(handle.error for handle in producer.send_many([level_up(user) for user in users]))
-        lost = own.holder(PLAYERS[0].key("ready"))
-        gone = {p for p in PLAYERS if own.holder(p.key("ready")) is lost}
+        lost = own.holder(KEYS.of(PLAYERS[0], "ready"))
+        gone = {p for p in PLAYERS if own.holder(KEYS.of(p, "ready")) is lost}
         assert gone != set(PLAYERS)
         lost.kill()
         commands = [level_up(user) for user in users]
@@ -199,7 +200,7 @@ def test_a_silent_server_costs_a_send_its_timeout_and_leaves_it_unknown(
     settings = on(own, servers, own_database_url)
     with Producer(settings) as producer:
         producer.send_many([level_up(user) for user in range(1, 50)])
-        silent = own.holder(Partition.of("PLAYER", 1, SHARDS).key("ready"))
+        silent = own.holder(KEYS.of(Partition.of("PLAYER", 1, SHARDS), "ready"))
         with silent.frozen():
             assert isinstance(error_of(producer, level_up(1)), SendUnknown)
 
@@ -212,8 +213,8 @@ def test_sweeps_and_relays_go_on_where_the_registry_is_lost(
         sweeper, relay = Sweeper(settings, ["PLAYER"]), Relay(settings, ["PLAYER"])
         sweeper.sweep()
         assert relay.poll() == 0
-        lost = own.holder(REGISTRY)
-        partition = next(p for p in PLAYERS if own.holder(p.key("ready")) is not lost)
+        lost = own.holder(KEYS.registry)
+        partition = next(p for p in PLAYERS if own.holder(KEYS.of(p, "ready")) is not lost)
         user = next(user for user in range(1, 1000) if Partition.of("PLAYER", user, SHARDS) == partition)
         producer.send(level_up(1))
         lost.kill()
@@ -282,8 +283,8 @@ def test_a_url_of_one_server_to_a_cluster(cluster: ValkeyCluster, servers: Serve
     url = f"redis://127.0.0.1:{cluster.nodes[0].port}/0"
     line = refusal(redis_url=url, rq_url=servers.valkey.url, database_url=own_database_url)
     assert "LEVELQ_REDIS_URL" in line and "redis+cluster://" in line
-    layouts = cluster.holder(SHARDS_KEY)  # this one it can read there; most of the lanes are elsewhere
-    layouts.client.hset(SHARDS_KEY, "PLAYER", f"1:{SHARDS}")
+    layouts = cluster.holder(KEYS.shards)  # this one it can read there; most of the lanes are elsewhere
+    layouts.client.hset(KEYS.shards, "PLAYER", f"1:{SHARDS}")
     url = f"redis://127.0.0.1:{layouts.port}/0"
     with Producer.from_url(url, rq_url=servers.valkey.url, shards=SHARDS) as producer:
         errors = [error_of(producer, level_up(n)) for n in range(1, 40)]
@@ -341,8 +342,8 @@ def test_a_sweep_looks_at_those_behind_one_that_is_away(
         producer.send_many([level_up(user) for user in range(1, 200)])
         sweeper = Sweeper(settings, ["PLAYER"])
         sweeper.sweep()
-        lost = own.holder(PLAYERS[0].key("ready"))
-        later = next(p for p in PLAYERS if own.holder(p.key("ready")) is not lost)
+        lost = own.holder(KEYS.of(PLAYERS[0], "ready"))
+        later = next(p for p in PLAYERS if own.holder(KEYS.of(p, "ready")) is not lost)
         claim = worker.lanes.claim(later, "a worker that dies", "token", 10)
         assert claim.lanes
         lost.kill()
@@ -362,7 +363,7 @@ def test_shards_are_not_changed_while_a_server_is_away(
     with Producer(settings) as producer, connect(settings.redis_url, 0.5) as client:
         producer.send_many([level_up(user) for user in range(1, 200)])
         lanes = Lanes(client, settings)
-        lost = next(node for node in own.nodes if node is not own.holder(SHARDS_KEY))
+        lost = next(node for node in own.nodes if node is not own.holder(KEYS.shards))
         lost.kill()
         with pytest.raises(RedisError):
             begin(lanes, "PLAYER", 12)
@@ -373,15 +374,15 @@ def test_part_of_a_window_that_was_queued_is_not_called_unsent(
     cluster: ValkeyCluster, servers: Servers, settings: Settings
 ) -> None:
     """A URL of one server to a cluster: what of the lanes is there is queued, and only the rest is refused."""
-    there = cluster.holder(SHARDS_KEY)
-    there.client.hset(SHARDS_KEY, "PLAYER", f"1:{SHARDS}")
+    there = cluster.holder(KEYS.shards)
+    there.client.hset(KEYS.shards, "PLAYER", f"1:{SHARDS}")
     with Producer.from_url(f"redis://127.0.0.1:{there.port}/0", rq_url=servers.valkey.url) as producer:
         handles = producer.send_many([level_up(user) for user in range(1, 101)])
     queued = {
         user
         for user in range(1, 101)
-        if cluster.holder(PLAYERS[shard_of(user)].key("ready")) is there
-        and there.client.llen(PLAYERS[shard_of(user)].lane_key(user))
+        if cluster.holder(KEYS.of(PLAYERS[shard_of(user)], "ready")) is there
+        and there.client.llen(KEYS.lane(PLAYERS[shard_of(user)], user))
     }
     assert queued == {user for user, handle in zip(range(1, 101), handles, strict=True) if handle.error is None}
     assert 0 < len(queued) < 100
@@ -399,7 +400,7 @@ def test_status_shows_what_answers_and_says_what_does_not(
         producer.send_many([level_up(user) for user in range(1, 200)])
     whole = look(settings)
     assert whole.lanes and len(whole.lanes) == 3 * SHARDS
-    needed = {own.holder(key).port for key in (SHARDS_KEY, REGISTRY)}
+    needed = {own.holder(key).port for key in (KEYS.shards, KEYS.registry)}
     lost = next(node for node in own.nodes if node.port not in needed)
     lost.kill()
     seen = look(settings)

@@ -280,13 +280,14 @@ def call(session: Session, command: Command) -> Any:
 
 
 def as_dict(command: Command, outcome: Prediction) -> Row:
-    """The dictionary that DESIGN section 3 promises for a predicted outcome, without its message."""
+    """The dictionary that DESIGN section 3 promises for a predicted outcome, without its message; it is committed."""
     before, after = outcome["before"], outcome["after"]
     if outcome["status"] == "rejected":
         error = "database_error" if outcome["error"] == "database_error" else "validation_error"
         return {"success": False, "error_type": error}
     if isinstance(command, SyncLevels):
-        return {"success": True, "action": _action(command, before), "final_level": outcome["to_level"]}
+        level = outcome["to_level"]
+        return {"success": True, "action": _action(command, before), "final_level": level}
     return {
         "success": True,
         "progress": {

@@ -41,6 +41,7 @@ from levelq_worker.cli.app import run
 from levelq_worker.embedded import Servers
 from levelq_worker.relay_partition import PartitionRelay
 from levelq_worker.relay_rows import OutboxRows
+from tests.fixtures.keys import KEYS
 from tests.fixtures.proxy import Fault, Proxy
 from tests.fixtures.valkeys import Node, Valkeys
 from tests.fixtures.waiting import until
@@ -59,7 +60,7 @@ def level_up(number: int, user_id: int = 1, xp: int = 10) -> LevelUp:
 
 def lane(node: Node, user_id: int = 1) -> list[int]:
     """The numbers of the commands in a lane."""
-    entries = node.client.lrange(PLAYER.lane_key(user_id), 0, -1)
+    entries = node.client.lrange(KEYS.lane(PLAYER, user_id), 0, -1)
     return [UUID(bytes=entry[STAMP_DIGITS + 4 : STAMP_DIGITS + 20]).int for entry in entries]
 
 
@@ -163,7 +164,7 @@ def test_flushall_takes_every_level_but_what_the_outbox_has(
     producer = producers(primary, **PATIENT)
     rows = OutboxRows(own_engine)
     relay = PartitionRelay(
-        PLAYER, Lanes(primary.client, settings), rows, Waker(primary.client, primary.client), settings
+        PLAYER, Lanes(primary.client, settings), rows, Waker(primary.client, primary.client, KEYS), settings
     )
     commit_to_outbox(own_engine, settings, level_up(1))
     assert relay.poll() == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -9,6 +10,7 @@ import psycopg
 import pytest
 from redis import Redis
 from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from levelq_core import Command, LevelUp, SchemaError, SetLevel, Settings, apply_commands, level_up_atomic
@@ -19,6 +21,7 @@ from levelq_producer import Outbox
 from levelq_worker.embedded import Servers
 from levelq_worker.preflight import preflight
 from levelq_worker.relaying import Relay
+from tests.fixtures.keys import KEYS
 from tests.integration.coupler_support import drain_all, ledger, push, push_bare, runtime
 
 REASON = "Müller, 勝利"
@@ -97,6 +100,21 @@ def test_direct_call_writes_right_text_on_an_application_connection_of_another_e
     assert reasons(own_database_url) == [REASON]
 
 
+def test_direct_call_on_an_async_connection_of_another_encoding_writes_right_text(own_database_url: str) -> None:
+    async def call() -> tuple[bool, str]:
+        url = own_database_url.replace("postgresql://", "postgresql+psycopg://")
+        engine = create_async_engine(url, client_encoding="latin1")
+        try:
+            async with AsyncSession(engine) as session:
+                answer = await session.run_sync(level_up_atomic, 1, "PLAYER", 1000, reason=REASON)
+                return answer["success"], (await session.execute(text("SHOW client_encoding"))).scalar_one()
+        finally:
+            await engine.dispose()
+
+    assert asyncio.run(call()) == (True, "LATIN1")
+    assert reasons(own_database_url) == [REASON]
+
+
 def test_encoding_of_an_application_connection_is_kept_when_a_command_is_refused(own_database_url: str) -> None:
     engine = create_engine(own_database_url.replace("postgresql://", "postgresql+psycopg://"), client_encoding="latin1")
     try:
@@ -155,7 +173,7 @@ def test_malformed_entries_of_any_characters_are_quarantined_in_a_latin1_databas
     url = database_in("LATIN1")
     with runtime(Settings.load(redis_url=servers.valkey.url, database_url=url)) as worker:
         push_bare(redis, "PLAYER", CYRILLIC, CYRILLIC.encode())
-        redis.zadd(Partition("PLAYER").key("ready"), {CYRILLIC: 1})
+        redis.zadd(KEYS.of(Partition("PLAYER"), "ready"), {CYRILLIC: 1})
         push(worker, [up(1, "beside it")])
         drain_all(worker, "PLAYER")
         with worker.engine.connect() as connection:

@@ -11,10 +11,11 @@ from rq import Queue
 from sqlalchemy import Engine, text
 
 from levelq_core import LevelUp, Settings
-from levelq_core.partitions import QUEUE_PREFIX, Partition
+from levelq_core.partitions import Partition
 from levelq_worker import LaneWorker
 from levelq_worker.draining import Drain
 from levelq_worker.runtime import Runtime
+from tests.fixtures.keys import KEYS
 from tests.integration.coupler_support import drain_all, push
 from tests.integration.isolation_support import PLAYER, apply, experience, level_up, push_at_once
 
@@ -47,12 +48,12 @@ def test_a_drain_hands_over_when_its_slice_is_over(
     status = worker.lanes.status(PLAYER)
     assert 0 < sum(experience(own_engine).values()) == 1_000 - status.waiting
     assert (status.claimed, status.drains) == (0, 0)
-    assert Queue(PLAYER.queue, connection=redis).count == 1
+    assert Queue(KEYS.queue("PLAYER"), connection=redis).count == 1
 
 
 def test_three_specializations_take_turns_on_one_worker(settings: Settings, redis: Redis, own_engine: Engine) -> None:
     few = settings.model_copy(update={"slice_seconds": 0.1, "batch_commands": 10})
-    worker = LaneWorker([QUEUE_PREFIX + name for name in SPECIALIZATIONS], connection=redis, settings=few)
+    worker = LaneWorker([KEYS.queue(name) for name in SPECIALIZATIONS], connection=redis, settings=few)
     runtime = worker._runtime
     for name in SPECIALIZATIONS:
         users = [LevelUp(user_id=1 + n % 5, specialization=name, xp_gained=1) for n in range(1_000)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -17,3 +19,19 @@ def bench(redis: Redis) -> Benches:
 
 class TestLanesOnValkey(LanesConformance):
     """See tests/conformance."""
+
+
+class TestLanesBesideAnotherNamespace(LanesConformance):
+    """The same while another namespace has commands of the same users on the same Redis: it stays as it was."""
+
+    @pytest.fixture
+    def bench(self, redis: Redis) -> Iterator[Benches]:
+        neighbour = Bench(redis, shebang=True)
+        neighbour.fill(u1=3, u2=2, u3=1)
+        neighbour.claim("neighbour", commands=3)
+        before = neighbour.everything()
+        yield partial(Bench, redis, shebang=True, namespace="other")
+        assert neighbour.everything() == before
+        neighbour.check()
+        keys: Any = redis.keys("*")
+        assert {key.partition(b":")[0] for key in keys} <= {b"levelq", b"other"}

@@ -21,6 +21,7 @@ from levelq_core.partitions import Partition
 from levelq_producer import Outbox
 from levelq_worker import relaying
 from levelq_worker.relaying import Relay
+from tests.fixtures.keys import KEYS
 from tests.fixtures.waiting import until
 
 PLAYER = Partition("PLAYER")
@@ -64,7 +65,7 @@ def commit(engine: Engine, settings: Settings, *commands: LevelUp) -> None:
 
 
 def lane(redis: Any) -> list[int]:
-    entries = redis.lrange(PLAYER.lane_key(1), 0, -1)
+    entries = redis.lrange(KEYS.lane(PLAYER, 1), 0, -1)
     return [UUID(bytes=entry[STAMP_DIGITS + 4 : STAMP_DIGITS + 20]).int for entry in entries]
 
 

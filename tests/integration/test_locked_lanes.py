@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from levelq_worker.batch import LONGEST_ASIDE
 from levelq_worker.draining import Drain
 from levelq_worker.runtime import Runtime
+from tests.fixtures.keys import KEYS
 from tests.fixtures.waiting import until
 from tests.integration.coupler_support import (
     drain_all,
@@ -173,7 +174,7 @@ def test_of_500_lanes_the_others_wait_for_one_lock_timeout(
         assert experience(application_engine) | {137: 0} == dict.fromkeys(USERS, 2) | {137: 0}
         status = worker.lanes.status(PLAYER)
         assert (status.waiting, status.ready + status.parked, status.claimed) == (2, 1, 0)
-    redis.zadd(PLAYER.key("ready"), {"137": 0})  # as if its delay had passed
+    redis.zadd(KEYS.of(PLAYER, "ready"), {"137": 0})  # as if its delay had passed
     Drain(worker, PLAYER).run()
     assert experience(application_engine)[137] == 2
     assert {user: ids[-2:] for user, ids in order(application_engine).items()} == sent(commands)

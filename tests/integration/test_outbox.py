@@ -30,6 +30,7 @@ from levelq_worker.relay_partition import PartitionRelay
 from levelq_worker.relay_rows import OutboxRows
 from levelq_worker.relaying import Relay
 from levelq_worker.runtime import Runtime
+from tests.fixtures.keys import KEYS
 from tests.fixtures.processes import Started
 from tests.fixtures.waiting import until
 from tests.integration.coupler_support import drain_all, ledger, push, runtime, wait_until_blocked_by
@@ -60,16 +61,16 @@ class Place:
         """A relay of its own connections, as in another worker."""
         given = self.settings.model_copy(update=settings)
         return PartitionRelay(
-            PLAYER, Lanes(self.redis, given), OutboxRows(self.engine), Waker(self.redis, self.redis), given
+            PLAYER, Lanes(self.redis, given), OutboxRows(self.engine), Waker(self.redis, self.redis, KEYS), given
         )
 
     def fill(self) -> bool:
         """Open the gate as a drain does."""
-        return Filling(self.lanes, OutboxRows(self.engine), Waker(self.redis, self.redis)).open(PLAYER)
+        return Filling(self.lanes, OutboxRows(self.engine), Waker(self.redis, self.redis, KEYS)).open(PLAYER)
 
     def lane(self, user_id: int = 1) -> list[int]:
         """The numbers of the commands in a lane."""
-        entries = self.redis.lrange(PLAYER.lane_key(user_id), 0, -1)
+        entries = self.redis.lrange(KEYS.lane(PLAYER, user_id), 0, -1)
         return [UUID(bytes=entry[STAMP_DIGITS + 4 : STAMP_DIGITS + 20]).int for entry in entries]
 
     def rows(self) -> dict[int, tuple[bool, int]]:
@@ -94,9 +95,9 @@ class Place:
 
     def lose_from_lane(self, user_id: int = 1) -> None:
         """One lane is lost, as when a server comes back without the tail of its AOF; the rest stays."""
-        self.redis.decrby(PLAYER.key("count"), self.redis.llen(PLAYER.lane_key(user_id)))
-        self.redis.delete(PLAYER.lane_key(user_id))
-        self.redis.zrem(PLAYER.key("ready"), user_id)
+        self.redis.decrby(KEYS.of(PLAYER, "count"), self.redis.llen(KEYS.lane(PLAYER, user_id)))
+        self.redis.delete(KEYS.lane(PLAYER, user_id))
+        self.redis.zrem(KEYS.of(PLAYER, "ready"), user_id)
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def test_a_command_is_sent_with_the_applications_data(place: Place) -> None:
             handle.result(timeout=0.01)
         session.commit()
     assert place.relay().poll() == 0  # somebody else has the lease
-    place.redis.delete(PLAYER.key("relay"))
+    place.redis.delete(KEYS.of(PLAYER, "relay"))
     assert place.relay().poll() == 1
     place.drain()
     assert (handle.result().status, handle.result().to_level) == ("applied", 3)
@@ -293,7 +294,7 @@ def test_a_claimed_lane_is_not_pushed_to_again(place: Place) -> None:
     relay.doubt()
     claim = place.lanes.claim(PLAYER, "drain", "token", 100, gated=True)
     assert len(claim.lanes) == 1
-    place.redis.delete(PLAYER.lane_key(1))  # empty, but somebody has it in hand
+    place.redis.delete(KEYS.lane(PLAYER, 1))  # empty, but somebody has it in hand
     assert relay.poll() == 0
     assert place.rows() == {1: (True, 2)}  # marked again, refused, unmarked again
 
@@ -386,9 +387,9 @@ def test_shards_have_relays_of_their_own(place: Place) -> None:
     for shard in (0, 1):
         partition = Partition("PLAYER", 1, shard)
         rows = OutboxRows(place.engine)
-        waker = Waker(place.redis, place.redis)
+        waker = Waker(place.redis, place.redis, KEYS)
         PartitionRelay(partition, Lanes(place.redis, settings), rows, waker, settings, Layout(1, 2)).poll()
-        shares.append({u for u in users if place.redis.llen(partition.lane_key(u)) == 1})
+        shares.append({u for u in users if place.redis.llen(KEYS.lane(partition, u)) == 1})
     assert shares[0] | shares[1] == set(users)
     assert not shares[0] & shares[1]
     assert all(shares)
@@ -408,7 +409,7 @@ def test_one_relay_at_a_time(place: Place) -> None:
     place.send(2, user_id=2)
     assert second.poll() == 1
     assert first.poll() == 0
-    assert 0 < place.redis.pttl(PLAYER.key("relay")) <= 3000
+    assert 0 < place.redis.pttl(KEYS.of(PLAYER, "relay")) <= 3000
 
 
 def paused(relay: PartitionRelay, meanwhile: Callable[[], None]) -> None:
@@ -428,7 +429,7 @@ def test_a_relay_that_lost_its_lease_midway_pushes_nothing(place: Place) -> None
     place.send(1)
 
     def meanwhile() -> None:
-        place.redis.delete(PLAYER.key("relay"))  # it was expired
+        place.redis.delete(KEYS.of(PLAYER, "relay"))  # it was expired
         place.send(2)
         assert second.poll() == 1  # knows what the other marked only as doubtful, and the lane is empty
 
@@ -484,7 +485,7 @@ def another_run(place: Place, relay: PartitionRelay) -> None:
     """The lease as it looks after the server was restarted, or a replica took over: it names another run."""
     token, _, _ = relay._lease.partition(b":")
     relay._lease = token + b":" + b"0" * 40
-    place.redis.set(PLAYER.key("relay"), relay._lease, px=3000)
+    place.redis.set(KEYS.of(PLAYER, "relay"), relay._lease, px=3000)
 
 
 def test_a_restart_of_the_server_begins_a_new_epoch(place: Place) -> None:
@@ -506,8 +507,8 @@ def test_an_older_replica_promoted_keeps_the_outboxs_order_but_a_producers_comma
     relay.poll()
     place.send(2)
     relay.poll()
-    place.redis.rpop(PLAYER.lane_key(1))  # the replica never saw the second
-    place.redis.decr(PLAYER.key("count"))
+    place.redis.rpop(KEYS.lane(PLAYER, 1))  # the replica never saw the second
+    place.redis.decr(KEYS.of(PLAYER, "count"))
     another_run(place, relay)
     place.send(3)
     push(place.worker, [level_up(100)])
@@ -572,7 +573,7 @@ def test_a_wiped_redis_is_reported_also_if_the_outbox_had_nothing(
 def test_while_one_fills_another_waits(place: Place) -> None:
     wiped(place, 1)
     place.relay().poll()
-    place.redis.delete(PLAYER.key("filled"))
+    place.redis.delete(KEYS.of(PLAYER, "filled"))
     assert not place.fill()  # the relay has the lease
     assert place.lanes.claim(PLAYER, "drain", "token", 100, gated=True).unfilled
 
@@ -610,14 +611,14 @@ def test_a_filling_broken_off_at_any_step_is_made_good(
     place.redis.flushall()
     push(place.worker, [level_up(100)])
     settings = place.settings
-    filling = Filling(Lanes(place.redis, settings), OutboxRows(place.engine), Waker(place.redis, place.redis))
+    filling = Filling(Lanes(place.redis, settings), OutboxRows(place.engine), Waker(place.redis, place.redis, KEYS))
 
     def flushall() -> None:
         place.redis.flushall()
         push(place.worker, [level_up(100)])
 
     def steal() -> None:
-        place.redis.set(PLAYER.key("relay"), "somebody else's", px=1)
+        place.redis.set(KEYS.of(PLAYER, "relay"), "somebody else's", px=1)
 
     faults: dict[str, Callable[[], None]] = {"crash": crash, "flushall": flushall, "lease": steal}
     interrupt(filling, at, faults[fault])
@@ -657,17 +658,17 @@ def test_a_gate_closed_by_hand_opens_only_when_no_lane_is_claimed(place: Place, 
     relay.poll()
     if held:
         place.lanes.claim(PLAYER, "drain", "token", 100)
-    place.redis.delete(PLAYER.key("filled"))
+    place.redis.delete(KEYS.of(PLAYER, "filled"))
     relay.poll()
-    assert bool(place.redis.exists(PLAYER.key("filled"))) is not held
+    assert bool(place.redis.exists(KEYS.of(PLAYER, "filled"))) is not held
     assert place.lane() == [1]
 
 
 def test_a_wrong_type_in_a_lane_does_not_keep_the_gate_closed(place: Place) -> None:
     wiped(place, 1)
-    place.redis.set(PLAYER.lane_key(1), "somebody else's")
+    place.redis.set(KEYS.lane(PLAYER, 1), "somebody else's")
     assert place.fill()
-    assert place.redis.get(PLAYER.lane_key(1)) == b"somebody else's"
+    assert place.redis.get(KEYS.lane(PLAYER, 1)) == b"somebody else's"
 
 
 def test_a_full_memory_does_not_keep_the_gate_closed(place: Place) -> None:
@@ -740,12 +741,12 @@ def test_rebuild_gives_up_when_a_drain_does_not_give_its_lanes_back(
 def test_the_thread_relays_and_releases_its_leases(place: Place) -> None:
     relay = Relay(place.settings, ["PLAYER", "COACH"])
     relay.start()
-    until(lambda: place.redis.exists(PLAYER.key("filled")), what="the first round")
+    until(lambda: place.redis.exists(KEYS.of(PLAYER, "filled")), what="the first round")
     place.send(1)
     until(lambda: place.lane() == [1], what="the relay")
     relay.stop()
     assert not relay.is_alive()
-    assert not place.redis.exists(PLAYER.key("relay"), Partition("COACH").key("relay"))
+    assert not place.redis.exists(KEYS.of(PLAYER, "relay"), KEYS.of(Partition("COACH"), "relay"))
 
 
 def test_the_thread_says_a_failure_once_and_goes_on(
@@ -786,7 +787,7 @@ def test_a_producer_and_an_outbox_may_send_the_same_command(place: Place) -> Non
 
 def test_a_burst_relays_first_and_outwaits_a_dead_workers_lease(place: Place, start: Callable[..., Started]) -> None:
     place.send(1, 2)
-    place.redis.set(PLAYER.key("relay"), "dead", px=1000)
+    place.redis.set(KEYS.of(PLAYER, "relay"), "dead", px=1000)
     process = start("worker", "--burst", "-s", "PLAYER")
     output, _ = process.communicate(timeout=60)
     assert (process.returncode, output.strip()) == (0, "done: nothing is due; lanes parked for later: 0")

@@ -21,7 +21,7 @@ from sqlalchemy import Engine
 import levelq_worker
 from levelq_core import Command, LevelUp, SetLevel, Settings, SyncLevels
 from levelq_core.commands import new_command_id
-from levelq_core.partitions import REGISTRY, SHARDS, Partition, reply_key
+from levelq_core.partitions import Partition
 from levelq_producer import (
     AsyncProducer,
     InvalidCommand,
@@ -36,6 +36,7 @@ from levelq_producer import (
 from levelq_producer.sending import WINDOW
 from levelq_worker.embedded import Servers
 from levelq_worker.runtime import Runtime, install
+from tests.fixtures.keys import KEYS
 from tests.fixtures.waiting import until
 from tests.integration.coupler_support import drain_all, ledger, runtime, tables
 
@@ -183,12 +184,13 @@ def test_at_rest_redis_holds_the_registry_and_no_lane(producer: Producer, worker
     SimpleWorker([queue], connection=redis, serializer=JSONSerializer).work(burst=True)
     handle.result()
     ours = {key.decode(): redis.ttl(key) for key in redis.scan_iter("levelq:*")}
-    reply = reply_key(handle.command_id.bytes)
+    reply = KEYS.reply(handle.command_id.bytes)
     assert 0 < ours.pop(reply) <= 60
-    assert REGISTRY in ours
-    kept = {REGISTRY, SHARDS, PLAYER.key("count"), PLAYER.key("filled")}  # a few bytes per partition, not per lane
+    assert KEYS.registry in ours
+    # A few bytes per partition, not per lane.
+    kept = {KEYS.database, KEYS.registry, KEYS.shards, KEYS.of(PLAYER, "count"), KEYS.of(PLAYER, "filled")}
     assert set(ours) <= kept
-    assert redis.get(PLAYER.key("count")) in (None, b"0")
+    assert redis.get(KEYS.of(PLAYER, "count")) in (None, b"0")
     assert [key for key in redis.scan_iter("rq:job:*") if redis.ttl(key) < 0] == []
 
 
@@ -219,7 +221,7 @@ def test_the_ledger_answers_when_the_reply_is_gone(
     handle = producer.send(level_up(xp=1000))
     drain_all(worker, "PLAYER")
     fresh = handle.result()
-    redis.delete(reply_key(handle.command_id.bytes))
+    redis.delete(KEYS.reply(handle.command_id.bytes))
     assert producer.handle(handle.command_id).result() == fresh
 
 
@@ -290,7 +292,7 @@ def test_the_same_id_for_something_else_is_a_conflict(
     assert outcome.message == "command_id was used before, for another command of PLAYER:1"
     assert same.result() == decided.model_copy(update={"duplicate": True})
     assert first.result() == decided == producer.handle(first.command_id).result()
-    redis.delete(reply_key(first.command_id.bytes))
+    redis.delete(KEYS.reply(first.command_id.bytes))
     assert producer.handle(first.command_id).result() == decided
 
 
@@ -404,7 +406,7 @@ def test_what_is_no_command_is_refused(producer: Producer, redis: Redis) -> None
 
 
 def test_a_lane_key_of_another_type_refuses_that_lane_only(producer: Producer, redis: Redis) -> None:
-    redis.set(PLAYER.lane_key(1), "no list")
+    redis.set(KEYS.lane(PLAYER, 1), "no list")
     handles = producer.send_many([level_up(1), level_up(2)])
     assert isinstance(handles[0].error, QueueUnavailable)
     assert handles[1].error is None

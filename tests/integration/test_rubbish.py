@@ -14,6 +14,7 @@ from sqlalchemy import Engine, text
 from levelq_core.codec import Lane, encode
 from levelq_worker.draining import Drain
 from levelq_worker.runtime import Runtime
+from tests.fixtures.keys import KEYS
 from tests.integration.coupler_support import (
     drain_all,
     push,
@@ -132,7 +133,7 @@ def test_a_lane_that_is_no_users(
 ) -> None:
     worker = worker_of(own_database_url)
     push_bare(redis, "PLAYER", "007", b"13 digits 123" + GOOD)
-    redis.zadd(PLAYER.key("ready"), {"007": 0})
+    redis.zadd(KEYS.of(PLAYER, "ready"), {"007": 0})
     push(worker, [level_up(7)])
     drain_all(worker, "PLAYER")
     (row,) = quarantine(own_engine)
@@ -147,11 +148,11 @@ def test_rubbish_delivered_twice_is_quarantined_once(
     dying, second = worker_of(own_database_url), worker_of(own_database_url)
     push_raw(dying, "PLAYER", 1, b"rubbish")
     push(dying, [level_up(1, 100)])
-    batch = redis.lrange(PLAYER.lane_key(1), 0, -1)
+    batch = redis.lrange(KEYS.lane(PLAYER, 1), 0, -1)
     Drain(dying, PLAYER).run()
-    redis.rpush(PLAYER.lane_key(1), *batch)
-    redis.incrby(PLAYER.key("count"), 2)
-    redis.zadd(PLAYER.key("ready"), {"1": 0})
+    redis.rpush(KEYS.lane(PLAYER, 1), *batch)
+    redis.incrby(KEYS.of(PLAYER, "count"), 2)
+    redis.zadd(KEYS.of(PLAYER, "ready"), {"1": 0})
     drain_all(second, "PLAYER")
     assert [row["reason"] for row in quarantine(own_engine)] == ["not a levelq entry"]
     assert experience(own_engine) == {1: 100}
@@ -167,7 +168,7 @@ def test_a_newer_version_keeps_its_place_in_the_lane(
     Drain(worker, PLAYER).run()
     assert experience(own_engine) == {1: 100, 2: 7}
     assert quarantine(own_engine) == []
-    left = redis.lrange(PLAYER.lane_key(1), 0, -1)
+    left = redis.lrange(KEYS.lane(PLAYER, 1), 0, -1)
     assert [e[15] for e in left] == [2, 1]
     status = worker.lanes.status(PLAYER)
     assert (status.waiting, status.ready, status.parked, status.claimed) == (2, 0, 1, 0)
@@ -177,8 +178,8 @@ def test_a_lane_key_of_the_wrong_type_strands_nobody(
     own_engine: Engine, own_database_url: str, worker_of: Callable[..., Runtime], redis: Redis
 ) -> None:
     worker = worker_of(own_database_url)
-    redis.set(PLAYER.lane_key(1), "no list")
-    redis.zadd(PLAYER.key("ready"), {"1": 0})
+    redis.set(KEYS.lane(PLAYER, 1), "no list")
+    redis.zadd(KEYS.of(PLAYER, "ready"), {"1": 0})
     push(worker, [level_up(2), level_up(3)])
     Drain(worker, PLAYER).run()
     assert experience(own_engine) == {2: 10, 3: 10}

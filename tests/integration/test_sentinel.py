@@ -20,6 +20,7 @@ from levelq_worker.draining import Drain
 from levelq_worker.preflight import preflight
 from levelq_worker.runtime import Runtime
 from tests.fixtures.clusters import LoopbackValkey, Sentinels
+from tests.fixtures.keys import KEYS
 from tests.fixtures.waiting import until
 from tests.integration.coupler_support import runtime
 from tests.integration.isolation_support import PLAYER, experience
@@ -107,7 +108,7 @@ def test_an_old_primary_that_comes_back_as_a_replica_is_left(sentinels: Sentinel
         until(lambda: failing_over(sentinels), what="a Sentinel that knows what it can promote")
         until(lambda: role(new) == "master" and role(old) == "slave", 30, "the failover")
         until(lambda: sends(producer), 10, "the new primary")
-        assert int(new.client.llen(PLAYER.lane_key(4))) == 1
+        assert int(new.client.llen(KEYS.lane(PLAYER, 4))) == 1
 
 
 def failing_over(sentinels: Sentinels) -> bool:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from levelq_core import LevelUp, Settings
 from levelq_core.errors import ConfigurationError, Moved
 from levelq_core.layouts import Layout
-from levelq_core.partitions import REGISTRY, SHARDS, Partition
+from levelq_core.partitions import Partition
 from levelq_core.verify import Options, verify
 from levelq_producer import AsyncProducer, Outbox, Producer
 from levelq_worker.child import drain_until_empty
@@ -24,6 +24,7 @@ from levelq_worker.embedded import Servers
 from levelq_worker.relaying import Relay
 from levelq_worker.resharding import begin
 from levelq_worker.runtime import Runtime
+from tests.fixtures.keys import KEYS
 from tests.fixtures.waiting import until
 from tests.integration.coupler_support import runtime
 from tests.integration.isolation_support import experience
@@ -80,7 +81,7 @@ def test_the_first_layout_is_what_somebody_set_first(
     settings: Settings, redis: Redis, worker: Runtime, producer: Producer
 ) -> None:
     producer.send(level_up(1), reply=False)
-    assert redis.hget(SHARDS, "PLAYER") == b"1:1"
+    assert redis.hget(KEYS.shards, "PLAYER") == b"1:1"
     with Producer(settings.model_copy(update={"shards": 8})) as other:
         other.send(level_up(1), reply=False)
     assert worker.lanes.status(OLD).waiting == 2  # not 8 to one and 1 to the other
@@ -108,7 +109,7 @@ def test_a_change_step_by_step(
     Drain(worker, OLD).run()
     relay.poll()
     assert layout(worker) == Layout(2, 4)
-    assert str(OLD).encode() not in redis.zrange(REGISTRY, 0, -1)
+    assert str(OLD).encode() not in redis.zrange(KEYS.registry, 0, -1)
     for partition in NEW:
         Drain(worker, partition).run()
     assert order(own_engine) == {user: [1, 2] for user in USERS}
@@ -296,7 +297,7 @@ def test_rebuild_leaves_the_new_shards_alone_while_the_old_ones_hold_something(
 
 def test_those_who_only_look_write_no_layout(settings: Settings, redis: Redis) -> None:
     look(settings)
-    assert not redis.exists(SHARDS)
+    assert not redis.exists(KEYS.shards)
 
 
 def test_a_change_that_is_made_between_two_looks_of_a_relay_is_no_loss(
@@ -351,9 +352,9 @@ def test_two_numbers_for_one_generation_become_one_for_the_next(
 
 
 def test_a_relay_outlives_a_layout_that_it_cannot_read(relay: Relay, redis: Redis, worker: Runtime) -> None:
-    redis.hset(SHARDS, "PLAYER", "2:8=9")
+    redis.hset(KEYS.shards, "PLAYER", "2:8=9")
     assert relay.poll() == 0
-    redis.hset(SHARDS, "PLAYER", "1:1")
+    redis.hset(KEYS.shards, "PLAYER", "1:1")
     relay.poll()
     assert worker.lanes.lease(OLD, "take").ours is False
 
@@ -389,11 +390,11 @@ def test_status_says_what_holds_a_change_up_and_nothing_of_what_only_waits(
     Drain(worker, OLD).run()
     old = settings.model_copy(update={"claim_seconds": 0.5, "sweep_seconds": 0.1})
     assert not [problem for problem in look(old).problems if "PLAYER" in problem]
-    redis.zadd(OLD.key("ready"), {"1": 2e12})
+    redis.zadd(KEYS.of(OLD, "ready"), {"1": 2e12})
     assert "PLAYER: the change to 4 shards waits for 1 parked lane of the old ones" in look(settings).problems
 
 
 def test_rubbish_for_a_layout_is_named(worker: Runtime, redis: Redis) -> None:
-    redis.hset(SHARDS, "PLAYER", "1:x")
+    redis.hset(KEYS.shards, "PLAYER", "1:x")
     with pytest.raises(ConfigurationError, match="levelq:shards: expected generation:shards, got '1:x'"):
         layout(worker)

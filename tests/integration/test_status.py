@@ -15,11 +15,12 @@ from levelq_core import LevelUp, Settings
 from levelq_core.codec import STAMP_DIGITS, encode
 from levelq_core.lanes import Lanes
 from levelq_core.notices import MOST_CHARACTERS, MOST_WORKERS, Notices, read
-from levelq_core.partitions import NOTICES, Partition
+from levelq_core.partitions import Partition
 from levelq_worker.cli.overview import look
 from levelq_worker.lane_worker import LaneWorker
 from levelq_worker.stopping import Stop
 from levelq_worker.weather import Weather, notices_of
+from tests.fixtures.keys import KEYS
 from tests.fixtures.waiting import until
 
 PLAYER = Partition("PLAYER")
@@ -40,7 +41,7 @@ def push(settings: Settings, redis: Redis, *users: int) -> None:
 @pytest.fixture
 def listed(settings: Settings, redis: Redis) -> Iterator[LaneWorker]:
     """A worker that RQ lists and that does nothing."""
-    worker = LaneWorker([PLAYER.queue], connection=redis, settings=settings)
+    worker = LaneWorker([KEYS.queue("PLAYER")], connection=redis, settings=settings)
     worker.register_birth()  # type: ignore[no-untyped-call]
     yield worker
     worker.register_death()  # type: ignore[no-untyped-call]
@@ -70,7 +71,7 @@ def test_claims_that_nobody_takes_back(settings: Settings, redis: Redis, listed:
     push(settings, redis, 1, 2)
     Lanes(redis, settings).claim(PLAYER, "drain", "token", 100)
     assert look(settings).problems == []
-    redis.zadd(PLAYER.key("claimed"), {"1": 1000 * time.time() - 60_000})
+    redis.zadd(KEYS.of(PLAYER, "claimed"), {"1": 1000 * time.time() - 60_000})
     assert look(settings).problems == [
         "PLAYER:1:0: 1 claim ran out and no worker takes them back: its workers are dead, hang, or cannot reach"
         " Redis; their log says more"
@@ -79,16 +80,16 @@ def test_claims_that_nobody_takes_back(settings: Settings, redis: Redis, listed:
 
 def test_lanes_that_nobody_drains(settings: Settings, redis: Redis, listed: LaneWorker) -> None:
     push(settings, redis, 1)
-    entry: Any = redis.lpop(PLAYER.lane_key(1))
-    redis.rpush(PLAYER.lane_key(1), b"%013d" % (1000 * time.time() - 30_000) + entry[STAMP_DIGITS:])
+    entry: Any = redis.lpop(KEYS.lane(PLAYER, 1))
+    redis.rpush(KEYS.lane(PLAYER, 1), b"%013d" % (1000 * time.time() - 30_000) + entry[STAMP_DIGITS:])
     assert problems(settings) == [
         "PLAYER:1:0: 1 lane due for up to # s and no worker drains them: its workers are dead, hang, or cannot reach"
         " Redis; their log says more"
     ]
-    Notices(redis, "host:1", 60).post("PostgreSQL: away")
+    Notices(redis, KEYS, "host:1", 60).post("PostgreSQL: away")
     assert problems(settings) == ["host:1 waiting for # s: PostgreSQL: away"]
-    redis.delete(NOTICES)
-    redis.zadd(PLAYER.key("drains"), {"drain": 1000 * time.time() + 5000})
+    redis.delete(KEYS.notices)
+    redis.zadd(KEYS.of(PLAYER, "drains"), {"drain": 1000 * time.time() + 5000})
     assert look(settings).problems == []
 
 
@@ -96,7 +97,7 @@ def test_lanes_parked_by_foreign_code_and_otherwise(
     settings: Settings, redis: Redis, listed: LaneWorker, own_database_url: str
 ) -> None:
     push(settings, redis, 1)
-    redis.zadd(PLAYER.key("ready"), {"1": 9e15})
+    redis.zadd(KEYS.of(PLAYER, "ready"), {"1": 9e15})
     why = "rows held by other code, a newer version or a key that is no list; the workers' log says which"
     with psycopg.connect(own_database_url, application_name="a report") as holder:
         holder.execute("SELECT FROM user_licenses")  # a reader is in nobody's way
@@ -143,8 +144,8 @@ def test_whatever_is_away_the_rest_is_shown(settings: Settings, redis: Redis) ->
 
 def test_notices_of_the_same_cause_are_one_line(settings: Settings, redis: Redis) -> None:
     for worker in ("a:1", "a:2", "b:1"):
-        Notices(redis, worker, 60).post("PostgreSQL: away")
-    Notices(redis, "b:1 relay", 60).post("relay: PostgreSQL: away")
+        Notices(redis, KEYS, worker, 60).post("PostgreSQL: away")
+    Notices(redis, KEYS, "b:1 relay", 60).post("relay: PostgreSQL: away")
     assert problems(settings) == [
         "3 workers waiting for # s: PostgreSQL: away",
         "b:1 waiting for # s: relay: PostgreSQL: away",
@@ -152,36 +153,36 @@ def test_notices_of_the_same_cause_are_one_line(settings: Settings, redis: Redis
 
 
 def test_a_notice_is_as_old_as_its_first_post_and_goes_when_withdrawn(redis: Redis) -> None:
-    notices = Notices(redis, "a:1", 60)
+    notices = Notices(redis, KEYS, "a:1", 60)
     notices.post("first")
-    until(lambda: read(redis)[0].seconds > 0.02)
+    until(lambda: read(redis, KEYS)[0].seconds > 0.02)
     notices.post("second" * MOST_CHARACTERS)
-    (notice,) = read(redis)
+    (notice,) = read(redis, KEYS)
     assert notice.worker == "a:1" and notice.seconds > 0.02 and len(notice.what) == MOST_CHARACTERS
     notices.withdraw()
-    assert read(redis) == []
+    assert read(redis, KEYS) == []
     again = time.monotonic()
     notices.post("again")
-    assert read(redis)[0].seconds <= time.monotonic() - again + 0.002  # Redis's time in ms, rounded
+    assert read(redis, KEYS)[0].seconds <= time.monotonic() - again + 0.002  # Redis's time in ms, rounded
 
 
 def test_a_notice_that_is_not_renewed_counts_for_nothing(redis: Redis) -> None:
-    Notices(redis, "dead", 0.05).post("x")
-    Notices(redis, "alive", 60).post("y")
-    until(lambda: [notice.worker for notice in read(redis)] == ["alive"])
-    assert 0 < redis.pttl(NOTICES) <= 60_000
+    Notices(redis, KEYS, "dead", 0.05).post("x")
+    Notices(redis, KEYS, "alive", 60).post("y")
+    until(lambda: [notice.worker for notice in read(redis, KEYS)] == ["alive"])
+    assert 0 < redis.pttl(KEYS.notices) <= 60_000
 
 
 def test_the_dead_leave_a_bounded_number_of_notices(redis: Redis) -> None:
     for n in range(MOST_WORKERS + 1):
-        Notices(redis, f"host:{n}", 60).post("x")
-    assert redis.hlen(NOTICES) == 1
+        Notices(redis, KEYS, f"host:{n}", 60).post("x")
+    assert redis.hlen(KEYS.notices) == 1
 
 
 def test_a_notice_that_redis_refuses_is_let_be() -> None:
     with Redis.from_url(f"redis://{NOWHERE}") as nowhere:
-        Notices(nowhere, "a:1", 60).post("x")
-        Notices(nowhere, "a:1", 60).withdraw()
+        Notices(nowhere, KEYS, "a:1", 60).post("x")
+        Notices(nowhere, KEYS, "a:1", 60).withdraw()
 
 
 def test_a_worker_leaves_its_notice_for_as_long_as_it_waits(redis: Redis, settings: Settings) -> None:
@@ -190,9 +191,9 @@ def test_a_worker_leaves_its_notice_for_as_long_as_it_waits(redis: Redis, settin
     weather = Weather(stop, notices=notices_of(redis, settings))
     weather.failed("PostgreSQL: starting up")
     weather.failed("PostgreSQL: read-only")
-    assert [notice.what for notice in read(redis)] == ["PostgreSQL: read-only"]
+    assert [notice.what for notice in read(redis, KEYS)] == ["PostgreSQL: read-only"]
     weather.passed()
-    assert read(redis) == []
+    assert read(redis, KEYS) == []
     weather.failed("PostgreSQL: away")
     weather.end()
-    assert read(redis) == []
+    assert read(redis, KEYS) == []

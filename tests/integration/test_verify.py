@@ -22,6 +22,7 @@ from levelq_core.verify import STEPS, Options, verify
 from levelq_producer import Producer
 from levelq_worker.cli import verifying
 from levelq_worker.draining import Drain
+from tests.fixtures.keys import KEYS
 from tests.integration.coupler_support import push, push_bare, push_raw, runtime
 from tests.integration.verify_support import PLAYER, World, assert_clean, told, up
 
@@ -409,15 +410,15 @@ def test_a_batch_of_two_transactions(world: World) -> None:
 def test_stranded_in_neither_set(world: World) -> None:
     command = up(7, 1)
     world.send(command)
-    world.redis.zrem(PLAYER.key("ready"), 7)
+    world.redis.zrem(KEYS.of(PLAYER, "ready"), 7)
     assert told(world.verify()) == [("I7", "stranded", 7, "PLAYER", command.command_id)]
 
 
 def test_stranded_in_both_sets(world: World) -> None:
     command = up(7, 1)
     world.send(command)
-    world.redis.zadd(PLAYER.key("claimed"), {"7": 1})
-    world.redis.hset(PLAYER.key("tokens"), "7", "token")
+    world.redis.zadd(KEYS.of(PLAYER, "claimed"), {"7": 1})
+    world.redis.hset(KEYS.of(PLAYER, "tokens"), "7", "token")
     assert told(world.verify()) == [("I7", "stranded", 7, "PLAYER", command.command_id)]
 
 
@@ -426,7 +427,7 @@ def test_a_claim_without_end(world: World) -> None:
     world.send(command)
     world.worker.lanes.claim(PLAYER, "drain", "token", 10)
     assert_clean(world.verify())
-    world.redis.zincrby(PLAYER.key("claimed"), 60_000, "7")
+    world.redis.zincrby(KEYS.of(PLAYER, "claimed"), 60_000, "7")
     assert told(world.verify()) == [("I7", "stranded", 7, "PLAYER", command.command_id)]
 
 
@@ -456,10 +457,10 @@ def test_claims_and_tokens_that_disagree(world: World, missing: str) -> None:
     world.send(command)
     world.worker.lanes.claim(PLAYER, "drain", "token", 10)
     if missing == "claimed":
-        world.redis.zrem(PLAYER.key("claimed"), "7")
-        world.redis.zadd(PLAYER.key("ready"), {"7": 1})
+        world.redis.zrem(KEYS.of(PLAYER, "claimed"), "7")
+        world.redis.zadd(KEYS.of(PLAYER, "ready"), {"7": 1})
     else:
-        world.redis.hdel(PLAYER.key("tokens"), "7")
+        world.redis.hdel(KEYS.of(PLAYER, "tokens"), "7")
     assert told(world.verify()) == [("I8", "unfenced", 7, "PLAYER", command.command_id)]
 
 

@@ -18,6 +18,7 @@ from levelq_core.codec import STAMP_DIGITS, Record, encode
 from levelq_core.partitions import Partition
 from levelq_worker.draining import Drain
 from levelq_worker.runtime import Runtime
+from tests.fixtures.keys import KEYS
 from tests.integration.coupler_support import drain_all, ledger, push_raw, runtime
 
 PLAYER = Partition("PLAYER")
@@ -54,9 +55,9 @@ def upgraded(worker: Runtime, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> 
 
     @contextmanager
     def block() -> Iterator[None]:
-        users: Any = redis.zrange(PLAYER.key("ready"), 0, -1)
+        users: Any = redis.zrange(KEYS.of(PLAYER, "ready"), 0, -1)
         for user in users:
-            redis.zadd(PLAYER.key("ready"), {user: 1})
+            redis.zadd(KEYS.of(PLAYER, "ready"), {user: 1})
         with monkeypatch.context() as patch:
             patch.setattr(codec, "decode", decode_both)
             yield

@@ -19,6 +19,7 @@ from levelq_core.scripts import Claim
 from levelq_core.verify import Options, Recorder, Report, verify
 from levelq_producer import Producer
 from levelq_worker.runtime import Runtime
+from tests.fixtures.keys import KEYS
 from tests.integration.coupler_support import drain_all, runtime
 
 PLAYER = Partition("PLAYER")
@@ -61,11 +62,11 @@ class World:
 
     def lane(self, user_id: int) -> str:
         """The key of a lane."""
-        return PLAYER.lane_key(user_id)
+        return KEYS.lane(PLAYER, user_id)
 
     def expire(self, *users: int) -> None:
         """Let the claims on these lanes run out at once."""
-        self.redis.zadd(PLAYER.key("claimed"), dict.fromkeys(map(str, users), 1), xx=True)
+        self.redis.zadd(KEYS.of(PLAYER, "claimed"), dict.fromkeys(map(str, users), 1), xx=True)
 
     @contextmanager
     def another_worker(self) -> Iterator[Runtime]:

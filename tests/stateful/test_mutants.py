@@ -15,6 +15,7 @@ from levelq_core import ledger
 from levelq_core.lanes import Lanes
 from levelq_core.scripts import Claim
 from tests.conformance.kit import PARTITION
+from tests.fixtures.keys import KEYS
 from tests.mutants import counts_twice_what_comes_twice_in_a_batch, replace, rewrite
 from tests.stateful.machine import Hand, Machine, run
 from tests.stateful.world import World
@@ -87,7 +88,7 @@ def retires_in_two_steps(patch: Patch) -> None:
     def then_retire(self: Lanes, partition: Any, drain: str, *args: Any, **how: Any) -> Claim:
         claimed = claim(self, partition, drain, *args, **how)
         if claimed.retired:
-            self.redis.zrem(partition.key("drains"), drain)
+            self.redis.zrem(KEYS.of(partition, "drains"), drain)
         return claimed
 
     patch.setattr(Lanes, "claim", then_retire)

@@ -13,7 +13,7 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 from sqlalchemy import Engine, text
 
-from levelq_core import Command, faults, outbox, scripts
+from levelq_core import Command, faults, outbox_writing, scripts
 from levelq_core.codec import STAMP_DIGITS, encode
 from levelq_core.scripts import Protocol
 from levelq_core.waking import Waker
@@ -25,6 +25,7 @@ from levelq_worker.relay_partition import PartitionRelay
 from levelq_worker.relay_rows import OutboxRows
 from levelq_worker.runtime import Runtime
 from tests.conformance.kit import PARTITION, Bench, rubbish_identity
+from tests.fixtures.keys import KEYS
 from tests.integration.coupler_support import Observed, Tables, clear, ledger, tables
 
 USERS = (1, 2, 3, 4)
@@ -89,7 +90,8 @@ class World:
         self._engine = engine
         self._holder = holder
         self.runtime = Runtime(self.settings)
-        self.runtime.engine, self.runtime.lanes, self.runtime.waker = engine, self.bench.lanes, Asleep(redis, redis)
+        self.runtime.engine, self.runtime.lanes = engine, self.bench.lanes
+        self.runtime.waker = Asleep(redis, redis, self.settings.keys)
         self.transaction = self.runtime.transaction = Observed(engine, self.settings)
         self._limits = self.transaction._limits
         self._rows = OutboxRows(engine)
@@ -116,7 +118,7 @@ class World:
         """Read the partition's keys."""
         key, pipeline = self.bench.key, self.bench.redis.pipeline(transaction=False)
         for user in USERS:
-            pipeline.lrange(PARTITION.lane_key(user), 0, -1)
+            pipeline.lrange(KEYS.lane(PARTITION, user), 0, -1)
         for name in ("ready", "claimed", "drains"):
             pipeline.zrange(key(name), 0, -1)
         pipeline.hgetall(key("tokens")).exists(key("wake")).exists(key("filled")).get(key("count"))
@@ -216,7 +218,7 @@ class World:
             "payloads": [encode(command).hex()],
         }
         with self._engine.begin() as connection:
-            return bool(connection.execute(outbox.INSERT, row).fetchall())
+            return bool(connection.execute(text(outbox_writing.INSERT), row).fetchall())
 
     def marks(self) -> dict[UUID, bool]:
         """Which rows of the outbox are marked as pushed, in their order."""

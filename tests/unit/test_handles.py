@@ -12,9 +12,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from levelq_core import Outcome, OutcomeTimeout, OutcomeUnknown, QueueUnavailable, Settings, Totals, replies
 from levelq_core.errors import ConfigurationError, LaneFull, NotDurable
-from levelq_core.partitions import reply_key
 from levelq_producer import AsyncHandle, Handle
 from levelq_producer.handles import LedgerReader
+from tests.fixtures.keys import KEYS
 
 ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 SETTINGS = Settings.load(redis_url="redis://:s3cret@queue.example/0")
@@ -101,10 +101,10 @@ def ahandle(redis: Any, ledger: LedgerReader | None = None, *, error: Any = None
 
 
 def test_a_kept_outcome_is_read_by_any_number_of_handles(redis: fakeredis.FakeRedis) -> None:
-    replies.write(redis, [(OUTCOME, SENT)], 60)
+    replies.write(redis, KEYS, [(OUTCOME, SENT)], 60)
     for _ in range(2):
         assert handle(redis).result() == OUTCOME
-    assert 0 < redis.ttl(reply_key(ID.bytes)) <= 60
+    assert 0 < redis.ttl(KEYS.reply(ID.bytes)) <= 60
 
 
 def sender(redis: Any, digest: bytes, pushed_ms: int) -> Handle:
@@ -113,7 +113,7 @@ def sender(redis: Any, digest: bytes, pushed_ms: int) -> Handle:
 
 def test_a_send_reads_the_answer_to_its_own_content(redis: fakeredis.FakeRedis) -> None:
     conflict = OUTCOME.model_copy(update={"status": "rejected", "error": "conflict"})
-    replies.write(redis, [(conflict, replies.send_key(b"other", AT_MS)), (OUTCOME, SENT)], 60)
+    replies.write(redis, KEYS, [(conflict, replies.send_key(b"other", AT_MS)), (OUTCOME, SENT)], 60)
     assert sender(redis, DIGEST, AT_MS).result() == OUTCOME
     assert sender(redis, b"other", AT_MS).result() == conflict
     assert handle(redis).result() == OUTCOME  # who only knows the id gets the decision, not the conflict with it
@@ -121,7 +121,7 @@ def test_a_send_reads_the_answer_to_its_own_content(redis: fakeredis.FakeRedis) 
 
 def test_a_send_does_not_read_the_answer_to_another_send_of_the_same(redis: fakeredis.FakeRedis) -> None:
     again = OUTCOME.model_copy(update={"duplicate": True})
-    replies.write(redis, [(OUTCOME, SENT), (again, replies.send_key(DIGEST, AT_MS + 5))], 60)
+    replies.write(redis, KEYS, [(OUTCOME, SENT), (again, replies.send_key(DIGEST, AT_MS + 5))], 60)
     assert sender(redis, DIGEST, AT_MS).result().duplicate is False
     assert sender(redis, DIGEST, AT_MS + 5).result().duplicate is True
     with pytest.raises(OutcomeTimeout):
@@ -129,7 +129,7 @@ def test_a_send_does_not_read_the_answer_to_another_send_of_the_same(redis: fake
 
 
 def test_nothing_is_written_for_commands_nobody_flagged(redis: fakeredis.FakeRedis) -> None:
-    replies.write(redis, [], 60)
+    replies.write(redis, KEYS, [], 60)
     assert redis.keys() == []
 
 
@@ -157,7 +157,7 @@ def test_what_was_not_queued_raises_why_not() -> None:
 
 
 def test_what_is_queued_but_not_durable_has_an_outcome(redis: fakeredis.FakeRedis) -> None:
-    replies.write(redis, [(OUTCOME, SENT)], 60)
+    replies.write(redis, KEYS, [(OUTCOME, SENT)], 60)
     short = NotDurable("no replica had it in time")
     made = handle(redis, error=short)
     assert made.result() == OUTCOME
@@ -174,7 +174,7 @@ def test_an_outcome_that_does_not_come_is_late(redis: fakeredis.FakeRedis, timeo
 
 
 def test_an_outcome_is_found_even_without_time_to_wait(redis: fakeredis.FakeRedis) -> None:
-    replies.write(redis, [(OUTCOME, SENT)], 60)
+    replies.write(redis, KEYS, [(OUTCOME, SENT)], 60)
     assert handle(redis).result(0) == OUTCOME
 
 
@@ -191,7 +191,7 @@ def test_without_redis_the_ledger_is_asked_alone() -> None:
 
 
 def test_what_was_not_flagged_is_asked_of_the_ledger_alone(redis: fakeredis.FakeRedis) -> None:
-    replies.write(redis, [(OUTCOME.model_copy(update={"message": "not this one"}), SENT)], 60)
+    replies.write(redis, KEYS, [(OUTCOME.model_copy(update={"message": "not this one"}), SENT)], 60)
     assert handle(redis, Ledger(2), kept=False).result() == OUTCOME
 
 
@@ -218,7 +218,7 @@ def test_a_ledger_that_cannot_be_read_is_named_with_its_variable() -> None:
 
 
 async def test_awaited_a_kept_outcome_is_read(redis: fakeredis.FakeRedis, aredis: Any) -> None:
-    replies.write(redis, [(OUTCOME, SENT)], 60)
+    replies.write(redis, KEYS, [(OUTCOME, SENT)], 60)
     for _ in range(2):
         assert await ahandle(aredis).result() == OUTCOME
 

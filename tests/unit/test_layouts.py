@@ -16,7 +16,7 @@ NUMBERS = st.integers(1, 9_999)
 @given(NUMBERS, NUMBERS, st.sampled_from(["", ">", "<"]), NUMBERS)
 def test_what_is_written_is_read(generation: int, shards: int, change: str, number: int) -> None:
     text = f"{generation}:{shards}" + (f"{change}{number}" if change else "")
-    layout = Layout.parse(text)
+    layout = Layout.parse(text, "levelq:shards")
     assert str(layout) == text
     assert layout.steady is not bool(change)
 
@@ -24,7 +24,7 @@ def test_what_is_written_is_read(generation: int, shards: int, change: str, numb
 @pytest.mark.parametrize("text", ["", "1", "1:", "1:0", "1:2>", "1:2<x", "1:2>3<4", " 1:2", "-1:2", "1:99999"])
 def test_what_is_no_layout(text: str) -> None:
     with pytest.raises(ConfigurationError):
-        Layout.parse(text)
+        Layout.parse(text, "levelq:shards")
 
 
 def test_the_forms_of_a_change() -> None:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from levelq_core import ConfigurationError
-from levelq_core.partitions import Partition, reply_key
+from levelq_core.partitions import Keys, Partition
+from tests.fixtures.keys import KEYS
 from tests.unit.strategies import specializations, user_ids
 
 
@@ -49,11 +50,36 @@ def test_what_is_written_is_read(specialization: str, generation: int, shard: in
 
 def test_the_keys_are_those_of_the_schema() -> None:
     partition = Partition("PLAYER", 1, 3)
-    assert partition.key("ready") == "levelq:{PLAYER:1:3}:ready"
-    assert partition.key("") == "levelq:{PLAYER:1:3}:"
-    assert partition.lane_key(42) == "levelq:{PLAYER:1:3}:lane:42"
-    assert partition.queue == "levelq.PLAYER"
-    assert reply_key(bytes(range(16))) == "levelq:reply:000102030405060708090a0b0c0d0e0f"
+    assert KEYS.of(partition, "ready") == "levelq:{PLAYER:1:3}:ready"
+    assert KEYS.of(partition, "") == "levelq:{PLAYER:1:3}:"
+    assert KEYS.lane(partition, 42) == "levelq:{PLAYER:1:3}:lane:42"
+    assert KEYS.queue("PLAYER") == "levelq.PLAYER"
+    assert KEYS.reply(bytes(range(16))) == "levelq:reply:000102030405060708090a0b0c0d0e0f"
+
+
+def test_every_name_begins_with_the_namespace() -> None:
+    keys = Keys("other")
+    partition = Partition("PLAYER")
+    names = {
+        *(keys.of(partition, "ready"), keys.lane(partition, 1), keys.reply(bytes(16))),
+        *(keys.registry, keys.shards, keys.notices, keys.database),
+    }
+    assert {name.partition(":")[0] for name in names} == {"other"}
+    assert len(names) == 7
+
+
+@pytest.mark.parametrize(
+    ("queue", "specialization"),
+    [
+        ("levelq.PLAYER", "PLAYER"),
+        ("levelq2.PLAYER", None),
+        ("level.PLAYER", None),
+        ("levelq.", None),
+        ("default", None),
+    ],
+)
+def test_a_queue_of_another_namespace_serves_nothing(queue: str, specialization: str | None) -> None:
+    assert KEYS.specialization(queue) == specialization
 
 
 @given(specializations.map(str.upper), user_ids, st.integers(1, 4096), st.text(max_size=10))
@@ -61,7 +87,7 @@ def test_every_key_of_a_partition_has_its_one_hash_tag(
     specialization: str, user_id: int, shards: int, name: str
 ) -> None:
     partition = Partition.of(specialization, user_id, shards)
-    for key in (partition.key("ready"), partition.lane_key(user_id), partition.key(name)):
+    for key in (KEYS.of(partition, "ready"), KEYS.lane(partition, user_id), KEYS.of(partition, name)):
         tag = re.search(r"\{(.+?)\}", key)  # what Cluster hashes: from the first { to the next }
         assert tag is not None
         assert tag[1] == str(partition)

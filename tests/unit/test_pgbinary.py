@@ -6,14 +6,15 @@ import struct
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from psycopg.adapt import PyFormat, Transformer
+from psycopg.adapt import AdaptersMap, PyFormat, Transformer
 from psycopg.pq import Format
 
 from levelq_core.ledger import _state
-from levelq_core.pgbinary import COPY_HEADER, COPY_TRAILER, NULL, bigints, field, texts, uuids
+from levelq_core.pgbinary import COPY_HEADER, COPY_TRAILER, DUMPERS, NULL, bigints, field, texts, uuids
 from levelq_core.rules import FIELDS, State
 
 BIGINTS, TEXTS, UUIDS = 1016, 1009, 2951
@@ -51,7 +52,9 @@ def test_what_does_not_fit_is_refused() -> None:
     ("array", "oid"), [(bigints([1]), BIGINTS), (texts(["a"]), TEXTS), (uuids([bytes(16)]), UUIDS)]
 )
 def test_psycopg_sends_them_as_they_are(array: bytes, oid: int) -> None:
-    dumper = Transformer().get_dumper(array, PyFormat.BINARY)
+    adapters = AdaptersMap(psycopg.adapters)
+    adapters.register_dumper(type(array), DUMPERS[type(array)])
+    dumper = Transformer(adapters).get_dumper(array, PyFormat.BINARY)
     assert (dumper.oid, dumper.format) == (oid, Format.BINARY)
     assert dumper.dump(array) == array
 

@@ -20,6 +20,7 @@ NAMES = sorted(f.name.removesuffix(".lua") for f in FOLDER.iterdir() if f.name.e
 SCRIPTS = [name for name in NAMES if name != "prelude"]
 WITH_ALLOW_OOM = {
     "ack",
+    "bind",
     "claim",
     "lease",
     "refill",
@@ -69,9 +70,11 @@ VALUES: dict[str, Any] = {
     "specialization": "PLAYER",
     "the layout that is expected there": "1:4",
     "the new one": "1:4>8",
+    "the database": b"{}",
+    "the binding that it may replace": b"another",
 }
 PROTOCOL = Protocol(SETTINGS)
-KEYS = {"relayout": "levelq:shards"}  # of those that are not on one partition
+KEYS = {"relayout": "<namespace>:shards", "bind": "<namespace>:database"}  # of those that are not on one partition
 CALLS: dict[str, tuple[Call, list[Any]]] = {
     "push": (
         PROTOCOL.push(PARTITION, [(5, [b"x", b"y"]), (6, [b"z"])]),
@@ -91,6 +94,7 @@ CALLS: dict[str, tuple[Call, list[Any]]] = {
     "status": (PROTOCOL.status(PARTITION), []),
     "close": (PROTOCOL.close_partition(PARTITION, Layout(2, 8, before=4)), []),
     "relayout": (PROTOCOL.change_layout("PLAYER", Layout(1, 4), Layout(1, 4, becoming=8)), []),
+    "bind": (PROTOCOL.bind(b"{}", b"another"), []),
 }
 
 
@@ -140,7 +144,7 @@ def test_the_arguments_come_in_the_order_of_the_legend(name: str) -> None:
     call, rest = CALLS[name]
     names = documented_arguments(name)
     assert call.args == [VALUES[argument] for argument in names] + rest
-    assert call.key == KEYS.get(name, TAG + "ready")
+    assert call.key == KEYS.get(name, TAG + "ready").replace("<namespace>", "levelq")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -23,15 +23,25 @@ def told(**given_: object) -> str:
 
 def test_defaults_are_those_of_the_design() -> None:
     s = Settings.load()
+    assert s.namespace == "levelq"
     assert (s.redis_url, s.rq_url, s.database_url, s.catalog) == ("redis://localhost:6379/0", None, None, None)
     assert (s.claim_seconds, s.sweep_seconds, s.reply_seconds) == (10, 2, 60)
     assert (s.lane_limit, s.partition_limit, s.payload_limit, s.shards) == (200_000, 2_000_000, 4096, 1)
     assert list(s.tracks) == ["PLAYER", "COACH", "INTERNSHIP"]
 
 
+@pytest.mark.parametrize("name", ["", "Levelq", "2nd", "a:b", "a.b", "a b", "a{b}", "a\n", "é", "a" * 33])
+def test_a_bad_namespace_is_named_with_what_is_expected(name: str) -> None:
+    message = told(namespace=name)
+    assert message.startswith("LEVELQ_NAMESPACE: ")
+    assert "[a-z][a-z0-9_-]{0,31}" in message
+    assert message.endswith(f"got {name!r}")
+
+
 @pytest.mark.parametrize(
     ("variable", "text", "name", "value"),
     [
+        ("LEVELQ_NAMESPACE", "staging-2_b", "namespace", "staging-2_b"),
         ("LEVELQ_REDIS_URL", "rediss://r:1/2", "redis_url", "rediss://r:1/2"),
         ("LEVELQ_RQ_URL", "unix:///run/redis.sock", "rq_url", "unix:///run/redis.sock"),
         ("LEVELQ_DATABASE_URL", "postgresql://h/d", "database_url", "postgresql://h/d"),

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from levelq_core.connections import connect
 from levelq_core.errors import ConfigurationError
 from levelq_core.health import refusal
-from levelq_core.partitions import QUEUE_PREFIX, Partition
+from levelq_core.partitions import Partition
 from levelq_core.scripts import Status
 from levelq_core.settings import Settings
 
@@ -75,7 +75,7 @@ def serve(settings: Settings, specializations: Sequence[str], seats: Seats | Non
 
 def _work_with_rq(settings: Settings, specializations: Sequence[str], stop: Stop, seats: Seats | None) -> None:
     """Work at wake-ups, until RQ's Redis is lost or somebody asks to stop."""
-    queues = [QUEUE_PREFIX + name for name in specializations]
+    queues = [settings.keys.queue(name) for name in specializations]
     with connect(settings.queue_url, settings.redis_seconds) as rq:
         LaneWorker(queues, connection=rq, settings=settings, stop=stop, seats=seats).work(logging_level="WARNING")
 
@@ -126,7 +126,7 @@ def _working(
     """What it takes to work without RQ."""
     spare_the_collector()
     runtime = Runtime(settings, stop, seats)
-    relay = Relay(settings, specializations)
+    relay = Relay(settings, specializations, runtime.binding)
     try:
         yield runtime, relay
     finally:
@@ -135,7 +135,15 @@ def _working(
 
 
 def _drain(runtime: Runtime, relay: Relay, specializations: Sequence[str]) -> None:
+    _drain_all(runtime, relay, specializations)
+    if runtime.binding.refused is not None:
+        raise runtime.binding.refused
+
+
+def _drain_all(runtime: Runtime, relay: Relay, specializations: Sequence[str]) -> None:
     while not runtime.stop.is_set():
+        with suppress(RedisError):  # of a cluster, its server may be away while those of the lanes are not
+            runtime.binding.check(runtime.lanes)
         relay.poll()
         places = Places(runtime.lanes, specializations)
         found, failed = _look(runtime, places.read())

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from levelq_core import replies
-from levelq_core.errors import SchemaError
+from levelq_core.errors import SchemaError, WrongDatabase
 from levelq_core.faults import point
 from levelq_core.partitions import Partition
 from levelq_core.sqlstate import Meaning, classify, in_words
@@ -38,7 +38,7 @@ def drain(partition: str) -> None:
     """What the RQ job runs: drain one partition (`PLAYER:1:0`, or `PLAYER` for its first shard).
 
     Returns when nothing is due, after a slice of time, sooner where cores are short, or when the worker is to stop.
-    Raises ConfigurationError for a name that is none.
+    Raises ConfigurationError for a name that is none, WrongDatabase if the namespace is bound to another database.
     """
     Drain(current(), Partition.parse(partition)).run()
 
@@ -54,13 +54,18 @@ class Drain:
         self._ends = math.inf
 
     def run(self) -> None:
-        """Take batches until nothing is due, the slice is over, or cores are short."""
+        """Take batches until nothing is due, the slice is over, or cores are short. Raises WrongDatabase."""
+        if self._runtime.binding.refused is not None:
+            raise self._runtime.binding.refused
         self._runtime.seats.watch()
         self._ends = time.monotonic() + self._runtime.settings.slice_seconds
         retired = False
         try:
             while not retired and not self._over():
                 retired = self._step()
+        except WrongDatabase:
+            retired = not self._runtime.binding.verified  # nothing was claimed: a successor would be refused as well
+            raise
         finally:
             if not retired:
                 self._leave()
@@ -78,6 +83,7 @@ class Drain:
         try:
             if runtime.weather.bad:
                 runtime.transaction.probe()  # claim nothing that could not be applied
+            runtime.binding.verify(runtime.lanes, runtime.engine)
             held = self._claims.take()
             claim = held.claim
             if claim.unfilled:
@@ -85,10 +91,13 @@ class Drain:
             if claim.wake:
                 runtime.waker.wake(partition)
             for user in claim.broken:
-                log.error("%s of %r is not a list; looked at again in a minute", partition.key("lane"), user)
+                key = runtime.lanes.keys.of(partition, "lane")
+                log.error("%s of %r is not a list; looked at again in a minute", key, user)
             if claim.lanes:
                 self._take(held)
             return claim.retired
+        except WrongDatabase:
+            raise
         except Exception as error:  # a mistake of ours, too: RQ would call the job failed, and nobody would wait
             self._failed(error)
             return False
@@ -109,7 +118,7 @@ class Drain:
                 batch.works, batch.rubbish, renew, meanwhile=claims.listen, committing=claims.hear_ahead
             )
             self._committed(batch, applied)
-            replies.write(runtime.lanes.redis, batch.replies(), runtime.settings.reply_seconds)
+            replies.write(runtime.lanes.redis, runtime.lanes.keys, batch.replies(), runtime.settings.reply_seconds)
             claims.ack(held, batch.acknowledgements(applied.aside, runtime.settings.lock_ms))
             if applied.aside and (ended := runtime.transaction.end_overdue()):
                 log.warning("%s: %d transactions of stopped workers ended", self._partition, ended)

@@ -19,7 +19,7 @@ from rq.worker import DequeueStrategy
 from sqlalchemy.exc import DBAPIError
 
 from levelq_core.connections import connect
-from levelq_core.partitions import QUEUE_PREFIX
+from levelq_core.errors import ConfigurationError, WrongDatabase
 from levelq_core.settings import Settings
 from levelq_core.sqlstate import in_words
 from levelq_core.waking import FUNCTION
@@ -115,7 +115,7 @@ class LaneWorker(SimpleWorker):
     @property
     def specializations(self) -> Sequence[str]:
         """What this worker's queues serve."""
-        return [q.name.removeprefix(QUEUE_PREFIX) for q in self.queues if q.name.startswith(QUEUE_PREFIX)]
+        return [name for q in self.queues if (name := self.settings.keys.specialization(q.name)) is not None]
 
     @property
     def dequeue_timeout(self) -> int:
@@ -140,7 +140,7 @@ class LaneWorker(SimpleWorker):
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """Log a job that failed, but not RQ's own failure to write down how it went: the drain says it once."""
-        if not isinstance(exc_info[1], RedisError):
+        if not isinstance(exc_info[1], RedisError | WrongDatabase):
             super().handle_exception(job, *exc_info)
 
     def subscribe(self) -> None:
@@ -155,23 +155,34 @@ class LaneWorker(SimpleWorker):
         """RQ's work loop, taking the queues in turn so that no specialization starves another.
 
         Raises SchemaError, before any work, if the database lacks what exactly-once rests on, or holds rows that
-        would not be found. A supervisor has looked for those already.
+        would not be found (a supervisor has looked for those already); WrongDatabase, before any work or once the
+        namespace was bound to another database meanwhile.
         """
+        runtime = self._runtime
         try:
             if self._supervised:
-                self._runtime.transaction.probe()
+                runtime.transaction.probe()
             else:
                 check_database(self.settings)
+            runtime.binding.verify(runtime.lanes, runtime.engine)
         except DBAPIError as error:
-            self._runtime.weather.failed(f"PostgreSQL: {in_words(error.orig or error)}")
+            runtime.weather.failed(f"PostgreSQL: {in_words(error.orig or error)}")
+        except RedisError as error:
+            runtime.weather.failed(f"Redis: {error}")
+        except ConfigurationError:
+            runtime.close()
+            raise
         spare_the_collector()
         options["dequeue_strategy"] = DequeueStrategy.ROUND_ROBIN
-        sweeper = Sweeper(self.settings, self.specializations)
-        relay = Relay(self.settings, self.specializations)
+        sweeper = Sweeper(self.settings, self.specializations, runtime.binding)
+        relay = Relay(self.settings, self.specializations, runtime.binding)
         sweeper.start()
         relay.start()
         try:
-            return bool(super().work(*args, **options))
+            worked = bool(super().work(*args, **options))
+            if runtime.binding.refused is not None:
+                raise runtime.binding.refused
+            return worked
         finally:
             relay.stop()
             sweeper.stop()

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from levelq_core.engine import engine_for
 from levelq_core.errors import ConfigurationError
-from levelq_core.outbox import CHANNEL
+from levelq_core.outbox_writing import CHANNEL
 from levelq_core.settings import Settings
 from levelq_core.sqlstate import in_words
 

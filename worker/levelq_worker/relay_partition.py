@@ -190,7 +190,7 @@ class PartitionRelay:
         """Park what is full; say so once."""
         if why in ("lane", "type", "partition"):
             if self._parked.add(_WHOLE if why == "partition" else user_id):
-                place = self._partition if why == "partition" else self._partition.lane_key(user_id)
+                place = self._partition if why == "partition" else self._settings.keys.lane(self._partition, user_id)
                 log.warning("outbox: %s %s; its rows wait", place, "holds no list" if why == "type" else "is full")
         elif not why:
             self._parked.forget(user_id)

@@ -39,18 +39,21 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from levelq_core.connections import connect
 from levelq_core.engine import engine_for
+from levelq_core.errors import WrongDatabase
 from levelq_core.lanes import Lanes
 from levelq_core.partitions import Partition
 from levelq_core.settings import Settings
 from levelq_core.sqlstate import in_words
 from levelq_core.waking import Waker
 
+from .binding import Binding
 from .listening import Bell, Listener
 from .places import Places
 from .relay_filling import Filling
 from .relay_partition import WINDOW, PartitionRelay
 from .relay_rows import OutboxRows
 from .resharding import Resharding
+from .stopping import Stop
 from .weather import notices_of
 
 log = logging.getLogger("levelq")
@@ -61,17 +64,21 @@ REST_SECONDS = 0.02  # after a round for what was heard of: a burst of commits r
 
 
 class Relay(threading.Thread):
-    """Relays the outbox of these specializations, where no other worker does."""
+    """Relays the outbox of these specializations, where no other worker does.
 
-    def __init__(self, settings: Settings, specializations: Collection[str]) -> None:
+    `binding`: the worker's; without one the relay verifies by itself.
+    """
+
+    def __init__(self, settings: Settings, specializations: Collection[str], binding: Binding | None = None) -> None:
         super().__init__(name="levelq-relay", daemon=True)
         self._settings = settings
         self._stopped = threading.Event()
         redis = connect(settings.redis_url, settings.redis_seconds)
         self._rq = connect(settings.queue_url, settings.redis_seconds)
         self._lanes = Lanes(redis, settings)
-        self._waker = Waker(redis, self._rq)
+        self._waker = Waker(redis, self._rq, settings.keys)
         self._engine = engine_for(settings, name="levelq relay", limited=True)
+        self._binding = binding or Binding(Stop())
         self._rows = OutboxRows(self._engine)
         self._places = Places(self._lanes, specializations)
         self._resharding = Resharding(self._lanes, Filling(self._lanes, self._rows, self._waker), self._waker)
@@ -102,7 +109,10 @@ class Relay(threading.Thread):
     def poll(self) -> int:
         """One round over all partitions; how many commands were pushed. A failure is said once."""
         try:
+            self._binding.verify(self._lanes, self._engine)
             known = self._places.read()
+        except WrongDatabase:  # the worker stops, and says why
+            return 0
         except Exception as error:  # whatever it is: without a relay the outbox stands still
             self._note(error)
             return 0

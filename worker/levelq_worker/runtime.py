@@ -11,6 +11,7 @@ from levelq_core.settings import Settings
 from levelq_core.waking import Waker
 
 from .batch_size import BatchSize
+from .binding import Binding
 from .seats import Seats
 from .stopping import Stop
 from .transaction import Transaction
@@ -27,11 +28,12 @@ class Runtime:
         self.settings = settings
         self.stop = stop or Stop()
         self.seats = seats or Seats()
+        self.binding = Binding(self.stop)
         # A call that outlives its claim would act for somebody else.
         seconds = min(settings.redis_seconds, settings.claim_seconds / 2)
         redis = connect(settings.redis_url, seconds)
         self.lanes = Lanes(redis, settings)
-        self.waker = Waker(redis, connect(settings.queue_url, seconds))
+        self.waker = Waker(redis, connect(settings.queue_url, seconds), settings.keys)
         self.engine = engine_for(settings, name="levelq worker", limited=True)
         self.transaction = Transaction(self.engine, settings, settings.tracks)
         longest = min(MOST_SECONDS, settings.claim_seconds / 2)

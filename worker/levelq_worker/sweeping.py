@@ -9,28 +9,35 @@ from collections.abc import Collection
 from redis.exceptions import RedisError
 
 from levelq_core.connections import connect
+from levelq_core.errors import WrongDatabase
 from levelq_core.faults import point
 from levelq_core.lanes import Lanes
 from levelq_core.partitions import Partition
 from levelq_core.settings import Settings
 from levelq_core.waking import Waker
 
+from .binding import Binding
 from .places import Places
+from .stopping import Stop
 
 log = logging.getLogger("levelq")
 
 
 class Sweeper(threading.Thread):
-    """Returns expired claims and wakes drains of due lanes. It renews nothing: only a working thread may."""
+    """Returns expired claims and wakes drains of due lanes. It renews nothing: only a working thread may.
 
-    def __init__(self, settings: Settings, specializations: Collection[str]) -> None:
+    `binding`: the worker's, which each sweep checks.
+    """
+
+    def __init__(self, settings: Settings, specializations: Collection[str], binding: Binding | None = None) -> None:
         super().__init__(name="levelq-sweeper", daemon=True)
         self._settings = settings
         self._stopped = threading.Event()
         redis = connect(settings.redis_url, settings.redis_seconds)
         self._lanes = Lanes(redis, settings)
+        self._binding = binding or Binding(Stop())
         self._places = Places(self._lanes, specializations)
-        self._waker = Waker(redis, connect(settings.queue_url, settings.redis_seconds))
+        self._waker = Waker(redis, connect(settings.queue_url, settings.redis_seconds), settings.keys)
 
     def run(self) -> None:
         """Sweep until stopped; a failure is said once."""
@@ -39,6 +46,8 @@ class Sweeper(threading.Thread):
             try:
                 self.sweep()
                 failing = False
+            except WrongDatabase:  # the worker stops, and says why
+                return
             except Exception as error:  # whatever it is: without sweeps nobody finds what dead workers left
                 if not failing:
                     expected = isinstance(error, RedisError)
@@ -48,11 +57,17 @@ class Sweeper(threading.Thread):
                 return
 
     def sweep(self) -> None:
-        """Look at every partition of these specializations once. Raises what the last one raised that could not be
-        looked at: of a cluster, a server may be away.
+        """Look at the binding, and at every partition of these specializations once.
+
+        Raises WrongDatabase, or what the last one raised that could not be looked at: of a cluster, a server may be
+        away.
         """
         point("tick")
         failed: Exception | None = None
+        try:
+            self._binding.check(self._lanes)
+        except RedisError as error:
+            failed = error
         for partition in self._places.read():
             try:
                 self._look_at(partition)

@@ -9,11 +9,11 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from psycopg import Cursor
 from sqlalchemy import Connection, Engine, text
 
 from levelq_core.apply import entered
 from levelq_core.catalog import Catalog
+from levelq_core.cursors import Cursor
 from levelq_core.engine import LimitedConnection
 from levelq_core.faults import point
 from levelq_core.isolate import Isolation

@@ -66,4 +66,4 @@ class Weather:
 def notices_of(redis: Redis, settings: Settings, thread: str = "") -> Notices:
     """This process's notice, or that of a thread of it. It outlasts the longest attempt and the wait after it."""
     worker = f"{socket.gethostname()}:{os.getpid()}"
-    return Notices(redis, f"{worker} {thread}".rstrip(), 2 * settings.claim_seconds + 2 * MOST_SECONDS)
+    return Notices(redis, settings.keys, f"{worker} {thread}".rstrip(), 2 * settings.claim_seconds + 2 * MOST_SECONDS)

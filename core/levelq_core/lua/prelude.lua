@@ -1,5 +1,5 @@
 -- Shared by every script: the loader puts this file in front of each.
--- All time is the server's, in milliseconds. `tag` is "levelq:{SPECIALIZATION:generation:shard}:", from
+-- All time is the server's, in milliseconds. `tag` is "<namespace>:{SPECIALIZATION:generation:shard}:", from
 -- which every key of the partition is built, so that one call touches one Cluster slot.
 
 local function clock()

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Put one layout of a specialization in the place of another, or where there is none.
 --
--- KEYS[1]  levelq:shards
+-- KEYS[1]  <namespace>:shards
 -- ARGV     specialization, the layout that is expected there, the new one
 -- Returns  1 if it was done, 0 if there is one that was not expected
 --

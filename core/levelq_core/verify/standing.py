@@ -18,13 +18,12 @@ from ..codec import IDENTITY_AT, MAGIC, STAMP_DIGITS
 from ..commands import MAX_USER_ID
 from ..errors import ConfigurationError
 from ..layouts import Layout
-from ..partitions import REGISTRY, SHARDS, Partition
+from ..partitions import Keys, Partition
 from ..settings import Settings
 
 STEP = 200  # entries of one lane in one call
 LANES = 50  # lanes in one call: 10,000 entries at most, typically 1 MB, never above 40
 PAGE = 1_000  # keys that one SCAN step looks at
-_LANE_KEY = re.compile(rb"levelq:\{([^{}]+)\}:lane:(.*)", re.DOTALL)
 
 Lane = tuple[Partition, bytes]
 
@@ -76,34 +75,35 @@ def command_id_of(entry: bytes) -> UUID | None:
     return UUID(bytes=command_id)
 
 
-def lanes(redis: Redis) -> Iterator[Lane]:
+def lanes(redis: Redis, keys: Keys) -> Iterator[Lane]:
     """Every lane that holds entries, in whatever partition; some may come twice.
 
     A lane that exists from the first to the last step is found: that is what SCAN guarantees.
     """
+    form = re.compile(rb"%s:\{([^{}]+)\}:lane:(.*)" % keys.namespace.encode(), re.DOTALL)
     for server in servers_of(redis):
-        for key in server.scan_iter("levelq:{*}:lane:*", count=PAGE):
-            match = _LANE_KEY.fullmatch(key)
+        for key in server.scan_iter(f"{keys.namespace}:{{*}}:lane:*", count=PAGE):
+            match = form.fullmatch(key)
             if match is not None and (partition := _partition(match[1])) is not None:
                 yield partition, match[2]
 
 
 def partitions(redis: Redis, settings: Settings) -> set[Partition]:
     """The partitions that the registry names, and those that the layouts say must be there."""
-    named: Any = redis.zrange(REGISTRY, 0, -1)
+    named: Any = redis.zrange(settings.keys.registry, 0, -1)
     known = {partition for name in named if (partition := _partition(name)) is not None}
-    written: Any = redis.hgetall(SHARDS)
-    layouts = {name.decode(): Layout.parse(text.decode()) for name, text in written.items()}
+    written: Any = redis.hgetall(settings.keys.shards)
+    layouts = {name.decode(): Layout.parse(text.decode(), settings.keys.shards) for name, text in written.items()}
     first = Layout(1, settings.shards)
     expected = {name: layouts.get(name, first) for name in {*settings.tracks, *layouts}}
     return known | {p for name, layout in expected.items() for p in (*layout.old(name), *layout.partitions(name))}
 
 
-def claimed(redis: Redis, partition: Partition) -> Iterator[Lane]:
+def claimed(redis: Redis, keys: Keys, partition: Partition) -> Iterator[Lane]:
     """Every lane that is claimed or has a token; some come twice."""
-    for user, _ in redis.zscan_iter(partition.key("claimed"), count=PAGE):
+    for user, _ in redis.zscan_iter(keys.of(partition, "claimed"), count=PAGE):
         yield partition, user
-    for user, _ in redis.hscan_iter(partition.key("tokens"), count=PAGE):
+    for user, _ in redis.hscan_iter(keys.of(partition, "tokens"), count=PAGE):
         yield partition, user
 
 
@@ -126,20 +126,20 @@ def grouped(wanted: Iterable[Lane], size: int = LANES) -> Iterator[tuple[Partiti
                 yield partition, found[first : first + size]
 
 
-def states(redis: Redis, partition: Partition, users: Sequence[bytes]) -> list[State]:
+def states(redis: Redis, keys: Keys, partition: Partition, users: Sequence[bytes]) -> list[State]:
     """These lanes, all at one moment."""
-    now, rows = _run(redis, "look", partition, *users)
+    now, rows = _run(redis, keys, "look", partition, *users)
     return [
         State(partition, user, int(now), length, _score(ready), _score(claim), token, head)
         for user, (length, ready, claim, token, head) in zip(users, rows, strict=True)
     ]
 
 
-def entries(redis: Redis, partition: Partition, users: Sequence[bytes]) -> Iterator[Entry]:
+def entries(redis: Redis, keys: Keys, partition: Partition, users: Sequence[bytes]) -> Iterator[Entry]:
     """Everything that stands in these lanes, newest first, some of it twice if pushes go on."""
     skip = 0
     while users:
-        seen = _run(redis, "tail", partition, STEP, skip, *users)
+        seen = _run(redis, keys, "tail", partition, STEP, skip, *users)
         for user, raw in zip(users, seen, strict=True):
             for entry in raw:
                 yield Entry(partition, user, command_id_of(entry), sha256(entry).digest())
@@ -151,8 +151,8 @@ def _score(raw: bytes | float | None) -> float | None:
     return None if raw is None else float(raw)
 
 
-def _run(redis: Redis, script: str, partition: Partition, *arguments: Any) -> Any:
-    return redis.eval_ro(_script(script), 1, partition.key("ready"), partition.key(""), *arguments)
+def _run(redis: Redis, keys: Keys, script: str, partition: Partition, *arguments: Any) -> Any:
+    return redis.eval_ro(_script(script), 1, keys.of(partition, "ready"), keys.of(partition, ""), *arguments)
 
 
 @cache

@@ -18,6 +18,8 @@ from redis import Redis
 from sqlalchemy import Connection, Engine, text
 
 from ..errors import SchemaError
+from ..identity import require_bound
+from ..lanes import Lanes
 from ..schema import REQUIRED, read
 from ..settings import Settings
 from . import questions, tables
@@ -61,11 +63,13 @@ def verify(
 ) -> Report:
     """Verify I1 to I9. `step` is called with each of STEPS as it begins.
 
-    Changes nothing but temporary tables of its own. Raises SchemaError, ConfigurationError for a history
-    that cannot be read, RedisError and SQLAlchemy's DBAPIError.
+    Changes nothing but temporary tables of its own. Raises SchemaError, WrongDatabase, ConfigurationError for a
+    history that cannot be read, RedisError and SQLAlchemy's DBAPIError.
     """
     with engine.connect() as connection:
         _require(connection)
+        with connection.begin():
+            require_bound(connection, Lanes(redis, settings))
         with workspace(connection):
             return _Verification(connection, redis, settings, options, step).run()
 
@@ -113,6 +117,7 @@ class _Verification:
     def _read_lanes(self) -> None:
         watch = Watch(
             self._redis,
+            self._settings.keys,
             partitions(self._redis, self._settings),
             claim_ms=int(self._settings.claim_seconds * 1000),
             at_rest=self._options.at_rest,
@@ -150,7 +155,7 @@ class _Verification:
     def _read_lanes_again(self) -> None:
         with self._connection.begin():
             for page in self._undecided():
-                load_entries(self._connection, LATER, again(self._redis, page))
+                load_entries(self._connection, LATER, again(self._redis, self._settings.keys, page))
             index(self._connection, LATER, "sha256")
         with self._connection.begin():
             self._ask(questions.REMOVED)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from redis import Redis
 
-from ..partitions import Partition
+from ..partitions import Keys, Partition
 from .report import Check
 from .standing import Entry, State, claimed, entries, grouped, lanes, states
 
@@ -15,9 +15,10 @@ class Watch:
     """One pass over all lanes; its checks fill as `entries` is read to its end."""
 
     def __init__(
-        self, redis: Redis, partitions: Iterable[Partition], *, claim_ms: int, at_rest: bool, limit: int
+        self, redis: Redis, keys: Keys, partitions: Iterable[Partition], *, claim_ms: int, at_rest: bool, limit: int
     ) -> None:
         self._redis = redis
+        self._keys = keys
         self._partitions = set(partitions)
         self._claim_ms = claim_ms
         self._limit = limit
@@ -33,15 +34,15 @@ class Watch:
 
     def entries(self) -> Iterator[Entry]:
         """Look at every lane, then yield what stands in it."""
-        for partition, users in grouped(lanes(self._redis)):
+        for partition, users in grouped(lanes(self._redis, self._keys)):
             self._partitions.add(partition)
-            seen = states(self._redis, partition, users)
+            seen = states(self._redis, self._keys, partition, users)
             for state in seen:
                 self._look(state)
-            yield from entries(self._redis, partition, [state.user for state in seen if state.length > 0])
+            yield from entries(self._redis, self._keys, partition, [state.user for state in seen if state.length > 0])
         for partition in sorted(self._partitions):
-            for _, users in grouped(claimed(self._redis, partition)):
-                for state in states(self._redis, partition, users):
+            for _, users in grouped(claimed(self._redis, self._keys, partition)):
+                for state in states(self._redis, self._keys, partition, users):
                     self._look_at_claim(state)
 
     def _look(self, state: State) -> None:
@@ -55,9 +56,8 @@ class Watch:
             self._add(self.stranded, state, "stranded", where)
         if state.length < 0:
             self.not_lists.checked += 1
-            self._add(
-                self.not_lists, state, "not a list", state.partition.lane_key(state.user.decode("utf-8", "replace"))
-            )
+            key = self._keys.lane(state.partition, state.user.decode("utf-8", "replace"))
+            self._add(self.not_lists, state, "not a list", key)
 
     def _look_at_claim(self, state: State) -> None:
         self.tokens.checked += 1
@@ -84,8 +84,8 @@ class Watch:
         check.add(self._limit, verdict, state.user_id, state.partition.specialization, state.command_id, detail)
 
 
-def again(redis: Redis, wanted: Iterable[tuple[str, bytes]]) -> Iterator[Entry]:
+def again(redis: Redis, keys: Keys, wanted: Iterable[tuple[str, bytes]]) -> Iterator[Entry]:
     """What stands in these lanes now, each given as (partition, lane)."""
     pairs = ((Partition.parse(name), lane) for name, lane in wanted)
     for partition, users in grouped(pairs):
-        yield from entries(redis, partition, users)
+        yield from entries(redis, keys, partition, users)

@@ -25,6 +25,7 @@ from tests.acceptance.fault_points.network import Network, Place
 from tests.acceptance.fault_points.running import WAIT_SECONDS, Application, Process, Wire, lapse
 from tests.acceptance.fault_points.scenarios import LOSSES, Fault, Scenario, Victim
 from tests.chaos.traced_worker import record
+from tests.fixtures.keys import KEYS
 from tests.fixtures.waiting import until
 
 PARTITIONS = [Partition(name) for name in processes.SPECIALIZATIONS]
@@ -233,8 +234,8 @@ class Stage:
         """(commands that wait, lanes that are ready or claimed)."""
         pipeline = self._redis.pipeline(transaction=False)
         for partition in PARTITIONS:
-            pipeline.get(partition.key("count"))
+            pipeline.get(KEYS.of(partition, "count"))
             for name in ("ready", "claimed"):
-                pipeline.zcard(partition.key(name))
+                pipeline.zcard(KEYS.of(partition, name))
         found = [int(number or 0) for number in pipeline.execute()]
         return sum(found[::3]), sum(found) - sum(found[::3])

@@ -12,6 +12,7 @@ from levelq_core.partitions import Partition
 from levelq_worker.embedded import Servers
 from tests.acceptance.outgrown.running import Running
 from tests.fixtures.clusters import ValkeyCluster
+from tests.fixtures.keys import KEYS
 from tests.fixtures.waiting import until
 
 
@@ -41,7 +42,7 @@ def test_servers_killed_shards_changed_and_slots_moved_in_a_burst_cost_nothing(
 
 
 def kill_and_restart(cluster: ValkeyCluster, partition: Partition, running: Running) -> None:
-    lost = cluster.holder(partition.key("ready"))
+    lost = cluster.holder(KEYS.of(partition, "ready"))
     lost.kill()
     running.goes_on(200)  # of the outbox, into the others' lanes; producers wait until they can send in order
     lost.start()
@@ -50,6 +51,6 @@ def kill_and_restart(cluster: ValkeyCluster, partition: Partition, running: Runn
 
 
 def move(cluster: ValkeyCluster, partition: Partition) -> None:
-    key = partition.key("ready")
+    key = KEYS.of(partition, "ready")
     holder = cluster.holder(key)
     cluster.move(key, next(node for node in cluster.nodes if node is not holder))

@@ -20,6 +20,7 @@ from . import (
     doctor,
     loading,
     looking,
+    namespaces,
     overview,
     planning,
     pruning,
@@ -45,6 +46,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 db = typer.Typer(help="Create the tables, look for what is wrong with them.", rich_markup_mode="rich")
+namespace = typer.Typer(help="Which database the Redis keys are bound to.", rich_markup_mode="rich")
 
 
 def _register(group: typer.Typer, command: Callable[..., None], example: str) -> None:
@@ -73,6 +75,9 @@ _register(app, planning.plan, "levelq plan --users 10_000_000 --rate 100_000")
 app.add_typer(db, name="db")
 _register(db, databases.upgrade, "levelq db upgrade")
 _register(db, databases.check, "levelq db check")
+app.add_typer(namespace, name="namespace")
+_register(namespace, namespaces.show, "levelq namespace show")
+_register(namespace, namespaces.rebind, "levelq namespace rebind --dry-run")
 
 _show_traceback = False
 

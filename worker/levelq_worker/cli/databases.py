@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 from rich.text import Text
 from sqlalchemy import Engine, inspect
@@ -9,17 +11,25 @@ from sqlalchemy import Engine, inspect
 from levelq_core import dbcheck
 from levelq_core.dbcheck import Finding
 from levelq_core.schema import REQUIRED
-from levelq_core.settings import redacted
+from levelq_core.settings import Settings, redacted
 
 from .connecting import database_of, load
-from .screen import count, out, printable, verdict
+from .screen import count, err, out, printable, verdict
 
 
-def upgrade() -> None:
+def upgrade(
+    sql: Annotated[
+        bool, typer.Option("--sql", help="Print the statements for this database as it is, and run none.")
+    ] = False,
+) -> None:
     """Create the tables that are absent; change none that exists."""
     from levelq_core import migrations  # noqa: PLC0415 - a quarter of a second that only this command pays
 
     settings = load()
+    if sql:
+        with database_of(settings) as engine:
+            _print_sql(migrations.upgrade_sql(engine), settings)
+        return
     with database_of(settings) as engine:
         before = _tables(engine)
         migrations.upgrade(engine)
@@ -30,6 +40,17 @@ def upgrade() -> None:
         out.print(Text(f"  {name:<26}") + fate, soft_wrap=True)
     if len(created) < len(REQUIRED):
         out.print("`levelq db check` looks whether those that were there have all that levelq needs.", soft_wrap=True)
+
+
+def _print_sql(script: str, settings: Settings) -> None:
+    """The script on stdout, and nothing else there: it goes into a file, or into psql."""
+    typer.echo(script or "-- nothing to do: the database is at this version of levelq", nl=not script)
+    where = redacted(settings.database_url or "")
+    if script:
+        hint = f"For {where} as it is now. Run them with: psql --set ON_ERROR_STOP=1 --file FILE"
+    else:
+        hint = f"Nothing to do in {where}"
+    err.print(hint, markup=False, soft_wrap=True)
 
 
 def _tables(engine: Engine) -> set[str]:

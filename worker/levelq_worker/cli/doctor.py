@@ -11,7 +11,7 @@ from rich.text import Text
 from levelq_core.errors import LevelqError
 
 from .connecting import load
-from .examining import FAIL, OK, WARN, Result, database_results, redis_results, rq_results
+from .examining import FAIL, OK, WARN, Result, database_results, namespace_results, redis_results, rq_results
 from .screen import one_line, out
 
 _STYLES = {OK: "green", WARN: "bold yellow", FAIL: "bold red"}
@@ -46,3 +46,4 @@ def _results() -> Iterator[Result]:
     yield from redis_results(settings)
     yield from rq_results(settings)
     yield from database_results(settings)
+    yield from namespace_results(settings)

@@ -15,9 +15,12 @@ from sqlalchemy import text
 
 from levelq_core import dbcheck
 from levelq_core.addresses import Place
+from levelq_core.binding import bound_to, require_same
 from levelq_core.cluster import servers_of
-from levelq_core.errors import ConfigurationError
+from levelq_core.errors import ConfigurationError, WrongDatabase
 from levelq_core.health import refusal, risks
+from levelq_core.identity import identity_of
+from levelq_core.lanes import Lanes
 from levelq_core.scripts import load as load_script
 from levelq_core.settings import Settings, redacted
 
@@ -195,3 +198,21 @@ def database_results(settings: Settings) -> Iterator[Result]:
         verdict = FAIL if errors else WARN
         told = f"{count(len(errors), 'error')}, {count(len(findings) - len(errors), 'warning')}"
         yield Result(verdict, "schema", f"{told}; `levelq db check` prints what mends them")
+
+
+def namespace_results(settings: Settings) -> Iterator[Result]:
+    """The database that the namespace is bound to, and whether it is ours."""
+    try:
+        with redis_of(settings) as redis:
+            bound = bound_to(Lanes(redis, settings))
+        if bound is None:
+            yield Result(OK, "namespace", f"{settings.namespace}: not bound yet, the first worker binds it")
+            return
+        if settings.database_url is not None:
+            with database_of(settings) as engine, engine.connect() as connection:
+                require_same(settings.namespace, bound, identity_of(connection))
+        yield Result(OK, "namespace", f"{settings.namespace}: bound to {bound}")
+    except WrongDatabase as error:
+        yield Result(FAIL, "namespace", str(error))
+    except ConfigurationError as error:
+        yield Result(WARN, "namespace", f"the binding cannot be checked: {error}")

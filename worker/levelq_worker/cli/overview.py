@@ -13,9 +13,11 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from levelq_core import notices
+from levelq_core.binding import DatabaseIdentity, bound_to, require_same
 from levelq_core.errors import ConfigurationError
 from levelq_core.health import refusal
 from levelq_core.history import counts
+from levelq_core.identity import identity_of
 from levelq_core.lanes import Lanes
 from levelq_core.notices import Notice
 from levelq_core.partitions import Partition
@@ -35,6 +37,8 @@ _NUMBERS = ("waiting", "ready", "claimed", "parked")
 class Seen:
     """What could be found out. `lanes` is None if their Redis is away, `serving` if RQ's is."""
 
+    namespace: str
+    bound_to: DatabaseIdentity | None = None
     lanes: dict[Partition, Status] | None = None
     serving: dict[Partition, set[str]] | None = None
     notices: list[Notice] = field(default_factory=list)
@@ -68,12 +72,13 @@ def status(
 
 def look(settings: Settings) -> Seen:
     """Ask the lanes' Redis, RQ's and the database, as far as they answer."""
-    seen = Seen()
+    seen = Seen(settings.namespace)
     with _noted(seen), redis_of(settings) as redis:
         seen.lanes = _statuses(seen, settings, redis)
         seen.problems += redis_problems(redis)
-        seen.notices = notices.read(redis)
+        seen.notices = notices.read(redis, settings.keys)
         seen.problems += weather_problems(seen.notices)
+        seen.bound_to = bound_to(Lanes(redis, settings))
     if seen.lanes is not None:
         with _noted(seen):
             _look_for_workers(settings, seen, seen.lanes)
@@ -82,12 +87,14 @@ def look(settings: Settings) -> Seen:
             parked = sum(found.parked for found in (seen.lanes or {}).values())
             seen.problems += database_problems(connection, settings, parked)
             seen.totals |= counts(connection)
+            if seen.bound_to is not None:
+                require_same(settings.namespace, seen.bound_to, identity_of(connection))
     return seen
 
 
 def _look_for_workers(settings: Settings, seen: Seen, lanes: dict[Partition, Status]) -> None:
     with redis_of(settings, rq=True) as rq:
-        seen.serving = {partition: workers_of(rq, partition.queue) for partition in lanes}
+        seen.serving = {partition: workers_of(rq, settings.keys.queue(partition.specialization)) for partition in lanes}
         lists = refusal(rq) is None  # else a worker that works all the same cannot say that it is there
     numbers = {partition: len(workers) for partition, workers in seen.serving.items()} if lists else None
     with redis_of(settings) as redis:
@@ -125,7 +132,9 @@ def _statuses(seen: Seen, settings: Settings, redis: Redis) -> dict[Partition, S
 
 def _print_json(seen: Seen) -> None:
     rows = [_row(partition, found) for partition, found in (seen.lanes or {}).items()]
-    everything = {"partitions": rows, **seen.totals, "workers": seen.workers, "problems": seen.problems}
+    bound = None if seen.bound_to is None else str(seen.bound_to)
+    everything: dict[str, Any] = {"namespace": seen.namespace, "database": bound, "partitions": rows, **seen.totals}
+    everything |= {"workers": seen.workers, "problems": seen.problems}
     typer.echo(json.dumps(everything))
 
 
@@ -153,6 +162,8 @@ def _print(seen: Seen, lanes: dict[Partition, Status]) -> None:
     )
     known = "- workers" if seen.workers is None else count(seen.workers, "worker")
     out.print(verdict(known, "" if seen.workers else "bold yellow", rest))
+    bound = f"bound to {seen.bound_to}" if seen.bound_to else "not bound to a database yet"
+    out.print(f"namespace {seen.namespace}, {bound}", style="dim", markup=False, highlight=False, soft_wrap=True)
     for problem in seen.problems:
         out.print(verdict("wrong", "bold red", f"  {problem}"), soft_wrap=True)
 

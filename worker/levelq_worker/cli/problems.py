@@ -96,7 +96,7 @@ def _changes_held_up(layouts: Mapping[str, Layout], found: Mapping[Partition, St
 
 def _stuck(lanes: Lanes, settings: Settings, partition: Partition, seen: Status) -> Iterator[str]:
     """Work that no worker has looked at for longer than the death of one would explain."""
-    overdue = _claims_run_out(lanes.redis, partition, settings.sweep_seconds + 1)
+    overdue = _claims_run_out(lanes, partition, settings.sweep_seconds + 1)
     if overdue:
         what = f"{count(overdue, 'claim')} ran out and no worker takes them back"
     elif _undrained(seen, settings) and _undrained(_a_moment_later(lanes, partition), settings):
@@ -116,10 +116,11 @@ def _a_moment_later(lanes: Lanes, partition: Partition) -> Status:
     return lanes.status(partition)
 
 
-def _claims_run_out(redis: Redis, partition: Partition, seconds: float) -> int:
+def _claims_run_out(lanes: Lanes, partition: Partition, seconds: float) -> int:
     """How many claims have been over for longer than a sweep takes to notice."""
-    now, _ = server_of(redis, partition.key("claimed")).time()
-    return int(redis.zcount(partition.key("claimed"), "-inf", 1000 * (int(now) - seconds)))
+    claimed = lanes.keys.of(partition, "claimed")
+    now, _ = server_of(lanes.redis, claimed).time()
+    return int(lanes.redis.zcount(claimed, "-inf", 1000 * (int(now) - seconds)))
 
 
 def database_problems(connection: Connection, settings: Settings, parked: int) -> Iterator[str]:

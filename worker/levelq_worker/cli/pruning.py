@@ -36,7 +36,7 @@ def prune(
     settings = load()
     with redis_of(settings) as redis, database_of(settings) as engine:
         engine.connect().close()  # what is unreachable is said with its address
-        pruned = prune_tables(engine, redis, age, quarantine=quarantine, dry_run=dry_run)
+        pruned = prune_tables(engine, redis, age, quarantine=quarantine, dry_run=dry_run, settings=settings)
     for table in pruned:
         done = "would be removed" if dry_run else "removed"
         kept = f", {count(table.kept, 'old row')} kept: still waiting in a lane or the outbox" if table.kept else ""

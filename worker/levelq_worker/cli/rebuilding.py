@@ -9,6 +9,7 @@ import typer
 from rich.text import Text
 
 from levelq_core.errors import ConfigurationError
+from levelq_core.identity import require_bound
 from levelq_core.lanes import Lanes
 from levelq_core.partitions import Partition
 from levelq_core.settings import Settings
@@ -41,7 +42,9 @@ def rebuild(
     names = known_specializations(settings, specialization or [])
     with database_of(settings) as engine, redis_of(settings) as redis, redis_of(settings, rq=True) as rq:
         lanes = Lanes(redis, settings)
-        filling = Filling(lanes, OutboxRows(engine), Waker(redis, rq))
+        with engine.connect() as connection:
+            require_bound(connection, lanes)
+        filling = Filling(lanes, OutboxRows(engine), Waker(redis, rq, settings.keys))
         for partition in partitions(lanes, names):
             if filling.waits(partition):
                 waiting = "waits until the shards before it are empty: nothing is lost that it could hold"

@@ -76,7 +76,7 @@ class Demo:
         outage = Outage(self._killer.killed_at or 0.0, self._killer.returned_at or self._killer.killed_at or 0.0)
         figures = measure(self._database, self._record, self._watch.samples, outage)
         begun = time.perf_counter()
-        checks = [*verify(self._database, self._redis, self._record), *self._of_the_run()]
+        checks = [*verify(self._database, self._redis, self._record, self._settings.namespace), *self._of_the_run()]
         show_checks(self._console, checks, time.perf_counter() - begun)
         show_summary(self._console, self._scenario, figures, self._killer, self._crew, self._record)
         self.draw(figures, outage)
@@ -91,7 +91,7 @@ class Demo:
         servers = Servers(where)
         servers.postgres.options = ("track_commit_timestamp=on",)  # for the figures: when each batch committed
         stack.enter_context(servers)
-        settings = _settings(servers)
+        settings = self._settings = _settings(servers)
         engine = engine_for(settings)
         upgrade(engine)
         engine.dispose()
@@ -116,7 +116,7 @@ class Demo:
         """From the first word to the producers until the lanes are empty and the workers complete again."""
         commands = self._scenario.commands
         self._deadline = time.monotonic() + MOST_SECONDS + commands / LEAST_RATE
-        self._killer = Killer(self._redis, self._crew, self._pushed, commands, CLAIM_SECONDS)
+        self._killer = Killer(self._redis, self._settings, self._crew, self._pushed, commands)
         self._screen = Screen(self._console, self._scenario, self._killer, self._crew, CLAIM_SECONDS)
         with self._screen:
             self._crew.start()  # until the workers are up, a second or two, the burst piles up

@@ -95,7 +95,7 @@ _BROKEN_CHAINS = """
 """
 
 
-def verify(database: psycopg.Connection[Any], redis: Redis, record: Record) -> list[Check]:
+def verify(database: psycopg.Connection[Any], redis: Redis, record: Record, namespace: str) -> list[Check]:
     """All checks on a system at rest."""
     ledger = [Row(*row) for row in database.execute(_LEDGER)]
     return list(
@@ -104,7 +104,7 @@ def verify(database: psycopg.Connection[Any], redis: Redis, record: Record) -> l
             _of_the_tables(database),
             _of_the_rules(database, ledger, record),
             _of_the_answers(ledger, record),
-            [_lanes_empty(database, redis)],
+            [_lanes_empty(database, redis, namespace)],
         )
     )
 
@@ -216,11 +216,11 @@ def _returned(row: Row | None, result: dict[str, Any]) -> bool:
     return license_ == (row.from_level, row.to_level) and result["progress"]["total_xp"] == row.after[3]
 
 
-def _lanes_empty(database: psycopg.Connection[Any], redis: Redis) -> Check:
+def _lanes_empty(database: psycopg.Connection[Any], redis: Redis, namespace: str) -> Check:
     """Look for what should be gone by the names of the keys, and into the quarantine."""
-    left = sum(1 for _ in redis.scan_iter("levelq:{*}:lane:*", count=10_000))
+    left = sum(1 for _ in redis.scan_iter(f"{namespace}:{{*}}:lane:*", count=10_000))
     for name in ("ready", "claimed"):
-        left += sum(int(redis.zcard(key)) for key in redis.scan_iter(f"levelq:{{*}}:{name}", count=10_000))
+        left += sum(int(redis.zcard(key)) for key in redis.scan_iter(f"{namespace}:{{*}}:{name}", count=10_000))
     row = database.execute("SELECT count(*) FROM levelq_quarantine").fetchone()
     left += row[0] if row else 0
     return Check("at rest: no lane holds anything, nothing quarantined", left == 0, f"{left} left")

@@ -98,9 +98,7 @@ class Watch:
 class Killer(threading.Thread):
     """Kills a worker in the middle of the burst while it holds claims, and sees those claims come back."""
 
-    def __init__(
-        self, redis: Redis, crew: Crew, pushed: Callable[[], int], commands: int, claim_seconds: float
-    ) -> None:
+    def __init__(self, redis: Redis, settings: Settings, crew: Crew, pushed: Callable[[], int], commands: int) -> None:
         super().__init__(name="demo-killer", daemon=True)
         self.killed_at: float | None = None
         self.returned_at: float | None = None
@@ -111,7 +109,8 @@ class Killer(threading.Thread):
         self._crew = crew
         self._pushed = pushed
         self._commands = commands
-        self._claim_seconds = claim_seconds
+        self._keys = settings.keys
+        self._claim_seconds = settings.claim_seconds
         self._ended = threading.Event()
 
     def __enter__(self) -> Self:
@@ -150,7 +149,7 @@ class Killer(threading.Thread):
     def _decided(self) -> float:
         """The part of all commands that is done, or a little less."""
         pushed = self._pushed()
-        waiting: list[Any] = self._redis.mget([partition.key("count") for partition in PARTITIONS])
+        waiting: list[Any] = self._redis.mget([self._keys.of(partition, "count") for partition in PARTITIONS])
         return (pushed - sum(int(count or 0) for count in waiting)) / self._commands
 
     def _busy(self) -> bool:
@@ -162,7 +161,7 @@ class Killer(threading.Thread):
         """Lane and fencing token of every claim."""
         pipeline = self._redis.pipeline(transaction=False)
         for partition in PARTITIONS:
-            pipeline.hgetall(partition.key("tokens"))
+            pipeline.hgetall(self._keys.of(partition, "tokens"))
         replies: list[dict[bytes, bytes]] = pipeline.execute()
         found = zip(PARTITIONS, replies, strict=True)
         return {(str(partition), user, token) for partition, tokens in found for user, token in tokens.items()}

@@ -15,7 +15,6 @@ from levelq_core.engine import engine_for
 from levelq_core.errors import ConfigurationError
 from levelq_core.lanes import Lanes
 from levelq_core.migrations import upgrade
-from levelq_core.partitions import Partition
 from levelq_core.settings import Settings
 
 from ..demo.helpers import START_SECONDS, Crew
@@ -87,4 +86,4 @@ def _stage(stack: ExitStack, settings: Settings, engine: Engine, processes: int,
 def _serving(settings: Settings) -> set[str]:
     """The live workers that are registered for any specialization of the catalog."""
     with connect(settings.queue_url, settings.redis_seconds) as redis:
-        return set().union(*(workers_of(redis, Partition(name).queue) for name in settings.tracks))
+        return set().union(*(workers_of(redis, settings.keys.queue(name)) for name in settings.tracks))

@@ -1,12 +1,15 @@
-"""The six tables. The first three may be the application's own already: those stay as they are."""
+"""The seven tables. The first three may be the application's own already: those stay as they are."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from levelq_core.errors import SchemaError
+from levelq_core.migrations import inspector
 
 revision = "0001"
 down_revision = None
@@ -18,7 +21,7 @@ _ONE = sa.text("1")
 
 def upgrade() -> None:
     """Create each table that is absent."""
-    inspector = sa.inspect(op.get_bind())
+    there = inspector()
     for name, create in (
         ("specialization_progress", _progress),
         ("user_licenses", _licenses),
@@ -26,8 +29,9 @@ def upgrade() -> None:
         ("levelq_ledger", _ledger),
         ("levelq_outbox", _outbox),
         ("levelq_quarantine", _quarantine),
+        ("levelq_identity", _identity),
     ):
-        if not inspector.has_table(name):
+        if not there.has_table(name):
             create(name)
 
 
@@ -81,8 +85,11 @@ def _licenses(name: str) -> None:
 
 def _progressions(name: str) -> None:
     # The licenses may be the application's, with ids of its own type.
-    licenses = sa.inspect(op.get_bind()).get_columns("user_licenses")
-    id_type = next((column["type"] for column in licenses if column["name"] == "id"), None)
+    there = inspector()
+    id_type: Any = sa.BigInteger
+    if there.has_table("user_licenses"):  # where statements are only printed, ours is not there yet
+        columns = there.get_columns("user_licenses")
+        id_type = next((column["type"] for column in columns if column["name"] == "id"), None)
     if id_type is None:
         raise SchemaError("user_licenses has no column id for license_progressions to refer to")
     op.create_table(
@@ -157,3 +164,14 @@ def _quarantine(name: str) -> None:
     )
     op.create_index(f"{name}_sha256", name, ["sha256"])
     op.create_index(f"{name}_user", name, ["user_id"])
+
+
+def _identity(name: str) -> None:
+    op.create_table(
+        name,
+        sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False, server_default=_ONE),
+        sa.Column("identity", sa.Uuid, nullable=False, server_default=sa.text("gen_random_uuid()")),
+        _time("created_at"),
+        sa.CheckConstraint("id = 1", name=f"{name}_one_row"),
+    )
+    op.execute(f"INSERT INTO {name} DEFAULT VALUES")

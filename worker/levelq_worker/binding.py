@@ -1,0 +1,56 @@
+"""Whether this process may work: its database must be the one that the namespace is bound to."""
+
+from __future__ import annotations
+
+import threading
+
+from sqlalchemy import Engine
+
+from levelq_core import binding
+from levelq_core.binding import DatabaseIdentity
+from levelq_core.errors import WrongDatabase
+from levelq_core.identity import ensure_identity
+from levelq_core.lanes import Lanes
+
+from .stopping import Stop
+
+
+class Binding:
+    """Shared by the threads of a worker: each verifies before its first claim or push, and a refusal stops all."""
+
+    def __init__(self, stop: Stop) -> None:
+        self.refused: WrongDatabase | None = None
+        self._stop = stop
+        self._lock = threading.Lock()
+        self._mine: DatabaseIdentity | None = None
+
+    @property
+    def verified(self) -> bool:
+        """Whether the namespace was found bound to our database at least once."""
+        return self._mine is not None
+
+    def verify(self, lanes: Lanes, engine: Engine) -> None:
+        """Bind the namespace if it is unbound; costs nothing once verified.
+
+        Raises WrongDatabase, also later if a check refused it; RedisError and DBAPIError if it cannot be verified now.
+        """
+        if self.refused is not None:
+            raise self.refused
+        if self._mine is None:
+            mine = ensure_identity(engine)
+            self._require(lanes, mine)
+            self._mine = mine
+
+    def check(self, lanes: Lanes) -> None:
+        """Once verified: put the binding back if Redis lost it. Raises WrongDatabase after a rebind, RedisError."""
+        if self._mine is not None:
+            self._require(lanes, self._mine)
+
+    def _require(self, lanes: Lanes, mine: DatabaseIdentity) -> None:
+        with self._lock:
+            try:
+                binding.bind(lanes, mine)
+            except WrongDatabase as error:
+                self.refused = error
+                self._stop.set()
+                raise
