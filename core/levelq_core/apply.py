@@ -17,6 +17,7 @@ from .catalog import Catalog
 from .codec import Lane, Record, lane_of, record_of
 from .commands import Command, LevelUp, SetLevel, SyncLevels, new_command_id
 from .cursors import Cursor, cursor_on
+from .encoding import utf8_texts
 from .errors import TransactionMisuse
 from .isolate import Isolation
 from .outcome import Outcome, Totals
@@ -153,7 +154,7 @@ def batch_cursor(connection: Connection) -> Iterator[Cursor[Any]]:
     if not connection.in_transaction():
         connection.begin()
     try:
-        with cursor_on(raw) as cursor:
+        with utf8_texts(raw), cursor_on(raw) as cursor:
             yield cursor
     except psycopg.Error as error:
         if (error.sqlstate or "").startswith("42"):

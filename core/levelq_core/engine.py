@@ -93,7 +93,9 @@ def engine_for(settings: Settings, *, name: str = "levelq", connections: int = 1
         max_overflow=0,
         pool_reset_on_return="rollback",
         isolation_level="READ COMMITTED",
-        connect_args={key: value for key, value in defaults.items() if key not in url.query},
+        # Texts are sent as UTF-8, whatever the URL, PGCLIENTENCODING, the role or the database says.
+        connect_args={key: value for key, value in defaults.items() if key not in url.query}
+        | {"client_encoding": "utf8"},
     )
     if limited:
         _limit(engine, settings.transaction_ms / 1000)

@@ -16,7 +16,8 @@ from .faults import point
 from .pgbinary import BigintArray, TextArray, bigints, texts
 from .rules import NOTHING, Decision
 from .schema import LICENSES, PROGRESS, PROGRESSIONS
-from .statements import LOCK_LICENSE, LOCK_PROGRESS, MISSING, ROLLBACK, SKIP_LOCKED
+from .spelling import misspelt_message
+from .statements import LOCK_LICENSE, ROLLBACK, SKIP_LOCKED
 from .work import Database, RowsVanished, Work
 
 Keys = tuple[TextArray, BigintArray]
@@ -42,15 +43,21 @@ def lock(cursor: Cursor[Any], database: Database, works: Sequence[Work]) -> None
     if not wanted:
         return
     _lock_parents(cursor, database, wanted, [])
-    if not _lock_rows(cursor, wanted):
+    if not _lock_rows(cursor, database, wanted):
         cursor.execute(ROLLBACK)
         _make_and_lock(cursor, database, wanted)
 
 
 def _make_and_lock(cursor: Cursor[Any], database: Database, wanted: Sequence[Work]) -> None:
     """Make what is missing, first all progress rows, then all license rows; lock everything."""
-    lacking = {n: (p, l) for n, p, l in cursor.execute(MISSING, keys_of(wanted))}
-    missing = [(wanted[n - 1], *lacks) for n, lacks in lacking.items()]
+    missing = []
+    for n, *lacks, spelt in cursor.execute(database.statements.missing, keys_of(wanted)):
+        w = wanted[n - 1]
+        if spelt is None:
+            missing.append((w, *lacks))
+        else:
+            w.refusal = Decision("database_error", misspelt_message(w.lane, spelt))
+    wanted = [w for w in wanted if w.refusal is None]
     rowless = {id(w) for w, p, l in missing if p and l and not _would_apply(database, w)}
     missing = [m for m in missing if id(m[0]) not in rowless]
     _lock_parents(cursor, database, wanted, missing)
@@ -61,7 +68,7 @@ def _make_and_lock(cursor: Cursor[Any], database: Database, wanted: Sequence[Wor
     keys = keys_of(wanted)
     for w in _made(cursor, s.insert_progress, [w for w, lacks, _ in missing if lacks and w.refusal is None]):
         w.made_progress = True
-    progress = _locked(cursor, LOCK_PROGRESS, keys, wanted)
+    progress = _locked(cursor, s.lock_progress, keys, wanted)
     for w in _made(cursor, s.insert_license, [w for w, _, lacks in missing if lacks and w.refusal is None]):
         w.made_license = True
     licenses = _locked(cursor, LOCK_LICENSE, keys, wanted)
@@ -70,11 +77,11 @@ def _make_and_lock(cursor: Cursor[Any], database: Database, wanted: Sequence[Wor
     _fill_in(wanted, progress, licenses)
 
 
-def _lock_rows(cursor: Cursor[Any], wanted: Sequence[Work]) -> bool:
+def _lock_rows(cursor: Cursor[Any], database: Database, wanted: Sequence[Work]) -> bool:
     """Lock the rows there are; whether they are all there."""
     keys = keys_of(wanted)
     point("lock progress")
-    progress = _locked(cursor, LOCK_PROGRESS, keys, wanted)
+    progress = _locked(cursor, database.statements.lock_progress, keys, wanted)
     if progress is None:
         return False
     point("lock license")
@@ -103,7 +110,7 @@ def held_elsewhere(cursor: Cursor[Any], database: Database, works: Sequence[Work
     held: dict[int, Work] = {}
     keys = keys_of(works)
     for locked, missing_column in zip(SKIP_LOCKED, (1, 2), strict=True):
-        absent = {row[0] for row in cursor.execute(MISSING, keys) if row[missing_column]}
+        absent = {row[0] for row in cursor.execute(database.statements.missing, keys) if row[missing_column]}
         had = {row[0] for row in cursor.execute(locked, keys)}
         held.update({n: w for n, w in enumerate(works, 1) if n not in had and n not in absent})
     return list(held.values())

@@ -6,6 +6,7 @@ columns, foreign keys to its users. Statements and bounds follow what is there, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from weakref import WeakKeyDictionary
@@ -14,61 +15,38 @@ from sqlalchemy import Connection, Engine, text
 
 from .errors import SchemaError
 from .rules import Limits
+from .table_names import (
+    IDENTITY,
+    LEDGER,
+    LICENSES,
+    OUTBOX,
+    PAIR_KEYS,
+    PROGRESS,
+    PROGRESSIONS,
+    QUARANTINE,
+    REQUIRED,
+)
 from .transactions import check_schema
+from .wanted import Column, fault_of
 
-PROGRESS, LICENSES, PROGRESSIONS = "specialization_progress", "user_licenses", "license_progressions"
-LEDGER, OUTBOX, QUARANTINE = "levelq_ledger", "levelq_outbox", "levelq_quarantine"
-IDENTITY = "levelq_identity"
-
-REQUIRED: dict[str, tuple[str, ...]] = {
-    PROGRESS: (
-        "id", "student_id", "specialization_id", "current_level", "total_xp", "completed_sessions",
-        "completed_projects", "theory_hours_completed", "practice_hours_completed", "last_activity",
-        "created_at", "updated_at",
-    ),
-    LICENSES: (
-        "id", "user_id", "specialization_type", "current_level", "max_achieved_level", "started_at",
-        "last_advanced_at",
-    ),
-    PROGRESSIONS: (
-        "id", "user_license_id", "from_level", "to_level", "advanced_by", "advancement_reason",
-        "requirements_met", "advanced_at",
-    ),
-    LEDGER: (
-        "id", "command_id", "user_id", "specialization", "kind", "status", "error", "message", "digest", "xp",
-        "sessions", "projects", "theory_hours", "practice_hours", "from_level", "to_level", "before", "after",
-        "batch", "xid", "source", "applied_at",
-    ),
-    OUTBOX: ("id", "command_id", "user_id", "specialization", "payload", "created_at", "pushed_at", "pushes"),
-    QUARANTINE: ("id", "specialization", "user_id", "reason", "raw", "length", "sha256", "at"),
-    IDENTITY: ("id", "identity", "created_at"),
-}  # fmt: skip
-
-PAIR_KEYS: dict[str, frozenset[str]] = {
-    PROGRESS: frozenset({"student_id", "specialization_id"}),
-    LICENSES: frozenset({"user_id", "specialization_type"}),
-    LEDGER: frozenset({"command_id"}),
-}
-
-_LIMITS = {"int2": 2**15 - 1, "int4": 2**31 - 1, "int8": 2**63 - 1, "numeric": 2**63 - 1}
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column as PostgreSQL describes it; `length` is a varchar's limit in characters."""
-
-    type: str
-    length: int | None = None
-
-    @property
-    def most(self) -> int:
-        """The greatest integer it can hold, of those levelq would ever write."""
-        return _LIMITS.get(self.type, 2**31 - 1)
-
-    @property
-    def now(self) -> str:
-        """The SQL expression for the present in this column: naive timestamps hold UTC by convention."""
-        return "now()" if self.type == "timestamptz" else "(now() AT TIME ZONE 'UTC')"
+__all__ = [
+    "IDENTITY",
+    "LEDGER",
+    "LICENSES",
+    "OUTBOX",
+    "PAIR_KEYS",
+    "PROGRESS",
+    "PROGRESSIONS",
+    "QUARANTINE",
+    "REQUIRED",
+    "Column",
+    "Parent",
+    "Schema",
+    "encoding_fault",
+    "forget",
+    "read",
+    "schema_of",
+]
 
 
 @dataclass(frozen=True)
@@ -82,12 +60,17 @@ class Parent:
 
 @dataclass(frozen=True, eq=False)
 class Schema:
-    """The seven tables as they are in this database. Compared by identity: each reading is its own."""
+    """The seven tables as they are in this database. Compared by identity: each reading is its own.
+
+    `leading`: (table, column) pairs by which a unique index of the table can be searched. `encoding`: the database's.
+    """
 
     columns: dict[str, dict[str, Column]]
     parents: dict[str, tuple[Parent, ...]]
     unique: dict[str, frozenset[frozenset[str]]]
     deferred: tuple[str, ...] = ()
+    encoding: str = "UTF8"
+    leading: frozenset[tuple[str, str]] = frozenset()
 
     def column(self, table: str, name: str) -> Column:
         """A column that the schema was checked to have."""
@@ -118,28 +101,38 @@ class Schema:
         )
 
     def missing(self) -> list[str]:
-        """What levelq cannot work without, one sentence each; empty if all is there."""
-        found: list[str] = []
+        """What levelq cannot work without or would get wrong, one sentence each; empty if all is there."""
+        found = list(encoding_fault(self.encoding))
         for table, names in REQUIRED.items():
             present = self.columns.get(table)
             if present is None:
                 found.append(f"table {table} does not exist")
                 continue
             found += [f"{table} has no column {name}" for name in names if name not in present]
+            faults = (fault_of(table, name, present[name]) for name in names if name in present)
+            found += [fault for fault in faults if fault is not None]
             key = PAIR_KEYS.get(table)
             if key and key not in self.unique.get(table, frozenset()):
                 found.append(f"{table} has no unique constraint on ({', '.join(sorted(key))})")
         return found
 
 
+def encoding_fault(encoding: str) -> Iterator[str]:
+    """Yield why texts of a database in this encoding cannot be trusted, if they cannot."""
+    if encoding == "SQL_ASCII":
+        yield "the database's encoding is SQL_ASCII, expected UTF8: it keeps bytes, and does not know their characters"
+
+
 def read(connection: Connection) -> Schema:
     """Read the schema from PostgreSQL's catalogs, whatever is missing."""
     columns: dict[str, dict[str, Column]] = {}
-    for table, name, type_, length in connection.execute(_COLUMNS, {"tables": list(REQUIRED)}):
-        columns.setdefault(table, {})[name] = Column(type_, length)
+    for table, name, *column in connection.execute(_COLUMNS, {"tables": list(REQUIRED)}):
+        columns.setdefault(table, {})[name] = Column(*column)
     unique: dict[str, set[frozenset[str]]] = {}
+    leading: set[tuple[str, str]] = set()
     for table, names in connection.execute(_UNIQUE, {"tables": list(REQUIRED)}):
         unique.setdefault(table, set()).add(frozenset(names))
+        leading.add((table, names[0]))
     parents: dict[str, list[Parent]] = {}
     for table, constraint, target, column in connection.execute(
         _PARENTS, {"tables": [PROGRESS, LICENSES, PROGRESSIONS]}
@@ -151,6 +144,8 @@ def read(connection: Connection) -> Schema:
         {table: tuple(found) for table, found in parents.items()},
         {table: frozenset(found) for table, found in unique.items()},
         tuple(deferred),
+        encoding=connection.execute(text("SHOW server_encoding")).scalar_one(),
+        leading=frozenset(leading),
     )
 
 
@@ -178,24 +173,39 @@ def forget(engine: Engine) -> None:
     _cache.pop(engine, None)
 
 
-# The columns of our tables, as the search path finds them, with the length limit of varchar(n).
+# Every column of our tables in its order, as the search path finds them: the type below its domains, the length of
+# varchar(n), precision and scale of numeric(p,s), and what an insert that leaves the column out would get.
 _COLUMNS = text("""
     SELECT c.relname, a.attname, t.typname,
-           CASE WHEN t.typname IN ('varchar', 'bpchar') AND a.atttypmod > 4 THEN a.atttypmod - 4 END
-    FROM unnest(CAST(:tables AS text[])) AS wanted(name)
+           CASE WHEN t.typname IN ('varchar', 'bpchar') AND b.typmod > 4 THEN b.typmod - 4 END,
+           CASE WHEN t.typname = 'numeric' AND b.typmod > 4 THEN (b.typmod - 4) >> 16 END,
+           CASE WHEN t.typname = 'numeric' AND b.typmod > 4 THEN (((b.typmod - 4) & 2047) # 1024) - 1024 END,
+           NOT a.attnotnull, a.atthasdef AND a.attgenerated = '', a.atthasdef OR a.attidentity <> '',
+           a.attgenerated <> '', a.attidentity = 'a'
+    FROM unnest(CAST(:tables AS text[])) WITH ORDINALITY AS wanted(name, n)
     JOIN pg_class c ON c.oid = to_regclass(wanted.name)
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-    JOIN pg_type t ON t.oid = a.atttypid
+    CROSS JOIN LATERAL (
+        WITH RECURSIVE base(type, typmod, depth) AS (
+            SELECT a.atttypid, a.atttypmod, 0
+            UNION ALL
+            SELECT d.typbasetype, greatest(base.typmod, d.typtypmod), depth + 1
+            FROM base JOIN pg_type d ON d.oid = base.type AND d.typtype = 'd'
+        )
+        SELECT type, typmod FROM base ORDER BY depth DESC LIMIT 1
+    ) b
+    JOIN pg_type t ON t.oid = b.type
+    ORDER BY wanted.n, a.attnum
 """)
 
 # The column sets that a valid, unconditional unique index covers; a constraint is such an index.
 _UNIQUE = text("""
-    SELECT c.relname, array_agg(a.attname::text)
+    SELECT c.relname, array_agg(a.attname::text ORDER BY k.n)
     FROM unnest(CAST(:tables AS text[])) AS wanted(name)
     JOIN pg_class c ON c.oid = to_regclass(wanted.name)
     JOIN pg_index i ON i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate
         AND i.indpred IS NULL AND i.indexprs IS NULL
-    JOIN LATERAL unnest(i.indkey[0:i.indnkeyatts - 1]) AS k(attnum) ON true
+    JOIN LATERAL unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY AS k(attnum, n) ON true
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
     GROUP BY c.relname, i.indexrelid
 """)

@@ -13,12 +13,11 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from .schema import LEDGER, LICENSES, OUTBOX, PROGRESS, PROGRESSIONS, Schema
+from .spelling import folded
 
 # The columns that a state sets, in its order.
-PROGRESS_VALUES = (
-    "current_level", "total_xp", "completed_sessions", "completed_projects", "theory_hours_completed",
-    "practice_hours_completed",
-)  # fmt: skip
+TOTALS = ("total_xp", "completed_sessions", "completed_projects", "theory_hours_completed", "practice_hours_completed")
+PROGRESS_VALUES = ("current_level", *TOTALS)
 LICENSE_VALUES = ("current_level", "max_achieved_level")
 PROGRESSION_VALUES = ("from_level", "to_level", "advanced_by", "advancement_reason", "requirements_met")
 
@@ -57,20 +56,6 @@ LICENSE_PAIR = "l.user_id = k.user_id AND l.specialization_type = k.specializati
 _PROGRESS_IN_ORDER = f"FROM {_LANES} JOIN {PROGRESS} p ON {PROGRESS_PAIR} ORDER BY k.n FOR NO KEY UPDATE OF p"
 _LICENSES_IN_ORDER = f"FROM {_LANES} JOIN {LICENSES} l ON {LICENSE_PAIR} ORDER BY k.n FOR NO KEY UPDATE OF l"
 
-# Which lanes lack their progress row (true, ...) or their license row (..., true).
-MISSING = f"""
-    SELECT k.n, p.student_id IS NULL, l.user_id IS NULL
-    FROM {_LANES} LEFT JOIN {PROGRESS} p ON {PROGRESS_PAIR} LEFT JOIN {LICENSES} l ON {LICENSE_PAIR}
-    WHERE p.student_id IS NULL OR l.user_id IS NULL ORDER BY k.n
-"""
-
-# Lock the progress rows in order and read their totals, and where they lie.
-LOCK_PROGRESS = f"""
-    SELECT p.ctid, coalesce(p.current_level, 1)::bigint, coalesce(p.total_xp, 0)::bigint,
-           coalesce(p.completed_sessions, 0)::bigint, coalesce(p.completed_projects, 0)::bigint,
-           coalesce(p.theory_hours_completed, 0)::bigint, coalesce(p.practice_hours_completed, 0)::bigint
-    {_PROGRESS_IN_ORDER}
-"""
 
 # Lock the license rows in order and read them.
 LOCK_LICENSE = f"""
@@ -95,6 +80,35 @@ BATCH_RELEASE = "RELEASE SAVEPOINT levelq_batch"
 # Take back rows made for lanes in which nothing was applied.
 REMOVE_PROGRESS = f"DELETE FROM {PROGRESS} p USING {_LANES} WHERE {PROGRESS_PAIR}"
 REMOVE_LICENSE = f"DELETE FROM {LICENSES} l USING {_LANES} WHERE {LICENSE_PAIR}"
+
+
+def missing(schema: Schema) -> str:
+    """Which lanes lack their progress row (true, ...) or their license row (..., true, ...).
+
+    And how the user's row of that specialization is spelt, if it is there under another spelling: a second row made
+    beside it would be at level 1. Not looked for where no index leads to a user's rows: each would read the table.
+    """
+    others = [
+        f"(SELECT t.{name}::text FROM {table} t WHERE {alias}.{user} IS NULL AND t.{user} = k.user_id "
+        f"AND {folded(f't.{name}')} = k.specialization LIMIT 1)"
+        for table, user, name, alias in (
+            (PROGRESS, "student_id", "specialization_id", "p"),
+            (LICENSES, "user_id", "specialization_type", "l"),
+        )
+        if (table, user) in schema.leading
+    ]
+    return f"""
+        SELECT k.n, p.student_id IS NULL, l.user_id IS NULL, coalesce({", ".join(["NULL", *others])})
+        FROM {_LANES} LEFT JOIN {PROGRESS} p ON {PROGRESS_PAIR} LEFT JOIN {LICENSES} l ON {LICENSE_PAIR}
+        WHERE p.student_id IS NULL OR l.user_id IS NULL ORDER BY k.n
+    """
+
+
+def lock_progress(schema: Schema) -> str:
+    """Lock the progress rows in order and read their totals, and where they lie."""
+    columns = schema.columns[PROGRESS]
+    totals = ", ".join(columns[name].total(f"p.{name}") for name in TOTALS)
+    return f"SELECT p.ctid, coalesce(p.current_level, 1)::bigint, {totals} {_PROGRESS_IN_ORDER}"
 
 
 def insert_progress(schema: Schema) -> str:
@@ -152,7 +166,9 @@ def progress_times(schema: Schema) -> dict[str, str]:
 def progress_values(schema: Schema) -> dict[str, str]:
     """What an update sets in a progress row (`p`), by column, from the values given (`k`)."""
     names = ("level", "xp", "sessions", "projects", "theory", "practice")
-    return {column: f"k.{name}" for column, name in zip(PROGRESS_VALUES, names, strict=True)} | progress_times(schema)
+    given = {column: f"k.{name}" for column, name in zip(PROGRESS_VALUES, names, strict=True)}
+    totals = {name: schema.column(PROGRESS, name).new_total(f"p.{name}", given[name]) for name in TOTALS}
+    return given | totals | progress_times(schema)
 
 
 def license_values(schema: Schema) -> dict[str, str]:
@@ -237,6 +253,8 @@ def _parents(schema: Schema) -> tuple[Parents, ...]:
 class Statements:
     """The statements whose text depends on the database's column types and constraints."""
 
+    missing: str
+    lock_progress: str
     insert_progress: str
     insert_license: str
     update_progress: Update
@@ -250,6 +268,8 @@ class Statements:
     def of(cls, schema: Schema) -> Statements:
         """The statements for one schema, built once."""
         return cls(
+            missing(schema),
+            lock_progress(schema),
             insert_progress(schema),
             insert_license(schema),
             update_progress(schema),

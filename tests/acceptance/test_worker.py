@@ -413,6 +413,47 @@ def test_workers_refuse_to_start_without_the_unique_constraints(start: Start, ow
     assert len(output.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (
+            "INSERT INTO specialization_progress (student_id, specialization_id) VALUES (7, 'player')",
+            "specialization_progress.specialization_id: 1 row not spelt as levelq spells them, "
+            "for example 'player' of user 7, expected 'PLAYER'",
+        ),
+        (
+            "ALTER TABLE specialization_progress ALTER theory_hours_completed TYPE real",
+            "specialization_progress.theory_hours_completed is of type float4",
+        ),
+    ],
+    ids=["spelling", "type"],
+)
+def test_workers_refuse_to_start_on_what_they_would_get_wrong(
+    fault: str, told: str, start: Start, settings: Settings, redis: Redis, own_engine: Engine
+) -> None:
+    push(settings, redis, 1)
+    with own_engine.begin() as connection:
+        connection.execute(text(fault))
+    code, output = stopped(start("worker"))
+    assert code == 2
+    assert told in output
+    assert "`levelq db check` prints the statements that mend it" in output
+    assert len(output.splitlines()) == 1
+    options = ["-w", "levelq_worker.LaneWorker", "--url", settings.queue_url, "--burst"]
+    rq = Path(sys.executable).parent / "rq"
+    done = subprocess.run(
+        [str(rq), "worker", *options, KEYS.queue("PLAYER")],
+        env=os.environ | settings.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert told in done.stderr
+    assert applied(own_engine) == 0
+
+
 def test_a_signal_in_the_middle_of_a_command_does_not_crash_an_idle_worker(settings: Settings) -> None:
     """What a handler raises while hiredis packs a number ends the process by SIGSEGV."""
     code = """

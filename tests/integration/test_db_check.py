@@ -12,36 +12,15 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from levelq_core import Catalog, Settings, level_up_atomic
-from levelq_core.dbcheck import Finding, check, server
+from levelq_core.dbcheck import server
 from levelq_core.engine import engine_for
 from levelq_core.migrations import upgrade
 from levelq_core.schema import forget
 from levelq_worker.embedded import Postgres, Servers
+from tests.integration.db_check_support import execute, findings, mend
 
 PROGRESS_KEY = "student_id, specialization_id"
 LICENSE_KEY = "user_id, specialization_type"
-
-
-def findings(engine: Engine, catalog: Catalog | None = None) -> list[Finding]:
-    with engine.connect() as connection:
-        return check(connection, catalog)
-
-
-def execute(engine: Engine, *statements: str) -> None:
-    """Run statements as psql would: each by itself."""
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        for statement in statements:
-            connection.exec_driver_sql(statement)
-
-
-def mend(engine: Engine, found: list[Finding]) -> None:
-    """Do what the findings say: run their statements; levelq's own commands have tests of their own."""
-    for finding in found:
-        for line in finding.mend:
-            if line == "levelq db upgrade":
-                upgrade(engine)
-            elif line.endswith(";"):
-                execute(engine, line)
 
 
 def pair_constraint(engine: Engine, table: str) -> str:
@@ -271,6 +250,21 @@ def test_levels_out_of_step_are_counted_with_the_commands_that_mend_them(engine:
     execute(engine, "UPDATE user_licenses SET current_level = 2 WHERE user_id IN (1, 3, 4, 5)")
     (finding,) = findings(engine)
     assert finding.mend == ("levelq sync 2 PLAYER --source license", "levelq sync 6 PLAYER --source progress")
+
+
+def test_levels_that_are_null_are_a_warning_and_the_printed_statement_fills_them(engine: Engine) -> None:
+    assert works(engine)
+    for table in ("specialization_progress", "user_licenses"):
+        execute(
+            engine,
+            f"ALTER TABLE {table} ALTER current_level DROP NOT NULL",
+            f"UPDATE {table} SET current_level = NULL",
+        )
+    found = findings(engine)
+    assert [finding.severity for finding in found] == ["warning", "warning"]
+    assert found[1].problem.startswith("user_licenses.current_level is NULL in 1 row: ")
+    mend(engine, found)
+    assert findings(engine) == []
 
 
 def test_a_name_longer_than_its_column_is_a_warning(application_engine: Engine) -> None:

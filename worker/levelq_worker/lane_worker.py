@@ -27,6 +27,7 @@ from levelq_core.waking import FUNCTION
 from .draining import drain
 from .lane_queue import LaneQueue
 from .places import partitions
+from .preflight import check_database
 from .relaying import Relay
 from .runtime import Runtime, install, spare_the_collector
 from .seats import Seats
@@ -108,6 +109,7 @@ class LaneWorker(SimpleWorker):
         names = [q.name if isinstance(q, Queue) else q for q in given]
         super().__init__(names, *args, **options)
         self.log.addFilter(_once)
+        self._supervised = stop is not None
         self._runtime = install(Runtime(self.settings, stop, seats))
 
     @property
@@ -152,12 +154,16 @@ class LaneWorker(SimpleWorker):
     def work(self, *args: Any, **options: Any) -> bool:
         """RQ's work loop, taking the queues in turn so that no specialization starves another.
 
-        Raises SchemaError, before any work, if the database lacks what exactly-once rests on; WrongDatabase, before
-        any work or once the namespace was bound to another database meanwhile.
+        Raises SchemaError, before any work, if the database lacks what exactly-once rests on, or holds rows that
+        would not be found (a supervisor has looked for those already); WrongDatabase, before any work or once the
+        namespace was bound to another database meanwhile.
         """
         runtime = self._runtime
         try:
-            runtime.transaction.probe()
+            if self._supervised:
+                runtime.transaction.probe()
+            else:
+                check_database(self.settings)
             runtime.binding.verify(runtime.lanes, runtime.engine)
         except DBAPIError as error:
             runtime.weather.failed(f"PostgreSQL: {in_words(error.orig or error)}")

@@ -9,18 +9,18 @@ from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from levelq_core.binding import bind
 from levelq_core.cluster import Cluster, servers_of
 from levelq_core.connections import UNCLUSTERED_URL, connect
+from levelq_core.dbcheck import check_start
 from levelq_core.engine import engine_for, unreachable
 from levelq_core.errors import ConfigurationError
 from levelq_core.health import risks
 from levelq_core.identity import ensure_identity
 from levelq_core.lanes import Lanes
-from levelq_core.schema import schema_of
 from levelq_core.settings import Settings, redacted
 
 log = logging.getLogger("levelq")
@@ -32,20 +32,36 @@ def preflight(settings: Settings) -> None:
     _check_lanes(settings)
     if settings.rq_url is not None:
         _check_queue(settings.rq_url, settings)
-    engine = engine_for(settings, name="levelq preflight")
     try:
-        with engine.connect() as connection:
-            schema_of(connection)
-            for option in ("synchronous_commit", "fsync", "full_page_writes"):
-                if connection.execute(text(f"SHOW {option}")).scalar_one() == "off":
-                    log.warning("PostgreSQL runs with %s=off: a crash can lose commits; set it on", option)
-        mine = ensure_identity(engine)
+        check_database(settings)
+        with _engine(settings) as engine:
+            mine = ensure_identity(engine)
     except DBAPIError as error:
         raise unreachable(settings, error) from None
-    finally:
-        engine.dispose()
     with _asked("LEVELQ_REDIS_URL", settings.redis_url, settings) as client:
         bind(Lanes(client, settings), mine)
+
+
+def check_database(settings: Settings) -> None:
+    """Raise SchemaError for what a worker would get wrong there; warn of what may lose commits or end soon.
+
+    Raises DBAPIError if the database cannot be asked.
+    """
+    with _engine(settings) as engine, engine.connect() as connection:
+        for warning in check_start(connection, settings.tracks):
+            log.warning("PostgreSQL: %s", warning)
+        for option in ("synchronous_commit", "fsync", "full_page_writes"):
+            if connection.execute(text(f"SHOW {option}")).scalar_one() == "off":
+                log.warning("PostgreSQL runs with %s=off: a crash can lose commits; set it on", option)
+
+
+@contextmanager
+def _engine(settings: Settings) -> Iterator[Engine]:
+    engine = engine_for(settings, name="levelq preflight")
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def _check_lanes(settings: Settings) -> None:

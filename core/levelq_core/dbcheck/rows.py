@@ -37,6 +37,17 @@ def check_key(connection: Connection, table: str, facts: Mapping[str, Facts], sc
     yield Finding("error", problem, (*failed, mend))
 
 
+def check_null_levels(connection: Connection, table: str, facts: Facts) -> Iterator[Finding]:
+    """Yield the rows of progress or licenses whose level is NULL, which levelq counts as 1, as one finding."""
+    if not facts["current_level"].nullable:
+        return
+    number = connection.execute(text(f"SELECT count(*) FROM {table} WHERE current_level IS NULL")).scalar_one()
+    if number:
+        rows = "1 row" if number == 1 else f"{number:,} rows"
+        problem = f"{table}.current_level is NULL in {rows}: counted as 1 until a level-up, yet out of step with a 1"
+        yield Finding("warning", problem, (f"UPDATE {table} SET current_level = 1 WHERE current_level IS NULL;",))
+
+
 def check_levels(connection: Connection) -> Iterator[Finding]:
     """Yield the pairs out of step, if any, as one finding."""
     pairs = out_of_step(connection)
@@ -71,20 +82,24 @@ def _check_duplicates(
     more = ", ..." if rows[0][-1] > SHOWN else ""
     kept = "the first" if table == LEDGER else "the highest level"
     problem = f"{table}: more than one row for ({key}): {examples}{more}; look at them first: {kept} will be kept"
-    yield Finding("error", problem, _merged(table, columns, facts))
-
-
-def _merged(table: str, columns: Sequence[str], facts: Mapping[str, Facts]) -> tuple[str, ...]:
-    """Keep one row of each pair; what refers to the others follows, and no license loses its highest level."""
-    key = ", ".join(columns)
     order = "id" if table == LEDGER else "current_level DESC NULLS LAST, id"
-    kept = f"SELECT id, first_value(id) OVER (PARTITION BY {key} ORDER BY {order}) AS keep FROM {table}"
+    yield Finding("error", problem, merged(table, key, order, facts))
+
+
+def merged(table: str, key: str, order: str, facts: Mapping[str, Facts], where: str = "true") -> tuple[str, ...]:
+    """Keep the first row of each key in this order; what refers to the others follows, and no highest level is lost.
+
+    `key` and `order` are lists of SQL expressions. `where` picks the rows this is about.
+    """
+    kept = f"SELECT id, first_value(id) OVER (PARTITION BY {key} ORDER BY {order}) AS keep FROM {table} WHERE {where}"
     delete = f"DELETE FROM {table} t USING ({kept}) k WHERE t.id = k.id AND k.id <> k.keep;"
     if table != LICENSES:
         return (delete,)
-    highest = f"SELECT {key}, max(max_achieved_level) AS highest FROM {table} GROUP BY {key} HAVING count(*) > 1"
-    same = " AND ".join(f"t.{name} = k.{name}" for name in columns)
-    raised = f"UPDATE {table} t SET max_achieved_level = k.highest FROM ({highest}) k WHERE {same};"
+    highest = f"SELECT id, max(max_achieved_level) OVER (PARTITION BY {key}) AS highest FROM {table} WHERE {where}"
+    raised = (
+        f"UPDATE {table} t SET max_achieved_level = k.highest FROM ({highest}) k "
+        "WHERE t.id = k.id AND t.max_achieved_level IS DISTINCT FROM k.highest;"
+    )
     moved = (
         f"UPDATE {PROGRESSIONS} p SET user_license_id = k.keep FROM ({kept}) k "
         "WHERE p.user_license_id = k.id AND k.id <> k.keep;"

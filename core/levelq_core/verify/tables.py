@@ -58,8 +58,8 @@ _CHANGES = f"""
         AND ARRAY[c.xp, c.sessions, c.projects, c.theory_hours, c.practice_hours]::numeric[] =
 """
 
-# I2: a row whose totals are not what its lane started from and the sums. If one applied command makes the
-# difference, it is named: it took effect twice, or not at all.
+# I2: a row whose totals, without their fractions, are not what its lane started from and the sums. If one applied
+# command makes the difference, it is named: it took effect twice, or not at all.
 TOTALS = Question(
     "I2",
     "totals = start + the sum of what was applied",
@@ -81,7 +81,7 @@ TOTALS = Question(
             (4, f.before[7] + t.theory, p.theory_hours_completed),
             (5, f.before[8] + t.practice, p.practice_hours_completed)) AS v(n, explained, found)
         CROSS JOIN LATERAL (SELECT v.n, v.explained,
-            CASE WHEN p.student_id IS NOT NULL THEN coalesce(v.found, 0) END AS now) a
+            CASE WHEN p.student_id IS NOT NULL THEN floor(coalesce(v.found, 0)) END AS now) a
         GROUP BY t.user_id, t.specialization, g.command_id
         HAVING bool_or(a.now IS DISTINCT FROM a.explained)
     ) w

@@ -30,6 +30,7 @@ from .screen import count
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 OLDEST_REDIS = 7  # scripts there may say that they still work when memory is full
 CLOCK_SECONDS = 1.0
+SHOWN = 3  # of what `levelq db check` finds, errors first
 NEARLY_FULL, TOO_FULL = 0.8, 0.95
 
 
@@ -191,8 +192,8 @@ def database_results(settings: Settings) -> Iterator[Result]:
     errors = [finding for finding in findings if finding.severity == "error"]
     if not findings:
         yield Result(OK, "schema", "complete, and commits are safe")
-    for finding in errors[:3]:
-        yield Result(FAIL, "schema", finding.problem)
+    for finding in sorted(findings, key=lambda finding: finding.severity)[:SHOWN]:
+        yield Result(FAIL if finding.severity == "error" else WARN, "schema", finding.problem)
     if findings:
         verdict = FAIL if errors else WARN
         told = f"{count(len(errors), 'error')}, {count(len(findings) - len(errors), 'warning')}"

@@ -102,7 +102,7 @@ def look(settings: Settings) -> Seen:
     holding: Holder | None = None
     if settings.database_url is not None:
         with _noted(seen), database_of(settings) as engine, engine.connect() as connection:
-            seen.problems += database_problems(connection)
+            seen.problems += database_problems(connection, settings)
             if seen.unexplained or any(
                 is_locked(lane.reason) for found in seen.parked.values() for lane in found.lanes
             ):

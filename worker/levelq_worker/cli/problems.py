@@ -8,11 +8,15 @@ from contextlib import suppress
 from itertools import groupby
 from operator import attrgetter
 
+from psycopg.errors import QueryCanceled
 from redis import Redis
 from redis.exceptions import NoPermissionError, RedisError
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
 from levelq_core.cluster import Cluster, server_of, servers_of
+from levelq_core.dbcheck import require_spelling, sequence_problems
+from levelq_core.errors import SchemaError
 from levelq_core.health import refusal, risks
 from levelq_core.history import Holder, holder
 from levelq_core.lanes import Lanes
@@ -27,6 +31,7 @@ from levelq_worker.parked_lanes import cause_lines, waiting_advice
 
 from .screen import count, duration
 
+SPELLING_MS = 2000  # a status should not take long, however large the tables
 AGAIN_SECONDS = 0.2  # between two looks: a partition is without a drain for a moment at each change of drains
 
 
@@ -122,11 +127,28 @@ def _claims_run_out(lanes: Lanes, partition: Partition, seconds: float) -> int:
     return int(lanes.redis.zcount(claimed, "-inf", 1000 * (int(now) - seconds)))
 
 
-def database_problems(connection: Connection) -> Iterator[str]:
+def database_problems(connection: Connection, settings: Settings) -> Iterator[str]:
     """What keeps the database from taking batches. Raises SchemaError for what it lacks, and DBAPIError."""
     if connection.execute(text("SHOW transaction_read_only")).scalar_one() == "on":
         yield "the database is read-only, so nothing can be applied: a standby, or default_transaction_read_only is on"
     schema_of(connection)
+    yield from sequence_problems(connection)
+    yield from _spelling_problems(connection, settings)
+
+
+def _spelling_problems(connection: Connection, settings: Settings) -> Iterator[str]:
+    """Rows that levelq would not find, if the tables can be read so soon; workers look for as long as it takes."""
+    connection.execute(text("SAVEPOINT spelling"))
+    connection.execute(text("SELECT set_config('statement_timeout', :ms, true)"), {"ms": str(SPELLING_MS)})
+    try:
+        require_spelling(connection, settings.tracks)
+    except SchemaError as error:
+        yield str(error)
+    except OperationalError as error:
+        if not isinstance(error.orig, QueryCanceled):
+            raise
+    finally:
+        connection.execute(text("ROLLBACK TO SAVEPOINT spelling"))
 
 
 def row_holder(connection: Connection, settings: Settings) -> Holder | None:

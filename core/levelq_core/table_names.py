@@ -1,0 +1,37 @@
+"""The seven tables by name, and what each must have."""
+
+from __future__ import annotations
+
+PROGRESS, LICENSES, PROGRESSIONS = "specialization_progress", "user_licenses", "license_progressions"
+LEDGER, OUTBOX, QUARANTINE = "levelq_ledger", "levelq_outbox", "levelq_quarantine"
+IDENTITY = "levelq_identity"
+
+REQUIRED: dict[str, tuple[str, ...]] = {
+    PROGRESS: (
+        "id", "student_id", "specialization_id", "current_level", "total_xp", "completed_sessions",
+        "completed_projects", "theory_hours_completed", "practice_hours_completed", "last_activity",
+        "created_at", "updated_at",
+    ),
+    LICENSES: (
+        "id", "user_id", "specialization_type", "current_level", "max_achieved_level", "started_at",
+        "last_advanced_at",
+    ),
+    PROGRESSIONS: (
+        "id", "user_license_id", "from_level", "to_level", "advanced_by", "advancement_reason",
+        "requirements_met", "advanced_at",
+    ),
+    LEDGER: (
+        "id", "command_id", "user_id", "specialization", "kind", "status", "error", "message", "digest", "xp",
+        "sessions", "projects", "theory_hours", "practice_hours", "from_level", "to_level", "before", "after",
+        "batch", "xid", "source", "applied_at",
+    ),
+    OUTBOX: ("id", "command_id", "user_id", "specialization", "payload", "created_at", "pushed_at", "pushes"),
+    QUARANTINE: ("id", "specialization", "user_id", "reason", "raw", "length", "sha256", "at"),
+    IDENTITY: ("id", "identity", "created_at"),
+}  # fmt: skip
+
+PAIR_KEYS: dict[str, frozenset[str]] = {
+    PROGRESS: frozenset({"student_id", "specialization_id"}),
+    LICENSES: frozenset({"user_id", "specialization_type"}),
+    LEDGER: frozenset({"command_id"}),
+}
