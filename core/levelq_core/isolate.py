@@ -190,18 +190,16 @@ class Isolation:
 
     def _blame(self, work: Work, error: Exception) -> None:
         """Reject a command whose own content is refused; else park its lane, if the database works for others."""
+        last: Exception | None = error
         if proven(self._cursor, self._database, work, error):
-            refused = self._attempt([work], Decision("database_error", in_words(error)))
-            if refused is not None:
-                raise refused
+            last = self._attempt([work], Decision("database_error", in_words(error)))
+        elif self._tries == 1:  # no bisection has tried it twice: statements may have been prepared for older tables
+            last = self._attempt([work])
+        if last is None:
             return
-        if self._tries == 1:  # no bisection has tried it twice: statements may have been prepared for older tables
-            again = self._attempt([work])
-            if again is None:
-                return
-            if self._classify(again) is not ErrorClass.ISOLATE:
-                raise again
-            error = again
+        if self._classify(last) is not ErrorClass.ISOLATE:
+            raise last
+        error = last
         self.tables_changed = self.tables_changed or _names_what_is_not_there(error)
         self._suspects.add(work.lane)
         self._faults.append(error)
