@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import psutil
 from rich.console import Console
 
-from . import fairness, latency, sending
+from . import fairness, latency, refusals, sending
 from .ceiling import Ceiling, ceiling
 from .drain import Drained, drain, drain_more
 from .report import Goal, draw_parts, draw_rivals, draw_waits, goals_table, plain, rivals_table, spread
@@ -182,6 +182,7 @@ class Others:
         self.hot = run.timed("beside a hot user", lambda: fairness.hot_user(site))
         self.shared = run.timed("three specializations, one worker", lambda: fairness.shared_worker(site))
         self.million, self.few = self._million(run, site)
+        self.refused = run.timed("commands that a constraint refuses", lambda: refusals.trials(site, run.repeats))
 
     def _burst(self, run: Run, site: Site, workload: Workload) -> list[float]:
         run.timed(f"a burst, {workload.name}", lambda: drain(site, Levelq(), workload))
@@ -243,6 +244,13 @@ def goals(run: Run, found: Others) -> list[Goal]:
             "others beside a hot user", "2 batches between", f"{found.hot.most_between} at most",
             found.hot.most_between <= 2,
         ),
+        *(
+            (
+                f"{share:.1%} of the commands refused", f"{goal:g} of the clean rate",
+                f"{refusals.ratio(found.refused, share):.2f}", refusals.ratio(found.refused, share) >= goal,
+            )
+            for share, goal in refusals.GOALS.items()
+        ),
     ]  # fmt: skip
     return [Goal(*row) for row in rows]
 
@@ -266,6 +274,7 @@ def results(run: Run, found: Others) -> dict[str, Any]:
         "burst_transactions_ms": found.bursts,
         "hot": {"batch_seconds": found.hot.batch, "waits": found.hot.waits, "between": found.hot.between},
         "shared": found.shared._asdict(),
+        "refusals": found.refused,
         "million": {"few": [part._asdict() for part in found.few], "million": found.million._asdict()},
     }  # fmt: skip
 

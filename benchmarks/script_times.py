@@ -24,7 +24,8 @@ from levelq_core import LevelUp, Settings
 from levelq_core.codec import IDENTITY_AT, IDENTITY_BYTES, encode
 from levelq_core.lanes import Lanes
 from levelq_core.partitions import Partition
-from levelq_core.scripts import Oversized, load
+from levelq_core.script_files import load
+from levelq_core.scripts import Oversized
 from levelq_worker.embedded import Valkey
 
 PLAYER = Partition("PLAYER")

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from levelq_core import coupler, ledger, scripts
-from levelq_core.scripts import Script
+from levelq_core import coupler, ledger, script_files
+from levelq_core.script_files import Script
 
 
 def rewrite(patch: pytest.MonkeyPatch, name: str, change: Callable[[str], str]) -> None:
     """Change the text of a script."""
-    load, text = scripts.load, scripts.load(name).text
+    load, text = script_files.load, script_files.load(name).text
     changed = change(text)
     assert changed != text
     mutant = Script(changed, sha1(changed.encode()).hexdigest())
-    patch.setattr(scripts, "load", lambda wanted, **how: mutant if wanted == name else load(wanted, **how))
+    patch.setattr(script_files, "load", lambda wanted, **how: mutant if wanted == name else load(wanted, **how))
 
 
 def replace(patch: pytest.MonkeyPatch, name: str, *changes: tuple[str, str]) -> None:

@@ -10,7 +10,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from .cluster import REDIRECTIONS
 from .connections import Lenders
-from .scripts import Call
+from .script_files import Call
 
 T = TypeVar("T")
 _NOT_YET: Any = object()

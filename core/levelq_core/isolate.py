@@ -29,16 +29,17 @@ from .suspects import Suspects
 from .work import Database, Parked, RowsVanished, Stamp, Work
 
 LOCKED_REASON = "other code holds its rows or its user"
-
 ATTEMPTS = 4  # of one batch when somebody else was faster; each further one needs yet another competitor
 PROBES = 16  # of other lanes, once two were found at fault and none has passed
-
 # Once a lock was waited for in vain, whoever still holds it is found with short waits: the other lanes wait
 # for one lock timeout, not for one at each halving.
 _WAIT_SHORTER = """
     SELECT set_config('lock_timeout', greatest(setting::int / 20, 1)::text, true)
     FROM pg_settings WHERE name = 'lock_timeout'
 """
+
+
+_PROBE, _END_PROBE = "SAVEPOINT levelq_probe", "ROLLBACK TO SAVEPOINT levelq_probe"
 
 
 class Isolation:
@@ -189,18 +190,16 @@ class Isolation:
 
     def _blame(self, work: Work, error: Exception) -> None:
         """Reject a command whose own content is refused; else park its lane, if the database works for others."""
+        last: Exception | None = error
         if proven(self._cursor, self._database, work, error):
-            refused = self._attempt([work], Decision("database_error", in_words(error)))
-            if refused is not None:
-                raise refused
+            last = self._attempt([work], Decision("database_error", in_words(error)))
+        elif self._tries == 1:  # no bisection has tried it twice: statements may have been prepared for older tables
+            last = self._attempt([work])
+        if last is None:
             return
-        if self._tries == 1:  # no bisection has tried it twice: statements may have been prepared for older tables
-            again = self._attempt([work])
-            if again is None:
-                return
-            if self._classify(again) is not ErrorClass.ISOLATE:
-                raise again
-            error = again
+        if self._classify(last) is not ErrorClass.ISOLATE:
+            raise last
+        error = last
         self.tables_changed = self.tables_changed or _names_what_is_not_there(error)
         self._suspects.add(work.lane)
         self._faults.append(error)
@@ -209,19 +208,21 @@ class Isolation:
         self._park([work], in_words(error), locked=False)
 
     def _others_pass(self, work: Work) -> bool:
-        """Whether a command can be applied in some of the lanes behind this one, taken by chance."""
+        """Whether a command can be applied in some of the lanes behind this one; True if there are none."""
         behind = [other for other in self._works if other.lane > work.lane]
-        self._wait_shorter()
+        self._cursor.execute(_PROBE)
+        self._cursor.execute(_WAIT_SHORTER)  # until the rollback: this transaction may be the caller's
         for other in random.sample(behind, min(PROBES, len(behind))):
             self._between()
             error = self._attempt([other.head()], None, False)
-            if self._passed:
-                return True
             if error is not None:
                 if self._classify(error) in (ErrorClass.TRANSIENT, ErrorClass.TOO_SLOW):
                     raise error
                 self._suspects.add(other.lane)
-        return len(behind) < 1
+            elif self._passed:
+                break
+        self._cursor.execute(_END_PROBE)
+        return self._passed or not behind
 
     def _park(self, works: Sequence[Work], reason: str, *, locked: bool) -> None:
         for work in works:
@@ -233,10 +234,12 @@ class Isolation:
         if len(works) == 1:
             self._park(works, LOCKED_REASON, locked=True)
             return
-        self._wait_shorter()
-        self._cursor.execute("SAVEPOINT levelq_probe")
+        if not self._waited:
+            self._cursor.execute(_WAIT_SHORTER)
+            self._waited = True
+        self._cursor.execute(_PROBE)
         held = held_elsewhere(self._cursor, self._database, works)
-        self._cursor.execute("ROLLBACK TO SAVEPOINT levelq_probe")
+        self._cursor.execute(_END_PROBE)
         if held:
             self._park(held, LOCKED_REASON, locked=True)
             rest = [w for w in works if not any(w is h for h in held)]
@@ -244,11 +247,6 @@ class Isolation:
                 self._run(rest)
         else:  # held in a way that cannot be seen: an insert not yet committed, a parent row
             self._split(works, error, ErrorClass.LOCK_TIMEOUT)
-
-    def _wait_shorter(self) -> None:
-        if not self._waited:
-            self._cursor.execute(_WAIT_SHORTER)
-            self._waited = True
 
 
 def _names_what_is_not_there(error: Exception) -> bool:

@@ -19,7 +19,8 @@ from .layouts import Asking, Layout
 from .parked import Acknowledgements, Reasons
 from .partitions import Partition
 from .pushing import Pushing
-from .scripts import Call, Claim, LaneEntries, Lease, Protocol, PushAnswer, PushError, Relayed, Status
+from .script_files import Call
+from .scripts import Claim, LaneEntries, Lease, Protocol, PushAnswer, PushError, Relayed, Status
 from .settings import Settings
 
 Batches = Sequence[tuple[Partition, Sequence[LaneEntries]]]

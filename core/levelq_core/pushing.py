@@ -10,7 +10,7 @@ from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseErro
 from .cluster import REDIRECTIONS
 from .connections import Question
 from .errors import ConfigurationError
-from .scripts import Call
+from .script_files import Call
 
 
 class Pushing:

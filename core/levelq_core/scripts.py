@@ -1,12 +1,9 @@
-"""The Lua scripts as calls: which file, which arguments, and what the reply means. No input or output here."""
+"""The steps of the lane protocol: the arguments of each script, and what its reply means. No input or output here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from hashlib import sha1
-from importlib.resources import files
 from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError
@@ -15,6 +12,7 @@ from .errors import ConfigurationError
 from .layouts import Layout
 from .parked import Acknowledgements, Reasons, reason_lines
 from .partitions import Partition
+from .script_files import Call
 from .settings import Settings
 
 WAKE_MS = 5_000  # how long a reserved wake-up keeps others from being sent; a lost one costs at most this
@@ -23,38 +21,7 @@ LEASE_MS = 3_000  # how long a relay that died keeps others from relaying
 PushError = RedisError | ConfigurationError
 
 
-class Script(NamedTuple):
-    """A script's source and the name the server knows it by."""
-
-    text: str
-    sha: str
-
-
-@cache
-def load(name: str, *, shebang: bool = True) -> Script:
-    """Read lua/<name>.lua, the shared prelude in front; without its #! line where the server knows none."""
-    folder = files(__package__) / "lua"
-    first, _, rest = (folder / f"{name}.lua").read_text(encoding="utf-8").partition("\n")
-    # Everything on the lines stays where it is in the file, as comments of errors count lines.
-    text = (first + "\n" if shebang else "") + (folder / "prelude.lua").read_text(encoding="utf-8") + rest
-    return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
-
-
 LaneEntries = tuple[int, Sequence[bytes]]  # a user, and what goes into their lane
-
-
-class Call(NamedTuple):
-    """One script call on one partition."""
-
-    name: str
-    key: str
-    args: list[Any]
-
-    def command(self, *, shebang: bool = True, known: bool = True) -> tuple[Any, ...]:
-        """As a command of Redis's. `known`: the server has the script; after a restart it has none."""
-        script = load(self.name, shebang=shebang)
-        name, source = ("EVALSHA", script.sha) if known else ("EVAL", script.text)
-        return (name, source, 1, self.key, *self.args)
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from .parents import Parents, parents_of
 from .schema import LEDGER, LICENSES, OUTBOX, PROGRESS, PROGRESSIONS, Schema
 from .spelling import folded
 
@@ -219,36 +220,6 @@ def check_deferred(schema: Schema) -> tuple[str, ...]:
     return (f"SET CONSTRAINTS {names} IMMEDIATE", f"SET CONSTRAINTS {names} DEFERRED")
 
 
-class Parents(NamedTuple):
-    """One users table, the foreign keys that lead to it by the table they start from, and how to lock its rows."""
-
-    table: str
-    lock: str
-    constraints: dict[str, str]
-
-
-def _parents(schema: Schema) -> tuple[Parents, ...]:
-    targets = sorted({(parent.table, parent.column) for found in schema.parents.values() for parent in found})
-    return tuple(
-        Parents(
-            table,
-            # Which users exist; their rows cannot go away before we insert rows that refer to them.
-            f"""
-                SELECT u.{column} FROM unnest(%b) WITH ORDINALITY AS k(user_id, n)
-                JOIN {table} u ON u.{column} = k.user_id
-                ORDER BY k.n FOR KEY SHARE OF u
-            """,
-            {
-                child: parent.constraint
-                for child, found in schema.parents.items()
-                for parent in found
-                if (parent.table, parent.column) == (table, column)
-            },
-        )
-        for table, column in targets
-    )
-
-
 @dataclass(frozen=True)
 class Statements:
     """The statements whose text depends on the database's column types and constraints."""
@@ -276,5 +247,5 @@ class Statements:
             update_license(schema),
             insert_progressions(schema),
             check_deferred(schema),
-            _parents(schema),
+            parents_of(schema),
         )

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import psutil
 import psycopg
 
-from levelq_core.scripts import load
+from levelq_core.script_files import load
 from tests.chaos import traced_worker
 from tests.chaos.world import CLAIM_SECONDS, USERS, World
 from tests.fixtures.proxy import Fault as Loss

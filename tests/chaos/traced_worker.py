@@ -14,9 +14,9 @@ from typing import Any
 
 from redis import Redis
 
-from levelq_core import Settings, scripts
+from levelq_core import Settings, script_files
 from levelq_core.partitions import Partition
-from levelq_core.scripts import Script
+from levelq_core.script_files import Script
 from levelq_core.verify import Recorder
 from levelq_worker import supervising
 from tests.fixtures.keys import KEYS
@@ -38,12 +38,12 @@ _NOTES = {
     ),
 }
 MODULE = "tests.chaos.traced_worker"
-_load = scripts.load
+_load = script_files.load
 
 
 @cache
 def noting(name: str, *, shebang: bool = True) -> Script:
-    """scripts.load, with the notes."""
+    """script_files.load, with the notes."""
     script = _load(name, shebang=shebang)
     if name not in _NOTES:
         return script
@@ -73,7 +73,7 @@ def record(redis: Redis, partitions: list[Partition], recorder: Recorder) -> int
 
 
 def main() -> int:
-    scripts.load = noting
+    script_files.load = noting
     processes, *specializations = sys.argv[1:]
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(process)d %(levelname)s %(message)s")
     return supervising.Supervisor(Settings.load(), int(processes), specializations, burst=False).run()

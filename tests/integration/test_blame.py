@@ -13,12 +13,14 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
-from levelq_core import Command, LevelUp, SetLevel
+from levelq_core import Command, LevelUp, SetLevel, apply_commands, level_up_atomic
 from levelq_core.notices import read
 from levelq_worker.draining import Drain
 from levelq_worker.runtime import Runtime
 from tests.fixtures.keys import KEYS
+from tests.fixtures.waiting import until
 from tests.integration.coupler_support import drain_all, ledger, push, put_license, put_progress
 from tests.integration.isolation_support import (
     MISSING,
@@ -58,8 +60,19 @@ def parked(worker: Runtime) -> dict[int, str]:
 
 
 def drain(worker: Runtime, commands: Sequence[Command]) -> None:
+    """Push these, and drain until a batch was committed or failed; its lanes are all in it."""
     push_at_once(worker, commands)
-    Drain(worker, PLAYER).run()
+    run(worker)
+
+
+def run(worker: Runtime) -> None:
+    before = len(batches(worker))
+
+    def drained() -> bool:
+        Drain(worker, PLAYER).run()
+        return len(batches(worker)) > before or worker.weather.bad
+
+    until(drained, what="a batch")
 
 
 def due(worker: Runtime, redis: Redis, *users: int) -> None:
@@ -69,7 +82,7 @@ def due(worker: Runtime, redis: Redis, *users: int) -> None:
 
 def drain_again(worker: Runtime, redis: Redis, *users: int) -> None:
     due(worker, redis, *users)
-    Drain(worker, PLAYER).run()
+    run(worker)
 
 
 # The database is to blame
@@ -81,7 +94,7 @@ def test_sequence_at_its_end_charges_no_command(
     change(application_engine, "SELECT setval('license_progressions_id_seq', 2147483647)")
     with caplog.at_level(logging.WARNING, "levelq"):
         drain(worker, [level_up(user, 1000) for user in range(1, 41)])
-        Drain(worker, PLAYER).run()
+        run(worker)
     assert decided(application_engine) == {}
     assert experience(application_engine) == {}
     assert sum("license_progressions_id_seq" in line for line in caplog.messages) == 1
@@ -298,6 +311,30 @@ def test_direct_call_leaves_undecided_what_is_no_commands_fault(application_engi
     again = apply(application_engine, commands)
     assert [(o.status, o.duplicate) for o in again] == [("applied", i in (0, 2)) for i in range(4)]
     assert experience(application_engine) == {1: 133, 2: 10}
+
+
+def test_id_of_a_direct_call_may_be_used_again_if_its_failure_was_not_its_own(application_engine: Engine) -> None:
+    change(application_engine, raising("specialization_progress", "UPDATE", "NEW.student_id = 13"))
+    command_id = level_up(13).command_id
+    with Session(application_engine) as session:
+        failed = level_up_atomic(session, 13, "PLAYER", 10, command_id=command_id)
+        assert failed == {
+            "success": False,
+            "message": "not this one (SQLSTATE P0001)",
+            "error_type": "database_error",
+        }
+        change(application_engine, "DROP TRIGGER object ON specialization_progress")
+        assert level_up_atomic(session, 13, "PLAYER", 10, command_id=command_id)["success"]
+    assert decided(application_engine) == {13: [("applied", None)]}
+
+
+def test_callers_lock_timeout_is_as_it_was_after_many_at_fault(application_engine: Engine) -> None:
+    change(application_engine, raising("specialization_progress", "UPDATE", "NEW.student_id < 9"))
+    with application_engine.begin() as connection:
+        connection.execute(text("SET LOCAL lock_timeout = '7s'"))
+        outcomes = apply_commands(connection, [level_up(user) for user in range(1, 41)])
+        assert connection.execute(text("SHOW lock_timeout")).scalar_one() == "7s"
+    assert [o.user_id for o in outcomes if o.error] == list(range(1, 9))
 
 
 # The command is to blame, also alone

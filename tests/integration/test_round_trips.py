@@ -16,7 +16,7 @@ from sqlalchemy import Engine, text
 
 from levelq_core import Command, LevelUp
 from levelq_core.connections import Connections, Question
-from levelq_core.scripts import load
+from levelq_core.script_files import load
 from levelq_worker.draining import Drain
 from levelq_worker.runtime import Runtime
 from tests.integration.coupler_support import drain_all, push

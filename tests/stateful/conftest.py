@@ -14,8 +14,8 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from levelq_core import scripts
-from levelq_core.scripts import Script
+from levelq_core import script_files, scripts
+from levelq_core.script_files import Script
 from levelq_worker import batch
 from tests.stateful.machine import NEWER_SECONDS
 from tests.stateful.reference import WAKE_SECONDS
@@ -54,8 +54,8 @@ def fake(
 ) -> Iterator[World]:
     """fakeredis knows no #! line and no INFO, and its Lua no redis.sha1hex."""
     server: Any = fakeredis.FakeServer()
-    load = scripts.load
-    monkeypatch.setattr(scripts, "load", lambda name, **how: without_info(load(name, **how)))
+    load = script_files.load
+    monkeypatch.setattr(script_files, "load", lambda name, **how: without_info(load(name, **how)))
     with fakeredis.FakeRedis(server=server) as client:
         client.eval("return 1", 0)
         server._lua_runtime.globals()[b"redis"][b"sha1hex"] = lambda raw: sha1(raw).hexdigest().encode()

@@ -13,7 +13,7 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 from sqlalchemy import Engine, text
 
-from levelq_core import Command, faults, outbox_writing, scripts
+from levelq_core import Command, faults, outbox_writing, script_files
 from levelq_core.codec import STAMP_DIGITS, encode
 from levelq_core.scripts import Protocol
 from levelq_core.waking import Waker
@@ -139,7 +139,7 @@ class World:
     def push_breaks_off(self, user: int, payload: bytes, before: str) -> bool:
         """push.lua dies before a write; False if it does not come to that. What it has written stays."""
         call = Protocol(self.settings).push(PARTITION, [(user, [payload])])
-        script = scripts.load("push", shebang=self._shebang).text  # what Lanes would run
+        script = script_files.load("push", shebang=self._shebang).text  # what Lanes would run
         at = script.index("\n") + 1 if self._shebang else 0
         dying = script[:at] + _DIES.format(_WRITES[before]) + script[at:]
         try:

@@ -13,7 +13,8 @@ from redis.exceptions import ResponseError
 from levelq_core import Settings
 from levelq_core.layouts import Layout
 from levelq_core.partitions import Partition
-from levelq_core.scripts import HEADS, LEASE_MS, WAKE_MS, Call, Lease, Oversized, Protocol, PushAnswer, Relayed, load
+from levelq_core.script_files import Call, load
+from levelq_core.scripts import HEADS, LEASE_MS, WAKE_MS, Lease, Oversized, Protocol, PushAnswer, Relayed
 
 FOLDER = files("levelq_core") / "lua"
 NAMES = sorted(f.name.removesuffix(".lua") for f in FOLDER.iterdir() if f.name.endswith(".lua"))

@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
 from levelq_core import Settings
-from levelq_core.scripts import load
+from levelq_core.script_files import load
 from levelq_worker.embedded import Servers
 from tests.acceptance.fault_points.scenarios import LOSSES, Scenario
 from tests.chaos.traced_worker import noting

@@ -20,7 +20,7 @@ from typing import Any
 import coverage
 import sqlalchemy.dialects.postgresql.psycopg  # noqa: F401 - loaded once, before anything forks
 
-from levelq_core import Command, Settings, faults, scripts
+from levelq_core import Command, Settings, faults, script_files
 from levelq_core.errors import SendUnknown
 from levelq_core.verify import Recorder
 from levelq_producer import AsyncProducer, Producer
@@ -111,7 +111,7 @@ _SIGNALS = {
 def worker(log: Path, settings: Settings, hook: Hook | None) -> None:
     """A worker process as the supervisor starts it, but for the hook, and for scripts that note claims and acks."""
     _begin(log, hook)
-    scripts.load = noting
+    script_files.load = noting
     sys.exit(child.run(settings, SPECIALIZATIONS, burst=False))
 
 

@@ -21,7 +21,7 @@ from levelq_core.errors import ConfigurationError, WrongDatabase
 from levelq_core.health import refusal, risks
 from levelq_core.identity import identity_of
 from levelq_core.lanes import Lanes
-from levelq_core.scripts import load as load_script
+from levelq_core.script_files import load as load_script
 from levelq_core.settings import Settings, redacted
 
 from .connecting import database_of, redis_of

@@ -1,0 +1,39 @@
+"""The Lua scripts as files, and one call of one. No input or output on the network here."""
+
+from __future__ import annotations
+
+from functools import cache
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+
+class Script(NamedTuple):
+    """A script's source and the name the server knows it by."""
+
+    text: str
+    sha: str
+
+
+@cache
+def load(name: str, *, shebang: bool = True) -> Script:
+    """Read lua/<name>.lua, the shared prelude in front; without its #! line where the server knows none."""
+    folder = files(__package__) / "lua"
+    first, _, rest = (folder / f"{name}.lua").read_text(encoding="utf-8").partition("\n")
+    # Everything on the lines stays where it is in the file, as comments of errors count lines.
+    text = (first + "\n" if shebang else "") + (folder / "prelude.lua").read_text(encoding="utf-8") + rest
+    return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+class Call(NamedTuple):
+    """One script call on one partition."""
+
+    name: str
+    key: str
+    args: list[Any]
+
+    def command(self, *, shebang: bool = True, known: bool = True) -> tuple[Any, ...]:
+        """As a command of Redis's. `known`: the server has the script; after a restart it has none."""
+        script = load(self.name, shebang=shebang)
+        name, source = ("EVALSHA", script.sha) if known else ("EVAL", script.text)
+        return (name, source, 1, self.key, *self.args)
