@@ -83,7 +83,7 @@ def execute(settings: Settings, *statements: str) -> None:
 
 COMMANDS = (
     "demo", "up", "worker", "send", "status", "history", "check", "sync", "catalog", "doctor", "db-upgrade", "db-check",
-    "loadtest",
+    "loadtest", "namespace-show", "namespace-rebind",
 )  # fmt: skip
 
 

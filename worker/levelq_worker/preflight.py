@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from levelq_core.binding import bind
+from levelq_core.binding import bound_to, require_same
 from levelq_core.cluster import Cluster, servers_of
 from levelq_core.connections import UNCLUSTERED_URL, connect
 from levelq_core.engine import engine_for, unreachable
@@ -45,7 +45,9 @@ def preflight(settings: Settings) -> None:
     finally:
         engine.dispose()
     with _asked("LEVELQ_REDIS_URL", settings.redis_url, settings) as client:
-        bind(Lanes(client, settings), mine)
+        bound = bound_to(Lanes(client, settings))
+    if bound is not None:  # else the first worker process binds it
+        require_same(settings.namespace, bound, mine)
 
 
 def _check_lanes(settings: Settings) -> None:
