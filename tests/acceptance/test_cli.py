@@ -83,7 +83,7 @@ def execute(settings: Settings, *statements: str) -> None:
 
 COMMANDS = (
     "demo", "up", "worker", "send", "status", "history", "check", "sync", "catalog", "doctor", "db-upgrade", "db-check",
-    "loadtest",
+    "loadtest", "namespace-show", "namespace-rebind",
 )  # fmt: skip
 
 
@@ -388,9 +388,9 @@ def test_the_doctor_without_redis_looks_at_the_rest(levelq: Levelq) -> None:
 
 def test_db_upgrade_tells_what_it_created_and_what_it_left(levelq: Levelq, blank_database_url: str) -> None:
     first = levelq("db", "upgrade", LEVELQ_DATABASE_URL=blank_database_url)
-    assert first.code == 0 and first.out.count(" created") == 6 and "left as it was" not in first.out
+    assert first.code == 0 and first.out.count(" created") == 7 and "left as it was" not in first.out
     again = levelq("db", "upgrade", LEVELQ_DATABASE_URL=blank_database_url)
-    assert again.code == 0 and again.out.count("left as it was") == 6 and " created" not in again.out
+    assert again.code == 0 and again.out.count("left as it was") == 7 and " created" not in again.out
 
 
 def test_db_check_prints_what_mends_each_finding(levelq: Levelq, settings: Settings) -> None:

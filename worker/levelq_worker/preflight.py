@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from levelq_core.binding import bind
+from levelq_core.binding import bound_to, require_same
 from levelq_core.cluster import Cluster, servers_of
 from levelq_core.connections import UNCLUSTERED_URL, connect
 from levelq_core.dbcheck import check_start
@@ -39,7 +39,9 @@ def preflight(settings: Settings) -> None:
     except DBAPIError as error:
         raise unreachable(settings, error) from None
     with _asked("LEVELQ_REDIS_URL", settings.redis_url, settings) as client:
-        bind(Lanes(client, settings), mine)
+        bound = bound_to(Lanes(client, settings))
+    if bound is not None:  # else the first worker process binds it
+        require_same(settings.namespace, bound, mine)
 
 
 def check_database(settings: Settings) -> None:

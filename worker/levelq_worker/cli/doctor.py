@@ -40,7 +40,9 @@ def _results() -> Iterator[Result]:
     settings = load()
     try:
         names = ", ".join(settings.tracks)
-        yield Result(OK, "settings", f"catalog {settings.catalog or 'built in'}: {names}")
+        yield Result(
+            OK, "settings", f"namespace {settings.namespace}, catalog {settings.catalog or 'built in'}: {names}"
+        )
     except LevelqError as error:
         yield Result(FAIL, "settings", str(error))
     yield from redis_results(settings)

@@ -15,11 +15,10 @@ from sqlalchemy import text
 
 from levelq_core import dbcheck
 from levelq_core.addresses import Place
-from levelq_core.binding import bound_to, require_same
 from levelq_core.cluster import servers_of
 from levelq_core.errors import ConfigurationError, WrongDatabase
 from levelq_core.health import refusal, risks
-from levelq_core.identity import identity_of
+from levelq_core.identity import require_bound
 from levelq_core.lanes import Lanes
 from levelq_core.script_files import load as load_script
 from levelq_core.settings import Settings, redacted
@@ -201,18 +200,13 @@ def database_results(settings: Settings) -> Iterator[Result]:
 
 
 def namespace_results(settings: Settings) -> Iterator[Result]:
-    """The database that the namespace is bound to, and whether it is ours."""
+    """What is wrong with the binding of the namespace; nothing if the database is ours, or none is bound yet."""
+    if settings.database_url is None:
+        return
     try:
-        with redis_of(settings) as redis:
-            bound = bound_to(Lanes(redis, settings))
-        if bound is None:
-            yield Result(OK, "namespace", f"{settings.namespace}: not bound yet, the first worker binds it")
-            return
-        if settings.database_url is not None:
-            with database_of(settings) as engine, engine.connect() as connection:
-                require_same(settings.namespace, bound, identity_of(connection))
-        yield Result(OK, "namespace", f"{settings.namespace}: bound to {bound}")
+        with redis_of(settings) as redis, database_of(settings) as engine, engine.connect() as connection:
+            require_bound(connection, Lanes(redis, settings))
     except WrongDatabase as error:
         yield Result(FAIL, "namespace", str(error))
     except ConfigurationError as error:
-        yield Result(WARN, "namespace", f"the binding cannot be checked: {error}")
+        yield Result(WARN, "namespace", f"{settings.namespace}: its binding cannot be checked: {error}")

@@ -207,7 +207,7 @@ def _print(seen: Seen, lanes: dict[Partition, Status]) -> None:
     known = "- workers" if seen.workers is None else count(seen.workers, "worker")
     out.print(verdict(known, "" if seen.workers else "bold yellow", rest))
     bound = f"bound to {seen.bound_to}" if seen.bound_to else "not bound to a database yet"
-    out.print(f"namespace {seen.namespace}, {bound}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    out.print(f"namespace {seen.namespace}, {bound}", style="dim", markup=False, highlight=False)
     for problem in seen.problems:
         out.print(verdict("wrong", "bold red", f"  {problem}"), soft_wrap=True)
 
