@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import zip_longest
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -58,9 +58,17 @@ class Decided(NamedTuple):
 
 
 def decide(
-    connection: Connection, commands: Iterable[Command], *, catalog: Catalog | None = None, source: str = "direct"
+    connection: Connection,
+    commands: Iterable[Command],
+    *,
+    catalog: Catalog | None = None,
+    source: str = "direct",
+    savepoint: bool = True,
 ) -> list[Decided]:
-    """`apply_commands`, which also tells which of the outcomes are final."""
+    """`apply_commands`, which also tells which of the outcomes are final.
+
+    Without `savepoint`, the caller must roll back what was done before an error.
+    """
     if not isinstance(connection, Connection):
         raise TypeError(_no_connection(connection))
     batch = list(commands)
@@ -68,7 +76,7 @@ def decide(
         if not isinstance(command, LevelUp | SetLevel | SyncLevels):
             raise TypeError(f"commands: expected LevelUp, SetLevel or SyncLevels, got {command!r}")
     works = gather(batch)
-    with batch_cursor(connection) as cursor, undone_on_error(cursor):
+    with batch_cursor(connection) as cursor, undone_on_error(cursor) if savepoint else nullcontext():
         entry = enter(cursor, source)
         if entry.is_read_only:
             raise TransactionMisuse("transaction: expected READ WRITE, got READ ONLY")
@@ -115,10 +123,11 @@ def undone_on_error(cursor: Cursor[Any]) -> Iterator[None]:
     cursor.execute(BATCH_SAVEPOINT)
     try:
         yield
-    except Exception:
+    except BaseException:
         if not cursor.connection.closed:
-            cursor.execute(BATCH_ROLLBACK)
-            cursor.execute(BATCH_RELEASE)
+            with suppress(psycopg.Error):  # interrupted within a statement; then a commit fails, too
+                cursor.execute(BATCH_ROLLBACK)
+                cursor.execute(BATCH_RELEASE)
         raise
     cursor.execute(BATCH_RELEASE)
 
