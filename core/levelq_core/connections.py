@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -23,12 +24,16 @@ from .addresses import Place
 from .async_cluster import AsyncCluster
 from .cluster import LOST, Cluster, NotReached
 from .errors import ConfigurationError
+from .per_process import PerProcess
 from .sentinels import async_primary_of, primary_of
+from .turns import ThreadTurns
 
 Question = tuple[Any, ...]  # a command of Redis's: its name and arguments
-# As many as a server takes by default. redis-py's limit of 100 would refuse the 101st of an event loop's
-# tasks: each that waits for an outcome, or for a replica, holds a connection.
+# As many as a server takes by default: redis-py's own limit refuses a caller at once, where ours lets it wait.
 CONNECTIONS = 10_000
+# What the sends of one process, or of one event loop, share to one server. More do not make it faster, and a machine
+# that is busy with making connections takes that for a server that does not answer.
+BOUND = 32
 # Whether redis-py can take in what there is of an answer; none before 8 can.
 LOOKS = "timeout" in signature(AbstractConnection.read_response).parameters
 UNCLUSTERED_URL = "LEVELQ_REDIS_URL: the server is one of a cluster, so expected redis+cluster://, not redis://"
@@ -65,46 +70,81 @@ def _options(seconds: float) -> dict[str, Any]:
     return timeouts | {"retry_on_error": [], "max_connections": CONNECTIONS}
 
 
+class _Idle:
+    """One process's connections of a client that nobody uses, and the turns of those who want one."""
+
+    __slots__ = ("connections", "heard", "turns")
+
+    def __init__(self, most: int) -> None:
+        self.connections: deque[Any] = deque()
+        self.turns = ThreadTurns(most)
+        self.heard = 0.0  # when the server last answered
+
+
 class Connections:
     """The connections of one client, each lent to one caller at a time; for any thread, and after a fork.
+
+    At most `most` are lent at once: who wants another waits for one, without a limit in time, in the order of coming.
 
     redis-py's pool makes them, counts them, and ends them when the client is closed. Between two calls they wait here:
     giving one back to the pool and taking it again was an eighth of what a send costs.
     """
 
-    def __init__(self, redis: Redis, lost: Callable[[Redis, BaseException], None] | None = None) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        lost: Callable[[Redis, BaseException], None] | None = None,
+        most: int = CONNECTIONS,
+    ) -> None:
         self.redis = redis
         self._lost = lost
         self._pool: Any = redis.connection_pool
-        self._idle: deque[Any] = deque()
-        self._pid = os.getpid()
+        self._idle: PerProcess[_Idle] = PerProcess(partial(_Idle, most))
         weakref.finalize(self, _release, self._pool, self._idle).atexit = False
 
     def take(self) -> Any:
         """A connection that is open, as far as can be seen. Raises NotReached."""
-        if self._pid != os.getpid():  # those were our parent's, who still talks on them
-            self._idle.clear()
-            self._pid = os.getpid()
-        while self._idle:
+        idle = self._idle.get()
+        idle.turns.enter()
+        try:
+            return self._open(idle)
+        except BaseException:
+            idle.turns.leave()
+            raise
+
+    def _open(self, idle: _Idle) -> Any:
+        while idle.connections:
             try:
-                connection = self._idle.pop()
+                connection = idle.connections.pop()
             except IndexError:  # another thread had the last one
                 break
             if _quiet(connection):
                 return connection
-            self.drop(connection)
+            self._end(connection)
+        since = time.monotonic()
         try:
             return self._pool.get_connection()
-        except RedisError as error:
+        except Exception as error:
             self._note_loss(error)
-            raise NotReached(str(error)) from error
+            refusal = NotReached(str(error))
+            if isinstance(error, RedisTimeoutError) and idle.heard < since:
+                # A silent server: each of those who wait would wait as long, one after the other.
+                idle.turns.dismiss(refusal)
+            raise refusal from error
 
     def give(self, connection: Any) -> None:
         """Have a connection back on which every answer was read."""
-        self._idle.append(connection)
+        idle = self._idle.get()
+        idle.heard = time.monotonic()
+        idle.connections.append(connection)
+        idle.turns.leave()
 
     def drop(self, connection: Any) -> None:
         """End a connection: what it says next would be taken for the answer to something else."""
+        self._end(connection)
+        self._idle.get().turns.leave()
+
+    def _end(self, connection: Any) -> None:
         connection.disconnect()
         self._pool.release(connection)
 
@@ -126,12 +166,13 @@ class Connections:
             return
         if self._lost is not None:
             self._lost(self.redis, error)
-        while self._idle:
+        idle = self._idle.get().connections
+        while idle:
             try:
-                connection = self._idle.pop()
+                connection = idle.pop()
             except IndexError:
                 return
-            self.drop(connection)
+            self._end(connection)
 
     @contextmanager
     def lent(self) -> Iterator[Any]:
@@ -184,11 +225,12 @@ class Connections:
 
 
 class Lenders:
-    """The connections to whatever server holds a key: to the only one, or to those of a cluster."""
+    """The connections to whatever server holds a key: to the only one, or to those of a cluster; `most` to each."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, most: int = CONNECTIONS) -> None:
         self._cluster = redis if isinstance(redis, Cluster) else None
-        self.only = None if isinstance(redis, Cluster) else Connections(redis)
+        self._most = most
+        self.only = None if isinstance(redis, Cluster) else Connections(redis, most=most)
         self._of: dict[Redis, Connections] = {}
 
     def at(self, key: str) -> Connections:
@@ -201,7 +243,7 @@ class Lenders:
     def _at(self, server: Redis) -> Connections:
         assert self._cluster is not None
         if server not in self._of:
-            self._of.setdefault(server, Connections(server, lost=self._cluster.lost))
+            self._of.setdefault(server, Connections(server, self._cluster.lost, self._most))
         return self._of[server]
 
     def all(self) -> list[Connections]:
@@ -218,10 +260,11 @@ class Lenders:
         self._cluster.moved(error)
 
 
-def _release(pool: Any, idle: deque[Any]) -> None:
+def _release(pool: Any, idle: PerProcess[_Idle]) -> None:
     """Give all back to the pool."""
-    while idle:
-        pool.release(idle.pop())
+    connections = idle.get().connections
+    while connections:
+        pool.release(connections.pop())
 
 
 def _quiet(connection: Any) -> bool:

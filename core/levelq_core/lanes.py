@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import MovedError, RedisError
 
 from .answers import Answer
-from .cluster import NotReached, server_of
-from .connections import Connections, Lenders, Question
+from .cluster import REDIRECTIONS, NotReached, as_lost, server_of
+from .connections import CONNECTIONS, Connections, Lenders, Question
 from .errors import ConfigurationError
 from .faults import point
 from .layouts import Asking, Layout
@@ -26,11 +26,16 @@ T = TypeVar("T")
 
 
 class Lanes:
-    """The protocol over one Redis connection pool. Raises redis-py's errors; a call is never repeated."""
+    """The protocol over one Redis connection pool. Raises redis-py's errors; a call is never repeated.
 
-    def __init__(self, redis: Redis, settings: Settings, *, shebang: bool = True) -> None:
+    At most `connections` are used to one server at once; who wants another waits for one.
+    """
+
+    def __init__(
+        self, redis: Redis, settings: Settings, *, shebang: bool = True, connections: int = CONNECTIONS
+    ) -> None:
         self.redis = redis
-        self._lenders = Lenders(redis)
+        self._lenders = Lenders(redis, connections)
         self._protocol = Protocol(settings)
         self._settings = settings
         self._shebang = shebang
@@ -59,8 +64,8 @@ class Lanes:
                 try:
                     with connections.lent() as connection:
                         self._push_some(connections, connection, pushing, places, questions)
-                except RedisError as error:
-                    pushing.failed(places, error)
+                except Exception as error:  # whatever it was, something may have been sent
+                    pushing.failed(places, as_lost(error))
             if pushing.moved:
                 with suppress(NotReached, ConfigurationError):
                     self._lenders.moved(pushing.moved)
@@ -99,6 +104,20 @@ class Lanes:
             with connections.lent() as connection:
                 found.append(connections.exchange(connection, questions))
         return found
+
+    def _send(self, key: str, *command: Any) -> Any:
+        """One command about one key, on a connection of ours. Raises NotReached, and redis-py's errors."""
+        answer: Any = None
+        for _ in range(REDIRECTIONS):
+            connections = self._lenders.at(key)
+            with connections.lent() as connection:
+                (answer,) = connections.exchange(connection, [command])
+            if not isinstance(answer, MovedError):
+                break
+            self._lenders.moved(answer)
+        if isinstance(answer, RedisError):
+            raise answer
+        return answer
 
     def claim(self, partition: Partition, drain: str, token: str, commands: int, *, gated: bool = False) -> Claim:
         """Register the drain and take due lanes for it, `commands` at most; or retire it.
@@ -182,7 +201,7 @@ class Lanes:
     def ask_layouts(self, specializations: Collection[str]) -> Asking:
         """The same, with those that nobody has written down as `missing`."""
         asking = Asking(specializations, self._settings)
-        asking.read(self.redis.hmget(SHARDS, asking.names))
+        asking.read(self._send(SHARDS, "HMGET", SHARDS, *asking.names))
         return asking
 
     def note_layouts(self, specializations: Collection[str]) -> dict[str, Layout]:
@@ -193,8 +212,8 @@ class Lanes:
         asking = self.ask_layouts(specializations)
         if asking.missing:
             for name in asking.missing:
-                self.redis.hsetnx(SHARDS, name, str(asking.first))
-            asking.read(self.redis.hmget(SHARDS, asking.names))
+                self._send(SHARDS, "HSETNX", SHARDS, name, str(asking.first))
+            asking.read(self._send(SHARDS, "HMGET", SHARDS, *asking.names))
         return asking.found
 
     def change_layout(self, specialization: str, expected: Layout, new: Layout) -> bool:
