@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from redis import Redis
 from sqlalchemy import TextClause
 from sqlalchemy.orm import Session
 
@@ -19,6 +18,7 @@ from levelq_core.errors import InvalidCommand
 from levelq_core.settings import Settings
 
 from .handles import Handle, LedgerReader
+from .reply_reader import ReplyReader
 from .sending import payload_of
 
 _FLAGS_AT, _DIGEST = 3, slice(20, 36)  # of an entry without its stamp; see levelq_core.codec
@@ -26,7 +26,7 @@ _ATTEMPTS = 5  # a row may be decided, and so be deleted, between the two looks 
 
 
 class _Connections(NamedTuple):
-    redis: Redis
+    replies: ReplyReader
     ledger: LedgerReader | None
 
 
@@ -37,8 +37,9 @@ def _environment() -> Settings:
 
 @cache
 def _connections(settings: Settings) -> _Connections:
-    """What handles ask for outcomes: one per process, as an outbox lives no longer than a session."""
-    return _Connections(connect(settings.redis_url, settings.redis_seconds), LedgerReader.of(settings))
+    """What handles ask for outcomes: shared by all, as an outbox lives no longer than a session; safe after a fork."""
+    redis = connect(settings.redis_url, settings.redis_seconds)
+    return _Connections(ReplyReader(redis, settings.redis_seconds / 2), LedgerReader.of(settings))
 
 
 class Outbox:
@@ -82,8 +83,8 @@ class Outbox:
                 raise _used_before(command.command_id)
             wanted.setdefault(command.command_id, command)
         kept = self._write(wanted, payloads) if batch else {}
-        redis, ledger = _connections(self.settings)
-        return [Handle(redis, self.settings, ledger, c.command_id, None, kept[c.command_id]) for c in batch]
+        replies, ledger = _connections(self.settings)
+        return [Handle(replies, self.settings, ledger, c.command_id, None, kept[c.command_id]) for c in batch]
 
     def _write(self, wanted: dict[UUID, Command], payloads: dict[UUID, bytes]) -> dict[UUID, bool]:
         """Write what is not there yet; whether each command's outcome will be kept for its sender."""
