@@ -15,11 +15,47 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from .async_cluster import AsyncCluster
 from .cluster import LOST, NotReached
-from .connections import CONNECTIONS, UNCLUSTERED_URL, Question
+from .connections import CONNECTIONS, MAKING, UNCLUSTERED_URL, Question
 from .errors import ConfigurationError
 from .turns import Turns
 
 Turn = asyncio.Future[Exception | None]  # None: it is theirs now
+
+
+class _TaskTurns:
+    """Turns for the tasks of one loop; see ThreadTurns."""
+
+    def __init__(self, most: int) -> None:
+        self._turns: Turns[Turn] = Turns(most)
+
+    async def enter(self) -> None:
+        """Wait for a turn, without a limit in time. Raises what `dismiss` was given."""
+        if self._turns.enter():
+            return
+        turn: Turn = asyncio.get_running_loop().create_future()
+        self._turns.wait(turn)
+        try:
+            refusal = await turn
+        except BaseException:
+            in_line = self._turns.withdraw(turn)
+            if not in_line and turn.done() and not turn.cancelled() and turn.result() is None:
+                self.leave()  # it was this task's already
+            raise
+        if refusal is not None:
+            raise refusal
+
+    def leave(self) -> None:
+        """Give a turn back."""
+        while (turn := self._turns.leave()) is not None:
+            if not turn.done():  # else its task is cancelled
+                turn.set_result(None)
+                return
+
+    def dismiss(self, refusal: Exception) -> None:
+        """Have all who wait raise this."""
+        for turn in self._turns.dismiss():
+            if not turn.done():
+                turn.set_result(refusal)
 
 
 class AsyncConnections:
@@ -35,38 +71,18 @@ class AsyncConnections:
         self._lost = lost
         self._pool: Any = redis.connection_pool
         self._idle: deque[Any] = deque()
-        self._turns: Turns[Turn] = Turns(most)
+        self._turns = _TaskTurns(most)
+        self._making = _TaskTurns(MAKING)
         self._heard = 0.0
 
     async def take(self) -> Any:
         """A connection that is open, as far as can be seen. Raises NotReached."""
-        if not self._turns.enter():
-            await self._wait()
+        await self._turns.enter()
         try:
             return await self._open()
         except BaseException:
-            self._leave()
+            self._turns.leave()
             raise
-
-    async def _wait(self) -> None:
-        """Wait for a turn, without a limit in time. Raises NotReached if the server turns out to be silent."""
-        turn: Turn = asyncio.get_running_loop().create_future()
-        self._turns.wait(turn)
-        try:
-            refusal = await turn
-        except BaseException:
-            in_line = self._turns.withdraw(turn)
-            if not in_line and turn.done() and not turn.cancelled() and turn.result() is None:
-                self._leave()  # it was ours already
-            raise
-        if refusal is not None:
-            raise refusal
-
-    def _leave(self) -> None:
-        while (turn := self._turns.leave()) is not None:
-            if not turn.done():  # else its task is cancelled
-                turn.set_result(None)
-                return
 
     async def _open(self) -> Any:
         while self._idle:
@@ -74,6 +90,7 @@ class AsyncConnections:
             if await _quiet(connection):
                 return connection
             await self._end(connection)
+        await self._making.enter()
         since = time.monotonic()
         try:
             return await self._pool.get_connection()
@@ -81,10 +98,11 @@ class AsyncConnections:
             self.note_loss(error)
             refusal = NotReached(str(error) or type(error).__name__)
             if isinstance(error, RedisTimeoutError) and self._heard < since:
-                for turn in self._turns.dismiss():
-                    if not turn.done():
-                        turn.set_result(refusal)
+                self._making.dismiss(refusal)
+                self._turns.dismiss(refusal)
             raise refusal from error
+        finally:
+            self._making.leave()
 
     async def _end(self, connection: Any) -> None:
         with suppress(Exception):
@@ -102,11 +120,11 @@ class AsyncConnections:
             try:
                 await self._end(connection)
             finally:
-                self._leave()
+                self._turns.leave()
             raise
         self._heard = time.monotonic()
         self._idle.append(connection)
-        self._leave()
+        self._turns.leave()
 
     def note_loss(self, error: BaseException | None) -> None:
         """Tell the cluster that this server was lost, if that is what the error says."""

@@ -11,7 +11,7 @@ from redis.exceptions import MovedError, RedisError
 
 from .async_connections import AsyncConnections, AsyncLenders
 from .cluster import REDIRECTIONS, NotReached, as_lost
-from .connections import BOUND, Question
+from .connections import BOUND, DURABLE_BOUND, Question
 from .errors import ConfigurationError
 from .faults import point
 from .lanes import Batches
@@ -23,13 +23,12 @@ from .settings import Settings
 
 
 class AsyncLanes:
-    """What an asyncio producer needs of Lanes, for one event loop. At most `connections` are used to one server."""
+    """What an asyncio producer needs of Lanes, for one event loop. Its connections are bounded as a producer's are."""
 
-    def __init__(
-        self, redis: AsyncRedis, settings: Settings, *, shebang: bool = True, connections: int = BOUND
-    ) -> None:
+    def __init__(self, redis: AsyncRedis, settings: Settings, *, shebang: bool = True) -> None:
         self.redis = redis
-        self._lenders = AsyncLenders(redis, connections)
+        self._lenders = AsyncLenders(redis, BOUND)
+        self._durable = AsyncLenders(redis, DURABLE_BOUND)
         self._protocol = Protocol(settings)
         self._settings = settings
         self._shebang = shebang
@@ -44,7 +43,8 @@ class AsyncLanes:
         """Push, and ask behind it on the same connections; returns what Lanes.push_and_ask does."""
         pushing = Pushing([self._protocol.push(partition, lanes) for partition, lanes in batches], self._shebang)
         while pushing.left:
-            for connections, places in (await self._by_server(pushing)).items():
+            lenders = self._durable if questions else self._lenders
+            for connections, places in (await self._by_server(lenders, pushing)).items():
                 try:
                     async with connections.lent() as connection:
                         await self._push_some(connections, connection, pushing, places, questions)
@@ -56,11 +56,12 @@ class AsyncLanes:
                     await self._lenders.moved(pushing.moved)
         return [self._protocol.pushed(reply) for reply in pushing.replies], pushing.asked
 
-    async def _by_server(self, pushing: Pushing) -> dict[AsyncConnections, list[int]]:
+    @staticmethod
+    async def _by_server(lenders: AsyncLenders, pushing: Pushing) -> dict[AsyncConnections, list[int]]:
         found: dict[AsyncConnections, list[int]] = {}
         for place in pushing.start():
             try:
-                found.setdefault(await self._lenders.at(pushing.key(place)), []).append(place)
+                found.setdefault(await lenders.at(pushing.key(place)), []).append(place)
             except (NotReached, ConfigurationError) as error:
                 pushing.failed([place], error)
         return found

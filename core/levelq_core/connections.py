@@ -15,16 +15,16 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.connection import AbstractConnection
-from redis.exceptions import ClusterDownError, MovedError, RedisError, ResponseError
+from redis.connection import AbstractConnection, ConnectionPool
+from redis.exceptions import ClusterDownError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from .addresses import Place
 from .async_cluster import AsyncCluster
 from .cluster import LOST, Cluster, NotReached
-from .errors import ConfigurationError
 from .per_process import PerProcess
+from .process_client import ProcessClient
 from .sentinels import async_primary_of, primary_of
 from .turns import ThreadTurns
 
@@ -34,6 +34,9 @@ CONNECTIONS = 10_000
 # What the sends of one process, or of one event loop, share to one server. More do not make it faster, and a machine
 # that is busy with making connections takes that for a server that does not answer.
 BOUND = 32
+# The same for sends that wait for a disk or a replica: each holds its connection for as long as that takes.
+DURABLE_BOUND = 256
+MAKING = 8  # connections of one client that are being made at once
 # Whether redis-py can take in what there is of an answer; none before 8 can.
 LOOKS = "timeout" in signature(AbstractConnection.read_response).parameters
 UNCLUSTERED_URL = "LEVELQ_REDIS_URL: the server is one of a cluster, so expected redis+cluster://, not redis://"
@@ -48,10 +51,14 @@ def connect(url: str, seconds: float, **options: Any) -> Redis:
     options |= _options(seconds) | {"retry": Retry(NoBackoff(), 0)}
     place = Place.read(url)
     if place is None:
-        return Redis.from_url(url, **options)
+        return _client(url, options)
     if place.kind == "cluster":
-        return Cluster(place, lambda server: Redis.from_url(server, **options))
+        return Cluster(place, lambda server: _client(server, options))
     return primary_of(place, _options(seconds) | {"retry": options["retry"]}, options)
+
+
+def _client(url: str, options: dict[str, Any]) -> Redis:
+    return ProcessClient(lambda: ConnectionPool.from_url(url, **options))
 
 
 def connect_async(url: str, seconds: float) -> AsyncRedis:
@@ -73,11 +80,13 @@ def _options(seconds: float) -> dict[str, Any]:
 class _Idle:
     """One process's connections of a client that nobody uses, and the turns of those who want one."""
 
-    __slots__ = ("connections", "heard", "turns")
+    __slots__ = ("connections", "heard", "making", "pool", "turns")
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, redis: Redis, most: int) -> None:
+        self.pool: Any = redis.connection_pool
         self.connections: deque[Any] = deque()
         self.turns = ThreadTurns(most)
+        self.making = ThreadTurns(MAKING)
         self.heard = 0.0  # when the server last answered
 
 
@@ -98,9 +107,8 @@ class Connections:
     ) -> None:
         self.redis = redis
         self._lost = lost
-        self._pool: Any = redis.connection_pool
-        self._idle: PerProcess[_Idle] = PerProcess(partial(_Idle, most))
-        weakref.finalize(self, _release, self._pool, self._idle).atexit = False
+        self._idle: PerProcess[_Idle] = PerProcess(partial(_Idle, redis, most))
+        weakref.finalize(self, _release, self._idle).atexit = False
 
     def take(self) -> Any:
         """A connection that is open, as far as can be seen. Raises NotReached."""
@@ -120,17 +128,21 @@ class Connections:
                 break
             if _quiet(connection):
                 return connection
-            self._end(connection)
+            _end(idle, connection)
+        idle.making.enter()
         since = time.monotonic()
         try:
-            return self._pool.get_connection()
+            return idle.pool.get_connection()
         except Exception as error:
             self._note_loss(error)
-            refusal = NotReached(str(error))
+            refusal = NotReached(str(error) or type(error).__name__)
             if isinstance(error, RedisTimeoutError) and idle.heard < since:
                 # A silent server: each of those who wait would wait as long, one after the other.
+                idle.making.dismiss(refusal)
                 idle.turns.dismiss(refusal)
             raise refusal from error
+        finally:
+            idle.making.leave()
 
     def give(self, connection: Any) -> None:
         """Have a connection back on which every answer was read."""
@@ -141,12 +153,9 @@ class Connections:
 
     def drop(self, connection: Any) -> None:
         """End a connection: what it says next would be taken for the answer to something else."""
-        self._end(connection)
-        self._idle.get().turns.leave()
-
-    def _end(self, connection: Any) -> None:
-        connection.disconnect()
-        self._pool.release(connection)
+        idle = self._idle.get()
+        _end(idle, connection)
+        idle.turns.leave()
 
     @contextmanager
     def ended_by_errors(self, connection: Any) -> Iterator[None]:
@@ -166,13 +175,13 @@ class Connections:
             return
         if self._lost is not None:
             self._lost(self.redis, error)
-        idle = self._idle.get().connections
-        while idle:
+        idle = self._idle.get()
+        while idle.connections:
             try:
-                connection = idle.pop()
+                connection = idle.connections.pop()
             except IndexError:
                 return
-            self._end(connection)
+            _end(idle, connection)
 
     @contextmanager
     def lent(self) -> Iterator[Any]:
@@ -224,47 +233,16 @@ class Connections:
         return [self.hear(connection, command[0]) for command in commands]
 
 
-class Lenders:
-    """The connections to whatever server holds a key: to the only one, or to those of a cluster; `most` to each."""
-
-    def __init__(self, redis: Redis, most: int = CONNECTIONS) -> None:
-        self._cluster = redis if isinstance(redis, Cluster) else None
-        self._most = most
-        self.only = None if isinstance(redis, Cluster) else Connections(redis, most=most)
-        self._of: dict[Redis, Connections] = {}
-
-    def at(self, key: str) -> Connections:
-        """Those to the server of this key. Raises NotReached."""
-        if self.only is not None:
-            return self.only
-        assert self._cluster is not None
-        return self._at(self._cluster.at(key))
-
-    def _at(self, server: Redis) -> Connections:
-        assert self._cluster is not None
-        if server not in self._of:
-            self._of.setdefault(server, Connections(server, self._cluster.lost, self._most))
-        return self._of[server]
-
-    def all(self) -> list[Connections]:
-        """Those to every server. Raises NotReached."""
-        if self.only is not None:
-            return [self.only]
-        assert self._cluster is not None
-        return [self._at(server) for server in self._cluster.servers()]
-
-    def moved(self, error: MovedError) -> None:
-        """A server has said that a key is another's. Raises ConfigurationError if we knew of no other."""
-        if self._cluster is None:
-            raise ConfigurationError(UNCLUSTERED_URL)
-        self._cluster.moved(error)
+def _end(idle: _Idle, connection: Any) -> None:
+    connection.disconnect()
+    idle.pool.release(connection)
 
 
-def _release(pool: Any, idle: PerProcess[_Idle]) -> None:
+def _release(idles: PerProcess[_Idle]) -> None:
     """Give all back to the pool."""
-    connections = idle.get().connections
-    while connections:
-        pool.release(connections.pop())
+    idle = idles.get()
+    while idle.connections:
+        idle.pool.release(idle.connections.pop())
 
 
 def _quiet(connection: Any) -> bool:

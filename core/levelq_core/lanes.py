@@ -12,10 +12,11 @@ from redis.exceptions import MovedError, RedisError
 
 from .answers import Answer
 from .cluster import REDIRECTIONS, NotReached, as_lost, server_of
-from .connections import CONNECTIONS, Connections, Lenders, Question
+from .connections import CONNECTIONS, Connections, Question
 from .errors import ConfigurationError
 from .faults import point
 from .layouts import Asking, Layout
+from .lenders import Lenders
 from .partitions import REGISTRY, SHARDS, Partition
 from .pushing import Pushing
 from .scripts import Call, Claim, LaneEntries, Lease, Protocol, PushAnswer, PushError, Relayed, Status
@@ -28,14 +29,22 @@ T = TypeVar("T")
 class Lanes:
     """The protocol over one Redis connection pool. Raises redis-py's errors; a call is never repeated.
 
-    At most `connections` are used to one server at once; who wants another waits for one.
+    At most `connections` are used to one server at once, and `durable` to push and wait for a disk or a replica; who
+    wants another waits for one.
     """
 
     def __init__(
-        self, redis: Redis, settings: Settings, *, shebang: bool = True, connections: int = CONNECTIONS
+        self,
+        redis: Redis,
+        settings: Settings,
+        *,
+        shebang: bool = True,
+        connections: int = CONNECTIONS,
+        durable: int = CONNECTIONS,
     ) -> None:
         self.redis = redis
         self._lenders = Lenders(redis, connections)
+        self._durable = Lenders(redis, durable)
         self._protocol = Protocol(settings)
         self._settings = settings
         self._shebang = shebang
@@ -60,7 +69,8 @@ class Lanes:
         """
         pushing = Pushing([self._protocol.push(partition, lanes) for partition, lanes in batches], self._shebang)
         while pushing.left:
-            for connections, places in self._by_server(pushing).items():
+            lenders = self._durable if questions else self._lenders
+            for connections, places in self._by_server(lenders, pushing).items():
                 try:
                     with connections.lent() as connection:
                         self._push_some(connections, connection, pushing, places, questions)
@@ -71,13 +81,14 @@ class Lanes:
                     self._lenders.moved(pushing.moved)
         return [self._protocol.pushed(reply) for reply in pushing.replies], pushing.asked
 
-    def _by_server(self, pushing: Pushing) -> dict[Connections, list[int]]:
-        if self._lenders.only is not None:
-            return {self._lenders.only: pushing.start()}
+    @staticmethod
+    def _by_server(lenders: Lenders, pushing: Pushing) -> dict[Connections, list[int]]:
+        if lenders.only is not None:
+            return {lenders.only: pushing.start()}
         found: dict[Connections, list[int]] = {}
         for place in pushing.start():
             try:
-                found.setdefault(self._lenders.at(pushing.key(place)), []).append(place)
+                found.setdefault(lenders.at(pushing.key(place)), []).append(place)
             except (NotReached, ConfigurationError) as error:
                 pushing.failed([place], error)
         return found

@@ -76,7 +76,7 @@ class AsyncReplyReader:
         if pause > 0:
             await asyncio.sleep(pause)
         now = time.monotonic()
-        streams = self._board.begin(now)
+        streams = self._board.start(now)
         try:
             await self._read(streams, self._board.block(until - now, self._most))
         except InvalidResponse:

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from levelq_core.cluster import NotReached
 from levelq_core.commands import Command, LevelUp, SetLevel, SyncLevels, build
-from levelq_core.connections import BOUND, connect
+from levelq_core.connections import BOUND, DURABLE_BOUND, connect
 from levelq_core.errors import LevelqError
 from levelq_core.lanes import Lanes
 from levelq_core.layouts import Layout
@@ -42,7 +42,7 @@ class Producer:
         self.settings = settings or Settings.load()
         redis = connect(self.settings.redis_url, self.settings.redis_seconds)
         # What these hold open belongs to the process that opened it: a forked child opens its own.
-        self._lanes = Lanes(redis, self.settings, connections=BOUND)
+        self._lanes = Lanes(redis, self.settings, connections=BOUND, durable=DURABLE_BOUND)
         self._rq = connect(self.settings.queue_url, self.settings.redis_seconds)
         self._waker = Waker(redis, self._rq)
         self._ledger = LedgerReader.of(self.settings)

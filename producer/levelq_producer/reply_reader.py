@@ -14,8 +14,9 @@ from redis.exceptions import InvalidResponse, MovedError, RedisError, ResponseEr
 
 from levelq_core import replies
 from levelq_core.cluster import NotReached, as_lost
-from levelq_core.connections import Connections, Lenders
+from levelq_core.connections import Connections
 from levelq_core.errors import LevelqError
+from levelq_core.lenders import Lenders
 from levelq_core.outcome import Outcome
 from levelq_core.per_process import PerProcess
 
@@ -59,7 +60,7 @@ class ReplyReader:
                 post.board.remove(waiter)
 
     def wait(self, waiter: Waiter, until: float, *, last: bool = True) -> Outcome | None:
-        """The outcome; None if it has not come by `until`. `last`: be sure, no other wait follows. Raises RedisError."""
+        """The outcome; None if it has not come by `until`. `last`: no other wait follows. Raises RedisError."""
         post = self._posts.get()
         try:
             while True:
@@ -95,7 +96,7 @@ class ReplyReader:
             time.sleep(pause)
         with post.lock:
             now = time.monotonic()
-            streams = post.board.begin(now)
+            streams = post.board.start(now)
             seconds = post.board.block(until - now, self._most)
         try:
             self._read(post, streams, seconds)

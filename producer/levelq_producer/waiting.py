@@ -117,7 +117,7 @@ class Board:
         """Seconds until the next read may begin."""
         return 0.0 if len(self._of) <= FEW else self._began + EACH_SECONDS * len(self._of) - now
 
-    def begin(self, now: float) -> dict[str, Position]:
+    def start(self, now: float) -> dict[str, Position]:
         """A read begins: from where in which streams."""
         self._number += 1
         self.reading, self.connection, self._began = self._number, UNKNOWN, now
