@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import asgiref.sync
 import pytest
 from redis import Redis
 from rq import Queue
@@ -134,10 +135,9 @@ def test_loops_in_several_threads_at_once_send_and_wait(servers: Servers, redis:
 
 
 def test_django_s_async_to_sync_works(servers: Servers, redis: Redis, worker: Runtime) -> None:
-    sync = asgiref.sync
     producer = AsyncProducer.from_url(servers.valkey.url)
     for user in (1, 2, 3):
-        assert sync.async_to_sync(producer.level_up)(user, "PLAYER", 5).error is None
+        assert asgiref.sync.async_to_sync(producer.level_up)(user, "PLAYER", 5).error is None
     assert queued(worker) == 3
     asyncio.run(producer.close())
 
@@ -147,7 +147,7 @@ def test_a_wake_up_goes_out_from_each_loop(servers: Servers, redis: Redis) -> No
     for specialization in ("PLAYER", "COACH", "INTERNSHIP"):
         asyncio.run(producer.level_up(1, specialization, 5))
         queue = Queue(f"levelq.{specialization}", connection=redis, serializer=JSONSerializer)
-        assert [job.args for job in queue.get_jobs()] == [(f"{specialization}:1:0",)]
+        assert [job.args for job in queue.get_jobs()] == [[f"{specialization}:1:0"]]
     asyncio.run(producer.close())
 
 

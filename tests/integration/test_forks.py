@@ -8,7 +8,6 @@ import os
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 from redis import Redis
@@ -16,10 +15,13 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
 from levelq_core import LevelUp, Settings
+from levelq_core.partitions import Partition
 from levelq_core.per_process import PerProcess
 from levelq_producer import AsyncProducer, Outbox, Producer
 from levelq_worker.embedded import Servers
+from levelq_worker.relaying import Relay
 from levelq_worker.runtime import Runtime
+from tests.fixtures.waiting import until
 from tests.integration.coupler_support import drain_all, runtime
 
 CHILDREN, CALLS = 4, 25
@@ -55,17 +57,9 @@ def level_up(user_id: int) -> LevelUp:
     return LevelUp(user_id=user_id, specialization="PLAYER", xp_gained=10)
 
 
-def decided(settings: Settings, worker: Runtime, count: int, *, reply: bool = False) -> list[Any]:
-    """The ids of so many decided commands, of users 1, 2, ..."""
-    with Producer(settings) as producer:
-        handles = producer.send_many([level_up(user) for user in range(1, count + 1)], reply=reply)
-        drain_all(worker, "PLAYER")
-        return [handle.command_id for handle in handles]
-
-
-def connections_of(redis: Redis, url: str) -> int:
+def connections_of(url: str) -> int:
     """How many sessions of producers PostgreSQL has."""
-    engine = create_engine(url)
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
     with engine.connect() as connection:
         found = connection.execute(
             text(
@@ -79,19 +73,18 @@ def connections_of(redis: Redis, url: str) -> int:
 
 @pytest.mark.parametrize("reply", [False, True])
 def test_after_a_fork_each_process_is_told_of_its_own_commands(
-    settings: Settings, worker: Runtime, redis: Redis, reply: bool
+    settings: Settings, worker: Runtime, reply: bool
 ) -> None:
-    ids = decided(settings, worker, CHILDREN * CALLS + CALLS, reply=reply)
-    if reply:
-        for key in redis.scan_iter("levelq:reply:*"):
-            redis.persist(key)
-    with Producer(settings if not reply else settings.model_copy(update={"database_url": None})) as producer:
-        assert producer.handle(ids[-1]).result().user_id == len(ids)  # the connection that is inherited
+    """Without a reply the ledger answers, else Redis."""
+    with Producer(settings) as producer:
+        handles = producer.send_many([level_up(user) for user in range(1, (CHILDREN + 1) * CALLS + 1)], reply=reply)
+        drain_all(worker, "PLAYER")
+        assert handles[-1].result().user_id == len(handles)  # on the connection that is inherited
 
         def ask(number: int) -> None:
             for at in range(number * CALLS, (number + 1) * CALLS):
-                outcome = producer.handle(ids[at]).result(timeout=20)
-                assert (outcome.user_id, outcome.command_id) == (at + 1, ids[at])
+                outcome = handles[at].result(timeout=20)
+                assert (outcome.user_id, outcome.command_id) == (at + 1, handles[at].command_id)
 
         in_children(ask, meanwhile=lambda: ask(CHILDREN))
         ask(0)  # the parent's own connection works on
@@ -101,12 +94,13 @@ def test_handles_of_an_outbox_made_before_a_fork_are_asked_after_it(
     settings: Settings, worker: Runtime, own_database_url: str
 ) -> None:
     engine = create_engine(own_database_url.replace("postgresql://", "postgresql+psycopg://"))
-    ids = decided(settings, worker, CALLS)
+    relay = Relay(settings, ["PLAYER"])
     with Session(engine) as session:
-        sent = [Outbox(session, settings=settings).send(LevelUp(user_id=1, specialization="COACH")) for _ in ids]
-        session.rollback()
-        handles = [type(handle)(handle._context.source, settings, handle._context.ledger, command_id, None, False)
-                   for handle, command_id in zip(sent, ids, strict=True)]  # fmt: skip
+        handles = Outbox(session, settings=settings).send_many([level_up(user) for user in range(1, CALLS + 1)])
+        session.commit()
+    until(lambda: relay.poll() >= 0 and relayed(worker), what="the relay")
+    relay.release()
+    drain_all(worker, "PLAYER")
     assert handles[0].result().user_id == 1
 
     def ask(_: int) -> None:
@@ -114,6 +108,10 @@ def test_handles_of_an_outbox_made_before_a_fork_are_asked_after_it(
 
     in_children(ask, meanwhile=lambda: ask(0))
     engine.dispose()
+
+
+def relayed(worker: Runtime) -> bool:
+    return worker.lanes.status(Partition("PLAYER")).waiting == CALLS
 
 
 def test_sends_after_a_fork_use_connections_of_their_own(settings: Settings, worker: Runtime, servers: Servers) -> None:
@@ -125,16 +123,17 @@ def test_sends_after_a_fork_use_connections_of_their_own(settings: Settings, wor
                 producer.send(level_up(number + 1), reply=False)
 
         in_children(send, meanwhile=lambda: send(CHILDREN))
-    assert worker.lanes.status(next(iter(worker.lanes.partitions()))).waiting == (CHILDREN + 1) * CALLS + 1
+    assert worker.lanes.status(Partition("PLAYER")).waiting == (CHILDREN + 1) * CALLS + 1
 
 
 def test_one_async_producer_serves_a_loop_in_each_child(settings: Settings, worker: Runtime) -> None:
-    ids = decided(settings, worker, CHILDREN * 5 + 5)
     producer = AsyncProducer(settings)
+    handles = asyncio.run(producer.send_many([level_up(user) for user in range(1, (CHILDREN + 1) * CALLS + 1)]))
+    drain_all(worker, "PLAYER")
 
     async def ask(number: int) -> None:
-        for at in range(number * 5, number * 5 + 5):
-            assert (await producer.handle(ids[at]).result(timeout=20)).user_id == at + 1
+        for at in range(number * CALLS, (number + 1) * CALLS):
+            assert (await handles[at].result(timeout=20)).user_id == at + 1
         await producer.level_up(1, "COACH", 5)
 
     asyncio.run(ask(CHILDREN))
@@ -183,14 +182,15 @@ def test_locks_held_by_other_threads_at_the_fork_do_not_stop_the_child(
     settings: Settings, worker: Runtime, redis: Redis
 ) -> None:
     """Threads that send and wait all the time: at the fork some of them hold what they hold."""
-    ids = decided(settings, worker, 20)
     with Producer(settings) as producer:
+        handles = producer.send_many([level_up(user) for user in range(1, 21)])
+        drain_all(worker, "PLAYER")
         stop = threading.Event()
 
         def busy(user: int) -> None:
             while not stop.is_set():
                 producer.send(level_up(user), reply=False)
-                producer.handle(ids[user]).result(timeout=20)
+                handles[user].result(timeout=20)
 
         threads = [threading.Thread(target=busy, args=(n,)) for n in range(1, 7)]
         for thread in threads:
@@ -198,7 +198,7 @@ def test_locks_held_by_other_threads_at_the_fork_do_not_stop_the_child(
 
         def once(number: int) -> None:
             producer.send(level_up(100 + number))
-            assert producer.handle(ids[number]).result(timeout=20).user_id == number + 1
+            assert handles[number].result(timeout=20).user_id == number + 1
 
         try:
             for _ in range(3):
@@ -210,19 +210,18 @@ def test_locks_held_by_other_threads_at_the_fork_do_not_stop_the_child(
 
 
 def test_a_child_closes_nothing_of_its_parent(settings: Settings, worker: Runtime, own_database_url: str) -> None:
-    (command_id,) = decided(settings, worker, 1)
     with Producer(settings) as producer:
-        producer.handle(command_id).result()
-        before = connections_of(worker.lanes.redis, own_database_url)
+        handle = producer.send(level_up(1), reply=False)
+        drain_all(worker, "PLAYER")
+        handle.result()
 
         def end(_: int) -> None:
-            producer.handle(command_id).result()
+            handle.result()
             producer.close()
 
         in_children(end, 2)
-        assert before == 1
-        assert producer.handle(command_id).result().command_id == command_id
-        assert connections_of(worker.lanes.redis, own_database_url) == 1
+        assert handle.result().user_id == 1
+        assert connections_of(own_database_url) == 1
 
 
 def test_what_a_process_made_is_its_own() -> None:
