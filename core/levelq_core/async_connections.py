@@ -11,11 +11,10 @@ from typing import Any
 
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ClusterDownError, MovedError, RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from .async_cluster import AsyncCluster
 from .cluster import LOST, NotReached
-from .connections import CONNECTIONS, MAKING, UNCLUSTERED_URL, Question
+from .connections import CONNECTIONS, MAKING, SLOW_SECONDS, UNCLUSTERED_URL, Question
 from .errors import ConfigurationError
 from .turns import Turns
 
@@ -97,7 +96,7 @@ class AsyncConnections:
         except Exception as error:
             self.note_loss(error)
             refusal = NotReached(str(error) or type(error).__name__)
-            if isinstance(error, RedisTimeoutError) and self._heard < since:
+            if self._heard < since < time.monotonic() - SLOW_SECONDS:
                 self._making.dismiss(refusal)
                 self._turns.dismiss(refusal)
             raise refusal from error
@@ -134,7 +133,12 @@ class AsyncConnections:
     @staticmethod
     async def send(connection: Any, commands: Sequence[Question]) -> None:
         """Send commands."""
+        task = asyncio.current_task()
+        before = 0 if task is None else task.cancelling()
         await connection.send_packed_command(connection.pack_commands(commands))
+        # redis-py sends within asyncio.wait_for, which before Python 3.12 may swallow a cancellation.
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
 
     async def receive(self, connection: Any, name: str) -> Any:
         """The next answer, to the command of this name, or Redis's refusal as a value."""

@@ -37,6 +37,7 @@ BOUND = 32
 # The same for sends that wait for a disk or a replica: each holds its connection for as long as that takes.
 DURABLE_BOUND = 256
 MAKING = 8  # connections of one client that are being made at once
+SLOW_SECONDS = 0.1  # after which a connection that cannot be made is a server's silence, not its refusal
 # Whether redis-py can take in what there is of an answer; none before 8 can.
 LOOKS = "timeout" in signature(AbstractConnection.read_response).parameters
 UNCLUSTERED_URL = "LEVELQ_REDIS_URL: the server is one of a cluster, so expected redis+cluster://, not redis://"
@@ -136,7 +137,7 @@ class Connections:
         except Exception as error:
             self._note_loss(error)
             refusal = NotReached(str(error) or type(error).__name__)
-            if isinstance(error, RedisTimeoutError) and idle.heard < since:
+            if idle.heard < since < time.monotonic() - SLOW_SECONDS:
                 # A silent server: each of those who wait would wait as long, one after the other.
                 idle.making.dismiss(refusal)
                 idle.turns.dismiss(refusal)

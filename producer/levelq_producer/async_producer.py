@@ -92,25 +92,28 @@ class AsyncProducer:
         """
         make = partial(AsyncHandle.of, self._readers, kept=reply)
         plan = Plan(self.settings, (), reply=reply, durability=durability, item=make)
-        slice_ = Slice()
-        # A list that its owner changes while others run is still sent as it was.
-        for command in list(commands) if isinstance(commands, list) else commands:
-            plan.add(command)
-            if slice_.over():
-                await slice_.rest()
-        for window in plan.steps(ASYNC_WINDOW):
-            if slice_.over():
-                await slice_.rest()
-            if not window:
-                continue
-            try:
-                await self._check(plan.wait)
-                await self._locate(window)
-            except Exception as error:
-                plan.unsent(window, error if isinstance(error, RedisError | LevelqError) else NotReached(str(error)))
-                continue
-            await self._push(plan, window)
+        with Slice() as slice_:
+            # A list that its owner changes while others run is still sent as it was.
+            for command in list(commands) if isinstance(commands, list) else commands:
+                plan.add(command)
+                slice_.count(len(plan.items))
+                if slice_.over():
+                    await slice_.rest()
+            for window in plan.steps(ASYNC_WINDOW):
+                if slice_.over():
+                    await slice_.rest()
+                if window:
+                    await self._send_window(plan, window)
         return cast(list[AsyncHandle], plan.items)
+
+    async def _send_window(self, plan: Plan, window: Sequence[Item]) -> None:
+        try:
+            await self._check(plan.wait)
+            await self._locate(window)
+        except Exception as error:
+            plan.unsent(window, error if isinstance(error, RedisError | LevelqError) else NotReached(str(error)))
+            return
+        await self._push(plan, window)
 
     async def _push(self, plan: Plan, window: Sequence[Item]) -> None:
         """Push a window; again, where lanes move meanwhile."""

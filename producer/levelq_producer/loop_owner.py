@@ -1,9 +1,12 @@
-"""What an asyncio producer has for one event loop: its connections, and turns at the loop."""
+"""What an asyncio producer has for one event loop: its connections, and short turns at the loop."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import threading
 import time
+from typing import Self
 
 from levelq_core.async_lanes import AsyncLanes
 from levelq_core.connections import connect_async
@@ -35,11 +38,40 @@ class LoopOwner:
         abandon(self._redis)
 
 
+_MANY = 2_000  # commands of a call that make a full collection long
+_NEVER = 1_000_000_000
+_collector_lock = threading.Lock()
+_collector: list[tuple[int, int, int]] = []  # the thresholds before, once for each call under way
+
+
 class Slice:
-    """The time for which a long call may hold the event loop before others have a turn."""
+    """The time for which a long call may hold the event loop before others have a turn.
+
+    While a call of many commands runs, the garbage collector makes no full passes: one over a hundred thousand
+    commands and handles takes a tenth of a second, in which the loop stands still. Younger objects are collected.
+    """
 
     def __init__(self) -> None:
         self._since = time.perf_counter()
+        self._many = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._many:
+            with _collector_lock:
+                before = _collector.pop()
+                if not _collector and gc.get_threshold()[2] == _NEVER:
+                    gc.set_threshold(*before)
+
+    def count(self, commands: int) -> None:
+        """Note how many commands there are so far."""
+        if commands == _MANY:
+            self._many = True
+            with _collector_lock:
+                _collector.append(_collector[0] if _collector else gc.get_threshold())
+                gc.set_threshold(*gc.get_threshold()[:2], _NEVER)
 
     def over(self) -> bool:
         """Whether it is others' turn."""

@@ -123,9 +123,10 @@ class Board:
         self.reading, self.connection, self._began = self._number, UNKNOWN, now
         streams: dict[str, Position] = {}
         for key, waiters in self._of.items():
-            streams[key] = waiters[0].position if len(waiters) == 1 else FIRST
             for waiter in waiters:
-                waiter.number = self._number
+                if not waiter.answered:
+                    waiter.number = self._number
+                    streams[key] = waiter.position if len(waiters) == 1 else FIRST
         return streams
 
     def block(self, left: float, most: float) -> float:

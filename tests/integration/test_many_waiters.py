@@ -152,7 +152,7 @@ def test_a_thousand_threads_wait_on_few_connections(settings: Settings, redis: R
     with Producer(settings) as producer:
         handles = producer.send_many([level_up(user) for user in range(1, WAITERS + 1)], reply=True)
         threads = [
-            threading.Thread(target=lambda handle=handle: outcomes.append(handle.result(timeout=60)))  # type: ignore[misc]
+            threading.Thread(target=lambda handle=handle: outcomes.append(handle.result(timeout=60)))
             for handle in handles
         ]
         with Watched(redis) as watched:
@@ -233,7 +233,7 @@ def test_timeouts_are_each_waiter_s_own(servers: Servers, redis: Redis) -> None:
 
 
 @pytest.mark.parametrize("rule", ["-client|unblock", "-client|id", "-client"])
-def test_where_client_unblock_is_not_allowed_short_reads_do(servers: Servers, redis: Redis, rule: str) -> None:
+def test_where_client_unblock_is_not_allowed_short_reads_do(servers: Servers, redis: Any, rule: str) -> None:
     redis.execute_command("ACL", "SETUSER", "poor", "on", ">pass", "~*", "&*", "+@all", rule)
     url = servers.valkey.url.replace("unix://", "unix://poor:pass@")
     try:
