@@ -133,10 +133,14 @@ class AsyncProducer:
 
     async def _wake(self, partitions: Sequence[Partition]) -> None:
         """Wake drains. A task that is cancelled now does not take the wake-up with it: others count on it."""
-        if not partitions:
-            return
         loop = asyncio.get_running_loop()
-        await asyncio.shield(asyncio.gather(*(loop.run_in_executor(None, self._waker.wake, p) for p in partitions)))
+        for partition in partitions:
+            try:
+                waking = loop.run_in_executor(None, self._waker.wake, partition)
+            except RuntimeError:  # the loop is about to end, and its threads have
+                self._waker.wake(partition)
+            else:
+                await asyncio.shield(waking)
 
     async def _locate(self, window: Sequence[Item]) -> None:
         """Know the layouts of these lanes' specializations. Raises RedisError."""
