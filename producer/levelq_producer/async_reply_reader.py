@@ -34,6 +34,7 @@ class AsyncReplyReader:
         self._looks = AsyncLenders(redis, 1)  # for those whose time is up
         self._board = Board()
         self._server: AsyncConnections | None = None
+        self._known: tuple[Any, Any] = None, NEVER  # the stream last read from, and what the server calls it
         self._came = asyncio.Event()
 
     @contextmanager
@@ -116,11 +117,15 @@ class AsyncReplyReader:
     async def _block(self, connections: AsyncConnections, streams: Streams, seconds: float) -> ResponseError | None:
         """Wait for the first of the streams; why Redis refuses, if it does."""
         async with connections.lent() as connection:
-            await connections.send(connection, [("CLIENT ID",), block_on(streams, seconds)])
-            number = await connections.receive(connection, "CLIENT ID")
-            known = not isinstance(number, RedisError)
-            self._board.may_end = self._board.may_end and known
-            self._board.connection = number if known else NEVER
+            stream = getattr(connection, "_writer", None)  # as long as it is the same, so is what the server calls it
+            known, number = self._known
+            if stream is None or stream is not known:
+                await connections.send(connection, [("CLIENT ID",), block_on(streams, seconds)])
+                number = await connections.receive(connection, "CLIENT ID")
+                self._known = stream, number
+            else:
+                await connections.send(connection, [block_on(streams, seconds)])
+            self._board.reads_on(number)
             self._server = connections
             reply = await connections.receive(connection, "XREAD")
             if isinstance(reply, ResponseError):

@@ -34,6 +34,7 @@ class _Post:
         self.lock = threading.Lock()
         self.board = Board()
         self.server: Connections | None = None  # where the read under way is
+        self.known: tuple[Any, Any] = None, NEVER  # the socket last read from, and what the server calls it
         self.came = threading.Event()  # someone came while the servers of a cluster were looked at
 
 
@@ -141,12 +142,16 @@ class ReplyReader:
     def _block(self, post: _Post, connections: Connections, streams: Streams, seconds: float) -> ResponseError | None:
         """Wait for the first of the streams; why Redis refuses, if it does."""
         with connections.lent() as connection:
-            connections.say(connection, [("CLIENT ID",), block_on(streams, seconds)])
-            number = connections.hear(connection, "CLIENT ID")
+            socket = getattr(connection, "_sock", None)  # as long as it is the same, so is what the server calls it
+            known, number = post.known
+            if socket is None or socket is not known:
+                connections.say(connection, [("CLIENT ID",), block_on(streams, seconds)])
+                number = connections.hear(connection, "CLIENT ID")
+                post.known = socket, number
+            else:
+                connections.say(connection, [block_on(streams, seconds)])
             with post.lock:
-                known = not isinstance(number, RedisError)
-                post.board.may_end = post.board.may_end and known
-                post.board.connection = number if known else NEVER
+                post.board.reads_on(number)
                 post.server = connections
             reply = connections.hear(connection, "XREAD")
             if isinstance(reply, ResponseError):

@@ -129,6 +129,12 @@ class Board:
                     streams[key] = waiter.position if len(waiters) == 1 else FIRST
         return streams
 
+    def reads_on(self, connection: Any) -> None:
+        """What the server calls the connection of the read under way, or why it does not tell."""
+        told = not isinstance(connection, Exception)
+        self.may_end = self.may_end and told
+        self.connection = connection if told else NEVER
+
     def block(self, left: float, most: float) -> float:
         """For how many seconds a read may block."""
         return max(0.001, min(left, most if self.may_end else min(most, SHORT_SECONDS)))
