@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from levelq_core import LevelUp, Outcome, apply_commands
 from tests.integration.coupler_support import ledger, tables
@@ -138,12 +139,22 @@ def test_callers_lock_timeout_is_put_back(
     assert lock_timeout(second) == "7s"
 
 
+FULL_DISK_FOR_USER_2 = """
+    CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'disk full' USING ERRCODE = '53100'; END $$;
+    CREATE TRIGGER full_disk BEFORE UPDATE ON specialization_progress
+        FOR EACH ROW WHEN (NEW.student_id = 2) EXECUTE FUNCTION full_disk();
+"""
+
+
 def test_lock_timeout_is_put_back_after_an_error(application_engine: Engine, second: Connection) -> None:
+    with application_engine.begin() as connection:
+        connection.execute(text(FULL_DISK_FOR_USER_2))
     apply(second, level_up(1))
-    with pytest.raises(UnicodeEncodeError):
-        apply_commands(second, [level_up(2)], source="\ud800")
+    with pytest.raises(DBAPIError, match="disk full"):
+        apply(second, level_up(2))
     assert lock_timeout(second) == "0"
-    assert [o.status for o in apply(second, level_up(2))] == ["applied"]
+    assert [o.status for o in apply(second, level_up(3))] == ["applied"]
 
 
 def test_batch_rolled_back_to_a_savepoint_lets_the_next_one_wait(
