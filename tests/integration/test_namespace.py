@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import psycopg
@@ -496,6 +497,37 @@ def test_relay_pushes_nothing_more_once_a_sweep_found_the_namespace_taken(
     finally:
         relay.release()
     assert waiting(staging, redis) == 0
+
+
+def test_worker_stops_when_its_url_leads_to_another_database_than_before(
+    production: Settings, staging_url: str, servers: Servers, redis: Redis
+) -> None:
+    """A restored copy takes the name of the first while workers run."""
+    assert production.database_url is not None
+    original, copy = (urlsplit(url).path[1:] for url in (production.database_url, staging_url))
+    worker = Runtime(production)
+    try:
+        Drain(worker, PLAYER).run()
+        send(production, 5)
+        with psycopg.connect(servers.postgres.url, autocommit=True) as admin:
+            swap(admin, original, copy)
+            try:
+                refused(Drain(worker, PLAYER).run)
+                assert (decided(production), waiting(production, redis)) == (0, 5)
+            finally:
+                worker.close()
+                swap(admin, original, copy)
+    finally:
+        worker.close()
+
+
+def swap(admin: psycopg.Connection[Any], one: str, other: str) -> None:
+    """Give two databases each other's names."""
+    admin.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname IN (%s, %s)", (one, other)
+    )
+    for before, after in ((one, "neither"), (other, one), ("neither", other)):
+        admin.execute(f"ALTER DATABASE {before} RENAME TO {after}".encode())
 
 
 # Rebinding on purpose

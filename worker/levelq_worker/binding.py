@@ -32,6 +32,7 @@ class Binding:
         self._mine: DatabaseIdentity | None = None
         self._recheck_seconds = recheck_seconds
         self._checked_at = 0.0
+        self._stale = False
 
     @property
     def verified(self) -> bool:
@@ -45,10 +46,11 @@ class Binding:
         """
         if self.refused is not None:
             raise self.refused
-        if self._mine is None:
+        if self._mine is None or self._stale:
             mine = ensure_identity(engine)
-            self._require(lanes, mine)
-            self._mine = mine
+            if self._mine is None or not mine.same_as(self._mine):
+                self._require(lanes, mine)
+            self._mine, self._stale = mine, False
         elif time.monotonic() - self._checked_at > self._recheck_seconds:
             with suppress(RedisError):  # of a cluster, its server may be away while those of the lanes are not
                 self.check(lanes)
@@ -57,6 +59,10 @@ class Binding:
         """Once verified: put the binding back if Redis lost it. Raises WrongDatabase after a rebind, RedisError."""
         if self._mine is not None:
             self._require(lanes, self._mine)
+
+    def reread(self) -> None:
+        """After a failed connection: the URL may lead to another database now, so `verify` reads its identity again."""
+        self._stale = True
 
     def _require(self, lanes: Lanes, mine: DatabaseIdentity) -> None:
         with self._lock:

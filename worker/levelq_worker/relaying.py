@@ -173,6 +173,7 @@ class Relay(threading.Thread):
         self._failures += 1
         self._notices.post(f"relay: {_in_words(error)}")
         self._engine.dispose()  # a session may stay useless, read-only for one, where a new one would not be
+        self._binding.reread()
 
     def release(self) -> None:
         """Give up the leases and the connections."""
