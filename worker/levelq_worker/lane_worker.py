@@ -12,7 +12,7 @@ from typing import Any
 from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
-from rq import Queue, SimpleWorker
+from rq import Queue, SimpleWorker, worker_registration
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.worker import DequeueStrategy
@@ -144,7 +144,13 @@ class LaneWorker(SimpleWorker):
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         """Tell RQ that we live. Raises RedisError: RQ itself would try again, up to a minute apart, for ever."""
         try:
-            super().heartbeat(self.get_heartbeat_ttl(), pipeline)
+            if pipeline is not None:
+                super().heartbeat(self.get_heartbeat_ttl(), pipeline)
+                return
+            with self.connection.pipeline(transaction=False) as own:
+                super().heartbeat(self.get_heartbeat_ttl(), own)
+                worker_registration.register(self, own)  # RQ does it at birth only, and Redis may have lost it
+                own.execute()
         except (ConnectionError, TimeoutError) as error:
             raise RedisError(str(error)) from error
 
