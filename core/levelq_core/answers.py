@@ -9,7 +9,7 @@ from redis.exceptions import MovedError, NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from .cluster import REDIRECTIONS
-from .connections import Lenders
+from .lenders import Lenders
 from .script_files import Call
 
 T = TypeVar("T")

@@ -80,6 +80,11 @@ class AsyncCluster(AsyncRedis):
         """Not of a cluster: a pipeline goes to one server."""
         raise NotImplementedError("a pipeline goes to one server: at(key).pipeline()")
 
+    @property
+    def clients(self) -> list[AsyncRedis]:
+        """The plain clients there are so far."""
+        return self._members.clients
+
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         """Give the connections back."""
         for client in self._members.clients:

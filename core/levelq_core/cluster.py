@@ -23,6 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from .addresses import Address, Place
 from .errors import ConfigurationError
+from .per_process import PerProcess
 from .slots import Slots
 
 SILENT_SECONDS = 1.0  # for which a server that was silent is not asked again
@@ -35,6 +36,15 @@ C = TypeVar("C", bound=Redis | AsyncRedis)
 
 class NotReached(RedisConnectionError):
     """There was no connection to be had, so certainly nothing was sent."""
+
+
+def as_lost(error: Exception) -> RedisError:
+    """Any failure of an exchange as one of Redis's: whatever it was, it is unknown what the server did."""
+    if isinstance(error, RedisError):
+        return error
+    lost = RedisConnectionError(f"{type(error).__name__}: {error}")
+    lost.__cause__ = error
+    return lost
 
 
 class Members(Generic[C]):
@@ -130,7 +140,7 @@ class Cluster(Redis):
 
     def __init__(self, place: Place, client: Callable[[str], Redis]) -> None:
         self._members = Members(place, client)
-        self._lock = threading.Lock()
+        self._locks = PerProcess(threading.Lock)
         super().__init__(connection_pool=self._members.client(place.addresses[0]).connection_pool)
 
     def at(self, key: str | bytes) -> Redis:
@@ -149,7 +159,7 @@ class Cluster(Redis):
 
     def ask(self, seen: Slots | None) -> Slots:
         """Ask for the table again, unless somebody has since it was `seen`. Raises NotReached."""
-        with self._lock:
+        with self._locks.get():
             if self._members.slots is not None and self._members.slots is not seen:
                 return self._members.slots
             failed: dict[Address, RedisError] = {}

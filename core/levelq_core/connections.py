@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -14,21 +15,29 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.connection import AbstractConnection
-from redis.exceptions import ClusterDownError, MovedError, RedisError, ResponseError
+from redis.connection import AbstractConnection, ConnectionPool
+from redis.exceptions import ClusterDownError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from .addresses import Place
 from .async_cluster import AsyncCluster
 from .cluster import LOST, Cluster, NotReached
-from .errors import ConfigurationError
+from .per_process import PerProcess
+from .process_client import ProcessClient
 from .sentinels import async_primary_of, primary_of
+from .turns import ThreadTurns
 
 Question = tuple[Any, ...]  # a command of Redis's: its name and arguments
-# As many as a server takes by default. redis-py's limit of 100 would refuse the 101st of an event loop's
-# tasks: each that waits for an outcome, or for a replica, holds a connection.
+# As many as a server takes by default: redis-py's own limit refuses a caller at once, where ours lets it wait.
 CONNECTIONS = 10_000
+# What the sends of one process, or of one event loop, share to one server. More do not make it faster, and a machine
+# that is busy with making connections takes that for a server that does not answer.
+BOUND = 32
+# The same for sends that wait for a disk or a replica: each holds its connection for as long as that takes.
+DURABLE_BOUND = 256
+MAKING = 8  # connections of one client that are being made at once
+SLOW_SECONDS = 0.1  # after which a connection that cannot be made is a server's silence, not its refusal
 # Whether redis-py can take in what there is of an answer; none before 8 can.
 LOOKS = "timeout" in signature(AbstractConnection.read_response).parameters
 UNCLUSTERED_URL = "LEVELQ_REDIS_URL: the server is one of a cluster, so expected redis+cluster://, not redis://"
@@ -43,10 +52,14 @@ def connect(url: str, seconds: float, **options: Any) -> Redis:
     options |= _options(seconds) | {"retry": Retry(NoBackoff(), 0)}
     place = Place.read(url)
     if place is None:
-        return Redis.from_url(url, **options)
+        return _client(url, options)
     if place.kind == "cluster":
-        return Cluster(place, lambda server: Redis.from_url(server, **options))
+        return Cluster(place, lambda server: _client(server, options))
     return primary_of(place, _options(seconds) | {"retry": options["retry"]}, options)
+
+
+def _client(url: str, options: dict[str, Any]) -> Redis:
+    return ProcessClient(lambda: ConnectionPool.from_url(url, **options))
 
 
 def connect_async(url: str, seconds: float) -> AsyncRedis:
@@ -65,48 +78,85 @@ def _options(seconds: float) -> dict[str, Any]:
     return timeouts | {"retry_on_error": [], "max_connections": CONNECTIONS}
 
 
+class _Idle:
+    """One process's connections of a client that nobody uses, and the turns of those who want one."""
+
+    __slots__ = ("connections", "heard", "making", "pool", "turns")
+
+    def __init__(self, redis: Redis, most: int) -> None:
+        self.pool: Any = redis.connection_pool
+        self.connections: deque[Any] = deque()
+        self.turns = ThreadTurns(most)
+        self.making = ThreadTurns(MAKING)
+        self.heard = 0.0  # when the server last answered
+
+
 class Connections:
     """The connections of one client, each lent to one caller at a time; for any thread, and after a fork.
+
+    At most `most` are lent at once: who wants another waits for one, without a limit in time, in the order of coming.
 
     redis-py's pool makes them, counts them, and ends them when the client is closed. Between two calls they wait here:
     giving one back to the pool and taking it again was an eighth of what a send costs.
     """
 
-    def __init__(self, redis: Redis, lost: Callable[[Redis, BaseException], None] | None = None) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        lost: Callable[[Redis, BaseException], None] | None = None,
+        most: int = CONNECTIONS,
+    ) -> None:
         self.redis = redis
         self._lost = lost
-        self._pool: Any = redis.connection_pool
-        self._idle: deque[Any] = deque()
-        self._pid = os.getpid()
-        weakref.finalize(self, _release, self._pool, self._idle).atexit = False
+        self._idle: PerProcess[_Idle] = PerProcess(partial(_Idle, redis, most))
+        weakref.finalize(self, _release, self._idle).atexit = False
 
     def take(self) -> Any:
         """A connection that is open, as far as can be seen. Raises NotReached."""
-        if self._pid != os.getpid():  # those were our parent's, who still talks on them
-            self._idle.clear()
-            self._pid = os.getpid()
-        while self._idle:
+        idle = self._idle.get()
+        idle.turns.enter()
+        try:
+            return self._open(idle)
+        except BaseException:
+            idle.turns.leave()
+            raise
+
+    def _open(self, idle: _Idle) -> Any:
+        while idle.connections:
             try:
-                connection = self._idle.pop()
+                connection = idle.connections.pop()
             except IndexError:  # another thread had the last one
                 break
             if _quiet(connection):
                 return connection
-            self.drop(connection)
+            _end(idle, connection)
+        idle.making.enter()
+        since = time.monotonic()
         try:
-            return self._pool.get_connection()
-        except RedisError as error:
+            return idle.pool.get_connection()
+        except Exception as error:
             self._note_loss(error)
-            raise NotReached(str(error)) from error
+            refusal = NotReached(str(error) or type(error).__name__)
+            if idle.heard < since < time.monotonic() - SLOW_SECONDS:
+                # A silent server: each of those who wait would wait as long, one after the other.
+                idle.making.dismiss(refusal)
+                idle.turns.dismiss(refusal)
+            raise refusal from error
+        finally:
+            idle.making.leave()
 
     def give(self, connection: Any) -> None:
         """Have a connection back on which every answer was read."""
-        self._idle.append(connection)
+        idle = self._idle.get()
+        idle.heard = time.monotonic()
+        idle.connections.append(connection)
+        idle.turns.leave()
 
     def drop(self, connection: Any) -> None:
         """End a connection: what it says next would be taken for the answer to something else."""
-        connection.disconnect()
-        self._pool.release(connection)
+        idle = self._idle.get()
+        _end(idle, connection)
+        idle.turns.leave()
 
     @contextmanager
     def ended_by_errors(self, connection: Any) -> Iterator[None]:
@@ -126,12 +176,13 @@ class Connections:
             return
         if self._lost is not None:
             self._lost(self.redis, error)
-        while self._idle:
+        idle = self._idle.get()
+        while idle.connections:
             try:
-                connection = self._idle.pop()
+                connection = idle.connections.pop()
             except IndexError:
                 return
-            self.drop(connection)
+            _end(idle, connection)
 
     @contextmanager
     def lent(self) -> Iterator[Any]:
@@ -183,45 +234,16 @@ class Connections:
         return [self.hear(connection, command[0]) for command in commands]
 
 
-class Lenders:
-    """The connections to whatever server holds a key: to the only one, or to those of a cluster."""
-
-    def __init__(self, redis: Redis) -> None:
-        self._cluster = redis if isinstance(redis, Cluster) else None
-        self.only = None if isinstance(redis, Cluster) else Connections(redis)
-        self._of: dict[Redis, Connections] = {}
-
-    def at(self, key: str) -> Connections:
-        """Those to the server of this key. Raises NotReached."""
-        if self.only is not None:
-            return self.only
-        assert self._cluster is not None
-        return self._at(self._cluster.at(key))
-
-    def _at(self, server: Redis) -> Connections:
-        assert self._cluster is not None
-        if server not in self._of:
-            self._of.setdefault(server, Connections(server, lost=self._cluster.lost))
-        return self._of[server]
-
-    def all(self) -> list[Connections]:
-        """Those to every server. Raises NotReached."""
-        if self.only is not None:
-            return [self.only]
-        assert self._cluster is not None
-        return [self._at(server) for server in self._cluster.servers()]
-
-    def moved(self, error: MovedError) -> None:
-        """A server has said that a key is another's. Raises ConfigurationError if we knew of no other."""
-        if self._cluster is None:
-            raise ConfigurationError(UNCLUSTERED_URL)
-        self._cluster.moved(error)
+def _end(idle: _Idle, connection: Any) -> None:
+    connection.disconnect()
+    idle.pool.release(connection)
 
 
-def _release(pool: Any, idle: deque[Any]) -> None:
+def _release(idles: PerProcess[_Idle]) -> None:
     """Give all back to the pool."""
-    while idle:
-        pool.release(idle.pop())
+    idle = idles.get()
+    while idle.connections:
+        idle.pool.release(idle.connections.pop())
 
 
 def _quiet(connection: Any) -> bool:

@@ -20,6 +20,10 @@ from .settings import Settings, redacted
 from .sqlstate import in_words
 
 
+class NoAnswer(psycopg.OperationalError):
+    """The server kept silent for too long, and the connection was given up."""
+
+
 class LimitedConnection(psycopg.Connection[TupleRow]):
     """A connection that gives a silent server up: no answer is waited for longer than `limit_seconds`.
 
@@ -55,9 +59,7 @@ class LimitedConnection(psycopg.Connection[TupleRow]):
                 ready = yield awaited
                 if not ready and time.monotonic() > until:
                     self.close()
-                    raise psycopg.OperationalError(
-                        f"no answer for {self.limit_seconds:g} s; the connection was given up"
-                    )
+                    raise NoAnswer(f"no answer for {self.limit_seconds:g} s; the connection was given up")
                 awaited = gen.send(ready)
         except StopIteration as done:
             answer: RV = done.value

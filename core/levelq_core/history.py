@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -59,17 +59,31 @@ class Pair(NamedTuple):
     license_level: int | None
 
 
+class WrongAnswer(RuntimeError):
+    """The connection answered another question than was asked: another process uses it, too."""
+
+
 def outcome_of(connection: Connection, command_id: UUID, digest: bytes | None = None) -> Outcome | None:
     """The decision on a command as the ledger has it; None if there is none.
 
-    With the `digest` of what was sent: a conflict if the id was first used for other content.
+    With the `digest` of what was sent: a conflict if the id was first used for other content. Raises WrongAnswer.
     """
-    row = connection.execute(_OUTCOME, {"id": command_id}).one_or_none()
-    if row is None:
-        return None
+    return outcomes_of(connection, [(command_id, digest)])[0]
+
+
+def outcomes_of(connection: Connection, questions: Sequence[tuple[UUID, bytes | None]]) -> list[Outcome | None]:
+    """The same for many commands in one query, in the order of the questions. Raises WrongAnswer."""
+    asked = {command_id for command_id, _ in questions}
+    rows = {row.command_id: row for row in connection.execute(_OUTCOMES, {"ids": list(asked)})}
+    if not rows.keys() <= asked:
+        raise WrongAnswer(f"asked for {len(asked)} commands, told of others")
+    return [_outcome(rows[command_id], digest) if command_id in rows else None for command_id, digest in questions]
+
+
+def _outcome(row: Any, digest: bytes | None) -> Outcome:
     kind, *rest = row
     known = known_of(rest)
-    record = Record(command_id.bytes, known.digest, _KINDS[kind], 0, _sync_source(known), 0, 0, 0, 0, 0)
+    record = Record(row.command_id.bytes, known.digest, _KINDS[kind], 0, _sync_source(known), 0, 0, 0, 0, 0)
     if digest is not None and digest != known.digest:
         return outcome(known.lane, record, answer(known, record._replace(digest=digest)))
     return outcome(known.lane, record, known.decision)
@@ -109,9 +123,9 @@ def out_of_step(connection: Connection) -> Iterator[Pair]:
         yield Pair(*row)
 
 
-_OUTCOME = text("""
+_OUTCOMES = text("""
     SELECT kind, command_id, digest, user_id, specialization, error, message, from_level, to_level, before, after
-    FROM levelq_ledger WHERE command_id = :id
+    FROM levelq_ledger WHERE command_id = ANY(CAST(:ids AS uuid[]))
 """)
 
 # Newest first by id, which ascends in the order of effect; applied_at is when the transaction began.

@@ -8,14 +8,15 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import MovedError, RedisError
 
 from .answers import Answer
-from .cluster import NotReached, server_of
-from .connections import Connections, Lenders, Question
+from .cluster import REDIRECTIONS, NotReached, as_lost, server_of
+from .connections import CONNECTIONS, Connections, Question
 from .errors import ConfigurationError
 from .faults import point
 from .layouts import Asking, Layout
+from .lenders import Lenders
 from .parked import Acknowledgements, Reasons
 from .partitions import Partition
 from .pushing import Pushing
@@ -28,11 +29,24 @@ T = TypeVar("T")
 
 
 class Lanes:
-    """The protocol over one Redis connection pool. Raises redis-py's errors; a call is never repeated."""
+    """The protocol over one Redis connection pool. Raises redis-py's errors; a call is never repeated.
 
-    def __init__(self, redis: Redis, settings: Settings, *, shebang: bool = True) -> None:
+    At most `connections` are used to one server at once, and `durable` to push and wait for a disk or a replica; who
+    wants another waits for one.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        settings: Settings,
+        *,
+        shebang: bool = True,
+        connections: int = CONNECTIONS,
+        durable: int = CONNECTIONS,
+    ) -> None:
         self.redis = redis
-        self._lenders = Lenders(redis)
+        self._lenders = Lenders(redis, connections)
+        self._durable = Lenders(redis, durable)
         self._protocol = Protocol(settings)
         self._settings = settings
         self.keys = settings.keys
@@ -58,24 +72,26 @@ class Lanes:
         """
         pushing = Pushing([self._protocol.push(partition, lanes) for partition, lanes in batches], self._shebang)
         while pushing.left:
-            for connections, places in self._by_server(pushing).items():
+            lenders = self._durable if questions else self._lenders
+            for connections, places in self._by_server(lenders, pushing).items():
                 try:
                     with connections.lent() as connection:
                         self._push_some(connections, connection, pushing, places, questions)
-                except RedisError as error:
-                    pushing.failed(places, error)
+                except Exception as error:  # whatever it was, something may have been sent
+                    pushing.failed(places, as_lost(error))
             if pushing.moved:
                 with suppress(NotReached, ConfigurationError):
                     self._lenders.moved(pushing.moved)
         return [self._protocol.pushed(reply) for reply in pushing.replies], pushing.asked
 
-    def _by_server(self, pushing: Pushing) -> dict[Connections, list[int]]:
-        if self._lenders.only is not None:
-            return {self._lenders.only: pushing.start()}
+    @staticmethod
+    def _by_server(lenders: Lenders, pushing: Pushing) -> dict[Connections, list[int]]:
+        if lenders.only is not None:
+            return {lenders.only: pushing.start()}
         found: dict[Connections, list[int]] = {}
         for place in pushing.start():
             try:
-                found.setdefault(self._lenders.at(pushing.key(place)), []).append(place)
+                found.setdefault(lenders.at(pushing.key(place)), []).append(place)
             except (NotReached, ConfigurationError) as error:
                 pushing.failed([place], error)
         return found
@@ -102,6 +118,20 @@ class Lanes:
             with connections.lent() as connection:
                 found.append(connections.exchange(connection, questions))
         return found
+
+    def _send(self, key: str, *command: Any) -> Any:
+        """One command about one key, on a connection of ours. Raises NotReached, and redis-py's errors."""
+        answer: Any = None
+        for _ in range(REDIRECTIONS):
+            connections = self._lenders.at(key)
+            with connections.lent() as connection:
+                (answer,) = connections.exchange(connection, [command])
+            if not isinstance(answer, MovedError):
+                break
+            self._lenders.moved(answer)
+        if isinstance(answer, RedisError):
+            raise answer
+        return answer
 
     def claim(self, partition: Partition, drain: str, token: str, commands: int, *, gated: bool = False) -> Claim:
         """Register the drain and take due lanes for it, `commands` at most; or retire it.
@@ -185,7 +215,7 @@ class Lanes:
     def ask_layouts(self, specializations: Collection[str]) -> Asking:
         """The same, with those that nobody has written down as `missing`."""
         asking = Asking(specializations, self._settings)
-        asking.read(self.redis.hmget(asking.key, asking.names))
+        asking.read(self._send(asking.key, "HMGET", asking.key, *asking.names))
         return asking
 
     def note_layouts(self, specializations: Collection[str]) -> dict[str, Layout]:
@@ -196,8 +226,8 @@ class Lanes:
         asking = self.ask_layouts(specializations)
         if asking.missing:
             for name in asking.missing:
-                self.redis.hsetnx(asking.key, name, str(asking.first))
-            asking.read(self.redis.hmget(asking.key, asking.names))
+                self._send(asking.key, "HSETNX", asking.key, name, str(asking.first))
+            asking.read(self._send(asking.key, "HMGET", asking.key, *asking.names))
         return asking.found
 
     def change_layout(self, specialization: str, expected: Layout, new: Layout) -> bool:

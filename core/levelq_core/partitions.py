@@ -33,6 +33,8 @@ from zlib import crc32
 
 from .errors import ConfigurationError
 
+_SPECIALIZATION = r"[A-Z][A-Z0-9_]{0,31}"
+
 
 class Partition(NamedTuple):
     """All lanes of one specialization, or one of its shards."""
@@ -47,7 +49,7 @@ class Partition(NamedTuple):
     @classmethod
     def parse(cls, name: str) -> Self:
         """Read `PLAYER:1:0`, or `PLAYER` for its first shard. Raises ConfigurationError."""
-        match = re.fullmatch(r"([A-Z][A-Z0-9_]{0,31})(?::(\d{1,9}):(\d{1,9}))?", name)
+        match = re.fullmatch(rf"({_SPECIALIZATION})(?::(\d{{1,9}}):(\d{{1,9}}))?", name)
         if match is None:
             raise ConfigurationError(
                 f"partition: expected SPECIALIZATION or SPECIALIZATION:generation:shard, got {name!r}"
@@ -84,9 +86,9 @@ class Keys:
         return f"{self.namespace}.{specialization}"
 
     def specialization(self, queue: str) -> str | None:
-        """The specialization of an RQ queue; None if the queue is not of this namespace."""
+        """The specialization of an RQ queue; None if the queue is not of this namespace, or is named after none."""
         namespace, _, name = queue.partition(".")
-        return name if name and namespace == self.namespace else None
+        return name if namespace == self.namespace and re.fullmatch(_SPECIALIZATION, name) else None
 
     @property
     def registry(self) -> str:

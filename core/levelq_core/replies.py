@@ -6,7 +6,7 @@ before and after it is decided, and XREAD blocks without polling.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -65,18 +65,30 @@ def _by_server(
 
 
 def read(reply: Any, send: bytes | None) -> tuple[Outcome | None, bytes | None]:
-    """The outcome in an XREAD's reply that answers this send, and the last position read.
+    """The outcome in an XREAD's reply that answers this send, and the last position read."""
+    found, last = None, None
+    for _, entries in streams(reply):
+        found, last = read_entries(entries, send)
+    return found, last
+
+
+def streams(reply: Any) -> Iterator[tuple[str, list[Any]]]:
+    """Each stream in an XREAD's reply: its key and its entries."""
+    for key, entries in reply.items() if isinstance(reply, dict) else reply or ():
+        nested = entries and isinstance(entries[0], list)  # RESP3's replies are one level deeper
+        yield key if isinstance(key, str) else key.decode(), entries[0] if nested else entries
+
+
+def read_entries(entries: Iterable[Any], send: bytes | None) -> tuple[Outcome | None, bytes | None]:
+    """The outcome among a stream's entries that answers this send, and the last position read.
 
     Without a send: the first decision on the id, whoever sent it, rather than a conflict with it.
     """
     found, last = None, None
-    streams = reply.items() if isinstance(reply, dict) else reply or ()
-    for _, entries in streams:
-        nested = entries and isinstance(entries[0], list)  # RESP3's replies are one level deeper
-        for position, fields in entries[0] if nested else entries:
-            last = position
-            if send is None or fields[SEND] == send:
-                outcome = Outcome.model_validate_json(fields[OUTCOME])
-                if found is None or (found.error == "conflict" and send is None):
-                    found = outcome
+    for position, fields in entries:
+        last = position
+        if send is None or fields[SEND] == send:
+            outcome = Outcome.model_validate_json(fields[OUTCOME])
+            if found is None or (found.error == "conflict" and send is None):
+                found = outcome
     return found, last

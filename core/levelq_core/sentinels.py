@@ -8,13 +8,15 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio import sentinel as async_sentinel
 from redis.connection import SSLConnection, parse_url
-from redis.sentinel import MasterNotFoundError, Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
 from .addresses import Address, Place
+from .process_client import ProcessClient
 
 # redis-py has no types for these.
 _SENTINEL: Any = Sentinel
 _ASYNC_SENTINEL: Any = async_sentinel.Sentinel
+_POOL: Any = SentinelConnectionPool
 _parse_url: Any = parse_url
 
 
@@ -45,7 +47,7 @@ def _unknown(addresses: list[Address], name: str) -> str:
     return f"no Sentinel answers that knows a primary {name!r} which is up; asked {asked}"
 
 
-class Primary(Redis):
+class Primary(ProcessClient):
     """The client for threads, which closes those of the Sentinels, too."""
 
     def close(self) -> None:
@@ -69,10 +71,13 @@ class AsyncPrimary(AsyncRedis):
 
 def primary_of(place: Place, to_sentinels: dict[str, Any], options: dict[str, Any]) -> Redis:
     """A client of the primary; `to_sentinels` and `options` are redis-py's."""
-    sentinel: Any = Sentinels(place.addresses, sentinel_kwargs=_tls(place) | place.for_sentinels | to_sentinels)
-    sentinel.addresses = place.addresses
-    primary: Redis = sentinel.master_for(place.service, redis_class=Primary, **_parsed(place), **options)
-    return primary
+
+    def pool() -> Any:
+        sentinel: Any = Sentinels(place.addresses, sentinel_kwargs=_tls(place) | place.for_sentinels | to_sentinels)
+        sentinel.addresses = place.addresses
+        return _POOL(place.service, sentinel, is_master=True, **_parsed(place), **options)
+
+    return Primary(pool)
 
 
 def async_primary_of(place: Place, to_sentinels: dict[str, Any], options: dict[str, Any]) -> AsyncRedis:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, Self
+from functools import partial
+from typing import Any, Literal, Self, cast
 from uuid import UUID
 
 from redis.exceptions import RedisError
@@ -16,31 +17,37 @@ from levelq_core.commands import Command, LevelUp, SetLevel, SyncLevels, build
 from levelq_core.connections import connect, connect_async
 from levelq_core.errors import LevelqError
 from levelq_core.layouts import Layout
+from levelq_core.partitions import Partition
+from levelq_core.per_loop import PerLoop
 from levelq_core.settings import Durability, Settings
 from levelq_core.waking import Waker
 
 from .durability import Wait
-from .handles import AsyncHandle, LedgerReader
-from .sending import MOVING_SECONDS, Item, Plan
+from .handles import AsyncHandle, Context
+from .ledger_reader import LedgerReader
+from .loop_owner import LoopOwner, Slice
+from .sending import ASYNC_WINDOW, MOVING_SECONDS, Item, Plan
 
 
 class AsyncProducer:
-    """Pushes commands onto their users' lanes; one per event loop is enough. See Producer.
+    """Pushes commands onto their users' lanes; one is enough for all event loops of a process. See Producer.
 
     async with AsyncProducer.from_url("redis://localhost:6379/0") as producer:
         handle = await producer.level_up(42, "PLAYER", 150)
         outcome = await handle.result()
+
+    Connections belong to the loop that runs: another loop has its own, and a loop's are closed when it ends.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings.load()
-        redis = connect_async(self.settings.redis_url, self.settings.redis_seconds)
-        self._lanes = AsyncLanes(redis, self.settings)
+        self._ledger = LedgerReader.of(self.settings)
+        self._loops = PerLoop(partial(LoopOwner, self.settings, self._ledger))
+        self._readers = Context(self._loops, self.settings, self._ledger)
         self._rq = connect(self.settings.queue_url, self.settings.redis_seconds)
         # RQ knows no asyncio: the rare wake-up goes out from a thread.
         self._sync = connect(self.settings.redis_url, self.settings.redis_seconds)
         self._waker = Waker(self._sync, self._rq, self.settings.keys)
-        self._ledger = LedgerReader.of(self.settings)
         self._layouts: dict[str, Layout] = {}
         self._given: set[Durability] = {"memory"}  # what this Redis was last seen to give
 
@@ -56,8 +63,8 @@ class AsyncProducer:
         await self.close()
 
     async def close(self) -> None:
-        """Give the connections back."""
-        await self._lanes.redis.aclose()
+        """Close the connections of the running loop, and have other loops close theirs."""
+        await self._loops.close()
         self._sync.close()
         self._rq.close()
         if self._ledger is not None:
@@ -83,26 +90,40 @@ class AsyncProducer:
         Raises InvalidCommand for any of them before anything is sent. Once a lane refuses a command, the
         call's later ones for that lane are refused, too. A handle with NotDurable as its error is queued.
         """
-        plan = Plan(self.settings, commands, reply=reply, durability=durability)
-        for window in plan.windows():
-            try:
-                await self._check(plan.wait)
-                await self._locate(window)
-            except (RedisError, LevelqError) as error:
-                plan.unsent(window, error)
-                continue
-            await self._push(plan, window)
-        return [self._handle(item.command_id, item.error, reply, item.digest, item.pushed_ms) for item in plan.items]
+        make = partial(AsyncHandle.of, self._readers, kept=reply)
+        plan = Plan(self.settings, (), reply=reply, durability=durability, item=make)
+        with Slice() as slice_:
+            # A list that its owner changes while others run is still sent as it was.
+            for command in list(commands) if isinstance(commands, list) else commands:
+                plan.add(command)
+                slice_.count(len(plan.items))
+                if slice_.over():
+                    await slice_.rest()
+            for window in plan.steps(ASYNC_WINDOW):
+                if slice_.over():
+                    await slice_.rest()
+                if window:
+                    await self._send_window(plan, window)
+        return cast(list[AsyncHandle], plan.items)
+
+    async def _send_window(self, plan: Plan, window: Sequence[Item]) -> None:
+        try:
+            await self._check(plan.wait)
+            await self._locate(window)
+        except Exception as error:
+            plan.unsent(window, error if isinstance(error, RedisError | LevelqError) else NotReached(str(error)))
+            return
+        await self._push(plan, window)
 
     async def _push(self, plan: Plan, window: Sequence[Item]) -> None:
         """Push a window; again, where lanes move meanwhile."""
         by = time.monotonic() + self.settings.redis_seconds
+        lanes = self._loops.get().lanes
         while window:
             batches = plan.batches(window, self._layouts)
-            answers, asked = await self._lanes.push_and_ask(batches, plan.wait.questions)
+            answers, asked = await lanes.push_and_ask(batches, plan.wait.questions)
             settled = plan.settle(window, batches, answers)
-            for partition in settled.wake:
-                await asyncio.to_thread(self._waker.wake, partition)
+            await self._wake(settled.wake)
             if not plan.confirm(window, asked):
                 self._given.discard(plan.wait.level)
             window = settled.moved
@@ -110,17 +131,28 @@ class AsyncProducer:
                 plan.refuse(window)
                 break
 
+    async def _wake(self, partitions: Sequence[Partition]) -> None:
+        """Wake drains. A task that is cancelled now does not take the wake-up with it: others count on it."""
+        loop = asyncio.get_running_loop()
+        for partition in partitions:
+            try:
+                waking = loop.run_in_executor(None, self._waker.wake, partition)
+            except RuntimeError:  # the loop is about to end, and its threads have
+                self._waker.wake(partition)
+            else:
+                await asyncio.shield(waking)
+
     async def _locate(self, window: Sequence[Item]) -> None:
         """Know the layouts of these lanes' specializations. Raises RedisError."""
         if unknown := {item.lane.specialization for item in window if item.lane.specialization not in self._layouts}:
-            self._layouts |= await self._lanes.note_layouts(unknown)
+            self._layouts |= await self._loops.get().lanes.note_layouts(unknown)
 
     async def _follow(self, moved: Sequence[Item], by: float) -> bool:
         """Find out where lanes have moved; False if nobody says so in time."""
         names = {item.lane.specialization for item in moved}
         while time.monotonic() < by:
             try:
-                found = await self._lanes.layouts(names)
+                found = await self._loops.get().lanes.layouts(names)
             except (RedisError, LevelqError):
                 return False
             if any(found[name].generation != self._layouts[name].generation for name in names):
@@ -131,7 +163,11 @@ class AsyncProducer:
 
     async def _check(self, wait: Wait) -> None:
         """Make sure of a server that gives this durability while nothing was sent. Raises as Wait.check."""
-        if wait.level not in self._given:
+        if wait.level in self._given:
+            return
+        async with self._loops.get().checking:  # of many that come first, one asks
+            if wait.level in self._given:
+                return
             async with connect_async(self.settings.redis_url, self.settings.redis_seconds) as new:
                 try:
                     asked = await AsyncLanes(new, self.settings).ask(wait.probe)
@@ -170,9 +206,4 @@ class AsyncProducer:
 
     def handle(self, command_id: UUID) -> AsyncHandle:
         """A handle on a command that some other process sent."""
-        return self._handle(command_id, None, True)
-
-    def _handle(
-        self, command_id: UUID, error: Any, kept: bool, digest: bytes | None = None, pushed_ms: int = 0
-    ) -> AsyncHandle:
-        return AsyncHandle(self._lanes.redis, self.settings, self._ledger, command_id, error, kept, digest, pushed_ms)
+        return AsyncHandle(self._loops, self.settings, self._ledger, command_id, None, True)

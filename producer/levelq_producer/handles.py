@@ -1,10 +1,12 @@
-"""Handles: how a sender, or anybody who knows the command's id, learns its outcome."""
+"""Handles: how a sender, or any process that knows the command's id, learns its outcome."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from typing import TYPE_CHECKING, Any, Self
+from contextlib import ExitStack
+from typing import Any, Protocol, Self
 from uuid import UUID
 
 from redis import Redis
@@ -12,6 +14,7 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError
 
 from levelq_core import replies
+from levelq_core.commands import Command
 from levelq_core.errors import (
     ConfigurationError,
     LevelqError,
@@ -21,62 +24,54 @@ from levelq_core.errors import (
     QueueUnavailable,
 )
 from levelq_core.outcome import Outcome
+from levelq_core.per_loop import PerLoop
 from levelq_core.settings import Settings
 
-from .sending import address
+from .client_reader import ClientReader, ClientReaders
+from .ledger_reader import LedgerReader, LoopLedger
+from .reply_reader import ReplyReader
+from .sending import Item, address
+from .waiting import Waiter
 
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
+__all__ = ["AsyncHandle", "Context", "Handle", "LedgerReader"]
 
-_POLL_SECONDS = 0.05  # between two looks into the ledger
-
-
-class LedgerReader:
-    """Asks the ledger for outcomes, on connections of its own, made at the first question."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._engine: Engine | None = None
-        self._checked = False
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self | None:
-        """A reader, if a database URL is set."""
-        return None if settings.database_url is None else cls(settings)
-
-    def look_up(self, command_id: UUID, digest: bytes | None = None) -> Outcome | None:
-        """The decision on a command, if there is one; a conflict if it was on another content than `digest`.
-
-        Raises ConfigurationError if the ledger cannot be asked, WrongDatabase if it is another deployment's.
-        """
-        from sqlalchemy.exc import DBAPIError  # noqa: PLC0415 - needs levelq[worker]
-
-        from levelq_core.engine import engine_for, unreachable  # noqa: PLC0415
-        from levelq_core.history import outcome_of  # noqa: PLC0415
-        from levelq_core.identity import require_ours  # noqa: PLC0415
-
-        if self._engine is None:
-            self._engine = engine_for(self._settings, name="levelq producer", connections=4, limited=True)
-        if not self._checked:
-            require_ours(self._engine, self._settings)
-            self._checked = True
-        try:
-            with self._engine.connect() as connection:
-                return outcome_of(connection, command_id, digest)
-        except DBAPIError as error:
-            raise unreachable(self._settings, error) from error
-
-    def close(self) -> None:
-        """Give the connections back."""
-        if self._engine is not None:
-            self._engine.dispose()
+_POLL_SECONDS = 0.05  # between two questions to the ledger, where it alone can answer
+_BOTH_SECONDS = 0.5  # where Redis is expected to
 
 
-class _Waiting:
+class LoopReaders(Protocol):
+    """What an event loop reads outcomes with."""
+
+    replies: Any  # AsyncReplyReader, or what does the same
+    ledger: LoopLedger | None
+
+
+class ByLoop(Protocol):
+    """Finds what the running loop reads with."""
+
+    def get(self) -> LoopReaders:
+        """Its readers."""
+
+
+class Context:
+    """What the handles of one producer share: where to ask for outcomes."""
+
+    __slots__ = ("ledger", "settings", "source")
+
+    def __init__(self, source: Any, settings: Settings, ledger: LedgerReader | None) -> None:
+        self.source = source
+        self.settings = settings
+        self.ledger = ledger
+
+
+class _Waiting(Item):
     """What both handles share: when to look where, and what to say at the end."""
+
+    __slots__ = ("_context", "_digest", "_kept")
 
     def __init__(
         self,
+        source: Any,
         settings: Settings,
         ledger: LedgerReader | None,
         command_id: UUID,
@@ -85,15 +80,21 @@ class _Waiting:
         digest: bytes | None = None,
         pushed_ms: int = 0,
     ) -> None:
+        self._context = Context(source, settings, ledger)
         self.command_id = command_id
         self.error = error
+        self.payload = b""
+        self.pushed_ms = pushed_ms
         self._digest = digest
-        self._send = replies.send_key(digest, pushed_ms) if digest and pushed_ms else None
-        self._position: str | bytes = "0"
-        self._settings = settings
-        self._ledger = ledger
         self._kept = kept
-        self._unasked = ""
+
+    @classmethod
+    def of(cls, context: Context, command: Command, payload: bytes, kept: bool) -> Self:
+        """The handle on a command that is being sent; `kept`: its outcome is, in Redis."""
+        handle = cls.__new__(cls)
+        Item.__init__(handle, command, payload)
+        handle._context, handle._digest, handle._kept = context, None, kept
+        return handle
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.command_id}{f' {self.error!r}' if self.error else ''}>"
@@ -103,108 +104,126 @@ class _Waiting:
         # What is not durable is queued, and once it has an outcome, PostgreSQL has it.
         if self.error is not None and not isinstance(self.error, NotDurable):
             raise self.error
-        if not self._kept and self._ledger is None:
+        if not self._kept and self._context.ledger is None:
             raise OutcomeUnknown(
                 f"nobody keeps the outcome of {self.command_id}: send with reply=True, or set LEVELQ_DATABASE_URL"
             )
         return time.monotonic() + timeout
 
-    def _block_ms(self, deadline: float) -> int:
-        """How long to block in one XREAD: within the socket's timeout and, with a ledger, a poll's time."""
-        most = _POLL_SECONDS * 10 if self._ledger else self._settings.redis_seconds / 2
-        return max(1, int(1000 * min(most, deadline - time.monotonic())))
+    def _sent_digest(self) -> bytes | None:
+        return self._digest or (self.digest if self.payload else None)
 
-    def _read(self, reply: Any) -> Outcome | None:
-        """The outcome in a reply, if it is this send's; else go on behind what was read."""
-        found, last = replies.read(reply, self._send)
-        if found is None and last is not None:
-            self._position = last
-        return found
+    def _waiter(self, ready: Any) -> Waiter:
+        digest = self._sent_digest()
+        send = replies.send_key(digest, self.pushed_ms) if digest and self.pushed_ms else None
+        return Waiter(self._context.settings.keys.reply(self.command_id.bytes), self.command_id, send, ready)
 
-    def _ask_ledger(self) -> Outcome | None:
-        """The ledger's answer. Raises ConfigurationError if it cannot be asked and Redis will not answer either."""
-        assert self._ledger is not None
-        try:
-            return self._ledger.look_up(self.command_id, self._digest)
-        except ConfigurationError as error:
-            if not self._kept:
-                raise
-            self._unasked = f"; the ledger could not be asked: {error}"
-            return None
+    def _until(self, ledger: LedgerReader | None, deadline: float) -> float:
+        """Until when to wait for Redis alone."""
+        return deadline if ledger is None else min(deadline, time.monotonic() + ledger.pause(_BOTH_SECONDS))
 
-    def _late(self, timeout: float) -> OutcomeTimeout:
-        kept = f"; outcomes are kept for {self._settings.reply_seconds} s" if self._ledger is None else ""
-        return OutcomeTimeout(f"command {self.command_id} was not decided within {timeout:g} s{kept}{self._unasked}")
+    def _not_asked(self, error: ConfigurationError) -> str:
+        """What to add to the timeout's message; raises the error if Redis will not answer either."""
+        if not self._kept:
+            raise error
+        return f"; the ledger could not be asked: {error}"
 
-    def _unavailable(self, error: RedisError) -> QueueUnavailable:
-        return QueueUnavailable(f"{address(self._settings)}: {error}")
+    def _late(self, timeout: float, unasked: str) -> OutcomeTimeout:
+        kept = f"; outcomes are kept for {self._context.settings.reply_seconds} s" if not self._context.ledger else ""
+        return OutcomeTimeout(f"command {self.command_id} was not decided within {timeout:g} s{kept}{unasked}")
+
+    def _not_read(self, error: RedisError) -> None:
+        """Redis cannot be asked: the ledger alone is, or nothing is. Raises QueueUnavailable."""
+        if self._context.ledger is None:
+            raise QueueUnavailable(f"{address(self._context.settings)}: {error}") from error
+        self._kept = False
 
 
 class Handle(_Waiting):
     """One sent command: `.command_id`, `.error` (None if all went well) and `.result()`."""
 
-    def __init__(self, redis: Redis, *args: Any) -> None:
-        super().__init__(*args)
-        self._redis = redis
+    __slots__ = ()
+
+    def __init__(self, source: ReplyReader | Redis, settings: Settings, *args: Any) -> None:
+        made = source if isinstance(source, ReplyReader) else ClientReader(source, settings.redis_seconds / 2)
+        super().__init__(made, settings, *args)
 
     def result(self, timeout: float = 5.0) -> Outcome:
-        """Wait up to `timeout` seconds for the outcome.
+        """Wait up to `timeout` seconds for the outcome. Any number of threads may wait at once.
 
         Raises the handle's error if the command was not queued, OutcomeTimeout, OutcomeUnknown if the
         outcome is kept nowhere, QueueUnavailable or ConfigurationError if it cannot be asked for.
         """
         deadline = self._begin(timeout)
-        while True:
-            found = self._ask_redis(deadline) if self._kept else None
-            if found is None and self._ledger is not None:
-                found = self._ask_ledger()
-            if found is not None:
-                return found
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise self._late(timeout)
-            if not self._kept:
-                time.sleep(min(_POLL_SECONDS, left))
-
-    def _ask_redis(self, deadline: float) -> Outcome | None:
-        try:
-            streams: Any = {self._settings.keys.reply(self.command_id.bytes): self._position}
-            return self._read(self._redis.xread(streams, block=self._block_ms(deadline)))
-        except RedisError as error:
-            if self._ledger is None:
-                raise self._unavailable(error) from error
-            self._kept = False  # the ledger alone, then
-            return None
+        source: ReplyReader | ClientReader = self._context.source
+        waiter = self._waiter(threading.Event())
+        ledger, unasked = self._context.ledger, ""
+        with ExitStack() as stack:
+            if self._kept:
+                stack.enter_context(source.waiting(waiter))
+            if ledger is not None:
+                stack.enter_context(ledger.waiting())
+            while True:
+                found: Outcome | None = None
+                if self._kept:
+                    try:
+                        until = self._until(ledger, deadline)
+                        found = source.wait(waiter, until, last=until >= deadline)
+                    except RedisError as error:
+                        self._not_read(error)
+                if found is None and ledger is not None:
+                    try:
+                        found = ledger.ask(self.command_id, self._sent_digest())
+                    except ConfigurationError as error:
+                        unasked = self._not_asked(error)
+                if found is not None:
+                    return found
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise self._late(timeout, unasked)
+                if not self._kept and ledger is not None:
+                    time.sleep(min(ledger.pause(_POLL_SECONDS), left))
 
 
 class AsyncHandle(_Waiting):
-    """The same for asyncio: `await handle.result()`."""
+    """The same for asyncio: `await handle.result()`, on whatever loop runs."""
 
-    def __init__(self, redis: AsyncRedis, *args: Any) -> None:
-        super().__init__(*args)
-        self._redis = redis
+    __slots__ = ()
+
+    def __init__(self, source: PerLoop[Any] | AsyncRedis, settings: Settings, ledger: Any, *args: Any) -> None:
+        by_loop: ByLoop = (
+            source if isinstance(source, PerLoop) else ClientReaders(source, ledger, settings.redis_seconds / 2)
+        )
+        super().__init__(by_loop, settings, ledger, *args)
 
     async def result(self, timeout: float = 5.0) -> Outcome:
         """Wait up to `timeout` seconds for the outcome; raises as Handle.result does."""
         deadline = self._begin(timeout)
-        while True:
-            found = await self._ask_redis(deadline) if self._kept else None
-            if found is None and self._ledger is not None:
-                found = await asyncio.to_thread(self._ask_ledger)
-            if found is not None:
-                return found
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise self._late(timeout)
-            if not self._kept:
-                await asyncio.sleep(min(_POLL_SECONDS, left))
-
-    async def _ask_redis(self, deadline: float) -> Outcome | None:
-        try:
-            streams: Any = {self._settings.keys.reply(self.command_id.bytes): self._position}
-            return self._read(await self._redis.xread(streams, block=self._block_ms(deadline)))
-        except RedisError as error:
-            if self._ledger is None:
-                raise self._unavailable(error) from error
-            self._kept = False
-            return None
+        readers: LoopReaders = self._context.source.get()
+        waiter = self._waiter(asyncio.Event())
+        ledger, unasked = self._context.ledger, ""
+        with ExitStack() as stack:
+            if self._kept:
+                stack.enter_context(readers.replies.waiting(waiter))
+            if ledger is not None:
+                stack.enter_context(ledger.waiting())
+            while True:
+                found: Outcome | None = None
+                if self._kept:
+                    try:
+                        until = self._until(ledger, deadline)
+                        found = await readers.replies.wait(waiter, until, last=until >= deadline)
+                    except RedisError as error:
+                        self._not_read(error)
+                if found is None and readers.ledger is not None:
+                    try:
+                        found = await readers.ledger.ask(self.command_id, self._sent_digest())
+                    except ConfigurationError as error:
+                        unasked = self._not_asked(error)
+                if found is not None:
+                    return found
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise self._late(timeout, unasked)
+                if not self._kept and ledger is not None:
+                    await asyncio.sleep(min(ledger.pause(_POLL_SECONDS), left))

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 from uuid import UUID
-
-from redis import Redis
 
 from levelq_core import outbox_writing
 from levelq_core.codec import FLAG_REPLY
 from levelq_core.commands import Command
-from levelq_core.connections import connect, connect_async
+from levelq_core.connections import connect
 from levelq_core.errors import InvalidCommand
+from levelq_core.per_loop import PerLoop
 from levelq_core.settings import Settings
 
-from .handles import AsyncHandle, Handle, LedgerReader
+from .handles import AsyncHandle, Handle
+from .ledger_reader import LedgerReader
+from .loop_owner import LoopOwner
+from .reply_reader import ReplyReader
 from .sending import payload_of
 from .transactions import OpenTransaction, opener
 
@@ -24,8 +26,9 @@ _FLAGS_AT, _DIGEST = 3, slice(20, 36)  # of an entry without its stamp; see leve
 _ATTEMPTS = 5  # a row may be decided, and so be deleted, between the two looks at it
 
 
-class _Connections(NamedTuple):
-    redis: Redis
+class _Readers(NamedTuple):
+    replies: ReplyReader
+    by_loop: PerLoop[LoopOwner]
     ledger: LedgerReader | None
 
 
@@ -35,21 +38,12 @@ def _environment() -> Settings:
 
 
 @cache
-def _connections(settings: Settings) -> _Connections:
-    """What handles ask for outcomes: one per process, as an outbox lives no longer than a session."""
-    return _Connections(connect(settings.redis_url, settings.redis_seconds), LedgerReader.of(settings))
-
-
-class _OneWait:
-    """What an AsyncHandle waits on: a connection for each wait, so no two event loops share one."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    async def xread(self, streams: Any, block: int) -> Any:
-        """As redis.asyncio's."""
-        async with connect_async(self._settings.redis_url, self._settings.redis_seconds) as redis:
-            return await redis.xread(streams, block=block)
+def _readers(settings: Settings) -> _Readers:
+    """What handles ask for outcomes: shared by all, as an outbox lives no longer than a session; safe after a fork."""
+    redis = connect(settings.redis_url, settings.redis_seconds)
+    ledger = LedgerReader.of(settings)
+    by_loop = PerLoop(partial(LoopOwner, settings, ledger))
+    return _Readers(ReplyReader(redis, settings.redis_seconds / 2), by_loop, ledger)
 
 
 class Outbox:
@@ -102,11 +96,10 @@ class Outbox:
             return []
         transaction = self._open()
         kept = self._write(transaction, wanted, payloads)
-        redis, ledger = _connections(self.settings)
-        if transaction.is_async:
-            waits: Any = _OneWait(self.settings)
-            return [AsyncHandle(waits, self.settings, ledger, c.command_id, None, kept[c.command_id]) for c in batch]
-        return [Handle(redis, self.settings, ledger, c.command_id, None, kept[c.command_id]) for c in batch]
+        readers = _readers(self.settings)
+        source: Any = readers.by_loop if transaction.is_async else readers.replies
+        handle = AsyncHandle if transaction.is_async else Handle
+        return [handle(source, self.settings, readers.ledger, c.command_id, None, kept[c.command_id]) for c in batch]
 
     def _write(
         self, transaction: OpenTransaction, wanted: dict[UUID, Command], payloads: dict[UUID, bytes]

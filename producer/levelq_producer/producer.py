@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, Self
+from functools import partial
+from typing import Any, Literal, Self, cast
 from uuid import UUID
 
 from redis.exceptions import RedisError
 
 from levelq_core.cluster import NotReached
 from levelq_core.commands import Command, LevelUp, SetLevel, SyncLevels, build
-from levelq_core.connections import connect
+from levelq_core.connections import BOUND, DURABLE_BOUND, connect
 from levelq_core.errors import LevelqError
 from levelq_core.lanes import Lanes
 from levelq_core.layouts import Layout
+from levelq_core.per_process import PerProcess
 from levelq_core.settings import Durability, Settings
 from levelq_core.waking import Waker
 
 from .durability import Wait
-from .handles import Handle, LedgerReader
+from .handles import Context, Handle
+from .ledger_reader import LedgerReader
+from .reply_reader import ReplyReader
 from .sending import MOVING_SECONDS, Item, Plan
 
 
 class Producer:
-    """Pushes commands onto their users' lanes. Safe to share between threads; one per process is enough.
+    """Pushes commands onto their users' lanes. One is enough for all threads of a process, and for those it forks.
 
         producer = Producer.from_url("redis://localhost:6379/0")
         producer.level_up(42, "PLAYER", 150).result()
@@ -36,12 +41,15 @@ class Producer:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings.load()
         redis = connect(self.settings.redis_url, self.settings.redis_seconds)
-        self._lanes = Lanes(redis, self.settings)
+        # What these hold open belongs to the process that opened it: a forked child opens its own.
+        self._lanes = Lanes(redis, self.settings, connections=BOUND, durable=DURABLE_BOUND)
         self._rq = connect(self.settings.queue_url, self.settings.redis_seconds)
         self._waker = Waker(redis, self._rq, self.settings.keys)
         self._ledger = LedgerReader.of(self.settings)
+        self._readers = Context(ReplyReader(redis, self.settings.redis_seconds / 2), self.settings, self._ledger)
         self._layouts: dict[str, Layout] = {}
         self._given: set[Durability] = {"memory"}  # what this Redis was last seen to give
+        self._checking = PerProcess(threading.Lock)
 
     @classmethod
     def from_url(cls, url: str, **settings: Any) -> Self:
@@ -81,7 +89,8 @@ class Producer:
         Raises InvalidCommand for any of them before anything is sent. Once a lane refuses a command, the
         call's later ones for that lane are refused, too. A handle with NotDurable as its error is queued.
         """
-        plan = Plan(self.settings, commands, reply=reply, durability=durability)
+        make = partial(Handle.of, self._readers, kept=reply)
+        plan = Plan(self.settings, commands, reply=reply, durability=durability, item=make)
         for window in plan.windows():
             try:
                 self._check(plan.wait)
@@ -90,7 +99,7 @@ class Producer:
                 plan.unsent(window, error)
                 continue
             self._push(plan, window)
-        return [self._handle(item.command_id, item.error, reply, item.digest, item.pushed_ms) for item in plan.items]
+        return cast(list[Handle], plan.items)
 
     def _push(self, plan: Plan, window: Sequence[Item]) -> None:
         """Push a window; again, where lanes move meanwhile."""
@@ -129,7 +138,11 @@ class Producer:
 
     def _check(self, wait: Wait) -> None:
         """Make sure of a server that gives this durability while nothing was sent. Raises as Wait.check."""
-        if wait.level not in self._given:
+        if wait.level in self._given:
+            return
+        with self._checking.get():  # of many that come first, one asks
+            if wait.level in self._given:
+                return
             with connect(self.settings.redis_url, self.settings.redis_seconds) as new:
                 try:
                     asked = Lanes(new, self.settings).ask(wait.probe)
@@ -168,9 +181,4 @@ class Producer:
 
     def handle(self, command_id: UUID) -> Handle:
         """A handle on a command that some other process sent."""
-        return self._handle(command_id, None, True)
-
-    def _handle(
-        self, command_id: UUID, error: Any, kept: bool, digest: bytes | None = None, pushed_ms: int = 0
-    ) -> Handle:
-        return Handle(self._lanes.redis, self.settings, self._ledger, command_id, error, kept, digest, pushed_ms)
+        return Handle(self._readers.source, self.settings, self._ledger, command_id, None, True)

@@ -5,7 +5,7 @@ Both producers drive a Plan; they differ only in how they wait.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -35,6 +35,7 @@ from levelq_core.settings import Durability, Settings, redacted
 from .durability import Wait
 
 WINDOW = 2_500  # commands in one round trip: some 25 ms in which the server serves nobody else
+ASYNC_WINDOW = 500  # on an event loop, which a window holds for a few milliseconds
 MOVING_SECONDS = 0.02  # between two looks where lanes move to
 _LIMITS = Limits()
 
@@ -42,16 +43,25 @@ Batches = list[tuple[Partition, list[tuple[int, list[bytes]]]]]
 
 
 class Item:
-    """One command on its way: what to push, and what became of the push."""
+    """One command on its way: what to push, and what became of the push.
 
-    __slots__ = ("command_id", "error", "lane", "payload", "pushed_ms")
+    A call of a hundred thousand has as many of these: one object each that the garbage collector must pass over.
+    """
+
+    __slots__ = ("command_id", "error", "payload", "pushed_ms", "specialization", "user_id")
 
     def __init__(self, command: Command, payload: bytes) -> None:
         self.command_id: UUID = command.command_id
-        self.lane = lane_of(command)
+        self.specialization = command.specialization
+        self.user_id = command.user_id
         self.payload = payload
         self.error: LevelqError | None = None
         self.pushed_ms = 0  # Redis's time of the push
+
+    @property
+    def lane(self) -> Lane:
+        """Where it goes."""
+        return Lane(self.specialization, self.user_id)
 
     @property
     def digest(self) -> bytes:
@@ -88,33 +98,52 @@ class Settled(NamedTuple):
 
 
 class Plan:
-    """The commands of one call. Making it validates them all: raises InvalidCommand before anything is sent."""
+    """The commands of one call: all are added, which validates them, before the first window is pushed."""
 
     def __init__(
-        self, settings: Settings, commands: Iterable[Command], *, reply: bool, durability: Durability | None = None
+        self,
+        settings: Settings,
+        commands: Iterable[Command],
+        *,
+        reply: bool,
+        durability: Durability | None = None,
+        item: Callable[[Command, bytes], Item] = Item,
     ) -> None:
+        """`item` makes what stands for a command. Raises InvalidCommand, and ConfigurationError as Wait does."""
         self._settings = settings
+        self._reply = reply
+        self._item = item
         self.wait = Wait(settings, durability)
-        self.items = [Item(command, payload_of(settings, command, reply)) for command in commands]
+        self.items: list[Item] = []
         self._refused: dict[Lane, LevelqError] = {}
         self._lost: LevelqError | None = None
+        for command in commands:
+            self.add(command)
+
+    def add(self, command: Command) -> None:
+        """Validate and encode one command more. Raises InvalidCommand."""
+        self.items.append(self._item(command, payload_of(self._settings, command, self._reply)))
 
     def windows(self) -> Iterator[Sequence[Item]]:
         """What to push next, in order. Later commands of a lane that refused one are refused here."""
-        for start in range(0, len(self.items), WINDOW):
-            window = self.items[start : start + WINDOW]
-            for item in window:
-                item.error = self._lost or self._refused.get(item.lane)
-            wanted = [item for item in window if item.error is None]
-            if wanted:
-                yield wanted
+        return filter(None, self.steps(WINDOW))
+
+    def steps(self, size: int) -> Iterator[Sequence[Item]]:
+        """The same in windows of at most `size`; an empty one where all in it were refused."""
+        for start in range(0, len(self.items), size):
+            window = self.items[start : start + size]
+            if self._lost or self._refused:
+                for item in window:
+                    item.error = self._lost or self._refused.get(item.lane)
+                window = [item for item in window if item.error is None]
+            yield window
 
     def batches(self, window: Sequence[Item], layouts: Mapping[str, Layout]) -> Batches:
         """The window by partition and lane; the order within each lane is kept."""
         lanes: dict[Partition, dict[int, list[bytes]]] = {}
         for item in window:
-            partition = layouts[item.lane.specialization].partition(item.lane.specialization, item.lane.user_id)
-            lanes.setdefault(partition, {}).setdefault(item.lane.user_id, []).append(item.payload)
+            partition = layouts[item.specialization].partition(item.specialization, item.user_id)
+            lanes.setdefault(partition, {}).setdefault(item.user_id, []).append(item.payload)
         return [(partition, list(users.items())) for partition, users in lanes.items()]
 
     def settle(self, window: Sequence[Item], batches: Batches, answers: Sequence[PushAnswer | PushError]) -> Settled:
@@ -154,7 +183,9 @@ class Plan:
             self._lost = QueueUnavailable(f"{where}: {error}")
             if isinstance(error, NotReached):
                 return self._lost
-        return SendUnknown(f"{where}: {error}; it may be queued: sending it again with the same id is safe")
+        unknown = SendUnknown(f"{where}: {error}; it may be queued: sending it again with the same id is safe")
+        unknown.__cause__ = error
+        return unknown
 
     def refuse(self, moved: Sequence[Item]) -> None:
         """Nobody says where to."""

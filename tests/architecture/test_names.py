@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -30,6 +32,7 @@ PROMISED = {
     levelq_producer: {"Producer", "AsyncProducer", "Outbox"},
     levelq_worker: {"LaneWorker", "drain"},
 }
+ROOT = Path(__file__).parents[2]
 DATABASE = ("sqlalchemy", "psycopg", "alembic")
 COMMAND_LINE = ("typer", "rich", "click")
 PACKAGES = pytest.mark.parametrize("package", PROMISED, ids=lambda package: package.__name__)
@@ -68,6 +71,12 @@ def test_front_door_has_every_public_name_of_the_packages_below() -> None:
         homes = [package for package in (levelq_core, levelq_producer, levelq_worker) if name in package.__all__]
         assert all(getattr(package, name) is getattr(levelq, name) for package in homes)
     assert below <= set(dir(levelq))
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.stem)
+def test_docs_import_public_names_from_the_front_door(page: Path) -> None:
+    for package, names in re.findall(r"^from (levelq\w*) import ([\w, ]+)", page.read_text(), re.MULTILINE):
+        assert package == "levelq" and set(names.replace(" ", "").split(",")) <= set(levelq.__all__), (package, names)
 
 
 def test_front_door_imports_nothing_until_a_name_is_used() -> None:

@@ -377,11 +377,12 @@ OF_THE_COMMAND: dict[str, tuple[str, Command]] = {
         level_up(2, 5000),
     ),
     "a reason that is too long": (
-        "CREATE DOMAIN short AS varchar(9); ALTER TABLE license_progressions ALTER advancement_reason TYPE short",
+        "ALTER TABLE license_progressions ADD short varchar(9) GENERATED ALWAYS AS (advancement_reason) STORED",
         level_up(2, 1000, reason="much too long"),
     ),
     "an overflow": (
-        "ALTER TABLE specialization_progress ALTER total_xp TYPE numeric(4, 0)", level_up(2, 10_000)
+        "ALTER TABLE specialization_progress ADD small smallint GENERATED ALWAYS AS (total_xp) STORED",
+        level_up(2, 40_000),
     ),
     "an author who does not exist": ("SELECT 1", level_up(2, 1000, advanced_by=MISSING)),
     "a specialization that does not exist": (

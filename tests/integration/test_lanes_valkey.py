@@ -30,6 +30,7 @@ class TestLanesBesideAnotherNamespace(LanesConformance):
         neighbour = Bench(redis, shebang=True)
         neighbour.fill(u1=3, u2=2, u3=1)
         neighbour.claim("neighbour", commands=3)
+        redis.delete(neighbour.key("wake"))  # it expires by itself
         before = neighbour.everything()
         yield partial(Bench, redis, shebang=True, namespace="other")
         assert neighbour.everything() == before

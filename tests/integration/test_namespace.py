@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import psycopg
@@ -293,6 +294,17 @@ def test_drain_of_an_ordinary_rq_worker_refuses(bound: Settings, staging: Settin
     assert (decided(staging), waiting(bound, redis)) == (0, 10)
 
 
+@pytest.mark.parametrize(
+    "queue", ["other.PLAYER", "PLAYER", "levelq.", "levelq.player", "levelq.PLAYER:1:0", "default"]
+)
+def test_lane_worker_refuses_a_queue_that_is_none_of_its_namespace(production: Settings, queue: str) -> None:
+    """It would take another deployment's wake-ups, and drain its own namespace at them."""
+    with pytest.raises(ConfigurationError) as caught:
+        LaneWorker([KEYS.queue("PLAYER"), queue], settings=production)
+    assert str(caught.value).startswith(f"queue {queue}: expected levelq.SPECIALIZATION, like levelq.PLAYER")
+    assert "LEVELQ_NAMESPACE" in str(caught.value)
+
+
 def test_relay_of_another_database_pushes_nothing(
     bound: Settings, staging: Settings, engines: Callable[..., Engine], redis: Redis
 ) -> None:
@@ -301,7 +313,7 @@ def test_relay_of_another_database_pushes_nothing(
         Outbox(session).send(LevelUp(user_id=1, specialization="PLAYER", xp_gained=1))
         session.commit()
     stop = Stop()
-    relay = Relay(staging, ["PLAYER"], Binding(stop))
+    relay = Relay(staging, ["PLAYER"], Binding(stop, staging.sweep_seconds))
     assert relay.poll() == 0
     assert stop.is_set()
     relay.release()
@@ -361,6 +373,24 @@ def test_status_and_doctor_tell_which_database_and_that_it_is_the_wrong_one(
     told = command_line(bound, "doctor")[1]
     assert "namespace levelq, catalog" in told
     assert not any(line.split()[1:2] == ["namespace"] for line in told.splitlines())
+
+
+@pytest.mark.parametrize(
+    "arguments", [("send", "level-up", "1", "PLAYER", "--xp", "1", "--no-wait"), ("shards", "PLAYER", "2", "--no-wait")]
+)
+def test_command_line_with_another_database_changes_nothing_in_the_lanes(
+    bound: Settings,
+    staging: Settings,
+    redis: Redis,
+    arguments: tuple[str, ...],
+    command_line: Callable[..., tuple[int, str, str]],
+) -> None:
+    before = redis.hgetall(KEYS.shards)
+    code, told, error = command_line(staging, *arguments)
+    assert (code, told, error.count("\n")) == (2, "", 1)
+    assert "is bound to the database" in error
+    assert (waiting(bound, redis), redis.hgetall(KEYS.shards)) == (0, before)
+    assert command_line(bound, *arguments)[0] == 0
 
 
 def test_worker_without_redis_at_its_start_verifies_before_its_first_claim(
@@ -430,6 +460,76 @@ def test_sweep_of_a_worker_whose_namespace_another_database_took_stops_it(
     assert decided(production) == 0
 
 
+def test_drain_without_a_sweeper_stops_after_a_rebind(
+    production: Settings, staging: Settings, engines: Callable[..., Engine], redis: Redis
+) -> None:
+    """As in an ordinary RQ worker, or in a process that was stopped for a while: no sweep looked meanwhile."""
+    worker = Runtime(production)
+    try:
+        Drain(worker, PLAYER).run()
+        bound_by_us = Lanes(redis, production).bound()
+        assert bound_by_us is not None
+        Lanes(redis, staging).bind(ensure_identity(engines(staging.database_url)).encode(), bound_by_us)
+        send(staging, 5)
+        worker.stop.wait(production.sweep_seconds)  # for so long a worker may go by its last check
+        refused(Drain(worker, PLAYER).run)
+        assert worker.stop.is_set()
+    finally:
+        worker.close()
+    assert (decided(production), waiting(staging, redis)) == (0, 5)
+
+
+def test_relay_pushes_nothing_more_once_a_sweep_found_the_namespace_taken(
+    production: Settings, staging: Settings, engines: Callable[..., Engine], redis: Redis
+) -> None:
+    binding = Binding(Stop(), production.sweep_seconds)
+    relay = Relay(production, ["PLAYER"], binding)
+    try:
+        relay.poll()
+        bound_by_us = Lanes(redis, production).bound()
+        assert bound_by_us is not None
+        Lanes(redis, staging).bind(ensure_identity(engines(staging.database_url)).encode(), bound_by_us)
+        refused(lambda: binding.check(Lanes(redis, production)))
+        with Session(engines(production.database_url)) as session:
+            Outbox(session).send(LevelUp(user_id=1, specialization="PLAYER", xp_gained=1))
+            session.commit()
+        assert (relay.hear({"PLAYER"}), relay.poll()) == (0, 0)
+    finally:
+        relay.release()
+    assert waiting(staging, redis) == 0
+
+
+def test_worker_stops_when_its_url_leads_to_another_database_than_before(
+    production: Settings, staging_url: str, servers: Servers, redis: Redis
+) -> None:
+    """A restored copy takes the name of the first while workers run."""
+    assert production.database_url is not None
+    original, copy = (urlsplit(url).path[1:] for url in (production.database_url, staging_url))
+    worker = Runtime(production)
+    try:
+        Drain(worker, PLAYER).run()
+        send(production, 5)
+        with psycopg.connect(servers.postgres.url, autocommit=True) as admin:
+            swap(admin, original, copy)
+            try:
+                refused(Drain(worker, PLAYER).run)
+                assert (decided(production), waiting(production, redis)) == (0, 5)
+            finally:
+                worker.close()
+                swap(admin, original, copy)
+    finally:
+        worker.close()
+
+
+def swap(admin: psycopg.Connection[Any], one: str, other: str) -> None:
+    """Give two databases each other's names."""
+    admin.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname IN (%s, %s)", (one, other)
+    )
+    for before, after in ((one, "neither"), (other, one), ("neither", other)):
+        admin.execute(f"ALTER DATABASE {before} RENAME TO {after}".encode())
+
+
 # Rebinding on purpose
 
 
@@ -447,9 +547,12 @@ def test_rebind_says_what_it_does_asks_and_binds(
     code, told, _ = command_line(staging, "namespace", "rebind", "--dry-run")
     assert code == 0
     assert f"is bound to {old}" in told and "7 waiting commands" in told
-    monkeypatch.setattr("builtins.input", lambda *_: "n")
-    monkeypatch.setattr("typer.confirm", _declined)
-    assert command_line(staging, "namespace", "rebind")[0] == 130
+    code, _, error = command_line(staging, "namespace", "rebind")
+    assert (code, error.count("\n"), "--yes" in error) == (2, 1, True)
+    with monkeypatch.context() as terminal:
+        terminal.setattr("sys.stdin.isatty", lambda: True, raising=False)
+        terminal.setattr("typer.confirm", _declined)
+        assert command_line(staging, "namespace", "rebind")[0] == 130
     assert redis.get(KEYS.database) == before
 
     code, told, _ = command_line(staging, "namespace", "rebind", "--yes")
@@ -468,6 +571,18 @@ def _declined(*_: object, abort: bool = False) -> bool:
 
     assert abort
     raise typer.Abort
+
+
+def test_dry_run_of_rebind_adds_no_identity(
+    bound: Settings, own_engine: Engine, command_line: Callable[..., tuple[int, str, str]]
+) -> None:
+    with own_engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM levelq_identity")
+    code, _, error = command_line(bound, "namespace", "rebind", "--dry-run")
+    assert (code, "levelq_identity: expected one row, found none" in error) == (2, True)
+    with own_engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM levelq_identity").scalar_one() == 0
+    assert command_line(bound, "namespace", "rebind", "--yes")[0] == 0
 
 
 def test_rebind_replaces_a_binding_that_cannot_be_read(

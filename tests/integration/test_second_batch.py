@@ -139,17 +139,17 @@ def test_callers_lock_timeout_is_put_back(
     assert lock_timeout(second) == "7s"
 
 
-DISK_FULL = """
-    CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS
+FULL_DISK_FOR_USER_2 = """
+    CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN RAISE EXCEPTION 'disk full' USING ERRCODE = '53100'; END $$;
-    CREATE TRIGGER disk_full BEFORE INSERT ON specialization_progress FOR EACH ROW WHEN (NEW.student_id = 2)
-        EXECUTE FUNCTION disk_full();
+    CREATE TRIGGER full_disk BEFORE UPDATE ON specialization_progress
+        FOR EACH ROW WHEN (NEW.student_id = 2) EXECUTE FUNCTION full_disk();
 """
 
 
 def test_lock_timeout_is_put_back_after_an_error(application_engine: Engine, second: Connection) -> None:
     with application_engine.begin() as connection:
-        connection.execute(text(DISK_FULL))
+        connection.execute(text(FULL_DISK_FOR_USER_2))
     apply(second, level_up(1))
     with pytest.raises(DBAPIError, match="disk full"):
         apply(second, level_up(2))

@@ -69,6 +69,15 @@ def test_a_worker_whose_key_ran_out_is_none(settings: Settings, redis: Redis, li
     assert look(settings).workers == 0
 
 
+def test_live_worker_is_counted_again_after_redis_lost_everything(
+    settings: Settings, redis: Redis, listed: LaneWorker
+) -> None:
+    redis.flushall()
+    assert look(settings).workers == 0
+    listed.heartbeat()
+    assert look(settings).workers == 1
+
+
 def test_claims_that_nobody_takes_back(settings: Settings, redis: Redis, listed: LaneWorker) -> None:
     push(settings, redis, 1, 2)
     Lanes(redis, settings).claim(PLAYER, "drain", "token", 100)

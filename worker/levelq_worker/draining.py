@@ -166,6 +166,7 @@ class Drain:
             return
         expected = isinstance(error, RedisError | SQLAlchemyError | SchemaError)
         runtime.engine.dispose()  # a session may stay useless, read-only for one, where a new one would not be
+        runtime.binding.reread()
         runtime.weather.failed(_in_words(error), unexpected=not expected)
 
     def _leave(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
-from rq import Queue, SimpleWorker
+from rq import Queue, SimpleWorker, worker_registration
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.worker import DequeueStrategy
@@ -77,7 +77,8 @@ class LaneWorker(SimpleWorker):
     """An RQ worker for levelq queues: JSON jobs only, in this process, sweeping and relaying while it lives.
 
     Works from `levelq worker` and from `rq worker -w levelq_worker.LaneWorker levelq.PLAYER ...`. Ends when RQ's
-    Redis is lost, full or silent: whoever started it starts another. `stop`, `seats`: see Runtime.
+    Redis is lost, full or silent: whoever started it starts another. Raises ConfigurationError for a queue that is not
+    of the namespace. `stop`, `seats`: see Runtime.
     """
 
     job_class = LaneJob
@@ -107,10 +108,19 @@ class LaneWorker(SimpleWorker):
         }
         options.setdefault("log_job_description", False)
         names = [q.name if isinstance(q, Queue) else q for q in given]
+        self._require_own(names)
         super().__init__(names, *args, **options)
         self.log.addFilter(_once)
         self._supervised = stop is not None
         self._runtime = install(Runtime(self.settings, stop, seats))
+
+    def _require_own(self, queues: Sequence[str]) -> None:
+        """Another namespace's wake-ups would be taken from its workers, and have ours drained."""
+        keys = self.settings.keys
+        for name in queues:
+            if keys.specialization(name) is None:
+                expected = f"{keys.queue('SPECIALIZATION')}, like {keys.queue('PLAYER')}"
+                raise ConfigurationError(f"queue {name}: expected {expected}; LEVELQ_NAMESPACE is {keys.namespace}")
 
     @property
     def specializations(self) -> Sequence[str]:
@@ -134,7 +144,13 @@ class LaneWorker(SimpleWorker):
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         """Tell RQ that we live. Raises RedisError: RQ itself would try again, up to a minute apart, for ever."""
         try:
-            super().heartbeat(self.get_heartbeat_ttl(), pipeline)
+            if pipeline is not None:
+                super().heartbeat(self.get_heartbeat_ttl(), pipeline)
+                return
+            with self.connection.pipeline(transaction=False) as own:
+                super().heartbeat(self.get_heartbeat_ttl(), own)
+                worker_registration.register(self, own)  # RQ does it at birth only, and Redis may have lost it
+                own.execute()
         except (ConnectionError, TimeoutError) as error:
             raise RedisError(str(error)) from error
 

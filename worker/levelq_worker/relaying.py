@@ -78,7 +78,7 @@ class Relay(threading.Thread):
         self._lanes = Lanes(redis, settings)
         self._waker = Waker(redis, self._rq, settings.keys)
         self._engine = engine_for(settings, name="levelq relay", limited=True)
-        self._binding = binding or Binding(Stop())
+        self._binding = binding or Binding(Stop(), settings.sweep_seconds)
         self._rows = OutboxRows(self._engine)
         self._places = Places(self._lanes, specializations)
         self._resharding = Resharding(self._lanes, Filling(self._lanes, self._rows, self._waker), self._waker)
@@ -134,6 +134,8 @@ class Relay(threading.Thread):
 
     def hear(self, specializations: Collection[str]) -> int:
         """The same over those partitions of these that we have the lease of; of others their relay has heard, too."""
+        if self._binding.refused is not None:
+            return 0
         return self._round(
             [p for p, relay in self._relays.items() if relay.leads and p.specialization in specializations]
         )
@@ -171,6 +173,7 @@ class Relay(threading.Thread):
         self._failures += 1
         self._notices.post(f"relay: {_in_words(error)}")
         self._engine.dispose()  # a session may stay useless, read-only for one, where a new one would not be
+        self._binding.reread()
 
     def release(self) -> None:
         """Give up the leases and the connections."""

@@ -29,7 +29,7 @@ class Runtime:
         self.settings = settings
         self.stop = stop or Stop()
         self.seats = seats or Seats()
-        self.binding = Binding(self.stop)
+        self.binding = Binding(self.stop, settings.sweep_seconds)
         # A call that outlives its claim would act for somebody else.
         seconds = min(settings.redis_seconds, settings.claim_seconds / 2)
         redis = connect(settings.redis_url, seconds)

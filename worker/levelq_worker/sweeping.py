@@ -35,7 +35,7 @@ class Sweeper(threading.Thread):
         self._stopped = threading.Event()
         redis = connect(settings.redis_url, settings.redis_seconds)
         self._lanes = Lanes(redis, settings)
-        self._binding = binding or Binding(Stop())
+        self._binding = binding or Binding(Stop(), settings.sweep_seconds)
         self._places = Places(self._lanes, specializations)
         self._waker = Waker(redis, connect(settings.queue_url, settings.redis_seconds), settings.keys)
 

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from levelq_core.connections import connect
 from levelq_core.engine import engine_for, unreachable
 from levelq_core.errors import ConfigurationError
+from levelq_core.identity import require_ours
 from levelq_core.settings import Settings, redacted
 
 _UNDEFINED = ("42P01", "42703", "42704", "3F000")
@@ -80,6 +81,13 @@ def database_of(settings: Settings) -> Iterator[Engine]:
         raise explained(settings, error) from error
     finally:
         engine.dispose()
+
+
+def refuse_foreign_lanes(settings: Settings) -> None:
+    """Raise WrongDatabase if a database is set and the namespace is bound to another; silent if that is unknown now."""
+    if settings.database_url is not None:
+        with database_of(settings) as engine:
+            require_ours(engine, settings)
 
 
 def explained(settings: Settings, error: DBAPIError) -> ConfigurationError:

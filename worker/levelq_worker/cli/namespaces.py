@@ -8,13 +8,13 @@ import typer
 
 from levelq_core.binding import DatabaseIdentity, bound_to
 from levelq_core.errors import ConfigurationError
-from levelq_core.identity import ensure_identity
+from levelq_core.identity import ensure_identity, identity_of
 from levelq_core.lanes import Lanes
 from levelq_core.settings import Settings, redacted
 from levelq_worker.places import partitions
 
 from .connecting import database_of, load, redis_of
-from .screen import count, out
+from .screen import confirm, count, out
 
 
 def show() -> None:
@@ -39,8 +39,8 @@ def rebind(
     first, or what they apply until then goes into the other's tables.
     """
     settings = load()
-    with database_of(settings) as engine:
-        mine = ensure_identity(engine)
+    with database_of(settings) as engine, engine.connect() as connection:
+        mine = identity_of(connection) if dry_run else ensure_identity(engine)
     with redis_of(settings) as redis:
         lanes = Lanes(redis, settings)
         raw = lanes.bound()
@@ -53,7 +53,7 @@ def rebind(
         if dry_run:
             return
         if not yes:
-            typer.confirm("Bind it?", abort=True)
+            confirm("Bind it?")
         if lanes.bind(mine.encode(), raw or b"") != mine.encode():
             raise ConfigurationError(f"namespace {settings.namespace}: bound by another meanwhile; run it again")
     out.print(f"namespace {settings.namespace} is bound to {mine}", markup=False, soft_wrap=True)

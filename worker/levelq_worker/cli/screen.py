@@ -7,11 +7,14 @@ import sys
 from collections.abc import Collection
 from datetime import UTC, datetime
 
+import typer
 from rich import box
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
+
+from levelq_core.errors import ConfigurationError
 
 _PIPED_WIDTH = 200  # into a file or a pipe nothing is folded that need not be
 _GAP = 3  # between two columns
@@ -94,6 +97,16 @@ def _cell(value: Cell, style: str) -> Text:
 def verdict(word: str, style: str, rest: str) -> Text:
     """A line that begins with a word in colour; the rest is text, not markup."""
     return Text.assemble((word, style), printable(rest))
+
+
+def confirm(question: str) -> None:
+    """Ask at the terminal, and end the command unless the answer is yes.
+
+    Raises ConfigurationError where there is no terminal: a script says --yes.
+    """
+    if not sys.stdin.isatty():
+        raise ConfigurationError("nothing was changed: there is no terminal to ask at; --yes answers for scripts")
+    typer.confirm(question, abort=True)
 
 
 def printable(text: str) -> str:

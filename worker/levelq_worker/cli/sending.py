@@ -15,7 +15,7 @@ from levelq_core.errors import InvalidCommand, NotDurable, OutcomeTimeout
 from levelq_core.outcome import Outcome
 
 from ..composing import producer_for
-from .connecting import load
+from .connecting import load, refuse_foreign_lanes
 from .screen import err, one_line, out, verdict
 
 User = Annotated[int, typer.Argument(metavar="USER", help="The user's id.")]
@@ -105,7 +105,9 @@ def send(
     }
     options = {name: value for name, value in given.items() if value is not None}
     command = command_from(kind, user, specialization, options)
-    with producer_for(load()) as producer:
+    settings = load()
+    refuse_foreign_lanes(settings)
+    with producer_for(settings) as producer:
         try:
             handle, durable = producer.send(command, wait, durability and durability.value), True
         except NotDurable as error:

@@ -12,7 +12,7 @@ from levelq_core.lanes import Lanes
 from levelq_core.layouts import Layout
 from levelq_worker.resharding import begin
 
-from .connecting import load, redis_of
+from .connecting import load, redis_of, refuse_foreign_lanes
 from .running import known_specializations
 from .screen import Listing, count, out
 
@@ -41,6 +41,7 @@ def shards(
             return
         if not 1 <= number <= MOST_SHARDS:
             raise ConfigurationError(f"shards: expected 1 to {MOST_SHARDS:,}, got {number}")
+        refuse_foreign_lanes(settings)
         (name,) = names
         layout = begin(lanes, name, number)
         before = count(layout.before, "old one")

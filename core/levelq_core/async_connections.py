@@ -1,0 +1,199 @@
+"""Connections to Redis for asyncio: those of one client on one loop, each lent to one task at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from redis.asyncio import Redis as AsyncRedis
+from redis.exceptions import ClusterDownError, MovedError, RedisError, ResponseError
+
+from .async_cluster import AsyncCluster
+from .cluster import LOST, NotReached
+from .connections import CONNECTIONS, MAKING, SLOW_SECONDS, UNCLUSTERED_URL, Question
+from .errors import ConfigurationError
+from .turns import Turns
+
+Turn = asyncio.Future[Exception | None]  # None: it is theirs now
+
+
+class _TaskTurns:
+    """Turns for the tasks of one loop; see ThreadTurns."""
+
+    def __init__(self, most: int) -> None:
+        self._turns: Turns[Turn] = Turns(most)
+
+    async def enter(self) -> None:
+        """Wait for a turn, without a limit in time. Raises what `dismiss` was given."""
+        if self._turns.enter():
+            return
+        turn: Turn = asyncio.get_running_loop().create_future()
+        self._turns.wait(turn)
+        try:
+            refusal = await turn
+        except BaseException:
+            in_line = self._turns.withdraw(turn)
+            if not in_line and turn.done() and not turn.cancelled() and turn.result() is None:
+                self.leave()  # it was this task's already
+            raise
+        if refusal is not None:
+            raise refusal
+
+    def leave(self) -> None:
+        """Give a turn back."""
+        while (turn := self._turns.leave()) is not None:
+            if not turn.done():  # else its task is cancelled
+                turn.set_result(None)
+                return
+
+    def dismiss(self, refusal: Exception) -> None:
+        """Have all who wait raise this."""
+        for turn in self._turns.dismiss():
+            if not turn.done():
+                turn.set_result(refusal)
+
+
+class AsyncConnections:
+    """What Connections is for threads. A task that is cancelled ends its connection, so no answer is left on one."""
+
+    def __init__(
+        self,
+        redis: AsyncRedis,
+        lost: Callable[[AsyncRedis, BaseException], None] | None = None,
+        most: int = CONNECTIONS,
+    ) -> None:
+        self.redis = redis
+        self._lost = lost
+        self._pool: Any = redis.connection_pool
+        self._idle: deque[Any] = deque()
+        self._turns = _TaskTurns(most)
+        self._making = _TaskTurns(MAKING)
+        self._heard = 0.0
+
+    async def take(self) -> Any:
+        """A connection that is open, as far as can be seen. Raises NotReached."""
+        await self._turns.enter()
+        try:
+            return await self._open()
+        except BaseException:
+            self._turns.leave()
+            raise
+
+    async def _open(self) -> Any:
+        while self._idle:
+            connection = self._idle.pop()
+            if await _quiet(connection):
+                return connection
+            await self._end(connection)
+        await self._making.enter()
+        since = time.monotonic()
+        try:
+            return await self._pool.get_connection()
+        except Exception as error:
+            self.note_loss(error)
+            refusal = NotReached(str(error) or type(error).__name__)
+            if self._heard < since < time.monotonic() - SLOW_SECONDS:
+                self._making.dismiss(refusal)
+                self._turns.dismiss(refusal)
+            raise refusal from error
+        finally:
+            self._making.leave()
+
+    async def _end(self, connection: Any) -> None:
+        with suppress(Exception):
+            await connection.disconnect(nowait=True)
+        await self._pool.release(connection)
+
+    @asynccontextmanager
+    async def lent(self) -> AsyncIterator[Any]:
+        """A connection for the length of this block, in which every answer must be read. Raises NotReached."""
+        connection = await self.take()
+        try:
+            yield connection
+        except BaseException as error:
+            self.note_loss(error)
+            try:
+                await self._end(connection)
+            finally:
+                self._turns.leave()
+            raise
+        self._heard = time.monotonic()
+        self._idle.append(connection)
+        self._turns.leave()
+
+    def note_loss(self, error: BaseException | None) -> None:
+        """Tell the cluster that this server was lost, if that is what the error says."""
+        if self._lost is not None and isinstance(error, (*LOST, ClusterDownError)):
+            self._lost(self.redis, error)
+
+    @staticmethod
+    async def send(connection: Any, commands: Sequence[Question]) -> None:
+        """Send commands."""
+        task = asyncio.current_task()
+        before = 0 if task is None else task.cancelling()
+        await connection.send_packed_command(connection.pack_commands(commands))
+        # redis-py sends within asyncio.wait_for, which before Python 3.12 may swallow a cancellation.
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
+
+    async def receive(self, connection: Any, name: str) -> Any:
+        """The next answer, to the command of this name, or Redis's refusal as a value."""
+        try:
+            return await self.redis.parse_response(connection, name)
+        except ResponseError as error:
+            return error
+
+    async def exchange(self, connection: Any, commands: Sequence[Question]) -> list[Any]:
+        """Send commands, and read what is answered or refused to each."""
+        await self.send(connection, commands)
+        return [await self.receive(connection, command[0]) for command in commands]
+
+
+class AsyncLenders:
+    """What Lenders is for threads: the connections to whatever server holds a key."""
+
+    def __init__(self, redis: AsyncRedis, most: int = CONNECTIONS) -> None:
+        self._cluster = redis if isinstance(redis, AsyncCluster) else None
+        self._most = most
+        self.only = None if isinstance(redis, AsyncCluster) else AsyncConnections(redis, most=most)
+        self._of: dict[AsyncRedis, AsyncConnections] = {}
+
+    async def at(self, key: str) -> AsyncConnections:
+        """Those to the server of this key. Raises NotReached, and ConfigurationError if it is no cluster."""
+        if self._cluster is None:
+            assert self.only is not None
+            return self.only
+        return self._at(self._cluster, await self._cluster.at(key))
+
+    def _at(self, cluster: AsyncCluster, server: AsyncRedis) -> AsyncConnections:
+        if server not in self._of:
+            self._of[server] = AsyncConnections(server, cluster.lost, self._most)
+        return self._of[server]
+
+    async def all(self) -> list[AsyncConnections]:
+        """Those to every server. Raises NotReached."""
+        if self._cluster is None:
+            assert self.only is not None
+            return [self.only]
+        return [self._at(self._cluster, server) for server in await self._cluster.servers()]
+
+    async def moved(self, error: MovedError) -> None:
+        """A server has said that a key is another's. Raises ConfigurationError if we knew of no other."""
+        if self._cluster is None:
+            raise ConfigurationError(UNCLUSTERED_URL)
+        await self._cluster.moved(error)
+
+
+async def _quiet(connection: Any) -> bool:
+    """Whether nothing came while it was idle, such as its end. One that its client has closed is opened again."""
+    try:
+        if not connection.is_connected or (hasattr(connection, "should_reconnect") and connection.should_reconnect()):
+            return False
+        look = connection.can_read if hasattr(connection, "can_read") else connection.can_read_destructive
+        return not await look()
+    except (RedisError, OSError):
+        return False

@@ -1,0 +1,250 @@
+"""Questions to the ledger for outcomes: many waiters share one connection and one query."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
+from uuid import UUID
+
+from levelq_core.errors import ConfigurationError
+from levelq_core.outcome import Outcome
+from levelq_core.per_process import PerProcess
+from levelq_core.settings import Settings, redacted
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+Asked = tuple[UUID, bytes | None]  # a command's id, and the digest of what was sent under it
+_MOST = 1_000  # commands in one query
+_POLL_SECONDS = 0.05  # between two questions of one waiter
+_EACH_SECONDS = 0.0002  # and for each waiter, so that 5,000 do not ask without a pause
+
+
+class _Question:
+    """What one thread wants to know; `turn` is called when it is answered, or when it is to ask for all."""
+
+    __slots__ = ("answers", "asked", "error", "turn")
+
+    def __init__(self, asked: Sequence[Asked]) -> None:
+        self.asked = asked
+        self.answers: list[Outcome | None] | None = None
+        self.error: Exception | None = None
+        self.turn = threading.Event()
+
+
+class _Desk:
+    """One process's engine, and the questions that wait while another is asked."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.engine: Engine | None = None
+        self.busy = False
+        self.pending: list[_Question] = []
+        self.waiters = 0
+
+
+class LedgerReader:
+    """Asks the ledger for outcomes, on a connection of each process's own, made at the first question."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._desks = PerProcess(_Desk)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self | None:
+        """A reader, if a database URL is set."""
+        return None if settings.database_url is None else cls(settings)
+
+    def look_up(self, command_id: UUID, digest: bytes | None = None) -> Outcome | None:
+        """The decision on a command, if there is one; a conflict if it was on another content than `digest`.
+
+        Raises ConfigurationError if the ledger cannot be asked, WrongDatabase if it is another deployment's.
+        """
+        return self.look_up_many([(command_id, digest)])[0]
+
+    def look_up_many(self, asked: Sequence[Asked]) -> list[Outcome | None]:
+        """The same for many commands, in one query for each thousand, in their order."""
+        from sqlalchemy.exc import DBAPIError, SQLAlchemyError  # noqa: PLC0415 - needs levelq[worker]
+
+        from levelq_core.engine import NoAnswer, unreachable  # noqa: PLC0415
+        from levelq_core.history import WrongAnswer  # noqa: PLC0415
+
+        try:
+            try:
+                return self._query(asked)
+            except DBAPIError as error:
+                # The server ended this connection before, as by a restart: a new one may do. Nothing was changed.
+                if not error.connection_invalidated or isinstance(error.orig, NoAnswer):
+                    raise
+                return self._query(asked)
+        except DBAPIError as error:
+            raise unreachable(self._settings, error) from error
+        except (SQLAlchemyError, WrongAnswer) as error:
+            where = f"LEVELQ_DATABASE_URL: {redacted(self._settings.database_url or '')}"
+            raise ConfigurationError(f"{where}: {error}") from error
+
+    def _query(self, asked: Sequence[Asked]) -> list[Outcome | None]:
+        from levelq_core.history import WrongAnswer, outcomes_of  # noqa: PLC0415
+
+        found: list[Outcome | None] = []
+        with self._engine().connect() as connection:
+            try:
+                for start in range(0, len(asked), _MOST):
+                    found += outcomes_of(connection, asked[start : start + _MOST])
+            except WrongAnswer:
+                connection.invalidate()
+                raise
+        return found
+
+    def _engine(self) -> Engine:
+        from levelq_core.engine import engine_for  # noqa: PLC0415
+        from levelq_core.identity import require_ours  # noqa: PLC0415
+
+        desk = self._desks.get()
+        if desk.engine is None:
+            made = engine_for(self._settings, name="levelq producer", connections=4, limited=True)
+            require_ours(made, self._settings)
+            with desk.lock:
+                desk.engine = desk.engine or made
+        return desk.engine
+
+    def ask(self, command_id: UUID, digest: bytes | None = None) -> Outcome | None:
+        """As look_up, together with what other threads want to know at the same time."""
+        return self.ask_many([(command_id, digest)])[0]
+
+    def ask_many(self, asked: Sequence[Asked]) -> list[Outcome | None]:
+        """As look_up_many, together with what other threads want to know: one of them asks for all."""
+        desk, mine = self._desks.get(), _Question(asked)
+        with desk.lock:
+            desk.pending.append(mine)
+            leads = not desk.busy
+            desk.busy = True
+        if not leads:
+            try:
+                mine.turn.wait()
+            except BaseException:  # a signal's handler raised
+                self._withdraw(desk, mine)
+                raise
+        if mine.answers is None and mine.error is None:
+            self._ask_for_all(desk)
+        if mine.error is not None:
+            raise mine.error
+        assert mine.answers is not None
+        return mine.answers
+
+    def _ask_for_all(self, desk: _Desk) -> None:
+        with desk.lock:
+            together, desk.pending = desk.pending, []
+        try:
+            self._answer(together)
+        except BaseException as error:  # also what a signal's handler raises: the others must not wait for ever
+            for question in together:
+                question.error = (
+                    error if isinstance(error, Exception) else ConfigurationError(f"interrupted: {error!r}")
+                )
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            with desk.lock:
+                following = desk.pending[0] if desk.pending else None
+                desk.busy = following is not None
+            for question in together:
+                question.turn.set()
+            if following is not None:
+                following.turn.set()
+
+    @staticmethod
+    def _withdraw(desk: _Desk, mine: _Question) -> None:
+        """Wait no longer; if it was this thread's turn to ask for all, it is another's."""
+        with desk.lock:
+            if mine not in desk.pending:
+                return
+            desk.pending.remove(mine)
+            if not mine.turn.is_set():
+                return
+            following = desk.pending[0] if desk.pending else None
+            desk.busy = following is not None
+        if following is not None:
+            following.turn.set()
+
+    def _answer(self, together: Sequence[_Question]) -> None:
+        asked = [one for question in together for one in question.asked]
+        answers = [self.look_up(*asked[0])] if len(asked) == 1 else self.look_up_many(asked)
+        at = 0
+        for question in together:
+            question.answers = answers[at : at + len(question.asked)]
+            at += len(question.asked)
+
+    def pause(self, seconds: float = _POLL_SECONDS) -> float:
+        """How long a waiter waits between two questions: `seconds`, or longer if many wait."""
+        return max(seconds, _EACH_SECONDS * self._desks.get().waiters)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count one waiter more while this block runs."""
+        desk = self._desks.get()
+        with desk.lock:
+            desk.waiters += 1
+        try:
+            yield
+        finally:
+            with desk.lock:
+                desk.waiters -= 1
+
+    def close(self) -> None:
+        """Give this process's connections back."""
+        desk = self._desks.get()
+        with desk.lock:
+            engine, desk.engine = desk.engine, None
+        if engine is not None:
+            engine.dispose()
+
+
+class LoopLedger:
+    """The same for the tasks of one event loop: one thread at a time asks for all of them."""
+
+    def __init__(self, reader: LedgerReader) -> None:
+        self.reader = reader
+        self._pending: list[tuple[Asked, asyncio.Future[Outcome | None]]] = []
+        self._busy = False
+
+    async def ask(self, command_id: UUID, digest: bytes | None = None) -> Outcome | None:
+        """The decision on a command, if there is one. Raises as LedgerReader.look_up."""
+        future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
+        self._pending.append(((command_id, digest), future))
+        if not self._busy:
+            self._begin()
+        return await future
+
+    def _begin(self) -> None:
+        batch, self._pending = self._pending, []
+        futures = [future for _, future in batch]
+        try:
+            loop = asyncio.get_running_loop()
+            asking = loop.run_in_executor(None, self.reader.ask_many, [asked for asked, _ in batch])
+        except RuntimeError as error:  # the loop is about to end, and its threads have
+            for future in futures:
+                if not future.done():
+                    future.set_exception(ConfigurationError(f"the ledger cannot be asked: {error}"))
+            return
+        self._busy = True
+        asking.add_done_callback(partial(self._done, futures))
+
+    def _done(self, futures: Sequence[asyncio.Future[Outcome | None]], asking: asyncio.Future[Any]) -> None:
+        self._busy = False
+        error = asyncio.CancelledError() if asking.cancelled() else asking.exception()
+        for number, future in enumerate(futures):
+            if future.done():  # its waiter was cancelled
+                continue
+            if isinstance(error, asyncio.CancelledError):
+                future.cancel()
+            elif error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(asking.result()[number])
+        if self._pending and not asking.cancelled():
+            self._begin()
