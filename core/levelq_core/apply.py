@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import zip_longest
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -24,7 +24,7 @@ from .outcome import Outcome, Totals
 from .rules import Decision, State
 from .schema import forget, schema_of
 from .settings import default_catalog
-from .statements import BATCH_RELEASE, BATCH_ROLLBACK, BATCH_SAVEPOINT, ENTER, NO_WAIT, SET_LOCK_TIMEOUT
+from .statements import BATCH_RELEASE, BATCH_ROLLBACK, BATCH_SAVEPOINT, ENTER, SECOND_BATCH_WAIT, SET_LOCK_TIMEOUT
 from .transactions import driver_connection
 from .work import Database, Parked, Stamp, Work
 
@@ -36,9 +36,9 @@ def apply_commands(
 
     The transaction must be READ COMMITTED on psycopg 3. What the database refuses is isolated by SAVEPOINT; the
     transaction stays usable and is the caller's to commit. A second call in one transaction would lock rows out of
-    order, so it waits for no lock: a command whose rows another transaction holds is rejected as `database_error`
-    and not recorded, so that the same id may be sent again. `catalog`: the settings' unless given. `source` goes
-    into the ledger.
+    order, so it waits 50 ms at most for a lock: a command whose rows another transaction holds is rejected as
+    `database_error` and not recorded, so that the same id may be sent again. `catalog`: the settings' unless given.
+    `source` goes into the ledger.
 
     A command that the database refuses for what it says is rejected for good. If the reason is another one (a trigger
     raised an error, say) while other commands could be applied, that command and the later ones of its lane come back
@@ -58,9 +58,17 @@ class Decided(NamedTuple):
 
 
 def decide(
-    connection: Connection, commands: Iterable[Command], *, catalog: Catalog | None = None, source: str = "direct"
+    connection: Connection,
+    commands: Iterable[Command],
+    *,
+    catalog: Catalog | None = None,
+    source: str = "direct",
+    savepoint: bool = True,
 ) -> list[Decided]:
-    """`apply_commands`, which also tells which of the outcomes are final."""
+    """`apply_commands`, which also tells which of the outcomes are final.
+
+    Without `savepoint`, the caller must roll back what was done before an error.
+    """
     if not isinstance(connection, Connection):
         raise TypeError(_no_connection(connection))
     batch = list(commands)
@@ -68,14 +76,14 @@ def decide(
         if not isinstance(command, LevelUp | SetLevel | SyncLevels):
             raise TypeError(f"commands: expected LevelUp, SetLevel or SyncLevels, got {command!r}")
     works = gather(batch)
-    with batch_cursor(connection) as cursor, undone_on_error(cursor):
+    with batch_cursor(connection) as cursor, undone_on_error(cursor) if savepoint else nullcontext():
         entry = enter(cursor, source)
         if entry.is_read_only:
             raise TransactionMisuse("transaction: expected READ WRITE, got READ ONLY")
         database = Database.of(schema_of(connection), default_catalog() if catalog is None else catalog)
         parked: list[Parked] = []
         if entry.has_batch:
-            cursor.execute(SET_LOCK_TIMEOUT, (NO_WAIT,))
+            cursor.execute(SET_LOCK_TIMEOUT, (SECOND_BATCH_WAIT,))
             Isolation(cursor, database, entry.stamp, parked=parked).run(works)
             cursor.execute(SET_LOCK_TIMEOUT, (entry.lock_timeout,))
         else:
@@ -115,10 +123,11 @@ def undone_on_error(cursor: Cursor[Any]) -> Iterator[None]:
     cursor.execute(BATCH_SAVEPOINT)
     try:
         yield
-    except Exception:
+    except BaseException:
         if not cursor.connection.closed:
-            cursor.execute(BATCH_ROLLBACK)
-            cursor.execute(BATCH_RELEASE)
+            with suppress(psycopg.Error):  # interrupted within a statement; then a commit fails, too
+                cursor.execute(BATCH_ROLLBACK)
+                cursor.execute(BATCH_RELEASE)
         raise
     cursor.execute(BATCH_RELEASE)
 

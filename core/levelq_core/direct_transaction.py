@@ -7,13 +7,13 @@ rolled back, after which only the rejection is written.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple, NoReturn
 from uuid import UUID
 
 from pydantic import ValidationError
 from sqlalchemy import TextClause
-from sqlalchemy.exc import DBAPIError, MissingGreenlet, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, MissingGreenlet, SQLAlchemyError, UnboundExecutionError
 from sqlalchemy.orm import Session
 
 from . import rules
@@ -61,14 +61,23 @@ class DirectTransaction:
             self._refuse(fields, "database_error", error)
         except Exception as error:
             self._refuse(fields, "unknown_error", error)
+        except BaseException:  # a later commit must not find half of it
+            with suppress(SQLAlchemyError):
+                self._undo()
+            raise
         if decided.status == "rejected":
             error_type: ErrorType = "database_error" if decided.error == "database_error" else "validation_error"
             raise self._refusal(fields, error_type, decided.message)
         return Applied(decided, not self._is_callers)
 
     def read(self, statement: TextClause, parameters: Mapping[str, Any]) -> Any:
-        """The only row of a query. An error leaves a transaction of the caller's usable, and ends any other."""
+        """The only row of a query. An error leaves a transaction of the caller's usable, and ends any other.
+
+        As any query, it sees the session's pending work, unless `autoflush` is off.
+        """
         try:
+            if self._session.autoflush:
+                self._session.flush()
             connection = self._session.connection()
             check_schema(connection)
             with connection.begin_nested() if self._is_callers else nullcontext():
@@ -103,7 +112,8 @@ class DirectTransaction:
         return outcome
 
     def _decide(self, command: Command) -> list[Decided]:
-        return decide(self._session.connection(), [command], catalog=self._catalog)
+        # Without a savepoint of its own: a failure takes back the one around it, or the whole transaction.
+        return decide(self._session.connection(), [command], catalog=self._catalog, savepoint=False)
 
     def _record(self, command: Command, decided: Outcome) -> bool:
         """Keep the rejection, without the caller's pending work, so that the same id gets the same answer.
@@ -148,6 +158,8 @@ class DirectTransaction:
             return
         try:
             self._session.rollback()
+        except MissingGreenlet:
+            pass  # nothing was sent
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
@@ -168,6 +180,8 @@ def failure(error_type: ErrorType, error: Exception) -> Failure:
     """An error as a result."""
     if isinstance(error, MissingGreenlet):
         message = "this session is an AsyncSession's: use await session.run_sync(level_up_atomic, ...)"
+    elif isinstance(error, UnboundExecutionError):
+        message = "session: it has no bind for levelq's tables; use one of their engine, as in Session(engine)"
     else:
         message = in_words(error.orig if isinstance(error, DBAPIError) and isinstance(error.orig, Exception) else error)
     return {"success": False, "message": message, "error_type": error_type}

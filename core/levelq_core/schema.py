@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, Pool, text
 
 from .errors import SchemaError
 from .rules import Limits
@@ -149,7 +149,8 @@ def read(connection: Connection) -> Schema:
     )
 
 
-_cache: WeakKeyDictionary[Engine, Schema] = WeakKeyDictionary()
+# By pool: an application may make an engine with other execution_options for each request, on one pool.
+_cache: WeakKeyDictionary[Pool, Schema] = WeakKeyDictionary()
 
 
 def schema_of(connection: Connection) -> Schema:
@@ -158,19 +159,19 @@ def schema_of(connection: Connection) -> Schema:
     Raises SchemaError for what is missing, TransactionMisuse if the connection translates schemas.
     """
     check_schema(connection)
-    known = _cache.get(connection.engine)
+    known = _cache.get(connection.engine.pool)
     if known is None:
         known = read(connection)
         missing = known.missing()
         if missing:
             raise SchemaError(f"{'; '.join(missing)}. `levelq db check` prints the statements that mend it")
-        _cache[connection.engine] = known
+        _cache[connection.engine.pool] = known
     return known
 
 
 def forget(engine: Engine) -> None:
     """Read the schema anew at the next use: a deployment may have changed it."""
-    _cache.pop(engine, None)
+    _cache.pop(engine.pool, None)
 
 
 # Every column of our tables in its order, as the search path finds them: the type below its domains, the length of

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, NestedTransaction, inspect
-from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy import Connection, NestedTransaction
+from sqlalchemy.exc import InvalidRequestError, UnboundExecutionError
 from sqlalchemy.orm import Mapper, Session, SessionTransactionOrigin, scoped_session
 from sqlalchemy.orm.exc import UnmappedColumnError
 
@@ -34,8 +36,9 @@ def session_of(given: AnySession) -> Session:
 def caller_owns(session: Session) -> bool:
     """Whether the transaction's end is the caller's business.
 
-    So it is in a block of `session.begin()` or `begin_nested()`, and where the session is bound to a Connection that
-    had a transaction before. A transaction that the session began by itself is levelq's to end.
+    So it is in a block of `session.begin()` or of `begin_nested()`, the session's or its connection's, and where the
+    session is bound to a Connection that had a transaction before. A transaction that the session began by itself is
+    levelq's to end.
     """
     root = session.get_transaction()
     if session.in_nested_transaction() or (root is not None and root.origin is SessionTransactionOrigin.BEGIN):
@@ -44,15 +47,14 @@ def caller_owns(session: Session) -> bool:
         bind = session.get_bind()
     except UnboundExecutionError:  # bound by class only: session.connection() will say so
         return False
-    if not isinstance(bind, Connection):
-        return False
     joined = root._connections.get(bind) if root is not None else None
     if joined is None:
-        return bind.in_transaction()
-    _, transaction, commits, _ = joined
+        return isinstance(bind, Connection) and bind.in_transaction()
+    connection, _, commits, _ = joined
     # In the mode control_fully, a transaction that was joined looks like one that the session began. That mode is
     # only ever asked for to join one.
-    return isinstance(transaction, NestedTransaction) or not commits or session.join_transaction_mode == "control_fully"
+    fully = isinstance(bind, Connection) and session.join_transaction_mode == "control_fully"
+    return connection.in_nested_transaction() or not commits or fully
 
 
 def ends_savepoint(session: Session) -> bool:
@@ -69,19 +71,26 @@ def ends_savepoint(session: Session) -> bool:
 
 
 def refresh_rows(session: Session, user_id: int) -> None:
-    """Read again what the session holds of the user's progress and licenses, which levelq changed past the session."""
-    for held in session.identity_map.values():
-        state = inspect(held)
-        if not state.expired and _is_row_of(user_id, state.mapper, state.dict):
+    """Read again what the session holds of the user's progress and licenses, which levelq changed past the session.
+
+    An object whose row is gone is left expired, as by a commit.
+    """
+    for state in session.identity_map.all_states():
+        key, held = _user_key(state.mapper), state.obj()
+        if key is None or held is None or state.expired or state.dict.get(key, user_id) != user_id:
+            continue
+        with suppress(InvalidRequestError):
             session.refresh(held)
 
 
-def _is_row_of(user_id: int, mapper: Mapper[Any], values: dict[str, Any]) -> bool:
+@lru_cache(maxsize=256)
+def _user_key(mapper: Mapper[Any]) -> str | None:
+    """The attribute that names the user; "" where it is not mapped, None if these are not rows that levelq changes."""
     for table in mapper.tables:
         name = _USER_COLUMN.get(getattr(table, "name", ""))
         if name is not None and name in table.c:
             try:
-                return bool(values.get(mapper.get_property_by_column(table.c[name]).key) == user_id)
+                return mapper.get_property_by_column(table.c[name]).key
             except UnmappedColumnError:
-                return True  # no way to tell
-    return False
+                return ""
+    return None

@@ -38,9 +38,10 @@ ENTER = """
                  current_setting('lock_timeout') AS lock_timeout OFFSET 0) AS earlier
 """
 
-# How long the rest of this transaction waits for each lock. One millisecond, the least there is, means not at all.
+# How long the rest of this transaction waits for each lock. A second batch waits far less than PostgreSQL's
+# deadlock_timeout, yet as long as it takes to extend a table, for which transactions wait that share no row.
 SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, true)"
-NO_WAIT = "1ms"
+SECOND_BATCH_WAIT = "50ms"
 
 # Which of these commands were decided before, and how.
 LEDGER_FIND = f"""

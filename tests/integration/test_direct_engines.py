@@ -11,7 +11,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, MetaData, Table, create_engine, text
+from sqlalchemy import Engine, MetaData, Table, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, registry
@@ -169,6 +169,13 @@ async def test_asyncpg_is_refused_with_the_engine_to_make(
     assert f"create_async_engine({OTHER_ENGINE})" in result["message"]
 
 
+def test_session_bound_by_model_is_refused_with_what_to_use(own_engine: Engine) -> None:
+    with Session(binds={Table("mine", MetaData()): own_engine}) as session:
+        result = level_up_atomic(session, 1, "PLAYER", 10)
+    assert result.get("error_type") == "database_error"
+    assert result["message"].endswith("use one of their engine, as in Session(engine)")
+
+
 def test_sqlite_is_refused() -> None:
     with Session(create_engine("sqlite://")) as session:
         result = level_up_atomic(session, 1, "PLAYER", 10)
@@ -192,11 +199,21 @@ def test_async_session_passed_directly_is_a_type_error_that_names_run_sync(own_d
 def test_sync_half_of_an_async_session_outside_run_sync_is_refused_with_the_call_to_make(
     own_database_url: str,
 ) -> None:
-    session = AsyncSession(create_async_engine(sqlalchemy_url(own_database_url)))
-    result = level_up_atomic(session.sync_session, 1, "PLAYER", 10)
-    assert result.get("error_type") == "database_error"
-    assert "await session.run_sync(level_up_atomic" in result["message"]
-    asyncio.run(session.close())
+    async def call(used_before: bool) -> None:
+        engine = create_async_engine(sqlalchemy_url(own_database_url))
+        async with AsyncSession(engine) as session:
+            if used_before:
+                await session.execute(text("SELECT 1"))
+                lost: Any = (await (await session.connection()).get_raw_connection()).driver_connection
+            result = level_up_atomic(session.sync_session, 1, "PLAYER", 10)
+            assert result.get("error_type") == "database_error"
+            assert "await session.run_sync(level_up_atomic" in result["message"]
+        if used_before:  # a session that was so misused does not give its connection back
+            await lost.close()
+        await engine.dispose()
+
+    for used_before in (False, True):
+        asyncio.run(call(used_before))
 
 
 @pytest.mark.parametrize("given", ["session", None, 7, object()])
@@ -334,6 +351,21 @@ def test_apply_commands_in_an_aborted_transaction_is_a_misuse(own_engine: Engine
             connection.execute(text("SELECT 1 / 0"))
         with pytest.raises(TransactionMisuse, match="25P02"):
             apply_commands(connection, [])
+
+
+def test_engines_of_one_pool_read_the_schema_once(own_engine: Engine) -> None:
+    """An application may make one with other options for each request."""
+    with Session(own_engine) as session:
+        level_up_atomic(session, 1, "PLAYER", 10)
+    statements: list[str] = []
+
+    def note(*arguments: Any) -> None:
+        statements.append(arguments[2])
+
+    event.listen(own_engine, "before_cursor_execute", note)
+    with Session(own_engine.execution_options(isolation_level="READ COMMITTED")) as session:
+        assert level_up_atomic(session, 1, "PLAYER", 10)["success"]
+    assert statements == []
 
 
 def test_failure_to_read_the_schema_leaves_the_callers_block_usable(own_engine: Engine) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection, Engine, inspect, select, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, load_only, mapped_column, scoped_session, sessionmaker
+from sqlalchemy.orm.exc import ObjectDeletedError
 
 from levelq import LevelUp, LevelUpRefused, ProgressLicenseCoupler, apply_commands, level_up_atomic
+from levelq_core import faults
 from tests.integration.coupler_support import ledger, tables
 
 ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
@@ -167,6 +169,16 @@ def test_rollback_after_a_call_in_begin_nested_takes_the_outer_row_back(
     session.add(User(id=4001, name="inner"))
     assert level_up_atomic(session, 4001, "PLAYER", 10)["committed"] is False
     assert level_up_atomic(session, 4001, "GOALIE", 10)["success"] is False
+    session.rollback()
+    assert users(application_engine) == set() and totals(application_engine) == {}
+
+
+def test_savepoint_of_the_sessions_connection_is_the_callers_too(application_engine: Engine, session: Session) -> None:
+    session.add(User(id=4000, name="outer"))
+    session.flush()
+    with session.connection().begin_nested():
+        results = [level_up_atomic(session, 4000, name, 10) for name in ("PLAYER", "GOALIE")]
+    assert [(r["success"], r["committed"]) for r in results] == [(True, False), (False, False)]
     session.rollback()
     assert users(application_engine) == set() and totals(application_engine) == {}
 
@@ -390,6 +402,73 @@ def test_objects_are_read_again_within_the_callers_block(session: Session) -> No
         row, license_ = loaded(session, 1)
         level_up_atomic(session, 1, "PLAYER", 2500)
         assert (row.total_xp, license_.level) == (2510, 3)
+
+
+def test_object_whose_user_was_not_loaded_is_read_again(application_engine: Engine) -> None:
+    with Session(application_engine, expire_on_commit=False) as session:
+        level_up_atomic(session, 1, "PLAYER", 10)
+        row = session.scalars(select(Progress).options(load_only(Progress.total_xp))).one()
+        level_up_atomic(session, 1, "PLAYER", 10)
+        assert row.total_xp == 20
+
+
+@pytest.mark.parametrize("owned", [False, True])
+def test_object_whose_row_is_gone_is_no_obstacle(application_engine: Engine, owned: bool) -> None:
+    with Session(application_engine, expire_on_commit=False) as session:
+        level_up_atomic(session, 1, "PLAYER", 10)
+        row = session.scalars(select(Progress)).one()
+        session.commit()
+        with application_engine.begin() as connection:
+            connection.execute(text("DELETE FROM specialization_progress"))
+        with session.begin() if owned else nullcontext():
+            assert level_up_atomic(session, 1, "PLAYER", 5)["success"]
+        with pytest.raises(ObjectDeletedError):
+            _ = row.total_xp
+    assert totals(application_engine) == {1: 5}
+
+
+@pytest.mark.parametrize("autoflush", [True, False])
+def test_validate_sees_pending_rows_as_any_query_does(application_engine: Engine, autoflush: bool) -> None:
+    with Session(application_engine, autoflush=autoflush) as session:
+        level_up_atomic(session, 1, "PLAYER", 10)
+        session.scalars(select(Progress)).one().current_level = 4
+        found = ProgressLicenseCoupler(session).validate_consistency(1, "PLAYER")
+        assert found.get("progress_level", 1) == (4 if autoflush else 1)
+
+
+def test_pending_row_that_cannot_be_flushed_is_an_answer_of_validate(session: Session) -> None:
+    session.add(User(id=1, name="a second one"))
+    found = ProgressLicenseCoupler(session).validate_consistency(1, "PLAYER")
+    assert found.get("error_type") == "database_error" and "users_pkey" in found["message"]
+    assert not session.in_transaction()
+
+
+# Interrupts: a signal handler, or a timeout, may raise something that is not an Exception
+
+
+class Interrupt(BaseException):
+    pass
+
+
+def interrupt(name: str) -> None:
+    if name == "write":
+        raise Interrupt
+
+
+@pytest.mark.parametrize("owner", ["levelq", "the caller", "apply_commands"])
+def test_interrupted_call_leaves_nothing_for_a_later_commit(
+    application_engine: Engine, session: Session, owner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faults, "hook", interrupt)
+    if owner == "the caller":
+        session.begin()
+    with pytest.raises(Interrupt):
+        if owner == "apply_commands":
+            apply_commands(session.connection(), [LevelUp(user_id=1, specialization="PLAYER", xp_gained=10)])
+        else:
+            level_up_atomic(session, 1, "PLAYER", 10)
+    session.commit()
+    assert totals(application_engine) == {} and recorded(application_engine) == []
 
 
 def test_scoped_session_serves_as_a_session(application_engine: Engine) -> None:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import Cursor
 from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
 
-from levelq_core import Command, LevelUp
+from levelq_core import Command, LevelUp, level_up_atomic
 from levelq_core.connections import Connections, Question
 from levelq_core.script_files import load
 from levelq_worker.draining import Drain
@@ -105,6 +107,19 @@ def test_a_batch_is_so_many_statements_and_calls(
     assert same(traffic.statements, STATEMENTS), traffic.statements
     assert traffic.calls == calls(size)
     assert sum(experience(own_engine).values()) == 1_000 + size
+
+
+@pytest.mark.parametrize("owned", [False, True])
+def test_direct_call_takes_as_few_statements(own_engine: Engine, monkeypatch: pytest.MonkeyPatch, owned: bool) -> None:
+    """Those of a batch without the worker's limits; in the caller's block, those of one SAVEPOINT more."""
+    with Session(own_engine) as session:
+        level_up_atomic(session, 1, "PLAYER", 1)
+        traffic = Traffic(monkeypatch)
+        with session.begin() if owned else nullcontext():
+            level_up_atomic(session, 1, "PLAYER", 1)
+    batch = [STATEMENTS[0], *STATEMENTS[2:]]
+    expected = ["SAVEPOINT sa_", *batch, "RELEASE SAVEPOINT sa_"] if owned else batch
+    assert same(traffic.statements, expected), traffic.statements
 
 
 @pytest.mark.parametrize("size", SIZES)

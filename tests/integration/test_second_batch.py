@@ -1,4 +1,4 @@
-"""A second batch in one transaction takes its locks without waiting: what it cannot have at once is an answer."""
+"""A second batch in one transaction hardly waits for its locks: what it cannot have soon is an answer."""
 
 from __future__ import annotations
 

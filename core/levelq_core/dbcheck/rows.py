@@ -50,16 +50,17 @@ def check_null_levels(connection: Connection, table: str, facts: Facts) -> Itera
 
 def check_levels(connection: Connection) -> Iterator[Finding]:
     """Yield the pairs out of step, if any, as one finding."""
-    pairs = out_of_step(connection)
-    first = list(islice(pairs, SHOWN))
+    found = out_of_step(connection)
+    first = list(islice(found, SHOWN))
     if not first:
         return
-    number = len(first) + sum(1 for _ in pairs)
+    number = len(first) + sum(1 for _ in found)
     examples = ", ".join(
         f"{p.user_id} {p.specialization} ({_level(p.progress_level)}, {_level(p.license_level)})" for p in first
     )
     more = ("levelq check",) if number > SHOWN else ()
-    problem = f"levels out of step (progress, license) in {number} pairs: {examples}{', ...' if more else ''}"
+    pairs = "1 pair" if number == 1 else f"{number:,} pairs"
+    problem = f"levels out of step (progress, license) in {pairs}: {examples}{', ...' if more else ''}"
     yield Finding("warning", problem, (*dict.fromkeys(map(sync_command, first)), *more))
 
 
