@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from .catalog import Catalog
@@ -11,7 +11,7 @@ from .codec import Lane, Record
 from .errors import LevelqError
 from .rules import NOTHING, Decision, Limits, State, lane_refusal
 from .schema import Schema
-from .statements import Statements
+from .statements import CHECK_ALL_DEFERRED, Statements
 
 
 class Database(NamedTuple):
@@ -30,6 +30,13 @@ class Database(NamedTuple):
     def of(cls, schema: Schema, catalog: Catalog) -> Database:
         """Put them together; the statements are built once per schema."""
         return cls(schema, Statements.of(schema), catalog)
+
+    def checking_all_deferred(self) -> Database:
+        """The same, in which every deferred constraint is checked before the COMMIT; in a transaction of our own only.
+
+        What a caller's own changes left to be checked later is not to be blamed on a command.
+        """
+        return self._replace(statements=replace(self.statements, check_deferred=CHECK_ALL_DEFERRED))
 
 
 class Stamp(NamedTuple):

@@ -292,6 +292,53 @@ def test_error_of_one_lane_is_not_its_commands_fault(
     assert experience(application_engine)[13] == 61_001
 
 
+RAISES_AT_COMMIT = (
+    "CREATE FUNCTION object() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not this one'; END $$;"
+    "CREATE CONSTRAINT TRIGGER object AFTER {event} ON {table} DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
+    " WHEN (NEW.student_id = 13) EXECUTE FUNCTION object()"
+)
+AT_COMMIT = {
+    "made while workers run": (RAISES_AT_COMMIT.format(event="UPDATE", table="specialization_progress"),),
+    "of another table": (
+        "CREATE TABLE log (student_id int)",
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN INSERT INTO log VALUES (NEW.student_id); RETURN NULL; END $$",
+        "CREATE TRIGGER note AFTER UPDATE ON specialization_progress FOR EACH ROW EXECUTE FUNCTION note()",
+        RAISES_AT_COMMIT.format(event="INSERT", table="log"),
+    ),
+}
+
+
+@pytest.mark.parametrize("how", AT_COMMIT)
+def test_user_for_whom_a_commit_is_refused_waits_alone(application_engine: Engine, worker: Runtime, how: str) -> None:
+    worker.transaction.probe()  # the tables were read before
+    change(application_engine, *AT_COMMIT[how])
+    push_at_once(worker, [level_up(user) for user in range(10, 20)])
+
+    def others_are_applied() -> bool:
+        Drain(worker, PLAYER).run()
+        return len(decided(application_engine)) == 9
+
+    until(others_are_applied, what="the others to be applied")
+    assert parked(worker) == {13: "not this one (SQLSTATE P0001)"}
+
+
+def test_deferred_constraint_that_shares_its_name_with_another_tables_is_checked(
+    application_engine: Engine, worker: Runtime
+) -> None:
+    change(
+        application_engine,
+        "CREATE TABLE friends (user_id int CONSTRAINT fk_user REFERENCES users)",
+        "ALTER TABLE specialization_progress DROP CONSTRAINT specialization_progress_student_id_fkey",
+        "ALTER TABLE specialization_progress ADD CONSTRAINT fk_user FOREIGN KEY (student_id) REFERENCES users"
+        " DEFERRABLE INITIALLY DEFERRED",
+    )
+    drain(worker, [level_up(1), level_up(MISSING), level_up(2)])
+    assert decided(application_engine) == {
+        1: [("applied", None)], 2: [("applied", None)], MISSING: [("rejected", "database_error")]
+    }  # fmt: skip
+
+
 def test_rows_that_cannot_be_made_for_one_user_make_that_lane_wait(application_engine: Engine, worker: Runtime) -> None:
     change(application_engine, raising("user_licenses", "INSERT", "NEW.user_id = 13"))
     drain(worker, [level_up(user) for user in range(10, 20)])
@@ -377,11 +424,12 @@ OF_THE_COMMAND: dict[str, tuple[str, Command]] = {
         level_up(2, 5000),
     ),
     "a reason that is too long": (
-        "CREATE DOMAIN short AS varchar(9); ALTER TABLE license_progressions ALTER advancement_reason TYPE short",
+        "ALTER TABLE license_progressions ADD short varchar(9) GENERATED ALWAYS AS (advancement_reason) STORED",
         level_up(2, 1000, reason="much too long"),
     ),
     "an overflow": (
-        "ALTER TABLE specialization_progress ALTER total_xp TYPE numeric(4, 0)", level_up(2, 10_000)
+        "ALTER TABLE specialization_progress ADD cents int GENERATED ALWAYS AS (total_xp * 100) STORED",
+        level_up(2, 2**30),
     ),
     "an author who does not exist": ("SELECT 1", level_up(2, 1000, advanced_by=MISSING)),
     "a specialization that does not exist": (

@@ -66,8 +66,8 @@ def test_check_is_remembered_until_it_refused_nothing_for_long() -> None:
     remembered.note("t.c", error, refused=True)
     for _ in range(BATCHES - 1):
         remembered.note("t.c", error, refused=False)
-    assert remembered.errors() == [error]
+    assert remembered.errors() == {"t.c": error}
     remembered.note("t.c", error, refused=False)
-    assert remembered.errors() == []
+    assert remembered.errors() == {}
     remembered.note("t.never", error, refused=False)
-    assert remembered.errors() == []
+    assert remembered.errors() == {}
