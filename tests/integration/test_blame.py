@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from levelq_core import Command, LevelUp, SetLevel, apply_commands, level_up_atomic
 from levelq_core.notices import read
+from levelq_core.parked import read as read_parked
 from levelq_worker.draining import Drain
 from levelq_worker.runtime import Runtime
 from tests.fixtures.keys import KEYS
@@ -145,6 +146,30 @@ def test_many_lanes_at_fault_in_front_do_not_pass_for_all(application_engine: En
     drain(worker, [level_up(user) for user in range(1, 101)])
     assert sorted(decided(application_engine)) == list(range(31, 101))
     assert sorted(parked(worker)) == list(range(1, 31))
+
+
+def test_parked_lanes_that_come_back_hold_no_other_lane_up(
+    application_database_url: str, application_engine: Engine, worker_of: Callable[..., Runtime], redis: Redis
+) -> None:
+    """A hundred whose error lasts, all due, and two whose commands pass; to a worker that has seen none of them."""
+    change(application_engine, raising("specialization_progress", "INSERT OR UPDATE", "NEW.student_id <= 100"))
+    first, second = (worker_of(application_database_url, claim_seconds=60) for _ in range(2))
+    drain(first, [level_up(user) for user in range(1, 201)])
+    assert len(parked(first)) == 100
+    due(second, redis, *range(1, 101))
+    run(second)  # no lane passes, and none of them says anything new of the database
+    assert batches(second) and not second.weather.bad
+    due(second, redis, *range(1, 101))
+    push_at_once(second, [level_up(user) for user in (201, 202)])
+
+    def others_are_applied() -> bool:
+        Drain(second, PLAYER).run()
+        assert not second.weather.bad
+        return {201, 202} <= decided(application_engine).keys()
+
+    until(others_are_applied, what="the others to be applied")
+    assert read_parked(redis, KEYS, PLAYER).total == 100
+    assert decided(application_engine).keys() == set(range(101, 203))
 
 
 # The lane is to blame, and waits

@@ -240,7 +240,7 @@ def test_check_that_is_gone_is_forgotten(
     worker = worker_of(application_database_url)
     assert errors_of(worker, level_up(1, 1000), level_up(2, 1)) == [REFUSED, None]
     change(application_engine, f"ALTER TABLE {PROGRESS} DROP CONSTRAINT most")
-    remembered = worker.transaction._suspects.checks
+    remembered = worker.transaction._checks
     assert list(remembered.errors()) == [f"{PROGRESS}.most"]
     for _ in range(2):
         assert errors_of(worker, level_up(1, 1000)) == [None]

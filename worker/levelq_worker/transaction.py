@@ -19,9 +19,9 @@ from levelq_core.engine import LimitedConnection
 from levelq_core.faults import point
 from levelq_core.isolate import Isolation
 from levelq_core.schema import QUARANTINE, forget, schema_of
+from levelq_core.screening import Remembered
 from levelq_core.settings import Settings
 from levelq_core.sqlstate import ErrorClass, classify
-from levelq_core.suspects import Suspects
 from levelq_core.work import Database, Parked, Work
 
 
@@ -93,7 +93,7 @@ class Transaction:
     def __init__(self, engine: Engine, settings: Settings, catalog: Catalog) -> None:
         self._engine = engine
         self._catalog = catalog
-        self._suspects = Suspects()
+        self._checks = Remembered()
         self._commit_refused = False  # by a constraint that was not checked before
         whole = settings.transaction_ms
         self._limits = tuple(str(ms) for ms in (settings.lock_ms, settings.statement_ms, whole, whole))
@@ -126,9 +126,7 @@ class Transaction:
                     if self._commit_refused:
                         database = database.checking_all_deferred()
                     go_on = partial(self._go_on, cursor, between)
-                    isolation = Isolation(
-                        cursor, database, stamp, parked=parked, suspects=self._suspects, between=go_on
-                    )
+                    isolation = Isolation(cursor, database, stamp, parked=parked, checks=self._checks, between=go_on)
                     isolation.run(works)
                     if isolation.tables_changed:
                         forget(self._engine)
