@@ -19,7 +19,7 @@ class Constraint(NamedTuple):
     """A constraint of one of the three tables; of a domain, `columns` are those of that type.
 
     `condition`: a check's, as SQL. `predictable`: what an UPDATE would write is what the check will see, as no trigger
-    BEFORE it, no rule, no generated column and no child table comes between.
+    before it, no rule, no generated column and no child table comes between, and it names the columns that it is about.
     `target`, `target_column`: where a foreign key of one column leads to, as SQL.
     """
 
@@ -39,11 +39,11 @@ def find(cursor: Cursor[Any], error: psycopg.Error) -> Constraint | None:
     if diag.constraint_name is None:
         return None
     if diag.table_name is not None:
-        given = (diag.constraint_name, diag.schema_name, diag.table_name, [PROGRESS, LICENSES, PROGRESSIONS])
-        row = cursor.execute(_OF_TABLE, given).fetchone()
+        named = (diag.constraint_name, diag.schema_name, diag.table_name, [PROGRESS, LICENSES, PROGRESSIONS])
+        row = cursor.execute(_OF_TABLE, (PROGRESS, LICENSES, *named)).fetchone()
     elif diag.datatype_name is not None:
-        given = (diag.constraint_name, diag.schema_name, diag.datatype_name, [PROGRESS, LICENSES, PROGRESSIONS])
-        row = cursor.execute(_OF_DOMAIN, given).fetchone()
+        named = (diag.constraint_name, diag.schema_name, diag.datatype_name, [PROGRESS, LICENSES, PROGRESSIONS])
+        row = cursor.execute(_OF_DOMAIN, named).fetchone()
     else:
         return None
     if row is None:
@@ -52,12 +52,15 @@ def find(cursor: Cursor[Any], error: psycopg.Error) -> Constraint | None:
     return Constraint(kind, table, tuple(columns), tuple(types), *rest)
 
 
-# By name, of the table as the search path finds it. Bits of tgtype: 1 FOR EACH ROW, 2 BEFORE, 16 UPDATE.
+# By name, of the table as the search path finds it. What fires before our UPDATE of a table may change the row that we
+# locked: its own triggers BEFORE, and of the licenses all that progress has. Bits of tgtype: 2 BEFORE, 16 UPDATE.
 _OF_TABLE = """
     SELECT c.contype::text, r.relname::text, k.names, k.types, pg_get_expr(c.conbin, c.conrelid),
            r.relkind = 'r' AND NOT r.relhassubclass AND NOT r.relispartition AND NOT r.relhasrules AND k.plain
-               AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = r.oid AND NOT t.tgisinternal
-                               AND t.tgenabled <> 'D' AND t.tgtype & 19 = 19),
+               AND cardinality(k.names) = cardinality(c.conkey)
+               AND NOT EXISTS (SELECT FROM pg_trigger t WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
+                               AND t.tgtype & 16 = 16 AND CASE WHEN t.tgrelid = r.oid THEN t.tgtype & 2 = 2
+                               ELSE t.tgrelid = to_regclass(%s) AND r.relname = %s END),
            CASE WHEN cardinality(c.confkey) = 1 THEN c.confrelid::regclass::text END, quote_ident(p.attname)
     FROM pg_constraint c
     JOIN pg_class r ON r.oid = c.conrelid AND r.oid = to_regclass(r.relname)

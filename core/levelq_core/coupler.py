@@ -41,12 +41,13 @@ def couple(
     point("ledger")
     known = ledger.find(cursor, works)
     fresh = fold(database, works, known, first)
-    for _ in range(ROUNDS if screen else 0):
-        assert screen is not None
-        refused = screen.refuse(cursor, works, fresh)
-        if not refused:
-            break
-        fresh = _fold_again(database, refused, fresh, known, first)
+    if screen:
+        screen.read()
+        for _ in range(ROUNDS):
+            refused = screen.refuse(works, fresh)
+            if not refused:
+                break
+            fresh = _fold_again(database, refused, fresh, known, first)
     point("write")
     write_rows(cursor, database, [w for w in works if w.license_id])
     write_progressions(cursor, database, fresh)

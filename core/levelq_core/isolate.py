@@ -2,7 +2,7 @@
 
 One rule decides who is to blame. An error that follows one lane while others pass is that lane's: its command is
 rejected if the error is provably about what the command says (blame.py), else the lane is parked. An error that every
-lane gets is the database's: it is raised, and nothing is charged.
+lane gets is the database's: it is raised, and nothing is charged. A lane that was parked before says nothing of others.
 
 Every attempt runs in a SAVEPOINT. The command at fault is found by bisection: at most 2 log2(n) further attempts
 for one among n, and one to reject it, each of lanes in sorted order, which keeps the lock order.
@@ -22,11 +22,10 @@ from .coupler import couple, first_lanes
 from .cursors import Cursor
 from .locking import held_elsewhere
 from .rules import Decision
-from .screening import Screen
+from .screening import Remembered, Screen
 from .sqlstate import ErrorClass, classify, in_words, raised_in_function
 from .statements import RELEASE, ROLLBACK, SAVEPOINT
-from .suspects import Suspects
-from .work import Database, Parked, RowsVanished, Stamp, Work
+from .work import Database, Parked, RowsVanished, Stamp, Work, apart
 
 LOCKED_REASON = "other code holds its rows or its user"
 ATTEMPTS = 4  # of one batch when somebody else was faster; each further one needs yet another competitor
@@ -47,7 +46,7 @@ class Isolation:
 
     Of a parked lane, the decisions there are on its first commands stand; the others are still to be made.
     `waits`: the caller can wait for lanes that other code holds, and for the only lane of a batch; else their errors
-    are raised. `suspects`: what made recent batches fail.
+    are raised. `checks`: the check constraints that refused commands of recent batches.
     `tables_changed`: afterwards, whether a statement did not fit the tables: the schema should be read again.
     """
 
@@ -59,7 +58,7 @@ class Isolation:
         *,
         parked: list[Parked],
         waits: bool = True,
-        suspects: Suspects | None = None,
+        checks: Remembered | None = None,
         between: Callable[[], None] = lambda: None,
     ) -> None:
         self._cursor = cursor
@@ -67,16 +66,15 @@ class Isolation:
         self._stamp = stamp
         self._parked = parked
         self._waits = waits
-        self._suspects = suspects or Suspects()
         self._between = between
         self._first: dict[bytes, Lane] = {}
-        self._screen = Screen(cursor, database, self._suspects.checks)
+        self._screen = Screen(cursor, database, checks or Remembered())
         self._waited = False
         self._works: Sequence[Work] = ()
         self._tries = 0
         self.tables_changed = False
         self._passed = False  # whether a command was applied: the database works, for some lanes at least
-        self._faults: list[Exception] = []  # of the lanes that were parked for an error
+        self._faults: list[Exception] = []  # of lanes that were not parked before
         self._unyielding: set[str | None] = set()  # unique constraints that refused the same batch again and again
 
     def run(self, works: Sequence[Work]) -> None:
@@ -87,13 +85,12 @@ class Isolation:
         """
         self._first = first_lanes(works)
         self._works = sorted(works, key=lambda w: w.lane)
-        for part in self._suspects.apart(self._works):
+        for part in apart(self._works):
             self._run(part)
-        alone = len(works) == 1 and self._waits and not self.tables_changed
+        compared = sum(not work.was_parked for work in works)
+        alone = compared == 1 and self._waits and not self.tables_changed
         if self._faults and not self._passed and not alone:
             raise self._faults[0]
-        waiting = {lane.work.lane for lane in self._parked}
-        self._suspects.clear(work.lane for work in works if work.lane not in waiting)
         self._screen.end()
 
     def _run(self, works: Sequence[Work]) -> bool:
@@ -201,25 +198,23 @@ class Isolation:
             raise last
         error = last
         self.tables_changed = self.tables_changed or _names_what_is_not_there(error)
-        self._suspects.add(work.lane)
-        self._faults.append(error)
-        if not self._passed and len(self._faults) > 1 and not self._others_pass(work):
-            raise self._faults[0]
+        if not work.was_parked:
+            self._faults.append(error)
+            if not self._passed and len(self._faults) > 1 and not self._others_pass(work):
+                raise self._faults[0]
         self._park([work], in_words(error), locked=False)
 
     def _others_pass(self, work: Work) -> bool:
         """Whether a command can be applied in some of the lanes behind this one; True if there are none."""
-        behind = [other for other in self._works if other.lane > work.lane]
+        behind = [other for other in self._works if other.lane > work.lane and not other.was_parked]
         self._cursor.execute(_PROBE)
         self._cursor.execute(_WAIT_SHORTER)  # until the rollback: this transaction may be the caller's
         for other in random.sample(behind, min(PROBES, len(behind))):
             self._between()
             error = self._attempt([other.head()], None, False)
-            if error is not None:
-                if self._classify(error) in (ErrorClass.TRANSIENT, ErrorClass.TOO_SLOW):
-                    raise error
-                self._suspects.add(other.lane)
-            elif self._passed:
+            if error is not None and self._classify(error) in (ErrorClass.TRANSIENT, ErrorClass.TOO_SLOW):
+                raise error
+            if self._passed:
                 break
         self._cursor.execute(_END_PROBE)
         return self._passed or not behind

@@ -18,7 +18,7 @@ from .constraints import CHECK, Constraint
 from .cursors import Cursor
 from .locking import keys_of
 from .pgbinary import bigints
-from .rules import Decision, State
+from .rules import NOTHING, Decision, State
 from .schema import LICENSES, PROGRESS
 from .sqlstate import ErrorClass, classify, in_words, raised_in_function
 from .statements import (
@@ -54,9 +54,9 @@ class Remembered:
     def __init__(self) -> None:
         self._left: dict[str, tuple[psycopg.Error, int]] = {}
 
-    def errors(self) -> list[psycopg.Error]:
-        """What each of them said, to find it again: it may have been changed or dropped meanwhile."""
-        return [error for error, _ in self._left.values()]
+    def errors(self) -> dict[str, psycopg.Error]:
+        """By name, what each of them said, to find it again: it may have been changed or dropped meanwhile."""
+        return {name: error for name, (error, _) in self._left.items()}
 
     def note(self, name: str, error: psycopg.Error, *, refused: bool) -> None:
         """After a batch: whether it refused something."""
@@ -74,71 +74,83 @@ class Screen:
         self._cursor = cursor
         self._database = database
         self._remembered = remembered
+        self._errors = remembered.errors()
         self._checks: dict[str, Check] = {}
-        self._met: set[str] = set()
+        self._broken: set[str] = set()  # conditions that cannot be evaluated apart from their table
         self._refused: set[str] = set()
-        for error in remembered.errors():
-            self.add(error)
 
     def __bool__(self) -> bool:
-        return bool(self._checks)
+        return bool(self._errors)
 
     def add(self, error: Exception) -> bool:
         """Evaluate beforehand the constraint that this error names; False if it already is, or cannot be."""
         if not isinstance(error, psycopg.Error) or error.sqlstate != "23514" or raised_in_function(error):
             return False
         name = f"{error.diag.table_name}.{error.diag.constraint_name}"
-        if name in self._met:
+        if name in self._errors:
             return False
-        self._met.add(name)
-        found = constraints.find(self._cursor, error)
-        statement = found and _statement(self._database, found)
-        if not found or not statement:
-            return False
-        self._checks[name] = Check(found.table, frozenset(found.columns), statement, error)
-        return True
+        self._errors[name] = error
+        return self._check(error) is not None
 
-    def refuse(self, cursor: Cursor[Any], works: Sequence[Work], fresh: Fresh) -> list[Work]:
-        """Note in `rejected` which commands will be refused, one in a lane at most; the lanes that have one.
+    def read(self) -> None:
+        """Read the constraints. The caller has locked the rows, so until they are written no constraint can change."""
+        found = {name: self._check(error) for name, error in self._errors.items() if name not in self._broken}
+        self._checks = {name: check for name, check in found.items() if check}
 
-        The caller folds these again, and calls it again until it finds nothing, at most ROUNDS times.
+    def refuse(self, works: Sequence[Work], fresh: Fresh) -> list[Work]:
+        """Note in `rejected` the first command of each lane that will be refused; the lanes that have one.
+
+        One only: without it, those behind it may be taken. The caller folds these lanes again, and calls again until
+        nothing is found, at most ROUNDS times.
         """
-        found: list[Work] = []
+        first: dict[int, tuple[int, Check]] = {}  # by lane: where in `fresh`, and what refuses it
         for name, check in list(self._checks.items()):
-            cursor.execute(_SAVEPOINT)
+            self._cursor.execute(_SAVEPOINT)
             try:
-                refused = _refused(cursor, check, works, fresh)
-                cursor.execute(_RELEASE)
+                refused = _refused(self._cursor, check, works, fresh)
+                self._cursor.execute(_RELEASE)
             except psycopg.Error as error:
-                if cursor.connection.closed or classify(error) is not ErrorClass.ISOLATE:
+                if self._cursor.connection.closed or classify(error) is not ErrorClass.ISOLATE:
                     raise
-                cursor.execute(_ROLLBACK)  # a condition that cannot be evaluated apart from its table
+                self._cursor.execute(_ROLLBACK)
+                self._broken.add(name)
                 del self._checks[name]
                 continue
             self._refused |= {name} if refused else set()
-            found += [work for work in refused if work not in found]
-        return found
+            for n in refused:
+                lane = id(fresh[n][0])
+                if lane not in first or n < first[lane][0]:
+                    first[lane] = (n, check)
+        for n, check in first.values():
+            work, record, _ = fresh[n]
+            refusal = Decision("database_error", in_words(check.error))
+            work.rejected = {**(work.rejected or {}), record.command_id: refusal}
+        return [fresh[n][0] for n, _ in first.values()]
 
     def end(self) -> None:
         """The batch is decided: remember what refused something."""
-        for name, check in self._checks.items():
-            self._remembered.note(name, check.error, refused=name in self._refused)
+        for name, error in self._errors.items():
+            self._remembered.note(name, error, refused=name in self._refused)
+
+    def _check(self, error: psycopg.Error) -> Check | None:
+        """The constraint that an error names as it is now; None if what it does cannot be foretold."""
+        found = constraints.find(self._cursor, error)
+        statement = found and _statement(self._database, found)
+        return Check(found.table, frozenset(found.columns), statement, error) if found and statement else None
 
 
-def _refused(cursor: Cursor[Any], check: Check, works: Sequence[Work], fresh: Fresh) -> list[Work]:
-    """Note in each lane whose rows the check will refuse the first command that makes it so."""
+def _refused(cursor: Cursor[Any], check: Check, works: Sequence[Work], fresh: Fresh) -> list[int]:
+    """Of each lane whose rows the check will refuse: where in `fresh` the first command is that makes it so."""
     writes = [w for w in works if (w.changes_progress if check.table == PROGRESS else w.changes_license)]
     bad = {id(writes[n]) for n in _false(cursor, check, [(w, w.state) for w in writes])}
     if not bad:
         return []
-    steps = [(w, record, d) for w, record, d in fresh if id(w) in bad and d.error is None and d.after is not None]
-    found: dict[int, Work] = {}
-    for n in _false(cursor, check, [(w, d.after) for w, _, d in steps if d.after is not None]):
-        work, record, decision = steps[n]
-        if id(work) not in found and _columns_changed(decision) & check.columns:
-            refusal = Decision("database_error", in_words(check.error))
-            work.rejected = {**(work.rejected or {}), record.command_id: refusal}
-            found[id(work)] = work
+    steps = [n for n, (w, _, d) in enumerate(fresh) if id(w) in bad and d.error is None and d.after is not None]
+    found: dict[int, int] = {}
+    for at in _false(cursor, check, [(fresh[n][0], fresh[n][2].after or NOTHING) for n in steps]):
+        work, _, decision = fresh[steps[at]]
+        if _columns_changed(decision) & check.columns:
+            found.setdefault(id(work), steps[at])
     return list(found.values())
 
 

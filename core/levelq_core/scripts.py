@@ -46,6 +46,7 @@ class Claim(NamedTuple):
     """The lanes one drain took in one step: (user as Redis holds it, entries), oldest lane first; and when.
 
     `unfilled`: nothing was taken, because what Redis lost of the outbox must be put back first.
+    `parked`: users whose lane was parked for an error of the database, and is tried again.
     """
 
     lanes: list[tuple[bytes, list[bytes | Oversized]]]
@@ -54,6 +55,7 @@ class Claim(NamedTuple):
     broken: list[bytes]
     unfilled: bool = False
     at_ms: int = 0
+    parked: frozenset[bytes] = frozenset()
 
     @property
     def entries(self) -> int:
@@ -138,12 +140,12 @@ class Protocol:
         """Read claim.lua's reply."""
         if reply[0] == b"UNFILLED":
             return Claim([], wake=False, retired=False, broken=[], unfilled=True)
-        wake, retired, broken, flat, at_ms = reply
+        wake, retired, broken, flat, at_ms, parked = reply
         lanes = [
             (user, [e if isinstance(e, bytes) else _oversized(e) for e in entries])
             for user, entries in zip(flat[::2], flat[1::2], strict=True)
         ]
-        return Claim(lanes, bool(wake), bool(retired), broken, at_ms=at_ms)
+        return Claim(lanes, bool(wake), bool(retired), broken, at_ms=at_ms, parked=frozenset(parked))
 
     def ack(self, partition: Partition, token: str, lanes: Acknowledgements, reasons: Reasons = None) -> Call:
         """Remove decided entries: per lane (user, delay in ms, identities). `reasons`: why lanes are parked."""

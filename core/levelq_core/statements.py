@@ -213,12 +213,18 @@ def insert_progressions(schema: Schema) -> str:
     """
 
 
+def _check_deferred(names: str) -> tuple[str, ...]:
+    """Check deferred constraints now, while a refusal can be isolated. Rolled back, so COMMIT checks them as well."""
+    return ("SAVEPOINT levelq_deferred", f"SET CONSTRAINTS {names} IMMEDIATE", "ROLLBACK TO SAVEPOINT levelq_deferred")
+
+
+# All that wait for the COMMIT, those of other tables too.
+CHECK_ALL_DEFERRED = _check_deferred("ALL")
+
+
 def check_deferred(schema: Schema) -> tuple[str, ...]:
-    """Have the application's deferred constraints checked now, while a refusal can be isolated."""
-    if not schema.deferred:
-        return ()
-    names = ", ".join(schema.deferred)
-    return (f"SET CONSTRAINTS {names} IMMEDIATE", f"SET CONSTRAINTS {names} DEFERRED")
+    """Those of the three tables."""
+    return _check_deferred(", ".join(schema.deferred)) if schema.deferred else ()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import NamedTuple
 
 from .catalog import Catalog
@@ -11,7 +12,7 @@ from .codec import Lane, Record
 from .errors import LevelqError
 from .rules import NOTHING, Decision, Limits, State, lane_refusal
 from .schema import Schema
-from .statements import Statements
+from .statements import CHECK_ALL_DEFERRED, Statements
 
 
 class Database(NamedTuple):
@@ -31,6 +32,13 @@ class Database(NamedTuple):
         """Put them together; the statements are built once per schema."""
         return cls(schema, Statements.of(schema), catalog)
 
+    def checking_all_deferred(self) -> Database:
+        """The same, in which every deferred constraint is checked before the COMMIT; in a transaction of our own only.
+
+        What a caller's own changes left to be checked later is not to be blamed on a command.
+        """
+        return self._replace(statements=replace(self.statements, check_deferred=CHECK_ALL_DEFERRED))
+
 
 class Stamp(NamedTuple):
     """What a batch writes into each of its ledger rows: its id, its transaction, where it came from."""
@@ -46,6 +54,7 @@ class Work:
 
     `found` is what the locked rows held: a level of 0 for a row that was missing, also if we just made it.
     `rejected`: of single commands it is known beforehand that the database will refuse them.
+    `was_parked`: an error that followed this lane has parked it before, so another one says nothing of the database.
     `progress_at` and `license_at` are where they lie (ctid), which nobody can change while we hold them.
     """
 
@@ -62,6 +71,7 @@ class Work:
     license_at: bytes = b""
     made_progress: bool = False
     made_license: bool = False
+    was_parked: bool = False
 
     def reset(self, database: Database) -> None:
         """Forget what a rolled-back attempt found and decided."""
@@ -77,7 +87,7 @@ class Work:
 
     def head(self) -> Work:
         """The lane's first command, as a work of its own."""
-        return Work(self.lane, self.records[:1], self.places[:1])
+        return self._part(slice(1))
 
     @property
     def progress_row(self) -> tuple[int, int, int, int, int, int]:
@@ -102,10 +112,25 @@ class Work:
     def halves(self) -> tuple[Work, Work]:
         """The lane's earlier and later commands, as works of their own."""
         middle = len(self.records) // 2
-        return (
-            Work(self.lane, self.records[:middle], self.places[:middle]),
-            Work(self.lane, self.records[middle:], self.places[middle:]),
-        )
+        return self._part(slice(middle)), self._part(slice(middle, None))
+
+    def _part(self, which: slice) -> Work:
+        return Work(self.lane, self.records[which], self.places[which], was_parked=self.was_parked)
+
+
+def apart(works: Sequence[Work]) -> list[Sequence[Work]]:
+    """A batch, sorted, in parts: each lane that was parked before by itself, and what lies between, still in order.
+
+    While its error lasts, it would otherwise fail all the others first, at each halving. If most were parked before,
+    that saves nothing.
+    """
+    if 2 * sum(work.was_parked for work in works) > len(works):
+        return [works]
+    parts: list[Sequence[Work]] = []
+    for parked, lanes in groupby(works, key=lambda work: work.was_parked):
+        found = list(lanes)
+        parts += [[work] for work in found] if parked else [found]
+    return parts
 
 
 Fresh = list[tuple[Work, Record, Decision]]  # the commands decided now, in order of effect

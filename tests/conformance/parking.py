@@ -51,6 +51,18 @@ class Parking:
         lane = b.parked()["1"]
         assert lane.attempts == 1 and before <= lane.since_ms <= b.now_ms()
 
+    def test_claim_tells_which_lanes_an_error_has_parked(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=1)
+        park(b)
+        b.fill(u2=1)
+        park(b, 2, reason="other code holds its rows or its user")
+        b.fill(u3=1)
+        b.pass_time(31)
+        claim = b.claim()
+        assert sorted(user for user, _ in claim.lanes) == [b"1", b"2", b"3"]
+        assert claim.parked == {b"1"}
+
     def test_progress_removes_the_note(self, bench: Benches) -> None:
         b = bench()
         b.fill(u1=2, u2=2)

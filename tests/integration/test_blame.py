@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from levelq_core import Command, LevelUp, SetLevel, apply_commands, level_up_atomic
 from levelq_core.notices import read
+from levelq_core.parked import read as read_parked
 from levelq_worker.draining import Drain
 from levelq_worker.runtime import Runtime
 from tests.fixtures.keys import KEYS
@@ -145,6 +146,30 @@ def test_many_lanes_at_fault_in_front_do_not_pass_for_all(application_engine: En
     drain(worker, [level_up(user) for user in range(1, 101)])
     assert sorted(decided(application_engine)) == list(range(31, 101))
     assert sorted(parked(worker)) == list(range(1, 31))
+
+
+def test_parked_lanes_that_come_back_hold_no_other_lane_up(
+    application_database_url: str, application_engine: Engine, worker_of: Callable[..., Runtime], redis: Redis
+) -> None:
+    """A hundred whose error lasts, all due, and two whose commands pass; to a worker that has seen none of them."""
+    change(application_engine, raising("specialization_progress", "INSERT OR UPDATE", "NEW.student_id <= 100"))
+    first, second = (worker_of(application_database_url, claim_seconds=60) for _ in range(2))
+    drain(first, [level_up(user) for user in range(1, 201)])
+    assert len(parked(first)) == 100
+    due(second, redis, *range(1, 101))
+    run(second)  # no lane passes, and none of them says anything new of the database
+    assert batches(second) and not second.weather.bad
+    due(second, redis, *range(1, 101))
+    push_at_once(second, [level_up(user) for user in (201, 202)])
+
+    def others_are_applied() -> bool:
+        Drain(second, PLAYER).run()
+        assert not second.weather.bad
+        return {201, 202} <= decided(application_engine).keys()
+
+    until(others_are_applied, what="the others to be applied")
+    assert read_parked(redis, KEYS, PLAYER).total == 100
+    assert decided(application_engine).keys() == set(range(101, 203))
 
 
 # The lane is to blame, and waits
@@ -290,6 +315,53 @@ def test_error_of_one_lane_is_not_its_commands_fault(
     drain_all(worker, "PLAYER")
     assert decided(application_engine)[13] == [("applied", None)] * 2
     assert experience(application_engine)[13] == 61_001
+
+
+RAISES_AT_COMMIT = (
+    "CREATE FUNCTION object() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not this one'; END $$;"
+    "CREATE CONSTRAINT TRIGGER object AFTER {event} ON {table} DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
+    " WHEN (NEW.student_id = 13) EXECUTE FUNCTION object()"
+)
+AT_COMMIT = {
+    "made while workers run": (RAISES_AT_COMMIT.format(event="UPDATE", table="specialization_progress"),),
+    "of another table": (
+        "CREATE TABLE log (student_id int)",
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN INSERT INTO log VALUES (NEW.student_id); RETURN NULL; END $$",
+        "CREATE TRIGGER note AFTER UPDATE ON specialization_progress FOR EACH ROW EXECUTE FUNCTION note()",
+        RAISES_AT_COMMIT.format(event="INSERT", table="log"),
+    ),
+}
+
+
+@pytest.mark.parametrize("how", AT_COMMIT)
+def test_user_for_whom_a_commit_is_refused_waits_alone(application_engine: Engine, worker: Runtime, how: str) -> None:
+    worker.transaction.probe()  # the tables were read before
+    change(application_engine, *AT_COMMIT[how])
+    push_at_once(worker, [level_up(user) for user in range(10, 20)])
+
+    def others_are_applied() -> bool:
+        Drain(worker, PLAYER).run()
+        return len(decided(application_engine)) == 9
+
+    until(others_are_applied, what="the others to be applied")
+    assert parked(worker) == {13: "not this one (SQLSTATE P0001)"}
+
+
+def test_deferred_constraint_that_shares_its_name_with_another_tables_is_checked(
+    application_engine: Engine, worker: Runtime
+) -> None:
+    change(
+        application_engine,
+        "CREATE TABLE friends (user_id int CONSTRAINT fk_user REFERENCES users)",
+        "ALTER TABLE specialization_progress DROP CONSTRAINT specialization_progress_student_id_fkey",
+        "ALTER TABLE specialization_progress ADD CONSTRAINT fk_user FOREIGN KEY (student_id) REFERENCES users"
+        " DEFERRABLE INITIALLY DEFERRED",
+    )
+    drain(worker, [level_up(1), level_up(MISSING), level_up(2)])
+    assert decided(application_engine) == {
+        1: [("applied", None)], 2: [("applied", None)], MISSING: [("rejected", "database_error")]
+    }  # fmt: skip
 
 
 def test_rows_that_cannot_be_made_for_one_user_make_that_lane_wait(application_engine: Engine, worker: Runtime) -> None:

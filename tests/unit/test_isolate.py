@@ -23,7 +23,8 @@ from levelq_core import LevelUp, isolate
 from levelq_core.apply import gather
 from levelq_core.isolate import ATTEMPTS, PROBES, Isolation
 from levelq_core.rules import Decision
-from levelq_core.work import Database, Parked, RowsVanished, Stamp, Work
+from levelq_core.screening import BATCHES, Remembered
+from levelq_core.work import Database, Parked, RowsVanished, Stamp, Work, apart
 from tests.unit.test_fold import DATABASE
 
 BAD_DATA = UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates")  # about the content, whatever the database
@@ -292,3 +293,70 @@ def test_a_key_that_never_yields_is_retried_once_only() -> None:
     run = Run(works(*[1] * 64), these({5}, error)).go()
     assert [lane.work.lane.user_id for lane in run.parked] == [6]
     assert len(run.attempts) <= ATTEMPTS + 2 * 6
+
+
+# Lanes that were parked before
+
+
+def parked_before(works: list[Work], *users: int) -> list[Work]:
+    for work in works:
+        work.was_parked = work.lane.user_id in users
+    return works
+
+
+def cut(count: int, *users: int) -> list[list[int]]:
+    return [[work.lane.user_id for work in part] for part in apart(parked_before(works(*[1] * count), *users))]
+
+
+def test_lanes_that_were_parked_before_are_parts_of_their_own() -> None:
+    assert cut(3) == [[1, 2, 3]]
+    assert cut(6, 3, 4) == [[1, 2], [3], [4], [5, 6]]
+
+
+def test_batch_of_lanes_that_mostly_were_parked_before_is_one_part() -> None:
+    assert cut(3, 1, 2) == [[1, 2, 3]]
+
+
+@given(st.sets(st.integers(1, 30)), st.integers(1, 30))
+def test_parts_keep_every_lane_in_lock_order(users: set[int], count: int) -> None:
+    assert [user for part in cut(count, *users) for user in part] == list(range(1, count + 1))
+
+
+def test_lanes_that_were_parked_before_do_not_speak_for_the_database() -> None:
+    """Each fails still, and no other is there to pass: they are parked again, and nothing is raised."""
+    run = Run(parked_before(works(*[1] * 64), *range(1, 65)), these(set(range(64)), RAISED)).go()
+    assert [lane.work.lane.user_id for lane in run.parked] == list(range(1, 65))
+    assert len(run.attempts) <= 2 * 64
+
+
+def test_the_only_lane_that_was_not_parked_before_is_alone_in_its_batch() -> None:
+    run = Run(parked_before(works(2, 2, 2), 1, 3), these(set(range(6)), RAISED)).go()
+    assert [lane.work.lane.user_id for lane in run.parked] == [1, 2, 3]
+
+
+def test_error_of_every_lane_that_was_not_parked_before_is_raised_as_theirs() -> None:
+    other = errors.lookup("2200H")("nextval: reached maximum value of sequence")
+    run = Run(parked_before(works(1, 1, 1), 1), lambda work, _: RAISED if work.was_parked else other)
+    with pytest.raises(errors.SequenceGeneratorLimitExceeded):
+        run.go()
+
+
+def test_one_lane_that_passes_is_found_among_hundreds_that_were_parked_before() -> None:
+    run = Run(parked_before(works(*[1] * 512), *range(1, 510)), these(set(range(511)), RAISED)).go()
+    assert [lane.work.lane.user_id for lane in run.parked] == list(range(1, 512))
+    assert [d.error for d in run.works[-1].decisions] == [None]
+
+
+# Checks that refused commands before
+
+
+def test_check_is_remembered_until_it_refused_nothing_for_long() -> None:
+    remembered, error = Remembered(), errors.CheckViolation("no")
+    remembered.note("t.c", error, refused=True)
+    for _ in range(BATCHES - 1):
+        remembered.note("t.c", error, refused=False)
+    assert remembered.errors() == {"t.c": error}
+    remembered.note("t.c", error, refused=False)
+    assert remembered.errors() == {}
+    remembered.note("t.never", error, refused=False)
+    assert remembered.errors() == {}

@@ -14,7 +14,7 @@ from levelq_core import Settings
 from levelq_core.layouts import Layout
 from levelq_core.partitions import Partition
 from levelq_core.script_files import Call, load
-from levelq_core.scripts import HEADS, LEASE_MS, WAKE_MS, Lease, Oversized, Protocol, PushAnswer, Relayed
+from levelq_core.scripts import HEADS, LEASE_MS, WAKE_MS, Claim, Lease, Oversized, Protocol, PushAnswer, Relayed
 
 FOLDER = files("levelq_core") / "lua"
 NAMES = sorted(f.name.removesuffix(".lua") for f in FOLDER.iterdir() if f.name.endswith(".lua"))
@@ -213,10 +213,11 @@ def test_replies_are_read() -> None:
     assert Protocol.pushed([b"MOVED"]) == PushAnswer(False, [], moved=True)
     error = ResponseError("OOM")
     assert Protocol.pushed(error) is error
-    claim = Protocol.claimed([1, 0, [b"9"], [b"5", [b"one", [5000, b"ab" * 20, b"head"]], b"6", []], 7])
+    claim = Protocol.claimed([1, 0, [b"9"], [b"5", [b"one", [5000, b"ab" * 20, b"head"]], b"6", []], 7, [b"6"]])
     assert claim.lanes == [(b"5", [b"one", Oversized(5000, "ab" * 20, b"head")]), (b"6", [])]
     assert (claim.wake, claim.retired, claim.broken, claim.unfilled, claim.at_ms) == (True, False, [b"9"], False, 7)
-    assert Protocol.claimed([b"UNFILLED"]) == ([], False, False, [], True, 0)
+    assert claim.parked == {b"6"}
+    assert Protocol.claimed([b"UNFILLED"]) == Claim([], wake=False, retired=False, broken=[], unfilled=True)
 
 
 def test_replies_to_the_relay_are_read() -> None:

@@ -46,6 +46,7 @@ class Batch:
         self.commands = 0
         self._specialization = specialization
         self._at_ms = claim.at_ms
+        self._parked = claim.parked
         self._asked: list[Work] = []  # of whose commands the outcome of one at least is waited for
         self.lanes = [self._read(user, entries) for user, entries in claim.lanes]
 
@@ -85,7 +86,7 @@ class Batch:
         work = None
         if records:
             places = range(self.commands, self.commands + len(records))
-            work = Work(lane, records, places)
+            work = Work(lane, records, places, was_parked=user in self._parked)
             self.commands += len(records)
             if asked:
                 self._asked.append(work)

@@ -9,7 +9,8 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, RootTransaction, text
+from sqlalchemy.exc import DBAPIError
 
 from levelq_core.apply import entered
 from levelq_core.catalog import Catalog
@@ -18,8 +19,9 @@ from levelq_core.engine import LimitedConnection
 from levelq_core.faults import point
 from levelq_core.isolate import Isolation
 from levelq_core.schema import QUARANTINE, forget, schema_of
+from levelq_core.screening import Remembered
 from levelq_core.settings import Settings
-from levelq_core.suspects import Suspects
+from levelq_core.sqlstate import ErrorClass, classify
 from levelq_core.work import Database, Parked, Work
 
 
@@ -91,7 +93,8 @@ class Transaction:
     def __init__(self, engine: Engine, settings: Settings, catalog: Catalog) -> None:
         self._engine = engine
         self._catalog = catalog
-        self._suspects = Suspects()
+        self._checks = Remembered()
+        self._commit_refused = False  # by a constraint that was not checked before
         whole = settings.transaction_ms
         self._limits = tuple(str(ms) for ms in (settings.lock_ms, settings.statement_ms, whole, whole))
 
@@ -120,20 +123,28 @@ class Transaction:
                 _quarantine(cursor, rubbish)
                 if works:
                     database = Database.of(schema_of(connection), self._catalog)
+                    if self._commit_refused:
+                        database = database.checking_all_deferred()
                     go_on = partial(self._go_on, cursor, between)
-                    isolation = Isolation(
-                        cursor, database, stamp, parked=parked, suspects=self._suspects, between=go_on
-                    )
+                    isolation = Isolation(cursor, database, stamp, parked=parked, checks=self._checks, between=go_on)
                     isolation.run(works)
                     if isolation.tables_changed:
                         forget(self._engine)
             point("commit request")
             deciding = time.monotonic() - begun
             with _waits(connection, committing):
-                transaction.commit()
+                self._commit(transaction)
             point("commit reply")
         seconds = time.monotonic() - begun
         return Applied(parked, seconds, TRIPS * trips + seconds - deciding)
+
+    def _commit(self, transaction: RootTransaction) -> None:
+        try:
+            transaction.commit()
+        except DBAPIError as error:
+            if isinstance(error.orig, Exception) and classify(error.orig) is ErrorClass.ISOLATE:
+                self._commit_refused = True
+            raise
 
     def end_overdue(self) -> int:
         """End the transactions of other workers that have outlived a batch's limit; how many. Raises DBAPIError."""

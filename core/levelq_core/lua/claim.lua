@@ -5,7 +5,8 @@
 -- ARGV     tag, drain, claim ms, token, wake ms, batch commands, batch lanes, batch bytes,
 --          lane commands (most from one lane), payload limit, gated (1: take nothing while the gate is closed),
 --          holding (1: the drain has a batch in hand, whose lanes its ack may find due again: do not retire it)
--- Returns  {wake (0 or 1), retired (0 or 1), {broken users}, {per lane: user, {entries}}, the time in ms}
+-- Returns  {wake (0 or 1), retired (0 or 1), {broken users}, {per lane: user, {entries}}, the time in ms,
+--          {users of these lanes that were parked for an error of the database}}
 --          An entry over the payload limit comes as {length, sha1, first 4 KiB}.
 --          Retired: nothing was due, and the drain is no longer registered.
 --          Or {"UNFILLED"}, and nothing was done: the gate is closed, see refill.lua.
@@ -98,9 +99,18 @@ in_steps('HSET', tokens, held)
 -- By rank, which is cheaper than by name: they were the first of ready, and a broken one stands there no more.
 if gone > 0 then redis.call('ZREMRANGEBYRANK', ready, 0, gone - 1) end
 
+-- Why an error of the database parked a lane ends with its SQLSTATE. Mostly nothing is parked: then one look is all.
+local parked = {}
+if #held > 0 and redis.call('EXISTS', tag .. 'parked') == 1 then
+  for i = 1, #held, 2 do
+    local note = redis.call('HGET', tag .. 'parked', held[i])
+    if note and string.find(note, '(SQLSTATE ', 1, true) then parked[#parked + 1] = held[i] end
+  end
+end
+
 local retired = 0
 if ARGV[12] ~= '1' and #lanes == 0 and redis.call('ZCOUNT', ready, '-inf', now) == 0 then
   redis.call('ZREM', drains, drain)
   retired = 1
 end
-return { reserve_wake(tag, now, wake_ms, batch_commands, batch_lanes), retired, broken, lanes, now }
+return { reserve_wake(tag, now, wake_ms, batch_commands, batch_lanes), retired, broken, lanes, now, parked }
