@@ -77,5 +77,5 @@ _MAY_READ_SYSTEM = text("SELECT has_function_privilege('pg_catalog.pg_control_sy
 # Given by initdb, kept by every physical copy.
 _SYSTEM = text("SELECT system_identifier::text FROM pg_catalog.pg_control_system()")
 
-# One row, whoever comes first.
+# One row: of two transactions at once, the first adds it.
 _ADD = text(f"INSERT INTO {IDENTITY} (identity) VALUES (gen_random_uuid()) ON CONFLICT DO NOTHING")

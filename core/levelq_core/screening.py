@@ -33,7 +33,7 @@ from .statements import (
 from .work import Database, Fresh, Work, progress_of
 
 ROUNDS = 16  # of one attempt; each finds one command more in every lane that has another
-BATCHES = 100  # for so many batches a constraint is evaluated beforehand after it last refused a command
+BATCHES = 100  # how many batches a constraint is evaluated beforehand for, after it last refused a command
 _SAVEPOINT = "SAVEPOINT levelq_screen"
 _RELEASE = "RELEASE SAVEPOINT levelq_screen"
 _ROLLBACK = "ROLLBACK TO SAVEPOINT levelq_screen"
