@@ -1,4 +1,4 @@
-"""The one place that makes levelq's cursors, on connections of psycopg, sync and async, levelq's own or the application's.
+"""The one place that makes levelq's cursors: on psycopg's connections of either kind, levelq's or an application's.
 
 What a cursor needs is registered on the cursor. SQLAlchemy copies psycopg's global adapters when an engine is made, so
 an engine older than this import would not know what is registered globally; and what an application registers
