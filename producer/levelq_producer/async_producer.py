@@ -206,4 +206,4 @@ class AsyncProducer:
 
     def handle(self, command_id: UUID) -> AsyncHandle:
         """A handle on a command that some other process sent."""
-        return AsyncHandle(self._loops, self.settings, self._ledger, command_id, None, True)
+        return AsyncHandle(self._readers, command_id, None, True)
