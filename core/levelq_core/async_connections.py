@@ -7,10 +7,11 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, Self
 
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ClusterDownError, MovedError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from .async_cluster import AsyncCluster
 from .cluster import LOST, NotReached
@@ -18,6 +19,8 @@ from .connections import CONNECTIONS, MAKING, SLOW_SECONDS, UNCLUSTERED_URL, Que
 from .errors import ConfigurationError
 from .turns import Turns
 
+_ATTEMPTS = 4  # to connect from a loop that is late
+_LOOK_SECONDS = 0.05  # between two looks at how late a loop is
 Turn = asyncio.Future[Exception | None]  # None: it is theirs now
 
 
@@ -57,6 +60,29 @@ class _TaskTurns:
                 turn.set_result(refusal)
 
 
+class _Lateness:
+    """How many seconds late, at most, the loop ran what was due while this block ran."""
+
+    def __init__(self) -> None:
+        self.most = 0.0
+        self._loop = asyncio.get_running_loop()
+
+    def __enter__(self) -> Self:
+        self._schedule()
+        return self
+
+    def _schedule(self) -> None:
+        self._due = self._loop.time() + _LOOK_SECONDS
+        self._timer = self._loop.call_at(self._due, self._look)
+
+    def _look(self) -> None:
+        self.most = max(self.most, self._loop.time() - self._due)
+        self._schedule()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+
 class AsyncConnections:
     """What Connections is for threads. A task that is cancelled ends its connection, so no answer is left on one."""
 
@@ -68,6 +94,7 @@ class AsyncConnections:
     ) -> None:
         self.redis = redis
         self._lost = lost
+        self.closed = False  # once it is, each connection ends with the call that uses it
         self._pool: Any = redis.connection_pool
         self._idle: deque[Any] = deque()
         self._turns = _TaskTurns(most)
@@ -90,18 +117,29 @@ class AsyncConnections:
                 return connection
             await self._end(connection)
         await self._making.enter()
-        since = time.monotonic()
         try:
-            return await self._pool.get_connection()
-        except Exception as error:
-            self.note_loss(error)
-            refusal = NotReached(str(error) or type(error).__name__)
-            if self._heard < since < time.monotonic() - SLOW_SECONDS:
-                self._making.dismiss(refusal)
-                self._turns.dismiss(refusal)
-            raise refusal from error
+            return await self._connect()
         finally:
             self._making.leave()
+
+    async def _connect(self) -> Any:
+        """A new connection. If the time ran out while the loop was late, that says nothing of the server: try again."""
+        attempts = _ATTEMPTS
+        while True:
+            attempts -= 1
+            since = time.monotonic()
+            with _Lateness() as lateness:
+                try:
+                    return await self._pool.get_connection()
+                except Exception as error:
+                    if isinstance(error, RedisTimeoutError) and lateness.most > SLOW_SECONDS and attempts:
+                        continue
+                    self.note_loss(error)
+                    refusal = NotReached(str(error) or type(error).__name__)
+                    if self._heard < since < time.monotonic() - SLOW_SECONDS:
+                        self._making.dismiss(refusal)
+                        self._turns.dismiss(refusal)
+                    raise refusal from error
 
     async def _end(self, connection: Any) -> None:
         with suppress(Exception):
@@ -122,8 +160,13 @@ class AsyncConnections:
                 self._turns.leave()
             raise
         self._heard = time.monotonic()
-        self._idle.append(connection)
-        self._turns.leave()
+        try:
+            if self.closed:
+                await self._end(connection)
+            else:
+                self._idle.append(connection)
+        finally:
+            self._turns.leave()
 
     def note_loss(self, error: BaseException | None) -> None:
         """Tell the cluster that this server was lost, if that is what the error says."""
@@ -161,6 +204,13 @@ class AsyncLenders:
         self._most = most
         self.only = None if isinstance(redis, AsyncCluster) else AsyncConnections(redis, most=most)
         self._of: dict[AsyncRedis, AsyncConnections] = {}
+        self._closed = False
+
+    def close(self) -> None:
+        """Keep no connection from now on. Calls under way go on, and may open some, which they end."""
+        self._closed = True
+        for connections in [*self._of.values(), *([self.only] if self.only else [])]:
+            connections.closed = True
 
     async def at(self, key: str) -> AsyncConnections:
         """Those to the server of this key. Raises NotReached, and ConfigurationError if it is no cluster."""
@@ -172,6 +222,7 @@ class AsyncLenders:
     def _at(self, cluster: AsyncCluster, server: AsyncRedis) -> AsyncConnections:
         if server not in self._of:
             self._of[server] = AsyncConnections(server, cluster.lost, self._most)
+            self._of[server].closed = self._closed
         return self._of[server]
 
     async def all(self) -> list[AsyncConnections]:

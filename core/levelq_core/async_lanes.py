@@ -32,6 +32,11 @@ class AsyncLanes:
         self._settings = settings
         self._shebang = shebang
 
+    def close(self) -> None:
+        """Keep no connection from now on; the client is the caller's to close."""
+        self._lenders.close()
+        self._durable.close()
+
     async def push(self, batches: Batches) -> list[PushAnswer | PushError]:
         """Append to many lanes of several partitions in one round trip to each server; see push_and_ask."""
         return (await self.push_and_ask(batches, ()))[0]

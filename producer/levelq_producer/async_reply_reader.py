@@ -37,6 +37,11 @@ class AsyncReplyReader:
         self._known: tuple[Any, Any] = None, NEVER  # the stream last read from, and what the server calls it
         self._came = asyncio.Event()
 
+    def close(self) -> None:
+        """Keep no connection from now on; the client is the caller's to close."""
+        self._lenders.close()
+        self._looks.close()
+
     @contextmanager
     def waiting(self, waiter: Waiter) -> Iterator[None]:
         """While this block runs, the outcome is read for this waiter, whoever reads."""

@@ -30,7 +30,9 @@ class LoopOwner:
         self.checking = asyncio.Lock()
 
     async def close(self) -> None:
-        """Close them, on their loop."""
+        """Close them, on their loop. Tasks that still wait read on, on connections that end with the read."""
+        self.lanes.close()
+        self.replies.close()
         await self._redis.aclose()
 
     def abandon(self) -> None:
