@@ -14,7 +14,8 @@ from levelq_core.per_loop import abandon
 from levelq_core.settings import Settings
 
 from .async_reply_reader import AsyncReplyReader
-from .ledger_reader import LedgerReader, LoopLedger
+from .ledger_reader import LedgerReader
+from .loop_ledger import LoopLedger
 
 _SLICE_SECONDS = 0.002
 

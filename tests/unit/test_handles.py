@@ -15,7 +15,8 @@ from levelq_core.per_loop import PerLoop
 from levelq_producer import AsyncHandle, Handle
 from levelq_producer.async_reply_reader import AsyncReplyReader
 from levelq_producer.handles import Context
-from levelq_producer.ledger_reader import LedgerReader, LoopLedger
+from levelq_producer.ledger_reader import LedgerReader
+from levelq_producer.loop_ledger import LoopLedger
 from levelq_producer.reply_reader import ReplyReader
 from tests.fixtures.keys import KEYS
 
