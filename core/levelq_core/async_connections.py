@@ -7,54 +7,80 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, Self
 
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ClusterDownError, MovedError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from .async_cluster import AsyncCluster
 from .cluster import LOST, NotReached
+from .connection_slots import ConnectionSlots
 from .connections import CONNECTIONS, MAKING, SLOW_SECONDS, UNCLUSTERED_URL, Question
 from .errors import ConfigurationError
-from .turns import Turns
 
-Turn = asyncio.Future[Exception | None]  # None: it is theirs now
+_ATTEMPTS = 4  # to connect from a loop that is late
+_LOOK_SECONDS = 0.05  # between two looks at how late a loop is
+Waiting = asyncio.Future[Exception | None]  # its result: None for a slot, or why there is none
 
 
-class _TaskTurns:
-    """Turns for the tasks of one loop; see ThreadTurns."""
+class _TaskSlots:
+    """What ThreadSlots is for threads, for the tasks of one loop."""
 
     def __init__(self, most: int) -> None:
-        self._turns: Turns[Turn] = Turns(most)
+        self._slots: ConnectionSlots[Waiting] = ConnectionSlots(most)
 
-    async def enter(self) -> None:
-        """Wait for a turn, without a limit in time. Raises what `dismiss` was given."""
-        if self._turns.enter():
+    async def acquire(self) -> None:
+        """Wait for a slot, without a limit in time. Raises what `refuse_waiting` was given."""
+        if self._slots.acquire():
             return
-        turn: Turn = asyncio.get_running_loop().create_future()
-        self._turns.wait(turn)
+        waiting: Waiting = asyncio.get_running_loop().create_future()
+        self._slots.enqueue(waiting)
         try:
-            refusal = await turn
+            refusal = await waiting
         except BaseException:
-            in_line = self._turns.withdraw(turn)
-            if not in_line and turn.done() and not turn.cancelled() and turn.result() is None:
-                self.leave()  # it was this task's already
+            queued = self._slots.withdraw(waiting)
+            if not queued and waiting.done() and not waiting.cancelled() and waiting.result() is None:
+                self.release()  # the slot had been given to this task
             raise
         if refusal is not None:
             raise refusal
 
-    def leave(self) -> None:
-        """Give a turn back."""
-        while (turn := self._turns.leave()) is not None:
-            if not turn.done():  # else its task is cancelled
-                turn.set_result(None)
+    def release(self) -> None:
+        """Free a slot."""
+        while (waiting := self._slots.release()) is not None:
+            if not waiting.done():  # else its task is cancelled
+                waiting.set_result(None)
                 return
 
-    def dismiss(self, refusal: Exception) -> None:
-        """Have all who wait raise this."""
-        for turn in self._turns.dismiss():
-            if not turn.done():
-                turn.set_result(refusal)
+    def refuse_waiting(self, refusal: Exception) -> None:
+        """Raise this in every task that waits now."""
+        for waiting in self._slots.refuse_waiting():
+            if not waiting.done():
+                waiting.set_result(refusal)
+
+
+class _Lateness:
+    """How many seconds late, at most, the loop ran what was due while this block ran."""
+
+    def __init__(self) -> None:
+        self.most = 0.0
+        self._loop = asyncio.get_running_loop()
+
+    def __enter__(self) -> Self:
+        self._schedule()
+        return self
+
+    def _schedule(self) -> None:
+        self._due = self._loop.time() + _LOOK_SECONDS
+        self._timer = self._loop.call_at(self._due, self._look)
+
+    def _look(self) -> None:
+        self.most = max(self.most, self._loop.time() - self._due)
+        self._schedule()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
 
 
 class AsyncConnections:
@@ -68,19 +94,20 @@ class AsyncConnections:
     ) -> None:
         self.redis = redis
         self._lost = lost
+        self.closed = False  # once it is, each connection ends with the call that uses it
         self._pool: Any = redis.connection_pool
         self._idle: deque[Any] = deque()
-        self._turns = _TaskTurns(most)
-        self._making = _TaskTurns(MAKING)
+        self._slots = _TaskSlots(most)
+        self._making = _TaskSlots(MAKING)
         self._heard = 0.0
 
     async def take(self) -> Any:
         """A connection that is open, as far as can be seen. Raises NotReached."""
-        await self._turns.enter()
+        await self._slots.acquire()
         try:
             return await self._open()
         except BaseException:
-            self._turns.leave()
+            self._slots.release()
             raise
 
     async def _open(self) -> Any:
@@ -89,19 +116,30 @@ class AsyncConnections:
             if await _quiet(connection):
                 return connection
             await self._end(connection)
-        await self._making.enter()
-        since = time.monotonic()
+        await self._making.acquire()
         try:
-            return await self._pool.get_connection()
-        except Exception as error:
-            self.note_loss(error)
-            refusal = NotReached(str(error) or type(error).__name__)
-            if self._heard < since < time.monotonic() - SLOW_SECONDS:
-                self._making.dismiss(refusal)
-                self._turns.dismiss(refusal)
-            raise refusal from error
+            return await self._connect()
         finally:
-            self._making.leave()
+            self._making.release()
+
+    async def _connect(self) -> Any:
+        """A new connection. If the time ran out while the loop was late, that says nothing of the server: try again."""
+        attempts = _ATTEMPTS
+        while True:
+            attempts -= 1
+            since = time.monotonic()
+            with _Lateness() as lateness:
+                try:
+                    return await self._pool.get_connection()
+                except Exception as error:
+                    if isinstance(error, RedisTimeoutError) and lateness.most > SLOW_SECONDS and attempts:
+                        continue
+                    self.note_loss(error)
+                    refusal = NotReached(str(error) or type(error).__name__)
+                    if self._heard < since < time.monotonic() - SLOW_SECONDS:
+                        self._making.refuse_waiting(refusal)
+                        self._slots.refuse_waiting(refusal)
+                    raise refusal from error
 
     async def _end(self, connection: Any) -> None:
         with suppress(Exception):
@@ -119,11 +157,16 @@ class AsyncConnections:
             try:
                 await self._end(connection)
             finally:
-                self._turns.leave()
+                self._slots.release()
             raise
         self._heard = time.monotonic()
-        self._idle.append(connection)
-        self._turns.leave()
+        try:
+            if self.closed:
+                await self._end(connection)
+            else:
+                self._idle.append(connection)
+        finally:
+            self._slots.release()
 
     def note_loss(self, error: BaseException | None) -> None:
         """Tell the cluster that this server was lost, if that is what the error says."""
@@ -153,14 +196,21 @@ class AsyncConnections:
         return [await self.receive(connection, command[0]) for command in commands]
 
 
-class AsyncLenders:
-    """What Lenders is for threads: the connections to whatever server holds a key."""
+class AsyncNodePools:
+    """The connections to each server of a cluster, or to the only server; what Lenders is for threads."""
 
     def __init__(self, redis: AsyncRedis, most: int = CONNECTIONS) -> None:
         self._cluster = redis if isinstance(redis, AsyncCluster) else None
         self._most = most
         self.only = None if isinstance(redis, AsyncCluster) else AsyncConnections(redis, most=most)
         self._of: dict[AsyncRedis, AsyncConnections] = {}
+        self._closed = False
+
+    def close(self) -> None:
+        """Keep no connection from now on. Calls under way go on, and may open some, which they end."""
+        self._closed = True
+        for connections in [*self._of.values(), *([self.only] if self.only else [])]:
+            connections.closed = True
 
     async def at(self, key: str) -> AsyncConnections:
         """Those to the server of this key. Raises NotReached, and ConfigurationError if it is no cluster."""
@@ -172,6 +222,7 @@ class AsyncLenders:
     def _at(self, cluster: AsyncCluster, server: AsyncRedis) -> AsyncConnections:
         if server not in self._of:
             self._of[server] = AsyncConnections(server, cluster.lost, self._most)
+            self._of[server].closed = self._closed
         return self._of[server]
 
     async def all(self) -> list[AsyncConnections]:

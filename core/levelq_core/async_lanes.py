@@ -9,7 +9,7 @@ from typing import Any
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import MovedError, RedisError
 
-from .async_connections import AsyncConnections, AsyncLenders
+from .async_connections import AsyncConnections, AsyncNodePools
 from .cluster import REDIRECTIONS, NotReached, as_lost
 from .connections import BOUND, DURABLE_BOUND, Question
 from .errors import ConfigurationError
@@ -26,11 +26,16 @@ class AsyncLanes:
 
     def __init__(self, redis: AsyncRedis, settings: Settings, *, shebang: bool = True) -> None:
         self.redis = redis
-        self._lenders = AsyncLenders(redis, BOUND)
-        self._durable = AsyncLenders(redis, DURABLE_BOUND)
+        self._lenders = AsyncNodePools(redis, BOUND)
+        self._durable = AsyncNodePools(redis, DURABLE_BOUND)
         self._protocol = Protocol(settings)
         self._settings = settings
         self._shebang = shebang
+
+    def close(self) -> None:
+        """Keep no connection from now on; the client is the caller's to close."""
+        self._lenders.close()
+        self._durable.close()
 
     async def push(self, batches: Batches) -> list[PushAnswer | PushError]:
         """Append to many lanes of several partitions in one round trip to each server; see push_and_ask."""
@@ -56,7 +61,7 @@ class AsyncLanes:
         return [self._protocol.pushed(reply) for reply in pushing.replies], pushing.asked
 
     @staticmethod
-    async def _by_server(lenders: AsyncLenders, pushing: Pushing) -> dict[AsyncConnections, list[int]]:
+    async def _by_server(lenders: AsyncNodePools, pushing: Pushing) -> dict[AsyncConnections, list[int]]:
         found: dict[AsyncConnections, list[int]] = {}
         for place in pushing.start():
             try:

@@ -23,10 +23,10 @@ from redis.retry import Retry
 from .addresses import Place
 from .async_cluster import AsyncCluster
 from .cluster import LOST, Cluster, NotReached
+from .connection_slots import ThreadSlots
 from .per_process import PerProcess
 from .process_client import ProcessClient
 from .sentinels import async_primary_of, primary_of
-from .turns import ThreadTurns
 
 Question = tuple[Any, ...]  # a command of Redis's: its name and arguments
 # As many as a server takes by default: redis-py's own limit refuses a caller at once, where ours lets it wait.
@@ -79,15 +79,15 @@ def _options(seconds: float) -> dict[str, Any]:
 
 
 class _Idle:
-    """One process's connections of a client that nobody uses, and the turns of those who want one."""
+    """One process's idle connections of a client, and the slots that limit how many are used."""
 
-    __slots__ = ("connections", "heard", "making", "pool", "turns")
+    __slots__ = ("connections", "heard", "making", "pool", "slots")
 
     def __init__(self, redis: Redis, most: int) -> None:
         self.pool: Any = redis.connection_pool
         self.connections: deque[Any] = deque()
-        self.turns = ThreadTurns(most)
-        self.making = ThreadTurns(MAKING)
+        self.slots = ThreadSlots(most)
+        self.making = ThreadSlots(MAKING)
         self.heard = 0.0  # when the server last answered
 
 
@@ -114,11 +114,11 @@ class Connections:
     def take(self) -> Any:
         """A connection that is open, as far as can be seen. Raises NotReached."""
         idle = self._idle.get()
-        idle.turns.enter()
+        idle.slots.acquire()
         try:
             return self._open(idle)
         except BaseException:
-            idle.turns.leave()
+            idle.slots.release()
             raise
 
     def _open(self, idle: _Idle) -> Any:
@@ -130,7 +130,7 @@ class Connections:
             if _quiet(connection):
                 return connection
             _end(idle, connection)
-        idle.making.enter()
+        idle.making.acquire()
         since = time.monotonic()
         try:
             return idle.pool.get_connection()
@@ -139,24 +139,24 @@ class Connections:
             refusal = NotReached(str(error) or type(error).__name__)
             if idle.heard < since < time.monotonic() - SLOW_SECONDS:
                 # A silent server: each of those who wait would wait as long, one after the other.
-                idle.making.dismiss(refusal)
-                idle.turns.dismiss(refusal)
+                idle.making.refuse_waiting(refusal)
+                idle.slots.refuse_waiting(refusal)
             raise refusal from error
         finally:
-            idle.making.leave()
+            idle.making.release()
 
     def give(self, connection: Any) -> None:
         """Have a connection back on which every answer was read."""
         idle = self._idle.get()
         idle.heard = time.monotonic()
         idle.connections.append(connection)
-        idle.turns.leave()
+        idle.slots.release()
 
     def drop(self, connection: Any) -> None:
         """End a connection: what it says next would be taken for the answer to something else."""
         idle = self._idle.get()
         _end(idle, connection)
-        idle.turns.leave()
+        idle.slots.release()
 
     @contextmanager
     def ended_by_errors(self, connection: Any) -> Iterator[None]:

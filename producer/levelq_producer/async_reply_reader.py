@@ -13,12 +13,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, MovedError, RedisError, ResponseError
 
 from levelq_core import replies
-from levelq_core.async_connections import AsyncConnections, AsyncLenders
+from levelq_core.async_connections import AsyncConnections, AsyncNodePools
 from levelq_core.cluster import NotReached, as_lost
 from levelq_core.errors import LevelqError
 from levelq_core.outcome import Outcome
 
-from .waiting import NEVER, UNKNOWN, Board, Position, Waiter, block_on, check_keys, found_in, look, wrong_answer
+from .waiting import NEVER, UNKNOWN, Position, SharedRead, Waiter, block_on, check_keys, found_in, look, wrong_answer
 
 _SPIN_SECONDS = 0.0005
 Streams = dict[str, Position]
@@ -30,31 +30,36 @@ class AsyncReplyReader:
 
     def __init__(self, redis: AsyncRedis, most_seconds: float) -> None:
         self._most = most_seconds
-        self._lenders = AsyncLenders(redis)
-        self._looks = AsyncLenders(redis, 1)  # for those whose time is up
-        self._board = Board()
+        self._lenders = AsyncNodePools(redis)
+        self._looks = AsyncNodePools(redis, 1)  # for those whose time is up
+        self._shared = SharedRead()
         self._server: AsyncConnections | None = None
         self._known: tuple[Any, Any] = None, NEVER  # the stream last read from, and what the server calls it
         self._came = asyncio.Event()
 
+    def close(self) -> None:
+        """Keep no connection from now on; the client is the caller's to close."""
+        self._lenders.close()
+        self._looks.close()
+
     @contextmanager
     def waiting(self, waiter: Waiter) -> Iterator[None]:
         """While this block runs, the outcome is read for this waiter, whoever reads."""
-        self._board.add(waiter)
+        self._shared.add(waiter)
         try:
             yield
         finally:
-            self._board.remove(waiter)
+            self._shared.remove(waiter)
 
     async def wait(self, waiter: Waiter, until: float, *, last: bool = True) -> Outcome | None:
         """The outcome; None if it has not come by `until`; see ReplyReader.wait. Raises RedisError."""
-        board = self._board
+        shared = self._shared
         try:
             while True:
                 left = until - time.monotonic()
                 if waiter.answered or (left <= 0 and (waiter.seen or not last)):
                     break
-                leads = board.lead(waiter)
+                leads = shared.lead(waiter)
                 self._came.set()
                 if leads:
                     await self._read_for_all(until)
@@ -62,35 +67,35 @@ class AsyncReplyReader:
                     await self._look_alone(waiter)
                 else:
                     waiter.ready.clear()
-                    if ends := board.must_end(waiter):
+                    if ends := shared.must_end(waiter):
                         await self._end(ends)
                     await _within(left, waiter.ready)
         finally:
-            following = board.leave(waiter)
+            following = shared.leave(waiter)
             if following is not None:
                 following.ready.set()
         return waiter.take()
 
     async def _read_for_all(self, until: float) -> None:
         """One read, for everyone who waits by now."""
-        pause = self._board.pause(time.monotonic())
+        pause = self._shared.pause(time.monotonic())
         if pause > 0:
             await asyncio.sleep(pause)
         now = time.monotonic()
-        streams = self._board.start(now)
+        streams = self._shared.start(now)
         try:
-            await self._read(streams, self._board.block(until - now, self._most))
+            await self._read(streams, self._shared.block(until - now, self._most))
         except InvalidResponse:
             pass  # who was told of another command has the error, and that connection is closed
         except Exception as error:
             failure = error if isinstance(error, LevelqError) else as_lost(error)
             self._deliver([(key, failure) for key in streams])
         finally:
-            self._board.end(streams)
+            self._shared.end(streams)
 
     def _deliver(self, found: Found) -> None:
         """Wake those for whom something was found. Raises InvalidResponse if it was of another command."""
-        woken = self._board.settle(found)
+        woken = self._shared.settle(found)
         for waiter in woken:
             waiter.ready.set()
         if (wrong := wrong_answer(woken)) is not None:
@@ -125,7 +130,7 @@ class AsyncReplyReader:
                 self._known = stream, number
             else:
                 await connections.send(connection, [block_on(streams, seconds)])
-            self._board.reads_on(number)
+            self._shared.reads_on(number)
             self._server = connections
             reply = await connections.receive(connection, "XREAD")
             if isinstance(reply, ResponseError):
@@ -147,7 +152,7 @@ class AsyncReplyReader:
     async def _look_around(self, streams: Streams, seconds: float) -> None:
         """Of a cluster's streams no two can be read by one call that blocks: look at them, now and again."""
         self._came.clear()
-        self._board.connection = NEVER
+        self._shared.connection = NEVER
         by_server: dict[AsyncConnections, Streams] = {}
         found = False
         for key, position in streams.items():
@@ -162,7 +167,7 @@ class AsyncReplyReader:
                 found = True
             except Exception as error:
                 self._deliver([(key, as_lost(error)) for key in some])
-        pause = self._board.look_again(found)
+        pause = self._shared.look_again(found)
         if not found:
             await _within(min(pause, seconds), self._came)
 
@@ -185,16 +190,16 @@ class AsyncReplyReader:
 
     async def _end(self, reading: int) -> None:
         """End the read that is under way: the next one is for those who have come, too."""
-        board = self._board
-        while board.reading == reading and board.connection != NEVER:
-            if board.connection != UNKNOWN and self._server is not None:
+        shared = self._shared
+        while shared.reading == reading and shared.connection != NEVER:
+            if shared.connection != UNKNOWN and self._server is not None:
                 try:
                     async with self._server.lent() as connection:
-                        (answer,) = await self._server.exchange(connection, [("CLIENT UNBLOCK", board.connection)])
+                        (answer,) = await self._server.exchange(connection, [("CLIENT UNBLOCK", shared.connection)])
                 except (RedisError, OSError):
                     return  # whoever reads will find out
                 if isinstance(answer, RedisError):
-                    board.may_end = False
+                    shared.may_end = False
                     return
                 if answer:
                     return

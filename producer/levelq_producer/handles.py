@@ -6,11 +6,9 @@ import asyncio
 import threading
 import time
 from contextlib import ExitStack
-from typing import Any, Protocol, Self
+from typing import Any, Self
 from uuid import UUID
 
-from redis import Redis
-from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError
 
 from levelq_core import replies
@@ -24,37 +22,25 @@ from levelq_core.errors import (
     QueueUnavailable,
 )
 from levelq_core.outcome import Outcome
-from levelq_core.per_loop import PerLoop
 from levelq_core.settings import Settings
 
-from .client_reader import ClientReader, ClientReaders
-from .ledger_reader import LedgerReader, LoopLedger
+from .ledger_reader import LedgerReader
+from .loop_owner import LoopOwner
 from .reply_reader import ReplyReader
 from .sending import Item, address
 from .waiting import Waiter
 
-__all__ = ["AsyncHandle", "Context", "Handle", "LedgerReader"]
+__all__ = ["AsyncHandle", "Context", "Handle"]
 
 _POLL_SECONDS = 0.05  # between two questions to the ledger, where it alone can answer
 _BOTH_SECONDS = 0.5  # where Redis is expected to
 
 
-class LoopReaders(Protocol):
-    """What an event loop reads outcomes with."""
-
-    replies: Any  # AsyncReplyReader, or what does the same
-    ledger: LoopLedger | None
-
-
-class ByLoop(Protocol):
-    """Finds what the running loop reads with."""
-
-    def get(self) -> LoopReaders:
-        """Its readers."""
-
-
 class Context:
-    """What the handles of one producer share: where to ask for outcomes."""
+    """What the handles of one producer share: where to ask for outcomes.
+
+    `source`: of a Handle a ReplyReader, of an AsyncHandle the LoopOwner of each event loop.
+    """
 
     __slots__ = ("ledger", "settings", "source")
 
@@ -71,16 +57,14 @@ class _Waiting(Item):
 
     def __init__(
         self,
-        source: Any,
-        settings: Settings,
-        ledger: LedgerReader | None,
+        context: Context,
         command_id: UUID,
         error: LevelqError | None,
         kept: bool,
         digest: bytes | None = None,
         pushed_ms: int = 0,
     ) -> None:
-        self._context = Context(source, settings, ledger)
+        self._context = context
         self.command_id = command_id
         self.error = error
         self.payload = b""
@@ -144,10 +128,6 @@ class Handle(_Waiting):
 
     __slots__ = ()
 
-    def __init__(self, source: ReplyReader | Redis, settings: Settings, *args: Any) -> None:
-        made = source if isinstance(source, ReplyReader) else ClientReader(source, settings.redis_seconds / 2)
-        super().__init__(made, settings, *args)
-
     def result(self, timeout: float = 5.0) -> Outcome:
         """Wait up to `timeout` seconds for the outcome. Any number of threads may wait at once.
 
@@ -155,7 +135,7 @@ class Handle(_Waiting):
         outcome is kept nowhere, QueueUnavailable or ConfigurationError if it cannot be asked for.
         """
         deadline = self._begin(timeout)
-        source: ReplyReader | ClientReader = self._context.source
+        source: ReplyReader = self._context.source
         waiter = self._waiter(threading.Event())
         ledger, unasked = self._context.ledger, ""
         with ExitStack() as stack:
@@ -190,16 +170,10 @@ class AsyncHandle(_Waiting):
 
     __slots__ = ()
 
-    def __init__(self, source: PerLoop[Any] | AsyncRedis, settings: Settings, ledger: Any, *args: Any) -> None:
-        by_loop: ByLoop = (
-            source if isinstance(source, PerLoop) else ClientReaders(source, ledger, settings.redis_seconds / 2)
-        )
-        super().__init__(by_loop, settings, ledger, *args)
-
     async def result(self, timeout: float = 5.0) -> Outcome:
         """Wait up to `timeout` seconds for the outcome; raises as Handle.result does."""
         deadline = self._begin(timeout)
-        readers: LoopReaders = self._context.source.get()
+        readers: LoopOwner = self._context.source.get()
         waiter = self._waiter(asyncio.Event())
         ledger, unasked = self._context.ledger, ""
         with ExitStack() as stack:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 from uuid import UUID
 
 from levelq_core.errors import ConfigurationError
@@ -36,8 +34,8 @@ class _Question:
         self.turn = threading.Event()
 
 
-class _Desk:
-    """One process's engine, and the questions that wait while another is asked."""
+class _ProcessState:
+    """One process's engine, and the questions that wait while a query for others runs."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -52,7 +50,7 @@ class LedgerReader:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._desks = PerProcess(_Desk)
+        self._state = PerProcess(_ProcessState)
 
     @classmethod
     def of(cls, settings: Settings) -> Self | None:
@@ -90,27 +88,41 @@ class LedgerReader:
     def _query(self, asked: Sequence[Asked]) -> list[Outcome | None]:
         from levelq_core.history import WrongAnswer, outcomes_of  # noqa: PLC0415
 
+        state, engine = self._state.get(), self._engine()
+        pool = engine.pool
         found: list[Outcome | None] = []
-        with self._engine().connect() as connection:
-            try:
-                for start in range(0, len(asked), _MOST):
-                    found += outcomes_of(connection, asked[start : start + _MOST])
-            except WrongAnswer:
-                connection.invalidate()
-                raise
+        try:
+            with engine.connect() as connection:
+                try:
+                    for start in range(0, len(asked), _MOST):
+                        found += outcomes_of(connection, asked[start : start + _MOST])
+                except WrongAnswer:
+                    connection.invalidate()
+                    raise
+        finally:
+            if state.engine is not engine:  # closed meanwhile, without the connection that was in use
+                pool.dispose()
         return found
 
     def _engine(self) -> Engine:
         from levelq_core.engine import engine_for  # noqa: PLC0415
         from levelq_core.identity import require_ours  # noqa: PLC0415
 
-        desk = self._desks.get()
-        if desk.engine is None:
-            made = engine_for(self._settings, name="levelq producer", connections=4, limited=True)
+        state = self._state.get()
+        engine = state.engine
+        if engine is not None:
+            return engine
+        made = engine_for(self._settings, name="levelq producer", connections=4, limited=True)
+        try:
             require_ours(made, self._settings)
-            with desk.lock:
-                desk.engine = desk.engine or made
-        return desk.engine
+        except BaseException:
+            made.dispose()
+            raise
+        with state.lock:
+            kept = state.engine = state.engine or made
+        if kept is not made:  # another thread was first
+            made.dispose()
+        return kept
 
     def ask(self, command_id: UUID, digest: bytes | None = None) -> Outcome | None:
         """As look_up, together with what other threads want to know at the same time."""
@@ -118,27 +130,27 @@ class LedgerReader:
 
     def ask_many(self, asked: Sequence[Asked]) -> list[Outcome | None]:
         """As look_up_many, together with what other threads want to know: one of them asks for all."""
-        desk, mine = self._desks.get(), _Question(asked)
-        with desk.lock:
-            desk.pending.append(mine)
-            leads = not desk.busy
-            desk.busy = True
+        state, mine = self._state.get(), _Question(asked)
+        with state.lock:
+            state.pending.append(mine)
+            leads = not state.busy
+            state.busy = True
         if not leads:
             try:
                 mine.turn.wait()
             except BaseException:  # a signal's handler raised
-                self._withdraw(desk, mine)
+                self._withdraw(state, mine)
                 raise
         if mine.answers is None and mine.error is None:
-            self._ask_for_all(desk)
+            self._ask_for_all(state)
         if mine.error is not None:
             raise mine.error
         assert mine.answers is not None
         return mine.answers
 
-    def _ask_for_all(self, desk: _Desk) -> None:
-        with desk.lock:
-            together, desk.pending = desk.pending, []
+    def _ask_for_all(self, state: _ProcessState) -> None:
+        with state.lock:
+            together, state.pending = state.pending, []
         try:
             self._answer(together)
         except BaseException as error:  # also what a signal's handler raises: the others must not wait for ever
@@ -149,25 +161,25 @@ class LedgerReader:
             if not isinstance(error, Exception):
                 raise
         finally:
-            with desk.lock:
-                following = desk.pending[0] if desk.pending else None
-                desk.busy = following is not None
+            with state.lock:
+                following = state.pending[0] if state.pending else None
+                state.busy = following is not None
             for question in together:
                 question.turn.set()
             if following is not None:
                 following.turn.set()
 
     @staticmethod
-    def _withdraw(desk: _Desk, mine: _Question) -> None:
+    def _withdraw(state: _ProcessState, mine: _Question) -> None:
         """Wait no longer; if it was this thread's turn to ask for all, it is another's."""
-        with desk.lock:
-            if mine not in desk.pending:
+        with state.lock:
+            if mine not in state.pending:
                 return
-            desk.pending.remove(mine)
+            state.pending.remove(mine)
             if not mine.turn.is_set():
                 return
-            following = desk.pending[0] if desk.pending else None
-            desk.busy = following is not None
+            following = state.pending[0] if state.pending else None
+            state.busy = following is not None
         if following is not None:
             following.turn.set()
 
@@ -181,70 +193,24 @@ class LedgerReader:
 
     def pause(self, seconds: float = _POLL_SECONDS) -> float:
         """How long a waiter waits between two questions: `seconds`, or longer if many wait."""
-        return max(seconds, _EACH_SECONDS * self._desks.get().waiters)
+        return max(seconds, _EACH_SECONDS * self._state.get().waiters)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """Count one waiter more while this block runs."""
-        desk = self._desks.get()
-        with desk.lock:
-            desk.waiters += 1
+        state = self._state.get()
+        with state.lock:
+            state.waiters += 1
         try:
             yield
         finally:
-            with desk.lock:
-                desk.waiters -= 1
+            with state.lock:
+                state.waiters -= 1
 
     def close(self) -> None:
         """Give this process's connections back."""
-        desk = self._desks.get()
-        with desk.lock:
-            engine, desk.engine = desk.engine, None
+        state = self._state.get()
+        with state.lock:
+            engine, state.engine = state.engine, None
         if engine is not None:
             engine.dispose()
-
-
-class LoopLedger:
-    """The same for the tasks of one event loop: one thread at a time asks for all of them."""
-
-    def __init__(self, reader: LedgerReader) -> None:
-        self.reader = reader
-        self._pending: list[tuple[Asked, asyncio.Future[Outcome | None]]] = []
-        self._busy = False
-
-    async def ask(self, command_id: UUID, digest: bytes | None = None) -> Outcome | None:
-        """The decision on a command, if there is one. Raises as LedgerReader.look_up."""
-        future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
-        self._pending.append(((command_id, digest), future))
-        if not self._busy:
-            self._begin()
-        return await future
-
-    def _begin(self) -> None:
-        batch, self._pending = self._pending, []
-        futures = [future for _, future in batch]
-        try:
-            loop = asyncio.get_running_loop()
-            asking = loop.run_in_executor(None, self.reader.ask_many, [asked for asked, _ in batch])
-        except RuntimeError as error:  # the loop is about to end, and its threads have
-            for future in futures:
-                if not future.done():
-                    future.set_exception(ConfigurationError(f"the ledger cannot be asked: {error}"))
-            return
-        self._busy = True
-        asking.add_done_callback(partial(self._done, futures))
-
-    def _done(self, futures: Sequence[asyncio.Future[Outcome | None]], asking: asyncio.Future[Any]) -> None:
-        self._busy = False
-        error = asyncio.CancelledError() if asking.cancelled() else asking.exception()
-        for number, future in enumerate(futures):
-            if future.done():  # its waiter was cancelled
-                continue
-            if isinstance(error, asyncio.CancelledError):
-                future.cancel()
-            elif error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(asking.result()[number])
-        if self._pending and not asking.cancelled():
-            self._begin()

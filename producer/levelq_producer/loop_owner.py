@@ -14,7 +14,8 @@ from levelq_core.per_loop import abandon
 from levelq_core.settings import Settings
 
 from .async_reply_reader import AsyncReplyReader
-from .ledger_reader import LedgerReader, LoopLedger
+from .ledger_reader import LedgerReader
+from .loop_ledger import LoopLedger
 
 _SLICE_SECONDS = 0.002
 
@@ -30,7 +31,9 @@ class LoopOwner:
         self.checking = asyncio.Lock()
 
     async def close(self) -> None:
-        """Close them, on their loop."""
+        """Close them, on their loop. Tasks that still wait read on, on connections that end with the read."""
+        self.lanes.close()
+        self.replies.close()
         await self._redis.aclose()
 
     def abandon(self) -> None:

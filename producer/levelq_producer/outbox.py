@@ -15,7 +15,7 @@ from levelq_core.errors import InvalidCommand
 from levelq_core.per_loop import PerLoop
 from levelq_core.settings import Settings
 
-from .handles import AsyncHandle, Handle
+from .handles import AsyncHandle, Context, Handle
 from .ledger_reader import LedgerReader
 from .loop_owner import LoopOwner
 from .reply_reader import ReplyReader
@@ -27,9 +27,10 @@ _ATTEMPTS = 5  # a row may be decided, and so be deleted, between the two looks 
 
 
 class _Readers(NamedTuple):
-    replies: ReplyReader
-    by_loop: PerLoop[LoopOwner]
-    ledger: LedgerReader | None
+    """What handles ask for outcomes, outside and inside of an event loop."""
+
+    threads: Context
+    loops: Context
 
 
 @cache
@@ -42,8 +43,9 @@ def _readers(settings: Settings) -> _Readers:
     """What handles ask for outcomes: shared by all, as an outbox lives no longer than a session; safe after a fork."""
     redis = connect(settings.redis_url, settings.redis_seconds)
     ledger = LedgerReader.of(settings)
-    by_loop = PerLoop(partial(LoopOwner, settings, ledger))
-    return _Readers(ReplyReader(redis, settings.redis_seconds / 2), by_loop, ledger)
+    replies = ReplyReader(redis, settings.redis_seconds / 2)
+    loops = PerLoop(partial(LoopOwner, settings, ledger))
+    return _Readers(Context(replies, settings, ledger), Context(loops, settings, ledger))
 
 
 class Outbox:
@@ -97,9 +99,8 @@ class Outbox:
         transaction = self._open()
         kept = self._write(transaction, wanted, payloads)
         readers = _readers(self.settings)
-        source: Any = readers.by_loop if transaction.is_async else readers.replies
-        handle = AsyncHandle if transaction.is_async else Handle
-        return [handle(source, self.settings, readers.ledger, c.command_id, None, kept[c.command_id]) for c in batch]
+        make: Any = partial(AsyncHandle, readers.loops) if transaction.is_async else partial(Handle, readers.threads)
+        return [make(command.command_id, None, kept[command.command_id]) for command in batch]
 
     def _write(
         self, transaction: OpenTransaction, wanted: dict[UUID, Command], payloads: dict[UUID, bytes]

@@ -181,4 +181,4 @@ class Producer:
 
     def handle(self, command_id: UUID) -> Handle:
         """A handle on a command that some other process sent."""
-        return Handle(self._readers.source, self.settings, self._ledger, command_id, None, True)
+        return Handle(self._readers, command_id, None, True)

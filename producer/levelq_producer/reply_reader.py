@@ -20,22 +20,22 @@ from levelq_core.lenders import Lenders
 from levelq_core.outcome import Outcome
 from levelq_core.per_process import PerProcess
 
-from .waiting import NEVER, UNKNOWN, Board, Position, Waiter, block_on, check_keys, found_in, look, wrong_answer
+from .waiting import NEVER, UNKNOWN, Position, SharedRead, Waiter, block_on, check_keys, found_in, look, wrong_answer
 
 _SPIN_SECONDS = 0.0005  # between two attempts to end a read that has not begun at the server
 Streams = dict[str, Position]
 Found = Sequence[tuple[str, Any]]
 
 
-class _Post:
+class _ProcessState:
     """What the waiting threads of one process share."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.board = Board()
+        self.shared = SharedRead()
         self.server: Connections | None = None  # where the read under way is
         self.known: tuple[Any, Any] = None, NEVER  # the socket last read from, and what the server calls it
-        self.came = threading.Event()  # someone came while the servers of a cluster were looked at
+        self.came = threading.Event()  # a waiter was added while the servers of a cluster were looked at
 
 
 class ReplyReader:
@@ -46,153 +46,155 @@ class ReplyReader:
         self._most = most_seconds
         self._lenders = Lenders(redis)
         self._looks = Lenders(redis, 1)  # for those whose time is up
-        self._posts = PerProcess(_Post)
+        self._state = PerProcess(_ProcessState)
 
     @contextmanager
     def waiting(self, waiter: Waiter) -> Iterator[None]:
         """While this block runs, the outcome is read for this waiter, whoever reads."""
-        post = self._posts.get()
-        with post.lock:
-            post.board.add(waiter)
+        state = self._state.get()
+        with state.lock:
+            state.shared.add(waiter)
         try:
             yield
         finally:
-            with post.lock:
-                post.board.remove(waiter)
+            with state.lock:
+                state.shared.remove(waiter)
 
     def wait(self, waiter: Waiter, until: float, *, last: bool = True) -> Outcome | None:
         """The outcome; None if it has not come by `until`. `last`: no other wait follows. Raises RedisError."""
-        post = self._posts.get()
+        state = self._state.get()
         try:
             while True:
-                with post.lock:
+                with state.lock:
                     left = until - time.monotonic()
                     if waiter.answered or (left <= 0 and (waiter.seen or not last)):
                         break
-                    leads = post.board.lead(waiter)
-                    ends = 0 if leads else post.board.must_end(waiter)
+                    leads = state.shared.lead(waiter)
+                    ends = 0 if leads else state.shared.must_end(waiter)
                     if not leads:
                         waiter.ready.clear()
-                post.came.set()
+                state.came.set()
                 if leads:
-                    self._read_for_all(post, until)
+                    self._read_for_all(state, until)
                 elif left <= 0:
                     self._look_alone(waiter)
                 else:
                     if ends:
-                        self._end(post, ends)
+                        self._end(state, ends)
                     waiter.ready.wait(left)
         finally:
-            with post.lock:
-                following = post.board.leave(waiter)
+            with state.lock:
+                following = state.shared.leave(waiter)
             if following is not None:
                 following.ready.set()
         return waiter.take()
 
-    def _read_for_all(self, post: _Post, until: float) -> None:
+    def _read_for_all(self, state: _ProcessState, until: float) -> None:
         """One read, for everyone who waits by now."""
-        with post.lock:
-            pause = post.board.pause(time.monotonic())
+        with state.lock:
+            pause = state.shared.pause(time.monotonic())
         if pause > 0:
             time.sleep(pause)
-        with post.lock:
+        with state.lock:
             now = time.monotonic()
-            streams = post.board.start(now)
-            seconds = post.board.block(until - now, self._most)
+            streams = state.shared.start(now)
+            seconds = state.shared.block(until - now, self._most)
         try:
-            self._read(post, streams, seconds)
+            self._read(state, streams, seconds)
         except InvalidResponse:
             pass  # who was told of another command has the error, and that connection is closed
         except Exception as error:
             failure = error if isinstance(error, LevelqError) else as_lost(error)
-            self._deliver(post, [(key, failure) for key in streams])
+            self._deliver(state, [(key, failure) for key in streams])
         finally:
-            with post.lock:
-                post.board.end(streams)
+            with state.lock:
+                state.shared.end(streams)
 
     @staticmethod
-    def _deliver(post: _Post, found: Found) -> None:
+    def _deliver(state: _ProcessState, found: Found) -> None:
         """Wake those for whom something was found. Raises InvalidResponse if it was of another command."""
-        with post.lock:
-            woken = post.board.settle(found)
+        with state.lock:
+            woken = state.shared.settle(found)
             wrong = wrong_answer(woken)
         for waiter in woken:
             waiter.ready.set()
         if wrong is not None:
             raise wrong
 
-    def _read(self, post: _Post, streams: Streams, seconds: float) -> None:
+    def _read(self, state: _ProcessState, streams: Streams, seconds: float) -> None:
         connections = self._lenders.only
         if connections is None and len(streams) == 1:
             connections = self._lenders.at(next(iter(streams)))
         if connections is None:
-            self._look_around(post, streams, seconds)
+            self._look_around(state, streams, seconds)
             return
         try:
-            refusal = self._block(post, connections, streams, seconds)
+            refusal = self._block(state, connections, streams, seconds)
         except NotReached:
             raise
         except RedisConnectionError:  # lost while it waited, as by a restart: reading again harms nothing
-            refusal = self._block(post, connections, streams, seconds)
+            refusal = self._block(state, connections, streams, seconds)
         if isinstance(refusal, MovedError):
             self._lenders.moved(refusal)
         elif refusal is not None:  # which of the streams is refused?
-            self._look(post, connections, streams)
+            self._look(state, connections, streams)
 
-    def _block(self, post: _Post, connections: Connections, streams: Streams, seconds: float) -> ResponseError | None:
+    def _block(
+        self, state: _ProcessState, connections: Connections, streams: Streams, seconds: float
+    ) -> ResponseError | None:
         """Wait for the first of the streams; why Redis refuses, if it does."""
         with connections.lent() as connection:
             socket = getattr(connection, "_sock", None)  # as long as it is the same, so is what the server calls it
-            known, number = post.known
+            known, number = state.known
             if socket is None or socket is not known:
                 connections.say(connection, [("CLIENT ID",), block_on(streams, seconds)])
                 number = connections.hear(connection, "CLIENT ID")
-                post.known = socket, number
+                state.known = socket, number
             else:
                 connections.say(connection, [block_on(streams, seconds)])
-            with post.lock:
-                post.board.reads_on(number)
-                post.server = connections
+            with state.lock:
+                state.shared.reads_on(number)
+                state.server = connections
             reply = connections.hear(connection, "XREAD")
             if isinstance(reply, ResponseError):
                 return reply
             check_keys(reply, streams)
-            self._deliver(post, list(replies.streams(reply)))
+            self._deliver(state, list(replies.streams(reply)))
         return None
 
-    def _look(self, post: _Post, connections: Connections, streams: Streams) -> bool:
+    def _look(self, state: _ProcessState, connections: Connections, streams: Streams) -> bool:
         """Look at each stream alone; whether anything was found."""
         with connections.lent() as connection:
             answers = connections.exchange(connection, look(streams))
             found = [(key, it) for key, it in found_in(streams, answers) if not isinstance(it, MovedError)]
-            self._deliver(post, found)
+            self._deliver(state, found)
         if (moved := next((answer for answer in answers if isinstance(answer, MovedError)), None)) is not None:
             self._lenders.moved(moved)
         return bool(found)
 
-    def _look_around(self, post: _Post, streams: Streams, seconds: float) -> None:
+    def _look_around(self, state: _ProcessState, streams: Streams, seconds: float) -> None:
         """Of a cluster's streams no two can be read by one call that blocks: look at them, now and again."""
-        post.came.clear()
-        with post.lock:
-            post.board.connection = NEVER
+        state.came.clear()
+        with state.lock:
+            state.shared.connection = NEVER
         by_server: dict[Connections, Streams] = {}
         found = False
         for key, position in streams.items():
             try:
                 by_server.setdefault(self._lenders.at(key), {})[key] = position
             except (RedisError, LevelqError) as error:
-                self._deliver(post, [(key, error)])
+                self._deliver(state, [(key, error)])
         for connections, some in by_server.items():
             try:
-                found = self._look(post, connections, some) or found
+                found = self._look(state, connections, some) or found
             except InvalidResponse:
                 found = True
             except Exception as error:
-                self._deliver(post, [(key, as_lost(error)) for key in some])
-        with post.lock:
-            pause = post.board.look_again(found)
+                self._deliver(state, [(key, as_lost(error)) for key in some])
+        with state.lock:
+            pause = state.shared.look_again(found)
         if not found:
-            post.came.wait(min(pause, seconds))
+            state.came.wait(min(pause, seconds))
 
     def _look_alone(self, waiter: Waiter) -> None:
         """Time is up, and no read that was for this waiter has ended: look at its stream once. Raises RedisError."""
@@ -211,12 +213,12 @@ class ReplyReader:
             waiter.error = error if isinstance(error, LevelqError) else as_lost(error)
         waiter.seen = True
 
-    def _end(self, post: _Post, reading: int) -> None:
+    def _end(self, state: _ProcessState, reading: int) -> None:
         """End the read that is under way: the next one is for those who have come, too."""
         while True:
-            with post.lock:
-                number, connections = post.board.connection, post.server
-                if post.board.reading != reading or number == NEVER:
+            with state.lock:
+                number, connections = state.shared.connection, state.server
+                if state.shared.reading != reading or number == NEVER:
                     return
             if number != UNKNOWN and connections is not None:
                 try:
@@ -225,8 +227,8 @@ class ReplyReader:
                 except (RedisError, OSError):
                     return  # whoever reads will find out
                 if isinstance(answer, RedisError):
-                    with post.lock:
-                        post.board.may_end = False
+                    with state.lock:
+                        state.shared.may_end = False
                     return
                 if answer:
                     return

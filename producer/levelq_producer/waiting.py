@@ -66,8 +66,8 @@ class Waiter:
             self.position = last
 
 
-class Board:
-    """All who wait, and the read that one of them does for all. Callers serialize."""
+class SharedRead:
+    """All waiters, and the one read that one of them makes for all: who reads, what, and who is woken. No locks."""
 
     def __init__(self) -> None:
         self.reading = 0  # the number of the read under way; 0: none

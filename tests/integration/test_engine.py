@@ -21,7 +21,7 @@ from levelq_core.engine import LimitedConnection, engine_for
 from levelq_core.errors import ConfigurationError
 from levelq_core.sqlstate import ErrorClass, classify
 from levelq_core.work import Work
-from levelq_producer.handles import LedgerReader
+from levelq_producer.ledger_reader import LedgerReader
 from levelq_worker.embedded import Servers
 from levelq_worker.transaction import Transaction
 from tests.fixtures.proxy import Fault, Proxy

@@ -25,6 +25,7 @@ from levelq_worker.runtime import Runtime
 from tests.fixtures.proxy import Fault, Proxy
 from tests.fixtures.waiting import until
 from tests.integration.coupler_support import drain_all, runtime
+from tests.integration.test_many_waiters import decide
 
 
 @pytest.fixture
@@ -183,6 +184,33 @@ async def test_close_ends_the_connections_of_every_loop(servers: Servers, redis:
         other.call_soon_threadsafe(other.stop)
         await asyncio.to_thread(thread.join)
         other.close()
+
+
+async def test_task_that_waits_on_another_loop_during_close_reads_on_and_leaves_no_connection(
+    servers: Servers, redis: Redis
+) -> None:
+    producer = AsyncProducer.from_url(servers.valkey.url)
+    before = clients(redis)
+    other = asyncio.new_event_loop()
+    thread = threading.Thread(target=other.run_forever)
+    thread.start()
+    try:
+        handle = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(producer.send(level_up()), other))
+        waiting = asyncio.run_coroutine_threadsafe(handle.result(timeout=30), other)
+        await asyncio.to_thread(until, lambda: blocked(redis) == 1, 30, "the read")
+        await producer.close()
+        decide(redis, handle)
+        assert (await asyncio.wrap_future(waiting)).status == "applied"
+        await asyncio.to_thread(until, lambda: clients(redis) <= before, 10, "the end of all connections")
+    finally:
+        other.call_soon_threadsafe(other.stop)
+        await asyncio.to_thread(thread.join)
+        other.close()
+
+
+def blocked(redis: Redis) -> int:
+    info: Any = redis.info("clients")
+    return int(info["blocked_clients"])
 
 
 # What an error says of a command

@@ -20,6 +20,7 @@ from levelq_worker.embedded import Servers
 from levelq_worker.runtime import Runtime
 from tests.fixtures.clusters import ValkeyCluster
 from tests.fixtures.keys import KEYS
+from tests.fixtures.proxy import Proxy
 from tests.fixtures.waiting import until
 from tests.integration.coupler_support import drain_all, runtime
 
@@ -122,6 +123,23 @@ async def test_tasks_cancelled_while_they_wait_for_a_connection_leave_it_to_the_
             await asyncio.gather(*tasks, return_exceptions=True)
         sent = await asyncio.gather(*(producer.level_up(n, "PLAYER", 5) for n in range(1, 301)))
         assert len(sent) == 300
+
+
+async def test_connection_whose_time_ran_out_because_the_loop_was_late_is_made_again(
+    servers: Servers, redis: Redis
+) -> None:
+    """Each of a few turns of the loop takes longer than the socket's limit."""
+
+    async def hold_the_loop() -> None:
+        for _ in range(3):
+            time.sleep(0.3)
+            await asyncio.sleep(0)
+
+    with Proxy(servers.valkey.url.removeprefix("unix://")) as proxy:  # TCP, whose connections take turns of the loop
+        async with AsyncProducer.from_url(f"redis://127.0.0.1:{proxy.port}/0", redis_seconds=0.2) as producer:
+            holding = asyncio.create_task(hold_the_loop())
+            assert (await producer.level_up(1, "PLAYER", 5)).error is None
+            await holding
 
 
 # Outcomes

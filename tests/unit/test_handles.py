@@ -8,12 +8,16 @@ from uuid import UUID
 
 import fakeredis
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from levelq_core import Outcome, OutcomeTimeout, OutcomeUnknown, QueueUnavailable, Settings, Totals, replies
 from levelq_core.errors import ConfigurationError, LaneFull, NotDurable
+from levelq_core.per_loop import PerLoop
 from levelq_producer import AsyncHandle, Handle
-from levelq_producer.handles import LedgerReader
+from levelq_producer.async_reply_reader import AsyncReplyReader
+from levelq_producer.handles import Context
+from levelq_producer.ledger_reader import LedgerReader
+from levelq_producer.loop_ledger import LoopLedger
+from levelq_producer.reply_reader import ReplyReader
 from tests.fixtures.keys import KEYS
 
 ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
@@ -58,20 +62,46 @@ async def aredis(server: fakeredis.FakeServer) -> AsyncIterator[Any]:
         yield client
 
 
-class Gone:
-    """A Redis that has gone away, for both kinds of handle."""
+class Gone(ReplyReader):
+    """Reads from a Redis that has gone away, and counts how often it was tried."""
 
     def __init__(self) -> None:
+        super().__init__(fakeredis.FakeRedis(server=gone_away()), 1.0)
         self.asked = 0
 
-    def xread(self, *_: Any, **__: Any) -> Any:
+    def wait(self, *args: Any, **options: Any) -> Outcome | None:
         self.asked += 1
-        raise RedisConnectionError("connection refused")
+        return super().wait(*args, **options)
 
 
-class AsyncGone(Gone):
-    async def xread(self, *_: Any, **__: Any) -> Any:
-        super().xread()
+class AsyncGone(AsyncReplyReader):
+    def __init__(self) -> None:
+        super().__init__(fakeredis.FakeAsyncRedis(server=gone_away()), 1.0)
+        self.asked = 0
+
+    async def wait(self, *args: Any, **options: Any) -> Outcome | None:
+        self.asked += 1
+        return await super().wait(*args, **options)
+
+
+def gone_away() -> fakeredis.FakeServer:
+    server = fakeredis.FakeServer()
+    server.connected = False
+    return server
+
+
+class Owner:
+    """What a loop reads with, on clients that the test closes."""
+
+    def __init__(self, reader: AsyncReplyReader, ledger: LedgerReader | None) -> None:
+        self.replies = reader
+        self.ledger = None if ledger is None else LoopLedger(ledger)
+
+    async def close(self) -> None:
+        """The test closes its client."""
+
+    def abandon(self) -> None:
+        """The test closes its client."""
 
 
 class Ledger(LedgerReader):
@@ -92,12 +122,18 @@ DIGEST, AT_MS = b"the digest sent.", 1_700_000_000_000
 SENT = replies.send_key(DIGEST, AT_MS)
 
 
+def context(redis: Any, ledger: LedgerReader | None = None) -> Context:
+    return Context(redis if isinstance(redis, ReplyReader) else ReplyReader(redis, 1.0), SETTINGS, ledger)
+
+
 def handle(redis: Any, ledger: LedgerReader | None = None, *, error: Any = None, kept: bool = True) -> Handle:
-    return Handle(redis, SETTINGS, ledger, ID, error, kept)
+    return Handle(context(redis, ledger), ID, error, kept)
 
 
 def ahandle(redis: Any, ledger: LedgerReader | None = None, *, error: Any = None, kept: bool = True) -> AsyncHandle:
-    return AsyncHandle(redis, SETTINGS, ledger, ID, error, kept)
+    reader = redis if isinstance(redis, AsyncReplyReader) else AsyncReplyReader(redis, 1.0)
+    owners = PerLoop(lambda: Owner(reader, ledger))
+    return AsyncHandle(Context(owners, SETTINGS, ledger), ID, error, kept)
 
 
 def test_a_kept_outcome_is_read_by_any_number_of_handles(redis: fakeredis.FakeRedis) -> None:
@@ -108,7 +144,7 @@ def test_a_kept_outcome_is_read_by_any_number_of_handles(redis: fakeredis.FakeRe
 
 
 def sender(redis: Any, digest: bytes, pushed_ms: int) -> Handle:
-    return Handle(redis, SETTINGS, None, ID, None, True, digest, pushed_ms)
+    return Handle(context(redis), ID, None, True, digest, pushed_ms)
 
 
 def test_a_send_reads_the_answer_to_its_own_content(redis: fakeredis.FakeRedis) -> None:
@@ -181,7 +217,9 @@ def test_an_outcome_is_found_even_without_time_to_wait(redis: fakeredis.FakeRedi
 def test_without_redis_the_queue_is_unavailable_and_the_password_hidden() -> None:
     with pytest.raises(QueueUnavailable) as caught:
         handle(Gone()).result()
-    assert str(caught.value) == "LEVELQ_REDIS_URL redis://:***@queue.example/0: connection refused"
+    assert (
+        str(caught.value) == "LEVELQ_REDIS_URL redis://:***@queue.example/0: FakeRedis is emulating a connection error."
+    )
 
 
 def test_without_redis_the_ledger_is_asked_alone() -> None:
@@ -230,7 +268,9 @@ async def test_awaited_the_same_errors_are_raised(aredis: Any) -> None:
         await ahandle(AsyncGone(), error=LaneFull("full")).result()
     with pytest.raises(OutcomeTimeout, match="outcomes are kept for 60 s"):
         await ahandle(aredis).result(0.05)
-    with pytest.raises(QueueUnavailable, match=r":\*\*\*@queue\.example/0: connection refused$"):
+    with pytest.raises(
+        QueueUnavailable, match=r":\*\*\*@queue\.example/0: FakeRedis is emulating a connection error\.$"
+    ):
         await ahandle(AsyncGone()).result()
 
 

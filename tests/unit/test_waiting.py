@@ -1,4 +1,4 @@
-"""Who waits for which outcome, and what is read next, without a server: waiting.py and turns.py."""
+"""Who waits for which outcome, and what is read next, without a server: waiting.py and connection_slots.py."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 from uuid import UUID
 
 from levelq_core import Outcome
+from levelq_core.connection_slots import ConnectionSlots
 from levelq_core.replies import OUTCOME, SEND
-from levelq_core.turns import Turns
-from levelq_producer.waiting import FEW, FIRST, NEVER, Board, Waiter, wrong_answer
+from levelq_producer.waiting import FEW, FIRST, NEVER, SharedRead, Waiter, wrong_answer
 
 
 def command_id(number: int) -> UUID:
@@ -25,90 +25,90 @@ def entry(number: int, send: bytes = b"send", position: bytes = b"1-1") -> tuple
 
 
 def test_one_reads_for_all_until_it_leaves_and_then_the_next_is_woken() -> None:
-    board, first, second, third = Board(), waiter(1), waiter(2), waiter(3)
-    assert board.lead(first)
-    assert not board.lead(second)
-    assert not board.lead(third)
-    assert board.leave(third) is None  # the first still reads
-    assert board.leave(first) is second
-    assert board.lead(second)
-    assert board.leave(second) is None
+    shared, first, second, third = SharedRead(), waiter(1), waiter(2), waiter(3)
+    assert shared.lead(first)
+    assert not shared.lead(second)
+    assert not shared.lead(third)
+    assert shared.leave(third) is None  # the first still reads
+    assert shared.leave(first) is second
+    assert shared.lead(second)
+    assert shared.leave(second) is None
 
 
 def test_a_read_that_began_without_a_waiter_is_ended_for_it_once() -> None:
-    board, first, second, third = Board(), waiter(1), waiter(2), waiter(3)
-    board.add(first)
-    board.lead(first)
-    streams = board.start(now=0.0)
+    shared, first, second, third = SharedRead(), waiter(1), waiter(2), waiter(3)
+    shared.add(first)
+    shared.lead(first)
+    streams = shared.start(now=0.0)
     assert streams == {"reply:1": FIRST}
-    board.add(second)
-    board.add(third)
-    number = board.must_end(second)
-    assert number == board.reading
-    assert board.must_end(third) == 0  # that is being done
-    board.end(streams)
-    assert set(board.start(now=1.0)) == {"reply:1", "reply:2", "reply:3"}
-    assert board.must_end(third) == 0
+    shared.add(second)
+    shared.add(third)
+    number = shared.must_end(second)
+    assert number == shared.reading
+    assert shared.must_end(third) == 0  # that is being done
+    shared.end(streams)
+    assert set(shared.start(now=1.0)) == {"reply:1", "reply:2", "reply:3"}
+    assert shared.must_end(third) == 0
 
 
 def test_a_read_that_may_not_be_ended_is_short() -> None:
-    board, first = Board(), waiter(1)
-    board.add(first)
-    board.start(now=0.0)
-    board.reads_on(PermissionError("no permissions"))
-    assert board.connection == NEVER
-    assert board.block(left=60, most=1.0) == 0.05
+    shared, first = SharedRead(), waiter(1)
+    shared.add(first)
+    shared.start(now=0.0)
+    shared.reads_on(PermissionError("no permissions"))
+    assert shared.connection == NEVER
+    assert shared.block(left=60, most=1.0) == 0.05
 
 
 def test_an_answer_goes_to_those_for_whom_it_was_read() -> None:
-    board, early = Board(), waiter(1)
-    board.add(early)
-    streams = board.start(now=0.0)
+    shared, early = SharedRead(), waiter(1)
+    shared.add(early)
+    streams = shared.start(now=0.0)
     late = waiter(1)
-    board.add(late)
-    assert board.settle([("reply:1", [entry(1)])]) == [early]
-    board.end(streams)
+    shared.add(late)
+    assert shared.settle([("reply:1", [entry(1)])]) == [early]
+    shared.end(streams)
     assert early.seen and not late.seen
-    assert board.start(now=1.0) == {"reply:1": FIRST}  # and again, for the one who came during that read
-    assert board.settle([("reply:1", [entry(1)])]) == [late]
+    assert shared.start(now=1.0) == {"reply:1": FIRST}  # and again, for the one who came during that read
+    assert shared.settle([("reply:1", [entry(1)])]) == [late]
 
 
 def test_the_answer_to_another_send_is_passed_over_and_not_read_again() -> None:
-    board, mine = Board(), waiter(1, send=b"mine")
-    board.add(mine)
-    board.start(now=0.0)
-    assert board.settle([("reply:1", [entry(1, b"other", b"7-1")])]) == []
-    assert board.start(now=1.0) == {"reply:1": b"7-1"}
+    shared, mine = SharedRead(), waiter(1, send=b"mine")
+    shared.add(mine)
+    shared.start(now=0.0)
+    assert shared.settle([("reply:1", [entry(1, b"other", b"7-1")])]) == []
+    assert shared.start(now=1.0) == {"reply:1": b"7-1"}
 
 
 def test_the_outcome_of_another_command_is_an_error() -> None:
-    board, mine = Board(), waiter(1)
-    board.add(mine)
-    board.start(now=0.0)
-    assert board.settle([("reply:1", [entry(2)])]) == [mine]
+    shared, mine = SharedRead(), waiter(1)
+    shared.add(mine)
+    shared.start(now=0.0)
+    assert shared.settle([("reply:1", [entry(2)])]) == [mine]
     assert mine.outcome is None
     assert wrong_answer([mine]) is mine.error is not None
 
 
 def test_reads_of_many_streams_begin_at_intervals_and_those_of_few_at_once() -> None:
-    board = Board()
+    shared = SharedRead()
     for number in range(FEW):
-        board.add(waiter(number))
-    board.start(now=100.0)
-    assert board.pause(now=100.0) == 0
+        shared.add(waiter(number))
+    shared.start(now=100.0)
+    assert shared.pause(now=100.0) == 0
     for number in range(FEW, 5_000):
-        board.add(waiter(number))
-    assert 0.04 < board.pause(now=100.0) < 0.06
+        shared.add(waiter(number))
+    assert 0.04 < shared.pause(now=100.0) < 0.06
 
 
-def test_turns_are_taken_in_order_and_passed_on() -> None:
-    turns: Turns[str] = Turns(1)
-    assert turns.enter() and not turns.enter()
+def test_slots_are_given_in_order_and_passed_on() -> None:
+    slots: ConnectionSlots[str] = ConnectionSlots(1)
+    assert slots.acquire() and not slots.acquire()
     for name in ("a", "b", "c"):
-        turns.wait(name)
-    assert turns.withdraw("b") and not turns.withdraw("b")
-    assert [turns.leave(), turns.leave(), turns.leave()] == ["a", "c", None]
-    assert turns.enter()
-    turns.wait("d")
-    assert turns.dismiss() == ["d"]
-    assert turns.leave() is None
+        slots.enqueue(name)
+    assert slots.withdraw("b") and not slots.withdraw("b")
+    assert [slots.release(), slots.release(), slots.release()] == ["a", "c", None]
+    assert slots.acquire()
+    slots.enqueue("d")
+    assert slots.refuse_waiting() == ["d"]
+    assert slots.release() is None
