@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Generator
 from contextlib import ExitStack
 from typing import Any, Self
 from uuid import UUID
@@ -166,9 +167,12 @@ class Handle(_Waiting):
 
 
 class AsyncHandle(_Waiting):
-    """The same for asyncio: `await handle.result()`, on whatever loop runs."""
+    """The same for asyncio: `await handle.result()`, or `await handle` for its five seconds, on whatever loop runs."""
 
     __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, Outcome]:
+        return self.result().__await__()
 
     async def result(self, timeout: float = 5.0) -> Outcome:
         """Wait up to `timeout` seconds for the outcome; raises as Handle.result does."""

@@ -60,7 +60,7 @@ class Outbox:
     `session` is a SQLAlchemy Session, scoped_session or Connection, a psycopg Connection, or Django's connection
     (`django.db.connection`, `connections["other"]`), on the database that has levelq's tables. It is neither
     committed nor flushed, and no connection to Redis is needed. On asyncio:
-    `handle = await session.run_sync(lambda s: Outbox(s).send(command))`, and later `await handle.result()`.
+    `handle = await session.run_sync(lambda s: Outbox(s).send(command))`, and later `await handle`.
 
     Raises TypeError for what has no transaction, TransactionMisuse for an AsyncSession that was passed itself.
 
