@@ -99,7 +99,7 @@ class AsyncConnections:
         self._idle: deque[Any] = deque()
         self._slots = _TaskSlots(most)
         self._making = _TaskSlots(MAKING)
-        self._heard = 0.0
+        self._answered_at = 0.0
 
     async def take(self) -> Any:
         """A connection that is open, as far as can be seen. Raises NotReached."""
@@ -136,7 +136,7 @@ class AsyncConnections:
                         continue
                     self.note_loss(error)
                     refusal = NotReached(str(error) or type(error).__name__)
-                    if self._heard < since < time.monotonic() - SLOW_SECONDS:
+                    if self._answered_at < since < time.monotonic() - SLOW_SECONDS:
                         self._making.refuse_waiting(refusal)
                         self._slots.refuse_waiting(refusal)
                     raise refusal from error
@@ -159,7 +159,7 @@ class AsyncConnections:
             finally:
                 self._slots.release()
             raise
-        self._heard = time.monotonic()
+        self._answered_at = time.monotonic()
         try:
             if self.closed:
                 await self._end(connection)

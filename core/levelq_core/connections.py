@@ -81,14 +81,14 @@ def _options(seconds: float) -> dict[str, Any]:
 class _Idle:
     """One process's idle connections of a client, and the slots that limit how many are used."""
 
-    __slots__ = ("connections", "heard", "making", "pool", "slots")
+    __slots__ = ("answered_at", "connections", "making", "pool", "slots")
 
     def __init__(self, redis: Redis, most: int) -> None:
         self.pool: Any = redis.connection_pool
         self.connections: deque[Any] = deque()
         self.slots = ThreadSlots(most)
         self.making = ThreadSlots(MAKING)
-        self.heard = 0.0  # when the server last answered
+        self.answered_at = 0.0  # when the server last answered
 
 
 class Connections:
@@ -137,7 +137,7 @@ class Connections:
         except Exception as error:
             self._note_loss(error)
             refusal = NotReached(str(error) or type(error).__name__)
-            if idle.heard < since < time.monotonic() - SLOW_SECONDS:
+            if idle.answered_at < since < time.monotonic() - SLOW_SECONDS:
                 # A silent server: each of those who wait would wait as long, one after the other.
                 idle.making.refuse_waiting(refusal)
                 idle.slots.refuse_waiting(refusal)
@@ -148,7 +148,7 @@ class Connections:
     def give(self, connection: Any) -> None:
         """Have a connection back on which every answer was read."""
         idle = self._idle.get()
-        idle.heard = time.monotonic()
+        idle.answered_at = time.monotonic()
         idle.connections.append(connection)
         idle.slots.release()
 

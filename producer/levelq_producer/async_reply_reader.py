@@ -44,7 +44,7 @@ class AsyncReplyReader:
 
     @contextmanager
     def waiting(self, waiter: Waiter) -> Iterator[None]:
-        """While this block runs, the outcome is read for this waiter, whoever reads."""
+        """While this block runs, the outcome is read for this waiter, by this or another one."""
         self._shared.add(waiter)
         try:
             yield
@@ -197,7 +197,7 @@ class AsyncReplyReader:
                     async with self._server.lent() as connection:
                         (answer,) = await self._server.exchange(connection, [("CLIENT UNBLOCK", shared.connection)])
                 except (RedisError, OSError):
-                    return  # whoever reads will find out
+                    return  # the one who reads will find out
                 if isinstance(answer, RedisError):
                     shared.may_end = False
                     return

@@ -50,7 +50,7 @@ class ReplyReader:
 
     @contextmanager
     def waiting(self, waiter: Waiter) -> Iterator[None]:
-        """While this block runs, the outcome is read for this waiter, whoever reads."""
+        """While this block runs, the outcome is read for this waiter, by this or another one."""
         state = self._state.get()
         with state.lock:
             state.shared.add(waiter)
@@ -225,7 +225,7 @@ class ReplyReader:
                     with connections.lent() as connection:
                         (answer,) = connections.exchange(connection, [("CLIENT UNBLOCK", number)])
                 except (RedisError, OSError):
-                    return  # whoever reads will find out
+                    return  # the one who reads will find out
                 if isinstance(answer, RedisError):
                     with state.lock:
                         state.shared.may_end = False
