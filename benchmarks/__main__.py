@@ -12,7 +12,6 @@ import argparse
 import json
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -22,6 +21,8 @@ from typing import Any, TypeVar
 
 import psutil
 from rich.console import Console
+
+from levelq_worker.server_account import temporary_folder
 
 from . import fairness, latency, refusals, sending
 from .ceiling import Ceiling, ceiling
@@ -119,7 +120,7 @@ def main() -> int:
     parser.add_argument("--small", action="store_true", help="levelq, direct and the ceiling only, on less work")
     given = parser.parse_args()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-    with tempfile.TemporaryDirectory(prefix="levelq-bench-") as folder, Site(Path(folder) / "site") as site:
+    with temporary_folder("levelq-bench-") as folder, Site(folder / "site") as site:
         run = Run(site, console, given.repeats)
         if given.small:
             small(run, console)

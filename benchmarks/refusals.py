@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import argparse
 import random
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import median
+
+from levelq_worker.server_account import temporary_folder
 
 from .drain import Drained, drain_more
 from .rivals.levelq import Levelq
@@ -76,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     repeats = parser.parse_args().repeats
-    with tempfile.TemporaryDirectory(prefix="levelq-bench-") as folder, Site(Path(folder) / "site") as site:
+    with temporary_folder("levelq-bench-") as folder, Site(folder / "site") as site:
         print(table(trials(site, repeats)))
 
 

@@ -8,12 +8,12 @@ Each in turn with 2, 4, 8 and 16 threads in two processes, on the work of 500 us
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 
 from rich.console import Console
+
+from levelq_worker.server_account import temporary_folder
 
 from .drain import drain
 from .rivals.celery_app import CeleryTasks
@@ -38,7 +38,7 @@ PEERS: dict[str, Callable[[int], Rival]] = {
 def main() -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     rates: dict[tuple[str, int], list[float]] = {}
-    with tempfile.TemporaryDirectory(prefix="levelq-bench-") as folder, Site(Path(folder) / "site") as site:
+    with temporary_folder("levelq-bench-") as folder, Site(folder / "site") as site:
         for _ in range(ROUNDS):
             for name, made in PEERS.items():
                 for size in SIZES:

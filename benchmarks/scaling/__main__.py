@@ -12,7 +12,6 @@ import argparse
 import json
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from levelq_worker.capacity.costs import Costs
+from levelq_worker.server_account import temporary_folder
 
 from ..drain import CORES, Tried, at_one_speed, undisturbed
 from ..site import Site
@@ -134,7 +134,7 @@ def main() -> int:
     parser.add_argument("--crowd-only", action="store_true")
     given = parser.parse_args()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-    with tempfile.TemporaryDirectory(prefix="levelq-scaling-") as folder, Site(Path(folder) / "site") as site:
+    with temporary_folder("levelq-scaling-") as folder, Site(folder / "site") as site:
         run = Run(site, console, given.out, given.patience)
         if not given.crowd_only:
             run.costs(given.rounds)

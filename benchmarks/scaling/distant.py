@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import time
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -21,6 +19,7 @@ from rich.console import Console
 from levelq_worker import supervising
 from levelq_worker.cli import main as levelq
 from levelq_worker.seats import Seats
+from levelq_worker.server_account import temporary_folder
 from levelq_worker.transaction import Applied, Transaction
 
 from ..drain import drain
@@ -50,7 +49,7 @@ def far(seconds: float) -> None:
 def main() -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     rates: dict[tuple[int, str], list[float]] = {}
-    with tempfile.TemporaryDirectory(prefix="levelq-scaling-") as folder, Site(Path(folder) / "site") as site:
+    with temporary_folder("levelq-scaling-") as folder, Site(folder / "site") as site:
         for _ in range(ROUNDS):
             for distance in DISTANCES_MS:
                 for name, workers, seatless in CREWS:

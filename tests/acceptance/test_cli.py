@@ -20,6 +20,7 @@ from redis import Redis
 from levelq_core import Settings
 from levelq_core.partitions import Partition
 from levelq_worker.embedded import Servers
+from levelq_worker.server_account import temporary_folder
 from tests.fixtures.keys import KEYS
 from tests.fixtures.ports import free_port
 from tests.fixtures.processes import Started
@@ -244,8 +245,12 @@ class Guarded(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    both = Servers(tmp_path_factory.mktemp("guarded"))
+def guarded() -> Iterator[Guarded]:
+    with temporary_folder("levelq-tests-") as folder:
+        yield from _guarded(Servers(folder))
+
+
+def _guarded(both: Servers) -> Iterator[Guarded]:
     port = free_port()
     both.postgres.options = ("listen_addresses=127.0.0.1", f"port={port}")
     both.postgres.__class__ = type("Listening", (type(both.postgres),), {"url": property(lambda _: local)})
@@ -473,9 +478,9 @@ def exported(process: Started) -> dict[str, str]:
 
 @pytest.mark.usefixtures("interruptible", "unmeasured")
 def test_up_keeps_its_data_and_its_folder_to_itself(
-    start: Callable[..., Started], levelq: Levelq, tmp_path: Path
+    start: Callable[..., Started], levelq: Levelq, server_folder: Path
 ) -> None:
-    data = str(tmp_path / "data")
+    data = str(server_folder / "data")
     up = start("up", "--data", data)
     urls = exported(up)
     assert levelq("send", "level-up", 42, "PLAYER", "--xp", 1000, "--no-wait", **urls).code == 0
@@ -498,8 +503,8 @@ def test_up_keeps_its_data_and_its_folder_to_itself(
     assert up.returncode == 0
 
 
-def test_up_notices_that_a_server_died(start: Callable[..., Started], tmp_path: Path) -> None:
-    up = start("up", "--data", str(tmp_path / "data"))
+def test_up_notices_that_a_server_died(start: Callable[..., Started], server_folder: Path) -> None:
+    up = start("up", "--data", str(server_folder / "data"))
     with Redis.from_url(exported(up)["LEVELQ_REDIS_URL"]) as redis:
         redis.shutdown(nosave=True)
     out = up.communicate(timeout=60)[0]

@@ -43,9 +43,9 @@ class ComposedValkey(Valkey):
 
 
 @pytest.fixture
-def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def short(server_folder: Path) -> Path:
     """A folder whose path leaves room for a socket's name."""
-    return tmp_path_factory.mktemp("c")
+    return server_folder
 
 
 def test_valkey_keeps_everything_and_lets_nobody_else_in(short: Path) -> None:

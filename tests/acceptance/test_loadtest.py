@@ -67,10 +67,10 @@ def told(folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_stall_of_redis_shows_all_the_waiting_it_causes(tmp_path: Path) -> None:
-    test = begin(tmp_path, "--users", "100", "--rate", "150", "--seconds", "3", "--keep", "kept")
-    until(lambda: any((tmp_path / "kept").glob("sends-*.jsonl")), 60, "the first sends")
-    kept = (tmp_path / "kept").resolve()
+def test_a_stall_of_redis_shows_all_the_waiting_it_causes(server_folder: Path) -> None:
+    test = begin(server_folder, "--users", "100", "--rate", "150", "--seconds", "3", "--keep", "kept")
+    until(lambda: any((server_folder / "kept").glob("sends-*.jsonl")), 60, "the first sends")
+    kept = (server_folder / "kept").resolve()
     (valkey,) = [
         one for one in psutil.Process(test.pid).children() if str(kept) in one.cwd() and "valkey" in one.name()
     ]
@@ -83,7 +83,7 @@ def test_a_stall_of_redis_shows_all_the_waiting_it_causes(tmp_path: Path) -> Non
         valkey.send_signal(signal.SIGCONT)
     output = end(test, 0)
     assert "the checker found nothing" in output and "seed 7" in output
-    found = told(tmp_path)
+    found = told(server_folder)
     assert found["violations"] == 0 and found["counts"]["undecided"] == 0
     assert found["counts"]["begun"] == found["counts"]["applied"] > 300
     assert 0.8 < found["seconds"]["waits"]["longest"] < 8

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
+from levelq_worker.server_account import temporary_folder
 from tests.acceptance.server_faults.site import Site
 from tests.acceptance.server_faults.workers import Fleet
 from tests.fixtures.proxy import Proxy
@@ -32,7 +31,7 @@ class Network:
 
 @contextmanager
 def network() -> Iterator[tuple[Site, Network]]:
-    with TemporaryDirectory(prefix="levelq-faults-") as folder, Site(Path(folder)) as site:
+    with temporary_folder("levelq-faults-") as folder, Site(folder) as site:
         sockets = site.servers.sockets
         valkey, postgres = str(sockets / "valkey.sock"), str(sockets / ".s.PGSQL.5432")
         with Proxy(valkey) as producers, Proxy(valkey) as redis, Proxy(postgres) as database:

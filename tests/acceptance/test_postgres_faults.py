@@ -7,13 +7,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
 from psycopg import errors
 
+from levelq_worker.server_account import temporary_folder
 from tests.acceptance.server_faults.scene import Scene
 from tests.acceptance.server_faults.site import Site
 from tests.acceptance.server_faults.traffic import OUTBOX_USERS
@@ -26,7 +25,7 @@ HELD = (1, 2, OUTBOX_USERS[0])  # users whose rows somebody else holds
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    with TemporaryDirectory(prefix="levelq-faults-") as folder, Site(Path(folder)) as running:
+    with temporary_folder("levelq-faults-") as folder, Site(folder) as running:
         yield running
 
 

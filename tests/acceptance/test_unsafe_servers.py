@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from levelq_worker.server_account import temporary_folder
 from tests.acceptance.server_faults.site import Site
 
 
@@ -25,7 +24,7 @@ def run(site: Site, *arguments: str) -> str:
 
 
 def test_servers_that_can_lose_what_they_acknowledged_are_warned_of() -> None:
-    with TemporaryDirectory(prefix="levelq-faults-") as folder, Site(Path(folder)) as site:
+    with temporary_folder("levelq-faults-") as folder, Site(folder) as site:
         assert site.problems() == ""
         site.redis.config_set("maxmemory-policy", "allkeys-lru")
         site.redis.config_set("appendonly", "no")

@@ -7,14 +7,13 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from redis import Redis
 
 from levelq_core.verify import Report
 from levelq_worker.embedded import Servers
+from levelq_worker.server_account import temporary_folder
 from tests.acceptance.server_faults.scene import Scene, lost
 from tests.acceptance.server_faults.site import Site
 from tests.acceptance.server_faults.traffic import OUTBOX_USERS
@@ -27,8 +26,8 @@ EVERYSEC_SECONDS = 2.0  # what a crash may cost then
 
 @contextmanager
 def own_site() -> Iterator[Site]:
-    with TemporaryDirectory(prefix="levelq-faults-") as folder:
-        yield Site(Path(folder))
+    with temporary_folder("levelq-faults-") as folder:
+        yield Site(folder)
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +115,8 @@ def test_a_full_valkey_refuses_pushes_and_is_drained(site: Site) -> None:
 
 
 def test_without_rqs_redis_the_lanes_are_drained(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    with TemporaryDirectory(prefix="levelq-rq-") as folder:
-        rq = Servers(Path(folder))
+    with temporary_folder("levelq-rq-") as folder:
+        rq = Servers(folder)
         with rq.valkey:
             monkeypatch.setattr(site, "settings", site.settings.model_copy(update={"rq_url": rq.valkey.url}))
             with site.scene() as scene:
@@ -133,10 +132,10 @@ def test_without_rqs_redis_the_lanes_are_drained(site: Site, monkeypatch: pytest
 
 
 def test_an_older_replica_promoted_doubles_and_disorders_nothing() -> None:
-    with own_site() as site, TemporaryDirectory(prefix="levelq-replica-") as folder:
+    with own_site() as site, temporary_folder("levelq-replica-") as folder:
         port = free_port()
         site.servers.valkey.options = ("--port", str(port), "--bind", "127.0.0.1")
-        second = Servers(Path(folder))
+        second = Servers(folder)
         second.valkey.options = ("--replicaof", f"127.0.0.1 {port}")
         with site, second.valkey, Redis.from_url(second.valkey.url) as replica, Proxy(socket_of(site.servers)) as proxy:
             site.redis = Redis(port=proxy.port)

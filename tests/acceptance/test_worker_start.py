@@ -5,11 +5,11 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
 from levelq_core import Settings
+from levelq_worker.server_account import temporary_folder
 from tests.acceptance.starting import LONG, STOPS, Adopting, Importing, Silent
 from tests.fixtures.processes import Started, children
 from tests.fixtures.waiting import until
@@ -149,7 +149,7 @@ def test_worker_reaps_adopted_orphans_and_still_sees_the_ends_of_its_own_childre
 
 
 def test_up_reaps_adopted_orphans_and_still_sees_the_ends_of_its_servers() -> None:
-    with TemporaryDirectory(prefix="levelq-") as folder, Adopting(["up", "--data", folder], {}) as up:
+    with temporary_folder("levelq-") as folder, Adopting(["up", "--data", str(folder)], {}) as up:
         assert up.process.stdout is not None
         assert up.process.stdout.readline().startswith("export")
         assert len(up.adopted()) == up.orphans

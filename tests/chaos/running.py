@@ -8,7 +8,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from tempfile import TemporaryDirectory
 
 from redis.exceptions import RedisError
 from rich.console import Console
@@ -17,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from levelq_core.errors import LevelqError
 from levelq_core.verify import Options, Recorder, Report, Violation, verify
+from levelq_worker.server_account import temporary_folder
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.world import World
 from tests.fixtures.waiting import until
@@ -60,8 +60,8 @@ class Result:
 def run(seconds: float, seed: int, console: Console, keep: Path | None = None) -> Result:
     """One run of `seconds` of faults. Raises AssertionError for what must not happen on the way."""
     result = Result(seed, seconds)
-    with TemporaryDirectory(prefix="levelq-chaos-") as name:
-        folder = keep or Path(name)
+    with temporary_folder("levelq-chaos-") as made:
+        folder = keep or made
         folder.mkdir(parents=True, exist_ok=True)
         console.print(f"[bold]chaos[/] · seed {seed} · {seconds:g} s · starting servers, workers, producers")
         with World(folder, seed) as world, Watcher(world, result):

@@ -333,9 +333,9 @@ def test_synchronous_commit_off_in_the_url(engine: Engine, engines: Callable[...
 
 
 @pytest.fixture
-def private_server(tmp_path: Path) -> Iterator[Postgres]:
+def private_server(server_folder: Path) -> Iterator[Postgres]:
     """A server of this test's own, whose settings it may spoil."""
-    private = Servers(tmp_path)
+    private = Servers(server_folder)
     with private.postgres as postgres:
         yield postgres
     private.sockets.rmdir()

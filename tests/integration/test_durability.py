@@ -9,8 +9,6 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID
 
@@ -41,6 +39,7 @@ from levelq_worker.cli.app import run
 from levelq_worker.embedded import Servers
 from levelq_worker.relay_partition import PartitionRelay
 from levelq_worker.relay_rows import OutboxRows
+from levelq_worker.server_account import temporary_folder
 from tests.fixtures.keys import KEYS
 from tests.fixtures.proxy import Fault, Proxy
 from tests.fixtures.valkeys import Node, Valkeys
@@ -67,14 +66,14 @@ def lane(node: Node, user_id: int = 1) -> list[int]:
 @pytest.fixture
 def valkeys() -> Iterator[Valkeys]:
     """Servers of this test's own."""
-    with TemporaryDirectory(prefix="levelq-tests-") as folder, ExitStack() as stack:
-        yield Valkeys(Path(folder), stack)
+    with temporary_folder("levelq-tests-") as folder, ExitStack() as stack:
+        yield Valkeys(folder, stack)
 
 
 @pytest.fixture(scope="module")
 def shared_pair() -> Iterator[tuple[Node, Node]]:
-    with TemporaryDirectory(prefix="levelq-tests-") as folder, ExitStack() as stack:
-        valkeys = Valkeys(Path(folder), stack)
+    with temporary_folder("levelq-tests-") as folder, ExitStack() as stack:
+        valkeys = Valkeys(folder, stack)
         primary = valkeys.start()
         (replica,) = valkeys.replicas_of(primary)
         yield primary, replica
@@ -185,7 +184,7 @@ def commit_to_outbox(engine: Engine, settings: Settings, *commands: LevelUp) -> 
 
 def test_the_death_of_postgresql_costs_nothing_at_any_level(pair: tuple[Node, Node], producers: Producers) -> None:
     primary, _ = pair
-    with TemporaryDirectory(prefix="levelq-tests-") as folder, Servers(Path(folder)) as servers:
+    with temporary_folder("levelq-tests-") as folder, Servers(folder) as servers:
         settings = Settings.load(redis_url=primary.url, database_url=servers.postgres.url, **PATIENT)
         engine = engine_for(settings)
         upgrade(engine)

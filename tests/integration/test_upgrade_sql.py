@@ -16,7 +16,7 @@ from levelq_core.engine import engine_for
 from levelq_core.migrations import VERSION_TABLE
 from levelq_core.schema import REQUIRED
 from levelq_worker.cli.app import run
-from levelq_worker.embedded import _postgres_programs
+from levelq_worker.server_account import account, programs
 from tests.fixtures import application
 from tests.fixtures.databases import Databases
 
@@ -105,7 +105,7 @@ def psql(url: str, script: str) -> None:
     """Run a script as the person who reviewed it."""
     options = ("--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--file", "-")
     done = subprocess.run(
-        [_postgres_programs() / "psql", *options, url], input=script, capture_output=True, text=True, check=False
+        [programs(account()) / "psql", *options, url], input=script, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import psutil
 
+from levelq_worker.server_account import temporary_folder
 from tests.acceptance.server_faults.site import Site
 from tests.acceptance.server_faults.workers import Fleet, Workers
 from tests.fixtures.waiting import until
@@ -17,7 +17,7 @@ DAY_SECONDS = 86_400
 
 
 def test_a_clock_that_jumps_steals_no_claim() -> None:
-    with TemporaryDirectory(prefix="levelq-faults-") as folder, Site(Path(folder)) as site:
+    with temporary_folder("levelq-faults-") as folder, Site(folder) as site:
         clock = site.folder / "clock"
         clock.write_text("+0")
         with site.scene(Fleet(site.settings, environment=faked(clock)), Fleet(site.settings)) as scene:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import psycopg
 
 from levelq_worker.embedded import Postgres, Server, Valkey
+from levelq_worker.server_account import temporary_folder
 from tests.acceptance.server_faults.site import Site
 from tests.fixtures.waiting import until
 from tests.system.machine import filled, small_disk
@@ -21,8 +20,8 @@ LITTLE_WAL = ("min_wal_size=32MB", "max_wal_size=64MB", "wal_recycle=off")
 @contextmanager
 def site_on_a_small_disk(which: str, *options: str) -> Iterator[Site]:
     """Servers, one of them on a small disk."""
-    with TemporaryDirectory(prefix="levelq-faults-") as folder:
-        site = Site(Path(folder))
+    with temporary_folder("levelq-faults-") as folder:
+        site = Site(folder)
         server: Postgres | Valkey = getattr(site.servers, which)
         server.options = (*server.options, *options)
         with small_disk(server.folder), site:

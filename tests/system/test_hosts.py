@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from sqlalchemy import text
 
@@ -12,6 +11,7 @@ from levelq_core import Settings
 from levelq_core.engine import engine_for
 from levelq_core.migrations import upgrade
 from levelq_worker.embedded import Servers
+from levelq_worker.server_account import temporary_folder
 from tests.acceptance.outgrown.running import Running
 from tests.fixtures.waiting import until
 from tests.system.machine import Cable
@@ -48,7 +48,7 @@ def at_work(running: Running) -> set[str]:
 
 def test_workers_on_several_hosts_of_which_one_is_cut_off_in_a_burst() -> None:
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="levelq-hosts-")))
+        folder = stack.enter_context(temporary_folder("levelq-hosts-"))
         cables = [stack.enter_context(Cable(number)) for number in range(HOSTS)]
         servers = started(stack, folder / "data", cables)
         settings = Settings.load(redis_url=servers.valkey.url, database_url=servers.postgres.url, **TIMES)

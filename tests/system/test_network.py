@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from levelq_core import Settings
+from levelq_worker.server_account import temporary_folder
 from tests.acceptance.server_faults.site import Site
 from tests.acceptance.server_faults.workers import Fleet
 from tests.system.machine import Cable, Way
@@ -19,8 +18,8 @@ WAYS: list[tuple[Way, ...]] = [("requests",), ("replies",), ("requests", "replie
 @contextmanager
 def connected() -> Iterator[tuple[Site, Cable, Settings]]:
     """Servers, a cable, and the settings of whoever is at its other end."""
-    with TemporaryDirectory(prefix="levelq-faults-") as folder, Cable() as cable:
-        site = Site(Path(folder))
+    with temporary_folder("levelq-faults-") as folder, Cable() as cable:
+        site = Site(folder)
         valkey, postgres = site.servers.valkey, site.servers.postgres
         valkey.options = (*valkey.options, "--port", str(REDIS_PORT), "--bind", cable.host, "--protected-mode", "no")
         postgres.options = (*postgres.options, f"listen_addresses={cable.host}")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from levelq_core.engine import engine_for
+from levelq_worker.server_account import temporary_folder
 from tests.acceptance.server_faults.site import Site
 from tests.acceptance.server_faults.workers import Fleet
 from tests.system.pooler import Pooler, pooled
@@ -23,8 +22,8 @@ _THEIRS = "pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_
 @pytest.fixture
 def place() -> Iterator[tuple[Site, Pooler]]:
     """Servers, and a pooler that all but the operator goes through."""
-    with TemporaryDirectory(prefix="levelq-faults-") as folder, ExitStack() as stack:
-        site = stack.enter_context(Site(Path(folder)))
+    with temporary_folder("levelq-faults-") as folder, ExitStack() as stack:
+        site = stack.enter_context(Site(folder))
         pooler = stack.enter_context(pooled(site.servers.sockets, CONNECTIONS))
         through = {"database_url": pooler.url, "prepared_statements": False}
         site.settings = site.settings.model_copy(update=through)

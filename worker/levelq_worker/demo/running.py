@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,6 +19,7 @@ from levelq_core.engine import engine_for
 from levelq_core.errors import ConfigurationError
 from levelq_core.migrations import upgrade
 from levelq_core.settings import Settings
+from levelq_worker.server_account import temporary_folder
 
 from ..embedded import Servers
 from ..startup import hand_over_unblocked, stop_signals
@@ -87,7 +87,7 @@ class Demo:
         scenario, stack, console = self._scenario, self._stack, self._console
         begun = time.perf_counter()
         console.print(f"[bold]levelq demo[/] · seed {scenario.seed} · starting PostgreSQL and Valkey from their wheels")
-        where = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="levelq-demo-")))
+        where = folder or stack.enter_context(temporary_folder("levelq-demo-"))
         where.mkdir(parents=True, exist_ok=True)
         servers = Servers(where)
         servers.postgres.options = ("track_commit_timestamp=on",)  # for the figures: when each batch committed

