@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Self
 
 from levelq_worker.server_account import make_temporary_folder
@@ -42,13 +43,15 @@ class Interrupts:
 class Folder:
     """Where servers' data, logs and histories go. A temporary one is removed, unless something was wrong."""
 
-    def __init__(self, given: Path | None) -> None:
+    def __init__(self, given: Path | None, *, servers: bool) -> None:
         self._given = given
+        self._servers = servers
         self._wrong = False
 
     def __enter__(self) -> Self:
         if self._given is None:
-            self.path = make_temporary_folder("levelq-loadtest-")
+            make = make_temporary_folder if self._servers else mkdtemp
+            self.path = Path(make(prefix="levelq-loadtest-"))
         else:
             self.path = self._given.resolve()
             self.path.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,7 @@ def run(settings: Settings, wish: Wish) -> int:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = WIDTH  # a file has no width; rich would take 80
-    with Interrupts() as interrupts, Folder(wish.keep) as folder:
+    with Interrupts() as interrupts, Folder(wish.keep, servers=not wish.external) as folder:
         try:
             with ExitStack() as stack:
                 code = LoadTest(settings, wish, console, stack, folder, interrupts).run()
