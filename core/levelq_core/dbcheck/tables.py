@@ -1,0 +1,89 @@
+"""The tables: there, on the search path, real tables, and open to this role."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from sqlalchemy import Connection, text
+
+from levelq_core.schema import LEDGER, LICENSES, OUTBOX, PROGRESS, PROGRESSIONS, QUARANTINE, REQUIRED, Schema
+
+from .finding import Finding
+
+# What a worker does with each table, as the documented grants allow it.
+_RIGHTS = {
+    PROGRESS: ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    LICENSES: ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    PROGRESSIONS: ("SELECT", "INSERT"),
+    LEDGER: ("SELECT", "INSERT"),
+    OUTBOX: ("SELECT", "UPDATE", "DELETE"),
+    QUARANTINE: ("SELECT", "INSERT"),
+}
+
+
+def check_tables(connection: Connection, schema: Schema) -> Iterator[Finding]:
+    """Yield the tables that are absent, outside the search path, or no tables."""
+    absent = [table for table in REQUIRED if table not in schema.columns and table not in schema.elsewhere]
+    if absent:
+        yield Finding("error", f"absent: table {', table '.join(absent)}", ("levelq db upgrade",))
+    if schema.elsewhere:
+        yield _outside(connection, schema)
+    for table, kind in schema.kinds.items():
+        move = (
+            f"-- give levelq a table of that name: rename the {kind.partition(' ')[2]} {table}, and what it is made of"
+        )
+        yield Finding("error", f"{table} is {kind}, expected a table: it cannot hold a unique constraint", (move,))
+
+
+def _outside(connection: Connection, schema: Schema) -> Finding:
+    """One finding, as one search path mends all. It is for the user to say whose tables they are."""
+    schemas = sorted({name for names in schema.elsewhere.values() for name in names})
+    path = ", ".join([*schemas, *connection.execute(_SEARCH_PATH).scalars()])
+    role, database = connection.execute(_WHO).one()
+    problem = "; ".join(schema.absence(table) for table in REQUIRED if table in schema.elsewhere)
+    return Finding(
+        "error",
+        problem,
+        (
+            "-- levelq does not know whose tables those are. If they are your application's, let its role find them:",
+            *(f"-- GRANT USAGE ON SCHEMA {name} TO {role};" for name in schemas),
+            f"-- ALTER ROLE {role} IN DATABASE {database} SET search_path = {path};",
+            "-- If they belong to something else, make levelq's own with: levelq db upgrade",
+        ),
+    )
+
+
+def check_rights(connection: Connection, schema: Schema) -> Iterator[Finding]:
+    """Yield what this role may not do with the tables, and with the users that foreign keys lead to."""
+    tables = [table for table in REQUIRED if table in schema.columns and table not in schema.kinds]
+    needed = [(table, right) for table in tables for right in _RIGHTS.get(table, ())]
+    users = sorted({parent.table for parents in schema.parents.values() for parent in parents})
+    needed += [(table, right) for table in users for right in ("SELECT", "UPDATE")]
+    parameters = {"tables": [table for table, _ in needed], "rights": [right for _, right in needed]}
+    role, _ = connection.execute(_WHO).one()
+    for table, rows in groupby(connection.execute(_DENIED, parameters), key=lambda row: str(row.name)):
+        denied = ", ".join(row.right for row in rows)
+        grant = f"GRANT {denied} ON {table} TO {role};"
+        yield Finding("error", f"{table}: role {role} may not {denied} there, and workers must", (grant,))
+
+
+def unreadable(connection: Connection) -> set[str]:
+    """The tables that this role may not read at all."""
+    rows = connection.execute(_DENIED, {"tables": list(REQUIRED), "rights": ["SELECT"] * len(REQUIRED)})
+    return {row.name for row in rows}
+
+
+_WHO = text("SELECT quote_ident(current_user), quote_ident(current_database())")
+
+_SEARCH_PATH = text("SELECT quote_ident(name) FROM unnest(current_schemas(false)) AS path(name)")
+
+# Of these pairs of table and right: which this role lacks. A right on columns counts, which are checked when used.
+_DENIED = text("""
+    SELECT wanted.name, wanted.right
+    FROM unnest(CAST(:tables AS text[]), CAST(:rights AS text[])) WITH ORDINALITY AS wanted(name, "right", n)
+    JOIN pg_class c ON c.oid = to_regclass(wanted.name)
+    WHERE NOT has_table_privilege(c.oid, wanted.right)
+        AND NOT CASE WHEN wanted.right = 'DELETE' THEN false ELSE has_any_column_privilege(c.oid, wanted.right) END
+    ORDER BY wanted.n
+""")
