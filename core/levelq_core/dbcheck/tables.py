@@ -58,14 +58,16 @@ def check_rights(connection: Connection, schema: Schema) -> Iterator[Finding]:
     """Yield what this role may not do with the tables, and with the users that foreign keys lead to."""
     tables = [table for table in REQUIRED if table in schema.columns and table not in schema.kinds]
     needed = [(table, right) for table in tables for right in _RIGHTS.get(table, ())]
-    users = sorted({parent.table for parents in schema.parents.values() for parent in parents})
-    needed += [(table, right) for table in users for right in ("SELECT", "UPDATE")]
+    users = {parent.table: parent.column for parents in schema.parents.values() for parent in parents}
+    needed += [(table, right) for table in sorted(users) for right in ("SELECT", "UPDATE")]
     parameters = {"tables": [table for table, _ in needed], "rights": [right for _, right in needed]}
     role, _ = connection.execute(_WHO).one()
     for table, rows in groupby(connection.execute(_DENIED, parameters), key=lambda row: str(row.name)):
-        denied = ", ".join(row.right for row in rows)
-        grant = f"GRANT {denied} ON {table} TO {role};"
-        yield Finding("error", f"{table}: role {role} may not {denied} there, and workers must", (grant,))
+        rights = [str(row.right) for row in rows]
+        # Of the users only locks are needed, which take the right to change one column.
+        least = [f"UPDATE ({users[table]})" if table in users and right == "UPDATE" else right for right in rights]
+        problem = f"{table}: role {role} may not {', '.join(rights)} there, and workers must"
+        yield Finding("error", problem, (f"GRANT {', '.join(least)} ON {table} TO {role};",))
 
 
 def unreadable(connection: Connection) -> set[str]:
