@@ -15,11 +15,12 @@ from levelq_core.wanted import wanted
 from .columns import Facts, check_columns
 from .finding import Finding, Severity
 from .pairs import pair_fixes
+from .rights import check_rights, unreadable
 from .rows import check_key, check_levels, check_null_levels
 from .sequences import check_sequences, sequence_problems
 from .server import check_server
 from .spelling import check_names, check_spelling
-from .tables import check_rights, check_tables, unreadable
+from .tables import check_tables
 
 _LEVELS = {
     PROGRESS: {"student_id", "specialization_id", "current_level"},
@@ -38,7 +39,7 @@ def check(connection: Connection, catalog: Catalog | None = None) -> list[Findin
     found = list(check_server(connection, schema.encoding))
     found += check_tables(connection, schema)
     found += check_rights(connection, schema)
-    closed = unreadable(connection) | schema.kinds.keys()
+    closed = unreadable(connection, schema) | schema.kinds.keys()
     facts = {table: columns for table, columns in schema.columns.items() if table not in closed}
     for table, columns in facts.items():
         found += check_columns(connection, table, columns, catalog)

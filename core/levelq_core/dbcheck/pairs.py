@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
 
 from sqlalchemy import Connection, text
 
 from levelq_core import rules
 from levelq_core.catalog import Catalog
 from levelq_core.codec import SOURCES, Lane, record_of
-from levelq_core.commands import SyncLevels, build
+from levelq_core.commands import MAX_USER_ID, SyncLevels, build
 from levelq_core.errors import InvalidCommand
 from levelq_core.history import Pair
 from levelq_core.rules import Limits
@@ -24,10 +26,20 @@ def pair_fixes(connection: Connection, pairs: Sequence[Pair], schema: Schema, ca
 
     The rules decide a command before it is printed. Raises DBAPIError.
     """
+    pairs = [_whole(pair) for pair in pairs]
     limits = Limits() if schema.missing() else schema.limits
     respelt = _respelt(connection, pairs)
     gone = _without_user(connection, pairs, schema)
     return [_fix(pair, catalog, limits, respelt, gone) for pair in pairs]
+
+
+def _whole(pair: Pair) -> Pair:
+    """Numbers of numeric columns as integers, where they are whole."""
+
+    def whole(number: Any) -> Any:
+        return int(number) if isinstance(number, Decimal) and number == number.to_integral() else number
+
+    return Pair(whole(pair.user_id), pair.specialization, whole(pair.progress_level), whole(pair.license_level))
 
 
 def _fix(
@@ -69,14 +81,18 @@ def _refusal(pair: Pair, source: str, catalog: Catalog, limits: Limits) -> str |
     return decided.message if decided.error else None
 
 
+def _is_id(user: object) -> bool:
+    return isinstance(user, int) and 1 <= user <= MAX_USER_ID
+
+
 def _respelt(connection: Connection, pairs: Sequence[Pair]) -> set[tuple[int, str]]:
     """Of pairs that lack a row: those of which a row is there in another spelling."""
-    users = {pair.user_id for pair in pairs if None in (pair.progress_level, pair.license_level)} - {None}
+    users = {pair.user_id for pair in pairs if None in pair[2:] and _is_id(pair.user_id)}
     found: set[tuple[int, str]] = set()
     for table, (user, name) in NAMES.items() if users else ():
         statement = text(f"""
             SELECT DISTINCT {user}::bigint, {folded(name)} FROM {table}
-            WHERE {user} = ANY(CAST(:users AS numeric[])) AND {name} <> {folded(name)}
+            WHERE {user} = ANY(CAST(:users AS bigint[])) AND {name} <> {folded(name)}
         """)
         found.update((row[0], row[1]) for row in connection.execute(statement, {"users": list(users)}))
     return found
@@ -86,7 +102,7 @@ def _without_user(connection: Connection, pairs: Sequence[Pair], schema: Schema)
     """Of pairs that lack a row which a foreign key ties to the application's users: those of users there are not."""
     found: dict[tuple[str, int], str] = {}
     for table, lacks in ((PROGRESS, "progress_level"), (LICENSES, "license_level")):
-        users = [p.user_id for p in pairs if getattr(p, lacks) is None and p.user_id is not None]
+        users = [p.user_id for p in pairs if getattr(p, lacks) is None and _is_id(p.user_id)]
         for parent in schema.parents.get(table, ()) if users else ():
             statement = text(f"""
                 SELECT k.id::bigint FROM unnest(CAST(:users AS bigint[])) AS k(id)

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, inspect
 
 from levelq_core import dbcheck
 from levelq_core.dbcheck import Finding
-from levelq_core.schema import REQUIRED
+from levelq_core.schema import REQUIRED, read
 from levelq_core.settings import Settings, redacted
 
 from .connecting import database_of, load
@@ -32,11 +32,16 @@ def upgrade(
         return
     with database_of(settings) as engine:
         before = _tables(engine)
+        with engine.connect() as connection:
+            others = read(connection).elsewhere
         migrations.upgrade(engine)
         created = _tables(engine) - before
     out.print(f"Tables in {redacted(settings.database_url or '')}", markup=False, soft_wrap=True)
     for name in REQUIRED:
         fate = Text("created", style="green") if name in created else Text("left as it was", style="dim")
+        if name in created and name in others:
+            where = ", ".join(others[name])
+            fate += Text(f"; there is another in schema {printable(where)}, outside the search path", style="yellow")
         out.print(Text(f"  {name:<26}") + fate, soft_wrap=True)
     if len(created) < len(REQUIRED):
         out.print("`levelq db check` looks whether those that were there have all that levelq needs.", soft_wrap=True)
