@@ -8,7 +8,8 @@ were never earned cannot be taken back. The sum is printed as a comment, for the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -16,78 +17,91 @@ from levelq_core.schema import LICENSES, PROGRESS, PROGRESSIONS, REQUIRED, Colum
 
 KEYS = {PROGRESS: ("student_id", "specialization_id"), LICENSES: ("user_id", "specialization_type")}
 _TOTALS = ("total_xp", "completed_sessions", "completed_projects", "theory_hours_completed", "practice_hours_completed")
-_GREATEST = ("current_level", "max_achieved_level", *_TOTALS, "last_activity", "updated_at", "last_advanced_at")
+_LEVELS = ("current_level", "max_achieved_level")
+_GREATEST = (*_LEVELS, *_TOTALS, "last_activity", "updated_at", "last_advanced_at")
 _LEAST = ("created_at", "started_at")
 
 
 def merged(
     connection: Connection,
     table: str,
-    key: Sequence[str],
+    key: tuple[str, str],
     facts: Mapping[str, Mapping[str, Column]],
-    where: str = "true",
+    where: str = "",
 ) -> tuple[str, ...]:
     """Keep the most advanced row of each key, with the greatest of each total; what refers to the others follows.
 
-    One statement, so that all of it happens or nothing. `key`: two SQL expressions. `where` picks the rows it is about.
+    One statement, so that all of it happens or nothing. `key`: two SQL expressions. `where`: a condition for the rows
+    that this is about, "" for all that have a key. Raises DBAPIError.
     """
     columns = [name for name in REQUIRED[table] if name in facts[table]]
     others = [name for name in facts[table] if name not in REQUIRED[table]]
-    greatest = [name for name in columns if name in _GREATEST]
-    least = [name for name in columns if name in _LEAST]
-    children = _children(connection, table, facts)
-    referred = sorted({column for _, pairs in children for _, column in pairs})
-    advanced = [f"{name} DESC NULLS LAST" for name in greatest if not name.startswith(("last_", "updated_"))]
-    rows = ",\n        ".join(
-        [
-            "tableoid AS part, ctid AS place, row_number() OVER advanced AS n, count(*) OVER pair AS rows",
-            *(f"max({name}) OVER pair AS {name}" for name in greatest),
-            *(f"min({name}) OVER pair AS {name}" for name in least),
-            *(f"{name} AS old_{n}, first_value({name}) OVER advanced AS kept_{n}" for n, name in enumerate(referred)),
-        ]
-    )
-    pair = ", ".join(key)
-    given = " AND ".join(f"{expression} IS NOT NULL" for expression in key)
-    ranked = (
-        f"(\n        SELECT {rows}\n        FROM {table} WHERE {given} AND {where}\n"
-        f"        WINDOW pair AS (PARTITION BY {pair}), advanced AS (PARTITION BY {pair} ORDER BY "
-        f"{', '.join([*advanced, *(['id'] if 'id' in columns else []), 'ctid'])})\n    ) k"
-    )
-    place = "t.tableoid = k.part AND t.ctid = k.place"
+    rows = _Rows(table, key, " AND ".join([f"{e} IS NOT NULL" for e in key] + [where] * bool(where)), columns)
+    values = {name: f"max({name})" for name in columns if name in _GREATEST}
+    values |= {name: f"min({name})" for name in columns if name in _LEAST}
     steps = [f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE;"]
-    if greatest or least:
-        values = ", ".join(f"{name} = k.{name}" for name in (*greatest, *least))
-        steps.append(f"UPDATE {table} t SET {values}\n    FROM {ranked} WHERE {place} AND k.n = 1 AND k.rows > 1;")
-    for child, pairs in children:
-        numbered = [(mine, referred.index(theirs)) for mine, theirs in pairs]
-        values = ", ".join(f"{mine} = k.kept_{n}" for mine, n in numbered)
-        same = " AND ".join(f"c.{mine} = k.old_{n}" for mine, n in numbered)
-        steps.append(f"UPDATE {child} c SET {values}\n    FROM {ranked} WHERE {same} AND k.n > 1;")
-    steps.append(f"DELETE FROM {table} t USING {ranked} WHERE {place} AND k.n > 1;")
+    if values:
+        ranked = rows.ranked(*(f"{value} OVER pair AS {name}" for name, value in values.items()))
+        steps.append(f"UPDATE {table} t SET {_assigned(values)} {ranked} {_PLACE} AND k.n = 1 AND k.rows > 1;")
+    for child, pairs in _children(connection, table, facts):
+        kept = [f"{o} AS old_{n}, first_value({o}) OVER advanced AS kept_{n}" for n, (_, o) in enumerate(pairs)]
+        moved = ", ".join(f"{theirs} = k.kept_{n}" for n, (theirs, _) in enumerate(pairs))
+        same = " AND ".join(f"c.{theirs} = k.old_{n}" for n, (theirs, _) in enumerate(pairs))
+        steps.append(f"UPDATE {child} c SET {moved} {rows.ranked(*kept)} {same} AND k.n > 1;")
+    deleted = rows.ranked().replace("FROM (", "USING (", 1)
+    steps.append(f"DELETE FROM {table} t {deleted} {_PLACE} AND k.n > 1;")
     body = "\n    ".join(steps)
-    return (*_explained(table, key, columns, others, given, where), f"DO $$ BEGIN\n    {body}\nEND $$;")
+    return (*_explained(rows, others), f"DO $$ BEGIN\n    {body}\nEND $$;")
 
 
-def _explained(
-    table: str, key: Sequence[str], columns: Sequence[str], others: Sequence[str], given: str, where: str
-) -> list[str]:
+_PLACE = "t.tableoid = k.part AND t.ctid = k.place"
+
+
+class _Rows(NamedTuple):
+    """The rows to merge: those of a table that have a key and meet the condition."""
+
+    table: str
+    key: tuple[str, str]
+    condition: str
+    columns: list[str]
+
+    def ranked(self, *more: str) -> str:
+        """A FROM clause that numbers them within each key, the most advanced first, up to its WHERE."""
+        pair = f"PARTITION BY {', '.join(self.key)}"
+        best = [f"{name} DESC NULLS LAST" for name in self.columns if name in (*_LEVELS, *_TOTALS)]
+        best += ["id", "ctid"] if "id" in self.columns else ["ctid"]
+        counted = "row_number() OVER advanced AS n, count(*) OVER pair AS rows"
+        chosen = ", ".join(["tableoid AS part", "ctid AS place", counted, *more])
+        return (
+            f"FROM (\n        SELECT {chosen}\n        FROM {self.table} WHERE {self.condition}\n        "
+            f"WINDOW pair AS ({pair}), advanced AS ({pair} ORDER BY {', '.join(best)})\n    ) k WHERE"
+        )
+
+
+def _assigned(names: Iterable[str]) -> str:
+    return ", ".join(f"{name} = k.{name}" for name in names)
+
+
+def _explained(rows: _Rows, others: Sequence[str]) -> list[str]:
     """What is kept, what is not, and how to add up instead."""
-    said = [f"-- {table}: one row is kept for each user and specialization: the most advanced, with the highest level"]
-    totals = [name for name in columns if name in _TOTALS]
-    said[0] += " and the greatest of each total; what refers to the others will refer to it"
+    table, key, condition, columns = rows
+    said = [
+        f"-- {table}: of each user and specialization the most advanced row is kept, with the highest level and the",
+        "-- greatest of each total; what refers to the other rows will refer to it",
+    ]
     if others:
         said.append(f"-- Other columns stay as that row has them: {', '.join(others)}")
+    totals = [name for name in columns if name in _TOTALS]
     if not totals:
         return said
     sums = ", ".join(f"sum({name}) AS {name}" for name in totals)
-    values = ", ".join(f"{name} = k.{name}" for name in totals)
     same = " AND ".join(f"{expression} = k.key_{n}" for n, expression in enumerate(key))
     keys = ", ".join(f"{expression} AS key_{n}" for n, expression in enumerate(key))
-    grouped = f"SELECT {keys}, {sums} FROM {table} WHERE {given} AND {where} GROUP BY 1, 2 HAVING count(*) > 1"
+    grouped = f"SELECT {keys}, {sums} FROM {table} WHERE {condition} GROUP BY 1, 2 HAVING count(*) > 1"
     return [
         *said,
         "-- Right for copies. If each row holds a part (two requests made a row each), first run this without the --:",
-        f"-- UPDATE {table} SET {values} FROM ({grouped}) k WHERE {same} AND {where};",
+        f"-- UPDATE {table} SET {_assigned(totals)} FROM ({grouped}) k WHERE {same};",
     ]
 
 

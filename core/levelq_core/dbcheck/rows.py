@@ -96,9 +96,8 @@ def _check_duplicates(
     more = ", ..." if rows[0][-1] > SHOWN else ""
     kept = "the first" if table == LEDGER else "the most advanced"
     problem = f"{table}: more than one row for ({key}): {examples}{more}; look at them first: {kept} will be kept"
-    yield Finding(
-        "error", problem, _first_decisions() if table == LEDGER else merged(connection, table, columns, facts)
-    )
+    fix = _first_decisions() if table == LEDGER else merged(connection, table, (columns[0], columns[1]), facts)
+    yield Finding("error", problem, fix)
 
 
 def _first_decisions() -> tuple[str, ...]:

@@ -41,7 +41,10 @@ def check(
         pairs = out_of_step(connection)
         first = list(islice(pairs, limit))
         found = len(first) + sum(1 for _ in pairs)
-        fixes = pair_fixes(connection, first, read(connection), settings.tracks)
+        schema = read(connection)
+        fixes = pair_fixes(connection, first, schema, settings.tracks)
+    if schema.missing():
+        fixes = ["-- first do what `levelq db check` says: until then `levelq sync` is refused"] * len(first)
     for pair, fix in zip(first, fixes, strict=True):
         levels = pair.progress_level, pair.license_level
         action = compare(*levels).get("recommended_action")
