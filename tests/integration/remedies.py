@@ -55,15 +55,15 @@ class Operator:
         said = self._capsys.readouterr()
         return Said(code, said.out, said.err)
 
-    def psql(self, script: str, *, check: bool = True) -> str:
-        """Run a script as `psql --set ON_ERROR_STOP=1` does; what it said on stderr."""
+    def psql(self, script: str, *, check: bool = True, stop: bool = True) -> str:
+        """Run a script as psql does, until the first error if it should `stop` there; what it said on stderr."""
         done = subprocess.run(
             [
                 _psql(),
                 "--no-psqlrc",
                 "--quiet",
                 "--set",
-                "ON_ERROR_STOP=1",
+                f"ON_ERROR_STOP={int(stop)}",
                 "--dbname",
                 str(self.settings.database_url),
             ],

@@ -31,27 +31,32 @@ def merged(
 ) -> tuple[str, ...]:
     """Keep the most advanced row of each key, with the greatest of each total; what refers to the others follows.
 
-    One statement, so that all of it happens or nothing. `key`: two SQL expressions. `where`: a condition for the rows
-    that this is about, "" for all that have a key. Raises DBAPIError.
+    Each statement is safe by itself: the last deletes no row that something refers to, or that has more of anything
+    than the one that is kept, so a statement that failed, or an application that wrote meanwhile, leaves duplicates
+    and loses nothing. `key`: two SQL expressions. `where`: a condition for the rows that this is about, "" for all that
+    have a key. Raises DBAPIError.
     """
     columns = [name for name in REQUIRED[table] if name in facts[table]]
     others = [name for name in facts[table] if name not in REQUIRED[table]]
     rows = _Rows(table, key, " AND ".join([f"{e} IS NOT NULL" for e in key] + [where] * bool(where)), columns)
-    values = {name: f"max({name})" for name in columns if name in _GREATEST}
-    values |= {name: f"min({name})" for name in columns if name in _LEAST}
-    steps = [f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE;"]
+    values = {name: f"max({name}) OVER pair" for name in columns if name in _GREATEST}
+    raised = list(values)
+    values |= {name: f"min({name}) OVER pair" for name in columns if name in _LEAST}
+    statements = []
     if values:
-        ranked = rows.ranked(*(f"{value} OVER pair AS {name}" for name, value in values.items()))
-        steps.append(f"UPDATE {table} t SET {_assigned(values)} {ranked} {_PLACE} AND k.n = 1 AND k.rows > 1;")
+        ranked = rows.ranked(*(f"{value} AS {name}" for name, value in values.items()))
+        statements.append(f"UPDATE {table} t SET {_assigned(values)} FROM {ranked} AND k.n = 1 AND k.rows > 1;")
+    guards = ["AND k.n > 1", *(f"AND k.has_{name}" for name in raised)]
     for child, pairs in _children(connection, table, facts):
         kept = [f"{o} AS old_{n}, first_value({o}) OVER advanced AS kept_{n}" for n, (_, o) in enumerate(pairs)]
         moved = ", ".join(f"{theirs} = k.kept_{n}" for n, (theirs, _) in enumerate(pairs))
         same = " AND ".join(f"c.{theirs} = k.old_{n}" for n, (theirs, _) in enumerate(pairs))
-        steps.append(f"UPDATE {child} c SET {moved} {rows.ranked(*kept)} {same} AND k.n > 1;")
-    deleted = rows.ranked().replace("FROM (", "USING (", 1)
-    steps.append(f"DELETE FROM {table} t {deleted} {_PLACE} AND k.n > 1;")
-    body = "\n    ".join(steps)
-    return (*_explained(rows, others), f"DO $$ BEGIN\n    {body}\nEND $$;")
+        statements.append(f"UPDATE {child} c SET {moved} FROM {rows.ranked(*kept, place=same)} AND k.n > 1;")
+        same = " AND ".join(f"c.{theirs} = t.{ours}" for theirs, ours in pairs)
+        guards.append(f"AND NOT EXISTS (SELECT FROM {child} c WHERE {same})")
+    has = (f"first_value({n}) OVER advanced IS NOT DISTINCT FROM max({n}) OVER pair AS has_{n}" for n in raised)
+    statements.append(f"DELETE FROM {table} t USING {rows.ranked(*has)} {' '.join(guards)};")
+    return (*_explained(rows, others), *statements)
 
 
 _PLACE = "t.tableoid = k.part AND t.ctid = k.place"
@@ -65,17 +70,15 @@ class _Rows(NamedTuple):
     condition: str
     columns: list[str]
 
-    def ranked(self, *more: str) -> str:
-        """A FROM clause that numbers them within each key, the most advanced first, up to its WHERE."""
+    def ranked(self, *more: str, place: str = _PLACE) -> str:
+        """The rows, numbered within each key, the most advanced first, joined where `place` says."""
         pair = f"PARTITION BY {', '.join(self.key)}"
         best = [f"{name} DESC NULLS LAST" for name in self.columns if name in (*_LEVELS, *_TOTALS)]
         best += ["id", "ctid"] if "id" in self.columns else ["ctid"]
         counted = "row_number() OVER advanced AS n, count(*) OVER pair AS rows"
         chosen = ", ".join(["tableoid AS part", "ctid AS place", counted, *more])
-        return (
-            f"FROM (\n        SELECT {chosen}\n        FROM {self.table} WHERE {self.condition}\n        "
-            f"WINDOW pair AS ({pair}), advanced AS ({pair} ORDER BY {', '.join(best)})\n    ) k WHERE"
-        )
+        windows = f"pair AS ({pair}), advanced AS ({pair} ORDER BY {', '.join(best)})"
+        return f"(SELECT {chosen} FROM {self.table} WHERE {self.condition} WINDOW {windows}) k WHERE {place}"
 
 
 def _assigned(names: Iterable[str]) -> str:

@@ -90,7 +90,7 @@ def check(
 
 
 def _show(finding: Finding) -> None:
-    """The problem, and below it what mends it, each statement on lines of its own, ready to be copied."""
+    """The problem, and below it what mends it, each statement on a line of its own, ready to be copied."""
     style = "bold red" if finding.severity == "error" else "bold yellow"
     out.print(verdict(f"{finding.severity}:", style, f" {finding.problem}"))
     for line in _lines(finding):
@@ -107,4 +107,4 @@ def _print_script(finding: Finding) -> None:
 
 
 def _lines(finding: Finding) -> list[str]:
-    return [printable(line) for mend in finding.mend for line in mend.split("\n")]
+    return [printable(line) for line in finding.mend]
