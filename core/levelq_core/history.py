@@ -119,7 +119,7 @@ def holder(connection: Connection, tables: Iterable[str], seconds: float) -> Hol
 
 def out_of_step(connection: Connection) -> Iterator[Pair]:
     """Every lane whose two rows differ, or of which one is missing, as one snapshot sees them."""
-    for row in connection.execution_options(yield_per=1000).execute(_OUT_OF_STEP):
+    for row in connection.execute(_OUT_OF_STEP, execution_options={"yield_per": 1000}):
         yield Pair(*row)
 
 

@@ -6,14 +6,15 @@ columns, foreign keys to its users. Statements and bounds follow what is there, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, Pool, text
 
 from .errors import SchemaError
+from .relations import elsewhere, not_tables
 from .rules import Limits
 from .table_names import (
     IDENTITY,
@@ -63,6 +64,8 @@ class Schema:
     """The seven tables as they are in this database. Compared by identity: each reading is its own.
 
     `leading`: (table, column) pairs by which a unique index of the table can be searched. `encoding`: the database's.
+    `kinds`: what is no table though it has a table's name, as "a view". `elsewhere`: the schemas outside the search
+    path that have a table which the search path lacks.
     """
 
     columns: dict[str, dict[str, Column]]
@@ -71,6 +74,8 @@ class Schema:
     deferred: tuple[str, ...] = ()
     encoding: str = "UTF8"
     leading: frozenset[tuple[str, str]] = frozenset()
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def column(self, table: str, name: str) -> Column:
         """A column that the schema was checked to have."""
@@ -106,7 +111,10 @@ class Schema:
         for table, names in REQUIRED.items():
             present = self.columns.get(table)
             if present is None:
-                found.append(f"table {table} does not exist")
+                found.append(self.absence(table))
+                continue
+            if table in self.kinds:
+                found.append(f"{table} is {self.kinds[table]}, expected a table")
                 continue
             found += [f"{table} has no column {name}" for name in names if name not in present]
             faults = (fault_of(table, name, present[name]) for name in names if name in present)
@@ -115,6 +123,12 @@ class Schema:
             if key and key not in self.unique.get(table, frozenset()):
                 found.append(f"{table} has no unique constraint on ({', '.join(sorted(key))})")
         return found
+
+    def absence(self, table: str) -> str:
+        """What to say of a table that the search path does not find."""
+        schemas = self.elsewhere.get(table)
+        there = f": there is one in schema {', '.join(schemas)}, outside the search path" if schemas else ""
+        return f"table {table} does not exist{there}"
 
 
 def encoding_fault(encoding: str) -> Iterator[str]:
@@ -146,6 +160,8 @@ def read(connection: Connection) -> Schema:
         tuple(deferred),
         encoding=connection.execute(text("SHOW server_encoding")).scalar_one(),
         leading=frozenset(leading),
+        kinds=not_tables(connection, REQUIRED),
+        elsewhere=elsewhere(connection, [table for table in REQUIRED if table not in columns]),
     )
 
 
@@ -175,25 +191,29 @@ def forget(engine: Engine) -> None:
 
 
 # Every column of our tables in its order, as the search path finds them: the type below its domains, the length of
-# varchar(n), precision and scale of numeric(p,s), and what an insert that leaves the column out would get.
+# varchar(n), precision and scale of numeric(p,s), what an insert that leaves the column out would get, and the domain
+# that forbids NULL.
 _COLUMNS = text("""
     SELECT c.relname, a.attname, t.typname,
            CASE WHEN t.typname IN ('varchar', 'bpchar') AND b.typmod > 4 THEN b.typmod - 4 END,
            CASE WHEN t.typname = 'numeric' AND b.typmod > 4 THEN (b.typmod - 4) >> 16 END,
            CASE WHEN t.typname = 'numeric' AND b.typmod > 4 THEN (((b.typmod - 4) & 2047) # 1024) - 1024 END,
-           NOT a.attnotnull, a.atthasdef AND a.attgenerated = '', a.atthasdef OR a.attidentity <> '',
-           a.attgenerated <> '', a.attidentity = 'a'
+           NOT a.attnotnull AND b.refuses IS NULL, a.atthasdef AND a.attgenerated = '',
+           a.atthasdef OR a.attidentity <> '' OR b.has_default, a.attgenerated <> '', a.attidentity = 'a',
+           b.refuses::text, t.typtype = 'e'
     FROM unnest(CAST(:tables AS text[])) WITH ORDINALITY AS wanted(name, n)
     JOIN pg_class c ON c.oid = to_regclass(wanted.name)
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     CROSS JOIN LATERAL (
-        WITH RECURSIVE base(type, typmod, depth) AS (
-            SELECT a.atttypid, a.atttypmod, 0
+        WITH RECURSIVE base(type, typmod, depth, refuses, has_default) AS (
+            SELECT a.atttypid, a.atttypmod, 0, NULL::regtype, false
             UNION ALL
-            SELECT d.typbasetype, greatest(base.typmod, d.typtypmod), depth + 1
+            SELECT d.typbasetype, greatest(base.typmod, d.typtypmod), depth + 1,
+                   CASE WHEN d.typnotnull THEN d.oid::regtype ELSE base.refuses END,
+                   base.has_default OR d.typdefault IS NOT NULL
             FROM base JOIN pg_type d ON d.oid = base.type AND d.typtype = 'd'
         )
-        SELECT type, typmod FROM base ORDER BY depth DESC LIMIT 1
+        SELECT type, typmod, refuses, has_default FROM base ORDER BY depth DESC LIMIT 1
     ) b
     JOIN pg_type t ON t.oid = b.type
     ORDER BY wanted.n, a.attnum

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, TextClause, text
 from .codec import Lane
 from .table_names import LICENSES, PROGRESS
 
+NAMES_READ = 100
 NAMES = {PROGRESS: ("student_id", "specialization_id"), LICENSES: ("user_id", "specialization_type")}
 
 
@@ -27,11 +28,23 @@ class Misspelt(NamedTuple):
 
     def __str__(self) -> str:
         number = "1 row" if self.rows == 1 else f"{self.rows:,} rows"
-        right = self.spelt.strip().upper()
+        right = fold(self.spelt)
         return (
             f"{self.table}.{NAMES[self.table][1]}: {number} not spelt as levelq spells them, "
             f"for example {self.spelt!r} of user {self.user_id}, expected {right!r}"
         )
+
+
+class Outside(NamedTuple):
+    """A name that is not in the catalog as it is spelt (None for NULL), and how many rows have it, by table."""
+
+    spelt: str | None
+    rows: dict[str, int]
+
+
+def fold(name: str) -> str:
+    """A name as levelq spells it."""
+    return "".join(c.upper() if c.isascii() else c for c in name.strip(" \t\n\r\f\v"))
 
 
 def folded(column: str) -> str:
@@ -50,6 +63,18 @@ def misspelt(connection: Connection, names: Collection[str], tables: Collection[
         if row is not None:
             found.append(Misspelt(table, *row))
     return found
+
+
+def outside(connection: Connection, names: Collection[str], tables: Collection[str] = tuple(NAMES)) -> list[Outside]:
+    """The names in these tables that fold to none of `names`, the most frequent first, NAMES_READ at most of a table.
+
+    Reads each table once, like `misspelt`. Raises DBAPIError.
+    """
+    found: dict[str | None, Outside] = {}
+    for table in tables:
+        for spelt, rows in connection.execute(_outside(table), {"names": list(names), "most": NAMES_READ}):
+            found.setdefault(spelt, Outside(spelt, {})).rows[table] = rows
+    return sorted(found.values(), key=lambda name: (-sum(name.rows.values()), name.spelt or ""))
 
 
 def twins(connection: Connection, names: Collection[str], table: str) -> int:
@@ -79,4 +104,14 @@ def _first(table: str) -> TextClause:
         SELECT {user}::bigint, {name}::text, count(*) OVER () FROM {table}
         WHERE CASE WHEN {name} = ANY({names}) THEN false ELSE {folded(name)} = ANY({names}) END
         ORDER BY {user} LIMIT 1
+    """)
+
+
+def _outside(table: str) -> TextClause:
+    name = NAMES[table][1]
+    names = "CAST(:names AS text[])"
+    return text(f"""
+        SELECT {name}::text, count(*) FROM {table}
+        WHERE CASE WHEN {name} = ANY({names}) THEN false ELSE {folded(name)} = ANY({names}) IS NOT TRUE END
+        GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT :most
     """)

@@ -15,7 +15,8 @@ class Column:
     """One column; a domain counts as the type below it.
 
     `length`: a varchar's limit in characters. `precision`, `scale`: of a numeric(p,s). `filled`: an insert that
-    leaves it out gives it a value. `always`: an identity column that takes no value of ours.
+    leaves it out gives it a value. `always`: an identity column that takes no value of ours. `domain`: the domain that
+    forbids NULL, if one does. `enum`: whether it is an enum type.
     """
 
     type: str
@@ -27,6 +28,8 @@ class Column:
     filled: bool = False
     generated: bool = False
     always: bool = False
+    domain: str | None = None
+    enum: bool = False
 
     @property
     def most(self) -> int:
@@ -118,16 +121,6 @@ NULLS = {
     LEDGER: ("error", "message", "from_level", "to_level", "before", "after"),
     OUTBOX: ("pushed_at",),
     QUARANTINE: ("user_id",),
-}
-
-# A default for a NOT NULL column that levelq does not know; a column of another type loses its NOT NULL.
-DEFAULTS = {
-    **dict.fromkeys(("int2", "int4", "int8", "numeric", "float4", "float8"), "0"),
-    **dict.fromkeys(("text", "varchar", "bpchar", "citext"), "''"),
-    **dict.fromkeys(("timestamp", "timestamptz", "date"), "now()"),
-    **dict.fromkeys(("json", "jsonb"), "'{}'"),
-    "bool": "false",
-    "uuid": "gen_random_uuid()",
 }
 
 

@@ -105,16 +105,6 @@ FAULTS = {
         "GENERATED ALWAYS AS (NULL::timestamp) STORED",
         "user_licenses.last_advanced_at is generated from other columns: levelq must write it",
     ),
-    "an unknown column must be given": (
-        "ALTER TABLE specialization_progress ADD COLUMN school text DEFAULT 'x' NOT NULL; "
-        "ALTER TABLE specialization_progress ALTER COLUMN school DROP DEFAULT",
-        "specialization_progress.school is NOT NULL without a default, and levelq gives it no value: inserts fail",
-    ),
-    "an unknown column of an unknown type, and an odd name": (
-        "ALTER TABLE user_licenses ADD COLUMN \"Valid During\" tsrange DEFAULT 'empty' NOT NULL; "
-        'ALTER TABLE user_licenses ALTER COLUMN "Valid During" DROP DEFAULT',
-        "user_licenses.Valid During is NOT NULL without a default, and levelq gives it no value: inserts fail",
-    ),
     "who advanced must be given": (
         "UPDATE license_progressions SET advanced_by = 1; "
         "ALTER TABLE license_progressions ALTER advanced_by SET NOT NULL",
@@ -155,6 +145,46 @@ def test_a_fault_is_found_and_what_is_printed_mends_it(engine: Engine, fault: st
     assert findings(engine) == []
     forget(engine)
     assert works(engine, user=2)
+
+
+@pytest.mark.parametrize(("kind", "default"), [("text", "'x'"), ("tsrange", "'empty'"), ("boolean", "true")])
+def test_a_value_that_levelq_does_not_know_is_a_template_and_no_guess(engine: Engine, kind: str, default: str) -> None:
+    assert works(engine, user=1)
+    added = f'ALTER TABLE user_licenses ADD COLUMN "Valid During" {kind} DEFAULT {default} NOT NULL'
+    execute(engine, added, 'ALTER TABLE user_licenses ALTER COLUMN "Valid During" DROP DEFAULT')
+    (finding,) = findings(engine)
+    problem = "user_licenses.Valid During is NOT NULL without a default, and levelq gives it no value: inserts fail"
+    assert finding[:2] == ("error", problem)
+    assert all(line.startswith("--") for line in finding.mend)
+    assert finding.mend[0].startswith("-- levelq does not know what Valid During must hold")
+    template = 'ALTER TABLE user_licenses ALTER COLUMN "Valid During" SET DEFAULT <the default of your model>;'
+    assert finding.mend[-1] == f"-- {template}"
+    execute(engine, template.replace("<the default of your model>", default))
+    assert findings(engine) == []
+    forget(engine)
+    assert works(engine, user=2)
+
+
+def test_a_trigger_or_a_domain_may_fill_what_has_no_default(engine: Engine) -> None:
+    assert works(engine, user=1)
+    execute(
+        engine,
+        "CREATE DOMAIN active AS boolean NOT NULL DEFAULT true",
+        "ALTER TABLE user_licenses ADD COLUMN active active",
+        "ALTER TABLE specialization_progress ADD COLUMN school text DEFAULT 'x' NOT NULL",
+        "ALTER TABLE specialization_progress ALTER COLUMN school DROP DEFAULT",
+        "CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.school = 'y'; RETURN NEW; END $$",
+        "CREATE TRIGGER fill BEFORE INSERT ON specialization_progress FOR EACH ROW EXECUTE FUNCTION fill()",
+    )
+    (finding,) = findings(engine)
+    assert finding.severity == "warning"
+    assert finding.problem.startswith("specialization_progress.school is NOT NULL without a default")
+    assert finding.problem.endswith("inserts fail, unless your trigger fills it")
+    forget(engine)
+    assert works(engine, user=2)
+    execute(engine, "ALTER DOMAIN active DROP DEFAULT")
+    assert [f.problem.partition(" ")[0] for f in findings(engine) if f.severity == "error"] == ["user_licenses.active"]
+    assert not works(engine, user=3)
 
 
 @pytest.mark.parametrize(("table", "key"), [("specialization_progress", PROGRESS_KEY), ("user_licenses", LICENSE_KEY)])

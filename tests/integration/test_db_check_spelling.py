@@ -7,7 +7,7 @@ from redis import Redis
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from levelq_core import LevelUp, SchemaError, Settings, apply_commands, level_up_atomic
+from levelq_core import Catalog, LevelUp, SchemaError, Settings, apply_commands, level_up_atomic
 from levelq_worker.cli.examining import FAIL, database_results
 from levelq_worker.cli.overview import look
 from levelq_worker.lane_worker import LaneWorker
@@ -84,10 +84,27 @@ def test_of_twins_the_more_advanced_is_kept_and_its_history_and_highest_level_wi
         assert (xp, highest.scalar_one(), tuple(audited.one())) == (20_000, 6, (1, 3))
 
 
-def test_rows_of_specializations_that_are_not_in_the_catalog_are_left_alone(engine: Engine) -> None:
+def test_rows_of_specializations_that_are_not_in_the_catalog_are_a_warning_that_tells_what_to_do(
+    engine: Engine,
+) -> None:
     put(engine, 7, "junior helper", 5)
     put(engine, 8, "goalkeeper", 5)
-    assert findings(engine) == []
+    put(engine, 9, "goalkeeper", 4)
+    (finding,) = findings(engine)
+    assert finding.severity == "warning"
+    assert finding.problem == (
+        "rows of specializations that are not in the catalog, which levelq leaves alone: 'goalkeeper' (2 in "
+        "specialization_progress, 2 in user_licenses), 'junior helper' (1 in specialization_progress, 1 in "
+        "user_licenses)"
+    )
+    assert "add a table [GOALKEEPER] to the file that LEVELQ_CATALOG names" in finding.mend[0]
+    assert "rename these rows if levelq should move them, to JUNIOR_HELPER for example" in finding.mend[1]
+    wider = Catalog.parse({name: {"levels": [0, 1000]} for name in ("PLAYER", "GOALKEEPER")})
+    misspelt = [finding for finding in findings(engine, wider) if finding.severity == "error"]
+    assert all("2 rows not spelt as levelq spells them" in finding.problem for finding in misspelt)
+    mend(engine, misspelt)
+    assert [finding.severity for finding in findings(engine, wider)] == ["warning"]
+    assert "'goalkeeper'" not in findings(engine, wider)[0].problem
 
 
 def test_halves_of_a_pair_that_differ_in_spelling_are_no_pair_out_of_step(engine: Engine) -> None:

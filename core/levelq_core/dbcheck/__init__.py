@@ -8,16 +8,19 @@ from sqlalchemy import Connection
 
 from levelq_core.catalog import Catalog
 from levelq_core.errors import SchemaError
-from levelq_core.schema import LICENSES, PROGRESS, REQUIRED, read, schema_of
+from levelq_core.schema import LICENSES, PROGRESS, read, schema_of
 from levelq_core.spelling import misspelt
 from levelq_core.wanted import wanted
 
 from .columns import Facts, check_columns
 from .finding import Finding, Severity
-from .rows import check_key, check_levels, check_null_levels, sync_command
+from .pairs import pair_fixes
+from .rights import check_rights, unreadable
+from .rows import check_key, check_levels, check_null_levels
 from .sequences import check_sequences, sequence_problems
 from .server import check_server
-from .spelling import check_spelling
+from .spelling import check_names, check_spelling
+from .tables import check_tables
 
 _LEVELS = {
     PROGRESS: {"student_id", "specialization_id", "current_level"},
@@ -32,12 +35,12 @@ def check(connection: Connection, catalog: Catalog | None = None) -> list[Findin
     DBAPIError if the database cannot be asked. Changes nothing.
     """
     schema = read(connection)
-    facts = schema.columns
     catalog = catalog or Catalog.default()
     found = list(check_server(connection, schema.encoding))
-    if len(facts) < len(REQUIRED):
-        absent = [table for table in REQUIRED if table not in facts]
-        found.append(Finding("error", f"absent: table {', table '.join(absent)}", ("levelq db upgrade",)))
+    found += check_tables(connection, schema)
+    found += check_rights(connection, schema)
+    closed = unreadable(connection, schema) | schema.kinds.keys()
+    facts = {table: columns for table, columns in schema.columns.items() if table not in closed}
     for table, columns in facts.items():
         found += check_columns(connection, table, columns, catalog)
         found += check_key(connection, table, facts, schema)
@@ -46,17 +49,21 @@ def check(connection: Connection, catalog: Catalog | None = None) -> list[Findin
     found += [finding for table in comparable for finding in check_null_levels(connection, table, facts[table])]
     respelt = [finding for table in comparable for finding in check_spelling(connection, table, facts, catalog)]
     if not respelt and len(comparable) == len(_LEVELS):  # else half of a pair is found once its row is renamed
-        found += check_levels(connection)
-    return found + respelt
+        found += check_levels(connection, schema, catalog)
+    return [*found, *respelt, *check_names(connection, comparable, catalog)]
 
 
 def check_start(connection: Connection, catalog: Catalog) -> list[str]:
     """What a worker looks for before it claims anything: returns warnings, one line each.
 
-    Raises SchemaError, in one line, for what would be got wrong: what the schema lacks, and misspelt rows, for which
-    each table is read once (0.2 s for a million rows). Raises DBAPIError if the database cannot be asked.
+    Raises SchemaError, in one line, for what would be got wrong: what the schema lacks, rights that this role lacks,
+    and misspelt rows, for which each table is read once (0.2 s for a million rows). Raises DBAPIError if the database
+    cannot be asked.
     """
-    schema_of(connection)
+    schema = schema_of(connection)
+    denied = [finding.problem for finding in check_rights(connection, schema)]
+    if denied:
+        raise SchemaError(f"{'; '.join(denied)}. `levelq db check` prints the statements that mend it")
     require_spelling(connection, catalog)
     return [f"{problem}; `levelq db check` prints what mends it" for problem in sequence_problems(connection)]
 
@@ -73,4 +80,4 @@ def _comparable(facts: Facts, table: str, names: Iterable[str]) -> bool:
     return all(name in facts and facts[name].type in wanted(table, name).types for name in names)
 
 
-__all__ = ["Finding", "Severity", "check", "check_start", "require_spelling", "sequence_problems", "sync_command"]
+__all__ = ["Finding", "Severity", "check", "check_start", "pair_fixes", "require_spelling", "sequence_problems"]

@@ -7,34 +7,47 @@ from itertools import islice
 
 from sqlalchemy import Connection, text
 
-from levelq_core.history import Pair, out_of_step
-from levelq_core.schema import LEDGER, LICENSES, PAIR_KEYS, PROGRESSIONS, REQUIRED, Schema
+from levelq_core.catalog import Catalog
+from levelq_core.history import out_of_step
+from levelq_core.schema import LEDGER, PAIR_KEYS, REQUIRED, Schema
+from levelq_core.wanted import wanted
 
 from .columns import Facts
 from .finding import Finding
+from .merging import merged
+from .pairs import pair_fixes
 
 SHOWN = 5  # examples in one finding
 
 
-def sync_command(pair: Pair) -> str:
-    """The levelq command that puts a pair in step again: to the higher level, or to the one there is."""
-    higher = (pair.license_level or 0) > (pair.progress_level or 0)
-    return f"levelq sync {pair.user_id} {pair.specialization} --source {'license' if higher else 'progress'}"
-
-
 def check_key(connection: Connection, table: str, facts: Mapping[str, Facts], schema: Schema) -> Iterator[Finding]:
-    """Yield duplicates first, then the unique constraint they were in the way of."""
+    """Yield duplicates first, then the unique constraint they were in the way of.
+
+    Nothing about columns of a wrong type: once they are mended, the next look finds what they hold.
+    """
     key = PAIR_KEYS.get(table)
     if key is None or key in schema.unique.get(table, frozenset()) or not key <= set(facts[table]):
         return
+    if any(facts[table][name].type not in wanted(table, name).types for name in key):
+        return
     columns = [name for name in REQUIRED[table] if name in key]
     yield from _check_duplicates(connection, table, columns, facts)
-    index = f"{table}_levelq_key"
-    # An attempt that failed leaves an index of this name that guards nothing.
-    failed = (f"DROP INDEX CONCURRENTLY {index};",) if connection.execute(_EXISTS, {"name": index}).scalar() else ()
-    mend = f"CREATE UNIQUE INDEX CONCURRENTLY {index} ON {table} ({', '.join(columns)});"
     problem = f"{table} has no unique constraint on ({', '.join(columns)}): workers refuse to start"
-    yield Finding("error", problem, (*failed, mend))
+    yield Finding("error", problem, _unique_index(connection, table, columns))
+
+
+def _unique_index(connection: Connection, table: str, columns: Sequence[str]) -> tuple[str, ...]:
+    index = f"{table}_levelq_key"
+    partitioned_by = connection.execute(_PARTITIONED_BY, {"table": table}).scalar()
+    lacking = sorted(set(partitioned_by or ()) - set(columns))
+    if lacking:
+        named, key = ", ".join(lacking), ", ".join(columns)
+        return (f"-- {table} is partitioned by {named}, which such a constraint would have to include: use ({key})",)
+    concurrently = " CONCURRENTLY" if partitioned_by is None else ""  # which partitioned tables do not allow
+    # An attempt that failed leaves an index of this name that guards nothing.
+    there = connection.execute(_EXISTS, {"name": index}).scalar()
+    failed = (f"DROP INDEX{concurrently} {index};",) if there else ()
+    return (*failed, f"CREATE UNIQUE INDEX{concurrently} {index} ON {table} ({', '.join(columns)});")
 
 
 def check_null_levels(connection: Connection, table: str, facts: Facts) -> Iterator[Finding]:
@@ -48,7 +61,7 @@ def check_null_levels(connection: Connection, table: str, facts: Facts) -> Itera
         yield Finding("warning", problem, (f"UPDATE {table} SET current_level = 1 WHERE current_level IS NULL;",))
 
 
-def check_levels(connection: Connection) -> Iterator[Finding]:
+def check_levels(connection: Connection, schema: Schema, catalog: Catalog) -> Iterator[Finding]:
     """Yield the pairs out of step, if any, as one finding."""
     found = out_of_step(connection)
     first = list(islice(found, SHOWN))
@@ -61,7 +74,7 @@ def check_levels(connection: Connection) -> Iterator[Finding]:
     more = ("levelq check",) if number > SHOWN else ()
     pairs = "1 pair" if number == 1 else f"{number:,} pairs"
     problem = f"levels out of step (progress, license) in {pairs}: {examples}{', ...' if more else ''}"
-    yield Finding("warning", problem, (*dict.fromkeys(map(sync_command, first)), *more))
+    yield Finding("warning", problem, (*dict.fromkeys(pair_fixes(connection, first, schema, catalog)), *more))
 
 
 def _level(level: int | None) -> str:
@@ -71,9 +84,9 @@ def _level(level: int | None) -> str:
 def _check_duplicates(
     connection: Connection, table: str, columns: Sequence[str], facts: Mapping[str, Facts]
 ) -> Iterator[Finding]:
-    key = ", ".join(columns)
+    key, given = ", ".join(columns), " AND ".join(f"{name} IS NOT NULL" for name in columns)
     statement = (
-        f"SELECT {key}, count(*), count(*) OVER () FROM {table} GROUP BY {key} HAVING count(*) > 1 "
+        f"SELECT {key}, count(*), count(*) OVER () FROM {table} WHERE {given} GROUP BY {key} HAVING count(*) > 1 "
         f"ORDER BY {key} LIMIT {SHOWN}"
     )
     rows = connection.execute(text(statement)).all()
@@ -81,31 +94,21 @@ def _check_duplicates(
         return
     examples = ", ".join(f"{' '.join(map(str, row[:-2]))} ({row[-2]} rows)" for row in rows)
     more = ", ..." if rows[0][-1] > SHOWN else ""
-    kept = "the first" if table == LEDGER else "the highest level"
+    kept = "the first" if table == LEDGER else "the most advanced"
     problem = f"{table}: more than one row for ({key}): {examples}{more}; look at them first: {kept} will be kept"
-    order = "id" if table == LEDGER else "current_level DESC NULLS LAST, id"
-    yield Finding("error", problem, merged(table, key, order, facts))
+    fix = _first_decisions() if table == LEDGER else merged(connection, table, (columns[0], columns[1]), facts)
+    yield Finding("error", problem, fix)
 
 
-def merged(table: str, key: str, order: str, facts: Mapping[str, Facts], where: str = "true") -> tuple[str, ...]:
-    """Keep the first row of each key in this order; what refers to the others follows, and no highest level is lost.
-
-    `key` and `order` are lists of SQL expressions. `where` picks the rows this is about.
-    """
-    kept = f"SELECT id, first_value(id) OVER (PARTITION BY {key} ORDER BY {order}) AS keep FROM {table} WHERE {where}"
-    delete = f"DELETE FROM {table} t USING ({kept}) k WHERE t.id = k.id AND k.id <> k.keep;"
-    if table != LICENSES:
-        return (delete,)
-    highest = f"SELECT id, max(max_achieved_level) OVER (PARTITION BY {key}) AS highest FROM {table} WHERE {where}"
-    raised = (
-        f"UPDATE {table} t SET max_achieved_level = k.highest FROM ({highest}) k "
-        "WHERE t.id = k.id AND t.max_achieved_level IS DISTINCT FROM k.highest;"
-    )
-    moved = (
-        f"UPDATE {PROGRESSIONS} p SET user_license_id = k.keep FROM ({kept}) k "
-        "WHERE p.user_license_id = k.id AND k.id <> k.keep;"
-    )
-    return (raised, moved, delete) if PROGRESSIONS in facts else (raised, delete)
+def _first_decisions() -> tuple[str, ...]:
+    kept = f"SELECT id, first_value(id) OVER (PARTITION BY command_id ORDER BY id) AS keep FROM {LEDGER}"
+    return (f"DELETE FROM {LEDGER} t USING ({kept}) k WHERE t.id = k.id AND k.id <> k.keep;",)
 
 
 _EXISTS = text("SELECT to_regclass(:name) IS NOT NULL")
+
+_PARTITIONED_BY = text("""
+    SELECT array_agg(a.attname::text) FROM pg_partitioned_table p
+    JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = ANY(p.partattrs)
+    WHERE p.partrelid = to_regclass(:table)
+""")

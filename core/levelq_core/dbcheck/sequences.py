@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 from levelq_core.schema import LICENSES, PROGRESSIONS, REQUIRED
 
 from .finding import Finding, Severity
+from .retyping import unhindered
 
 NEARLY_USED_UP = 0.8
 
@@ -80,15 +81,20 @@ def _problem(sequence: Sequence) -> str:
 def _widened(connection: Connection, sequence: Sequence) -> Iterator[str]:
     """What lets it count on: the column, the columns that refer to it, then the sequence."""
     if sequence.type in _HOLDS:
-        yield f"ALTER TABLE {sequence.table} ALTER COLUMN {sequence.column} TYPE bigint;"
+        yield from _bigint(connection, sequence.table, sequence.column)
         referring = {(row.child, row.column) for row in connection.execute(_REFERRING, sequence._asdict())}
         for child, column in sorted(referring):
-            yield f"ALTER TABLE {child} ALTER COLUMN {column} TYPE bigint;"
+            yield from _bigint(connection, child, column)
     if sequence.most < _BIGINT:
         bound = " NO MAXVALUE" if sequence.most != sequence.type_most else ""
         yield f"ALTER SEQUENCE {sequence.name} AS bigint{bound};"
     elif sequence.type not in _HOLDS:
         yield f"-- {sequence.name} has counted to the end of bigint: restart it where ids are free"
+
+
+def _bigint(connection: Connection, table: str, column: str) -> tuple[str, ...]:
+    statement = f"ALTER TABLE {table} ALTER COLUMN {column} TYPE bigint;"
+    return unhindered(connection, table, column, statement, keys=False)
 
 
 def _role(connection: Connection) -> str:

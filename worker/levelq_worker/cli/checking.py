@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Annotated
 
 import typer
@@ -11,11 +12,12 @@ from sqlalchemy.orm import Session
 from levelq_core import rules
 from levelq_core.codec import Lane
 from levelq_core.commands import SyncLevels, build
-from levelq_core.dbcheck import sync_command
+from levelq_core.dbcheck import pair_fixes
 from levelq_core.direct import ProgressLicenseCoupler
 from levelq_core.errors import ConfigurationError, InvalidCommand
 from levelq_core.history import out_of_step
 from levelq_core.results import compare
+from levelq_core.schema import read
 
 from .connecting import database_of, load
 from .screen import Listing, count, err, out, printable, verdict
@@ -27,22 +29,30 @@ def check(
 ) -> None:
     """List the pairs of levels out of step; exit code 1 if any.
 
-    A pair is a user's progress and license in one specialization. Each is listed with the command that mends it.
+    A pair is a user's progress and license in one specialization. Each is listed with the command that mends it, or why
+    there is none.
     """
     settings = load()
     numbers = ("User", "Progress", "License")
     shown = Listing(
         "User", "Specialization", "Progress", "License", "Mend it with", right=numbers, folding="Mend it with"
     )
-    found = 0
     with database_of(settings) as engine, engine.connect() as connection:
-        for pair in out_of_step(connection):
-            found += 1
-            if found <= limit:
-                action = compare(pair.progress_level, pair.license_level).get("recommended_action")
-                levels = pair.progress_level, pair.license_level
-                mend = Text.assemble(printable(sync_command(pair)), "\n", (str(action), "dim"))
-                shown.add(str(pair.user_id), pair.specialization, *levels, mend)
+        pairs = out_of_step(connection)
+        first = list(islice(pairs, limit))
+        found = len(first) + sum(1 for _ in pairs)
+        schema = read(connection)
+        fixes = pair_fixes(connection, first, schema, settings.tracks)
+    if schema.missing():
+        fixes = ["-- first do what `levelq db check` says: until then `levelq sync` is refused"] * len(first)
+    for pair, fix in zip(first, fixes, strict=True):
+        levels = pair.progress_level, pair.license_level
+        action = compare(*levels).get("recommended_action")
+        mend = Text(printable(fix))
+        if fix.startswith("levelq "):
+            mend.append("\n").append(str(action), style="dim")
+        user = None if pair.user_id is None else str(pair.user_id)
+        shown.add(user, pair.specialization, *levels, mend)
     if not found:
         out.print("Every pair of levels is in step.", style="green")
         return

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, inspect
 
 from levelq_core import dbcheck
 from levelq_core.dbcheck import Finding
-from levelq_core.schema import REQUIRED
+from levelq_core.schema import REQUIRED, read
 from levelq_core.settings import Settings, redacted
 
 from .connecting import database_of, load
@@ -32,11 +32,16 @@ def upgrade(
         return
     with database_of(settings) as engine:
         before = _tables(engine)
+        with engine.connect() as connection:
+            others = read(connection).elsewhere
         migrations.upgrade(engine)
         created = _tables(engine) - before
     out.print(f"Tables in {redacted(settings.database_url or '')}", markup=False, soft_wrap=True)
     for name in REQUIRED:
         fate = Text("created", style="green") if name in created else Text("left as it was", style="dim")
+        if name in created and name in others:
+            where = ", ".join(others[name])
+            fate += Text(f"; there is another in schema {printable(where)}, outside the search path", style="yellow")
         out.print(Text(f"  {name:<26}") + fate, soft_wrap=True)
     if len(created) < len(REQUIRED):
         out.print("`levelq db check` looks whether those that were there have all that levelq needs.", soft_wrap=True)
@@ -58,23 +63,28 @@ def _tables(engine: Engine) -> set[str]:
     return set(inspect(engine).get_table_names()) & set(REQUIRED)
 
 
-def check() -> None:
+def check(
+    sql: Annotated[
+        bool, typer.Option("--sql", help="Print a script for psql: statements, and all else as SQL comments.")
+    ] = False,
+) -> None:
     """Look for what the database lacks or what makes it unsafe.
 
-    Changes nothing, but prints the statements that mend what it finds. Exit code 1 if workers would refuse to
-    start, inserts would fail, or commits could be lost.
+    Changes nothing, but prints what mends it: statements, levelq commands, and, beginning with --, what only you can
+    know or do. Exit code 1 if workers would refuse to start, inserts would fail, or commits could be lost.
     """
     settings = load()
     with database_of(settings) as engine, engine.connect() as connection:
         findings = dbcheck.check(connection, settings.tracks)
     for finding in findings:
-        _show(finding)
+        _print_script(finding) if sql else _show(finding)
     errors = sum(finding.severity == "error" for finding in findings)
+    told = err if sql else out
     if not findings:
-        out.print("The database has all that levelq needs, and commits are safe there.", style="green", soft_wrap=True)
+        told.print("The database has all that levelq needs, and commits are safe there.", style="green", soft_wrap=True)
         return
     summary = f"{count(errors, 'error')}, {count(len(findings) - errors, 'warning')}"
-    out.print(f"{summary}. After mending: levelq db check", style="bold", markup=False, soft_wrap=True)
+    told.print(f"{summary}. After mending: levelq db check", style="bold", markup=False, soft_wrap=True)
     if errors:
         raise typer.Exit(1)
 
@@ -83,6 +93,18 @@ def _show(finding: Finding) -> None:
     """The problem, and below it what mends it, each statement on a line of its own, ready to be copied."""
     style = "bold red" if finding.severity == "error" else "bold yellow"
     out.print(verdict(f"{finding.severity}:", style, f" {finding.problem}"))
-    for line in finding.mend:
-        out.print(Text(f"    {printable(line)}", style="cyan"), soft_wrap=True)
+    for line in _lines(finding):
+        out.print(Text(f"    {line}", style="dim" if line.startswith("--") else "cyan"), soft_wrap=True)
     out.print()
+
+
+def _print_script(finding: Finding) -> None:
+    """The same as SQL. Nothing in it can end a comment early, as each line is printable text."""
+    typer.echo(f"-- {finding.severity}: {printable(finding.problem)}")
+    for line in _lines(finding):
+        typer.echo(f"-- at a shell: {line}" if line.startswith("levelq ") else line)
+    typer.echo()
+
+
+def _lines(finding: Finding) -> list[str]:
+    return [printable(line) for line in finding.mend]

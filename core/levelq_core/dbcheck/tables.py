@@ -1,0 +1,48 @@
+"""The tables: there, on the search path, and real tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlalchemy import Connection, text
+
+from levelq_core.schema import REQUIRED, Schema
+
+from .finding import Finding
+
+
+def check_tables(connection: Connection, schema: Schema) -> Iterator[Finding]:
+    """Yield the tables that are absent, outside the search path, or no tables."""
+    absent = [table for table in REQUIRED if table not in schema.columns and table not in schema.elsewhere]
+    if absent:
+        yield Finding("error", f"absent: table {', table '.join(absent)}", ("levelq db upgrade",))
+    if schema.elsewhere:
+        yield _outside(connection, schema)
+    for table, kind in schema.kinds.items():
+        move = (
+            f"-- give levelq a table of that name: rename the {kind.partition(' ')[2]} {table}, and what it is made of"
+        )
+        yield Finding("error", f"{table} is {kind}, expected a table: it cannot hold a unique constraint", (move,))
+
+
+def _outside(connection: Connection, schema: Schema) -> Finding:
+    """One finding, as one search path mends all. It is for the user to say whose tables they are."""
+    schemas = sorted({name for names in schema.elsewhere.values() for name in names})
+    path = ", ".join([*schemas, *connection.execute(_SEARCH_PATH).scalars()])
+    role, database = connection.execute(_WHO).one()
+    problem = "; ".join(schema.absence(table) for table in REQUIRED if table in schema.elsewhere)
+    return Finding(
+        "error",
+        problem,
+        (
+            "-- levelq does not know whose tables those are. If they are your application's, let its role find them:",
+            *(f"-- GRANT USAGE ON SCHEMA {name} TO {role};" for name in schemas),
+            f"-- ALTER ROLE {role} IN DATABASE {database} SET search_path = {path};",
+            "-- If they belong to something else, make levelq's own with: levelq db upgrade",
+        ),
+    )
+
+
+_WHO = text("SELECT quote_ident(current_user), quote_ident(current_database())")
+
+_SEARCH_PATH = text("SELECT quote_ident(name) FROM unnest(current_schemas(false)) AS path(name)")
