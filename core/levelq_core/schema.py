@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, Pool, text
 from .errors import SchemaError
 from .rules import Limits
 from .table_names import (
+    AUDIT,
     IDENTITY,
     LEDGER,
     LICENSES,
@@ -30,6 +31,7 @@ from .transactions import check_schema
 from .wanted import Column, fault_of
 
 __all__ = [
+    "AUDIT",
     "IDENTITY",
     "LEDGER",
     "LICENSES",
@@ -60,7 +62,7 @@ class Parent:
 
 @dataclass(frozen=True, eq=False)
 class Schema:
-    """The seven tables as they are in this database. Compared by identity: each reading is its own.
+    """The eight tables as they are in this database. Compared by identity: each reading is its own.
 
     `leading`: (table, column) pairs by which a unique index of the table can be searched. `encoding`: the database's.
     """
