@@ -73,7 +73,8 @@ def store(settings: Settings, engine: Engine, *commands: LevelUp) -> list[Any]:
 
 def empty(redis: Redis) -> bool:
     """Whether nothing is left of any lane."""
-    names = {key.decode().rpartition("}:")[2] for key in redis.keys("levelq:{*")}
+    found: Any = redis.keys("levelq:{*")
+    names = {key.decode().rpartition("}:")[2] for key in found}
     return not {name for name in names if name.startswith("lane:") or name in ("ready", "parked", "count", "claimed")}
 
 
@@ -111,9 +112,9 @@ def test_one_command_in_the_middle_is_cancelled_and_the_others_keep_their_order(
     drain_all(worker, "PLAYER")
     query = "SELECT command_id FROM levelq_ledger WHERE status = 'applied' ORDER BY id"
     assert [row[0] for row in rows(own_engine, query)] == [c.command_id for c in commands if c.command_id != wanted]
-    code, out, said = levelq("cancel", 7, "PLAYER", "--id", wanted, "--yes")
+    code, _, said = levelq("cancel", 7, "PLAYER", "--id", wanted, "--yes")
     assert (code, "was decided: rejected, cancelled" in said) == (1, True)
-    code, _out, said = levelq("cancel", 7, "PLAYER", "--id", uuid4(), "--yes")
+    code, _, said = levelq("cancel", 7, "PLAYER", "--id", uuid4(), "--yes")
     assert (code, "no such command waits" in said) == (1, True)
 
 

@@ -78,7 +78,8 @@ def _create_absent(config: Config, *, sql: bool) -> None:
         scripts.get_revision("0001").module.upgrade()
         return []
 
-    with EnvironmentContext(config, scripts, fn=create, as_sql=sql, starting_rev=head, destination_rev=head):
+    start = head if sql else None  # a printed script cannot look which version is there
+    with EnvironmentContext(config, scripts, fn=create, as_sql=sql, starting_rev=start, destination_rev=head):
         scripts.run_env()
 
 
