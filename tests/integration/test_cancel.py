@@ -187,7 +187,7 @@ def test_one_long_lane_is_taken_back_page_by_page(
     push_raw(worker, "PLAYER", 7, b"rubbish")
     push_raw(worker, "PLAYER", 7, b"x" * 10_000)
     code, told, _ = levelq("purge", "--yes")
-    assert (code, told.splitlines()[-1]) == (0, "2,500 commands cancelled, 2 malformed entries quarantined")
+    assert (code, told.splitlines()[-1]) == (0, "2,500 commands cancelled, 2 malformed quarantined")
     assert empty(redis)
     query = "SELECT length FROM levelq_quarantine ORDER BY length"
     assert [row[0] for row in rows(own_engine, query)] == [20, 10_013]
@@ -203,7 +203,7 @@ def test_commands_of_a_newer_version_stay_and_so_do_keys_of_other_code(
     redis.set(KEYS.lane(PLAYER, 8), "no list")
     push_bare(redis, "PLAYER", "nobody", b"stranded, of no user")
     code, told, said = levelq("purge", "--yes")
-    assert (code, told.splitlines()[-1]) == (0, "1 command cancelled, 1 malformed entries quarantined")
+    assert (code, told.splitlines()[-1]) == (0, "1 command cancelled, 1 malformed quarantined")
     assert "1 command left: a newer version of levelq sent them" in said
     assert "lane:8 is no list" in said
     assert [entry[13:] for entry in redis.lrange(KEYS.lane(PLAYER, 7), 0, -1)] == [newer]

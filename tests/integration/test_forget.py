@@ -277,6 +277,38 @@ def cascading(engine: Engine) -> None:
     )
 
 
+GRANTS = (
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON specialization_progress, user_licenses",
+    "GRANT SELECT, INSERT ON license_progressions, levelq_ledger, levelq_quarantine",
+    "GRANT SELECT, UPDATE, DELETE ON levelq_outbox",
+    "GRANT SELECT ON levelq_identity",
+    "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public",
+    "GRANT SELECT, INSERT, UPDATE ON levelq_audit",
+    "GRANT UPDATE ON levelq_ledger, levelq_quarantine",
+    "GRANT UPDATE, DELETE ON license_progressions",
+)
+
+
+def test_role_with_the_documented_grants_cancels_and_forgets(world: World, levelq: CommandLine) -> None:
+    page = " ".join((Path(__file__).parents[2] / "docs/how-to/adopt-on-existing-tables.md").read_text().split())
+    role = "levelq_operator"
+    execute(world.engine, f"CREATE ROLE {role} LOGIN", *(f"{grant} TO {role}" for grant in GRANTS))
+    assert [grant for grant in GRANTS if grant not in page] == []
+    url = str(world.settings.database_url).replace("postgres@", f"{role}@")
+    try:
+        live(world)
+        world.send(up(7), up(4242))
+        push_raw(world.worker, "PLAYER", 7, b"malformed")
+        with world.engine.begin() as connection:
+            Outbox(connection, settings=world.settings).send(up(7))
+        code, told, said = levelq("cancel", 7, "PLAYER", "--yes", LEVELQ_DATABASE_URL=url)
+        assert (code, told.splitlines()[-1], said) == (0, "2 commands cancelled, 1 malformed quarantined", "")
+        assert levelq("purge", "--yes", LEVELQ_DATABASE_URL=url)[0] == 0
+        assert levelq("forget", 4242, "--yes", LEVELQ_DATABASE_URL=url)[0::2] == (0, "")
+    finally:
+        execute(world.engine, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
 OLDER = (
     "ALTER TABLE license_progressions DROP CONSTRAINT license_progressions_user_license_id_fkey,"
     " ADD CONSTRAINT license_progressions_user_license_id_fkey"
@@ -285,7 +317,11 @@ OLDER = (
 
 
 def test_application_deletes_a_user_whose_licenses_have_progressions(
-    settings: Settings, redis: Redis, engines: Callable[..., Engine], blank_database_url: str
+    settings: Settings,
+    redis: Redis,
+    engines: Callable[..., Engine],
+    blank_database_url: str,
+    levelq: CommandLine,
 ) -> None:
     engine = engines(blank_database_url)
     cascading(engine)
@@ -298,6 +334,8 @@ def test_application_deletes_a_user_whose_licenses_have_progressions(
     theirs = settings.model_copy(update={"database_url": blank_database_url})
     assert verify(engine, redis, theirs, Options()).violations > 0  # the rows were not levelq's to lose
     assert verify(engine, redis, theirs, Options(foreign_writes=True)).violations == 0
+    assert levelq("forget", 1, "--yes", LEVELQ_DATABASE_URL=blank_database_url)[0] == 0
+    assert verify(engine, redis, theirs, Options()).violations == 0
 
 
 @pytest.mark.parametrize("kind", ["own", "cascading"])
