@@ -149,7 +149,9 @@ def _(world: World, rng: Random) -> None:
     canceller = Canceller(world.engine, LaneEditor(world.redis, world.settings), world.waker, world.settings)
     for _ in range(20):
         partition, user_id = rng.choice(PARTITIONS), rng.choice(range(1, 161))
-        entries: Any = world.redis.lrange(world.lanes.keys.lane(partition, user_id), 0, -1) if rng.random() < 0.5 else ()
+        entries: Any = (
+            world.redis.lrange(world.lanes.keys.lane(partition, user_id), 0, -1) if rng.random() < 0.5 else ()
+        )
         only = standing.command_id_of(rng.choice(entries)) if entries else None
         operate(lambda: canceller.run(Scope((partition.specialization,), user_id, only)))  # noqa: B023
     if rng.random() < 0.3:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from levelq import LevelUp, Outbox, Producer, SetLevel, Settings, level_up_atomic
@@ -349,13 +350,16 @@ def test_older_foreign_key_is_reported_and_its_remedy_lets_the_user_go(
     with Session(engine) as mine:
         assert level_up_atomic(mine, 1, "PLAYER", 3000)["success"]
     execute(engine, OLDER)
+    delete = "DELETE FROM users WHERE id = 1" if kind == "cascading" else "DELETE FROM user_licenses"
     with engine.connect() as connection:
         (finding,) = check(connection)
     assert (finding.severity, "no ON DELETE CASCADE" in finding.problem) == ("warning", True)
+    with pytest.raises(IntegrityError, match="license_progressions"):
+        execute(engine, delete)
     mend(engine, [finding])
     with engine.connect() as connection:
         assert check(connection) == []
-    execute(engine, "DELETE FROM users WHERE id = 1" if kind == "cascading" else "DELETE FROM user_licenses")
+    execute(engine, delete)
     assert rows(engine, "SELECT count(*) FROM license_progressions") == [(0,)]
 
 
