@@ -56,7 +56,7 @@ def user_target(user_id: int, specialization: str | None = None) -> str:
 
 def forget_user(connection: Connection, user_id: int) -> int:
     """Name user 0 in the lines about this user; how many there were."""
-    return connection.execute(_FORGET, {"target": user_target(user_id), "nobody": user_target(0)}).rowcount
+    return connection.execute(_FORGET, {"target": user_target(user_id), "forgotten": user_target(0)}).rowcount
 
 
 def _account() -> str:
@@ -82,6 +82,6 @@ _UPDATE = text(f"UPDATE {AUDIT} SET detail = CAST(:detail AS jsonb) WHERE id = :
 
 # Other lines keep their wording: a target that only begins with the same digits is another user's.
 _FORGET = text(f"""
-    UPDATE {AUDIT} SET target = :nobody || substr(target, length(:target) + 1)
+    UPDATE {AUDIT} SET target = :forgotten || substr(target, length(:target) + 1)
     WHERE target = :target OR starts_with(target, :target || ' ')
 """)
