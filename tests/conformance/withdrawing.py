@@ -1,4 +1,4 @@
-"""peek.lua and withdraw.lua: what waits is read and removed wherever it stands, whoever holds the lane."""
+"""peek.lua and withdraw.lua: what waits is read and removed wherever it stands, also in a lane that a drain holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`levelq cancel` and `levelq purge`: what waits is rejected for good, whoever else decides at the same time."""
+"""`levelq cancel` and `levelq purge`: what waits is rejected for good, also beside a drain that decides the same commands."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_commands_of_a_newer_version_stay_and_so_do_keys_of_other_code(
     push_raw(worker, "PLAYER", 7, newer)
     push_raw(worker, "PLAYER", 7, second)
     redis.set(KEYS.lane(PLAYER, 8), "no list")
-    push_bare(redis, "PLAYER", "nobody", b"stranded, of no user")
+    push_bare(redis, "PLAYER", "no-id", b"stranded, of no user")
     code, told, said = levelq("purge", "--yes")
     assert (code, told.splitlines()[-1]) == (0, "1 command cancelled, 1 malformed quarantined")
     assert "1 command left: a newer version of levelq sent them" in said
@@ -254,7 +254,7 @@ def test_drain_and_cancel_at_the_same_time_decide_each_command_once(
     levelq: CommandLine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A drain passes each of its steps while its commands are cancelled; whoever commits first has decided."""
+    """A drain passes each of its steps while its commands are cancelled; the first to commit has decided."""
     handles = producer.send_many([up(7) for _ in range(5)], reply=True)
     told: list[tuple[int, str, str]] = []
 

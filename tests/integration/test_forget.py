@@ -124,7 +124,7 @@ def test_nothing_personal_of_a_forgotten_user_is_left(world: World, levelq: Comm
     assert dump(world.engine, world.redis) == before
 
 
-def test_commands_of_a_forgotten_user_are_still_known_and_later_ones_start_anew(
+def test_commands_of_a_forgotten_user_are_still_known_and_later_ones_start_a_new_learner(
     world: World, levelq: CommandLine
 ) -> None:
     commands = live(world)
