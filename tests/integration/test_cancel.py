@@ -1,4 +1,4 @@
-"""`levelq cancel` and `levelq purge`: what waits is rejected for good, also beside a drain that decides the same commands."""
+"""`levelq cancel` and `levelq purge`: what waits is rejected for good, also while a drain decides it."""
 
 from __future__ import annotations
 
