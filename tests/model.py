@@ -66,6 +66,13 @@ class Model:
         self.ledger[command.command_id] = {"content": content, "command": command, "outcome": outcome}
         return outcome
 
+    def cancel(self, command: LevelUp | SetLevel | SyncLevels) -> None:
+        """Reject a command that was not decided before, for good."""
+        if command.command_id not in self.ledger:
+            content = (type(command).__name__, command.model_dump())
+            outcome = _rejected("cancelled", None)
+            self.ledger[command.command_id] = {"content": content, "command": command, "outcome": outcome}
+
     def _decide(self, command: LevelUp | SetLevel | SyncLevels) -> Prediction:
         lane = (command.user_id, command.specialization)
         if command.specialization not in self.catalog:

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 Status = Literal["applied", "rejected"]
-ErrorCode = Literal["validation_error", "conflict", "database_error"]
+ErrorCode = Literal["validation_error", "conflict", "database_error", "cancelled"]
 
 
 class Totals(BaseModel):

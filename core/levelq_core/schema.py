@@ -17,6 +17,7 @@ from .errors import SchemaError
 from .relations import elsewhere, not_tables
 from .rules import Limits
 from .table_names import (
+    AUDIT,
     IDENTITY,
     LEDGER,
     LICENSES,
@@ -31,6 +32,7 @@ from .transactions import check_schema
 from .wanted import Column, fault_of
 
 __all__ = [
+    "AUDIT",
     "IDENTITY",
     "LEDGER",
     "LICENSES",
@@ -61,7 +63,7 @@ class Parent:
 
 @dataclass(frozen=True, eq=False)
 class Schema:
-    """The seven tables as they are in this database. Compared by identity: each reading is its own.
+    """The eight tables as they are in this database. Compared by identity: each reading is its own.
 
     `leading`: (table, column) pairs by which a unique index of the table can be searched. `encoding`: the database's.
     `kinds`: what is no table though it has a table's name, as "a view". `elsewhere`: the schemas outside the search

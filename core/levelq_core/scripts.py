@@ -22,6 +22,8 @@ PushError = RedisError | ConfigurationError
 
 
 LaneEntries = tuple[int, Sequence[bytes]]  # a user, and what goes into their lane
+Part = tuple[bytes, int]  # a user as Redis holds it, how many of the newest entries to leave out
+Withdrawal = tuple[bytes, bytes]  # a user, identities
 
 
 @dataclass(slots=True)
@@ -218,6 +220,29 @@ class Protocol:
     def status(self, partition: Partition) -> Call:
         """Count."""
         return self._call("status", partition, HEADS)
+
+    def peek(self, partition: Partition, lanes: Sequence[Part]) -> Call:
+        """Read parts of lanes: per lane (user, entries to leave out)."""
+        s = self._settings
+        call = self._call("peek", partition, s.payload_limit, s.batch_commands, s.batch_bytes)
+        for part in lanes:
+            call.args.extend(part)
+        return call
+
+    @staticmethod
+    def peeked(reply: list[Any]) -> list[tuple[int, list[bytes | Oversized]]]:
+        """Read peek.lua's reply: per lane its length, -1 for what is no list, and the entries, oldest first."""
+        return [
+            (length, [e if isinstance(e, bytes) else _oversized(e) for e in reversed(entries)])
+            for length, entries in zip(reply[::2], reply[1::2], strict=True)
+        ]
+
+    def withdraw(self, partition: Partition, mark: str, lanes: Sequence[Withdrawal]) -> Call:
+        """Remove decided entries: per lane (user, identities)."""
+        call = self._call("withdraw", partition, mark)
+        for lane in lanes:
+            call.args.extend(lane)
+        return call
 
 
 def _oversized(reply: list[Any]) -> Oversized:

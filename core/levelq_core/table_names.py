@@ -1,10 +1,10 @@
-"""The seven tables by name, and what each must have."""
+"""The eight tables by name, and what each must have."""
 
 from __future__ import annotations
 
 PROGRESS, LICENSES, PROGRESSIONS = "specialization_progress", "user_licenses", "license_progressions"
 LEDGER, OUTBOX, QUARANTINE = "levelq_ledger", "levelq_outbox", "levelq_quarantine"
-IDENTITY = "levelq_identity"
+IDENTITY, AUDIT = "levelq_identity", "levelq_audit"
 
 REQUIRED: dict[str, tuple[str, ...]] = {
     PROGRESS: (
@@ -28,6 +28,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     OUTBOX: ("id", "command_id", "user_id", "specialization", "payload", "created_at", "pushed_at", "pushes"),
     QUARANTINE: ("id", "specialization", "user_id", "reason", "raw", "length", "sha256", "at"),
     IDENTITY: ("id", "identity", "created_at"),
+    AUDIT: ("id", "at", "actor", "origin", "action", "target", "detail"),
 }  # fmt: skip
 
 PAIR_KEYS: dict[str, frozenset[str]] = {

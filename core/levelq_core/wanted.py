@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .table_names import IDENTITY, LEDGER, LICENSES, OUTBOX, PROGRESSIONS, QUARANTINE
+from .table_names import AUDIT, IDENTITY, LEDGER, LICENSES, OUTBOX, PROGRESSIONS, QUARANTINE
 
 _LIMITS = {"int2": 2**15 - 1, "int4": 2**31 - 1, "int8": 2**63 - 1, "numeric": 2**63 - 1}
 
@@ -96,7 +96,7 @@ _SHARED = {
     for name in names.split()
 }
 
-# Our own four: the ledger is written by binary COPY, which takes exactly these types.
+# Our own five: the ledger is written by binary COPY, which takes exactly these types.
 _OWN = {
     name: Wanted(frozenset({type_}), declared)
     for type_, declared, names in (
@@ -105,6 +105,8 @@ _OWN = {
         ("int4", "integer NOT NULL DEFAULT 0", "xp sessions projects theory_hours practice_hours pushes"),
         ("int4", "integer", "from_level to_level"),
         ("text", "text", "specialization kind status error message source reason"),
+        ("text", "text", "actor origin action target"),
+        ("jsonb", "jsonb", "detail"),
         ("uuid", "uuid", "command_id batch"),
         ("uuid", "uuid NOT NULL DEFAULT gen_random_uuid()", "identity"),
         ("bytea", "bytea", "digest payload raw sha256"),
@@ -121,12 +123,13 @@ NULLS = {
     LEDGER: ("error", "message", "from_level", "to_level", "before", "after"),
     OUTBOX: ("pushed_at",),
     QUARANTINE: ("user_id",),
+    AUDIT: ("detail",),
 }
 
 
 def wanted(table: str, column: str) -> Wanted:
-    """What a named column of one of the seven tables must be."""
-    return _OWN[column] if table in (LEDGER, OUTBOX, QUARANTINE, IDENTITY) else _SHARED[column]
+    """What a named column of one of the eight tables must be."""
+    return _OWN[column] if table in (LEDGER, OUTBOX, QUARANTINE, IDENTITY, AUDIT) else _SHARED[column]
 
 
 LEVELS = frozenset({"current_level", "max_achieved_level", "from_level", "to_level"})

@@ -19,6 +19,7 @@ from redis import Redis
 
 from levelq_core import Settings
 from levelq_core.partitions import Partition
+from levelq_producer import Producer
 from levelq_worker.embedded import Servers
 from levelq_worker.server_account import temporary_folder
 from tests.fixtures.keys import KEYS
@@ -84,7 +85,7 @@ def execute(settings: Settings, *statements: str) -> None:
 
 COMMANDS = (
     "demo", "up", "worker", "send", "status", "history", "check", "sync", "catalog", "doctor", "db-upgrade", "db-check",
-    "loadtest", "namespace-show", "namespace-rebind",
+    "loadtest", "namespace-show", "namespace-rebind", "cancel", "purge", "forget",
 )  # fmt: skip
 
 
@@ -393,9 +394,9 @@ def test_the_doctor_without_redis_looks_at_the_rest(levelq: Levelq) -> None:
 
 def test_db_upgrade_tells_what_it_created_and_what_it_left(levelq: Levelq, blank_database_url: str) -> None:
     first = levelq("db", "upgrade", LEVELQ_DATABASE_URL=blank_database_url)
-    assert first.code == 0 and first.out.count(" created") == 7 and "left as it was" not in first.out
+    assert first.code == 0 and first.out.count(" created") == 8 and "left as it was" not in first.out
     again = levelq("db", "upgrade", LEVELQ_DATABASE_URL=blank_database_url)
-    assert again.code == 0 and again.out.count("left as it was") == 7 and " created" not in again.out
+    assert again.code == 0 and again.out.count("left as it was") == 8 and " created" not in again.out
 
 
 def test_db_check_prints_what_mends_each_finding(levelq: Levelq, settings: Settings) -> None:
@@ -515,3 +516,17 @@ def test_up_notices_that_a_server_died(start: Callable[..., Started], server_fol
 def test_up_says_why_a_folder_cannot_be_used(levelq: Levelq, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "File exists; give a folder that can be written" in levelq.refused("up", "--data", tmp_path / "file")
+
+
+@pytest.mark.parametrize("command", [("cancel", 7, "PLAYER"), ("purge",), ("forget", 7)], ids=lambda c: c[0])
+def test_command_that_erases_refuses_without_a_terminal_and_without_yes(
+    levelq: Levelq, settings: Settings, redis: Redis, command: tuple[object, ...]
+) -> None:
+    with Producer(settings) as producer:
+        producer.level_up(7, "PLAYER", 5)
+    lane = KEYS.lane(Partition("PLAYER"), 7)
+    code, out, err = levelq(*command)
+    assert (code, err.count("\n")) == (2, 1) and "--yes answers for scripts" in err
+    assert "1 command in lanes" in out and redis.llen(lane) == 1
+    assert levelq(*command, "--yes").code == 0
+    assert redis.llen(lane) == 0

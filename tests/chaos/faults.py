@@ -8,15 +8,24 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 import psycopg
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
 
+from levelq_core.errors import LevelqError
+from levelq_core.lane_editor import LaneEditor
 from levelq_core.script_files import load
+from levelq_core.verify import standing
+from levelq_worker.cancelling import Canceller
+from levelq_worker.forgetting import Forgetting
+from levelq_worker.waiting_lanes import Scope
 from tests.chaos import traced_worker
-from tests.chaos.world import CLAIM_SECONDS, USERS, World
+from tests.chaos.world import CLAIM_SECONDS, PARTITIONS, USERS, World
 from tests.fixtures.proxy import Fault as Loss
 from tests.fixtures.proxy import Proxy
 from tests.fixtures.servers import kill_with_backends
@@ -124,6 +133,36 @@ def _(world: World, rng: Random) -> None:
     world.traffic[name].kill()
     world.traffic[name].wait()
     world.start_traffic(name)
+
+
+# An operator
+
+
+def operate(act: Callable[[], object]) -> None:
+    """What a person does who is told that a server is away: nothing more, and later again."""
+    with suppress(RedisError, SQLAlchemyError, LevelqError):
+        act()
+
+
+@fault("an operator cancels", "operator", 3)
+def _(world: World, rng: Random) -> None:
+    canceller = Canceller(world.engine, LaneEditor(world.redis, world.settings), world.waker, world.settings)
+    for _ in range(20):
+        partition, user_id = rng.choice(PARTITIONS), rng.choice(range(1, 161))
+        entries: Any = (
+            world.redis.lrange(world.lanes.keys.lane(partition, user_id), 0, -1) if rng.random() < 0.5 else ()
+        )
+        only = standing.command_id_of(rng.choice(entries)) if entries else None
+        operate(lambda: canceller.run(Scope((partition.specialization,), user_id, only)))  # noqa: B023
+    if rng.random() < 0.3:
+        operate(lambda: canceller.run(Scope()))
+
+
+@fault("an operator forgets users", "operator", 2)
+def _(world: World, rng: Random) -> None:
+    for user_id in rng.sample(range(1, 161), 3):
+        lanes = LaneEditor(world.redis, world.settings)
+        operate(Forgetting(world.engine, lanes, world.waker, world.settings, user_id).run)
 
 
 # Servers

@@ -112,7 +112,7 @@ def _ask(handle: Handle) -> None:
         outcome = handle.result(timeout=OUTCOME_SECONDS)
     except LevelqError:
         return  # too late, or a server is away
-    assert outcome.error in (None, "validation_error", "conflict"), outcome
+    assert outcome.error in (None, "validation_error", "conflict", "cancelled"), outcome
 
 
 def outbox(traffic: Traffic) -> None:

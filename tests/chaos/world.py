@@ -22,6 +22,7 @@ from levelq_core.lanes import Lanes
 from levelq_core.migrations import upgrade
 from levelq_core.partitions import Partition
 from levelq_core.verify import Recorder
+from levelq_core.waking import Waker
 from levelq_worker.embedded import Servers
 from tests.chaos import traced_worker
 from tests.chaos.traffic import MATCHES, SPECIALIZATIONS
@@ -82,6 +83,7 @@ class World:
             connection.execute(text(MATCHES))
         self.redis: Redis = stack.enter_context(connect(self.settings.redis_url, 5))
         self.lanes = Lanes(self.redis, self.settings)
+        self.waker = Waker(self.redis, self.redis, self.settings.keys)
         for _ in range(SUPERVISORS):
             self.start_supervisor()
         for name in (*USERS, DIRECT):

@@ -10,7 +10,7 @@ from redis import Redis
 
 from levelq_core import LevelUp, Settings
 from levelq_core.codec import IDENTITY_AT, IDENTITY_BYTES, STAMP_DIGITS, encode
-from levelq_core.lanes import Lanes
+from levelq_core.lane_editor import LaneEditor
 from levelq_core.parked import ParkedLane, read
 from levelq_core.partitions import Partition
 from levelq_core.scripts import Claim, PushAnswer
@@ -41,7 +41,7 @@ class Bench:
     def __init__(self, redis: Redis, *, shebang: bool, **settings: Any) -> None:
         self.redis: Any = redis
         self.settings = Settings.load(**{"claim_seconds": CLAIM_SECONDS} | settings)
-        self.lanes = Lanes(redis, self.settings, shebang=shebang)
+        self.lanes = LaneEditor(redis, self.settings, shebang=shebang)
         self.partition = PARTITION
 
     def push(self, user_id: int, *entries: bytes) -> PushAnswer:
@@ -70,6 +70,11 @@ class Bench:
         (removed,) = self.lanes.ack(
             self.partition, token, [(user, delay_ms, b"".join(identities))], {user: reason} if reason else None
         )
+        return removed
+
+    def withdraw(self, user_id: int, *identities: bytes) -> int:
+        """Remove decided entries from one lane."""
+        (removed,) = self.lanes.withdraw(self.partition, [(b"%d" % user_id, b"".join(identities))])
         return removed
 
     def pass_time(self, seconds: float) -> None:

@@ -12,9 +12,10 @@ from tests.conformance.model import Interleaving
 from tests.conformance.parking import Parking
 from tests.conformance.pushing import Pushing
 from tests.conformance.upkeep import Upkeep
+from tests.conformance.withdrawing import Withdrawing
 
 __all__ = ["Bench", "Benches", "LanesConformance"]
 
 
-class LanesConformance(Pushing, Claiming, Acknowledging, Parking, Upkeep, Interleaving):
+class LanesConformance(Pushing, Claiming, Acknowledging, Parking, Upkeep, Withdrawing, Interleaving):
     """Every promise of the lane scripts."""

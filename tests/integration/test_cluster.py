@@ -20,6 +20,7 @@ from levelq_core.layouts import Layout
 from levelq_core.partitions import Partition
 from levelq_core.verify import Options, verify
 from levelq_producer import AsyncProducer, Producer
+from levelq_worker.cli.app import run as levelq
 from levelq_worker.cli.overview import look
 from levelq_worker.draining import Drain
 from levelq_worker.embedded import Servers
@@ -406,3 +407,17 @@ def test_status_shows_what_answers_and_says_what_does_not(
     seen = look(settings)
     assert seen.lanes and 0 < len(seen.lanes) < 3 * SHARDS
     assert any("their server is away" in problem and str(lost.port) in problem for problem in seen.problems)
+
+
+def test_users_are_cancelled_and_forgotten_on_every_server(
+    settings: Settings, worker: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    commands = [level_up(user_id) for user_id in range(1, 41)]
+    with Producer(settings) as producer:
+        handles = [producer.send(command) for command in commands]
+        assert levelq(["forget", "7", "--yes"]) == 0
+        assert levelq(["purge", "PLAYER", "--yes"]) == 0
+        assert {handle.result(2).error for handle in handles} == {"cancelled"}
+    assert sum(worker.lanes.status(partition).waiting for partition in PLAYERS) == 0

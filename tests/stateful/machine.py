@@ -16,12 +16,14 @@ from tests.conformance.kit import PARTITION
 from tests.stateful.producing import CONTENTS, Producing, users
 from tests.stateful.reference import Entry, Taken
 from tests.stateful.tables import readable
-from tests.stateful.world import at
+from tests.stateful.world import SETTINGS, at
 
 STEPS = 40  # of each example
 # Whatever lasts, lasts a multiple of 20 s, so that no event of the reference comes within real seconds of another.
 DELAY, CLAIM = 700.0, 4000.0
 ASIDE_SECONDS, NEWER_SECONDS = 240.0, 300.0
+
+PAGE = SETTINGS["batch_commands"]  # entries that a cancellation reads at once
 
 drains = st.sampled_from("abc")
 
@@ -147,6 +149,26 @@ class Machine(Producing):
             assert self.world.bench.lanes.sweep(PARTITION) == self.reference.sweep()
         else:
             assert self.world.bench.lanes.yield_(PARTITION, drain) == self.reference.leave(drain)
+
+    # An operator
+
+    @rule(user=users, which=st.none() | st.integers(0, 5))
+    def cancel(self, user: int, which: int | None) -> None:
+        """Take back all that waits of a user, or one command; drains may have any of it in hand."""
+        self.tick()
+        lane = self.reference.keys.lanes[user]
+        ids = [entry.command.command_id for entry in lane if entry.command is not None]
+        if which is not None and not ids:
+            return
+        only = None if which is None else ids[which % len(ids)]
+        self.world.cancel(user, only)
+        pages = [lane[max(0, end - PAGE) : end] for end in range(len(lane), 0, -PAGE)]  # the newest first
+        chosen = [e for page in pages for e in page if not e.newer and (only is None or e.payload[4:20] == only.bytes)]
+        self.tables.cancel(user, chosen, only)
+        self.reference.withdraw(user, chosen)
+        if pages:
+            self.reference.sweep()
+        self.compare_tables()
 
     # Misfortune
 

@@ -179,6 +179,20 @@ class Reference:
             keys.ready[user] = self.clock + delay
         return count
 
+    def withdraw(self, user: int, entries: Sequence[Entry]) -> None:
+        """Decided entries leave the lane, wherever they stand; the claim on it stays. A new head may be claimed now."""
+        keys, lane = self.keys, self.keys.lanes[user]
+        head = lane[:1]
+        left = list(lane)
+        for entry in entries:
+            left.remove(entry)
+        keys.count = max(0, keys.count - len(entries))
+        keys.lanes[user] = left
+        if not left:
+            keys.ready.pop(user, None)
+        elif left[:1] != head and user in keys.ready:
+            keys.ready[user] = min(self.clock, keys.ready[user])
+
     def renew(self, drain: str, token: str, users: Sequence[int]) -> int:
         """How many of the claims are still ours; those last a claim longer."""
         deadline = self.clock + self._settings.claim_seconds

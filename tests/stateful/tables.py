@@ -60,6 +60,19 @@ class Tables:
         self.outbox.pop(command.command_id, None)
         return outcome
 
+    def cancel(self, user: int, entries: list[Entry], only: UUID | None) -> None:
+        """What an operator takes back: rows of the user's in the outbox, then these entries of the lane."""
+        for command_id, (of, entry) in list(self.outbox.items()):
+            if of == user and only in (None, command_id):
+                assert entry.command is not None
+                self.model.cancel(entry.command)
+                del self.outbox[command_id]
+        self.quarantine |= {(user, entry.payload) for entry in entries if entry.command is None}
+        for entry in entries:
+            if entry.command is not None:
+                self.model.cancel(entry.command)
+                self.outbox.pop(entry.command.command_id, None)
+
     def decided(self, user: int, entry: Entry) -> bool:
         """Whether an entry may be removed: it is in the quarantine, or its id is in the ledger or another lane's."""
         if entry.command is None:

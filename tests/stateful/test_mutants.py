@@ -14,6 +14,7 @@ from hypothesis import Phase
 from levelq_core import ledger
 from levelq_core.lanes import Lanes
 from levelq_core.scripts import Claim
+from levelq_worker.cancelling import Canceller
 from tests.conformance.kit import PARTITION
 from tests.fixtures.keys import KEYS
 from tests.mutants import counts_twice_what_comes_twice_in_a_batch, replace, rewrite
@@ -105,6 +106,21 @@ def takes_a_conflict_for_a_repeat(patch: Patch) -> None:
     patch.setattr(ledger, "answer", lambda known, record: known.decision._replace(duplicate=True))
 
 
+# What cancels
+
+
+def withdraws_and_counts_as_before(patch: Patch) -> None:
+    replace(patch, "withdraw", ("if total > 0 and", "if false and"))
+
+
+def withdraws_only_one_of_several(patch: Patch) -> None:
+    replace(patch, "withdraw", ("'LREM', lane, -#found, mark", "'LREM', lane, -1, mark"))
+
+
+def withdraws_what_it_did_not_decide(patch: Patch) -> None:
+    patch.setattr(Canceller, "_decide", lambda self, works, rubbish, rows: None)
+
+
 # What fills
 
 
@@ -125,6 +141,9 @@ MUTANTS = [
     leaves_without_a_successor,
     counts_twice_what_comes_twice_in_a_batch,
     takes_a_conflict_for_a_repeat,
+    withdraws_and_counts_as_before,
+    withdraws_only_one_of_several,
+    withdraws_what_it_did_not_decide,
     fills_behind_what_came_since,
 ]
 

@@ -19,11 +19,13 @@ from levelq_core.scripts import Protocol
 from levelq_core.waking import Waker
 from levelq_core.work import Work
 from levelq_worker.batch import Batch
+from levelq_worker.cancelling import Canceller
 from levelq_worker.draining import Drain
 from levelq_worker.relay_filling import Filling
 from levelq_worker.relay_partition import PartitionRelay
 from levelq_worker.relay_rows import OutboxRows
 from levelq_worker.runtime import Runtime
+from levelq_worker.waiting_lanes import Scope
 from tests.conformance.kit import PARTITION, Bench, rubbish_identity
 from tests.fixtures.keys import KEYS
 from tests.integration.coupler_support import Observed, Tables, clear, ledger, tables
@@ -231,6 +233,11 @@ class World:
     def _outbox(connection: Any) -> list[Any]:
         query = "SELECT command_id, pushed_at IS NOT NULL AS marked FROM levelq_outbox ORDER BY id"
         return list(connection.execute(text(query)))
+
+    def cancel(self, user: int, command_id: UUID | None) -> None:
+        """An operator takes back what waits of a user, or one command of theirs."""
+        canceller = Canceller(self._engine, self.bench.lanes, self.runtime.waker, self.settings)
+        canceller.run(Scope(("PLAYER",), user, command_id))
 
     def fill(self) -> bool:
         """What a drain does that finds the gate closed."""

@@ -31,6 +31,8 @@ WITH_ALLOW_OOM = {
     "status",
     "sweep",
     "yield",
+    "peek",
+    "withdraw",
 }  # they must work when memory is full
 PARTITION = Partition("PLAYER", 1, 3)
 TAG = "levelq:{PLAYER:1:3}:"
@@ -74,6 +76,9 @@ VALUES: dict[str, Any] = {
     "the new one": "1:4>8",
     "the database": b"{}",
     "the binding that it may replace": b"another",
+    "page entries": 501,
+    "page bytes": 10_003,
+    "mark": "a-mark",
 }
 PROTOCOL = Protocol(SETTINGS)
 KEYS = {"relayout": "<namespace>:shards", "bind": "<namespace>:database"}  # of those that are not on one partition
@@ -97,6 +102,8 @@ CALLS: dict[str, tuple[Call, list[Any]]] = {
     "close": (PROTOCOL.close_partition(PARTITION, Layout(2, 8, before=4)), []),
     "relayout": (PROTOCOL.change_layout("PLAYER", Layout(1, 4), Layout(1, 4, becoming=8)), []),
     "bind": (PROTOCOL.bind(b"{}", b"another"), []),
+    "peek": (PROTOCOL.peek(PARTITION, [(b"5", 0), (b"6", 7)]), [b"5", 0, b"6", 7]),
+    "withdraw": (PROTOCOL.withdraw(PARTITION, "a-mark", [(b"5", b"i" * 32)]), [b"5", b"i" * 32]),
 }
 
 
@@ -133,7 +140,7 @@ def test_there_is_a_call_for_every_script() -> None:
 def test_each_script_opens_with_its_legend(name: str) -> None:
     lines = text(name).splitlines()
     flags = " flags=allow-oom" if name in WITH_ALLOW_OOM else ""
-    flags += ",no-writes" if name == "status" else ""  # an operator must see it, whatever is full
+    flags += ",no-writes" if name in ("status", "peek") else ""  # an operator must see it, whatever is full
     assert lines[0] == f"#!lua{flags}"
     assert re.fullmatch(r"-- [A-Z].+\.( .+)?|-- [A-Z].+", lines[1])
     legend = [found for line in lines if (found := re.match(r"-- (KEYS\[1\]|ARGV|Returns|Keeps:) +\S", line))]
@@ -190,8 +197,10 @@ def test_keys_are_built_from_the_tag_only(name: str) -> None:
 
 def test_a_stamp_has_as_many_digits_as_the_codec_reads() -> None:
     assert "'%013.0f'" in text("push")
-    assert "local SIZE, FROM = 32, 18" in text("ack")  # codec.IDENTITY_BYTES, codec.IDENTITY_AT + 1
-    assert "payload_limit + 13" in text("claim")
+    assert all(
+        "local SIZE, FROM = 32, 18" in text(name) for name in ("ack", "withdraw")
+    )  # codec.IDENTITY_BYTES, codec.IDENTITY_AT + 1
+    assert all("payload_limit + 13" in text(name) for name in ("claim", "peek"))
 
 
 @pytest.mark.parametrize("shebang", [True, False])

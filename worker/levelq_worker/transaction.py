@@ -120,7 +120,7 @@ class Transaction:
             with _waits(connection, meanwhile), entered(connection, "queue") as (cursor, stamp):
                 cursor.execute(_LIMITS, self._limits)
                 trips = time.monotonic() - begun
-                _quarantine(cursor, rubbish)
+                quarantine(cursor, rubbish)
                 if works:
                     database = Database.of(schema_of(connection), self._catalog)
                     if self._commit_refused:
@@ -168,7 +168,8 @@ def _waits(connection: Connection, work: Callable[[], None]) -> AbstractContextM
     return raw.meanwhile(work) if isinstance(raw, LimitedConnection) else nullcontext()
 
 
-def _quarantine(cursor: Cursor[Any], rubbish: Sequence[Rubbish]) -> None:
+def quarantine(cursor: Cursor[Any], rubbish: Sequence[Rubbish]) -> None:
+    """Keep these entries in the quarantine; those that are there already are left as they are."""
     if rubbish:
         rows = [(*found, sha256(found.raw).digest()) for found in dict.fromkeys(rubbish)]
         cursor.execute(_QUARANTINE, [list(column) for column in zip(*rows, strict=True)])

@@ -15,6 +15,7 @@ from levelq_core.wanted import wanted
 from .columns import Facts, check_columns
 from .finding import Finding, Severity
 from .pairs import pair_fixes
+from .references import check_cascade
 from .rights import check_rights, unreadable
 from .rows import check_key, check_levels, check_null_levels
 from .sequences import check_sequences, sequence_problems
@@ -45,6 +46,7 @@ def check(connection: Connection, catalog: Catalog | None = None) -> list[Findin
         found += check_columns(connection, table, columns, catalog)
         found += check_key(connection, table, facts, schema)
     found += check_sequences(connection)
+    found += check_cascade(connection)
     comparable = [table for table, names in _LEVELS.items() if _comparable(facts.get(table, {}), table, names)]
     found += [finding for table in comparable for finding in check_null_levels(connection, table, facts[table])]
     respelt = [finding for table in comparable for finding in check_spelling(connection, table, facts, catalog)]

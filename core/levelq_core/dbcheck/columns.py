@@ -85,7 +85,9 @@ def _check_row_numbers(connection: Connection, table: str, fact: Column) -> Iter
 
 def _ahead(connection: Connection, table: str, sequence: str) -> int | None:
     """The highest id, if the sequence gives it or less next. A role that may only use the sequence is told less."""
-    rights = connection.execute(_RIGHTS, {"sequence": sequence}).one()
+    rights = connection.execute(_RIGHTS, {"sequence": sequence, "table": table}).one()
+    if not rights.may_look:  # a worker need not read the audit
+        return None
     if rights.may_read:
         next_id = f"SELECT last_value + is_called::int FROM {sequence}"
     elif rights.may_use:  # NULL if the sequence has not been used since it was set
@@ -148,7 +150,8 @@ _FILLING_TRIGGER = text("""
 
 _RIGHTS = text("""
     SELECT has_sequence_privilege(:sequence, 'SELECT') AS may_read,
-           has_sequence_privilege(:sequence, 'USAGE') AS may_use
+           has_sequence_privilege(:sequence, 'USAGE') AS may_use,
+           has_table_privilege(:table, 'SELECT') AS may_look
 """)
 
 _SEQUENCE = text("SELECT pg_get_serial_sequence(:table, 'id')")

@@ -1,4 +1,4 @@
-"""The sequences and identity columns of the seven tables: how much of what they can count is left."""
+"""The sequences and identity columns of the eight tables: how much of what they can count is left."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Sequence(NamedTuple):
 
 
 def sequences_of(connection: Connection) -> list[Sequence]:
-    """Every sequence that fills a column of the seven tables. Needs no right but to use them. Raises DBAPIError."""
+    """Every sequence that fills a column of the eight tables. Needs no right but to use them. Raises DBAPIError."""
     return [Sequence(*row) for row in connection.execute(_SEQUENCES, {"tables": list(REQUIRED)})]
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 from alembic import command, context
 from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, Inspector, inspect, text
+
+from ..table_names import REQUIRED
 
 VERSION_TABLE = "levelq_alembic_version"
 LOCK = f"SELECT pg_advisory_xact_lock({0x6C6576656C71})"  # "levelq": any number, but the same for every upgrade
@@ -25,7 +29,10 @@ def upgrade(engine: Engine) -> None:
     """
     with engine.begin() as connection:
         connection.execute(text(LOCK))
-        command.upgrade(_config(connection), "head")
+        config = _config(connection)
+        command.upgrade(config, "head")
+        if _lacks_a_table(connection):
+            _create_absent(config, sql=False)
 
 
 def upgrade_sql(engine: Engine) -> str:
@@ -37,11 +44,14 @@ def upgrade_sql(engine: Engine) -> str:
         config = _config(connection)
         current = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
         head = ScriptDirectory.from_config(config).get_current_head()
-        if current == head:
+        if current == head and not _lacks_a_table(connection):
             return ""
         config.attributes["search_path"] = connection.execute(text(_SEARCH_PATH)).scalar()
         config.output_buffer = io.StringIO()
-        command.upgrade(config, f"{current}:{head}" if current else "head", sql=True)
+        if current == head:
+            _create_absent(config, sql=True)
+        else:
+            command.upgrade(config, f"{current}:{head}" if current else "head", sql=True)
         return config.output_buffer.getvalue()
 
 
@@ -49,6 +59,28 @@ def inspector() -> Inspector:
     """For migrations: what is in the database before this upgrade, or by now if it is being upgraded."""
     connection: Connection = context.config.attributes["connection"]
     return inspect(connection)
+
+
+def _lacks_a_table(connection: Connection) -> bool:
+    there = inspect(connection)
+    return not all(there.has_table(name) for name in REQUIRED)
+
+
+def _create_absent(config: Config, *, sql: bool) -> None:
+    """Create the tables that a database of this version lacks: dropped since, or added to the first migration later.
+
+    That migration creates what is absent and changes no table that exists, so it can run again.
+    """
+    scripts = ScriptDirectory.from_config(config)
+    head = scripts.get_current_head()
+
+    def create(_revision: Any, _context: Any) -> list[Any]:
+        scripts.get_revision("0001").module.upgrade()
+        return []
+
+    start = head if sql else None  # a printed script cannot look which version is there
+    with EnvironmentContext(config, scripts, fn=create, as_sql=sql, starting_rev=start, destination_rev=head):
+        scripts.run_env()
 
 
 def _config(connection: Connection) -> Config:

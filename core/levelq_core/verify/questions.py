@@ -71,7 +71,7 @@ UNEXPECTED = Question(
                     AND g.applied_at >= (SELECT to_timestamp(min(sent_at)) FROM {HISTORY})
                ELSE NOT i.possible OR NOT EXISTS (
                     SELECT FROM {HISTORY} s WHERE s.command_id = g.command_id AND s.digest = g.digest
-                        AND s.user_id = g.user_id AND s.specialization = g.specialization) END
+                        AND g.user_id IN (s.user_id, 0) AND s.specialization = g.specialization) END
     """,
 )
 
@@ -96,7 +96,7 @@ OUTBOX_EMPTY = Question(
 )
 
 # I5: among the commands of one lane whose order is known, one that was decided before an earlier one; an
-# earlier one that still waits counts as decided last.
+# earlier one that still waits counts as decided last. Cancelling takes commands back in any order.
 ORDER = Question(
     "I5",
     "commands of a lane were decided in the order they were sent",
@@ -107,7 +107,8 @@ ORDER = Question(
         SELECT *, max(place) OVER (PARTITION BY source, user_id, specialization ORDER BY seq
                                    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS latest
         FROM (SELECT *, coalesce(ledger_id, 9223372036854775807) AS place FROM {IDS}
-              WHERE placed AND (ledger_id IS NOT NULL OR in_lane)) placed
+              WHERE placed AND (ledger_id IS NOT NULL OR in_lane)
+                  AND NOT EXISTS (SELECT FROM {LEDGER} g WHERE g.id = ledger_id AND g.error = 'cancelled')) placed
     ) ordered WHERE latest > place
     """,
 )

@@ -1,5 +1,6 @@
 """Questions about the rows: does the ledger explain them, and do the two tables agree?
 
+Rows of user 0 are those of users who were forgotten, whose tables' rows are gone (see erasing.py).
 Each has a name and one sentence and is set-based. Arrays in the ledger are those of `levelq_core.Totals`,
 counted from 1: progress level, license level, highest level, then the five totals.
 """
@@ -22,7 +23,7 @@ FILL_LANES = f"""
     INSERT INTO {LANES}
     SELECT user_id, specialization, min(id), max(id), sum(xp), sum(sessions), sum(projects), sum(theory_hours),
            sum(practice_hours), count(*) FILTER (WHERE from_level <> to_level)
-    FROM {LEDGER} WHERE status = 'applied' GROUP BY user_id, specialization
+    FROM {LEDGER} WHERE status = 'applied' AND user_id <> 0 GROUP BY user_id, specialization
 """
 
 # I2: a command that is in the ledger more than once (its unique constraint is gone).
@@ -153,7 +154,7 @@ CHAIN = Question(
     WITH changes AS (
         SELECT user_id, specialization, command_id, from_level, to_level,
                row_number() OVER (PARTITION BY user_id, specialization ORDER BY id DESC) AS back
-        FROM {LEDGER} WHERE status = 'applied' AND from_level <> to_level
+        FROM {LEDGER} WHERE status = 'applied' AND user_id <> 0 AND from_level <> to_level
     ), steps AS (
         SELECT l.user_id, l.specialization_type AS specialization, a.from_level, a.to_level, l.current_level,
                lag(a.to_level) OVER (PARTITION BY l.id ORDER BY a.id) AS was,
@@ -199,7 +200,7 @@ CONTINUITY = Question(
            format('started from %s, the one before ended at %s', before, was)
     FROM (
         SELECT user_id, specialization, command_id, before, lag(after) OVER lane AS was FROM {LEDGER}
-        WHERE status = 'applied' WINDOW lane AS (PARTITION BY user_id, specialization ORDER BY id)
+        WHERE status = 'applied' AND user_id <> 0 WINDOW lane AS (PARTITION BY user_id, specialization ORDER BY id)
     ) steps WHERE before <> was
     """,
     foreign=True,
@@ -221,7 +222,8 @@ ENDS = Question(
     foreign=True,
 )
 
-# I6: a batch whose rows carry two transactions, or stand apart within a lane: another one came between.
+# I6: a batch whose rows carry two transactions, or stand apart within a lane: another one came between. A command that
+# is cancelled takes no lock, and may be rejected while a batch of its lane is written.
 BATCHES = Question(
     "I6",
     "a batch is one transaction, and nothing comes between its commands of a lane",
@@ -234,7 +236,7 @@ BATCHES = Question(
     FROM (
         SELECT id, user_id, specialization, command_id, batch, xid,
                lag(batch) OVER (PARTITION BY user_id, specialization ORDER BY id) IS DISTINCT FROM batch AS begins
-        FROM {LEDGER}
+        FROM {LEDGER} WHERE user_id <> 0 AND error IS DISTINCT FROM 'cancelled'
     ) runs
     GROUP BY user_id, specialization, batch HAVING count(*) FILTER (WHERE begins) > 1 OR min(xid) <> max(xid)
     """,

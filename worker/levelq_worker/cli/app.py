@@ -15,9 +15,11 @@ from levelq_core.errors import LevelqError
 from levelq_core.sqlstate import in_words
 
 from . import (
+    cancelling,
     checking,
     databases,
     doctor,
+    forgetting,
     loading,
     looking,
     namespaces,
@@ -70,6 +72,9 @@ _register(app, looking.catalog, "levelq catalog")
 _register(app, doctor.doctor, "levelq doctor")
 _register(app, verifying.verify, "levelq verify --history sends.jsonl --at-rest")
 _register(app, loading.loadtest, "levelq loadtest --scenario contention --seconds 30 --out report.html")
+_register(app, cancelling.cancel, "levelq cancel 42 PLAYER --id 0196f0a0-0000-7000-8000-000000000000")
+_register(app, cancelling.purge, "levelq purge PLAYER --dry-run")
+_register(app, forgetting.forget, "levelq forget 42 --dry-run")
 _register(app, pruning.prune, "levelq prune --older-than 30d --dry-run")
 _register(app, planning.plan, "levelq plan --users 10_000_000 --rate 100_000")
 app.add_typer(db, name="db")

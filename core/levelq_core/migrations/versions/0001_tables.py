@@ -1,4 +1,4 @@
-"""The seven tables. The first three may be the application's own already: those stay as they are."""
+"""The eight tables. The first three may be the application's own already: those stay as they are."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def upgrade() -> None:
         ("levelq_outbox", _outbox),
         ("levelq_quarantine", _quarantine),
         ("levelq_identity", _identity),
+        ("levelq_audit", _audit),
     ):
         if not there.has_table(name):
             create(name)
@@ -95,7 +96,8 @@ def _progressions(name: str) -> None:
     op.create_table(
         name,
         _id(),
-        sa.Column("user_license_id", id_type, sa.ForeignKey("user_licenses.id"), nullable=False),
+        # An application that deletes a license, by a cascade from its users for one, deletes its progressions too.
+        sa.Column("user_license_id", id_type, sa.ForeignKey("user_licenses.id", ondelete="CASCADE"), nullable=False),
         sa.Column("from_level", sa.Integer, nullable=False),
         sa.Column("to_level", sa.Integer, nullable=False),
         sa.Column("advanced_by", sa.BigInteger),
@@ -175,3 +177,16 @@ def _identity(name: str) -> None:
         sa.CheckConstraint("id = 1", name=f"{name}_one_row"),
     )
     op.execute(f"INSERT INTO {name} DEFAULT VALUES")
+
+
+def _audit(name: str) -> None:
+    op.create_table(
+        name,
+        _id(),
+        _time("at"),
+        sa.Column("actor", sa.Text, nullable=False),
+        sa.Column("origin", sa.Text, nullable=False),
+        sa.Column("action", sa.Text, nullable=False),
+        sa.Column("target", sa.Text, nullable=False),
+        sa.Column("detail", JSONB),
+    )

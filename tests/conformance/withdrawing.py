@@ -1,0 +1,94 @@
+"""peek.lua and withdraw.lua: what waits is read and removed wherever it stands, also in a lane that a drain holds."""
+
+from __future__ import annotations
+
+from levelq_core.scripts import Oversized
+from tests.conformance.acknowledging import ids
+from tests.conformance.kit import Benches, payload, rubbish_identity
+
+
+class Withdrawing:
+    """What was decided is removed by identity, the others keep their order, and no lane is stranded."""
+
+    def test_entries_are_removed_from_the_middle_in_any_order(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=300)
+        assert b.withdraw(1, *ids(1, 299, 5, 150, 7)) == 4
+        assert b.payloads(1) == [payload(1, n) for n in range(300) if n not in (5, 7, 150, 299)]
+        assert (b.count(), b.members("ready")) == (296, [1])
+        b.check()
+
+    def test_nothing_is_left_of_a_lane_that_becomes_empty(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=2, u2=1)
+        b.claim("t", commands=1)
+        b.ack("t", 1, delay_ms=60_000, reason="why")
+        assert b.lanes.withdraw(b.partition, [(b"1", b"".join(ids(1, 0, 1))), (b"2", b"".join(ids(2, 0)))]) == [2, 1]
+        assert b.claim().retired
+        assert b.names() <= {"wake"}
+
+    def test_claim_of_a_lane_stays_with_its_drain(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=3)
+        b.claim("t")
+        assert b.withdraw(1, *ids(1, 0, 1, 2)) == 3
+        assert (b.members("claimed"), b.members("ready"), b.count()) == ([1], [], 0)
+        b.push(1, payload(1, 9))
+        assert b.ack("t", 1, *ids(1, 0, 1, 2)) == 0
+        assert (b.payloads(1), b.members("ready")) == ([payload(1, 9)], [1])
+        b.check()
+
+    def test_acknowledgement_stops_at_what_was_removed_under_it(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=4)
+        b.claim("t")
+        b.withdraw(1, *ids(1, 1))
+        assert b.ack("t", 1, *ids(1, 0, 1, 2)) == 1
+        assert b.payloads(1) == [payload(1, 2), payload(1, 3)]
+        b.check()
+
+    def test_parked_lane_is_due_once_its_head_is_removed_and_only_then(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=3)
+        b.claim("t")
+        b.ack("t", 1, delay_ms=60_000, reason="why")
+        b.withdraw(1, *ids(1, 1))
+        assert (b.parked()["1"].reason, b.claim("u").lanes) == ("why", [])
+        b.withdraw(1, *ids(1, 0))
+        assert b.parked() == {}
+        assert [len(entries) for _, entries in b.claim("v").lanes] == [1]
+        b.check()
+
+    def test_malformed_and_oversized_entries_are_known_by_their_hash(self, bench: Benches) -> None:
+        b = bench(payload_limit=128)
+        b.push(1, payload(1), b"malformed", b"x" * 5000)
+        _, malformed, large = b.entries(1)
+        ((length, found),) = b.lanes.peek(b.partition, [(b"1", 0)])
+        assert (length, found[1], found[2]) == (3, malformed, Oversized(5013, found[2].sha1, large[:4096]))  # type: ignore[union-attr]
+        assert b.withdraw(1, rubbish_identity(malformed), found[2].sha1[:32].encode()) == 2  # type: ignore[union-attr]
+        assert b.payloads(1) == [payload(1)]
+        b.check()
+
+    def test_lanes_are_read_from_their_newest_entry_in_bounded_parts(self, bench: Benches) -> None:
+        b = bench(batch_commands=10)
+        b.fill(u1=12, u2=5)
+        first = b.lanes.peek(b.partition, [(b"1", 0), (b"2", 0), (b"3", 0)])
+        assert [(length, len(entries)) for length, entries in first] == [(12, 10), (5, 0), (0, 0)]
+        assert first[0][1] == b.entries(1)[2:]
+        rest = b.lanes.peek(b.partition, [(b"1", 10), (b"2", 0)])
+        assert [entries for _, entries in rest] == [b.entries(1)[:2], b.entries(2)]
+        assert [len(entries) for _, entries in b.lanes.peek(b.partition, [(b"2", 9)])] == [0]
+
+    def test_key_that_is_no_list_is_told_and_left(self, bench: Benches) -> None:
+        b = bench()
+        b.redis.set(b.key("lane:1"), "text")
+        b.fill(u2=1)
+        assert [length for length, _ in b.lanes.peek(b.partition, [(b"1", 0), (b"2", 0)])] == [-1, 1]
+        assert b.redis.get(b.key("lane:1")) == b"text"
+
+    def test_what_came_past_push_leaves_no_count_below_zero(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=1)
+        b.redis.delete(b.key("count"))
+        assert b.withdraw(1, *ids(1, 0)) == 1
+        assert b.count() == 0 and b.names() <= {"wake"}
