@@ -198,9 +198,10 @@ def level_up_atomic(
     )
 
 
-# Both levels in one statement, so that a commit between two reads cannot look like a difference.
+# Both levels in one statement, so that a commit between two reads cannot look like a difference. Of one type, whatever
+# the columns': a prepared statement whose types change fails.
 _BOTH_LEVELS = text("""
-    SELECT p.current_level, l.current_level
+    SELECT CAST(p.current_level AS bigint), CAST(l.current_level AS bigint)
     FROM (SELECT CAST(:user AS bigint) AS id, CAST(:name AS text) AS name) AS lane
     LEFT JOIN specialization_progress p ON p.student_id = lane.id AND p.specialization_id = lane.name
     LEFT JOIN user_licenses l ON l.user_id = lane.id AND l.specialization_type = lane.name

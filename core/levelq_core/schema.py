@@ -6,14 +6,17 @@ columns, foreign keys to its users. Statements and bounds follow what is there, 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, Pool, text
 
 from .errors import SchemaError
+from .fingerprint import FINGERPRINT
 from .rules import Limits
 from .table_names import (
     IDENTITY,
@@ -45,6 +48,7 @@ __all__ = [
     "encoding_fault",
     "forget",
     "read",
+    "reread",
     "schema_of",
 ]
 
@@ -63,6 +67,7 @@ class Schema:
     """The seven tables as they are in this database. Compared by identity: each reading is its own.
 
     `leading`: (table, column) pairs by which a unique index of the table can be searched. `encoding`: the database's.
+    `fingerprint`: tells whether the tables have changed since; empty if this was not read from a database.
     """
 
     columns: dict[str, dict[str, Column]]
@@ -71,6 +76,7 @@ class Schema:
     deferred: tuple[str, ...] = ()
     encoding: str = "UTF8"
     leading: frozenset[tuple[str, str]] = frozenset()
+    fingerprint: str = ""
 
     def column(self, table: str, name: str) -> Column:
         """A column that the schema was checked to have."""
@@ -125,6 +131,7 @@ def encoding_fault(encoding: str) -> Iterator[str]:
 
 def read(connection: Connection) -> Schema:
     """Read the schema from PostgreSQL's catalogs, whatever is missing."""
+    fingerprint = connection.execute(text(FINGERPRINT)).scalar_one()  # first: a change meanwhile shows later
     columns: dict[str, dict[str, Column]] = {}
     for table, name, *column in connection.execute(_COLUMNS, {"tables": list(REQUIRED)}):
         columns.setdefault(table, {})[name] = Column(*column)
@@ -146,32 +153,52 @@ def read(connection: Connection) -> Schema:
         tuple(deferred),
         encoding=connection.execute(text("SHOW server_encoding")).scalar_one(),
         leading=frozenset(leading),
+        fingerprint=fingerprint or "",
     )
 
 
+COMPARE_SECONDS = 10.0  # a change that refuses nothing, such as totals that become numeric, is noticed so soon
+
+
+class _Remembered(NamedTuple):
+    schema: Schema
+    compared_at: float
+
+
 # By pool: an application may make an engine with other execution_options for each request, on one pool.
-_cache: WeakKeyDictionary[Pool, Schema] = WeakKeyDictionary()
+_cache: WeakKeyDictionary[Pool, _Remembered] = WeakKeyDictionary()
 
 
 def schema_of(connection: Connection) -> Schema:
-    """The schema of this connection's engine, read at first use.
+    """The schema of this connection's engine, read at first use, and again if it changed: compared every 10 s.
 
     Raises SchemaError for what is missing, TransactionMisuse if the connection translates schemas.
     """
     check_schema(connection)
     known = _cache.get(connection.engine.pool)
-    if known is None:
-        known = read(connection)
-        missing = known.missing()
+    if known is not None and time.monotonic() - known.compared_at < COMPARE_SECONDS:
+        return known.schema
+    if known is not None and connection.execute(text(FINGERPRINT)).scalar_one() == known.schema.fingerprint:
+        schema = known.schema
+    else:
+        schema = read(connection)
+        missing = schema.missing()
         if missing:
+            forget(connection.engine)
             raise SchemaError(f"{'; '.join(missing)}. `levelq db check` prints the statements that mend it")
-        _cache[connection.engine.pool] = known
-    return known
+    _cache[connection.engine.pool] = _Remembered(schema, time.monotonic())
+    return schema
 
 
 def forget(engine: Engine) -> None:
     """Read the schema anew at the next use: a deployment may have changed it."""
     _cache.pop(engine.pool, None)
+
+
+def reread(connection: Connection) -> Schema:
+    """Read the schema again, for this use and later ones. Raises as `schema_of`."""
+    forget(connection.engine)
+    return schema_of(connection)
 
 
 # Every column of our tables in its order, as the search path finds them: the type below its domains, the length of

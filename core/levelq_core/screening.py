@@ -15,6 +15,7 @@ import psycopg
 
 from . import constraints
 from .constraints import CHECK, Constraint
+from .current_tables import CurrentTables
 from .cursors import Cursor
 from .locking import keys_of
 from .pgbinary import bigints
@@ -70,9 +71,9 @@ class Remembered:
 class Screen:
     """The check constraints that one transaction evaluates beforehand; false while there are none."""
 
-    def __init__(self, cursor: Cursor[Any], database: Database, remembered: Remembered) -> None:
+    def __init__(self, cursor: Cursor[Any], tables: CurrentTables, remembered: Remembered) -> None:
         self._cursor = cursor
-        self._database = database
+        self._tables = tables
         self._remembered = remembered
         self._errors = remembered.errors()
         self._checks: dict[str, Check] = {}
@@ -135,7 +136,7 @@ class Screen:
     def _check(self, error: psycopg.Error) -> Check | None:
         """The constraint that an error names as it is now; None if what it does cannot be foretold."""
         found = constraints.find(self._cursor, error)
-        statement = found and _statement(self._database, found)
+        statement = found and _statement(self._tables.database, found)
         return Check(found.table, frozenset(found.columns), statement, error) if found and statement else None
 
 

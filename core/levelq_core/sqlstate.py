@@ -17,7 +17,7 @@ class ErrorClass(Enum):
     """What to do next."""
 
     TRANSIENT = "the connection, the server's state or the time is to blame: wait and try again, charge nothing"
-    RETRY = "another transaction was faster: run the same batch again"
+    RETRY = "another transaction was faster, or changed a table: run the same batch again"
     TOO_SLOW = "the batch took too long: halve it"
     LOCK_TIMEOUT = "other code holds a row: park that lane"
     ISOLATE = "find out which lane it follows: that lane is to blame if others pass, the database if none does"
@@ -42,6 +42,8 @@ def classify(error: Exception) -> ErrorClass:
     if state == "23505" and error.diag.table_name in _KEYS_OF:
         # A collision of row numbers is a sequence that a restore left behind, and not another transaction.
         return ErrorClass.ISOLATE if (error.diag.constraint_name or "").endswith("_pkey") else ErrorClass.RETRY
+    if state == "0A000" and error.diag.source_function == "RevalidateCachedQuery":
+        return ErrorClass.RETRY  # a table changed since this statement was prepared; a rollback discards it
     if state in ("57014", "25P04"):
         return ErrorClass.TOO_SLOW
     if state == "55P03":
@@ -55,6 +57,16 @@ def raised_in_function(error: psycopg.Error) -> bool:
     """Whether a trigger or another function raised it, not the statement itself."""
     context = error.diag.context
     return bool(context) and not _BOUND_PARAMETER.fullmatch(context or "")
+
+
+def names_what_is_not_there(error: Exception) -> bool:
+    """Whether a statement of ours, not one within a function, names a table, column or constraint in vain."""
+    return isinstance(error, psycopg.Error) and (error.sqlstate or "")[:2] == "42" and not raised_in_function(error)
+
+
+def constraint_of(error: Exception) -> str | None:
+    """The constraint that an error names, if any."""
+    return error.diag.constraint_name if isinstance(error, psycopg.Error) else None
 
 
 def in_words(error: Exception) -> str:
