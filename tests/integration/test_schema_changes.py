@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
+import psycopg
 import pytest
+from redis import Redis
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from levelq import Command, LevelUp, ProgressLicenseCoupler, SetLevel, SyncLevels, level_up_atomic
+from levelq_core import schema
 from levelq_core.commands import new_command_id
+from levelq_core.notices import read
 from levelq_worker.draining import Drain
 from levelq_worker.runtime import Runtime
-from tests.integration.coupler_support import drain_all, ledger, put_license, put_progress
+from tests.fixtures.keys import KEYS
+from tests.integration.coupler_support import (
+    drain_all,
+    ledger,
+    put_license,
+    put_progress,
+    session,
+    wait_until_blocked_by,
+)
 from tests.integration.isolation_support import MISSING, PLAYER, apply, batches, decided, experience, push_at_once
 
 FAR = 3_000_000_000  # no int4 holds it
@@ -186,6 +199,181 @@ def test_direct_call_applies_what_the_tables_take_since_a_migration(engine: Engi
     assert call(engine, command, owned=owned) is False
     change(engine, *after)
     assert call(engine, command, owned=owned) is True
+
+
+@pytest.mark.parametrize("how", ["a total widened from int4 to int8", "foreign keys dropped"])
+def test_migration_that_commits_while_a_batch_waits_for_its_lock_counts(
+    engine: Engine, application_database_url: str, how: str
+) -> None:
+    before, after, command = RELAXED[how]
+    change(engine, *before)
+    apply(engine, [level_up(2)])  # the tables were read before
+    with session(application_database_url) as migration, ThreadPoolExecutor(1) as threads:
+        for statement in after:
+            migration.execute(statement)
+        waiting = threads.submit(apply, engine, [with_new_id(command)])
+        wait_until_blocked_by(application_database_url, migration)
+        migration.commit()
+        assert [outcome.status for outcome in waiting.result(timeout=20)] == ["applied"]
+
+
+# What the tables take no more
+
+
+def test_narrowed_total_refuses_its_own_command_only_and_names_the_bound(own_engine: Engine) -> None:
+    apply(own_engine, [level_up(1), level_up(2)])
+    change(own_engine, "ALTER TABLE specialization_progress ALTER total_xp TYPE int")
+    commands = [
+        level_up(1, 5),
+        *[level_up(2, 2_000_000_000)] * 1,
+        with_new_id(level_up(2, 2_000_000_000)),
+        level_up(2, 7),
+    ]
+    outcomes = apply(own_engine, commands)
+    assert [o.error for o in outcomes] == [None, None, "validation_error", None]
+    assert "would overflow its column (at most 2147483647)" in outcomes[2].message
+
+
+def test_foreign_key_added_meanwhile_refuses_the_missing_user_only(engine: Engine, worker: Runtime) -> None:
+    change(engine, *FOREIGN_KEYS)
+    send(worker, [level_up(1), level_up(MISSING)])
+    change(
+        engine,
+        f"INSERT INTO users (id) VALUES ({MISSING})",
+        "ALTER TABLE specialization_progress ADD FOREIGN KEY (student_id) REFERENCES users",
+        "ALTER TABLE user_licenses ADD FOREIGN KEY (user_id) REFERENCES users",
+    )
+    send(worker, [level_up(1), level_up(MISSING), level_up(MISSING + 1)])
+    assert decided(engine) == {
+        1: [("applied", None)] * 2,
+        MISSING: [("applied", None)] * 2,
+        MISSING + 1: [("rejected", "database_error")],
+    }
+    with engine.connect() as connection:
+        assert "is not in users" in ledger(connection)[-1]["message"]
+
+
+# What changes nothing for the commands
+
+
+UNHARMED = {
+    "a column that is NOT NULL with a default": (
+        "ALTER TABLE specialization_progress ADD season int NOT NULL DEFAULT 1",
+        "ALTER TABLE user_licenses ADD season int NOT NULL DEFAULT 1",
+        "ALTER TABLE license_progressions ADD season int NOT NULL DEFAULT 1",
+    ),
+    "unique constraints exchanged for indexes": (
+        "CREATE UNIQUE INDEX progress_pairs ON specialization_progress (student_id, specialization_id)",
+        "CREATE UNIQUE INDEX license_pairs ON user_licenses (user_id, specialization_type)",
+        "ALTER TABLE specialization_progress DROP CONSTRAINT uq_progress_student_specialization",
+        "ALTER TABLE user_licenses DROP CONSTRAINT uq_license_user_specialization",
+    ),
+    "indexes built again": ("REINDEX TABLE specialization_progress", "REINDEX TABLE user_licenses"),
+    "the text of the requirements becomes JSON": (
+        "ALTER TABLE license_progressions ALTER requirements_met TYPE jsonb USING requirements_met::jsonb",
+    ),
+    "the users' ids widened": ("ALTER TABLE users ALTER id TYPE bigint",),
+    "the users' table renamed": ("ALTER TABLE users RENAME TO people",),
+    "the users' column renamed": ("ALTER TABLE users RENAME COLUMN id TO number",),
+}
+
+
+@pytest.mark.parametrize("how", UNHARMED)
+def test_worker_goes_on_through_a_migration_with_its_next_batch(engine: Engine, worker: Runtime, how: str) -> None:
+    """Its statements were prepared before: psycopg does so at the sixth time."""
+    for user in range(10, 17):
+        send(worker, [level_up(user, 1000, advanced_by=1)])
+    change(engine, *UNHARMED[how])
+    send(worker, [level_up(user, 5000, advanced_by=2) for user in range(10, 20)])
+    assert not any(seen.parked for seen in batches(worker))
+    assert experience(engine) | {1: 0, 2: 0} == {
+        **dict.fromkeys(range(10, 17), 6000), **dict.fromkeys(range(17, 20), 5000), 1: 0, 2: 0
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("how", UNHARMED)
+def test_direct_call_goes_on_through_a_migration(engine: Engine, how: str) -> None:
+    with Session(engine) as session_:
+        coupler = ProgressLicenseCoupler(session_)
+        for user in range(10, 17):
+            assert coupler.update_level_atomic(user, "PLAYER", 2, advanced_by=1)["success"]
+        change(engine, *UNHARMED[how])
+        for user in (10, 17):
+            assert coupler.update_level_atomic(user, "PLAYER", 3, advanced_by=2)["success"]
+
+
+def test_consistency_is_told_after_a_level_changed_its_type(engine: Engine) -> None:
+    """The statement was prepared before, and PostgreSQL refuses a prepared one whose columns change their types."""
+    with engine.connect() as connection, Session(connection) as session_:
+        coupler = ProgressLicenseCoupler(session_)
+        for _ in range(7):
+            assert coupler.validate_consistency(1, "PLAYER")["message"] == "Both at level 1"
+        session_.commit()
+        change(engine, "ALTER TABLE user_licenses ALTER current_level TYPE bigint")
+        assert coupler.validate_consistency(1, "PLAYER")["message"] == "Both at level 1"
+
+
+def test_renamed_column_makes_commands_wait_until_it_is_back(engine: Engine, worker: Runtime, redis: Redis) -> None:
+    send(worker, [level_up(1), level_up(2)])
+    change(engine, "ALTER TABLE specialization_progress RENAME COLUMN total_xp TO points")
+    push_at_once(worker, [level_up(1), level_up(2, 2_147_483_647)])
+    Drain(worker, PLAYER)._step()
+    assert worker.weather.bad
+    assert ["total_xp" in notice.what for notice in read(redis, KEYS)] == [True]
+    with Session(engine) as session_:
+        refused = level_up_atomic(session_, 1, "PLAYER", 10)
+        assert refused["message"].startswith("specialization_progress has no column total_xp")
+    change(engine, "ALTER TABLE specialization_progress RENAME COLUMN points TO total_xp")
+    drain_all(worker, "PLAYER")
+    assert decided(engine) == {
+        1: [("applied", None)] * 2, 2: [("applied", None), ("rejected", "validation_error")]
+    }  # fmt: skip
+
+
+# What the comparison costs, and what is noticed without a rejection
+
+
+def test_batch_that_rejects_many_compares_the_tables_once(engine: Engine, asked: list[str]) -> None:
+    users = range(1, 101)
+    apply(engine, [level_up(user) for user in users])
+    assert asked.count("fingerprint") == 1  # as they were read
+    asked.clear()
+    apply(engine, [level_up(user) for user in users])
+    assert asked == []
+    outcomes = apply(engine, [level_up(user, 2_147_483_647) for user in users for _ in range(3)])
+    assert {outcome.error for outcome in outcomes} == {"validation_error"}
+    assert asked == ["fingerprint"]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is asked of the catalogs of PostgreSQL."""
+    found: list[str] = []
+    execute = psycopg.Cursor.execute
+
+    def noted(cursor: Any, query: Any, *args: Any, **options: Any) -> Any:
+        if "pg_attribute" in str(query) or "pg_constraint" in str(query):
+            found.append("fingerprint" if "md5" in str(query) else "the tables")
+        return execute(cursor, query, *args, **options)
+
+    monkeypatch.setattr(psycopg.Cursor, "execute", noted)
+    return found
+
+
+def test_total_that_becomes_numeric_keeps_its_fraction_once_the_tables_were_compared(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply(engine, [level_up(1)])
+    change(
+        engine,
+        "ALTER TABLE specialization_progress ALTER total_xp TYPE numeric(12, 2)",
+        "UPDATE specialization_progress SET total_xp = 10.75",
+    )
+    monkeypatch.setattr(schema, "COMPARE_SECONDS", 0.0)
+    apply(engine, [level_up(1)])
+    with engine.connect() as connection:
+        found = connection.execute(text("SELECT total_xp FROM specialization_progress WHERE student_id = 1"))
+        assert str(found.scalar_one()) == "20.75"
 
 
 def call(engine: Engine, command: Command, *, owned: bool) -> bool:
