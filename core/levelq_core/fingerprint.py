@@ -1,7 +1,7 @@
 """Whether the tables are still as they were read: one cheap question, asked before anything is rejected.
 
-Rejections rest on what was remembered of the tables: bounds of columns, foreign keys, check constraints. A migration may
-have changed them since. The answer holds at the time of the question, inside the transaction that rejects.
+Rejections rest on what was remembered of the tables: bounds of columns, foreign keys, check constraints. A migration
+may have changed them since. The answer holds when it is given, inside the transaction that rejects.
 """
 
 from __future__ import annotations

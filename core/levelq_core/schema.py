@@ -7,15 +7,15 @@ columns, foreign keys to its users. Statements and bounds follow what is there, 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, Pool, text
 
 from .errors import SchemaError
+from .extra_times import ExtraTimes, read_extra_times
 from .fingerprint import FINGERPRINT
 from .rules import Limits
 from .table_names import (
@@ -68,6 +68,7 @@ class Schema:
 
     `leading`: (table, column) pairs by which a unique index of the table can be searched. `encoding`: the database's.
     `fingerprint`: tells whether the tables have changed since; empty if this was not read from a database.
+    `times`: of each table, the times that levelq sets beside the columns it requires.
     """
 
     columns: dict[str, dict[str, Column]]
@@ -77,6 +78,7 @@ class Schema:
     encoding: str = "UTF8"
     leading: frozenset[tuple[str, str]] = frozenset()
     fingerprint: str = ""
+    times: Mapping[str, ExtraTimes] = field(default_factory=dict)
 
     def column(self, table: str, name: str) -> Column:
         """A column that the schema was checked to have."""
@@ -154,19 +156,15 @@ def read(connection: Connection) -> Schema:
         encoding=connection.execute(text("SHOW server_encoding")).scalar_one(),
         leading=frozenset(leading),
         fingerprint=fingerprint or "",
+        times=read_extra_times(connection, columns),
     )
 
 
 COMPARE_SECONDS = 10.0  # a change that refuses nothing, such as totals that become numeric, is noticed so soon
 
 
-class _Remembered(NamedTuple):
-    schema: Schema
-    compared_at: float
-
-
 # By pool: an application may make an engine with other execution_options for each request, on one pool.
-_cache: WeakKeyDictionary[Pool, _Remembered] = WeakKeyDictionary()
+_cache: WeakKeyDictionary[Pool, tuple[Schema, float]] = WeakKeyDictionary()  # with the time of the last comparison
 
 
 def schema_of(connection: Connection) -> Schema:
@@ -175,19 +173,17 @@ def schema_of(connection: Connection) -> Schema:
     Raises SchemaError for what is missing, TransactionMisuse if the connection translates schemas.
     """
     check_schema(connection)
-    known = _cache.get(connection.engine.pool)
-    if known is not None and time.monotonic() - known.compared_at < COMPARE_SECONDS:
-        return known.schema
-    if known is not None and connection.execute(text(FINGERPRINT)).scalar_one() == known.schema.fingerprint:
-        schema = known.schema
-    else:
-        schema = read(connection)
-        missing = schema.missing()
+    known, compared_at = _cache.get(connection.engine.pool, (None, 0.0))
+    if known is not None and time.monotonic() - compared_at < COMPARE_SECONDS:
+        return known
+    if known is None or connection.execute(text(FINGERPRINT)).scalar_one() != known.fingerprint:
+        forget(connection.engine)
+        known = read(connection)
+        missing = known.missing()
         if missing:
-            forget(connection.engine)
             raise SchemaError(f"{'; '.join(missing)}. `levelq db check` prints the statements that mend it")
-    _cache[connection.engine.pool] = _Remembered(schema, time.monotonic())
-    return schema
+    _cache[connection.engine.pool] = (known, time.monotonic())
+    return known
 
 
 def forget(engine: Engine) -> None:

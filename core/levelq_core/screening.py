@@ -19,6 +19,7 @@ from .current_tables import CurrentTables
 from .cursors import Cursor
 from .locking import keys_of
 from .pgbinary import bigints
+from .row_times import updated_times
 from .rules import NOTHING, Decision, State
 from .schema import LICENSES, PROGRESS
 from .sqlstate import ErrorClass, classify, in_words, raised_in_function
@@ -28,7 +29,6 @@ from .statements import (
     PROGRESS_PAIR,
     PROGRESS_VALUES,
     license_values,
-    progress_times,
     progress_values,
 )
 from .work import Database, Fresh, Work, progress_of
@@ -184,10 +184,10 @@ def _statement(database: Database, found: Constraint) -> str | None:
         return None
     if found.table == PROGRESS:
         alias, pair, named = "p", PROGRESS_PAIR, "level, xp, sessions, projects, theory, practice"
-        new, always = progress_values(database.schema), progress_times(database.schema)
+        new, always = progress_values(database.schema), updated_times(database.schema, PROGRESS)
     elif found.table == LICENSES:
         alias, pair, named = "l", LICENSE_PAIR, "level, highest"
-        new, always = license_values(database.schema), {}
+        new, always = license_values(database.schema), updated_times(database.schema, LICENSES)
     else:
         return None
     condition = found.condition.replace("%", "%%")

@@ -24,6 +24,11 @@ class ErrorClass(Enum):
 
 
 _KEYS_OF = (LEDGER, PROGRESS, LICENSES)
+_BY_STATE = {
+    "57014": ErrorClass.TOO_SLOW,
+    "25P04": ErrorClass.TOO_SLOW,
+    "55P03": ErrorClass.LOCK_TIMEOUT,
+}
 _TRANSIENT_CLASSES = ("08", "53", "57P")
 _TRANSIENT_STATES = ("25006", "25P03", "40001", "40P01")
 # Where a bound parameter could not be read, that is all the context says; a function has lines of its own.
@@ -44,13 +49,9 @@ def classify(error: Exception) -> ErrorClass:
         return ErrorClass.ISOLATE if (error.diag.constraint_name or "").endswith("_pkey") else ErrorClass.RETRY
     if state == "0A000" and error.diag.source_function == "RevalidateCachedQuery":
         return ErrorClass.RETRY  # a table changed since this statement was prepared; a rollback discards it
-    if state in ("57014", "25P04"):
-        return ErrorClass.TOO_SLOW
-    if state == "55P03":
-        return ErrorClass.LOCK_TIMEOUT
     if state in _TRANSIENT_STATES or state.startswith(_TRANSIENT_CLASSES):
         return ErrorClass.TRANSIENT
-    return ErrorClass.ISOLATE
+    return _BY_STATE.get(state, ErrorClass.ISOLATE)
 
 
 def raised_in_function(error: psycopg.Error) -> bool:

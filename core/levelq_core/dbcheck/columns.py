@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from sqlalchemy import Connection, text
 
 from levelq_core.catalog import Catalog
+from levelq_core.extra_times import is_written
 from levelq_core.schema import REQUIRED, Column
 from levelq_core.wanted import DEFAULTS, LEVELS, NULLS, fault_of, wanted
 
@@ -133,7 +134,7 @@ def _check_null(table: str, name: str, fact: Column) -> Iterator[Finding]:
     if name in NULLS.get(table, ()):
         mend = f"ALTER TABLE {table} ALTER COLUMN {quoted} DROP NOT NULL;"
         yield Finding("error", f"{table}.{name} is NOT NULL: levelq writes NULL where nothing is known", (mend,))
-    elif name not in REQUIRED[table] and not fact.filled:
+    elif name not in REQUIRED[table] and not fact.filled and not is_written(table, name, fact):
         default = DEFAULTS.get(fact.type)
         action = "DROP NOT NULL" if default is None else f"SET DEFAULT {default}"
         problem = f"{table}.{name} is NOT NULL without a default, and levelq gives it no value: inserts fail"
