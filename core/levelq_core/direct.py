@@ -32,13 +32,22 @@ class ProgressLicenseCoupler:
     (`session.begin()`, `begin_nested()`, a transaction on the session's Connection) is neither committed nor rolled
     back: there a change is one SAVEPOINT, and the result has `"committed": False`.
 
-    `session` is a Session or a scoped_session; raises TypeError for anything else. `catalog`: the settings' unless
-    given. With `raise_on_failure=True`, a method raises LevelUpRefused where it would return a failure.
+    `session`, or `db`, is a Session or a scoped_session; raises TypeError for anything else, and unless it is given
+    once. One with several engines (`binds`, or a `get_bind` of its own) must lead both tables to the same. `catalog`:
+    the settings' unless given. With `raise_on_failure=True`, a method raises LevelUpRefused where it would return a
+    failure.
     """
 
-    def __init__(self, session: AnySession, *, catalog: Catalog | None = None) -> None:
-        check_session(session)
-        self._given = session
+    def __init__(
+        self, session: AnySession | None = None, *, db: AnySession | None = None, catalog: Catalog | None = None
+    ) -> None:
+        if (session is None) == (db is None):
+            got = "neither" if db is None else "both"
+            raise TypeError(f"ProgressLicenseCoupler: expected the session once, as session or as db, got {got}")
+        given = db if session is None else session
+        check_session(given)
+        assert given is not None
+        self._given = given
         self._catalog = catalog
 
     def update_level_atomic(
