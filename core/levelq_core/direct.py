@@ -41,12 +41,12 @@ class ProgressLicenseCoupler:
     def __init__(
         self, session: AnySession | None = None, *, db: AnySession | None = None, catalog: Catalog | None = None
     ) -> None:
-        if (session is None) == (db is None):
-            got = "neither" if db is None else "both"
-            raise TypeError(f"ProgressLicenseCoupler: expected the session once, as session or as db, got {got}")
+        if session is not None and db is not None:
+            raise TypeError("session, db: expected one of the two, got both")
         given = db if session is None else session
+        if given is None:
+            raise TypeError("session or db: expected a SQLAlchemy Session, got NoneType")
         check_session(given)
-        assert given is not None
         self._given = given
         self._catalog = catalog
 

@@ -85,8 +85,12 @@ def _refresh_rows(session: Session, user_id: int) -> None:
         key, held = _user_key(state.mapper), state.obj()
         if key is None or held is None or state.expired or state.dict.get(key, user_id) != user_id:
             continue
+        loaded = set(state.dict)
         with suppress(InvalidRequestError):
             session.refresh(held)
+            deferred = loaded.intersection(state.mapper.attrs.keys()).difference(state.dict)
+            if deferred:  # loaded by their use, so not by a refresh
+                session.refresh(held, deferred)
 
 
 @lru_cache(maxsize=256)

@@ -195,9 +195,9 @@ def test_session_is_given_once_by_either_name(application_engine: Engine) -> Non
             ProgressLicenseCoupler(session=session),
         ):
             assert coupler.level_up_atomic(1, "PLAYER", 10)["success"]
-        with pytest.raises(TypeError, match="as session or as db, got both"):
+        with pytest.raises(TypeError, match="session, db: expected one of the two, got both"):
             ProgressLicenseCoupler(session, db=session)
-    with pytest.raises(TypeError, match="as session or as db, got neither"):
+    with pytest.raises(TypeError, match="session or db: expected a SQLAlchemy Session, got NoneType"):
         ProgressLicenseCoupler()
     with pytest.raises(TypeError, match="expected a SQLAlchemy Session, got Engine"):
         ProgressLicenseCoupler(db=application_engine)  # type: ignore[arg-type]
