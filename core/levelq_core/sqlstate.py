@@ -17,7 +17,7 @@ class ErrorClass(Enum):
     """What to do next."""
 
     TRANSIENT = "the connection, the server's state or the time is to blame: wait and try again, charge nothing"
-    RETRY = "another transaction was faster, or changed a table: run the same batch again"
+    RETRY = "another transaction was faster: run the same batch again"
     TOO_SLOW = "the batch took too long: halve it"
     LOCK_TIMEOUT = "other code holds a row: park that lane"
     ISOLATE = "find out which lane it follows: that lane is to blame if others pass, the database if none does"
@@ -47,11 +47,14 @@ def classify(error: Exception) -> ErrorClass:
     if state == "23505" and error.diag.table_name in _KEYS_OF:
         # A collision of row numbers is a sequence that a restore left behind, and not another transaction.
         return ErrorClass.ISOLATE if (error.diag.constraint_name or "").endswith("_pkey") else ErrorClass.RETRY
-    if state == "0A000" and error.diag.source_function == "RevalidateCachedQuery":
-        return ErrorClass.RETRY  # a table changed since this statement was prepared; a rollback discards it
-    if state in _TRANSIENT_STATES or state.startswith(_TRANSIENT_CLASSES):
+    if state in _TRANSIENT_STATES or state.startswith(_TRANSIENT_CLASSES) or _was_prepared_before(error):
         return ErrorClass.TRANSIENT
     return _BY_STATE.get(state, ErrorClass.ISOLATE)
+
+
+def _was_prepared_before(error: psycopg.Error) -> bool:
+    """Whether a table changed since this statement was prepared: another session prepares it again."""
+    return error.sqlstate == "0A000" and error.diag.source_function == "RevalidateCachedQuery"
 
 
 def raised_in_function(error: psycopg.Error) -> bool:

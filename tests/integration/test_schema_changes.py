@@ -12,10 +12,11 @@ from redis import Redis
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from levelq import Command, LevelUp, ProgressLicenseCoupler, SetLevel, SyncLevels, level_up_atomic
+from levelq import Command, LevelUp, ProgressLicenseCoupler, SetLevel, SyncLevels, apply_commands, level_up_atomic
 from levelq_core import schema
 from levelq_core.commands import new_command_id
 from levelq_core.notices import read
+from levelq_core.sqlstate import ErrorClass, classify
 from levelq_worker.draining import Drain
 from levelq_worker.runtime import Runtime
 from tests.fixtures.keys import KEYS
@@ -289,6 +290,34 @@ def test_worker_goes_on_through_a_migration_with_its_next_batch(engine: Engine, 
     assert experience(engine) | {1: 0, 2: 0} == {
         **dict.fromkeys(range(10, 17), 6000), **dict.fromkeys(range(17, 20), 5000), 1: 0, 2: 0
     }  # fmt: skip
+
+
+def test_users_ids_widened_are_no_obstacle_to_a_connection_that_prepared_its_statements(
+    engine: Engine, attempts: list[int]
+) -> None:
+    with engine.connect() as connection:
+        for user in range(10, 17):
+            apply_commands(connection, [level_up(user)])
+            connection.commit()
+        change(engine, "ALTER TABLE users ALTER id TYPE bigint")
+        attempts.clear()
+        outcomes = apply_commands(connection, [level_up(user) for user in range(17, 25)])
+        connection.commit()
+    assert {outcome.status for outcome in outcomes} == {"applied"}
+    assert attempts == [8]
+
+
+def test_statement_whose_results_changed_their_types_is_a_transient_failure(
+    engine: Engine, application_database_url: str
+) -> None:
+    with session(application_database_url) as prepared:
+        statement = "SELECT current_level FROM user_licenses"
+        prepared.execute(statement, prepare=True)
+        prepared.commit()
+        change(engine, "ALTER TABLE user_licenses ALTER current_level TYPE bigint")
+        with pytest.raises(psycopg.errors.FeatureNotSupported) as raised:
+            prepared.execute(statement)
+    assert classify(raised.value) is ErrorClass.TRANSIENT
 
 
 @pytest.mark.parametrize("how", UNHARMED)
