@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from itertools import zip_longest
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -22,7 +23,7 @@ from .errors import TransactionMisuse
 from .isolate import Isolation
 from .outcome import Outcome, Totals
 from .rules import Decision, State
-from .schema import forget, schema_of
+from .schema import forget, reread, schema_of
 from .settings import default_catalog
 from .statements import BATCH_RELEASE, BATCH_ROLLBACK, BATCH_SAVEPOINT, ENTER, SECOND_BATCH_WAIT, SET_LOCK_TIMEOUT
 from .transactions import driver_connection
@@ -80,14 +81,16 @@ def decide(
         entry = enter(cursor, source)
         if entry.is_read_only:
             raise TransactionMisuse("transaction: expected READ WRITE, got READ ONLY")
-        database = Database.of(schema_of(connection), default_catalog() if catalog is None else catalog)
+        tracks = default_catalog() if catalog is None else catalog
+        database = Database.of(schema_of(connection), tracks)
+        isolation = partial(Isolation, reread=lambda: Database.of(reread(connection), tracks))
         parked: list[Parked] = []
         if entry.has_batch:
             cursor.execute(SET_LOCK_TIMEOUT, (SECOND_BATCH_WAIT,))
-            Isolation(cursor, database, entry.stamp, parked=parked).run(works)
+            isolation(cursor, database, entry.stamp, parked=parked).run(works)
             cursor.execute(SET_LOCK_TIMEOUT, (entry.lock_timeout,))
         else:
-            Isolation(cursor, database, entry.stamp, parked=parked, waits=False).run(works)
+            isolation(cursor, database, entry.stamp, parked=parked, waits=False).run(works)
     undecided = {id(lane.work): _undecided(lane) for lane in parked}
     told: dict[int, Decided] = {}
     for work in works:

@@ -13,13 +13,14 @@ from . import ledger, rules
 from .codec import Lane, make
 from .cursors import Cursor
 from .faults import point
+from .fingerprint import is_current
 from .ledger import Known
 from .locking import keys_of, lock
 from .pgbinary import bigints, texts, tids, uuids
 from .rules import Decision
 from .screening import ROUNDS, Screen
 from .statements import OUTBOX_DELETE, REMOVE_LICENSE, REMOVE_PROGRESS, Update
-from .work import Database, Fresh, Stamp, Work, progress_of
+from .work import Database, Fresh, SchemaChanged, Stamp, Work, progress_of
 
 
 def couple(
@@ -34,8 +35,8 @@ def couple(
 
     `first` says, for ids that the input has in several lanes, to which of them they belong. `screen` finds the
     commands that a check constraint would refuse, before they are written.
-    Fills in each work's `decisions`. The caller has set statements.SAVEPOINT. Raises psycopg's errors and
-    RowsVanished; then nothing is decided and the caller must roll back to there.
+    Fills in each work's `decisions`. The caller has set statements.SAVEPOINT. Raises psycopg's errors, RowsVanished,
+    and SchemaChanged where something would be rejected; then nothing is decided and the caller must roll back to there.
     """
     lock(cursor, database, works)
     point("ledger")
@@ -48,6 +49,8 @@ def couple(
             if not refused:
                 break
             fresh = _fold_again(database, refused, fresh, known, first)
+    if any(decision.error for _, _, decision in fresh):
+        _require_current(cursor, database)
     point("write")
     write_rows(cursor, database, [w for w in works if w.license_id])
     write_progressions(cursor, database, fresh)
@@ -56,6 +59,12 @@ def couple(
         cursor.execute(statement)
     # Not of all that came: an id may be refused here because it belongs to a lane that had to be put aside.
     cursor.execute(OUTBOX_DELETE, (uuids(list(known)),))
+
+
+def _require_current(cursor: Cursor[Any], database: Database) -> None:
+    """Before anything is rejected: raise SchemaChanged if the tables are not as they were read."""
+    if database.schema.fingerprint and not is_current(cursor, database.schema.fingerprint):
+        raise SchemaChanged
 
 
 def fold(database: Database, works: Sequence[Work], known: dict[bytes, Known], first: Mapping[bytes, Lane]) -> Fresh:

@@ -32,13 +32,22 @@ class ProgressLicenseCoupler:
     (`session.begin()`, `begin_nested()`, a transaction on the session's Connection) is neither committed nor rolled
     back: there a change is one SAVEPOINT, and the result has `"committed": False`.
 
-    `session` is a Session or a scoped_session; raises TypeError for anything else. `catalog`: the settings' unless
-    given. With `raise_on_failure=True`, a method raises LevelUpRefused where it would return a failure.
+    `session`, or `db`, is a Session or a scoped_session; raises TypeError for anything else, and unless it is given
+    once. One with several engines (`binds`, or a `get_bind` of its own) must lead both tables to the same. `catalog`:
+    the settings' unless given. With `raise_on_failure=True`, a method raises LevelUpRefused where it would return a
+    failure.
     """
 
-    def __init__(self, session: AnySession, *, catalog: Catalog | None = None) -> None:
-        check_session(session)
-        self._given = session
+    def __init__(
+        self, session: AnySession | None = None, *, db: AnySession | None = None, catalog: Catalog | None = None
+    ) -> None:
+        if session is not None and db is not None:
+            raise TypeError("session, db: expected one of the two, got both")
+        given = db if session is None else session
+        if given is None:
+            raise TypeError("session or db: expected a SQLAlchemy Session, got NoneType")
+        check_session(given)
+        self._given = given
         self._catalog = catalog
 
     def update_level_atomic(
@@ -198,9 +207,10 @@ def level_up_atomic(
     )
 
 
-# Both levels in one statement, so that a commit between two reads cannot look like a difference.
+# Both levels in one statement, so that a commit between two reads cannot look like a difference. Of one type, whatever
+# the columns': a prepared statement whose types change fails.
 _BOTH_LEVELS = text("""
-    SELECT p.current_level, l.current_level
+    SELECT CAST(p.current_level AS bigint), CAST(l.current_level AS bigint)
     FROM (SELECT CAST(:user AS bigint) AS id, CAST(:name AS text) AS name) AS lane
     LEFT JOIN specialization_progress p ON p.student_id = lane.id AND p.specialization_id = lane.name
     LEFT JOIN user_licenses l ON l.user_id = lane.id AND l.specialization_type = lane.name

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
+from functools import cached_property
 from typing import Any, NamedTuple, NoReturn
 from uuid import UUID
 
 from pydantic import ValidationError
-from sqlalchemy import TextClause
+from sqlalchemy import Connection, TextClause
 from sqlalchemy.exc import DBAPIError, MissingGreenlet, SQLAlchemyError, UnboundExecutionError
 from sqlalchemy.orm import Session
 
@@ -25,6 +26,7 @@ from .ledger import write
 from .outcome import Outcome, Totals
 from .results import ErrorType, Failure
 from .rules import Decision, State
+from .session_binds import Bind, bind_of
 from .sessions import caller_owns, ends_savepoint, refresh_rows
 from .sqlstate import ErrorClass, classify, in_words
 from .transactions import check_driver, check_schema, driver_connection
@@ -54,8 +56,8 @@ class DirectTransaction:
             self._refuse(fields, "validation_error", invalid(error))
         fields["command_id"] = command.command_id
         try:
-            check_driver(self._session.get_bind().dialect)
-            driver_connection(self._session.connection())
+            check_driver(self._bind.dialect)
+            driver_connection(self._connection())
             decided = self._apply_in_savepoint(command) if self._is_callers else self._apply_and_commit(command)
         except (SQLAlchemyError, LevelqError) as error:
             self._refuse(fields, "database_error", error)
@@ -78,7 +80,7 @@ class DirectTransaction:
         try:
             if self._session.autoflush:
                 self._session.flush()
-            connection = self._session.connection()
+            connection = self._connection()
             check_schema(connection)
             with connection.begin_nested() if self._is_callers else nullcontext():
                 return connection.execute(statement, dict(parameters)).one()
@@ -86,13 +88,20 @@ class DirectTransaction:
             self._undo()
             raise
 
+    @cached_property
+    def _bind(self) -> Bind:
+        return bind_of(self._session)
+
+    def _connection(self) -> Connection:
+        return self._session.connection(bind_arguments={"bind": self._bind})
+
     def _apply_in_savepoint(self, command: Command) -> Outcome:
         session = self._session
         with session.begin_nested():  # flushes first, so the caller's pending rows are not part of it
             (decided,) = self._decide(command)
             if decided.outcome.status == "applied":
-                refresh_rows(session, command.user_id)
-        if decided.outcome.status == "applied" and ends_savepoint(session):
+                refresh_rows(session, command.user_id, self._bind)
+        if decided.outcome.status == "applied" and ends_savepoint(session, self._connection()):
             session.commit()
         return decided.outcome
 
@@ -103,7 +112,7 @@ class DirectTransaction:
         outcome = decided.outcome
         if outcome.status == "applied":
             if not session.expire_on_commit:
-                refresh_rows(session, command.user_id)
+                refresh_rows(session, command.user_id, self._bind)
             session.commit()
             return outcome
         session.rollback()
@@ -113,7 +122,7 @@ class DirectTransaction:
 
     def _decide(self, command: Command) -> list[Decided]:
         # Without a savepoint of its own: a failure takes back the one around it, or the whole transaction.
-        return decide(self._session.connection(), [command], catalog=self._catalog, savepoint=False)
+        return decide(self._connection(), [command], catalog=self._catalog, savepoint=False)
 
     def _record(self, command: Command, decided: Outcome) -> bool:
         """Keep the rejection, without the caller's pending work, so that the same id gets the same answer.
@@ -125,7 +134,7 @@ class DirectTransaction:
         before, after = (state_of(totals) if totals else None for totals in (decided.before, decided.after))
         decision = Decision(decided.error, decided.message, before=before, after=after)
         try:
-            with entered(self._session.connection(), "direct") as (cursor, stamp):
+            with entered(self._connection(), "direct") as (cursor, stamp):
                 write(cursor, [(work.lane, work.records[0], decision)], stamp)
         except DBAPIError as error:
             if not isinstance(error.orig, Exception) or classify(error.orig) is not ErrorClass.RETRY:

@@ -4,6 +4,9 @@ One rule decides who is to blame. An error that follows one lane while others pa
 rejected if the error is provably about what the command says (blame.py), else the lane is parked. An error that every
 lane gets is the database's: it is raised, and nothing is charged. A lane that was parked before says nothing of others.
 
+Nothing is rejected by what the tables were: if they have changed since they were read, they are read again, and the
+attempt is made again.
+
 Every attempt runs in a SAVEPOINT. The command at fault is found by bisection: at most 2 log2(n) further attempts
 for one among n, and one to reject it, each of lanes in sorted order, which keeps the lock order.
 """
@@ -19,13 +22,14 @@ import psycopg
 from .blame import proven
 from .codec import Lane
 from .coupler import couple, first_lanes
+from .current_tables import CurrentTables
 from .cursors import Cursor
 from .locking import held_elsewhere
 from .rules import Decision
 from .screening import Remembered, Screen
-from .sqlstate import ErrorClass, classify, in_words, raised_in_function
+from .sqlstate import ErrorClass, classify, constraint_of, in_words, names_what_is_not_there
 from .statements import RELEASE, ROLLBACK, SAVEPOINT
-from .work import Database, Parked, RowsVanished, Stamp, Work, apart
+from .work import Database, Parked, RowsVanished, SchemaChanged, Stamp, Work, apart
 
 LOCKED_REASON = "other code holds its rows or its user"
 ATTEMPTS = 4  # of one batch when somebody else was faster; each further one needs yet another competitor
@@ -46,7 +50,8 @@ class Isolation:
 
     Of a parked lane, the decisions there are on its first commands stand; the others are still to be made.
     `waits`: the caller can wait for lanes that other code holds, and for the only lane of a batch; else their errors
-    are raised. `checks`: the check constraints that refused commands of recent batches.
+    are raised. `checks`: the check constraints that refused commands of recent batches. `reread`: reads the tables
+    again, which have changed; may raise SchemaError.
     `tables_changed`: afterwards, whether a statement did not fit the tables: the schema should be read again.
     """
 
@@ -59,16 +64,17 @@ class Isolation:
         parked: list[Parked],
         waits: bool = True,
         checks: Remembered | None = None,
+        reread: Callable[[], Database] | None = None,
         between: Callable[[], None] = lambda: None,
     ) -> None:
         self._cursor = cursor
-        self._database = database
+        self._tables = CurrentTables(cursor, database, reread)
         self._stamp = stamp
         self._parked = parked
         self._waits = waits
         self._between = between
         self._first: dict[bytes, Lane] = {}
-        self._screen = Screen(cursor, database, checks or Remembered())
+        self._screen = Screen(cursor, self._tables, checks or Remembered())
         self._waited = False
         self._works: Sequence[Work] = ()
         self._tries = 0
@@ -99,6 +105,8 @@ class Isolation:
         while (error := self._attempt(works)) is not None:
             self._between()
             what = self._classify(error)
+            if what is ErrorClass.ISOLATE and self._tables.are_new():
+                what = ErrorClass.RETRY
             if what is not ErrorClass.RETRY or attempt == ATTEMPTS:
                 self._isolate(works, error, what)
                 return False
@@ -106,10 +114,10 @@ class Isolation:
         return True
 
     def _classify(self, error: Exception) -> ErrorClass:
-        if isinstance(error, RowsVanished):
+        if isinstance(error, RowsVanished | SchemaChanged):
             return ErrorClass.RETRY
         what = classify(error)
-        if what is ErrorClass.RETRY and _constraint(error) in self._unyielding:
+        if what is ErrorClass.RETRY and constraint_of(error) in self._unyielding:
             return ErrorClass.ISOLATE
         return what
 
@@ -121,7 +129,7 @@ class Isolation:
         elif what is ErrorClass.ISOLATE:
             self._split(works, error, what)
         elif what is ErrorClass.RETRY and isinstance(error, psycopg.Error):
-            self._unyielding.add(_constraint(error))  # a unique constraint of the application's own
+            self._unyielding.add(constraint_of(error))  # a unique constraint of the application's own
             self._split(works, error, ErrorClass.ISOLATE)
         else:
             raise error
@@ -130,15 +138,17 @@ class Isolation:
         """Decide these lanes once, or see what comes of it and take it back; the error if it failed."""
         self._tries += 1
         for work in works:
-            work.reset(self._database)
+            work.reset(self._tables.database)
             work.refusal = work.refusal or refusal
         self._cursor.execute(SAVEPOINT)
         try:
-            couple(self._cursor, self._database, works, self._stamp, self._first, self._screen)
-        except (psycopg.Error, UnicodeEncodeError, RowsVanished) as error:
+            couple(self._cursor, self._tables.database, works, self._stamp, self._first, self._screen)
+        except (psycopg.Error, UnicodeEncodeError, RowsVanished, SchemaChanged) as error:
             if self._cursor.connection.closed:
                 raise
             self._cursor.execute(ROLLBACK)
+            if isinstance(error, SchemaChanged):
+                self._tables.read_again()
             return error
         self._cursor.execute(RELEASE if keep else ROLLBACK)
         self._passed = self._passed or any(d.error is None and not d.duplicate for w in works for d in w.decisions)
@@ -188,16 +198,19 @@ class Isolation:
     def _blame(self, work: Work, error: Exception) -> None:
         """Reject a command whose own content is refused; else park its lane, if the database works for others."""
         last: Exception | None = error
-        if proven(self._cursor, self._database, work, error):
+        if proven(self._cursor, self._tables.database, work, error):
             last = self._attempt([work], Decision("database_error", in_words(error)))
         elif self._tries == 1:  # no bisection has tried it twice: statements may have been prepared for older tables
             last = self._attempt([work])
         if last is None:
             return
+        if isinstance(last, SchemaChanged):  # the proof was of the tables as they were
+            self._run([work])
+            return
         if self._classify(last) is not ErrorClass.ISOLATE:
             raise last
         error = last
-        self.tables_changed = self.tables_changed or _names_what_is_not_there(error)
+        self.tables_changed = self.tables_changed or names_what_is_not_there(error)
         if not work.was_parked:
             self._faults.append(error)
             if not self._passed and len(self._faults) > 1 and not self._others_pass(work):
@@ -233,7 +246,7 @@ class Isolation:
             self._cursor.execute(_WAIT_SHORTER)
             self._waited = True
         self._cursor.execute(_PROBE)
-        held = held_elsewhere(self._cursor, self._database, works)
+        held = held_elsewhere(self._cursor, self._tables.database, works)
         self._cursor.execute(_END_PROBE)
         if held:
             self._park(held, LOCKED_REASON, locked=True)
@@ -242,12 +255,3 @@ class Isolation:
                 self._run(rest)
         else:  # held in a way that cannot be seen: an insert not yet committed, a parent row
             self._split(works, error, ErrorClass.LOCK_TIMEOUT)
-
-
-def _names_what_is_not_there(error: Exception) -> bool:
-    """Whether a statement of ours, not one within a function, names a table, column or constraint in vain."""
-    return isinstance(error, psycopg.Error) and (error.sqlstate or "")[:2] == "42" and not raised_in_function(error)
-
-
-def _constraint(error: Exception) -> str | None:
-    return error.diag.constraint_name if isinstance(error, psycopg.Error) else None

@@ -6,6 +6,7 @@ columns, foreign keys to its users. Statements and bounds follow what is there, 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +14,10 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, Pool, text
 
+from .catalog_queries import COLUMNS, DEFERRED, PARENTS, UNIQUE
 from .errors import SchemaError
+from .extra_times import ExtraTimes, read_extra_times
+from .fingerprint import FINGERPRINT
 from .relations import elsewhere, not_tables
 from .rules import Limits
 from .table_names import (
@@ -48,6 +52,7 @@ __all__ = [
     "encoding_fault",
     "forget",
     "read",
+    "reread",
     "schema_of",
 ]
 
@@ -68,6 +73,8 @@ class Schema:
     `leading`: (table, column) pairs by which a unique index of the table can be searched. `encoding`: the database's.
     `kinds`: what is no table though it has a table's name, as "a view". `elsewhere`: the schemas outside the search
     path that have a table which the search path lacks.
+    `fingerprint`: tells whether the tables have changed since; empty if this was not read from a database.
+    `times`: of each table, the times that levelq sets beside the columns it requires.
     """
 
     columns: dict[str, dict[str, Column]]
@@ -78,6 +85,8 @@ class Schema:
     leading: frozenset[tuple[str, str]] = frozenset()
     kinds: Mapping[str, str] = field(default_factory=dict)
     elsewhere: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fingerprint: str = ""
+    times: Mapping[str, ExtraTimes] = field(default_factory=dict)
 
     def column(self, table: str, name: str) -> Column:
         """A column that the schema was checked to have."""
@@ -141,20 +150,21 @@ def encoding_fault(encoding: str) -> Iterator[str]:
 
 def read(connection: Connection) -> Schema:
     """Read the schema from PostgreSQL's catalogs, whatever is missing."""
+    fingerprint = connection.execute(text(FINGERPRINT)).scalar_one()  # first: a change meanwhile shows later
     columns: dict[str, dict[str, Column]] = {}
-    for table, name, *column in connection.execute(_COLUMNS, {"tables": list(REQUIRED)}):
+    for table, name, *column in connection.execute(COLUMNS, {"tables": list(REQUIRED)}):
         columns.setdefault(table, {})[name] = Column(*column)
     unique: dict[str, set[frozenset[str]]] = {}
     leading: set[tuple[str, str]] = set()
-    for table, names in connection.execute(_UNIQUE, {"tables": list(REQUIRED)}):
+    for table, names in connection.execute(UNIQUE, {"tables": list(REQUIRED)}):
         unique.setdefault(table, set()).add(frozenset(names))
         leading.add((table, names[0]))
     parents: dict[str, list[Parent]] = {}
     for table, constraint, target, column in connection.execute(
-        _PARENTS, {"tables": [PROGRESS, LICENSES, PROGRESSIONS]}
+        PARENTS, {"tables": [PROGRESS, LICENSES, PROGRESSIONS]}
     ):
         parents.setdefault(table, []).append(Parent(target, column, constraint))
-    deferred = connection.execute(_DEFERRED, {"tables": [PROGRESS, LICENSES, PROGRESSIONS]}).scalars()
+    deferred = connection.execute(DEFERRED, {"tables": [PROGRESS, LICENSES, PROGRESSIONS]}).scalars()
     return Schema(
         columns,
         {table: tuple(found) for table, found in parents.items()},
@@ -164,26 +174,34 @@ def read(connection: Connection) -> Schema:
         leading=frozenset(leading),
         kinds=not_tables(connection, REQUIRED),
         elsewhere=elsewhere(connection, [table for table in REQUIRED if table not in columns]),
+        fingerprint=fingerprint or "",
+        times=read_extra_times(connection, columns),
     )
 
 
+COMPARE_SECONDS = 10.0  # a change that refuses nothing, such as totals that become numeric, is noticed so soon
+
+
 # By pool: an application may make an engine with other execution_options for each request, on one pool.
-_cache: WeakKeyDictionary[Pool, Schema] = WeakKeyDictionary()
+_cache: WeakKeyDictionary[Pool, tuple[Schema, float]] = WeakKeyDictionary()  # with the time of the last comparison
 
 
 def schema_of(connection: Connection) -> Schema:
-    """The schema of this connection's engine, read at first use.
+    """The schema of this connection's engine, read at first use, and again if it changed: compared every 10 s.
 
     Raises SchemaError for what is missing, TransactionMisuse if the connection translates schemas.
     """
     check_schema(connection)
-    known = _cache.get(connection.engine.pool)
-    if known is None:
+    known, compared_at = _cache.get(connection.engine.pool, (None, 0.0))
+    if known is not None and time.monotonic() - compared_at < COMPARE_SECONDS:
+        return known
+    if known is None or connection.execute(text(FINGERPRINT)).scalar_one() != known.fingerprint:
+        forget(connection.engine)
         known = read(connection)
         missing = known.missing()
         if missing:
             raise SchemaError(f"{'; '.join(missing)}. `levelq db check` prints the statements that mend it")
-        _cache[connection.engine.pool] = known
+    _cache[connection.engine.pool] = (known, time.monotonic())
     return known
 
 
@@ -192,64 +210,7 @@ def forget(engine: Engine) -> None:
     _cache.pop(engine.pool, None)
 
 
-# Every column of our tables in its order, as the search path finds them: the type below its domains, the length of
-# varchar(n), precision and scale of numeric(p,s), what an insert that leaves the column out would get, and the domain
-# that forbids NULL.
-_COLUMNS = text("""
-    SELECT c.relname, a.attname, t.typname,
-           CASE WHEN t.typname IN ('varchar', 'bpchar') AND b.typmod > 4 THEN b.typmod - 4 END,
-           CASE WHEN t.typname = 'numeric' AND b.typmod > 4 THEN (b.typmod - 4) >> 16 END,
-           CASE WHEN t.typname = 'numeric' AND b.typmod > 4 THEN (((b.typmod - 4) & 2047) # 1024) - 1024 END,
-           NOT a.attnotnull AND b.refuses IS NULL, a.atthasdef AND a.attgenerated = '',
-           a.atthasdef OR a.attidentity <> '' OR b.has_default, a.attgenerated <> '', a.attidentity = 'a',
-           b.refuses::text, t.typtype = 'e'
-    FROM unnest(CAST(:tables AS text[])) WITH ORDINALITY AS wanted(name, n)
-    JOIN pg_class c ON c.oid = to_regclass(wanted.name)
-    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-    CROSS JOIN LATERAL (
-        WITH RECURSIVE base(type, typmod, depth, refuses, has_default) AS (
-            SELECT a.atttypid, a.atttypmod, 0, NULL::regtype, false
-            UNION ALL
-            SELECT d.typbasetype, greatest(base.typmod, d.typtypmod), depth + 1,
-                   CASE WHEN d.typnotnull THEN d.oid::regtype ELSE base.refuses END,
-                   base.has_default OR d.typdefault IS NOT NULL
-            FROM base JOIN pg_type d ON d.oid = base.type AND d.typtype = 'd'
-        )
-        SELECT type, typmod, refuses, has_default FROM base ORDER BY depth DESC LIMIT 1
-    ) b
-    JOIN pg_type t ON t.oid = b.type
-    ORDER BY wanted.n, a.attnum
-""")
-
-# The column sets that a valid, unconditional unique index covers; a constraint is such an index.
-_UNIQUE = text("""
-    SELECT c.relname, array_agg(a.attname::text ORDER BY k.n)
-    FROM unnest(CAST(:tables AS text[])) AS wanted(name)
-    JOIN pg_class c ON c.oid = to_regclass(wanted.name)
-    JOIN pg_index i ON i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate
-        AND i.indpred IS NULL AND i.indexprs IS NULL
-    JOIN LATERAL unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY AS k(attnum, n) ON true
-    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-    GROUP BY c.relname, i.indexrelid
-""")
-
-# The foreign keys of the columns that name a user: whose rows an insert will want to share-lock.
-_PARENTS = text("""
-    SELECT c.relname, f.conname, f.confrelid::regclass::text, quote_ident(p.attname)
-    FROM unnest(CAST(:tables AS text[])) AS wanted(name)
-    JOIN pg_class c ON c.oid = to_regclass(wanted.name)
-    JOIN pg_constraint f ON f.conrelid = c.oid AND f.contype = 'f' AND cardinality(f.conkey) = 1
-    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = f.conkey[1]
-        AND a.attname IN ('student_id', 'user_id', 'advanced_by')
-    JOIN pg_attribute p ON p.attrelid = f.confrelid AND p.attnum = f.confkey[1]
-""")
-
-# Constraints that would be checked at COMMIT, where no command could be told from another.
-_DEFERRED = text("""
-    SELECT quote_ident(n.nspname) || '.' || quote_ident(f.conname)
-    FROM unnest(CAST(:tables AS text[])) AS wanted(name)
-    JOIN pg_class c ON c.oid = to_regclass(wanted.name)
-    JOIN pg_constraint f ON f.conrelid = c.oid AND f.condeferred
-    JOIN pg_namespace n ON n.oid = f.connamespace
-    ORDER BY 1
-""")
+def reread(connection: Connection) -> Schema:
+    """Read the schema again, for this use and later ones. Raises as `schema_of`."""
+    forget(connection.engine)
+    return schema_of(connection)

@@ -15,9 +15,11 @@ import psycopg
 
 from . import constraints
 from .constraints import CHECK, Constraint
+from .current_tables import CurrentTables
 from .cursors import Cursor
 from .locking import keys_of
 from .pgbinary import bigints
+from .row_times import updated_times
 from .rules import NOTHING, Decision, State
 from .schema import LICENSES, PROGRESS
 from .sqlstate import ErrorClass, classify, in_words, raised_in_function
@@ -27,7 +29,6 @@ from .statements import (
     PROGRESS_PAIR,
     PROGRESS_VALUES,
     license_values,
-    progress_times,
     progress_values,
 )
 from .work import Database, Fresh, Work, progress_of
@@ -70,9 +71,9 @@ class Remembered:
 class Screen:
     """The check constraints that one transaction evaluates beforehand; false while there are none."""
 
-    def __init__(self, cursor: Cursor[Any], database: Database, remembered: Remembered) -> None:
+    def __init__(self, cursor: Cursor[Any], tables: CurrentTables, remembered: Remembered) -> None:
         self._cursor = cursor
-        self._database = database
+        self._tables = tables
         self._remembered = remembered
         self._errors = remembered.errors()
         self._checks: dict[str, Check] = {}
@@ -135,7 +136,7 @@ class Screen:
     def _check(self, error: psycopg.Error) -> Check | None:
         """The constraint that an error names as it is now; None if what it does cannot be foretold."""
         found = constraints.find(self._cursor, error)
-        statement = found and _statement(self._database, found)
+        statement = found and _statement(self._tables.database, found)
         return Check(found.table, frozenset(found.columns), statement, error) if found and statement else None
 
 
@@ -183,10 +184,10 @@ def _statement(database: Database, found: Constraint) -> str | None:
         return None
     if found.table == PROGRESS:
         alias, pair, named = "p", PROGRESS_PAIR, "level, xp, sessions, projects, theory, practice"
-        new, always = progress_values(database.schema), progress_times(database.schema)
+        new, always = progress_values(database.schema), updated_times(database.schema, PROGRESS)
     elif found.table == LICENSES:
         alias, pair, named = "l", LICENSE_PAIR, "level, highest"
-        new, always = license_values(database.schema), {}
+        new, always = license_values(database.schema), updated_times(database.schema, LICENSES)
     else:
         return None
     condition = found.condition.replace("%", "%%")

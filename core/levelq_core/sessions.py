@@ -7,11 +7,12 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, NestedTransaction
-from sqlalchemy.exc import InvalidRequestError, UnboundExecutionError
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Mapper, Session, SessionTransactionOrigin, scoped_session
 from sqlalchemy.orm.exc import UnmappedColumnError
 
 from .schema import LICENSES, PROGRESS
+from .session_binds import Bind, bind_of, leading_to
 
 AnySession = Session | scoped_session[Any]
 
@@ -44,8 +45,8 @@ def caller_owns(session: Session) -> bool:
     if session.in_nested_transaction() or (root is not None and root.origin is SessionTransactionOrigin.BEGIN):
         return True
     try:
-        bind = session.get_bind()
-    except UnboundExecutionError:  # bound by class only: session.connection() will say so
+        bind = bind_of(session)
+    except Exception:  # the call that comes next says so
         return False
     joined = root._connections.get(bind) if root is not None else None
     if joined is None:
@@ -57,7 +58,7 @@ def caller_owns(session: Session) -> bool:
     return connection.in_nested_transaction() or not commits or fully
 
 
-def ends_savepoint(session: Session) -> bool:
+def ends_savepoint(session: Session, connection: Connection) -> bool:
     """Whether the session's own commit would only release a SAVEPOINT in a transaction of its Connection.
 
     Tests use sessions like this, so that the code under test may commit. Without a commit, closing the session would
@@ -66,21 +67,30 @@ def ends_savepoint(session: Session) -> bool:
     root = session.get_transaction()
     if root is None or root.origin is not SessionTransactionOrigin.AUTOBEGIN or session.in_nested_transaction():
         return False
-    joined = root._connections.get(session.connection())
+    joined = root._connections.get(connection)
     return joined is not None and isinstance(joined[1], NestedTransaction) and joined[2]
 
 
-def refresh_rows(session: Session, user_id: int) -> None:
+def refresh_rows(session: Session, user_id: int, bind: Bind) -> None:
     """Read again what the session holds of the user's progress and licenses, which levelq changed past the session.
 
     An object whose row is gone is left expired, as by a commit.
     """
+    with leading_to(session, bind):
+        _refresh_rows(session, user_id)
+
+
+def _refresh_rows(session: Session, user_id: int) -> None:
     for state in session.identity_map.all_states():
         key, held = _user_key(state.mapper), state.obj()
         if key is None or held is None or state.expired or state.dict.get(key, user_id) != user_id:
             continue
+        loaded = set(state.dict)
         with suppress(InvalidRequestError):
             session.refresh(held)
+            deferred = loaded.intersection(state.mapper.attrs.keys()).difference(state.dict)
+            if deferred:  # loaded by their use, so not by a refresh
+                session.refresh(held, deferred)
 
 
 @lru_cache(maxsize=256)

@@ -24,6 +24,11 @@ class ErrorClass(Enum):
 
 
 _KEYS_OF = (LEDGER, PROGRESS, LICENSES)
+_BY_STATE = {
+    "57014": ErrorClass.TOO_SLOW,
+    "25P04": ErrorClass.TOO_SLOW,
+    "55P03": ErrorClass.LOCK_TIMEOUT,
+}
 _TRANSIENT_CLASSES = ("08", "53", "57P")
 _TRANSIENT_STATES = ("25006", "25P03", "40001", "40P01")
 # Where a bound parameter could not be read, that is all the context says; a function has lines of its own.
@@ -42,19 +47,30 @@ def classify(error: Exception) -> ErrorClass:
     if state == "23505" and error.diag.table_name in _KEYS_OF:
         # A collision of row numbers is a sequence that a restore left behind, and not another transaction.
         return ErrorClass.ISOLATE if (error.diag.constraint_name or "").endswith("_pkey") else ErrorClass.RETRY
-    if state in ("57014", "25P04"):
-        return ErrorClass.TOO_SLOW
-    if state == "55P03":
-        return ErrorClass.LOCK_TIMEOUT
-    if state in _TRANSIENT_STATES or state.startswith(_TRANSIENT_CLASSES):
+    if state in _TRANSIENT_STATES or state.startswith(_TRANSIENT_CLASSES) or _was_prepared_before(error):
         return ErrorClass.TRANSIENT
-    return ErrorClass.ISOLATE
+    return _BY_STATE.get(state, ErrorClass.ISOLATE)
+
+
+def _was_prepared_before(error: psycopg.Error) -> bool:
+    """Whether a table changed since this statement was prepared: another session prepares it again."""
+    return error.sqlstate == "0A000" and error.diag.source_function == "RevalidateCachedQuery"
 
 
 def raised_in_function(error: psycopg.Error) -> bool:
     """Whether a trigger or another function raised it, not the statement itself."""
     context = error.diag.context
     return bool(context) and not _BOUND_PARAMETER.fullmatch(context or "")
+
+
+def names_what_is_not_there(error: Exception) -> bool:
+    """Whether a statement of ours, not one within a function, names a table, column or constraint in vain."""
+    return isinstance(error, psycopg.Error) and (error.sqlstate or "")[:2] == "42" and not raised_in_function(error)
+
+
+def constraint_of(error: Exception) -> str | None:
+    """The constraint that an error names, if any."""
+    return error.diag.constraint_name if isinstance(error, psycopg.Error) else None
 
 
 def in_words(error: Exception) -> str:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from .parents import Parents, parents_of
+from .row_times import inserted_times, updated_times
 from .schema import LEDGER, LICENSES, OUTBOX, PROGRESS, PROGRESSIONS, Schema
 from .spelling import folded
 
@@ -115,12 +116,11 @@ def lock_progress(schema: Schema) -> str:
 
 def insert_progress(schema: Schema) -> str:
     """Make progress rows that are missing, every named column given; somebody else may have been faster."""
-    columns = schema.columns[PROGRESS]
-    times = ", ".join(columns[name].now for name in ("last_activity", "created_at", "updated_at"))
+    times = inserted_times(schema, PROGRESS)
     return f"""
         INSERT INTO {PROGRESS} (student_id, specialization_id, current_level, total_xp, completed_sessions,
-            completed_projects, theory_hours_completed, practice_hours_completed, last_activity, created_at, updated_at)
-        SELECT k.user_id, k.specialization, 1, 0, 0, 0, 0, 0, {times} FROM {_LANES} ORDER BY k.n
+            completed_projects, theory_hours_completed, practice_hours_completed, {", ".join(times)})
+        SELECT k.user_id, k.specialization, 1, 0, 0, 0, 0, 0, {", ".join(times.values())} FROM {_LANES} ORDER BY k.n
         ON CONFLICT (student_id, specialization_id) DO NOTHING
         RETURNING student_id::bigint, specialization_id::text
     """
@@ -128,12 +128,10 @@ def insert_progress(schema: Schema) -> str:
 
 def insert_license(schema: Schema) -> str:
     """Make license rows that are missing, likewise."""
-    columns = schema.columns[LICENSES]
-    times = ", ".join(columns[name].now for name in ("started_at", "last_advanced_at"))
+    times = inserted_times(schema, LICENSES)
     return f"""
-        INSERT INTO {LICENSES} (user_id, specialization_type, current_level, max_achieved_level, started_at,
-            last_advanced_at)
-        SELECT k.user_id, k.specialization, 1, 1, {times} FROM {_LANES} ORDER BY k.n
+        INSERT INTO {LICENSES} (user_id, specialization_type, current_level, max_achieved_level, {", ".join(times)})
+        SELECT k.user_id, k.specialization, 1, 1, {", ".join(times.values())} FROM {_LANES} ORDER BY k.n
         ON CONFLICT (user_id, specialization_type) DO NOTHING
         RETURNING user_id::bigint, specialization_type::text
     """
@@ -159,25 +157,20 @@ def _assignments(values: Mapping[str, str]) -> str:
     return ", ".join(f"{column} = {value}" for column, value in values.items())
 
 
-def progress_times(schema: Schema) -> dict[str, str]:
-    """The columns of a progress row (`p`) that every update sets, whatever it is about."""
-    columns = schema.columns[PROGRESS]
-    return {name: columns[name].now for name in ("last_activity", "updated_at")}
-
-
 def progress_values(schema: Schema) -> dict[str, str]:
     """What an update sets in a progress row (`p`), by column, from the values given (`k`)."""
     names = ("level", "xp", "sessions", "projects", "theory", "practice")
     given = {column: f"k.{name}" for column, name in zip(PROGRESS_VALUES, names, strict=True)}
     totals = {name: schema.column(PROGRESS, name).new_total(f"p.{name}", given[name]) for name in TOTALS}
-    return given | totals | progress_times(schema)
+    return given | totals | updated_times(schema, PROGRESS)
 
 
 def license_values(schema: Schema) -> dict[str, str]:
     """What an update sets in a license row (`l`)."""
     now = schema.column(LICENSES, "last_advanced_at").now
     advanced = f"CASE WHEN l.current_level IS DISTINCT FROM k.level THEN {now} ELSE l.last_advanced_at END"
-    return {"current_level": "k.level", "max_achieved_level": "k.highest", "last_advanced_at": advanced}
+    values = {"current_level": "k.level", "max_achieved_level": "k.highest", "last_advanced_at": advanced}
+    return values | updated_times(schema, LICENSES)
 
 
 def update_progress(schema: Schema) -> Update:
@@ -201,13 +194,13 @@ def update_license(schema: Schema) -> Update:
 
 def insert_progressions(schema: Schema) -> str:
     """Add one audit row per license level that changed, in the order of effect."""
-    columns = schema.columns[PROGRESSIONS]
-    met = columns["requirements_met"].type
+    met = schema.column(PROGRESSIONS, "requirements_met").type
+    times = inserted_times(schema, PROGRESSIONS)
     return f"""
         INSERT INTO {PROGRESSIONS} (user_license_id, from_level, to_level, advanced_by, advancement_reason,
-            requirements_met, advanced_at)
+            requirements_met, {", ".join(times)})
         SELECT k.license, k.from_level, k.to_level, nullif(k.author, 0), k.reason,
-               k.met::{met if met in ("json", "jsonb") else "text"}, {columns["advanced_at"].now}
+               k.met::{met if met in ("json", "jsonb") else "text"}, {", ".join(times.values())}
         FROM unnest(%b, %b, %b, %b, %b, %b) WITH ORDINALITY
             AS k(license, from_level, to_level, author, reason, met, n) ORDER BY k.n
     """

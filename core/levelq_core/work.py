@@ -153,5 +153,9 @@ class Parked(NamedTuple):
     locked: bool
 
 
+class SchemaChanged(LevelqError):
+    """The tables are not as they were read, so nothing may be rejected until they are read again."""
+
+
 class RowsVanished(LevelqError):
     """A row we had just seen or made was deleted by somebody else before we could lock it."""

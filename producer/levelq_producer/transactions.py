@@ -53,8 +53,11 @@ def _open_session(session: Any) -> OpenTransaction:
     """A SQLAlchemy Session or scoped_session: its connection, without a flush of what is pending."""
     from sqlalchemy.exc import InvalidRequestError, UnboundExecutionError  # noqa: PLC0415 - the application has it
 
+    from levelq_core.session_binds import bind_of  # noqa: PLC0415
+
+    given = session() if hasattr(session, "registry") else session  # of a scoped_session, the present one
     try:
-        connection = session.connection()
+        connection = given.connection(bind_arguments={"bind": bind_of(given)})
     except UnboundExecutionError as error:
         raise TransactionMisuse(
             "session: it has no bind for levelq's tables; give the outbox the connection instead, as in "

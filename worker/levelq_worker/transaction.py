@@ -18,7 +18,7 @@ from levelq_core.cursors import Cursor
 from levelq_core.engine import LimitedConnection
 from levelq_core.faults import point
 from levelq_core.isolate import Isolation
-from levelq_core.schema import QUARANTINE, forget, schema_of
+from levelq_core.schema import QUARANTINE, Schema, forget, reread, schema_of
 from levelq_core.screening import Remembered
 from levelq_core.settings import Settings
 from levelq_core.sqlstate import ErrorClass, classify
@@ -122,11 +122,15 @@ class Transaction:
                 trips = time.monotonic() - begun
                 quarantine(cursor, rubbish)
                 if works:
-                    database = Database.of(schema_of(connection), self._catalog)
-                    if self._commit_refused:
-                        database = database.checking_all_deferred()
-                    go_on = partial(self._go_on, cursor, between)
-                    isolation = Isolation(cursor, database, stamp, parked=parked, checks=self._checks, between=go_on)
+                    isolation = Isolation(
+                        cursor,
+                        self._database(schema_of(connection)),
+                        stamp,
+                        parked=parked,
+                        checks=self._checks,
+                        reread=lambda: self._database(reread(connection)),
+                        between=partial(self._go_on, cursor, between),
+                    )
                     isolation.run(works)
                     if isolation.tables_changed:
                         forget(self._engine)
@@ -137,6 +141,10 @@ class Transaction:
             point("commit reply")
         seconds = time.monotonic() - begun
         return Applied(parked, seconds, TRIPS * trips + seconds - deciding)
+
+    def _database(self, schema: Schema) -> Database:
+        database = Database.of(schema, self._catalog)
+        return database.checking_all_deferred() if self._commit_refused else database
 
     def _commit(self, transaction: RootTransaction) -> None:
         try:

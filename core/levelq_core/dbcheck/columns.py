@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from sqlalchemy import Connection, text
 
 from levelq_core.catalog import Catalog
+from levelq_core.extra_times import is_written
 from levelq_core.schema import PAIR_KEYS, PROGRESSIONS, REQUIRED, Column
 from levelq_core.wanted import NULLS, fault_of, wanted
 
@@ -118,7 +119,7 @@ def _check_null(connection: Connection, table: str, name: str, fact: Column) -> 
         if fact.domain is not None:
             mend = f"-- {table}.{name}: its domain {fact.domain} forbids NULL: give the column another type"
         yield Finding("error", f"{table}.{name} is NOT NULL: levelq writes NULL where nothing is known", (mend,))
-    elif name not in REQUIRED[table] and not fact.filled:
+    elif name not in REQUIRED[table] and not fact.filled and not is_written(table, name, fact):
         problem = f"{table}.{name} is NOT NULL without a default, and levelq gives it no value: inserts fail"
         if connection.execute(_FILLING_TRIGGER, {"table": table}).scalar():
             yield Finding("warning", f"{problem}, unless your trigger fills it", _default(table, name))

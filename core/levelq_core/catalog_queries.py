@@ -1,0 +1,67 @@
+"""What the schema is read by: queries of PostgreSQL's catalogs."""
+
+from __future__ import annotations
+
+from sqlalchemy import text
+
+# Every column of our tables in its order, as the search path finds them: the type below its domains, the length of
+# varchar(n), precision and scale of numeric(p,s), what an insert that leaves the column out would get, and the domain
+# that forbids NULL.
+COLUMNS = text("""
+    SELECT c.relname, a.attname, t.typname,
+           CASE WHEN t.typname IN ('varchar', 'bpchar') AND b.typmod > 4 THEN b.typmod - 4 END,
+           CASE WHEN t.typname = 'numeric' AND b.typmod > 4 THEN (b.typmod - 4) >> 16 END,
+           CASE WHEN t.typname = 'numeric' AND b.typmod > 4 THEN (((b.typmod - 4) & 2047) # 1024) - 1024 END,
+           NOT a.attnotnull AND b.refuses IS NULL, a.atthasdef AND a.attgenerated = '',
+           a.atthasdef OR a.attidentity <> '' OR b.has_default, a.attgenerated <> '', a.attidentity = 'a',
+           b.refuses::text, t.typtype = 'e'
+    FROM unnest(CAST(:tables AS text[])) WITH ORDINALITY AS wanted(name, n)
+    JOIN pg_class c ON c.oid = to_regclass(wanted.name)
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    CROSS JOIN LATERAL (
+        WITH RECURSIVE base(type, typmod, depth, refuses, has_default) AS (
+            SELECT a.atttypid, a.atttypmod, 0, NULL::regtype, false
+            UNION ALL
+            SELECT d.typbasetype, greatest(base.typmod, d.typtypmod), depth + 1,
+                   CASE WHEN d.typnotnull THEN d.oid::regtype ELSE base.refuses END,
+                   base.has_default OR d.typdefault IS NOT NULL
+            FROM base JOIN pg_type d ON d.oid = base.type AND d.typtype = 'd'
+        )
+        SELECT type, typmod, refuses, has_default FROM base ORDER BY depth DESC LIMIT 1
+    ) b
+    JOIN pg_type t ON t.oid = b.type
+    ORDER BY wanted.n, a.attnum
+""")
+
+# The column sets that a valid, unconditional unique index covers; a constraint is such an index.
+UNIQUE = text("""
+    SELECT c.relname, array_agg(a.attname::text ORDER BY k.n)
+    FROM unnest(CAST(:tables AS text[])) AS wanted(name)
+    JOIN pg_class c ON c.oid = to_regclass(wanted.name)
+    JOIN pg_index i ON i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate
+        AND i.indpred IS NULL AND i.indexprs IS NULL
+    JOIN LATERAL unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY AS k(attnum, n) ON true
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
+    GROUP BY c.relname, i.indexrelid
+""")
+
+# The foreign keys of the columns that name a user: whose rows an insert will want to share-lock.
+PARENTS = text("""
+    SELECT c.relname, f.conname, f.confrelid::regclass::text, quote_ident(p.attname)
+    FROM unnest(CAST(:tables AS text[])) AS wanted(name)
+    JOIN pg_class c ON c.oid = to_regclass(wanted.name)
+    JOIN pg_constraint f ON f.conrelid = c.oid AND f.contype = 'f' AND cardinality(f.conkey) = 1
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = f.conkey[1]
+        AND a.attname IN ('student_id', 'user_id', 'advanced_by')
+    JOIN pg_attribute p ON p.attrelid = f.confrelid AND p.attnum = f.confkey[1]
+""")
+
+# Constraints that would be checked at COMMIT, where no command could be told from another.
+DEFERRED = text("""
+    SELECT quote_ident(n.nspname) || '.' || quote_ident(f.conname)
+    FROM unnest(CAST(:tables AS text[])) AS wanted(name)
+    JOIN pg_class c ON c.oid = to_regclass(wanted.name)
+    JOIN pg_constraint f ON f.conrelid = c.oid AND f.condeferred
+    JOIN pg_namespace n ON n.oid = f.connamespace
+    ORDER BY 1
+""")
