@@ -8,15 +8,16 @@ from sqlalchemy import Connection
 
 from levelq_core.catalog import Catalog
 from levelq_core.errors import SchemaError
-from levelq_core.schema import LICENSES, PROGRESS, REQUIRED, read, schema_of
+from levelq_core.schema import LICENSES, PROGRESS, REQUIRED, read
 from levelq_core.spelling import misspelt
 from levelq_core.wanted import wanted
 
 from .columns import Facts, check_columns
 from .finding import Finding, Severity
+from .rights import check_rights, check_write, unreadable
 from .rows import check_key, check_levels, check_null_levels, sync_command
 from .sequences import check_sequences, sequence_problems
-from .server import check_server
+from .server import check_read_only, check_server
 from .spelling import check_spelling
 
 _LEVELS = {
@@ -25,40 +26,35 @@ _LEVELS = {
 }
 
 
-def check(connection: Connection, catalog: Catalog | None = None) -> list[Finding]:
+def check(connection: Connection, catalog: Catalog | None = None, *, levels: bool = True) -> list[Finding]:
     """Look for everything; findings come in the order in which they are best mended.
 
-    `catalog`: the default one unless given; its names must fit into the columns. Raises SQLAlchemy's
-    DBAPIError if the database cannot be asked. Changes nothing.
+    `catalog`: the default one unless given; its names must fit into the columns. `levels`: compare the levels of all
+    pairs, too, which takes a second for a million and finds no errors. Raises SQLAlchemy's DBAPIError if the database
+    cannot be asked. Changes nothing: a row that is written as a test is taken back.
     """
     schema = read(connection)
-    facts = schema.columns
+    closed = unreadable(connection, schema)
+    facts = {table: columns for table, columns in schema.columns.items() if table not in closed}
     catalog = catalog or Catalog.default()
     found = list(check_server(connection, schema.encoding))
-    if len(facts) < len(REQUIRED):
-        absent = [table for table in REQUIRED if table not in facts]
+    absent = [table for table in REQUIRED if table not in schema.columns]
+    if absent:
         found.append(Finding("error", f"absent: table {', table '.join(absent)}", ("levelq db upgrade",)))
+    found += check_rights(connection, schema)
     for table, columns in facts.items():
         found += check_columns(connection, table, columns, catalog)
         found += check_key(connection, table, facts, schema)
     found += check_sequences(connection)
+    if not any(finding.severity == "error" for finding in found):
+        found += check_write(connection)
     comparable = [table for table, names in _LEVELS.items() if _comparable(facts.get(table, {}), table, names)]
-    found += [finding for table in comparable for finding in check_null_levels(connection, table, facts[table])]
+    if levels:
+        found += [finding for table in comparable for finding in check_null_levels(connection, table, facts[table])]
     respelt = [finding for table in comparable for finding in check_spelling(connection, table, facts, catalog)]
-    if not respelt and len(comparable) == len(_LEVELS):  # else half of a pair is found once its row is renamed
+    if levels and not respelt and len(comparable) == len(_LEVELS):  # else half of a pair is found once it is renamed
         found += check_levels(connection)
     return found + respelt
-
-
-def check_start(connection: Connection, catalog: Catalog) -> list[str]:
-    """What a worker looks for before it claims anything: returns warnings, one line each.
-
-    Raises SchemaError, in one line, for what would be got wrong: what the schema lacks, and misspelt rows, for which
-    each table is read once (0.2 s for a million rows). Raises DBAPIError if the database cannot be asked.
-    """
-    schema_of(connection)
-    require_spelling(connection, catalog)
-    return [f"{problem}; `levelq db check` prints what mends it" for problem in sequence_problems(connection)]
 
 
 def require_spelling(connection: Connection, catalog: Catalog) -> None:
@@ -73,4 +69,12 @@ def _comparable(facts: Facts, table: str, names: Iterable[str]) -> bool:
     return all(name in facts and facts[name].type in wanted(table, name).types for name in names)
 
 
-__all__ = ["Finding", "Severity", "check", "check_start", "require_spelling", "sequence_problems", "sync_command"]
+__all__ = [
+    "Finding",
+    "Severity",
+    "check",
+    "check_read_only",
+    "require_spelling",
+    "sequence_problems",
+    "sync_command",
+]
