@@ -1,4 +1,4 @@
-"""Servers set up so that they can lose what they acknowledged: workers refuse to start on what doctor calls an error."""
+"""Servers that can lose what they acknowledged: workers refuse to start on what the doctor calls an error."""
 
 from __future__ import annotations
 
@@ -58,4 +58,4 @@ def test_workers_refuse_to_start_on_servers_that_can_lose_what_they_acknowledged
         site.servers.postgres.start()
         assert run(site, "doctor")[0] == 0  # only warnings are left
         code, ended = run(site, "worker", "--burst")
-        assert code == 0 and ended.endswith("done: nothing is due; lanes parked for later: 0\n")
+        assert code == 0 and "done: nothing is due; lanes parked for later: 0\n" in ended

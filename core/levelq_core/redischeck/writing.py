@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
@@ -12,6 +13,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 from levelq_core.dbcheck import Finding
 from levelq_core.script_files import load
 
+_WHERE = re.compile(r" script: [0-9a-f]{40}, on .*$")
 _ALLOW = "-- allow EVALSHA, EVAL, SCRIPT LOAD, the commands of levelq's scripts and its keys to this user (ACL SETUSER)"
 
 
@@ -51,4 +53,4 @@ def _script() -> str:
 
 def _words(error: ResponseError) -> str:
     """Without the number and the line of the script, which say nothing to an operator."""
-    return str(error).split(" script: ")[0].rstrip(".")
+    return _WHERE.sub("", str(error)).rstrip(".")
