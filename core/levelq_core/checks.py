@@ -42,7 +42,9 @@ def check_all(settings: Settings, *, levels: bool = True, binding: bool = True) 
         found.append(Finding("ok", "LEVELQ_DATABASE_URL is not set: enough to send, not to work", topic="database"))
         return found
     database = _named("database", lambda: check_database(settings, levels=levels), lambda e: _away(settings, e))
-    return [*found, *database, *(_check_binding(settings) if binding else ())]
+    found += database
+    reached = not any(finding.severity == "error" and finding.topic in ("redis", "database") for finding in found)
+    return [*found, *_check_binding(settings)] if binding and reached else found
 
 
 def _named(
