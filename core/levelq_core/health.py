@@ -42,4 +42,4 @@ def risks(info: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _configured(option: str, value: str) -> tuple[str, ...]:
-    return (f"CONFIG SET {option} {value}", f"-- set {option} {value} in Redis's configuration file, too")
+    return (f"CONFIG SET {option} {value}", "-- and in its configuration file")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import psycopg
@@ -183,11 +184,10 @@ def test_read_only_option_of_the_url_is_an_error(settings: Settings, levelq: Lev
     assert told.code == 1 and f"FAIL  schema      {READ_ONLY}" in told.out
 
 
-def test_standby_is_an_error_that_names_the_primary_as_the_remedy(
-    tmp_path: Path, redis: Redis, settings: Settings
-) -> None:
+def test_standby_is_an_error_that_names_the_primary_as_the_remedy(settings: Settings) -> None:
     with ExitStack() as stack:
-        servers = Servers(tmp_path)
+        # Not in pytest's folder, which a second run by root closes to PostgreSQL's account.
+        servers = Servers(Path(stack.enter_context(TemporaryDirectory(prefix="levelq-tests-"))))
         stack.callback(servers.sockets.rmdir)
         stack.enter_context(servers.postgres)
         (servers.postgres.folder / "standby.signal").touch()
