@@ -15,6 +15,7 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
+from .encryption import unverified
 from .errors import ConfigurationError
 from .settings import Settings, redacted
 from .sqlstate import in_words
@@ -115,4 +116,6 @@ def _limit(engine: Engine, seconds: float) -> None:
 def unreachable(settings: Settings, error: DBAPIError) -> ConfigurationError:
     """An error for people: the setting, the host, what the server said, no password."""
     cause = in_words(error.orig if isinstance(error.orig, Exception) else error)
-    return ConfigurationError(f"LEVELQ_DATABASE_URL: {redacted(settings.database_url or '')}: {cause}")
+    name = "LEVELQ_DATABASE_URL"
+    advice = unverified(cause, name, "sslrootcert")
+    return ConfigurationError(f"{name}: {redacted(settings.database_url or '')}: {cause}{advice}")

@@ -21,7 +21,7 @@ LevelqError
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -99,7 +99,14 @@ class OutcomeTimeout(LevelqError, TimeoutError):
 
 
 class ConfigurationError(LevelqError):
-    """A setting, an address or a permission is wrong; the message names it and says what was expected."""
+    """A setting, an address or a permission is wrong; the message names it and says what was expected.
+
+    `reasons`: where several things are wrong, one sentence for each; else the message alone.
+    """
+
+    def __init__(self, message: str = "", *, reasons: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.reasons = tuple(reasons) or (message,)
 
 
 class CatalogError(ConfigurationError):

@@ -8,6 +8,8 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import ResponseError
 
+from .dbcheck import Finding
+
 # Like every script without flags it may write, so it is refused for whatever a push would be refused for: memory
 # that is full, a log that cannot be written, a replica, too few replicas. It does nothing.
 _PROBE = "#!lua\nreturn 1"
@@ -22,14 +24,22 @@ def refusal(redis: Redis) -> str | None:
     return None
 
 
-def risks(info: dict[str, Any]) -> Iterator[str]:
-    """What of the server's INFO can cost commands that were acknowledged, one line each."""
+def risks(info: dict[str, Any]) -> Iterator[Finding]:
+    """What of the server's INFO can cost commands that were acknowledged."""
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
-        yield f"maxmemory-policy is {policy}: Redis may drop waiting commands; set noeviction"
+        problem = f"maxmemory-policy is {policy}: Redis may drop waiting commands; set noeviction"
+        yield Finding("error", problem, _configured("maxmemory-policy", "noeviction"), "eviction")
     if not info.get("aof_enabled"):
-        yield "appendonly is off: a restart of Redis loses waiting commands; set appendonly yes"
+        problem = "appendonly is off: a restart of Redis loses waiting commands; set appendonly yes"
+        yield Finding("warning", problem, _configured("appendonly", "yes"), "durability")
     elif info.get("aof_last_write_status", "ok") != "ok":
-        yield "the append-only file cannot be written, so Redis takes no writes: look at its disk and its log"
+        problem = "the append-only file cannot be written, so Redis takes no writes: look at its disk and its log"
+        yield Finding("error", problem, topic="durability")
     elif info.get("aof_last_bgrewrite_status", "ok") != "ok":
-        yield "the append-only file could not be rewritten and grows without end: look at Redis's disk and its log"
+        problem = "the append-only file could not be rewritten and grows without end: look at Redis's disk and its log"
+        yield Finding("warning", problem, topic="durability")
+
+
+def _configured(option: str, value: str) -> tuple[str, ...]:
+    return (f"CONFIG SET {option} {value}", "-- and in its configuration file")

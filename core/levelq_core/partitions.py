@@ -20,6 +20,7 @@ see each other. Every key of a partition carries its tag in braces, so all of th
     levelq:weather                   hash   worker -> what keeps it from working, since when (ms), until when it counts
     levelq:reply:<command id>        stream the outcome, for a sender that asked; expires
     levelq:database                  string the database that the namespace is bound to, see binding.py
+    levelq:{CHECK}:write             of any type, within one script only, which tries whether writing is allowed
 
 RQ's queues are named `levelq.PLAYER`: one for each specialization.
 """
@@ -109,3 +110,8 @@ class Keys:
     def database(self) -> str:
         """The database that the namespace is bound to."""
         return f"{self.namespace}:database"
+
+    @property
+    def check(self) -> str:
+        """What is written as a test, and gone when the script that writes it ends."""
+        return f"{self.namespace}:{{CHECK}}:write"

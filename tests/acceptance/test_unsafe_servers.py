@@ -1,4 +1,4 @@
-"""Servers set up so that they can lose what they acknowledged: said at a worker's start, by the doctor, by status."""
+"""Servers that can lose what they acknowledged: workers refuse to start on what the doctor calls an error."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from levelq_worker.server_account import temporary_folder
 from tests.acceptance.server_faults.site import Site
 
 
-def run(site: Site, *arguments: str) -> str:
-    """What `levelq ...` says, on one line each."""
+def run(site: Site, *arguments: str) -> tuple[int, str]:
+    """The exit code of `levelq ...`, and what it says, on one line each."""
     done = subprocess.run(
         [sys.executable, "-m", "levelq_worker", *arguments],
         env=os.environ | {"COLUMNS": "1000"} | site.settings.environment(),
@@ -20,10 +20,10 @@ def run(site: Site, *arguments: str) -> str:
         timeout=60,
         check=False,
     )
-    return done.stdout + done.stderr
+    return done.returncode, done.stdout + done.stderr
 
 
-def test_servers_that_can_lose_what_they_acknowledged_are_warned_of() -> None:
+def test_workers_refuse_to_start_on_servers_that_can_lose_what_they_acknowledged() -> None:
     with temporary_folder("levelq-faults-") as folder, Site(folder) as site:
         assert site.problems() == ""
         site.redis.config_set("maxmemory-policy", "allkeys-lru")
@@ -37,12 +37,24 @@ def test_servers_that_can_lose_what_they_acknowledged_are_warned_of() -> None:
             "appendonly is off: a restart of Redis loses waiting commands; set appendonly yes",
         ]
         assert site.problems().splitlines() == risks
-        started = run(site, "worker", "--burst")
-        for risk in risks:
-            assert f"WARNING LEVELQ_REDIS_URL: {risk}\n" in started
-        for option in ("synchronous_commit", "fsync"):
-            assert f"WARNING PostgreSQL runs with {option}=off: a crash can lose commits; set it on\n" in started
-        told = run(site, "doctor")
-        for verdict in ("FAIL  eviction", "warn  durability  appendonly no", "FAIL  schema      fsync is off"):
+        code, started = run(site, "worker", "--processes", "3")
+        assert code == 2
+        assert f"WARNING LEVELQ_REDIS_URL: {risks[1]}\n" in started
+        refused = [line for line in started.splitlines() if line.startswith("levelq: ")]
+        assert [line.split()[1] for line in refused] == ["maxmemory-policy", "fsync", "synchronous_commit"]
+        assert "CONFIG SET maxmemory-policy noeviction" in refused[0]
+        assert all("`levelq db check` prints the statements that mend it" in line for line in refused[1:])
+        code, told = run(site, "doctor")
+        assert code == 1
+        for verdict in ("FAIL  eviction", "warn  durability  appendonly is off", "FAIL  schema      fsync is off"):
             assert verdict in told
         assert "FAIL  schema      synchronous_commit is off" in told
+        assert run(site, "db", "check")[0] == 1
+        site.redis.config_set("maxmemory-policy", "noeviction")
+        site.admin("ALTER DATABASE postgres RESET synchronous_commit")
+        site.servers.postgres.stop()
+        site.servers.postgres.options = site.servers.postgres.options[:-1]
+        site.servers.postgres.start()
+        assert run(site, "doctor")[0] == 0  # only warnings are left
+        code, ended = run(site, "worker", "--burst")
+        assert code == 0 and "done: nothing is due; lanes parked for later: 0\n" in ended

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from redis import Redis
+from sqlalchemy import Engine
 
 from levelq_core import Settings
 from levelq_worker.server_account import temporary_folder
@@ -160,3 +162,25 @@ def test_up_reaps_adopted_orphans_and_still_sees_the_ends_of_its_servers() -> No
         assert up.process.wait(60) == 2
         assert up.process.stderr is not None
         assert "valkey has ended by itself" in up.process.stderr.read()
+
+
+def test_workers_that_are_restarted_on_broken_tables_say_why_once_and_end_their_supervisor(
+    settings: Settings, own_engine: Engine, start: Start
+) -> None:
+    worker = start("worker", "--processes", "3")
+    until(lambda: len(children(worker)) == 3, what="the workers")
+    until(lambda: _listed(settings) == 3, what="the workers to have begun")
+    with own_engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("ALTER TABLE user_licenses DROP CONSTRAINT user_licenses_pair_key")
+    for child in children(worker):
+        child.kill()
+    output, _ = worker.communicate(timeout=60)
+    assert worker.returncode == 2
+    reasons = [line for line in output.splitlines() if line.startswith("levelq: ")]
+    assert len(reasons) == 1
+    assert "user_licenses has no unique constraint on (specialization_type, user_id)" in reasons[0]
+
+
+def _listed(settings: Settings) -> int:
+    with Redis.from_url(settings.redis_url) as redis:
+        return int(redis.scard("rq:workers"))

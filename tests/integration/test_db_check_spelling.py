@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from levelq_core import Catalog, LevelUp, SchemaError, Settings, apply_commands, level_up_atomic
-from levelq_worker.cli.examining import FAIL, database_results
+from levelq_core.checks import check_database
 from levelq_worker.cli.overview import look
 from levelq_worker.lane_worker import LaneWorker
 from levelq_worker.preflight import preflight
@@ -136,8 +136,8 @@ def test_workers_refuse_to_start_on_misspelt_rows_before_anything_is_claimed(
 
 def test_doctor_and_status_tell_of_misspelt_rows(settings: Settings, own_engine: Engine) -> None:
     put(own_engine, 7, "player", 5)
-    results = [result for result in database_results(settings) if result.what == "schema"]
-    assert (results[0].verdict, "1 row not spelt" in results[0].found) == (FAIL, True)
+    found = [finding for finding in check_database(settings) if finding.topic == "schema"]
+    assert (found[0].severity, "1 row not spelt" in found[0].problem) == ("error", True)
     assert any("'player' of user 7" in problem for problem in look(settings).problems)
 
 

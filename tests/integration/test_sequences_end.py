@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from levelq_core import Settings, level_up_atomic
+from levelq_core import SchemaError, Settings, level_up_atomic
+from levelq_core.checks import check_database
 from levelq_core.dbcheck.sequences import sequences_of
-from levelq_worker.cli.examining import FAIL, WARN, database_results
 from levelq_worker.cli.overview import look
 from levelq_worker.preflight import preflight
 from tests.integration.db_check_support import execute, findings, mend
@@ -100,18 +100,20 @@ def test_worker_start_status_and_doctor_tell_of_a_sequence_that_nears_its_end(
         preflight(settings)
     assert "license_progressions.id: its sequence has used 90% of its numbers" in caplog.text
     assert any("has used 90% of its numbers" in problem for problem in look(settings).problems)
-    results = [result for result in database_results(settings) if "has used 90%" in result.found]
-    assert [result.verdict for result in results] == [WARN]
+    found = [finding for finding in check_database(settings) if "has used 90%" in finding.problem]
+    assert [finding.severity for finding in found] == ["warning"]
     use_up(own_engine, "license_progressions", MOST)
-    preflight(settings)  # what is applied waits until the cause is mended; a worker need not be started again then
-    results = [result for result in database_results(settings) if "is at its end" in result.found]
-    assert [result.verdict for result in results] == [FAIL]
+    found = [finding for finding in check_database(settings) if "is at its end" in finding.problem]
+    assert [finding.severity for finding in found] == ["error"]
+    with pytest.raises(SchemaError, match="is at its end"):
+        preflight(settings)
 
 
 GRANTS = (
     "GRANT SELECT, INSERT, UPDATE, DELETE ON specialization_progress, user_licenses TO {role}",
     "GRANT SELECT, INSERT ON license_progressions, levelq_ledger, levelq_quarantine TO {role}",
     "GRANT SELECT, UPDATE, DELETE ON levelq_outbox TO {role}",
+    "GRANT SELECT ON levelq_identity TO {role}",
 )
 
 

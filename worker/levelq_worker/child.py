@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing.synchronize import Semaphore
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -38,17 +39,27 @@ HOPELESS = 2  # the exit code after what no other start would mend
 OTHERS_SECONDS = 0.1  # between two looks at lanes that other workers hold
 
 
-def run(settings: Settings, specializations: Sequence[str], seats: Seats | None = None, *, burst: bool) -> int:
+def run(
+    settings: Settings,
+    specializations: Sequence[str],
+    seats: Seats | None = None,
+    to_say: Semaphore | None = None,
+    *,
+    burst: bool,
+) -> int:
     """Work until asked to stop, or with `burst` until nothing is due; the exit code.
 
-    HOPELESS tells the supervisor that starting again would not help.
+    HOPELESS tells the supervisor that starting again would not help. `to_say`: held by the first worker of a supervisor
+    that says why, for the others refuse for the same reason.
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(process)d %(levelname)s %(message)s")
     try:
         work = drain_until_empty if burst else serve
         return work(settings, specializations, seats)
     except ConfigurationError as error:
-        print(f"levelq: {error}", file=sys.stderr)  # noqa: T201
+        if to_say is None or to_say.acquire(block=False):
+            for reason in error.reasons:
+                print(f"levelq: {reason}", file=sys.stderr)  # noqa: T201
         return HOPELESS
     except RedisError as error:
         print(f"levelq: LEVELQ_RQ_URL: {error}", file=sys.stderr)  # noqa: T201

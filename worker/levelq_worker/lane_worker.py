@@ -27,7 +27,7 @@ from levelq_core.waking import FUNCTION
 from .draining import drain
 from .lane_queue import LaneQueue
 from .places import partitions
-from .preflight import check_database
+from .preflight import check_servers
 from .relaying import Relay
 from .runtime import Runtime, install, spare_the_collector
 from .seats import Seats
@@ -170,8 +170,8 @@ class LaneWorker(SimpleWorker):
     def work(self, *args: Any, **options: Any) -> bool:
         """RQ's work loop, taking the queues in turn so that no specialization starves another.
 
-        Raises SchemaError, before any work, if the database lacks what exactly-once rests on, or holds rows that
-        would not be found (a supervisor has looked for those already); WrongDatabase, before any work or once the
+        Raises ConfigurationError, before any work, for what `levelq doctor` calls an error (a supervisor has looked for
+        that already); WrongDatabase, before any work or once the
         namespace was bound to another database meanwhile.
         """
         runtime = self._runtime
@@ -179,7 +179,7 @@ class LaneWorker(SimpleWorker):
             if self._supervised:
                 runtime.transaction.probe()
             else:
-                check_database(self.settings)
+                check_servers(self.settings)
             runtime.binding.verify(runtime.lanes, runtime.engine)
         except DBAPIError as error:
             runtime.weather.failed(f"PostgreSQL: {in_words(error.orig or error)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import time
@@ -48,7 +49,8 @@ class Supervisor:
 
     def __init__(self, settings: Settings, processes: int, specializations: Sequence[str], burst: bool) -> None:
         self._settings = settings
-        self._run = partial(child.run, settings, specializations, seats_for(processes), burst=burst)
+        to_say = multiprocessing.get_context("fork").Semaphore()
+        self._run = partial(child.run, settings, specializations, seats_for(processes), to_say, burst=burst)
         self._burst = burst
         self._slots = [Slot(settings.claim_seconds) for _ in range(processes)]
         self._stop_by: float | None = None

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from levelq_core.catalog import Catalog
 from levelq_core.errors import SchemaError
-from levelq_core.schema import LICENSES, PROGRESS, read, schema_of
+from levelq_core.schema import LICENSES, PROGRESS, read
 from levelq_core.spelling import misspelt
 from levelq_core.wanted import wanted
 
@@ -16,10 +16,10 @@ from .columns import Facts, check_columns
 from .finding import Finding, Severity
 from .pairs import pair_fixes
 from .references import check_cascade
-from .rights import check_rights, unreadable
+from .rights import check_rights, check_write, unreadable
 from .rows import check_key, check_levels, check_null_levels
 from .sequences import check_sequences, sequence_problems
-from .server import check_server
+from .server import check_read_only, check_server
 from .spelling import check_names, check_spelling
 from .tables import check_tables
 
@@ -29,11 +29,12 @@ _LEVELS = {
 }
 
 
-def check(connection: Connection, catalog: Catalog | None = None) -> list[Finding]:
+def check(connection: Connection, catalog: Catalog | None = None, *, levels: bool = True) -> list[Finding]:
     """Look for everything; findings come in the order in which they are best mended.
 
-    `catalog`: the default one unless given; its names must fit into the columns. Raises SQLAlchemy's
-    DBAPIError if the database cannot be asked. Changes nothing.
+    `catalog`: the default one unless given; its names must fit into the columns. `levels`: compare the levels of all
+    pairs, too, which takes a second for a million and finds no errors. Raises SQLAlchemy's DBAPIError if the database
+    cannot be asked. Changes nothing: a row that is written as a test is taken back.
     """
     schema = read(connection)
     catalog = catalog or Catalog.default()
@@ -47,27 +48,15 @@ def check(connection: Connection, catalog: Catalog | None = None) -> list[Findin
         found += check_key(connection, table, facts, schema)
     found += check_sequences(connection)
     found += check_cascade(connection)
+    if not any(finding.severity == "error" for finding in found):
+        found += check_write(connection)
     comparable = [table for table, names in _LEVELS.items() if _comparable(facts.get(table, {}), table, names)]
-    found += [finding for table in comparable for finding in check_null_levels(connection, table, facts[table])]
+    if levels:
+        found += [finding for table in comparable for finding in check_null_levels(connection, table, facts[table])]
     respelt = [finding for table in comparable for finding in check_spelling(connection, table, facts, catalog)]
-    if not respelt and len(comparable) == len(_LEVELS):  # else half of a pair is found once its row is renamed
+    if levels and not respelt and len(comparable) == len(_LEVELS):  # else half of a pair is found once it is renamed
         found += check_levels(connection, schema, catalog)
     return [*found, *respelt, *check_names(connection, comparable, catalog)]
-
-
-def check_start(connection: Connection, catalog: Catalog) -> list[str]:
-    """What a worker looks for before it claims anything: returns warnings, one line each.
-
-    Raises SchemaError, in one line, for what would be got wrong: what the schema lacks, rights that this role lacks,
-    and misspelt rows, for which each table is read once (0.2 s for a million rows). Raises DBAPIError if the database
-    cannot be asked.
-    """
-    schema = schema_of(connection)
-    denied = [finding.problem for finding in check_rights(connection, schema)]
-    if denied:
-        raise SchemaError(f"{'; '.join(denied)}. `levelq db check` prints the statements that mend it")
-    require_spelling(connection, catalog)
-    return [f"{problem}; `levelq db check` prints what mends it" for problem in sequence_problems(connection)]
 
 
 def require_spelling(connection: Connection, catalog: Catalog) -> None:
@@ -82,4 +71,12 @@ def _comparable(facts: Facts, table: str, names: Iterable[str]) -> bool:
     return all(name in facts and facts[name].type in wanted(table, name).types for name in names)
 
 
-__all__ = ["Finding", "Severity", "check", "check_start", "pair_fixes", "require_spelling", "sequence_problems"]
+__all__ = [
+    "Finding",
+    "Severity",
+    "check",
+    "check_read_only",
+    "pair_fixes",
+    "require_spelling",
+    "sequence_problems",
+]

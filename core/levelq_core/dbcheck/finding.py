@@ -1,20 +1,24 @@
-"""One thing that is wrong with a database."""
+"""One thing that was looked at, and what was found."""
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-Severity = Literal["error", "warning"]
+Severity = Literal["ok", "error", "warning"]
 
 
 class Finding(NamedTuple):
     """What is wrong, in one sentence, and what mends it.
 
-    `error`: workers refuse to start, inserts fail, or commits can be lost. `mend` holds SQL statements, each
-    ending with a semicolon, or levelq commands, or what a person must do (beginning with --), to be run in
-    this order; ALTER SYSTEM and whatever is done CONCURRENTLY need to be run outside a transaction.
+    `error`: levelq would lose or misapply commands, or cannot apply any, until a person acts: workers refuse to start.
+    `warning`: worth knowing; it may pass by itself. `ok`: nothing is wrong, and `problem` says what was found.
+
+    `mend` holds SQL statements, each ending with a semicolon, or levelq or Redis commands, or what a person must do
+    (beginning with --), to be run in this order; ALTER SYSTEM and whatever is done CONCURRENTLY need to be run outside
+    a transaction. `topic`: the thing that was looked at, in one word.
     """
 
     severity: Severity
     problem: str
-    mend: tuple[str, ...]
+    mend: tuple[str, ...] = ()
+    topic: str = "schema"

@@ -1,58 +1,95 @@
-"""Whether this role may do what a worker does."""
+"""Whether this role may do what a worker does: its rights on the tables, and one row written as a test."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Iterator, Mapping
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
-from levelq_core.schema import LEDGER, LICENSES, OUTBOX, PROGRESS, PROGRESSIONS, QUARANTINE, REQUIRED, Schema
+from levelq_core.schema import IDENTITY, LEDGER, LICENSES, OUTBOX, PROGRESS, PROGRESSIONS, QUARANTINE, Parent, Schema
+from levelq_core.sqlstate import in_words
 
 from .finding import Finding
 
-# What a worker does with each table, as the documented grants allow it.
-_RIGHTS = {
+# What a worker needs; docs/how-to/grant-rights.md has the statements.
+NEEDED: Mapping[str, tuple[str, ...]] = {
     PROGRESS: ("SELECT", "INSERT", "UPDATE", "DELETE"),
     LICENSES: ("SELECT", "INSERT", "UPDATE", "DELETE"),
     PROGRESSIONS: ("SELECT", "INSERT"),
     LEDGER: ("SELECT", "INSERT"),
     OUTBOX: ("SELECT", "UPDATE", "DELETE"),
     QUARANTINE: ("SELECT", "INSERT"),
+    IDENTITY: ("SELECT",),
 }
-
-
-def check_rights(connection: Connection, schema: Schema) -> Iterator[Finding]:
-    """Yield what this role may not do with the tables, and with the users that foreign keys lead to."""
-    tables = [table for table in REQUIRED if table in schema.columns and table not in schema.kinds]
-    needed = [(table, right) for table in tables for right in _RIGHTS.get(table, ())]
-    users = {parent.table: parent.column for parents in schema.parents.values() for parent in parents}
-    needed += [(table, right) for table in sorted(users) for right in ("SELECT", "UPDATE")]
-    parameters = {"tables": [table for table, _ in needed], "rights": [right for _, right in needed]}
-    role = connection.execute(_ROLE).scalar_one()
-    for table, rows in groupby(connection.execute(_DENIED, parameters), key=lambda row: str(row.name)):
-        rights = [str(row.right) for row in rows]
-        # Of the users only locks are needed, which take the right to change one column.
-        least = [f"UPDATE ({users[table]})" if table in users and right == "UPDATE" else right for right in rights]
-        problem = f"{table}: role {role} may not {', '.join(rights)} there, and workers must"
-        yield Finding("error", problem, (f"GRANT {', '.join(least)} ON {table} TO {role};",))
+_READ_ONLY = "25006"
 
 
 def unreadable(connection: Connection, schema: Schema) -> set[str]:
-    """The tables that this role may not read at all."""
-    tables = list(schema.columns)
-    rows = connection.execute(_DENIED, {"tables": tables, "rights": ["SELECT"] * len(tables)})
-    return {row.name for row in rows}
+    """The tables that this role may not read."""
+    return {table for table in schema.columns if "SELECT" in _lacks(connection, table, ("SELECT",))}
 
 
-_ROLE = text("SELECT quote_ident(current_user)")
+def check_rights(connection: Connection, schema: Schema) -> Iterator[Finding]:
+    """Yield the rights that this role lacks on our tables, and on those that their foreign keys lead to."""
+    for table in (table for table in schema.columns if table not in schema.kinds):
+        lacks = _lacks(connection, table, NEEDED.get(table, ()))
+        if lacks:
+            role, rights = _role(connection), ", ".join(lacks)
+            problem = f"role {role} lacks {rights} on {table}, which a worker needs"
+            yield Finding("error", problem, (f"GRANT {rights} ON {table} TO {role};",))
+    parents = {parent for found in schema.parents.values() for parent in found}
+    for parent in sorted({(parent.table, parent.column): parent for parent in parents}.values(), key=_name):
+        yield from _check_parent(connection, parent)
 
-# Of these pairs of table and right: which this role lacks. A right on columns counts, which are checked when used.
-_DENIED = text("""
-    SELECT wanted.name, wanted.right
-    FROM unnest(CAST(:tables AS text[]), CAST(:rights AS text[])) WITH ORDINALITY AS wanted(name, "right", n)
-    JOIN pg_class c ON c.oid = to_regclass(wanted.name)
-    WHERE NOT has_table_privilege(c.oid, wanted.right)
-        AND NOT CASE WHEN wanted.right = 'DELETE' THEN false ELSE has_any_column_privilege(c.oid, wanted.right) END
-    ORDER BY wanted.n
+
+def _name(parent: Parent) -> tuple[str, str]:
+    return parent.table, parent.column
+
+
+def _check_parent(connection: Connection, parent: Parent) -> Iterator[Finding]:
+    """Before a row that refers to a user is made, the user's row is locked FOR KEY SHARE."""
+    lacks = _lacks(connection, parent.table, ("SELECT", "UPDATE"))
+    if lacks:
+        role = _role(connection)
+        rights = ", ".join(f"{right} ({parent.column})" for right in lacks)
+        problem = f"role {role} lacks {' and '.join(lacks)} on {parent.table}, whose rows a worker locks FOR KEY SHARE"
+        yield Finding("error", problem, (f"GRANT {rights} ON {parent.table} TO {role};",))
+
+
+def _lacks(connection: Connection, table: str, rights: tuple[str, ...]) -> list[str]:
+    rows = connection.execute(_RIGHTS, {"table": table, "rights": list(rights)})
+    return [right for right, has in rows if not has]
+
+
+def _role(connection: Connection) -> str:
+    return str(connection.execute(text("SELECT quote_ident(current_user)")).scalar_one())
+
+
+def check_write(connection: Connection) -> Iterator[Finding]:
+    """Write a row into the quarantine and take it back: what no catalog says, such as a full disk, shows then."""
+    connection.execute(text("SAVEPOINT levelq_check"))
+    try:
+        connection.execute(_WRITE)
+    except DBAPIError as error:
+        if connection.invalidated:
+            raise
+        connection.execute(text("ROLLBACK TO SAVEPOINT levelq_check"))
+        if getattr(error.orig, "sqlstate", None) != _READ_ONLY:  # check_server names that one
+            yield Finding("error", f"a row that was written as a test was refused: {in_words(error.orig or error)}")
+    else:
+        connection.execute(text("ROLLBACK TO SAVEPOINT levelq_check"))
+
+
+# Which of these rights this role has; one column of the table is enough, as applications may grant columns.
+_RIGHTS = text("""
+    SELECT wanted, CASE WHEN wanted = 'DELETE' THEN has_table_privilege(to_regclass(:table), wanted)
+                   ELSE has_any_column_privilege(to_regclass(:table), wanted) END
+    FROM unnest(CAST(:rights AS text[])) WITH ORDINALITY AS k(wanted, n) ORDER BY n
+""")
+
+# It gives its own id, so no number of the sequence is used up.
+_WRITE = text(f"""
+    INSERT INTO {QUARANTINE} (id, specialization, reason, raw, length, sha256)
+    VALUES (0, 'CHECK', 'levelq db check', '', 0, sha256(''))
 """)

@@ -19,13 +19,17 @@ _BIGINT = 2**63 - 1
 
 
 class Sequence(NamedTuple):
-    """One column that counts. `last` is None before the first number, and where `readable` is false."""
+    """One column that counts. `last` is None before the first number, and where `readable` is false.
+
+    `usable`: this role's inserts can draw from it, as they always can from an identity column's.
+    """
 
     table: str
     column: str
     type: str
     name: str
     readable: bool
+    usable: bool
     last: int | None
     step: int
     most: int
@@ -62,10 +66,12 @@ def sequence_problems(connection: Connection) -> Iterator[str]:
 def check_sequences(connection: Connection) -> Iterator[Finding]:
     """Yield the sequences that are nearly or wholly used up, and those this role may not read."""
     for sequence in sequences_of(connection):
-        if not sequence.readable:
-            problem = f"{sequence.table}.{sequence.column}: this role may not read its sequence, {sequence.name}"
-            grant = f"GRANT USAGE ON SEQUENCE {sequence.name} TO {_role(connection)};"
-            yield Finding("warning", problem, (grant,))
+        where, grant = f"{sequence.table}.{sequence.column}: this role may not", "GRANT USAGE ON SEQUENCE"
+        mend = (f"{grant} {sequence.name} TO {_role(connection)};",)
+        if not sequence.usable:
+            yield Finding("error", f"{where} draw from its sequence, {sequence.name}: inserts fail", mend)
+        elif not sequence.readable:
+            yield Finding("warning", f"{where} read its sequence, {sequence.name}", mend)
         elif sequence.at_its_end or sequence.used > NEARLY_USED_UP:
             severity: Severity = "error" if sequence.at_its_end else "warning"
             yield Finding(severity, _problem(sequence), tuple(_widened(connection, sequence)))
@@ -105,7 +111,8 @@ def _role(connection: Connection) -> str:
 # either the row says so. Counting down is no habit of applications and not looked at.
 _SEQUENCES = text("""
     WITH columns AS (
-        SELECT c.oid AS relation, wanted.name AS relname, wanted.n, a.attnum, a.attname, a.atttypid
+        SELECT c.oid AS relation, wanted.name AS relname, wanted.n, a.attnum, a.attname, a.atttypid,
+               a.attidentity <> '' AS identity
         FROM unnest(CAST(:tables AS text[])) WITH ORDINALITY AS wanted(name, n)
         JOIN pg_class c ON c.oid = to_regclass(wanted.name)
         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -119,13 +126,15 @@ _SEQUENCES = text("""
         JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
             AND d.refclassid = 'pg_class'::regclass
     )
-    SELECT f.relname, quote_ident(f.attname), t.typname, s.seqrelid::regclass::text, r.readable,
+    SELECT f.relname, quote_ident(f.attname), t.typname, s.seqrelid::regclass::text, r.readable, f.identity OR r.usable,
            CASE WHEN r.readable THEN pg_sequence_last_value(s.seqrelid) END, s.seqincrement, s.seqmax,
            CASE s.seqtypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647
                 ELSE 9223372036854775807 END
     FROM filled f JOIN pg_sequence s ON s.seqrelid = f.sequence AND s.seqincrement > 0
     JOIN pg_type t ON t.oid = f.atttypid
-    CROSS JOIN LATERAL (SELECT has_sequence_privilege(s.seqrelid, 'USAGE, SELECT')) AS r(readable)
+    CROSS JOIN LATERAL (
+        SELECT has_sequence_privilege(s.seqrelid, 'USAGE, SELECT'), has_sequence_privilege(s.seqrelid, 'USAGE, UPDATE')
+    ) AS r(readable, usable)
     ORDER BY f.n, f.attnum
 """)
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from levelq_core.errors import LevelqError
+from levelq_core.errors import ConfigurationError, LevelqError
 from levelq_core.sqlstate import in_words
 
 from . import (
@@ -115,12 +115,17 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if _show_traceback:
             raise
-        err.print(verdict("levelq: ", "bold red", explain(error)), soft_wrap=True)
+        for line in explain(error):
+            err.print(verdict("levelq: ", "bold red", line), soft_wrap=True)
         return 2
 
 
-def explain(error: Exception) -> str:
-    """One line about any error: what is wrong, and what to do next."""
+def explain(error: Exception) -> list[str]:
+    """What is wrong and what to do next, one line each: of most errors it is one line."""
+    return [one_line(why) for why in error.reasons] if isinstance(error, ConfigurationError) else [_explain(error)]
+
+
+def _explain(error: Exception) -> str:
     if isinstance(error, _Usage):
         context = getattr(error, "ctx", None)
         hint = f" (see {context.command_path} --help)" if context else ""

@@ -11,11 +11,12 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from levelq_core.checks import redis_error
 from levelq_core.connections import connect
 from levelq_core.engine import engine_for, unreachable
 from levelq_core.errors import ConfigurationError
 from levelq_core.identity import require_ours
-from levelq_core.settings import Settings, redacted
+from levelq_core.settings import Settings
 
 _UNDEFINED = ("42P01", "42703", "42704", "3F000")
 _ESCAPES = "with / ? # @ in a password written %2F %3F %23 %40"
@@ -62,13 +63,14 @@ def redis_of(settings: Settings, *, rq: bool = False) -> Iterator[Redis]:
     try:
         yield client
     except RedisError as error:
-        raise ConfigurationError(f"{name}: {redacted(url)}: {str(error).rstrip('.')}{_hint(error)}") from error
+        raise ConfigurationError(f"{redis_error(name, url, error)}{_hint(error)}") from error
     finally:
         client.close()
 
 
 def _hint(error: RedisError) -> str:
-    return "" if "password" in str(error).lower() else "; `levelq doctor` looks closer"
+    said = str(error).lower()
+    return "" if "password" in said or "certificate" in said else "; `levelq doctor` looks closer"
 
 
 @contextmanager

@@ -2,50 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from levelq_core.errors import LevelqError
+from levelq_core.checks import check_all
+from levelq_core.dbcheck import Finding
 
 from .connecting import load
-from .examining import FAIL, OK, WARN, Result, database_results, namespace_results, redis_results, rq_results
-from .screen import one_line, out
+from .screen import count, one_line, out
 
-_STYLES = {OK: "green", WARN: "bold yellow", FAIL: "bold red"}
+_SHOWN = 3  # of what `levelq db check` finds, errors first
+_WORDS = {"ok": ("ok", "green"), "warning": ("warn", "bold yellow"), "error": ("FAIL", "bold red")}
 
 
 def doctor() -> None:
     """Examine Redis, the database and the settings.
 
-    Each line is ok, warn or FAIL, with what to do. Exit code 1 on any FAIL. Without LEVELQ_DATABASE_URL only
-    what a producer needs is looked at.
+    Each line is ok, warn or FAIL, with what to do. Exit code 1 on any FAIL: workers refuse to start on it. Without
+    LEVELQ_DATABASE_URL only what a producer needs is looked at.
     """
     shown = Table.grid(padding=(0, 2))
     shown.add_column(no_wrap=True)
     shown.add_column(no_wrap=True)
     shown.add_column(overflow="fold")
-    worst = {OK: 0, WARN: 0, FAIL: 0}
-    for result in _results():
-        worst[result.verdict] += 1
-        shown.add_row(Text(result.verdict, style=_STYLES[result.verdict]), result.what, Text(one_line(result.found)))
+    findings = list(dict.fromkeys(check_all(load())))
+    for finding in _some(findings):
+        word, style = _WORDS[finding.severity]
+        shown.add_row(Text(word, style=style), finding.topic, Text(one_line(_told(finding))))
     out.print(shown)
-    if worst[FAIL]:
+    if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(1)
 
 
-def _results() -> Iterator[Result]:
-    settings = load()
-    try:
-        names = ", ".join(settings.tracks)
-        yield Result(
-            OK, "settings", f"namespace {settings.namespace}, catalog {settings.catalog or 'built in'}: {names}"
-        )
-    except LevelqError as error:
-        yield Result(FAIL, "settings", str(error))
-    yield from redis_results(settings)
-    yield from rq_results(settings)
-    yield from database_results(settings)
-    yield from namespace_results(settings)
+def _told(finding: Finding) -> str:
+    """The finding, and what mends it; the statements for a database are `levelq db check`'s to print."""
+    if finding.topic == "schema":
+        return finding.problem
+    return "; ".join((finding.problem, *(line.removeprefix("-- ") for line in finding.mend)))
+
+
+def _some(findings: list[Finding]) -> list[Finding]:
+    """All but most of what is wrong with the schema, which is counted instead."""
+    schema = [finding for finding in findings if finding.topic == "schema" and finding.severity != "ok"]
+    if not schema:
+        return findings
+    schema.sort(key=lambda finding: finding.severity)
+    errors = sum(finding.severity == "error" for finding in schema)
+    told = f"{count(errors, 'error')}, {count(len(schema) - errors, 'warning')}"
+    sum_ = Finding(schema[0].severity, f"{told}; `levelq db check` prints what mends them")
+    at = min(map(findings.index, schema))
+    rest = [finding for finding in findings[at:] if finding not in schema]
+    return [*findings[:at], *schema[:_SHOWN], sum_, *rest]

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
 from levelq_core.cluster import Cluster, server_of, servers_of
-from levelq_core.dbcheck import require_spelling, sequence_problems
+from levelq_core.dbcheck import check_read_only, require_spelling, sequence_problems
 from levelq_core.errors import SchemaError
 from levelq_core.health import refusal, risks
 from levelq_core.history import Holder, holder
@@ -52,7 +52,7 @@ def _server_problems(server: Redis) -> Iterator[str]:
     if why is not None:
         yield f"Redis refuses pushes: {why}"
     with suppress(NoPermissionError):  # a console that may only count
-        yield from risks(server.info())
+        yield from (risk.problem for risk in risks(server.info()))
 
 
 def weather_problems(found: Iterable[Notice]) -> Iterator[str]:
@@ -129,8 +129,7 @@ def _claims_run_out(lanes: Lanes, partition: Partition, seconds: float) -> int:
 
 def database_problems(connection: Connection, settings: Settings) -> Iterator[str]:
     """What keeps the database from taking batches. Raises SchemaError for what it lacks, and DBAPIError."""
-    if connection.execute(text("SHOW transaction_read_only")).scalar_one() == "on":
-        yield "the database is read-only, so nothing can be applied: a standby, or default_transaction_read_only is on"
+    yield from (finding.problem for finding in check_read_only(connection))
     schema_of(connection)
     yield from sequence_problems(connection)
     yield from _spelling_problems(connection, settings)
