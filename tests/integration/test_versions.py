@@ -1,6 +1,6 @@
 """Two encodings side by side, as while an installation is upgraded, or goes back: nothing is lost, order is kept.
 
-The next version of the encoding is today's with another number: a worker that knows it reads both.
+The next version of the encoding is that of a LevelUp with another number: a worker that knows it reads both.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def encode_next(command: LevelUp) -> bytes:
 
 def decode_both(entry: bytes, salt: bytes) -> Record:
     at = STAMP_DIGITS + VERSION_AT
-    known = bytes([codec.VERSION])
+    known = b"\1"  # of a LevelUp
     return decode(entry[:at] + known + entry[at + 1 :] if entry[at] == codec.VERSION + 1 else entry, salt)
 
 
@@ -119,7 +119,7 @@ def test_after_going_back_what_the_new_version_wrote_waits_until_it_returns(
     push(worker, new(up(1, 2)), old(up(1, 3)), old(up(2, 1)))
     Drain(worker, PLAYER).run()
     assert decided(own_engine) == [(1, 1), (2, 1)]
-    assert "lanes wait for a newer worker: encoding version 2; this worker knows 1" in caplog.text
+    assert "lanes wait for a newer worker: encoding version 3; this worker knows 2" in caplog.text
     assert worker.lanes.status(PLAYER).parked == 1
     with upgraded():
         drain_all(worker, "PLAYER")
