@@ -169,7 +169,7 @@ def test_a_newer_version_keeps_its_place_in_the_lane(
     assert experience(own_engine) == {1: 100, 2: 7}
     assert quarantine(own_engine) == []
     left = redis.lrange(KEYS.lane(PLAYER, 1), 0, -1)
-    assert [e[15] for e in left] == [2, 1]
+    assert [e[15] for e in left] == [3, 1]
     status = worker.lanes.status(PLAYER)
     assert (status.waiting, status.ready, status.parked, status.claimed) == (2, 0, 1, 0)
 
