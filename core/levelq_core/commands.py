@@ -88,7 +88,10 @@ class LevelUp(_Command):
 
 
 class SetLevel(_Command):
-    """Set both levels, up or down, and add the changes to the totals. The level must be in the catalog."""
+    """Set both levels, up or down, and add the changes to the totals. The level must be in the catalog.
+
+    A demotion does not last: the totals stay, and the next LevelUp rises to what they earn. See Adjust and Reset.
+    """
 
     kind: ClassVar[str] = "set_level"
 
