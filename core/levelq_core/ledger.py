@@ -11,7 +11,6 @@ from .codec import (
     EARNED,
     KEEP,
     KIND_NAMES,
-    LEVEL_UP,
     RESET,
     SET_LEVEL,
     SOURCES,
@@ -94,12 +93,15 @@ def write(
     """Append decided commands in order: ids ascend as they take effect. `encoding`: the database's."""
     tail = field(stamp.batch) + field(stamp.xid.to_bytes(8, "big")) + field(stamp.source.encode())
     parts = [COPY_HEADER]
+    rests: dict[tuple[int, int, int, str], bytes] = {}
     last_lane, last_state, place, packed = None, None, b"", NULL
     for lane, record, decision in rows:
         if lane is not last_lane:
             last_lane, place = lane, field(lane.user_id.to_bytes(8, "big")) + field(lane.specialization.encode())
-        command_id, digest, kind, author, _, xp, sessions, projects, theory, practice, reason, _, _ = record
+        command_id, digest, kind, author, level, xp, sessions, projects, theory, practice, reason, _, _ = record
         error, _, from_level, to_level, before, after, _ = decision
+        said = (kind, author, level, reason)  # of a batch's commands most say the same
+        rest = rests.get(said) or rests.setdefault(said, _rest(record, encoding))
         # What a command leaves is what the lane's next one finds: the same object, packed once.
         found = packed if before is last_state else _state(before)
         last_state, packed = after, found if after is before else _state(after)
@@ -108,7 +110,7 @@ def write(
             place,
             _APPLIED[kind] if error is None else _rejected(kind, decision),
             _NUMBERS.pack(16, digest, 4, xp, 4, sessions, 4, projects, 4, theory, 4, practice),
-            _NOTHING_ELSE if kind == LEVEL_UP and not author and not reason else _rest(record, encoding),
+            rest,
             NULL + NULL if from_level is None or to_level is None else _LEVELS.pack(4, from_level, 4, to_level),
             found,
             packed,
@@ -126,7 +128,6 @@ _ID = Struct(">hi16s")
 _NUMBERS = Struct(">i16siiiiiiiiii")
 _LEVELS = Struct(">iiii")
 _STATE = Struct(">iiiIii" + "iq" * 8)
-_NOTHING_ELSE = NULL * 4
 _KINDS = {name: kind for kind, name in KIND_NAMES.items()}
 _MODES = {
     **{(SYNC_LEVELS, level): source for level, source in enumerate(SOURCES)},

@@ -143,7 +143,7 @@ def test_adjust_and_reset_go_through_the_queue_and_into_the_history(levelq: Leve
     lines = [" ".join(line.replace("│", " ").split()) for line in levelq("history", 42).out.splitlines()]
     shown = [line.partition("PLAYER ")[2] for line in lines if "PLAYER" in line]
     assert shown == [
-        "set_level 1 -> 2 applied", "reset = 0 3 -> 1 applied", "reset = 1,500 2 -> 3 applied",
+        "set_level - 1 -> 2 applied", "reset = 0 3 -> 1 applied", "reset = 1,500 2 -> 3 applied",
         "adjust +5,000 2 applied", "adjust -300 3 -> 2 applied", "level_up +2,600 1 -> 3 applied",
     ]  # fmt: skip
     assert levelq("check").code == 0 and levelq("verify", "--at-rest").code == 0
@@ -173,7 +173,9 @@ def test_send_without_a_worker_says_so_in_time(levelq: Levelq) -> None:
 
 
 BAD_INPUT = {
-    "an unknown kind": ("send fly 1 PLAYER", "KIND: expected one of level-up, set-level, sync, adjust, reset, got 'fly'"),
+    "an unknown kind": (
+        "send fly 1 PLAYER", "KIND: expected one of level-up, set-level, sync, adjust, reset, got 'fly'",
+    ),
     "an unknown specialization": ("send level-up 1 CHESS", "specialization: expected one of PLAYER, COACH, INTERNSHIP"),
     "no specialization": ("send level-up 1 a-b", "specialization: "),
     "user 0": ("send level-up 0 PLAYER", "user_id: "),
