@@ -258,6 +258,18 @@ def test_reset_that_a_check_constraint_on_the_fraction_refuses_is_found_beforeha
     assert [outcome.error for outcome in outcomes] == ["database_error"] * 3 + [None]
 
 
+def test_reset_is_not_refused_for_a_fraction_that_it_takes_away(fractions: Engine) -> None:
+    """Another learner's command has made the constraint known, so it is evaluated beforehand."""
+    execute(fractions, "ALTER TABLE specialization_progress ADD CONSTRAINT other CHECK (total_xp <> 7.75)")
+    with fractions.begin() as connection:
+        put_progress(connection, (2, "COACH"), 1)
+        put_license(connection, (2, "COACH"), 1, 1)
+        connection.execute(text("UPDATE specialization_progress SET total_xp = 5.75 WHERE student_id = 2"))
+        commands = [coach(Reset, total_xp=7), LevelUp(user_id=2, specialization="COACH", xp_gained=2)]
+        outcomes = apply_commands(connection, commands)
+    assert [outcome.error for outcome in outcomes] == [None, "database_error"]
+
+
 def test_reset_over_a_narrow_column_is_rejected(engine: Engine) -> None:
     execute(engine, "ALTER TABLE specialization_progress ALTER completed_sessions TYPE smallint")
     (message,) = apply(engine, coach(Reset, completed_sessions=2**15))

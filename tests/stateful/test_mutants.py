@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import Phase
 
-from levelq_core import ledger
+from levelq_core import ledger, rules
+from levelq_core.codec import ADJUST, RESET, Record
 from levelq_core.lanes import Lanes
 from levelq_core.scripts import Claim
 from tests.conformance.kit import PARTITION
@@ -105,6 +106,15 @@ def takes_a_conflict_for_a_repeat(patch: Patch) -> None:
     patch.setattr(ledger, "answer", lambda known, record: known.decision._replace(duplicate=True))
 
 
+def adds_what_a_reset_sets(patch: Patch) -> None:
+    decide = rules.decide
+
+    def add(state: Any, record: Record, *how: Any) -> Any:
+        return decide(state, record._replace(kind=ADJUST) if record.kind == RESET else record, *how)
+
+    patch.setattr(rules, "decide", add)
+
+
 # What fills
 
 
@@ -125,6 +135,7 @@ MUTANTS = [
     leaves_without_a_successor,
     counts_twice_what_comes_twice_in_a_batch,
     takes_a_conflict_for_a_repeat,
+    adds_what_a_reset_sets,
     fills_behind_what_came_since,
 ]
 
