@@ -180,7 +180,7 @@ def replay(url: str, batches: Sequence[Batch]) -> Replayed:
             begun = time.perf_counter()
             for statement, parameters, rows in batch:
                 if rows is not None:
-                    ledger.write(cursor, *rows)
+                    ledger.write(cursor, *rows, encoding="UTF8")
                 else:
                     cursor.execute(statement, [ENCODERS[how](made) if how else made for how, made in parameters])
                 now = time.perf_counter()

@@ -87,9 +87,7 @@ def command_in(row: Any) -> Command:
     return command_of(Lane(row.specialization, row.user_id), record_in(row))
 
 
-def write(
-    cursor: Cursor[Any], rows: Iterable[tuple[Lane, Record, Decision]], stamp: Stamp, *, encoding: str = "UTF8"
-) -> None:
+def write(cursor: Cursor[Any], rows: Iterable[tuple[Lane, Record, Decision]], stamp: Stamp, *, encoding: str) -> None:
     """Append decided commands in order: ids ascend as they take effect. `encoding`: the database's."""
     tail = field(stamp.batch) + field(stamp.xid.to_bytes(8, "big")) + field(stamp.source.encode())
     parts = [COPY_HEADER]
