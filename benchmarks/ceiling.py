@@ -26,8 +26,8 @@ from levelq_core import Settings, coupler, cursors, ledger, locking
 from levelq_core.codec import Lane, record_of
 from levelq_core.cursors import cursor_on
 from levelq_core.engine import engine_for
+from levelq_core.ledger import LEDGER_COPY
 from levelq_core.pgbinary import bigints, texts, uuids
-from levelq_core.statements import LEDGER_COPY
 from levelq_core.work import Stamp, Work
 from levelq_worker.transaction import Transaction
 
@@ -163,10 +163,10 @@ def _made(name: str, values: Any) -> Any:
     return encoded
 
 
-def _written(write: Callable[..., None], cursor: Any, rows: Any, stamp: Stamp) -> None:
+def _written(write: Callable[..., None], cursor: Any, rows: Any, stamp: Stamp, **options: Any) -> None:
     kept = list(rows)
     _Recording.steps.append(Step(LEDGER_COPY, [], (kept, stamp)))
-    write(cursor, kept, stamp)
+    write(cursor, kept, stamp, **options)
 
 
 def replay(url: str, batches: Sequence[Batch]) -> Replayed:
@@ -180,7 +180,7 @@ def replay(url: str, batches: Sequence[Batch]) -> Replayed:
             begun = time.perf_counter()
             for statement, parameters, rows in batch:
                 if rows is not None:
-                    ledger.write(cursor, *rows)
+                    ledger.write(cursor, *rows, encoding="UTF8")
                 else:
                     cursor.execute(statement, [ENCODERS[how](made) if how else made for how, made in parameters])
                 now = time.perf_counter()

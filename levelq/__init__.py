@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from levelq_core import (
+        Adjust,
         Catalog,
         CatalogError,
         Command,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         ProgressLicenseCoupler,
         QueueFull,
         QueueUnavailable,
+        Reset,
         SchemaError,
         SendUnknown,
         SetLevel,
@@ -68,6 +70,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "Adjust",
     "AsyncHandle",
     "AsyncProducer",
     "Catalog",
@@ -92,6 +95,7 @@ __all__ = [
     "ProgressLicenseCoupler",
     "QueueFull",
     "QueueUnavailable",
+    "Reset",
     "SchemaError",
     "SendUnknown",
     "SetLevel",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from levelq_core import LevelUp, SetLevel, SyncLevels
+from levelq_core import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
 
 LaneKey = tuple[int, str]
 Row = dict[str, Any]
@@ -54,7 +54,7 @@ class Model:
     progressions: list[Row] = field(default_factory=list)
     ledger: dict[UUID, Row] = field(default_factory=dict)
 
-    def apply(self, command: LevelUp | SetLevel | SyncLevels) -> Prediction:
+    def apply(self, command: Command) -> Prediction:
         """Decide one command and change the tables accordingly."""
         content = (type(command).__name__, command.model_dump())
         earlier = self.ledger.get(command.command_id)
@@ -66,14 +66,14 @@ class Model:
         self.ledger[command.command_id] = {"content": content, "command": command, "outcome": outcome}
         return outcome
 
-    def cancel(self, command: LevelUp | SetLevel | SyncLevels) -> None:
+    def cancel(self, command: Command) -> None:
         """Reject a command that was not decided before, for good."""
         if command.command_id not in self.ledger:
             content = (type(command).__name__, command.model_dump())
             outcome = _rejected("cancelled", None)
             self.ledger[command.command_id] = {"content": content, "command": command, "outcome": outcome}
 
-    def _decide(self, command: LevelUp | SetLevel | SyncLevels) -> Prediction:
+    def _decide(self, command: Command) -> Prediction:
         lane = (command.user_id, command.specialization)
         if command.specialization not in self.catalog:
             return _rejected("validation_error", None)
@@ -107,26 +107,35 @@ class Model:
         from_level = found["license_level"] or level  # a license that is created has not changed
         return self._write(lane, command, found, after, from_level)
 
-    def _change(self, lane: LaneKey, command: LevelUp | SetLevel, found: Row | None) -> Prediction:
+    def _change(self, lane: LaneKey, command: LevelUp | SetLevel | Adjust | Reset, found: Row | None) -> Prediction:
         track = self.catalog[lane[1]]
-        changes = _changes(command)
-        if (changes["theory_hours"] or changes["practice_hours"]) and not track.get("tracks_hours"):
+        given = _numbers(command)
+        if (given["theory_hours"] or given["practice_hours"]) and not track.get("tracks_hours"):
             return _rejected("validation_error", found)
         if isinstance(command, SetLevel) and (command.new_level < 1 or command.new_level > len(track["levels"])):
             return _rejected("validation_error", found)
+        if isinstance(command, Reset) and command.level != "earned" and not 1 <= command.level <= len(track["levels"]):
+            return _rejected("validation_error", found)
         before = _with_missing_rows(found)
-        totals = {name: before[name] + changes[name] for name in TOTALS}
+        totals = given if isinstance(command, Reset) else {name: before[name] + given[name] for name in TOTALS}
         if any(total < 0 or total > self.columns.total for total in totals.values()):
             return _rejected("validation_error", found)
         if self.columns.users is not None and command.user_id not in self.columns.users:
             return _rejected("database_error", None)
-        if isinstance(command, SetLevel):
-            level = command.new_level
-        else:
-            level = max(before["progress_level"], before["license_level"], _earned(track["levels"], totals))
+        level = self._level(command, before, _earned(track["levels"], totals))
         after = {**totals, "progress_level": level, "license_level": level}
         after["max_achieved_level"] = max(before["max_achieved_level"], level)
         return self._write(lane, command, before, after, before["license_level"])
+
+    def _level(self, command: LevelUp | SetLevel | Adjust | Reset, before: Row, earned: int) -> int:
+        if isinstance(command, SetLevel):
+            return command.new_level
+        higher: int = max(before["progress_level"], before["license_level"])
+        if isinstance(command, LevelUp):
+            return max(higher, earned)
+        if command.level == "earned":
+            return earned
+        return higher if command.level == "keep" else command.level
 
     def _write(self, lane: LaneKey, command: Any, before: Row, after: Row, from_level: int) -> Prediction:
         level = after["license_level"]
@@ -153,7 +162,9 @@ def _rejected(error: str, found: Row | None) -> Prediction:
     return {"status": "rejected", "error": error, "duplicate": False, **levels, "before": found, "after": found}
 
 
-def _changes(command: LevelUp | SetLevel) -> dict[str, int]:
+def _numbers(command: LevelUp | SetLevel | Adjust | Reset) -> dict[str, int]:
+    if isinstance(command, Reset):
+        return {name: getattr(command, name) for name in TOTALS}
     if isinstance(command, LevelUp):
         return {
             "total_xp": command.xp_gained,
@@ -172,7 +183,7 @@ def _changes(command: LevelUp | SetLevel) -> dict[str, int]:
 
 
 def _with_missing_rows(found: Row | None) -> Row:
-    """What a LevelUp or SetLevel starts from, the rows it makes included."""
+    """What a command that makes missing rows starts from."""
     if found is None:
         return {"progress_level": 1, "license_level": 1, "max_achieved_level": 1, **dict.fromkeys(TOTALS, 0)}
     if found["progress_level"] == 0:

@@ -49,4 +49,4 @@ def counts_twice_what_comes_twice_in_a_batch(patch: pytest.MonkeyPatch) -> None:
 
     fold, write = coupler.fold, ledger.write
     patch.setattr(coupler, "fold", lambda database, works, known, *rest: fold(database, works, Forgetful(known), *rest))
-    patch.setattr(ledger, "write", lambda cursor, rows, stamp: write(cursor, first_rows(rows), stamp))
+    patch.setattr(ledger, "write", lambda cursor, rows, *how, **more: write(cursor, first_rows(rows), *how, **more))

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .catalog import Catalog
-from .commands import Command, LevelUp, SetLevel, SyncLevels
+from .commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
 from .errors import (
     CatalogError,
     ConfigurationError,
@@ -56,6 +56,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "Adjust",
     "Catalog",
     "CatalogError",
     "Command",
@@ -74,6 +75,7 @@ __all__ = [
     "ProgressLicenseCoupler",
     "QueueFull",
     "QueueUnavailable",
+    "Reset",
     "SchemaError",
     "SendUnknown",
     "SetLevel",

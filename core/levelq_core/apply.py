@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from . import rules
 from .catalog import Catalog
 from .codec import Lane, Record, lane_of, record_of
-from .commands import Command, LevelUp, SetLevel, SyncLevels, new_command_id
+from .commands import COMMAND_NAMES, Command, new_command_id
 from .cursors import Cursor, cursor_on
 from .encoding import utf8_texts
 from .errors import TransactionMisuse
@@ -74,8 +74,8 @@ def decide(
         raise TypeError(_no_connection(connection))
     batch = list(commands)
     for command in batch:
-        if not isinstance(command, LevelUp | SetLevel | SyncLevels):
-            raise TypeError(f"commands: expected LevelUp, SetLevel or SyncLevels, got {command!r}")
+        if not isinstance(command, Command):
+            raise TypeError(f"commands: expected {COMMAND_NAMES}, got {command!r}")
     works = gather(batch)
     with batch_cursor(connection) as cursor, undone_on_error(cursor) if savepoint else nullcontext():
         entry = enter(cursor, source)

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 
 from . import constraints, rules
+from .codec import RESET
 from .constraints import CHECK, FOREIGN_KEY
 from .coupler import rewrite_rows
 from .cursors import Cursor
@@ -18,7 +19,7 @@ from .pgbinary import bigints, texts
 from .rules import Decision
 from .schema import LICENSES, PROGRESS, PROGRESSIONS
 from .sqlstate import ErrorClass, classify, raised_in_function
-from .statements import LICENSE_VALUES, PROGRESS_VALUES, PROGRESSION_VALUES, ROLLBACK, SAVEPOINT
+from .statements import LICENSE_VALUES, PROGRESS_VALUES, PROGRESSION_VALUES, ROLLBACK, SAVEPOINT, TOTALS
 from .work import Database, RowsVanished, Work, progress_of
 
 _TEXT = ("22001", "22021", "22P05")  # too long, not in the encoding, not in the server's encoding
@@ -108,6 +109,7 @@ def _decision(database: Database, work: Work) -> Decision | None:
 
 
 def _changed(work: Work, decision: Decision) -> set[tuple[str, str]]:
+    """The columns that the command gives another value. A Reset sets all totals: it may take a fraction away."""
     assert decision.after is not None
     rows = (
         (PROGRESS, PROGRESS_VALUES, work.progress_row, progress_of(decision.after)),
@@ -119,6 +121,8 @@ def _changed(work: Work, decision: Decision) -> set[tuple[str, str]]:
         for name, was, becomes in zip(names, old, new, strict=True)
         if was != becomes
     }
+    if work.records[0].kind == RESET:
+        changed |= {(PROGRESS, name) for name in TOTALS}
     if decision.from_level != decision.to_level:
         changed |= {(PROGRESSIONS, name) for name in PROGRESSION_VALUES}
     return changed

@@ -22,12 +22,12 @@ SOURCE = "cancel"  # what the ledger says of where these rows come from
 CANCELLED = Decision("cancelled", "taken back before it was decided")
 
 
-def cancel(cursor: Cursor[Any], works: Sequence[Work], stamp: Stamp) -> int:
+def cancel(cursor: Cursor[Any], works: Sequence[Work], stamp: Stamp, *, encoding: str) -> int:
     """Reject the commands that were not decided before, for good; how many these are.
 
-    Fills in each work's `decisions`, and deletes the outbox rows of all these commands. The caller has begun the
-    transaction and commits it. Raises psycopg's errors; sqlstate.classify calls one RETRY if another transaction
-    decided a command at the same time.
+    `encoding`: the database's. Fills in each work's `decisions`, and deletes the outbox rows of all these commands. The
+    caller has begun the transaction and commits it. Raises psycopg's errors; sqlstate.classify calls one RETRY if
+    another transaction decided a command at the same time.
     """
     known = ledger.find(cursor, works)
     fresh: Fresh = []
@@ -40,6 +40,6 @@ def cancel(cursor: Cursor[Any], works: Sequence[Work], stamp: Stamp) -> int:
             known[record.command_id] = Known(work.lane, record.digest, CANCELLED)
             work.decisions.append(CANCELLED)
             fresh.append((work, record, CANCELLED))
-    ledger.write(cursor, ((work.lane, record, decision) for work, record, decision in fresh), stamp)
+    ledger.write(cursor, ((work.lane, record, decision) for work, record, decision in fresh), stamp, encoding=encoding)
     cursor.execute(OUTBOX_DELETE, (uuids(list(known)),))
     return len(fresh)

@@ -1,7 +1,7 @@
 """The wire format: how a command lies in its lane. A promise; docs/reference/wire-format.md shows it.
 
     13 digits      milliseconds of Redis TIME when it was pushed (push.lua puts them in front)
-    2s  B  B       magic "LQ", version of the encoding, flags (bit 0: keep the outcome for the sender)
+    2s  B  B       magic "LQ", version of the kind's encoding, flags (bit 0: keep the outcome for the sender)
     16s 16s        command id, digest
     B q 6i         kind, advanced_by (0: nobody), level, xp, sessions, projects, theory, practice
     rest           reason, UTF-8
@@ -14,20 +14,27 @@ an entry in one call, and no number passes through a float (Lua's cjson would ro
 from __future__ import annotations
 
 from hashlib import blake2b
+from operator import attrgetter
 from struct import Struct
 from struct import error as StructError
 from typing import NamedTuple
 from uuid import UUID
 
-from .commands import MAX_NUMBER, MAX_USER_ID, Command, LevelUp, SetLevel, SyncLevels
+from .commands import MAX_NUMBER, MAX_USER_ID, Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
 
-VERSION = 1
+VERSION = 2  # the newest that is read
 MAGIC = b"LQ"
 FLAG_REPLY = 1
 
-LEVEL_UP, SET_LEVEL, SYNC_LEVELS = 1, 2, 3
-KIND_NAMES = {LEVEL_UP: "level_up", SET_LEVEL: "set_level", SYNC_LEVELS: "sync_levels"}
+LEVEL_UP, SET_LEVEL, SYNC_LEVELS, ADJUST, RESET = 1, 2, 3, 4, 5
+KIND_NAMES = {
+    LEVEL_UP: "level_up", SET_LEVEL: "set_level", SYNC_LEVELS: "sync_levels", ADJUST: "adjust", RESET: "reset",
+}  # fmt: skip
+# A worker that does not know a kind must leave its entries where they are, so each kind keeps the version it came with.
+KINDS_OF_VERSION = {1: (LEVEL_UP, SET_LEVEL, SYNC_LEVELS), 2: (ADJUST, RESET)}
+VERSION_OF_KIND = {kind: version for version, kinds in KINDS_OF_VERSION.items() for kind in kinds}
 SOURCES = ("progress", "license")  # a SyncLevels carries its source in the level field, as an index here
+KEEP, EARNED = 0, -(2**31)  # in the level field of an Adjust or a Reset: below every level a command can name
 
 STAMP_DIGITS = 13
 IDENTITY_BYTES = 32  # id and digest: what ack.lua compares; see IDENTITY_AT
@@ -38,6 +45,12 @@ _STAMPED = Struct(f"<{STAMP_DIGITS}s2sBB16s16sBq6i")
 _BODY_AT = STAMP_DIGITS + _HEADER.size
 _FIXED = _STAMPED.size
 MAX_REASON_BYTES = 2000  # 500 characters of at most four bytes
+
+
+_GAINS = ("xp_gained", "sessions_completed", "projects_completed", "theory_hours", "practice_hours")
+_CHANGES = ("xp_change", "sessions_change", "projects_change", "theory_hours_change", "practice_hours_change")
+_TOTALS = ("total_xp", "completed_sessions", "completed_projects", "theory_hours", "practice_hours")
+_changes_of, _totals_of = attrgetter(*_CHANGES), attrgetter(*_TOTALS)
 
 
 class Lane(NamedTuple):
@@ -101,18 +114,15 @@ def _body(command: Command) -> bytes:
             command.practice_hours,
         )
     elif isinstance(command, SetLevel):
-        fixed = _BODY.pack(
-            SET_LEVEL,
-            by,
-            command.new_level,
-            command.xp_change,
-            command.sessions_change,
-            command.projects_change,
-            command.theory_hours_change,
-            command.practice_hours_change,
-        )
-    else:
+        fixed = _BODY.pack(SET_LEVEL, by, command.new_level, *_changes_of(command))
+    elif isinstance(command, SyncLevels):
         fixed = _BODY.pack(SYNC_LEVELS, by, SOURCES.index(command.source), 0, 0, 0, 0, 0)
+    elif isinstance(command, Adjust):
+        level = EARNED if command.level == "earned" else KEEP
+        fixed = _BODY.pack(ADJUST, by, level, *_changes_of(command))
+    else:
+        level = EARNED if command.level == "earned" else command.level
+        fixed = _BODY.pack(RESET, by, level, *_totals_of(command))
     return fixed + command.reason.encode()
 
 
@@ -130,7 +140,7 @@ def encoded(command: Command, *, reply: bool = False) -> tuple[bytes, Record]:
     body = _body(command)
     digest = _digest(lane_of(command).salt, body)
     command_id = command.command_id.bytes
-    payload = _HEADER.pack(MAGIC, VERSION, FLAG_REPLY if reply else 0, command_id, digest) + body
+    payload = _HEADER.pack(MAGIC, VERSION_OF_KIND[body[0]], FLAG_REPLY if reply else 0, command_id, digest) + body
     return payload, make(Record, (command_id, digest, *_BODY.unpack_from(body), command.reason, reply, 0))
 
 
@@ -153,15 +163,18 @@ def command_of(lane: Lane, record: Record) -> Command:
         "reason": record.reason,
         "advanced_by": record.advanced_by or None,
     }
-    numbers = record[5:10]
-    if record.kind == LEVEL_UP:
-        names = ("xp_gained", "sessions_completed", "projects_completed", "theory_hours", "practice_hours")
-        return LevelUp.model_validate(common | dict(zip(names, numbers, strict=True)))
-    if record.kind == SET_LEVEL:
-        names = ("xp_change", "sessions_change", "projects_change", "theory_hours_change", "practice_hours_change")
-        changes = dict(zip(names, numbers, strict=True))
-        return SetLevel.model_validate(common | {"new_level": record.level} | changes)
-    return SyncLevels.model_validate(common | {"source": SOURCES[record.level]})
+    kind, level = record.kind, record.level
+    if kind == SYNC_LEVELS:
+        return SyncLevels.model_validate(common | {"source": SOURCES[level]})
+    names = {LEVEL_UP: _GAINS, RESET: _TOTALS}.get(kind, _CHANGES)
+    fields = common | dict(zip(names, record[5:10], strict=True))
+    if kind == LEVEL_UP:
+        return LevelUp.model_validate(fields)
+    if kind == SET_LEVEL:
+        return SetLevel.model_validate(fields | {"new_level": level})
+    if kind == ADJUST:
+        return Adjust.model_validate(fields | {"level": "earned" if level == EARNED else "keep"})
+    return Reset.model_validate(fields | {"level": "earned" if level == EARNED else level})
 
 
 def decode(entry: bytes, salt: bytes) -> Record:
@@ -175,7 +188,7 @@ def decode(entry: bytes, salt: bytes) -> Record:
         )
     except StructError:
         raise _unreadable(entry) from None
-    if version != VERSION or magic != MAGIC:
+    if magic != MAGIC or not 1 <= version <= VERSION:
         raise _unreadable(entry)
     if blake2b(salt + entry[_BODY_AT:], digest_size=16).digest() != digest:
         raise Rubbish("the digest does not match: damaged, or another lane's entry")
@@ -189,8 +202,11 @@ def decode(entry: bytes, salt: bytes) -> Record:
         Record,
         (command_id, digest, kind, by, level, xp, sessions, projects, theory, practice, reason, reply, pushed_ms),
     )
-    if kind != LEVEL_UP or by < 0 or level or xp < 0 or sessions < 0 or projects < 0 or theory < 0 or practice < 0:
-        _check(record)
+    if (
+        kind != LEVEL_UP or version != 1 or by < 0 or level
+        or xp < 0 or sessions < 0 or projects < 0 or theory < 0 or practice < 0
+    ):  # fmt: skip
+        _check(record, version)
     return record
 
 
@@ -215,18 +231,23 @@ def _reason(raw: bytes) -> str:
     return reason
 
 
-def _check(record: Record) -> None:
+def _check(record: Record, version: int) -> None:
     """The bounds of the command models, for entries whose writer did not check them."""
     kind = record.kind
+    if kind not in KINDS_OF_VERSION[version]:
+        raise Rubbish(f"unknown kind {kind} of encoding version {version}")
     if kind == LEVEL_UP:
         if min(record[5:10]) < 0 or record.level:
             raise Rubbish("a level_up with a negative gain or a level")
     elif kind == SYNC_LEVELS:
         if record.level not in (0, 1) or any(record[5:10]):
             raise Rubbish("a sync_levels with an unknown source or with changes")
-    elif kind != SET_LEVEL:
-        raise Rubbish(f"unknown kind {kind}")
-    elif min(record[4:10]) < -MAX_NUMBER:
+    elif kind == RESET:
+        if min(record[5:10]) < 0:
+            raise Rubbish("a reset to a negative total")
+    elif kind == ADJUST and record.level not in (KEEP, EARNED):
+        raise Rubbish("an adjust with a level that is neither keep nor earned")
+    elif min(record[5:10]) < -MAX_NUMBER or (kind == SET_LEVEL and record.level < -MAX_NUMBER):
         raise Rubbish("a number below its range")
     if not 0 <= record.advanced_by <= MAX_USER_ID:
         raise Rubbish("advanced_by below 0")

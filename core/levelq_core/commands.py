@@ -1,4 +1,4 @@
-"""The three commands an application can give, validated strictly before they go anywhere.
+"""The commands an application can give, validated strictly before they go anywhere.
 
 The bounds come from the tables (user ids are bigint, totals at least integer), the pattern of a
 specialization from its use as part of a Redis key and of an RQ queue name.
@@ -11,7 +11,15 @@ import time
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from .errors import InvalidCommand
 
@@ -37,10 +45,19 @@ def _no_nul(text: str) -> str:
     return text
 
 
+def _level_or_earned(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    # One error instead of pydantic's two, one for each member of the union.
+    try:
+        return validate(value)
+    except ValidationError:
+        raise ValueError("expected 'earned' or a level (an integer of less than 2^31 in size)") from None
+
+
 UserId = Annotated[int, Field(ge=1, le=MAX_USER_ID)]
 Specialization = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,31}\z"), AfterValidator(str.upper)]
 Number = Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Gain = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
+LevelOrEarned = Annotated[Number | Literal["earned"], WrapValidator(_level_or_earned)]
 Reason = Annotated[str, Field(max_length=500), AfterValidator(_no_nul)]
 
 
@@ -71,7 +88,10 @@ class LevelUp(_Command):
 
 
 class SetLevel(_Command):
-    """Set both levels, up or down, and add the changes to the totals. The level must be in the catalog."""
+    """Set both levels, up or down, and add the changes to the totals. The level must be in the catalog.
+
+    A demotion does not last: the totals stay, and the next LevelUp rises to what they earn. See Adjust and Reset.
+    """
 
     kind: ClassVar[str] = "set_level"
 
@@ -91,8 +111,38 @@ class SyncLevels(_Command):
     source: Literal["progress", "license"] = "progress"
 
 
-Command = LevelUp | SetLevel | SyncLevels
-_C = TypeVar("_C", LevelUp, SetLevel, SyncLevels)
+class Adjust(_Command):
+    """Add signed changes to the totals: a penalty, a refund, a correction.
+
+    `level`: "keep" leaves the levels as they are; "earned" sets both to what the new totals earn, up or down.
+    """
+
+    kind: ClassVar[str] = "adjust"
+
+    xp_change: Number = 0
+    sessions_change: Number = 0
+    projects_change: Number = 0
+    theory_hours_change: Number = 0
+    practice_hours_change: Number = 0
+    level: Literal["keep", "earned"] = "keep"
+
+
+class Reset(_Command):
+    """Set all totals to the values given, and both levels to what these earn, or to a level of the catalog."""
+
+    kind: ClassVar[str] = "reset"
+
+    total_xp: Gain = 0
+    completed_sessions: Gain = 0
+    completed_projects: Gain = 0
+    theory_hours: Gain = 0
+    practice_hours: Gain = 0
+    level: LevelOrEarned = "earned"
+
+
+Command = LevelUp | SetLevel | SyncLevels | Adjust | Reset
+COMMAND_NAMES = "LevelUp, SetLevel, SyncLevels, Adjust or Reset"
+_C = TypeVar("_C", LevelUp, SetLevel, SyncLevels, Adjust, Reset)
 
 
 def build(model: type[_C], **fields: Any) -> _C:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from . import ledger, rules
-from .codec import Lane, make
+from .codec import RESET, Lane, make
 from .cursors import Cursor
 from .faults import point
 from .fingerprint import is_current
@@ -54,7 +54,8 @@ def couple(
     point("write")
     write_rows(cursor, database, [w for w in works if w.license_id])
     write_progressions(cursor, database, fresh)
-    ledger.write(cursor, ((w.lane, record, decision) for w, record, decision in fresh), stamp)
+    decided = ((w.lane, record, decision) for w, record, decision in fresh)
+    ledger.write(cursor, decided, stamp, encoding=database.schema.encoding)
     for statement in database.statements.check_deferred:
         cursor.execute(statement)
     # Not of all that came: an id may be refused here because it belongs to a lane that had to be put aside.
@@ -94,6 +95,8 @@ def fold(database: Database, works: Sequence[Work], known: dict[bytes, Known], f
                 if decision.error is None:
                     assert decision.after is not None
                     state = decision.after
+                    if record.kind == RESET:
+                        work.sets_totals = True
             known[command_id] = make(Known, (lane, record.digest, decision))
             decisions.append(decision)
             fresh.append((work, record, decision))
@@ -110,7 +113,7 @@ def _fold_again(
         if id(work) in again:
             del known[record.command_id]
     for work in works:
-        work.state, work.decisions = work.found, []
+        work.state, work.decisions, work.sets_totals = work.found, [], False
     return [entry for entry in fresh if id(entry[0]) not in again] + fold(database, works, known, first)
 
 
@@ -129,31 +132,35 @@ def first_lanes(works: Sequence[Work]) -> dict[bytes, Lane]:
 
 def write_rows(cursor: Cursor[Any], database: Database, works: Sequence[Work]) -> None:
     """Write the rows that changed; take back rows that were made in vain."""
-    progress = [w for w in works if w.changes_progress]
-    if progress:
-        _update_progress(cursor, database, progress, [progress_of(w.state) for w in progress])
+    progress, s = [w for w in works if w.changes_progress], database.statements
+    for statement, changed in (
+        (s.update_progress, [w for w in progress if not w.sets_totals]),
+        (s.reset_progress, [w for w in progress if w.sets_totals]),
+    ):
+        if changed:
+            _update_progress(cursor, statement, changed, [progress_of(w.state) for w in changed])
     licenses = [w for w in works if w.changes_license]
     if licenses:
         _update_licenses(cursor, database, licenses, [w.state[1:3] for w in licenses])
-    for statement, vain in (
+    for removal, vain in (
         (REMOVE_LICENSE, [w for w in works if w.made_license and not w.state[1]]),
         (REMOVE_PROGRESS, [w for w in works if w.made_progress and not w.state[0]]),
     ):
         if vain:
-            cursor.execute(statement, keys_of(vain))
+            cursor.execute(removal, keys_of(vain))
 
 
 def rewrite_rows(cursor: Cursor[Any], database: Database, works: Sequence[Work]) -> None:
     """Write locked rows as they are: what the database has against that is not about any command."""
-    _update_progress(cursor, database, works, [w.progress_row for w in works])
+    _update_progress(cursor, database.statements.update_progress, works, [w.progress_row for w in works])
     _update_licenses(cursor, database, works, [w.license_row for w in works])
 
 
 def _update_progress(
-    cursor: Cursor[Any], database: Database, works: Sequence[Work], values: Sequence[tuple[int, ...]]
+    cursor: Cursor[Any], update: Update, works: Sequence[Work], values: Sequence[tuple[int, ...]]
 ) -> None:
     places, columns = tids([w.progress_at for w in works]), zip(*values, strict=True)
-    _update(cursor, database.statements.update_progress, works, (places, *keys_of(works), *map(bigints, columns)))
+    _update(cursor, update, works, (places, *keys_of(works), *map(bigints, columns)))
 
 
 def _update_licenses(

@@ -17,10 +17,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from . import rules
 from .catalog import Catalog
 from .codec import SOURCES, lane_of
-from .commands import Command, LevelUp, SetLevel, SyncLevels
+from .commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
 from .direct_transaction import DirectTransaction, failure, invalid, state_of
 from .errors import LevelqError, LevelUpRefused
-from .results import Change, Consistency, Failure, Sync, compare
+from .results import Change, Consistency, Failure, Sync, changed, compare
 from .sessions import AnySession, check_session, session_of
 
 
@@ -105,6 +105,68 @@ class ProgressLicenseCoupler:
         }
         return self._change(LevelUp, fields, command_id, raise_on_failure=raise_on_failure)
 
+    def adjust_atomic(
+        self,
+        user_id: int,
+        specialization: str,
+        xp_change: int = 0,
+        sessions_change: int = 0,
+        projects_change: int = 0,
+        theory_hours_change: int = 0,
+        practice_hours_change: int = 0,
+        level: Literal["keep", "earned"] = "keep",
+        advanced_by: int | None = None,
+        reason: str = "",
+        command_id: UUID | None = None,
+        *,
+        raise_on_failure: bool = False,
+    ) -> Change | Failure:
+        """Add the changes, which may be negative; the levels stay, or become what the new totals earn, up or down."""
+        fields = {
+            "user_id": user_id,
+            "specialization": specialization,
+            "xp_change": xp_change,
+            "sessions_change": sessions_change,
+            "projects_change": projects_change,
+            "theory_hours_change": theory_hours_change,
+            "practice_hours_change": practice_hours_change,
+            "level": level,
+            "advanced_by": advanced_by,
+            "reason": reason,
+        }
+        return self._change(Adjust, fields, command_id, raise_on_failure=raise_on_failure)
+
+    def reset_atomic(
+        self,
+        user_id: int,
+        specialization: str,
+        total_xp: int = 0,
+        completed_sessions: int = 0,
+        completed_projects: int = 0,
+        theory_hours: int = 0,
+        practice_hours: int = 0,
+        level: int | Literal["earned"] = "earned",
+        advanced_by: int | None = None,
+        reason: str = "",
+        command_id: UUID | None = None,
+        *,
+        raise_on_failure: bool = False,
+    ) -> Change | Failure:
+        """Set all totals (0 or more), and both levels to what these earn or to one of the catalog's."""
+        fields = {
+            "user_id": user_id,
+            "specialization": specialization,
+            "total_xp": total_xp,
+            "completed_sessions": completed_sessions,
+            "completed_projects": completed_projects,
+            "theory_hours": theory_hours,
+            "practice_hours": practice_hours,
+            "level": level,
+            "advanced_by": advanced_by,
+            "reason": reason,
+        }
+        return self._change(Reset, fields, command_id, raise_on_failure=raise_on_failure)
+
     def sync_existing_records_atomic(
         self,
         user_id: int,
@@ -162,29 +224,7 @@ class ProgressLicenseCoupler:
             if raise_on_failure:
                 raise
             return refused.result
-        before, after = decided.before, decided.after
-        assert before is not None and after is not None
-        result: Change = {
-            "success": True,
-            "message": decided.message,
-            "progress": {
-                "old_level": before.progress_level,
-                "new_level": after.progress_level,
-                "total_xp": after.total_xp,
-                "completed_sessions": after.completed_sessions,
-            },
-            "license": {
-                "old_level": before.license_level,
-                "new_level": after.license_level,
-                "max_achieved_level": after.max_achieved_level,
-            },
-            "progression_created": decided.from_level != decided.to_level,
-            "xp_change": after.total_xp - before.total_xp,
-            "sessions_change": after.completed_sessions - before.completed_sessions,
-        }
-        if not committed:
-            result["committed"] = False
-        return result
+        return changed(decided, committed=committed)
 
 
 def level_up_atomic(

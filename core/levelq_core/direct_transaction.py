@@ -26,6 +26,7 @@ from .ledger import write
 from .outcome import Outcome, Totals
 from .results import ErrorType, Failure
 from .rules import Decision, State
+from .schema import schema_of
 from .session_binds import Bind, bind_of
 from .sessions import caller_owns, ends_savepoint, refresh_rows
 from .sqlstate import ErrorClass, classify, in_words
@@ -134,8 +135,10 @@ class DirectTransaction:
         before, after = (state_of(totals) if totals else None for totals in (decided.before, decided.after))
         decision = Decision(decided.error, decided.message, before=before, after=after)
         try:
-            with entered(self._connection(), "direct") as (cursor, stamp):
-                write(cursor, [(work.lane, work.records[0], decision)], stamp)
+            connection = self._connection()
+            encoding = schema_of(connection).encoding
+            with entered(connection, "direct") as (cursor, stamp):
+                write(cursor, [(work.lane, work.records[0], decision)], stamp, encoding=encoding)
         except DBAPIError as error:
             if not isinstance(error.orig, Exception) or classify(error.orig) is not ErrorClass.RETRY:
                 raise

@@ -10,11 +10,8 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from .apply import outcome
-from .codec import KIND_NAMES, Record
-from .ledger import Known, answer, known_of
+from .ledger import COMMAND_COLUMNS, answer, known_of, record_in
 from .outcome import Outcome
-
-_KINDS = {name: kind for kind, name in KIND_NAMES.items()}
 
 
 class Entry(NamedTuple):
@@ -81,18 +78,10 @@ def outcomes_of(connection: Connection, questions: Sequence[tuple[UUID, bytes | 
 
 
 def _outcome(row: Any, digest: bytes | None) -> Outcome:
-    kind, *rest = row
-    known = known_of(rest)
-    record = Record(row.command_id.bytes, known.digest, _KINDS[kind], 0, _sync_source(known), 0, 0, 0, 0, 0)
+    known, record = known_of(row[:_KNOWN]), record_in(row)
     if digest is not None and digest != known.digest:
         return outcome(known.lane, record, answer(known, record._replace(digest=digest)))
     return outcome(known.lane, record, known.decision)
-
-
-def _sync_source(known: Known) -> int:
-    """Which side an applied SyncLevels copied, told from which side it changed: 1 for the license."""
-    before, after = known.decision.before, known.decision.after
-    return int(before is not None and after is not None and before[0] != after[0])
 
 
 def history(connection: Connection, user_id: int, limit: int = 50) -> list[Entry]:
@@ -123,8 +112,11 @@ def out_of_step(connection: Connection) -> Iterator[Pair]:
         yield Pair(*row)
 
 
-_OUTCOMES = text("""
-    SELECT kind, command_id, digest, user_id, specialization, error, message, from_level, to_level, before, after
+# The columns of ledger.known_of, then those of the command.
+_KNOWN = 10
+_OUTCOMES = text(f"""
+    SELECT command_id, digest, user_id, specialization, error, message, from_level, to_level, before, after,
+           {COMMAND_COLUMNS}
     FROM levelq_ledger WHERE command_id = ANY(CAST(:ids AS uuid[]))
 """)
 

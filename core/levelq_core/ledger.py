@@ -6,13 +6,43 @@ from collections.abc import Iterable, Sequence
 from struct import Struct
 from typing import Any, NamedTuple
 
-from .codec import KIND_NAMES, Lane, Record
+from .codec import (
+    ADJUST,
+    EARNED,
+    KEEP,
+    KIND_NAMES,
+    RESET,
+    SET_LEVEL,
+    SOURCES,
+    SYNC_LEVELS,
+    Lane,
+    Record,
+    command_of,
+)
+from .commands import Command
 from .cursors import Cursor
 from .faults import point
 from .pgbinary import COPY_HEADER, COPY_TRAILER, NULL, field, uuids
 from .rules import Decision, State
-from .statements import LEDGER_COLUMNS, LEDGER_COPY, LEDGER_FIND
+from .table_names import LEDGER
 from .work import Stamp, Work
+
+# What a row holds of its command besides command_id, digest, user_id and specialization.
+COMMAND_COLUMNS = "kind, xp, sessions, projects, theory_hours, practice_hours, level, mode, advanced_by, reason"
+
+# The ledger's rows in binary format, as `write` packs them.
+LEDGER_COPY = (
+    f"COPY {LEDGER} (command_id, user_id, specialization, kind, status, error, message, digest, xp, sessions, "
+    "projects, theory_hours, practice_hours, level, mode, advanced_by, reason, from_level, to_level, before, after, "
+    "batch, xid, source) FROM STDIN (FORMAT BINARY)"
+)
+_COLUMNS = 24
+
+# Which of these commands were decided before, and how.
+_FIND = f"""
+    SELECT command_id, digest, user_id, specialization, error, message, from_level, to_level, before, after
+    FROM {LEDGER} WHERE command_id = ANY(%b)
+"""
 
 
 class Known(NamedTuple):
@@ -26,11 +56,11 @@ class Known(NamedTuple):
 def find(cursor: Cursor[Any], works: Sequence[Work]) -> dict[bytes, Known]:
     """The commands among these that were decided before."""
     ids = uuids([record.command_id for work in works for record in work.records])
-    return {row[0].bytes: known_of(row) for row in cursor.execute(LEDGER_FIND, (ids,))}
+    return {row[0].bytes: known_of(row) for row in cursor.execute(_FIND, (ids,))}
 
 
 def known_of(row: Sequence[Any]) -> Known:
-    """One row of LEDGER_FIND."""
+    """What a row tells of its command and the decision; the columns are those of _FIND."""
     _, digest, user_id, specialization, error, message, from_level, to_level, before, after = row
     states = (tuple(before) if before else None, tuple(after) if after else None)
     return Known(Lane(specialization, user_id), digest, Decision(error, message or "", from_level, to_level, *states))
@@ -44,24 +74,41 @@ def answer(known: Known, record: Record) -> Decision:
     return Decision("conflict", message)
 
 
-def write(cursor: Cursor[Any], rows: Iterable[tuple[Lane, Record, Decision]], stamp: Stamp) -> None:
-    """Append decided commands in order: ids ascend as they take effect."""
+def record_in(row: Any) -> Record:
+    """The command of one ledger row as the rules have it; the row has COMMAND_COLUMNS, command_id and digest."""
+    numbers = (row.xp, row.sessions, row.projects, row.theory_hours, row.practice_hours)
+    level = row.level or 0 if row.mode is None else _LEVELS_OF_MODES[row.mode]
+    kind, author = _KINDS[row.kind], row.advanced_by or 0
+    return Record(row.command_id.bytes, bytes(row.digest), kind, author, level, *numbers, row.reason or "")
+
+
+def command_in(row: Any) -> Command:
+    """The command of one ledger row as it was given, its id too; the row has also user_id and specialization."""
+    return command_of(Lane(row.specialization, row.user_id), record_in(row))
+
+
+def write(cursor: Cursor[Any], rows: Iterable[tuple[Lane, Record, Decision]], stamp: Stamp, *, encoding: str) -> None:
+    """Append decided commands in order: ids ascend as they take effect. `encoding`: the database's."""
     tail = field(stamp.batch) + field(stamp.xid.to_bytes(8, "big")) + field(stamp.source.encode())
     parts = [COPY_HEADER]
+    rests: dict[tuple[int, int, int, str], bytes] = {}
     last_lane, last_state, place, packed = None, None, b"", NULL
     for lane, record, decision in rows:
         if lane is not last_lane:
             last_lane, place = lane, field(lane.user_id.to_bytes(8, "big")) + field(lane.specialization.encode())
-        command_id, digest, kind, _, _, xp, sessions, projects, theory, practice, _, _, _ = record
+        command_id, digest, kind, author, level, xp, sessions, projects, theory, practice, reason, _, _ = record
         error, _, from_level, to_level, before, after, _ = decision
+        said = (kind, author, level, reason)  # of a batch's commands most say the same
+        rest = rests.get(said) or rests.setdefault(said, _rest(record, encoding))
         # What a command leaves is what the lane's next one finds: the same object, packed once.
         found = packed if before is last_state else _state(before)
         last_state, packed = after, found if after is before else _state(after)
         parts += (
-            _ID.pack(LEDGER_COLUMNS, 16, command_id),
+            _ID.pack(_COLUMNS, 16, command_id),
             place,
             _APPLIED[kind] if error is None else _rejected(kind, decision),
             _NUMBERS.pack(16, digest, 4, xp, 4, sessions, 4, projects, 4, theory, 4, practice),
+            rest,
             NULL + NULL if from_level is None or to_level is None else _LEVELS.pack(4, from_level, 4, to_level),
             found,
             packed,
@@ -79,7 +126,30 @@ _ID = Struct(">hi16s")
 _NUMBERS = Struct(">i16siiiiiiiiii")
 _LEVELS = Struct(">iiii")
 _STATE = Struct(">iiiIii" + "iq" * 8)
+_KINDS = {name: kind for kind, name in KIND_NAMES.items()}
+_MODES = {
+    **{(SYNC_LEVELS, level): source for level, source in enumerate(SOURCES)},
+    (ADJUST, KEEP): "keep",
+    (ADJUST, EARNED): "earned",
+    (RESET, EARNED): "earned",
+}
+_LEVELS_OF_MODES = {mode: level for (_, level), mode in _MODES.items()}
 _APPLIED = {kind: field(name.encode()) + field(b"applied") + NULL + NULL for kind, name in KIND_NAMES.items()}
+
+
+def _rest(record: Record, encoding: str) -> bytes:
+    """Level, mode, author and reason. What a database of another encoding may not know is written as an escape."""
+    mode = _MODES.get((record.kind, record.level))
+    names_level = mode is None and record.kind in (SET_LEVEL, RESET)
+    reason = record.reason.encode() if encoding == "UTF8" else record.reason.encode("ascii", "backslashreplace")
+    return b"".join(
+        (
+            field(record.level.to_bytes(4, "big", signed=True) if names_level else None),
+            field(mode.encode() if mode else None),
+            field(record.advanced_by.to_bytes(8, "big") if record.advanced_by else None),
+            field(reason or None),
+        )
+    )
 
 
 def _rejected(kind: int, decision: Decision) -> bytes:

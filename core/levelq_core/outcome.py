@@ -30,7 +30,7 @@ class Outcome(BaseModel):
     """The decision on one command.
 
     `from_level` and `to_level` are the license's. `before` is what the command started from, the rows
-    that a LevelUp or SetLevel creates included (level 1, no totals); it is None where no row was read.
+    that a command creates included (level 1, no totals); it is None where no row was read.
     `duplicate` says that this is the answer to an earlier send of the same command.
     """
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Literal, NotRequired, TypedDict
 
+from .outcome import Outcome
+
 ErrorType = Literal["validation_error", "database_error", "unknown_error"]
 
 
@@ -37,7 +39,7 @@ class LicenseChange(TypedDict):
 
 
 class Change(TypedDict):
-    """A level-up or an update that was applied, now or at an earlier call with the same command_id."""
+    """A change of totals or levels that was applied, now or at an earlier call with the same command_id."""
 
     success: Literal[True]
     message: str
@@ -71,6 +73,33 @@ class Consistency(TypedDict):
     license_level: NotRequired[int]
     difference: NotRequired[int]
     recommended_action: NotRequired[str]
+
+
+def changed(outcome: Outcome, *, committed: bool) -> Change:
+    """Say what an applied command did."""
+    before, after = outcome.before, outcome.after
+    assert before is not None and after is not None
+    result: Change = {
+        "success": True,
+        "message": outcome.message,
+        "progress": {
+            "old_level": before.progress_level,
+            "new_level": after.progress_level,
+            "total_xp": after.total_xp,
+            "completed_sessions": after.completed_sessions,
+        },
+        "license": {
+            "old_level": before.license_level,
+            "new_level": after.license_level,
+            "max_achieved_level": after.max_achieved_level,
+        },
+        "progression_created": outcome.from_level != outcome.to_level,
+        "xp_change": after.total_xp - before.total_xp,
+        "sessions_change": after.completed_sessions - before.completed_sessions,
+    }
+    if not committed:
+        result["committed"] = False
+    return result
 
 
 def compare(progress: int | None, license_: int | None) -> Consistency:

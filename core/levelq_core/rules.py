@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .catalog import Catalog, Track
-from .codec import SET_LEVEL, SYNC_LEVELS, Lane, Record, make
+from .codec import ADJUST, EARNED, LEVEL_UP, RESET, SET_LEVEL, SYNC_LEVELS, Lane, Record, make
 
 State = tuple[int, int, int, int, int, int, int, int]
 NOTHING: State = (0, 0, 0, 0, 0, 0, 0, 0)
@@ -55,7 +55,7 @@ def refuse(error: str, message: str, state: State | None = None) -> Decision:
 
 
 def started(state: State) -> State:
-    """The state a LevelUp or SetLevel starts from: rows that are missing are made first.
+    """The state every command but a SyncLevels starts from: rows that are missing are made first.
 
     Both missing: level 1. One missing: the other's level.
     """
@@ -82,10 +82,12 @@ def forbidden(record: Record, track: Track, limits: Limits) -> str | None:
     _, _, kind, advanced_by, level, _, _, _, theory, practice, reason, _, _ = record
     if (theory or practice) and not track.tracks_hours:
         field, value = ("theory", theory) if theory else ("practice", practice)
-        suffix = "_change" if kind == SET_LEVEL else ""
+        suffix = "_change" if kind in (SET_LEVEL, ADJUST) else ""
         return f"{field}_hours{suffix}: {track.name} does not track hours, expected 0, got {value}"
     if kind == SET_LEVEL and not 1 <= level <= track.top:
         return f"new_level: expected 1 to {track.top} for {track.name}, got {level}"
+    if kind == RESET and level != EARNED and not 1 <= level <= track.top:
+        return f"level: expected 'earned' or 1 to {track.top} for {track.name}, got {level}"
     if advanced_by and advanced_by > limits.advanced_by:
         return f"advanced_by: expected at most {limits.advanced_by}, as the column holds, got {advanced_by}"
     if reason and len(reason) > limits.reason:
@@ -106,6 +108,8 @@ def decide(state: State, record: Record, track: Track, limits: Limits) -> Decisi
 def _change(before: State, record: Record, track: Track, limits: Limits, found: State) -> Decision:
     progress, license_, highest, xp, sessions, projects, theory, practice = before
     _, _, kind, _, wanted, more_xp, more_sessions, more_projects, more_theory, more_practice, _, _, _ = record
+    if kind == RESET:
+        xp = sessions = projects = theory = practice = 0
     xp += more_xp
     sessions += more_sessions
     projects += more_projects
@@ -125,13 +129,17 @@ def _change(before: State, record: Record, track: Track, limits: Limits, found: 
         or theory > most_theory
         or practice > most_practice
     ):
-        return _out_of_range(before, totals, limits, found)
-    if kind == SET_LEVEL:
-        level = wanted
-    else:
+        return _out_of_range(before, totals, limits, found, is_reset=kind == RESET)
+    if kind == LEVEL_UP:
         level = track.level_for(totals)
         if level < progress or level < license_:
             level = max(progress, license_)
+    elif wanted == EARNED:
+        level = track.level_for(totals)
+    elif kind == ADJUST:
+        level = max(progress, license_)
+    else:
+        level = wanted
     if level > limits.level:
         return _level_too_high(level, limits, found)
     after = (level, level, highest if highest > level else level, xp, sessions, projects, theory, practice)
@@ -142,13 +150,14 @@ def _level_too_high(level: int, limits: Limits, found: State) -> Decision:
     return refuse("validation_error", f"level {level} does not fit its column (at most {limits.level})", found)
 
 
-def _out_of_range(before: State, totals: tuple[int, ...], limits: Limits, found: State) -> Decision:
+def _out_of_range(before: State, totals: tuple[int, ...], limits: Limits, found: State, *, is_reset: bool) -> Decision:
     """Name the first total that would leave its range."""
     for field, old, new, bound in zip(FIELDS[3:], before[3:], totals, limits.totals, strict=True):
         if new < 0:
             return refuse("validation_error", f"{field}: {old} {new - old:+d} would go below zero", found)
         if new > bound:
-            text = f"{field}: {old} {new - old:+d} would overflow its column (at most {bound})"
+            change = f"{new}" if is_reset else f"{old} {new - old:+d}"
+            text = f"{field}: {change} would overflow its column (at most {bound})"
             return refuse("validation_error", text, found)
     raise AssertionError("called with totals that are all in range")
 

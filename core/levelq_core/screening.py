@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from . import constraints
+from .codec import RESET, Record
 from .constraints import CHECK, Constraint
 from .current_tables import CurrentTables
 from .cursors import Cursor
@@ -28,6 +29,7 @@ from .statements import (
     LICENSE_VALUES,
     PROGRESS_PAIR,
     PROGRESS_VALUES,
+    TOTALS,
     license_values,
     progress_values,
 )
@@ -46,7 +48,16 @@ class Check(NamedTuple):
     table: str
     columns: frozenset[str]
     statement: str
+    reset_statement: str
     error: psycopg.Error
+
+
+class Row(NamedTuple):
+    """What is to be written into a lane's rows. `exact`: its totals are set as a Reset sets them."""
+
+    work: Work
+    state: State
+    exact: bool
 
 
 class Remembered:
@@ -136,27 +147,33 @@ class Screen:
     def _check(self, error: psycopg.Error) -> Check | None:
         """The constraint that an error names as it is now; None if what it does cannot be foretold."""
         found = constraints.find(self._cursor, error)
-        statement = found and _statement(self._tables.database, found)
-        return Check(found.table, frozenset(found.columns), statement, error) if found and statement else None
+        if found is None:
+            return None
+        statement, reset = (_statement(self._tables.database, found, exact=exact) for exact in (False, True))
+        return Check(found.table, frozenset(found.columns), statement, reset, error) if statement and reset else None
 
 
 def _refused(cursor: Cursor[Any], check: Check, works: Sequence[Work], fresh: Fresh) -> list[int]:
     """Of each lane whose rows the check will refuse: where in `fresh` the first command is that makes it so."""
     writes = [w for w in works if (w.changes_progress if check.table == PROGRESS else w.changes_license)]
-    bad = {id(writes[n]) for n in _false(cursor, check, [(w, w.state) for w in writes])}
+    bad = {id(writes[n]) for n in _false(cursor, check, [Row(w, w.state, w.sets_totals) for w in writes])}
     if not bad:
         return []
     steps = [n for n, (w, _, d) in enumerate(fresh) if id(w) in bad and d.error is None and d.after is not None]
+    rows, reset = [], set()
+    for work, record, decision in (fresh[n] for n in steps):
+        reset |= {id(work)} if record.kind == RESET else set()
+        rows.append(Row(work, decision.after or NOTHING, id(work) in reset))
     found: dict[int, int] = {}
-    for at in _false(cursor, check, [(fresh[n][0], fresh[n][2].after or NOTHING) for n in steps]):
-        work, _, decision = fresh[steps[at]]
-        if _columns_changed(decision) & check.columns:
+    for at in _false(cursor, check, rows):
+        work, record, decision = fresh[steps[at]]
+        if _columns_changed(record, decision) & check.columns:
             found.setdefault(id(work), steps[at])
     return list(found.values())
 
 
-def _columns_changed(decision: Decision) -> set[str]:
-    """By their names in either table."""
+def _columns_changed(record: Record, decision: Decision) -> set[str]:
+    """By their names in either table. A Reset sets all totals: it may take a fraction away."""
     before, after = decision.before, decision.after
     assert before is not None and after is not None
     pairs = zip(
@@ -165,26 +182,32 @@ def _columns_changed(decision: Decision) -> set[str]:
         (*progress_of(after), *after[1:3]),
         strict=True,
     )
-    return {name for name, old, new in pairs if old != new}
+    changed = {name for name, old, new in pairs if old != new}
+    return changed | set(TOTALS) if record.kind == RESET else changed
 
 
-def _false(cursor: Cursor[Any], check: Check, states: Sequence[tuple[Work, State]]) -> list[int]:
+def _false(cursor: Cursor[Any], check: Check, rows: Sequence[Row]) -> list[int]:
     """Of which of these the check's condition would be false, while it is not for the row as it is; ascending."""
-    if not states:
-        return []
-    values = [progress_of(s) if check.table == PROGRESS else s[1:3] for _, s in states]
-    columns = map(bigints, zip(*values, strict=True))
-    rows = cursor.execute(check.statement, (*keys_of([w for w, _ in states]), *columns))
-    return sorted(n - 1 for (n,) in rows)
+    false: list[int] = []
+    for statement, exact in ((check.statement, False), (check.reset_statement, True)):
+        numbers = [n for n, row in enumerate(rows) if row.exact == exact]
+        if not numbers:
+            continue
+        states = [rows[n].state for n in numbers]
+        values = [progress_of(state) if check.table == PROGRESS else state[1:3] for state in states]
+        columns = map(bigints, zip(*values, strict=True))
+        found = cursor.execute(statement, (*keys_of([rows[n].work for n in numbers]), *columns))
+        false += [numbers[n - 1] for (n,) in found]
+    return sorted(false)
 
 
-def _statement(database: Database, found: Constraint) -> str | None:
+def _statement(database: Database, found: Constraint, *, exact: bool) -> str | None:
     """Which of the given rows (by number) the constraint would refuse, though it takes the row as it is."""
     if found.kind != CHECK or not found.predictable or found.condition is None:
         return None
     if found.table == PROGRESS:
         alias, pair, named = "p", PROGRESS_PAIR, "level, xp, sessions, projects, theory, practice"
-        new, always = progress_values(database.schema), updated_times(database.schema, PROGRESS)
+        new, always = progress_values(database.schema, exact=exact), updated_times(database.schema, PROGRESS)
     elif found.table == LICENSES:
         alias, pair, named = "l", LICENSE_PAIR, "level, highest"
         new, always = license_values(database.schema), updated_times(database.schema, LICENSES)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from .parents import Parents, parents_of
 from .row_times import inserted_times, updated_times
-from .schema import LEDGER, LICENSES, OUTBOX, PROGRESS, PROGRESSIONS, Schema
+from .schema import LICENSES, OUTBOX, PROGRESS, PROGRESSIONS, Schema
 from .spelling import folded
 
 # The columns that a state sets, in its order.
@@ -22,13 +22,6 @@ TOTALS = ("total_xp", "completed_sessions", "completed_projects", "theory_hours_
 PROGRESS_VALUES = ("current_level", *TOTALS)
 LICENSE_VALUES = ("current_level", "max_achieved_level")
 PROGRESSION_VALUES = ("from_level", "to_level", "advanced_by", "advancement_reason", "requirements_met")
-
-LEDGER_COPY = (
-    f"COPY {LEDGER} (command_id, user_id, specialization, kind, status, error, message, digest, xp, sessions, "
-    "projects, theory_hours, practice_hours, from_level, to_level, before, after, batch, xid, source) "
-    "FROM STDIN (FORMAT BINARY)"
-)
-LEDGER_COLUMNS = 20
 
 # Where are we: isolation, whether writing is allowed, how long locks are waited for, whether this transaction has a
 # batch already (and mark it: a rollback to a savepoint takes the mark back together with the locks), its id.
@@ -43,12 +36,6 @@ ENTER = """
 # deadlock_timeout, yet as long as it takes to extend a table, for which transactions wait that share no row.
 SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, true)"
 SECOND_BATCH_WAIT = "50ms"
-
-# Which of these commands were decided before, and how.
-LEDGER_FIND = f"""
-    SELECT command_id, digest, user_id, specialization, error, message, from_level, to_level, before, after
-    FROM {LEDGER} WHERE command_id = ANY(%b)
-"""
 
 # The outbox rows of decided commands have done their work.
 OUTBOX_DELETE = f"DELETE FROM {OUTBOX} WHERE command_id = ANY(%b)"
@@ -157,12 +144,16 @@ def _assignments(values: Mapping[str, str]) -> str:
     return ", ".join(f"{column} = {value}" for column, value in values.items())
 
 
-def progress_values(schema: Schema) -> dict[str, str]:
-    """What an update sets in a progress row (`p`), by column, from the values given (`k`)."""
+def progress_values(schema: Schema, *, exact: bool = False) -> dict[str, str]:
+    """What an update sets in a progress row (`p`), by column, from the values given (`k`).
+
+    `exact`: totals become what is given, as a Reset says; else they keep their fraction, and NULL while they are 0.
+    """
     names = ("level", "xp", "sessions", "projects", "theory", "practice")
     given = {column: f"k.{name}" for column, name in zip(PROGRESS_VALUES, names, strict=True)}
-    totals = {name: schema.column(PROGRESS, name).new_total(f"p.{name}", given[name]) for name in TOTALS}
-    return given | totals | updated_times(schema, PROGRESS)
+    if not exact:
+        given |= {name: schema.column(PROGRESS, name).new_total(f"p.{name}", given[name]) for name in TOTALS}
+    return given | updated_times(schema, PROGRESS)
 
 
 def license_values(schema: Schema) -> dict[str, str]:
@@ -173,10 +164,10 @@ def license_values(schema: Schema) -> dict[str, str]:
     return values | updated_times(schema, LICENSES)
 
 
-def update_progress(schema: Schema) -> Update:
-    """Write the progress rows that changed: only rows locked above, each once."""
+def update_progress(schema: Schema, *, exact: bool = False) -> Update:
+    """Write the progress rows that changed: only rows locked above, each once. `exact`: as for `progress_values`."""
     statement = f"""
-        UPDATE {PROGRESS} p SET {_assignments(progress_values(schema))}
+        UPDATE {PROGRESS} p SET {_assignments(progress_values(schema, exact=exact))}
         FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b)
             AS k(place, specialization, user_id, level, xp, sessions, projects, theory, practice)
     """
@@ -229,6 +220,7 @@ class Statements:
     insert_progress: str
     insert_license: str
     update_progress: Update
+    reset_progress: Update
     update_license: Update
     insert_progressions: str
     check_deferred: tuple[str, ...]
@@ -244,6 +236,7 @@ class Statements:
             insert_progress(schema),
             insert_license(schema),
             update_progress(schema),
+            update_progress(schema, exact=True),
             update_license(schema),
             insert_progressions(schema),
             check_deferred(schema),

@@ -22,8 +22,8 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     ),
     LEDGER: (
         "id", "command_id", "user_id", "specialization", "kind", "status", "error", "message", "digest", "xp",
-        "sessions", "projects", "theory_hours", "practice_hours", "from_level", "to_level", "before", "after",
-        "batch", "xid", "source", "applied_at",
+        "sessions", "projects", "theory_hours", "practice_hours", "level", "mode", "advanced_by", "reason",
+        "from_level", "to_level", "before", "after", "batch", "xid", "source", "applied_at",
     ),
     OUTBOX: ("id", "command_id", "user_id", "specialization", "payload", "created_at", "pushed_at", "pushes"),
     QUARANTINE: ("id", "specialization", "user_id", "reason", "raw", "length", "sha256", "at"),

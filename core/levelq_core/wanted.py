@@ -101,10 +101,10 @@ _OWN = {
     name: Wanted(frozenset({type_}), declared)
     for type_, declared, names in (
         ("int8", _ROW_ID, "id"),
-        ("int8", "bigint", "user_id xid length"),
+        ("int8", "bigint", "user_id xid length advanced_by"),
         ("int4", "integer NOT NULL DEFAULT 0", "xp sessions projects theory_hours practice_hours pushes"),
-        ("int4", "integer", "from_level to_level"),
-        ("text", "text", "specialization kind status error message source reason"),
+        ("int4", "integer", "level from_level to_level"),
+        ("text", "text", "specialization kind status mode error message source reason"),
         ("text", "text", "actor origin action target"),
         ("jsonb", "jsonb", "detail"),
         ("uuid", "uuid", "command_id batch"),
@@ -120,7 +120,7 @@ _OWN = {
 # Named columns into which levelq may write NULL.
 NULLS = {
     PROGRESSIONS: ("advanced_by",),
-    LEDGER: ("error", "message", "from_level", "to_level", "before", "after"),
+    LEDGER: ("error", "message", "level", "mode", "advanced_by", "reason", "from_level", "to_level", "before", "after"),
     OUTBOX: ("pushed_at",),
     QUARANTINE: ("user_id",),
     AUDIT: ("detail",),

@@ -54,6 +54,7 @@ class Work:
 
     `found` is what the locked rows held: a level of 0 for a row that was missing, also if we just made it.
     `rejected`: of single commands it is known beforehand that the database will refuse them.
+    `sets_totals`: a Reset was applied, so the totals lose their fractions even where nothing else changes.
     `was_parked`: an error that followed this lane has parked it before, so another one says nothing of the database.
     `progress_at` and `license_at` are where they lie (ctid), which nobody can change while we hold them.
     """
@@ -71,6 +72,7 @@ class Work:
     license_at: bytes = b""
     made_progress: bool = False
     made_license: bool = False
+    sets_totals: bool = False
     was_parked: bool = False
 
     def reset(self, database: Database) -> None:
@@ -78,7 +80,7 @@ class Work:
         self.decisions = []
         self.found = self.state = NOTHING
         self.license_id = 0
-        self.made_progress = self.made_license = False
+        self.made_progress = self.made_license = self.sets_totals = False
         self.refusal = None
         self.rejected = None
         never = lane_refusal(self.lane, database.catalog, database.limits)
@@ -102,7 +104,8 @@ class Work:
     @property
     def changes_progress(self) -> bool:
         """Whether its commands change the progress row."""
-        return bool(self.license_id and self.state[0]) and progress_of(self.state) != self.progress_row
+        changes = self.sets_totals or progress_of(self.state) != self.progress_row
+        return bool(self.license_id and self.state[0]) and changes
 
     @property
     def changes_license(self) -> bool:

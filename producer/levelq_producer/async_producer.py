@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from levelq_core.async_lanes import AsyncLanes
 from levelq_core.cluster import NotReached
-from levelq_core.commands import Command, LevelUp, SetLevel, SyncLevels, build
+from levelq_core.commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels, build
 from levelq_core.connections import connect, connect_async
 from levelq_core.errors import LevelqError
 from levelq_core.layouts import Layout
@@ -205,6 +205,20 @@ class AsyncProducer:
     ) -> AsyncHandle:
         """Send a SyncLevels. Raises as `send`."""
         command = build(SyncLevels, user_id=user_id, specialization=specialization, source=source, **fields)
+        return await self.send(command, durability=durability)
+
+    async def adjust(
+        self, user_id: int, specialization: str, *, durability: Durability | None = None, **fields: Any
+    ) -> AsyncHandle:
+        """Send an Adjust; `fields` are the command's others, `xp_change` for one. Raises as `send`."""
+        command = build(Adjust, user_id=user_id, specialization=specialization, **fields)
+        return await self.send(command, durability=durability)
+
+    async def reset(
+        self, user_id: int, specialization: str, *, durability: Durability | None = None, **fields: Any
+    ) -> AsyncHandle:
+        """Send a Reset; `fields` are the command's others: totals that are not given become 0. Raises as `send`."""
+        command = build(Reset, user_id=user_id, specialization=specialization, **fields)
         return await self.send(command, durability=durability)
 
     def handle(self, command_id: UUID) -> AsyncHandle:

@@ -12,7 +12,7 @@ from uuid import UUID
 from redis.exceptions import RedisError
 
 from levelq_core.cluster import NotReached
-from levelq_core.commands import Command, LevelUp, SetLevel, SyncLevels, build
+from levelq_core.commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels, build
 from levelq_core.connections import BOUND, DURABLE_BOUND, connect
 from levelq_core.errors import LevelqError
 from levelq_core.lanes import Lanes
@@ -177,6 +177,20 @@ class Producer:
     ) -> Handle:
         """Send a SyncLevels. Raises as `send`."""
         command = build(SyncLevels, user_id=user_id, specialization=specialization, source=source, **fields)
+        return self.send(command, durability=durability)
+
+    def adjust(
+        self, user_id: int, specialization: str, *, durability: Durability | None = None, **fields: Any
+    ) -> Handle:
+        """Send an Adjust; `fields` are the command's others, `xp_change` for one. Raises as `send`."""
+        command = build(Adjust, user_id=user_id, specialization=specialization, **fields)
+        return self.send(command, durability=durability)
+
+    def reset(
+        self, user_id: int, specialization: str, *, durability: Durability | None = None, **fields: Any
+    ) -> Handle:
+        """Send a Reset; `fields` are the command's others: totals that are not given become 0. Raises as `send`."""
+        command = build(Reset, user_id=user_id, specialization=specialization, **fields)
         return self.send(command, durability=durability)
 
     def handle(self, command_id: UUID) -> Handle:

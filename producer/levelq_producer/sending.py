@@ -14,7 +14,7 @@ from redis.exceptions import MovedError, RedisError, ResponseError
 from levelq_core import rules
 from levelq_core.cluster import NotReached
 from levelq_core.codec import Lane, digest_in, encoded, lane_of
-from levelq_core.commands import Command, LevelUp, SetLevel, SyncLevels
+from levelq_core.commands import COMMAND_NAMES, Command
 from levelq_core.connections import UNCLUSTERED_URL
 from levelq_core.errors import (
     ConfigurationError,
@@ -218,8 +218,8 @@ def address(settings: Settings) -> str:
 
 def payload_of(settings: Settings, command: Command, reply: bool) -> bytes:
     """The encoded command. Raises InvalidCommand for what the catalog or the size limit can never allow."""
-    if not isinstance(command, LevelUp | SetLevel | SyncLevels):
-        raise InvalidCommand(f"command: expected LevelUp, SetLevel or SyncLevels, got {command!r}")
+    if not isinstance(command, Command):
+        raise InvalidCommand(f"command: expected {COMMAND_NAMES}, got {command!r}")
     catalog = settings.tracks
     payload, record = encoded(command, reply=reply)
     never = rules.lane_refusal(lane_of(command), catalog, _LIMITS) or rules.forbidden(

@@ -134,6 +134,23 @@ def test_a_command_goes_through_the_queue_and_into_the_history(levelq: Levelq) -
     assert levelq("history", 43).out == "User 43: nothing was decided yet, or the ledger no longer keeps it.\n"
 
 
+def test_adjust_and_reset_go_through_the_queue_and_into_the_history(levelq: Levelq) -> None:
+    for arguments in (
+        "level-up 42 PLAYER --xp 2600", "adjust 42 PLAYER --xp -300 --level earned --reason refund",
+        "adjust 42 PLAYER --xp 5000", "reset 42 PLAYER --xp 1500 --level 3", "reset 42 PLAYER",
+        "set-level 42 PLAYER --level 2",
+    ):  # fmt: skip
+        assert levelq("send", *arguments.split(), "--no-wait").code == 0
+    assert levelq("worker", "--burst").code == 0
+    lines = [" ".join(line.replace("│", " ").split()) for line in levelq("history", 42).out.splitlines()]
+    shown = [line.partition("PLAYER ")[2] for line in lines if "PLAYER" in line]
+    assert shown == [
+        "set_level - 1 -> 2 applied", "reset = 0 3 -> 1 applied", "reset = 1,500 2 -> 3 applied",
+        "adjust +5,000 2 applied", "adjust -300 3 -> 2 applied", "level_up +2,600 1 -> 3 applied",
+    ]  # fmt: skip
+    assert levelq("check").code == 0 and levelq("verify", "--at-rest").code == 0
+
+
 def test_send_waits_for_the_outcome(levelq: Levelq, start: Callable[..., Started], redis: Redis) -> None:
     start("worker")
     code, out, err = levelq("send", "level-up", 7, "COACH", "--xp", 1200, "--theory-hours", 2, "--timeout", 30)
@@ -158,7 +175,9 @@ def test_send_without_a_worker_says_so_in_time(levelq: Levelq) -> None:
 
 
 BAD_INPUT = {
-    "an unknown kind": ("send fly 1 PLAYER", "KIND: expected one of level-up, set-level, sync, got 'fly'"),
+    "an unknown kind": (
+        "send fly 1 PLAYER", "KIND: expected one of level-up, set-level, sync, adjust, reset, got 'fly'",
+    ),
     "an unknown specialization": ("send level-up 1 CHESS", "specialization: expected one of PLAYER, COACH, INTERNSHIP"),
     "no specialization": ("send level-up 1 a-b", "specialization: "),
     "user 0": ("send level-up 0 PLAYER", "user_id: "),
@@ -169,6 +188,14 @@ BAD_INPUT = {
     "level 0": ("send set-level 1 PLAYER --level 0", "new_level: expected 1 to 8 for PLAYER, got 0"),
     "level 999": ("send set-level 1 PLAYER --level 999", "new_level: expected 1 to 8 for PLAYER, got 999"),
     "no level": ("send set-level 1 PLAYER --xp 5", "--level: missing"),
+    "a level that is text": ("send set-level 1 PLAYER --level earned", "--level: expected a number, got 'earned'"),
+    "a reset to a level that is text": (
+        "send reset 1 PLAYER --level keep", "--level: expected a number or earned, got 'keep'",
+    ),
+    "a reset to level 9": ("send reset 1 PLAYER --level 9", "level: expected 'earned' or 1 to 8 for PLAYER, got 9"),
+    "a reset below zero": ("send reset 1 PLAYER --xp -5", "total_xp: "),
+    "an adjust to a level": ("send adjust 1 PLAYER --level 3", "level: "),
+    "a reset of the source": ("send reset 1 PLAYER --source license", "--source: not an option of reset"),
     "hours for PLAYER": ("send level-up 1 PLAYER --theory-hours 1", "theory_hours: PLAYER does not track hours"),
     "an option of another kind": ("send level-up 1 PLAYER --level 3", "--level: not an option of level-up"),
     "a source that is none": ("send sync 1 PLAYER --source users", "'--source'"),

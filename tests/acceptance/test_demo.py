@@ -290,6 +290,13 @@ def test_the_reference_knows_the_rules() -> None:
     assert apply(risen, base._replace(theory=1)) is None
     assert apply(risen, base._replace(kind="sync_levels")) == risen
     assert apply(Learner(), base._replace(kind="sync_levels")) is None
+    set_high = Learner(5, 5, 5, 2600, 3)
+    assert apply(set_high, base._replace(kind="adjust", xp=-100)) == Learner(5, 5, 5, 2500, 3)
+    assert apply(set_high, base._replace(kind="adjust", xp=-101, earned=True)) == Learner(2, 2, 5, 2499, 3)
+    assert apply(set_high, base._replace(kind="adjust", xp=-2601)) is None
+    assert apply(set_high, base._replace(kind="reset", xp=1000, earned=True)) == Learner(2, 2, 5, 1000)
+    assert apply(set_high, base._replace(kind="reset", sessions=1, level=3)) == Learner(3, 3, 5, 0, 1)
+    assert apply(set_high, base._replace(kind="reset", level=9)) is None
 
 
 def test_a_batch_is_spread_over_its_transaction() -> None:

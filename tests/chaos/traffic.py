@@ -12,12 +12,13 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from levelq_core import Command, LevelUp, SetLevel, Settings, SyncLevels, level_up_atomic
+from levelq_core import Adjust, Command, LevelUp, Reset, SetLevel, Settings, SyncLevels, level_up_atomic
 from levelq_core.engine import engine_for
 from levelq_core.errors import LevelqError, QueueUnavailable, SendUnknown
 from levelq_core.verify import Recorder
@@ -82,6 +83,12 @@ class Traffic:
             change = rng.randint(-2000, 500)
             level = rng.randint(1, 3)
             return SetLevel(user_id=user_id, specialization=specialization, new_level=level, xp_change=change)
+        if kind < 0.09:  # likewise
+            mode: Literal["keep", "earned"] = rng.choice(("keep", "earned"))
+            change = rng.randint(-1000, 500)
+            return Adjust(user_id=user_id, specialization=specialization, xp_change=change, level=mode)
+        if kind < 0.10:
+            return Reset(user_id=user_id, specialization=specialization, total_xp=rng.randint(0, 3000))
         gained = rng.randint(1, 400)
         return LevelUp(user_id=user_id, specialization=specialization, xp_gained=gained, sessions_completed=1)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from hashlib import blake2b
 from random import Random
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from levelq_core import Command, LevelUp, SetLevel, SyncLevels
+from levelq_core import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
 from levelq_core.codec import STAMP_DIGITS, Lane, decode, encode, lane_of
 from levelq_core.commands import MAX_NUMBER, MAX_USER_ID
 
@@ -57,11 +57,16 @@ def _commands(rng: Random, user: int, name: str) -> tuple[Command, ...]:
 
     reason = rng.choice(("", "workshop", "é" * rng.randrange(250), "\U0001f3c5" * rng.randrange(500)))
     by = rng.choice((None, 1, MAX_USER_ID))
+    level: Literal["keep", "earned"] = rng.choice(("keep", "earned"))
     return (
         LevelUp(user_id=user, specialization=name, xp_gained=some(), sessions_completed=some(), reason=reason),
         LevelUp(user_id=user, specialization=name, theory_hours=some(), practice_hours=some(), advanced_by=by),
         SetLevel(user_id=user, specialization=name, new_level=change(), xp_change=change(), reason=reason),
         SyncLevels(user_id=user, specialization=name, source="license", advanced_by=by, reason=reason),
+        Adjust(user_id=user, specialization=name, xp_change=change(), sessions_change=change(), level=level),
+        Reset(
+            user_id=user, specialization=name, total_xp=some(), level=rng.choice(("earned", change())), reason=reason
+        ),
     )
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from levelq_core import Command, LevelUp, SetLevel, SyncLevels
+from levelq_core import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
 from tests.model import TOTALS
 
 INT4 = 2**31 - 1
@@ -66,8 +66,34 @@ set_levels = st.builds(
     advanced_by=authors,
 )
 syncs = st.builds(SyncLevels, user_id=users, specialization=names, source=st.sampled_from(["progress", "license"]))
-any_commands: st.SearchStrategy[Command] = st.one_of(level_ups, level_ups, set_levels, syncs)
-direct_commands: st.SearchStrategy[Command] = st.one_of(plain_level_ups, set_levels, syncs)
+adjusts = st.builds(
+    Adjust,
+    user_id=users,
+    specialization=names,
+    xp_change=changes,
+    sessions_change=changes,
+    projects_change=changes,
+    theory_hours_change=hours,
+    practice_hours_change=hours,
+    level=st.sampled_from(["keep", "earned"]),
+    reason=reasons,
+    advanced_by=authors,
+)
+resets = st.builds(
+    Reset,
+    user_id=users,
+    specialization=names,
+    total_xp=gains,
+    completed_sessions=gains,
+    completed_projects=gains,
+    theory_hours=hours,
+    practice_hours=hours,
+    level=st.just("earned") | levels,
+    reason=reasons,
+    advanced_by=authors,
+)
+any_commands: st.SearchStrategy[Command] = st.one_of(level_ups, level_ups, set_levels, syncs, adjusts, resets)
+direct_commands: st.SearchStrategy[Command] = st.one_of(plain_level_ups, set_levels, syncs, adjusts, resets)
 
 
 # Rows that were there before: per lane (progress or None, license or None).

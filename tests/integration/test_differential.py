@@ -15,13 +15,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.orm import Session
 
 from levelq_core import (
+    Adjust,
     Catalog,
     Command,
     ProgressLicenseCoupler,
+    Reset,
     SetLevel,
     Settings,
     SyncLevels,
@@ -31,6 +33,7 @@ from levelq_core import (
 from levelq_core.apply import outcome as outcome_from
 from levelq_core.codec import Lane, command_of, lane_of
 from levelq_core.history import outcome_of
+from levelq_core.ledger import command_in
 from levelq_worker.embedded import Servers
 from levelq_worker.runtime import Runtime
 from tests.integration.coupler_strategies import any_commands, direct_commands, histories, rows_before
@@ -100,11 +103,14 @@ class World:
             for command_id, entry in model.ledger.items():
                 kept = outcome_of(connection, command_id)
                 assert kept is not None and told(kept) == entry["outcome"]
+            rows = connection.execute(text("SELECT * FROM levelq_ledger ORDER BY id"))
+            assert [command_in(row) for row in rows] == [model.ledger[row["command_id"]]["command"] for row in found]
 
 
 def _decided(row: Row) -> Row:
     """A row of the ledger without what differs from run to run."""
-    return {name: row[name] for name in row if name not in ("id", "message", "digest", "batch", "xid", "applied_at")}
+    left = ("id", "message", "digest", "batch", "xid", "applied_at", "level", "mode", "advanced_by", "reason")
+    return {name: row[name] for name in row if name not in left}
 
 
 def _expected(entry: Row, source: str) -> Row:
@@ -132,7 +138,7 @@ def _array(totals: Row | None) -> list[int] | None:
 
 def _numbers(command: Command) -> list[int]:
     fields = command.model_dump(exclude={"user_id", "command_id", "specialization", "reason", "advanced_by"})
-    return [n for name, n in fields.items() if name not in ("new_level", "source")] or [0] * 5
+    return [n for name, n in fields.items() if name not in ("new_level", "source", "level")] or [0] * 5
 
 
 def _compare_order(found: Sequence[Row], model: Model) -> None:
@@ -271,6 +277,10 @@ def call(session: Session, command: Command) -> Any:
     fields = command.model_dump()
     if isinstance(command, SetLevel):
         return coupler.update_level_atomic(**fields)
+    if isinstance(command, Adjust):
+        return coupler.adjust_atomic(**fields)
+    if isinstance(command, Reset):
+        return coupler.reset_atomic(**fields)
     if isinstance(command, SyncLevels):
         return coupler.sync_existing_records_atomic(
             command.user_id, command.specialization, command.source, command.command_id

@@ -52,7 +52,7 @@ RUBBISH: list[tuple[str, bytes, str]] = [
     ("cut short", GOOD[:40], "53 bytes, expected at least 82"),
     ("damaged", GOOD[:-1] + b"\x01", "the digest does not match: damaged, or another lane's entry"),
     ("another lane's", encode(level_up(2)), "the digest does not match: damaged, or another lane's entry"),
-    ("unknown kind", entry(1, kind=9), "unknown kind 9"),
+    ("unknown kind", entry(1, kind=9), "unknown kind 9 of encoding version 1"),
     ("negative gain", entry(1, numbers=(-5, 0, 0, 0, 0)), "a level_up with a negative gain or a level"),
     (
         "unknown source",
@@ -163,13 +163,13 @@ def test_a_newer_version_keeps_its_place_in_the_lane(
 ) -> None:
     worker = worker_of(own_database_url)
     push(worker, [level_up(1, 100)])
-    push_raw(worker, "PLAYER", 1, entry(1, version=2))
+    push_raw(worker, "PLAYER", 1, entry(1, version=3))
     push(worker, [level_up(1, 1000), level_up(2, 7)])
     Drain(worker, PLAYER).run()
     assert experience(own_engine) == {1: 100, 2: 7}
     assert quarantine(own_engine) == []
     left = redis.lrange(KEYS.lane(PLAYER, 1), 0, -1)
-    assert [e[15] for e in left] == [2, 1]
+    assert [e[15] for e in left] == [3, 1]
     status = worker.lanes.status(PLAYER)
     assert (status.waiting, status.ready, status.parked, status.claimed) == (2, 0, 1, 0)
 

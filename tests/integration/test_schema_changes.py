@@ -418,6 +418,7 @@ def call(engine: Engine, command: Command, *, owned: bool) -> bool:
         elif command.advanced_by:
             result = coupler.update_level_atomic(*lane, 2, advanced_by=command.advanced_by)
         else:
+            assert isinstance(command, LevelUp)
             result = level_up_atomic(session, *lane, command.xp_gained, reason=command.reason)
         session.commit()
     return bool(result["success"])  # type: ignore[index]

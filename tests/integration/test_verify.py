@@ -15,7 +15,18 @@ from redis import Redis
 from sqlalchemy import Engine
 from typer.testing import CliRunner
 
-from levelq_core import ConfigurationError, LevelUp, QueueUnavailable, SendUnknown, SetLevel, Settings, SyncLevels
+from levelq_core import (
+    Adjust,
+    Command,
+    ConfigurationError,
+    LevelUp,
+    QueueUnavailable,
+    Reset,
+    SendUnknown,
+    SetLevel,
+    Settings,
+    SyncLevels,
+)
 from levelq_core.apply import apply_commands
 from levelq_core.commands import new_command_id
 from levelq_core.verify import STEPS, Options, verify
@@ -65,6 +76,11 @@ def test_all_kinds_of_commands_and_ends_verify_at_rest(world: World) -> None:
         SetLevel(user_id=3, specialization="PLAYER", new_level=1, xp_change=-1),
         again.model_copy(update={"xp_gained": 5}),
         *(up(4, 900) for _ in range(7)),
+        Adjust(user_id=4, specialization="PLAYER", xp_change=-4000, level="earned"),
+        Reset(user_id=4, specialization="PLAYER", total_xp=300, completed_sessions=2, level=3),
+        up(4, 5),
+        Adjust(user_id=3, specialization="PLAYER", xp_change=-1),
+        Reset(user_id=5, specialization="PLAYER", total_xp=7),
     )
     push_raw(world.worker, "PLAYER", 1, b"rubbish")
     world.drain()
@@ -72,10 +88,10 @@ def test_all_kinds_of_commands_and_ends_verify_at_rest(world: World) -> None:
     assert_clean(report)
     assert {check.invariant for check in report.checks} == {f"I{n}" for n in range(1, 10)}
     cases = {check.what: check.checked for check in report.checks}
-    assert cases["acknowledged commands are in the ledger, a lane or the outbox"] == 12
-    assert cases["commands of a lane were decided in the order they were sent"] == 12
-    assert cases["each applied command added exactly its changes"] == 10
-    assert cases["one progression per level change, each from where the last one led"] == 5
+    assert cases["acknowledged commands are in the ledger, a lane or the outbox"] == 17
+    assert cases["commands of a lane were decided in the order they were sent"] == 17
+    assert cases["each applied command added exactly its changes"] == 14
+    assert cases["one progression per level change, each from where the last one led"] == 7
 
 
 def test_it_changes_nothing(world: World, three: list[LevelUp]) -> None:
@@ -275,6 +291,51 @@ def test_a_total_that_nothing_explains(world: World, three: list[LevelUp]) -> No
     noted = world.verify(foreign_writes=True)
     assert_clean(noted)
     assert [note.found for note in noted.notes] == [1]
+
+
+@pytest.fixture
+def season(world: World) -> list[Command]:
+    """Two seasons of user 7, each command in a transaction of its own."""
+    commands: list[Command] = [
+        up(7, 10), up(7, 1500), Reset(user_id=7, specialization="PLAYER", total_xp=200, completed_sessions=1),
+        up(7, 30), Adjust(user_id=7, specialization="PLAYER", xp_change=-100),
+    ]  # fmt: skip
+    for command in commands:
+        world.send(command)
+        world.drain()
+    assert_clean(world.verify(at_rest=True))
+    return commands
+
+
+def test_a_reset_that_set_something_else(world: World, season: list[Command]) -> None:
+    reset = season[2].command_id
+    world.sql("UPDATE levelq_ledger SET xp = 0 WHERE command_id = :id", id=reset)
+    report = world.verify()
+    assert report.broken == {"I2"}
+    assert ("I2", "miscounted", 7, "PLAYER", reset) in told(report)
+
+
+def test_a_reset_that_took_effect_as_an_addition(world: World, season: list[Command]) -> None:
+    world.sql("UPDATE specialization_progress SET total_xp = total_xp + 1510")
+    assert told(world.verify()) == [("I2", "miscounted", 7, "PLAYER", season[4].command_id)]
+
+
+def test_totals_after_a_reset_that_counted_a_command_twice_or_not_at_all(world: World, season: list[Command]) -> None:
+    world.sql("UPDATE specialization_progress SET total_xp = total_xp + 30")
+    assert told(world.verify()) == [("I2", "duplicated", 7, "PLAYER", season[3].command_id)]
+    world.sql("UPDATE specialization_progress SET total_xp = total_xp - 60")
+    assert told(world.verify()) == [("I2", "lost", 7, "PLAYER", season[3].command_id)]
+
+
+def test_a_command_counted_twice_before_a_reset_is_still_found(world: World) -> None:
+    """The Reset sets the totals all the same; the piece before it does not add up."""
+    first = up(7, 40)
+    world.send(first)
+    world.drain()
+    world.sql("UPDATE specialization_progress SET total_xp = 80")
+    world.send(Reset(user_id=7, specialization="PLAYER", total_xp=5), up(7, 1))
+    world.drain()
+    assert ("I2", "duplicated", 7, "PLAYER", first.command_id) in told(world.verify(at_rest=True))
 
 
 def test_a_command_that_added_something_else(world: World, three: list[LevelUp]) -> None:

@@ -1,6 +1,6 @@
 """Two encodings side by side, as while an installation is upgraded, or goes back: nothing is lost, order is kept.
 
-The next version of the encoding is today's with another number: a worker that knows it reads both.
+The next version of the encoding is that of a LevelUp with another number: a worker that knows it reads both.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
-from levelq_core import LevelUp, Settings, codec
+from levelq_core import Adjust, LevelUp, Reset, Settings, codec
 from levelq_core.codec import STAMP_DIGITS, Record, encode
 from levelq_core.partitions import Partition
 from levelq_worker.draining import Drain
@@ -38,7 +38,7 @@ def encode_next(command: LevelUp) -> bytes:
 
 def decode_both(entry: bytes, salt: bytes) -> Record:
     at = STAMP_DIGITS + VERSION_AT
-    known = bytes([codec.VERSION])
+    known = b"\1"  # of a LevelUp
     return decode(entry[:at] + known + entry[at + 1 :] if entry[at] == codec.VERSION + 1 else entry, salt)
 
 
@@ -119,8 +119,53 @@ def test_after_going_back_what_the_new_version_wrote_waits_until_it_returns(
     push(worker, new(up(1, 2)), old(up(1, 3)), old(up(2, 1)))
     Drain(worker, PLAYER).run()
     assert decided(own_engine) == [(1, 1), (2, 1)]
-    assert "lanes wait for a newer worker: encoding version 2; this worker knows 1" in caplog.text
+    assert "lanes wait for a newer worker: encoding version 3; this worker knows 2" in caplog.text
     assert worker.lanes.status(PLAYER).parked == 1
     with upgraded():
         drain_all(worker, "PLAYER")
     assert decided(own_engine) == [(1, 1), (2, 1), (1, 2), (1, 3)]
+
+
+@pytest.fixture
+def older(worker: Runtime, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A block in which the worker is one of before Adjust and Reset: it knows the first encoding alone."""
+
+    @contextmanager
+    def block() -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(codec, "VERSION", 1)
+            yield
+
+    return block
+
+
+@pytest.mark.parametrize("kind", [Adjust, Reset])
+def test_older_worker_leaves_a_kind_it_does_not_know_in_its_lane(
+    worker: Runtime,
+    older: Any,
+    upgraded: Any,
+    own_engine: Engine,
+    caplog: pytest.LogCaptureFixture,
+    kind: type[Adjust] | type[Reset],
+) -> None:
+    """And says so; what was sent before it is applied, what was sent after it waits behind it."""
+    command = kind(user_id=1, specialization="PLAYER")
+    push(worker, old(up(1, 10)))
+    push_raw(worker, "PLAYER", 1, encode(command))
+    push(worker, old(up(1, 1)), old(up(2, 7)))
+    with older():
+        Drain(worker, PLAYER).run()
+    assert decided(own_engine) == [(1, 10), (2, 7)]
+    assert "lanes wait for a newer worker: encoding version 2; this worker knows 1" in caplog.text
+    assert (worker.lanes.status(PLAYER).parked, quarantined(own_engine)) == (1, 0)
+    with upgraded():
+        drain_all(worker, "PLAYER")
+    with own_engine.connect() as connection:
+        kinds = [row["kind"] for row in ledger(connection) if row["user_id"] == 1]
+    assert kinds == ["level_up", command.kind, "level_up"]
+
+
+def quarantined(engine: Engine) -> int:
+    """How many entries were quarantined."""
+    with engine.connect() as connection:
+        return int(connection.exec_driver_sql("SELECT count(*) FROM levelq_quarantine").scalar_one())

@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from levelq_core import Command, LevelUp, SetLevel, SyncLevels
-from levelq_core.codec import encode
+from levelq_core import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
+from levelq_core.codec import VERSION, encode
 from tests.stateful.comparing import TICK, Compared
 from tests.stateful.reference import Entry
 from tests.stateful.world import USERS
@@ -32,6 +32,10 @@ CONTENTS: list[Command] = [
     _set(9),
     SyncLevels(user_id=1, specialization="PLAYER", source="progress"),
     SyncLevels(user_id=1, specialization="PLAYER", source="license"),
+    Adjust(user_id=1, specialization="PLAYER", xp_change=-300),
+    Adjust(user_id=1, specialization="PLAYER", xp_change=-300, sessions_change=1, level="earned"),
+    Reset(user_id=1, specialization="PLAYER", total_xp=700),
+    Reset(user_id=1, specialization="PLAYER", completed_sessions=2, level=3, reason="season's end", advanced_by=7),
 ]
 users = st.sampled_from(USERS)
 contents = st.sampled_from(range(len(CONTENTS)))
@@ -70,7 +74,7 @@ class Producing(Compared):
             "cut": payload[:40],
             "too long": b"%600d" % len(self.made),
             "of another lane": payload,
-            "newer": payload[:2] + b"\2" + payload[3:],
+            "newer": payload[:2] + bytes([VERSION + 1]) + payload[3:],
         }
         self.push_entries(user, [Entry(raw[kind], newer=kind == "newer")])
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import Phase
 
-from levelq_core import ledger
+from levelq_core import ledger, rules
+from levelq_core.codec import ADJUST, RESET, Record
 from levelq_core.lanes import Lanes
 from levelq_core.scripts import Claim
 from levelq_worker.cancelling import Canceller
@@ -106,6 +107,15 @@ def takes_a_conflict_for_a_repeat(patch: Patch) -> None:
     patch.setattr(ledger, "answer", lambda known, record: known.decision._replace(duplicate=True))
 
 
+def adds_what_a_reset_sets(patch: Patch) -> None:
+    decide = rules.decide
+
+    def add(state: Any, record: Record, *how: Any) -> Any:
+        return decide(state, record._replace(kind=ADJUST) if record.kind == RESET else record, *how)
+
+    patch.setattr(rules, "decide", add)
+
+
 # What cancels
 
 
@@ -144,6 +154,7 @@ MUTANTS = [
     withdraws_and_counts_as_before,
     withdraws_only_one_of_several,
     withdraws_what_it_did_not_decide,
+    adds_what_a_reset_sets,
     fills_behind_what_came_since,
 ]
 

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError, ResponseError
 from sqlalchemy import Engine, text
 
 from levelq_core import Command, faults, outbox_writing, script_files
-from levelq_core.codec import STAMP_DIGITS, encode
+from levelq_core.codec import STAMP_DIGITS, VERSION, encode
 from levelq_core.scripts import Protocol
 from levelq_core.waking import Waker
 from levelq_core.work import Work
@@ -282,7 +282,9 @@ class World:
         for user, entries in claim.lanes:
             head = entries[0]
             taken = (
-                [rubbish_identity(head)] if isinstance(head, bytes) and head[STAMP_DIGITS + 2 :][:1] == b"\2" else []
+                [rubbish_identity(head)]
+                if isinstance(head, bytes) and head[STAMP_DIGITS + 2 :][:1] == bytes([VERSION + 1])
+                else []
             )
             self.bench.ack("newer", int(user), *taken)
 

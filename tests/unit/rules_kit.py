@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from levelq_core import LevelUp, SetLevel, SyncLevels
+from levelq_core import Adjust, LevelUp, Reset, SetLevel, SyncLevels
 from levelq_core.catalog import Requirement, Track
 from levelq_core.codec import Record, record_of
 from levelq_core.rules import Limits, State, decide
@@ -20,6 +20,14 @@ def up(**fields: int) -> Record:
 
 def set_to(level: int, **fields: int) -> Record:
     return record_of(SetLevel(user_id=1, specialization="ANY", new_level=level, **fields))  # type: ignore[arg-type]
+
+
+def adjust(level: str = "keep", **fields: int) -> Record:
+    return record_of(Adjust(user_id=1, specialization="ANY", level=level, **fields))  # type: ignore[arg-type]
+
+
+def reset(level: int | str = "earned", **fields: int) -> Record:
+    return record_of(Reset(user_id=1, specialization="ANY", level=level, **fields))  # type: ignore[arg-type]
 
 
 def sync(source: str = "progress") -> Record:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from levelq_core import Catalog, Command, LevelUp, SetLevel, SyncLevels
+from levelq_core import Adjust, Catalog, Command, LevelUp, Reset, SetLevel, SyncLevels
 from levelq_core.catalog import Requirement, Track
 from levelq_core.commands import MAX_NUMBER, MAX_USER_ID
 
@@ -47,7 +47,27 @@ set_levels = st.builds(
     practice_hours_change=numbers,
 )
 syncs = st.builds(SyncLevels, **_common, source=st.sampled_from(("progress", "license")))
-commands: st.SearchStrategy[Command] = st.one_of(level_ups, set_levels, syncs)
+adjusts = st.builds(
+    Adjust,
+    **_common,
+    xp_change=numbers,
+    sessions_change=numbers,
+    projects_change=numbers,
+    theory_hours_change=numbers,
+    practice_hours_change=numbers,
+    level=st.sampled_from(("keep", "earned")),
+)
+resets = st.builds(
+    Reset,
+    **_common,
+    total_xp=gains,
+    completed_sessions=gains,
+    completed_projects=gains,
+    theory_hours=gains,
+    practice_hours=gains,
+    level=st.just("earned") | numbers,
+)
+commands: st.SearchStrategy[Command] = st.one_of(level_ups, set_levels, syncs, adjusts, resets)
 
 
 @st.composite

@@ -19,7 +19,7 @@ from levelq_core.work import Parked, Work
 from levelq_worker.batch import NEWER_DELAY_MS, Batch
 
 STAMP = b"1760000000123"
-NEWER = STAMP + b"LQ\x02" + b"whatever a later version writes"
+NEWER = STAMP + b"LQ\x03" + b"whatever a later version writes"
 HUGE = Oversized(70_000, "ab" * 20, b"h" * 4096)
 
 
@@ -146,7 +146,7 @@ def test_what_a_newer_version_wrote_stays_with_all_that_follows_it() -> None:
     assert [record.xp for record in made.works[0].records] == [1]
     assert made.rubbish == []
     assert made.acknowledgements([], 0) == [(b"1", NEWER_DELAY_MS, identity(first))]
-    assert made.lanes[0].newer == "encoding version 2; this worker knows 1"
+    assert made.lanes[0].newer == "encoding version 3; this worker knows 2"
 
 
 def test_a_lane_that_begins_with_a_newer_version_only_waits() -> None:

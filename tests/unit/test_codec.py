@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from levelq_core import Command, LevelUp, SetLevel, SyncLevels
+from levelq_core import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
 from levelq_core.codec import (
     IDENTITY_AT,
     IDENTITY_BYTES,
     STAMP_DIGITS,
-    VERSION,
     Lane,
     NewerVersion,
     Record,
@@ -71,6 +70,49 @@ GOLDEN: list[tuple[Command, str]] = [
         "4c510100" "01890a5dac96774bbcceb302099a8057" "286f6b982f6f84580081ca705be7061a"
         "03" "0000000000000000" "01000000" "00000000" "00000000" "00000000" "00000000" "00000000",
     ),
+    (
+        Adjust(
+            user_id=42,
+            specialization="COACH",
+            command_id=ID,
+            xp_change=-50,
+            sessions_change=1,
+            projects_change=-2,
+            theory_hours_change=3,
+            practice_hours_change=-4,
+            level="earned",
+            advanced_by=7,
+            reason="penalty",
+        ),
+        "4c510200" "01890a5dac96774bbcceb302099a8057" "7b24df786d2e6f277fbd0d276bfb5692"
+        "04" "0700000000000000" "00000080" "ceffffff" "01000000" "feffffff" "03000000" "fcffffff"
+        "70656e616c7479",
+    ),
+    (
+        Adjust(user_id=42, specialization="PLAYER", command_id=ID, xp_change=1),
+        "4c510200" "01890a5dac96774bbcceb302099a8057" "ce5aab6893688e57f859112cb2c20473"
+        "04" "0000000000000000" "00000000" "01000000" "00000000" "00000000" "00000000" "00000000",
+    ),
+    (
+        Reset(
+            user_id=42,
+            specialization="COACH",
+            command_id=ID,
+            total_xp=1500,
+            completed_sessions=1,
+            completed_projects=2,
+            theory_hours=3,
+            practice_hours=4,
+            level=3,
+        ),
+        "4c510200" "01890a5dac96774bbcceb302099a8057" "af18b005baeb7e01e52d35b6144d60fc"
+        "05" "0000000000000000" "03000000" "dc050000" "01000000" "02000000" "03000000" "04000000",
+    ),
+    (
+        Reset(user_id=42, specialization="PLAYER", command_id=ID),
+        "4c510200" "01890a5dac96774bbcceb302099a8057" "a785f5f5fae2d3d9e85dd1363716c39d"
+        "05" "0000000000000000" "00000080" "00000000" "00000000" "00000000" "00000000" "00000000",
+    ),
 ]  # fmt: skip
 
 
@@ -82,7 +124,7 @@ def written(**parts: Any) -> bytes:
     """An entry of lane PLAYER:42 whose digest is right, whatever else it holds."""
     p: dict[str, Any] = {
         "magic": b"LQ",
-        "version": VERSION,
+        "version": 1,
         "flags": 0,
         "kind": 1,
         "by": 0,
@@ -96,10 +138,12 @@ def written(**parts: Any) -> bytes:
     return STAMP + magic + pack("<BB", p["version"], p["flags"]) + ID.bytes + digest + body
 
 
-@pytest.mark.parametrize(("command", "wire"), GOLDEN, ids=[type(c).__name__ for c, _ in GOLDEN])
+@pytest.mark.parametrize(
+    ("command", "wire"), GOLDEN, ids=[f"{n} {type(c).__name__}" for n, (c, _) in enumerate(GOLDEN)]
+)
 def test_the_wire_format_does_not_change_by_accident(command: Command, wire: str) -> None:
     assert encode(command).hex() == wire
-    assert encode(command, reply=True).hex() == wire.replace("4c510100", "4c510101", 1)
+    assert encode(command, reply=True).hex() == wire[:6] + "01" + wire[8:]
     assert command_of(lane_of(command), read(bytes.fromhex(wire), lane_of(command))) == command
 
 
@@ -179,14 +223,20 @@ def test_a_cut_entry_is_rubbish(length: int) -> None:
         decode(written()[:length], LANE.salt)
 
 
-@pytest.mark.parametrize("version", [2, 3, 255])
+def test_kinds_of_the_first_version_stay_readable_for_workers_that_know_it_alone() -> None:
+    """And those they do not know carry a later version, so that they leave them in their lanes."""
+    versions = {type(command): encode(command)[2] for command, _ in GOLDEN}
+    assert versions == {LevelUp: 1, SetLevel: 1, SyncLevels: 1, Adjust: 2, Reset: 2}
+
+
+@pytest.mark.parametrize("version", [3, 4, 255])
 def test_a_newer_version_is_told_from_rubbish(version: int) -> None:
     for entry in (
         written(version=version),
         written(version=version, reason=b"x" * 9000),
         written(version=version)[:17],
     ):
-        with pytest.raises(NewerVersion, match=f"version {version}; this worker knows 1"):
+        with pytest.raises(NewerVersion, match=f"version {version}; this worker knows 2"):
             decode(entry, LANE.salt)
 
 
@@ -207,7 +257,19 @@ def test_an_entry_of_another_lane_is_rubbish(lane: Lane) -> None:
     ("parts", "why"),
     [
         ({"kind": 0}, "unknown kind 0"),
-        ({"kind": 4}, "unknown kind 4"),
+        ({"kind": 4}, "unknown kind 4 of encoding version 1"),
+        ({"kind": 5}, "unknown kind 5 of encoding version 1"),
+        *(({"kind": kind, "version": 2}, f"unknown kind {kind} of encoding version 2") for kind in (0, 1, 2, 3, 6)),
+        ({"kind": 4, "version": 2, "numbers": (1, 0, 0, 0, 0, 0)}, "neither keep nor earned"),
+        ({"kind": 4, "version": 2, "numbers": (-1, 0, 0, 0, 0, 0)}, "neither keep nor earned"),
+        *(
+            ({"kind": 4, "version": 2, "numbers": tuple(-(2**31) * (at == n) for n in range(6))}, "range")
+            for at in range(1, 6)
+        ),
+        *(
+            ({"kind": 5, "version": 2, "numbers": tuple(-(at == n) for n in range(6))}, "negative total")
+            for at in range(1, 6)
+        ),
         ({"numbers": (1, 0, 0, 0, 0, 0)}, "level"),
         *(({"numbers": tuple(-(at == n) for n in range(6))}, "negative gain") for at in range(1, 6)),
         ({"kind": 3, "numbers": (2, 0, 0, 0, 0, 0)}, "unknown source"),
@@ -234,6 +296,9 @@ def test_the_outermost_values_are_read() -> None:
         {"kind": 1, "by": 2**63 - 1, "numbers": (0, *[most] * 5)},
         {"kind": 2, "numbers": (-most,) * 6},
         {"kind": 3, "numbers": (1, 0, 0, 0, 0, 0), "reason": "😀".encode() * 500},
+        {"kind": 4, "version": 2, "numbers": (-(2**31), *[-most] * 5)},
+        {"kind": 5, "version": 2, "numbers": (-most, *[most] * 5)},
+        {"kind": 5, "version": 2, "numbers": (-(2**31), *[0] * 5)},
     ):
         record = decode(written(**parts), LANE.salt)
         assert record_of(command_of(LANE, record))._replace(pushed_ms=record.pushed_ms) == record
@@ -245,6 +310,7 @@ def test_an_entry_without_a_time_is_rubbish(stamp: bytes) -> None:
         decode(stamp + written()[STAMP_DIGITS:], LANE.salt)
 
 
+CHANGES = ("xp_change", "sessions_change", "projects_change", "theory_hours_change", "practice_hours_change")
 BASE: dict[str, Any] = {"user_id": 42, "specialization": "PLAYER", "command_id": ID}
 DIFFERENT: list[Command] = [
     LevelUp(**BASE),
@@ -257,19 +323,19 @@ DIFFERENT: list[Command] = [
         for name in ("xp_gained", "sessions_completed", "projects_completed", "theory_hours", "practice_hours")
     ),
     SetLevel(**BASE, new_level=0),
-    *(
-        SetLevel(**BASE | {"new_level": 0} | {name: 1})
-        for name in (
-            "new_level",
-            "xp_change",
-            "sessions_change",
-            "projects_change",
-            "theory_hours_change",
-            "practice_hours_change",
-        )
-    ),
+    *(SetLevel(**BASE | {"new_level": 0} | {name: 1}) for name in ("new_level", *CHANGES)),
     SyncLevels(**BASE),
     SyncLevels(**BASE, source="license"),
+    Adjust(**BASE),
+    Adjust(**BASE, level="earned"),
+    *(Adjust(**BASE | {name: 1}) for name in CHANGES),
+    Reset(**BASE),
+    Reset(**BASE, level=1),
+    Reset(**BASE, level=0),
+    *(
+        Reset(**BASE | {name: 1})
+        for name in ("total_xp", "completed_sessions", "completed_projects", "theory_hours", "practice_hours")
+    ),
 ]
 
 

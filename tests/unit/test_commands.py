@@ -11,16 +11,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from levelq_core import Command, InvalidCommand, LevelUp, SetLevel, SyncLevels
+from levelq_core import Adjust, Command, InvalidCommand, LevelUp, Reset, SetLevel, SyncLevels
 from levelq_core.commands import MAX_NUMBER, MAX_USER_ID, build, new_command_id
 
 PLACE: dict[str, Any] = {"user_id": 42, "specialization": "PLAYER"}
-MODELS: dict[type[Command], dict[str, Any]] = {LevelUp: PLACE, SetLevel: PLACE | {"new_level": 2}, SyncLevels: PLACE}
+MODELS: dict[type[Command], dict[str, Any]] = {
+    LevelUp: PLACE,
+    SetLevel: PLACE | {"new_level": 2},
+    SyncLevels: PLACE,
+    Adjust: PLACE,
+    Reset: PLACE,
+}
 GAINS = ("xp_gained", "sessions_completed", "projects_completed", "theory_hours", "practice_hours")
 CHANGES = ("xp_change", "sessions_change", "projects_change", "theory_hours_change", "practice_hours_change")
+TOTALS = ("total_xp", "completed_sessions", "completed_projects", "theory_hours", "practice_hours")
 NUMBERS = [
     *((LevelUp, name) for name in GAINS),
     *((SetLevel, name) for name in ("new_level", *CHANGES)),
+    *((Adjust, name) for name in CHANGES),
+    *((Reset, name) for name in (*TOTALS, "level")),
     *((model, name) for model in MODELS for name in ("user_id", "advanced_by")),
 ]
 NOT_WHOLE_NUMBERS = ["5", b"5", 5.0, 5.5, True, False, float("nan"), float("inf"), [5], {}, 1j]
@@ -42,10 +51,12 @@ def test_only_whole_numbers_are_whole_numbers(model: type[Command], field: str, 
     assert message.endswith(f"got {value!r}")
 
 
-@pytest.mark.parametrize(("model", "field"), [(LevelUp, name) for name in GAINS], ids=str)
+@pytest.mark.parametrize(
+    ("model", "field"), [*((LevelUp, name) for name in GAINS), *((Reset, name) for name in TOTALS)], ids=str
+)
 def test_a_gain_is_0_to_2_31_minus_1(model: type[Command], field: str) -> None:
     for value in (0, MAX_NUMBER):
-        assert getattr(build(LevelUp, **PLACE, **{field: value}), field) == value
+        assert getattr(model(**(PLACE | {field: value})), field) == value
     for value in (-1, MAX_NUMBER + 1, 10**30):
         assert str(value) in refused(model, **{field: value})
 
@@ -77,7 +88,7 @@ def test_user_specialization_and_new_level_are_required(model: type[Command]) ->
 
 @pytest.mark.parametrize("model", MODELS)
 def test_fields_nobody_knows_are_refused(model: type[Command]) -> None:
-    assert refused(model, level=5).startswith("level: Extra inputs are not permitted")
+    assert refused(model, levels=5).startswith("levels: Extra inputs are not permitted")
     assert refused(model, kind="level_up").startswith("kind: ")
 
 
@@ -129,6 +140,22 @@ def test_a_sync_has_one_of_two_sources() -> None:
         assert refused(SyncLevels, source=bad).startswith("source: ")
 
 
+def test_an_adjust_keeps_the_levels_or_sets_what_is_earned() -> None:
+    assert Adjust(**PLACE).level == "keep"
+    assert Adjust(**PLACE, level="earned").level == "earned"
+    for bad in ("EARNED", "", "kept", None, 0, 5, True):
+        assert refused(Adjust, level=bad).startswith("level: ")
+
+
+def test_a_reset_sets_what_is_earned_or_a_level() -> None:
+    assert Reset(**PLACE).level == "earned"
+    for level in (-MAX_NUMBER, 0, 1, 8, MAX_NUMBER):  # whether the catalog has it is decided later, as of a SetLevel
+        assert Reset(**PLACE, level=level).level == level
+    for bad in ("5", "keep", True, 5.0, None, MAX_NUMBER + 1, -MAX_NUMBER - 1, [1]):
+        message = refused(Reset, level=bad)
+        assert message == f"level: expected 'earned' or a level (an integer of less than 2^31 in size), got {bad!r}"
+
+
 def test_a_command_id_is_a_uuid_and_nothing_that_looks_like_one() -> None:
     given_id = UUID(int=0)
     assert LevelUp(**PLACE, command_id=given_id).command_id == given_id
@@ -140,6 +167,8 @@ def test_everything_else_is_nothing_unless_given() -> None:
     up, to = LevelUp(**PLACE), SetLevel(**PLACE, new_level=1)
     assert [getattr(up, name) for name in GAINS] == [0] * 5
     assert [getattr(to, name) for name in CHANGES] == [0] * 5
+    assert [getattr(Adjust(**PLACE), name) for name in CHANGES] == [0] * 5
+    assert [getattr(Reset(**PLACE), name) for name in TOTALS] == [0] * 5
     assert (up.reason, up.advanced_by) == ("", None)
 
 

@@ -21,7 +21,22 @@ from levelq_core.rules import (
     started,
     sync_action,
 )
-from tests.unit.rules_kit import ALL, COACH, INT4, INTERNSHIP, LIMITS, PLAYER, applied, at, rejected, set_to, sync, up
+from tests.unit.rules_kit import (
+    ALL,
+    COACH,
+    INT4,
+    INTERNSHIP,
+    LIMITS,
+    PLAYER,
+    adjust,
+    applied,
+    at,
+    rejected,
+    reset,
+    set_to,
+    sync,
+    up,
+)
 
 
 class TestLevelUp:
@@ -110,6 +125,96 @@ class TestSetLevel:
         assert rejected(NOTHING, set_to(2, **{change: -1}), COACH) == f"{field}: 0 -1 would go below zero"
 
 
+class TestAdjust:
+    CHANGES = ("xp_change", "sessions_change", "projects_change", "theory_hours_change", "practice_hours_change")
+
+    def test_adds_the_changes_whatever_their_sign(self) -> None:
+        changes = dict(zip(self.CHANGES, (-1, 2, -3, 4, -5), strict=True))
+        assert applied(at(1, 1, 1, 1, 2, 3, 4, 5), adjust("keep", **changes), COACH) == (1, 1, 1, 0, 4, 0, 8, 0)
+
+    def test_keep_leaves_the_levels_whatever_the_totals_earn(self) -> None:
+        assert applied(at(3, 3, 5, 2500), adjust(xp_change=-2000)) == at(3, 3, 5, 500)
+        assert applied(at(3, 3, 5, 2500), adjust(xp_change=90_000)) == at(3, 3, 5, 92_500)
+        assert applied(at(12, 12, 12, 0), adjust(xp_change=1))[:3] == (12, 12, 12)
+
+    def test_keep_makes_levels_that_differ_the_higher(self) -> None:
+        for state in (at(5, 3), at(3, 5)):
+            decision = decide(state, adjust(), PLAYER, LIMITS)
+            assert decision.after is not None
+            assert decision.after[:2] == (5, 5)
+            assert (decision.from_level, decision.to_level) == (state[1], 5)
+
+    def test_keep_makes_missing_rows_at_level_1_or_at_the_other_level(self) -> None:
+        assert applied(NOTHING, adjust(xp_change=90_000))[:4] == (1, 1, 1, 90_000)
+        assert applied(at(4, 0), adjust())[:3] == (4, 4, 4)
+        assert applied((0, 4, 6, 0, 0, 0, 0, 0), adjust())[:3] == (4, 4, 6)
+
+    @pytest.mark.parametrize(("change", "level"), [(0, 3), (-1, 2), (-2500, 1), (2499, 3), (2500, 4), (10**6, 8)])
+    def test_earned_sets_both_levels_up_or_down(self, change: int, level: int) -> None:
+        for state in (at(3, 3, 3, 2500), at(8, 2, 8, 2500), at(2, 12, 12, 2500)):
+            after = applied(state, adjust("earned", xp_change=change))
+            assert after[:4] == (level, level, max(state[2], level), 2500 + change)
+
+    def test_earned_starts_from_missing_rows_likewise(self) -> None:
+        assert applied(NOTHING, adjust("earned", xp_change=2500))[:3] == (3, 3, 3)
+        assert applied(at(4, 0), adjust("earned"))[:3] == (1, 1, 4)
+
+    @pytest.mark.parametrize("level", ["keep", "earned"])
+    @pytest.mark.parametrize(("change", "field"), list(zip(CHANGES, FIELDS[3:], strict=True)))
+    def test_a_total_never_goes_below_zero(self, change: str, field: str, level: str) -> None:
+        state = at(2, 2, 2, 10, 10, 10, 10, 10)
+        assert applied(state, adjust(level, **{change: -10}), COACH)[FIELDS.index(field)] == 0
+        assert rejected(state, adjust(level, **{change: -11}), COACH) == f"{field}: 10 -11 would go below zero"
+        assert rejected(NOTHING, adjust(level, **{change: -1}), COACH) == f"{field}: 0 -1 would go below zero"
+
+
+class TestReset:
+    TOTALS = ("total_xp", "completed_sessions", "completed_projects", "theory_hours", "practice_hours")
+
+    def test_sets_all_totals_and_what_is_not_given_to_0(self) -> None:
+        before = at(3, 3, 5, 9, 9, 9, 9, 9)
+        totals = dict(zip(self.TOTALS, (2500, 1, 2, 3, 4), strict=True))
+        assert applied(before, reset(**totals), COACH) == (3, 3, 5, 2500, 1, 2, 3, 4)
+        assert applied(before, reset(), COACH) == (1, 1, 5, 0, 0, 0, 0, 0)
+        assert applied(before, reset()) == (1, 1, 5, 0, 0, 0, 0, 0)  # hours that are not tracked, too
+
+    @pytest.mark.parametrize("level", [1, 2, 7, 8])
+    def test_sets_the_level_given_whatever_the_totals_earn(self, level: int) -> None:
+        assert applied(at(4, 6, 7), reset(level, total_xp=1000))[:4] == (level, level, max(7, level), 1000)
+
+    def test_sets_a_legacy_level_above_the_top_to_what_is_earned(self) -> None:
+        assert applied(at(12, 12, 12, 90_000), reset(total_xp=80_000))[:3] == (8, 8, 12)
+
+    @pytest.mark.parametrize("level", [0, -1, 9, 999, MAX_NUMBER, -MAX_NUMBER])
+    def test_to_a_level_outside_the_catalog_is_refused(self, level: int) -> None:
+        assert rejected(at(3, 3), reset(level)) == f"level: expected 'earned' or 1 to 8 for PLAYER, got {level}"
+        assert rejected(NOTHING, reset(level, total_xp=5)).startswith("level: ")
+
+    @pytest.mark.parametrize(("name", "field"), list(zip(TOTALS, FIELDS[3:], strict=True)))
+    def test_to_a_total_over_its_column_is_refused(self, name: str, field: str) -> None:
+        narrow = Limits(totals=(2**15 - 1,) * 5)
+        state = at(1, 1, 1, *[2**15 - 1] * 5)
+        assert applied(state, reset(**{name: 2**15 - 1}), COACH, narrow)[FIELDS.index(field)] == 2**15 - 1
+        message = rejected(state, reset(**{name: 2**15}), COACH, narrow)
+        assert message == f"{field}: 32768 would overflow its column (at most 32767)"
+
+    def test_mends_a_total_that_is_below_zero(self) -> None:
+        assert applied(at(1, 1, 1, -7), reset())[3] == 0
+
+
+class TestAfterADemotion:
+    def test_the_next_level_up_rises_to_what_the_totals_earn(self) -> None:
+        demoted = applied(at(3, 3, 3, 2500), set_to(1))
+        assert demoted[:2] == (1, 1)
+        assert applied(demoted, up(xp_gained=1))[:2] == (3, 3)
+
+    def test_an_adjust_or_a_reset_lasts(self) -> None:
+        for record in (adjust("earned", xp_change=-2000), reset(total_xp=500)):
+            lowered = applied(at(3, 3, 3, 2500), record)
+            assert lowered[:2] == (1, 1)
+            assert applied(lowered, up(xp_gained=1))[:2] == (1, 1)
+
+
 class TestHours:
     @pytest.mark.parametrize("track", [PLAYER, INTERNSHIP], ids=lambda t: t.name)
     def test_are_refused_where_they_are_not_tracked(self, track: Track) -> None:
@@ -118,6 +223,10 @@ class TestHours:
             (up(practice_hours=1), "practice_hours"),
             (set_to(1, theory_hours_change=1), "theory_hours_change"),
             (set_to(1, practice_hours_change=1), "practice_hours_change"),
+            (adjust(theory_hours_change=1), "theory_hours_change"),
+            (adjust(practice_hours_change=1), "practice_hours_change"),
+            (reset(theory_hours=1), "theory_hours"),
+            (reset(practice_hours=1), "practice_hours"),
         ):
             assert rejected(at(1, 1), record, track) == f"{field}: {track.name} does not track hours, expected 0, got 1"
 
@@ -191,7 +300,7 @@ class TestRowsThatDoNotExist:
     )
     def test_are_made_at_level_1_or_at_the_other_level(self, found: State, start: tuple[int, ...]) -> None:
         assert started(found)[:3] == start
-        for record in (up(), set_to(5)):
+        for record in (up(), set_to(5), adjust(), adjust("earned"), reset(), reset(5)):
             decision = decide(found, record, PLAYER, LIMITS)
             assert decision.before == started(found)
             assert decision.from_level == start[1]

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from levelq_core.catalog import Track
-from levelq_core.codec import Record
-from levelq_core.rules import Limits, State, decide
-from tests.unit.rules_kit import LIMITS, applied, at, rejected, set_to, sync, up
+from levelq_core.codec import RESET, Record
+from levelq_core.rules import NOTHING, Limits, State, decide, started
+from tests.unit.rules_kit import LIMITS, adjust, applied, at, rejected, reset, set_to, sync, up
 from tests.unit.strategies import tracks
 
 _small = st.integers(0, 60)
@@ -31,6 +31,24 @@ records = st.one_of(
         projects_change=_change,
         theory_hours_change=_change,
         practice_hours_change=_change,
+    ),
+    st.builds(
+        adjust,
+        st.sampled_from(("keep", "earned")),
+        xp_change=_change,
+        sessions_change=_change,
+        projects_change=_change,
+        theory_hours_change=_change,
+        practice_hours_change=_change,
+    ),
+    st.builds(
+        reset,
+        st.just("earned") | st.integers(-1, 14),
+        total_xp=_small,
+        completed_sessions=_small,
+        completed_projects=_small,
+        theory_hours=_small,
+        practice_hours=_small,
     ),
     st.builds(sync, st.sampled_from(("progress", "license"))),
 )
@@ -98,3 +116,24 @@ def test_a_sync_twice_is_a_sync_once(state: State, source: str, track: Track) ->
         assert decision.after is not None
         assert decision.after[3:] == state[3:]
         assert applied(decision.after, sync(source), track) == decision.after
+
+
+@given(states(), records, tracks())
+def test_a_reset_leads_to_the_same_state_wherever_it_starts(state: State, record: Record, track: Track) -> None:
+    if record.kind != RESET:
+        return
+    decision = decide(state, record, track, LIMITS)
+    if decision.error is None:
+        assert decision.after is not None
+        fresh = applied(NOTHING, record, track)
+        assert decision.after[:2] == fresh[:2]
+        assert decision.after[3:] == fresh[3:] == record[5:10]
+        assert applied(decision.after, record, track) == decision.after
+
+
+@given(states(), st.integers(0, 60), tracks())
+def test_an_adjust_and_its_opposite_leave_the_totals(state: State, xp: int, track: Track) -> None:
+    there = applied(state, adjust("earned", xp_change=xp), track)
+    back = applied(there, adjust("earned", xp_change=-xp), track)
+    assert back[3:] == started(state)[3:]
+    assert back[:2] == applied(state, adjust("earned"), track)[:2]

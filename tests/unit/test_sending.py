@@ -83,8 +83,8 @@ def test_the_payload_is_the_encoded_command_with_its_flag() -> None:
             "new_level: expected 1 to 8 for PLAYER, got 999",
         ),
         (SetLevel(user_id=1, specialization="COACH", new_level=0), "new_level: expected 1 to 8 for COACH, got 0"),
-        ({"user_id": 1}, "command: expected LevelUp, SetLevel or SyncLevels, got {'user_id': 1}"),
-        (None, "command: expected LevelUp, SetLevel or SyncLevels, got None"),
+        ({"user_id": 1}, "command: expected LevelUp, SetLevel, SyncLevels, Adjust or Reset, got {'user_id': 1}"),
+        (None, "command: expected LevelUp, SetLevel, SyncLevels, Adjust or Reset, got None"),
     ],
 )
 def test_what_can_never_be_applied_is_told_before_anything_is_sent(bad: Command, message: str) -> None:

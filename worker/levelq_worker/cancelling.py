@@ -189,9 +189,10 @@ class Canceller:
         with self._engine.begin() as connection:
             limits = {"lock_ms": str(settings.lock_ms), "statement_ms": str(settings.statement_ms)}
             connection.execute(_LIMITS, limits)
+            encoding = schema_of(connection).encoding
             with entered(connection, cancelling.SOURCE) as (cursor, stamp):
                 quarantine(cursor, rubbish)
-                fresh = cancelling.cancel(cursor, works, stamp)
+                fresh = cancelling.cancel(cursor, works, stamp, encoding=encoding)
             for row, reason in rows:
                 connection.execute(QUARANTINE_ROW, {"id": row, "reason": reason})
             now = Cancelled(

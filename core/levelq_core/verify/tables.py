@@ -18,11 +18,17 @@ _PAIR = f"""
     LEFT JOIN {LICENSES} l ON l.user_id = t.user_id AND l.specialization_type = t.specialization
 """
 
+# What each applied command did to the five totals. A Reset sets them, so it adds what takes them there from where it
+# found them: the sums then hold piece by piece, from one Reset to the next.
+_NUMBERS = ("xp", "sessions", "projects", "theory_hours", "practice_hours")
+_EFFECT = [f"({name} - CASE kind WHEN 'reset' THEN before[{n}] ELSE 0 END)" for n, name in enumerate(_NUMBERS, 4)]
+_EFFECTS, _SUMS = ", ".join(_EFFECT), ", ".join(f"sum{effect}" for effect in _EFFECT)
+
 # What the ledger says of each lane: its first and last applied command, the sums of the changes.
 FILL_LANES = f"""
     INSERT INTO {LANES}
-    SELECT user_id, specialization, min(id), max(id), sum(xp), sum(sessions), sum(projects), sum(theory_hours),
-           sum(practice_hours), count(*) FILTER (WHERE from_level <> to_level)
+    SELECT user_id, specialization, min(id), max(id), {_SUMS},
+           count(*) FILTER (WHERE from_level <> to_level)
     FROM {LEDGER} WHERE status = 'applied' AND user_id <> 0 GROUP BY user_id, specialization
 """
 
@@ -45,18 +51,17 @@ STEPS = Question(
     f"""
     SELECT user_id, specialization, command_id, 'miscounted',
            format('changes %s, yet totals went from %s to %s',
-                  ARRAY[xp, sessions, projects, theory_hours, practice_hours], before[4:8], after[4:8])
+                  ARRAY[{_EFFECTS}], before[4:8], after[4:8])
     FROM {LEDGER}
     WHERE status = 'applied' AND (after[4] - before[4], after[5] - before[5], after[6] - before[6],
-        after[7] - before[7], after[8] - before[8]) IS DISTINCT FROM (xp::bigint, sessions::bigint, projects::bigint,
-        theory_hours::bigint, practice_hours::bigint)
+        after[7] - before[7], after[8] - before[8]) IS DISTINCT FROM ({_EFFECTS})
     """,
 )
 
 _CHANGES = f"""
     SELECT c.command_id FROM {LEDGER} c
     WHERE c.user_id = w.user_id AND c.specialization = w.specialization AND c.status = 'applied'
-        AND ARRAY[c.xp, c.sessions, c.projects, c.theory_hours, c.practice_hours]::numeric[] =
+        AND ARRAY[{_EFFECTS}]::numeric[] =
 """
 
 # I2: a row whose totals, without their fractions, are not what its lane started from and the sums. If one applied

@@ -98,7 +98,7 @@ def _decided_row(entry: Entry) -> list[Cell]:
         level = f"{entry.from_level} -> {entry.to_level}"
     applied = entry.status == "applied"
     result = verdict("applied", "green", "") if applied else verdict("rejected", "red", f": {entry.message}")
-    xp = f"{entry.xp:+,}" if entry.xp else None
+    xp = f"= {entry.xp:,}" if entry.kind == "reset" else f"{entry.xp:+,}" if entry.xp else None
     return [when(entry.at), entry.specialization, entry.kind, xp, level, result, str(entry.command_id)]
 
 

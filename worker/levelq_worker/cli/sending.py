@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
@@ -10,7 +11,7 @@ from uuid import UUID
 
 import typer
 
-from levelq_core.commands import Command, LevelUp, SetLevel, SyncLevels, build
+from levelq_core.commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels, build
 from levelq_core.errors import InvalidCommand, NotDurable, OutcomeTimeout
 from levelq_core.outcome import Outcome
 
@@ -43,10 +44,19 @@ _BUILDERS: dict[str, Callable[..., Command]] = {
     "level-up": partial(build, LevelUp),
     "set-level": partial(build, SetLevel),
     "sync": partial(build, SyncLevels),
+    "adjust": partial(build, Adjust),
+    "reset": partial(build, Reset),
 }
 _ALIASES = {"sync-levels": "sync"}
 
 # Which field of its command each option fills, for the kinds that have it.
+_CHANGES = {
+    "--xp": "xp_change",
+    "--sessions": "sessions_change",
+    "--projects": "projects_change",
+    "--theory-hours": "theory_hours_change",
+    "--practice-hours": "practice_hours_change",
+}
 _FIELDS: dict[str, dict[str, str]] = {
     "level-up": {
         "--xp": "xp_gained",
@@ -55,29 +65,35 @@ _FIELDS: dict[str, dict[str, str]] = {
         "--theory-hours": "theory_hours",
         "--practice-hours": "practice_hours",
     },
-    "set-level": {
-        "--level": "new_level",
-        "--xp": "xp_change",
-        "--sessions": "sessions_change",
-        "--projects": "projects_change",
-        "--theory-hours": "theory_hours_change",
-        "--practice-hours": "practice_hours_change",
-    },
+    "set-level": {"--level": "new_level", **_CHANGES},
     "sync": {"--source": "source"},
+    "adjust": {"--level": "level", **_CHANGES},
+    "reset": {
+        "--level": "level",
+        "--xp": "total_xp",
+        "--sessions": "completed_sessions",
+        "--projects": "completed_projects",
+        "--theory-hours": "theory_hours",
+        "--practice-hours": "practice_hours",
+    },
 }
 _COMMON = {"--reason": "reason", "--advanced-by": "advanced_by", "--command-id": "command_id"}
 
 
 def send(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="level-up, set-level or sync.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="level-up, set-level, sync, adjust or reset.")],
     user: User,
     specialization: Specialization,
-    xp: Annotated[int | None, typer.Option(help="Experience to add; set-level: may be negative.")] = None,
-    sessions: Annotated[int | None, typer.Option(help="Completed sessions to add.")] = None,
-    projects: Annotated[int | None, typer.Option(help="Completed projects to add.")] = None,
-    theory_hours: Annotated[int | None, typer.Option(help="Theory hours to add.")] = None,
-    practice_hours: Annotated[int | None, typer.Option(help="Practice hours to add.")] = None,
-    level: Annotated[int | None, typer.Option(help="set-level: the level to set, up or down.")] = None,
+    xp: Annotated[
+        int | None, typer.Option(help="Experience to add, or to take (set-level, adjust); reset: the total.")
+    ] = None,
+    sessions: Annotated[int | None, typer.Option(help="Completed sessions to add; reset: the total.")] = None,
+    projects: Annotated[int | None, typer.Option(help="Completed projects to add; reset: the total.")] = None,
+    theory_hours: Annotated[int | None, typer.Option(help="Theory hours to add; reset: the total.")] = None,
+    practice_hours: Annotated[int | None, typer.Option(help="Practice hours to add; reset: the total.")] = None,
+    level: Annotated[
+        str | None, typer.Option(help="set-level, reset: the level to set; reset: or earned; adjust: keep or earned.")
+    ] = None,
     source: Annotated[Source | None, typer.Option(help="sync: the side whose level is copied.")] = None,
     reason: Annotated[str | None, typer.Option(help="Why, for the record; up to 500 characters.")] = None,
     advanced_by: Annotated[int | None, typer.Option(help="The user id of who gives it.")] = None,
@@ -137,7 +153,19 @@ def command_from(kind: str, user: int, specialization: str, options: dict[str, A
     if folded == "set-level" and "--level" not in options:
         raise InvalidCommand("--level: missing, set-level needs the level to set")
     values = {fields[option]: value for option, value in options.items()}
+    if "--level" in options and folded in ("set-level", "reset"):
+        values[fields["--level"]] = _level(options["--level"], folded)
     return _BUILDERS[folded](user_id=user, specialization=specialization, **values)
+
+
+def _level(given: str, kind: str) -> int | str:
+    """A level as a number, or earned. Raises InvalidCommand."""
+    if re.fullmatch(r"-?[0-9]{1,10}", given, re.ASCII):
+        return int(given)
+    if kind == "reset" and given == "earned":
+        return given
+    expected = "a number or earned" if kind == "reset" else "a number"
+    raise InvalidCommand(f"--level: expected {expected}, got {given!r}")
 
 
 def show(outcome: Outcome) -> None:

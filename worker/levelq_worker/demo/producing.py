@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any
 
-from levelq_core import Command, LevelUp, SetLevel, Settings, SyncLevels
+from levelq_core import Adjust, Command, LevelUp, Reset, SetLevel, Settings, SyncLevels
 
 from ..composing import producer_for
 from .scenario import Scenario, Sent
@@ -53,15 +53,23 @@ def command_of(sent: Sent) -> Command:
     }  # fmt: skip
     if sent.kind == "sync_levels":
         return SyncLevels(**common, source=sent.source)
+    changes: dict[str, Any] = {
+        "xp_change": sent.xp, "sessions_change": sent.sessions, "projects_change": sent.projects,
+        "theory_hours_change": sent.theory, "practice_hours_change": sent.practice,
+    }  # fmt: skip
     if sent.kind == "set_level":
-        return SetLevel(
+        return SetLevel(**common, **changes, new_level=sent.level)
+    if sent.kind == "adjust":
+        return Adjust(**common, **changes, level="earned" if sent.earned else "keep")
+    if sent.kind == "reset":
+        return Reset(
             **common,
-            new_level=sent.level,
-            xp_change=sent.xp,
-            sessions_change=sent.sessions,
-            projects_change=sent.projects,
-            theory_hours_change=sent.theory,
-            practice_hours_change=sent.practice,
+            total_xp=sent.xp,
+            completed_sessions=sent.sessions,
+            completed_projects=sent.projects,
+            theory_hours=sent.theory,
+            practice_hours=sent.practice,
+            level="earned" if sent.earned else sent.level,
         )
     return LevelUp(
         **common,

@@ -45,6 +45,8 @@ def apply(learner: Learner, sent: Sent) -> Learner | None:
     here = learner if learner.progress else Learner(1, 1, 1)
     if sent.specialization != "COACH" and (sent.theory or sent.practice):
         return None
+    if sent.kind == "reset":
+        here = Learner(here.progress, here.license, here.highest)
     here = replace(
         here,
         xp=here.xp + sent.xp,
@@ -56,9 +58,13 @@ def apply(learner: Learner, sent: Sent) -> Learner | None:
     steps = STEPS[sent.specialization]
     if min(here.totals) < 0:
         return None
-    if sent.kind == "set_level":
-        return _at(here, sent.level) if 1 <= sent.level <= len(steps) else None
     earned = sum(1 for step in steps if here.xp >= step)
+    if sent.earned:
+        return _at(here, earned)
+    if sent.kind == "adjust":
+        return _at(here, max(here.progress, here.license))
+    if sent.kind in ("set_level", "reset"):
+        return _at(here, sent.level) if 1 <= sent.level <= len(steps) else None
     return _at(here, max(here.progress, here.license, earned))
 
 

@@ -28,7 +28,7 @@ class Sent(NamedTuple):
     command_id: UUID
     user_id: int
     specialization: str
-    kind: Literal["level_up", "set_level", "sync_levels"]
+    kind: Literal["level_up", "set_level", "sync_levels", "adjust", "reset"]
     fate: Fate
     level: int = 0
     xp: int = 0
@@ -37,6 +37,7 @@ class Sent(NamedTuple):
     theory: int = 0
     practice: int = 0
     source: Literal["progress", "license"] = "progress"
+    earned: bool = False  # an adjust or a reset: the level is what the totals earn
 
     @property
     def place(self) -> Place:
@@ -111,7 +112,16 @@ class _Story:
         if draw < 0.050:
             level = rng.randint(1, TOP_LEVEL[place[1]])
             return Sent(command_id, *place, "set_level", "applied", level, rng.choice((0, 50, 500)), 1)
-        return self._level_up(command_id, place)
+        return self._adjust_or_reset(command_id, place) if draw < 0.057 else self._level_up(command_id, place)
+
+    def _adjust_or_reset(self, command_id: UUID, place: Place) -> Sent:
+        rng = self._rng
+        if rng.random() < 0.7:
+            change = rng.choice((0, 50, 500))  # a level that was set higher than it was earned falls
+            return Sent(command_id, *place, "adjust", "applied", 0, change, earned=rng.random() < 0.5)
+        totals = (rng.choice((0, 500, 3000)), rng.randint(0, 2))
+        level = rng.randint(0, TOP_LEVEL[place[1]])
+        return Sent(command_id, *place, "reset", "applied", level, *totals, earned=level == 0)
 
     def _level_up(self, command_id: UUID, place: Place) -> Sent:
         rng = self._rng

@@ -66,16 +66,17 @@ _ROWS = """
     FULL JOIN user_licenses l ON l.user_id = p.student_id AND l.specialization_type = p.specialization_id
 """
 
-# Lanes whose totals are not the sum of what the ledger applied to them.
+# Lanes whose totals are not the sum of what the ledger applied to them; a reset takes away what it found.
 _SUMS = """
     SELECT count(*), count(*) FILTER (WHERE (p.total_xp, p.completed_sessions, p.completed_projects,
         p.theory_hours_completed, p.practice_hours_completed) IS DISTINCT FROM (s.xp, s.sessions, s.projects, s.theory,
         s.practice))
     FROM specialization_progress p FULL JOIN (
-        SELECT user_id, specialization, sum(xp)::bigint AS xp, sum(sessions)::bigint AS sessions,
-               sum(projects)::bigint AS projects, sum(theory_hours)::bigint AS theory,
-               sum(practice_hours)::bigint AS practice
-        FROM levelq_ledger WHERE status = 'applied' GROUP BY user_id, specialization
+        SELECT user_id, specialization, sum(xp - was[4])::bigint AS xp, sum(sessions - was[5])::bigint AS sessions,
+               sum(projects - was[6])::bigint AS projects, sum(theory_hours - was[7])::bigint AS theory,
+               sum(practice_hours - was[8])::bigint AS practice
+        FROM levelq_ledger, LATERAL (SELECT CASE kind WHEN 'reset' THEN before ELSE '{0,0,0,0,0,0,0,0}' END) AS r(was)
+        WHERE status = 'applied' GROUP BY user_id, specialization
     ) s ON s.user_id = p.student_id AND s.specialization = p.specialization_id
 """
 

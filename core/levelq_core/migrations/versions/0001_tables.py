@@ -124,6 +124,10 @@ def _ledger(name: str) -> None:
             sa.Column(change, sa.Integer, nullable=False)
             for change in ("xp", "sessions", "projects", "theory_hours", "practice_hours")
         ),
+        sa.Column("level", sa.Integer, comment="the level that the command names"),
+        sa.Column("mode", sa.Text, comment="progress or license: a sync's source; keep or earned: instead of a level"),
+        sa.Column("advanced_by", sa.BigInteger),
+        sa.Column("reason", sa.Text),
         sa.Column("from_level", sa.Integer),
         sa.Column("to_level", sa.Integer),
         sa.Column("before", ARRAY(sa.BigInteger), comment="the fields of levelq_core.Totals, in their order"),
