@@ -16,7 +16,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from .async_cluster import AsyncCluster
 from .cluster import LOST, NotReached
 from .connection_slots import ConnectionSlots
-from .connections import CONNECTIONS, MAKING, SLOW_SECONDS, UNCLUSTERED_URL, Question
+from .connections import CONNECTIONS, MAKING, OF_POOL, SLOW_SECONDS, UNCLUSTERED_URL, Question, must_reconnect
 from .errors import ConfigurationError
 
 _ATTEMPTS = 4  # to connect from a loop that is late
@@ -130,7 +130,7 @@ class AsyncConnections:
             since = time.monotonic()
             with _Lateness() as lateness:
                 try:
-                    return await self._pool.get_connection()
+                    return await self._pool.get_connection(*OF_POOL)
                 except Exception as error:
                     if isinstance(error, RedisTimeoutError) and lateness.most > SLOW_SECONDS and attempts:
                         continue
@@ -242,7 +242,7 @@ class AsyncNodePools:
 async def _quiet(connection: Any) -> bool:
     """Whether nothing came while it was idle, such as its end. One that its client has closed is opened again."""
     try:
-        if not connection.is_connected or (hasattr(connection, "should_reconnect") and connection.should_reconnect()):
+        if not connection.is_connected or must_reconnect(connection):
             return False
         look = connection.can_read if hasattr(connection, "can_read") else connection.can_read_destructive
         return not await look()

@@ -8,14 +8,15 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from inspect import signature
+from importlib import import_module
+from inspect import Parameter, signature
 from typing import Any
 
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.connection import AbstractConnection, ConnectionPool
+from redis.connection import AbstractConnection, ConnectionPool, DefaultParser
 from redis.exceptions import ClusterDownError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
@@ -28,6 +29,12 @@ from .per_process import PerProcess
 from .process_client import ProcessClient
 from .sentinels import async_primary_of, primary_of
 
+
+def _needs_name(get_connection: Callable[..., Any]) -> bool:
+    name = signature(get_connection).parameters.get("command_name")
+    return name is not None and name.default is Parameter.empty
+
+
 Question = tuple[Any, ...]  # a command of Redis's: its name and arguments
 # As many as a server takes by default: redis-py's own limit refuses a caller at once, where ours lets it wait.
 CONNECTIONS = 10_000
@@ -38,6 +45,8 @@ BOUND = 32
 DURABLE_BOUND = 256
 MAKING = 8  # connections of one client that are being made at once
 SLOW_SECONDS = 0.1  # after which a connection that cannot be made is a server's silence, not its refusal
+# Before 5.3, redis-py's pools must be told the name of a command, of which they make nothing.
+OF_POOL = ("",) if _needs_name(ConnectionPool.get_connection) else ()
 # Whether redis-py can take in what there is of an answer; none before 8 can.
 LOOKS = "timeout" in signature(AbstractConnection.read_response).parameters
 UNCLUSTERED_URL = "LEVELQ_REDIS_URL: the server is one of a cluster, so expected redis+cluster://, not redis://"
@@ -49,7 +58,7 @@ def connect(url: str, seconds: float, **options: Any) -> Redis:
     redis-py repeats up to ten times by default: where only the reply was lost, one push became eleven.
     No connection is made yet. See addresses.py for the URLs. Raises ValueError for one that cannot be read.
     """
-    options |= _options(seconds) | {"retry": Retry(NoBackoff(), 0)}
+    options |= _options(seconds) | {"retry": Retry(NoBackoff(), 0)} | _parser("redis.cluster")
     place = Place.read(url)
     if place is None:
         return _client(url, options)
@@ -64,7 +73,7 @@ def _client(url: str, options: dict[str, Any]) -> Redis:
 
 def connect_async(url: str, seconds: float) -> AsyncRedis:
     """The same for asyncio."""
-    options = _options(seconds) | {"retry": AsyncRetry(NoBackoff(), 0)}
+    options = _options(seconds) | {"retry": AsyncRetry(NoBackoff(), 0)} | _parser("redis.asyncio.cluster")
     place = Place.read(url)
     if place is None:
         return AsyncRedis.from_url(url, **options)
@@ -76,6 +85,13 @@ def connect_async(url: str, seconds: float) -> AsyncRedis:
 def _options(seconds: float) -> dict[str, Any]:
     timeouts = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
     return timeouts | {"retry_on_error": [], "max_connections": CONNECTIONS}
+
+
+def _parser(module: str) -> dict[str, Any]:
+    """Before 6, redis-py reads MOVED and CLUSTERDOWN as such with the parser of its cluster client only."""
+    if "MOVED" in DefaultParser.EXCEPTION_CLASSES:
+        return {}
+    return {"parser_class": import_module(module).ClusterParser}
 
 
 class _Idle:
@@ -133,7 +149,7 @@ class Connections:
         idle.making.acquire()
         since = time.monotonic()
         try:
-            return idle.pool.get_connection()
+            return idle.pool.get_connection(*OF_POOL)
         except Exception as error:
             self._note_loss(error)
             refusal = NotReached(str(error) or type(error).__name__)
@@ -249,6 +265,11 @@ def _release(idles: PerProcess[_Idle]) -> None:
 def _quiet(connection: Any) -> bool:
     """Whether nothing came while it was idle, such as its end. One that its client has closed is opened again."""
     try:
-        return not (connection.should_reconnect() or connection.can_read())
+        return not (must_reconnect(connection) or connection.can_read())
     except (RedisError, OSError):
         return False
+
+
+def must_reconnect(connection: Any) -> bool:
+    """Whether the server has announced that this connection will end; redis-py before 7 does not know."""
+    return hasattr(connection, "should_reconnect") and bool(connection.should_reconnect())
