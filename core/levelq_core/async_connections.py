@@ -16,8 +16,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from .async_cluster import AsyncCluster
 from .cluster import LOST, NotReached
 from .connection_slots import ConnectionSlots
-from .connections import CONNECTIONS, MAKING, OF_POOL, SLOW_SECONDS, UNCLUSTERED_URL, Question, must_reconnect
+from .connections import CONNECTIONS, MAKING, SLOW_SECONDS, UNCLUSTERED_URL, Question
 from .errors import ConfigurationError
+from .redis_client.versions import OF_POOL, must_reconnect
 
 _ATTEMPTS = 4  # to connect from a loop that is late
 _LOOK_SECONDS = 0.05  # between two looks at how late a loop is

@@ -8,32 +8,25 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from importlib import import_module
-from inspect import Parameter, signature
 from typing import Any
 
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.connection import AbstractConnection, ConnectionPool, DefaultParser
+from redis.connection import ConnectionPool
 from redis.exceptions import ClusterDownError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from .addresses import Place
+from .addresses import Place, url_and_options
 from .async_cluster import AsyncCluster
 from .cluster import LOST, Cluster, NotReached
 from .connection_slots import ThreadSlots
 from .per_process import PerProcess
 from .process_client import ProcessClient
+from .redis_client.versions import LOOKS, OF_POOL, must_reconnect, parser_of
 from .sentinels import async_primary_of, primary_of
-
-
-def _needs_name(get_connection: Callable[..., Any]) -> bool:
-    name = signature(get_connection).parameters.get("command_name")
-    return name is not None and name.default is Parameter.empty
-
 
 Question = tuple[Any, ...]  # a command of Redis's: its name and arguments
 # As many as a server takes by default: redis-py's own limit refuses a caller at once, where ours lets it wait.
@@ -45,10 +38,6 @@ BOUND = 32
 DURABLE_BOUND = 256
 MAKING = 8  # connections of one client that are being made at once
 SLOW_SECONDS = 0.1  # after which a connection that cannot be made is a server's silence, not its refusal
-# Before 5.3, redis-py's pools must be told the name of a command, of which they make nothing.
-OF_POOL = ("",) if _needs_name(ConnectionPool.get_connection) else ()
-# Whether redis-py can take in what there is of an answer; none before 8 can.
-LOOKS = "timeout" in signature(AbstractConnection.read_response).parameters
 UNCLUSTERED_URL = "LEVELQ_REDIS_URL: the server is one of a cluster, so expected redis+cluster://, not redis://"
 
 
@@ -58,7 +47,7 @@ def connect(url: str, seconds: float, **options: Any) -> Redis:
     redis-py repeats up to ten times by default: where only the reply was lost, one push became eleven.
     No connection is made yet. See addresses.py for the URLs. Raises ValueError for one that cannot be read.
     """
-    options |= _options(seconds) | {"retry": Retry(NoBackoff(), 0)} | _parser("redis.cluster")
+    options |= _options(seconds) | {"retry": Retry(NoBackoff(), 0)} | parser_of("redis.cluster")
     place = Place.read(url)
     if place is None:
         return _client(url, options)
@@ -68,30 +57,29 @@ def connect(url: str, seconds: float, **options: Any) -> Redis:
 
 
 def _client(url: str, options: dict[str, Any]) -> Redis:
-    return ProcessClient(lambda: ConnectionPool.from_url(url, **options))
+    server, given = url_and_options(url)
+    return ProcessClient(lambda: ConnectionPool.from_url(server, **(options | given)))
+
+
+def _async_client(url: str, options: dict[str, Any]) -> AsyncRedis:
+    server, given = url_and_options(url)
+    return AsyncRedis.from_url(server, **(options | given))
 
 
 def connect_async(url: str, seconds: float) -> AsyncRedis:
     """The same for asyncio."""
-    options = _options(seconds) | {"retry": AsyncRetry(NoBackoff(), 0)} | _parser("redis.asyncio.cluster")
+    options = _options(seconds) | {"retry": AsyncRetry(NoBackoff(), 0)} | parser_of("redis.asyncio.cluster")
     place = Place.read(url)
     if place is None:
-        return AsyncRedis.from_url(url, **options)
+        return _async_client(url, options)
     if place.kind == "cluster":
-        return AsyncCluster(place, lambda server: AsyncRedis.from_url(server, **options))
+        return AsyncCluster(place, lambda server: _async_client(server, options))
     return async_primary_of(place, _options(seconds) | {"retry": options["retry"]}, options)
 
 
 def _options(seconds: float) -> dict[str, Any]:
     timeouts = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
     return timeouts | {"retry_on_error": [], "max_connections": CONNECTIONS}
-
-
-def _parser(module: str) -> dict[str, Any]:
-    """Before 6, redis-py reads MOVED and CLUSTERDOWN as such with the parser of its cluster client only."""
-    if "MOVED" in DefaultParser.EXCEPTION_CLASSES:
-        return {}
-    return {"parser_class": import_module(module).ClusterParser}
 
 
 class _Idle:
@@ -268,8 +256,3 @@ def _quiet(connection: Any) -> bool:
         return not (must_reconnect(connection) or connection.can_read())
     except (RedisError, OSError):
         return False
-
-
-def must_reconnect(connection: Any) -> bool:
-    """Whether the server has announced that this connection will end; redis-py before 7 does not know."""
-    return hasattr(connection, "should_reconnect") and bool(connection.should_reconnect())

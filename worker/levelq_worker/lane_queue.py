@@ -9,7 +9,7 @@ from redis import Redis
 from rq import Queue
 from rq.exceptions import DequeueTimeout, StopRequested
 
-from levelq_core.connections import OF_POOL
+from levelq_core.redis_client.versions import OF_POOL
 
 from .runtime import current
 from .stopping import Stop

@@ -21,7 +21,7 @@ from levelq_core.errors import ConfigurationError
 from levelq_core.health import risks
 from levelq_core.identity import ensure_identity
 from levelq_core.lanes import Lanes
-from levelq_core.settings import Settings, redacted
+from levelq_core.settings import Settings, check_database_urls, redacted
 
 log = logging.getLogger("levelq")
 
@@ -29,6 +29,7 @@ log = logging.getLogger("levelq")
 def preflight(settings: Settings) -> None:
     """Raise ConfigurationError for what cannot work; warn of what would lose acknowledged commands."""
     _ = settings.tracks
+    check_database_urls(settings)
     _check_lanes(settings)
     if settings.rq_url is not None:
         _check_queue(settings.rq_url, settings)
