@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from levelq import AsyncProducer, ConfigurationError, InvalidCommand, Producer, Settings
-from levelq_core.addresses import Address, Place, url_and_options
+from levelq_core.addresses import Place, url_and_options
 from levelq_core.connections import connect, connect_async
 from levelq_core.engine import engine_for, target_of
 from levelq_core.settings import check_database_urls
@@ -60,7 +61,7 @@ def test_each_url_setting_is_named_when_its_password_is_unescaped(name: str, cha
 
 def test_escaped_password_is_read_as_it_was_meant() -> None:
     for url in ("redis://u:a%23%2F%3F%40b@h/0", "redis+sentinel://u:a%23%2F%3F%40b@h/lanes"):
-        client = connect(Settings.load(redis_url=url).redis_url, 1)
+        client: Any = connect(Settings.load(redis_url=url).redis_url, 1)
         assert client.connection_pool.make_connection().password == "a#/?@b"
         client.close()
 
@@ -127,7 +128,7 @@ def test_redis_url_that_cannot_work_is_refused_when_the_producer_is_made(
 def test_option_that_redis_py_has_is_taken_by_both_clients(url: str) -> None:
     url = Settings.load(redis_url=url).redis_url
     for client in (connect(url, 1), connect_async(url, 1)):
-        made = client.connection_pool.make_connection()
+        made: Any = client.connection_pool.make_connection()
         assert made.encoder.decode_responses is False
         assert made.encoder.encoding == "utf-8"
         assert made.retry._retries == 0
@@ -140,9 +141,9 @@ def test_options_are_given_in_their_own_types() -> None:
 
 
 def test_sentinel_options_are_given_in_their_own_types() -> None:
-    place = Place.read("redis+sentinel://h/lanes?sentinel_health_check_interval=5&db=1&sentinel_password=p")
+    place = Place.read("rediss+sentinel://h/lanes?sentinel_health_check_interval=5&sentinel_ssl_check_hostname=no")
     assert place is not None
-    assert place.addresses == [Address("h", 26379)]
+    assert place.for_sentinels == {"health_check_interval": 5, "ssl_check_hostname": False}
 
 
 @pytest.mark.parametrize(
