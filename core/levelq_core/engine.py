@@ -15,7 +15,7 @@ from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from .database.urls import Hosts, check_options
+from .database.urls import check_database_url
 from .errors import ConfigurationError
 from .settings import Settings, redacted
 from .sqlstate import in_words
@@ -72,13 +72,12 @@ def target_of(url: str, name: str = "LEVELQ_DATABASE_URL") -> tuple[URL, dict[st
 
     Raises ConfigurationError, with no part of a password, if libpq would not take it. `name`: the setting.
     """
-    check_options(name, url)
+    before, hosts, after = check_database_url(name, url)
+    args: dict[str, str] = {}
+    if len(hosts) > 1 or any("/" in host for host, _ in hosts):
+        args = {"host": ",".join(host for host, _ in hosts), "port": ",".join(port for _, port in hosts)}
+        url = f"{url.partition('://')[0]}://{before}{after}"
     try:
-        before, hosts, after = Hosts.read(url)
-        args: dict[str, str] = {}
-        if len(hosts) > 1 or any("/" in host for host, _ in hosts):
-            args = {"host": ",".join(host for host, _ in hosts), "port": ",".join(port for _, port in hosts)}
-            url = f"{url.partition('://')[0]}://{before}{after}"
         return make_url(f"postgresql+psycopg://{url.partition('://')[2]}"), args
     except (ValueError, ArgumentError):  # their words quote what may be half a password
         raise ConfigurationError(f"{name}: cannot be read; expected postgresql://user@host:port/database") from None

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .addresses import CLUSTER_SCHEMES, SENTINEL_SCHEMES, SERVER_SCHEMES, check_url
 from .catalog import Catalog
-from .database.urls import Hosts, check_options
+from .database.urls import check_database_url
 from .errors import ConfigurationError, describe
 from .partitions import Keys
 from .redis_client.url_options import MISREAD
@@ -43,11 +43,6 @@ def _readable(url: str) -> str:
     return url
 
 
-def _readable_database(url: str) -> str:
-    Hosts.read(url)
-    return url
-
-
 def _for_rq(url: str) -> str:
     if _scheme_of(url) in CLUSTER_SCHEMES:
         raise ValueError("expected one server, which RQ needs for its own keys, not a cluster")
@@ -58,7 +53,7 @@ LanesUrl = Annotated[str, _scheme(*SERVER_SCHEMES, *SENTINEL_SCHEMES, *CLUSTER_S
 QueueUrl = Annotated[
     str, AfterValidator(_for_rq), _scheme(*SERVER_SCHEMES, *SENTINEL_SCHEMES), AfterValidator(_readable)
 ]
-DatabaseUrl = Annotated[str, _scheme(*DATABASE_SCHEMES), AfterValidator(_readable_database)]
+DatabaseUrl = Annotated[str, _scheme(*DATABASE_SCHEMES)]
 Durability = Literal["memory", "fsync", "replicated"]
 
 
@@ -188,13 +183,13 @@ class Settings(BaseSettings):
 
 
 def check_database_urls(settings: Settings) -> None:
-    """Raise ConfigurationError for an option of a database URL that libpq would refuse at each connection.
+    """Raise ConfigurationError for a database URL that cannot be read, or that libpq would refuse at each connection.
 
     For what connects to a database, or may later; nothing is connected here.
     """
     for name, url in (("LEVELQ_DATABASE_URL", settings.database_url), ("LEVELQ_LISTEN_URL", settings.listen_url)):
         if url is not None:
-            check_options(name, url)
+            check_database_url(name, url)
 
 
 def default_catalog() -> Catalog:

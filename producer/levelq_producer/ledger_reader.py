@@ -54,7 +54,7 @@ class LedgerReader:
 
     @classmethod
     def of(cls, settings: Settings) -> Self | None:
-        """A reader, if a database URL is set. Raises ConfigurationError for an option of it that libpq would refuse."""
+        """A reader, if a database URL is set. Raises ConfigurationError for one that libpq would refuse."""
         if settings.database_url is None:
             return None
         check_database_urls(settings)

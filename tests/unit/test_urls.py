@@ -8,8 +8,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy.orm import Session
 
-from levelq import AsyncProducer, ConfigurationError, InvalidCommand, Producer, Settings
+from levelq import AsyncProducer, ConfigurationError, InvalidCommand, Outbox, Producer, Settings
 from levelq_core.addresses import Place, url_and_options
 from levelq_core.connections import connect, connect_async
 from levelq_core.engine import engine_for, target_of
@@ -54,7 +55,8 @@ def test_password_with_an_unescaped_character_is_refused_and_told_how_to_escape(
 @pytest.mark.parametrize("character", "#/?")
 def test_each_url_setting_is_named_when_its_password_is_unescaped(name: str, character: str) -> None:
     scheme = "postgresql" if name in ("database_url", "listen_url") else "redis"
-    message = refusal(Settings.load, **{name: f"{scheme}://ann:{SECRET}{character}x@host/0"})
+    given = {"database_url": "postgresql://h/d", name: f"{scheme}://ann:{SECRET}{character}x@host/0"}
+    message = refusal(lambda: Producer(Settings.load(**given)))
     assert message.startswith(f"LEVELQ_{name.upper()}: cannot be read")
     assert ESCAPED in message
 
@@ -157,9 +159,10 @@ def test_sentinel_options_are_given_in_their_own_types() -> None:
         (f"postgresql://u:{SECRET}[@h/d", "cannot be read"),
     ],
 )
-def test_database_url_that_cannot_be_read_is_refused_with_the_settings(url: str, said: str) -> None:
+def test_database_url_that_cannot_be_read_is_refused_before_anything_connects(url: str, said: str) -> None:
     for name in ("database_url", "listen_url"):
-        message = refusal(Settings.load, **{name: url})
+        given = {"database_url": "postgresql://h/d", name: url}
+        message = refusal(lambda given=given: Producer(Settings.load(**given)))
         assert message.startswith(f"LEVELQ_{name.upper()}: ")
         assert said in message and ESCAPED in message
 
@@ -184,6 +187,8 @@ def test_database_option_that_libpq_refuses_is_told_by_all_who_may_connect(query
         message = refusal(call, settings)
         assert message.startswith("LEVELQ_DATABASE_URL: ")
         assert said in message
+    message = refusal(Outbox, Session(), settings=settings)
+    assert said in message
     message = refusal(check_database_urls, Settings.load(listen_url=url))
     assert message.startswith("LEVELQ_LISTEN_URL: ") and said in message
 

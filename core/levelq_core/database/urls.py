@@ -123,11 +123,16 @@ def _host(text: str) -> tuple[str, str]:
     return match[1] or unquote(match[2] or ""), match[3] or ""
 
 
-def check_options(name: str, url: str) -> None:
-    """Raise ConfigurationError for an option that libpq does not know, or a value that it refuses.
+def check_database_url(name: str, url: str) -> Hosts:
+    """The hosts of a URL that libpq would take. `name`: the setting.
 
-    `name`: the setting.
+    Raises ConfigurationError for a URL that cannot be read, an option that libpq does not know, or a value that it
+    refuses.
     """
+    try:
+        hosts = Hosts.read(url)
+    except ValueError as error:
+        raise ConfigurationError(f"{name}: {error}") from None
     for option, value in parse_qsl(urlsplit(url).query):
         if option not in OPTIONS and option != "ssl":
             shown = f", got {option!r}" if re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,40}", option) else ""
@@ -135,6 +140,7 @@ def check_options(name: str, url: str) -> None:
         expected = _unmet(option, value)
         if expected:
             raise ConfigurationError(f"{name}: {option}: expected {expected}, got {value[:80]!r}")
+    return hosts
 
 
 def _unmet(option: str, value: str) -> str | None:
