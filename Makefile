@@ -1,9 +1,11 @@
 # `make help` lists what there is. Everything installs into .venv, from the hashes in requirements.lock.
 PYTHON ?= python3
 BIN := .venv/bin
+LOWEST := .venv-lowest/bin
+LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system unit integration acceptance chaos bench loadtest scaling check format docs lock clean
+.PHONY: help demo test lowest test-system unit integration acceptance chaos bench loadtest scaling check format docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -23,6 +25,21 @@ demo: .venv/installed ## the main job on embedded servers: a thousand users, a b
 # Side by side, as they mostly wait: for servers, for claims to run out. Each process has servers of its own.
 test: .venv/installed ## all tests, with coverage
 	@$(BIN)/python -m pytest -q --numprocesses=auto --maxprocesses=4 --dist=loadscope --cov --cov-report=term:skip-covered
+
+.venv-lowest/installed: requirements-lowest.lock
+	@echo "Setting up .venv-lowest ..."
+	@$(PYTHON) -m venv .venv-lowest
+	@$(LOWEST)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes --no-deps \
+		-r requirements-lowest.lock >.venv-lowest/pip.log 2>&1 || { cat .venv-lowest/pip.log; exit 1; }
+	@touch $@
+
+# A wheel, as an application installs it, with the oldest versions that it admits.
+lowest: .venv/installed .venv-lowest/installed ## the main paths on the lowest versions that pyproject.toml allows
+	@rm -rf .venv-lowest/dist
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w .venv-lowest/dist .
+	@$(LOWEST)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --force-reinstall .venv-lowest/dist/*.whl
+	@$(LOWEST)/python -m pip check --disable-pip-version-check
+	@$(LOWEST)/python -I tests/lowest/smoke.py
 
 test-system: .venv/installed ## tests that need root, and apt for libfaketime and pgbouncer: full disks, other clocks, cut networks, a pooler
 	@test "$$(id -u)" = 0 || { echo "make test-system needs root: it mounts file systems and makes network namespaces"; exit 1; }
@@ -59,8 +76,11 @@ format: .venv/installed ## put the code into its format
 docs: .venv/installed ## the documentation at 127.0.0.1:8000
 	$(BIN)/mkdocs serve --config-file .ci/mkdocs.yml
 
-lock: ## write requirements.lock anew (needs uv)
-	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras --upgrade -o requirements.lock
+# Celery 5.3 holds redis below 6, so an application that has both is among the lowest.
+lock: ## write both locks anew (needs uv): the newest versions, and the lowest that pyproject.toml allows
+	$(LOCK) pyproject.toml --all-extras --group dev -o requirements.lock
+	echo 'celery[redis]>=5.3,<5.4' | $(LOCK) pyproject.toml - --extra worker --extra embedded --extra demo --extra load \
+		--resolution lowest-direct --only-binary :all: -o requirements-lowest.lock
 
 clean: ## remove what make made
-	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* site dist levelq-data demo.png loadtest.html
+	rm -rf .venv .venv-lowest build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* site dist levelq-data demo.png loadtest.html

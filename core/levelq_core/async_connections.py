@@ -18,6 +18,7 @@ from .cluster import LOST, NotReached
 from .connection_slots import ConnectionSlots
 from .connections import CONNECTIONS, MAKING, SLOW_SECONDS, UNCLUSTERED_URL, Question
 from .errors import ConfigurationError
+from .redis_client.versions import OF_POOL, must_reconnect
 
 _ATTEMPTS = 4  # to connect from a loop that is late
 _LOOK_SECONDS = 0.05  # between two looks at how late a loop is
@@ -130,7 +131,7 @@ class AsyncConnections:
             since = time.monotonic()
             with _Lateness() as lateness:
                 try:
-                    return await self._pool.get_connection()
+                    return await self._pool.get_connection(*OF_POOL)
                 except Exception as error:
                     if isinstance(error, RedisTimeoutError) and lateness.most > SLOW_SECONDS and attempts:
                         continue
@@ -242,7 +243,7 @@ class AsyncNodePools:
 async def _quiet(connection: Any) -> bool:
     """Whether nothing came while it was idle, such as its end. One that its client has closed is opened again."""
     try:
-        if not connection.is_connected or (hasattr(connection, "should_reconnect") and connection.should_reconnect()):
+        if not connection.is_connected or must_reconnect(connection):
             return False
         look = connection.can_read if hasattr(connection, "can_read") else connection.can_read_destructive
         return not await look()

@@ -8,24 +8,24 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from inspect import signature
 from typing import Any
 
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.connection import AbstractConnection, ConnectionPool
+from redis.connection import ConnectionPool
 from redis.exceptions import ClusterDownError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from .addresses import Place
+from .addresses import Place, url_and_options
 from .async_cluster import AsyncCluster
 from .cluster import LOST, Cluster, NotReached
 from .connection_slots import ThreadSlots
 from .per_process import PerProcess
 from .process_client import ProcessClient
+from .redis_client.versions import LOOKS, OF_POOL, must_reconnect, parser_of
 from .sentinels import async_primary_of, primary_of
 
 Question = tuple[Any, ...]  # a command of Redis's: its name and arguments
@@ -38,8 +38,6 @@ BOUND = 32
 DURABLE_BOUND = 256
 MAKING = 8  # connections of one client that are being made at once
 SLOW_SECONDS = 0.1  # after which a connection that cannot be made is a server's silence, not its refusal
-# Whether redis-py can take in what there is of an answer; none before 8 can.
-LOOKS = "timeout" in signature(AbstractConnection.read_response).parameters
 UNCLUSTERED_URL = "LEVELQ_REDIS_URL: the server is one of a cluster, so expected redis+cluster://, not redis://"
 
 
@@ -49,7 +47,7 @@ def connect(url: str, seconds: float, **options: Any) -> Redis:
     redis-py repeats up to ten times by default: where only the reply was lost, one push became eleven.
     No connection is made yet. See addresses.py for the URLs. Raises ValueError for one that cannot be read.
     """
-    options |= _options(seconds) | {"retry": Retry(NoBackoff(), 0)}
+    options |= _options(seconds) | {"retry": Retry(NoBackoff(), 0)} | parser_of("redis.cluster")
     place = Place.read(url)
     if place is None:
         return _client(url, options)
@@ -59,17 +57,23 @@ def connect(url: str, seconds: float, **options: Any) -> Redis:
 
 
 def _client(url: str, options: dict[str, Any]) -> Redis:
-    return ProcessClient(lambda: ConnectionPool.from_url(url, **options))
+    server, given = url_and_options(url)
+    return ProcessClient(lambda: ConnectionPool.from_url(server, **(options | given)))
+
+
+def _async_client(url: str, options: dict[str, Any]) -> AsyncRedis:
+    server, given = url_and_options(url)
+    return AsyncRedis.from_url(server, **(options | given))
 
 
 def connect_async(url: str, seconds: float) -> AsyncRedis:
     """The same for asyncio."""
-    options = _options(seconds) | {"retry": AsyncRetry(NoBackoff(), 0)}
+    options = _options(seconds) | {"retry": AsyncRetry(NoBackoff(), 0)} | parser_of("redis.asyncio.cluster")
     place = Place.read(url)
     if place is None:
-        return AsyncRedis.from_url(url, **options)
+        return _async_client(url, options)
     if place.kind == "cluster":
-        return AsyncCluster(place, lambda server: AsyncRedis.from_url(server, **options))
+        return AsyncCluster(place, lambda server: _async_client(server, options))
     return async_primary_of(place, _options(seconds) | {"retry": options["retry"]}, options)
 
 
@@ -133,7 +137,7 @@ class Connections:
         idle.making.acquire()
         since = time.monotonic()
         try:
-            return idle.pool.get_connection()
+            return idle.pool.get_connection(*OF_POOL)
         except Exception as error:
             self._note_loss(error)
             refusal = NotReached(str(error) or type(error).__name__)
@@ -249,6 +253,6 @@ def _release(idles: PerProcess[_Idle]) -> None:
 def _quiet(connection: Any) -> bool:
     """Whether nothing came while it was idle, such as its end. One that its client has closed is opened again."""
     try:
-        return not (connection.should_reconnect() or connection.can_read())
+        return not (must_reconnect(connection) or connection.can_read())
     except (RedisError, OSError):
         return False

@@ -11,10 +11,11 @@ from typing import Any
 import psycopg
 from psycopg.abc import RV, PQGen
 from psycopg.rows import TupleRow
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from .database.urls import check_database_url
 from .encryption import unverified
 from .errors import ConfigurationError
 from .settings import Settings, redacted
@@ -67,6 +68,22 @@ class LimitedConnection(psycopg.Connection[TupleRow]):
             return answer
 
 
+def target_of(url: str, name: str = "LEVELQ_DATABASE_URL") -> tuple[URL, dict[str, str]]:
+    """A database URL for SQLAlchemy, and what of its hosts SQLAlchemy cannot read, as arguments for psycopg.
+
+    Raises ConfigurationError, with no part of a password, if libpq would not take it. `name`: the setting.
+    """
+    before, hosts, after = check_database_url(name, url)
+    args: dict[str, str] = {}
+    if len(hosts) > 1 or any("/" in host for host, _ in hosts):
+        args = {"host": ",".join(host for host, _ in hosts), "port": ",".join(port for _, port in hosts)}
+        url = f"{url.partition('://')[0]}://{before}{after}"
+    try:
+        return make_url(f"postgresql+psycopg://{url.partition('://')[2]}"), args
+    except (ValueError, ArgumentError):  # their words quote what may be half a password
+        raise ConfigurationError(f"{name}: cannot be read; expected postgresql://user@host:port/database") from None
+
+
 def engine_for(settings: Settings, *, name: str = "levelq", connections: int = 1, limited: bool = False) -> Engine:
     """An engine of at most `connections`, READ COMMITTED whatever the server's default is.
 
@@ -74,10 +91,7 @@ def engine_for(settings: Settings, *, name: str = "levelq", connections: int = 1
     for so long is given up, as if the connection had been lost. Raises ConfigurationError if
     LEVELQ_DATABASE_URL is unset or cannot be read.
     """
-    try:
-        url = make_url(settings.sqlalchemy_url)
-    except ValueError as error:
-        raise ConfigurationError(f"LEVELQ_DATABASE_URL: {error}") from None
+    url, hosts = target_of(settings.sqlalchemy_url)
     seconds = max(2, int(settings.claim_seconds / 3))
     defaults: dict[str, Any] = {
         "application_name": name,
@@ -98,6 +112,7 @@ def engine_for(settings: Settings, *, name: str = "levelq", connections: int = 1
         isolation_level="READ COMMITTED",
         # Texts are sent as UTF-8, whatever the URL, PGCLIENTENCODING, the role or the database says.
         connect_args={key: value for key, value in defaults.items() if key not in url.query}
+        | hosts
         | {"client_encoding": "utf8"},
     )
     if limited:

@@ -10,7 +10,7 @@ from redis.asyncio import sentinel as async_sentinel
 from redis.connection import SSLConnection, parse_url
 from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
-from .addresses import Address, Place
+from .addresses import Address, Place, url_and_options
 from .process_client import ProcessClient
 
 # redis-py has no types for these.
@@ -95,7 +95,8 @@ def _tls(place: Place) -> dict[str, Any]:
 
 def _parsed(place: Place) -> dict[str, Any]:
     """redis-py's options for what the URL says beside the address, which the Sentinels give."""
-    given: dict[str, Any] = dict(_parse_url(place.url_of_primary))
-    tls = given.pop("connection_class", None) is SSLConnection
-    options = {name: value for name, value in given.items() if name not in ("host", "port")}
+    url, given = url_and_options(place.url_of_primary)
+    options: dict[str, Any] = given | _parse_url(url)
+    tls = options.pop("connection_class", None) is SSLConnection
+    options = {name: value for name, value in options.items() if name not in ("host", "port")}
     return options | ({"ssl": True} if tls else {})

@@ -12,10 +12,12 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .addresses import CLUSTER_SCHEMES, SENTINEL_SCHEMES, SERVER_SCHEMES, Place
+from .addresses import CLUSTER_SCHEMES, SENTINEL_SCHEMES, SERVER_SCHEMES, check_url
 from .catalog import Catalog
+from .database.urls import check_database_url
 from .errors import ConfigurationError, describe
 from .partitions import Keys
+from .redis_client.url_options import MISREAD
 
 DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
@@ -24,7 +26,7 @@ def _scheme_of(url: str) -> str:
     try:
         return urlsplit(url).scheme
     except ValueError:  # its words quote what may be a password
-        raise ValueError("cannot be read as a URL") from None
+        raise ValueError(f"cannot be read as a URL, {MISREAD}") from None
 
 
 def _scheme(*allowed: str) -> AfterValidator:
@@ -37,7 +39,7 @@ def _scheme(*allowed: str) -> AfterValidator:
 
 
 def _readable(url: str) -> str:
-    Place.read(url)
+    check_url(url)
     return url
 
 
@@ -178,6 +180,16 @@ class Settings(BaseSettings):
     def transaction_ms(self) -> int:
         """How long a whole batch may take: well before its claims run out."""
         return int(self.claim_seconds * 600)
+
+
+def check_database_urls(settings: Settings) -> None:
+    """Raise ConfigurationError for a database URL that cannot be read, or that libpq would refuse at each connection.
+
+    For what connects to a database, or may later; nothing is connected here.
+    """
+    for name, url in (("LEVELQ_DATABASE_URL", settings.database_url), ("LEVELQ_LISTEN_URL", settings.listen_url)):
+        if url is not None:
+            check_database_url(name, url)
 
 
 def default_catalog() -> Catalog:

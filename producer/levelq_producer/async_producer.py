@@ -23,7 +23,7 @@ from levelq_core.settings import Durability, Settings
 from levelq_core.waking import Waker
 
 from .durability import Wait
-from .handles import AsyncHandle, Context
+from .handles import AsyncHandle, Context, require_id
 from .ledger_reader import LedgerReader
 from .loop_owner import LoopOwner, Slice
 from .sending import ASYNC_WINDOW, MOVING_SECONDS, Item, Plan
@@ -222,5 +222,5 @@ class AsyncProducer:
         return await self.send(command, durability=durability)
 
     def handle(self, command_id: UUID) -> AsyncHandle:
-        """A handle on a command that some other process sent."""
-        return AsyncHandle(self._readers, command_id, None, True)
+        """A handle on a command that some other process sent. Raises InvalidCommand for what is no UUID."""
+        return AsyncHandle(self._readers, require_id(command_id), None, True)

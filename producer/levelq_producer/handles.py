@@ -16,6 +16,7 @@ from levelq_core import replies
 from levelq_core.commands import Command
 from levelq_core.errors import (
     ConfigurationError,
+    InvalidCommand,
     LevelqError,
     NotDurable,
     OutcomeTimeout,
@@ -31,10 +32,18 @@ from .reply_reader import ReplyReader
 from .sending import Item, address
 from .waiting import Waiter
 
-__all__ = ["AsyncHandle", "Context", "Handle"]
+__all__ = ["AsyncHandle", "Context", "Handle", "require_id"]
 
 _POLL_SECONDS = 0.05  # between two questions to the ledger, where it alone can answer
 _BOTH_SECONDS = 0.5  # where Redis is expected to
+
+
+def require_id(command_id: UUID) -> UUID:
+    """The id as it is. Raises InvalidCommand for what is no UUID, such as its text."""
+    if not isinstance(command_id, UUID):
+        got = repr(command_id)
+        raise InvalidCommand(f"command_id: expected a UUID, got {got[:80]}; UUID(...) makes one of a text")
+    return command_id
 
 
 class Context:

@@ -11,7 +11,7 @@ from uuid import UUID
 from levelq_core.errors import ConfigurationError
 from levelq_core.outcome import Outcome
 from levelq_core.per_process import PerProcess
-from levelq_core.settings import Settings, redacted
+from levelq_core.settings import Settings, check_database_urls, redacted
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -54,8 +54,11 @@ class LedgerReader:
 
     @classmethod
     def of(cls, settings: Settings) -> Self | None:
-        """A reader, if a database URL is set."""
-        return None if settings.database_url is None else cls(settings)
+        """A reader, if a database URL is set. Raises ConfigurationError for one that libpq would refuse."""
+        if settings.database_url is None:
+            return None
+        check_database_urls(settings)
+        return cls(settings)
 
     def look_up(self, command_id: UUID, digest: bytes | None = None) -> Outcome | None:
         """The decision on a command, if there is one; a conflict if it was on another content than `digest`.

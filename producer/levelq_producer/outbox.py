@@ -13,7 +13,7 @@ from levelq_core.commands import Command
 from levelq_core.connections import connect
 from levelq_core.errors import InvalidCommand
 from levelq_core.per_loop import PerLoop
-from levelq_core.settings import Settings
+from levelq_core.settings import Settings, check_database_urls
 
 from .handles import AsyncHandle, Context, Handle
 from .ledger_reader import LedgerReader
@@ -62,7 +62,8 @@ class Outbox:
     committed nor flushed, and no connection to Redis is needed. On asyncio:
     `handle = await session.run_sync(lambda s: Outbox(s).send(command))`, and later `await handle`.
 
-    Raises TypeError for what has no transaction, TransactionMisuse for an AsyncSession that was passed itself.
+    Raises TypeError for what has no transaction, TransactionMisuse for an AsyncSession that was passed itself,
+    ConfigurationError for settings that cannot work.
 
     Of one lane, commands take effect in the order in which they were written, transactions that overlapped in
     time in either order. A command sent by a Producer meanwhile may overtake one that is still in the outbox.
@@ -71,6 +72,7 @@ class Outbox:
     def __init__(self, session: Any, *, settings: Settings | None = None) -> None:
         self._open = opener(session)
         self.settings = settings or _environment()
+        check_database_urls(self.settings)  # not in `send`, after its row was written
 
     def send(self, command: Command, reply: bool = True) -> Any:
         """Write one command; returns its Handle, in a transaction on asyncio its AsyncHandle.

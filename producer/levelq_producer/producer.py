@@ -22,7 +22,7 @@ from levelq_core.settings import Durability, Settings
 from levelq_core.waking import Waker
 
 from .durability import Wait
-from .handles import Context, Handle
+from .handles import Context, Handle, require_id
 from .ledger_reader import LedgerReader
 from .reply_reader import ReplyReader
 from .sending import MOVING_SECONDS, Item, Plan
@@ -194,5 +194,5 @@ class Producer:
         return self.send(command, durability=durability)
 
     def handle(self, command_id: UUID) -> Handle:
-        """A handle on a command that some other process sent."""
-        return Handle(self._readers, command_id, None, True)
+        """A handle on a command that some other process sent. Raises InvalidCommand for what is no UUID."""
+        return Handle(self._readers, require_id(command_id), None, True)

@@ -264,6 +264,22 @@ def test_a_url_that_cannot_be_read_is_refused_without_quoting_it(levelq: Levelq,
     assert f"{name}: cannot be read; expected " in levelq.refused("status", **{name: url})
 
 
+WRONG_OPTIONS = {
+    "an unknown option of the database": ("LEVELQ_DATABASE_URL", "postgresql://h/d?unheard=1", "'unheard'"),
+    "a mode of TLS that is none": ("LEVELQ_DATABASE_URL", "postgresql://h/d?sslmode=nonsense", "sslmode: expected"),
+    "a time that is none, to listen": ("LEVELQ_LISTEN_URL", "postgresql://h/d?connect_timeout=x", "connect_timeout: "),
+    "a time that is none, of Redis": ("LEVELQ_REDIS_URL", "redis://h?health_check_interval=x", "health_check_interval"),
+    "an unescaped password of Sentinels": ("LEVELQ_RQ_URL", f"redis+sentinel://:{SECRET}#@h/lanes", "%23 %2F %3F %40"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_OPTIONS)
+def test_worker_is_refused_a_url_with_an_option_that_cannot_work(levelq: Levelq, case: str) -> None:
+    name, url, said = WRONG_OPTIONS[case]
+    line = levelq.refused("worker", **{name: url})
+    assert f"{name}: " in line and said in line
+
+
 class Guarded(NamedTuple):
     """Servers that ask for a password; the URLs hold the wrong one."""
 

@@ -9,6 +9,8 @@ from redis import Redis
 from rq import Queue
 from rq.exceptions import DequeueTimeout, StopRequested
 
+from levelq_core.redis_client.versions import OF_POOL
+
 from .runtime import current
 from .stopping import Stop
 
@@ -45,7 +47,7 @@ class LaneQueue(Queue):
 
 def _wait(redis: Redis, stop: Stop, *command: str | int) -> Any:
     pool = redis.connection_pool
-    connection: Any = pool.get_connection()
+    connection: Any = pool.get_connection(*OF_POOL)
     try:
         connection.send_command(*command)
         with stop.shutting(connection._sock):

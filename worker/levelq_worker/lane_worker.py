@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from levelq_core.connections import connect
 from levelq_core.errors import ConfigurationError, WrongDatabase
-from levelq_core.settings import Settings
+from levelq_core.settings import Settings, check_database_urls
 from levelq_core.sqlstate import in_words
 from levelq_core.waking import FUNCTION
 
@@ -95,6 +95,7 @@ class LaneWorker(SimpleWorker):
         **options: Any,
     ) -> None:
         self.settings = settings or Settings.load()
+        check_database_urls(self.settings)
         given = [queues] if isinstance(queues, str | Queue) else list(queues)
         if connection is None:
             connection = next((q.connection for q in given if isinstance(q, Queue)), None)

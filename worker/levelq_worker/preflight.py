@@ -24,7 +24,7 @@ from levelq_core.dbcheck import Finding
 from levelq_core.engine import engine_for, unreachable
 from levelq_core.identity import ensure_identity
 from levelq_core.lanes import Lanes
-from levelq_core.settings import Settings
+from levelq_core.settings import Settings, check_database_urls
 
 log = logging.getLogger("levelq")
 
@@ -35,6 +35,7 @@ def preflight(settings: Settings) -> None:
     A server that does not answer is an error here: nothing has begun, and a wrong address looks the same.
     """
     _ = settings.tracks, settings.sqlalchemy_url
+    check_database_urls(settings)
     _require(check_all(settings, levels=False, binding=False))
     try:
         _require_binding(settings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -16,36 +15,16 @@ from levelq_core.connections import connect
 from levelq_core.engine import engine_for, unreachable
 from levelq_core.errors import ConfigurationError
 from levelq_core.identity import require_ours
-from levelq_core.settings import Settings
+from levelq_core.settings import Settings, check_database_urls
 
 _UNDEFINED = ("42P01", "42703", "42704", "3F000")
-_ESCAPES = "with / ? # @ in a password written %2F %3F %23 %40"
 
 
 def load() -> Settings:
-    """The settings, their URLs known to be readable. Raises ConfigurationError."""
+    """The settings, their database URLs such as libpq takes. Raises ConfigurationError."""
     settings = Settings.load()
-    for name, url in redis_urls(settings).items():
-        if _misread(url) or not _connectable(url):
-            raise ConfigurationError(f"{name}: cannot be read; expected redis://user:password@host:port/0, {_ESCAPES}")
-    if settings.database_url is not None and _misread(settings.database_url):
-        expected = "postgresql://user:password@host:port/database"
-        raise ConfigurationError(f"LEVELQ_DATABASE_URL: cannot be read; expected {expected}, {_ESCAPES}")
+    check_database_urls(settings)
     return settings
-
-
-def _misread(url: str) -> bool:
-    """Whether a / ? or # in a password ends the host too early, so that what follows is no longer hidden."""
-    parts = urlsplit(url)
-    return "@" in parts.path + parts.query + parts.fragment and parts.scheme != "unix"
-
-
-def _connectable(url: str) -> bool:
-    try:
-        connect(url, 1).connection_pool.make_connection()
-    except (ValueError, TypeError, AttributeError):  # their words quote what may be half a password
-        return False
-    return True
 
 
 def redis_urls(settings: Settings) -> dict[str, str]:

@@ -15,11 +15,11 @@ import psutil
 from psycopg import pq
 from redis.connection import parse_url
 from redis.exceptions import RedisError
-from sqlalchemy.engine import make_url
 
 from levelq_core.addresses import Place
 from levelq_core.cluster import Cluster
 from levelq_core.connections import connect
+from levelq_core.engine import target_of
 from levelq_core.errors import ConfigurationError
 from levelq_core.settings import Settings, redacted
 
@@ -81,8 +81,9 @@ def _named_by_servers(name: str, url: str, settings: Settings) -> list[str]:
 
 def _database_hosts(url: str) -> list[str]:
     """What psycopg will be given, and what libpq adds from the environment (PGHOST, PGSERVICE)."""
-    parsed = make_url("postgresql+psycopg://" + url.partition("://")[2])
+    parsed, several = target_of(url)
     _, given = parsed.get_dialect()().create_connect_args(parsed)
+    given = {**given, **several}
     environment = {option.keyword.decode(): option.val.decode() for option in pq.Conninfo.get_defaults() if option.val}
     options = {**environment, **{name: str(value) for name, value in given.items()}}
     if options.get("service"):

@@ -1,0 +1,1 @@
+"""How levelq connects to PostgreSQL."""

@@ -1,0 +1,158 @@
+"""Database URLs: what libpq reads in them, as far as it can be checked before a connection is made.
+
+    postgresql://user:password@host:port/database?option=value
+    postgresql://user:password@h1:5432,h2:5432/database     libpq tries one after the other
+
+Errors show names, never what may be a piece of a password.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, Self
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from levelq_core.errors import ConfigurationError
+from levelq_core.redis_client.url_options import MISREAD
+
+_FORM = f"cannot be read; expected postgresql://user:password@host:port/database, {MISREAD}"
+# libpq's, as of PostgreSQL 18, and `ssl`, which it takes for sslmode=require.
+OPTIONS = frozenset(
+    [
+        "application_name",
+        "channel_binding",
+        "client_encoding",
+        "connect_timeout",
+        "dbname",
+        "fallback_application_name",
+        "gssdelegation",
+        "gssencmode",
+        "gsslib",
+        "host",
+        "hostaddr",
+        "keepalives",
+        "keepalives_count",
+        "keepalives_idle",
+        "keepalives_interval",
+        "krbsrvname",
+        "load_balance_hosts",
+        "max_protocol_version",
+        "min_protocol_version",
+        "oauth_client_id",
+        "oauth_client_secret",
+        "oauth_issuer",
+        "oauth_scope",
+        "options",
+        "passfile",
+        "password",
+        "port",
+        "replication",
+        "require_auth",
+        "requirepeer",
+        "requiressl",
+        "scram_client_key",
+        "scram_server_key",
+        "service",
+        "servicefile",
+        "ssl_max_protocol_version",
+        "ssl_min_protocol_version",
+        "sslcert",
+        "sslcertmode",
+        "sslcompression",
+        "sslcrl",
+        "sslcrldir",
+        "sslkey",
+        "sslkeylogfile",
+        "sslmode",
+        "sslnegotiation",
+        "sslpassword",
+        "sslrootcert",
+        "sslsni",
+        "target_session_attrs",
+        "tcp_user_timeout",
+        "user",
+    ]
+)
+_WORDS = {
+    "channel_binding": "disable prefer require",
+    "gssencmode": "disable prefer require",
+    "keepalives": "0 1",
+    "load_balance_hosts": "disable random",
+    "sslcertmode": "disable allow require",
+    "sslmode": "disable allow prefer require verify-ca verify-full",
+    "sslnegotiation": "postgres direct",
+    "target_session_attrs": "any read-write read-only primary standby prefer-standby",
+}
+# The least that each may be: 0 seconds to connect would be without a limit.
+_NUMBERS = {
+    "connect_timeout": 1,
+    "keepalives_count": 0,
+    "keepalives_idle": 0,
+    "keepalives_interval": 0,
+    "tcp_user_timeout": 0,
+}
+
+
+class Hosts(NamedTuple):
+    """The hosts of a URL, and the URL without them. A port is "" where it is libpq's default."""
+
+    before: str
+    hosts: list[tuple[str, str]]
+    after: str
+
+    @classmethod
+    def read(cls, url: str) -> Self:
+        """Raises ValueError for a URL that cannot be read, with nothing in it that may be a password."""
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            raise ValueError(_FORM) from None
+        if parts.netloc.count("@") > 1 or "@" in parts.path + parts.query or "#" in url or url != url.strip():
+            raise ValueError(_FORM)
+        user, at, hosts = parts.netloc.rpartition("@")
+        found = [_host(text) for text in hosts.split(",")]
+        if len(found) > 1 and not all(host for host, _ in found):
+            raise ValueError(f"expected a host before and after each comma; {_FORM}")
+        return cls(user + at, found, url.partition("://")[2][len(parts.netloc) :])
+
+
+def _host(text: str) -> tuple[str, str]:
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\[\]:]*))(?::([0-9]*))?", text)
+    if match is None or (match[3] and not 1 <= int(match[3][:9]) <= 65_535):
+        raise ValueError(_FORM)
+    return match[1] or unquote(match[2] or ""), match[3] or ""
+
+
+def check_database_url(name: str, url: str) -> Hosts:
+    """The hosts of a URL that libpq would take. `name`: the setting.
+
+    Raises ConfigurationError for a URL that cannot be read, an option that libpq does not know, or a value that it
+    refuses.
+    """
+    try:
+        hosts = Hosts.read(url)
+    except ValueError as error:
+        raise ConfigurationError(f"{name}: {error}") from None
+    for option, value in parse_qsl(urlsplit(url).query):
+        if option not in OPTIONS and option != "ssl":
+            shown = f", got {option!r}" if re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,40}", option) else ""
+            raise ConfigurationError(f"{name}: expected an option that libpq knows{shown}")
+        expected = _unmet(option, value)
+        if expected:
+            raise ConfigurationError(f"{name}: {option}: expected {expected}, got {value[:80]!r}")
+    return hosts
+
+
+def _unmet(option: str, value: str) -> str | None:
+    """What this option's value should have been, in words; None if it is well."""
+    if option in _WORDS:
+        words = _WORDS[option].split()
+        return None if value in words else f"one of {', '.join(words)}"
+    if option in _NUMBERS:
+        good = re.fullmatch(r"[0-9]{1,9}", value) and int(value) >= _NUMBERS[option]
+        return None if good else f"a whole number of at least {_NUMBERS[option]}"
+    if option == "port":
+        ports = value.split(",")
+        good = all(not port or (re.fullmatch(r"[0-9]{1,5}", port) and 1 <= int(port) <= 65_535) for port in ports)
+        return None if good else "1 to 65535"
+    return None

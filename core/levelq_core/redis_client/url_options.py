@@ -1,0 +1,134 @@
+"""The options behind the ? of a Redis URL: what each may be, as redis-py takes it.
+
+redis-py passes on whatever it does not know, and fails when it connects. Errors here show names, never values of
+options that may be secret.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+# What levelq rests on, whatever the URL says: answers are bytes, and no command is repeated by the client.
+OVERRIDDEN = frozenset({"decode_responses", "encoding", "encoding_errors", "retry_on_error", "retry_on_timeout"})
+MISREAD = "with # / ? @ and [ in a user or a password written as %23 %2F %3F %40 and %5B"
+
+
+class Option(NamedTuple):
+    """How one option is read, and what it may be, in words; `read` raises ValueError."""
+
+    read: Callable[[str], Any]
+    expected: str = ""
+    secret: bool = False
+
+
+def _whole(least: int, most: int | None = None) -> Option:
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < least or (most is not None and int(text) > most):
+            raise ValueError
+        return int(text)
+
+    return Option(read, f"a whole number of at least {least}" if most is None else f"{least} to {most}")
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", text) or not float(text):
+        raise ValueError
+    return float(text)
+
+
+def _switch(text: str) -> bool:
+    values = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+    if text.lower() not in values:
+        raise ValueError
+    return values[text.lower()]
+
+
+def _one_of(*words: str) -> Option:
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError
+        return text
+
+    return Option(read, " or ".join(words))
+
+
+_TEXT = Option(str)
+_SECRET = Option(str, secret=True)
+_SWITCH = Option(_switch, "yes or no")
+_SECONDS = Option(_seconds, "seconds above 0")
+_EVERYWHERE = {
+    "username": _TEXT,
+    "password": _SECRET,
+    "client_name": _TEXT,
+    "lib_name": _TEXT,
+    "lib_version": _TEXT,
+    "db": _whole(0),
+    "socket_timeout": _SECONDS,
+    "socket_connect_timeout": _SECONDS,
+    "health_check_interval": _whole(0),
+    "protocol": _whole(2, 3),
+    "max_connections": _whole(1),
+    "socket_read_size": _whole(1),
+}
+_TCP = {"host": _TEXT, "port": _whole(1, 65_535), "socket_keepalive": _SWITCH}
+_SOCKET = {"path": _TEXT}
+_TLS = {
+    "ssl_keyfile": _TEXT,
+    "ssl_certfile": _TEXT,
+    "ssl_password": _SECRET,
+    "ssl_ca_certs": _TEXT,
+    "ssl_ca_path": _TEXT,
+    "ssl_ca_data": _TEXT,
+    "ssl_ciphers": _TEXT,
+    "ssl_cert_reqs": _one_of("none", "optional", "required"),
+    "ssl_check_hostname": _SWITCH,
+}
+_OF_SENTINELS = "sentinel_"
+# Redis's own constructor, by which the clients of Sentinels are made, takes no more.
+_FOR_SENTINELS = {"username", "password", "client_name", "health_check_interval", "protocol", "socket_keepalive", *_TLS}
+
+
+def read_options(scheme: str, query: str) -> dict[str, Any]:
+    """The options of a URL for redis-py, those for the Sentinels with their prefix. `scheme`: the URL's, as it stands.
+
+    Raises ValueError for an option that redis-py does not have or that is not for this scheme, and for a value that
+    is none.
+    """
+    kind = scheme.partition("+")[2]
+    known = _known(scheme)
+    if kind == "sentinel":
+        known |= {_OF_SENTINELS + name: option for name, option in known.items() if name in _FOR_SENTINELS}
+    if kind:  # the servers are named in the URL alone
+        known = {name: option for name, option in known.items() if name not in ("host", "port", "db")}
+    found: dict[str, Any] = {}
+    for name, value in parse_qsl(query):
+        if name.removeprefix(_OF_SENTINELS if kind == "sentinel" else "") in OVERRIDDEN:
+            continue
+        if name not in known:
+            raise ValueError(f"cannot be read; expected {_expected(known, name, scheme)}{_got(name)}")
+        option = known[name]
+        try:
+            found.setdefault(name, option.read(value))  # of two, redis-py takes the first
+        except ValueError:
+            raise ValueError(f"{name}: expected {option.expected}, got {value[:80]!r}") from None
+    return found
+
+
+def _known(scheme: str) -> dict[str, Option]:
+    if scheme == "unix":
+        return _EVERYWHERE | _SOCKET
+    return _EVERYWHERE | _TCP | (_TLS if scheme.startswith("rediss") else {})
+
+
+def _expected(known: dict[str, Option], name: str, scheme: str) -> str:
+    if name.removeprefix(_OF_SENTINELS) in _TLS and scheme != "unix":
+        return f"{scheme.replace('redis', 'rediss', 1)}:// for an option of TLS"
+    return f"one of these options: {', '.join(sorted(known))}"
+
+
+def _got(name: str) -> str:
+    """The name, if it looks like one: what else is there may be a piece of a password."""
+    return f"; got {name!r}" if re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,40}", name) else ""
