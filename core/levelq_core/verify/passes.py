@@ -39,7 +39,7 @@ _HISTORY_QUESTIONS = (questions.LOST, questions.RECOVERED, questions.ORDER)
 # No sort of a range is spilled; plans are made for the values given; tables are read by their indexes, if there.
 _SETTINGS = (
     "SELECT set_config('work_mem', '64MB', true), set_config('plan_cache_mode', 'force_custom_plan', true), "
-    "set_config('jit', 'off', true), set_config('enable_seqscan', :scan, true)"
+    "set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true)"
 )
 _TOUCH = f"""
     INSERT INTO {TOUCHED} SELECT user_id, count(*) FROM {LEDGER}
@@ -52,15 +52,14 @@ class Scope:
     """What is looked at.
 
     `after`: ledger rows of greater ids; `last`: the greatest id when the lanes had been read. `rows`: how many rows a
-    range has. `since`: not all users, only those touched. `indexed`: whether all indexes are there. `unique`: whether
-    the ledger's unique constraint is. `history`: whether there is one. `foreign_writes`, `limit`: see Options.
+    range has. `since`: not all users, only those touched. `unique`: whether
+    the ledger's unique constraint is there. `history`: whether there is one. `foreign_writes`, `limit`: see Options.
     """
 
     after: int
     last: int
     rows: int
     since: bool
-    indexed: bool
     unique: bool
     history: bool
     foreign_writes: bool
@@ -88,7 +87,7 @@ class Passes:
         """A transaction that sees one moment, and changes nothing but temporary tables."""
         with self._connection.begin():
             self._connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-            self._connection.execute(text(_SETTINGS), {"scan": "off" if self._scope.indexed else "on"})
+            self._connection.execute(text(_SETTINGS))
             yield
 
     def group_history(self, horizon: datetime) -> datetime | None:

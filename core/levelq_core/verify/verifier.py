@@ -171,7 +171,6 @@ class _Verification:
                 last=0 if last is None else last,
                 rows=size(connection, options.range_rows, missing),
                 since=options.since is not None,
-                indexed=not missing,
                 unique=PAIR_KEYS[LEDGER] in self._schema.unique.get(LEDGER, frozenset()),
                 history=bool(options.history),
                 foreign_writes=options.foreign_writes,
