@@ -164,12 +164,14 @@ class _Verification:
         connection, options = self._connection, self._options
         with connection.begin():
             missing = missing_indexes(connection)
-            self._report.remarks += [_slow(statement) for statement in missing]
+            rows = size(connection, options.range_rows, missing)
+            if rows > options.range_rows:
+                self._report.remarks += [_slow(statement) for statement in missing]
             last = connection.execute(text(f"SELECT max(id) FROM {LEDGER}")).scalar_one()
             scope = Scope(
                 after=first_id(connection, options.since, missing),
                 last=0 if last is None else last,
-                rows=size(connection, options.range_rows, missing),
+                rows=rows,
                 since=options.since is not None,
                 unique=PAIR_KEYS[LEDGER] in self._schema.unique.get(LEDGER, frozenset()),
                 history=bool(options.history),
