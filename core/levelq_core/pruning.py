@@ -15,6 +15,7 @@ from redis import Redis
 from sqlalchemy import Connection, Engine, text
 
 from .errors import ConfigurationError
+from .id_by_time import last_id_before
 from .identity import require_bound
 from .lanes import Lanes
 from .schema import LEDGER, OUTBOX, QUARANTINE, schema_of
@@ -111,7 +112,8 @@ def _prune(
     step: Callable[[str, int], None],
 ) -> Pruned:
     with connection.begin():
-        last = _bound(connection, kind, before)
+        # Every row's own time is looked at before it goes; the bound can at most leave a few for the next run.
+        last = last_id_before(connection, kind.table, kind.moment, before)
     removed = kept = at = 0
     statement = text(
         _BATCH.format(table=kind.table, moment=kind.moment, stands=kind.stands, remove=_remove(dry_run, kind))
@@ -130,29 +132,6 @@ def _remove(dry_run: bool, kind: _Kind) -> str:
     if dry_run:
         return "SELECT id FROM old WHERE NOT stands"
     return f"DELETE FROM {kind.table} t USING old WHERE t.id = old.id AND NOT old.stands RETURNING t.id"
-
-
-def _bound(connection: Connection, kind: _Kind, before: datetime) -> int:
-    """The id up to which rows are old, by bisection over the primary key: no index on the time is needed.
-
-    Ids and times ascend together but for the length of a transaction; every row's own time is looked at
-    before it goes, so the bound can at most leave a few for the next run.
-    """
-    first, last = connection.execute(text(f"SELECT min(id), max(id) FROM {kind.table}")).one()
-    if first is None:
-        return 0
-    low, high = int(first) - 1, int(last)
-    while low < high:
-        middle = (low + high + 1) // 2
-        found = connection.execute(
-            text(f"SELECT id, {kind.moment} < :before FROM {kind.table} WHERE id <= :middle ORDER BY id DESC LIMIT 1"),
-            {"middle": middle, "before": before},
-        ).one_or_none()
-        if found is None or found[1]:
-            low = middle
-        else:
-            high = int(found[0]) - 1
-    return low
 
 
 # The next rows by id, which of them are old, which of the old ones must stay; the last id looked at.

@@ -12,45 +12,55 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from .history import Acknowledged, Claimed, Line, Recovery, Send
+from .rows import RANGE_TABLES, WHOLE_TABLES
 from .standing import Entry, user_id_of
 
-HISTORY, IDS, LANES = "levelq_verify_history", "levelq_verify_ids", "levelq_verify_lanes"
+HISTORY, IDS, SENT = "levelq_verify_history", "levelq_verify_ids", "levelq_verify_sent"
 STANDING, LATER = "levelq_verify_standing", "levelq_verify_later"
 
 INTENT, REFUSED, ACKNOWLEDGED, UNKNOWN = -1, 0, 1, 2
 
+_SENDS = (
+    "command_id uuid, user_id bigint, specialization text, source int, seq bigint, due boolean, acknowledged boolean, "
+    "possible boolean, placed boolean"
+)
 _ENTRY = "partition text, lane bytea, specialization text, user_id bigint, command_id uuid, sha256 bytea"
 _TABLES = {
     # One row per line of the history: a send (`late`: recorded after the lanes were read), or a claim
     # that was granted (token), or an acknowledgement (token, removed).
     HISTORY: "source int, seq bigint, late boolean, command_id uuid, user_id bigint, specialization text, "
     "digest bytea, sent_at double precision, state int, partition text, lane text, token text, removed int",
-    # One row per command of the history: what its sends came to, and where it is.
-    IDS: "command_id uuid, user_id bigint, specialization text, source int, seq bigint, due boolean, "
-    "acknowledged boolean, possible boolean, placed boolean, ledger_id bigint, in_lane boolean, in_outbox boolean",
+    # One row per command of the history: what its sends came to.
+    IDS: _SENDS,
     # The entries in the lanes before the snapshot, and those of the undecided ones that are there after it.
     STANDING: _ENTRY,
     LATER: _ENTRY,
-    # One row per lane with applied commands: what the ledger says that they added up to.
-    LANES: "user_id bigint, specialization text, first_id bigint, last_id bigint, xp numeric, sessions numeric, "
-    "projects numeric, theory numeric, practice numeric, changes bigint",
+    **WHOLE_TABLES,
 }
+# The same commands of one range of users, and where they are.
+_RANGE_TABLES = {SENT: f"{_SENDS}, ledger_id bigint, in_lane boolean, in_outbox boolean", **RANGE_TABLES}
 
 
 @contextmanager
 def workspace(connection: Connection) -> Iterator[None]:
     """The temporary tables, for as long as it takes. They are this connection's alone."""
     with connection.begin():
+        _drop(connection)
         for name, columns in _TABLES.items():
-            connection.execute(text(f"DROP TABLE IF EXISTS pg_temp.{name}"))
             connection.execute(text(f"CREATE TEMPORARY TABLE {name} ({columns})"))
+        for name, columns in _RANGE_TABLES.items():
+            connection.execute(text(f"CREATE TEMPORARY TABLE {name} ({columns}) ON COMMIT DELETE ROWS"))
     try:
         yield
     finally:
         if not connection.invalidated:
             with connection.begin():
-                for name in _TABLES:
-                    connection.execute(text(f"DROP TABLE IF EXISTS pg_temp.{name}"))
+                _drop(connection)
+
+
+def _drop(connection: Connection) -> None:
+    for name in (*_TABLES, *_RANGE_TABLES):
+        connection.execute(text(f"DROP TABLE IF EXISTS pg_temp.{name}"))
 
 
 @contextmanager

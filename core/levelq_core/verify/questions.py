@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..schema import LEDGER, OUTBOX, QUARANTINE
-from .loading import HISTORY, IDS, LATER, STANDING
+from .loading import HISTORY, IDS, LATER, SENT, STANDING
 
 
 class Question(NamedTuple):
     """What is asked; `checked` counts the cases, `find` the wrong ones.
 
-    `foreign`: an application's own writes may be the reason. `note`: what is found is no violation.
+    `foreign`: an application's own writes may be the reason, if it is known to write. `note`: what is found is no
+    violation. `hint`: what the findings may mean.
     """
 
     invariant: str
@@ -24,54 +25,71 @@ class Question(NamedTuple):
     find: str
     foreign: bool = False
     note: bool = False
+    hint: str = ""
 
 
 # What the sends of each command came to: `due` if it must be somewhere, `possible` if it may have been
-# queued at all, `placed` if its place among its lane's commands is known.
+# queued at all, `placed` if its place among its lane's commands is known. A page of the commands at a time.
 FILL_IDS = f"""
     INSERT INTO {IDS}
-    SELECT s.*, (SELECT min(g.id) FROM {LEDGER} g WHERE g.command_id = s.command_id),
-           EXISTS (SELECT FROM {STANDING} e WHERE e.command_id = s.command_id),
-           EXISTS (SELECT FROM {OUTBOX} o WHERE o.command_id = s.command_id)
-    FROM (
-        SELECT command_id, min(user_id), min(specialization), min(source), min(seq),
-               bool_or(state = 1 AND NOT late AND sent_at >= :horizon), bool_or(state = 1),
-               bool_or(state > 0) OR count(*) FILTER (WHERE state < 0) > count(*) FILTER (WHERE state >= 0),
-               min(source) = max(source) AND min(user_id) = max(user_id) AND min(specialization) = max(specialization)
-                   AND coalesce((array_agg(state ORDER BY seq) FILTER (WHERE state >= 0))[1] = 1, false)
-        FROM {HISTORY} WHERE command_id IS NOT NULL GROUP BY command_id
-    ) s
+    SELECT command_id, min(user_id), min(specialization), min(source), min(seq),
+           bool_or(state = 1 AND NOT late AND sent_at >= :horizon), bool_or(state = 1),
+           bool_or(state > 0) OR count(*) FILTER (WHERE state < 0) > count(*) FILTER (WHERE state >= 0),
+           min(source) = max(source) AND min(user_id) = max(user_id) AND min(specialization) = max(specialization)
+               AND coalesce((array_agg(state ORDER BY seq) FILTER (WHERE state >= 0))[1] = 1, false)
+    FROM {HISTORY} WHERE command_id IS NOT NULL AND (CAST(:back AS uuid) IS NULL OR command_id > :back)
+        AND (CAST(:upto AS uuid) IS NULL OR command_id <= :upto) GROUP BY command_id
+"""
+NEXT_COMMAND = f"""
+    SELECT command_id FROM {HISTORY}
+    WHERE command_id IS NOT NULL AND (CAST(:back AS uuid) IS NULL OR command_id > :back)
+    ORDER BY command_id OFFSET :rows LIMIT 1
+"""
+BEGUN = f"SELECT to_timestamp(min(sent_at)) FROM {HISTORY}"
+
+# Where the commands of the range's users are now. What is left of a forgotten user's command has no place in the order,
+# nor has a command that was cancelled: an operator's decision does not wait for those before it.
+FILL_SENT = f"""
+    INSERT INTO {SENT}
+    SELECT i.command_id, i.user_id, i.specialization, i.source, i.seq, i.due, i.acknowledged, i.possible,
+           i.placed AND g.apart IS NOT TRUE, g.id,
+           (SELECT true FROM {STANDING} e WHERE e.command_id = i.command_id LIMIT 1) IS NOT NULL,
+           (SELECT true FROM {OUTBOX} o WHERE o.command_id = i.command_id LIMIT 1) IS NOT NULL
+    FROM {IDS} i CROSS JOIN LATERAL (
+        SELECT min(id) AS id, bool_or(user_id = 0 OR error = 'cancelled') AS apart
+        FROM {LEDGER} WHERE command_id = i.command_id
+    ) g WHERE i.user_id > :low AND i.user_id <= :high
 """
 
 # I1: a command that was acknowledged and is nowhere.
 LOST = Question(
     "I1",
     "acknowledged commands are in the ledger, a lane or the outbox",
-    f"SELECT count(*) FROM {IDS} WHERE due",
+    f"SELECT count(*) FROM {SENT} WHERE due",
     f"""
     SELECT user_id, specialization, command_id, 'lost', 'acknowledged, yet neither in the ledger nor waiting'
-    FROM {IDS} WHERE due AND ledger_id IS NULL AND NOT in_lane AND NOT in_outbox
+    FROM {SENT} WHERE due AND ledger_id IS NULL AND NOT in_lane AND NOT in_outbox
     """,
 )
 
 # I1: a decision on what nobody sent, on what was refused, or on other content than was sent. Direct
-# calls need not be recorded; nor what was decided before the recording began.
+# calls need not be recorded; nor what was decided before the recording began. A page of the ledger at a time.
 UNEXPECTED = Question(
     "I1",
     "decided commands are commands that were sent",
-    f"SELECT count(*) FROM {LEDGER}",
+    f"SELECT count(*) FROM {LEDGER} WHERE id > :before AND id <= :upto",
     f"""
-    SELECT g.user_id, g.specialization, g.command_id, 'unexpected',
+    SELECT nullif(g.user_id, 0), g.specialization, g.command_id, 'unexpected',
            CASE WHEN i.command_id IS NULL THEN 'decided, but never sent'
                 WHEN NOT i.possible THEN 'decided, though every send of it was refused'
                 ELSE 'decided for another lane or with other content than was sent' END
     FROM {LEDGER} g LEFT JOIN {IDS} i ON i.command_id = g.command_id
-    WHERE CASE WHEN i.command_id IS NULL
-               THEN NOT :partial AND g.source <> 'direct'
-                    AND g.applied_at >= (SELECT to_timestamp(min(sent_at)) FROM {HISTORY})
-               ELSE NOT i.possible OR NOT EXISTS (
+    WHERE g.id > :before AND g.id <= :upto
+        AND CASE WHEN i.command_id IS NULL
+               THEN NOT :partial AND g.source <> 'direct' AND g.applied_at >= :begun
+               ELSE NOT i.possible OR (g.user_id <> 0 AND NOT EXISTS (
                     SELECT FROM {HISTORY} s WHERE s.command_id = g.command_id AND s.digest = g.digest
-                        AND g.user_id IN (s.user_id, 0) AND s.specialization = g.specialization) END
+                        AND s.user_id = g.user_id AND s.specialization = g.specialization)) END
     """,
 )
 
@@ -79,10 +97,10 @@ UNEXPECTED = Question(
 RECOVERED = Question(
     "I1",
     "recovered: decided, though the producer was never told",
-    f"SELECT count(*) FROM {IDS} WHERE possible AND NOT acknowledged",
+    f"SELECT count(*) FROM {SENT} WHERE possible AND NOT acknowledged",
     f"""
     SELECT user_id, specialization, command_id, 'recovered', 'its sends stayed without an answer'
-    FROM {IDS} WHERE possible AND NOT acknowledged AND ledger_id IS NOT NULL
+    FROM {SENT} WHERE possible AND NOT acknowledged AND ledger_id IS NOT NULL
     """,
     note=True,
 )
@@ -100,15 +118,14 @@ OUTBOX_EMPTY = Question(
 ORDER = Question(
     "I5",
     "commands of a lane were decided in the order they were sent",
-    f"SELECT count(*) FROM {IDS} WHERE placed AND (ledger_id IS NOT NULL OR in_lane)",
+    f"SELECT count(*) FROM {SENT} WHERE placed AND (ledger_id IS NOT NULL OR in_lane)",
     f"""
     SELECT user_id, specialization, command_id, 'reordered', 'decided before a command that was sent before it'
     FROM (
         SELECT *, max(place) OVER (PARTITION BY source, user_id, specialization ORDER BY seq
                                    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS latest
-        FROM (SELECT *, coalesce(ledger_id, 9223372036854775807) AS place FROM {IDS}
-              WHERE placed AND (ledger_id IS NOT NULL OR in_lane)
-                  AND NOT EXISTS (SELECT FROM {LEDGER} g WHERE g.id = ledger_id AND g.error = 'cancelled')) placed
+        FROM (SELECT *, coalesce(ledger_id, 9223372036854775807) AS place FROM {SENT}
+              WHERE placed AND (ledger_id IS NOT NULL OR in_lane)) placed
     ) ordered WHERE latest > place
     """,
 )
@@ -116,6 +133,12 @@ ORDER = Question(
 _LEFT = f"""
     {STANDING} e WHERE NOT EXISTS (
         SELECT FROM {LATER} a WHERE a.sha256 = e.sha256 AND a.partition = e.partition AND a.lane = e.lane)
+"""
+
+# Not EXISTS, for which the planner may hash a whole table.
+_UNDECIDED = f"""
+    (SELECT true FROM {LEDGER} g WHERE g.command_id = e.command_id LIMIT 1) IS NULL
+        AND (SELECT true FROM {QUARANTINE} q WHERE q.sha256 = e.sha256 LIMIT 1) IS NULL
 """
 
 # I8: an entry that stood in its lane, undecided, and went without being in the ledger or the quarantine.
@@ -128,8 +151,7 @@ REMOVED = Question(
            format('removed from lane %s of %s without being in the ledger or the quarantine',
                   encode(e.lane, 'escape'), e.partition)
     FROM {_LEFT}
-        AND NOT EXISTS (SELECT FROM {LEDGER} g WHERE g.command_id = e.command_id)
-        AND NOT EXISTS (SELECT FROM {QUARANTINE} q WHERE q.sha256 = e.sha256)
+        AND {_UNDECIDED}
     """,
 )
 
@@ -158,7 +180,6 @@ STALE = Question(
 UNDECIDED = f"""
     SELECT DISTINCT partition, lane FROM {STANDING} e
     WHERE (partition, lane) > (:partition, :lane)
-        AND NOT EXISTS (SELECT FROM {LEDGER} g WHERE g.command_id = e.command_id)
-        AND NOT EXISTS (SELECT FROM {QUARANTINE} q WHERE q.sha256 = e.sha256)
+        AND {_UNDECIDED}
     ORDER BY partition, lane LIMIT :page
 """

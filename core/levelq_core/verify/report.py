@@ -26,7 +26,7 @@ class Violation(NamedTuple):
 class Check:
     """One thing that was looked at: how many cases, how many of them wrong, the first of those.
 
-    `note`: what it finds is told, but is no violation.
+    `note`: what it finds is told, but is no violation. `hint`: what its findings may mean, one sentence or none.
     """
 
     invariant: str
@@ -35,6 +35,7 @@ class Check:
     found: int = 0
     examples: list[Violation] = field(default_factory=list)
     note: bool = False
+    hint: str = ""
 
     @property
     def violations(self) -> int:
@@ -50,9 +51,13 @@ class Check:
 
 @dataclass
 class Report:
-    """Everything that was checked, in the order of the invariants."""
+    """Everything that was checked, in the order of the invariants.
+
+    `remarks`: what the operator should know of the run itself, such as an index that would make it faster.
+    """
 
     checks: list[Check] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     def extend(self, checks: Iterable[Check]) -> None:
         """Take in more checks."""

@@ -1,9 +1,10 @@
 """One verification from beginning to end.
 
 The order is what makes it safe while traffic flows. A command is in its lane from its push until after
-the commit that decides it. So: first the history, then the lanes, then one snapshot of the database: what
-was acknowledged and is in neither was lost. Then the history's newer lines (what is decided was intended
-before) and once more the lanes: what went meanwhile must be decided by now.
+the commit that decides it. So: first the history, then the lanes, then the database, whatever its snapshots are: what
+was acknowledged and is in neither was lost. The history's newer lines are read before the ledger, up to the greatest id
+that was there when the lanes had been read (what is decided was intended before); and once more the lanes: what went
+meanwhile must be decided by now.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from redis import Redis
 from sqlalchemy import Connection, Engine, text
@@ -20,12 +20,13 @@ from sqlalchemy import Connection, Engine, text
 from ..errors import SchemaError
 from ..identity import require_bound
 from ..lanes import Lanes
-from ..schema import REQUIRED, read
+from ..schema import LEDGER, PAIR_KEYS, REQUIRED, Schema, read
 from ..settings import Settings
-from . import questions, tables
+from . import questions
 from .history import Reader, Recovery
-from .loading import HISTORY, IDS, LANES, LATER, STANDING, index, load_entries, load_history, workspace
-from .questions import Question
+from .loading import HISTORY, LATER, STANDING, index, load_entries, load_history, workspace
+from .passes import Passes, Scope
+from .ranges import first_id, missing_indexes, size
 from .report import Check, Report
 from .standing import partitions
 from .watching import Watch, again
@@ -42,7 +43,9 @@ class Options:
     `history`: recorded sends; order is judged within each file. `at_rest`: nothing may wait any more.
     `foreign_writes`: an application's code writes to the tables, too, so what that explains is only noted.
     `partial_history`: others sent, too, without recording it. `horizon`: sends before it are not looked
-    for, because the ledger may have been pruned. `limit`: examples kept per check.
+    for, because the ledger may have been pruned. `limit`: examples kept per check. `since`: only ledger rows decided
+    since then, and the rows of the users they touched; None for all. `range_rows`: rows of each table that are looked
+    at in one snapshot.
     """
 
     history: Sequence[Path] = ()
@@ -51,6 +54,8 @@ class Options:
     partial_history: bool = False
     horizon: datetime | None = None
     limit: int = 100
+    since: datetime | None = None
+    range_rows: int = 20_000
 
 
 def verify(
@@ -67,32 +72,41 @@ def verify(
     history that cannot be read, RedisError and SQLAlchemy's DBAPIError.
     """
     with engine.connect() as connection:
-        _require(connection)
+        schema = _require(connection)
         with connection.begin():
             require_bound(connection, Lanes(redis, settings))
         with workspace(connection):
-            return _Verification(connection, redis, settings, options, step).run()
+            return _Verification(connection, redis, settings, options, schema, step).run()
 
 
-def _require(connection: Connection) -> None:
+def _require(connection: Connection) -> Schema:
     """The tables and columns must be there; constraints need not, as what they prevent is looked for."""
     with connection.begin():
-        found = read(connection).columns
+        schema = read(connection)
+    found = schema.columns
     lacking = [
         f"{table}.{name}" for table, names in REQUIRED.items() for name in names if name not in found.get(table, ())
     ]
     if lacking:
         raise SchemaError(f"missing: {', '.join(lacking)}. `levelq db check` prints the statements that mend it")
+    return schema
 
 
 class _Verification:
     def __init__(
-        self, connection: Connection, redis: Redis, settings: Settings, options: Options, step: Callable[[str], None]
+        self,
+        connection: Connection,
+        redis: Redis,
+        settings: Settings,
+        options: Options,
+        schema: Schema,
+        step: Callable[[str], None],
     ) -> None:
         self._connection = connection
         self._redis = redis
         self._settings = settings
         self._options = options
+        self._schema = schema
         self._step = step
         self._reader = Reader(options.history)
         self._report = Report()
@@ -107,9 +121,11 @@ class _Verification:
         self._step("lanes")
         self._read_lanes()
         self._step("snapshot")
-        self._ask_the_snapshot()
+        passes = self._passes()
+        self._ask_the_database(passes)
         self._step("lanes again")
-        self._read_lanes_again()
+        self._read_lanes_again(passes)
+        self._report.extend(passes.checks)
         if self._options.history:
             self._report.extend([_bounded(self._recoveries, self._settings, self._options.limit)])
         return self._report
@@ -128,37 +144,49 @@ class _Verification:
             index(self._connection, STANDING, "command_id")
         self._report.extend(watch.checks)
 
-    def _ask_the_snapshot(self) -> None:
+    def _ask_the_database(self, passes: Passes) -> None:
+        options = self._options
+        begun = None
+        if options.history:
+            with self._connection.begin():
+                self._recoveries += load_history(self._connection, self._reader.new(), late=True)
+            begun = passes.group_history(max(options.horizon or _BEGINNING, options.since or _BEGINNING))
+        passes.by_id(options.partial_history, begun)
+        passes.by_user()
+        with passes.snapshot():
+            if options.at_rest:
+                passes.ask(questions.OUTBOX_EMPTY)
+            if options.history:
+                passes.ask(questions.STALE)
+
+    def _passes(self) -> Passes:
+        """What to look at, as the database is now that the lanes have been read."""
         connection, options = self._connection, self._options
         with connection.begin():
-            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-            connection.execute(text("SET LOCAL work_mem = '64MB'"))
-            connection.execute(text(tables.FILL_LANES))
-            connection.execute(text(f"ANALYZE {LANES}"))
-            for question in tables.QUESTIONS:
-                self._ask(question)
-            if options.at_rest:
-                self._ask(questions.OUTBOX_EMPTY)
-            if options.history:
-                self._ask_about_the_history()
+            missing = missing_indexes(connection)
+            rows = size(connection, options.range_rows, missing)
+            if rows > options.range_rows:
+                self._report.remarks += [_slow(statement) for statement in missing]
+            last = connection.execute(text(f"SELECT max(id) FROM {LEDGER}")).scalar_one()
+            scope = Scope(
+                after=first_id(connection, options.since, missing),
+                last=0 if last is None else last,
+                rows=rows,
+                since=options.since is not None,
+                unique=PAIR_KEYS[LEDGER] in self._schema.unique.get(LEDGER, frozenset()),
+                history=bool(options.history),
+                foreign_writes=options.foreign_writes,
+                limit=options.limit,
+            )
+        return Passes(connection, scope)
 
-    def _ask_about_the_history(self) -> None:
-        connection, options = self._connection, self._options
-        self._recoveries += load_history(connection, self._reader.new(), late=True)
-        horizon = (options.horizon or _BEGINNING).timestamp()
-        connection.execute(text(questions.FILL_IDS), {"horizon": horizon})
-        connection.execute(text(f"ANALYZE {IDS}"))
-        for question in (questions.LOST, questions.RECOVERED, questions.ORDER, questions.STALE):
-            self._ask(question)
-        self._ask(questions.UNEXPECTED, partial=options.partial_history)
-
-    def _read_lanes_again(self) -> None:
+    def _read_lanes_again(self, passes: Passes) -> None:
         with self._connection.begin():
             for page in self._undecided():
                 load_entries(self._connection, LATER, again(self._redis, self._settings.keys, page))
             index(self._connection, LATER, "sha256")
-        with self._connection.begin():
-            self._ask(questions.REMOVED)
+        with passes.snapshot():
+            passes.ask(questions.REMOVED)
 
     def _undecided(self) -> Iterator[list[tuple[str, bytes]]]:
         """The lanes that held something undecided, page by page."""
@@ -171,16 +199,9 @@ class _Verification:
             partition, lane = page[-1]
             yield page
 
-    def _ask(self, question: Question, **parameters: Any) -> None:
-        note = question.note or (question.foreign and self._options.foreign_writes)
-        check = Check(question.invariant, question.what, note=note)
-        check.checked = int(self._connection.execute(text(question.checked)).scalar_one())
-        find = text(f"SELECT count(*) OVER (), found.* FROM ({question.find}) AS found LIMIT :limit")
-        for total, *rest in self._connection.execute(find, {"limit": self._options.limit, **parameters}):
-            user_id, specialization, command_id, verdict, detail = rest
-            check.add(self._options.limit, verdict, user_id, specialization, command_id, detail)
-            check.found = total
-        self._report.extend([check])
+
+def _slow(statement: str) -> str:
+    return f"an index is missing, so few large ranges of users were looked at, with temporary files: {statement}"
 
 
 def _bounded(recoveries: Sequence[Recovery], settings: Settings, limit: int) -> Check:
