@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ from .settings import Settings
 
 Batches = Sequence[tuple[Partition, Sequence[LaneEntries]]]
 T = TypeVar("T")
+log = logging.getLogger("levelq")
 
 
 class Lanes:
@@ -167,8 +169,10 @@ class Lanes:
         return bool(self._run(self._protocol.yield_(partition, drain)))
 
     def sweep(self, partition: Partition) -> tuple[bool, int]:
-        """(a drain must be woken by the caller, how many expired claims were returned)."""
-        wake, returned = self._run(self._protocol.sweep(partition))
+        """(a drain must be woken by the caller, how many expired claims were returned). Mends the count."""
+        wake, returned, wrong = self._run(self._protocol.sweep(partition))
+        if wrong:
+            log.warning("%s: its count was %d too %s: mended", partition, abs(wrong), "high" if wrong > 0 else "low")
         return bool(wake), int(returned)
 
     def lease(self, partition: Partition, mode: str, lease: bytes = b"") -> Lease:

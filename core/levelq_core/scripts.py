@@ -165,7 +165,7 @@ class Protocol:
         return self._call("yield", partition, drain, *self._wake)
 
     def sweep(self, partition: Partition) -> Call:
-        """Return expired claims; find out whether a drain must be woken."""
+        """Return expired claims and mend the count; find out whether a drain must be woken."""
         return self._call("sweep", partition, self._claim_ms, *self._wake)
 
     def lease(self, partition: Partition, mode: str, token: str, lease: bytes) -> Call:

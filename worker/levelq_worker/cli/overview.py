@@ -36,6 +36,7 @@ from .problems import (
     parked_problems,
     redis_problems,
     row_holder,
+    suspended_problems,
     weather_problems,
 )
 from .screen import Listing, count, duration, one_line, out, verdict
@@ -73,7 +74,7 @@ def status(
     """Show what waits in the lanes, how many workers serve, and what is wrong.
 
     Waiting counts commands; ready, claimed and parked count lanes. Rejected and quarantined come from the
-    database, if LEVELQ_DATABASE_URL is set. Below, one line for each thing that is wrong.
+    database, if LEVELQ_DATABASE_URL is set. Below, one line for each thing that is wrong; exit code 1 if there is any.
     """
     seen = look(load())
     if as_json:
@@ -84,6 +85,8 @@ def status(
         raise ConfigurationError("; ".join(seen.problems))
     if not as_json:
         _print(seen, seen.lanes)
+    if seen.problems:
+        raise typer.Exit(1)
 
 
 def look(settings: Settings) -> Seen:
@@ -127,10 +130,12 @@ def _look_for_workers(settings: Settings, seen: Seen, lanes: dict[Partition, Sta
     with redis_of(settings, rq=True) as rq:
         seen.serving = {partition: workers_of(rq, settings.keys.queue(partition.specialization)) for partition in lanes}
         lists = refusal(rq) is None  # else a worker that works all the same cannot say that it is there
-    numbers = {partition: len(workers) for partition, workers in seen.serving.items()} if lists else None
+        suspended = list(suspended_problems(rq))
+    seen.problems += suspended
     with redis_of(settings) as redis:
-        explained = bool(seen.notices)
-        seen.problems += lane_problems(Lanes(redis, settings), settings, lanes, numbers, explained=explained)
+        explained = bool(seen.notices or suspended)
+        serving = seen.serving if lists else None
+        seen.problems += lane_problems(Lanes(redis, settings), settings, lanes, serving, explained=explained)
 
 
 @contextmanager
