@@ -120,6 +120,7 @@ class _Verification:
             self._settings.keys,
             partitions(self._redis, self._settings),
             claim_ms=int(self._settings.claim_seconds * 1000),
+            partition_limit=self._settings.partition_limit,
             at_rest=self._options.at_rest,
             limit=self._options.limit,
         )
