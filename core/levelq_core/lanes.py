@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from redis import Redis
-from redis.exceptions import MovedError, RedisError
+from redis.exceptions import MovedError, RedisError, ResponseError
 
 from .answers import Answer
 from .cluster import REDIRECTIONS, NotReached, as_lost, server_of
@@ -24,6 +24,7 @@ from .pushing import Pushing
 from .script_files import Call
 from .scripts import Claim, LaneEntries, Lease, Protocol, PushAnswer, PushError, Relayed, Status
 from .settings import Settings
+from .wrong_type import is_wrong_type
 
 Batches = Sequence[tuple[Partition, Sequence[LaneEntries]]]
 T = TypeVar("T")
@@ -175,6 +176,10 @@ class Lanes:
             log.warning("%s: its count was %d too %s: mended", partition, abs(wrong), "high" if wrong > 0 else "low")
         return bool(wake), int(returned)
 
+    def recover(self, partition: Partition, users: Sequence[bytes]) -> int:
+        """Put those of these lanes that hold commands and are neither ready nor claimed into ready; how many."""
+        return int(self._run(self._protocol.recover(partition, users)))
+
     def lease(self, partition: Partition, mode: str, lease: bytes = b"") -> Lease:
         """Take, replace, seize or release the relay's lease; `lease` is the value that is held. See lease.lua."""
         return self._protocol.leased(self._run(self._protocol.lease(partition, mode, uuid4().hex, lease)))
@@ -204,35 +209,46 @@ class Lanes:
         return Status._make((*counts, age_ms / 1000))
 
     def partitions(self) -> list[Partition]:
-        """The partitions that any producer or worker ever woke."""
-        names: Any = self.redis.zrange(self.keys.registry, 0, -1)
-        return [Partition.parse(name.decode()) for name in names]
+        """The partitions that any producer or worker ever woke; what cannot be read is left out, see key_faults.py."""
+        try:
+            names: Any = self.redis.zrange(self.keys.registry, 0, -1)
+        except ResponseError as error:
+            if not is_wrong_type(error):
+                raise
+            return []
+        return [partition for name in names if (partition := Partition.read(name)) is not None]
 
     def forget(self, partition: Partition) -> None:
         """Strike a partition that is closed and empty from those."""
         self.redis.zrem(self.keys.registry, str(partition))
 
     def layouts(self, specializations: Collection[str]) -> dict[str, Layout]:
-        """How these specializations are sharded now; as LEVELQ_SHARDS says where nobody has written it down."""
-        return self.ask_layouts(specializations).found
+        """How these specializations are sharded now; as LEVELQ_SHARDS says where nobody has written it down.
+
+        Raises RedisError, and ConfigurationError for a layout that cannot be read.
+        """
+        return self.ask_layouts(specializations).require()
 
     def ask_layouts(self, specializations: Collection[str]) -> Asking:
-        """The same, with those that nobody has written down as `missing`."""
+        """The same, with those that nobody has written down as `missing`, and what cannot be read as `unreadable`."""
         asking = Asking(specializations, self._settings)
-        asking.read(self._send(asking.key, "HMGET", asking.key, *asking.names))
+        try:
+            asking.read(self._send(asking.key, "HMGET", asking.key, *asking.names))
+        except ResponseError as error:
+            asking.refuse(error)
         return asking
 
     def note_layouts(self, specializations: Collection[str]) -> dict[str, Layout]:
         """The same for whoever is about to push: what nobody has written down is written, so that all agree.
 
-        Raises RedisError, also where Redis takes no writes.
+        Raises RedisError, also where Redis takes no writes, and ConfigurationError for a layout that cannot be read.
         """
         asking = self.ask_layouts(specializations)
         if asking.missing:
             for name in asking.missing:
                 self._send(asking.key, "HSETNX", asking.key, name, str(asking.first))
             asking.read(self._send(asking.key, "HMGET", asking.key, *asking.names))
-        return asking.found
+        return asking.require()
 
     def change_layout(self, specialization: str, expected: Layout, new: Layout) -> bool:
         """Put one layout in the place of another, or of none; False if there is one that was not expected."""
@@ -243,8 +259,17 @@ class Lanes:
         return int(self._run(self._protocol.close_partition(partition, layout)))
 
     def bound(self) -> bytes | None:
-        """The database that the namespace is bound to, as binding.py encodes it; None if it is bound to none."""
-        found: Any = self.redis.get(self.keys.database)
+        """The database that the namespace is bound to, as binding.py encodes it; None if it is bound to none.
+
+        Raises RedisError, and ConfigurationError if the key holds another type.
+        """
+        try:
+            found: Any = self.redis.get(self.keys.database)
+        except ResponseError as error:
+            if not is_wrong_type(error):
+                raise
+            message = "expected a string, found another type; `levelq rebuild` or `levelq namespace rebind` replaces it"
+            raise ConfigurationError(f"{self.keys.database}: {message}") from None
         return None if found is None else bytes(found)
 
     def bind(self, database: bytes, replaced: bytes = b"") -> bytes:

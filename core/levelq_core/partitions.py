@@ -36,6 +36,7 @@ from zlib import crc32
 from .errors import ConfigurationError
 
 _SPECIALIZATION = r"[A-Z][A-Z0-9_]{0,31}"
+_MOST_BYTES = 60  # of a partition's name
 
 
 class Partition(NamedTuple):
@@ -58,6 +59,14 @@ class Partition(NamedTuple):
             )
         specialization, generation, shard = match.groups()
         return cls(specialization, int(generation or 1), int(shard or 0))
+
+    @classmethod
+    def read(cls, name: bytes) -> Self | None:
+        """Read a member of the registry; None if it is no partition. Any program may have put it there."""
+        try:
+            return cls.parse(name.decode("ascii", "replace")) if len(name) <= _MOST_BYTES else None
+        except ConfigurationError:
+            return None
 
     @classmethod
     def of(cls, specialization: str, user_id: int, shards: int, generation: int = 1) -> Self:

@@ -228,6 +228,18 @@ class Upkeep:
         assert b.lanes.sweep(b.partition) == (True, 0)
         assert b.scores("drains") == {}
 
+    def test_lanes_in_neither_set_are_put_back_and_others_left_as_they_are(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=1, u2=1, u3=1)
+        b.claim("ours", commands=1)
+        b.redis.zadd(b.key("ready"), {"2": 9e15})
+        b.redis.zrem(b.key("ready"), "3")
+        b.redis.set(b.key("lane:4"), "of another type")
+        assert b.lanes.recover(b.partition, [b"1", b"2", b"3", b"4", b"5"]) == 1
+        assert b.scores("ready")[b"2"] == 9e15 and b.members("ready") == [3, 2]
+        b.redis.delete(b.key("lane:4"))
+        b.check()
+
     def test_progress_is_noted_while_commands_wait_and_forgotten_when_none_does(self, bench: Benches) -> None:
         b = bench()
         b.fill(u1=2, u2=1)

@@ -29,6 +29,7 @@ from .pacing import Pace
 from .places import Places
 from .relaying import Relay
 from .runtime import Runtime, spare_the_collector
+from .safe_log import log_safely
 from .seats import Seats
 from .stopping import Stop
 
@@ -43,7 +44,7 @@ def run(settings: Settings, specializations: Sequence[str], seats: Seats | None 
 
     HOPELESS tells the supervisor that starting again would not help.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(process)d %(levelname)s %(message)s")
+    log_safely()
     try:
         work = drain_until_empty if burst else serve
         return work(settings, specializations, seats)

@@ -110,7 +110,7 @@ def _info(server: Redis) -> dict[str, Any]:
 
 def _warn_of_shards(lanes: Lanes, settings: Settings) -> None:
     """LEVELQ_SHARDS counts only once; whoever sets it later should know."""
-    for name, layout in lanes.layouts(settings.tracks).items():
+    for name, layout in lanes.ask_layouts(settings.tracks).found.items():
         if settings.shards not in (1, layout.shards):
             log.warning(
                 "LEVELQ_SHARDS is %d, and %s has %d shards: `levelq shards %s %d` changes it",

@@ -8,7 +8,7 @@ local function clock()
 end
 
 local function waiting(tag)
-  return tonumber(redis.call('GET', tag .. 'count') or '0')
+  return tonumber(redis.call('GET', tag .. 'count') or '0') or 0 -- what is no number is mended by the next sweep
 end
 
 -- One command over many values. Lua's stack takes some 8,000 in one call; the step is even, for pairs.

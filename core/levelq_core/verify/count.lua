@@ -10,7 +10,12 @@
 
 local tag, most = ARGV[1], tonumber(ARGV[2])
 local ready, claimed = tag .. 'ready', tag .. 'claimed'
-if redis.call('ZCARD', ready) + redis.call('ZCARD', claimed) > most then return {} end
+local is_ready, lanes = pcall(redis.call, 'ZCARD', ready)
+local is_claimed, more = pcall(redis.call, 'ZCARD', claimed)
+-- A key of another type is named elsewhere: without it nothing can be compared.
+if not is_ready or not is_claimed or type(lanes) ~= 'number' or type(more) ~= 'number' or lanes + more > most then
+  return {}
+end
 local sum = 0
 for _, set in ipairs({ ready, claimed }) do
   local at, users = 0, nil

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from redis import Redis
 
+from .. import key_faults
+from ..lanes import Lanes
 from ..partitions import Keys, Partition
 from .report import Check
 from .standing import Entry, State, claimed, counted, entries, grouped, lanes, states
@@ -16,8 +18,7 @@ class Watch:
 
     def __init__(
         self,
-        redis: Redis,
-        keys: Keys,
+        lanes: Lanes,
         partitions: Iterable[Partition],
         *,
         claim_ms: int,
@@ -25,8 +26,9 @@ class Watch:
         at_rest: bool,
         limit: int,
     ) -> None:
-        self._redis = redis
-        self._keys = keys
+        self._lanes = lanes
+        self._redis = lanes.redis
+        self._keys = lanes.keys
         self._partitions = set(partitions)
         self._claim_ms = claim_ms
         self._partition_limit = partition_limit
@@ -37,8 +39,17 @@ class Watch:
         self.not_lists = Check("I7", "lane keys that hold something else than a list", note=True)
         self.tokens = Check("I8", "a lane has a token exactly when it is claimed")
         self.counts = Check("I7", "partitions whose count is higher than what stands in their lanes", note=True)
+        self.unreadable = Check("I7", "levelq's keys hold what can be read", note=True)
         self.full = Check("I7", "no partition is called full that has room")
-        self.checks = [self.stranded, self.bounded, self.not_lists, self.tokens, self.counts, self.full]
+        self.checks = [
+            self.stranded,
+            self.bounded,
+            self.not_lists,
+            self.tokens,
+            self.counts,
+            self.full,
+            self.unreadable,
+        ]
         if at_rest:
             self.checks.insert(0, self.empty)
         self._reported: set[tuple[str, Partition, bytes]] = set()
@@ -51,6 +62,8 @@ class Watch:
             for state in seen:
                 self._look(state)
             yield from entries(self._redis, self._keys, partition, [state.user for state in seen if state.length > 0])
+        for fault in key_faults.find(self._lanes, self._partitions):
+            self.unreadable.add(self._limit, "unreadable", None, None, None, str(fault))
         for partition in sorted(self._partitions):
             self._look_at_count(partition)
             for _, users in grouped(claimed(self._redis, self._keys, partition)):
@@ -93,11 +106,11 @@ class Watch:
             return
         self.counts.checked += 1
         self.full.checked += 1
-        if 0 <= found.count <= found.standing:
+        if 0 <= found.said <= found.standing:
             return
-        said = "no number" if found.count < 0 else f"{found.count}"
+        said = "no number" if found.said < 0 else f"{found.said}"
         detail = f"{self._keys.of(partition, 'count')} is {said}, and {found.standing} entries stand in the lanes"
-        refuses = found.count < 0 or found.count >= self._partition_limit > found.standing
+        refuses = found.said < 0 or found.said >= self._partition_limit > found.standing
         for check in (self.counts, self.full) if refuses else (self.counts,):
             what = f"{detail}; the next sweep of a worker mends it"
             check.add(self._limit, "miscounted", None, partition.specialization, None, what)

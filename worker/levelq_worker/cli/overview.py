@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ import typer
 from redis import Redis
 from redis.exceptions import RedisError
 
-from levelq_core import notices
+from levelq_core import key_faults, notices
 from levelq_core.binding import DatabaseIdentity, bound_to, require_same
 from levelq_core.errors import ConfigurationError
 from levelq_core.health import refusal
@@ -25,6 +25,7 @@ from levelq_core.parked import ParkedLanes, read
 from levelq_core.partitions import Partition
 from levelq_core.scripts import Status
 from levelq_core.settings import Settings
+from levelq_core.wrong_type import is_wrong_type
 from levelq_worker.parked_lanes import is_locked, iso_utc
 from levelq_worker.places import partitions
 from levelq_worker.serving import workers_of
@@ -98,7 +99,9 @@ def look(settings: Settings) -> Seen:
         seen.problems += redis_problems(redis)
         seen.notices = notices.read(redis, settings.keys)
         seen.problems += weather_problems(seen.notices)
-        seen.bound_to = bound_to(Lanes(redis, settings))
+        seen.problems += map(str, key_faults.find(Lanes(redis, settings), seen.lanes))
+        with suppress(ConfigurationError):  # one of those faults
+            seen.bound_to = bound_to(Lanes(redis, settings))
     if seen.lanes is not None:
         with _noted(seen):
             _look_for_workers(settings, seen, seen.lanes)
@@ -158,6 +161,7 @@ def _statuses(seen: Seen, settings: Settings, redis: Redis) -> dict[Partition, S
             found[partition] = lanes.status(partition)
         except RedisError as error:
             away[partition] = error
+    away = {partition: error for partition, error in away.items() if not is_wrong_type(error)}  # key_faults names those
     if away and not found:
         raise next(iter(away.values()))
     for why in dict.fromkeys(map(str, away.values())):

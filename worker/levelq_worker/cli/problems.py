@@ -86,11 +86,12 @@ def lane_problems(
 
     `serving` is None where RQ cannot list workers. `explained`: why nothing moves is said already. Raises RedisError.
     """
-    layouts = lanes.layouts({partition.specialization for partition in found})
+    layouts = lanes.ask_layouts({partition.specialization for partition in found}).found
     yield from _changes_held_up(layouts, found)
     standstill = Standstill(lanes, settings, found, serving)
     for partition, seen in found.items():
-        if (seen.waiting or seen.ready) and not layouts[partition.specialization].waits(partition):
+        layout = layouts.get(partition.specialization)
+        if layout is not None and (seen.waiting or seen.ready) and not layout.waits(partition):
             yield from standstill.problems(partition, explained=explained)
 
 
