@@ -29,9 +29,8 @@ def test_text_is_shown_without_control_characters_and_cut(text: str | bytes, mos
 
 
 def test_log_line_holds_one_short_line_whatever_the_message_says() -> None:
-    record = logging.LogRecord(
-        "levelq", logging.WARNING, "", 1, "job %s", ("\x1b[2J\nWARNING forged" + "x" * 10**6,), None
-    )
+    forged = "\x1b[2J\nWARNING forged" + "x" * 10**6
+    record = logging.LogRecord("levelq", logging.WARNING, "", 1, "job %s", (forged,), None)
     line = SafeFormatter("%(levelname)s %(message)s").format(record)
     assert line.startswith("WARNING job \\x1b[2J\\nWARNING forged") and line.isprintable()
     assert len(line) < MOST_CHARACTERS + 20
