@@ -126,7 +126,7 @@ class Asking:
             if text is None:
                 self.missing.append(name)
             elif layout is None:
-                self.unreadable[name] = f"expected generation:shards for {name}, got {printable(text, MOST_SHOWN)!r}"
+                self.unreadable[name] = f"expected generation:shards, got {printable(text, MOST_SHOWN)!r} for {name}"
             else:
                 self._found[name] = layout
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from levelq_core.errors import ConfigurationError
-from levelq_core.untrusted_text import printable as printable
+from levelq_core.untrusted_text import printable
 
 _PIPED_WIDTH = 200  # into a file or a pipe nothing is folded that need not be
 _GAP = 3  # between two columns
