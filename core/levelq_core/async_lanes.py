@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from redis.asyncio import Redis as AsyncRedis
-from redis.exceptions import MovedError, RedisError
+from redis.exceptions import MovedError, RedisError, ResponseError
 
 from .async_connections import AsyncConnections, AsyncNodePools
 from .cluster import REDIRECTIONS, NotReached, as_lost
@@ -109,16 +109,21 @@ class AsyncLanes:
 
     async def layouts(self, specializations: Collection[str]) -> dict[str, Layout]:
         """How these specializations are sharded now; see Lanes.layouts."""
+        return (await self._ask_layouts(specializations)).require()
+
+    async def _ask_layouts(self, specializations: Collection[str]) -> Asking:
         asking = Asking(specializations, self._settings)
-        asking.read(await self._send(asking.key, "HMGET", asking.key, *asking.names))
-        return asking.found
+        try:
+            asking.read(await self._send(asking.key, "HMGET", asking.key, *asking.names))
+        except ResponseError as error:
+            asking.refuse(error)
+        return asking
 
     async def note_layouts(self, specializations: Collection[str]) -> dict[str, Layout]:
         """The same for whoever is about to push; see Lanes.note_layouts."""
-        asking = Asking(specializations, self._settings)
-        asking.read(await self._send(asking.key, "HMGET", asking.key, *asking.names))
+        asking = await self._ask_layouts(specializations)
         if asking.missing:
             for name in asking.missing:
                 await self._send(asking.key, "HSETNX", asking.key, name, str(asking.first))
             asking.read(await self._send(asking.key, "HMGET", asking.key, *asking.names))
-        return asking.found
+        return asking.require()

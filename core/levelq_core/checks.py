@@ -83,7 +83,7 @@ def check_lanes(settings: Settings) -> list[Finding]:
 
 def _check_shards(lanes: Lanes, settings: Settings) -> Iterator[Finding]:
     """LEVELQ_SHARDS counts only for the first use of a specialization; a later change of it should be noticed."""
-    for name, layout in lanes.layouts(settings.tracks).items():
+    for name, layout in lanes.ask_layouts(settings.tracks).found.items():
         if settings.shards not in (1, layout.shards):
             problem = f"LEVELQ_SHARDS is {settings.shards}, and {name} has {layout.shards} shards"
             yield Finding("warning", problem, (f"levelq shards {name} {settings.shards}",), "shards")

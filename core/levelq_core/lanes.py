@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import logging
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -15,8 +16,9 @@ from .cluster import REDIRECTIONS, NotReached, as_lost, server_of
 from .connections import CONNECTIONS, Connections, Question
 from .errors import ConfigurationError
 from .faults import point
-from .layouts import Asking, Layout
+from .layouts import Layout
 from .lenders import Lenders
+from .namespace_keys import NamespaceKeys
 from .parked import Acknowledgements, Reasons
 from .partitions import Partition
 from .pushing import Pushing
@@ -26,9 +28,10 @@ from .settings import Settings
 
 Batches = Sequence[tuple[Partition, Sequence[LaneEntries]]]
 T = TypeVar("T")
+log = logging.getLogger("levelq")
 
 
-class Lanes:
+class Lanes(NamespaceKeys):
     """The protocol over one Redis connection pool. Raises redis-py's errors; a call is never repeated.
 
     At most `connections` are used to one server at once, and `durable` to push and wait for a disk or a replica; who
@@ -167,9 +170,15 @@ class Lanes:
         return bool(self._run(self._protocol.yield_(partition, drain)))
 
     def sweep(self, partition: Partition) -> tuple[bool, int]:
-        """(a drain must be woken by the caller, how many expired claims were returned)."""
-        wake, returned = self._run(self._protocol.sweep(partition))
+        """(a drain must be woken by the caller, how many expired claims were returned). Mends the count."""
+        wake, returned, wrong = self._run(self._protocol.sweep(partition))
+        if wrong:
+            log.warning("%s: its count was %d too %s: mended", partition, abs(wrong), "high" if wrong > 0 else "low")
         return bool(wake), int(returned)
+
+    def recover(self, partition: Partition, users: Sequence[bytes]) -> int:
+        """Put those of these lanes that hold commands and are neither ready nor claimed into ready; how many."""
+        return int(self._run(self._protocol.recover(partition, users)))
 
     def lease(self, partition: Partition, mode: str, lease: bytes = b"") -> Lease:
         """Take, replace, seize or release the relay's lease; `lease` is the value that is held. See lease.lua."""
@@ -199,53 +208,9 @@ class Lanes:
         *counts, age_ms = self._run(self._protocol.status(partition))
         return Status._make((*counts, age_ms / 1000))
 
-    def partitions(self) -> list[Partition]:
-        """The partitions that any producer or worker ever woke."""
-        names: Any = self.redis.zrange(self.keys.registry, 0, -1)
-        return [Partition.parse(name.decode()) for name in names]
-
-    def forget(self, partition: Partition) -> None:
-        """Strike a partition that is closed and empty from those."""
-        self.redis.zrem(self.keys.registry, str(partition))
-
-    def layouts(self, specializations: Collection[str]) -> dict[str, Layout]:
-        """How these specializations are sharded now; as LEVELQ_SHARDS says where nobody has written it down."""
-        return self.ask_layouts(specializations).found
-
-    def ask_layouts(self, specializations: Collection[str]) -> Asking:
-        """The same, with those that nobody has written down as `missing`."""
-        asking = Asking(specializations, self._settings)
-        asking.read(self._send(asking.key, "HMGET", asking.key, *asking.names))
-        return asking
-
-    def note_layouts(self, specializations: Collection[str]) -> dict[str, Layout]:
-        """The same for whoever is about to push: what nobody has written down is written, so that all agree.
-
-        Raises RedisError, also where Redis takes no writes.
-        """
-        asking = self.ask_layouts(specializations)
-        if asking.missing:
-            for name in asking.missing:
-                self._send(asking.key, "HSETNX", asking.key, name, str(asking.first))
-            asking.read(self._send(asking.key, "HMGET", asking.key, *asking.names))
-        return asking.found
-
-    def change_layout(self, specialization: str, expected: Layout, new: Layout) -> bool:
-        """Put one layout in the place of another, or of none; False if there is one that was not expected."""
-        return bool(self._run(self._protocol.change_layout(specialization, expected, new)))
-
     def close_partition(self, partition: Partition, layout: Layout) -> int:
         """Have pushes answered MOVED from now on; how many lanes still hold something or are claimed."""
         return int(self._run(self._protocol.close_partition(partition, layout)))
-
-    def bound(self) -> bytes | None:
-        """The database that the namespace is bound to, as binding.py encodes it; None if it is bound to none."""
-        found: Any = self.redis.get(self.keys.database)
-        return None if found is None else bytes(found)
-
-    def bind(self, database: bytes, replaced: bytes = b"") -> bytes:
-        """Bind the namespace, if it is unbound or bound to `replaced`; the database that it is bound to now."""
-        return bytes(self._run(self._protocol.bind(database, replaced)))
 
 
 def _claimed(reply: Any) -> Claim:

@@ -16,11 +16,17 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, Self
 
+from redis.exceptions import ResponseError
+
 from .errors import ConfigurationError
 from .partitions import Partition
 from .settings import Settings
+from .untrusted_text import MOST_SHOWN, printable
+from .wrong_type import is_wrong_type
 
 _FORM = re.compile(r"(\d{1,9}):(\d{1,4})(?:>(\d{1,4})|<(\d{1,4}))?")
+
+_MOST_BYTES = 60  # of a layout
 
 
 class Layout(NamedTuple):
@@ -43,6 +49,14 @@ class Layout(NamedTuple):
             raise ConfigurationError(f"{key}: expected generation:shards, got {text!r}")
         generation, shards, becoming, before = (int(number or 0) for number in match.groups())
         return cls(generation, shards, becoming, before)
+
+    @classmethod
+    def read(cls, text: bytes) -> Self | None:
+        """The same for what any program may have put there; None if it is no layout."""
+        try:
+            return cls.parse(text.decode("ascii", "replace"), "") if len(text) <= _MOST_BYTES else None
+        except ConfigurationError:
+            return None
 
     @property
     def steady(self) -> bool:
@@ -101,15 +115,35 @@ class Asking:
         self.key = settings.keys.shards
         self.first = Layout(1, settings.shards)
         self.missing: list[str] = []
+        self.unreadable: dict[str, str] = {}  # what stands there instead, fit for a message
         self._found: dict[str, Layout] = {}
 
     def read(self, reply: Sequence[Any]) -> None:
-        """Take what HMGET gives for the names. Raises ConfigurationError for what is no layout."""
-        known = {name: text for name, text in zip(self.names, reply, strict=True) if text is not None}
-        self._found = {name: Layout.parse(text.decode(), self.key) for name, text in known.items()}
-        self.missing = [name for name in self.names if name not in known]
+        """Take what HMGET gives for the names."""
+        self._found, self.missing, self.unreadable = {}, [], {}
+        for name, text in zip(self.names, reply, strict=True):
+            layout = None if text is None else Layout.read(text)
+            if text is None:
+                self.missing.append(name)
+            elif layout is None:
+                self.unreadable[name] = f"expected generation:shards, got {printable(text, MOST_SHOWN)!r} for {name}"
+            else:
+                self._found[name] = layout
+
+    def refuse(self, error: ResponseError) -> None:
+        """Take what came instead of an answer: no layout can be read from a key of another type. Raises the others."""
+        if not is_wrong_type(error):
+            raise error
+        self._found, self.missing = {}, []
+        self.unreadable = dict.fromkeys(self.names, "expected a hash, found another type")
 
     @property
     def found(self) -> dict[str, Layout]:
-        """The layout of each."""
-        return {name: self._found.get(name, self.first) for name in self.names}
+        """The layout of each that can be read."""
+        return {name: self._found.get(name, self.first) for name in self.names if name not in self.unreadable}
+
+    def require(self) -> dict[str, Layout]:
+        """The layout of each. Raises ConfigurationError if one cannot be read."""
+        for what in self.unreadable.values():
+            raise ConfigurationError(f"{self.key}: {what}; `levelq rebuild` removes it")
+        return self.found

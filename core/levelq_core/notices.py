@@ -10,10 +10,12 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from .cluster import server_of
 from .partitions import Keys
+from .untrusted_text import MOST_SHOWN, printable
+from .wrong_type import is_wrong_type
 
 MOST_WORKERS = 200  # a worker that is killed and started again leaves a field for each of its lives
 MOST_CHARACTERS = 500  # of one notice
@@ -62,15 +64,32 @@ class Notices:
 
 
 def read(redis: Redis, keys: Keys) -> list[Notice]:
-    """The notices that count, the oldest first. Raises RedisError."""
+    """The notices that count and can be read (see key_faults.py), the oldest first. Raises RedisError."""
     now = _now_ms(redis, keys.notices)
     found: list[Notice] = []
-    fields: Any = redis.hgetall(keys.notices)
+    try:
+        fields: Any = redis.hgetall(keys.notices)
+    except ResponseError as error:
+        if not is_wrong_type(error):
+            raise
+        fields = {}
     for worker, value in fields.items():
-        since, until, what = json.loads(value)
-        if until > now:
-            found.append(Notice(worker.decode().partition(" ")[0], (now - since) / 1000, what))
+        alert = read_alert(value)
+        if alert is not None and alert[1] > now:
+            since, _, what = alert
+            name = printable(worker.partition(b" ")[0], MOST_SHOWN)
+            found.append(Notice(name, (now - since) / 1000, printable(what, MOST_CHARACTERS)))
     return sorted(found, key=lambda notice: -notice.seconds)
+
+
+def read_alert(raw: bytes) -> tuple[float, float, str] | None:
+    """A worker's alert: since when and until when (ms), and why; None if it is none."""
+    try:
+        since, until, what = json.loads(raw)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    numbers = all(isinstance(time, int) and abs(time) < 2**53 for time in (since, until))
+    return (since, until, what) if numbers and isinstance(what, str) else None
 
 
 def _now_ms(redis: Redis, key: str) -> int:

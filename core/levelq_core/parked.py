@@ -14,12 +14,16 @@ from redis.exceptions import ResponseError
 
 from .cluster import server_of
 from .partitions import Keys, Partition
+from .untrusted_text import MOST_SHOWN, printable
+from .wrong_type import is_wrong_type
 
 MOST_BYTES = 300  # of a reason
 MOST_LANES = 1_000  # of one partition that are read
 WRONG_TYPE = "its key holds another type than a list"  # claim.lua's words
 NEWER_VERSION = "its head waits for a newer worker"
 _PAGE = 500
+_LAST_MS = 2**53  # no time is later
+_NOTE = re.compile(rb"(\d{1,13}) (\d{1,9}) ")
 _STATE = re.compile(r" \(SQLSTATE \w{5}\)$")
 
 Reasons = Mapping[bytes, str] | None  # by user, as Redis holds it
@@ -80,18 +84,29 @@ def reason_lines(lanes: Acknowledgements, reasons: Reasons) -> bytes:
     return b"".join(bounded(reasons.get(user, "")) + b"\n" for user, _, _ in lanes)
 
 
+def is_note(raw: bytes) -> bool:
+    """Whether it says since when, after how many attempts and why a lane is parked."""
+    return _NOTE.match(raw) is not None
+
+
 def read(redis: Redis, keys: Keys, partition: Partition) -> ParkedLanes:
-    """The parked lanes of a partition, MOST_LANES at most. Raises RedisError."""
+    """The parked lanes of a partition, MOST_LANES at most, but for unreadable notes. Raises RedisError."""
     key = keys.of(partition, "parked")
     server: Any = server_of(redis, key)
     found: dict[bytes, bytes] = {}
-    total, cursor = int(server.hlen(key)), None
+    try:
+        total, cursor = int(server.hlen(key)), None
+    except ResponseError as error:
+        if not is_wrong_type(error):
+            raise
+        return ParkedLanes(0, [])
     while total and cursor != 0 and len(found) < MOST_LANES:
         cursor, page = server.hscan(key, cursor or 0, count=_PAGE)
         found |= page
     users = list(found)[:MOST_LANES]
-    scores = server.zmscore(keys.of(partition, "ready"), users) if users else []
-    lanes = [_lane(user, found[user], score) for user, score in zip(users, scores, strict=True)]
+    scores = _scores(server, keys.of(partition, "ready"), users)
+    read_ = [_lane(user, found[user], score) for user, score in zip(users, scores, strict=True)]
+    lanes = [lane for lane in read_ if lane is not None]
     return ParkedLanes(total, sorted(lanes, key=lambda lane: lane.since_ms))
 
 
@@ -104,21 +119,29 @@ def of_user(redis: Redis, keys: Keys, partition: Partition, user_id: int) -> Use
     pipeline.zscore(keys.of(partition, "ready"), str(user_id))
     pipeline.llen(keys.lane(partition, user_id))
     (seconds, microseconds), note, score, waiting = pipeline.execute(raise_on_error=False)
-    if note is None:
+    if not isinstance(note, bytes):
         return None
     if isinstance(waiting, ResponseError):
         waiting = None
     now_ms = int(seconds) * 1000 + int(microseconds) // 1000
-    return UserLane(_lane(b"%d" % user_id, note, score), waiting, now_ms)
+    lane = _lane(b"%d" % user_id, note, score if isinstance(score, float) else None)
+    return None if lane is None else UserLane(lane, waiting, now_ms)
 
 
-def _lane(user: bytes, note: bytes, score: float | None) -> ParkedLane:
-    since, attempts, reason = note.split(b" ", 2)
-    until = None if score is None else int(score)
-    return ParkedLane(_printable(user), int(since), until, int(attempts), _printable(reason))
+def _scores(server: Any, ready: str, users: Sequence[bytes]) -> Sequence[float | None]:
+    try:
+        return server.zmscore(ready, users) if users else ()
+    except ResponseError as error:
+        if not is_wrong_type(error):
+            raise
+        return [None] * len(users)
 
 
-def _printable(raw: bytes) -> str:
-    """Text without what a terminal would obey: a trigger's message is the application's."""
-    text = raw.decode(errors="replace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def _lane(user: bytes, note: bytes, score: float | None) -> ParkedLane | None:
+    """A parked lane; None if the note is not "since attempts reason"."""
+    match = _NOTE.match(note)
+    if match is None:
+        return None
+    until = None if score is None or abs(score) > _LAST_MS else int(score)
+    reason = printable(note[match.end() :], MOST_BYTES)
+    return ParkedLane(printable(user, MOST_SHOWN), int(match[1]), until, int(match[2]), reason)

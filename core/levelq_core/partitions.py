@@ -10,6 +10,8 @@ see each other. Every key of a partition carries its tag in braces, so all of th
     levelq:{PLAYER:1:0}:drains       zset   drain -> deadline (ms) of its registration
     levelq:{PLAYER:1:0}:wake         string a wake-up is under way (expires)
     levelq:{PLAYER:1:0}:count        string commands in all lanes of the partition
+    levelq:{PLAYER:1:0}:progress     string when (ms) a drain last decided or parked something, while commands wait
+    levelq:{PLAYER:1:0}:recounted    string the count was compared with many lanes a moment ago (expires)
     levelq:{PLAYER:1:0}:closed       string the layout after it: the shard count changed, push answers MOVED
     levelq:{PLAYER:1:0}:filled       string the gate: what the outbox had was put back since Redis was last empty
     levelq:{PLAYER:1:0}:relay        string the lease of the partition's relay: token, run of the server (expires)
@@ -35,6 +37,7 @@ from zlib import crc32
 from .errors import ConfigurationError
 
 _SPECIALIZATION = r"[A-Z][A-Z0-9_]{0,31}"
+_MOST_BYTES = 60  # of a partition's name
 
 
 class Partition(NamedTuple):
@@ -57,6 +60,14 @@ class Partition(NamedTuple):
             )
         specialization, generation, shard = match.groups()
         return cls(specialization, int(generation or 1), int(shard or 0))
+
+    @classmethod
+    def read(cls, name: bytes) -> Self | None:
+        """Read a member of the registry; None if it is no partition. Any program may have put it there."""
+        try:
+            return cls.parse(name.decode("ascii", "replace")) if len(name) <= _MOST_BYTES else None
+        except ConfigurationError:
+            return None
 
     @classmethod
     def of(cls, specialization: str, user_id: int, shards: int, generation: int = 1) -> Self:

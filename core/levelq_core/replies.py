@@ -82,13 +82,17 @@ def streams(reply: Any) -> Iterator[tuple[str, list[Any]]]:
 def read_entries(entries: Iterable[Any], send: bytes | None) -> tuple[Outcome | None, bytes | None]:
     """The outcome among a stream's entries that answers this send, and the last position read.
 
-    Without a send: the first decision on the id, whoever sent it, rather than a conflict with it.
+    Without a send: the first decision on the id, whoever sent it, rather than a conflict with it. What is no outcome
+    is passed over: other programs may have put it there.
     """
     found, last = None, None
     for position, fields in entries:
         last = position
-        if send is None or fields[SEND] == send:
-            outcome = Outcome.model_validate_json(fields[OUTCOME])
+        if send is None or fields.get(SEND) == send:
+            try:
+                outcome = Outcome.model_validate_json(fields.get(OUTCOME, b""))
+            except ValueError:
+                continue
             if found is None or (found.error == "conflict" and send is None):
                 found = outcome
     return found, last

@@ -167,8 +167,12 @@ class Protocol:
         return self._call("yield", partition, drain, *self._wake)
 
     def sweep(self, partition: Partition) -> Call:
-        """Return expired claims; find out whether a drain must be woken."""
+        """Return expired claims and mend the count; find out whether a drain must be woken."""
         return self._call("sweep", partition, self._claim_ms, *self._wake)
+
+    def recover(self, partition: Partition, users: Sequence[bytes]) -> Call:
+        """Put lanes that are in neither set into ready."""
+        return self._call("recover", partition, *users)
 
     def lease(self, partition: Partition, mode: str, token: str, lease: bytes) -> Call:
         """Take, replace, seize or release the relay's lease; see lease.lua."""

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from .cluster import Cluster
 from .errors import ConfigurationError
 from .partitions import Keys, Partition
+from .wrong_type import is_wrong_type
 
 log = logging.getLogger("levelq")
 
@@ -52,12 +53,12 @@ class Waker:
 
     def _register(self, partition: Partition) -> None:
         """Note the partition. Of a cluster another server may hold the registry than the lanes: it need not be there,
-        as sweeps know by themselves of every partition that the layouts name.
+        as sweeps know by themselves of every partition that the layouts name. Nor where its key holds another type.
         """
         try:
             self._lanes.zadd(self._keys.registry, {str(partition): int(time.time())})
-        except (RedisError, ConfigurationError):
-            if not isinstance(self._lanes, Cluster):
+        except (RedisError, ConfigurationError) as error:
+            if not isinstance(self._lanes, Cluster) and not is_wrong_type(error):
                 raise
 
     def _queue(self, name: str) -> Any:

@@ -66,8 +66,8 @@ class Levelq:
     def status(self, **environment: str) -> dict[str, object]:
         """`levelq status --json`."""
         code, out, _ = self("status", "--json", **environment)
-        assert code == 0
         found: dict[str, object] = json.loads(out)
+        assert code == (1 if found["problems"] else 0)
         return found
 
 
@@ -335,7 +335,7 @@ def test_status_without_its_database_shows_the_rest(levelq: Levelq) -> None:
     elsewhere = f"postgresql://ann:{SECRET}@{NOWHERE}/app"
     code, out, err = levelq("status", "--json", LEVELQ_DATABASE_URL=elsewhere)
     found = json.loads(out)
-    assert code == 0 and len(found["partitions"]) == 3
+    assert code == 1 and len(found["partitions"]) == 3
     assert found["rejected"] is None and found["quarantined"] is None
     assert err == "" and len(found["problems"]) == 1 and "LEVELQ_DATABASE_URL" in found["problems"][0]
     code, out, err = levelq("status", LEVELQ_DATABASE_URL="")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from levelq_core.partitions import Partition
-from tests.conformance.kit import Benches, payload
+from levelq_core.progress import progress_of
+from tests.conformance.kit import Benches, identity, payload
 
 
 class Upkeep:
@@ -136,6 +137,139 @@ class Upkeep:
         assert [b.lanes.sweep(b.partition)[1] for _ in range(3)] == [1000, 500, 0]
         assert len(b.members("ready")) == 1500
         assert b.tokens() == {}
+
+    def test_wrong_count_is_mended_by_a_sweep(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=3, u2=1, u3=2)
+        b.claim("ours", commands=3)
+        for wrong in ("99999999", "-5", "no number", None):
+            b.redis.delete(b.key("count"))
+            if wrong is not None:
+                b.redis.set(b.key("count"), wrong)
+            b.lanes.sweep(b.partition)
+            assert b.count() == 6
+            b.check()
+        b.redis.delete(b.key("count"))
+        b.redis.rpush(b.key("count"), "of another type")
+        b.lanes.sweep(b.partition)
+        assert b.count() == 6
+
+    def test_partition_that_a_wrong_count_called_full_takes_pushes_after_a_sweep(self, bench: Benches) -> None:
+        b = bench(partition_limit=10)
+        b.fill(u1=1)
+        b.redis.incrby(b.key("count"), 99_999_999)
+        assert b.push(2, payload(2)).lanes == [(0, "partition")]
+        b.lanes.sweep(b.partition)
+        assert b.push(2, payload(2)).lanes == [(1, "")]
+        b.check()
+
+    def test_aborted_push_leaves_no_count_after_a_sweep(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=2)
+        b.redis.zadd(b.key("ready"), {"2": b.now_ms()})  # as push.lua leaves it if it ends before it appends
+        b.redis.incrby(b.key("count"), 1_000)
+        b.lanes.sweep(b.partition)
+        assert b.count() == 2
+        b.claim()
+        b.check()
+
+    def test_lane_deleted_by_hand_leaves_no_count_after_a_sweep(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=2, u2=5)
+        b.redis.delete(b.key("lane:2"))
+        b.lanes.sweep(b.partition)
+        assert b.count() == 2
+        b.redis.delete(b.key("lane:1"))
+        b.claim()
+        b.lanes.sweep(b.partition)
+        assert b.names() <= {"wake"}
+
+    def test_count_stays_right_while_sweeps_pushes_and_acknowledgements_go_on(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=3, u2=3)
+        b.redis.incrby(b.key("count"), 500)
+        b.claim("ours", commands=4)
+        b.push(1, payload(1, 7))
+        b.lanes.sweep(b.partition)
+        assert b.ack("ours", 1, identity(b.entries(1)[0])) == 1
+        b.push(3, payload(3))
+        assert b.count() == 7
+        b.lanes.sweep(b.partition)
+        b.check()
+
+    def test_lane_in_both_sets_counts_once(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=2)
+        b.claim()
+        b.redis.zadd(b.key("ready"), {"1": b.now_ms() + 60_000})
+        b.lanes.sweep(b.partition)
+        assert b.count() == 2
+
+    def test_many_lanes_are_counted_once_in_a_while(self, bench: Benches) -> None:
+        b = bench()
+        b.redis.zadd(b.key("ready"), {str(user): b.now_ms() + 60_000 for user in range(1, 1_502)})
+        b.redis.rpush(b.key("lane:1500"), "one", "two")
+        b.redis.set(b.key("count"), 99)
+        b.lanes.sweep(b.partition)
+        assert b.count() == 2
+        assert 0 < b.redis.pttl(b.key("recounted")) <= 1_501
+        b.redis.set(b.key("count"), 99)
+        b.lanes.sweep(b.partition)
+        assert b.count() == 99
+        b.redis.delete(b.key("recounted"))  # it expires
+        b.lanes.sweep(b.partition)
+        assert b.count() == 2
+
+    def test_registration_that_ends_too_late_and_reservation_without_end_do_not_last(self, bench: Benches) -> None:
+        b = bench()
+        b.redis.zadd(b.key("drains"), {"planted": 9e15})
+        b.redis.set(b.key("wake"), "planted")
+        assert not b.push(1, payload(1)).wake
+        assert b.lanes.sweep(b.partition) == (True, 0)
+        assert b.scores("drains") == {}
+
+    def test_lanes_in_neither_set_are_put_back_and_others_left_as_they_are(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=1, u2=1, u3=1)
+        b.claim("ours", commands=1)
+        b.redis.zadd(b.key("ready"), {"2": 9e15})
+        b.redis.zrem(b.key("ready"), "3")
+        b.redis.set(b.key("lane:4"), "of another type")
+        assert b.lanes.recover(b.partition, [b"1", b"2", b"3", b"4", b"5"]) == 1
+        assert b.scores("ready")[b"2"] == 9e15 and b.members("ready") == [3, 2]
+        b.redis.delete(b.key("lane:4"))
+        b.check()
+
+    def test_progress_is_noted_while_commands_wait_and_forgotten_when_none_does(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=2, u2=1)
+        b.claim("ours")
+        assert progress_of(b.redis, b.lanes.keys, b.partition).since is None
+        assert b.ack("ours", 1, identity(b.entries(1)[0])) == 1
+        assert 0 <= (progress_of(b.redis, b.lanes.keys, b.partition).since or 0) < 60
+        b.redis.delete(b.key("progress"))
+        b.ack("ours", 2)
+        assert "progress" not in b.names()  # given back, not decided
+        b.claim("again")
+        b.ack("again", 1, delay_ms=60_000, reason="parked")
+        assert "progress" in b.names()
+        b.ack("again", 2, identity(b.entries(2)[0]))
+        b.redis.zadd(b.key("ready"), {"1": 0})
+        b.claim("last")
+        assert b.ack("last", 1, identity(b.entries(1)[0])) == 1
+        assert "progress" not in b.names()
+
+    def test_progress_tells_since_when_lanes_are_due_and_claims_over(self, bench: Benches) -> None:
+        b = bench()
+        b.fill(u1=1, u2=1, u3=1)
+        b.claim("ours", commands=2)
+        b.pass_time(700)
+        found = progress_of(b.redis, b.lanes.keys, b.partition)
+        assert found.drains == 0 and found.overdue == 2 and not found.restoring
+        assert 700 <= found.due < 760 and 100 <= found.overdue_for < 160
+        b.redis.set(b.key("relay"), "a lease")
+        assert progress_of(b.redis, b.lanes.keys, b.partition).restoring
+        assert progress_of(b.redis, b.lanes.keys, Partition("COACH")) == (0, None, 0.0, 0, 0.0, 0, False)
 
     def test_status_counts_and_changes_nothing(self, bench: Benches) -> None:
         b = bench()

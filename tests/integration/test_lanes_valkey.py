@@ -50,3 +50,11 @@ def test_acknowledgement_without_parked_lanes_costs_one_look(redis: Redis) -> No
     assert calls["cmdstat_exists"] == 1
     assert calls["cmdstat_hdel"] == 1  # of the tokens
     assert not {"cmdstat_hget", "cmdstat_hset"} & set(calls)
+
+
+@pytest.mark.parametrize("lasts_ms", [None, 10**9])
+def test_lease_that_no_relay_made_is_taken_over(redis: Redis, lasts_ms: int | None) -> None:
+    b = Bench(redis, shebang=True)
+    redis.set(b.key("relay"), "planted", px=lasts_ms)
+    assert b.lanes.lease(b.partition, "take").ours
+    assert not b.lanes.lease(b.partition, "take", b"another").ours

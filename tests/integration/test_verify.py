@@ -30,6 +30,7 @@ from levelq_core import (
 from levelq_core.apply import apply_commands
 from levelq_core.commands import new_command_id
 from levelq_core.history import out_of_step
+from levelq_core.lanes import Lanes
 from levelq_core.verify import STEPS, Options, verify
 from levelq_producer import Producer
 from levelq_worker.cli import verifying
@@ -677,3 +678,21 @@ def test_the_command_line_names_what_is_wrong(world: World) -> None:
             "detail": "acknowledged, yet neither in the ledger nor waiting",
         }
     ]
+
+
+def test_count_that_is_too_high_is_named_until_a_sweep_mends_it(world: World, three: list[LevelUp]) -> None:
+    assert world.verify().broken == set()
+    world.send(up(8, 1), up(9, 1))
+    assert not world.verify().notes
+    for wrong in ("99999999", "no number"):
+        world.redis.set(KEYS.of(PLAYER, "count"), wrong)
+        (example,) = world.verify().examples
+        assert (example.invariant, example.verdict) == ("I7", "miscounted")
+        assert example.detail.startswith(f"levelq:{{PLAYER:1:0}}:count is {wrong}, and 2 entries stand in the lanes")
+        Lanes(world.redis, world.settings).sweep(PLAYER)
+        assert world.verify().broken == set()
+    world.redis.incr(KEYS.of(PLAYER, "count"))  # refuses nothing yet
+    report = world.verify()
+    assert report.broken == set() and [note.found for note in report.notes] == [1]
+    world.redis.delete(KEYS.lane(PLAYER, 8))
+    assert {"I1"} == world.verify().broken

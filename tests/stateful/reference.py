@@ -209,10 +209,11 @@ class Reference:
         return self.wake()
 
     def sweep(self) -> tuple[bool, int]:
-        """Whether a drain must be woken, and how many claims had expired."""
+        """Whether a drain must be woken, and how many claims had expired. The count is what stands in the lanes."""
         before = len(self.keys.claimed)
         self._return_expired()
         self._forget_dead_drains()
+        self.keys.count = sum(len(self.keys.lanes[user]) for user in {*self.keys.ready, *self.keys.claimed})
         return self.wake() or self._take_over(), before - len(self.keys.claimed)
 
     def _take_over(self) -> bool:

@@ -138,6 +138,14 @@ def fills_behind_what_came_since(patch: Patch) -> None:
     replace(patch, "refill", ("in_steps('LPUSH', lane, entries)", "in_steps('RPUSH', lane, entries)"))
 
 
+# What sweeps
+
+
+def counts_without_what_is_claimed(patch: Patch) -> None:
+    wrong = "local sum = standing(tag) - redis.call('ZCARD', tag .. 'claimed')"
+    replace(patch, "sweep", ("local sum = standing(tag)", wrong))
+
+
 MUTANTS = [
     trims_by_count_and_its_token_comes_again,
     checks_no_token,
@@ -156,6 +164,7 @@ MUTANTS = [
     withdraws_what_it_did_not_decide,
     adds_what_a_reset_sets,
     fills_behind_what_came_since,
+    counts_without_what_is_claimed,
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from contextlib import suppress
@@ -11,11 +12,13 @@ from sqlalchemy import Engine
 
 from levelq_core import binding
 from levelq_core.binding import DatabaseIdentity
-from levelq_core.errors import WrongDatabase
+from levelq_core.errors import ConfigurationError, WrongDatabase
 from levelq_core.identity import ensure_identity
 from levelq_core.lanes import Lanes
 
 from .stopping import Stop
+
+log = logging.getLogger("levelq")
 
 
 class Binding:
@@ -33,6 +36,7 @@ class Binding:
         self._recheck_seconds = recheck_seconds
         self._checked_at = 0.0
         self._stale = False
+        self._unreadable = False
 
     @property
     def verified(self) -> bool:
@@ -73,3 +77,12 @@ class Binding:
                 self.refused = error
                 self._stop.set()
                 raise
+            except ConfigurationError as error:
+                # It cannot be read, so it names no other database. `levelq status` tells; `levelq rebuild` replaces it.
+                if self._mine is None or not mine.same_as(self._mine):
+                    raise
+                if not self._unreadable:
+                    log.warning("%s", error)
+                self._unreadable = True
+            else:
+                self._unreadable = False

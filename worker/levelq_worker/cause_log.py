@@ -15,11 +15,11 @@ log = logging.getLogger("levelq")
 LASTS_SECONDS = 150.0  # a cause that was not met for so long has ended: lanes are parked for a minute at most
 MOST_CAUSES = 1_000  # remembered; with more, the one met longest ago counts as new
 
-Cause = tuple[Partition, object]
+Cause = tuple[object, object]
 
 
 class CauseLog:
-    """Remembers the causes that this process met, each by its partition and what tells it from others."""
+    """Remembers the causes that this process met, each by what it concerns (mostly a partition) and its own mark."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -30,6 +30,7 @@ from .pacing import Pace
 from .places import Places
 from .relaying import Relay
 from .runtime import Runtime, spare_the_collector
+from .safe_log import log_safely
 from .seats import Seats
 from .stopping import Stop
 
@@ -52,7 +53,7 @@ def run(
     HOPELESS tells the supervisor that starting again would not help. `to_say`: held by the first worker of a supervisor
     that says why, for the others refuse for the same reason.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(process)d %(levelname)s %(message)s")
+    log_safely()
     try:
         work = drain_until_empty if burst else serve
         return work(settings, specializations, seats)

@@ -21,6 +21,8 @@ from levelq_core.errors import SchemaError, WrongDatabase
 from levelq_core.faults import point
 from levelq_core.partitions import Partition
 from levelq_core.sqlstate import ErrorClass, classify, in_words
+from levelq_core.untrusted_text import MOST_SHOWN
+from levelq_core.wrong_type import is_wrong_type
 
 from .batch import Batch
 from .claims import Claims, Held
@@ -92,8 +94,8 @@ class Drain:
                 runtime.waker.wake(partition)
             for user in claim.broken:
                 what = "%s of %r is not a list; looked at again in a minute"
-                key = runtime.lanes.keys.of(partition, "lane")
-                runtime.cause_log.log(logging.ERROR, (partition, user), what, key, user)
+                key, shown = runtime.lanes.keys.of(partition, "lane"), user[:MOST_SHOWN]
+                runtime.cause_log.log(logging.ERROR, (partition, shown), what, key, shown)
             if claim.lanes:
                 self._take(held)
             return claim.retired
@@ -156,9 +158,14 @@ class Drain:
             runtime.cause_log.log(logging.ERROR, (self._partition, newer), what, self._partition, newer)
 
     def _failed(self, error: Exception) -> None:
-        """Take less the next time if it was too much; else wait."""
+        """Take less the next time if it was too much; end if a key of the partition holds another type; else wait."""
         runtime = self._runtime
         self._claims.give_back(error)
+        if is_wrong_type(error):  # other partitions go on; `levelq status` names the key
+            what = "%s: %s; `levelq status` names the key"
+            runtime.cause_log.log(logging.ERROR, (self._partition, "type"), what, self._partition, in_words(error))
+            self._ends = 0.0
+            return
         cause = error.orig if isinstance(error, DBAPIError) and isinstance(error.orig, Exception) else error
         if classify(cause) is ErrorClass.TOO_SLOW and self._entries > 1:
             runtime.batch_size.too_much(self._entries)
@@ -174,7 +181,9 @@ class Drain:
         try:
             self._claims.yield_()
         except RedisError as error:
-            log.warning("%s: not handed over (%s); a sweep will", self._partition, error)
+            what = "%s: not handed over (%s); a sweep will"
+            cause = self._partition, "not handed over"
+            self._runtime.cause_log.log(logging.WARNING, cause, what, self._partition, in_words(error))
 
 
 def _in_words(error: Exception) -> str:

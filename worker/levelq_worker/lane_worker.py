@@ -1,4 +1,4 @@
-"""The RQ worker class and the job class that runs nothing but levelq's own function."""
+"""The RQ worker class for levelq queues."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from redis.exceptions import ConnectionError, RedisError, TimeoutError
 from rq import Queue, SimpleWorker, worker_registration
 from rq.job import Job
 from rq.serializers import JSONSerializer
+from rq.timeouts import BaseDeathPenalty
 from rq.worker import DequeueStrategy
 from sqlalchemy.exc import DBAPIError
 
@@ -22,9 +23,9 @@ from levelq_core.connections import connect
 from levelq_core.errors import ConfigurationError, WrongDatabase
 from levelq_core.settings import Settings, check_database_urls
 from levelq_core.sqlstate import in_words
-from levelq_core.waking import FUNCTION
+from levelq_core.untrusted_text import MOST_SHOWN, printable
 
-from .draining import drain
+from .lane_job import LaneJob, RefusedJob
 from .lane_queue import LaneQueue
 from .places import partitions
 from .preflight import check_servers
@@ -34,31 +35,22 @@ from .seats import Seats
 from .stopping import Stop
 from .sweeping import Sweeper
 
+__all__ = ["LaneJob", "LaneWorker", "RefusedJob"]
+
 log = logging.getLogger("levelq")
 
 NOBODY = "nobody"  # no drain has this id
 KEPT_SECONDS = 60  # beyond two claims: how long RQ counts a worker that is silent among the living
 
 
-class RefusedJob(Exception):
-    """A job on a levelq queue that is not a wake-up; nothing of it was run."""
+class NoAlarm(BaseDeathPenalty):
+    """RQ's limit for a job is SIGALRM, which may land inside a COMMIT. A drain has limits of its own."""
 
+    def setup_death_penalty(self) -> None:
+        """Set no alarm."""
 
-class LaneJob(Job):
-    """A wake-up. RQ would call any dotted path a job names, as function, callback or webhook; this does not."""
-
-    def restore(self, raw_data: Any) -> None:
-        """Read the job, without what it asks to be called or sent afterwards."""
-        super().restore(raw_data)
-        self._success_callback_name = self._failure_callback_name = self._stopped_callback_name = None
-        self.webhooks = []
-
-    def perform(self) -> None:
-        """Run the drain, if the job is exactly that."""
-        name, args = self.func_name, self.args
-        if name != FUNCTION or self.instance or self.kwargs or len(args) != 1 or not isinstance(args[0], str):
-            raise RefusedJob(f"expected {FUNCTION}(partition), got {str(name)[:80]!r}")
-        drain(args[0])
+    def cancel_death_penalty(self) -> None:
+        """There is none."""
 
 
 class Once(logging.Filter):
@@ -82,6 +74,7 @@ class LaneWorker(SimpleWorker):
     """
 
     job_class = LaneJob
+    death_penalty_class = NoAlarm
     max_connection_wait_time = 1.0  # in RQ a sleep that no signal ends, of up to a minute, after a wait that broke
 
     def __init__(
@@ -146,18 +139,37 @@ class LaneWorker(SimpleWorker):
         """Tell RQ that we live. Raises RedisError: RQ itself would try again, up to a minute apart, for ever."""
         try:
             if pipeline is not None:
-                super().heartbeat(self.get_heartbeat_ttl(), pipeline)
+                self._tell(pipeline)
                 return
             with self.connection.pipeline(transaction=False) as own:
-                super().heartbeat(self.get_heartbeat_ttl(), own)
-                worker_registration.register(self, own)  # RQ does it at birth only, and Redis may have lost it
+                self._tell(own)
                 own.execute()
         except (ConnectionError, TimeoutError) as error:
             raise RedisError(str(error)) from error
 
+    def _tell(self, pipeline: Pipeline) -> None:
+        """All that RQ writes down at the birth of a worker: Redis may have lost it, or a freeze outlived its key."""
+        if self.birth_date is not None and self.last_heartbeat is not None:
+            pipeline.hset(self.key, mapping=self.serialize())
+            worker_registration.register(self, pipeline)
+        super().heartbeat(self.get_heartbeat_ttl(), pipeline)
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Run a wake-up; one that an idle worker took while `rq suspend` was in force waits for its end."""
+        job.origin = queue.name
+        self.check_for_suspension(burst=False)
+        super().execute_job(job, queue)
+
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
-        """Log a job that failed, but not RQ's own failure to write down how it went: the drain says it once."""
-        if not isinstance(exc_info[1], RedisError | WrongDatabase):
+        """Log a job that failed, but not RQ's own failure to write down how it went: the drain says it once.
+
+        Of jobs that are no wake-ups one is logged per reason while they come, and nothing of it that is long.
+        """
+        error = exc_info[1]
+        if isinstance(error, RefusedJob):
+            shown = printable(job.id, MOST_SHOWN)
+            self._runtime.cause_log.log(logging.WARNING, ("job", str(error)), "job %s refused: %s", shown, error)
+        elif not isinstance(error, RedisError | WrongDatabase):
             super().handle_exception(job, *exc_info)
 
     def subscribe(self) -> None:

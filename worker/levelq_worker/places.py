@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 
 from levelq_core.cluster import LOST, Cluster
 from levelq_core.lanes import Lanes
-from levelq_core.layouts import Layout
+from levelq_core.layouts import Asking, Layout
 from levelq_core.partitions import Partition
+
+log = logging.getLogger("levelq")
 
 
 class Places:
@@ -17,6 +20,7 @@ class Places:
         self._lanes = lanes
         self._specializations = specializations
         self._known: set[Partition] = set()
+        self._warned: set[str] = set()
         self.layouts: dict[str, Layout] = {}
         self.missing: Collection[str] = ()  # whose layout nobody has written down, or Redis has lost
 
@@ -30,13 +34,22 @@ class Places:
             # In this order: a partition of a generation that the layouts do not know then means that they were lost.
             self._known = {p for p in self._lanes.partitions() if p.specialization in self._specializations}
             asking = self._lanes.ask_layouts(self._specializations)
-            self.layouts, self.missing = asking.found, asking.missing
+            # One that cannot be read now is as it was; until it was read once, nothing is known of its partitions.
+            self.layouts = {n: self.layouts[n] for n in asking.unreadable if n in self.layouts} | asking.found
+            self.missing = asking.missing
+            self._warn(asking)
         except LOST:
             # Of a cluster the servers that hold these may be away while those of the lanes are not.
             if not self.layouts or not isinstance(self._lanes.redis, Cluster):
                 raise
         named = {p for name, layout in self.layouts.items() for p in (*layout.old(name), *layout.partitions(name))}
-        return sorted(self._known | named)
+        return sorted({p for p in self._known if p.specialization in self.layouts} | named)
+
+    def _warn(self, asking: Asking) -> None:
+        for what in asking.unreadable.values():
+            if what not in self._warned:
+                log.warning("%s: %s; its lanes wait unless it was read before: `levelq rebuild`", asking.key, what)
+        self._warned = set(asking.unreadable.values())
 
     def open(self, partition: Partition) -> bool:
         """See Layout.open."""

@@ -11,6 +11,7 @@
 --          identity (id and digest; for rubbish the first 32 digits of its sha1), never by count: if Redis
 --          was rolled back under us, other entries may be there. A stale token changes nothing.
 --          Should the script fail midway, the lanes stay claimed, and the claims run out.
+--          While commands wait, "progress" says when some were last decided or parked.
 --          A lane has a note in "parked" from its first acknowledgement with a reason until one that removes
 --          entries without a reason, or until it is empty.
 
@@ -45,7 +46,7 @@ for first = 1, #users, 2000 do
   end
 end
 
-local total, released, again, emptied, gone_on = 0, {}, {}, {}, {}
+local total, released, again, emptied, gone_on, parked_some = 0, {}, {}, {}, {}, false
 for i, user in ipairs(users) do
   local identities = ARGV[2 * i + 4]
   if holders[i] ~= token then
@@ -66,6 +67,7 @@ for i, user in ipairs(users) do
     end
     if more and reasons[i] and reasons[i] ~= '' then
       note_parked(tag, now, user, reasons[i], count == 0)
+      parked_some = true
     elseif count > 0 or not more then
       gone_on[#gone_on + 1] = user
     end
@@ -75,7 +77,11 @@ for i, user in ipairs(users) do
   end
 end
 -- Entries that came past push.lua were never counted: below zero the count would guard no limit.
-if total > 0 and redis.call('DECRBY', tag .. 'count', total) <= 0 then redis.call('DEL', tag .. 'count') end
+if total > 0 and redis.call('DECRBY', tag .. 'count', total) <= 0 then
+  redis.call('DEL', tag .. 'count', tag .. 'progress')
+elseif total > 0 or parked_some then
+  redis.call('SET', tag .. 'progress', string.format('%.0f', now))
+end
 -- One call for all lanes that are done: as one LTRIM each they were a quarter of what a lane of one cost the server.
 for first = 1, #emptied, 2000 do
   redis.call('DEL', unpack(emptied, first, math.min(first + 1999, #emptied)))

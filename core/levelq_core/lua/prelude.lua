@@ -8,7 +8,7 @@ local function clock()
 end
 
 local function waiting(tag)
-  return tonumber(redis.call('GET', tag .. 'count') or '0')
+  return tonumber(redis.call('GET', tag .. 'count') or '0') or 0 -- what is no number is mended by the next sweep
 end
 
 -- One command over many values. Lua's stack takes some 8,000 in one call; the step is even, for pairs.
@@ -54,4 +54,24 @@ local function note_parked(tag, now, user, reason, same_head)
   if same_head then since, attempts = string.match(redis.call('HGET', parked, user) or '', '^(%d+) (%d+) ') end
   local note = string.format('%.0f %.0f ', tonumber(since or now), tonumber(attempts or 0) + 1) .. reason
   redis.call('HSET', parked, user, note)
+end
+
+-- How many entries stand in the lanes of the partition, which are in ready or claimed. A key that is no list has none.
+local function standing(tag)
+  local ready, claimed = tag .. 'ready', tag .. 'claimed'
+  local sum = 0
+  for _, set in ipairs({ ready, claimed }) do
+    local at, users = 0, nil
+    repeat
+      users = redis.call('ZRANGE', set, at, at + 999)
+      for _, user in ipairs(users) do
+        local lane = tag .. 'lane:' .. user
+        local is_list, length = pcall(redis.call, 'LLEN', lane)
+        local twice = set == claimed and redis.call('ZSCORE', ready, user)
+        if is_list and type(length) == 'number' and not twice then sum = sum + length end
+      end
+      at = at + 1000
+    until #users < 1000
+  end
+  return sum
 end

@@ -22,6 +22,10 @@ if closed then return { 'MOVED' } end
 local now = clock()
 local stamp = string.format('%013.0f', now)
 before = tonumber(before or '0')
+if not before then -- no number: it guards nothing until a sweep has counted
+  redis.call('DEL', tag .. 'count')
+  before = 0
+end
 local total = before
 local answers, users, grows = {}, {}, {}
 local at = 7

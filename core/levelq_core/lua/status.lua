@@ -13,15 +13,23 @@ local tag, most = ARGV[1], tonumber(ARGV[2])
 local ready, claimed = tag .. 'ready', tag .. 'claimed'
 local now = clock()
 local oldest = now
+
+-- What a command answers, or `otherwise` if its key holds another type: the rest is counted all the same.
+local function unless_wrong(otherwise, command, ...)
+  local ok, answer = pcall(redis.call, command, ...)
+  if not ok or type(answer) == 'table' and answer.err then return otherwise end
+  return answer
+end
+
 for _, set in ipairs({ ready, claimed }) do
-  for _, user in ipairs(redis.call('ZRANGE', set, 0, most - 1)) do
+  for _, user in ipairs(unless_wrong({}, 'ZRANGE', set, 0, most - 1)) do
     local ok, head = pcall(redis.call, 'LINDEX', tag .. 'lane:' .. user, 0)
     local pushed = ok and head and tonumber(string.sub(head, 1, 13))
     if pushed and pushed > 0 then oldest = math.min(oldest, pushed) end
   end
 end
-local due = redis.call('ZCOUNT', ready, '-inf', now)
+local due = unless_wrong(0, 'ZCOUNT', ready, '-inf', now)
 return {
-  waiting(tag), due, redis.call('ZCARD', claimed), redis.call('ZCARD', ready) - due,
-  redis.call('ZCOUNT', tag .. 'drains', '(' .. now, '+inf'), now - oldest,
+  tonumber(unless_wrong('0', 'GET', tag .. 'count') or '0') or 0, due, unless_wrong(0, 'ZCARD', claimed),
+  unless_wrong(0, 'ZCARD', ready) - due, unless_wrong(0, 'ZCOUNT', tag .. 'drains', '(' .. now, '+inf'), now - oldest,
 }

@@ -1,17 +1,44 @@
 #!lua flags=allow-oom
--- Put right what a dead worker left: expired claims, due lanes without a drain.
+-- Put right what a dead worker left: expired claims, due lanes without a drain, a wrong count.
 --
 -- KEYS[1]  tag .. "ready"
 -- ARGV     tag, claim ms, wake ms, batch commands, batch lanes
--- Returns  {wake (0 or 1), claims returned}
+-- Returns  {wake (0 or 1), claims returned, by how much the count was wrong (above zero: too high)}
 --
 -- Keeps:   whatever a drain, a wake-up or a worker did or failed to do, a due lane gets a wake-up within
 --          one sweep of the end of its claim.
+--          The count is the sum of the lengths of the lanes in ready and claimed: all are read and the count
+--          is set in this one step, so no push or acknowledgement falls between.
 
 local tag, now = ARGV[1], clock()
-local returned = return_expired(tag, now, tonumber(ARGV[2]))
+local claim_ms, wake_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
+local returned = return_expired(tag, now, claim_ms)
+-- A registration that ends later than any can was made before the clock was set back, or by other code.
 redis.call('ZREMRANGEBYSCORE', tag .. 'drains', '-inf', now)
-local wake_ms = tonumber(ARGV[3])
+redis.call('ZREMRANGEBYSCORE', tag .. 'drains', '(' .. now + claim_ms, '+inf')
+-- A reservation that never expires would keep every wake-up from being sent.
+if redis.call('PTTL', tag .. 'wake') == -1 then redis.call('DEL', tag .. 'wake') end
+
+-- Up to AT_ONCE lanes are read at each sweep. More, up to AT_MOST, are read once in as many milliseconds as there
+-- are lanes, by the worker that sweeps first: some 0.1 % of the server's time, 0.1 s at a time at most.
+local AT_ONCE, AT_MOST = 1000, 100000
+local function recount()
+  local lanes = redis.call('ZCARD', tag .. 'ready') + redis.call('ZCARD', tag .. 'claimed')
+  if lanes > AT_MOST then return 0 end
+  if lanes > AT_ONCE and not redis.call('SET', tag .. 'recounted', '1', 'NX', 'PX', lanes) then return 0 end
+  local sum = standing(tag)
+  local is_string, said = pcall(redis.call, 'GET', tag .. 'count')
+  local before = is_string and tonumber(said or '0')
+  if before == sum then return 0 end
+  if sum == 0 then
+    redis.call('DEL', tag .. 'count', tag .. 'progress')
+  else
+    redis.call('SET', tag .. 'count', string.format('%.0f', sum))
+  end
+  return (before or 0) - sum
+end
+local wrong = recount()
+
 local wake = reserve_wake(tag, now, wake_ms, tonumber(ARGV[4]), tonumber(ARGV[5]))
 
 -- Due for longer than a reservation lasts, and no drain lives: the wake-ups do not arrive. A sender who cannot
@@ -22,4 +49,4 @@ if first[2] and tonumber(first[2]) < now - wake_ms and redis.call('ZCARD', tag .
   redis.call('SET', tag .. 'wake', 'sweep', 'PX', wake_ms)
   wake = 1
 end
-return { wake, returned }
+return { wake, returned, wrong }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
@@ -12,17 +12,19 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from ..cluster import servers_of
 from ..codec import IDENTITY_AT, MAGIC, STAMP_DIGITS
 from ..commands import MAX_USER_ID
-from ..errors import ConfigurationError
 from ..layouts import Layout
 from ..partitions import Keys, Partition
 from ..settings import Settings
+from ..wrong_type import is_wrong_type
 
 STEP = 200  # entries of one lane in one call
 LANES = 50  # lanes in one call: 10,000 entries at most, typically 1 MB, never above 40
+COUNTED_LANES = 100_000  # of one partition in one call: 0.1 s of the server, as a sweep takes
 PAGE = 1_000  # keys that one SCAN step looks at
 
 Lane = tuple[Partition, bytes]
@@ -84,16 +86,17 @@ def lanes(redis: Redis, keys: Keys) -> Iterator[Lane]:
     for server in servers_of(redis):
         for key in server.scan_iter(f"{keys.namespace}:{{*}}:lane:*", count=PAGE):
             match = form.fullmatch(key)
-            if match is not None and (partition := _partition(match[1])) is not None:
+            if match is not None and (partition := Partition.read(match[1])) is not None:
                 yield partition, match[2]
 
 
 def partitions(redis: Redis, settings: Settings) -> set[Partition]:
     """The partitions that the registry names, and those that the layouts say must be there."""
-    named: Any = redis.zrange(settings.keys.registry, 0, -1)
-    known = {partition for name in named if (partition := _partition(name)) is not None}
-    written: Any = redis.hgetall(settings.keys.shards)
-    layouts = {name.decode(): Layout.parse(text.decode(), settings.keys.shards) for name, text in written.items()}
+    named: Any = _unless_wrong(redis.zrange, settings.keys.registry, 0, -1) or ()
+    known = {partition for name in named if (partition := Partition.read(name)) is not None}
+    written: Any = _unless_wrong(redis.hgetall, settings.keys.shards) or {}
+    read = {name.decode("ascii", "replace"): Layout.read(text) for name, text in written.items()}
+    layouts = {name: layout for name, layout in read.items() if layout is not None}
     first = Layout(1, settings.shards)
     expected = {name: layouts.get(name, first) for name in {*settings.tracks, *layouts}}
     return known | {p for name, layout in expected.items() for p in (*layout.old(name), *layout.partitions(name))}
@@ -101,16 +104,22 @@ def partitions(redis: Redis, settings: Settings) -> set[Partition]:
 
 def claimed(redis: Redis, keys: Keys, partition: Partition) -> Iterator[Lane]:
     """Every lane that is claimed or has a token; some come twice."""
-    for user, _ in redis.zscan_iter(keys.of(partition, "claimed"), count=PAGE):
-        yield partition, user
-    for user, _ in redis.hscan_iter(keys.of(partition, "tokens"), count=PAGE):
-        yield partition, user
+    for scan, name in ((redis.zscan_iter, "claimed"), (redis.hscan_iter, "tokens")):
+        try:
+            for user, _ in scan(keys.of(partition, name), count=PAGE):
+                yield partition, user
+        except ResponseError as error:
+            if not is_wrong_type(error):
+                raise
 
 
-def _partition(name: bytes) -> Partition | None:
+def _unless_wrong(command: Callable[..., Any], *arguments: Any) -> Any:
+    """What a command answers; None if its key holds another type. key_faults.py names that key."""
     try:
-        return Partition.parse(name.decode("ascii", "replace"))
-    except ConfigurationError:
+        return command(*arguments)
+    except ResponseError as error:
+        if not is_wrong_type(error):
+            raise
         return None
 
 
@@ -145,6 +154,19 @@ def entries(redis: Redis, keys: Keys, partition: Partition, users: Sequence[byte
                 yield Entry(partition, user, command_id_of(entry), sha256(entry).digest())
         users = [user for user, raw in zip(users, seen, strict=True) if len(raw) == STEP]
         skip += STEP
+
+
+class Counted(NamedTuple):
+    """What a partition's count says (-1: unreadable) and how many entries stand in its lanes, at one moment."""
+
+    said: int
+    standing: int
+
+
+def counted(redis: Redis, keys: Keys, partition: Partition) -> Counted | None:
+    """Both; None if the partition has more lanes than can be read in one step."""
+    reply = _run(redis, keys, "count", partition, COUNTED_LANES)
+    return Counted(*map(int, reply)) if reply else None
 
 
 def _score(raw: bytes | float | None) -> float | None:

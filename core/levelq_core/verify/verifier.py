@@ -132,10 +132,10 @@ class _Verification:
 
     def _read_lanes(self) -> None:
         watch = Watch(
-            self._redis,
-            self._settings.keys,
+            Lanes(self._redis, self._settings),
             partitions(self._redis, self._settings),
             claim_ms=int(self._settings.claim_seconds * 1000),
+            partition_limit=self._settings.partition_limit,
             at_rest=self._options.at_rest,
             limit=self._options.limit,
         )

@@ -6,28 +6,50 @@ from collections.abc import Iterable, Iterator
 
 from redis import Redis
 
+from .. import key_faults
+from ..lanes import Lanes
 from ..partitions import Keys, Partition
 from .report import Check
-from .standing import Entry, State, claimed, entries, grouped, lanes, states
+from .standing import Entry, State, claimed, counted, entries, grouped, lanes, states
 
 
 class Watch:
     """One pass over all lanes; its checks fill as `entries` is read to its end."""
 
     def __init__(
-        self, redis: Redis, keys: Keys, partitions: Iterable[Partition], *, claim_ms: int, at_rest: bool, limit: int
+        self,
+        lanes: Lanes,
+        partitions: Iterable[Partition],
+        *,
+        claim_ms: int,
+        partition_limit: int,
+        at_rest: bool,
+        limit: int,
     ) -> None:
-        self._redis = redis
-        self._keys = keys
+        self._lanes = lanes
+        self._redis = lanes.redis
+        self._keys = lanes.keys
         self._partitions = set(partitions)
         self._claim_ms = claim_ms
+        self._partition_limit = partition_limit
         self._limit = limit
         self.empty = Check("I1", "at rest: no lane holds anything")
         self.stranded = Check("I7", "a lane with commands is either ready or claimed")
         self.bounded = Check("I7", "no claim ends later than one claim length from now")
         self.not_lists = Check("I7", "lane keys that hold something else than a list", note=True)
         self.tokens = Check("I8", "a lane has a token exactly when it is claimed")
-        self.checks = [self.stranded, self.bounded, self.not_lists, self.tokens]
+        self.counts = Check("I7", "partitions whose count is higher than what stands in their lanes", note=True)
+        self.unreadable = Check("I7", "levelq's keys hold what can be read", note=True)
+        self.full = Check("I7", "no partition is called full that has room")
+        self.checks = [
+            self.stranded,
+            self.bounded,
+            self.not_lists,
+            self.tokens,
+            self.counts,
+            self.full,
+            self.unreadable,
+        ]
         if at_rest:
             self.checks.insert(0, self.empty)
         self._reported: set[tuple[str, Partition, bytes]] = set()
@@ -40,7 +62,10 @@ class Watch:
             for state in seen:
                 self._look(state)
             yield from entries(self._redis, self._keys, partition, [state.user for state in seen if state.length > 0])
+        for fault in key_faults.find(self._lanes, self._partitions):
+            self.unreadable.add(self._limit, "unreadable", None, None, None, str(fault))
         for partition in sorted(self._partitions):
+            self._look_at_count(partition)
             for _, users in grouped(claimed(self._redis, self._keys, partition)):
                 for state in states(self._redis, self._keys, partition, users):
                     self._look_at_claim(state)
@@ -73,6 +98,22 @@ class Watch:
             self._add(self.bounded, state, "stranded", detail)
         if state.length <= 0 and state.ready is not None:
             self._add(self.stranded, state, "stranded", "in both ready and claimed")
+
+    def _look_at_count(self, partition: Partition) -> None:
+        """A count that is too high refuses pushes too soon: that is a violation once it refuses all of them."""
+        found = counted(self._redis, self._keys, partition)
+        if found is None:
+            return
+        self.counts.checked += 1
+        self.full.checked += 1
+        if 0 <= found.said <= found.standing:
+            return
+        said = "no number" if found.said < 0 else f"{found.said}"
+        detail = f"{self._keys.of(partition, 'count')} is {said}, and {found.standing} entries stand in the lanes"
+        refuses = found.said < 0 or found.said >= self._partition_limit > found.standing
+        for check in (self.counts, self.full) if refuses else (self.counts,):
+            what = f"{detail}; the next sweep of a worker mends it"
+            check.add(self._limit, "miscounted", None, partition.specialization, None, what)
 
     def _add(self, check: Check, state: State, verdict: str, detail: str) -> None:
         """SCAN may show a lane twice; it is reported once, as far as examples are kept."""

@@ -18,9 +18,10 @@ from levelq_core.errors import ConfigurationError, InvalidCommand
 from levelq_core.history import out_of_step
 from levelq_core.results import compare
 from levelq_core.schema import read
+from levelq_core.untrusted_text import printable
 
 from .connecting import database_of, load
-from .screen import Listing, count, err, out, printable, verdict
+from .screen import Listing, count, err, out, verdict
 from .sending import Source, Specialization, User
 
 

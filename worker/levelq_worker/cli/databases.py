@@ -12,9 +12,10 @@ from levelq_core import dbcheck
 from levelq_core.dbcheck import Finding
 from levelq_core.schema import REQUIRED, read
 from levelq_core.settings import Settings, redacted
+from levelq_core.untrusted_text import printable
 
 from .connecting import database_of, load
-from .screen import count, err, out, printable, verdict
+from .screen import count, err, out, verdict
 
 
 def upgrade(

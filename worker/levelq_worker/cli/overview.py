@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ import typer
 from redis import Redis
 from redis.exceptions import RedisError
 
-from levelq_core import notices
+from levelq_core import key_faults, notices
 from levelq_core.binding import DatabaseIdentity, bound_to, require_same
 from levelq_core.errors import ConfigurationError
 from levelq_core.health import refusal
@@ -25,6 +25,7 @@ from levelq_core.parked import ParkedLanes, read
 from levelq_core.partitions import Partition
 from levelq_core.scripts import Status
 from levelq_core.settings import Settings
+from levelq_core.wrong_type import is_wrong_type
 from levelq_worker.parked_lanes import is_locked, iso_utc
 from levelq_worker.places import partitions
 from levelq_worker.serving import workers_of
@@ -36,6 +37,7 @@ from .problems import (
     parked_problems,
     redis_problems,
     row_holder,
+    suspended_problems,
     weather_problems,
 )
 from .screen import Listing, count, duration, one_line, out, verdict
@@ -73,7 +75,7 @@ def status(
     """Show what waits in the lanes, how many workers serve, and what is wrong.
 
     Waiting counts commands; ready, claimed and parked count lanes. Rejected and quarantined come from the
-    database, if LEVELQ_DATABASE_URL is set. Below, one line for each thing that is wrong.
+    database, if LEVELQ_DATABASE_URL is set. Below, one line for each thing that is wrong; exit code 1 if there is any.
     """
     seen = look(load())
     if as_json:
@@ -84,6 +86,8 @@ def status(
         raise ConfigurationError("; ".join(seen.problems))
     if not as_json:
         _print(seen, seen.lanes)
+    if seen.problems:
+        raise typer.Exit(1)
 
 
 def look(settings: Settings) -> Seen:
@@ -95,7 +99,9 @@ def look(settings: Settings) -> Seen:
         seen.problems += redis_problems(redis)
         seen.notices = notices.read(redis, settings.keys)
         seen.problems += weather_problems(seen.notices)
-        seen.bound_to = bound_to(Lanes(redis, settings))
+        seen.problems += map(str, key_faults.find(Lanes(redis, settings), seen.lanes))
+        with suppress(ConfigurationError):  # one of those faults
+            seen.bound_to = bound_to(Lanes(redis, settings))
     if seen.lanes is not None:
         with _noted(seen):
             _look_for_workers(settings, seen, seen.lanes)
@@ -127,10 +133,12 @@ def _look_for_workers(settings: Settings, seen: Seen, lanes: dict[Partition, Sta
     with redis_of(settings, rq=True) as rq:
         seen.serving = {partition: workers_of(rq, settings.keys.queue(partition.specialization)) for partition in lanes}
         lists = refusal(rq) is None  # else a worker that works all the same cannot say that it is there
-    numbers = {partition: len(workers) for partition, workers in seen.serving.items()} if lists else None
+        suspended = list(suspended_problems(rq))
+    seen.problems += suspended
     with redis_of(settings) as redis:
-        explained = bool(seen.notices)
-        seen.problems += lane_problems(Lanes(redis, settings), settings, lanes, numbers, explained=explained)
+        explained = bool(seen.notices or suspended)
+        serving = seen.serving if lists else None
+        seen.problems += lane_problems(Lanes(redis, settings), settings, lanes, serving, explained=explained)
 
 
 @contextmanager
@@ -153,6 +161,7 @@ def _statuses(seen: Seen, settings: Settings, redis: Redis) -> dict[Partition, S
             found[partition] = lanes.status(partition)
         except RedisError as error:
             away[partition] = error
+    away = {partition: error for partition, error in away.items() if not is_wrong_type(error)}  # key_faults names those
     if away and not found:
         raise next(iter(away.values()))
     for why in dict.fromkeys(map(str, away.values())):

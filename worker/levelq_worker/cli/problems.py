@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import groupby
@@ -14,7 +13,7 @@ from redis.exceptions import NoPermissionError, RedisError
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
-from levelq_core.cluster import Cluster, server_of, servers_of
+from levelq_core.cluster import Cluster, servers_of
 from levelq_core.dbcheck import check_read_only, require_spelling, sequence_problems
 from levelq_core.errors import SchemaError
 from levelq_core.health import refusal, risks
@@ -25,14 +24,14 @@ from levelq_core.notices import Notice
 from levelq_core.parked import ParkedLanes
 from levelq_core.partitions import Partition
 from levelq_core.schema import LICENSES, PROGRESS, schema_of
-from levelq_core.scripts import WAKE_MS, Status
+from levelq_core.scripts import Status
 from levelq_core.settings import Settings
 from levelq_worker.parked_lanes import cause_lines, waiting_advice
 
 from .screen import count, duration
+from .standstill import Serving, Standstill
 
 SPELLING_MS = 2000  # a status should not take long, however large the tables
-AGAIN_SECONDS = 0.2  # between two looks: a partition is without a drain for a moment at each change of drains
 
 
 def redis_problems(redis: Redis) -> Iterator[str]:
@@ -55,6 +54,16 @@ def _server_problems(server: Redis) -> Iterator[str]:
         yield from (risk.problem for risk in risks(server.info()))
 
 
+def suspended_problems(rq: Redis) -> Iterator[str]:
+    """Whether an operator keeps all workers of this RQ from taking work. Raises RedisError."""
+    from rq.suspension import WORKERS_SUSPENDED  # noqa: PLC0415 - a fifth of a second
+
+    left = int(rq.ttl(WORKERS_SUSPENDED))  # -2: there is no such key; -1: it does not expire
+    if left != -2:
+        until = "" if left == -1 else f" for another {duration(left)}"
+        yield f"workers are suspended by rq suspend{until}: they drain nothing; `rq resume` lets them go on"
+
+
 def weather_problems(found: Iterable[Notice]) -> Iterator[str]:
     """What workers wait for, each cause once."""
     for what, same in groupby(sorted(found, key=attrgetter("what")), key=attrgetter("what")):
@@ -69,24 +78,21 @@ def lane_problems(
     lanes: Lanes,
     settings: Settings,
     found: Mapping[Partition, Status],
-    workers: Mapping[Partition, int] | None,
+    serving: Serving | None,
     *,
     explained: bool,
 ) -> Iterator[str]:
     """What stands still though it could move.
 
-    `workers` is None where RQ cannot list any. `explained`: workers said what they wait for. Raises RedisError.
+    `serving` is None where RQ cannot list workers. `explained`: why nothing moves is said already. Raises RedisError.
     """
-    layouts = lanes.layouts({partition.specialization for partition in found})
+    layouts = lanes.ask_layouts({partition.specialization for partition in found}).found
     yield from _changes_held_up(layouts, found)
+    standstill = Standstill(lanes, settings, found, serving)
     for partition, seen in found.items():
-        if layouts[partition.specialization].waits(partition):
-            continue
-        if seen.waiting and workers is not None and not workers[partition]:
-            start = f"levelq worker -s {partition.specialization}"
-            yield f"{partition}: {count(seen.waiting, 'command')} waiting and no worker serves it: {start}"
-        elif seen.waiting and not explained:
-            yield from _stuck(lanes, settings, partition, seen)
+        layout = layouts.get(partition.specialization)
+        if layout is not None and (seen.waiting or seen.ready) and not layout.waits(partition):
+            yield from standstill.problems(partition, explained=explained)
 
 
 def _changes_held_up(layouts: Mapping[str, Layout], found: Mapping[Partition, Status]) -> Iterator[str]:
@@ -96,35 +102,6 @@ def _changes_held_up(layouts: Mapping[str, Layout], found: Mapping[Partition, St
         if parked:
             lanes = count(parked, "parked lane")
             yield f"{name}: the change to {layout.shards} shards waits for {lanes} of the old ones"
-
-
-def _stuck(lanes: Lanes, settings: Settings, partition: Partition, seen: Status) -> Iterator[str]:
-    """Work that no worker has looked at for longer than the death of one would explain."""
-    overdue = _claims_run_out(lanes, partition, settings.sweep_seconds + 1)
-    if overdue:
-        what = f"{count(overdue, 'claim')} ran out and no worker takes them back"
-    elif _undrained(seen, settings) and _undrained(_a_moment_later(lanes, partition), settings):
-        what = f"{count(seen.ready, 'lane')} due for up to {duration(seen.oldest_seconds)} and no worker drains them"
-    else:
-        return
-    yield f"{partition}: {what}: its workers are dead, hang, or cannot reach Redis; their log says more"
-
-
-def _undrained(seen: Status, settings: Settings) -> bool:
-    grace = settings.claim_seconds + settings.sweep_seconds + WAKE_MS / 1000
-    return seen.ready > 0 and not seen.drains and seen.oldest_seconds > grace
-
-
-def _a_moment_later(lanes: Lanes, partition: Partition) -> Status:
-    time.sleep(AGAIN_SECONDS)
-    return lanes.status(partition)
-
-
-def _claims_run_out(lanes: Lanes, partition: Partition, seconds: float) -> int:
-    """How many claims have been over for longer than a sweep takes to notice."""
-    claimed = lanes.keys.of(partition, "claimed")
-    now, _ = server_of(lanes.redis, claimed).time()
-    return int(lanes.redis.zcount(claimed, "-inf", 1000 * (int(now) - seconds)))
 
 
 def database_problems(connection: Connection, settings: Settings) -> Iterator[str]:

@@ -9,7 +9,6 @@ import typer
 from rich.text import Text
 
 from levelq_core.errors import ConfigurationError
-from levelq_core.identity import require_bound
 from levelq_core.lanes import Lanes
 from levelq_core.partitions import Partition
 from levelq_core.settings import Settings
@@ -21,6 +20,7 @@ from levelq_worker.relay_rows import OutboxRows
 from .connecting import database_of, load, redis_of
 from .running import known_specializations
 from .screen import count, out
+from .unreadable import recover_lanes, remove_unreadable
 
 _LOOK_SECONDS = 0.1  # between two looks whether drains have given their lanes back
 _SPARE_SECONDS = 5.0  # beyond one claim length, for them to do so
@@ -31,7 +31,7 @@ def rebuild(
         list[str] | None, typer.Argument(help="The ones to rebuild; all of the catalog if none is given.")
     ] = None,
 ) -> None:
-    """Put back into the lanes what Redis lost of the outbox.
+    """Put back into the lanes what Redis lost of the outbox, and remove what cannot be read from levelq's keys.
 
     Workers do this by themselves when Redis has lost everything; this is for when it lost a part. It takes the
     relay's place, waits until no lane is claimed, puts the undecided commands of each lane that lacks the first of
@@ -42,8 +42,10 @@ def rebuild(
     names = known_specializations(settings, specialization or [])
     with database_of(settings) as engine, redis_of(settings) as redis, redis_of(settings, rq=True) as rq:
         lanes = Lanes(redis, settings)
-        with engine.connect() as connection:
-            require_bound(connection, lanes)
+        for fault in remove_unreadable(redis, settings, engine):
+            out.print(Text(f"  removed  {fault.key}: {fault.what}"), soft_wrap=True)
+        if recovered := recover_lanes(redis, settings):
+            out.print(Text(f"  {count(recovered, 'lane')} within reach of the workers again"), soft_wrap=True)
         filling = Filling(lanes, OutboxRows(engine), Waker(redis, rq, settings.keys))
         for partition in partitions(lanes, names):
             if filling.waits(partition):

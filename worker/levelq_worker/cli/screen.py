@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from levelq_core.errors import ConfigurationError
+from levelq_core.untrusted_text import printable
 
 _PIPED_WIDTH = 200  # into a file or a pipe nothing is folded that need not be
 _GAP = 3  # between two columns
@@ -107,11 +108,6 @@ def confirm(question: str) -> None:
     if not sys.stdin.isatty():
         raise ConfigurationError("nothing was changed: there is no terminal to ask at; --yes answers for scripts")
     typer.confirm(question, abort=True)
-
-
-def printable(text: str) -> str:
-    """Text that others wrote, without what a terminal would obey."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def one_line(text: str) -> str:

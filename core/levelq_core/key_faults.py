@@ -1,0 +1,176 @@
+"""What other programs left in levelq's keys that cannot be read: found for `status` and `verify`, removed by `rebuild`.
+
+Nothing stops at such a key: its readers pass over what they cannot read. Lanes are not looked at here: what stands in
+one is quarantined, and a lane's key of another type parks that lane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from redis import Redis
+
+from .binding import DatabaseIdentity
+from .cluster import server_of
+from .errors import ConfigurationError
+from .lanes import Lanes
+from .layouts import Layout
+from .notices import read_alert
+from .parked import is_note
+from .partitions import Keys, Partition
+from .untrusted_text import MOST_SHOWN, printable
+
+MOST_MEMBERS = 1_000  # of one key that are looked at
+REMEDY = "`levelq rebuild` removes it"
+_TYPES: Mapping[str, bytes] = {
+    "ready": b"zset",
+    "claimed": b"zset",
+    "tokens": b"hash",
+    "parked": b"hash",
+    "drains": b"zset",
+    "wake": b"string",
+    "count": b"string",
+    "progress": b"string",
+    "closed": b"string",
+    "filled": b"string",
+    "relay": b"string",
+}
+_NAMES = {b"zset": "a sorted set", b"hash": "a hash", b"string": "a string"}
+
+
+class KeyFault(NamedTuple):
+    """A key, or one member of it, that cannot be read. `member` is None if it is the key as a whole."""
+
+    key: str
+    what: str
+    member: bytes | None = None
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.what}; {REMEDY}"
+
+
+def find(lanes: Lanes, partitions: Iterable[Partition]) -> list[KeyFault]:
+    """The faults of the namespace's own keys and of these partitions. Raises RedisError."""
+    redis, keys, partitions = lanes.redis, lanes.keys, list(partitions)
+    found = [*_registry(redis, keys), *_layouts(redis, keys), *_alerts(redis, keys), *_binding(redis, keys)]
+    for partition in partitions:
+        found += _partition(redis, keys, partition)
+    return [*found, *_closed(lanes, partitions)]
+
+
+def _closed(lanes: Lanes, partitions: Sequence[Partition]) -> Iterator[KeyFault]:
+    """Partitions that answer MOVED although their layout says that they take commands.
+
+    A change of shards writes the layout first and then closes its partitions, so the layout is read last.
+    """
+    closed = []
+    for partition in partitions:
+        key = lanes.keys.of(partition, "closed")
+        if server_of(lanes.redis, key).exists(key):
+            closed.append(partition)
+    layouts = lanes.ask_layouts({partition.specialization for partition in closed}).found if closed else {}
+    for partition in closed:
+        layout = layouts.get(partition.specialization)
+        if layout is not None and layout.steady and layout.generation == partition.generation:
+            yield KeyFault(
+                lanes.keys.of(partition, "closed"), f"closed, though the layout {layout} says that it is open"
+            )
+
+
+def remove(redis: Redis, fault: KeyFault) -> None:
+    """Remove what cannot be read, and nothing else. Raises RedisError."""
+    server: Any = server_of(redis, fault.key)
+    if fault.member is None:
+        server.delete(fault.key)
+        return
+    remover = server.zrem if server.type(fault.key) == b"zset" else server.hdel
+    remover(fault.key, fault.member)
+
+
+def _registry(redis: Redis, keys: Keys) -> Iterator[KeyFault]:
+    key = keys.registry
+    for name in _members(redis, key, b"zset"):
+        if isinstance(name, KeyFault):
+            yield name
+        elif Partition.read(name) is None:
+            yield KeyFault(key, f"expected a partition, got {_shown(name)}", name)
+
+
+def _layouts(redis: Redis, keys: Keys) -> Iterator[KeyFault]:
+    key = keys.shards
+    for name, text in _fields(redis, key):
+        if isinstance(text, KeyFault):
+            yield text
+        elif Layout.read(text) is None:
+            yield KeyFault(key, f"{_shown(name)}: expected generation:shards, got {_shown(text)}", name)
+
+
+def _alerts(redis: Redis, keys: Keys) -> Iterator[KeyFault]:
+    key = keys.notices
+    for name, text in _fields(redis, key):
+        if isinstance(text, KeyFault):
+            yield text
+        elif read_alert(text) is None:
+            yield KeyFault(key, f"{_shown(name)}: expected since, until and a reason, got {_shown(text)}", name)
+
+
+def _binding(redis: Redis, keys: Keys) -> Iterator[KeyFault]:
+    key = keys.database
+    server: Any = server_of(redis, key)
+    fault = _wrong_type(key, server.type(key), b"string")
+    if fault is not None:
+        yield fault
+        return
+    raw = server.get(key)
+    try:
+        if raw is not None:
+            DatabaseIdentity.decode(raw, key)
+    except ConfigurationError:
+        yield KeyFault(key, f"expected the database that a worker wrote there, got {_shown(raw)}")
+
+
+def _partition(redis: Redis, keys: Keys, partition: Partition) -> Iterator[KeyFault]:
+    names = list(_TYPES)
+    server: Any = server_of(redis, keys.of(partition, "ready"))
+    pipeline = server.pipeline(transaction=False)
+    for name in names:
+        pipeline.type(keys.of(partition, name))
+    for name, kind in zip(names, pipeline.execute(), strict=True):
+        fault = _wrong_type(keys.of(partition, name), kind, _TYPES[name])
+        if fault is not None:
+            yield fault
+    key = keys.of(partition, "parked")
+    for user, note in _fields(redis, key):
+        if not is_note(note):
+            yield KeyFault(key, f"{_shown(user)}: expected since, attempts and a reason, got {_shown(note)}", user)
+
+
+def _members(redis: Redis, key: str, kind: bytes) -> Iterator[bytes | KeyFault]:
+    server: Any = server_of(redis, key)
+    fault = _wrong_type(key, server.type(key), kind)
+    yield from [fault] if fault else server.zrange(key, 0, MOST_MEMBERS - 1)
+
+
+def _fields(redis: Redis, key: str) -> Iterator[tuple[bytes, Any]]:
+    server: Any = server_of(redis, key)
+    fault = _wrong_type(key, server.type(key), b"hash")
+    if fault is not None:
+        if not key.endswith(":parked"):  # told with the partition's other keys
+            yield b"", fault
+        return
+    cursor, seen = None, 0
+    while cursor != 0 and seen < MOST_MEMBERS:
+        cursor, page = server.hscan(key, cursor or 0, count=MOST_MEMBERS)
+        seen += len(page)
+        yield from page.items()
+
+
+def _wrong_type(key: str, kind: bytes, expected: bytes) -> KeyFault | None:
+    if kind in (b"none", expected):
+        return None
+    return KeyFault(key, f"expected {_NAMES[expected]}, found a {kind.decode()}")
+
+
+def _shown(raw: Any) -> str:
+    return repr(printable(raw, MOST_SHOWN)) if isinstance(raw, bytes) else "another"

@@ -1,0 +1,98 @@
+"""Work that stands still: commands that no worker serves, or with which no drain makes progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+
+from levelq_core.lanes import Lanes
+from levelq_core.partitions import Partition
+from levelq_core.progress import Progress, progress_of
+from levelq_core.scripts import Status
+from levelq_core.settings import Settings
+
+from .screen import count, duration
+
+AGAIN_SECONDS = 0.5  # between two looks: a partition is without a drain for a moment at each change of drains
+Serving = Mapping[Partition, set[str]]
+
+
+class Standstill:
+    """Looks at the partitions that hold something; reads each one's progress once."""
+
+    def __init__(
+        self, lanes: Lanes, settings: Settings, found: Mapping[Partition, Status], serving: Serving | None
+    ) -> None:
+        """`serving`: the workers of each partition, None where RQ cannot list any."""
+        self._lanes = lanes
+        self._settings = settings
+        self._found = found
+        self._serving = serving
+        self._progress: dict[Partition, Progress] = {}
+
+    def problems(self, partition: Partition, *, explained: bool) -> Iterator[str]:
+        """What is wrong with one that holds something. `explained`: why nothing moves is said already.
+
+        Raises RedisError.
+        """
+        seen = self._found[partition]
+        if self._serving is not None and not self._serving[partition]:
+            if not self._moves(self._of(partition)):
+                start = f"levelq worker -s {partition.specialization}"
+                yield f"{partition}: {count(seen.waiting, 'command')} waiting and no worker serves it: {start}"
+        elif not explained and self._stands(partition, seen) and self._stands_again(partition):
+            what = self._what(partition, seen)
+            yield f"{partition}: {what}: its workers are dead, hang, or cannot reach Redis; their log says more"
+
+    def _of(self, partition: Partition) -> Progress:
+        if partition not in self._progress:
+            self._progress[partition] = progress_of(self._lanes.redis, self._lanes.keys, partition)
+        return self._progress[partition]
+
+    def _stands_again(self, partition: Partition) -> bool:
+        time.sleep(AGAIN_SECONDS)
+        self._progress.clear()
+        return self._stands(partition, self._lanes.status(partition))
+
+    def _stands(self, partition: Partition, seen: Status) -> bool:
+        """Whether something could be done for longer than the death of one worker explains, and nothing was."""
+        progress = self._of(partition)
+        late = self._claims_late(progress) or self._lanes_late(progress, seen)
+        return late and not progress.restoring and not any(map(self._recent, self._evidence(partition)))
+
+    def _what(self, partition: Partition, seen: Status) -> str:
+        progress = self._of(partition)
+        if self._claims_late(progress):
+            return f"{count(progress.overdue, 'claim')} ran out and no worker takes them back"
+        waited = duration(self._waited(progress, seen))
+        return f"{count(seen.ready, 'lane')} due for up to {waited} and no worker drains them"
+
+    def _claims_late(self, progress: Progress) -> bool:
+        return progress.overdue > 0 and progress.overdue_for > self._settings.sweep_seconds
+
+    def _lanes_late(self, progress: Progress, seen: Status) -> bool:
+        grace = self._settings.claim_seconds + self._settings.sweep_seconds
+        return seen.ready > 0 and not progress.drains and self._waited(progress, seen) > grace
+
+    def _waited(self, progress: Progress, seen: Status) -> float:
+        """For how long drains could have taken something. A lane that was parked may be old and due only now."""
+        return progress.due if progress.noted else max(progress.due, seen.oldest_seconds)
+
+    def _evidence(self, partition: Partition) -> Iterator[Progress]:
+        """The partition itself, and those whose workers all serve it, too: they take their partitions in turn."""
+        yield self._of(partition)
+        for other, seen in self._found.items():
+            if other != partition and seen.waiting and self._shares(other, partition):
+                yield self._of(other)
+
+    def _shares(self, other: Partition, partition: Partition) -> bool:
+        if self._serving is None:
+            return True
+        theirs = self._serving.get(other) or set()
+        return bool(theirs) and theirs <= self._serving[partition]
+
+    def _recent(self, progress: Progress) -> bool:
+        return progress.since is not None and progress.since <= self._settings.claim_seconds
+
+    def _moves(self, progress: Progress) -> bool:
+        return progress.drains > 0 or self._recent(progress)

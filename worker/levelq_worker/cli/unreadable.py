@@ -1,0 +1,40 @@
+"""The part of `levelq rebuild` that removes what other programs left in levelq's keys, and puts lanes back in reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from redis import Redis
+from sqlalchemy import Engine
+
+from levelq_core import key_faults
+from levelq_core.identity import ensure_identity, require_bound
+from levelq_core.key_faults import KeyFault
+from levelq_core.lanes import Lanes
+from levelq_core.settings import Settings
+from levelq_core.verify.standing import grouped, partitions
+from levelq_core.verify.standing import lanes as all_lanes
+
+
+def remove_unreadable(redis: Redis, settings: Settings, engine: Engine) -> Iterator[KeyFault]:
+    """Remove what cannot be read, one at a time; then no lane is out of reach of a claim.
+
+    A binding that cannot be read is replaced by that of this database. Raises WrongDatabase, before anything is
+    removed, if the namespace is bound to another database; RedisError and DBAPIError.
+    """
+    lanes, binding = Lanes(redis, settings), settings.keys.database
+    faults = key_faults.find(lanes, partitions(redis, settings))
+    if all(fault.key != binding for fault in faults):
+        with engine.connect() as connection:
+            require_bound(connection, lanes)
+    for fault in faults:
+        key_faults.remove(redis, fault)
+        if fault.key == binding:
+            lanes.bind(ensure_identity(engine).encode())
+        yield fault
+
+
+def recover_lanes(redis: Redis, settings: Settings) -> int:
+    """Put lanes that are neither ready nor claimed into ready; how many there were. Raises RedisError."""
+    lanes = Lanes(redis, settings)
+    return sum(lanes.recover(partition, users) for partition, users in grouped(all_lanes(redis, settings.keys)))

@@ -1,0 +1,25 @@
+"""The log of a worker process: what others wrote into a message is neither obeyed by a terminal nor long."""
+
+from __future__ import annotations
+
+import logging
+
+from levelq_core.untrusted_text import printable
+
+MOST_CHARACTERS = 2_000  # of one message; a traceback below it is ours
+
+
+class SafeFormatter(logging.Formatter):
+    """Messages on one line, without control characters, cut after MOST_CHARACTERS."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line of a record."""
+        record.message = printable(record.message, MOST_CHARACTERS)
+        return super().formatMessage(record)
+
+
+def log_safely() -> None:
+    """Log warnings and errors of this process to stderr, unless its log is set up already."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(SafeFormatter("%(asctime)s %(process)d %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
