@@ -64,5 +64,7 @@ for at = 3, #ARGV, 2 do
   total = total + #found
   removed[#removed + 1] = #found
 end
-if total > 0 and redis.call('DECRBY', tag .. 'count', total) <= 0 then redis.call('DEL', tag .. 'count') end
+if total > 0 and redis.call('DECRBY', tag .. 'count', total) <= 0 then
+  redis.call('DEL', tag .. 'count', tag .. 'progress')
+end
 return removed
