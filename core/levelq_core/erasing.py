@@ -87,15 +87,24 @@ def erase(
 
 
 def _erase(connection: Connection, schema: Schema, user_id: int, clear: Any) -> Erased:
-    """The last transaction, with its locks in the coupler's order: progress, then licenses, each by specialization."""
+    """The last transaction, with its locks in the coupler's order: progress, then licenses, each by specialization.
+
+    A worker may commit a command for rows that were not there to be locked. Its rows are in the ledger then, too: what
+    it wrote is deleted again, until the ledger has nothing more of the user. What commits later starts a new learner.
+    """
     user = {"user": user_id}
-    for statement in _LOCKS:
-        connection.execute(statement, user)
-    ledger = 0
-    while cleared := connection.execute(clear, user | {"most": BATCH}).rowcount:
+    ledger, gone = 0, [0] * len(_DELETES)
+    while True:
+        for statement in _LOCKS:
+            connection.execute(statement, user)
+        gone = [
+            was + connection.execute(statement, user).rowcount for was, statement in zip(gone, _DELETES, strict=True)
+        ]
+        cleared = connection.execute(clear, user | {"most": BATCH}).rowcount
+        if not cleared:
+            break
         ledger += cleared
     quarantined = connection.execute(_CLEAR_QUARANTINE, user).rowcount
-    gone = [connection.execute(statement, user).rowcount for statement in _DELETES]
     authored = connection.execute(_CLEAR_AUTHOR, user).rowcount
     lines = audit.forget_user(connection, user_id)
     progressions, licenses, progress = gone

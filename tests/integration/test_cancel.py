@@ -118,6 +118,29 @@ def test_one_command_in_the_middle_is_cancelled_and_the_others_keep_their_order(
     assert (code, "no such command waits" in said) == (1, True)
 
 
+def test_command_that_is_applied_before_the_answer_to_the_question_is_told_as_not_cancelled(
+    settings: Settings,
+    producer: Producer,
+    worker: Runtime,
+    levelq: CommandLine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = up(7)
+    producer.send(command)
+    monkeypatch.setattr("levelq_worker.cli.cancelling.confirm", lambda question: drain_all(worker, "PLAYER"))
+    code, told, said = levelq("cancel", 7, "PLAYER", "--id", command.command_id)
+    assert (code, "was decided: applied" in said) == (1, True)
+    assert "0 commands cancelled" in told
+
+
+def test_command_of_a_newer_version_is_told_as_not_cancelled(worker: Runtime, levelq: CommandLine) -> None:
+    command = up(7)
+    payload = encode(command)
+    push_raw(worker, "PLAYER", 7, payload[:2] + b"\x63" + payload[3:])
+    code, _, said = levelq("cancel", 7, "PLAYER", "--id", command.command_id, "--yes")
+    assert (code, "1 command left: a newer version" in said) == (1, True)
+
+
 def test_outbox_rows_are_taken_back_pushed_or_not(
     settings: Settings, own_engine: Engine, worker: Runtime, redis: Redis, levelq: CommandLine
 ) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,14 @@ from levelq_core.verify import Options, verify
 from levelq_worker.cli.app import run
 from levelq_worker.draining import Drain
 from tests.fixtures import application
-from tests.integration.coupler_support import drain_all, push_raw, runtime, session
+from tests.integration.coupler_support import drain_all, push_raw, runtime, session, wait_until_blocked_by
 from tests.integration.db_check_support import execute, mend
 from tests.integration.test_grants import statements
 from tests.integration.verify_support import PLAYER, World, assert_clean
 
 CommandLine = Callable[..., tuple[int, str, str]]
 SECRET = "met Alice of Elm Street"
+USER = 42_424_242_424_242  # so long that no random id, hash or time holds its digits
 
 
 def up(user_id: int, xp: int = 1, specialization: str = "PLAYER", **fields: Any) -> LevelUp:
@@ -70,11 +73,28 @@ def dump(engine: Engine, redis: Redis, *, without: str = "") -> str:
         found += [f"{table}: {row}" for row in rows(engine, f"SELECT t::text FROM {table} t") if table != without]
     for key in redis.keys("*"):
         if b":reply:" not in key:
-            found.append(repr((key, redis.dump(key) if b"lane:" not in key else redis.lrange(key, 0, -1))))
+            kind = redis.type(key)
+            reads: dict[Any, Callable[..., Any]] = {
+                b"list": lambda key: redis.lrange(key, 0, -1),
+                b"zset": lambda key: redis.zrange(key, 0, -1),
+                b"hash": redis.hgetall,
+                b"set": redis.smembers,
+                b"stream": redis.xrange,
+            }
+            found.append(repr((key, reads.get(kind, redis.get)(key))))
     return "\n".join(found)
 
 
-def live(world: World, user: int = 4242) -> list[LevelUp | SetLevel]:
+def named_in(dumped: str, user: int = USER) -> list[str]:
+    """The lines of a dump that name a user: in digits, or in the 8 bytes of an integer of either order."""
+    forms = [str(user)]
+    for order in ("<q", ">q"):
+        raw = struct.pack(order, user)
+        forms += [raw.hex(), repr(raw)[2:-1]]
+    return [line for line in dumped.splitlines() if any(form in line for form in forms)]
+
+
+def live(world: World, user: int = USER) -> list[LevelUp | SetLevel]:
     """A user with a history in two specializations, who was refused once and advanced someone else."""
     commands: list[LevelUp | SetLevel] = [
         up(user, 3000, reason=SECRET),
@@ -90,28 +110,28 @@ def live(world: World, user: int = 4242) -> list[LevelUp | SetLevel]:
 
 def test_nothing_personal_of_a_forgotten_user_is_left(world: World, levelq: CommandLine) -> None:
     live(world)
-    levelq("cancel", 4242, "PLAYER", "--yes")
-    waiting = [up(4242, 5, reason=SECRET), up(4242, 6, "INTERNSHIP")]
+    levelq("cancel", USER, "PLAYER", "--yes")
+    waiting = [up(USER, 5, reason=SECRET), up(USER, 6, "INTERNSHIP")]
     world.send(*waiting)
-    levelq("cancel", 4242, "INTERNSHIP", "--yes")  # leaves a line in the audit
-    push_raw(world.worker, "PLAYER", 4242, SECRET.encode())
+    levelq("cancel", USER, "INTERNSHIP", "--yes")  # leaves a line in the audit
+    push_raw(world.worker, "PLAYER", USER, SECRET.encode())
     with world.engine.begin() as connection:
-        Outbox(connection, settings=world.settings).send(up(4242, 7, reason=SECRET))
+        Outbox(connection, settings=world.settings).send(up(USER, 7, reason=SECRET))
     before = dump(world.engine, world.redis)
-    assert "4242" in before and SECRET in before
+    assert named_in(before) and SECRET in before
 
-    code, told, said = levelq("forget", 4242)
+    code, told, said = levelq("forget", USER)
     assert (code, said.count("\n"), "--yes" in said) == (2, 1, True)
-    code, told, _ = levelq("forget", 4242, "--dry-run")
+    code, told, _ = levelq("forget", USER, "--dry-run")
     assert code == 0 and dump(world.engine, world.redis) == before
     assert "PLAYER: 2 commands in lanes, 1 row in the outbox" in told
     assert "to be deleted: 2 progress rows, 2 license rows, 1 progression" in told
 
-    code, told, _ = levelq("forget", 4242, "--yes")
-    assert code == 0 and "user 4242 is forgotten: 2 commands cancelled" in told
+    code, told, _ = levelq("forget", USER, "--yes")
+    assert code == 0 and f"user {USER} is forgotten: 2 commands cancelled" in told
     after = dump(world.engine, world.redis)
     assert SECRET not in after
-    assert [line for line in after.splitlines() if "4242" in line and "after" not in line] == []
+    assert named_in(after) == []
     assert rows(world.engine, "SELECT student_id, total_xp FROM specialization_progress") == [(7, 2610)]
     assert rows(world.engine, "SELECT advanced_by FROM license_progressions") == [(None,)]
     assert rows(world.engine, "SELECT count(*), count(DISTINCT command_id) FROM levelq_ledger") == [(8, 8)]
@@ -121,7 +141,7 @@ def test_nothing_personal_of_a_forgotten_user_is_left(world: World, levelq: Comm
     assert_clean(world.verify(at_rest=True, partial_history=True))  # the outbox is not recorded
 
     before = dump(world.engine, world.redis)
-    assert levelq("forget", 4242, "--yes") == (0, "nothing is known of user 4242\n", "")
+    assert levelq("forget", USER, "--yes") == (0, f"nothing is known of user {USER}\n", "")
     assert dump(world.engine, world.redis) == before
 
 
@@ -129,35 +149,35 @@ def test_commands_of_a_forgotten_user_are_still_known_and_later_ones_start_a_new
     world: World, levelq: CommandLine
 ) -> None:
     commands = live(world)
-    refused = world.producer.send(up(4242, 9))
-    levelq("forget", 4242, "--yes")
+    refused = world.producer.send(up(USER, 9))
+    levelq("forget", USER, "--yes")
     assert refused.result(1).error == "cancelled"
     world.send(*commands[:3])
     again = world.producer.send(commands[0])
     drain_all(world.worker, "PLAYER", "COACH")
     outcome = again.result(1)
     assert (outcome.status, outcome.duplicate, outcome.after and outcome.after.total_xp) == ("applied", True, 3000)
-    assert rows(world.engine, "SELECT FROM specialization_progress WHERE student_id = 4242") == []
+    assert rows(world.engine, f"SELECT FROM specialization_progress WHERE student_id = {USER}") == []
     with world.engine.connect() as connection:
         assert check(connection) == []
-    world.send(up(4242, 1200))
+    world.send(up(USER, 1200))
     world.drain()
-    assert rows(world.engine, "SELECT total_xp FROM specialization_progress WHERE student_id = 4242") == [(1200,)]
+    assert rows(world.engine, f"SELECT total_xp FROM specialization_progress WHERE student_id = {USER}") == [(1200,)]
     assert_clean(world.verify(at_rest=True, partial_history=True))
 
 
 def test_long_history_is_cleared_in_batches_and_verify_finds_nothing_in_between(
     world: World, levelq: CommandLine
 ) -> None:
-    world.send(*(SetLevel(user_id=4242, specialization="PLAYER", new_level=n % 3 + 1, xp_change=1) for n in range(40)))
+    world.send(*(SetLevel(user_id=USER, specialization="PLAYER", new_level=n % 3 + 1, xp_change=1) for n in range(40)))
     world.drain()
     with session(str(world.settings.database_url)) as holder:
-        holder.execute("SELECT FROM user_licenses WHERE user_id = 4242 FOR UPDATE")
+        holder.execute(f"SELECT FROM user_licenses WHERE user_id = {USER} FOR UPDATE")
         failed: list[str] = []
 
         def forget() -> None:
             try:
-                erase(world.engine, 4242, lock_ms=50, batch=7)
+                erase(world.engine, USER, lock_ms=50, batch=7)
             except Exception as error:
                 failed.append(str(error))
 
@@ -165,9 +185,9 @@ def test_long_history_is_cleared_in_batches_and_verify_finds_nothing_in_between(
         thread.start()
         thread.join(30)
         assert "lock timeout" in failed[0]
-    assert rows(world.engine, "SELECT count(*) FROM levelq_ledger WHERE user_id = 4242") == [(5,)]
+    assert rows(world.engine, f"SELECT count(*) FROM levelq_ledger WHERE user_id = {USER}") == [(5,)]
     assert_clean(world.verify(at_rest=True, partial_history=True))
-    assert erase(world.engine, 4242, lock_ms=1000, batch=7).ledger == 5
+    assert erase(world.engine, USER, lock_ms=1000, batch=7).ledger == 5
     assert_clean(world.verify(at_rest=True, partial_history=True))
 
 
@@ -175,8 +195,8 @@ def test_author_and_reason_in_the_ledger_are_cleared_also_in_rows_of_others(worl
     live(world)
     columns = "ADD COLUMN IF NOT EXISTS advanced_by bigint, ADD COLUMN IF NOT EXISTS reason text"
     execute(world.engine, f"ALTER TABLE levelq_ledger {columns}")
-    world.sql("UPDATE levelq_ledger SET advanced_by = CASE user_id WHEN 7 THEN 4242 ELSE 7 END, reason = user_id")
-    assert levelq("forget", 4242, "--yes")[0] == 0
+    world.sql(f"UPDATE levelq_ledger SET advanced_by = CASE user_id WHEN 7 THEN {USER} ELSE 7 END, reason = user_id")
+    assert levelq("forget", USER, "--yes")[0] == 0
     query = "SELECT DISTINCT user_id, coalesce(advanced_by, 0), coalesce(reason, '') FROM levelq_ledger ORDER BY 1"
     assert rows(world.engine, query) == [(0, 0, ""), (7, 0, "7")]
 
@@ -212,19 +232,58 @@ def test_users_are_forgotten_while_workers_drain(world: World, levelq: CommandLi
     assert_clean(world.verify(at_rest=True))
 
 
+def test_learner_who_starts_while_the_tables_are_cleared_is_forgotten_as_a_whole(world: World) -> None:
+    """A command of another specialization is applied between the steps of the last transaction."""
+    live(world)
+    with ThreadPoolExecutor(1) as thread, session(str(world.settings.database_url)) as holder:
+        holder.execute("SELECT FROM license_progressions FOR UPDATE")
+        erasing = thread.submit(erase, world.engine, USER, lock_ms=20_000)
+        wait_until_blocked_by(str(world.settings.database_url), holder)
+        world.send(up(USER, 70, "INTERNSHIP"))
+        drain_all(world.worker, "INTERNSHIP")
+        holder.rollback()
+        assert erasing.result(30).progress == 3
+    assert rows(world.engine, "SELECT DISTINCT user_id FROM levelq_ledger ORDER BY 1") == [(0,), (7,)]
+    assert_clean(world.verify(at_rest=True))
+
+
+def test_audit_of_a_purge_names_no_user_whose_lane_was_unreadable(world: World, levelq: CommandLine) -> None:
+    world.send(up(7))
+    world.redis.set(world.lane(USER), "no list")
+    assert f"lane:{USER} is no list" in levelq("purge", "--yes")[2]
+    world.redis.delete(world.lane(USER))
+    ((detail,),) = rows(world.engine, "SELECT detail FROM levelq_audit")
+    assert (detail["cancelled"], detail["unreadable"]) == (1, 1)
+    assert named_in(dump(world.engine, world.redis)) == []
+
+
+def test_note_of_a_parked_lane_goes_with_it_while_a_dead_drain_holds_the_lane(
+    world: World, levelq: CommandLine
+) -> None:
+    world.send(up(USER, reason=SECRET))
+    ((user, _),) = world.worker.lanes.claim(PLAYER, "drain", "token", 10).lanes
+    world.worker.lanes.ack(PLAYER, "token", [(user, 0, b"")], {user: f"a trigger raised: {SECRET}"})
+    assert world.worker.lanes.claim(PLAYER, "drain", "second", 10).lanes
+    assert levelq("forget", USER, "--yes")[0] == 0
+    assert SECRET not in dump(world.engine, world.redis)
+    world.expire(USER)
+    world.drain()
+    assert named_in(dump(world.engine, world.redis)) == []
+
+
 def test_forget_refuses_what_it_cannot_read_before_it_changes_anything(world: World, levelq: CommandLine) -> None:
     live(world)
-    payload = encode(up(4242))
-    push_raw(world.worker, "PLAYER", 4242, payload[:2] + b"\x63" + payload[3:])
+    payload = encode(up(USER))
+    push_raw(world.worker, "PLAYER", USER, payload[:2] + b"\x63" + payload[3:])
     before = dump(world.engine, world.redis)
-    code, _, said = levelq("forget", 4242, "--yes")
+    code, _, said = levelq("forget", USER, "--yes")
     assert (code, "sent by a newer version of levelq" in said) == (2, True)
-    kept = world.redis.lrange(world.lane(4242), 0, -1)
-    world.redis.delete(world.lane(4242))
-    world.redis.set(world.lane(4242), "no list")
-    assert "expected a list" in levelq("forget", 4242, "--yes")[2]
-    world.redis.delete(world.lane(4242))
-    world.redis.rpush(world.lane(4242), *kept)
+    kept = world.redis.lrange(world.lane(USER), 0, -1)
+    world.redis.delete(world.lane(USER))
+    world.redis.set(world.lane(USER), "no list")
+    assert "expected a list" in levelq("forget", USER, "--yes")[2]
+    world.redis.delete(world.lane(USER))
+    world.redis.rpush(world.lane(USER), *kept)
     assert dump(world.engine, world.redis) == before
 
 
@@ -232,19 +291,19 @@ def test_rows_that_other_code_holds_or_refers_to_are_told_and_left(world: World,
     live(world)
     changed = {"LEVELQ_CLAIM_SECONDS": "1", "LEVELQ_REDIS_SECONDS": "0.5"}
     with session(str(world.settings.database_url)) as holder:
-        holder.execute("SELECT FROM specialization_progress WHERE student_id = 4242 FOR UPDATE")
-        code, _, said = levelq("forget", 4242, "--yes", **changed)
+        holder.execute(f"SELECT FROM specialization_progress WHERE student_id = {USER} FOR UPDATE")
+        code, _, said = levelq("forget", USER, "--yes", **changed)
         assert (code, "other code holds this user's rows" in said, said.count("\n")) == (2, True, 1)
     execute(
         world.engine,
         "CREATE TABLE renewals (license bigint REFERENCES user_licenses (id))",
         "INSERT INTO renewals SELECT id FROM user_licenses",
     )
-    code, _, said = levelq("forget", 4242, "--yes", **changed)
+    code, _, said = levelq("forget", USER, "--yes", **changed)
     assert (code, "renewals" in said, "delete those first" in said) == (2, True, True)
-    assert rows(world.engine, "SELECT count(*) FROM specialization_progress WHERE student_id = 4242") == [(2,)]
+    assert rows(world.engine, f"SELECT count(*) FROM specialization_progress WHERE student_id = {USER}") == [(2,)]
     execute(world.engine, "DROP TABLE renewals")
-    assert levelq("forget", 4242, "--yes", **changed)[0] == 0
+    assert levelq("forget", USER, "--yes", **changed)[0] == 0
 
 
 def test_later_command_of_a_user_the_application_deleted_starts_no_learner(
@@ -287,14 +346,14 @@ def test_role_with_the_documented_grants_cancels_and_forgets(world: World, level
     url = str(world.settings.database_url).replace("postgres@", f"{role}@")
     try:
         live(world)
-        world.send(up(7), up(4242))
+        world.send(up(7), up(USER))
         push_raw(world.worker, "PLAYER", 7, b"malformed")
         with world.engine.begin() as connection:
             Outbox(connection, settings=world.settings).send(up(7))
         code, told, said = levelq("cancel", 7, "PLAYER", "--yes", LEVELQ_DATABASE_URL=url)
         assert (code, told.splitlines()[-1], said) == (0, "2 commands cancelled, 1 malformed quarantined", "")
         assert levelq("purge", "--yes", LEVELQ_DATABASE_URL=url)[0] == 0
-        assert levelq("forget", 4242, "--yes", LEVELQ_DATABASE_URL=url)[0::2] == (0, "")
+        assert levelq("forget", USER, "--yes", LEVELQ_DATABASE_URL=url)[0::2] == (0, "")
     finally:
         execute(world.engine, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 

@@ -66,9 +66,9 @@ class Cancelled:
     newer: int = 0
     unreadable: set[str] = field(default_factory=set)
 
-    def detail(self) -> dict[str, Any]:
-        """For JSON and for the audit."""
-        return asdict(self) | {"unreadable": sorted(self.unreadable)}
+    def detail(self) -> dict[str, int]:
+        """For the audit: numbers only, because a key names a user."""
+        return asdict(self) | {"unreadable": len(self.unreadable)}
 
 
 class Canceller:

@@ -51,7 +51,7 @@ for at = 3, #ARGV, 2 do
   if #found == length then
     redis.call('DEL', lane)
     redis.call('ZREM', ready, user)
-    if not redis.call('ZSCORE', tag .. 'claimed', user) then redis.call('HDEL', parked, user) end
+    redis.call('HDEL', parked, user)
   elseif #found > 0 then
     for _, index in ipairs(found) do redis.call('LSET', lane, index, mark) end
     redis.call('LREM', lane, -#found, mark)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from levelq_core import Command, LevelUp, SetLevel, SyncLevels
+from levelq_core import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
 
 USERS = range(1, 21)
 PER_LANE = 3  # commands of a round for each lane
@@ -43,4 +43,8 @@ def _command(user: int, name: str, n: int) -> Command:
         return SetLevel(user_id=user, specialization=name, new_level=1 + n % 3, xp_change=5)
     if n % 7 == 5:
         return SyncLevels(user_id=user, specialization=name)
+    if n % 7 == 1:  # after a level-up, so that there is something to take away
+        return Adjust(user_id=user, specialization=name, xp_change=-100, level="earned")
+    if n % 7 == 6:
+        return Reset(user_id=user, specialization=name, total_xp=900)
     return LevelUp(user_id=user, specialization=name, xp_gained=300, sessions_completed=1)

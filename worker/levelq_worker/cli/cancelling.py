@@ -38,7 +38,7 @@ def cancel(
     """Take back what waits of one user, in the lane and in the outbox, or one command of it.
 
     It is rejected for good, as cancelled: who waits for the outcome is told so, and the same id sent again is answered
-    with that. Exit code 1 if the command of --id does not wait. Other commands keep their order.
+    with that. Exit code 1 if the command of --id was not cancelled. Other commands keep their order.
     """
     settings = load()
     (name,) = known_specializations(settings, [specialization])
@@ -46,13 +46,18 @@ def cancel(
     with canceller(settings) as (made, engine):
         waiting = made.look(scope)
         if command_id is not None and not waiting.total:
-            _not_waiting(engine, command_id)
+            _not_cancelled(engine, command_id)
         _say(waiting, f"user {user}")
         if dry_run or not waiting.total:
             return
         if not yes:
             confirm("Cancel them?" if command_id is None else "Cancel it?")
-        _tell(made.run(scope, ("cancel", audit.user_target(user, name))))
+        done = made.run(scope, ("cancel", audit.user_target(user, name)))
+        _tell(done)
+        if command_id is not None and done.newer:
+            raise typer.Exit(1)
+        if command_id is not None and not done.cancelled:  # a drain was faster
+            _not_cancelled(engine, command_id)
 
 
 def purge(
@@ -84,7 +89,8 @@ def purge(
         done = Cancelled() if dry_run or not waiting.total else made.run(scope, ("purge", target))
         if as_json:
             seen = {"lanes": waiting.lanes, "in_lanes": waiting.in_lanes, "in_outbox": waiting.in_outbox}
-            typer.echo(json.dumps({"dry_run": dry_run, "waiting": seen, **done.detail()}))
+            told = {**done.detail(), "unreadable": sorted(waiting.unreadable | done.unreadable)}
+            typer.echo(json.dumps({"dry_run": dry_run, "waiting": seen, **told}))
         elif not dry_run and waiting.total:
             _tell(done)
 
@@ -97,8 +103,8 @@ def canceller(settings: Settings) -> Iterator[tuple[Canceller, Engine]]:
         yield Canceller(engine, LaneEditor(redis, settings), waker, settings), engine
 
 
-def _not_waiting(engine: Engine, command_id: UUID) -> None:
-    """Say what became of a command that does not wait."""
+def _not_cancelled(engine: Engine, command_id: UUID) -> None:
+    """Say what became of a command that does not wait, or no longer. Raises Exit."""
     with engine.connect() as connection:
         outcome = outcome_of(connection, command_id)
     known = "no such command waits there, and none was decided"
