@@ -180,17 +180,29 @@ class Producer:
         return self.send(command, durability=durability)
 
     def adjust(
-        self, user_id: int, specialization: str, *, durability: Durability | None = None, **fields: Any
+        self,
+        user_id: int,
+        specialization: str,
+        xp_change: int = 0,
+        *,
+        durability: Durability | None = None,
+        **fields: Any,
     ) -> Handle:
-        """Send an Adjust; `fields` are the command's others, `xp_change` for one. Raises as `send`."""
-        command = build(Adjust, user_id=user_id, specialization=specialization, **fields)
+        """Send an Adjust; `fields` are the command's others. Raises as `send`."""
+        command = build(Adjust, user_id=user_id, specialization=specialization, xp_change=xp_change, **fields)
         return self.send(command, durability=durability)
 
     def reset(
-        self, user_id: int, specialization: str, *, durability: Durability | None = None, **fields: Any
+        self,
+        user_id: int,
+        specialization: str,
+        total_xp: int = 0,
+        *,
+        durability: Durability | None = None,
+        **fields: Any,
     ) -> Handle:
         """Send a Reset; `fields` are the command's others: totals that are not given become 0. Raises as `send`."""
-        command = build(Reset, user_id=user_id, specialization=specialization, **fields)
+        command = build(Reset, user_id=user_id, specialization=specialization, total_xp=total_xp, **fields)
         return self.send(command, durability=durability)
 
     def handle(self, command_id: UUID) -> Handle:

@@ -282,7 +282,7 @@ def test_reset_over_a_narrow_column_is_rejected(engine: Engine) -> None:
 def test_producers_send_both_and_read_the_outcomes(settings: Settings, own_engine: Engine, redis: Redis) -> None:
     async def send_async() -> int | None:
         async with AsyncProducer(settings) as producer:
-            await producer.adjust(1, "COACH", xp_change=-300, level="earned")
+            await producer.adjust(1, "COACH", -300, level="earned")
             handle = await producer.reset(1, "COACH", total_xp=40, level=2)
             worker_drains()
             return (await handle.result()).to_level
@@ -291,7 +291,7 @@ def test_producers_send_both_and_read_the_outcomes(settings: Settings, own_engin
         drain_all(worker, "COACH")
 
     with Producer(settings) as producer, runtime(settings) as worker:
-        adjusted = producer.adjust(1, "COACH", xp_change=1200)
+        adjusted = producer.adjust(1, "COACH", 1200)
         reset = producer.reset(1, "COACH", total_xp=1200, advanced_by=7, reason="season")
         worker_drains()
         outcomes = [adjusted.result(), reset.result()]
