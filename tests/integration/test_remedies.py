@@ -143,6 +143,23 @@ WRONG = {
                "ALTER TABLE user_licenses ALTER COLUMN renewal_cost": "1000"},
         said="levelq does not know what is_active must hold in a row that it makes: take the default of your model",
     ),
+    "a column whose name is a word of SQL": Wrong(
+        (*PAIR, 'ALTER TABLE user_licenses ADD COLUMN "order" integer NOT NULL DEFAULT 1',
+         'ALTER TABLE user_licenses ALTER "order" DROP DEFAULT'),
+        fills={"ALTER TABLE user_licenses ALTER COLUMN": "1"},
+    ),
+    "a rule that notes every change": Wrong(
+        (*PAIR, "CREATE TABLE log (user_id bigint)",
+         "CREATE RULE note AS ON UPDATE TO user_licenses DO ALSO INSERT INTO log VALUES (NEW.user_id)"),
+        fills={"DROP RULE": ""},
+        said="PostgreSQL refuses INSERT ... ON CONFLICT, by which levelq makes rows",
+    ),
+    "another table that holds the old spelling by a foreign key": Wrong(
+        (f"{PROGRESS}) VALUES (7, 'PLAYER', 2, 1500)", f"{LICENSE}) VALUES (7, 'player', 2, 4)",
+         "CREATE TABLE badges (holder bigint, kind text, FOREIGN KEY (holder, kind) "
+         "REFERENCES user_licenses (user_id, specialization_type) ON UPDATE CASCADE)",
+         "INSERT INTO badges VALUES (7, 'player')"),
+    ),
     "ids that the model makes": Wrong(
         (*PAIR, "ALTER TABLE specialization_progress DROP COLUMN id, ADD COLUMN id uuid PRIMARY KEY "
          "DEFAULT gen_random_uuid()", "ALTER TABLE specialization_progress ALTER id DROP DEFAULT"),
@@ -160,7 +177,7 @@ WRONG = {
 
     ),
     "no table of ours": Wrong(
-        (*PAIR, "DROP TABLE levelq_ledger, levelq_outbox, levelq_quarantine, levelq_identity, levelq_alembic_version")
+        (*PAIR, "DROP TABLE levelq_ledger, levelq_outbox, levelq_quarantine, levelq_identity, levelq_audit")
     ),
     "a table outside the search path": Wrong(
         (*PAIR, "CREATE SCHEMA app", "ALTER TABLE user_licenses SET SCHEMA app"),
@@ -265,7 +282,7 @@ def test_upgrade_tells_of_tables_of_the_same_name_outside_the_search_path(
     operator: Operator, own_engine: Engine
 ) -> None:
     moved = "ALTER TABLE user_licenses SET SCHEMA app"
-    execute(own_engine, "CREATE SCHEMA app", moved, "DROP TABLE levelq_alembic_version")
+    execute(own_engine, "CREATE SCHEMA app", moved)
     lines = operator.levelq("db", "upgrade").out.splitlines()
     (told,) = [line for line in lines if "user_licenses" in line]
     assert told.split(maxsplit=1)[1] == "created; there is another in schema app, outside the search path"
