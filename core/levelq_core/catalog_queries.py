@@ -45,7 +45,8 @@ UNIQUE = text("""
     GROUP BY c.relname, i.indexrelid
 """)
 
-# The foreign keys of the columns that name a user: whose rows an insert will want to share-lock.
+# The foreign keys of the columns that name a user: whose rows an insert will want to share-lock. Not those that are
+# NOT ENFORCED (PostgreSQL 18), nor those that PostgreSQL adds beside one for each partition of the users.
 PARENTS = text("""
     SELECT c.relname, f.conname, f.confrelid::regclass::text, quote_ident(p.attname)
     FROM unnest(CAST(:tables AS text[])) AS wanted(name)
@@ -54,6 +55,8 @@ PARENTS = text("""
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = f.conkey[1]
         AND a.attname IN ('student_id', 'user_id', 'advanced_by')
     JOIN pg_attribute p ON p.attrelid = f.confrelid AND p.attnum = f.confkey[1]
+    WHERE (to_jsonb(f) ->> 'conenforced') IS DISTINCT FROM 'false'
+        AND NOT EXISTS (SELECT FROM pg_constraint whole WHERE whole.oid = f.conparentid AND whole.conrelid = f.conrelid)
 """)
 
 # Constraints that would be checked at COMMIT, where no command could be told from another.

@@ -20,7 +20,7 @@ from .pgbinary import bigints, texts, tids, uuids
 from .rules import Decision
 from .screening import ROUNDS, Screen
 from .statements import OUTBOX_DELETE, REMOVE_LICENSE, REMOVE_PROGRESS, Update
-from .work import Database, Fresh, SchemaChanged, Stamp, Work, progress_of
+from .work import Database, Fresh, RowsVanished, SchemaChanged, Stamp, Work, progress_of
 
 
 def couple(
@@ -174,6 +174,8 @@ def _update(cursor: Cursor[Any], update: Update, works: Sequence[Work], paramete
     cursor.execute(update.by_place, parameters)
     if cursor.rowcount != len(works):
         cursor.execute(update.by_pair, parameters)
+    if cursor.rowcount != len(works):
+        raise RowsVanished(f"{update.table}: a trigger or rule left a locked row as it was, which was to be updated")
 
 
 def write_progressions(cursor: Cursor[Any], database: Database, fresh: Fresh) -> None:

@@ -81,7 +81,7 @@ class Isolation:
         self.tables_changed = False
         self._passed = False  # whether a command was applied: the database works, for some lanes at least
         self._faults: list[Exception] = []  # of lanes that were not parked before
-        self._unyielding: set[str | None] = set()  # unique constraints that refused the same batch again and again
+        self._unyielding: set[str | None] = set()  # unique constraints (None: missing rows) that no attempt got past
 
     def run(self, works: Sequence[Work]) -> None:
         """Decide all commands of these lanes, sorted here; afterwards each work has its decisions, in order.
@@ -114,9 +114,9 @@ class Isolation:
         return True
 
     def _classify(self, error: Exception) -> ErrorClass:
-        if isinstance(error, RowsVanished | SchemaChanged):
+        if isinstance(error, SchemaChanged):
             return ErrorClass.RETRY
-        what = classify(error)
+        what = ErrorClass.RETRY if isinstance(error, RowsVanished) else classify(error)
         if what is ErrorClass.RETRY and constraint_of(error) in self._unyielding:
             return ErrorClass.ISOLATE
         return what
@@ -128,8 +128,8 @@ class Isolation:
             self._run(works)  # again: what that constraint refuses is known beforehand now
         elif what is ErrorClass.ISOLATE:
             self._split(works, error, what)
-        elif what is ErrorClass.RETRY and isinstance(error, psycopg.Error):
-            self._unyielding.add(constraint_of(error))  # a unique constraint of the application's own
+        elif what is ErrorClass.RETRY and not isinstance(error, SchemaChanged):
+            self._unyielding.add(constraint_of(error))  # a unique constraint or a trigger of the application's own
             self._split(works, error, ErrorClass.ISOLATE)
         else:
             raise error

@@ -72,8 +72,10 @@ def _make_and_lock(cursor: Cursor[Any], database: Database, wanted: Sequence[Wor
     for w in _made(cursor, s.insert_license, [w for w, _, lacks in missing if lacks and w.refusal is None]):
         w.made_license = True
     licenses = _locked(cursor, LOCK_LICENSE, keys, wanted)
-    if progress is None or licenses is None:
-        raise RowsVanished
+    for table, rows in ((PROGRESS, progress), (LICENSES, licenses)):
+        if rows is None:
+            raise RowsVanished(f"{table}: a row was deleted meanwhile, or a trigger or policy does not let it be made")
+    assert progress is not None and licenses is not None
     _fill_in(wanted, progress, licenses)
 
 

@@ -129,15 +129,16 @@ class Update(NamedTuple):
 
     `by_place` goes to each row by its ctid: joined by their keys, the planner would at times read the whole table,
     at 100,000 rows three times the cost. A trigger of the application's may have moved a row since we locked it;
-    then fewer rows are changed than were given, and `by_pair` changes them all.
+    then fewer rows are changed than were given, and `by_pair` changes them all, unless a trigger leaves one out.
     """
 
+    table: str
     by_place: str
     by_pair: str
 
 
-def _update(statement: str, alias: str, pair: str) -> Update:
-    return Update(f"{statement} WHERE {alias}.ctid = k.place AND {pair}", f"{statement} WHERE {pair}")
+def _update(table: str, statement: str, alias: str, pair: str) -> Update:
+    return Update(table, f"{statement} WHERE {alias}.ctid = k.place AND {pair}", f"{statement} WHERE {pair}")
 
 
 def _assignments(values: Mapping[str, str]) -> str:
@@ -171,7 +172,7 @@ def update_progress(schema: Schema, *, exact: bool = False) -> Update:
         FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b)
             AS k(place, specialization, user_id, level, xp, sessions, projects, theory, practice)
     """
-    return _update(statement, "p", PROGRESS_PAIR)
+    return _update(PROGRESS, statement, "p", PROGRESS_PAIR)
 
 
 def update_license(schema: Schema) -> Update:
@@ -180,7 +181,7 @@ def update_license(schema: Schema) -> Update:
         UPDATE {LICENSES} l SET {_assignments(license_values(schema))}
         FROM unnest(%b, %b, %b, %b, %b) AS k(place, specialization, user_id, level, highest)
     """
-    return _update(statement, "l", LICENSE_PAIR)
+    return _update(LICENSES, statement, "l", LICENSE_PAIR)
 
 
 def insert_progressions(schema: Schema) -> str:

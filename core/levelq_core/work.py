@@ -161,4 +161,8 @@ class SchemaChanged(LevelqError):
 
 
 class RowsVanished(LevelqError):
-    """A row we had just seen or made was deleted by somebody else before we could lock it."""
+    """A row is not there after it was found or made, or not as it was written.
+
+    Other code deleted it before it was locked: then the next attempt makes it again. Or a trigger, rule or policy of
+    the application leaves the row out: then no attempt succeeds, and it is the fault of that lane.
+    """

@@ -37,7 +37,8 @@ from tests.integration.isolation_support import (
 
 @pytest.fixture
 def worker(application_database_url: str, worker_of: Callable[..., Runtime]) -> Runtime:
-    return worker_of(application_database_url, claim_seconds=20, slice_seconds=0.1)
+    # However long a batch takes, the next one is as large.
+    return worker_of(application_database_url, claim_seconds=20, slice_seconds=0.1, batch_seconds=600)
 
 
 def change(engine: Engine, *statements: str) -> None:
@@ -370,6 +371,33 @@ def test_rows_that_cannot_be_made_for_one_user_make_that_lane_wait(application_e
     assert list(parked(worker)) == [13]
     assert 13 not in experience(application_engine)
     assert len(decided(application_engine)) == 9
+
+
+LEAVES_OUT = (
+    ("specialization_progress", "INSERT", "NEW.student_id = 13"),
+    ("user_licenses", "INSERT", "NEW.user_id = 13"),
+    ("specialization_progress", "UPDATE", "NEW.student_id = 13"),
+    ("user_licenses", "UPDATE", "NEW.user_id = 13"),
+)
+
+
+@pytest.mark.parametrize(("table", "event", "condition"), LEAVES_OUT)
+def test_row_that_a_trigger_leaves_out_makes_that_lane_wait(
+    application_engine: Engine, worker: Runtime, redis: Redis, table: str, event: str, condition: str
+) -> None:
+    """A trigger BEFORE that returns NULL raises no error: the row is not made, or stays as it was."""
+    change(application_engine, raising(table, event, condition, what="RETURN NULL"))
+    drain(worker, [level_up(user, 1000) for user in range(10, 20)])
+    assert list(parked(worker)) == [13]
+    assert table in parked(worker)[13] and "trigger" in parked(worker)[13]
+    assert decided(application_engine) == {user: [("applied", None)] for user in range(10, 20) if user != 13}
+    with Session(application_engine) as session:
+        answer = level_up_atomic(session, 13, "PLAYER", 1000)
+    assert not answer["success"] and table in answer["message"]
+    assert 13 not in experience(application_engine)
+    change(application_engine, f"DROP TRIGGER object ON {table}")
+    drain_again(worker, redis, 13)
+    assert decided(application_engine)[13] == [("applied", None)]
 
 
 def test_direct_call_leaves_undecided_what_is_no_commands_fault(application_engine: Engine) -> None:

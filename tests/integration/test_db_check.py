@@ -313,7 +313,7 @@ def test_several_faults_at_once_are_mended_in_the_order_printed(application_engi
     assert works(engine)
     execute(
         engine,
-        "DROP TABLE levelq_outbox, levelq_quarantine, levelq_alembic_version",
+        "DROP TABLE levelq_outbox, levelq_quarantine",
         "ALTER TABLE specialization_progress DROP COLUMN id, DROP COLUMN total_xp, ADD COLUMN total_xp text",
         f"ALTER TABLE specialization_progress DROP CONSTRAINT {pair_constraint(engine, 'specialization_progress')}",
         "INSERT INTO specialization_progress (student_id, specialization_id, current_level, created_at) "

@@ -13,7 +13,7 @@ from levelq_worker.cli.overview import look
 from levelq_worker.lane_worker import LaneWorker
 from levelq_worker.preflight import preflight
 from tests.integration.coupler_support import put_license, put_progress
-from tests.integration.db_check_support import findings, mend
+from tests.integration.db_check_support import execute, findings, mend
 
 SPELLINGS = ("player", "Player", " PLAYER", "PLAYER ", "\tplayer\n")
 
@@ -82,6 +82,21 @@ def test_of_twins_the_more_advanced_is_kept_and_its_history_and_highest_level_wi
         highest = connection.execute(text("SELECT max_achieved_level FROM user_licenses WHERE user_id = 7"))
         audited = connection.execute(text("SELECT count(DISTINCT user_license_id), count(*) FROM license_progressions"))
         assert (xp, highest.scalar_one(), tuple(audited.one())) == (20_000, 6, (1, 3))
+
+
+def test_foreign_key_that_keeps_the_old_spelling_is_named_before_the_statement_that_renames(own_engine: Engine) -> None:
+    put(own_engine, 7, "player", 2)
+    execute(
+        own_engine,
+        "CREATE TABLE badges (holder bigint, kind text, CONSTRAINT held FOREIGN KEY (holder, kind) "
+        "REFERENCES user_licenses (user_id, specialization_type))",
+        "INSERT INTO badges VALUES (7, 'player')",
+    )
+    (license_,) = [f for f in findings(own_engine) if f.problem.startswith("user_licenses")]
+    assert license_.mend[1] == (
+        "-- badges has held: FOREIGN KEY (holder, kind) REFERENCES user_licenses(user_id, specialization_type): "
+        "it must allow the new spelling first"
+    )
 
 
 def test_rows_of_specializations_that_are_not_in_the_catalog_are_a_warning_that_tells_what_to_do(

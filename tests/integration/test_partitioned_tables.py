@@ -10,7 +10,7 @@ from redis import Redis
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.orm import Session
 
-from levelq_core import LevelUp, SetLevel, level_up_atomic
+from levelq_core import LevelUp, SetLevel, apply_commands, level_up_atomic
 from levelq_core.verify import Options, verify
 from levelq_producer import Outbox
 from levelq_worker.child import drain_until_empty
@@ -99,3 +99,29 @@ def test_the_whole_path_on_partitioned_tables(
     assert [tuple(row) for row in found] == [("applied", 2 * len(USERS) + 1), ("rejected", len(USERS))]
     assert (used, apart) == (PARTS, 0)
     assert verify(own_engine, redis, settings, Options(at_rest=True)).violations == 0
+
+
+USERS_IN_PARTITIONS = (
+    "CREATE TABLE users (id bigint PRIMARY KEY) PARTITION BY HASH (id)",
+    "CREATE TABLE users_0 PARTITION OF users FOR VALUES WITH (MODULUS 2, REMAINDER 0)",
+    "CREATE TABLE users_1 PARTITION OF users FOR VALUES WITH (MODULUS 2, REMAINDER 1)",
+    "INSERT INTO users SELECT generate_series(1, 9)",
+)
+USERS_OF = {
+    "specialization_progress": "student_id",
+    "user_licenses": "user_id",
+    "license_progressions": "advanced_by",
+}
+
+
+def test_users_in_partitions_are_found_in_any_of_them(own_engine: Engine) -> None:
+    with own_engine.begin() as connection:
+        for statement in USERS_IN_PARTITIONS:
+            connection.execute(text(statement))
+        for table, column in USERS_OF.items():
+            connection.execute(text(f"ALTER TABLE {table} ADD FOREIGN KEY ({column}) REFERENCES users"))
+        commands = [LevelUp(user_id=u, specialization="PLAYER", xp_gained=1000, advanced_by=5) for u in range(1, 12)]
+        outcomes = apply_commands(connection, commands)
+    refused = {outcome.user_id: outcome.message for outcome in outcomes if outcome.error}
+    assert {10, 11} == refused.keys()
+    assert refused[10].startswith("user 10 is not in users: ")

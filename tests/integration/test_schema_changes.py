@@ -87,6 +87,14 @@ RELAXED = {
         SyncLevels(user_id=1, specialization="PLAYER"),
     ),
     "foreign keys dropped": Migration((), FOREIGN_KEYS, level_up(MISSING)),
+    "foreign keys that are no longer enforced": Migration(
+        (),
+        (
+            "ALTER TABLE specialization_progress ALTER CONSTRAINT specialization_progress_student_id_fkey NOT ENFORCED",
+            "ALTER TABLE user_licenses ALTER CONSTRAINT user_licenses_user_id_fkey NOT ENFORCED",
+        ),
+        level_up(MISSING),
+    ),
     "foreign keys that lead to another table": Migration(
         (),
         (

@@ -33,7 +33,7 @@ from levelq_worker.embedded import Servers, Valkey
 LEVELQ = Path(sys.executable).parent / "levelq"
 SHOWN = ("celery", "redis", "rq", "pydantic", "pydantic-settings", "sqlalchemy", "psycopg", "alembic", "typer", "rich")
 EXTRAS = ("worker", "embedded", "demo", "load")
-SECONDS = 30  # for what takes one
+SECONDS = 300  # ends what hangs; a busy machine takes a minute for what takes seconds
 
 
 def command(*arguments: str, code: int = 0) -> str:

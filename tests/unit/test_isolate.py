@@ -210,10 +210,17 @@ def test_a_row_that_vanished_is_tried_again_and_then_told() -> None:
         return RowsVanished() if left and left.pop() else None
 
     assert len(Run(works(1), once).go().attempts) == 2
-    run = Run(works(1), these({0}, RowsVanished()))
+    run = Run(works(1), these({0}, RowsVanished()), waits=False)
     with pytest.raises(RowsVanished):
         run.go()
     assert len(run.attempts) == ATTEMPTS
+
+
+def test_lane_whose_row_vanishes_at_every_attempt_waits_alone() -> None:
+    run = Run(works(1, 1, 1), these({1}, RowsVanished("left out"))).go()
+    assert [(lane.work.lane.user_id, lane.reason, lane.locked) for lane in run.parked] == [(2, "left out", False)]
+    assert run.undecided == {1}
+    assert len(run.attempts) < 2 * ATTEMPTS
 
 
 RAISED = errors.lookup("P0001")("not this one")

@@ -175,6 +175,8 @@ def test_database_url_that_cannot_be_read_is_refused_before_anything_connects(ur
         ("sslmode=nonsense", "sslmode: expected one of disable, allow, prefer, require, verify-ca, verify-full, got"),
         ("connect_timeout=abc", "connect_timeout: expected a whole number of at least 1, got 'abc'"),
         ("connect_timeout=0", "connect_timeout: expected a whole number of at least 1, got '0'"),
+        ("host=h1,h2&port=5433", "port: expected one for each host, 2, got 1"),
+        ("port=5432,5433", "port: expected one for each host, 1, got 2"),
         ("keepalives_idle=-1", "keepalives_idle: expected a whole number of at least 0, got '-1'"),
         ("target_session_attrs=writable", "target_session_attrs: expected one of any, read-write, "),
         ("port=123456", "port: expected 1 to 65535, got '123456'"),

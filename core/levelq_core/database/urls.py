@@ -133,14 +133,28 @@ def check_database_url(name: str, url: str) -> Hosts:
         hosts = Hosts.read(url)
     except ValueError as error:
         raise ConfigurationError(f"{name}: {error}") from None
-    for option, value in parse_qsl(urlsplit(url).query):
+    options = parse_qsl(urlsplit(url).query)
+    for option, value in options:
         if option not in OPTIONS and option != "ssl":
             shown = f", got {option!r}" if re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,40}", option) else ""
             raise ConfigurationError(f"{name}: expected an option that libpq knows{shown}")
         expected = _unmet(option, value)
         if expected:
             raise ConfigurationError(f"{name}: {option}: expected {expected}, got {value[:80]!r}")
+    _require_port_each(name, hosts, options)
     return hosts
+
+
+def _require_port_each(name: str, hosts: Hosts, options: list[tuple[str, str]]) -> None:
+    """Of several hosts or ports: libpq would take one port for all, SQLAlchemy does not."""
+    number = _count("host", options) or len(hosts.hosts)
+    ports = _count("port", options)
+    if ports not in (0, number):
+        raise ConfigurationError(f"{name}: port: expected one for each host, {number}, got {ports}")
+
+
+def _count(option: str, options: list[tuple[str, str]]) -> int:
+    return sum(value.count(",") + 1 for name, value in options if name == option)
 
 
 def _unmet(option: str, value: str) -> str | None:

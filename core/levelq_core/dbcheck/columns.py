@@ -115,29 +115,29 @@ def _check_null(connection: Connection, table: str, name: str, fact: Column) -> 
     if fact.nullable:
         return
     if name in NULLS.get(table, ()):
-        mend = f"ALTER TABLE {table} ALTER COLUMN {_quoted(name)} DROP NOT NULL;"
+        mend = f"ALTER TABLE {table} ALTER COLUMN {name} DROP NOT NULL;"
         if fact.domain is not None:
             mend = f"-- {table}.{name}: its domain {fact.domain} forbids NULL: give the column another type"
         yield Finding("error", f"{table}.{name} is NOT NULL: levelq writes NULL where nothing is known", (mend,))
     elif name not in REQUIRED[table] and not fact.filled and not is_written(table, name, fact):
         problem = f"{table}.{name} is NOT NULL without a default, and levelq gives it no value: inserts fail"
         if connection.execute(_FILLING_TRIGGER, {"table": table}).scalar():
-            yield Finding("warning", f"{problem}, unless your trigger fills it", _default(table, name))
+            yield Finding("warning", f"{problem}, unless your trigger fills it", _default(connection, table, name))
         else:
-            yield Finding("error", problem, _default(table, name))
+            yield Finding("error", problem, _default(connection, table, name))
 
 
-def _default(table: str, name: str) -> tuple[str, ...]:
+def _default(connection: Connection, table: str, name: str) -> tuple[str, ...]:
     """A template, not a statement: a guessed value could make a licence that is dead or costs nothing."""
     return (
         f"-- levelq does not know what {name} must hold in a row that it makes: take the default of your model, as in",
         "-- Column(default=...) or mapped_column(default=...) in SQLAlchemy, default=... of a Django field. Then run:",
-        f"-- ALTER TABLE {table} ALTER COLUMN {_quoted(name)} SET DEFAULT <the default of your model>;",
+        f"-- ALTER TABLE {table} ALTER COLUMN {_quoted(connection, name)} SET DEFAULT <the default of your model>;",
     )
 
 
-def _quoted(name: str) -> str:
-    return name if name.isidentifier() and name.islower() else '"' + name.replace('"', '""') + '"'
+def _quoted(connection: Connection, name: str) -> str:
+    return str(connection.execute(text("SELECT quote_ident(:name)"), {"name": name}).scalar_one())
 
 
 # The columns that say whose row it is.

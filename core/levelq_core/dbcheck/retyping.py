@@ -37,7 +37,8 @@ def retyped(connection: Connection, table: str, name: str, fact: Column) -> tupl
         return (f"-- {where}: {fact.type} has no cast to {type_}; add a column of that type and fill it",)
     statement = _statement(table, name, fact, type_)
     integer = type_ in ("bigint", "integer") and fact.type in ("int2", "int4", "int8")
-    statements = unhindered(connection, table, name, statement, keys=not integer)
+    compared = fact.type not in _NUMBERS
+    statements = unhindered(connection, table, name, statement, keys=not integer, compared=compared)
     wrong = _no_numbers(connection, table, name) if type_ in ("bigint", "integer") and fact.type in _TEXTS else ()
     if wrong:
         statements = (*wrong, *(line if line.startswith("--") else f"-- then: {line}" for line in statements))
@@ -46,12 +47,16 @@ def retyped(connection: Connection, table: str, name: str, fact: Column) -> tupl
     return statements
 
 
-def unhindered(connection: Connection, table: str, column: str, statement: str, *, keys: bool) -> tuple[str, ...]:
+def unhindered(
+    connection: Connection, table: str, column: str, statement: str, *, keys: bool, compared: bool = False
+) -> tuple[str, ...]:
     """A statement that changes this column's type, or what depends on the column and makes PostgreSQL refuse it.
 
-    `keys`: whether foreign keys do, as the other side keeps its type. `column` is quoted as SQL needs it.
+    `keys`: whether foreign keys do, as the other side keeps its type. `compared`: whether checks and the expressions of
+    indexes do, which may compare the column with values of its old type. `column` is quoted as SQL needs it.
     """
-    found = connection.execute(_DEPENDENTS, {"table": table, "column": column, "keys": keys}).scalars().all()
+    what = {"table": table, "column": column, "keys": keys, "compared": compared}
+    found = connection.execute(_DEPENDENTS, what).scalars().all()
     if not found:
         return (statement,)
     return (
@@ -99,7 +104,12 @@ _DEPENDENTS = text("""
     )
     SELECT DISTINCT pg_describe_object(d.classid, d.objid, d.objsubid) FROM "column" k
     JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = k.attrelid AND d.refobjsubid = k.attnum
-        AND d.classid IN ('pg_rewrite'::regclass, 'pg_trigger'::regclass, 'pg_policy'::regclass)
+    LEFT JOIN pg_attrdef f ON d.classid = 'pg_attrdef'::regclass AND f.oid = d.objid AND f.adnum <> k.attnum
+    LEFT JOIN pg_constraint c ON d.classid = 'pg_constraint'::regclass AND c.oid = d.objid AND c.contype = 'c'
+    LEFT JOIN pg_index i ON d.classid = 'pg_class'::regclass AND i.indexrelid = d.objid
+        AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)
+    WHERE d.classid IN ('pg_rewrite'::regclass, 'pg_trigger'::regclass, 'pg_policy'::regclass)
+        OR f.oid IS NOT NULL OR :compared AND (c.oid IS NOT NULL OR i.indexrelid IS NOT NULL)
     UNION
     SELECT pg_describe_object('pg_constraint'::regclass, c.oid, 0) FROM "column" k
     JOIN pg_constraint c ON c.contype = 'f' AND c.conparentid = 0 AND :keys

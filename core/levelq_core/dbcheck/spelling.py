@@ -73,13 +73,16 @@ def _advice(name: Outside) -> str:
 
 
 def _bound(connection: Connection, table: str) -> list[str]:
-    """Constraints on the name, which may know the old spelling only."""
+    """Constraints on the name, which may know the old spelling only, and foreign keys that keep it as it is."""
     found = connection.execute(_CONSTRAINTS, {"table": table, "column": NAMES[table][1]})
-    return [f"-- {table} has {name}: {definition}: it must allow the new spelling first" for name, definition in found]
+    return [f"-- {of} has {name}: {definition}: it must allow the new spelling first" for of, name, definition in found]
 
 
 _CONSTRAINTS = text("""
-    SELECT c.conname, pg_get_constraintdef(c.oid) FROM pg_constraint c
-    JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = ANY(c.conkey) AND a.attname = :column
-    WHERE c.conrelid = to_regclass(:table) AND c.contype IN ('c', 'f') ORDER BY 1
+    SELECT c.conrelid::regclass::text, c.conname, pg_get_constraintdef(c.oid) FROM pg_constraint c
+    JOIN pg_attribute a ON a.attrelid = to_regclass(:table) AND a.attname = :column
+    WHERE c.conparentid = 0 AND (
+        c.conrelid = a.attrelid AND a.attnum = ANY(c.conkey) AND c.contype IN ('c', 'f')
+        OR c.confrelid = a.attrelid AND a.attnum = ANY(c.confkey) AND c.confupdtype <> 'c'
+    ) ORDER BY c.confrelid = a.attrelid, 1, 2
 """)
