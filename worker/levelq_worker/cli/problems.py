@@ -88,11 +88,12 @@ def lane_problems(
     """
     layouts = lanes.ask_layouts({partition.specialization for partition in found}).found
     yield from _changes_held_up(layouts, found)
-    standstill = Standstill(lanes, settings, found, serving)
+    holding = []
     for partition, seen in found.items():
         layout = layouts.get(partition.specialization)
         if layout is not None and (seen.waiting or seen.ready) and not layout.waits(partition):
-            yield from standstill.problems(partition, explained=explained)
+            holding.append(partition)
+    yield from Standstill(lanes, settings, found, serving).problems(holding, explained=explained)
 
 
 def _changes_held_up(layouts: Mapping[str, Layout], found: Mapping[Partition, Status]) -> Iterator[str]:
