@@ -114,7 +114,8 @@ class AsyncLanes:
     async def _ask_layouts(self, specializations: Collection[str]) -> Asking:
         asking = Asking(specializations, self._settings)
         try:
-            asking.read(await self._send(asking.key, "HMGET", asking.key, *asking.names))
+            if asking.names:
+                asking.read(await self._send(asking.key, "HMGET", asking.key, *asking.names))
         except ResponseError as error:
             asking.refuse(error)
         return asking

@@ -6,6 +6,8 @@ one is quarantined, and a lane's key of another type parks that lane.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -36,6 +38,7 @@ _TYPES: Mapping[str, bytes] = {
     "filled": b"string",
     "relay": b"string",
 }
+_USER = re.compile(rb"[1-9][0-9]{0,18}")
 _NAMES = {
     b"zset": "a sorted set", b"hash": "a hash", b"string": "a string", b"list": "a list", b"set": "a set"
 }  # fmt: skip
@@ -145,10 +148,22 @@ def _binding(redis: Redis, keys: Keys) -> Iterator[KeyFault]:
 def _partition(redis: Redis, keys: Keys, partition: Partition) -> Iterator[KeyFault]:
     server = server_of(redis, keys.of(partition, "ready"))
     yield from _wrong_types(server, {keys.of(partition, name): kind for name, kind in _TYPES.items()})
+    yield from _ready(server, keys.of(partition, "ready"))
     key = keys.of(partition, "parked")
     for user, note in _fields(redis, key):
         if not is_note(note):
             yield KeyFault(key, f"{_shown(user)}: expected since, attempts and a reason, got {_shown(note)}", user)
+
+
+def _ready(server: Any, key: str) -> Iterator[KeyFault]:
+    """Members that no claim would ever come to. What is due is taken by the next claim, whatever it is."""
+    if server.type(key) != b"zset":  # told with the partition's other keys
+        return
+    for user, score in server.zrange(key, 0, MOST_MEMBERS - 1, desc=True, withscores=True):
+        if not _USER.fullmatch(user):
+            yield KeyFault(key, f"expected a user id, got {_shown(user)}", user)
+        elif math.isinf(score):
+            yield KeyFault(key, f"{_shown(user)}: expected a time, got {score}", user)
 
 
 def _members(redis: Redis, key: str, kind: bytes) -> Iterator[bytes | KeyFault]:

@@ -56,7 +56,8 @@ class NamespaceKeys:
         """The same, with those that nobody has written down as `missing`, and what cannot be read as `unreadable`."""
         asking = Asking(specializations, self._settings)
         try:
-            asking.read(self._send(asking.key, "HMGET", asking.key, *asking.names))
+            if asking.names:
+                asking.read(self._send(asking.key, "HMGET", asking.key, *asking.names))
         except ResponseError as error:
             asking.refuse(error)
         return asking

@@ -148,6 +148,7 @@ def test_unreadable_key_stops_nothing_else_is_named_and_mended(
     problems = look(settings).problems
     named = [line for line in problems if line.startswith(f"{key}: ") and "`levelq rebuild` removes it" in line]
     assert bool(named) == is_told(key, case), problems
+    assert not [line for line in problems if line.startswith("LEVELQ_")], problems
     assert all(line.isprintable() and len(line) < 400 for line in problems)
     if key == KEYS.database:
         with pytest.raises(ConfigurationError, match=key):
@@ -216,3 +217,30 @@ def test_unreadable_layout_refuses_only_the_commands_of_its_specialization(
     assert isinstance(errors[1], ConfigurationError) and "got 'bad' for PLAYER" in str(errors[3])
     running.step()
     assert (running.applied("COACH"), running.applied("PLAYER")) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("user", "score", "what"),
+    [("8", float("inf"), "'8': expected a time, got inf"), ("bad\x1b", 9e15, "expected a user id, got 'bad\\\\x1b'")],
+    ids=["infinite", "no user"],
+)
+def test_lane_that_no_claim_would_come_to_is_named_and_mended(
+    running: Running,
+    settings: Settings,
+    redis: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    user: str,
+    score: float,
+    what: str,
+) -> None:
+    ready = KEYS.of(PLAYER, "ready")
+    redis.zadd(ready, {user: score})
+    with Producer(settings) as producer:
+        producer.level_up(8, "PLAYER", 10)
+    running.step()
+    assert f"{ready}: {what}; `levelq rebuild` removes it" in look(settings).problems
+    monkeypatch.setattr(rebuilding, "load", lambda: settings)
+    rebuilding.rebuild(["PLAYER"])
+    running.step()
+    assert look(settings).problems == []
+    assert running.applied("PLAYER") == 1
