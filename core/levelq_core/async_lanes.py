@@ -114,16 +114,17 @@ class AsyncLanes:
     async def _ask_layouts(self, specializations: Collection[str]) -> Asking:
         asking = Asking(specializations, self._settings)
         try:
-            asking.read(await self._send(asking.key, "HMGET", asking.key, *asking.names))
+            if asking.names:
+                asking.read(await self._send(asking.key, "HMGET", asking.key, *asking.names))
         except ResponseError as error:
             asking.refuse(error)
         return asking
 
-    async def note_layouts(self, specializations: Collection[str]) -> dict[str, Layout]:
-        """The same for whoever is about to push; see Lanes.note_layouts."""
+    async def note_layouts(self, specializations: Collection[str]) -> Asking:
+        """The same before a push; see Lanes.note_layouts."""
         asking = await self._ask_layouts(specializations)
         if asking.missing:
             for name in asking.missing:
                 await self._send(asking.key, "HSETNX", asking.key, name, str(asking.first))
             asking.read(await self._send(asking.key, "HMGET", asking.key, *asking.names))
-        return asking.require()
+        return asking

@@ -6,6 +6,8 @@ one is quarantined, and a lane's key of another type parks that lane.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -36,7 +38,14 @@ _TYPES: Mapping[str, bytes] = {
     "filled": b"string",
     "relay": b"string",
 }
-_NAMES = {b"zset": "a sorted set", b"hash": "a hash", b"string": "a string"}
+_USER = re.compile(rb"[1-9][0-9]{0,18}")
+_NAMES = {
+    b"zset": "a sorted set", b"hash": "a hash", b"string": "a string", b"list": "a list", b"set": "a set"
+}  # fmt: skip
+_RQ_TYPES: Mapping[str, bytes] = {"rq:workers": b"set", "rq:queues": b"set"}
+_RQ_QUEUE_TYPES: Mapping[str, bytes] = {
+    "rq:queue:": b"list", "rq:workers:": b"set", "rq:wip:": b"zset", "rq:failed:": b"zset", "rq:finished:": b"zset"
+}  # fmt: skip
 
 
 class KeyFault(NamedTuple):
@@ -57,6 +66,12 @@ def find(lanes: Lanes, partitions: Iterable[Partition]) -> list[KeyFault]:
     for partition in partitions:
         found += _partition(redis, keys, partition)
     return [*found, *_closed(lanes, partitions)]
+
+
+def find_in_rq(rq: Redis, queues: Iterable[str]) -> list[KeyFault]:
+    """RQ's own keys of another type without which no worker of these queues can take wake-ups. Raises RedisError."""
+    wanted = {**_RQ_TYPES, **{begins + name: kind for name in queues for begins, kind in _RQ_QUEUE_TYPES.items()}}
+    return list(_wrong_types(rq, wanted))
 
 
 def _closed(lanes: Lanes, partitions: Sequence[Partition]) -> Iterator[KeyFault]:
@@ -131,19 +146,24 @@ def _binding(redis: Redis, keys: Keys) -> Iterator[KeyFault]:
 
 
 def _partition(redis: Redis, keys: Keys, partition: Partition) -> Iterator[KeyFault]:
-    names = list(_TYPES)
-    server: Any = server_of(redis, keys.of(partition, "ready"))
-    pipeline = server.pipeline(transaction=False)
-    for name in names:
-        pipeline.type(keys.of(partition, name))
-    for name, kind in zip(names, pipeline.execute(), strict=True):
-        fault = _wrong_type(keys.of(partition, name), kind, _TYPES[name])
-        if fault is not None:
-            yield fault
+    server = server_of(redis, keys.of(partition, "ready"))
+    yield from _wrong_types(server, {keys.of(partition, name): kind for name, kind in _TYPES.items()})
+    yield from _ready(server, keys.of(partition, "ready"))
     key = keys.of(partition, "parked")
     for user, note in _fields(redis, key):
         if not is_note(note):
             yield KeyFault(key, f"{_shown(user)}: expected since, attempts and a reason, got {_shown(note)}", user)
+
+
+def _ready(server: Any, key: str) -> Iterator[KeyFault]:
+    """Members that no claim would ever come to. What is due is taken by the next claim, whatever it is."""
+    if server.type(key) != b"zset":  # told with the partition's other keys
+        return
+    for user, score in server.zrange(key, 0, MOST_MEMBERS - 1, desc=True, withscores=True):
+        if not _USER.fullmatch(user):
+            yield KeyFault(key, f"expected a user id, got {_shown(user)}", user)
+        elif math.isinf(score):
+            yield KeyFault(key, f"{_shown(user)}: expected a time, got {score}", user)
 
 
 def _members(redis: Redis, key: str, kind: bytes) -> Iterator[bytes | KeyFault]:
@@ -164,6 +184,16 @@ def _fields(redis: Redis, key: str) -> Iterator[tuple[bytes, Any]]:
         cursor, page = server.hscan(key, cursor or 0, count=MOST_MEMBERS)
         seen += len(page)
         yield from page.items()
+
+
+def _wrong_types(server: Redis, expected: Mapping[str, bytes]) -> Iterator[KeyFault]:
+    pipeline: Any = server.pipeline(transaction=False)
+    for key in expected:
+        pipeline.type(key)
+    for key, kind in zip(expected, pipeline.execute(), strict=True):
+        fault = _wrong_type(key, kind, expected[key])
+        if fault is not None:
+            yield fault
 
 
 def _wrong_type(key: str, kind: bytes, expected: bytes) -> KeyFault | None:

@@ -142,8 +142,14 @@ class Asking:
         """The layout of each that can be read."""
         return {name: self._found.get(name, self.first) for name in self.names if name not in self.unreadable}
 
+    @property
+    def errors(self) -> dict[str, ConfigurationError]:
+        """Why the others cannot be read."""
+        remedy = "`levelq rebuild` removes it"
+        return {name: ConfigurationError(f"{self.key}: {what}; {remedy}") for name, what in self.unreadable.items()}
+
     def require(self) -> dict[str, Layout]:
         """The layout of each. Raises ConfigurationError if one cannot be read."""
-        for what in self.unreadable.values():
-            raise ConfigurationError(f"{self.key}: {what}; `levelq rebuild` removes it")
+        for error in self.errors.values():
+            raise error
         return self.found

@@ -56,22 +56,23 @@ class NamespaceKeys:
         """The same, with those that nobody has written down as `missing`, and what cannot be read as `unreadable`."""
         asking = Asking(specializations, self._settings)
         try:
-            asking.read(self._send(asking.key, "HMGET", asking.key, *asking.names))
+            if asking.names:
+                asking.read(self._send(asking.key, "HMGET", asking.key, *asking.names))
         except ResponseError as error:
             asking.refuse(error)
         return asking
 
-    def note_layouts(self, specializations: Collection[str]) -> dict[str, Layout]:
-        """The same for whoever is about to push: what nobody has written down is written, so that all agree.
+    def note_layouts(self, specializations: Collection[str]) -> Asking:
+        """The same before a push: what is missing is written down, so that all agree.
 
-        Raises RedisError, also where Redis takes no writes, and ConfigurationError for a layout that cannot be read.
+        Raises RedisError, also where Redis takes no writes.
         """
         asking = self.ask_layouts(specializations)
         if asking.missing:
             for name in asking.missing:
                 self._send(asking.key, "HSETNX", asking.key, name, str(asking.first))
             asking.read(self._send(asking.key, "HMGET", asking.key, *asking.names))
-        return asking.require()
+        return asking
 
     def change_layout(self, specialization: str, expected: Layout, new: Layout) -> bool:
         """Put one layout in the place of another, or of none; False if there is one that was not expected."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, Self, cast
 from uuid import UUID
@@ -112,11 +112,11 @@ class AsyncProducer:
     async def _send_window(self, plan: Plan, window: Sequence[Item]) -> None:
         try:
             await self._check(plan.wait)
-            await self._locate(window)
+            errors = await self._locate(window)
         except Exception as error:
             plan.unsent(window, error if isinstance(error, RedisError | LevelqError) else NotReached(str(error)))
             return
-        await self._push(plan, window)
+        await self._push(plan, plan.leave_out(window, errors))
 
     async def _push(self, plan: Plan, window: Sequence[Item]) -> None:
         """Push a window; again, where lanes move meanwhile."""
@@ -145,10 +145,14 @@ class AsyncProducer:
             else:
                 await asyncio.shield(waking)
 
-    async def _locate(self, window: Sequence[Item]) -> None:
-        """Know the layouts of these lanes' specializations. Raises RedisError."""
-        if unknown := {item.lane.specialization for item in window if item.lane.specialization not in self._layouts}:
-            self._layouts |= await self._loops.get().lanes.note_layouts(unknown)
+    async def _locate(self, window: Sequence[Item]) -> Mapping[str, LevelqError]:
+        """Know the layouts of these lanes' specializations; returns those that cannot be read. Raises RedisError."""
+        unknown = {item.specialization for item in window if item.specialization not in self._layouts}
+        if not unknown:
+            return {}
+        asking = await self._loops.get().lanes.note_layouts(unknown)
+        self._layouts |= asking.found
+        return asking.errors
 
     async def _follow(self, moved: Sequence[Item], by: float) -> bool:
         """Find out where lanes have moved; False if nobody says so in time."""

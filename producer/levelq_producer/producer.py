@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, Self, cast
 from uuid import UUID
@@ -94,11 +94,11 @@ class Producer:
         for window in plan.windows():
             try:
                 self._check(plan.wait)
-                self._locate(window)
+                errors = self._locate(window)
             except (RedisError, LevelqError) as error:
                 plan.unsent(window, error)
                 continue
-            self._push(plan, window)
+            self._push(plan, plan.leave_out(window, errors))
         return cast(list[Handle], plan.items)
 
     def _push(self, plan: Plan, window: Sequence[Item]) -> None:
@@ -117,10 +117,14 @@ class Producer:
                 plan.refuse(window)
                 break
 
-    def _locate(self, window: Sequence[Item]) -> None:
-        """Know the layouts of these lanes' specializations. Raises RedisError."""
-        if unknown := {item.lane.specialization for item in window if item.lane.specialization not in self._layouts}:
-            self._layouts |= self._lanes.note_layouts(unknown)
+    def _locate(self, window: Sequence[Item]) -> Mapping[str, LevelqError]:
+        """Know the layouts of these lanes' specializations; returns those that cannot be read. Raises RedisError."""
+        unknown = {item.specialization for item in window if item.specialization not in self._layouts}
+        if not unknown:
+            return {}
+        asking = self._lanes.note_layouts(unknown)
+        self._layouts |= asking.found
+        return asking.errors
 
     def _follow(self, moved: Sequence[Item], by: float) -> bool:
         """Find out where lanes have moved; False if nobody says so in time."""

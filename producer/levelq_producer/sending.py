@@ -138,6 +138,15 @@ class Plan:
                 window = [item for item in window if item.error is None]
             yield window
 
+    def leave_out(self, window: Sequence[Item], errors: Mapping[str, LevelqError]) -> Sequence[Item]:
+        """Refuse the commands of these specializations; returns those of the others."""
+        if not errors:
+            return window
+        for item in window:
+            item.error = errors.get(item.specialization)
+        self._refused |= {item.lane: item.error for item in window if item.error}
+        return [item for item in window if item.error is None]
+
     def batches(self, window: Sequence[Item], layouts: Mapping[str, Layout]) -> Batches:
         """The window by partition and lane; the order within each lane is kept."""
         lanes: dict[Partition, dict[int, list[bytes]]] = {}

@@ -164,6 +164,38 @@ def test_suspended_workers_are_named_and_drain_nothing(
     until(lambda: not waiting(redis, PLAYER), what="the drain")
 
 
+def test_suspended_burst_drains_nothing_and_says_so(
+    brief: Settings, redis: Redis, own_engine: Engine, start: Start
+) -> None:
+    backlog(redis, 3, PLAYER)
+    redis.set("rq:suspended", 1)
+    burst = start("worker", "--processes", "1", "--burst", **brief.environment())
+    output, _ = burst.communicate(timeout=60)
+    assert burst.returncode == 2
+    assert output == "levelq: workers are suspended by rq suspend: they drain nothing; `rq resume` lets them go on\n"
+    assert waiting(redis, PLAYER) == 3
+
+
+def test_rq_keys_of_another_type_are_named_and_keep_no_command_from_being_applied(
+    brief: Settings, redis: Redis, own_engine: Engine, start: Start
+) -> None:
+    start("worker", "--processes", "1", "-s", "PLAYER", "-s", "COACH", **brief.environment())
+    until(lambda: look(brief).workers, what="the worker")
+    keys = ["rq:queue:levelq.PLAYER", "rq:workers", "rq:workers:levelq.PLAYER", "rq:queues", "rq:wip:levelq.PLAYER"]
+    redis.delete(*keys)
+    for key in keys:
+        redis.hset(key, "of", "another type")
+    backlog(redis, 3, *PARTITIONS[::2], age_seconds=0)
+    until(lambda: not any(waiting(redis, partition) for partition in PARTITIONS), what="the drains")
+    problems = look(brief).problems
+    assert all(any(line.startswith(f"{key}: expected a ") for line in problems) for key in keys), problems
+    rebuild = start("rebuild", **brief.environment())
+    output, _ = rebuild.communicate(timeout=60)
+    assert (rebuild.returncode, output.count("removed  rq:")) == (0, len(keys)), output
+    until(lambda: look(brief).workers == 1, what="the worker to work with RQ again")
+    assert look(brief).problems == []
+
+
 def test_suspension_that_ends_by_itself_is_told_with_its_end(settings: Settings, redis: Redis) -> None:
     redis.set("rq:suspended", 1, ex=90)
     (problem,) = look(settings).problems

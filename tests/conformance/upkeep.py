@@ -142,12 +142,12 @@ class Upkeep:
         b = bench()
         b.fill(u1=3, u2=1, u3=2)
         b.claim("ours", commands=3)
-        for wrong in ("99999999", "-5", "no number", None):
+        for wrong in ("99999999", "-5", "no number", "0x6", "6.0", None):  # INCRBY takes neither 0x6 nor 6.0
             b.redis.delete(b.key("count"))
             if wrong is not None:
                 b.redis.set(b.key("count"), wrong)
             b.lanes.sweep(b.partition)
-            assert b.count() == 6
+            assert b.redis.get(b.key("count")) == b"6"
             b.check()
         b.redis.delete(b.key("count"))
         b.redis.rpush(b.key("count"), "of another type")
@@ -220,6 +220,15 @@ class Upkeep:
         b.lanes.sweep(b.partition)
         assert b.count() == 2
 
+    def test_planted_note_of_a_recount_that_lasts_too_long_is_ignored(self, bench: Benches) -> None:
+        b = bench()
+        b.redis.zadd(b.key("ready"), {str(user): b.now_ms() + 60_000 for user in range(1, 1_502)})
+        for lasts in (None, 10**6):
+            b.redis.set(b.key("count"), 99)
+            b.redis.set(b.key("recounted"), "planted", ex=lasts)
+            b.lanes.sweep(b.partition)
+            assert b.count() == 0
+
     def test_registration_that_ends_too_late_and_reservation_without_end_do_not_last(self, bench: Benches) -> None:
         b = bench()
         b.redis.zadd(b.key("drains"), {"planted": 9e15})
@@ -227,6 +236,22 @@ class Upkeep:
         assert not b.push(1, payload(1)).wake
         assert b.lanes.sweep(b.partition) == (True, 0)
         assert b.scores("drains") == {}
+
+    def test_reservation_that_lasts_too_long_keeps_no_wake_up_from_a_sweep(self, bench: Benches) -> None:
+        b = bench()
+        b.redis.set(b.key("wake"), "sweep", ex=10**6)
+        assert not b.push(1, payload(1)).wake
+        assert b.lanes.sweep(b.partition) == (True, 0)
+        assert b.lanes.sweep(b.partition) == (False, 0)
+
+    def test_push_is_taken_although_drains_hold_another_type_and_a_sweep_mends_that(self, bench: Benches) -> None:
+        b = bench()
+        b.redis.rpush(b.key("drains"), "of another type")
+        answer = b.push(1, payload(1))
+        assert (answer.wake, answer.lanes) == (True, [(1, "")])
+        b.lanes.sweep(b.partition)
+        assert len(b.claim().lanes) == 1
+        b.check()
 
     def test_lanes_in_neither_set_are_put_back_and_others_left_as_they_are(self, bench: Benches) -> None:
         b = bench()

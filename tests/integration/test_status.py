@@ -260,3 +260,19 @@ def test_a_worker_leaves_its_notice_for_as_long_as_it_waits(redis: Redis, settin
     weather.failed("PostgreSQL: away")
     weather.end()
     assert read(redis, KEYS) == []
+
+
+def test_partitions_that_stand_still_are_looked_at_a_second_time_together(
+    settings: Settings, redis: Redis, listed: LaneWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("levelq_worker.cli.standstill.time.sleep", waits.append)
+    redis.hset(KEYS.shards, "PLAYER", "1:16")
+    for shard in range(16):
+        partition = Partition("PLAYER", 1, shard)
+        redis.rpush(KEYS.lane(partition, 1), b"%013d" % 1 + encode(LevelUp(user_id=1, specialization="PLAYER")))
+        redis.zadd(KEYS.of(partition, "ready"), {"1": 1})
+        redis.incr(KEYS.of(partition, "count"))
+    told = look(settings).problems
+    assert len(told) == 16 and all("its workers are dead" in problem for problem in told)
+    assert len(waits) == 1

@@ -5,6 +5,7 @@ One table: what is planted, then the same look at each reader. PLAYER's keys are
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,7 +20,7 @@ from levelq_core.identity import ensure_identity
 from levelq_core.lanes import Lanes
 from levelq_core.partitions import Partition
 from levelq_core.verify import Options, verify
-from levelq_producer import Producer
+from levelq_producer import AsyncProducer, Producer
 from levelq_worker.cli import rebuilding
 from levelq_worker.cli.overview import look
 from levelq_worker.draining import Drain
@@ -114,7 +115,7 @@ for _key in KEYS_AND_TYPES:
 
         CASES[f"{_key.rpartition(':')[2]}-{_kind}"] = _planted
 
-MENDED = {KEYS.of(PLAYER, name) for name in ("count", "wake", "progress")}  # by the next sweep or acknowledgement
+MENDED = {KEYS.of(PLAYER, name) for name in ("count", "wake", "progress", "drains")}  # by a sweep or acknowledgement
 NAMED = {KEYS.registry, KEYS.shards, KEYS.notices, KEYS.database, KEYS.of(PLAYER, "parked")}
 
 
@@ -147,6 +148,7 @@ def test_unreadable_key_stops_nothing_else_is_named_and_mended(
     problems = look(settings).problems
     named = [line for line in problems if line.startswith(f"{key}: ") and "`levelq rebuild` removes it" in line]
     assert bool(named) == is_told(key, case), problems
+    assert not [line for line in problems if line.startswith("LEVELQ_")], problems
     assert all(line.isprintable() and len(line) < 400 for line in problems)
     if key == KEYS.database:
         with pytest.raises(ConfigurationError, match=key):
@@ -191,3 +193,54 @@ def test_unreadable_reply_is_passed_over_and_no_other_waiter_notices(running: Ru
             results = [pool.submit(handle.result, 20) for handle in handles]
             running.step()
             assert [result.result().status for result in results] == ["applied"] * 5
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_unreadable_layout_refuses_only_the_commands_of_its_specialization(
+    running: Running, settings: Settings, asynchronous: bool
+) -> None:
+    running.redis.hset(KEYS.shards, "PLAYER", "bad")
+    names = ["COACH", "PLAYER", "COACH", "PLAYER"]
+    commands = [LevelUp(user_id=1, specialization=name, xp_gained=1) for name in names]
+
+    async def send() -> list[Any]:
+        async with AsyncProducer(settings) as producer:
+            return list(await producer.send_many(commands))
+
+    if asynchronous:
+        handles = asyncio.run(send())
+    else:
+        with Producer(settings) as producer:
+            handles = producer.send_many(commands)
+    errors = [handle.error for handle in handles]
+    assert errors[0] is errors[2] is None
+    assert isinstance(errors[1], ConfigurationError) and "got 'bad' for PLAYER" in str(errors[3])
+    running.step()
+    assert (running.applied("COACH"), running.applied("PLAYER")) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("user", "score", "what"),
+    [("8", float("inf"), "'8': expected a time, got inf"), ("bad\x1b", 9e15, "expected a user id, got 'bad\\\\x1b'")],
+    ids=["infinite", "no user"],
+)
+def test_lane_that_no_claim_would_come_to_is_named_and_mended(
+    running: Running,
+    settings: Settings,
+    redis: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    user: str,
+    score: float,
+    what: str,
+) -> None:
+    ready = KEYS.of(PLAYER, "ready")
+    redis.zadd(ready, {user: score})
+    with Producer(settings) as producer:
+        producer.level_up(8, "PLAYER", 10)
+    running.step()
+    assert f"{ready}: {what}; `levelq rebuild` removes it" in look(settings).problems
+    monkeypatch.setattr(rebuilding, "load", lambda: settings)
+    rebuilding.rebuild(["PLAYER"])
+    running.step()
+    assert look(settings).problems == []
+    assert running.applied("PLAYER") == 1

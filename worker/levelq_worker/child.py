@@ -15,11 +15,12 @@ from contextlib import contextmanager, suppress
 from multiprocessing.synchronize import Semaphore
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from levelq_core.connections import connect
 from levelq_core.errors import ConfigurationError
 from levelq_core.health import refusal
+from levelq_core.key_faults import find_in_rq
 from levelq_core.partitions import Partition
 from levelq_core.scripts import Status
 from levelq_core.settings import Settings
@@ -33,6 +34,7 @@ from .runtime import Runtime, spare_the_collector
 from .safe_log import log_safely
 from .seats import Seats
 from .stopping import Stop
+from .suspension import suspension
 
 log = logging.getLogger("levelq")
 
@@ -93,16 +95,17 @@ def _work_with_rq(settings: Settings, specializations: Sequence[str], stop: Stop
 
 
 def _work_without_rq(settings: Settings, specializations: Sequence[str], stop: Stop, seats: Seats | None) -> None:
-    """Work without wake-ups while RQ's Redis is away or takes no writes."""
+    """Work without wake-ups while RQ's Redis is away, takes no writes, or holds something else in RQ's keys."""
+    queues = [settings.keys.queue(name) for name in specializations]
     with connect(settings.queue_url, settings.redis_seconds) as rq:
-        why = _unusable(rq)
+        why = _unusable(rq, queues)
         if why is None:
             return
         log.warning("working without wake-ups: %s", why)
         with _working(settings, specializations, stop, seats) as (runtime, relay):
-            while _unusable(rq) is not None and not stop.is_set():
+            while _unusable(rq, queues) is not None and not stop.is_set():
                 try:
-                    _drain(runtime, relay, specializations)
+                    _drain(runtime, relay, specializations, rq)
                 except RedisError as error:
                     runtime.weather.failed(f"Redis: {error}")
                 else:
@@ -117,17 +120,37 @@ def _stopped_by_signals() -> Stop:
     return stop
 
 
-def _unusable(rq: Redis) -> str | None:
+def _unusable(rq: Redis, queues: Sequence[str]) -> str | None:
     try:
-        return refusal(rq)
+        why = refusal(rq)
+        with suppress(NoPermissionError):  # to ask for types, which RQ does not need
+            why = why or next(map(str, find_in_rq(rq, queues)), None)
     except RedisError as error:
         return str(error)
+    return why
+
+
+def _suspended(rq: Redis) -> str | None:
+    """What `rq suspend` says, as far as it can be known."""
+    try:
+        return suspension(rq)
+    except RedisError:
+        return None
 
 
 def drain_until_empty(settings: Settings, specializations: Sequence[str], seats: Seats | None = None) -> int:
-    """Relay and drain without waiting for wake-ups until no lane is due and none is held by anybody."""
-    with _working(settings, specializations, _stopped_by_signals(), seats) as (runtime, relay):
-        _drain(runtime, relay, specializations)
+    """Relay and drain without waiting for wake-ups until no lane is due and none is held by anybody.
+
+    Raises ConfigurationError if workers are suspended.
+    """
+    with (
+        connect(settings.queue_url, settings.redis_seconds) as rq,
+        _working(settings, specializations, _stopped_by_signals(), seats) as (runtime, relay),
+    ):
+        _drain(runtime, relay, specializations, rq)
+        why = _suspended(rq)
+        if why is not None:
+            raise ConfigurationError(why)
     return 0
 
 
@@ -146,14 +169,14 @@ def _working(
         runtime.close()
 
 
-def _drain(runtime: Runtime, relay: Relay, specializations: Sequence[str]) -> None:
-    _drain_all(runtime, relay, specializations)
+def _drain(runtime: Runtime, relay: Relay, specializations: Sequence[str], rq: Redis) -> None:
+    _drain_all(runtime, relay, specializations, rq)
     if runtime.binding.refused is not None:
         raise runtime.binding.refused
 
 
-def _drain_all(runtime: Runtime, relay: Relay, specializations: Sequence[str]) -> None:
-    while not runtime.stop.is_set():
+def _drain_all(runtime: Runtime, relay: Relay, specializations: Sequence[str], rq: Redis) -> None:
+    while not runtime.stop.is_set() and _suspended(rq) is None:
         with suppress(RedisError):  # of a cluster, its server may be away while those of the lanes are not
             runtime.binding.check(runtime.lanes)
         relay.poll()

@@ -30,7 +30,7 @@ def begin(lanes: Lanes, specialization: str, shards: int) -> Layout:
 
     Raises ConfigurationError if a change is under way, or if there is nothing to change.
     """
-    layout = lanes.note_layouts([specialization])[specialization]
+    layout = lanes.note_layouts([specialization]).require()[specialization]
     if not layout.steady:
         wanted = layout.becoming or layout.shards
         raise ConfigurationError(
@@ -95,7 +95,7 @@ class Resharding:
         newest = max((partition.generation for partition in known), default=0)
         if missing and seen is None and newest <= layout.generation:
             with suppress(ResponseError):  # it is full: whoever pushes next will write it down
-                layout = self._lanes.note_layouts([name])[name]
+                layout = self._lanes.note_layouts([name]).require()[name]
         right = self._right(layout, seen, known, newest, missing)
         if right == layout:
             self._seen[name] = layout

@@ -37,10 +37,12 @@ end
 
 -- Whether the caller should enqueue a wake-up: some lane is due, the live drains cannot take all that is
 -- due in one batch each, and nobody else has just been told to do it (the reservation, which expires).
+-- If "drains" holds another type, no drain counts: push.lua has appended by now, so nothing may be raised here.
 local function reserve_wake(tag, now, wake_ms, batch_commands, batch_lanes)
   local due = redis.call('ZCOUNT', tag .. 'ready', '-inf', now)
   if due == 0 then return 0 end
-  local drains = redis.call('ZCOUNT', tag .. 'drains', '(' .. now, '+inf')
+  local is_set, drains = pcall(redis.call, 'ZCOUNT', tag .. 'drains', '(' .. now, '+inf')
+  if not is_set or type(drains) ~= 'number' then drains = 0 end
   if drains > 0 and due <= drains * batch_lanes and waiting(tag) <= drains * batch_commands then return 0 end
   if redis.call('SET', tag .. 'wake', '1', 'NX', 'PX', wake_ms) then return 1 end
   return 0

@@ -14,10 +14,19 @@ local tag, now = ARGV[1], clock()
 local claim_ms, wake_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
 local returned = return_expired(tag, now, claim_ms)
 -- A registration that ends later than any can was made before the clock was set back, or by other code.
-redis.call('ZREMRANGEBYSCORE', tag .. 'drains', '-inf', now)
-redis.call('ZREMRANGEBYSCORE', tag .. 'drains', '(' .. now + claim_ms, '+inf')
--- A reservation that never expires would keep every wake-up from being sent.
-if redis.call('PTTL', tag .. 'wake') == -1 then redis.call('DEL', tag .. 'wake') end
+local drains = tag .. 'drains'
+local is_set, ended = pcall(redis.call, 'ZREMRANGEBYSCORE', drains, '-inf', now)
+if is_set and type(ended) == 'number' then
+  redis.call('ZREMRANGEBYSCORE', drains, '(' .. now + claim_ms, '+inf')
+else
+  redis.call('DEL', drains) -- of another type; live drains register with their next claim
+end
+-- What lasts longer than any reservation was made by other code, and would keep all others from being made.
+local function unless_endless(key, most_ms)
+  local left = redis.call('PTTL', key)
+  if left == -1 or left > most_ms then redis.call('DEL', key) end
+end
+unless_endless(tag .. 'wake', wake_ms)
 
 -- Up to AT_ONCE lanes are read at each sweep. More, up to AT_MOST, are read once in as many milliseconds as there
 -- are lanes, by the worker that sweeps first: some 0.1 % of the server's time, 0.1 s at a time at most.
@@ -25,11 +34,12 @@ local AT_ONCE, AT_MOST = 1000, 100000
 local function recount()
   local lanes = redis.call('ZCARD', tag .. 'ready') + redis.call('ZCARD', tag .. 'claimed')
   if lanes > AT_MOST then return 0 end
+  unless_endless(tag .. 'recounted', AT_MOST)
   if lanes > AT_ONCE and not redis.call('SET', tag .. 'recounted', '1', 'NX', 'PX', lanes) then return 0 end
   local sum = standing(tag)
   local is_string, said = pcall(redis.call, 'GET', tag .. 'count')
   local before = is_string and tonumber(said or '0')
-  if before == sum then return 0 end
+  if is_string and (said or '0') == string.format('%.0f', sum) then return 0 end -- not '0x1': INCRBY refuses that
   if sum == 0 then
     redis.call('DEL', tag .. 'count', tag .. 'progress')
   else

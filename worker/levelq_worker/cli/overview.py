@@ -37,7 +37,6 @@ from .problems import (
     parked_problems,
     redis_problems,
     row_holder,
-    suspended_problems,
     weather_problems,
 )
 from .screen import Listing, count, duration, one_line, out, verdict
@@ -130,11 +129,17 @@ def _look_for_parked(seen: Seen, settings: Settings, redis: Redis, found: dict[P
 
 
 def _look_for_workers(settings: Settings, seen: Seen, lanes: dict[Partition, Status]) -> None:
+    from levelq_worker.suspension import suspension  # noqa: PLC0415 - RQ takes a fifth of a second
+
+    queues = {partition: settings.keys.queue(partition.specialization) for partition in lanes}
     with redis_of(settings, rq=True) as rq:
-        seen.serving = {partition: workers_of(rq, settings.keys.queue(partition.specialization)) for partition in lanes}
-        lists = refusal(rq) is None  # else a worker that works all the same cannot say that it is there
-        suspended = list(suspended_problems(rq))
-    seen.problems += suspended
+        suspended = suspension(rq)
+        seen.problems += [suspended] if suspended else []
+        faults = key_faults.find_in_rq(rq, sorted(set(queues.values())))
+        seen.problems += map(str, faults)
+        lists = refusal(rq) is None and not faults  # else a worker that works all the same cannot say that it is there
+        if not faults:
+            seen.serving = {partition: workers_of(rq, queue) for partition, queue in queues.items()}
     with redis_of(settings) as redis:
         explained = bool(seen.notices or suspended)
         serving = seen.serving if lists else None

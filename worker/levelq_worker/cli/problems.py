@@ -54,16 +54,6 @@ def _server_problems(server: Redis) -> Iterator[str]:
         yield from (risk.problem for risk in risks(server.info()))
 
 
-def suspended_problems(rq: Redis) -> Iterator[str]:
-    """Whether an operator keeps all workers of this RQ from taking work. Raises RedisError."""
-    from rq.suspension import WORKERS_SUSPENDED  # noqa: PLC0415 - a fifth of a second
-
-    left = int(rq.ttl(WORKERS_SUSPENDED))  # -2: there is no such key; -1: it does not expire
-    if left != -2:
-        until = "" if left == -1 else f" for another {duration(left)}"
-        yield f"workers are suspended by rq suspend{until}: they drain nothing; `rq resume` lets them go on"
-
-
 def weather_problems(found: Iterable[Notice]) -> Iterator[str]:
     """What workers wait for, each cause once."""
     for what, same in groupby(sorted(found, key=attrgetter("what")), key=attrgetter("what")):
@@ -88,11 +78,12 @@ def lane_problems(
     """
     layouts = lanes.ask_layouts({partition.specialization for partition in found}).found
     yield from _changes_held_up(layouts, found)
-    standstill = Standstill(lanes, settings, found, serving)
+    holding = []
     for partition, seen in found.items():
         layout = layouts.get(partition.specialization)
         if layout is not None and (seen.waiting or seen.ready) and not layout.waits(partition):
-            yield from standstill.problems(partition, explained=explained)
+            holding.append(partition)
+    yield from Standstill(lanes, settings, found, serving).problems(holding, explained=explained)
 
 
 def _changes_held_up(layouts: Mapping[str, Layout], found: Mapping[Partition, Status]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import chain
 from typing import Annotated
 
 import typer
@@ -20,7 +21,7 @@ from levelq_worker.relay_rows import OutboxRows
 from .connecting import database_of, load, redis_of
 from .running import known_specializations
 from .screen import count, out
-from .unreadable import recover_lanes, remove_unreadable
+from .unreadable import recover_lanes, remove_unreadable, remove_unreadable_of_rq
 
 _LOOK_SECONDS = 0.1  # between two looks whether drains have given their lanes back
 _SPARE_SECONDS = 5.0  # beyond one claim length, for them to do so
@@ -42,7 +43,8 @@ def rebuild(
     names = known_specializations(settings, specialization or [])
     with database_of(settings) as engine, redis_of(settings) as redis, redis_of(settings, rq=True) as rq:
         lanes = Lanes(redis, settings)
-        for fault in remove_unreadable(redis, settings, engine):
+        of_rq = remove_unreadable_of_rq(rq, settings, names)
+        for fault in chain(remove_unreadable(redis, settings, engine), of_rq):
             out.print(Text(f"  removed  {fault.key}: {fault.what}"), soft_wrap=True)
         if recovered := recover_lanes(redis, settings):
             out.print(Text(f"  {count(recovered, 'lane')} within reach of the workers again"), soft_wrap=True)

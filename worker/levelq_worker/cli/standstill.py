@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from levelq_core.lanes import Lanes
 from levelq_core.partitions import Partition
@@ -30,29 +30,37 @@ class Standstill:
         self._serving = serving
         self._progress: dict[Partition, Progress] = {}
 
-    def problems(self, partition: Partition, *, explained: bool) -> Iterator[str]:
-        """What is wrong with one that holds something. `explained`: why nothing moves is said already.
+    def problems(self, partitions: Iterable[Partition], *, explained: bool) -> Iterator[str]:
+        """What is wrong with those that hold something. `explained`: why nothing moves is said already.
 
         Raises RedisError.
         """
-        seen = self._found[partition]
-        if self._serving is not None and not self._serving[partition]:
-            if not self._moves(self._of(partition)):
-                start = f"levelq worker -s {partition.specialization}"
-                yield f"{partition}: {count(seen.waiting, 'command')} waiting and no worker serves it: {start}"
-        elif not explained and self._stands(partition, seen) and self._stands_again(partition):
-            what = self._what(partition, seen)
-            yield f"{partition}: {what}: its workers are dead, hang, or cannot reach Redis; their log says more"
+        suspects = []
+        for partition in partitions:
+            seen = self._found[partition]
+            if self._serving is not None and not self._serving[partition]:
+                if not self._moves(self._of(partition)):
+                    start = f"levelq worker -s {partition.specialization}"
+                    yield f"{partition}: {count(seen.waiting, 'command')} waiting and no worker serves it: {start}"
+            elif not explained and self._stands(partition, seen):
+                suspects.append(partition)
+        for partition, seen in self._seen_again(suspects):
+            if self._stands(partition, seen):
+                what = self._what(partition, seen)
+                yield f"{partition}: {what}: its workers are dead, hang, or cannot reach Redis; their log says more"
+
+    def _seen_again(self, suspects: list[Partition]) -> Iterator[tuple[Partition, Status]]:
+        """Look a second time, after one wait for all of them."""
+        if suspects:
+            time.sleep(AGAIN_SECONDS)
+            self._progress.clear()
+        for partition in suspects:
+            yield partition, self._lanes.status(partition)
 
     def _of(self, partition: Partition) -> Progress:
         if partition not in self._progress:
             self._progress[partition] = progress_of(self._lanes.redis, self._lanes.keys, partition)
         return self._progress[partition]
-
-    def _stands_again(self, partition: Partition) -> bool:
-        time.sleep(AGAIN_SECONDS)
-        self._progress.clear()
-        return self._stands(partition, self._lanes.status(partition))
 
     def _stands(self, partition: Partition, seen: Status) -> bool:
         """Whether something could be done for longer than the death of one worker explains, and nothing was."""

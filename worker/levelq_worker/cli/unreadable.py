@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from redis import Redis
 from sqlalchemy import Engine
@@ -31,6 +31,13 @@ def remove_unreadable(redis: Redis, settings: Settings, engine: Engine) -> Itera
         key_faults.remove(redis, fault)
         if fault.key == binding:
             lanes.bind(ensure_identity(engine).encode())
+        yield fault
+
+
+def remove_unreadable_of_rq(rq: Redis, settings: Settings, specializations: Collection[str]) -> Iterator[KeyFault]:
+    """Remove RQ's keys of another type, one at a time: sweeps replace the wake-ups. Raises RedisError."""
+    for fault in key_faults.find_in_rq(rq, [settings.keys.queue(name) for name in specializations]):
+        key_faults.remove(rq, fault)
         yield fault
 
 
