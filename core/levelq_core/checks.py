@@ -27,11 +27,11 @@ from .settings import Settings, redacted
 LANES, QUEUE = "LEVELQ_REDIS_URL", "LEVELQ_RQ_URL"
 
 
-def check_all(settings: Settings, *, levels: bool = True, binding: bool = True) -> list[Finding]:
+def check_all(settings: Settings, *, thorough: bool = True, binding: bool = True) -> list[Finding]:
     """Look at everything. A server that does not answer is an error, too; nothing is raised for it.
 
-    `levels`: see dbcheck.check. `binding`: whether the namespace is bound to this database. Without LEVELQ_DATABASE_URL
-    only what a producer needs is looked at.
+    `thorough`: see dbcheck.check. `binding`: whether the namespace is bound to this database. Without
+    LEVELQ_DATABASE_URL only what a producer needs is looked at.
     """
     found = list(check_settings(settings))
     found += _named("redis", lambda: check_lanes(settings), lambda e: redis_error(LANES, settings.redis_url, e))
@@ -41,7 +41,7 @@ def check_all(settings: Settings, *, levels: bool = True, binding: bool = True) 
     if settings.database_url is None:
         found.append(Finding("ok", "LEVELQ_DATABASE_URL is not set: enough to send, not to work", topic="database"))
         return found
-    database = _named("database", lambda: check_database(settings, levels=levels), lambda e: _away(settings, e))
+    database = _named("database", lambda: check_database(settings, thorough=thorough), lambda e: _away(settings, e))
     found += database
     reached = not any(finding.severity == "error" and finding.topic in ("redis", "database") for finding in found)
     return [*found, *_check_binding(settings)] if binding and reached else found
@@ -95,12 +95,12 @@ def check_queue(settings: Settings) -> list[Finding]:
         return list(redischeck.check_queue(redis, settings.queue_url))
 
 
-def check_database(settings: Settings, *, levels: bool = True) -> list[Finding]:
+def check_database(settings: Settings, *, thorough: bool = True) -> list[Finding]:
     """Look at the database. Raises DBAPIError if it is away, ConfigurationError."""
     with _engine(settings) as engine, engine.connect() as connection:
         version = connection.execute(text("SHOW server_version")).scalar_one()
         where = Finding("ok", f"PostgreSQL {version} at {redacted(settings.database_url or '')}", topic="database")
-        found = dbcheck.check(connection, settings.tracks, levels=levels)
+        found = dbcheck.check(connection, settings.tracks, thorough=thorough)
         return [where, *(found or [Finding("ok", "complete and writable, and commits are safe")])]
 
 

@@ -15,7 +15,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
-from levelq_core import Settings
+from levelq_core import Settings, dbcheck
 from levelq_core.checks import check_all
 from levelq_core.dbcheck import Finding
 from levelq_core.errors import ConfigurationError, SchemaError
@@ -452,3 +452,59 @@ def test_no_password_is_shown(settings: Settings, servers: Servers, levelq: Leve
     for command in ("doctor", "worker"):
         told = levelq(secret, command)
         assert told.code in (1, 2) and "hunter2" not in told.out + told.err
+
+
+# Looks at rows that take long
+
+
+def test_tables_locked_by_a_migration_hold_no_worker_up(
+    settings: Settings, own_engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(dbcheck, "START_SECONDS", 0.05)
+    names = ("specialization_progress", "user_licenses", "levelq_quarantine")
+    with own_engine.begin() as migration, caplog.at_level(logging.WARNING, "levelq"):
+        migration.exec_driver_sql(f"LOCK TABLE {', '.join(names)} IN ACCESS EXCLUSIVE MODE")
+        preflight(settings)
+    for name in names:
+        assert any(
+            name in line and "could not be looked at in time: canceling statement" in line for line in caplog.messages
+        )
+    caplog.clear()
+    preflight(settings)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(("thorough", "limit"), [(True, "0"), (False, "10s")])
+def test_statement_timeout_of_the_role_gives_way_to_that_of_the_checks(
+    thorough: bool, limit: str, own_engine: Engine
+) -> None:
+    """A role's own, shorter than a look at all rows, refused a worker its start and failed `levelq doctor`."""
+    with own_engine.connect() as connection:
+        connection.exec_driver_sql("SET statement_timeout = '1h'")
+        dbcheck.check(connection, thorough=thorough)
+        assert connection.exec_driver_sql("SHOW statement_timeout").scalar_one() == limit
+        connection.rollback()
+
+
+def test_serial_sequence_without_usage_is_an_error_and_the_printed_grant_mends_it(
+    settings: Settings, own_engine: Engine
+) -> None:
+    """An identity column needs no right on its sequence; a serial one, as applications have, does."""
+    everything = "GRANT ALL ON ALL TABLES IN SCHEMA public TO levelq_draws"
+    serial = (
+        "ALTER TABLE user_licenses ALTER id DROP IDENTITY IF EXISTS",
+        "CREATE SEQUENCE licenses_seq OWNED BY user_licenses.id",
+        "ALTER TABLE user_licenses ALTER id SET DEFAULT nextval('licenses_seq')",
+    )
+    execute(own_engine, *serial)
+    with role(own_engine, "levelq_draws", everything):
+        draws = as_role(settings, "levelq_draws")
+        assert [finding.problem for finding in errors(draws)] == [
+            "user_licenses.id: this role may not draw from its sequence, licenses_seq: inserts fail"
+        ]
+        assert "licenses_seq" in refusal(draws).reasons[0]
+        mend(own_engine, errors(draws))
+        assert errors(draws) == []
+        preflight(draws)
+        with psycopg.connect(draws.database_url or "", autocommit=True) as connection:
+            connection.execute("INSERT INTO user_licenses (user_id, specialization_type) VALUES (1, 'PLAYER')")

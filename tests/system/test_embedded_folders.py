@@ -74,15 +74,14 @@ def modes(*folders: Path) -> dict[Path, tuple[int, int, int]]:
 
 
 @pytest.fixture
-def closed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+def closed(tmp_path: Path) -> Iterator[Path]:
     """A folder in one that only root may pass. What PostgreSQL keeps elsewhere is removed at the end."""
-    before = set(server_account.SHARED.glob("data-*"))
     tmp_path.chmod(0o700)
     folder = tmp_path / "project"
     folder.mkdir(mode=0o755)
     yield folder
-    for data in set(server_account.SHARED.glob("data-*")) - before:
-        shutil.rmtree(data)
+    for link in folder.glob("*/postgres"):  # not all that is new there: another test run may have made it
+        shutil.rmtree(link.resolve())
 
 
 def test_up_below_a_closed_folder_changes_no_folder_and_keeps_its_data(closed: Path) -> None:
@@ -155,3 +154,79 @@ def test_other_files_in_place_of_data_are_left_alone() -> None:
             said = " ".join(refused.process.communicate(timeout=60)[1].split())
         assert "expected an empty folder or PostgreSQL's data, found other files" in said
         assert modes(foreign) == before
+
+
+def said_by_refused(data: Path) -> str:
+    """Why it does not start, on one line."""
+    with up(data) as refused:
+        out, said = refused.process.communicate(timeout=60)
+    line = " ".join(said.split())
+    assert (refused.process.returncode, out) == (2, ""), line
+    assert "this is a bug" not in line
+    return line
+
+
+def tree(folder: Path) -> dict[Path, tuple[int, int, int]]:
+    """Mode, owner and group of all that is in a folder, and of the folder."""
+    return {path: (s.st_mode, s.st_uid, s.st_gid) for path in (folder, *folder.rglob("*")) for s in [path.lstat()]}
+
+
+def test_data_of_another_user_is_refused_unchanged_and_the_printed_command_gives_it_to_postgres() -> None:
+    with temporary_folder("levelq-tests-") as folder:
+        data = folder / "data"
+        with up(data) as running:
+            assert running.database_url
+        cluster = data / "postgres"
+        subprocess.run(["/bin/chown", "-R", "nobody", cluster], check=True)
+        before = tree(cluster)
+        said = said_by_refused(data)
+        assert "not of its account levelq_postgres but of nobody: run levelq as nobody" in said
+        assert tree(cluster) == before
+        subprocess.run(["/bin/sh", "-c", said.partition("or run: ")[2]], check=True)
+        with up(data) as running:
+            assert running.database_url
+
+
+def test_link_to_data_that_is_not_there_is_refused_and_kept() -> None:
+    """A disk that is not mounted, for example: a new cluster would hide the data from its user."""
+    with temporary_folder("levelq-tests-") as folder:
+        link, disk = folder / "data" / "postgres", folder / "disk" / "cluster"
+        link.parent.mkdir()
+        link.symlink_to(disk)
+        assert f"expected PostgreSQL's data at {disk}" in said_by_refused(folder / "data")
+        assert link.readlink() == disk and not disk.parent.exists()
+        disk.mkdir(parents=True)
+        with up(folder / "data") as running:
+            assert running.database_url
+        assert (disk / "PG_VERSION").exists()
+
+
+def test_folder_without_room_is_refused_in_the_words_of_initdb() -> None:
+    with temporary_folder("levelq-tests-") as folder:
+        small = folder / "small"
+        small.mkdir()
+        subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=4m", "none", small], check=True)
+        try:
+            said = said_by_refused(small / "data")
+            assert f"initdb on {small / 'data' / 'postgres'} says: " in said and "No space left on device" in said
+            subprocess.run(["/bin/mount", "-o", "remount,size=200m", small], check=True)
+            with up(small / "data") as running:
+                assert running.database_url
+        finally:
+            subprocess.run(["/bin/umount", small], check=True)
+
+
+def test_closed_folder_for_shared_data_is_refused_before_anything_is_made(closed: Path) -> None:
+    """In a mount namespace of its own, where /var/lib/levelq-embedded lets only root in."""
+    shut = "mount -t tmpfs none /var/lib && mkdir -m 700 $0"
+    command = [sys.executable, "-m", "levelq_worker", "up", "--data", str(closed / "data")]
+    done = subprocess.run(
+        ["unshare", "--mount", "/bin/sh", "-c", f'{shut} && exec "$@"', server_account.SHARED, *command],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    shared = server_account.SHARED
+    assert f"{shared}: PostgreSQL's account levelq_postgres must reach it, and may not pass {shared}" in done.stderr
+    assert not (closed / "data" / "postgres").is_symlink()

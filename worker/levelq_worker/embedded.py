@@ -123,9 +123,18 @@ class Postgres(Server):
 
     def _initialize(self, initdb: Path) -> None:
         arguments = ("--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres", "--no-instructions")
-        subprocess.run(  # noqa: S603
-            [initdb, "-D", self.folder, *arguments], check=True, capture_output=True, cwd=self.folder, **self.identity
+        done = subprocess.run(  # noqa: S603
+            [initdb, "-D", self.folder, *arguments],
+            capture_output=True,
+            check=False,
+            cwd=self.folder,
+            text=True,
+            errors="replace",
+            **self.identity,
         )
+        if done.returncode:
+            tail = " | ".join(line for line in done.stderr.splitlines()[-5:] if line)
+            raise ConfigurationError(f"{self.name} did not start; initdb on {self.folder} says: {tail}")
 
     def ready(self) -> bool:
         """Whether it accepts connections."""

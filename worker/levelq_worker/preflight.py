@@ -36,7 +36,7 @@ def preflight(settings: Settings) -> None:
     """
     _ = settings.tracks, settings.sqlalchemy_url
     check_database_urls(settings)
-    _require(check_all(settings, levels=False, binding=False))
+    _require(check_all(settings, thorough=False, binding=False))
     try:
         _require_binding(settings)
     except RedisError as error:
@@ -50,7 +50,7 @@ def check_servers(settings: Settings) -> None:
 
     Raises RedisError or DBAPIError if one does not: the worker waits for it. ConfigurationError as above.
     """
-    _require([*check_settings(settings), *check_lanes(settings), *check_database(settings, levels=False)])
+    _require([*check_settings(settings), *check_lanes(settings), *check_database(settings, thorough=False)])
 
 
 def _require(findings: Iterable[Finding]) -> None:

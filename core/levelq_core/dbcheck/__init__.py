@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from sqlalchemy import Connection
 
 from levelq_core.catalog import Catalog
 from levelq_core.errors import SchemaError
-from levelq_core.schema import LICENSES, PROGRESS, read
+from levelq_core.schema import LICENSES, PROGRESS, QUARANTINE, read
 from levelq_core.spelling import misspelt
 from levelq_core.wanted import wanted
 
 from .columns import Facts, check_columns
 from .finding import Finding, Severity
+from .limits import limit, look_at_rows
 from .pairs import pair_fixes
 from .references import check_cascade
 from .rights import check_rights, check_write, unreadable
@@ -29,13 +31,18 @@ _LEVELS = {
 }
 
 
-def check(connection: Connection, catalog: Catalog | None = None, *, levels: bool = True) -> list[Finding]:
+START_SECONDS = 10.0  # how long a start may wait for one look at a table's rows
+
+
+def check(connection: Connection, catalog: Catalog | None = None, *, thorough: bool = True) -> list[Finding]:
     """Look for everything; findings come in the order in which they are best mended.
 
-    `catalog`: the default one unless given; its names must fit into the columns. `levels`: compare the levels of all
-    pairs, too, which takes a second for a million and finds no errors. Raises SQLAlchemy's DBAPIError if the database
-    cannot be asked. Changes nothing: a row that is written as a test is taken back.
+    `catalog`: the default one unless given; its names must fit into the columns. `thorough`: look for as long as it
+    takes, a second or two for a million rows; a worker that starts leaves out what only warns of rows, and gives each
+    look START_SECONDS. Raises SQLAlchemy's DBAPIError if the database cannot be asked. Changes nothing but
+    statement_timeout, for this transaction: a row that is written as a test is taken back.
     """
+    limit(connection, None if thorough else START_SECONDS)
     schema = read(connection)
     catalog = catalog or Catalog.default()
     found = list(check_server(connection, schema.encoding))
@@ -49,12 +56,16 @@ def check(connection: Connection, catalog: Catalog | None = None, *, levels: boo
     found += check_sequences(connection)
     found += check_cascade(connection)
     if not any(finding.severity == "error" for finding in found):
-        found += check_write(connection)
+        found += look_at_rows(connection, QUARANTINE, lambda: check_write(connection))
     comparable = [table for table, names in _LEVELS.items() if _comparable(facts.get(table, {}), table, names)]
-    if levels:
-        found += [finding for table in comparable for finding in check_null_levels(connection, table, facts[table])]
-    respelt = [finding for table in comparable for finding in check_spelling(connection, table, facts, catalog)]
-    if levels and not respelt and len(comparable) == len(_LEVELS):  # else half of a pair is found once it is renamed
+    respelt: list[Finding] = []
+    for table in comparable:
+        spelling = partial(check_spelling, connection, table, facts, catalog)
+        respelt += look_at_rows(connection, f"the spelling in {table}", spelling)
+    if not thorough:
+        return [*found, *respelt]
+    found += [finding for table in comparable for finding in check_null_levels(connection, table, facts[table])]
+    if not respelt and len(comparable) == len(_LEVELS):  # else half of a pair is found once it is renamed
         found += check_levels(connection, schema, catalog)
     return [*found, *respelt, *check_names(connection, comparable, catalog)]
 

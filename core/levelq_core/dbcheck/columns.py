@@ -12,6 +12,7 @@ from levelq_core.schema import PAIR_KEYS, PROGRESSIONS, REQUIRED, Column
 from levelq_core.wanted import NULLS, fault_of, wanted
 
 from .finding import Finding
+from .limits import look_at_rows
 from .retyping import retyped, unhindered
 
 MET_LENGTH = 200  # the totals of a progression as JSON, every one of them of 19 digits
@@ -78,10 +79,16 @@ def _check_row_numbers(connection: Connection, table: str, fact: Column) -> Iter
         problem = f"{table}.id has no default: levelq's inserts give no id, and fail"
         yield Finding("error", problem, (*(_numbered(table) if fact.nullable else ()), default, renumbered))
     elif sequence is not None:
-        ahead = _ahead(connection, table, sequence)
-        if ahead is not None:
-            problem = f"{table}.id: its sequence is behind the highest id, {ahead}: inserts fail as duplicates"
-            yield Finding("error", problem, (renumbered,))
+        yield from look_at_rows(
+            connection, f"{table}.id", lambda: _check_ahead(connection, table, sequence, renumbered)
+        )
+
+
+def _check_ahead(connection: Connection, table: str, sequence: str, renumbered: str) -> Iterator[Finding]:
+    ahead = _ahead(connection, table, sequence)
+    if ahead is not None:
+        problem = f"{table}.id: its sequence is behind the highest id, {ahead}: inserts fail as duplicates"
+        yield Finding("error", problem, (renumbered,))
 
 
 def _ahead(connection: Connection, table: str, sequence: str) -> int | None:

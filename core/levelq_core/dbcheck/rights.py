@@ -11,6 +11,7 @@ from levelq_core.schema import IDENTITY, LEDGER, LICENSES, OUTBOX, PROGRESS, PRO
 from levelq_core.sqlstate import in_words
 
 from .finding import Finding
+from .limits import CUT
 
 # What a worker needs; docs/how-to/grant-rights.md has the statements.
 NEEDED: Mapping[str, tuple[str, ...]] = {
@@ -67,18 +68,15 @@ def _role(connection: Connection) -> str:
 
 
 def check_write(connection: Connection) -> Iterator[Finding]:
-    """Write a row into the quarantine and take it back: what no catalog says, such as a full disk, shows then."""
-    connection.execute(text("SAVEPOINT levelq_check"))
+    """Write a row into the quarantine, which the caller takes back: a full disk shows then, which no catalog says."""
     try:
         connection.execute(_WRITE)
     except DBAPIError as error:
-        if connection.invalidated:
+        state = getattr(error.orig, "sqlstate", None)
+        if connection.invalidated or state in CUT:
             raise
-        connection.execute(text("ROLLBACK TO SAVEPOINT levelq_check"))
-        if getattr(error.orig, "sqlstate", None) != _READ_ONLY:  # check_server names that one
+        if state != _READ_ONLY:  # check_server names that one
             yield Finding("error", f"a row that was written as a test was refused: {in_words(error.orig or error)}")
-    else:
-        connection.execute(text("ROLLBACK TO SAVEPOINT levelq_check"))
 
 
 # Which of these rights this role has; one column of the table is enough, as applications may grant columns.

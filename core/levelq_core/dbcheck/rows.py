@@ -14,6 +14,7 @@ from levelq_core.wanted import wanted
 
 from .columns import Facts
 from .finding import Finding
+from .limits import look_at_rows
 from .merging import merged
 from .pairs import pair_fixes
 
@@ -31,7 +32,7 @@ def check_key(connection: Connection, table: str, facts: Mapping[str, Facts], sc
     if any(facts[table][name].type not in wanted(table, name).types for name in key):
         return
     columns = [name for name in REQUIRED[table] if name in key]
-    yield from _check_duplicates(connection, table, columns, facts)
+    yield from look_at_rows(connection, table, lambda: _check_duplicates(connection, table, columns, facts))
     problem = f"{table} has no unique constraint on ({', '.join(columns)}): workers refuse to start"
     yield Finding("error", problem, _unique_index(connection, table, columns))
 
