@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from levelq_core import Settings
+from levelq_worker.cli import screen
 from levelq_worker.cli.app import run
 
 SHELL = "-- at a shell: "
@@ -49,7 +50,8 @@ class Operator:
             self._monkeypatch.setenv(name, value)
 
     def levelq(self, *arguments: str) -> Said:
-        """One command, in this process."""
+        """One command, in this process, on a wide terminal."""
+        self._monkeypatch.setattr(screen.out, "width", 200)
         self._capsys.readouterr()
         code = run(arguments)
         said = self._capsys.readouterr()

@@ -19,6 +19,7 @@ from levelq_core import Settings, dbcheck
 from levelq_core.checks import check_all
 from levelq_core.dbcheck import Finding
 from levelq_core.errors import ConfigurationError, SchemaError
+from levelq_worker.cli import screen
 from levelq_worker.cli.app import run
 from levelq_worker.embedded import Servers
 from levelq_worker.lane_worker import LaneWorker
@@ -48,6 +49,7 @@ def levelq(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     def command(settings: Settings, *arguments: str) -> Told:
         for name, value in settings.environment().items():
             monkeypatch.setenv(name, value)
+        monkeypatch.setattr(screen.out, "width", 200)
         capsys.readouterr()
         code = run(arguments)
         said = capsys.readouterr()

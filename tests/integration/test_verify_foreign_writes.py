@@ -42,7 +42,7 @@ def run(world: World, *arguments: str) -> tuple[int, str]:
     app = typer.Typer()
     app.command()(verifying.verify)
     done = CliRunner().invoke(app, arguments, env=world.settings.environment(), catch_exceptions=False)
-    return done.exit_code, done.output
+    return done.exit_code, " ".join(done.output.split())
 
 
 def apply(world: World, user: int, xp: int) -> None:
