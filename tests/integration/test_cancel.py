@@ -177,7 +177,7 @@ def test_purge_takes_back_all_of_a_specialization_or_everything(
     assert (code, told.splitlines()[-1]) == (0, "1,501 commands cancelled")
     assert set(decisions(own_engine).values()) == {("rejected", "cancelled")}
     assert not redis.keys("levelq:{*:lane:*") and worker.lanes.status(PLAYER).waiting == 0
-    assert levelq("purge")[1] == "nothing waits of everything\n"
+    assert levelq("purge")[1] == "everything: nothing to cancel\n"
 
 
 def test_one_long_lane_is_taken_back_page_by_page(
@@ -187,7 +187,7 @@ def test_one_long_lane_is_taken_back_page_by_page(
     push_raw(worker, "PLAYER", 7, b"rubbish")
     push_raw(worker, "PLAYER", 7, b"x" * 10_000)
     code, told, _ = levelq("purge", "--yes")
-    assert (code, told.splitlines()[-1]) == (0, "2,500 commands cancelled, 2 malformed quarantined")
+    assert (code, told.splitlines()[-1]) == (0, "2,500 commands cancelled, 2 quarantined as malformed")
     assert empty(redis)
     query = "SELECT length FROM levelq_quarantine ORDER BY length"
     assert [row[0] for row in rows(own_engine, query)] == [20, 10_013]

@@ -105,7 +105,7 @@ def test_nothing_personal_of_a_forgotten_user_is_left(world: World, levelq: Comm
     code, told, _ = levelq("forget", 4242, "--dry-run")
     assert code == 0 and dump(world.engine, world.redis) == before
     assert "PLAYER: 2 commands in lanes, 1 row in the outbox" in told
-    assert "to be deleted: 2 progress rows, 2 license rows, 1 progression" in told
+    assert "delete  2 progress rows, 2 license rows, 1 progression" in told
 
     code, told, _ = levelq("forget", 4242, "--yes")
     assert code == 0 and "user 4242 is forgotten: 2 commands cancelled" in told
@@ -121,7 +121,7 @@ def test_nothing_personal_of_a_forgotten_user_is_left(world: World, levelq: Comm
     assert_clean(world.verify(at_rest=True, partial_history=True))  # the outbox is not recorded
 
     before = dump(world.engine, world.redis)
-    assert levelq("forget", 4242, "--yes") == (0, "nothing is known of user 4242\n", "")
+    assert levelq("forget", 4242, "--yes") == (0, "user 4242: nothing to erase\n", "")
     assert dump(world.engine, world.redis) == before
 
 

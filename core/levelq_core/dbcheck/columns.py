@@ -35,7 +35,7 @@ def check_columns(connection: Connection, table: str, facts: Facts, catalog: Cat
 
 
 def _added(table: str, name: str, facts: Facts) -> tuple[str, ...]:
-    """What adds a column; of one that says whose row it is, only the application knows which column that is."""
+    """The statement that adds a column. For a column with the owner of a row, the application must rename its own."""
     if name in _WHOSE.get(table, ()):
         return (
             f"-- levelq does not know which column holds it. Give it this name, there and in your model: "
@@ -128,7 +128,7 @@ def _check_null(connection: Connection, table: str, name: str, fact: Column) -> 
 
 
 def _default(table: str, name: str) -> tuple[str, ...]:
-    """A template, not a statement: a guessed value could make a licence that is dead or costs nothing."""
+    """A template, not a statement: a guessed value could make a license inactive or free."""
     return (
         f"-- levelq does not know what {name} must hold in a row that it makes: take the default of your model, as in",
         "-- Column(default=...) or mapped_column(default=...) in SQLAlchemy, default=... of a Django field. Then run:",

@@ -28,7 +28,7 @@ def check_spelling(
         right = folded(name)
         names = ", ".join(f"'{name}'" for name in catalog)
         mend = [
-            f"-- From now on your application must write {fold(found.spelt)!r} and look for it, too",
+            f"-- Your application must write and look for {fold(found.spelt)!r} from now on",
             *_bound(connection, table),
         ]
         pairs = twins(connection, catalog, table)
@@ -73,7 +73,7 @@ def _advice(name: Outside) -> str:
 
 
 def _bound(connection: Connection, table: str) -> list[str]:
-    """Constraints on the name, which may know the old spelling only."""
+    """Constraints on the name, which may allow only the old spelling."""
     found = connection.execute(_CONSTRAINTS, {"table": table, "column": NAMES[table][1]})
     return [f"-- {table} has {name}: {definition}: it must allow the new spelling first" for name, definition in found]
 

@@ -1,4 +1,4 @@
-"""The tables: there, on the search path, and real tables."""
+"""The tables: they exist, on the search path, and are not views."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .finding import Finding
 
 
 def check_tables(connection: Connection, schema: Schema) -> Iterator[Finding]:
-    """Yield the tables that are absent, outside the search path, or no tables."""
+    """Yield the tables that are absent, outside the search path, or views and the like."""
     absent = [table for table in REQUIRED if table not in schema.columns and table not in schema.elsewhere]
     if absent:
         yield Finding("error", f"absent: table {', table '.join(absent)}", ("levelq db upgrade",))
@@ -26,7 +26,7 @@ def check_tables(connection: Connection, schema: Schema) -> Iterator[Finding]:
 
 
 def _outside(connection: Connection, schema: Schema) -> Finding:
-    """One finding, as one search path mends all. It is for the user to say whose tables they are."""
+    """One finding for all tables, because one search path mends all. Only the user knows whose tables they are."""
     schemas = sorted({name for names in schema.elsewhere.values() for name in names})
     path = ", ".join([*schemas, *connection.execute(_SEARCH_PATH).scalars()])
     role, database = connection.execute(_WHO).one()

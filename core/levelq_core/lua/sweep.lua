@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Put right what a dead worker left: expired claims, due lanes without a drain, a wrong count.
+-- Repair what a dead worker left: expired claims, due lanes without a drain, a wrong count.
 --
 -- KEYS[1]  tag .. "ready"
 -- ARGV     tag, claim ms, wake ms, batch commands, batch lanes
@@ -13,7 +13,7 @@
 local tag, now = ARGV[1], clock()
 local claim_ms, wake_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
 local returned = return_expired(tag, now, claim_ms)
--- A registration that ends later than any can was made before the clock was set back, or by other code.
+-- A registration that ends too far ahead was made before the clock was set back, or by another program.
 redis.call('ZREMRANGEBYSCORE', tag .. 'drains', '-inf', now)
 redis.call('ZREMRANGEBYSCORE', tag .. 'drains', '(' .. now + claim_ms, '+inf')
 -- A reservation that never expires would keep every wake-up from being sent.

@@ -55,7 +55,7 @@ def _server_problems(server: Redis) -> Iterator[str]:
 
 
 def suspended_problems(rq: Redis) -> Iterator[str]:
-    """Whether an operator keeps all workers of this RQ from taking work. Raises RedisError."""
+    """Yield a line if RQ's workers are suspended. Raises RedisError."""
     from rq.suspension import WORKERS_SUSPENDED  # noqa: PLC0415 - a fifth of a second
 
     left = int(rq.ttl(WORKERS_SUSPENDED))  # -2: there is no such key; -1: it does not expire
