@@ -115,7 +115,7 @@ def test_one_command_in_the_middle_is_cancelled_and_the_others_keep_their_order(
     code, _, said = levelq("cancel", 7, "PLAYER", "--id", wanted, "--yes")
     assert (code, "was decided: rejected, cancelled" in said) == (1, True)
     code, _, said = levelq("cancel", 7, "PLAYER", "--id", uuid4(), "--yes")
-    assert (code, "no such command waits" in said) == (1, True)
+    assert (code, "the ledger does not know it" in said) == (1, True)
 
 
 def test_outbox_rows_are_taken_back_pushed_or_not(
@@ -187,7 +187,7 @@ def test_one_long_lane_is_taken_back_page_by_page(
     push_raw(worker, "PLAYER", 7, b"rubbish")
     push_raw(worker, "PLAYER", 7, b"x" * 10_000)
     code, told, _ = levelq("purge", "--yes")
-    assert (code, told.splitlines()[-1]) == (0, "2,500 commands cancelled, 2 quarantined as malformed")
+    assert (code, told.splitlines()[-1]) == (0, "2,500 commands cancelled, 2 malformed quarantined")
     assert empty(redis)
     query = "SELECT length FROM levelq_quarantine ORDER BY length"
     assert [row[0] for row in rows(own_engine, query)] == [20, 10_013]

@@ -28,7 +28,7 @@ def check_spelling(
         right = folded(name)
         names = ", ".join(f"'{name}'" for name in catalog)
         mend = [
-            f"-- Your application must write and look for {fold(found.spelt)!r} from now on",
+            f"-- From now on your application must write {fold(found.spelt)!r} and look for it, too",
             *_bound(connection, table),
         ]
         pairs = twins(connection, catalog, table)

@@ -131,7 +131,7 @@ def _tell(done: Cancelled) -> None:
     if done.decided:
         parts.append(f"{done.decided:,} were decided before")
     if done.quarantined:
-        parts.append(f"{done.quarantined:,} quarantined as malformed")
+        parts.append(f"{done.quarantined:,} malformed quarantined")
     out.print(", ".join(parts), markup=False, soft_wrap=True)
     _say_left(done.newer, done.unreadable)
 
