@@ -77,7 +77,7 @@ docs: .venv/installed ## the documentation at 127.0.0.1:8000
 	$(BIN)/mkdocs serve --config-file .ci/mkdocs.yml
 
 # Celery 5.3 holds redis below 6, so an application that has both is among the lowest.
-lock: ## write both locks anew (needs uv): the newest versions, and the lowest that pyproject.toml allows
+lock: ## write both locks (needs uv): the newest versions, and the lowest that pyproject.toml allows
 	$(LOCK) pyproject.toml --all-extras --group dev -o requirements.lock
 	echo 'celery[redis]>=5.3,<5.4' | $(LOCK) pyproject.toml - --extra worker --extra embedded --extra demo --extra load \
 		--resolution lowest-direct --only-binary :all: -o requirements-lowest.lock

@@ -1,4 +1,4 @@
-"""The audit: one line for each deed of an operator, written in the transaction that does it.
+"""The audit: one line for each command by which an operator changed something, written in that transaction.
 
 A line says who did what to which target, from where, and with which result; see docs/reference/tables.md.
 """
@@ -27,7 +27,7 @@ def record(
     *,
     actor: str | None = None,
 ) -> int:
-    """Write a line in the caller's transaction; its id. Raises DBAPIError.
+    """Write a line in the caller's transaction; returns its id. Raises DBAPIError.
 
     `action`: the command's name. `target`: what it was done to; a user is named by `user_target`, so that the line can
     be cleared when the user is forgotten. `detail`: numbers and names, as JSON. `actor`: the account on this host and
@@ -45,7 +45,7 @@ def record(
 
 
 def update(connection: Connection, line: int, detail: Mapping[str, Any]) -> None:
-    """Replace the detail of a line: of a deed that takes several transactions, each says what was done so far."""
+    """Replace the detail of a line, after each transaction of a command that takes several."""
     connection.execute(_UPDATE, {"id": line, "detail": json.dumps(detail)})
 
 
@@ -55,7 +55,7 @@ def user_target(user_id: int, specialization: str | None = None) -> str:
 
 
 def forget_user(connection: Connection, user_id: int) -> int:
-    """Name user 0 in the lines about this user; how many there were."""
+    """Name user 0 in the lines about this user; returns how many there were."""
     return connection.execute(_FORGET, {"target": user_target(user_id), "forgotten": user_target(0)}).rowcount
 
 
@@ -80,7 +80,7 @@ _INSERT = text(f"""
 
 _UPDATE = text(f"UPDATE {AUDIT} SET detail = CAST(:detail AS jsonb) WHERE id = :id")
 
-# Other lines keep their wording: a target that only begins with the same digits is another user's.
+# `user 4` must not match `user 42`.
 _FORGET = text(f"""
     UPDATE {AUDIT} SET target = :forgotten || substr(target, length(:target) + 1)
     WHERE target = :target OR starts_with(target, :target || ' ')

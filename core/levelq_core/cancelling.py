@@ -1,8 +1,8 @@
-"""Taking commands back: the ledger says `cancelled` before anything else could be decided.
+"""Cancel commands: write them into the ledger as rejected, with the error `cancelled`.
 
-No row and no lane is locked. Every decision on a command is a row of the ledger under its unique id, so of a drain and
-of this the first to commit decides, and the other one answers with that decision. A lane whose rows other code holds
-can therefore be cancelled, too.
+No row and no lane is locked. Each decision is a ledger row with the command's unique id: if a drain decides the same
+command at the same time, the first to commit wins, and the other one finds that decision. So a lane can be cancelled
+while other code holds its rows.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .rules import Decision
 from .statements import OUTBOX_DELETE
 from .work import Fresh, Stamp, Work
 
-SOURCE = "cancel"  # what the ledger says of where these rows come from
+SOURCE = "cancel"  # the ledger column `source` of these rows
 CANCELLED = Decision("cancelled", "taken back before it was decided")
 
 
 def cancel(cursor: Cursor[Any], works: Sequence[Work], stamp: Stamp, *, encoding: str) -> int:
-    """Reject the commands that were not decided before, for good; how many these are.
+    """Reject the commands that are not decided yet, for good; returns how many.
 
     `encoding`: the database's. Fills in each work's `decisions`, and deletes the outbox rows of all these commands. The
     caller has begun the transaction and commits it. Raises psycopg's errors; sqlstate.classify calls one RETRY if

@@ -1,12 +1,12 @@
-"""What the schema is read by: queries of PostgreSQL's catalogs."""
+"""Queries of PostgreSQL's catalogs, by which schema.py reads the tables."""
 
 from __future__ import annotations
 
 from sqlalchemy import text
 
 # Every column of our tables in its order, as the search path finds them: the type below its domains, the length of
-# varchar(n), precision and scale of numeric(p,s), what an insert that leaves the column out would get, and the domain
-# that forbids NULL.
+# varchar(n), precision and scale of numeric(p,s), whether an insert may leave the column out, and the domain that
+# forbids NULL.
 COLUMNS = text("""
     SELECT c.relname, a.attname, t.typname,
            CASE WHEN t.typname IN ('varchar', 'bpchar') AND b.typmod > 4 THEN b.typmod - 4 END,

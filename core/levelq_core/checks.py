@@ -1,4 +1,4 @@
-"""The one list of checks of what levelq stands on: settings, Redis, the database, and the binding of the two.
+"""The one list of checks: settings, Redis, the database, and the binding of the namespace to the database.
 
 `levelq doctor` shows all of it, `levelq db check` the database's part with the statements, and a worker refuses to
 start on its errors.
@@ -73,7 +73,7 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
 
 
 def check_lanes(settings: Settings) -> list[Finding]:
-    """Look at the Redis of the lanes. Raises RedisError if it is away, ConfigurationError."""
+    """Check the Redis of the lanes. Raises RedisError if it does not answer, ConfigurationError."""
     with _client(settings.redis_url, settings) as redis:
         found = list(redischeck.check_lanes(redis, settings.keys, settings.redis_url))
         if not any(finding.severity == "error" for finding in found):
@@ -82,7 +82,7 @@ def check_lanes(settings: Settings) -> list[Finding]:
 
 
 def _check_shards(lanes: Lanes, settings: Settings) -> Iterator[Finding]:
-    """LEVELQ_SHARDS counts only for the first use of a specialization; a later change of it should be noticed."""
+    """Yield a warning if LEVELQ_SHARDS was changed: it counts only at the first use of a specialization."""
     for name, layout in lanes.ask_layouts(settings.tracks).found.items():
         if settings.shards not in (1, layout.shards):
             problem = f"LEVELQ_SHARDS is {settings.shards}, and {name} has {layout.shards} shards"
@@ -90,7 +90,7 @@ def _check_shards(lanes: Lanes, settings: Settings) -> Iterator[Finding]:
 
 
 def check_queue(settings: Settings) -> list[Finding]:
-    """Look at the Redis of RQ's own keys. Raises RedisError if it is away."""
+    """Check the Redis of RQ's own keys. Raises RedisError if it does not answer."""
     with _client(settings.queue_url, settings) as redis:
         return list(redischeck.check_queue(redis, settings.queue_url))
 
@@ -105,7 +105,7 @@ def check_database(settings: Settings, *, thorough: bool = True) -> list[Finding
 
 
 def _check_binding(settings: Settings) -> Iterator[Finding]:
-    """Yield what is wrong with the binding of the namespace; it may be bound to no database yet."""
+    """Yield what is wrong with the binding of the namespace. A namespace that is not bound yet is fine."""
     try:
         with (
             _client(settings.redis_url, settings) as redis,
@@ -125,7 +125,7 @@ def _check_binding(settings: Settings) -> Iterator[Finding]:
 
 
 def redis_error(name: str, url: str, error: Exception) -> ConfigurationError:
-    """An error of Redis for people: the setting, the host, what was said, no password."""
+    """An error of Redis in one line: the setting, the URL without its password, the message."""
     said = str(error).rstrip(".")
     return ConfigurationError(f"{name}: {redacted(url)}: {said}{unverified(said, name, 'ssl_ca_certs')}")
 
@@ -153,10 +153,7 @@ def _engine(settings: Settings) -> Iterator[Engine]:
 
 
 def require_sound(findings: list[Finding]) -> None:
-    """Raise ConfigurationError, one reason for each error among the findings, if there are any.
-
-    SchemaError if all of them are the database's.
-    """
+    """Raise ConfigurationError with a reason for each error found; SchemaError if all are of the schema."""
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
         reasons = list(dict.fromkeys(map(reason, errors)))

@@ -1,4 +1,4 @@
-"""The tables as one batch knows them, compared with the database before anything is rejected by them."""
+"""The tables as one batch remembers them, and whether a migration has changed them since they were read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .work import Database
 
 
 class CurrentTables:
-    """One transaction's. `reread`: reads the tables again, which have changed; may raise SchemaError."""
+    """What one transaction knows of the tables. `reread` reads them again; it may raise SchemaError."""
 
     def __init__(self, cursor: Cursor[Any], database: Database, reread: Callable[[], Database] | None) -> None:
         self.database = database
@@ -20,12 +20,12 @@ class CurrentTables:
         self._compared = False
 
     def read_again(self) -> None:
-        """They were found changed."""
+        """Read the tables again, because they have changed."""
         if self._reread is not None:
             self.database = self._reread()
 
-    def are_new(self) -> bool:
-        """After an error, once for a batch: whether they changed, which may be all that is wrong; reads them again."""
+    def refresh(self) -> bool:
+        """After an error: compare, once in a batch, and read the tables again if they have changed; returns whether."""
         fingerprint = self.database.schema.fingerprint
         if self._compared or not fingerprint:
             return False

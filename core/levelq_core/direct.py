@@ -32,10 +32,10 @@ class ProgressLicenseCoupler:
     (`session.begin()`, `begin_nested()`, a transaction on the session's Connection) is neither committed nor rolled
     back: there a change is one SAVEPOINT, and the result has `"committed": False`.
 
-    `session`, or `db`, is a Session or a scoped_session; raises TypeError for anything else, and unless it is given
-    once. One with several engines (`binds`, or a `get_bind` of its own) must lead both tables to the same. `catalog`:
-    the settings' unless given. With `raise_on_failure=True`, a method raises LevelUpRefused where it would return a
-    failure.
+    `session` is a Session or a scoped_session; `db` is another name for it. Raises TypeError for anything else, and if
+    both or neither are given. A session with several engines (`binds`, or a `get_bind` of its own) must use one for
+    both tables. `catalog`: the settings' unless given. With `raise_on_failure=True`, a method raises LevelUpRefused
+    where it would return a failure.
     """
 
     def __init__(
@@ -247,8 +247,8 @@ def level_up_atomic(
     )
 
 
-# Both levels in one statement, so that a commit between two reads cannot look like a difference. Of one type, whatever
-# the columns': a prepared statement whose types change fails.
+# Both levels in one statement, so that a commit between two reads cannot look like a difference. Cast to one
+# type: a prepared statement fails once the types of its results change.
 _BOTH_LEVELS = text("""
     SELECT CAST(p.current_level AS bigint), CAST(l.current_level AS bigint)
     FROM (SELECT CAST(:user AS bigint) AS id, CAST(:name AS text) AS name) AS lane

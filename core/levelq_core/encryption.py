@@ -1,4 +1,4 @@
-"""Connections over a network: whether others can read what is sent, and what a certificate was refused for."""
+"""Connections over a network: whether they are encrypted and verified, and why a certificate was refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FALSE = ("0", "F", "FALSE", "N", "NO")  # as redis-py reads them
 
 
 def is_loopback(host: str) -> bool:
-    """Whether this host, or folder of a socket, is this machine by its name alone; nothing is looked up."""
+    """Whether this host, or folder of a socket, is this machine, judged by the name alone without a DNS query."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -26,7 +26,7 @@ def is_loopback(host: str) -> bool:
 
 
 def redis_exposures(url: str) -> Iterator[tuple[str, str]]:
-    """Yield what others on the network can do to the connections of a Redis URL, and what ends that."""
+    """Yield what is unsafe about the connections of a Redis URL, each with the remedy."""
     parts = urlsplit(url)
     scheme = parts.scheme
     place = Place.read(url)
@@ -42,7 +42,7 @@ def redis_exposures(url: str) -> Iterator[tuple[str, str]]:
 
 
 def unverified(error: str, setting: str, option: str) -> str:
-    """For an error that says a certificate could not be verified: whose it is, and what is to be given; else nothing.
+    """Advice for an error about a certificate that could not be verified; "" for other errors.
 
     `option`: the URL's option that names the file of the CA.
     """

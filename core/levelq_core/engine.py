@@ -69,7 +69,7 @@ class LimitedConnection(psycopg.Connection[TupleRow]):
 
 
 def target_of(url: str, name: str = "LEVELQ_DATABASE_URL") -> tuple[URL, dict[str, str]]:
-    """A database URL for SQLAlchemy, and what of its hosts SQLAlchemy cannot read, as arguments for psycopg.
+    """A database URL for SQLAlchemy, and hosts that SQLAlchemy cannot read as arguments for psycopg.
 
     Raises ConfigurationError, with no part of a password, if libpq would not take it. `name`: the setting.
     """

@@ -1,9 +1,9 @@
-"""Forgetting a user: their rows go, and what must stay in the ledger names user 0 from then on.
+"""Forget a user: delete their rows, and set the user id of their ledger rows to 0.
 
-The ledger keeps the ids and digests of the commands, by which a second send is recognized, and the numbers. Its older
-rows are cleared first, in small transactions, as retention does it; the last rows, the user's tables and the audit
-change in one transaction, which locks the user's rows in the coupler's order. So at every moment the ledger explains
-the tables, and a run that breaks off is finished by the next.
+The ledger keeps the ids and digests of the commands, by which levelq recognizes a second send, and the numbers. Older
+ledger rows are cleared first, in small transactions. One last transaction locks the user's rows in the coupler's order
+and changes the remaining ledger rows, the three tables and the audit. So the ledger explains the tables at any moment,
+and the next run finishes one that was interrupted.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .schema import AUDIT, LEDGER, LICENSES, PROGRESS, PROGRESSIONS, QUARANTINE,
 
 FORGOTTEN = 0  # the user id of ledger rows whose user was forgotten; no user has it
 BATCH = 1_000  # ledger rows in one transaction
-SPAN = 50_000  # ledger ids that one transaction looks at for a user who is named as an author
+SPAN = 50_000  # ledger ids that one transaction searches for rows that name the user as author
 PERSONAL = ("message", "reason", "advanced_by")  # of the ledger, as far as it has these columns
 
 
 class Erased(NamedTuple):
-    """How many rows name the user, or did: deleted, or cleared of what is personal."""
+    """How many rows there are to delete or to clear, or how many were."""
 
     progress: int
     licenses: int
@@ -40,7 +40,7 @@ class Erased(NamedTuple):
 
 
 def count(connection: Connection, user_id: int) -> Erased:
-    """What `erase` would find now. Changes nothing. Raises SchemaError, DBAPIError."""
+    """Count the rows that `erase` would delete or clear. Changes nothing. Raises SchemaError, DBAPIError."""
     schema = schema_of(connection)
     authored = [f"(SELECT count(*) FROM {PROGRESSIONS} p WHERE p.advanced_by = :user AND NOT ({_OWN}))"]
     if "advanced_by" in schema.columns[LEDGER]:
@@ -59,11 +59,11 @@ def erase(
     record: Callable[[Connection, Erased], object] = lambda connection, erased: None,
     batch: int = BATCH,
 ) -> Erased:
-    """Forget a user of whom nothing waits any more; what it found. Finds nothing the second time.
+    """Forget a user whose waiting commands were cancelled; returns what was deleted and cleared.
 
-    `record` is called in the last transaction, which waits for each lock for `lock_ms`. Commands of other users that
-    still wait and name this user as their author are not looked for. Raises SchemaError, DBAPIError; what was cleared
-    before stays cleared, and the next run finishes it.
+    `record` is called in the last transaction, which waits `lock_ms` at most for each lock. Waiting commands of other
+    users that name this user as their author are not searched. Raises SchemaError, DBAPIError; what was cleared before
+    stays cleared, and the next run finishes it.
     """
     with engine.connect() as connection:
         schema = schema_of(connection)
@@ -125,7 +125,7 @@ def _clear_author(engine: Engine, user_id: int) -> int:
 
 
 def _clear(columns: dict[str, Column]) -> str:
-    """Take the user out of some of their ledger rows, oldest first."""
+    """The statement that clears some of the user's ledger rows, oldest first."""
     personal = {name: columns[name] for name in PERSONAL if name in columns}
     cleared = {name: "NULL" if c.nullable else "''" if c.type == "text" else "0" for name, c in personal.items()}
     assignments = ", ".join(f"{name} = {value}" for name, value in {"user_id": str(FORGOTTEN), **cleared}.items())
@@ -135,7 +135,7 @@ def _clear(columns: dict[str, Column]) -> str:
     """
 
 
-# Of these progressions the license is the user's own.
+# Progressions of the user's own licenses.
 _OWN = f"p.user_license_id IN (SELECT l.id FROM {LICENSES} l WHERE l.user_id = :user)"
 
 _COUNT = f"""
@@ -174,7 +174,7 @@ _DELETES = tuple(
     )
 )
 
-# What the entry said goes; that there was one, its length and its hash stay.
+# The content is cleared; the row, its length and its hash stay.
 _CLEAR_QUARANTINE = text(f"UPDATE {QUARANTINE} SET user_id = NULL, raw = ''::bytea WHERE user_id = :user")
 
 _CLEAR_AUTHOR = text(f"UPDATE {PROGRESSIONS} SET advanced_by = NULL WHERE advanced_by = :user")

@@ -1,7 +1,6 @@
-"""Times of rows that levelq makes and changes, beside the columns that it requires.
+"""Optional time columns: `created_at` and `updated_at` of an application's `user_licenses` or `license_progressions`.
 
-An application's `user_licenses` or `license_progressions` may have `created_at` and `updated_at`, which its own code
-sets. levelq sets them too, where they are plain timestamps that this role may write.
+The application's own code sets them. levelq sets them too, if they are plain timestamps that this role may write.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def is_written(table: str, name: str, column: Column) -> bool:
 
 
 def read_extra_times(connection: Connection, columns: Mapping[str, Mapping[str, Column]]) -> dict[str, ExtraTimes]:
-    """Of each table, those of its columns that are there."""
+    """The optional time columns that each table has and this role may write."""
     found: dict[str, ExtraTimes] = {}
     names = {"tables": [LICENSES, PROGRESSIONS], "names": [CREATED, UPDATED]}
     for table, name, may_insert, may_update in connection.execute(_GRANTED, names):
@@ -43,7 +42,7 @@ def read_extra_times(connection: Connection, columns: Mapping[str, Mapping[str, 
     return found
 
 
-# What this role may do with these columns. A grant may name the columns that levelq wrote before it wrote these.
+# What this role may do with these columns: an application may have granted only the columns that levelq requires.
 _GRANTED = text("""
     SELECT c.relname, a.attname, has_column_privilege(c.oid, a.attnum, 'INSERT'),
            has_column_privilege(c.oid, a.attnum, 'UPDATE')

@@ -1,7 +1,7 @@
-"""Whether the tables are still as they were read: one cheap question, asked before anything is rejected.
+"""The fingerprint of the tables: one cheap query tells whether they have changed since they were read.
 
-Rejections rest on what was remembered of the tables: bounds of columns, foreign keys, check constraints. A migration
-may have changed them since. The answer holds when it is given, inside the transaction that rejects.
+Rejections depend on what is remembered of the tables (bounds of columns, foreign keys, check constraints), and a
+migration may have changed that. So the query runs in the transaction that rejects.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 from .cursors import Cursor
 from .table_names import REQUIRED
 
-# The versions (xmin) of the catalog rows that describe the seven tables, as the search path finds them, and the names
-# of what their foreign keys lead to, which may be renamed without a change of theirs.
+# The versions (xmin) of the catalog rows that describe the eight tables, as the search path finds them, and the names
+# of the tables and columns that their foreign keys refer to: renaming those leaves the catalog rows unchanged.
 FINGERPRINT = f"""
     WITH named AS (SELECT to_regclass(name)::oid AS oid FROM unnest('{{{",".join(REQUIRED)}}}'::text[]) AS name)
     SELECT md5(string_agg(part, ' ' ORDER BY part)) FROM (

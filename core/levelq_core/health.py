@@ -28,10 +28,10 @@ def risks(info: dict[str, Any]) -> Iterator[Finding]:
     """What of the server's INFO can cost commands that were acknowledged."""
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
-        problem = f"maxmemory-policy is {policy}: Redis may drop waiting commands; set noeviction"
+        problem = f"maxmemory-policy is {policy}, expected noeviction: Redis may drop waiting commands"
         yield Finding("error", problem, _configured("maxmemory-policy", "noeviction"), "eviction")
     if not info.get("aof_enabled"):
-        problem = "appendonly is off: a restart of Redis loses waiting commands; set appendonly yes"
+        problem = "appendonly is off, expected yes: a restart of Redis loses waiting commands"
         yield Finding("warning", problem, _configured("appendonly", "yes"), "durability")
     elif info.get("aof_last_write_status", "ok") != "ok":
         problem = "the append-only file cannot be written, so Redis takes no writes: look at its disk and its log"
@@ -42,4 +42,4 @@ def risks(info: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _configured(option: str, value: str) -> tuple[str, ...]:
-    return (f"CONFIG SET {option} {value}", "-- and in its configuration file")
+    return (f"CONFIG SET {option} {value}", "-- and set it in its configuration file")

@@ -1,4 +1,4 @@
-"""Which rows of a table that only grows are older than a time, without an index on the time."""
+"""Find the rows of an append-only table that are older than a time, without an index on the time."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from sqlalchemy import Connection, text
 
 
 def last_id_before(connection: Connection, table: str, moment: str, before: datetime) -> int:
-    """The id up to which rows are older than `before` by the column `moment`, by bisection over the primary key.
+    """The id up to which rows are older than `before` by the column `moment`, found by bisection over the primary key.
 
-    Ids and times ascend together but for the length of a transaction, so rows near the bound may lie on either side.
+    Ids and times ascend together to within the length of a transaction: rows near the bound may lie on either side.
     """
     first, last = connection.execute(text(f"SELECT min(id), max(id) FROM {table}")).one()
     if first is None:

@@ -4,8 +4,8 @@ One rule decides who is to blame. An error that follows one lane while others pa
 rejected if the error is provably about what the command says (blame.py), else the lane is parked. An error that every
 lane gets is the database's: it is raised, and nothing is charged. A lane that was parked before says nothing of others.
 
-Nothing is rejected by what the tables were: if they have changed since they were read, they are read again, and the
-attempt is made again.
+Nothing is rejected by what is remembered of the tables: if they have changed since they were read, they are read again
+and the attempt is repeated.
 
 Every attempt runs in a SAVEPOINT. The command at fault is found by bisection: at most 2 log2(n) further attempts
 for one among n, and one to reject it, each of lanes in sorted order, which keeps the lock order.
@@ -51,7 +51,7 @@ class Isolation:
     Of a parked lane, the decisions there are on its first commands stand; the others are still to be made.
     `waits`: the caller can wait for lanes that other code holds, and for the only lane of a batch; else their errors
     are raised. `checks`: the check constraints that refused commands of recent batches. `reread`: reads the tables
-    again, which have changed; may raise SchemaError.
+    again after a change; may raise SchemaError.
     `tables_changed`: afterwards, whether a statement did not fit the tables: the schema should be read again.
     """
 
@@ -105,7 +105,7 @@ class Isolation:
         while (error := self._attempt(works)) is not None:
             self._between()
             what = self._classify(error)
-            if what is ErrorClass.ISOLATE and self._tables.are_new():
+            if what is ErrorClass.ISOLATE and self._tables.refresh():
                 what = ErrorClass.RETRY
             if what is not ErrorClass.RETRY or attempt == ATTEMPTS:
                 self._isolate(works, error, what)

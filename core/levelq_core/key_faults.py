@@ -1,7 +1,7 @@
-"""What other programs left in levelq's keys that cannot be read: found for `status` and `verify`, removed by `rebuild`.
+"""Unreadable content that other programs left in levelq's keys: `status` and `verify` name it, `rebuild` removes it.
 
-Nothing stops at such a key: its readers pass over what they cannot read. Lanes are not looked at here: what stands in
-one is quarantined, and a lane's key of another type parks that lane.
+Readers skip what they cannot read, so nothing stops at such a key. Lanes are not examined here: drains quarantine
+malformed entries, and park a lane whose key holds another type.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from .layouts import Layout
 from .notices import read_alert
 from .parked import is_note
 from .partitions import Keys, Partition
-from .untrusted_text import MOST_SHOWN, printable
+from .untrusted_text import quoted
 
-MOST_MEMBERS = 1_000  # of one key that are looked at
+MOST_MEMBERS = 1_000  # of one key that are examined
 REMEDY = "`levelq rebuild` removes it"
 _TYPES: Mapping[str, bytes] = {
     "ready": b"zset",
@@ -49,7 +49,7 @@ _RQ_QUEUE_TYPES: Mapping[str, bytes] = {
 
 
 class KeyFault(NamedTuple):
-    """A key, or one member of it, that cannot be read. `member` is None if it is the key as a whole."""
+    """A key, or one member of it, that cannot be read. `member` is None for the whole key."""
 
     key: str
     what: str
@@ -75,7 +75,7 @@ def find_in_rq(rq: Redis, queues: Iterable[str]) -> list[KeyFault]:
 
 
 def _closed(lanes: Lanes, partitions: Sequence[Partition]) -> Iterator[KeyFault]:
-    """Partitions that answer MOVED although their layout says that they take commands.
+    """Partitions with a `closed` key, which refuse pushes, although their layout says that they are open.
 
     A change of shards writes the layout first and then closes its partitions, so the layout is read last.
     """
@@ -94,7 +94,7 @@ def _closed(lanes: Lanes, partitions: Sequence[Partition]) -> Iterator[KeyFault]
 
 
 def remove(redis: Redis, fault: KeyFault) -> None:
-    """Remove what cannot be read, and nothing else. Raises RedisError."""
+    """Remove the member, or the key, that cannot be read. Raises RedisError."""
     server: Any = server_of(redis, fault.key)
     if fault.member is None:
         server.delete(fault.key)
@@ -109,7 +109,7 @@ def _registry(redis: Redis, keys: Keys) -> Iterator[KeyFault]:
         if isinstance(name, KeyFault):
             yield name
         elif Partition.read(name) is None:
-            yield KeyFault(key, f"expected a partition, got {_shown(name)}", name)
+            yield KeyFault(key, f"expected a partition, got {quoted(name)}", name)
 
 
 def _layouts(redis: Redis, keys: Keys) -> Iterator[KeyFault]:
@@ -118,7 +118,7 @@ def _layouts(redis: Redis, keys: Keys) -> Iterator[KeyFault]:
         if isinstance(text, KeyFault):
             yield text
         elif Layout.read(text) is None:
-            yield KeyFault(key, f"{_shown(name)}: expected generation:shards, got {_shown(text)}", name)
+            yield KeyFault(key, f"{quoted(name)}: expected generation:shards, got {quoted(text)}", name)
 
 
 def _alerts(redis: Redis, keys: Keys) -> Iterator[KeyFault]:
@@ -127,7 +127,7 @@ def _alerts(redis: Redis, keys: Keys) -> Iterator[KeyFault]:
         if isinstance(text, KeyFault):
             yield text
         elif read_alert(text) is None:
-            yield KeyFault(key, f"{_shown(name)}: expected since, until and a reason, got {_shown(text)}", name)
+            yield KeyFault(key, f"{quoted(name)}: expected since, until and a reason, got {quoted(text)}", name)
 
 
 def _binding(redis: Redis, keys: Keys) -> Iterator[KeyFault]:
@@ -142,7 +142,7 @@ def _binding(redis: Redis, keys: Keys) -> Iterator[KeyFault]:
         if raw is not None:
             DatabaseIdentity.decode(raw, key)
     except ConfigurationError:
-        yield KeyFault(key, f"expected the database that a worker wrote there, got {_shown(raw)}")
+        yield KeyFault(key, f"expected the database that a worker wrote there, got {quoted(raw)}")
 
 
 def _partition(redis: Redis, keys: Keys, partition: Partition) -> Iterator[KeyFault]:
@@ -152,7 +152,7 @@ def _partition(redis: Redis, keys: Keys, partition: Partition) -> Iterator[KeyFa
     key = keys.of(partition, "parked")
     for user, note in _fields(redis, key):
         if not is_note(note):
-            yield KeyFault(key, f"{_shown(user)}: expected since, attempts and a reason, got {_shown(note)}", user)
+            yield KeyFault(key, f"{quoted(user)}: expected since, attempts and a reason, got {quoted(note)}", user)
 
 
 def _ready(server: Any, key: str) -> Iterator[KeyFault]:
@@ -161,9 +161,9 @@ def _ready(server: Any, key: str) -> Iterator[KeyFault]:
         return
     for user, score in server.zrange(key, 0, MOST_MEMBERS - 1, desc=True, withscores=True):
         if not _USER.fullmatch(user):
-            yield KeyFault(key, f"expected a user id, got {_shown(user)}", user)
+            yield KeyFault(key, f"expected a user id, got {quoted(user)}", user)
         elif math.isinf(score):
-            yield KeyFault(key, f"{_shown(user)}: expected a time, got {score}", user)
+            yield KeyFault(key, f"{quoted(user)}: expected a time, got {score}", user)
 
 
 def _members(redis: Redis, key: str, kind: bytes) -> Iterator[bytes | KeyFault]:
@@ -176,7 +176,7 @@ def _fields(redis: Redis, key: str) -> Iterator[tuple[bytes, Any]]:
     server: Any = server_of(redis, key)
     fault = _wrong_type(key, server.type(key), b"hash")
     if fault is not None:
-        if not key.endswith(":parked"):  # told with the partition's other keys
+        if not key.endswith(":parked"):  # _partition names it
             yield b"", fault
         return
     cursor, seen = None, 0
@@ -200,7 +200,3 @@ def _wrong_type(key: str, kind: bytes, expected: bytes) -> KeyFault | None:
     if kind in (b"none", expected):
         return None
     return KeyFault(key, f"expected {_NAMES[expected]}, found a {kind.decode()}")
-
-
-def _shown(raw: Any) -> str:
-    return repr(printable(raw, MOST_SHOWN)) if isinstance(raw, bytes) else "another"

@@ -170,14 +170,16 @@ class Lanes(NamespaceKeys):
         return bool(self._run(self._protocol.yield_(partition, drain)))
 
     def sweep(self, partition: Partition) -> tuple[bool, int]:
-        """(a drain must be woken by the caller, how many expired claims were returned). Mends the count."""
+        """(a drain must be woken by the caller, how many expired claims were returned). Corrects the count."""
         wake, returned, wrong = self._run(self._protocol.sweep(partition))
         if wrong:
-            log.warning("%s: its count was %d too %s: mended", partition, abs(wrong), "high" if wrong > 0 else "low")
+            log.warning(
+                "%s: its count was %d too %s and was corrected", partition, abs(wrong), "high" if wrong > 0 else "low"
+            )
         return bool(wake), int(returned)
 
     def recover(self, partition: Partition, users: Sequence[bytes]) -> int:
-        """Put those of these lanes that hold commands and are neither ready nor claimed into ready; how many."""
+        """Put lanes that hold commands and are neither ready nor claimed into ready; returns how many."""
         return int(self._run(self._protocol.recover(partition, users)))
 
     def lease(self, partition: Partition, mode: str, lease: bytes = b"") -> Lease:

@@ -21,7 +21,7 @@ from redis.exceptions import ResponseError
 from .errors import ConfigurationError
 from .partitions import Partition
 from .settings import Settings
-from .untrusted_text import MOST_SHOWN, printable
+from .untrusted_text import quoted
 from .wrong_type import is_wrong_type
 
 _FORM = re.compile(r"(\d{1,9}):(\d{1,4})(?:>(\d{1,4})|<(\d{1,4}))?")
@@ -52,7 +52,7 @@ class Layout(NamedTuple):
 
     @classmethod
     def read(cls, text: bytes) -> Self | None:
-        """The same for what any program may have put there; None if it is no layout."""
+        """As `parse`, but None for text that is no layout: any program may have written it."""
         try:
             return cls.parse(text.decode("ascii", "replace"), "") if len(text) <= _MOST_BYTES else None
         except ConfigurationError:
@@ -115,7 +115,7 @@ class Asking:
         self.key = settings.keys.shards
         self.first = Layout(1, settings.shards)
         self.missing: list[str] = []
-        self.unreadable: dict[str, str] = {}  # what stands there instead, fit for a message
+        self.unreadable: dict[str, str] = {}  # by name, what is wrong with its layout
         self._found: dict[str, Layout] = {}
 
     def read(self, reply: Sequence[Any]) -> None:
@@ -126,12 +126,12 @@ class Asking:
             if text is None:
                 self.missing.append(name)
             elif layout is None:
-                self.unreadable[name] = f"expected generation:shards, got {printable(text, MOST_SHOWN)!r} for {name}"
+                self.unreadable[name] = f"expected generation:shards, got {quoted(text)} for {name}"
             else:
                 self._found[name] = layout
 
     def refuse(self, error: ResponseError) -> None:
-        """Take what came instead of an answer: no layout can be read from a key of another type. Raises the others."""
+        """Take an error instead of an answer: a key of another type has no readable layout. Raises other errors."""
         if not is_wrong_type(error):
             raise error
         self._found, self.missing = {}, []

@@ -60,7 +60,7 @@ def find(cursor: Cursor[Any], works: Sequence[Work]) -> dict[bytes, Known]:
 
 
 def known_of(row: Sequence[Any]) -> Known:
-    """What a row tells of its command and the decision; the columns are those of _FIND."""
+    """The decision that a row holds; the columns are those of _FIND."""
     _, digest, user_id, specialization, error, message, from_level, to_level, before, after = row
     states = (tuple(before) if before else None, tuple(after) if after else None)
     return Known(Lane(specialization, user_id), digest, Decision(error, message or "", from_level, to_level, *states))
@@ -75,7 +75,7 @@ def answer(known: Known, record: Record) -> Decision:
 
 
 def record_in(row: Any) -> Record:
-    """The command of one ledger row as the rules have it; the row has COMMAND_COLUMNS, command_id and digest."""
+    """The command of one ledger row as a record; the row has COMMAND_COLUMNS, command_id and digest."""
     numbers = (row.xp, row.sessions, row.projects, row.theory_hours, row.practice_hours)
     level = row.level or 0 if row.mode is None else _LEVELS_OF_MODES[row.mode]
     kind, author = _KINDS[row.kind], row.advanced_by or 0
@@ -83,7 +83,7 @@ def record_in(row: Any) -> Record:
 
 
 def command_in(row: Any) -> Command:
-    """The command of one ledger row as it was given, its id too; the row has also user_id and specialization."""
+    """The command of one ledger row as it was sent, with its id; the row has also user_id and specialization."""
     return command_of(Lane(row.specialization, row.user_id), record_in(row))
 
 
@@ -98,7 +98,7 @@ def write(cursor: Cursor[Any], rows: Iterable[tuple[Lane, Record, Decision]], st
             last_lane, place = lane, field(lane.user_id.to_bytes(8, "big")) + field(lane.specialization.encode())
         command_id, digest, kind, author, level, xp, sessions, projects, theory, practice, reason, _, _ = record
         error, _, from_level, to_level, before, after, _ = decision
-        said = (kind, author, level, reason)  # of a batch's commands most say the same
+        said = (kind, author, level, reason)  # most commands of a batch have the same
         rest = rests.get(said) or rests.setdefault(said, _rest(record, encoding))
         # What a command leaves is what the lane's next one finds: the same object, packed once.
         found = packed if before is last_state else _state(before)
@@ -138,7 +138,7 @@ _APPLIED = {kind: field(name.encode()) + field(b"applied") + NULL + NULL for kin
 
 
 def _rest(record: Record, encoding: str) -> bytes:
-    """Level, mode, author and reason. What a database of another encoding may not know is written as an escape."""
+    """Level, mode, author and reason. If the database is not UTF8, characters beyond ASCII become escapes."""
     mode = _MODES.get((record.kind, record.level))
     names_level = mode is None and record.kind in (SET_LEVEL, RESET)
     reason = record.reason.encode() if encoding == "UTF8" else record.reason.encode("ascii", "backslashreplace")

@@ -1,4 +1,4 @@
-"""The keys of a namespace as a whole, whose calls Lanes has, too: registry of partitions, layouts, binding."""
+"""The keys that belong to a namespace, not to a partition: the registry of partitions, the layouts, the binding."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .wrong_type import is_wrong_type
 
 
 class NamespaceKeys:
-    """What Lanes does with keys that belong to no partition. Any program can have left something else in them."""
+    """The part of Lanes that reads and writes these keys. Any program may have left something else in them."""
 
     redis: Redis
     keys: Keys
@@ -32,7 +32,7 @@ class NamespaceKeys:
         raise NotImplementedError
 
     def partitions(self) -> list[Partition]:
-        """The partitions that any producer or worker ever woke; what cannot be read is left out, see key_faults.py."""
+        """The partitions that any producer or worker ever woke, without unreadable members (see key_faults.py)."""
         try:
             names: Any = self.redis.zrange(self.keys.registry, 0, -1)
         except ResponseError as error:
@@ -46,14 +46,14 @@ class NamespaceKeys:
         self.redis.zrem(self.keys.registry, str(partition))
 
     def layouts(self, specializations: Collection[str]) -> dict[str, Layout]:
-        """How these specializations are sharded now; as LEVELQ_SHARDS says where nobody has written it down.
+        """How these specializations are sharded now; LEVELQ_SHARDS where no layout is written yet.
 
         Raises RedisError, and ConfigurationError for a layout that cannot be read.
         """
         return self.ask_layouts(specializations).require()
 
     def ask_layouts(self, specializations: Collection[str]) -> Asking:
-        """The same, with those that nobody has written down as `missing`, and what cannot be read as `unreadable`."""
+        """The same, with unwritten layouts as `missing` and those that cannot be read as `unreadable`."""
         asking = Asking(specializations, self._settings)
         try:
             if asking.names:

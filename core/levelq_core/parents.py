@@ -21,8 +21,8 @@ def parents_of(schema: Schema) -> tuple[Parents, ...]:
     return tuple(
         Parents(
             table,
-            # Which users exist; their rows cannot go away before we insert rows that refer to them. Of one type,
-            # whatever the column's: a prepared statement fails for good once the types of its results change.
+            # Which users exist; the lock keeps their rows until ours are inserted. Cast to one type: a prepared
+            # statement fails for good once the types of its results change.
             f"""
                 SELECT u.{column}::bigint FROM unnest(%b) WITH ORDINALITY AS k(user_id, n)
                 JOIN {table} u ON u.{column} = k.user_id

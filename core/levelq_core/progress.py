@@ -1,4 +1,4 @@
-"""Whether a partition's drains make progress, by what Redis remembers of them. Reading changes nothing."""
+"""Whether a partition's drains make progress, read from its keys in Redis. Changes nothing."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .partitions import Keys, Partition
 class Progress(NamedTuple):
     """One partition at one moment. Times are in seconds, by the server's clock.
 
-    `drains`: registrations that count. `since`: since a drain last decided or parked something, None if it is unknown.
-    `due`: for how long the first of the due lanes has been due, 0 if none is. `overdue`: how many claims have run out
-    and were not taken back, the first of them for `overdue_for`. `noted`: lanes with a note of why they are parked, or
-    were a moment ago. `restoring`: claims wait for what a worker is putting back from the outbox.
+    `drains`: live registrations. `since`: time since a drain last decided or parked something, None if unknown. `due`:
+    for how long the first due lane has been due, 0 if none is. `overdue`: claims that ran out and were not taken back,
+    the first of them `overdue_for` ago. `noted`: lanes with a note of why they are parked. `restoring`: claims wait
+    until a worker has put back what Redis lost of the outbox.
     """
 
     drains: int

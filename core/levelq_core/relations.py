@@ -1,4 +1,4 @@
-"""What is not a table although it has a table's name, and tables that the search path does not find."""
+"""Views and the like that have the name of a table, and tables that the search path does not find."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 
 
 def not_tables(connection: Connection, names: Iterable[str]) -> dict[str, str]:
-    """Of these names: which are no table, and what they are, as "a view". A partitioned table is a table."""
+    """Of these names, those that are not tables, and what they are ("a view"). A partitioned table is a table."""
     return {row.name: row.kind for row in connection.execute(_NOT_TABLES, {"names": list(names)})}
 
 

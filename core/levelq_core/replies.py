@@ -82,8 +82,8 @@ def streams(reply: Any) -> Iterator[tuple[str, list[Any]]]:
 def read_entries(entries: Iterable[Any], send: bytes | None) -> tuple[Outcome | None, bytes | None]:
     """The outcome among a stream's entries that answers this send, and the last position read.
 
-    Without a send: the first decision on the id, whoever sent it, rather than a conflict with it. What is no outcome
-    is passed over: other programs may have put it there.
+    Without a send: the first decision on the id, by any sender, rather than a conflict with it. Entries that are no
+    outcome, which another program may have written, are skipped.
     """
     found, last = None, None
     for position, fields in entries:

@@ -1,4 +1,4 @@
-"""The times that levelq writes into rows: those that it requires, and the application's own beside them."""
+"""The times that levelq writes into rows: of required columns and of the application's optional ones."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _ON_UPDATE = {PROGRESS: ("last_activity", "updated_at"), LICENSES: ()}
 
 
 def inserted_times(schema: Schema, table: str) -> dict[str, str]:
-    """The times of a row that is made: by column, the SQL expression."""
+    """The times of a new row: the SQL expression by column."""
     extra = schema.times.get(table, ExtraTimes()).on_insert
     return {name: schema.column(table, name).now for name in (*_ON_INSERT[table], *extra)}
 
 
 def updated_times(schema: Schema, table: str) -> dict[str, str]:
-    """The times that every update of a row sets, whatever it is about."""
+    """The times that every update of a row sets: the SQL expression by column."""
     extra = schema.times.get(table, ExtraTimes()).on_update
     return {name: schema.column(table, name).now for name in (*_ON_UPDATE[table], *extra)}

@@ -71,10 +71,10 @@ class Schema:
     """The eight tables as they are in this database. Compared by identity: each reading is its own.
 
     `leading`: (table, column) pairs by which a unique index of the table can be searched. `encoding`: the database's.
-    `kinds`: what is no table though it has a table's name, as "a view". `elsewhere`: the schemas outside the search
-    path that have a table which the search path lacks.
-    `fingerprint`: tells whether the tables have changed since; empty if this was not read from a database.
-    `times`: of each table, the times that levelq sets beside the columns it requires.
+    `kinds`: by name, what is not a table ("a view"). `elsewhere`: by table that the search path does not find, the
+    schemas that have one.
+    `fingerprint`: see fingerprint.py; empty if this was not read from a database.
+    `times`: see extra_times.py, by table.
     """
 
     columns: dict[str, dict[str, Column]]
@@ -150,7 +150,9 @@ def encoding_fault(encoding: str) -> Iterator[str]:
 
 def read(connection: Connection) -> Schema:
     """Read the schema from PostgreSQL's catalogs, whatever is missing."""
-    fingerprint = connection.execute(text(FINGERPRINT)).scalar_one()  # first: a change meanwhile shows later
+    fingerprint = connection.execute(
+        text(FINGERPRINT)
+    ).scalar_one()  # first, so that a change during the other queries is noticed
     columns: dict[str, dict[str, Column]] = {}
     for table, name, *column in connection.execute(COLUMNS, {"tables": list(REQUIRED)}):
         columns.setdefault(table, {})[name] = Column(*column)
@@ -179,7 +181,7 @@ def read(connection: Connection) -> Schema:
     )
 
 
-COMPARE_SECONDS = 10.0  # a change that refuses nothing, such as totals that become numeric, is noticed so soon
+COMPARE_SECONDS = 10.0  # how soon a change is noticed that makes no command fail, such as totals that become numeric
 
 
 # By pool: an application may make an engine with other execution_options for each request, on one pool.

@@ -53,7 +53,7 @@ class Check(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What is to be written into a lane's rows. `exact`: its totals are set as a Reset sets them."""
+    """The new values of a lane's rows. `exact`: a Reset sets the totals, so they lose their fractions."""
 
     work: Work
     state: State

@@ -167,7 +167,7 @@ class Protocol:
         return self._call("yield", partition, drain, *self._wake)
 
     def sweep(self, partition: Partition) -> Call:
-        """Return expired claims and mend the count; find out whether a drain must be woken."""
+        """Return expired claims and correct the count; find out whether a drain must be woken."""
         return self._call("sweep", partition, self._claim_ms, *self._wake)
 
     def recover(self, partition: Partition, users: Sequence[bytes]) -> Call:
@@ -235,7 +235,7 @@ class Protocol:
 
     @staticmethod
     def peeked(reply: list[Any]) -> list[tuple[int, list[bytes | Oversized]]]:
-        """Read peek.lua's reply: per lane its length, -1 for what is no list, and the entries, oldest first."""
+        """Read peek.lua's reply: per lane its length (-1: its key is no list) and the entries, oldest first."""
         return [
             (length, [e if isinstance(e, bytes) else _oversized(e) for e in reversed(entries)])
             for length, entries in zip(reply[::2], reply[1::2], strict=True)

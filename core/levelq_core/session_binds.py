@@ -21,9 +21,9 @@ Bind = Engine | Connection
 
 
 def bind_of(session: Session) -> Bind:
-    """Where the session's `bind`, its `binds` or its own `get_bind` lead for progress and licenses.
+    """The engine that the session's `bind`, its `binds` or its own `get_bind` give for progress and licenses.
 
-    Raises UnboundExecutionError if nowhere, TransactionMisuse if to several engines.
+    Raises UnboundExecutionError if there is none, TransactionMisuse if there are two.
     """
     if session.__class__.get_bind is Session.get_bind and not _binds(session):  # not type(): it may be a proxy
         return session.get_bind()
@@ -41,7 +41,7 @@ def bind_of(session: Session) -> Bind:
 
 @contextmanager
 def leading_to(session: Session, bind: Bind) -> Iterator[None]:
-    """A block in which the session uses this engine: one that sends reads to a replica would not see what was written.
+    """A block in which the session uses this engine for reads, too: a replica may not have the new rows yet.
 
     Nothing may be flushed in it.
     """
@@ -57,7 +57,7 @@ def leading_to(session: Session, bind: Bind) -> Iterator[None]:
 
 
 def _bind_for(session: Session, name: str) -> Bind | None:
-    """Where one table leads; None if nowhere. What is said of a class or table goes before what is said of all."""
+    """The engine for one table, or None. A bind for a class or table goes before the session's own bind."""
     found = set(_particular_binds(session, name))
     if len(found) != 1:
         default = _get_bind(session, clause=update(table(name)))
@@ -69,7 +69,7 @@ def _bind_for(session: Session, name: str) -> Bind | None:
 
 
 def _particular_binds(session: Session, name: str) -> Iterator[Bind]:
-    """Where the application's mapped classes and tables of this name lead."""
+    """The engines that are bound to the application's mapped classes and tables of this name."""
     for mapper, mapped in _mappers(name):
         bind = _get_bind(session, mapper=mapper, clause=update(mapped))
         if bind is not None:

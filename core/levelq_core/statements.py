@@ -148,7 +148,7 @@ def _assignments(values: Mapping[str, str]) -> str:
 def progress_values(schema: Schema, *, exact: bool = False) -> dict[str, str]:
     """What an update sets in a progress row (`p`), by column, from the values given (`k`).
 
-    `exact`: totals become what is given, as a Reset says; else they keep their fraction, and NULL while they are 0.
+    `exact`: totals become the given values, for a Reset; else they keep their fraction, and stay NULL while they are 0.
     """
     names = ("level", "xp", "sessions", "projects", "theory", "practice")
     given = {column: f"k.{name}" for column, name in zip(PROGRESS_VALUES, names, strict=True)}

@@ -157,7 +157,7 @@ class Parked(NamedTuple):
 
 
 class SchemaChanged(LevelqError):
-    """The tables are not as they were read, so nothing may be rejected until they are read again."""
+    """The tables have changed since they were read: nothing may be rejected until they are read again."""
 
 
 class RowsVanished(LevelqError):

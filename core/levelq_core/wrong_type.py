@@ -1,4 +1,4 @@
-"""Keys that hold another type than levelq's: any program with access to Redis can leave one."""
+"""Keys that hold another Redis type than levelq expects: any program with access to Redis can leave one."""
 
 from __future__ import annotations
 

@@ -116,6 +116,24 @@ def test_burst_drains_everything_and_says_what_is_parked(
     assert applied(own_engine) == 980
 
 
+def test_log_of_supervised_workers_shows_a_triggers_message_without_control_characters(
+    start: Start, settings: Settings, redis: Redis, own_engine: Engine
+) -> None:
+    with own_engine.begin() as connection:
+        connection.execute(
+            text("""
+            CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN RAISE EXCEPTION '%', E'planted \\x1b[2J' || repeat('x', 5000); END $$;
+            CREATE TRIGGER refuses BEFORE INSERT ON specialization_progress EXECUTE FUNCTION refuse()
+            """)
+        )
+    push(settings, redis, 1)
+    _, output = stopped(start("worker", "--burst"))
+    line = next(line for line in output.splitlines() if "planted" in line)
+    assert "\x1b" not in output and r"\x1b[2J" in line
+    assert len(line) < 2_200
+
+
 def test_a_killed_worker_is_replaced_and_its_claims_come_back(
     start: Start, settings: Settings, redis: Redis, own_engine: Engine
 ) -> None:

@@ -120,6 +120,15 @@ def test_everything_public_is_documented(source: Source) -> None:
     assert undocumented(source.tree) == []
 
 
+@pytest.mark.parametrize("package", ["core/levelq_core", "producer/levelq_producer", "worker/levelq_worker"])
+def test_every_module_is_on_the_architecture_page(package: str) -> None:
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
+    named = set(re.findall(r"`(\w+/?)[`.]", page))
+    modules = {path.stem for path in (ROOT / package).glob("[!_]*.py")}
+    folders = {f"{path.parent.name}/" for path in (ROOT / package).glob("*/__init__.py")}
+    assert (modules | folders) - named == set()
+
+
 def tracked() -> list[str]:
     """What git has or would take: files that are ignored do not count."""
     listed = subprocess.run(

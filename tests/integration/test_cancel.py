@@ -115,7 +115,7 @@ def test_one_command_in_the_middle_is_cancelled_and_the_others_keep_their_order(
     code, _, said = levelq("cancel", 7, "PLAYER", "--id", wanted, "--yes")
     assert (code, "was decided: rejected, cancelled" in said) == (1, True)
     code, _, said = levelq("cancel", 7, "PLAYER", "--id", uuid4(), "--yes")
-    assert (code, "no such command waits" in said) == (1, True)
+    assert (code, "the ledger does not know it" in said) == (1, True)
 
 
 def test_command_that_is_applied_before_the_answer_to_the_question_is_told_as_not_cancelled(
@@ -200,7 +200,7 @@ def test_purge_takes_back_all_of_a_specialization_or_everything(
     assert (code, told.splitlines()[-1]) == (0, "1,501 commands cancelled")
     assert set(decisions(own_engine).values()) == {("rejected", "cancelled")}
     assert not redis.keys("levelq:{*:lane:*") and worker.lanes.status(PLAYER).waiting == 0
-    assert levelq("purge")[1] == "nothing waits of everything\n"
+    assert levelq("purge")[1] == "everything: nothing to cancel\n"
 
 
 def test_one_long_lane_is_taken_back_page_by_page(

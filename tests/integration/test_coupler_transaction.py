@@ -64,7 +64,7 @@ def test_one_connection_may_apply_in_one_transaction_after_another(own_engine: E
 
 def test_what_is_no_command_is_refused_before_anything_is_done(own_engine: Engine) -> None:
     with own_engine.begin() as connection:
-        with pytest.raises(TypeError, match="commands: expected LevelUp, SetLevel, SyncLevels, Adjust or Reset, got 'level up'"):
+        with pytest.raises(TypeError, match=r"commands: expected LevelUp, .*, Adjust or Reset, got 'level up'"):
             apply_commands(connection, [level_up(1), cast(Command, "level up")])
         assert totals(connection) == {}
 

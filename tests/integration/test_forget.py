@@ -125,7 +125,7 @@ def test_nothing_personal_of_a_forgotten_user_is_left(world: World, levelq: Comm
     code, told, _ = levelq("forget", USER, "--dry-run")
     assert code == 0 and dump(world.engine, world.redis) == before
     assert "PLAYER: 2 commands in lanes, 1 row in the outbox" in told
-    assert "to be deleted: 2 progress rows, 2 license rows, 1 progression" in told
+    assert "delete  2 progress rows, 2 license rows, 1 progression" in told
 
     code, told, _ = levelq("forget", USER, "--yes")
     assert code == 0 and f"user {USER} is forgotten: 2 commands cancelled" in told
@@ -141,7 +141,7 @@ def test_nothing_personal_of_a_forgotten_user_is_left(world: World, levelq: Comm
     assert_clean(world.verify(at_rest=True, partial_history=True))  # the outbox is not recorded
 
     before = dump(world.engine, world.redis)
-    assert levelq("forget", USER, "--yes") == (0, f"nothing is known of user {USER}\n", "")
+    assert levelq("forget", USER, "--yes") == (0, f"user {USER}: nothing to erase\n", "")
     assert dump(world.engine, world.redis) == before
 
 

@@ -400,7 +400,7 @@ def test_what_cannot_be_built_names_the_field(
 
 
 def test_what_is_no_command_is_refused(producer: Producer, redis: Redis) -> None:
-    with pytest.raises(InvalidCommand, match=r"command: expected LevelUp, SetLevel, SyncLevels, Adjust or Reset, got {'user_id': 1}"):
+    with pytest.raises(InvalidCommand, match=r"command: expected LevelUp, .*, Adjust or Reset, got {'user_id': 1}"):
         producer.send({"user_id": 1})  # type: ignore[arg-type]
     assert redis.keys() == []
 

@@ -85,7 +85,7 @@ WRONG = {
          "CREATE TABLE certificates (license_id bigint REFERENCES user_licenses ON DELETE CASCADE)",
          "INSERT INTO certificates SELECT id FROM user_licenses"),
         [Row(7, "PLAYER", 2, 2, 6, 1500, steps=2)],
-        said="Other columns stay as that row has them: is_active",
+        said="Other columns keep the values of that row: is_active",
     ),
     "licenses without a foreign key from the progressions": Wrong(
         (NO_LICENSE_KEY, *PAIR, f"{LICENSE}) VALUES (7, 'PLAYER', 1, 6)", STEPS,
@@ -413,11 +413,11 @@ PAIRS_WITHOUT_COMMAND = {
     ),
     "a table that levelq cannot work on": (
         (NO_PROGRESS_KEY, f"{PROGRESS}) VALUES (7, 'PLAYER', 2, 5)"),
-        "first do what `levelq db check` says: until then `levelq sync` is refused",
+        "First do what `levelq db check` says: until then `levelq sync` is refused",
     ),
     "the other row is spelt otherwise": (
         (f"{PROGRESS}) VALUES (7, 'PLAYER', 2, 5)", f"{LICENSE}) VALUES (7, 'player', 2, 2)"),
-        "a row of it is spelt otherwise",
+        "it has a row that is spelt otherwise",
     ),
 }  # fmt: skip
 

@@ -221,7 +221,7 @@ def test_unreadable_layout_refuses_only_the_commands_of_its_specialization(
 
 @pytest.mark.parametrize(
     ("user", "score", "what"),
-    [("8", float("inf"), "'8': expected a time, got inf"), ("bad\x1b", 9e15, "expected a user id, got 'bad\\\\x1b'")],
+    [("8", float("inf"), "'8': expected a time, got inf"), ("bad\x1b", 9e15, "expected a user id, got 'bad\\x1b'")],
     ids=["infinite", "no user"],
 )
 def test_lane_that_no_claim_would_come_to_is_named_and_mended(

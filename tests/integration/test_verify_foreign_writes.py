@@ -78,7 +78,7 @@ def test_read_add_write_that_erases_a_command_is_reported_with_user_total_amount
     assert [(found.user_id, found.detail[:40]) for found in grew.examples] == [
         (3, "total_xp grew by 30 (150 to 180) between")
     ]
-    assert "look the same" in grew.hint
+    assert "looks the same" in grew.hint
     strict = world.verify()
     assert (strict.broken, strict.violations) == ({"I2"}, 3)
     code, output = run(world, "--foreign-writes")

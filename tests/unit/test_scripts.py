@@ -187,6 +187,9 @@ def test_keys_are_built_from_the_tag_only(name: str) -> None:
                 made.add(local.strip())
     if "for _, set in ipairs({ ready, claimed })" in lua:
         made.add("set")
+    endless = re.findall(r"unless_endless\((.+?),", lua.replace("local function unless_endless(key,", ""))
+    if endless and all(value.startswith("tag .. '") for value in endless):
+        made.add("key")
     if "emptied[#emptied + 1] = lane" in lua:
         made.add("unpack(emptied")
     for command, key in re.findall(r"call(?:\(|, )'([A-Z]+)'(?:, ([^,)]+))?", lua):

@@ -78,7 +78,7 @@ class Binding:
                 self._stop.set()
                 raise
             except ConfigurationError as error:
-                # It cannot be read, so it names no other database. `levelq status` tells; `levelq rebuild` replaces it.
+                # Unreadable, so it names no other database. `levelq status` reports it; `levelq rebuild` replaces it.
                 if self._mine is None or not mine.same_as(self._mine):
                     raise
                 if not self._unreadable:

@@ -1,8 +1,8 @@
-"""Take back what waits: in the lanes, whether due, parked or claimed, and in the outbox.
+"""Cancel waiting commands: in lanes, whether due, parked or claimed, and in the outbox.
 
-Each page is read, rejected in the ledger, committed, and only then removed from its lanes, by identity: as a drain
-does, but without a claim. The ledger tells who was first, so this waits for no drain that holds a lane; such a drain
-finds its commands decided and answers with that decision. What a crash leaves in a lane, the next drain removes.
+Each page of commands is read, rejected in the ledger, committed, and then removed from its lanes by identity, as by a
+drain, but without a claim. The ledger decides who was first, so this does not wait for a drain that holds a lane: that
+drain finds its commands decided. What a crash leaves in a lane, the next drain removes.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from .batch import Batch
 from .transaction import Rubbish, quarantine
 from .waiting_lanes import IN_SCOPE, Page, Scope, Waiting, count, is_newer, outbox_scope, pages
 
-ATTEMPTS = 8  # of one page; each further one needs yet another drain that decided some of it at the same time
+ATTEMPTS = 8  # of one page; each one more needs another drain that decided some of it at the same time
 PAGE = 1_000  # rows of the outbox in one transaction
 
-# A commit must mean a commit; and nothing here waits long, so a drain that waits for it does not either.
+# Commits survive a crash; locks are held for a short time, because a drain may wait for them.
 _LIMITS = text("""
     SELECT set_config('lock_timeout', :lock_ms, true), set_config('statement_timeout', :statement_ms, true),
            CASE WHEN current_setting('synchronous_commit') = 'off'
@@ -56,8 +56,8 @@ _LAST_ROW = text(f"SELECT coalesce(max(id), 0) FROM {OUTBOX}")
 class Cancelled:
     """What was done, in commands and entries.
 
-    `decided`: they were decided before. `quarantined`: entries that were no commands. `newer`: left, because only a
-    newer version can read them. `unreadable`: keys of lanes that are no lists, left as they are.
+    `decided`: decided before. `quarantined`: entries that were no commands. `newer`: left, because only a newer version
+    can read them. `unreadable`: keys of lanes that are no lists, left as they are.
     """
 
     cancelled: int = 0
@@ -72,7 +72,7 @@ class Cancelled:
 
 
 class Canceller:
-    """Takes back what a scope names. Raises RedisError, DBAPIError, WrongDatabase; what was committed before stays."""
+    """Cancels what a scope names. Raises RedisError, DBAPIError, WrongDatabase; what was committed before stays."""
 
     def __init__(self, engine: Engine, lanes: LaneEditor, waker: Waker, settings: Settings) -> None:
         self._engine = engine
@@ -90,14 +90,14 @@ class Canceller:
             return count(connection, self._lanes, self._settings, scope)
 
     def run(self, scope: Scope, audited: tuple[str, str] | None = None) -> Cancelled:
-        """Cancel what waits at this moment; what is sent meanwhile may be taken back or not.
+        """Cancel what waits now; a command that is sent meanwhile may be cancelled or not.
 
         `audited`: the action and the target of the line in the audit; None writes no line.
         """
         self._done, self._audited, self._line = Cancelled(), audited, None
         with self._engine.connect() as connection:
             self._require_ours(connection)
-        self._cancel_outbox(scope)  # first: what the relay pushes of it meanwhile is then found in the lanes
+        self._cancel_outbox(scope)  # first, because what the relay pushes meanwhile is then found in the lanes
         touched: set[Partition] = set()
         for partition, read in pages(self._lanes, self._settings, scope, self._done.unreadable):
             self._cancel_pages(scope, partition, read)
@@ -113,7 +113,7 @@ class Canceller:
         require_bound(connection, self._lanes)
 
     def _cancel_pages(self, scope: Scope, partition: Partition, read: Sequence[Page]) -> None:
-        """Decide what these pages hold, commit, answer those who wait, and remove it from the lanes."""
+        """Reject the commands of these pages, commit, send the replies, and remove the commands from the lanes."""
         chosen = []
         for page in read:
             wanted = [entry for entry in page.entries if scope.concerns(entry)]
@@ -143,7 +143,7 @@ class Canceller:
             values["after"] = rows[-1].id
 
     def _read_rows(self, rows: Sequence[Any]) -> tuple[list[Work], list[tuple[int, str]]]:
-        """The commands by lane, sorted; and the rows that are none, with the reason."""
+        """The commands by lane, sorted; and the rows that hold none, with the reason."""
         works: list[Work] = []
         malformed: list[tuple[int, str]] = []
         for (name, user_id), of_lane in groupby(
@@ -163,7 +163,7 @@ class Canceller:
         return works, malformed
 
     def _decide(self, works: Sequence[Work], rubbish: Sequence[Rubbish], rows: Sequence[tuple[int, str]]) -> None:
-        """One transaction, again if another one decided some of these commands at the same time; then the replies."""
+        """One transaction, repeated if another one decided some of the commands at the same time; then the replies."""
         for attempt in range(1, ATTEMPTS + 1):
             for work in works:
                 work.decisions = []
@@ -206,7 +206,7 @@ class Canceller:
         self._done, self._line = now, line
 
     def _audit(self, connection: Connection, now: Cancelled) -> int | None:
-        """One line for the whole, which says after each transaction what was done so far."""
+        """Write the one line, or update it with what was done so far."""
         if self._audited is None:
             return None
         if self._line is None:

@@ -19,7 +19,7 @@ Cause = tuple[object, object]
 
 
 class CauseLog:
-    """Remembers the causes that this process met, each by what it concerns (mostly a partition) and its own mark."""
+    """Remembers the causes that this process met, each by what it concerns (mostly a partition) and by a mark."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -24,6 +24,7 @@ from levelq_core.key_faults import find_in_rq
 from levelq_core.partitions import Partition
 from levelq_core.scripts import Status
 from levelq_core.settings import Settings
+from levelq_core.untrusted_text import printable
 
 from .draining import Drain
 from .lane_worker import LaneWorker
@@ -52,8 +53,8 @@ def run(
 ) -> int:
     """Work until asked to stop, or with `burst` until nothing is due; the exit code.
 
-    HOPELESS tells the supervisor that starting again would not help. `to_say`: held by the first worker of a supervisor
-    that says why, for the others refuse for the same reason.
+    HOPELESS tells the supervisor that starting again would not help. `to_say`: the first worker of
+    a supervisor that acquires it prints why; the others end for the same reason and print nothing.
     """
     log_safely()
     try:
@@ -62,7 +63,7 @@ def run(
     except ConfigurationError as error:
         if to_say is None or to_say.acquire(block=False):
             for reason in error.reasons:
-                print(f"levelq: {reason}", file=sys.stderr)  # noqa: T201
+                print(f"levelq: {printable(reason)}", file=sys.stderr)  # noqa: T201
         return HOPELESS
     except RedisError as error:
         print(f"levelq: LEVELQ_RQ_URL: {error}", file=sys.stderr)  # noqa: T201

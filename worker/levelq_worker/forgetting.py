@@ -1,4 +1,4 @@
-"""Forget a user: first what waits of them is cancelled, then their rows are erased."""
+"""Forget a user: cancel the waiting commands, then erase the rows."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Forgetting:
         self._canceller = Canceller(engine, lanes, waker, settings)
 
     def look(self) -> Known:
-        """Count what there is. Raises ConfigurationError if some of what waits cannot be read, and so not be erased."""
+        """Count what there is. Raises ConfigurationError if a waiting command cannot be read, and so not be erased."""
         waiting = self._canceller.look(Scope(user_id=self._user_id))
         waiting.require_readable()
         with self._engine.connect() as connection:
             return Known(waiting, erasing.count(connection, self._user_id))
 
     def run(self) -> tuple[Cancelled, Erased]:
-        """Do it. One line in the audit says that a user was forgotten, and how much there was, but not which user."""
+        """Erase it. One line in the audit says that a user was forgotten and how many rows, but not which user."""
         cancelled = self._canceller.run(Scope(user_id=self._user_id))
         Waiting(newer=cancelled.newer, unreadable=cancelled.unreadable).require_readable()
 
@@ -68,6 +68,6 @@ class Forgetting:
                 else "rows of the application refer to this user's: delete those first"
             )
             raise ConfigurationError(
-                f"user {self._user_id}: {in_words(error.orig)}; {what}, and run it again: what waited is cancelled, "
-                "the tables are as they were"
+                f"user {self._user_id}: {in_words(error.orig)}; {what}, and run this again: the waiting commands are "
+                "cancelled, the tables are unchanged"
             ) from error

@@ -1,4 +1,4 @@
-"""The RQ job class: a wake-up, read with limits of our own; nothing else that a job may ask for is read at all."""
+"""The RQ job class: a wake-up, read with limits. Nothing else of a job is read."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class LaneJob(Job):
         self._read(found.get("data") or b"", length, found.get("result_ttl") or b"")
 
     def restore(self, raw_data: Mapping[bytes | str, bytes]) -> None:
-        """The same for what was read already, as by RQ's own maintenance."""
+        """Take data that was read already, as by RQ's own maintenance. Raises NoSuchJobError."""
         found = {
             name.decode(errors="replace") if isinstance(name, bytes) else name: raw_data[name] for name in raw_data
         }

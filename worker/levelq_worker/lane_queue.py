@@ -27,8 +27,8 @@ class LaneQueue(Queue):
     def lpop(cls, queue_keys: Sequence[str], timeout: int | None, connection: Redis | None = None) -> Any:
         """The first job of these queues: the queue's key and the job's id; None if `timeout` is None and there is none.
 
-        What is no job id is dropped. Raises DequeueTimeout after so many seconds, or after such an entry, StopRequested
-        once the worker is to end, and redis-py's errors.
+        An entry that is no job id is dropped. Raises DequeueTimeout after so many seconds, or after such an entry,
+        StopRequested once the worker is to end, and redis-py's errors.
         """
         if not timeout or connection is None:
             while (answer := super().lpop(queue_keys, timeout, connection)) is not None and not _is_job(answer):
@@ -62,7 +62,7 @@ class LaneQueue(Queue):
 
 
 def _is_job(answer: tuple[Any, bytes]) -> bool:
-    """Whether what a queue holds is a job id, as RQ makes them: others would end the worker."""
+    """Whether an entry is a job id, as RQ makes them. Another entry would end the worker."""
     entry = answer[1]
     if _JOB_ID.fullmatch(entry):
         return True

@@ -44,7 +44,7 @@ KEPT_SECONDS = 60  # beyond two claims: how long RQ counts a worker that is sile
 
 
 class NoAlarm(BaseDeathPenalty):
-    """RQ's limit for a job is SIGALRM, which may land inside a COMMIT. A drain has limits of its own."""
+    """No limit by RQ, which sends SIGALRM, perhaps inside a COMMIT. A drain has its own limits."""
 
     def setup_death_penalty(self) -> None:
         """Set no alarm."""
@@ -139,23 +139,23 @@ class LaneWorker(SimpleWorker):
         """Tell RQ that we live. Raises RedisError: RQ itself would try again, up to a minute apart, for ever."""
         try:
             if pipeline is not None:
-                self._tell(pipeline)
+                self._announce(pipeline)
                 return
             with self.connection.pipeline(transaction=False) as own:
-                self._tell(own)
+                self._announce(own)
                 own.execute()
         except (ConnectionError, TimeoutError) as error:
             raise RedisError(str(error)) from error
 
-    def _tell(self, pipeline: Pipeline) -> None:
-        """All that RQ writes down at the birth of a worker: Redis may have lost it, or a freeze outlived its key."""
+    def _announce(self, pipeline: Pipeline) -> None:
+        """Register as at birth: Redis may have lost the worker's key, or it expired while the process was frozen."""
         if self.birth_date is not None and self.last_heartbeat is not None:
             pipeline.hset(self.key, mapping=self.serialize())
             worker_registration.register(self, pipeline)
         super().heartbeat(self.get_heartbeat_ttl(), pipeline)
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Run a wake-up; one that an idle worker took while `rq suspend` was in force waits for its end."""
+        """Run a wake-up; after `rq suspend`, one that an idle worker had taken waits for `rq resume`."""
         job.origin = queue.name
         self.check_for_suspension(burst=False)
         super().execute_job(job, queue)
@@ -163,7 +163,7 @@ class LaneWorker(SimpleWorker):
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """Log a job that failed, but not RQ's own failure to write down how it went: the drain says it once.
 
-        Of jobs that are no wake-ups one is logged per reason while they come, and nothing of it that is long.
+        A job that is no wake-up is logged once per reason while such jobs come.
         """
         error = exc_info[1]
         if isinstance(error, RefusedJob):

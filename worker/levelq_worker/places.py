@@ -16,8 +16,10 @@ log = logging.getLogger("levelq")
 class Places:
     """The partitions as they were when last read. Read it before anything else is asked of it."""
 
-    def __init__(self, lanes: Lanes, specializations: Collection[str]) -> None:
+    def __init__(self, lanes: Lanes, specializations: Collection[str], *, warns: bool = True) -> None:
+        """`warns`: log a layout that cannot be read, once; a command line names it by itself."""
         self._lanes = lanes
+        self._warns = warns
         self._specializations = specializations
         self._known: set[Partition] = set()
         self._warned: set[str] = set()
@@ -34,10 +36,11 @@ class Places:
             # In this order: a partition of a generation that the layouts do not know then means that they were lost.
             self._known = {p for p in self._lanes.partitions() if p.specialization in self._specializations}
             asking = self._lanes.ask_layouts(self._specializations)
-            # One that cannot be read now is as it was; until it was read once, nothing is known of its partitions.
+            # An unreadable layout keeps its last readable value; before the first one its partitions are unknown.
             self.layouts = {n: self.layouts[n] for n in asking.unreadable if n in self.layouts} | asking.found
             self.missing = asking.missing
-            self._warn(asking)
+            if self._warns:
+                self._warn(asking)
         except LOST:
             # Of a cluster the servers that hold these may be away while those of the lanes are not.
             if not self.layouts or not isinstance(self._lanes.redis, Cluster):
@@ -48,7 +51,9 @@ class Places:
     def _warn(self, asking: Asking) -> None:
         for what in asking.unreadable.values():
             if what not in self._warned:
-                log.warning("%s: %s; its lanes wait unless it was read before: `levelq rebuild`", asking.key, what)
+                log.warning(
+                    "%s: %s; a worker that starts now leaves its lanes alone: `levelq rebuild`", asking.key, what
+                )
         self._warned = set(asking.unreadable.values())
 
     def open(self, partition: Partition) -> bool:
@@ -62,4 +67,4 @@ class Places:
 
 def partitions(lanes: Lanes, specializations: Collection[str]) -> list[Partition]:
     """All partitions of these specializations that may hold something. Raises RedisError."""
-    return Places(lanes, specializations).read()
+    return Places(lanes, specializations, warns=False).read()

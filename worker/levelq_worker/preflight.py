@@ -46,7 +46,7 @@ def preflight(settings: Settings) -> None:
 
 
 def check_servers(settings: Settings) -> None:
-    """The same for a worker that RQ's own command starts, for servers that answer.
+    """The same for a worker that RQ's own command starts, if the servers answer.
 
     Raises RedisError or DBAPIError if one does not: the worker waits for it. ConfigurationError as above.
     """

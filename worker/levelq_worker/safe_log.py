@@ -1,4 +1,4 @@
-"""The log of a worker process: what others wrote into a message is neither obeyed by a terminal nor long."""
+"""The log of a worker process: text of other programs in a message has no control characters and is cut."""
 
 from __future__ import annotations
 

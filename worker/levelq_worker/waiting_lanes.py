@@ -1,4 +1,4 @@
-"""What waits in lanes and outbox, read page by page for an operator: of everything, or of what a scope names."""
+"""The waiting commands in lanes and outbox, read page by page: all, or those that a scope names."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Scope(NamedTuple):
     command_id: UUID | None = None
 
     def concerns(self, entry: Entry) -> bool:
-        """Whether it is about this entry of a lane that it names."""
+        """Whether it includes this entry of one of its lanes."""
         if self.command_id is None:
             return True
         return isinstance(entry, bytes) and entry[IDENTITY_AT : IDENTITY_AT + 16] == self.command_id.bytes
@@ -63,8 +63,8 @@ def pages(
 ) -> Iterator[tuple[Partition, list[Page]]]:
     """Yield what waits in each lane, from its newest entry to the oldest, in pages of a batch's size.
 
-    What is pushed after the first page is not among it, and nothing that waits all the while is missed. Keys that are
-    no lists are named in `unreadable`. Raises RedisError.
+    Entries that are pushed after the first page are left out; none that waits all the time is missed. Keys that are no
+    lists are added to `unreadable`. Raises RedisError.
     """
     for partition, users in standing.grouped(_lanes(lanes, settings, scope), GROUP):
         pending = [Page(user) for user in users]
@@ -81,7 +81,7 @@ def pages(
 
 
 def _lanes(lanes: LaneEditor, settings: Settings, scope: Scope) -> Iterator[standing.Lane]:
-    """One user's lane in every partition, or each lane once that holds something, in whatever partition."""
+    """One user's lane in every partition, or every lane that holds something."""
     wanted = scope.specializations
     if scope.user_id is not None:
         user = b"%d" % scope.user_id
@@ -98,7 +98,7 @@ def _lanes(lanes: LaneEditor, settings: Settings, scope: Scope) -> Iterator[stan
 
 @dataclass
 class Waiting:
-    """How much waits: entries by specialization. A command that the outbox has pushed counts in both."""
+    """How many commands wait, by specialization. One that was pushed from the outbox counts in both."""
 
     lanes: int = 0
     in_lanes: dict[str, int] = field(default_factory=dict)
@@ -115,8 +115,7 @@ class Waiting:
         """Raise ConfigurationError if some of it cannot be read by this version."""
         if self.newer:
             raise ConfigurationError(
-                f"{self.newer} waiting commands were sent by a newer version of levelq, which alone can read them: "
-                "run this with that version"
+                f"{self.newer} waiting commands were sent by a newer version of levelq: run this with that version"
             )
         if self.unreadable:
             raise ConfigurationError(

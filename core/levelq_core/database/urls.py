@@ -1,9 +1,9 @@
-"""Database URLs: what libpq reads in them, as far as it can be checked before a connection is made.
+"""Database URLs, checked as far as possible before a connection is made.
 
     postgresql://user:password@host:port/database?option=value
     postgresql://user:password@h1:5432,h2:5432/database     libpq tries one after the other
 
-Errors show names, never what may be a piece of a password.
+Errors never show a piece of a password.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _count(option: str, options: list[tuple[str, str]]) -> int:
 
 
 def _unmet(option: str, value: str) -> str | None:
-    """What this option's value should have been, in words; None if it is well."""
+    """What was expected as this option's value, in words; None if the value is right."""
     if option in _WORDS:
         words = _WORDS[option].split()
         return None if value in words else f"one of {', '.join(words)}"

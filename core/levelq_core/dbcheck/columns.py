@@ -36,7 +36,7 @@ def check_columns(connection: Connection, table: str, facts: Facts, catalog: Cat
 
 
 def _added(table: str, name: str, facts: Facts) -> tuple[str, ...]:
-    """What adds a column; of one that says whose row it is, only the application knows which column that is."""
+    """The statement that adds a column. For a column with the owner of a row, the application must rename its own."""
     if name in _WHOSE.get(table, ()):
         return (
             f"-- levelq does not know which column holds it. Give it this name, there and in your model: "

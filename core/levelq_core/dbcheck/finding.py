@@ -1,4 +1,4 @@
-"""One thing that was looked at, and what was found."""
+"""One finding of a check."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Finding(NamedTuple):
 
     `mend` holds SQL statements, each ending with a semicolon, or levelq or Redis commands, or what a person must do
     (beginning with --), to be run in this order; ALTER SYSTEM and whatever is done CONCURRENTLY need to be run outside
-    a transaction. `topic`: the thing that was looked at, in one word.
+    a transaction. `topic`: what was checked, in one word.
     """
 
     severity: Severity

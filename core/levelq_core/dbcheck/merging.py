@@ -1,9 +1,9 @@
-"""Statements that make one row of several for the same user and specialization.
+"""Statements that merge several rows of the same user and specialization into one.
 
-Such rows come from two requests that each found none and made one, or from an import that ran twice. The application
-then writes to one of them, mostly the same one. So of each total the greatest is kept: it is right for copies, and of
-rows that hold a part each it loses only what the other requests added. A sum would double every copy, and levels that
-were never earned cannot be taken back. The sum is printed as a comment, for the rows that a person knows to be parts.
+Such rows come from two requests that each found none and inserted one, or from an import that ran twice. The
+application then mostly writes to one of them. So the greatest of each total is kept: that is right for copies, and for
+rows that each hold a part it loses only the smaller parts. A sum would double every copy, and levels that were never
+earned cannot be taken back. The sum is printed as a comment, for a person who knows that the rows are parts.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def merged(
 
     Each statement is safe by itself: the last deletes no row that something refers to, or that has more of anything
     than the one that is kept, so a statement that failed, or an application that wrote meanwhile, leaves duplicates
-    and loses nothing. `key`: two SQL expressions. `where`: a condition for the rows that this is about, "" for all that
-    have a key. Raises DBAPIError.
+    and loses nothing. `key`: two SQL expressions. `where`: a condition for the rows to merge, "" for all that have a
+    key. Raises DBAPIError.
     """
     columns = [name for name in REQUIRED[table] if name in facts[table]]
     others = [name for name in facts[table] if name not in REQUIRED[table]]
@@ -89,11 +89,11 @@ def _explained(rows: _Rows, others: Sequence[str]) -> list[str]:
     """What is kept, what is not, and how to add up instead."""
     table, key, condition, columns = rows
     said = [
-        f"-- {table}: of each user and specialization the most advanced row is kept, with the highest level and the",
-        "-- greatest of each total; what refers to the other rows will refer to it",
+        f"-- {table}: keeps the most advanced row of each user and specialization, with the highest level and the",
+        "-- greatest of each total. Rows that refer to a deleted row will refer to the kept one",
     ]
     if others:
-        said.append(f"-- Other columns stay as that row has them: {', '.join(others)}")
+        said.append(f"-- Other columns keep the values of that row: {', '.join(others)}")
     totals = [name for name in columns if name in _TOTALS]
     if not totals:
         return said

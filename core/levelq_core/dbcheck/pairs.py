@@ -1,4 +1,4 @@
-"""What puts a pair of levels in step again: a command that will be applied, or why none can be."""
+"""How to put a pair of levels in step again: a `levelq sync` that will be applied, or why there is none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RENAMES = "`levelq db check` prints what renames it"
 def pair_fixes(connection: Connection, pairs: Sequence[Pair], schema: Schema, catalog: Catalog) -> list[str]:
     """For each pair: the `levelq sync` that mends it, or a comment (beginning with --) that says why there is none.
 
-    The rules decide a command before it is printed. Raises DBAPIError.
+    A command is printed only if the rules would apply it. Raises DBAPIError.
     """
     pairs = [_whole(pair) for pair in pairs]
     limits = Limits() if schema.missing() else schema.limits
@@ -51,7 +51,7 @@ def _fix(
         return f"{where}: levelq reads no row without a user or a specialization: fill it in, or delete the row"
     right = fold(name)
     if right in catalog and (right != name or (user, right) in respelt):
-        return f"{where}: a row of it is spelt otherwise; {_RENAMES}"
+        return f"{where}: it has a row that is spelt otherwise; {_RENAMES}"
     if name not in catalog:
         return f"{where}: not in the catalog, so levelq leaves it alone; `levelq db check` says what to do"
     missing = LICENSES if pair.license_level is None else PROGRESS if pair.progress_level is None else ""
@@ -86,7 +86,7 @@ def _is_id(user: object) -> bool:
 
 
 def _respelt(connection: Connection, pairs: Sequence[Pair]) -> set[tuple[int, str]]:
-    """Of pairs that lack a row: those of which a row is there in another spelling."""
+    """The pairs without a row that have one in another spelling."""
     users = {pair.user_id for pair in pairs if None in pair[2:] and _is_id(pair.user_id)}
     found: set[tuple[int, str]] = set()
     for table, (user, name) in NAMES.items() if users else ():
@@ -99,7 +99,7 @@ def _respelt(connection: Connection, pairs: Sequence[Pair]) -> set[tuple[int, st
 
 
 def _without_user(connection: Connection, pairs: Sequence[Pair], schema: Schema) -> dict[tuple[str, int], str]:
-    """Of pairs that lack a row which a foreign key ties to the application's users: those of users there are not."""
+    """Missing rows that a foreign key forbids, because the user does not exist: by table and user, the parent."""
     found: dict[tuple[str, int], str] = {}
     for table, lacks in ((PROGRESS, "progress_level"), (LICENSES, "license_level")):
         users = [p.user_id for p in pairs if getattr(p, lacks) is None and _is_id(p.user_id)]

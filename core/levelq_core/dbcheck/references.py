@@ -1,4 +1,4 @@
-"""The foreign key from progressions to licenses: it must let an application delete its users."""
+"""The foreign key from progressions to licenses, which must not keep an application from deleting its users."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .finding import Finding
 
 
 def check_cascade(connection: Connection) -> Iterator[Finding]:
-    """Yield the foreign key if it refuses to let a license go that has progressions.
+    """Yield the foreign key if a license that has progressions cannot be deleted.
 
-    An application's own foreign key is reported only where it breaks a cascade that the application asked for.
+    An application's own foreign key is reported only if it stops a cascade of the application.
     """
     for constraint, column, licenses, key in connection.execute(_REFUSING).all():
         problem = (
@@ -28,7 +28,7 @@ def check_cascade(connection: Connection) -> Iterator[Finding]:
         yield Finding("warning", problem, (mend,))
 
 
-# levelq's own table is known by its index; in an application's, the licenses must be deleted by a cascade themselves.
+# levelq's own table is recognized by its index; an application's counts if its licenses are deleted by a cascade.
 _REFUSING = text(f"""
     SELECT quote_ident(f.conname), quote_ident(a.attname), f.confrelid::regclass::text, quote_ident(k.attname)
     FROM pg_constraint f

@@ -1,4 +1,4 @@
-"""What gives a column a type that levelq can use: a statement that was made to work, or what a person must do."""
+"""How to give a column a type that levelq can use: a statement that works, or what a person must do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from levelq_core.wanted import LEVELS, wanted
 _FRACTIONS = frozenset({"float4", "float8", "numeric"})
 _NUMBERS = _FRACTIONS | {"int2", "int4", "int8"}
 _TEXTS = frozenset({"text", "varchar", "bpchar", "citext", "name"})
-# What can be cast without a guess, by the type wanted; an enum can be cast to text as well.
+# By wanted type, the types that can be cast to it without a guess; an enum can be cast to text as well.
 _CASTS = {
     "bigint": _NUMBERS | _TEXTS,
     "integer": _NUMBERS | _TEXTS,
@@ -24,7 +24,7 @@ _CASTS = {
 
 
 def retyped(connection: Connection, table: str, name: str, fact: Column) -> tuple[str, ...]:
-    """What makes this column one that levelq can write. Raises DBAPIError."""
+    """The statements, or comments for a person, that make levelq able to write this column. Raises DBAPIError."""
     if fact.generated:
         return (f"ALTER TABLE {table} ALTER COLUMN {name} DROP EXPRESSION;",)
     if fact.always and fact.type in wanted(table, name).types:
@@ -88,7 +88,7 @@ def _statement(table: str, name: str, fact: Column, type_: str) -> str:
 
 
 def _no_numbers(connection: Connection, table: str, name: str) -> tuple[str, ...]:
-    """Texts that should be numbers, and are none."""
+    """A comment about texts that are not numbers."""
     query = f"SELECT {name}::text, count(*) OVER () FROM {table} WHERE {name}::text !~ '^\\s*[+-]?\\d+\\s*$' LIMIT 1"
     row = connection.execute(text(query)).one_or_none()
     if row is None:

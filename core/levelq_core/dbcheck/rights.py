@@ -79,14 +79,14 @@ def check_write(connection: Connection) -> Iterator[Finding]:
             yield Finding("error", f"a row that was written as a test was refused: {in_words(error.orig or error)}")
 
 
-# Which of these rights this role has; one column of the table is enough, as applications may grant columns.
+# Which of these rights this role has; one column is enough, because applications may grant single columns.
 _RIGHTS = text("""
     SELECT wanted, CASE WHEN wanted = 'DELETE' THEN has_table_privilege(to_regclass(:table), wanted)
                    ELSE has_any_column_privilege(to_regclass(:table), wanted) END
     FROM unnest(CAST(:rights AS text[])) WITH ORDINALITY AS k(wanted, n) ORDER BY n
 """)
 
-# It gives its own id, so no number of the sequence is used up.
+# With an id, so that no number of the sequence is used up.
 _WRITE = text(f"""
     INSERT INTO {QUARANTINE} (id, specialization, reason, raw, length, sha256)
     VALUES (0, 'CHECK', 'levelq db check', '', 0, sha256(''))

@@ -1,4 +1,4 @@
-"""The server: its age, whether it takes writes and keeps what was committed, and who can read on the way."""
+"""The server: its version, whether it takes writes and keeps commits, and whether the connection is safe."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def check_read_only(connection: Connection) -> Iterator[Finding]:
         yield Finding("error", f"{READ_ONLY}: it is a standby", (mend,))
     elif read_only:
         mends = _reset("default_transaction_read_only", "off", source, database, role)
-        # Of this session, too, or what takes it back is refused as a write.
+        # First in this session, or the statements below are refused as writes.
         first = () if mends[0].startswith("--") else ("SET default_transaction_read_only = off;",)
         yield Finding("error", f"{READ_ONLY}: default_transaction_read_only is on", (*first, *mends))
 
 
 def check_encryption(connection: Connection) -> Iterator[Finding]:
-    """Yield whether what is sent to a server on another host can be read or changed on its way."""
+    """Yield a warning if the connection to another host is not encrypted or not verified."""
     raw = connection.connection.driver_connection
     if not isinstance(raw, psycopg.Connection) or is_loopback(raw.info.host):
         return
@@ -63,7 +63,7 @@ def check_encryption(connection: Connection) -> Iterator[Finding]:
 
 
 def _reset(option: str, value: str, source: str, database: str, role: str) -> tuple[str, ...]:
-    """The statement for the place where it was set to what it should not be."""
+    """The statement that changes the option where it was set: in the database, the role, the URL or the server."""
     if source == "database":
         return (f"ALTER DATABASE {database} RESET {option};",)
     if source == "user":
@@ -87,7 +87,7 @@ _UNSAFE = text("""
     WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting = 'off' ORDER BY name
 """)
 
-# Whether transactions can write; if not by being a standby, where default_transaction_read_only was set.
+# Whether transactions can write, and where default_transaction_read_only was set.
 _READ_ONLY = text("""
     SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on',
            source, quote_ident(current_database()), quote_ident(session_user)

@@ -1,4 +1,4 @@
-"""The tables: there, on the search path, and real tables."""
+"""The tables: they exist, on the search path, and are not views."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def check_tables(connection: Connection, schema: Schema) -> Iterator[Finding]:
 
 
 def _outside(connection: Connection, schema: Schema) -> Finding:
-    """One finding, as one search path mends all. It is for the user to say whose tables they are."""
+    """One finding for all tables, because one search path mends all. Only the user knows whose tables they are."""
     schemas = sorted({name for names in schema.elsewhere.values() for name in names})
     path = ", ".join([*schemas, *connection.execute(_SEARCH_PATH).scalars()])
     role, database = connection.execute(_WHO).one()

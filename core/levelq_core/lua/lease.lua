@@ -13,7 +13,7 @@
 
 local tag, mode, lease = ARGV[1], ARGV[2], ARGV[4]
 local holder = redis.call('GET', tag .. 'relay')
--- A lease lasts no longer than ours: one without an end, or with a later one, was made by another program.
+-- No relay's lease lasts longer than ours: one that does, or has no end, was made by another program.
 local left = redis.call('PTTL', tag .. 'relay')
 if holder and (left == -1 or left > tonumber(ARGV[5])) then holder = false end
 local ours = holder == lease

@@ -8,7 +8,7 @@ local function clock()
 end
 
 local function waiting(tag)
-  return tonumber(redis.call('GET', tag .. 'count') or '0') or 0 -- what is no number is mended by the next sweep
+  return tonumber(redis.call('GET', tag .. 'count') or '0') or 0 -- if it is not a number, the next sweep corrects it
 end
 
 -- One command over many values. Lua's stack takes some 8,000 in one call; the step is even, for pairs.
@@ -58,7 +58,7 @@ local function note_parked(tag, now, user, reason, same_head)
   redis.call('HSET', parked, user, note)
 end
 
--- How many entries stand in the lanes of the partition, which are in ready or claimed. A key that is no list has none.
+-- How many entries the lanes in ready and claimed hold. A key that is no list counts as empty.
 local function standing(tag)
   local ready, claimed = tag .. 'ready', tag .. 'claimed'
   local sum = 0

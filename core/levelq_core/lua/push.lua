@@ -22,7 +22,7 @@ if closed then return { 'MOVED' } end
 local now = clock()
 local stamp = string.format('%013.0f', now)
 before = tonumber(before or '0')
-if not before then -- no number: it guards nothing until a sweep has counted
+if not before then -- not a number: no limit until the next sweep has counted
   redis.call('DEL', tag .. 'count')
   before = 0
 end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Put right what a dead worker left: expired claims, due lanes without a drain, a wrong count.
+-- Repair what a dead worker left: expired claims, due lanes without a drain, a wrong count.
 --
 -- KEYS[1]  tag .. "ready"
 -- ARGV     tag, claim ms, wake ms, batch commands, batch lanes

@@ -2,7 +2,7 @@
 -- Remove decided entries from lanes, wherever they stand in them; the others keep their order.
 --
 -- KEYS[1]  tag .. "ready"
--- ARGV     tag, mark (what no entry of these lanes says), then per lane: user, identities (32 bytes each)
+-- ARGV     tag, mark (a value that is no entry), then per lane: user, identities (32 bytes each)
 -- Returns  per lane how many entries were removed
 --
 -- Keeps:   only what was decided is removed, each entry by its identity, as in ack.lua. A claim stays with its drain,
@@ -15,7 +15,7 @@ local now = clock()
 local SIZE, FROM = 32, 18 -- codec.IDENTITY_BYTES; codec.IDENTITY_AT, counted from 1
 local STEP = 100
 
--- Where in the lane the wanted entries are, counted from 0, the newest first: they are looked for from there.
+-- The indexes of the wanted entries, counted from 0, the newest first. The search begins at the newest entry.
 local function find(lane, length, identities)
   local wanted, left, malformed = {}, 0, false
   for at = 1, #identities, SIZE do

@@ -67,9 +67,9 @@ def _lacks_a_table(connection: Connection) -> bool:
 
 
 def _create_absent(config: Config, *, sql: bool) -> None:
-    """Create the tables that a database of this version lacks: dropped since, or added to the first migration later.
+    """Create the missing tables of a database whose version is current: some were dropped, or its 0001 was older.
 
-    That migration creates what is absent and changes no table that exists, so it can run again.
+    The first migration creates what is absent and changes no table that exists, so it can run again.
     """
     scripts = ScriptDirectory.from_config(config)
     head = scripts.get_current_head()

@@ -1,7 +1,6 @@
-"""The options behind the ? of a Redis URL: what each may be, as redis-py takes it.
+"""The options behind the ? of a Redis URL: their names, types and ranges, as redis-py takes them.
 
-redis-py passes on whatever it does not know, and fails when it connects. Errors here show names, never values of
-options that may be secret.
+redis-py accepts unknown options and fails later, when it connects. Errors here never show values of secret options.
 """
 
 from __future__ import annotations
@@ -11,13 +10,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
-# What levelq rests on, whatever the URL says: answers are bytes, and no command is repeated by the client.
+# Ignored in URLs: levelq needs answers as bytes, and a client that repeats no command.
 OVERRIDDEN = frozenset({"decode_responses", "encoding", "encoding_errors", "retry_on_error", "retry_on_timeout"})
 MISREAD = "with # / ? @ and [ in a user or a password written as %23 %2F %3F %40 and %5B"
 
 
 class Option(NamedTuple):
-    """How one option is read, and what it may be, in words; `read` raises ValueError."""
+    """How one option is read (`read` raises ValueError), and what it may be, in words."""
 
     read: Callable[[str], Any]
     expected: str = ""
@@ -87,15 +86,14 @@ _TLS = {
     "ssl_check_hostname": _SWITCH,
 }
 _OF_SENTINELS = "sentinel_"
-# Redis's own constructor, by which the clients of Sentinels are made, takes no more.
+# The options that the constructor of redis-py's Redis takes, with which the clients of Sentinels are made.
 _FOR_SENTINELS = {"username", "password", "client_name", "health_check_interval", "protocol", "socket_keepalive", *_TLS}
 
 
 def read_options(scheme: str, query: str) -> dict[str, Any]:
     """The options of a URL for redis-py, those for the Sentinels with their prefix. `scheme`: the URL's, as it stands.
 
-    Raises ValueError for an option that redis-py does not have or that is not for this scheme, and for a value that
-    is none.
+    Raises ValueError for an option that redis-py does not have or that is not for this scheme, and for a wrong value.
     """
     kind = scheme.partition("+")[2]
     known = _known(scheme)
@@ -130,5 +128,5 @@ def _expected(known: dict[str, Option], name: str, scheme: str) -> str:
 
 
 def _got(name: str) -> str:
-    """The name, if it looks like one: what else is there may be a piece of a password."""
+    """The name, if it looks like one: other text may be a piece of a password."""
     return f"; got {name!r}" if re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,40}", name) else ""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from redis.connection import AbstractConnection, ConnectionPool, DefaultParser
 
-# Whether redis-py can take in what there is of an answer; none before 8 can.
+# Whether redis-py can read a part of an answer without waiting for the rest: since 8.
 LOOKS = "timeout" in signature(AbstractConnection.read_response).parameters
 
 

@@ -1,4 +1,4 @@
-"""What levelq needs of a Redis server, and what would make it lose commands, each with what mends it."""
+"""Checks of a Redis server: what levelq needs of it, and what would make it lose commands, each with the remedy."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from levelq_core.settings import redacted
 from .server import check_clock, check_durability, check_memory, check_role, check_version
 from .writing import check_scripts, check_writing
 
-_STOPS = ("redis", "pushes", "durability")  # topics whose errors stop the scripts, too: one cause is told once
+_STOPS = ("redis", "pushes", "durability")  # an error of these topics stops scripts, too: one cause is reported once
 
 
 def check_encryption(name: str, url: str) -> Iterator[Finding]:
-    """Yield whether what is sent to a server on another host can be read or changed on its way."""
+    """Yield a warning for each connection to another host that is not encrypted or not verified."""
     for problem, advice in redis_exposures(url):
         yield Finding("warning", f"{name}: {problem}", (f"-- {advice}",), "encryption")
 
 
 def check_lanes(redis: Redis, keys: Keys, url: str) -> Iterator[Finding]:
-    """Look at each server of the lanes' Redis, then write there as levelq does. Raises RedisError if one is away."""
+    """Check each server of the lanes' Redis, then write there. Raises RedisError if one does not answer."""
     clustered = isinstance(redis, Cluster)
     found = [finding for server in servers_of(redis) for finding in _check_server(server, url, clustered=clustered)]
     yield from found
@@ -59,7 +59,7 @@ def _check_server(server: Redis, url: str, *, clustered: bool) -> Iterator[Findi
 
 
 def check_queue(redis: Redis, url: str) -> Iterator[Finding]:
-    """Look at the Redis of RQ's own keys, where it is another one. Raises RedisError if it is away."""
+    """Check the Redis of RQ's own keys, where it is another one. Raises RedisError if it does not answer."""
     info: dict[str, Any] = {}
     with suppress(NoPermissionError):
         info = dict(redis.info())

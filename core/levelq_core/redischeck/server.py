@@ -1,4 +1,4 @@
-"""One Redis server by its own account: its version and role, what it keeps and what it would drop."""
+"""What one Redis server says of itself: version, role, durability, memory, clock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEARLY_FULL = 0.8
 
 
 def check_version(info: dict[str, Any], where: str) -> Finding:
-    """Its kind, version and address, and whether it is recent enough."""
+    """Whether the version is recent enough."""
     kind = "Valkey" if "valkey_version" in info else "Redis"
     version = str(info.get("valkey_version") or info.get("redis_version", "0"))
     found = f"{kind} {version} at {where}"
@@ -29,7 +29,7 @@ def check_version(info: dict[str, Any], where: str) -> Finding:
 
 
 def check_role(info: dict[str, Any]) -> Iterator[Finding]:
-    """Yield whether it is a replica, which takes no writes."""
+    """Yield an error if it is a replica, which takes no writes."""
     if info.get("role") == "slave":
         primary = f"{info.get('master_host')}:{info.get('master_port')}"
         mend = f"-- let LEVELQ_REDIS_URL lead to the primary, {primary}, or to its Sentinels (redis+sentinel://)"
@@ -37,7 +37,7 @@ def check_role(info: dict[str, Any]) -> Iterator[Finding]:
 
 
 def check_durability(redis: Redis, info: dict[str, Any]) -> Iterator[Finding]:
-    """Yield what it may drop, or lose in a crash."""
+    """Yield what the server may drop when it is full, or lose in a crash."""
     found = list(risks(info))
     if not any(finding.topic == "eviction" for finding in found):
         yield Finding("ok", "maxmemory-policy noeviction", topic="eviction")
@@ -64,7 +64,7 @@ def _appendfsync(redis: Redis) -> Finding:
 
 
 def check_memory(info: dict[str, Any]) -> Finding:
-    """How much of it is used; a full Redis is drained by workers, so this is no error."""
+    """How much memory is used. Workers drain a full Redis, so that is only a warning."""
     used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
     if not limit:
         found = f"{_mib(used)} used, no maxmemory; bounded by LEVELQ_PARTITION_LIMIT alone"
@@ -82,7 +82,7 @@ def _mib(size: int) -> str:
 
 
 def check_clock(redis: Redis) -> Finding:
-    """How far its clock is from this machine's."""
+    """How much its clock differs from this machine's."""
     before = time.time()
     seconds, microseconds = redis.time()
     ours = (before + time.time()) / 2

@@ -1,4 +1,4 @@
-"""Whether this user of Redis may do what levelq's scripts do, tried with a key that is gone at once."""
+"""Whether this user of Redis may do what levelq's scripts do, tried on a key that is deleted at once."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _ALLOW = "-- allow EVALSHA, EVAL, SCRIPT LOAD, the commands of levelq's scripts 
 
 
 def check_writing(redis: Redis, key: str) -> Iterator[Finding]:
-    """Yield why writes are refused. Raises RedisError if the server is away."""
+    """Yield why writes are refused. Raises RedisError if the server does not answer."""
     try:
         try:
             redis.evalsha(redis.script_load(_script()), 1, key)
         except NoScriptError:  # flushed in between
             redis.eval(_script(), 1, key)
-    except OutOfMemoryError as error:  # what drains still works then
+    except OutOfMemoryError as error:  # draining still works then
         mend = ("-- start more workers, or raise maxmemory",)
         yield Finding("warning", f"pushes are refused: {_words(error)}", mend, "pushes")
     except ResponseError as error:
@@ -34,7 +34,7 @@ def check_writing(redis: Redis, key: str) -> Iterator[Finding]:
 
 
 def check_scripts(redis: Redis) -> Iterator[Finding]:
-    """Yield whether every script of levelq's can be loaded. Raises RedisError if the server is away."""
+    """Yield whether every script can be loaded. Raises RedisError if the server does not answer."""
     names = [path.name[:-4] for path in (files("levelq_core") / "lua").iterdir() if path.name.endswith(".lua")]
     scripts = sorted(set(names) - {"prelude"})
     try:
@@ -52,5 +52,5 @@ def _script() -> str:
 
 
 def _words(error: ResponseError) -> str:
-    """Without the number and the line of the script, which say nothing to an operator."""
+    """The message without the hash and the line of the script."""
     return _WHERE.sub("", str(error)).rstrip(".")

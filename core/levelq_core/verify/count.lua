@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- Compare a partition's count with what stands in its lanes, at one moment. Changes nothing.
+-- Read a partition's count and the number of entries in its lanes, at one moment. Changes nothing.
 --
 -- KEYS[1]  tag .. "ready"
 -- ARGV     tag, how many lanes to read at most
@@ -12,7 +12,7 @@ local tag, most = ARGV[1], tonumber(ARGV[2])
 local ready, claimed = tag .. 'ready', tag .. 'claimed'
 local is_ready, lanes = pcall(redis.call, 'ZCARD', ready)
 local is_claimed, more = pcall(redis.call, 'ZCARD', claimed)
--- A key of another type is named elsewhere: without it nothing can be compared.
+-- key_faults.py names a key of another type; without it there is nothing to compare.
 if not is_ready or not is_claimed or type(lanes) ~= 'number' or type(more) ~= 'number' or lanes + more > most then
   return {}
 end

@@ -1,8 +1,8 @@
-"""The database's part of a verification: a page of ids, or a range of users, at a time, each in its own snapshot.
+"""The database's part of a verification, in short snapshots: of a page of ids, or of a range of users.
 
-A snapshot is short, so it holds up no VACUUM, and what it loads fits into memory. The snapshots need not be of one
-moment: all rows of a lane are of one user. What spans users (a batch, a command that was never sent) is asked of pages
-of the ledger by id.
+A short snapshot holds up no VACUUM, and what it loads fits into memory. The snapshots may be of different moments: all
+rows of a lane are of one user. Checks that span users (a batch, a command that was never sent) read the ledger in pages
+by id.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .rows import (
 )
 
 _HISTORY_QUESTIONS = (questions.LOST, questions.RECOVERED, questions.ORDER)
-# No sort of a range is spilled; plans are made for the values given; tables are read by their indexes, if there.
+# Sorts of a range stay in memory; plans are made for the given values; tables are read by their indexes, if they exist.
 _SETTINGS = (
     "SELECT set_config('work_mem', '64MB', true), set_config('plan_cache_mode', 'force_custom_plan', true), "
     "set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true)"
@@ -49,11 +49,11 @@ _TOUCH = f"""
 
 @dataclass(frozen=True)
 class Scope:
-    """What is looked at.
+    """What is verified.
 
-    `after`: ledger rows of greater ids; `last`: the greatest id when the lanes had been read. `rows`: how many rows a
-    range has. `since`: not all users, only those touched. `unique`: whether
-    the ledger's unique constraint is there. `history`: whether there is one. `foreign_writes`, `limit`: see Options.
+    `after`, `last`: the ledger rows with greater ids, up to the greatest id when the lanes had been read. `rows`: how
+    many rows a range has. `since`: only users with such ledger rows. `unique`: the ledger's unique constraint exists.
+    `history`: sends were recorded. `foreign_writes`, `limit`: see Options.
     """
 
     after: int
@@ -67,7 +67,7 @@ class Scope:
 
 
 class Passes:
-    """Asks the questions, each of as many ranges as there are; `checks` grow meanwhile."""
+    """Asks all questions, range by range, and adds what they find to `checks`."""
 
     def __init__(self, connection: Connection, scope: Scope) -> None:
         self._connection = connection
@@ -84,14 +84,14 @@ class Passes:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """A transaction that sees one moment, and changes nothing but temporary tables."""
+        """A transaction that sees one moment, and changes only temporary tables."""
         with self._connection.begin():
             self._connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
             self._connection.execute(text(_SETTINGS))
             yield
 
     def group_history(self, horizon: datetime) -> datetime | None:
-        """Gather the history by command; returns when it begins."""
+        """Group the history by command; returns when it begins."""
         back, horizon_at = None, horizon.timestamp()
         more = True
         while more:
@@ -109,7 +109,7 @@ class Passes:
         return begun
 
     def by_id(self, partial: bool, begun: datetime | None) -> None:
-        """Ask what spans users, of the ledger's rows in the order of their ids."""
+        """Ask the questions that span users, over the ledger in the order of its ids."""
         scope = self._scope
         back = before = scope.after
         while before < scope.last:
@@ -130,7 +130,7 @@ class Passes:
                 self.ask(tables.TWICE_ANYWHERE)
 
     def by_user(self) -> None:
-        """Ask what the rows of each user must fulfil, of so many users at a time."""
+        """Ask the questions about rows, for a range of users at a time."""
         low = FIRST
         while low < LAST:
             with self.snapshot():

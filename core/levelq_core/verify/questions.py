@@ -15,8 +15,8 @@ from .loading import HISTORY, IDS, LATER, SENT, STANDING
 class Question(NamedTuple):
     """What is asked; `checked` counts the cases, `find` the wrong ones.
 
-    `foreign`: an application's own writes may be the reason, if it is known to write. `note`: what is found is no
-    violation. `hint`: what the findings may mean.
+    `foreign`: with --foreign-writes, findings are a note. `note`: findings are always a note, no violation. `hint`:
+    what the findings may mean.
     """
 
     invariant: str
@@ -47,8 +47,8 @@ NEXT_COMMAND = f"""
 """
 BEGUN = f"SELECT to_timestamp(min(sent_at)) FROM {HISTORY}"
 
-# Where the commands of the range's users are now. What is left of a forgotten user's command has no place in the order,
-# nor has a command that was cancelled: an operator's decision does not wait for those before it.
+# Where the commands of the range's users are now. Commands of forgotten users and cancelled commands are not placed in
+# the order: cancelling does not wait for earlier commands.
 FILL_SENT = f"""
     INSERT INTO {SENT}
     SELECT i.command_id, i.user_id, i.specialization, i.source, i.seq, i.due, i.acknowledged, i.possible,

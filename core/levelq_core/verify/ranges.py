@@ -1,7 +1,7 @@
-"""Where a range ends: so few users, or so few ids, that their rows fit into memory and take a short transaction.
+"""Where a range of users, or a page of ids, ends: its rows must fit into memory and into a short transaction.
 
-A range of users ends before the user with whom one of the tables would exceed the number of rows. One user who has more
-by himself is a range of his own, and `crowded`: his rows are read where they are.
+A range ends before the user with whom one of the tables would exceed the number of rows. A single user with more rows
+is a range alone, and `crowded`: the rows are read from the tables, not loaded.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from .rows import TOUCHED
 
 FIRST, LAST = -(2**63), 2**63 - 1  # of a bigint
 
-# Rows near the bound of --since: an id is taken later than the time, by as long as the transaction ran until then.
+# For --since: a row takes its id after its time, which is when the transaction began.
 MARGIN = timedelta(minutes=10)
-# Without one of the indexes, each range reads a whole table: as many ranges at most.
+# The most ranges without one of the indexes, because each of them then reads a whole table.
 MOST_WITHOUT_INDEX = 16
 
 _INDEXED = (
@@ -54,7 +54,7 @@ class Users(NamedTuple):
 
 
 def missing_indexes(connection: Connection) -> list[str]:
-    """The statements that make the indexes which short ranges need, and which are not there."""
+    """The statements that create the missing ones of the indexes that short ranges need."""
     values = {"tables": [table for table, _, _ in _INDEXED], "columns": [column for _, column, _ in _INDEXED]}
     keys = {(table, column): key for table, column, key in _INDEXED}
     return [
@@ -64,7 +64,7 @@ def missing_indexes(connection: Connection) -> list[str]:
 
 
 def size(connection: Connection, rows: int, missing: list[str]) -> int:
-    """How many rows a range may have: `rows`, or more if each range costs a look at a whole table."""
+    """How many rows a range may have: `rows`, or more if each range reads a whole table."""
     if not missing:
         return rows
     total: int = connection.execute(text(f"SELECT count(*) FROM {LEDGER}")).scalar_one()

@@ -26,7 +26,7 @@ class Violation(NamedTuple):
 class Check:
     """One thing that was looked at: how many cases, how many of them wrong, the first of those.
 
-    `note`: what it finds is told, but is no violation. `hint`: what its findings may mean, one sentence or none.
+    `note`: findings are reported, but are no violations. `hint`: what findings may mean, one sentence or "".
     """
 
     invariant: str

@@ -1,7 +1,7 @@
-"""What a range of users holds, in temporary tables: every question about rows reads these, and so a bounded number.
+"""Temporary tables with the rows of one range of users. All questions about rows read these, so memory is bounded.
 
 Arrays in the ledger are those of `levelq_core.Totals`, counted from 1: progress level, license level, highest level,
-then the five totals. Rows of user 0 are those of forgotten users: their ids count, their numbers explain no table.
+then the five totals. Rows of user 0 are those of forgotten users: their ids count, their numbers are ignored.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from ..schema import LEDGER, LICENSES, PROGRESS
 ROWS, LANES, CHANGES = "levelq_verify_rows", "levelq_verify_lanes", "levelq_verify_changes"
 PAIRS, GAPS, TOUCHED = "levelq_verify_pairs", "levelq_verify_gaps", "levelq_verify_touched"
 
-# What an applied command adds to the five totals, from its ledger row: the one place that knows it. A Reset sets them,
-# so it adds what takes them there from where it found them.
+# What an applied command adds to the five totals, by its ledger row. A Reset sets them, so it adds the difference to
+# what it found.
 _NUMBERS = ("xp", "sessions", "projects", "theory_hours", "practice_hours")
 _ADDED = ", ".join(f"{name} - CASE kind WHEN 'reset' THEN before[{n}] ELSE 0 END" for n, name in enumerate(_NUMBERS, 4))
 EFFECT = f"ARRAY[{_ADDED}]::bigint[]"
 
-# They are emptied by the COMMIT that ends a range.
+# COMMIT empties them at the end of a range.
 RANGE_TABLES = {
     # The ledger's rows of the users.
     ROWS: "id bigint, command_id uuid, user_id bigint, specialization text, status text, cancelled bool, "
@@ -64,7 +64,7 @@ def fill_rows(since: bool) -> str:
     """
 
 
-# A lane too long to be loaded is read where it is, in the order of its index; it takes the place of ROWS.
+# A lane too long to load is read from the ledger by its index, in place of ROWS.
 LANE_ROWS = (
     f"(SELECT {_COLUMNS} FROM {LEDGER} WHERE user_id = :user AND specialization = :specialization AND id > :after)"
 )
@@ -136,6 +136,6 @@ def fill_pairs(since: bool) -> str:
     """
 
 
-# How many applied commands the range has; of lanes, each of them is followed by another one or by the tables.
+# How many applied commands the range has; by lanes, how many steps: from each to the next one or to the tables.
 APPLIED_ROWS = f"SELECT count(*) FROM {ROWS} r WHERE status = 'applied'"
 STEPS_OF_LANES = f"SELECT coalesce(sum(applied), 0) FROM {LANES}"

@@ -43,7 +43,7 @@ LEVELS = Question(
     """,
 )
 
-# I3: a pair of rows whose levels differ now, or of which one is missing, whoever wrote it: as `levelq check` sees it.
+# I3: a pair of rows whose levels differ now, or of which one is missing, as in `levelq check`.
 OUT_OF_STEP = Question(
     "I3",
     "progress level = license level (`levelq check` lists the pairs)",
@@ -166,8 +166,8 @@ RUNS = Question(
     """,
 )
 
-# I6: a batch that names two transactions; the rows up to `before` were asked about with the page before this one, which
-# is read once more because a batch may reach across. Its rows are written at once, so their ids are near each other.
+# I6: a batch that names two transactions. The page before this one (up to `before`) is read once more, because a batch
+# may reach across; what was found there alone is not reported again.
 BATCHES = Question(
     "I6",
     "a batch is one transaction",

@@ -1,7 +1,7 @@
-"""Questions about totals: what a command added, and what changed them between two commands.
+"""Questions about totals: what a command added, and what changed between two commands.
 
-If each applied command added exactly its changes, and nothing fell or grew between two of them or after the last, the
-totals are their start and the sum of what was applied.
+If each applied command added exactly its changes, and no total fell or grew between two of them or after the last, the
+totals are their start plus the sum of what was applied.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STEPS = Question(
     """,
 )
 
-# The commands one of which may explain a difference: between two commands only the earlier, else any of the lane.
+# The commands that may explain a difference: between two commands only the earlier one, after the last any of the lane.
 _EXPLAINS = f"""
     SELECT command_id FROM {LEDGER}
     WHERE user_id = w.user_id AND specialization = w.specialization AND status = 'applied' AND id <= w.earlier_id
@@ -36,7 +36,7 @@ _EXPLAINS = f"""
 
 
 def _moved(word: str, sign: str, command: str, otherwise: str) -> str:
-    """The gaps in which a total went one way, with which and by how much and when; a command that would explain it."""
+    """The gaps in which a total fell or grew: which, by how much, when, and a command that explains it."""
     return f"""
         SELECT w.user_id, w.specialization, coalesce(twice.command_id, undone.command_id, {command}),
                CASE WHEN twice.command_id IS NOT NULL THEN 'duplicated'
@@ -61,29 +61,28 @@ def _moved(word: str, sign: str, command: str, otherwise: str) -> str:
     """
 
 
-# I2: a total that is lower than the lane's last command left it: a write has erased what levelq had applied. That is a
-# violation even where an application may write, too.
+# I2: a total that is lower than the lane's last command left it: another write erased what levelq had applied. That is
+# a violation even if the application writes, too.
 FELL = Question(
     "I2",
     "no total fell between two commands of a lane, or after its last",
     STEPS_OF_LANES,
     _moved("fell", "<", "w.earlier", "lost"),
-    hint="Other code wrote a total that it had read before levelq's commit. Let it read under the row lock "
+    hint="Other code wrote a total that it had read before levelq's commit. It must read under the row lock "
     "(SELECT ... FOR UPDATE), or add in SQL (SET total_xp = total_xp + n).",
 )
 
-# I2: a total that is higher. An application that adds does that; so does a write that erases less than it adds.
+# I2: a total that is higher. An application that adds causes that; so does a write that erases less than it adds.
 GREW = Question(
     "I2",
     "no total grew between two commands of a lane, or after its last",
     STEPS_OF_LANES,
     _moved("grew", ">", "w.later, w.earlier", "miscounted"),
     foreign=True,
-    hint="Other code that adds does this. So does a write of an old total that erases less than it adds: the two look "
-    "the same.",
+    hint="Other code may have added to it. A write of an old total that erases less than it adds looks the same.",
 )
 
-# I2: a row that the lane's last command left and that is gone. An application that deletes a user does that; if the
+# I2: a progress row that was deleted after the lane's last command, as by an application that deletes a user. If the
 # license is still there, the pair is out of step as well.
 GONE = Question(
     "I2",
@@ -94,5 +93,5 @@ GONE = Question(
     FROM {GAPS} WHERE later IS NULL AND found[4] IS NULL
     """,
     foreign=True,
-    hint="If the user was deleted, run `levelq forget USER`, which makes the ledger forget them, too.",
+    hint="If the user was deleted, run `levelq forget USER`: it clears the user's ledger rows, too.",
 )

@@ -1,10 +1,10 @@
 """One verification from beginning to end.
 
 The order is what makes it safe while traffic flows. A command is in its lane from its push until after
-the commit that decides it. So: first the history, then the lanes, then the database, whatever its snapshots are: what
-was acknowledged and is in neither was lost. The history's newer lines are read before the ledger, up to the greatest id
-that was there when the lanes had been read (what is decided was intended before); and once more the lanes: what went
-meanwhile must be decided by now.
+the commit that decides it. So: first the history, then the lanes, then the database, in any number of snapshots: what
+was acknowledged and is in neither was lost. The history's newer lines are read before the ledger (what is decided was
+intended before), and the ledger up to the greatest id when the lanes had been read. Then the lanes once more: what left
+them must be decided by now.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ class _Verification:
 
 
 def _slow(statement: str) -> str:
-    return f"an index is missing, so few large ranges of users were looked at, with temporary files: {statement}"
+    return f"an index is missing, so users were read in a few large ranges, with temporary files: {statement}"
 
 
 def _bounded(recoveries: Sequence[Recovery], settings: Settings, limit: int) -> Check:

@@ -38,8 +38,8 @@ class Watch:
         self.bounded = Check("I7", "no claim ends later than one claim length from now")
         self.not_lists = Check("I7", "lane keys that hold something else than a list", note=True)
         self.tokens = Check("I8", "a lane has a token exactly when it is claimed")
-        self.counts = Check("I7", "partitions whose count is higher than what stands in their lanes", note=True)
-        self.unreadable = Check("I7", "levelq's keys hold what can be read", note=True)
+        self.counts = Check("I7", "partitions whose count is higher than the entries in their lanes", note=True)
+        self.unreadable = Check("I7", "levelq's keys can be read", note=True)
         self.full = Check("I7", "no partition is called full that has room")
         self.checks = [
             self.stranded,
@@ -100,7 +100,7 @@ class Watch:
             self._add(self.stranded, state, "stranded", "in both ready and claimed")
 
     def _look_at_count(self, partition: Partition) -> None:
-        """A count that is too high refuses pushes too soon: that is a violation once it refuses all of them."""
+        """A count that is too high refuses pushes too early. It is a violation if it refuses all of them."""
         found = counted(self._redis, self._keys, partition)
         if found is None:
             return
@@ -112,7 +112,7 @@ class Watch:
         detail = f"{self._keys.of(partition, 'count')} is {said}, and {found.standing} entries stand in the lanes"
         refuses = found.said < 0 or found.said >= self._partition_limit > found.standing
         for check in (self.counts, self.full) if refuses else (self.counts,):
-            what = f"{detail}; the next sweep of a worker mends it"
+            what = f"{detail}; the next sweep of a worker corrects it"
             check.add(self._limit, "miscounted", None, partition.specialization, None, what)
 
     def _add(self, check: Check, state: State, verdict: str, detail: str) -> None:

@@ -23,19 +23,20 @@ from ..waiting_lanes import Scope, Waiting
 from .connecting import database_of, load, redis_of
 from .running import known_specializations
 from .screen import confirm, count, err, one_line, out
+from .sending import CheckedUser, Specialization
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking, for scripts.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 
 
 def cancel(
-    user: Annotated[int, typer.Argument(metavar="USER", min=1, max=2**63 - 1, help="The user's id.")],
-    specialization: Annotated[str, typer.Argument(metavar="SPECIALIZATION", help="PLAYER, COACH, ...")],
+    user: CheckedUser,
+    specialization: Specialization,
     command_id: Annotated[UUID | None, typer.Option("--id", help="Only this command.", show_default=False)] = None,
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Take back what waits of one user, in the lane and in the outbox, or one command of it.
+    """Cancel one user's waiting commands of one specialization, in the lane and in the outbox, or only one of them.
 
     It is rejected for good, as cancelled: who waits for the outcome is told so, and the same id sent again is answered
     with that. Exit code 1 if the command of --id was not cancelled. Other commands keep their order.
@@ -47,11 +48,11 @@ def cancel(
         waiting = made.look(scope)
         if command_id is not None and not waiting.total:
             _not_cancelled(engine, command_id)
-        _say(waiting, f"user {user}")
+        _say(waiting, audit.user_target(user, name))
         if dry_run or not waiting.total:
             return
         if not yes:
-            confirm("Cancel them?" if command_id is None else "Cancel it?")
+            confirm("Cancel these commands?" if command_id is None else "Cancel this command?")
         done = made.run(scope, ("cancel", audit.user_target(user, name)))
         _tell(done)
         if command_id is not None and done.newer:
@@ -62,18 +63,18 @@ def cancel(
 
 def purge(
     specialization: Annotated[
-        list[str] | None, typer.Argument(help="Those to empty; every lane of the namespace if none is given.")
+        list[str] | None, typer.Argument(help="Those to empty; the whole namespace if none is given.")
     ] = None,
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object; does not ask, so needs --yes.")
+        bool, typer.Option("--json", help="Print one JSON object; never asks, so it needs --yes or --dry-run.")
     ] = False,
 ) -> None:
-    """Take back all that waits of specializations, or everything, in the lanes and in the outbox.
+    """Cancel all waiting commands of some specializations, or of the namespace, in the lanes and in the outbox.
 
-    Commands are rejected for good, as cancelled, and entries that are no commands quarantined. What is sent while this
-    runs may be taken back or not: stop the producers first if nothing may be left.
+    Cancelled commands are rejected for good; entries that are no commands are quarantined. A command that is sent while
+    this runs may be left: stop the producers first if nothing may be left.
     """
     if as_json and not yes and not dry_run:
         raise ConfigurationError("--json: expected --yes or --dry-run with it, because it does not ask")
@@ -85,7 +86,7 @@ def purge(
         if not as_json:
             _say(waiting, target)
         if not dry_run and not yes and waiting.total:
-            confirm(f"Cancel all that waits of {target}?")
+            confirm("Cancel these commands?")
         done = Cancelled() if dry_run or not waiting.total else made.run(scope, ("purge", target))
         if as_json:
             seen = {"lanes": waiting.lanes, "in_lanes": waiting.in_lanes, "in_outbox": waiting.in_outbox}
@@ -107,10 +108,10 @@ def _not_cancelled(engine: Engine, command_id: UUID) -> None:
     """Say what became of a command that does not wait, or no longer. Raises Exit."""
     with engine.connect() as connection:
         outcome = outcome_of(connection, command_id)
-    known = "no such command waits there, and none was decided"
+    known = "the ledger does not know it either"
     if outcome is not None:
         known = f"it was decided: {outcome.status}, {outcome.error or outcome.message}"
-    err.print(f"command {command_id} does not wait: {one_line(known)}", markup=False, soft_wrap=True)
+    err.print(f"command {command_id} is not waiting there; {one_line(known)}", markup=False, soft_wrap=True)
     raise typer.Exit(1)
 
 
@@ -122,12 +123,12 @@ def waiting_lines(waiting: Waiting) -> Iterator[str]:
 
 
 def _say(waiting: Waiting, what: str) -> None:
-    if not waiting.total:
-        out.print(f"nothing waits of {what}", markup=False, soft_wrap=True)
+    if waiting.total:
+        out.print(f"{what}, to cancel for good:", markup=False, soft_wrap=True)
+    else:
+        out.print(f"{what}: nothing to cancel", markup=False, soft_wrap=True)
     for line in waiting_lines(waiting):
         out.print(f"  {line}", markup=False, soft_wrap=True)
-    if waiting.total:
-        out.print("would be rejected for good, as cancelled; that cannot be undone", markup=False, soft_wrap=True)
     _say_left(waiting.newer, waiting.unreadable)
 
 

@@ -44,8 +44,9 @@ def check(
         found = len(first) + sum(1 for _ in pairs)
         schema = read(connection)
         fixes = pair_fixes(connection, first, schema, settings.tracks)
-    if schema.missing():
-        fixes = ["-- first do what `levelq db check` says: until then `levelq sync` is refused"] * len(first)
+    broken = bool(schema.missing())
+    if broken:
+        fixes = ["-"] * len(first)
     for pair, fix in zip(first, fixes, strict=True):
         levels = pair.progress_level, pair.license_level
         action = compare(*levels).get("recommended_action")
@@ -61,6 +62,8 @@ def check(
         shown.print()
     more = f" (the first {limit} are shown; --limit shows more)" if 0 < limit < found else ""
     out.print(verdict(f"{count(found, 'pair')} out of step", "bold red", more), soft_wrap=True)
+    if broken:
+        out.print("First do what `levelq db check` says: until then `levelq sync` is refused.", soft_wrap=True)
     raise typer.Exit(1)
 
 

@@ -21,7 +21,7 @@ _UNDEFINED = ("42P01", "42703", "42704", "3F000")
 
 
 def load() -> Settings:
-    """The settings, their database URLs such as libpq takes. Raises ConfigurationError."""
+    """The settings; their database URLs are checked. Raises ConfigurationError."""
     settings = Settings.load()
     check_database_urls(settings)
     return settings

@@ -66,7 +66,7 @@ def _tables(engine: Engine) -> set[str]:
 
 def check(
     sql: Annotated[
-        bool, typer.Option("--sql", help="Print a script for psql: statements, and all else as SQL comments.")
+        bool, typer.Option("--sql", help="Print a script for psql: the statements, and the rest as comments.")
     ] = False,
 ) -> None:
     """Look for what the database lacks or what makes it unsafe.

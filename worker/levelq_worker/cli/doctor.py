@@ -36,14 +36,14 @@ def doctor() -> None:
 
 
 def _told(finding: Finding) -> str:
-    """The finding, and what mends it; the statements for a database are `levelq db check`'s to print."""
+    """The finding, and what mends it; `levelq db check` prints the statements for a schema."""
     if finding.topic == "schema":
         return finding.problem
     return "; ".join((finding.problem, *(line.removeprefix("-- ") for line in finding.mend)))
 
 
 def _some(findings: list[Finding]) -> list[Finding]:
-    """All but most of what is wrong with the schema, which is counted instead."""
+    """The findings, but of the schema only the first errors and warnings, with a count of all."""
     schema = [finding for finding in findings if finding.topic == "schema" and finding.severity != "ok"]
     if not schema:
         return findings

@@ -96,7 +96,7 @@ def _announce(data: Path, servers: Servers) -> None:
     cluster = servers.postgres.folder
     if data.resolve() not in cluster.parents:
         err.print(
-            Text(f"PostgreSQL's part is in {cluster}, as its account {NAME} cannot reach {data}."), soft_wrap=True
+            Text(f"PostgreSQL's data is in {cluster}, because its account {NAME} cannot reach {data}."), soft_wrap=True
         )
     for name, url in (("LEVELQ_REDIS_URL", servers.valkey.url), ("LEVELQ_DATABASE_URL", servers.postgres.url)):
         typer.echo(f"export {name}={shlex.quote(url)}")

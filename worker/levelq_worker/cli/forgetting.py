@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
-
-import typer
 
 from levelq_core.erasing import Erased
 from levelq_core.lane_editor import LaneEditor
@@ -15,18 +12,19 @@ from ..forgetting import Forgetting, Known
 from .cancelling import DryRun, Yes, waiting_lines
 from .connecting import database_of, load, redis_of
 from .screen import confirm, count, out
+from .sending import CheckedUser
 
 
 def forget(
-    user: Annotated[int, typer.Argument(metavar="USER", min=1, max=2**63 - 1, help="The user's id.")],
+    user: CheckedUser,
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
     """Forget a user: erase what levelq keeps of them, in Redis and in the database.
 
-    What waits is cancelled, the rows of the three tables are deleted, and the ledger keeps only ids and numbers.
-    Delete the user from your own table first, or a command sent later starts a new learner. Workers may run.
-    Running it again finds what came meanwhile.
+    Cancels the user's waiting commands, deletes the rows of the three tables, and leaves only command ids and numbers
+    in the ledger. Delete the user from your own table first, or a command sent later starts a new learner. Workers may
+    keep running; run it again to erase what arrived during the first run.
     """
     settings = load()
     with database_of(settings) as engine, redis_of(settings) as redis, redis_of(settings, rq=True) as rq:
@@ -34,7 +32,7 @@ def forget(
         forgetting = Forgetting(engine, LaneEditor(redis, settings), waker, settings, user)
         known = forgetting.look()
         if not known.total:
-            out.print(f"nothing is known of user {user}", markup=False, soft_wrap=True)
+            out.print(f"user {user}: nothing to erase", markup=False, soft_wrap=True)
             return
         for line in _lines(known):
             out.print(f"  {line}", markup=False, soft_wrap=True)
@@ -43,22 +41,20 @@ def forget(
         if not yes:
             confirm(f"Forget user {user}? This cannot be undone.")
         cancelled, erased = forgetting.run()
-    told = f"user {user} is forgotten: {count(cancelled.cancelled, 'command')} cancelled, {_rows(erased)}"
-    out.print(told, markup=False, soft_wrap=True)
-    left = f"outcomes that senders asked for leave Redis within {settings.reply_seconds} s by themselves"
-    out.print(left, markup=False, soft_wrap=True)
+    done = f"user {user} is forgotten: {count(cancelled.cancelled, 'command')} cancelled, {_rows(erased)}"
+    out.print(done, markup=False, soft_wrap=True)
+    out.print(f"replies in Redis expire within {settings.reply_seconds} s", soft_wrap=True)
 
 
 def _lines(known: Known) -> Iterator[str]:
     rows = known.rows
     for line in waiting_lines(known.waiting):
-        yield f"to be cancelled: {line}"
+        yield f"cancel  {line}"
     deleted = (("progress row", rows.progress), ("license row", rows.licenses), ("progression", rows.progressions))
-    yield f"to be deleted: {', '.join(count(number, what) for what, number in deleted)}"
+    yield f"delete  {', '.join(count(number, what) for what, number in deleted)}"
     cleared = (("ledger row", rows.ledger), ("quarantine row", rows.quarantine), ("audit line", rows.audit))
-    kept = "ids of commands and numbers stay"
-    yield f"to be cleared, {kept}: {', '.join(count(number, what) for what, number in cleared)}"
-    yield f"to be cleared of their author: {count(rows.authored, 'row')} of other users"
+    yield f"clear   {', '.join(count(number, what) for what, number in cleared)}; command ids and numbers stay"
+    yield f"clear   the author in {count(rows.authored, 'row')} of other users"
 
 
 def _rows(erased: Erased) -> str:

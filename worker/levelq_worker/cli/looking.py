@@ -22,10 +22,11 @@ from levelq_worker.parked_lanes import advice, is_locked, when_utc
 from .connecting import database_of, load, redis_of
 from .problems import held_by, row_holder
 from .screen import Cell, Listing, count, duration, one_line, out, verdict, when
+from .sending import CheckedUser
 
 
 def history(
-    user: Annotated[int, typer.Argument(metavar="USER", min=1, max=2**63 - 1, help="The user's id.")],
+    user: CheckedUser,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many entries at most.")] = 50,
     ids: Annotated[bool, typer.Option("--ids", help="Show the commands' ids, too.")] = False,
 ) -> None:

@@ -47,7 +47,7 @@ def rebuild(
         for fault in chain(remove_unreadable(redis, settings, engine), of_rq):
             out.print(Text(f"  removed  {fault.key}: {fault.what}"), soft_wrap=True)
         if recovered := recover_lanes(redis, settings):
-            out.print(Text(f"  {count(recovered, 'lane')} within reach of the workers again"), soft_wrap=True)
+            out.print(Text(f"  {count(recovered, 'lane')} ready again: their set was lost"), soft_wrap=True)
         filling = Filling(lanes, OutboxRows(engine), Waker(redis, rq, settings.keys))
         for partition in partitions(lanes, names):
             if filling.waits(partition):

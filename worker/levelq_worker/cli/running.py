@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from levelq_core.errors import ConfigurationError
 from levelq_core.settings import Settings
+from levelq_worker.safe_log import log_safely
 
 from .connecting import load
 
@@ -62,7 +62,7 @@ def worker(
     """
     settings = load()
     names = known_specializations(settings, specialization or [])
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(process)d %(levelname)s %(message)s")
+    log_safely()
     from levelq_worker.supervising import supervise  # noqa: PLC0415 - brings RQ, which no other command needs
 
     raise typer.Exit(supervise(settings, processes or settings.processes, names, burst))

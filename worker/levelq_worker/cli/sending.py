@@ -11,7 +11,7 @@ from uuid import UUID
 
 import typer
 
-from levelq_core.commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels, build
+from levelq_core.commands import MAX_USER_ID, Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels, build
 from levelq_core.errors import InvalidCommand, NotDurable, OutcomeTimeout
 from levelq_core.outcome import Outcome
 
@@ -19,7 +19,15 @@ from ..composing import producer_for
 from .connecting import load, refuse_foreign_lanes
 from .screen import err, one_line, out, verdict
 
+
+def _in_range(user: int) -> int:
+    if not 1 <= user <= MAX_USER_ID:
+        raise typer.BadParameter(f"expected 1 to {MAX_USER_ID}, got {user}")
+    return user
+
+
 User = Annotated[int, typer.Argument(metavar="USER", help="The user's id.")]
+CheckedUser = Annotated[int, typer.Argument(metavar="USER", help="The user's id.", callback=_in_range)]
 Specialization = Annotated[
     str, typer.Argument(metavar="SPECIALIZATION", help="PLAYER, COACH, ...: `levelq catalog` lists them.")
 ]
@@ -85,14 +93,14 @@ def send(
     user: User,
     specialization: Specialization,
     xp: Annotated[
-        int | None, typer.Option(help="Experience to add, or to take (set-level, adjust); reset: the total.")
+        int | None, typer.Option(help="Experience to add; negative only with set-level and adjust; reset: the total.")
     ] = None,
     sessions: Annotated[int | None, typer.Option(help="Completed sessions to add; reset: the total.")] = None,
     projects: Annotated[int | None, typer.Option(help="Completed projects to add; reset: the total.")] = None,
     theory_hours: Annotated[int | None, typer.Option(help="Theory hours to add; reset: the total.")] = None,
     practice_hours: Annotated[int | None, typer.Option(help="Practice hours to add; reset: the total.")] = None,
     level: Annotated[
-        str | None, typer.Option(help="set-level, reset: the level to set; reset: or earned; adjust: keep or earned.")
+        str | None, typer.Option(help="set-level: a level; reset: a level or earned; adjust: keep or earned.")
     ] = None,
     source: Annotated[Source | None, typer.Option(help="sync: the side whose level is copied.")] = None,
     reason: Annotated[str | None, typer.Option(help="Why, for the record; up to 500 characters.")] = None,

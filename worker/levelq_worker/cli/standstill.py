@@ -1,4 +1,4 @@
-"""Work that stands still: commands that no worker serves, or with which no drain makes progress."""
+"""Find partitions that stand still: no worker serves them, or no drain makes progress."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Serving = Mapping[Partition, set[str]]
 
 
 class Standstill:
-    """Looks at the partitions that hold something; reads each one's progress once."""
+    """Examines partitions that hold commands; reads the progress of each once."""
 
     def __init__(
         self, lanes: Lanes, settings: Settings, found: Mapping[Partition, Status], serving: Serving | None
@@ -63,7 +63,7 @@ class Standstill:
         return self._progress[partition]
 
     def _stands(self, partition: Partition, seen: Status) -> bool:
-        """Whether something could be done for longer than the death of one worker explains, and nothing was."""
+        """Whether work was due for longer than the death of one worker explains, and none was done."""
         progress = self._of(partition)
         late = self._claims_late(progress) or self._lanes_late(progress, seen)
         return late and not progress.restoring and not any(map(self._recent, self._evidence(partition)))
@@ -83,11 +83,11 @@ class Standstill:
         return seen.ready > 0 and not progress.drains and self._waited(progress, seen) > grace
 
     def _waited(self, progress: Progress, seen: Status) -> float:
-        """For how long drains could have taken something. A lane that was parked may be old and due only now."""
+        """For how long work has been due. A lane that was parked may hold old commands and be due only now."""
         return progress.due if progress.noted else max(progress.due, seen.oldest_seconds)
 
     def _evidence(self, partition: Partition) -> Iterator[Progress]:
-        """The partition itself, and those whose workers all serve it, too: they take their partitions in turn."""
+        """The partition itself, and others whose workers all serve it, too: workers take their partitions in turn."""
         yield self._of(partition)
         for other, seen in self._found.items():
             if other != partition and seen.waiting and self._shares(other, partition):

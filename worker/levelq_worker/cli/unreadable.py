@@ -1,4 +1,4 @@
-"""The part of `levelq rebuild` that removes what other programs left in levelq's keys, and puts lanes back in reach."""
+"""The part of `levelq rebuild` that removes unreadable content from levelq's keys and makes lanes ready again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from levelq_core.verify.standing import lanes as all_lanes
 
 
 def remove_unreadable(redis: Redis, settings: Settings, engine: Engine) -> Iterator[KeyFault]:
-    """Remove what cannot be read, one at a time; then no lane is out of reach of a claim.
+    """Remove what cannot be read, one at a time, and yield it.
 
     A binding that cannot be read is replaced by that of this database. Raises WrongDatabase, before anything is
     removed, if the namespace is bound to another database; RedisError and DBAPIError.
@@ -42,6 +42,6 @@ def remove_unreadable_of_rq(rq: Redis, settings: Settings, specializations: Coll
 
 
 def recover_lanes(redis: Redis, settings: Settings) -> int:
-    """Put lanes that are neither ready nor claimed into ready; how many there were. Raises RedisError."""
+    """Put lanes that are neither ready nor claimed into ready; returns how many. Raises RedisError."""
     lanes = Lanes(redis, settings)
     return sum(lanes.recover(partition, users) for partition, users in grouped(all_lanes(redis, settings.keys)))

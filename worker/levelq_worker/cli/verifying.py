@@ -50,7 +50,7 @@ def verify(
     Compares the ledger, the tables, the lanes and the recorded sends, if given. Changes nothing, and needs
     no pause of the traffic. Exit code 1 if any invariant is violated.
 
-    With --since it costs what was decided since then, not what the ledger holds: for a daily run.
+    With --since it reads only what was decided since then, which suits a daily run.
     """
     horizon = None if retention is None else datetime.now(UTC) - age_of("--retention", retention)
     options = Options(tuple(history or ()), at_rest, foreign_writes, partial_history, horizon, limit, since_of(since))
@@ -69,7 +69,7 @@ def verify(
 def since_of(text: str | None) -> datetime | None:
     """Read the time of --since: an age (1d, 12h), or ISO 8601, in UTC unless it says otherwise.
 
-    Raises ConfigurationError, for a time that lies ahead, too.
+    Raises ConfigurationError, also for a time in the future.
     """
     if text is None:
         return None
@@ -139,7 +139,7 @@ def _print(report: Report) -> None:
 
 
 def _print_examples(check: Check, style: str) -> None:
-    """The examples that were kept, one a line; how many more there are; what they may mean."""
+    """The kept examples, one a line; how many more there are; what they may mean."""
     for found in check.examples:
         place = [
             f"user {found.user_id}" if found.user_id is not None else "",
