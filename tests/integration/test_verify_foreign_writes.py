@@ -140,7 +140,7 @@ def test_thousands_of_violations_are_cut_with_their_number_on_a_narrow_terminal(
     assert max(map(len, table)) <= 80
 
 
-@pytest.mark.parametrize("since", ["1d", "2026-01-31T06:00Z", "2026-01-31 06:00", "2026-01-31"])
+@pytest.mark.parametrize("since", ["1d", "2026-01-31T06:00Z", "2026-01-31 06:00", "2026-01-31", "0001-01-01"])
 def test_since_is_an_age_or_a_time(world: World, since: str) -> None:
     apply(world, 1, 5)
     code, output = run(world, "--since", since)

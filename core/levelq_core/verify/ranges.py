@@ -6,7 +6,7 @@ is a range alone, and `crowded`: the rows are read from the tables, not loaded.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
@@ -17,6 +17,7 @@ from .loading import IDS
 from .rows import TOUCHED
 
 FIRST, LAST = -(2**63), 2**63 - 1  # of a bigint
+BEGINNING = datetime.fromtimestamp(0, UTC)  # before anything was decided
 
 # For --since: a row takes its id after its time, which is when the transaction began.
 MARGIN = timedelta(minutes=10)
@@ -75,7 +76,7 @@ def first_id(connection: Connection, since: datetime | None, missing: list[str])
     """The id after which the ledger's rows were decided since then; 0 for all."""
     if since is None:
         return 0
-    since -= MARGIN
+    since = max(since, BEGINNING) - MARGIN
     if any(f" {LEDGER} (id)" in statement for statement in missing):
         found = connection.execute(text(f"SELECT min(id) FROM {LEDGER} WHERE applied_at >= :since"), {"since": since})
         first = found.scalar_one()

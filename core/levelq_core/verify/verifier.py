@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from redis import Redis
@@ -26,14 +26,13 @@ from . import questions
 from .history import Reader, Recovery
 from .loading import HISTORY, LATER, STANDING, index, load_entries, load_history, workspace
 from .passes import Passes, Scope
-from .ranges import first_id, missing_indexes, size
+from .ranges import BEGINNING, first_id, missing_indexes, size
 from .report import Check, Report
 from .standing import partitions
 from .watching import Watch, again
 
 STEPS = ("history", "lanes", "snapshot", "lanes again")
 _PAGE = 10_000  # lanes to look at again, asked for at a time
-_BEGINNING = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ class _Verification:
         if options.history:
             with self._connection.begin():
                 self._recoveries += load_history(self._connection, self._reader.new(), late=True)
-            begun = passes.group_history(max(options.horizon or _BEGINNING, options.since or _BEGINNING))
+            begun = passes.group_history(max(options.horizon or BEGINNING, options.since or BEGINNING))
         passes.by_id(options.partial_history, begun)
         passes.by_user()
         with passes.snapshot():
