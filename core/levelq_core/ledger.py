@@ -91,15 +91,15 @@ def write(cursor: Cursor[Any], rows: Iterable[tuple[Lane, Record, Decision]], st
     """Append decided commands in order: ids ascend as they take effect. `encoding`: the database's."""
     tail = field(stamp.batch) + field(stamp.xid.to_bytes(8, "big")) + field(stamp.source.encode())
     parts = [COPY_HEADER]
-    rests: dict[tuple[int, int, int, str], bytes] = {}
+    settings: dict[tuple[int, int, int], bytes] = {}
     last_lane, last_state, place, packed = None, None, b"", NULL
     for lane, record, decision in rows:
         if lane is not last_lane:
             last_lane, place = lane, field(lane.user_id.to_bytes(8, "big")) + field(lane.specialization.encode())
         command_id, digest, kind, author, level, xp, sessions, projects, theory, practice, reason, _, _ = record
         error, _, from_level, to_level, before, after, _ = decision
-        said = (kind, author, level, reason)  # most commands of a batch have the same
-        rest = rests.get(said) or rests.setdefault(said, _rest(record, encoding))
+        said = (kind, author, level)  # most commands of a batch have the same
+        setting = settings.get(said) or settings.setdefault(said, _setting(record))
         # What a command leaves is what the lane's next one finds: the same object, packed once.
         found = packed if before is last_state else _state(before)
         last_state, packed = after, found if after is before else _state(after)
@@ -108,7 +108,8 @@ def write(cursor: Cursor[Any], rows: Iterable[tuple[Lane, Record, Decision]], st
             place,
             _APPLIED[kind] if error is None else _rejected(kind, decision),
             _NUMBERS.pack(16, digest, 4, xp, 4, sessions, 4, projects, 4, theory, 4, practice),
-            rest,
+            setting,
+            _reason(reason, encoding) if reason else NULL,
             NULL + NULL if from_level is None or to_level is None else _LEVELS.pack(4, from_level, 4, to_level),
             found,
             packed,
@@ -137,19 +138,22 @@ _LEVELS_OF_MODES = {mode: level for (_, level), mode in _MODES.items()}
 _APPLIED = {kind: field(name.encode()) + field(b"applied") + NULL + NULL for kind, name in KIND_NAMES.items()}
 
 
-def _rest(record: Record, encoding: str) -> bytes:
-    """Level, mode, author and reason. If the database is not UTF8, characters beyond ASCII become escapes."""
+def _setting(record: Record) -> bytes:
+    """Level, mode and author."""
     mode = _MODES.get((record.kind, record.level))
     names_level = mode is None and record.kind in (SET_LEVEL, RESET)
-    reason = record.reason.encode() if encoding == "UTF8" else record.reason.encode("ascii", "backslashreplace")
     return b"".join(
         (
             field(record.level.to_bytes(4, "big", signed=True) if names_level else None),
             field(mode.encode() if mode else None),
             field(record.advanced_by.to_bytes(8, "big") if record.advanced_by else None),
-            field(reason or None),
         )
     )
+
+
+def _reason(reason: str, encoding: str) -> bytes:
+    """The reason. What a database of another encoding than UTF8 may not know is written as an escape."""
+    return field(reason.encode() if encoding == "UTF8" else reason.encode("ascii", "backslashreplace"))
 
 
 def _rejected(kind: int, decision: Decision) -> bytes:
