@@ -5,7 +5,7 @@ LOWEST := .venv-lowest/bin
 LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lowest test-system unit integration acceptance chaos bench loadtest scaling check format docs lock clean
+.PHONY: help demo test coverage lowest test-system unit integration acceptance chaos bench loadtest scaling check format docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -23,7 +23,10 @@ demo: .venv/installed ## the main job on embedded servers: a thousand users, a b
 	@$(BIN)/levelq demo
 
 # Side by side, as they mostly wait: for servers, for claims to run out. Each process has servers of its own.
-test: .venv/installed ## all tests, with coverage
+test: .venv/installed ## all tests
+	@$(BIN)/python -m pytest -q --numprocesses=auto --maxprocesses=4 --dist=loadscope
+
+coverage: .venv/installed ## all tests, with coverage, which takes longer
 	@$(BIN)/python -m pytest -q --numprocesses=auto --maxprocesses=4 --dist=loadscope --cov --cov-report=term:skip-covered
 
 .venv-lowest/installed: requirements-lowest.lock

@@ -427,7 +427,7 @@ def test_workers_refuse_to_start_without_the_unique_constraints(start: Start, ow
         connection.execute(text("ALTER TABLE user_licenses DROP CONSTRAINT user_licenses_pair_key"))
     code, output = stopped(start("worker"))
     assert code == 2
-    assert "user_licenses has no unique constraint on (specialization_type, user_id)" in output
+    assert "user_licenses has no unique constraint on (user_id, specialization_type)" in output
     assert len(output.splitlines()) == 1
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from levelq_core import InvalidCommand, LevelUp, ProgressLicenseCoupler, Settings, apply_commands, level_up_atomic
 from levelq_core.engine import engine_for
 from levelq_producer import Outbox, Producer
+from levelq_worker.cli import screen
 from levelq_worker.cli.app import run
 from levelq_worker.embedded import Servers
 from tests.integration.db_check_support import execute
@@ -92,6 +93,7 @@ def levelq(settings: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Ca
     def command(role: str, *arguments: str, code: int = 0) -> str:
         for name, value in as_role(settings, role).environment().items():
             monkeypatch.setenv(name, value)
+        monkeypatch.setattr(screen.out, "width", 200)
         capfd.readouterr()
         ended = run(arguments)
         said = "".join(capfd.readouterr())

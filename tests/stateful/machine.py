@@ -165,8 +165,8 @@ class Machine(Producing):
         pages = [lane[max(0, end - PAGE) : end] for end in range(len(lane), 0, -PAGE)]  # the newest first
         chosen = [e for page in pages for e in page if not e.newer and (only is None or e.payload[4:20] == only.bytes)]
         self.tables.cancel(user, chosen, only)
-        self.reference.withdraw(user, chosen)
-        if pages:
+        if pages:  # else there is no lane to look into, though a push that broke off may have made it ready
+            self.reference.withdraw(user, chosen)
             self.reference.sweep()
         self.compare_tables()
 
