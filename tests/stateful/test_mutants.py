@@ -116,15 +116,7 @@ def adds_what_a_reset_sets(patch: Patch) -> None:
     patch.setattr(rules, "decide", add)
 
 
-# What cancels
-
-
-def withdraws_and_counts_as_before(patch: Patch) -> None:
-    replace(patch, "withdraw", ("if total > 0 and", "if false and"))
-
-
-def withdraws_only_one_of_several(patch: Patch) -> None:
-    replace(patch, "withdraw", ("'LREM', lane, -#found, mark", "'LREM', lane, -1, mark"))
+# What cancels. tests/conformance holds the count and several entries: a sweep follows here, which mends a count at once.
 
 
 def withdraws_what_it_did_not_decide(patch: Patch) -> None:
@@ -159,8 +151,6 @@ MUTANTS = [
     leaves_without_a_successor,
     counts_twice_what_comes_twice_in_a_batch,
     takes_a_conflict_for_a_repeat,
-    withdraws_and_counts_as_before,
-    withdraws_only_one_of_several,
     withdraws_what_it_did_not_decide,
     adds_what_a_reset_sets,
     fills_behind_what_came_since,
