@@ -116,7 +116,7 @@ def adds_what_a_reset_sets(patch: Patch) -> None:
     patch.setattr(rules, "decide", add)
 
 
-# What cancels. tests/conformance holds the count and several entries: a sweep follows here, which mends a count at once.
+# What cancels. tests/conformance holds the count and several entries: a sweep follows here, and mends a count.
 
 
 def withdraws_what_it_did_not_decide(patch: Patch) -> None:
