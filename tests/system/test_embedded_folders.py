@@ -92,7 +92,7 @@ def test_up_below_a_closed_folder_changes_no_folder_and_keeps_its_data(closed: P
             connection.execute("CREATE TABLE kept AS SELECT 1 AS n")
         said = first.stop()
     place = (data / "postgres").resolve()
-    assert place.parent == server_account.SHARED and f"PostgreSQL's part is in {place}" in " ".join(said.split())
+    assert place.parent == server_account.SHARED and f"PostgreSQL's data is in {place}" in " ".join(said.split())
     with up(data) as second, psycopg.connect(second.database_url) as connection:
         assert connection.execute("SELECT n FROM kept").fetchone() == (1,)
     assert (data / "postgres").resolve() == place
