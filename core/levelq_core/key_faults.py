@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from redis import Redis
@@ -62,7 +62,12 @@ class KeyFault(NamedTuple):
 def find(lanes: Lanes, partitions: Iterable[Partition]) -> list[KeyFault]:
     """The faults of the namespace's own keys and of these partitions. Raises RedisError."""
     redis, keys, partitions = lanes.redis, lanes.keys, list(partitions)
-    found = [*_registry(redis, keys), *_layouts(redis, keys), *_alerts(redis, keys), *_binding(redis, keys)]
+    found = [
+        *_registry(redis, keys),
+        *_hash(redis, keys.shards, Layout.read, "generation:shards"),
+        *_hash(redis, keys.notices, read_alert, "since, until and a reason"),
+        *_binding(redis, keys),
+    ]
     for partition in partitions:
         found += _partition(redis, keys, partition)
     return [*found, *_closed(lanes, partitions)]
@@ -112,22 +117,12 @@ def _registry(redis: Redis, keys: Keys) -> Iterator[KeyFault]:
             yield KeyFault(key, f"expected a partition, got {quoted(name)}", name)
 
 
-def _layouts(redis: Redis, keys: Keys) -> Iterator[KeyFault]:
-    key = keys.shards
+def _hash(redis: Redis, key: str, read: Callable[[bytes], object], expected: str) -> Iterator[KeyFault]:
     for name, text in _fields(redis, key):
         if isinstance(text, KeyFault):
             yield text
-        elif Layout.read(text) is None:
-            yield KeyFault(key, f"{quoted(name)}: expected generation:shards, got {quoted(text)}", name)
-
-
-def _alerts(redis: Redis, keys: Keys) -> Iterator[KeyFault]:
-    key = keys.notices
-    for name, text in _fields(redis, key):
-        if isinstance(text, KeyFault):
-            yield text
-        elif read_alert(text) is None:
-            yield KeyFault(key, f"{quoted(name)}: expected since, until and a reason, got {quoted(text)}", name)
+        elif read(text) is None:
+            yield KeyFault(key, f"{quoted(name)}: expected {expected}, got {quoted(text)}", name)
 
 
 def _binding(redis: Redis, keys: Keys) -> Iterator[KeyFault]:
