@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import psutil
 from rich.console import Console
 
-from levelq_worker.server_account import temporary_folder
+from levelq.server_account import temporary_folder
 
 from . import fairness, latency, refusals, sending
 from .ceiling import Ceiling, ceiling

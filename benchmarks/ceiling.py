@@ -22,14 +22,17 @@ from unittest.mock import patch
 import psycopg
 from psycopg.rows import TupleRow
 
-from levelq_core import Settings, coupler, cursors, ledger, locking
-from levelq_core.codec import Lane, record_of
-from levelq_core.cursors import cursor_on
-from levelq_core.engine import engine_for
-from levelq_core.ledger import LEDGER_COPY
-from levelq_core.pgbinary import bigints, texts, uuids
-from levelq_core.work import Stamp, Work
-from levelq_worker.transaction import Transaction
+from levelq_core import Settings
+from levelq_core.coupler import couple as coupler
+from levelq_core.coupler import ledger, locking
+from levelq_core.coupler.lane_batch import Stamp, Work
+from levelq_core.coupler.ledger import LEDGER_COPY
+from levelq_core.database import cursors
+from levelq_core.database.cursors import cursor_on
+from levelq_core.database.engine import engine_for
+from levelq_core.database.pgbinary import bigints, texts, uuids
+from levelq_core.domain.codec import Lane, record_of
+from levelq_worker.draining.transaction import Transaction
 
 from .site import SPECIALIZATION, Site
 from .workload import Workload, level_ups

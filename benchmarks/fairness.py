@@ -8,7 +8,7 @@ from statistics import median
 from typing import NamedTuple
 
 from levelq_core import LevelUp
-from levelq_core.partitions import Partition
+from levelq_core.keys import Partition
 from levelq_producer import Producer
 
 from .site import SPECIALIZATION, Site, until
@@ -48,7 +48,7 @@ def hot_user(site: Site) -> Hot:
     site.reset(OTHERS + 1)
     with Producer(site.settings) as producer:
         producer.send_many(_level_ups([OTHERS + 1] * HOT))
-        with site.running("hot", ["-m", "levelq_worker", "worker", "--processes", "1"]):
+        with site.running("hot", ["-m", "levelq", "worker", "--processes", "1"]):
             until(lambda: site.waiting() < 0.9 * HOT, 30, "the hot user's backlog to shrink")
             sent = {}
             for user in range(1, OTHERS + 1):
@@ -79,7 +79,7 @@ def shared_worker(site: Site) -> Shared:
         for name in SPECIALIZATIONS:
             producer.send_many(_level_ups([1 + n % 100 for n in range(EACH)], name))
     counts = [site.settings.keys.of(Partition(name), "count") for name in SPECIALIZATIONS]
-    with site.running("shared", ["-m", "levelq_worker", "worker", "--processes", "1"]):
+    with site.running("shared", ["-m", "levelq", "worker", "--processes", "1"]):
         until(lambda: not any(site.redis.exists(key) for key in counts), 60, "all of it")
     found = site.database.execute("""
         SELECT specialization, extract(epoch FROM pg_xact_commit_timestamp(xid::text::xid))::float8

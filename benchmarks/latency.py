@@ -45,7 +45,7 @@ def alone(site: Site) -> Alone:
     direct, queued = [], []
     with (
         patch.dict(os.environ, site.settings.environment()),
-        site.running("alone", ["-m", "levelq_worker", "worker", "--processes", "2"]),
+        site.running("alone", ["-m", "levelq", "worker", "--processes", "2"]),
         Producer(site.settings) as producer,
         sessions(1)() as session,
     ):
@@ -68,7 +68,7 @@ def steady(site: Site) -> Steady:
     number = int(RATE * SECONDS)
     sent: dict[bytes, float] = {}
     with (
-        site.running("steady", ["-m", "levelq_worker", "worker", "--processes", "2"]),
+        site.running("steady", ["-m", "levelq", "worker", "--processes", "2"]),
         Producer(site.settings) as producer,
     ):
         producer.send(_command(1)).result(60)
@@ -110,7 +110,7 @@ def waiting_times(site: Site, workload: Workload) -> list[float]:
     """Everybody at the same instant: seconds from the first push until each command's commit, ascending."""
     site.reset(workload.users)
     commands = list(level_ups(workload.grants()))
-    with site.running("instant", ["-m", "levelq_worker", "worker", "--processes", "2"]):
+    with site.running("instant", ["-m", "levelq", "worker", "--processes", "2"]):
         with Producer(site.settings) as producer:
             producer.send(_command(1)).result(60)
             begun = time.time()

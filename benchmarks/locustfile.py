@@ -29,17 +29,17 @@ from locust.runners import LocalRunner
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
+from levelq.loadtest.nearness import refuse_remote
 from levelq_core import LevelUp, Settings
-from levelq_core.connections import connect
-from levelq_core.engine import engine_for
+from levelq_core.database.engine import engine_for
 from levelq_core.errors import ConfigurationError, LevelqError
-from levelq_core.lanes import Lanes
-from levelq_core.verify import Options, Recorder, Report, verify
-from levelq_core.verify.questions import LOST
+from levelq_core.lanes.client import Lanes
+from levelq_core.operations.verify import Options, Recorder, Report, verify
+from levelq_core.operations.verify.command_checks import LOST
+from levelq_core.redis_client.pool import connect
 from levelq_producer import Handle, Producer
-from levelq_worker.loadtest.nearness import refuse_remote
-from levelq_worker.places import partitions
-from levelq_worker.preflight import preflight
+from levelq_worker.support.partition_directory import partitions
+from levelq_worker.support.preflight import preflight
 
 OUTCOME_SECONDS = 30.0
 DRAIN_SECONDS = 60.0

@@ -13,7 +13,7 @@ import random
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from levelq_worker.server_account import temporary_folder
+from levelq.server_account import temporary_folder
 
 from .drain import Drained, drain_more
 from .rivals.levelq import Levelq

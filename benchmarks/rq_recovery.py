@@ -26,7 +26,7 @@ from rich.table import Table
 from rq import Queue, Retry
 from rq.job import Job
 
-from levelq_worker.embedded import Valkey
+from levelq.embedded import Valkey
 
 JOB_SECONDS = 600  # longer than the test needs to kill it; it says how often it was begun
 KINDS = ("Worker", "SimpleWorker")

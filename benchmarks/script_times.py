@@ -20,13 +20,13 @@ from redis import Redis
 from rich.console import Console
 from rich.table import Table
 
+from levelq.embedded import Valkey
 from levelq_core import LevelUp, Settings
-from levelq_core.codec import IDENTITY_AT, IDENTITY_BYTES, encode
-from levelq_core.lanes import Lanes
-from levelq_core.partitions import Partition
-from levelq_core.script_files import load
-from levelq_core.scripts import Oversized
-from levelq_worker.embedded import Valkey
+from levelq_core.domain.codec import IDENTITY_AT, IDENTITY_BYTES, encode
+from levelq_core.keys import Partition
+from levelq_core.lanes.client import Lanes
+from levelq_core.lanes.protocol import Oversized
+from levelq_core.lanes.script_files import load
 
 PLAYER = Partition("PLAYER")
 WINDOW = 2_500  # commands in one push, as a producer sends them

@@ -13,7 +13,7 @@ from rq.rate_limit import RateLimit
 from rq.serializers import JSONSerializer
 
 from levelq_core import LevelUp
-from levelq_core.codec import encode
+from levelq_core.domain.codec import encode
 from levelq_producer import Producer
 
 from .rivals.rq_jobs import JOB, QUEUE
@@ -88,7 +88,7 @@ def memory(site: Site) -> Memory:
     number = 100_000
     deep = _bytes(site, Workload("", 1, number)) / number - PAYLOAD
     of_one = _bytes(site, Workload("", number, number)) / number - PAYLOAD
-    with site.running("memory", ["-m", "levelq_worker", "worker", "--burst"]) as (worker,):
+    with site.running("memory", ["-m", "levelq", "worker", "--burst"]) as (worker,):
         worker.wait()
     lanes = sum(1 for _ in site.redis.scan_iter(site.settings.keys.of(PARTITION, "lane") + "*", count=10_000))
     return Memory(PAYLOAD, deep, of_one, lanes / number)

@@ -16,12 +16,12 @@ from typing import Any
 import psycopg
 from redis import Redis
 
+from levelq.embedded import Servers
 from levelq_core import Settings
-from levelq_core.engine import engine_for
-from levelq_core.migrations import upgrade
-from levelq_core.partitions import Partition
-from levelq_worker.children import with_parent
-from levelq_worker.embedded import Servers
+from levelq_core.database.engine import engine_for
+from levelq_core.database.migrations import upgrade
+from levelq_core.keys import Partition
+from levelq_worker.process.fork import with_parent
 
 SPECIALIZATION = "PLAYER"
 PARTITION = Partition(SPECIALIZATION)

@@ -13,7 +13,7 @@ from statistics import median
 
 from rich.console import Console
 
-from levelq_worker.server_account import temporary_folder
+from levelq.server_account import temporary_folder
 
 from .drain import drain
 from .rivals.celery_app import CeleryTasks

@@ -1,4 +1,4 @@
-"""Fixtures live in tests/fixtures, one room each; this file only names them, and keeps one tier apart."""
+"""Fixtures live in tests/support/fixtures, one room each; this file only names them, and keeps one tier apart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 pytest_plugins = [
-    f"tests.fixtures.{name}" for name in ("chance", "servers", "clusters", "databases", "processes", "workers")
+    f"tests.support.fixtures.{name}" for name in ("chance", "servers", "clusters", "databases", "processes", "workers")
 ]
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from levelq_core import coupler, ledger, script_files
-from levelq_core.script_files import Script
+from levelq_core.coupler import couple as coupler
+from levelq_core.coupler import ledger
+from levelq_core.lanes import script_files
+from levelq_core.lanes.script_files import Script
 
 
 def rewrite(patch: pytest.MonkeyPatch, name: str, change: Callable[[str], str]) -> None:

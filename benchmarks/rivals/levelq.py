@@ -22,7 +22,7 @@ class Levelq:
     promises = Promises("yes", "yes", "within a claim and a sweep (12 s)")
     most = 200_000
 
-    def __init__(self, processes: int = 2, module: str = "levelq_worker", **environment: str) -> None:
+    def __init__(self, processes: int = 2, module: str = "levelq", **environment: str) -> None:
         self.how = f"{processes} processes"
         self._command = ["-m", module, "worker", "--processes", str(processes)]
         self._environment = environment

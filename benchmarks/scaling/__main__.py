@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from levelq_worker.capacity.costs import Costs
-from levelq_worker.server_account import temporary_folder
+from levelq.capacity.costs import Costs
+from levelq.server_account import temporary_folder
 
 from ..drain import CORES, Tried, at_one_speed, undisturbed
 from ..site import Site

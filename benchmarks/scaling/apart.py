@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from redis import Redis
 
-from levelq_core.engine import engine_for
-from levelq_core.pruning import LEAST, prune
-from levelq_core.waking import Waker
+from levelq.capacity.costs import Connections, Idle, Push
+from levelq_core.database.engine import engine_for
+from levelq_core.lanes.wakeups import Waker
+from levelq_core.operations.prune import LEAST, prune
 from levelq_producer import Producer
 from levelq_producer.sending import WINDOW
-from levelq_worker.capacity.costs import Connections, Idle, Push
 
 from ..drain import Parts
 from ..site import PARTITION, Site, until
@@ -76,7 +76,7 @@ def _redis_us(site: Site) -> float:
 def wake_us(site: Site) -> float:
     """Redis's processor time for a wake-up, enqueued and taken, whose drain finds nothing."""
     site.reset(1)
-    with site.running("wake", ["-m", "levelq_worker", "worker"]), Redis.from_url(site.settings.queue_url) as rq:
+    with site.running("wake", ["-m", "levelq", "worker"]), Redis.from_url(site.settings.queue_url) as rq:
         waker = Waker(site.redis, rq, site.settings.keys)
         until(lambda: rq.exists("rq:workers"), 30, "a worker")
         waker.wake(PARTITION)
@@ -107,7 +107,7 @@ def idle(site: Site) -> Idle:
 def _idle(site: Site, shards: int) -> dict[str, float]:
     """Microseconds of a core in a second, by part."""
     site.reset(1)
-    command = ["-m", "levelq_worker", "worker", "--processes", str(IDLE_WORKERS)]
+    command = ["-m", "levelq", "worker", "--processes", str(IDLE_WORKERS)]
     with site.running("idle", command, LEVELQ_SHARDS=str(shards)) as (process,):
         until(lambda: site.redis.scard("rq:workers") == IDLE_WORKERS, 30, "the workers")
         time.sleep(2 * site.settings.sweep_seconds)  # the first rounds open a gate in every partition
@@ -124,7 +124,7 @@ def connections(site: Site) -> Connections:
     before = len(site.redis.client_list())
     most = 0
     with (
-        site.running("connections", ["-m", "levelq_worker", "worker", "--processes", str(SERVED)]),
+        site.running("connections", ["-m", "levelq", "worker", "--processes", str(SERVED)]),
         Producer(site.settings) as producer,
     ):
         until(lambda: site.redis.scard("rq:workers") == SERVED, 30, "the workers")
@@ -143,7 +143,7 @@ def prune_rows(site: Site) -> float:
     site.reset(1_000)
     with Producer(site.settings) as producer:
         producer.send_many(level_ups(Workload("", 1_000, PRUNED).grants()))
-    with site.running("pruned", ["-m", "levelq_worker", "worker", "--burst"]) as (worker,):
+    with site.running("pruned", ["-m", "levelq", "worker", "--burst"]) as (worker,):
         worker.wait()
     site.database.execute("UPDATE levelq_ledger SET applied_at = applied_at - %s", (LEAST + timedelta(minutes=1),))
     site.database.execute("VACUUM ANALYZE levelq_ledger")

@@ -14,14 +14,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from levelq_core.answers import Answer
-from levelq_core.lanes import Lanes
-from levelq_core.work import Work
-from levelq_worker.claims import Claims, Held
-from levelq_worker.cli import main
-from levelq_worker.draining import Drain
-from levelq_worker.runtime import Runtime
-from levelq_worker.transaction import Applied, Transaction
+from levelq.cli import main
+from levelq_core.coupler.lane_batch import Work
+from levelq_core.lanes.client import Lanes
+from levelq_core.lanes.pending_reply import Answer
+from levelq_worker.draining.claims import Claims, Held
+from levelq_worker.draining.context import Runtime
+from levelq_worker.draining.drain import Drain
+from levelq_worker.draining.transaction import Applied, Transaction
 
 FOLDER = "LEVELQ_COUNTS"
 counts: Counter[str] = Counter()

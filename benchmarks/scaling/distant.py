@@ -16,11 +16,11 @@ from typing import Any
 
 from rich.console import Console
 
-from levelq_worker import supervising
-from levelq_worker.cli import main as levelq
-from levelq_worker.seats import Seats
-from levelq_worker.server_account import temporary_folder
-from levelq_worker.transaction import Applied, Transaction
+from levelq.cli import main as levelq
+from levelq.server_account import temporary_folder
+from levelq_worker.draining.transaction import Applied, Transaction
+from levelq_worker.process import supervisor as supervising
+from levelq_worker.support.seats import Seats
 
 from ..drain import drain
 from ..rivals.levelq import Levelq

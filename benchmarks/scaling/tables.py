@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from levelq_worker.capacity.costs import Costs, Terms
+from levelq.capacity.costs import Costs, Terms
 
 from . import crowd
 from .crowd import LOADS, WORKERS, Crowded

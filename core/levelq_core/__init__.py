@@ -8,8 +8,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .catalog import Catalog
-from .commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
+from .domain.catalog import Catalog
+from .domain.commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
+from .domain.outcome import Outcome, Totals
 from .errors import (
     CatalogError,
     ConfigurationError,
@@ -29,17 +30,16 @@ from .errors import (
     TransactionMisuse,
     WrongDatabase,
 )
-from .outcome import Outcome, Totals
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from .apply import apply_commands
-    from .direct import ProgressLicenseCoupler, level_up_atomic
+    from .coupler.apply import apply_commands
+    from .coupler.direct import ProgressLicenseCoupler, level_up_atomic
 
 _LAZY = {
-    "apply_commands": "apply",
-    "ProgressLicenseCoupler": "direct",
-    "level_up_atomic": "direct",
+    "apply_commands": "coupler.apply",
+    "ProgressLicenseCoupler": "coupler.direct",
+    "level_up_atomic": "coupler.direct",
 }
 
 

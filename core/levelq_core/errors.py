@@ -25,7 +25,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
-from .results import ErrorType, Failure
+from .domain.results import ErrorType, Failure
 
 
 class LevelqError(Exception):

@@ -12,12 +12,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .addresses import CLUSTER_SCHEMES, SENTINEL_SCHEMES, SERVER_SCHEMES, check_url
-from .catalog import Catalog
-from .database.urls import check_database_url
+from .domain.catalog import Catalog
 from .errors import ConfigurationError, describe
-from .partitions import Keys
+from .keys import Keys
 from .redis_client.url_options import MISREAD
+from .redis_client.urls import CLUSTER_SCHEMES, SENTINEL_SCHEMES, SERVER_SCHEMES, check_url
 
 DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
@@ -180,16 +179,6 @@ class Settings(BaseSettings):
     def transaction_ms(self) -> int:
         """How long a whole batch may take: well before its claims run out."""
         return int(self.claim_seconds * 600)
-
-
-def check_database_urls(settings: Settings) -> None:
-    """Raise ConfigurationError for a database URL that cannot be read, or that libpq would refuse at each connection.
-
-    For what connects to a database, or may later; nothing is connected here.
-    """
-    for name, url in (("LEVELQ_DATABASE_URL", settings.database_url), ("LEVELQ_LISTEN_URL", settings.listen_url)):
-        if url is not None:
-            check_database_url(name, url)
 
 
 def default_catalog() -> Catalog:

@@ -11,16 +11,16 @@ from uuid import UUID
 
 from redis.exceptions import RedisError
 
-from levelq_core.async_lanes import AsyncLanes
-from levelq_core.cluster import NotReached
-from levelq_core.commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels, build
-from levelq_core.connections import connect, connect_async
+from levelq_core.domain.commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels, build
 from levelq_core.errors import LevelqError
-from levelq_core.layouts import Layout
-from levelq_core.partitions import Partition
-from levelq_core.per_loop import PerLoop
+from levelq_core.keys import Partition
+from levelq_core.lanes.async_client import AsyncLanes
+from levelq_core.lanes.shard_layout import Layout
+from levelq_core.lanes.wakeups import Waker
+from levelq_core.redis_client.cluster import NotReached
+from levelq_core.redis_client.per_loop import PerLoop
+from levelq_core.redis_client.pool import connect, connect_async
 from levelq_core.settings import Durability, Settings
-from levelq_core.waking import Waker
 
 from .durability import Wait
 from .handles import AsyncHandle, Context, require_id

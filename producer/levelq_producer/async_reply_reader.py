@@ -12,11 +12,11 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, MovedError, RedisError, ResponseError
 
-from levelq_core import replies
-from levelq_core.async_connections import AsyncConnections, AsyncNodePools
-from levelq_core.cluster import NotReached, as_lost
+from levelq_core.domain.outcome import Outcome
 from levelq_core.errors import LevelqError
-from levelq_core.outcome import Outcome
+from levelq_core.lanes import outcome_streams as replies
+from levelq_core.redis_client.async_pool import AsyncConnections, AsyncNodePools
+from levelq_core.redis_client.cluster import NotReached, as_lost
 
 from .waiting import NEVER, UNKNOWN, Position, SharedRead, Waiter, block_on, check_keys, found_in, look, wrong_answer
 

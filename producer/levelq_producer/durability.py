@@ -16,8 +16,8 @@ from uuid import UUID
 
 from redis.exceptions import RedisError
 
-from levelq_core.connections import Question
 from levelq_core.errors import ConfigurationError, NotDurable, QueueUnavailable
+from levelq_core.redis_client.pool import Question
 from levelq_core.settings import Durability, Settings, redacted
 
 LEVELS: tuple[Durability, ...] = get_args(Durability)

@@ -12,8 +12,8 @@ from uuid import UUID
 
 from redis.exceptions import RedisError
 
-from levelq_core import replies
-from levelq_core.commands import Command
+from levelq_core.domain.commands import Command
+from levelq_core.domain.outcome import Outcome
 from levelq_core.errors import (
     ConfigurationError,
     InvalidCommand,
@@ -23,7 +23,7 @@ from levelq_core.errors import (
     OutcomeUnknown,
     QueueUnavailable,
 )
-from levelq_core.outcome import Outcome
+from levelq_core.lanes import outcome_streams as replies
 from levelq_core.settings import Settings
 
 from .ledger_reader import LedgerReader

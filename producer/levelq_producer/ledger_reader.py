@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 from uuid import UUID
 
+from levelq_core.database.urls import check_database_urls
+from levelq_core.domain.outcome import Outcome
 from levelq_core.errors import ConfigurationError
-from levelq_core.outcome import Outcome
-from levelq_core.per_process import PerProcess
-from levelq_core.settings import Settings, check_database_urls, redacted
+from levelq_core.redis_client.per_process import PerProcess
+from levelq_core.settings import Settings, redacted
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -71,8 +72,8 @@ class LedgerReader:
         """The same for many commands, in one query for each thousand, in their order."""
         from sqlalchemy.exc import DBAPIError, SQLAlchemyError  # noqa: PLC0415 - needs levelq[worker]
 
-        from levelq_core.engine import NoAnswer, unreachable  # noqa: PLC0415
-        from levelq_core.history import WrongAnswer  # noqa: PLC0415
+        from levelq_core.database.engine import NoAnswer, unreachable  # noqa: PLC0415
+        from levelq_core.operations.queries import WrongAnswer  # noqa: PLC0415
 
         try:
             try:
@@ -89,7 +90,7 @@ class LedgerReader:
             raise ConfigurationError(f"{where}: {error}") from error
 
     def _query(self, asked: Sequence[Asked]) -> list[Outcome | None]:
-        from levelq_core.history import WrongAnswer, outcomes_of  # noqa: PLC0415
+        from levelq_core.operations.queries import WrongAnswer, outcomes_of  # noqa: PLC0415
 
         state, engine = self._state.get(), self._engine()
         pool = engine.pool
@@ -108,8 +109,8 @@ class LedgerReader:
         return found
 
     def _engine(self) -> Engine:
-        from levelq_core.engine import engine_for  # noqa: PLC0415
-        from levelq_core.identity import require_ours  # noqa: PLC0415
+        from levelq_core.database.engine import engine_for  # noqa: PLC0415
+        from levelq_core.operations.identity import require_ours  # noqa: PLC0415
 
         state = self._state.get()
         engine = state.engine

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from levelq_core.domain.outcome import Outcome
 from levelq_core.errors import ConfigurationError
-from levelq_core.outcome import Outcome
 
 from .ledger_reader import Asked, LedgerReader
 

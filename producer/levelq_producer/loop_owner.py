@@ -8,9 +8,9 @@ import threading
 import time
 from typing import Self
 
-from levelq_core.async_lanes import AsyncLanes
-from levelq_core.connections import connect_async
-from levelq_core.per_loop import abandon
+from levelq_core.lanes.async_client import AsyncLanes
+from levelq_core.redis_client.per_loop import abandon
+from levelq_core.redis_client.pool import connect_async
 from levelq_core.settings import Settings
 
 from .async_reply_reader import AsyncReplyReader

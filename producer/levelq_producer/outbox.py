@@ -7,13 +7,14 @@ from functools import cache, partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from levelq_core import outbox_writing
-from levelq_core.codec import FLAG_REPLY
-from levelq_core.commands import Command
-from levelq_core.connections import connect
+from levelq_core.database import outbox_insert as outbox_writing
+from levelq_core.database.urls import check_database_urls
+from levelq_core.domain.codec import FLAG_REPLY
+from levelq_core.domain.commands import Command
 from levelq_core.errors import InvalidCommand
-from levelq_core.per_loop import PerLoop
-from levelq_core.settings import Settings, check_database_urls
+from levelq_core.redis_client.per_loop import PerLoop
+from levelq_core.redis_client.pool import connect
+from levelq_core.settings import Settings
 
 from .handles import AsyncHandle, Context, Handle
 from .ledger_reader import LedgerReader
@@ -22,7 +23,7 @@ from .reply_reader import ReplyReader
 from .sending import payload_of
 from .transactions import OpenTransaction, opener
 
-_FLAGS_AT, _DIGEST = 3, slice(20, 36)  # of an entry without its stamp; see levelq_core.codec
+_FLAGS_AT, _DIGEST = 3, slice(20, 36)  # of an entry without its stamp; see levelq_core.domain.codec
 _ATTEMPTS = 5  # a row may be decided, and so be deleted, between the two looks at it
 
 

@@ -11,15 +11,15 @@ from uuid import UUID
 
 from redis.exceptions import RedisError
 
-from levelq_core.cluster import NotReached
-from levelq_core.commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels, build
-from levelq_core.connections import BOUND, DURABLE_BOUND, connect
+from levelq_core.domain.commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels, build
 from levelq_core.errors import LevelqError
-from levelq_core.lanes import Lanes
-from levelq_core.layouts import Layout
-from levelq_core.per_process import PerProcess
+from levelq_core.lanes.client import Lanes
+from levelq_core.lanes.shard_layout import Layout
+from levelq_core.lanes.wakeups import Waker
+from levelq_core.redis_client.cluster import NotReached
+from levelq_core.redis_client.per_process import PerProcess
+from levelq_core.redis_client.pool import BOUND, DURABLE_BOUND, connect
 from levelq_core.settings import Durability, Settings
-from levelq_core.waking import Waker
 
 from .durability import Wait
 from .handles import Context, Handle, require_id

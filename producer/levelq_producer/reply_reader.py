@@ -12,13 +12,13 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, MovedError, RedisError, ResponseError
 
-from levelq_core import replies
-from levelq_core.cluster import NotReached, as_lost
-from levelq_core.connections import Connections
+from levelq_core.domain.outcome import Outcome
 from levelq_core.errors import LevelqError
-from levelq_core.lenders import Lenders
-from levelq_core.outcome import Outcome
-from levelq_core.per_process import PerProcess
+from levelq_core.lanes import outcome_streams as replies
+from levelq_core.redis_client.cluster import NotReached, as_lost
+from levelq_core.redis_client.node_pools import Lenders
+from levelq_core.redis_client.per_process import PerProcess
+from levelq_core.redis_client.pool import Connections
 
 from .waiting import NEVER, UNKNOWN, Position, SharedRead, Waiter, block_on, check_keys, found_in, look, wrong_answer
 

@@ -11,11 +11,10 @@ from uuid import UUID
 
 from redis.exceptions import MovedError, RedisError, ResponseError
 
-from levelq_core import rules
-from levelq_core.cluster import NotReached
-from levelq_core.codec import Lane, digest_in, encoded, lane_of
-from levelq_core.commands import COMMAND_NAMES, Command
-from levelq_core.connections import UNCLUSTERED_URL
+from levelq_core.domain import rules
+from levelq_core.domain.codec import Lane, digest_in, encoded, lane_of
+from levelq_core.domain.commands import COMMAND_NAMES, Command
+from levelq_core.domain.rules import Limits
 from levelq_core.errors import (
     ConfigurationError,
     InvalidCommand,
@@ -26,10 +25,11 @@ from levelq_core.errors import (
     QueueUnavailable,
     SendUnknown,
 )
-from levelq_core.layouts import Layout
-from levelq_core.partitions import Partition
-from levelq_core.rules import Limits
-from levelq_core.scripts import PushAnswer, PushError
+from levelq_core.keys import Partition
+from levelq_core.lanes.protocol import PushAnswer, PushError
+from levelq_core.lanes.shard_layout import Layout
+from levelq_core.redis_client.cluster import NotReached
+from levelq_core.redis_client.pool import UNCLUSTERED_URL
 from levelq_core.settings import Durability, Settings, redacted
 
 from .durability import Wait

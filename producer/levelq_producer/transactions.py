@@ -53,7 +53,7 @@ def _open_session(session: Any) -> OpenTransaction:
     """A SQLAlchemy Session or scoped_session: its connection, without a flush of what is pending."""
     from sqlalchemy.exc import InvalidRequestError, UnboundExecutionError  # noqa: PLC0415 - the application has it
 
-    from levelq_core.session_binds import bind_of  # noqa: PLC0415
+    from levelq_core.database.session_binds import bind_of  # noqa: PLC0415
 
     given = session() if hasattr(session, "registry") else session  # of a scoped_session, the present one
     try:

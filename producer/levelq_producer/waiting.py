@@ -13,9 +13,9 @@ from uuid import UUID
 
 from redis.exceptions import InvalidResponse
 
-from levelq_core import replies
-from levelq_core.connections import Question
-from levelq_core.outcome import Outcome
+from levelq_core.domain.outcome import Outcome
+from levelq_core.lanes import outcome_streams as replies
+from levelq_core.redis_client.pool import Question
 
 FIRST = "0"  # before the first entry of a stream
 FEW = 16  # streams that may be read again at once

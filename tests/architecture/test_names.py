@@ -164,7 +164,9 @@ def test_outbox_is_loaded_without_the_database_libraries() -> None:
 
 
 def test_core_knows_neither_producer_nor_worker() -> None:
-    loaded = loaded_after("import levelq_core, levelq_core.direct, levelq_core.history, levelq_core.lanes")
+    loaded = loaded_after(
+        "import levelq_core, levelq_core.coupler.direct, levelq_core.operations.queries, levelq_core.lanes.client"
+    )
     assert not loaded & {"levelq_producer", "levelq_worker"}
 
 

@@ -18,17 +18,17 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from levelq_core.errors import LevelqError
-from levelq_core.lane_editor import LaneEditor
-from levelq_core.script_files import load
-from levelq_core.verify import standing
-from levelq_worker.cancelling import Canceller
-from levelq_worker.forgetting import Forgetting
-from levelq_worker.waiting_lanes import Scope
+from levelq_core.lanes import scan as standing
+from levelq_core.lanes.lane_editor import LaneEditor
+from levelq_core.lanes.script_files import load
+from levelq_worker.withdrawal.cancelling import Canceller
+from levelq_worker.withdrawal.forgetting import Forgetting
+from levelq_worker.withdrawal.waiting_lanes import Scope
 from tests.chaos import traced_worker
 from tests.chaos.world import CLAIM_SECONDS, PARTITIONS, USERS, World
-from tests.fixtures.proxy import Fault as Loss
-from tests.fixtures.proxy import Proxy
-from tests.fixtures.servers import kill_with_backends
+from tests.support.fixtures.proxy import Fault as Loss
+from tests.support.fixtures.proxy import Proxy
+from tests.support.fixtures.servers import kill_with_backends
 
 STOP_SECONDS = 15.0  # a supervisor's most: the claim, or 5 s for the interpreters to end; more on a busy machine
 

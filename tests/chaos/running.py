@@ -14,12 +14,12 @@ from rich.console import Console
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from levelq.server_account import temporary_folder
 from levelq_core.errors import LevelqError
-from levelq_core.verify import Options, Recorder, Report, Violation, verify
-from levelq_worker.server_account import temporary_folder
+from levelq_core.operations.verify import Options, Recorder, Report, Violation, verify
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.world import World
-from tests.fixtures.waiting import until
+from tests.support.fixtures.waiting import until
 
 AT_ONCE = 0.25  # how often a second fault strikes meanwhile
 WORK_SECONDS = 4.0  # what a restarted process and the backlog of a fault may take beyond claim and sweep

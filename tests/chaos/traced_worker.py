@@ -14,12 +14,13 @@ from typing import Any
 
 from redis import Redis
 
-from levelq_core import Settings, script_files
-from levelq_core.partitions import Partition
-from levelq_core.script_files import Script
-from levelq_core.verify import Recorder
-from levelq_worker import supervising
-from tests.fixtures.keys import KEYS
+from levelq_core import Settings
+from levelq_core.keys import Partition
+from levelq_core.lanes import script_files
+from levelq_core.lanes.script_files import Script
+from levelq_core.operations.verify import Recorder
+from levelq_worker.process import supervisor as supervising
+from tests.support.fixtures.keys import KEYS
 
 # Where the notes go into the scripts: before these lines.
 _NOTES = {

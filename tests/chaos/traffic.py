@@ -19,9 +19,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from levelq_core import Adjust, Command, LevelUp, Reset, SetLevel, Settings, SyncLevels, level_up_atomic
-from levelq_core.engine import engine_for
+from levelq_core.database.engine import engine_for
 from levelq_core.errors import LevelqError, QueueUnavailable, SendUnknown
-from levelq_core.verify import Recorder
+from levelq_core.operations.verify import Recorder
 from levelq_producer import Handle, Outbox, Producer
 
 SPECIALIZATIONS = ("PLAYER", "COACH", "INTERNSHIP")

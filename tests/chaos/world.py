@@ -15,19 +15,19 @@ import psutil
 from redis import Redis
 from sqlalchemy import Engine, text
 
+from levelq.embedded import Servers
 from levelq_core import Settings
-from levelq_core.connections import connect
-from levelq_core.engine import engine_for
-from levelq_core.lanes import Lanes
-from levelq_core.migrations import upgrade
-from levelq_core.partitions import Partition
-from levelq_core.verify import Recorder
-from levelq_core.waking import Waker
-from levelq_worker.embedded import Servers
+from levelq_core.database.engine import engine_for
+from levelq_core.database.migrations import upgrade
+from levelq_core.keys import Partition
+from levelq_core.lanes.client import Lanes
+from levelq_core.lanes.wakeups import Waker
+from levelq_core.operations.verify import Recorder
+from levelq_core.redis_client.pool import connect
 from tests.chaos import traced_worker
 from tests.chaos.traffic import MATCHES, SPECIALIZATIONS
-from tests.fixtures.proxy import Proxy
-from tests.fixtures.waiting import until
+from tests.support.fixtures.proxy import Proxy
+from tests.support.fixtures.waiting import until
 
 CLAIM_SECONDS, SWEEP_SECONDS, REDIS_SECONDS = 1.5, 0.3, 0.5
 SUPERVISORS, PROCESSES = 2, 2

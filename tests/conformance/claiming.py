@@ -6,7 +6,7 @@ from hashlib import sha1
 
 import pytest
 
-from levelq_core.scripts import Claim, Oversized
+from levelq_core.lanes.protocol import Claim, Oversized
 from tests.conformance.kit import Bench, Benches, payload
 
 

@@ -9,11 +9,11 @@ from uuid import UUID
 from redis import Redis
 
 from levelq_core import LevelUp, Settings
-from levelq_core.codec import IDENTITY_AT, IDENTITY_BYTES, STAMP_DIGITS, encode
-from levelq_core.lane_editor import LaneEditor
-from levelq_core.parked import ParkedLane, read
-from levelq_core.partitions import Partition
-from levelq_core.scripts import Claim, PushAnswer
+from levelq_core.domain.codec import IDENTITY_AT, IDENTITY_BYTES, STAMP_DIGITS, encode
+from levelq_core.keys import Partition
+from levelq_core.lanes.lane_editor import LaneEditor
+from levelq_core.lanes.parked import ParkedLane, read
+from levelq_core.lanes.protocol import Claim, PushAnswer
 
 PARTITION = Partition("PLAYER")
 CLAIM_SECONDS = 600.0  # no test takes so long: time passes only where a test says so

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from levelq_core.parked import MOST_BYTES, MOST_LANES, WRONG_TYPE, ParkedLanes, of_user, read
+from levelq_core.lanes.parked import MOST_BYTES, MOST_LANES, WRONG_TYPE, ParkedLanes, of_user, read
 from tests.conformance.acknowledging import ids
 from tests.conformance.kit import Bench, Benches, payload
 

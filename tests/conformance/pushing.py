@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from redis.exceptions import ResponseError
 
-from levelq_core.partitions import Partition
-from levelq_core.scripts import WAKE_MS, PushAnswer
+from levelq_core.keys import Partition
+from levelq_core.lanes.protocol import WAKE_MS, PushAnswer
 from tests.conformance.kit import Benches, payload
 
 COACH = Partition("COACH")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from levelq_core.partitions import Partition
-from levelq_core.progress import progress_of
+from levelq_core.keys import Partition
+from levelq_core.lanes.progress import progress_of
 from tests.conformance.kit import Benches, identity, payload
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from levelq_core.scripts import Oversized
+from levelq_core.lanes.protocol import Oversized
 from tests.conformance.acknowledging import ids
 from tests.conformance.kit import Benches, payload, rubbish_identity
 

@@ -11,11 +11,11 @@ from uuid import UUID
 from redis import Redis
 
 from levelq_core import LevelUp
-from levelq_core.codec import MAGIC, VERSION, encode
-from levelq_core.partitions import Partition
-from levelq_worker.runtime import Runtime
-from tests.fixtures.keys import KEYS
+from levelq_core.domain.codec import MAGIC, VERSION, encode
+from levelq_core.keys import Partition
+from levelq_worker.draining.context import Runtime
 from tests.fuzz.mutating import BODY_AT, STAMP, forge
+from tests.support.fixtures.keys import KEYS
 
 PARTITION = Partition("PLAYER")
 NO_USERS = (

@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from levelq_core import Catalog
-from levelq_core.codec import Lane, NewerVersion, Record, Rubbish, command_of, decode, record_of
-from levelq_core.rules import Decision, Limits, State, decide
+from levelq_core.domain.codec import Lane, NewerVersion, Record, Rubbish, command_of, decode, record_of
+from levelq_core.domain.rules import Decision, Limits, State, decide
 from tests.fuzz.mutating import BODY_AT, DAMAGE, Content, Written, content, corpus, distort, forge
 
 DAMAGED, FORGED = 900_000, 200_000

@@ -10,13 +10,13 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
+from levelq.embedded import Servers
 from levelq_core import Settings
 from levelq_worker import drain
-from levelq_worker.embedded import Servers
-from levelq_worker.runtime import Runtime, install
-from tests.fixtures.keys import KEYS
-from tests.fixtures.waiting import until
+from levelq_worker.draining.context import Runtime, install
 from tests.fuzz.garbage import NO_USERS, PARTITION, Garden, Rejected
+from tests.support.fixtures.keys import KEYS
+from tests.support.fixtures.waiting import until
 
 USERS = range(1, 31)
 BROKEN = range(101, 109)
@@ -25,7 +25,7 @@ BROKEN = range(101, 109)
 @pytest.fixture
 def worker(servers: Servers, redis: Redis, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
     """This process as a worker, on each kind of schema."""
-    monkeypatch.setattr("levelq_worker.runtime._current", None)
+    monkeypatch.setattr("levelq_worker.draining.context._current", None)
     runtime = install(Runtime(Settings.load(redis_url=servers.valkey.url, database_url=database_url)))
     yield runtime
     runtime.close()

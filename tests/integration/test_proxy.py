@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.proxy import Fault, Proxy
-from tests.fixtures.waiting import until
+from tests.support.fixtures.proxy import Fault, Proxy
+from tests.support.fixtures.waiting import until
 
 SILENT_SECONDS = 0.2  # what shall not come is waited for so long
 

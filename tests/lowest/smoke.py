@@ -28,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from levelq import AsyncProducer, LevelUp, Outbox, Producer, SetLevel, level_up_atomic
-from levelq_worker.embedded import Servers, Valkey
+from levelq.embedded import Servers, Valkey
 
 LEVELQ = Path(sys.executable).parent / "levelq"
 SHOWN = ("celery", "redis", "rq", "pydantic", "pydantic-settings", "sqlalchemy", "psycopg", "alembic", "typer", "rich")

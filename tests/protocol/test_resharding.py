@@ -1,7 +1,8 @@
 """The change of shards, searched: every order of its steps with producers, workers and drivers that die anywhere.
 
-One user's lane over three generations of two partitions each. Each function is a step of core/levelq_core/layouts.py or
-worker/levelq_worker/resharding.py, which it names; what is read from Redis may be old by the time it is used.
+One user's lane over three generations of two partitions each. Each function is a step of
+core/levelq_core/lanes/shard_layout.py or worker/levelq_worker/relay/resharding.py, which it names; what
+is read from Redis may be old by the time it is used.
 """
 
 from __future__ import annotations

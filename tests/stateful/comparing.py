@@ -10,14 +10,14 @@ from uuid import UUID
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
 from levelq_core import Command
-from levelq_core.apply import outcome
-from levelq_core.codec import encode
-from levelq_core.work import Work
-from tests.integration.coupler_support import predicted, told
+from levelq_core.coupler.apply import outcome
+from levelq_core.coupler.lane_batch import Work
+from levelq_core.domain.codec import encode
 from tests.model import Prediction
 from tests.stateful.reference import Entry, Keys, Reference, Taken
 from tests.stateful.tables import Tables
 from tests.stateful.world import USERS, World
+from tests.support.coupler import predicted, told
 
 TICK = 0.01
 

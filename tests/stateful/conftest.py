@@ -14,9 +14,10 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from levelq_core import script_files, scripts
-from levelq_core.script_files import Script
-from levelq_worker import batch
+from levelq_core.lanes import protocol as scripts
+from levelq_core.lanes import script_files
+from levelq_core.lanes.script_files import Script
+from levelq_worker.draining import batch
 from tests.stateful.machine import NEWER_SECONDS
 from tests.stateful.reference import WAKE_SECONDS
 from tests.stateful.world import World

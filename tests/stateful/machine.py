@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, multiple, precondition, rule, run_state_machine_as_test
 
-from levelq_core.codec import command_of
-from levelq_core.work import Parked
-from levelq_worker.batch import Batch
+from levelq_core.coupler.lane_batch import Parked
+from levelq_core.domain.codec import command_of
+from levelq_worker.draining.batch import Batch
 from tests.conformance.kit import PARTITION
 from tests.stateful.producing import CONTENTS, Producing, users
 from tests.stateful.reference import Entry, Taken

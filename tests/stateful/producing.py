@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from levelq_core import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
-from levelq_core.codec import VERSION, encode
+from levelq_core.domain.codec import VERSION, encode
 from tests.stateful.comparing import TICK, Compared
 from tests.stateful.reference import Entry
 from tests.stateful.world import USERS

@@ -11,16 +11,17 @@ from typing import Any
 import pytest
 from hypothesis import Phase
 
-from levelq_core import ledger, rules
-from levelq_core.codec import ADJUST, RESET, Record
-from levelq_core.lanes import Lanes
-from levelq_core.scripts import Claim
-from levelq_worker.cancelling import Canceller
+from levelq_core.coupler import ledger
+from levelq_core.domain import rules
+from levelq_core.domain.codec import ADJUST, RESET, Record
+from levelq_core.lanes.client import Lanes
+from levelq_core.lanes.protocol import Claim
+from levelq_worker.withdrawal.cancelling import Canceller
 from tests.conformance.kit import PARTITION
-from tests.fixtures.keys import KEYS
 from tests.mutants import counts_twice_what_comes_twice_in_a_batch, replace, rewrite
 from tests.stateful.machine import Hand, Machine, run
 from tests.stateful.world import World
+from tests.support.fixtures.keys import KEYS
 
 Patch = pytest.MonkeyPatch
 SEED, EXAMPLES = 3, 300

@@ -13,22 +13,25 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 from sqlalchemy import Engine, text
 
-from levelq_core import Command, faults, outbox_writing, script_files
-from levelq_core.codec import STAMP_DIGITS, VERSION, encode
-from levelq_core.scripts import Protocol
-from levelq_core.waking import Waker
-from levelq_core.work import Work
-from levelq_worker.batch import Batch
-from levelq_worker.cancelling import Canceller
-from levelq_worker.draining import Drain
-from levelq_worker.relay_filling import Filling
-from levelq_worker.relay_partition import PartitionRelay
-from levelq_worker.relay_rows import OutboxRows
-from levelq_worker.runtime import Runtime
-from levelq_worker.waiting_lanes import Scope
+from levelq_core import Command
+from levelq_core import failpoints as faults
+from levelq_core.coupler.lane_batch import Work
+from levelq_core.database import outbox_insert as outbox_writing
+from levelq_core.domain.codec import STAMP_DIGITS, VERSION, encode
+from levelq_core.lanes import script_files
+from levelq_core.lanes.protocol import Protocol
+from levelq_core.lanes.wakeups import Waker
+from levelq_worker.draining.batch import Batch
+from levelq_worker.draining.context import Runtime
+from levelq_worker.draining.drain import Drain
+from levelq_worker.relay.outbox_rows import OutboxRows
+from levelq_worker.relay.partition import PartitionRelay
+from levelq_worker.relay.restore import Filling
+from levelq_worker.withdrawal.cancelling import Canceller
+from levelq_worker.withdrawal.waiting_lanes import Scope
 from tests.conformance.kit import PARTITION, Bench, rubbish_identity
-from tests.fixtures.keys import KEYS
-from tests.integration.coupler_support import Observed, Tables, clear, ledger, tables
+from tests.support.coupler import Observed, Tables, clear, ledger, tables
+from tests.support.fixtures.keys import KEYS
 
 USERS = (1, 2, 3, 4)
 # Small enough that limits are met and batches are cut. Time passes only where the machine says so.

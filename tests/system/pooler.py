@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.fixtures.waiting import until
+from tests.support.fixtures.waiting import until
 
 PORT = 6432  # of its socket's name: nothing listens on the network
 ACCOUNT = "levelq_postgres"  # it refuses to run as root; this one may reach PostgreSQL's socket

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import psutil
 
-from levelq_worker.server_account import temporary_folder
-from tests.acceptance.server_faults.site import Site
-from tests.acceptance.server_faults.workers import Fleet, Workers
-from tests.fixtures.waiting import until
+from levelq.server_account import temporary_folder
+from tests.acceptance.servers.kit.site import Site
+from tests.acceptance.servers.kit.workers import Fleet, Workers
+from tests.support.fixtures.waiting import until
 from tests.system.machine import faked, run
 
 DAY_SECONDS = 86_400

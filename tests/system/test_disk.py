@@ -8,10 +8,10 @@ from contextlib import contextmanager, suppress
 
 import psycopg
 
-from levelq_worker.embedded import Postgres, Server, Valkey
-from levelq_worker.server_account import temporary_folder
-from tests.acceptance.server_faults.site import Site
-from tests.fixtures.waiting import until
+from levelq.embedded import Postgres, Server, Valkey
+from levelq.server_account import temporary_folder
+from tests.acceptance.servers.kit.site import Site
+from tests.support.fixtures.waiting import until
 from tests.system.machine import filled, small_disk
 
 LITTLE_WAL = ("min_wal_size=32MB", "max_wal_size=64MB", "wal_recycle=off")

@@ -18,8 +18,8 @@ import psutil
 import psycopg
 import pytest
 
-from levelq_worker import server_account
-from levelq_worker.server_account import temporary_folder
+from levelq import server_account
+from levelq.server_account import temporary_folder
 
 
 class Up:
@@ -27,7 +27,7 @@ class Up:
 
     def __init__(self, data: Path, environment: Mapping[str, str]) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "levelq_worker", "up", "--data", str(data)],
+            [sys.executable, "-m", "levelq", "up", "--data", str(data)],
             env=os.environ | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -219,7 +219,7 @@ def test_folder_without_room_is_refused_in_the_words_of_initdb() -> None:
 def test_closed_folder_for_shared_data_is_refused_before_anything_is_made(closed: Path) -> None:
     """In a mount namespace of its own, where /var/lib/levelq-embedded lets only root in."""
     shut = "mount -t tmpfs none /var/lib && mkdir -m 700 $0"
-    command = [sys.executable, "-m", "levelq_worker", "up", "--data", str(closed / "data")]
+    command = [sys.executable, "-m", "levelq", "up", "--data", str(closed / "data")]
     done = subprocess.run(
         ["unshare", "--mount", "/bin/sh", "-c", f'{shut} && exec "$@"', server_account.SHARED, *command],
         capture_output=True,

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from sqlalchemy import text
 
+from levelq.embedded import Servers
+from levelq.server_account import temporary_folder
 from levelq_core import Settings
-from levelq_core.engine import engine_for
-from levelq_core.migrations import upgrade
-from levelq_worker.embedded import Servers
-from levelq_worker.server_account import temporary_folder
+from levelq_core.database.engine import engine_for
+from levelq_core.database.migrations import upgrade
 from tests.acceptance.outgrown.running import Running
-from tests.fixtures.waiting import until
+from tests.support.fixtures.waiting import until
 from tests.system.machine import Cable
 
 HOSTS = 3

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from levelq.server_account import temporary_folder
 from levelq_core import Settings
-from levelq_worker.server_account import temporary_folder
-from tests.acceptance.server_faults.site import Site
-from tests.acceptance.server_faults.workers import Fleet
+from tests.acceptance.servers.kit.site import Site
+from tests.acceptance.servers.kit.workers import Fleet
 from tests.system.machine import Cable, Way
 
 REDIS_PORT = 17_379  # nobody else is at that address

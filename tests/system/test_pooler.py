@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from levelq_core.engine import engine_for
-from levelq_worker.server_account import temporary_folder
-from tests.acceptance.server_faults.site import Site
-from tests.acceptance.server_faults.workers import Fleet
+from levelq.server_account import temporary_folder
+from levelq_core.database.engine import engine_for
+from tests.acceptance.servers.kit.site import Site
+from tests.acceptance.servers.kit.workers import Fleet
 from tests.system.pooler import Pooler, pooled
 
 CONNECTIONS = 2

@@ -14,10 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from levelq.server_account import temporary_folder
 from levelq_core import Settings
-from levelq_worker.server_account import temporary_folder
-from tests.acceptance.starting import LONG, STOPS, Importing, Silent, children_of
-from tests.fixtures.waiting import until
+from tests.support.fixtures.waiting import until
+from tests.support.starting import LONG, STOPS, Importing, Silent, children_of
 
 READY = "levelq-worker"  # the name of a child
 
@@ -27,7 +27,7 @@ class ProcessOne:
 
     def __init__(self, *arguments: str, environment: Mapping[str, str], through: Sequence[str] = ()) -> None:
         self.process = subprocess.Popen(
-            ["unshare", "--pid", "--fork", "--mount-proc", *through, sys.executable, "-m", "levelq_worker", *arguments],
+            ["unshare", "--pid", "--fork", "--mount-proc", *through, sys.executable, "-m", "levelq", *arguments],
             env=os.environ | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

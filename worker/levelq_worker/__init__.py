@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .draining import drain
-    from .lane_worker import LaneWorker
+    from .draining.drain import drain
+    from .rq_adapter.worker import LaneWorker
 
-_LAZY = {"LaneWorker": "lane_worker", "drain": "draining"}
+_LAZY = {"LaneWorker": "rq_adapter.worker", "drain": "draining.drain"}
 
 
 def __getattr__(name: str) -> Any:

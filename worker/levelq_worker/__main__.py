@@ -1,10 +1,8 @@
-"""`python -m levelq_worker` is `levelq`."""
+"""`python -m levelq_worker` is `python -m levelq`, for scripts that say so: the command line is the front door's."""
 
 from __future__ import annotations
 
-import sys
-
-from .cli import main
+import runpy
 
 if __name__ == "__main__":
-    sys.exit(main())
+    runpy.run_module("levelq", run_name="__main__", alter_sys=True)

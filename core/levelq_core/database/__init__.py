@@ -1,1 +1,1 @@
-"""How levelq connects to PostgreSQL."""
+"""PostgreSQL: the tables as they are, connections, error classes, binary values, migrations."""

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from levelq_core.errors import ConfigurationError
 from levelq_core.redis_client.url_options import MISREAD
+from levelq_core.settings import Settings
 
 _FORM = f"cannot be read; expected postgresql://user:password@host:port/database, {MISREAD}"
 # libpq's, as of PostgreSQL 18, and `ssl`, which it takes for sslmode=require.
@@ -170,3 +171,13 @@ def _unmet(option: str, value: str) -> str | None:
         good = all(not port or (re.fullmatch(r"[0-9]{1,5}", port) and 1 <= int(port) <= 65_535) for port in ports)
         return None if good else "1 to 65535"
     return None
+
+
+def check_database_urls(settings: Settings) -> None:
+    """Raise ConfigurationError for a database URL that cannot be read, or that libpq would refuse at each connection.
+
+    For what connects to a database, or may later; nothing is connected here.
+    """
+    for name, url in (("LEVELQ_DATABASE_URL", settings.database_url), ("LEVELQ_LISTEN_URL", settings.listen_url)):
+        if url is not None:
+            check_database_url(name, url)

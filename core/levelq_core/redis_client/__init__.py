@@ -1,1 +1,1 @@
-"""How levelq connects to Redis."""
+"""Connections to Redis: one server, Sentinels or a Cluster, from a URL."""

@@ -6,12 +6,12 @@ from contextlib import ExitStack
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
+from levelq.embedded import Servers
 from levelq_core import Settings
-from levelq_core.script_files import load
-from levelq_worker.embedded import Servers
+from levelq_core.lanes.script_files import load
 from tests.acceptance.fault_points.scenarios import LOSSES, Scenario
 from tests.chaos.traced_worker import noting
-from tests.fixtures.proxy import Proxy, Trap
+from tests.support.fixtures.proxy import Proxy, Trap
 
 
 class Place(NamedTuple):

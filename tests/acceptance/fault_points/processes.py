@@ -20,12 +20,14 @@ from typing import Any
 import coverage
 import sqlalchemy.dialects.postgresql.psycopg  # noqa: F401 - loaded once, before anything forks
 
-from levelq_core import Command, Settings, faults, script_files
+from levelq_core import Command, Settings
+from levelq_core import failpoints as faults
 from levelq_core.errors import SendUnknown
-from levelq_core.verify import Recorder
+from levelq_core.lanes import script_files
+from levelq_core.operations.verify import Recorder
 from levelq_producer import AsyncProducer, Producer
-from levelq_worker import child
-from levelq_worker.children import with_parent
+from levelq_worker.process import worker_main as child
+from levelq_worker.process.fork import with_parent
 from tests.acceptance.fault_points.scenarios import LOSSES, Fault, Scenario, Victim
 from tests.chaos.traced_worker import noting
 

@@ -16,7 +16,7 @@ import psutil
 
 from levelq_core import Command
 from tests.acceptance.fault_points import processes
-from tests.fixtures.waiting import until
+from tests.support.fixtures.waiting import until
 
 WAIT_SECONDS = 120.0  # for something that another process does, at most: claims of a second make slow work slower
 

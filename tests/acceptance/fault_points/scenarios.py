@@ -5,8 +5,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-from levelq_core.faults import POINTS
-from tests.fixtures import proxy
+from levelq_core.failpoints import POINTS
+from tests.support.fixtures import proxy
 
 CLAIM_SECONDS = 1.0
 PATIENT_SECONDS = 10.0  # claims where a signal is sent: what the victim holds is given back long before they run out

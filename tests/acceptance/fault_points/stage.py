@@ -16,17 +16,17 @@ from redis import Redis
 from sqlalchemy import text
 
 from levelq_core import Settings
-from levelq_core.engine import engine_for
-from levelq_core.partitions import Partition
-from levelq_core.verify import Options, Recorder, verify
+from levelq_core.database.engine import engine_for
+from levelq_core.keys import Partition
+from levelq_core.operations.verify import Options, Recorder, verify
 from tests.acceptance.fault_points import processes
 from tests.acceptance.fault_points.commands import Workload
 from tests.acceptance.fault_points.network import Network, Place
 from tests.acceptance.fault_points.running import WAIT_SECONDS, Application, Process, Wire, lapse
 from tests.acceptance.fault_points.scenarios import LOSSES, Fault, Scenario, Victim
 from tests.chaos.traced_worker import record
-from tests.fixtures.keys import KEYS
-from tests.fixtures.waiting import until
+from tests.support.fixtures.keys import KEYS
+from tests.support.fixtures.waiting import until
 
 PARTITIONS = [Partition(name) for name in processes.SPECIALIZATIONS]
 

@@ -1,4 +1,4 @@
-"""Every point of levelq_core.faults with every fault that makes sense there, several scenarios side by side.
+"""Every point of levelq_core.failpoints with every fault that makes sense there, several scenarios side by side.
 
     RECOVERIES=recoveries.jsonl python -m pytest -q -s tests/acceptance/fault_points
 
@@ -17,16 +17,16 @@ import pytest
 from redis import Redis
 from sqlalchemy import text
 
+from levelq.embedded import Servers
 from levelq_core import Settings
-from levelq_core.engine import engine_for
-from levelq_core.faults import POINTS
-from levelq_worker.embedded import Servers
+from levelq_core.database.engine import engine_for
+from levelq_core.failpoints import POINTS
 from tests.acceptance.fault_points.network import Place
 from tests.acceptance.fault_points.scenarios import SCENARIOS, Fault, Scenario
 from tests.acceptance.fault_points.stage import Result, play
 from tests.architecture.sources import sources
-from tests.fixtures.databases import TABLES, Databases
-from tests.fixtures.recoveries import write_down
+from tests.support.fixtures.databases import TABLES, Databases
+from tests.support.fixtures.recoveries import write_down
 
 SIDE_BY_SIDE = 5  # a scenario mostly waits: for claims to run out, for a stop to last
 pytestmark = pytest.mark.timeout(300)  # more than what a scenario waits for

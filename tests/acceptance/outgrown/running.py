@@ -16,13 +16,13 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from levelq_core import Settings
-from levelq_core.connections import connect
-from levelq_core.engine import engine_for
-from levelq_core.lanes import Lanes
-from levelq_core.verify import Options, Report, verify
-from levelq_worker.places import partitions
+from levelq_core.database.engine import engine_for
+from levelq_core.lanes.client import Lanes
+from levelq_core.operations.verify import Options, Report, verify
+from levelq_core.redis_client.pool import connect
+from levelq_worker.support.partition_directory import partitions
 from tests.chaos.traffic import MATCHES, SPECIALIZATIONS
-from tests.fixtures.waiting import until
+from tests.support.fixtures.waiting import until
 
 USERS = {"producer 1": (1, 60), "producer 2": (61, 120), "outbox": (121, 160)}
 LAST_USER = 160
@@ -55,14 +55,14 @@ class Running:
 
     def start_workers(self, *arguments: str, inside: Sequence[str] = (), **environment: str) -> subprocess.Popen[bytes]:
         """A `levelq worker`; `inside`: a command that runs another, somewhere else."""
-        process = self._process("workers", "levelq_worker", "worker", *arguments, inside=inside, **environment)
+        process = self._process("workers", "levelq", "worker", *arguments, inside=inside, **environment)
         self.workers.append(process)
         return process
 
     def start_operator(self, *arguments: str) -> subprocess.Popen[bytes]:
         """A `levelq` command."""
         (self._folder / "operator.log").unlink(missing_ok=True)
-        return self._process("operator", "levelq_worker", *arguments)
+        return self._process("operator", "levelq", *arguments)
 
     def levelq(self, *arguments: str) -> int:
         """The same, to its end; its exit code."""

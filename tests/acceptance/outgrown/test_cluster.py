@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from levelq.embedded import Servers
 from levelq_core import Settings
-from levelq_core.partitions import Partition
-from levelq_worker.embedded import Servers
+from levelq_core.keys import Partition
 from tests.acceptance.outgrown.running import Running
-from tests.fixtures.clusters import ValkeyCluster
-from tests.fixtures.keys import KEYS
-from tests.fixtures.waiting import until
+from tests.support.fixtures.clusters import ValkeyCluster
+from tests.support.fixtures.keys import KEYS
+from tests.support.fixtures.waiting import until
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from random import Random
 import psutil
 import pytest
 
+from levelq.embedded import Servers
 from levelq_core import Settings
-from levelq_core.layouts import Layout
-from levelq_worker.embedded import Servers
+from levelq_core.lanes.shard_layout import Layout
 from tests.acceptance.outgrown.running import Running
-from tests.fixtures.waiting import until
+from tests.support.fixtures.waiting import until
 
 
 @pytest.fixture

@@ -1,0 +1,209 @@
+"""`apply_commands`: the batch coupler for code that has a connection and a transaction of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
+from itertools import zip_longest
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import psycopg
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from levelq_core.database.cursors import Cursor, cursor_on
+from levelq_core.database.encoding import utf8_texts
+from levelq_core.database.schema import forget, reread, schema_of
+from levelq_core.database.transactions import driver_connection
+from levelq_core.domain import rules
+from levelq_core.domain.catalog import Catalog
+from levelq_core.domain.codec import Lane, Record, lane_of, record_of
+from levelq_core.domain.commands import COMMAND_NAMES, Command, new_command_id
+from levelq_core.domain.outcome import Outcome, Totals
+from levelq_core.domain.rules import Decision, State
+from levelq_core.errors import TransactionMisuse
+from levelq_core.settings import default_catalog
+
+from .bisect import Isolation
+from .lane_batch import Database, Parked, Stamp, Work
+from .statements import BATCH_RELEASE, BATCH_ROLLBACK, BATCH_SAVEPOINT, ENTER, SECOND_BATCH_WAIT, SET_LOCK_TIMEOUT
+
+
+def apply_commands(
+    connection: Connection, commands: Iterable[Command], *, catalog: Catalog | None = None, source: str = "direct"
+) -> list[Outcome]:
+    """Decide and apply commands inside the caller's transaction; one outcome per command, in their order.
+
+    The transaction must be READ COMMITTED on psycopg 3. What the database refuses is isolated by SAVEPOINT; the
+    transaction stays usable and is the caller's to commit. A second call in one transaction would lock rows out of
+    order, so it waits 50 ms at most for a lock: a command whose rows another transaction holds is rejected as
+    `database_error` and not recorded, so that the same id may be sent again. `catalog`: the settings' unless given.
+    `source` goes into the ledger.
+
+    A command that the database refuses for what it says is rejected for good. If the reason is another one (a trigger
+    raised an error, say) while other commands could be applied, that command and the later ones of its lane come back
+    as "rejected" with `database_error`, but are not decided: they have no ledger row, and their ids may be used again.
+
+    Raises TransactionMisuse, SchemaError, TypeError for what is not a command or not a Connection, and SQLAlchemy's
+    DBAPIError for an infrastructure failure, or an error that every lane gets (nothing was decided).
+    """
+    return [decided.outcome for decided in decide(connection, commands, catalog=catalog, source=source)]
+
+
+class Decided(NamedTuple):
+    """What a command's sender is told, and whether the ledger holds it (now, or from an earlier call)."""
+
+    outcome: Outcome
+    is_final: bool
+
+
+def decide(
+    connection: Connection,
+    commands: Iterable[Command],
+    *,
+    catalog: Catalog | None = None,
+    source: str = "direct",
+    savepoint: bool = True,
+) -> list[Decided]:
+    """`apply_commands`, which also tells which of the outcomes are final.
+
+    Without `savepoint`, the caller must roll back what was done before an error.
+    """
+    if not isinstance(connection, Connection):
+        raise TypeError(_no_connection(connection))
+    batch = list(commands)
+    for command in batch:
+        if not isinstance(command, Command):
+            raise TypeError(f"commands: expected {COMMAND_NAMES}, got {command!r}")
+    works = gather(batch)
+    with batch_cursor(connection) as cursor, undone_on_error(cursor) if savepoint else nullcontext():
+        entry = enter(cursor, source)
+        if entry.is_read_only:
+            raise TransactionMisuse("transaction: expected READ WRITE, got READ ONLY")
+        tracks = default_catalog() if catalog is None else catalog
+        database = Database.of(schema_of(connection), tracks)
+        isolation = partial(Isolation, reread=lambda: Database.of(reread(connection), tracks))
+        parked: list[Parked] = []
+        if entry.has_batch:
+            cursor.execute(SET_LOCK_TIMEOUT, (SECOND_BATCH_WAIT,))
+            isolation(cursor, database, entry.stamp, parked=parked).run(works)
+            cursor.execute(SET_LOCK_TIMEOUT, (entry.lock_timeout,))
+        else:
+            isolation(cursor, database, entry.stamp, parked=parked, waits=False).run(works)
+    undecided = {id(lane.work): _undecided(lane) for lane in parked}
+    told: dict[int, Decided] = {}
+    for work in works:
+        for place, record, decision in zip_longest(work.places, work.records, work.decisions):
+            final = decision is not None
+            told[place] = Decided(outcome(work.lane, record, decision if final else undecided[id(work)]), final)
+    return [told[place] for place in range(len(batch))]
+
+
+def _no_connection(given: object) -> str:
+    found = f"connection: expected a SQLAlchemy Connection, got {type(given).__qualname__}"
+    if hasattr(given, "run_sync"):
+        return f"{found}; use: await connection.run_sync(apply_commands, commands)"
+    return f"{found}; of a session, give session.connection()"
+
+
+def _undecided(parked: Parked) -> Decision:
+    """The answer for the commands of a lane that would have to wait, where the caller cannot."""
+    return Decision("database_error", not_waited(parked.work.lane) if parked.locked else parked.reason)
+
+
+def not_waited(lane: Lane) -> str:
+    """Why a lane whose locks a second batch of one transaction cannot have at once is not decided."""
+    return (
+        f"another transaction holds the rows of {lane.specialization}:{lane.user_id}, and this transaction, which "
+        "changed other learners before, must not wait for them; send the same command_id again after it ends"
+    )
+
+
+@contextmanager
+def undone_on_error(cursor: Cursor[Any]) -> Iterator[None]:
+    """A SAVEPOINT around a batch: whatever was done before an error is taken back, its locks and its mark too."""
+    cursor.execute(BATCH_SAVEPOINT)
+    try:
+        yield
+    except BaseException:
+        if not cursor.connection.closed:
+            with suppress(psycopg.Error):  # interrupted within a statement; then a commit fails, too
+                cursor.execute(BATCH_ROLLBACK)
+                cursor.execute(BATCH_RELEASE)
+        raise
+    cursor.execute(BATCH_RELEASE)
+
+
+class Entry(NamedTuple):
+    """How a batch found its transaction. `has_batch`: an earlier one holds locks in it."""
+
+    stamp: Stamp
+    has_batch: bool
+    is_read_only: bool
+    lock_timeout: str
+
+
+def enter(cursor: Cursor[Any], source: str) -> Entry:
+    """Mark the transaction as used by a batch. Raises TransactionMisuse unless it is READ COMMITTED."""
+    isolation, read_only, lock_timeout, mark, _, xid = cursor.execute(ENTER).fetchone() or ("", "", "", "", "", 0)
+    if isolation != "read committed":
+        raise TransactionMisuse(f"isolation level: expected READ COMMITTED, got {isolation.upper()}")
+    return Entry(Stamp(new_command_id().bytes, xid, source), bool(mark), read_only == "on", lock_timeout)
+
+
+@contextmanager
+def entered(connection: Connection, source: str) -> Iterator[tuple[Cursor[Any], Stamp]]:
+    """A cursor on a transaction that holds this one batch only, and the stamp of the batch."""
+    with batch_cursor(connection) as cursor:
+        yield cursor, enter(cursor, source).stamp
+
+
+@contextmanager
+def batch_cursor(connection: Connection) -> Iterator[Cursor[Any]]:
+    """A cursor on the caller's transaction; psycopg's errors become SQLAlchemy's DBAPIError."""
+    raw = driver_connection(connection)
+    if not connection.in_transaction():
+        connection.begin()
+    try:
+        with utf8_texts(raw), cursor_on(raw) as cursor:
+            yield cursor
+    except psycopg.Error as error:
+        if (error.sqlstate or "").startswith("42"):
+            forget(connection.engine)  # the tables may have changed since we read them
+        if raw.closed:
+            connection.invalidate(error)
+        raise DBAPIError.instance("levelq batch", None, error, psycopg.Error, dialect=connection.dialect) from error
+
+
+def gather(commands: Iterable[Command]) -> list[Work]:
+    """Group commands by lane, in order, remembering their positions."""
+    lanes: dict[Lane, tuple[list[Record], list[int]]] = {}
+    for place, command in enumerate(commands):
+        records, places = lanes.setdefault(lane_of(command), ([], []))
+        records.append(record_of(command))
+        places.append(place)
+    return [Work(lane, records, places) for lane, (records, places) in lanes.items()]
+
+
+def outcome(lane: Lane, record: Record, decision: Decision) -> Outcome:
+    """A decision as applications see it."""
+    return Outcome(
+        command_id=UUID(bytes=record.command_id),
+        user_id=lane.user_id,
+        specialization=lane.specialization,
+        status="rejected" if decision.error else "applied",
+        error=decision.error,
+        message=rules.describe(record, decision),
+        duplicate=decision.duplicate,
+        from_level=decision.from_level,
+        to_level=decision.to_level,
+        before=totals(decision.before),
+        after=totals(decision.after),
+    )
+
+
+def totals(state: State | None) -> Totals | None:
+    """A state as applications see it."""
+    return None if state is None else Totals(**dict(zip(rules.FIELDS, state, strict=True)))

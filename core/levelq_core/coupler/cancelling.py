@@ -1,0 +1,46 @@
+"""Cancel commands: write them into the ledger as rejected, with the error `cancelled`.
+
+No row and no lane is locked. Each decision is a ledger row with the command's unique id: if a drain decides the same
+command at the same time, the first to commit wins, and the other one finds that decision. So a lane can be cancelled
+while other code holds its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from levelq_core.database.cursors import Cursor
+from levelq_core.database.pgbinary import uuids
+from levelq_core.domain.rules import Decision
+
+from . import ledger
+from .lane_batch import Fresh, Stamp, Work
+from .ledger import Known
+from .statements import OUTBOX_DELETE
+
+SOURCE = "cancel"  # the ledger column `source` of these rows
+CANCELLED = Decision("cancelled", "taken back before it was decided")
+
+
+def cancel(cursor: Cursor[Any], works: Sequence[Work], stamp: Stamp, *, encoding: str) -> int:
+    """Reject the commands that are not decided yet, for good; returns how many.
+
+    `encoding`: the database's. Fills in each work's `decisions`, and deletes the outbox rows of all these commands. The
+    caller has begun the transaction and commits it. Raises psycopg's errors; sqlstate.classify calls one RETRY if
+    another transaction decided a command at the same time.
+    """
+    known = ledger.find(cursor, works)
+    fresh: Fresh = []
+    for work in works:
+        for record in work.records:
+            earlier = known.get(record.command_id)
+            if earlier is not None:
+                work.decisions.append(ledger.answer(earlier, record))
+                continue
+            known[record.command_id] = Known(work.lane, record.digest, CANCELLED)
+            work.decisions.append(CANCELLED)
+            fresh.append((work, record, CANCELLED))
+    ledger.write(cursor, ((work.lane, record, decision) for work, record, decision in fresh), stamp, encoding=encoding)
+    cursor.execute(OUTBOX_DELETE, (uuids(list(known)),))
+    return len(fresh)

@@ -1,0 +1,137 @@
+"""Engines: how levelq connects to PostgreSQL by itself."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg.abc import RV, PQGen
+from psycopg.rows import TupleRow
+from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from levelq_core.errors import ConfigurationError
+from levelq_core.redis_client.encryption import unverified
+from levelq_core.settings import Settings, redacted
+
+from .sqlstate import in_words
+from .urls import check_database_url
+
+
+class NoAnswer(psycopg.OperationalError):
+    """The server kept silent for too long, and the connection was given up."""
+
+
+class LimitedConnection(psycopg.Connection[TupleRow]):
+    """A connection that gives a silent server up: no answer is waited for longer than `limit_seconds`.
+
+    TCP's own limits see a network that is gone, not a proxy or a pooler that keeps the connection while the
+    server's answer is lost. The thread that waits gives up by itself, between two looks at its own socket: a
+    watchdog beside it might close a socket whose number has a new owner.
+    """
+
+    limit_seconds = math.inf
+    _meanwhile: Callable[[], None] | None = None
+
+    def wait(self, gen: PQGen[RV], *args: Any, **options: Any) -> RV:
+        """psycopg's one place to wait for an answer. Raises OperationalError, the connection closed, if none comes."""
+        return super().wait(self._limited(gen), *args, **options)
+
+    @contextmanager
+    def meanwhile(self, work: Callable[[], None]) -> Iterator[None]:
+        """Do `work`, which must not raise, at every wait of this block, once the server was asked."""
+        outer, self._meanwhile = self._meanwhile, work
+        try:
+            yield
+        finally:
+            self._meanwhile = outer
+
+    def _limited(self, gen: PQGen[RV]) -> PQGen[RV]:
+        until = time.monotonic() + self.limit_seconds
+        ready: Any = None  # nothing, too, when psycopg, which looks ten times a second, found nothing
+        try:
+            awaited = gen.send(ready)
+            if self._meanwhile is not None:
+                self._meanwhile()
+            while True:
+                ready = yield awaited
+                if not ready and time.monotonic() > until:
+                    self.close()
+                    raise NoAnswer(f"no answer for {self.limit_seconds:g} s; the connection was given up")
+                awaited = gen.send(ready)
+        except StopIteration as done:
+            answer: RV = done.value
+            return answer
+
+
+def target_of(url: str, name: str = "LEVELQ_DATABASE_URL") -> tuple[URL, dict[str, str]]:
+    """A database URL for SQLAlchemy, and hosts that SQLAlchemy cannot read as arguments for psycopg.
+
+    Raises ConfigurationError, with no part of a password, if libpq would not take it. `name`: the setting.
+    """
+    before, hosts, after = check_database_url(name, url)
+    args: dict[str, str] = {}
+    if len(hosts) > 1 or any("/" in host for host, _ in hosts):
+        args = {"host": ",".join(host for host, _ in hosts), "port": ",".join(port for _, port in hosts)}
+        url = f"{url.partition('://')[0]}://{before}{after}"
+    try:
+        return make_url(f"postgresql+psycopg://{url.partition('://')[2]}"), args
+    except (ValueError, ArgumentError):  # their words quote what may be half a password
+        raise ConfigurationError(f"{name}: cannot be read; expected postgresql://user@host:port/database") from None
+
+
+def engine_for(settings: Settings, *, name: str = "levelq", connections: int = 1, limited: bool = False) -> Engine:
+    """An engine of at most `connections`, READ COMMITTED whatever the server's default is.
+
+    `limited`: no answer is waited for longer than a batch's whole transaction may take; a server that is silent
+    for so long is given up, as if the connection had been lost. Raises ConfigurationError if
+    LEVELQ_DATABASE_URL is unset or cannot be read.
+    """
+    url, hosts = target_of(settings.sqlalchemy_url)
+    seconds = max(2, int(settings.claim_seconds / 3))
+    defaults: dict[str, Any] = {
+        "application_name": name,
+        "connect_timeout": seconds,
+        # A host that is gone sends no reset: without these it is missed after minutes, or hours.
+        "keepalives_idle": seconds,
+        "keepalives_interval": seconds,
+        "keepalives_count": 2,
+        "tcp_user_timeout": settings.transaction_ms,
+    }
+    if not settings.prepared_statements:  # psycopg's: the sixth time, on whichever session a pooler then gives it
+        defaults["prepare_threshold"] = None
+    engine = create_engine(
+        url,
+        pool_size=connections,
+        max_overflow=0,
+        pool_reset_on_return="rollback",
+        isolation_level="READ COMMITTED",
+        # Texts are sent as UTF-8, whatever the URL, PGCLIENTENCODING, the role or the database says.
+        connect_args={key: value for key, value in defaults.items() if key not in url.query}
+        | hosts
+        | {"client_encoding": "utf8"},
+    )
+    if limited:
+        _limit(engine, settings.transaction_ms / 1000)
+    return engine
+
+
+def _limit(engine: Engine, seconds: float) -> None:
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Any, record: Any, arguments: Any, parameters: Any) -> LimitedConnection:
+        made = LimitedConnection.connect(*arguments, **parameters)
+        made.limit_seconds = seconds
+        return made
+
+
+def unreachable(settings: Settings, error: DBAPIError) -> ConfigurationError:
+    """An error for people: the setting, the host, what the server said, no password."""
+    cause = in_words(error.orig if isinstance(error.orig, Exception) else error)
+    name = "LEVELQ_DATABASE_URL"
+    advice = unverified(cause, name, "sslrootcert")
+    return ConfigurationError(f"{name}: {redacted(settings.database_url or '')}: {cause}{advice}")

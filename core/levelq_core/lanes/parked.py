@@ -1,0 +1,147 @@
+"""Parked lanes as Redis remembers them: the hash `parked` of a partition, user -> "since attempts reason".
+
+ack.lua and claim.lua write it; the lane's score in `ready` says until when. Reading is bounded, changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from levelq_core.keys import Keys, Partition
+from levelq_core.redis_client.cluster import server_of
+from levelq_core.redis_client.wrong_type import is_wrong_type
+from levelq_core.untrusted_text import MOST_SHOWN, printable
+
+MOST_BYTES = 300  # of a reason
+MOST_LANES = 1_000  # of one partition that are read
+WRONG_TYPE = "its key holds another type than a list"  # claim.lua's words
+NEWER_VERSION = "its head waits for a newer worker"
+_PAGE = 500
+_LAST_MS = 2**53  # no time is later
+_NOTE = re.compile(rb"(\d{1,13}) (\d{1,9}) ")
+_STATE = re.compile(r" \(SQLSTATE \w{5}\)$")
+
+Reasons = Mapping[bytes, str] | None  # by user, as Redis holds it
+Acknowledgements = Sequence[tuple[bytes, int, bytes]]  # user, delay in ms, identities
+
+
+class ParkedLane(NamedTuple):
+    """One lane and why it waits. Times are the server's, in ms.
+
+    `since_ms`: the first attempt at the command that is still its first. `until_ms`: the earliest time of the next
+    attempt, None while a drain holds the lane.
+    """
+
+    user: str
+    since_ms: int
+    until_ms: int | None
+    attempts: int
+    reason: str
+
+
+class ParkedLanes(NamedTuple):
+    """Those of one partition: how many there are, and of the first MOST_LANES what is known, the oldest first."""
+
+    total: int
+    lanes: list[ParkedLane]
+
+
+class UserLane(NamedTuple):
+    """One user's parked lane, how many entries it holds (None: its key is no list), and the server's time in ms."""
+
+    parked: ParkedLane
+    waiting: int | None
+    now_ms: int
+
+
+def bounded(reason: str) -> bytes:
+    """A reason on one line of MOST_BYTES at most; a SQLSTATE at its end is kept."""
+    line = " ".join(reason.split())
+    raw = line.encode(errors="replace")
+    if len(raw) <= MOST_BYTES:
+        return raw
+    state = _STATE.search(line)
+    end = b"..." + (state[0].encode() if state else b"")
+    return raw[: MOST_BYTES - len(end)].decode(errors="ignore").encode() + end
+
+
+def cause_of(reason: str) -> str:
+    """What reasons of one cause share: all but the numbers in it, which often name a user or a row."""
+    state = _STATE.search(reason)
+    text = reason[: state.start()] if state else reason
+    return re.sub(r"\d+", "#", text) + (state[0] if state else "")
+
+
+def reason_lines(lanes: Acknowledgements, reasons: Reasons) -> bytes:
+    """For ack.lua: a line for each lane, empty where it has no reason; nothing at all if none has."""
+    if not reasons:
+        return b""
+    return b"".join(bounded(reasons.get(user, "")) + b"\n" for user, _, _ in lanes)
+
+
+def is_note(raw: bytes) -> bool:
+    """Whether it says since when, after how many attempts and why a lane is parked."""
+    return _NOTE.match(raw) is not None
+
+
+def read(redis: Redis, keys: Keys, partition: Partition) -> ParkedLanes:
+    """The parked lanes of a partition, MOST_LANES at most, but for unreadable notes. Raises RedisError."""
+    key = keys.of(partition, "parked")
+    server: Any = server_of(redis, key)
+    found: dict[bytes, bytes] = {}
+    try:
+        total, cursor = int(server.hlen(key)), None
+    except ResponseError as error:
+        if not is_wrong_type(error):
+            raise
+        return ParkedLanes(0, [])
+    while total and cursor != 0 and len(found) < MOST_LANES:
+        cursor, page = server.hscan(key, cursor or 0, count=_PAGE)
+        found |= page
+    users = list(found)[:MOST_LANES]
+    scores = _scores(server, keys.of(partition, "ready"), users)
+    read_ = [_lane(user, found[user], score) for user, score in zip(users, scores, strict=True)]
+    lanes = [lane for lane in read_ if lane is not None]
+    return ParkedLanes(total, sorted(lanes, key=lambda lane: lane.since_ms))
+
+
+def of_user(redis: Redis, keys: Keys, partition: Partition, user_id: int) -> UserLane | None:
+    """One user's lane if it is parked. Raises RedisError."""
+    key = keys.of(partition, "parked")
+    pipeline = server_of(redis, key).pipeline(transaction=False)
+    pipeline.time()
+    pipeline.hget(key, str(user_id))
+    pipeline.zscore(keys.of(partition, "ready"), str(user_id))
+    pipeline.llen(keys.lane(partition, user_id))
+    (seconds, microseconds), note, score, waiting = pipeline.execute(raise_on_error=False)
+    if not isinstance(note, bytes):
+        return None
+    if isinstance(waiting, ResponseError):
+        waiting = None
+    now_ms = int(seconds) * 1000 + int(microseconds) // 1000
+    lane = _lane(b"%d" % user_id, note, score if isinstance(score, float) else None)
+    return None if lane is None else UserLane(lane, waiting, now_ms)
+
+
+def _scores(server: Any, ready: str, users: Sequence[bytes]) -> Sequence[float | None]:
+    try:
+        return server.zmscore(ready, users) if users else ()
+    except ResponseError as error:
+        if not is_wrong_type(error):
+            raise
+        return [None] * len(users)
+
+
+def _lane(user: bytes, note: bytes, score: float | None) -> ParkedLane | None:
+    """A parked lane; None if the note is not "since attempts reason"."""
+    match = _NOTE.match(note)
+    if match is None:
+        return None
+    until = None if score is None or abs(score) > _LAST_MS else int(score)
+    reason = printable(note[match.end() :], MOST_BYTES)
+    return ParkedLane(printable(user, MOST_SHOWN), int(match[1]), until, int(match[2]), reason)

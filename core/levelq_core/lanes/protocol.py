@@ -1,0 +1,261 @@
+"""The steps of the lane protocol: the arguments of each script, and what its reply means. No input or output here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from redis.exceptions import RedisError
+
+from levelq_core.errors import ConfigurationError
+from levelq_core.keys import Partition
+from levelq_core.settings import Settings
+
+from .parked import Acknowledgements, Reasons, reason_lines
+from .script_files import Call
+from .shard_layout import Layout
+
+WAKE_MS = 5_000  # how long a reserved wake-up keeps others from being sent; a lost one costs at most this
+HEADS = 200  # how many heads `status` looks at for the oldest command
+LEASE_MS = 3_000  # how long a relay that died keeps others from relaying
+PushError = RedisError | ConfigurationError
+
+
+LaneEntries = tuple[int, Sequence[bytes]]  # a user, and what goes into their lane
+Part = tuple[bytes, int]  # a user as Redis holds it, how many of the newest entries to leave out
+Withdrawal = tuple[bytes, bytes]  # a user, identities
+
+
+@dataclass(slots=True)
+class PushAnswer:
+    """What push.lua did: per lane how many were taken and, if not all, which limit stopped it; and when."""
+
+    wake: bool
+    lanes: list[tuple[int, str]]
+    moved: bool = False
+    at_ms: int = field(default=0, compare=False)
+
+
+class Oversized(NamedTuple):
+    """An entry over the payload limit: what claim.lua tells of it."""
+
+    length: int
+    sha1: str
+    head: bytes
+
+
+class Claim(NamedTuple):
+    """The lanes one drain took in one step: (user as Redis holds it, entries), oldest lane first; and when.
+
+    `unfilled`: nothing was taken, because what Redis lost of the outbox must be put back first.
+    `parked`: users whose lane was parked for an error of the database, and is tried again.
+    """
+
+    lanes: list[tuple[bytes, list[bytes | Oversized]]]
+    wake: bool
+    retired: bool
+    broken: list[bytes]
+    unfilled: bool = False
+    at_ms: int = 0
+    parked: frozenset[bytes] = frozenset()
+
+    @property
+    def entries(self) -> int:
+        """How many entries were taken."""
+        return sum(len(entries) for _, entries in self.lanes)
+
+
+class Lease(NamedTuple):
+    """What lease.lua answered. `anew`: it was not ours without a break; `claimed`: lanes that drains hold."""
+
+    ours: bool
+    anew: bool
+    value: bytes
+    filled: bool
+    claimed: int
+
+
+class Relayed(NamedTuple):
+    """What relay.lua or refill.lua did: per lane how many were taken, and why not all. `lost`: nothing at all."""
+
+    lost: bool
+    wake: bool
+    lanes: list[tuple[int, str]]
+
+
+class Status(NamedTuple):
+    """What one partition holds, counted by the server."""
+
+    waiting: int
+    ready: int
+    claimed: int
+    parked: int
+    drains: int
+    oldest_seconds: float
+
+
+class Protocol:
+    """Builds the calls of one installation: the settings that every script needs go in here once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._keys = settings.keys
+        self._claim_ms = int(settings.claim_seconds * 1000)
+        # Not for longer than a claim: a wake-up that died with its worker is missed no longer than the worker.
+        self._wake_ms = min(WAKE_MS, self._claim_ms)
+        self._wake = (self._wake_ms, settings.batch_commands, settings.batch_lanes)
+
+    def _call(self, name: str, partition: Partition, *args: Any) -> Call:
+        return Call(name, self._keys.of(partition, "ready"), [self._keys.of(partition, ""), *args])
+
+    def push(self, partition: Partition, lanes: Sequence[LaneEntries]) -> Call:
+        """Append entries to lanes of one partition; each lane at most once in a call."""
+        limits = self._settings.lane_limit, self._settings.partition_limit
+        return _with_lanes(self._call("push", partition, *limits, *self._wake), lanes)
+
+    @staticmethod
+    def pushed(reply: list[Any] | PushError) -> PushAnswer | PushError:
+        """Read push.lua's reply, or the error that came instead."""
+        if isinstance(reply, RedisError | ConfigurationError):
+            return reply
+        if reply[0] == b"MOVED":
+            return PushAnswer(False, [], moved=True)
+        wake, flat, stamp = reply
+        lanes = [(n, why.decode()) for n, why in zip(flat[::2], flat[1::2], strict=True)]
+        return PushAnswer(bool(wake), lanes, at_ms=int(stamp))
+
+    def claim(
+        self, partition: Partition, drain: str, token: str, commands: int, gated: bool = False, holding: bool = False
+    ) -> Call:
+        """Take due lanes, `commands` at most, or retire the drain unless it is `holding` a batch.
+
+        `gated`: take nothing while the gate is closed.
+        """
+        s = self._settings
+        limits = (s.batch_lanes, s.batch_bytes, min(s.lane_commands, commands), s.payload_limit)
+        wake = self._wake_ms
+        modes = int(gated), int(holding)
+        return self._call("claim", partition, drain, self._claim_ms, token, wake, commands, *limits, *modes)
+
+    @staticmethod
+    def claimed(reply: list[Any]) -> Claim:
+        """Read claim.lua's reply."""
+        if reply[0] == b"UNFILLED":
+            return Claim([], wake=False, retired=False, broken=[], unfilled=True)
+        wake, retired, broken, flat, at_ms, parked = reply
+        lanes = [
+            (user, [e if isinstance(e, bytes) else _oversized(e) for e in entries])
+            for user, entries in zip(flat[::2], flat[1::2], strict=True)
+        ]
+        return Claim(lanes, bool(wake), bool(retired), broken, at_ms=at_ms, parked=frozenset(parked))
+
+    def ack(self, partition: Partition, token: str, lanes: Acknowledgements, reasons: Reasons = None) -> Call:
+        """Remove decided entries: per lane (user, delay in ms, identities). `reasons`: why lanes are parked."""
+        delays = [delay_ms for _, delay_ms, _ in lanes]
+        spaced = " ".join(map(str, delays)) if any(delays) else ""
+        call = self._call("ack", partition, token, spaced, reason_lines(lanes, reasons))
+        for user, _, identities in lanes:
+            call.args.extend((user, identities))
+        return call
+
+    def renew(self, partition: Partition, drain: str, token: str, users: Sequence[bytes]) -> Call:
+        """Extend the claims that are still ours."""
+        return self._call("renew", partition, drain, token, self._claim_ms, *users)
+
+    def yield_(self, partition: Partition, drain: str) -> Call:
+        """Leave, and reserve a wake-up for a successor if there is work."""
+        return self._call("yield", partition, drain, *self._wake)
+
+    def sweep(self, partition: Partition) -> Call:
+        """Return expired claims and correct the count; find out whether a drain must be woken."""
+        return self._call("sweep", partition, self._claim_ms, *self._wake)
+
+    def recover(self, partition: Partition, users: Sequence[bytes]) -> Call:
+        """Put lanes that are in neither set into ready."""
+        return self._call("recover", partition, *users)
+
+    def lease(self, partition: Partition, mode: str, token: str, lease: bytes) -> Call:
+        """Take, replace, seize or release the relay's lease; see lease.lua."""
+        return self._call("lease", partition, mode, token, lease, LEASE_MS)
+
+    @staticmethod
+    def leased(reply: list[Any]) -> Lease:
+        """Read lease.lua's reply."""
+        state, value, filled, claimed = reply
+        return Lease(state > 0, state == 1, value, bool(filled), claimed)
+
+    def relay(self, partition: Partition, lease: bytes, lanes: Sequence[LaneEntries], *, idle_only: bool) -> Call:
+        """Append outbox entries to lanes, each lane at most once in a call."""
+        limits = self._settings.lane_limit, self._settings.partition_limit
+        return _with_lanes(self._call("relay", partition, lease, int(idle_only), *limits, *self._wake), lanes)
+
+    def refill(self, partition: Partition, lease: bytes, lanes: Sequence[LaneEntries], *, last: bool) -> Call:
+        """Put entries back at the head of their lanes, each lane whole; with `last`, open the gate."""
+        return _with_lanes(self._call("refill", partition, lease, int(last), *self._wake), lanes)
+
+    @staticmethod
+    def relayed(reply: list[Any]) -> Relayed:
+        """Read relay.lua's reply."""
+        if reply[0] == b"LOST":
+            return Relayed(True, False, [])
+        wake, flat = reply
+        return Relayed(False, bool(wake), [(n, why.decode()) for n, why in zip(flat[::2], flat[1::2], strict=True)])
+
+    @staticmethod
+    def refilled(reply: list[Any]) -> Relayed:
+        """Read refill.lua's reply."""
+        if reply[0] == b"LOST":
+            return Relayed(True, False, [])
+        wake, counts = reply
+        return Relayed(False, bool(wake), [(n, "") for n in counts])
+
+    def change_layout(self, specialization: str, expected: Layout, new: Layout) -> Call:
+        """Put one layout in the place of another."""
+        return Call("relayout", self._keys.shards, [specialization, str(expected), str(new)])
+
+    def bind(self, database: bytes, replaced: bytes) -> Call:
+        """Bind the namespace to a database."""
+        return Call("bind", self._keys.database, [database, replaced])
+
+    def close_partition(self, partition: Partition, layout: Layout) -> Call:
+        """Have pushes answered MOVED."""
+        return self._call("close", partition, str(layout))
+
+    def status(self, partition: Partition) -> Call:
+        """Count."""
+        return self._call("status", partition, HEADS)
+
+    def peek(self, partition: Partition, lanes: Sequence[Part]) -> Call:
+        """Read parts of lanes: per lane (user, entries to leave out)."""
+        s = self._settings
+        call = self._call("peek", partition, s.payload_limit, s.batch_commands, s.batch_bytes)
+        for part in lanes:
+            call.args.extend(part)
+        return call
+
+    @staticmethod
+    def peeked(reply: list[Any]) -> list[tuple[int, list[bytes | Oversized]]]:
+        """Read peek.lua's reply: per lane its length (-1: its key is no list) and the entries, oldest first."""
+        return [
+            (length, [e if isinstance(e, bytes) else _oversized(e) for e in reversed(entries)])
+            for length, entries in zip(reply[::2], reply[1::2], strict=True)
+        ]
+
+    def withdraw(self, partition: Partition, mark: str, lanes: Sequence[Withdrawal]) -> Call:
+        """Remove decided entries: per lane (user, identities)."""
+        call = self._call("withdraw", partition, mark)
+        for lane in lanes:
+            call.args.extend(lane)
+        return call
+
+
+def _oversized(reply: list[Any]) -> Oversized:
+    length, digest, head = reply
+    return Oversized(length, digest.decode(), head)
+
+
+def _with_lanes(call: Call, lanes: Sequence[LaneEntries]) -> Call:
+    for user_id, entries in lanes:
+        call.args.extend((user_id, len(entries), *entries))
+    return call

@@ -1,0 +1,183 @@
+"""What stands in the lanes, read without stopping anybody: SCAN, never KEYS, and scripts that only look."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from itertools import islice
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from levelq_core.domain.codec import IDENTITY_AT, MAGIC, STAMP_DIGITS
+from levelq_core.domain.commands import MAX_USER_ID
+from levelq_core.keys import Keys, Partition
+from levelq_core.redis_client.cluster import servers_of
+from levelq_core.redis_client.wrong_type import is_wrong_type
+from levelq_core.settings import Settings
+
+from .shard_layout import Layout
+
+STEP = 200  # entries of one lane in one call
+LANES = 50  # lanes in one call: 10,000 entries at most, typically 1 MB, never above 40
+COUNTED_LANES = 100_000  # of one partition in one call: 0.1 s of the server, as a sweep takes
+PAGE = 1_000  # keys that one SCAN step looks at
+
+Lane = tuple[Partition, bytes]
+
+
+class State(NamedTuple):
+    """A lane at one moment; `length` is -1 for a key that is no list. Times are the server's, in ms."""
+
+    partition: Partition
+    user: bytes
+    now: int
+    length: int
+    ready: float | None
+    claimed: float | None
+    token: bytes | None
+    head: bytes | None
+
+    @property
+    def user_id(self) -> int | None:
+        """The user, if the lane's name is one."""
+        return user_id_of(self.user)
+
+    @property
+    def command_id(self) -> UUID | None:
+        """The oldest command, if the head looks like one."""
+        return command_id_of(self.head or b"")
+
+
+class Entry(NamedTuple):
+    """An entry of a lane; `sha256` is that of its first 4 KiB, as the quarantine has it."""
+
+    partition: Partition
+    user: bytes
+    command_id: UUID | None
+    sha256: bytes
+
+
+def user_id_of(user: bytes) -> int | None:
+    """The user id that a lane's name stands for, if it is the plain decimal that push.lua makes."""
+    if re.fullmatch(rb"[1-9][0-9]{0,18}", user) and int(user) <= MAX_USER_ID:
+        return int(user)
+    return None
+
+
+def command_id_of(entry: bytes) -> UUID | None:
+    """The command id in an entry of whatever version; None for what is no levelq entry."""
+    command_id = entry[IDENTITY_AT : IDENTITY_AT + 16]
+    if entry[STAMP_DIGITS : STAMP_DIGITS + 2] != MAGIC or len(command_id) < 16:
+        return None
+    return UUID(bytes=command_id)
+
+
+def lanes(redis: Redis, keys: Keys) -> Iterator[Lane]:
+    """Every lane that holds entries, in whatever partition; some may come twice.
+
+    A lane that exists from the first to the last step is found: that is what SCAN guarantees.
+    """
+    form = re.compile(rb"%s:\{([^{}]+)\}:lane:(.*)" % keys.namespace.encode(), re.DOTALL)
+    for server in servers_of(redis):
+        for key in server.scan_iter(f"{keys.namespace}:{{*}}:lane:*", count=PAGE):
+            match = form.fullmatch(key)
+            if match is not None and (partition := Partition.read(match[1])) is not None:
+                yield partition, match[2]
+
+
+def partitions(redis: Redis, settings: Settings) -> set[Partition]:
+    """The partitions that the registry names, and those that the layouts say must be there."""
+    named: Any = _unless_wrong(redis.zrange, settings.keys.registry, 0, -1) or ()
+    known = {partition for name in named if (partition := Partition.read(name)) is not None}
+    written: Any = _unless_wrong(redis.hgetall, settings.keys.shards) or {}
+    read = {name.decode("ascii", "replace"): Layout.read(text) for name, text in written.items()}
+    layouts = {name: layout for name, layout in read.items() if layout is not None}
+    first = Layout(1, settings.shards)
+    expected = {name: layouts.get(name, first) for name in {*settings.tracks, *layouts}}
+    return known | {p for name, layout in expected.items() for p in (*layout.old(name), *layout.partitions(name))}
+
+
+def claimed(redis: Redis, keys: Keys, partition: Partition) -> Iterator[Lane]:
+    """Every lane that is claimed or has a token; some come twice."""
+    for scan, name in ((redis.zscan_iter, "claimed"), (redis.hscan_iter, "tokens")):
+        try:
+            for user, _ in scan(keys.of(partition, name), count=PAGE):
+                yield partition, user
+        except ResponseError as error:
+            if not is_wrong_type(error):
+                raise
+
+
+def _unless_wrong(command: Callable[..., Any], *arguments: Any) -> Any:
+    """What a command answers; None if its key holds another type. key_faults.py names that key."""
+    try:
+        return command(*arguments)
+    except ResponseError as error:
+        if not is_wrong_type(error):
+            raise
+        return None
+
+
+def grouped(wanted: Iterable[Lane], size: int = LANES) -> Iterator[tuple[Partition, list[bytes]]]:
+    """Lanes by partition, `size` at a time, so that one script call can take each group."""
+    iterator = iter(wanted)
+    while page := list(islice(iterator, PAGE)):
+        users: dict[Partition, list[bytes]] = {}
+        for partition, user in page:
+            users.setdefault(partition, []).append(user)
+        for partition, found in users.items():
+            for first in range(0, len(found), size):
+                yield partition, found[first : first + size]
+
+
+def states(redis: Redis, keys: Keys, partition: Partition, users: Sequence[bytes]) -> list[State]:
+    """These lanes, all at one moment."""
+    now, rows = _run(redis, keys, "look", partition, *users)
+    return [
+        State(partition, user, int(now), length, _score(ready), _score(claim), token, head)
+        for user, (length, ready, claim, token, head) in zip(users, rows, strict=True)
+    ]
+
+
+def entries(redis: Redis, keys: Keys, partition: Partition, users: Sequence[bytes]) -> Iterator[Entry]:
+    """Everything that stands in these lanes, newest first, some of it twice if pushes go on."""
+    skip = 0
+    while users:
+        seen = _run(redis, keys, "tail", partition, STEP, skip, *users)
+        for user, raw in zip(users, seen, strict=True):
+            for entry in raw:
+                yield Entry(partition, user, command_id_of(entry), sha256(entry).digest())
+        users = [user for user, raw in zip(users, seen, strict=True) if len(raw) == STEP]
+        skip += STEP
+
+
+class Counted(NamedTuple):
+    """What a partition's count says (-1: unreadable) and how many entries stand in its lanes, at one moment."""
+
+    said: int
+    standing: int
+
+
+def counted(redis: Redis, keys: Keys, partition: Partition) -> Counted | None:
+    """Both; None if the partition has more lanes than can be read in one step."""
+    reply = _run(redis, keys, "count", partition, COUNTED_LANES)
+    return Counted(*map(int, reply)) if reply else None
+
+
+def _score(raw: bytes | float | None) -> float | None:
+    return None if raw is None else float(raw)
+
+
+def _run(redis: Redis, keys: Keys, script: str, partition: Partition, *arguments: Any) -> Any:
+    return redis.eval_ro(_script(script), 1, keys.of(partition, "ready"), keys.of(partition, ""), *arguments)
+
+
+@cache
+def _script(name: str) -> str:
+    return (files(__package__) / "lua" / "scan" / f"{name}.lua").read_text(encoding="utf-8")

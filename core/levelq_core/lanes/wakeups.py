@@ -1,0 +1,70 @@
+"""Wake-ups: one small RQ job that carries a partition's name. Losing or doubling one changes nothing."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from levelq_core.errors import ConfigurationError
+from levelq_core.keys import Keys, Partition
+from levelq_core.redis_client.cluster import Cluster
+from levelq_core.redis_client.wrong_type import is_wrong_type
+
+log = logging.getLogger("levelq")
+
+FUNCTION = "levelq_worker.drain"
+JOB_SECONDS = 60  # an unanswered wake-up is worth nothing once sweeps have seen the lanes
+FAILURE_SECONDS = 300
+
+
+class Waker:
+    """Enqueues wake-ups on RQ, and keeps the registry of partitions in use."""
+
+    def __init__(self, lanes: Redis, rq: Redis, keys: Keys) -> None:
+        self._lanes = lanes
+        self._rq = rq
+        self._keys = keys
+        self._queues: dict[str, Any] = {}
+        self._failing = False
+
+    def wake(self, partition: Partition) -> None:
+        """Enqueue one drain of the partition. A failure is logged, once: the next sweep wakes it instead."""
+        try:
+            self._register(partition)
+            # job_timeout -1: RQ's timeout is SIGALRM, which can land inside a COMMIT that still happens.
+            self._queue(self._keys.queue(partition.specialization)).enqueue_call(
+                FUNCTION,
+                args=(str(partition),),
+                timeout=-1,
+                result_ttl=0,
+                ttl=JOB_SECONDS,
+                failure_ttl=FAILURE_SECONDS,
+                description=f"drain {partition}",
+            )
+            self._failing = False
+        except RedisError as error:
+            if not self._failing:
+                log.warning("wake-up of %s not sent (%s); a worker's sweep will find the lanes", partition, error)
+            self._failing = True
+
+    def _register(self, partition: Partition) -> None:
+        """Note the partition. Of a cluster another server may hold the registry than the lanes: it need not be there,
+        as sweeps know by themselves of every partition that the layouts name. Nor where its key holds another type.
+        """
+        try:
+            self._lanes.zadd(self._keys.registry, {str(partition): int(time.time())})
+        except (RedisError, ConfigurationError) as error:
+            if not isinstance(self._lanes, Cluster) and not is_wrong_type(error):
+                raise
+
+    def _queue(self, name: str) -> Any:
+        if name not in self._queues:
+            from rq import Queue  # noqa: PLC0415 - a fifth of a second that enqueuing without a wake-up never pays
+            from rq.serializers import JSONSerializer  # noqa: PLC0415
+
+            self._queues[name] = Queue(name, connection=self._rq, serializer=JSONSerializer)
+        return self._queues[name]

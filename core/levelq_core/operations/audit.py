@@ -1,0 +1,87 @@
+"""The audit: one line for each command by which an operator changed something, written in that transaction.
+
+A line says who did what to which target, from where, and with which result; see docs/reference/tables.md.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from levelq_core.database.table_names import AUDIT
+
+
+def record(
+    connection: Connection,
+    action: str,
+    target: str,
+    detail: Mapping[str, Any] | None = None,
+    *,
+    actor: str | None = None,
+) -> int:
+    """Write a line in the caller's transaction; returns its id. Raises DBAPIError.
+
+    `action`: the command's name. `target`: what it was done to; a user is named by `user_target`, so that the line can
+    be cleared when the user is forgotten. `detail`: numbers and names, as JSON. `actor`: the account on this host and
+    the database user unless given. The origin is this host and program.
+    """
+    values = {
+        "actor": actor,
+        "account": _account(),
+        "origin": f"{socket.gethostname()} {_program()}",
+        "action": action,
+        "target": target,
+        "detail": None if detail is None else json.dumps(detail),
+    }
+    return int(connection.execute(_INSERT, values).scalar_one())
+
+
+def update(connection: Connection, line: int, detail: Mapping[str, Any]) -> None:
+    """Replace the detail of a line, after each transaction of a command that takes several."""
+    connection.execute(_UPDATE, {"id": line, "detail": json.dumps(detail)})
+
+
+def user_target(user_id: int, specialization: str | None = None) -> str:
+    """How a line names a user, or a user's lane: `user 42`, `user 42 PLAYER`."""
+    return f"user {user_id}" if specialization is None else f"user {user_id} {specialization}"
+
+
+def forget_user(connection: Connection, user_id: int) -> int:
+    """Name user 0 in the lines about this user; returns how many there were."""
+    return connection.execute(_FORGET, {"target": user_target(user_id), "forgotten": user_target(0)}).rowcount
+
+
+def _account() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # an account without a name, as in a container
+        return str(os.getuid())
+
+
+def _program() -> str:
+    started = Path(sys.argv[0])
+    return started.parent.name if started.name == "__main__.py" else started.name
+
+
+_INSERT = text(f"""
+    INSERT INTO {AUDIT} (at, actor, origin, action, target, detail)
+    VALUES (now(), coalesce(:actor, :account || ' as ' || session_user), :origin, :action, :target,
+            CAST(:detail AS jsonb))
+    RETURNING id
+""")
+
+_UPDATE = text(f"UPDATE {AUDIT} SET detail = CAST(:detail AS jsonb) WHERE id = :id")
+
+# `user 4` must not match `user 42`.
+_FORGET = text(f"""
+    UPDATE {AUDIT} SET target = :forgotten || substr(target, length(:target) + 1)
+    WHERE target = :target OR starts_with(target, :target || ' ')
+""")

@@ -1,0 +1,170 @@
+"""The one list of checks: settings, Redis, the database, and the binding of the namespace to the database.
+
+`levelq doctor` shows all of it, `levelq db check` the database's part with the statements, and a worker refuses to
+start on its errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from redis import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from levelq_core.database.engine import engine_for, unreachable
+from levelq_core.errors import ConfigurationError, SchemaError, WrongDatabase
+from levelq_core.lanes.client import Lanes
+from levelq_core.redis_client.encryption import unverified
+from levelq_core.redis_client.pool import connect
+from levelq_core.settings import Settings, redacted
+
+from . import dbcheck, redischeck
+from .dbcheck import Finding
+from .identity import require_bound
+
+LANES, QUEUE = "LEVELQ_REDIS_URL", "LEVELQ_RQ_URL"
+
+
+def check_all(settings: Settings, *, thorough: bool = True, binding: bool = True) -> list[Finding]:
+    """Look at everything. A server that does not answer is an error, too; nothing is raised for it.
+
+    `thorough`: see dbcheck.check. `binding`: whether the namespace is bound to this database. Without
+    LEVELQ_DATABASE_URL only what a producer needs is looked at.
+    """
+    found = list(check_settings(settings))
+    found += _named("redis", lambda: check_lanes(settings), lambda e: redis_error(LANES, settings.redis_url, e))
+    if settings.rq_url is not None:
+        url = settings.rq_url
+        found += _named("rq", lambda: check_queue(settings), lambda e: redis_error(QUEUE, url, e))
+    if settings.database_url is None:
+        found.append(Finding("ok", "LEVELQ_DATABASE_URL is not set: enough to send, not to work", topic="database"))
+        return found
+    database = _named("database", lambda: check_database(settings, thorough=thorough), lambda e: _away(settings, e))
+    found += database
+    reached = not any(finding.severity == "error" and finding.topic in ("redis", "database") for finding in found)
+    return [*found, *_check_binding(settings)] if binding and reached else found
+
+
+def _named(
+    topic: str, check: Callable[[], list[Finding]], named: Callable[[Exception], ConfigurationError]
+) -> list[Finding]:
+    try:
+        return check()
+    except ConfigurationError as error:
+        return [Finding("error", str(error), topic=topic)]
+    except (RedisError, DBAPIError) as error:
+        return [Finding("error", str(named(error)), topic=topic)]
+
+
+def check_settings(settings: Settings) -> Iterator[Finding]:
+    """Yield the namespace and the catalog, or why that cannot be read, and URLs of Redis that are not safe."""
+    try:
+        names = ", ".join(settings.tracks)
+    except ConfigurationError as error:
+        yield Finding("error", str(error), topic="settings")
+    else:
+        found = f"namespace {settings.namespace}, catalog {settings.catalog or 'built in'}: {names}"
+        yield Finding("ok", found, topic="settings")
+    yield from redischeck.check_encryption(LANES, settings.redis_url)
+    if settings.rq_url is not None:
+        yield from redischeck.check_encryption(QUEUE, settings.rq_url)
+
+
+def check_lanes(settings: Settings) -> list[Finding]:
+    """Check the Redis of the lanes. Raises RedisError if it does not answer, ConfigurationError."""
+    with _client(settings.redis_url, settings) as redis:
+        found = list(redischeck.check_lanes(redis, settings.keys, settings.redis_url))
+        if not any(finding.severity == "error" for finding in found):
+            found += _check_shards(Lanes(redis, settings), settings)
+        return found
+
+
+def _check_shards(lanes: Lanes, settings: Settings) -> Iterator[Finding]:
+    """Yield a warning if LEVELQ_SHARDS was changed: it counts only at the first use of a specialization."""
+    for name, layout in lanes.ask_layouts(settings.tracks).found.items():
+        if settings.shards not in (1, layout.shards):
+            problem = f"LEVELQ_SHARDS is {settings.shards}, and {name} has {layout.shards} shards"
+            yield Finding("warning", problem, (f"levelq shards {name} {settings.shards}",), "shards")
+
+
+def check_queue(settings: Settings) -> list[Finding]:
+    """Check the Redis of RQ's own keys. Raises RedisError if it does not answer."""
+    with _client(settings.queue_url, settings) as redis:
+        return list(redischeck.check_queue(redis, settings.queue_url))
+
+
+def check_database(settings: Settings, *, thorough: bool = True) -> list[Finding]:
+    """Look at the database. Raises DBAPIError if it is away, ConfigurationError."""
+    with _engine(settings) as engine, engine.connect() as connection:
+        version = connection.execute(text("SHOW server_version")).scalar_one()
+        where = Finding("ok", f"PostgreSQL {version} at {redacted(settings.database_url or '')}", topic="database")
+        found = dbcheck.check(connection, settings.tracks, thorough=thorough)
+        return [where, *(found or [Finding("ok", "complete and writable, and commits are safe")])]
+
+
+def _check_binding(settings: Settings) -> Iterator[Finding]:
+    """Yield what is wrong with the binding of the namespace. A namespace that is not bound yet is fine."""
+    try:
+        with (
+            _client(settings.redis_url, settings) as redis,
+            _engine(settings) as engine,
+            engine.connect() as connection,
+        ):
+            require_bound(connection, Lanes(redis, settings))
+    except WrongDatabase as error:
+        yield Finding("error", str(error), topic="namespace")
+    except (RedisError, DBAPIError, ConfigurationError) as error:
+        if isinstance(error, RedisError):
+            error = redis_error(LANES, settings.redis_url, error)
+        elif isinstance(error, DBAPIError):
+            error = _away(settings, error)
+        problem = f"{settings.namespace}: its binding cannot be checked: {error}"
+        yield Finding("warning", problem, topic="namespace")
+
+
+def redis_error(name: str, url: str, error: Exception) -> ConfigurationError:
+    """An error of Redis in one line: the setting, the URL without its password, the message."""
+    said = str(error).rstrip(".")
+    return ConfigurationError(f"{name}: {redacted(url)}: {said}{unverified(said, name, 'ssl_ca_certs')}")
+
+
+def _away(settings: Settings, error: Exception) -> ConfigurationError:
+    return unreachable(settings, error) if isinstance(error, DBAPIError) else ConfigurationError(str(error))
+
+
+@contextmanager
+def _client(url: str, settings: Settings) -> Iterator[Redis]:
+    client = connect(url, settings.redis_seconds)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@contextmanager
+def _engine(settings: Settings) -> Iterator[Engine]:
+    engine = engine_for(settings, name="levelq checks")
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def require_sound(findings: list[Finding]) -> None:
+    """Raise ConfigurationError with a reason for each error found; SchemaError if all are of the schema."""
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        reasons = list(dict.fromkeys(map(reason, errors)))
+        kind = SchemaError if all(finding.topic == "schema" for finding in errors) else ConfigurationError
+        raise kind("; ".join(reasons), reasons=reasons)
+
+
+def reason(finding: Finding) -> str:
+    """A finding in one line, with what mends it."""
+    if finding.topic == "schema" and finding.mend:
+        return f"{finding.problem}; `levelq db check` prints the statements that mend it"
+    mend = "; ".join(line.removeprefix("-- ") for line in finding.mend)
+    return f"{finding.problem}: {mend}" if mend else finding.problem

@@ -1,0 +1,40 @@
+"""Looks at rows that end in time: a table may be locked, or large."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from levelq_core.database.sqlstate import in_words
+
+from .finding import Finding
+
+CUT = ("57014", "55P03")  # statement_timeout, lock_timeout
+
+
+def limit(connection: Connection, seconds: float | None) -> None:
+    """Let each statement of this transaction take so long, whatever the server says; None for as long as it takes."""
+    connection.execute(_LIMIT, {"ms": str(round(1000 * (seconds or 0)))})
+
+
+def look_at_rows(connection: Connection, what: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """All that `look` finds, or a warning if one of its statements was cut off. What it writes is taken back.
+
+    Raises DBAPIError for all else.
+    """
+    connection.execute(text("SAVEPOINT levelq_look"))
+    try:
+        return list(look())
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) not in CUT:
+            raise
+        problem = f"{what} could not be looked at in time: {in_words(error.orig or error)}"
+        return [Finding("warning", problem, ("levelq db check",))]
+    finally:
+        if not connection.invalidated:
+            connection.execute(text("ROLLBACK TO SAVEPOINT levelq_look"))
+
+
+_LIMIT = text("SELECT set_config('statement_timeout', :ms, true)")

@@ -1,0 +1,146 @@
+"""Retention: remove decided rows that are older than the horizon of exactly-once.
+
+A command that is sent again after its row is gone takes effect again. So a row stays, however old, while
+its command stands in a lane or in the outbox; and what is pushed later than the pruning began was sent
+again after the horizon, which is what a horizon means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from redis import Redis
+from sqlalchemy import Connection, Engine, text
+
+from levelq_core.database.schema import LEDGER, OUTBOX, QUARANTINE, schema_of
+from levelq_core.errors import ConfigurationError
+from levelq_core.lanes import scan as standing
+from levelq_core.lanes.client import Lanes
+from levelq_core.settings import Settings
+
+from .id_by_time import last_id_before
+from .identity import require_bound
+from .verify.temp_tables import STANDING as IN_LANES
+from .verify.temp_tables import index, load_entries, workspace
+
+LEAST = timedelta(hours=1)  # a producer that lost a reply sends again within minutes
+BATCH = 1_000
+
+
+class Pruned(NamedTuple):
+    """What one table lost, or in a dry run would lose: rows removed, old rows kept because they still stand."""
+
+    table: str
+    removed: int
+    kept: int
+
+
+class _Kind(NamedTuple):
+    table: str
+    moment: str
+    stands: str
+
+
+def _found(table: str, column: str) -> str:
+    """Whether a row's counterpart is there. Not EXISTS, for which the planner hashes the whole table per batch."""
+    return f"(SELECT true FROM {table} s WHERE s.{column} = t.{column} LIMIT 1) IS NOT NULL"
+
+
+# Which rows are still needed: their command, or their entry, waits somewhere.
+_LEDGER = _Kind(LEDGER, "applied_at", f"{_found(IN_LANES, 'command_id')} OR {_found(OUTBOX, 'command_id')}")
+_QUARANTINE = _Kind(QUARANTINE, "at", _found(IN_LANES, "sha256"))
+
+
+def prune(
+    engine: Engine,
+    redis: Redis,
+    older_than: timedelta,
+    *,
+    quarantine: bool = False,
+    dry_run: bool = False,
+    settings: Settings | None = None,
+    batch: int = BATCH,
+    step: Callable[[str, int], None] = lambda table, removed: None,
+) -> list[Pruned]:
+    """Remove ledger rows (and quarantine rows, if asked) decided longer ago than `older_than`, at least LEAST.
+
+    In batches of `batch` rows, each a transaction of its own that locks only the rows it removes; `step`
+    is told after each how many rows went. A dry run counts and removes nothing. `settings` name the lanes'
+    namespace; the environment's unless given. Raises ConfigurationError for a shorter time, WrongDatabase if the
+    lanes are of another database, RedisError if it cannot be known what stands in them, DBAPIError.
+    """
+    check_age(older_than)
+    lanes = Lanes(redis, settings or Settings.load())
+    with engine.connect() as connection:
+        schema_of(connection)
+        require_bound(connection, lanes)
+        before: datetime = connection.execute(text("SELECT now() - :age"), {"age": older_than}).scalar_one()
+        connection.rollback()
+        with workspace(connection):  # after `before` was fixed: what is pushed from now on was sent too late
+            _load_lanes(connection, lanes)
+            kinds = (_LEDGER, _QUARANTINE) if quarantine else (_LEDGER,)
+            return [_prune(connection, kind, before, dry_run, batch, step) for kind in kinds]
+
+
+def check_age(older_than: timedelta) -> None:
+    """Raise ConfigurationError for an age that would endanger what is being sent right now."""
+    if older_than < LEAST:
+        raise ConfigurationError(
+            f"--older-than: expected at least {LEAST} (1h), got {older_than}: "
+            "a command that is sent again after its ledger row is gone takes effect again"
+        )
+
+
+def _load_lanes(connection: Connection, lanes: Lanes) -> None:
+    with connection.begin():
+        load_entries(connection, IN_LANES, _standing(lanes))
+        index(connection, IN_LANES, "command_id", "sha256")
+
+
+def _standing(lanes: Lanes) -> Iterator[standing.Entry]:
+    for partition, users in standing.grouped(standing.lanes(lanes.redis, lanes.keys)):
+        yield from standing.entries(lanes.redis, lanes.keys, partition, users)
+
+
+def _prune(
+    connection: Connection,
+    kind: _Kind,
+    before: datetime,
+    dry_run: bool,
+    batch: int,
+    step: Callable[[str, int], None],
+) -> Pruned:
+    with connection.begin():
+        # Every row's own time is looked at before it goes; the bound can at most leave a few for the next run.
+        last = last_id_before(connection, kind.table, kind.moment, before)
+    removed = kept = at = 0
+    statement = text(
+        _BATCH.format(table=kind.table, moment=kind.moment, stands=kind.stands, remove=_remove(dry_run, kind))
+    )
+    while True:
+        with connection.begin():
+            values = {"at": at, "last": last, "before": before, "batch": batch}
+            reached, went, stayed = connection.execute(statement, values).one()
+        if reached is None:
+            return Pruned(kind.table, removed, kept)
+        at, removed, kept = reached, removed + went, kept + stayed
+        step(kind.table, removed)
+
+
+def _remove(dry_run: bool, kind: _Kind) -> str:
+    if dry_run:
+        return "SELECT id FROM old WHERE NOT stands"
+    return f"DELETE FROM {kind.table} t USING old WHERE t.id = old.id AND NOT old.stands RETURNING t.id"
+
+
+# The next rows by id, which of them are old, which of the old ones must stay; the last id looked at.
+_BATCH = """
+    WITH page AS MATERIALIZED (
+        SELECT t.id, t.{moment} < :before AS is_old, {stands} AS stands
+        FROM {table} t WHERE t.id > :at AND t.id <= :last ORDER BY t.id LIMIT :batch
+    ), old AS MATERIALIZED (SELECT id, stands FROM page WHERE is_old),
+    gone AS ({remove})
+    SELECT (SELECT max(id) FROM page), (SELECT count(*) FROM gone), (SELECT count(*) FROM old WHERE stands)
+"""

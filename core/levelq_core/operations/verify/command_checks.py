@@ -1,0 +1,186 @@
+"""Questions about commands: is each where it must be, decided in its turn, and acknowledged rightly?
+
+Each question has a name and one sentence, is set-based, and finds (user, specialization, command, verdict,
+detail). Those about the rows are in `tables`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from levelq_core.database.schema import LEDGER, OUTBOX, QUARANTINE
+
+from .temp_tables import HISTORY, IDS, LATER, SENT, STANDING
+
+
+class Question(NamedTuple):
+    """What is asked; `checked` counts the cases, `find` the wrong ones.
+
+    `foreign`: with --foreign-writes, findings are a note. `note`: findings are always a note, no violation. `hint`:
+    what the findings may mean.
+    """
+
+    invariant: str
+    what: str
+    checked: str
+    find: str
+    foreign: bool = False
+    note: bool = False
+    hint: str = ""
+
+
+# What the sends of each command came to: `due` if it must be somewhere, `possible` if it may have been
+# queued at all, `placed` if its place among its lane's commands is known. A page of the commands at a time.
+FILL_IDS = f"""
+    INSERT INTO {IDS}
+    SELECT command_id, min(user_id), min(specialization), min(source), min(seq),
+           bool_or(state = 1 AND NOT late AND sent_at >= :horizon), bool_or(state = 1),
+           bool_or(state > 0) OR count(*) FILTER (WHERE state < 0) > count(*) FILTER (WHERE state >= 0),
+           min(source) = max(source) AND min(user_id) = max(user_id) AND min(specialization) = max(specialization)
+               AND coalesce((array_agg(state ORDER BY seq) FILTER (WHERE state >= 0))[1] = 1, false)
+    FROM {HISTORY} WHERE command_id IS NOT NULL AND (CAST(:back AS uuid) IS NULL OR command_id > :back)
+        AND (CAST(:upto AS uuid) IS NULL OR command_id <= :upto) GROUP BY command_id
+"""
+NEXT_COMMAND = f"""
+    SELECT command_id FROM {HISTORY}
+    WHERE command_id IS NOT NULL AND (CAST(:back AS uuid) IS NULL OR command_id > :back)
+    ORDER BY command_id OFFSET :rows LIMIT 1
+"""
+BEGUN = f"SELECT to_timestamp(min(sent_at)) FROM {HISTORY}"
+
+# Where the commands of the range's users are now. Commands of forgotten users and cancelled commands are not placed in
+# the order: cancelling does not wait for earlier commands.
+FILL_SENT = f"""
+    INSERT INTO {SENT}
+    SELECT i.command_id, i.user_id, i.specialization, i.source, i.seq, i.due, i.acknowledged, i.possible,
+           i.placed AND g.apart IS NOT TRUE, g.id,
+           (SELECT true FROM {STANDING} e WHERE e.command_id = i.command_id LIMIT 1) IS NOT NULL,
+           (SELECT true FROM {OUTBOX} o WHERE o.command_id = i.command_id LIMIT 1) IS NOT NULL
+    FROM {IDS} i CROSS JOIN LATERAL (
+        SELECT min(id) AS id, bool_or(user_id = 0 OR error = 'cancelled') AS apart
+        FROM {LEDGER} WHERE command_id = i.command_id
+    ) g WHERE i.user_id > :low AND i.user_id <= :high
+"""
+
+# I1: a command that was acknowledged and is nowhere.
+LOST = Question(
+    "I1",
+    "acknowledged commands are in the ledger, a lane or the outbox",
+    f"SELECT count(*) FROM {SENT} WHERE due",
+    f"""
+    SELECT user_id, specialization, command_id, 'lost', 'acknowledged, yet neither in the ledger nor waiting'
+    FROM {SENT} WHERE due AND ledger_id IS NULL AND NOT in_lane AND NOT in_outbox
+    """,
+)
+
+# I1: a decision on what nobody sent, on what was refused, or on other content than was sent. Direct
+# calls need not be recorded; nor what was decided before the recording began. A page of the ledger at a time.
+UNEXPECTED = Question(
+    "I1",
+    "decided commands are commands that were sent",
+    f"SELECT count(*) FROM {LEDGER} WHERE id > :before AND id <= :upto",
+    f"""
+    SELECT nullif(g.user_id, 0), g.specialization, g.command_id, 'unexpected',
+           CASE WHEN i.command_id IS NULL THEN 'decided, but never sent'
+                WHEN NOT i.possible THEN 'decided, though every send of it was refused'
+                ELSE 'decided for another lane or with other content than was sent' END
+    FROM {LEDGER} g LEFT JOIN {IDS} i ON i.command_id = g.command_id
+    WHERE g.id > :before AND g.id <= :upto
+        AND CASE WHEN i.command_id IS NULL
+               THEN NOT :partial AND g.source <> 'direct' AND g.applied_at >= :begun
+               ELSE NOT i.possible OR (g.user_id <> 0 AND NOT EXISTS (
+                    SELECT FROM {HISTORY} s WHERE s.command_id = g.command_id AND s.digest = g.digest
+                        AND s.user_id = g.user_id AND s.specialization = g.specialization)) END
+    """,
+)
+
+# Allowed: the producer never learnt what became of it, and it was decided.
+RECOVERED = Question(
+    "I1",
+    "recovered: decided, though the producer was never told",
+    f"SELECT count(*) FROM {SENT} WHERE possible AND NOT acknowledged",
+    f"""
+    SELECT user_id, specialization, command_id, 'recovered', 'its sends stayed without an answer'
+    FROM {SENT} WHERE possible AND NOT acknowledged AND ledger_id IS NOT NULL
+    """,
+    note=True,
+)
+
+# I1, at rest: an outbox row that nobody decided.
+OUTBOX_EMPTY = Question(
+    "I1",
+    "at rest: the outbox is empty",
+    f"SELECT count(*) FROM {OUTBOX}",
+    f"SELECT user_id, specialization, command_id, 'waiting', 'still in the outbox' FROM {OUTBOX}",
+)
+
+# I5: among the commands of one lane whose order is known, one that was decided before an earlier one; an
+# earlier one that still waits counts as decided last. Cancelling takes commands back in any order.
+ORDER = Question(
+    "I5",
+    "commands of a lane were decided in the order they were sent",
+    f"SELECT count(*) FROM {SENT} WHERE placed AND (ledger_id IS NOT NULL OR in_lane)",
+    f"""
+    SELECT user_id, specialization, command_id, 'reordered', 'decided before a command that was sent before it'
+    FROM (
+        SELECT *, max(place) OVER (PARTITION BY source, user_id, specialization ORDER BY seq
+                                   ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS latest
+        FROM (SELECT *, coalesce(ledger_id, 9223372036854775807) AS place FROM {SENT}
+              WHERE placed AND (ledger_id IS NOT NULL OR in_lane)) placed
+    ) ordered WHERE latest > place
+    """,
+)
+
+_LEFT = f"""
+    {STANDING} e WHERE NOT EXISTS (
+        SELECT FROM {LATER} a WHERE a.sha256 = e.sha256 AND a.partition = e.partition AND a.lane = e.lane)
+"""
+
+# Not EXISTS, for which the planner may hash a whole table.
+_UNDECIDED = f"""
+    (SELECT true FROM {LEDGER} g WHERE g.command_id = e.command_id LIMIT 1) IS NULL
+        AND (SELECT true FROM {QUARANTINE} q WHERE q.sha256 = e.sha256 LIMIT 1) IS NULL
+"""
+
+# I8: an entry that stood in its lane, undecided, and went without being in the ledger or the quarantine.
+REMOVED = Question(
+    "I8",
+    "entries that left a lane, or were decided, are in the ledger or the quarantine",
+    f"SELECT count(*) FROM {_LEFT}",
+    f"""
+    SELECT e.user_id, e.specialization, e.command_id, 'lost',
+           format('removed from lane %s of %s without being in the ledger or the quarantine',
+                  encode(e.lane, 'escape'), e.partition)
+    FROM {_LEFT}
+        AND {_UNDECIDED}
+    """,
+)
+
+# I8: an acknowledgement that had an effect although the lane's last claim was another's, or once more.
+STALE = Question(
+    "I8",
+    "recorded acknowledgements had effect once, under the lane's last claim",
+    f"SELECT count(*) FROM {HISTORY} WHERE removed IS NOT NULL",
+    f"""
+    SELECT CASE WHEN t.lane ~ '^[1-9][0-9]{{0,17}}$' THEN t.lane::bigint END, split_part(t.partition, ':', 1),
+           NULL::uuid, 'stale',
+           format('acknowledgement %s removed %s entries of lane %s; %s', t.token, t.removed, t.lane,
+                  CASE WHEN c.token = t.token THEN 'it had effect before' ELSE 'the claim was ' || c.token END)
+    FROM (
+        SELECT *, max(seq) FILTER (WHERE removed IS NULL) OVER lane AS claim,
+               count(*) FILTER (WHERE removed >= 0) OVER (lane_token ROWS UNBOUNDED PRECEDING) AS effects
+        FROM {HISTORY} WHERE token IS NOT NULL
+        WINDOW lane AS (PARTITION BY source, partition, lane ORDER BY seq ROWS UNBOUNDED PRECEDING),
+               lane_token AS (PARTITION BY source, partition, lane, token ORDER BY seq)
+    ) t JOIN {HISTORY} c ON c.source = t.source AND c.seq = t.claim AND c.partition = t.partition AND c.lane = t.lane
+    WHERE t.removed >= 0 AND (c.token <> t.token OR t.effects > 1)
+    """,
+)
+
+# The lanes that hold something undecided, a page at a time.
+UNDECIDED = f"""
+    SELECT DISTINCT partition, lane FROM {STANDING} e
+    WHERE (partition, lane) > (:partition, :lane)
+        AND {_UNDECIDED}
+    ORDER BY partition, lane LIMIT :page
+"""

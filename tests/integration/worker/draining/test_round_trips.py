@@ -1,0 +1,205 @@
+"""A batch's statements and calls are the same in number, whatever its size: this is what makes it fast.
+
+It counts, and so it may gate; how long they take is what the benchmarks say.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import Cursor
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
+
+from levelq_core import Command, LevelUp, level_up_atomic
+from levelq_core.lanes.script_files import load
+from levelq_core.redis_client.pool import Connections, Question
+from levelq_worker.draining.context import Runtime
+from levelq_worker.draining.drain import Drain
+from tests.support.coupler import drain_all, push
+from tests.support.isolation import PLAYER, apply, experience, level_up
+
+SIZES = (1, 10, 1_000, 5_000)  # the last two on 1,000 lanes, the default batch's limit
+
+# In the order of levelq_core.coupler.statements and of docs/explanation/the-transaction.md.
+STATEMENTS = [
+    "SELECT current_setting",
+    "SELECT set_config",
+    "SAVEPOINT levelq",
+    "SELECT p.ctid",
+    "SELECT l.ctid",
+    "SELECT command_id",
+    "UPDATE specialization_progress",
+    "COPY levelq_ledger",
+    "DELETE FROM levelq_outbox",
+    "RELEASE SAVEPOINT",
+]
+LEVEL_CHANGED = ["UPDATE user_licenses", "INSERT INTO license_progressions"]
+NAMES: dict[Any, str] = {load(name).sha: name for name in ("claim", "ack")}
+
+
+class Traffic:
+    """What went to the servers."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.statements: list[str] = []
+        self.calls: list[str] = []
+        for name in ("execute", "copy"):
+            monkeypatch.setattr(Cursor, name, self._noting(getattr(Cursor, name)))
+        say = Connections.say
+
+        def noted(connection: Any, commands: Sequence[Question]) -> None:
+            self.calls.extend(NAMES.get(command[1], str(command[0])) for command in commands)
+            say(connection, commands)
+
+        monkeypatch.setattr(Connections, "say", staticmethod(noted))
+
+    def _noting(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(cursor: psycopg.Cursor[Any], query: Any, *args: Any, **options: Any) -> Any:
+            self.statements.append(" ".join(str(query).split()))
+            return method(cursor, query, *args, **options)
+
+        return noted
+
+    def clear(self) -> None:
+        self.statements.clear()
+        self.calls.clear()
+
+
+def one_batch(worker: Runtime, commands: list[Command], traffic: Traffic) -> None:
+    push(worker, commands)
+    traffic.clear()
+    drain = Drain(worker, PLAYER)
+    drain._step()
+    drain._claims.give_back()
+
+
+def calls(size: int) -> list[str]:
+    """Those of a batch. If it is full, the next one's claim goes out before it is applied."""
+    return ["claim", "claim", "ack"] if size >= 1_000 else ["claim", "ack"]
+
+
+def same(statements: list[str], expected: list[str]) -> bool:
+    return len(statements) == len(expected) and all(map(str.startswith, statements, expected))
+
+
+@pytest.fixture
+def worker(own_engine: Engine, own_database_url: str, worker_of: Callable[..., Runtime]) -> Runtime:
+    """One with the default limits, and a thousand learners."""
+    apply(own_engine, [level_up(user, 1) for user in range(1, 1_001)])
+    worker = worker_of(own_database_url, claim_seconds=10, redis_seconds=2)
+    push(worker, [level_up(1, 0)])
+    drain_all(worker, "PLAYER")  # it has its connections, and the server its scripts
+    return worker
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_batch_is_so_many_statements_and_calls(
+    worker: Runtime, own_engine: Engine, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    traffic = Traffic(monkeypatch)
+    one_batch(worker, [level_up(1 + n % 1_000, 1) for n in range(size)], traffic)
+    assert same(traffic.statements, STATEMENTS), traffic.statements
+    assert traffic.calls == calls(size)
+    assert sum(experience(own_engine).values()) == 1_000 + size
+
+
+@pytest.mark.parametrize("owned", [False, True])
+def test_direct_call_takes_as_few_statements(own_engine: Engine, monkeypatch: pytest.MonkeyPatch, owned: bool) -> None:
+    """Those of a batch without the worker's limits; in the caller's block, those of one SAVEPOINT more."""
+    with Session(own_engine) as session:
+        level_up_atomic(session, 1, "PLAYER", 1)
+        traffic = Traffic(monkeypatch)
+        with session.begin() if owned else nullcontext():
+            level_up_atomic(session, 1, "PLAYER", 1)
+    batch = [STATEMENTS[0], *STATEMENTS[2:]]
+    expected = ["SAVEPOINT sa_", *batch, "RELEASE SAVEPOINT sa_"] if owned else batch
+    assert same(traffic.statements, expected), traffic.statements
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_levels_that_change_take_two_statements_more(
+    worker: Runtime, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    traffic = Traffic(monkeypatch)
+    one_batch(worker, [level_up(1 + n % 1_000, 1_000) for n in range(size)], traffic)
+    expected = [*STATEMENTS[:7], *LEVEL_CHANGED, *STATEMENTS[7:]]
+    assert same(traffic.statements, expected), traffic.statements
+    assert traffic.calls == calls(size)
+
+
+@pytest.mark.parametrize("size", (1, 10, 1_000))
+def test_learners_who_are_new_take_a_second_look(
+    worker: Runtime, own_engine: Engine, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """The rows there are are given back, the missing ones made, and all locked again, in order."""
+    traffic = Traffic(monkeypatch)
+    one_batch(worker, [level_up(1_001 + n, 1) for n in range(size)], traffic)
+    begun = [" ".join(statement.split()[:3]) for statement in traffic.statements]
+    assert Counter(begun)["ROLLBACK TO SAVEPOINT"] == 1
+    assert len(traffic.statements) == len(STATEMENTS) + 5  # that, the missing, two inserts, the progress again
+    assert traffic.calls == calls(size)
+    assert len(experience(own_engine)) == 1_000 + size
+
+
+def test_a_row_that_a_trigger_moved_is_changed_all_the_same(own_engine: Engine) -> None:
+    """Rows are changed where they lay when they were locked; the application's trigger has moved one since."""
+    apply(own_engine, [level_up(user, 900) for user in (1, 2, 3)])
+    with own_engine.begin() as connection:
+        connection.execute(text("ALTER TABLE user_licenses ADD COLUMN seen int NOT NULL DEFAULT 0"))
+        connection.execute(
+            text("""
+                CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                    UPDATE user_licenses SET seen = seen + 1 WHERE user_id = NEW.student_id AND user_id = 2;
+                    RETURN NEW;
+                END $$
+            """)
+        )
+        connection.execute(
+            text(
+                "CREATE TRIGGER look AFTER UPDATE ON specialization_progress FOR EACH ROW EXECUTE FUNCTION look()",
+            )
+        )
+    outcomes = apply(own_engine, [level_up(user, 200) for user in (1, 2, 3)])
+    assert [outcome.to_level for outcome in outcomes] == [2, 2, 2]
+    with own_engine.connect() as connection:
+        found = connection.execute(
+            text("""
+                SELECT p.current_level, l.current_level, l.seen FROM specialization_progress p
+                JOIN user_licenses l ON l.user_id = p.student_id ORDER BY p.student_id
+            """)
+        ).all()
+    assert [tuple(row) for row in found] == [(2, 2, 0), (2, 2, 1), (2, 2, 0)]
+
+
+def test_a_table_in_partitions_has_rows_at_the_same_place(own_engine: Engine) -> None:
+    """Each partition has a row at (0,1): a place alone would name several."""
+    with own_engine.begin() as connection:
+        connection.execute(text("ALTER TABLE specialization_progress RENAME TO flat"))
+        connection.execute(
+            text("""
+                CREATE TABLE specialization_progress (
+                    id bigint GENERATED BY DEFAULT AS IDENTITY,
+                    student_id bigint NOT NULL, specialization_id text NOT NULL, current_level int, total_xp bigint,
+                    completed_sessions bigint, completed_projects bigint, theory_hours_completed bigint,
+                    practice_hours_completed bigint, last_activity timestamptz, created_at timestamptz,
+                    updated_at timestamptz, UNIQUE (student_id, specialization_id)
+                ) PARTITION BY HASH (student_id)
+            """)
+        )
+        for number in range(3):
+            connection.execute(
+                text(
+                    f"CREATE TABLE part_{number} PARTITION OF specialization_progress "
+                    f"FOR VALUES WITH (MODULUS 3, REMAINDER {number})"
+                )
+            )
+    users = range(1, 31)
+    for _ in range(2):
+        apply(own_engine, [LevelUp(user_id=user, specialization="PLAYER", xp_gained=user) for user in users])
+    assert experience(own_engine) == {user: 2 * user for user in users}

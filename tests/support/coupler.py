@@ -1,0 +1,226 @@
+"""What the coupler's tests share: reading and seeding the tables, holding locks, running the queue."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg.rows import dict_row
+from redis import Redis
+from sqlalchemy import Connection, Engine, text
+
+from levelq_core import Command, Outcome, Settings
+from levelq_core.coupler.lane_batch import Parked, Work
+from levelq_core.domain.codec import encode
+from levelq_core.keys import Partition
+from levelq_worker.draining.context import Runtime
+from levelq_worker.draining.drain import Drain
+from levelq_worker.draining.transaction import Applied, Transaction
+from tests.model import APPLICATION, OWN, TOTALS, Columns, LaneKey, Model, Row
+from tests.support.fixtures.keys import KEYS
+from tests.support.fixtures.waiting import until
+
+TABLES = ("license_progressions", "user_licenses", "specialization_progress", "levelq_ledger", "levelq_outbox")
+
+_PROGRESS = """
+    SELECT student_id, specialization_id, current_level AS level, coalesce(total_xp, 0) AS total_xp,
+           coalesce(completed_sessions, 0) AS completed_sessions, coalesce(completed_projects, 0) AS completed_projects,
+           coalesce(theory_hours_completed, 0) AS theory_hours, coalesce(practice_hours_completed, 0) AS practice_hours
+    FROM specialization_progress
+"""
+_LICENSES = """
+    SELECT user_id, specialization_type, current_level AS level, coalesce(max_achieved_level, current_level) AS highest
+    FROM user_licenses
+"""
+_PROGRESSIONS = """
+    SELECT l.user_id, l.specialization_type, a.from_level, a.to_level, a.advanced_by, a.advancement_reason,
+           a.requirements_met
+    FROM license_progressions a JOIN user_licenses l ON l.id = a.user_license_id ORDER BY a.id
+"""
+
+
+class Tables(NamedTuple):
+    """The three tables; of the progressions the order within each lane."""
+
+    progress: dict[LaneKey, Row]
+    licenses: dict[LaneKey, Row]
+    progressions: dict[LaneKey, list[Row]]
+
+
+def tables(connection: Connection) -> Tables:
+    """What the database holds."""
+    progress, licenses, audit = (
+        [dict(row) for row in connection.execute(text(statement)).mappings()]
+        for statement in (_PROGRESS, _LICENSES, _PROGRESSIONS)
+    )
+    return Tables(
+        {(row.pop("student_id"), row.pop("specialization_id")): row for row in progress},
+        {(row.pop("user_id"), row.pop("specialization_type")): row for row in licenses},
+        _by_lane(_audited(row) for row in audit),
+    )
+
+
+def predicted(model: Model) -> Tables:
+    """What the model says that the database holds."""
+    return Tables(model.progress, model.licenses, _by_lane(model.progressions))
+
+
+def _audited(row: Mapping[str, Any]) -> Row:
+    met = row["requirements_met"]
+    return {
+        "lane": (row["user_id"], row["specialization_type"]),
+        "from": row["from_level"],
+        "to": row["to_level"],
+        "by": row["advanced_by"],
+        "why": row["advancement_reason"],
+        "met": json.loads(met) if isinstance(met, str) else met,
+    }
+
+
+def _by_lane(rows: Any) -> dict[LaneKey, list[Row]]:
+    lanes: dict[LaneKey, list[Row]] = {}
+    for row in rows:
+        lanes.setdefault(row["lane"], []).append(row)
+    return lanes
+
+
+def told(outcome: Outcome) -> Row:
+    """An outcome without what the model does not predict: its id, its lane and its wording."""
+    return outcome.model_dump(exclude={"command_id", "user_id", "specialization", "message"})
+
+
+def clear(connection: Connection) -> None:
+    """Empty the tables: for a few rows DELETE is several times as fast as TRUNCATE."""
+    for table in TABLES:
+        connection.execute(text(f"DELETE FROM {table}"))
+
+
+def put_progress(connection: Connection, lane: LaneKey, level: int, **totals: int | None) -> None:
+    """A progress row that was there before; totals that are not given are 0, None is NULL."""
+    connection.execute(
+        text("""
+            INSERT INTO specialization_progress (student_id, specialization_id, current_level, total_xp,
+                completed_sessions, completed_projects, theory_hours_completed, practice_hours_completed, created_at)
+            VALUES (:user, :name, :level, :total_xp, :completed_sessions, :completed_projects, :theory_hours,
+                    :practice_hours, now())
+        """),
+        {"user": lane[0], "name": lane[1], "level": level, **dict.fromkeys(TOTALS, 0), **totals},
+    )
+
+
+def put_license(connection: Connection, lane: LaneKey, level: int, highest: int | None) -> None:
+    """A license row that was there before."""
+    connection.execute(
+        text("""
+            INSERT INTO user_licenses (user_id, specialization_type, current_level, max_achieved_level, started_at)
+            VALUES (:user, :name, :level, :highest, now())
+        """),
+        {"user": lane[0], "name": lane[1], "level": level, "highest": highest},
+    )
+
+
+def is_application(url: str) -> bool:
+    """Whether this database has the application's schema."""
+    with psycopg.connect(url) as connection:
+        return connection.execute("SELECT to_regclass('users') IS NOT NULL").fetchone() == (True,)
+
+
+def columns_of(url: str) -> Columns:
+    """The model's bounds for this database."""
+    return APPLICATION if is_application(url) else OWN
+
+
+def ledger(connection: Connection) -> list[Row]:
+    """The ledger in the order of effect."""
+    return [dict(row) for row in connection.execute(text("SELECT * FROM levelq_ledger ORDER BY id")).mappings()]
+
+
+@contextmanager
+def session(url: str) -> Iterator[psycopg.Connection[Row]]:
+    """A foreign connection: what it locks stays locked until it ends its transaction."""
+    with psycopg.connect(url, row_factory=dict_row) as connection:
+        yield connection
+        connection.rollback()
+
+
+def wait_until_blocked_by(url: str, holder: psycopg.Connection[Any]) -> None:
+    """Return once some other connection waits for a lock that `holder` has."""
+    pid = holder.info.backend_pid
+    with psycopg.connect(url, autocommit=True) as observer:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
+        until(lambda: observer.execute(query, (pid,)).fetchone() != (0,), what="somebody to wait for the holder")
+
+
+def free(url: str, statement: str) -> bool:
+    """Whether the rows of this SELECT could be locked at once."""
+    with psycopg.connect(url) as probe:
+        try:
+            probe.execute(f"{statement} FOR UPDATE NOWAIT")
+        except psycopg.errors.LockNotAvailable:
+            return False
+        return True
+
+
+class Seen(NamedTuple):
+    """One batch that was committed: its lanes with their decisions, in the order of the claim."""
+
+    works: Sequence[Work]
+    parked: Sequence[Parked]
+
+
+class Observed(Transaction):
+    """The worker's transaction, which also keeps what it decided."""
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        super().__init__(engine, settings, settings.tracks)
+        self.seen: list[Seen] = []
+
+    def apply(self, works: Sequence[Work], *others: Any, **options: Any) -> Applied:
+        """Apply, then note the decisions."""
+        applied = super().apply(works, *others, **options)
+        self.seen.append(Seen(works, applied.parked))
+        return applied
+
+
+@contextmanager
+def runtime(settings: Settings) -> Iterator[Runtime]:
+    """A worker's runtime whose transaction is observed."""
+    made = Runtime(settings)
+    made.transaction = Observed(made.engine, settings)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def push(worker: Runtime, commands: Sequence[Command], *, reply: bool = False) -> None:
+    """Append encoded commands to their lanes, past the producer's own validation."""
+    for command in commands:
+        push_raw(worker, command.specialization, command.user_id, encode(command, reply=reply))
+
+
+def push_raw(worker: Runtime, specialization: str, user_id: int, payload: bytes) -> None:
+    """Append any bytes to a lane, stamped as every entry is."""
+    (answer,) = worker.lanes.push([(Partition(specialization), [(user_id, [payload])])])
+    assert not isinstance(answer, Exception) and answer.lanes == [(1, "")]
+
+
+def push_bare(redis: Redis, specialization: str, user: int | str, raw: bytes) -> None:
+    """Append any bytes to a lane by hand, as somebody would who knows nothing of the protocol."""
+    redis.rpush(KEYS.lane(Partition(specialization), user), raw)
+
+
+def drain_all(worker: Runtime, *specializations: str) -> None:
+    """Drain until nothing waits in these partitions."""
+    for name in specializations:
+        partition = Partition(name)
+        until(lambda partition=partition: _drained(worker, partition), what=f"{partition} to be empty")  # type: ignore[misc]
+
+
+def _drained(worker: Runtime, partition: Partition) -> bool:
+    Drain(worker, partition).run()
+    status = worker.lanes.status(partition)
+    return status.ready == status.claimed == status.parked == 0

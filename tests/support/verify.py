@@ -1,0 +1,121 @@
+"""What the checker's tests share: a small world whose sends are recorded, and ways to look at a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+from redis import Redis
+from sqlalchemy import Engine, text
+
+from levelq_core import Command, LevelUp, Settings
+from levelq_core.keys import Partition
+from levelq_core.lanes.client import Lanes
+from levelq_core.lanes.parked import Acknowledgements, Reasons
+from levelq_core.lanes.pending_reply import Answer
+from levelq_core.lanes.protocol import Claim
+from levelq_core.operations.verify import Options, Recorder, Report, verify
+from levelq_producer import Producer
+from levelq_worker.draining.context import Runtime
+from tests.support.coupler import drain_all, runtime
+from tests.support.fixtures.keys import KEYS
+
+PLAYER = Partition("PLAYER")
+T = TypeVar("T")
+
+
+def up(user_id: int, xp: int, **fields: Any) -> LevelUp:
+    return LevelUp(user_id=user_id, specialization="PLAYER", xp_gained=xp, **fields)
+
+
+class World:
+    """Producer, worker, servers and the history of what was sent."""
+
+    def __init__(
+        self, settings: Settings, redis: Redis, engine: Engine, producer: Producer, worker: Runtime, path: Path
+    ) -> None:
+        self.settings, self.redis, self.engine = settings, redis, engine
+        self.producer, self.worker, self.path = producer, worker, path
+        self.recorder = Recorder(path)
+
+    def send(self, *commands: Command) -> None:
+        """Send through the producer, and record what it said."""
+        self.recorder.intend(commands)
+        handles = self.producer.send_many(commands)
+        self.recorder.sent(commands, [handle.error for handle in handles])
+
+    def drain(self) -> None:
+        """Until nothing waits."""
+        drain_all(self.worker, "PLAYER")
+
+    def verify(self, step: Callable[[str], None] = lambda name: None, **given: Any) -> Report:
+        """Verify against the history."""
+        options = Options(history=(self.path,), **given)
+        return verify(self.engine, self.redis, self.settings, options, step=step)
+
+    def sql(self, statement: str, **values: Any) -> None:
+        """Tamper with the database."""
+        with self.engine.begin() as connection:
+            assert connection.execute(text(statement), values).rowcount != 0
+
+    def lane(self, user_id: int) -> str:
+        """The key of a lane."""
+        return KEYS.lane(PLAYER, user_id)
+
+    def expire(self, *users: int) -> None:
+        """Let the claims on these lanes run out at once."""
+        self.redis.zadd(KEYS.of(PLAYER, "claimed"), dict.fromkeys(map(str, users), 1), xx=True)
+
+    @contextmanager
+    def another_worker(self) -> Iterator[Runtime]:
+        """A second worker on the same servers."""
+        with runtime(self.settings) as made:
+            yield made
+
+
+def told(report: Report) -> list[tuple[str, str, int | None, str | None, UUID | None]]:
+    """The violations without their wording."""
+    return [example[:5] for example in report.examples]
+
+
+def assert_clean(report: Report) -> None:
+    assert report.examples == []
+    assert report.violations == 0
+
+
+class Traced(Lanes):
+    """Lanes that record claims and acknowledgements."""
+
+    def __init__(self, redis: Redis, settings: Settings, recorder: Recorder) -> None:
+        super().__init__(redis, settings)
+        self._recorder = recorder
+
+    def begin_claim(self, partition: Partition, drain: str, token: str, commands: int, **how: Any) -> Answer[Claim]:
+        def note(claim: Claim) -> None:
+            self._recorder.claimed(partition, token, [user for user, _ in claim.lanes])
+
+        return _noted(super().begin_claim(partition, drain, token, commands, **how), note)
+
+    def begin_ack(
+        self, partition: Partition, token: str, lanes: Acknowledgements, reasons: Reasons = None
+    ) -> Answer[list[int]]:
+        def note(removed: list[int]) -> None:
+            self._recorder.acknowledged(partition, token, [user for user, _, _ in lanes], removed)
+
+        return _noted(super().begin_ack(partition, token, lanes, reasons), note)
+
+
+def _noted(answer: Answer[T], note: Callable[[T], None]) -> Answer[T]:
+    """The answer, noted when it is read."""
+    meaning = answer._meaning
+
+    def noted(reply: Any) -> T:
+        found = meaning(reply)
+        note(found)
+        return found
+
+    answer._meaning = noted
+    return answer

@@ -1,0 +1,224 @@
+"""Commands are validated strictly, once, before they go anywhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from levelq_core import Adjust, Command, InvalidCommand, LevelUp, Reset, SetLevel, SyncLevels
+from levelq_core.domain.commands import MAX_NUMBER, MAX_USER_ID, build, new_command_id
+
+PLACE: dict[str, Any] = {"user_id": 42, "specialization": "PLAYER"}
+MODELS: dict[type[Command], dict[str, Any]] = {
+    LevelUp: PLACE,
+    SetLevel: PLACE | {"new_level": 2},
+    SyncLevels: PLACE,
+    Adjust: PLACE,
+    Reset: PLACE,
+}
+GAINS = ("xp_gained", "sessions_completed", "projects_completed", "theory_hours", "practice_hours")
+CHANGES = ("xp_change", "sessions_change", "projects_change", "theory_hours_change", "practice_hours_change")
+TOTALS = ("total_xp", "completed_sessions", "completed_projects", "theory_hours", "practice_hours")
+NUMBERS = [
+    *((LevelUp, name) for name in GAINS),
+    *((SetLevel, name) for name in ("new_level", *CHANGES)),
+    *((Adjust, name) for name in CHANGES),
+    *((Reset, name) for name in (*TOTALS, "level")),
+    *((model, name) for model in MODELS for name in ("user_id", "advanced_by")),
+]
+NOT_WHOLE_NUMBERS = ["5", b"5", 5.0, 5.5, True, False, float("nan"), float("inf"), [5], {}, 1j]
+
+
+def refused(model: type[Command], **fields: Any) -> str:
+    with pytest.raises(InvalidCommand) as caught:
+        build(model, **(MODELS[model] | fields))  # type: ignore[type-var]
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("value", NOT_WHOLE_NUMBERS, ids=repr)
+@pytest.mark.parametrize(("model", "field"), NUMBERS, ids=lambda part: getattr(part, "__name__", part))
+def test_only_whole_numbers_are_whole_numbers(model: type[Command], field: str, value: object) -> None:
+    message = refused(model, **{field: value})
+    assert message.startswith(f"{field}: ")
+    assert message.endswith(f"got {value!r}")
+
+
+@pytest.mark.parametrize(
+    ("model", "field"), [*((LevelUp, name) for name in GAINS), *((Reset, name) for name in TOTALS)], ids=str
+)
+def test_a_gain_is_0_to_2_31_minus_1(model: type[Command], field: str) -> None:
+    for value in (0, MAX_NUMBER):
+        assert getattr(model(**(PLACE | {field: value})), field) == value
+    for value in (-1, MAX_NUMBER + 1, 10**30):
+        assert str(value) in refused(model, **{field: value})
+
+
+@pytest.mark.parametrize("field", ("new_level", *CHANGES))
+def test_a_change_is_within_31_bits_and_a_sign(field: str) -> None:
+    for value in (-MAX_NUMBER, 0, MAX_NUMBER):
+        assert getattr(build(SetLevel, **(MODELS[SetLevel] | {field: value})), field) == value
+    for value in (-MAX_NUMBER - 1, MAX_NUMBER + 1, -(10**30)):
+        assert refused(SetLevel, **{field: value}).startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("field", ("user_id", "advanced_by"))
+def test_a_user_id_is_1_to_2_63_minus_1(model: type[Command], field: str) -> None:
+    for value in (1, MAX_USER_ID):
+        assert getattr(model(**(MODELS[model] | {field: value})), field) == value
+    for wrong in (0, -1, 2**63, "user", None if field == "user_id" else "nobody"):
+        assert refused(model, **{field: wrong}).startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_user_specialization_and_new_level_are_required(model: type[Command]) -> None:
+    for name in MODELS[model]:
+        fields = {key: value for key, value in MODELS[model].items() if key != name}
+        with pytest.raises(InvalidCommand, match=f"^{name}: Field required"):
+            build(model, **fields)  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_fields_nobody_knows_are_refused(model: type[Command]) -> None:
+    assert refused(model, levels=5).startswith("levels: Extra inputs are not permitted")
+    assert refused(model, kind="level_up").startswith("kind: ")
+
+
+@pytest.mark.parametrize("name", ["p", "Player", "a1", "GAN_FOOTVOLLEY", "x" * 32])
+def test_a_specialization_folds_to_upper_case(name: str) -> None:
+    assert LevelUp(user_id=1, specialization=name).specialization == name.upper()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "",
+            "1A",
+            "_A",
+            "x" * 33,
+            "A-B",
+            "A B",
+            " A",
+            "A\n",
+            "A\0",
+            "A:1",
+            "{A}",
+            "É",
+            "\u017fA",
+            "A\u0131",
+            "A\ud800",
+        ),
+        *(5, None, b"A"),
+    ],
+    ids=repr,
+)
+def test_a_specialization_is_fit_for_a_key_and_a_queue_name(name: object) -> None:
+    assert refused(LevelUp, specialization=name).startswith("specialization: ")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_reason_has_500_characters_of_any_length_in_bytes(model: type[Command]) -> None:
+    for reason in ("", "x" * 500, "😀" * 500, "line\nbreak\ttab", "\u200b\ufffe"):
+        assert model(**MODELS[model], reason=reason).reason == reason
+    for bad in ("x" * 501, "😀" * 501, "NUL\0", "\ud800", "ok \udfff", 5, None, b"text"):
+        assert refused(model, reason=bad).startswith("reason: ")
+
+
+def test_a_sync_has_one_of_two_sources() -> None:
+    assert SyncLevels(**PLACE).source == "progress"
+    assert SyncLevels(**PLACE, source="license").source == "license"
+    for bad in ("PROGRESS", "", "both", None, 0, 1):
+        assert refused(SyncLevels, source=bad).startswith("source: ")
+
+
+def test_an_adjust_keeps_the_levels_or_sets_what_is_earned() -> None:
+    assert Adjust(**PLACE).level == "keep"
+    assert Adjust(**PLACE, level="earned").level == "earned"
+    for bad in ("EARNED", "", "kept", None, 0, 5, True):
+        assert refused(Adjust, level=bad).startswith("level: ")
+
+
+def test_a_reset_sets_what_is_earned_or_a_level() -> None:
+    assert Reset(**PLACE).level == "earned"
+    for level in (-MAX_NUMBER, 0, 1, 8, MAX_NUMBER):  # whether the catalog has it is decided later, as of a SetLevel
+        assert Reset(**PLACE, level=level).level == level
+    for bad in ("5", "keep", True, 5.0, None, MAX_NUMBER + 1, -MAX_NUMBER - 1, [1]):
+        message = refused(Reset, level=bad)
+        assert message == f"level: expected 'earned' or a level (an integer of less than 2^31 in size), got {bad!r}"
+
+
+def test_a_command_id_is_a_uuid_and_nothing_that_looks_like_one() -> None:
+    given_id = UUID(int=0)
+    assert LevelUp(**PLACE, command_id=given_id).command_id == given_id
+    for bad in (str(given_id), given_id.bytes, given_id.int, None):
+        assert refused(LevelUp, command_id=bad).startswith("command_id: ")
+
+
+def test_everything_else_is_nothing_unless_given() -> None:
+    up, to = LevelUp(**PLACE), SetLevel(**PLACE, new_level=1)
+    assert [getattr(up, name) for name in GAINS] == [0] * 5
+    assert [getattr(to, name) for name in CHANGES] == [0] * 5
+    assert [getattr(Adjust(**PLACE), name) for name in CHANGES] == [0] * 5
+    assert [getattr(Reset(**PLACE), name) for name in TOTALS] == [0] * 5
+    assert (up.reason, up.advanced_by) == ("", None)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_command_cannot_be_changed(model: type[Command]) -> None:
+    command = model(**MODELS[model])
+    for name in ("user_id", "specialization", "command_id", "reason"):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(command, name, getattr(command, name))
+
+
+def test_every_wrong_field_is_named_with_its_value() -> None:
+    with pytest.raises(InvalidCommand) as caught:
+        build(LevelUp, user_id=0, specialization="no way", xp_gained="x" * 1000)
+    message = str(caught.value)
+    assert message.count("; ") == 2
+    for part in ("user_id: ", "got 0", "specialization: ", "got 'no way'", "xp_gained: ", "x..."):
+        assert part in message
+    assert len(message) < 400
+    assert isinstance(caught.value, ValueError)
+
+
+def _at(monkeypatch: pytest.MonkeyPatch, nanoseconds: int) -> UUID:
+    monkeypatch.setattr(time, "time_ns", lambda: nanoseconds)
+    return new_command_id()
+
+
+def test_a_command_id_has_the_layout_of_rfc_9562(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = _at(monkeypatch, 0x0123_4567_89AB * 1_000_000 + 999_999)
+    assert (made.version, made.variant) == (7, "specified in RFC 4122")
+    assert made.int >> 80 == 0x0123_4567_89AB
+    assert made.int >> 64 & 0xFFF == 4095  # the last 244 ns of the millisecond
+
+
+def test_command_ids_carry_the_present() -> None:
+    before = time.time_ns() // 1_000_000
+    made = new_command_id()
+    assert before <= made.int >> 80 <= time.time_ns() // 1_000_000
+
+
+@given(st.lists(st.integers(0, 2**48 * 1000 - 1), min_size=2, unique=True))
+def test_command_ids_ascend_with_the_microsecond(moments: list[int]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        ids = [_at(patch, microseconds * 1000) for microseconds in sorted(moments)]
+    assert ids == sorted(ids)
+
+
+def test_command_ids_of_one_moment_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len({_at(monkeypatch, 10**18) for _ in range(1000)}) == 1000
+
+
+def test_two_commands_do_not_share_an_id() -> None:
+    assert LevelUp(**PLACE).command_id != LevelUp(**PLACE).command_id

@@ -1,0 +1,115 @@
+"""Whose servers a load test would hit: near ones are taken, all others refused by name."""
+
+from __future__ import annotations
+
+import socket
+from types import SimpleNamespace
+
+import psutil
+import pytest
+from redis import Redis
+
+from levelq.loadtest import nearness
+from levelq.loadtest.nearness import hosts_of, is_near, refuse_remote
+from levelq_core import ConfigurationError, Settings
+from levelq_core.redis_client.cluster import Cluster
+
+OWN = "192.0.2.7"  # an address that only exists in documentation
+NAMES = {"here": ["127.0.0.1", OWN], "both": ["127.0.0.1", "192.0.2.9"], "away": ["192.0.2.9"]}
+
+
+@pytest.fixture(autouse=True)
+def network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interface with one address, and a few names."""
+    card = SimpleNamespace(family=socket.AF_INET, address=OWN)
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: {"eth0": [card]})
+    ask = socket.getaddrinfo
+
+    def answer(host: str, port: None) -> list[tuple[object, ...]]:
+        if host in NAMES:
+            return [(socket.AF_INET, 0, 0, "", (address, 0)) for address in NAMES[host]]
+        return [*ask(host, port, flags=socket.AI_NUMERICHOST)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+
+
+@pytest.mark.parametrize("host", ["/run/x.sock", "@abstract", "127.0.0.1", "127.8.8.8", "::1", "0.0.0.0", OWN, "here"])
+def test_near(host: str) -> None:
+    assert is_near(host)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.8", "2001:db8::1", "away", "both", "nowhere", "", "service=prod"])
+def test_not_near(host: str) -> None:
+    assert not is_near(host)
+
+
+@pytest.mark.parametrize(
+    ("redis_url", "database_url", "redis", "database"),
+    [
+        ("redis://a:7/0", "postgresql://u:p@b:5/app", ["a"], ["b"]),
+        ("rediss://u:p@a/0", "postgresql://b,c/app", ["a"], ["b", "c"]),
+        ("redis:///0", "postgresql:///app?host=b", ["localhost"], ["b"]),
+        ("redis:///0?host=a", "postgresql://b/app?hostaddr=192.0.2.9", ["a"], ["192.0.2.9"]),
+        ("unix:///run/a.sock", "postgresql://u@/app?host=/run", ["/run/a.sock"], ["/run"]),
+        ("unix:///run/a.sock", "postgresql+psycopg://u@/app?host=b:1&host=c:2", ["/run/a.sock"], ["b", "c"]),
+        ("unix:///run/a.sock", "postgresql://u@/app?service=prod", ["/run/a.sock"], ["service=prod"]),
+        ("unix:///run/a.sock", "postgresql:///app", ["/run/a.sock"], ["/"]),
+        ("redis+cluster://u:p@a:1,b/0", "postgresql:///app", ["a", "b"], ["/"]),
+        ("rediss+sentinel://u:p@a:1,b/main/0", "postgresql:///app", ["a", "b"], ["/"]),
+    ],
+)
+def test_where_the_urls_lead(redis_url: str, database_url: str, redis: list[str], database: list[str]) -> None:
+    settings = Settings.load(redis_url=redis_url, rq_url="redis://q", database_url=database_url)
+    named = {"LEVELQ_REDIS_URL": redis, "LEVELQ_RQ_URL": ["q"], "LEVELQ_DATABASE_URL": database}
+    assert hosts_of(settings) == named
+
+
+def test_what_libpq_takes_from_its_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGHOST", "away")
+    settings = Settings.load(redis_url="redis://127.0.0.1", database_url="postgresql:///app")
+    with pytest.raises(ConfigurationError, match=r"LEVELQ_DATABASE_URL: .* got 'away': .* needs --allow-remote"):
+        refuse_remote(settings)
+
+
+@pytest.mark.parametrize("name", ["redis_url", "rq_url", "database_url", "listen_url"])
+def test_each_setting_is_looked_at(name: str) -> None:
+    near = {"redis_url": "redis://here/0", "database_url": "postgresql://u:secret@here/app"}
+    refuse_remote(Settings.load(**near))
+    scheme = "redis" if name in ("redis_url", "rq_url") else "postgresql"
+    settings = Settings.load(**near | {name: f"{scheme}://u:secret@both/0"})
+    with pytest.raises(ConfigurationError, match=f"^LEVELQ_{name.upper()}: expected a Unix socket") as refused:
+        refuse_remote(settings)
+    assert "secret" not in str(refused.value)
+
+
+class Elsewhere(Cluster):
+    """A cluster that was asked, and has a server that is not near."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def servers(self) -> list[Redis]:
+        return [Redis(host="127.0.0.1"), Redis(host="192.0.2.9")]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_what_a_near_cluster_names_must_be_near_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Elsewhere()
+    monkeypatch.setattr(nearness, "connect", lambda url, seconds: asked)
+    settings = Settings.load(
+        redis_url="redis+cluster://127.0.0.1:1", rq_url="redis://127.0.0.1", database_url="postgresql://here/app"
+    )
+    with pytest.raises(ConfigurationError, match=r"^LEVELQ_REDIS_URL: .* got '192\.0\.2\.9'"):
+        refuse_remote(settings)
+    assert asked.closed
+
+
+def test_what_near_sentinels_name_must_be_near_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    primary = SimpleNamespace(get_master_address=lambda: ("192.0.2.9", 6379))
+    asked = SimpleNamespace(connection_pool=primary, close=lambda: None)
+    monkeypatch.setattr(nearness, "connect", lambda url, seconds: asked)
+    settings = Settings.load(redis_url="redis+sentinel://127.0.0.1/main", database_url="postgresql://here/app")
+    with pytest.raises(ConfigurationError, match=r"^LEVELQ_REDIS_URL: .* got '192\.0\.2\.9'"):
+        refuse_remote(settings)

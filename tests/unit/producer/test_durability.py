@@ -1,0 +1,129 @@
+"""What is asked for each level of durability, and what the answers mean."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from redis.exceptions import ResponseError
+
+from levelq_core import ConfigurationError, LevelUp, NotDurable, QueueUnavailable, SendUnknown, Settings
+from levelq_core.errors import LaneFull
+from levelq_core.operations.verify import Recorder
+from levelq_core.settings import Durability
+from levelq_producer.durability import LEVELS, Wait
+
+SETTINGS = Settings.load(redis_url="redis://app:s3cret@queue.example:6379/0", durable_seconds=1.5)
+ID = UUID(int=7)
+ALWAYS, EVERYSEC = {"appendfsync": "always"}, {"appendfsync": "everysec"}
+REFUSED = ResponseError("no permissions")
+
+
+def wait(level: Durability, **given: Any) -> Wait:
+    return Wait(SETTINGS.model_copy(update=given), level)
+
+
+def test_what_is_asked_behind_a_push_grows_with_the_level() -> None:
+    assert wait("memory").questions == []
+    assert wait("fsync").questions == [("WAITAOF", 1, 0, 1500), ("CONFIG GET", "appendfsync")]
+    assert wait("replicated").questions == [("WAITAOF", 1, 0, 1500), ("WAIT", 1, 1500), ("CONFIG GET", "appendfsync")]
+
+
+@pytest.mark.parametrize(("given", "milliseconds"), [({"redis_seconds": 3.0}, 1500), ({"durable_seconds": 0.001}, 1)])
+def test_no_wait_is_for_ever(given: Any, milliseconds: int) -> None:
+    settings = Settings.load(**given)
+    assert Wait(settings, "fsync").questions[0] == ("WAITAOF", 1, 0, milliseconds)
+    assert Wait(settings, "fsync").probe[0] == ("WAITAOF", 1, 0, 1)
+
+
+def test_the_setting_is_meant_unless_a_level_is_given() -> None:
+    settings = Settings.load(durability="fsync")
+    assert Wait(settings, None).level == "fsync"
+    assert [Wait(settings, level).level for level in LEVELS] == ["memory", "fsync", "replicated"]
+    with pytest.raises(ConfigurationError, match=r"^durability: expected one of memory, fsync, replicated, got ''$"):
+        Wait(settings, "")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("level", "answers", "met"),
+    [
+        ("memory", [], True),
+        ("fsync", [[1, 0], ALWAYS], True),
+        ("fsync", [[0, 3], ALWAYS], False),
+        ("fsync", [[1, 0], EVERYSEC], False),
+        ("fsync", [[1, 0], REFUSED], False),
+        ("fsync", [REFUSED, ALWAYS], False),
+        ("replicated", [[1, 0], 1, ALWAYS], True),
+        ("replicated", [[1, 0], 2, ALWAYS], True),
+        ("replicated", [[1, 1], 0, ALWAYS], False),
+        ("replicated", [[0, 0], 1, ALWAYS], False),
+        ("replicated", [[1, 0], 1, EVERYSEC], False),
+        ("replicated", [[1, 0], REFUSED, ALWAYS], False),
+    ],
+)
+def test_a_level_is_met_when_all_it_needs_is(level: Durability, answers: Any, met: bool) -> None:
+    assert wait(level).met(answers) is met
+
+
+@pytest.mark.parametrize(
+    ("level", "answers", "reached", "text"),
+    [
+        ("fsync", [[0, 2], ALWAYS], (0, 2), "within 1500 ms it reached 0 of 1 disk; sending it"),
+        ("replicated", [[1, 2], 0, ALWAYS], (1, 0), "it reached 1 of 1 disk and 0 replicas; sending it"),
+        ("replicated", [[0, 0], 2, EVERYSEC], (0, 2), "0 of 1 disk and 2 replicas (it takes appendfsync always, and"),
+        ("replicated", [[1, 0], REFUSED, ALWAYS], (1, 0), "1 of 1 disk and 0 replicas (no permissions); sending it"),
+        ("fsync", [REFUSED, ALWAYS], (0, 0), "0 of 1 disk (no permissions (it takes Redis 7.2 or later"),
+    ],
+)
+def test_a_shortfall_says_what_was_reached(level: Durability, answers: Any, reached: Any, text: str) -> None:
+    error = wait(level).shortfall(answers, ID)
+    assert str(error).startswith(f"command {ID} is queued, but not as durably as asked ({level}): within 1500 ms")
+    assert text in str(error)
+    assert (error.command_id, error.wanted, error.milliseconds) == (ID, level, 1500)
+    assert (error.numlocal, error.numreplicas) == reached
+
+
+def test_the_error_survives_being_sent_to_another_process() -> None:
+    error = pickle.loads(pickle.dumps(wait("fsync").shortfall([[0, 0], ALWAYS], ID)))
+    assert (type(error), error.command_id, error.wanted) == (NotDurable, ID, "fsync")
+
+
+REFUSALS = [
+    ("fsync", [REFUSED, ALWAYS], ConfigurationError, "no permissions (it takes Redis 7.2 or later, or Valkey, as"),
+    ("fsync", [[1, 0], EVERYSEC], ConfigurationError, "it takes appendfsync always, and it is everysec"),
+    ("fsync", [[1, 0], REFUSED], ConfigurationError, "cannot be read (no permissions); LEVELQ_APPENDFSYNC=always"),
+    ("replicated", [[1, 0], 1, EVERYSEC], ConfigurationError, "it takes appendfsync always, and it is everysec"),
+    ("replicated", [[1, 0], 0, ALWAYS], QueueUnavailable, "durability replicated, and no replica is connected"),
+]
+
+
+@pytest.mark.parametrize(("level", "answers", "error", "text"), REFUSALS)
+def test_what_a_server_cannot_give_is_said_without_a_password(
+    level: Durability, answers: Any, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error) as raised:
+        wait(level).check(answers)
+    assert str(raised.value).startswith("LEVELQ_REDIS_URL redis://app:***@queue.example:6379/0: nothing was queued: ")
+    assert text in str(raised.value)
+
+
+def test_a_policy_that_cannot_be_read_may_be_told() -> None:
+    told = wait("fsync", appendfsync="always")
+    told.check([[1, 0], REFUSED])
+    assert told.met([[1, 0], REFUSED])
+    with pytest.raises(ConfigurationError, match="and it is everysec"):
+        told.check([[1, 0], EVERYSEC])
+
+
+def test_in_a_history_what_is_not_durable_may_be_lost(tmp_path: Path) -> None:
+    """Not false: that would say that it certainly was not queued."""
+    errors = [None, NotDurable(), SendUnknown(), LaneFull()]
+    commands = [LevelUp(user_id=1, specialization="PLAYER") for _ in errors]
+    with Recorder(tmp_path / "sends") as recorder:
+        recorder.sent(commands, errors)
+    lines = [json.loads(line) for line in (tmp_path / "sends").read_text().splitlines()]
+    assert [line["acknowledged"] for line in lines] == [True, None, None, False]

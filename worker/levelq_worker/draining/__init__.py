@@ -1,0 +1,1 @@
+"""A batch, from lane to COMMIT to acknowledgement."""

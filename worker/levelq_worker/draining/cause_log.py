@@ -1,0 +1,46 @@
+"""What keeps lanes parked, for the log: each cause once while it lasts, not at every attempt."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from levelq_core.coupler.lane_batch import Parked
+from levelq_core.keys import Partition
+from levelq_core.lanes.parked import cause_of
+
+log = logging.getLogger("levelq")
+
+LASTS_SECONDS = 150.0  # a cause that was not met for so long has ended: lanes are parked for a minute at most
+MOST_CAUSES = 1_000  # remembered; with more, the one met longest ago counts as new
+
+Cause = tuple[object, object]
+
+
+class CauseLog:
+    """Remembers the causes that this process met, each by what it concerns (mostly a partition) and by a mark."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._met: dict[Cause, float] = {}
+
+    def parked(self, partition: Partition, lanes: Sequence[Parked]) -> None:
+        """Log why these lanes are parked, with one user of each cause for example."""
+        by_cause: dict[str, list[Parked]] = {}
+        for lane in lanes:
+            by_cause.setdefault(cause_of(lane.reason), []).append(lane)
+        for cause, same in by_cause.items():
+            what = "%s: %d lanes put aside: %s; for example user %d"
+            user_id = same[0].work.lane.user_id
+            self.log(logging.WARNING, (partition, cause), what, partition, len(same), same[0].reason, user_id)
+
+    def log(self, level: int, cause: Cause, message: str, *arguments: object) -> None:
+        """Log a message unless its cause was met before and lasts."""
+        now = self._clock()
+        before = self._met.pop(cause, None)
+        self._met[cause] = now  # the last of them, as the one met last
+        if len(self._met) > MOST_CAUSES:
+            del self._met[next(iter(self._met))]
+        if before is None or now - before > LASTS_SECONDS:
+            log.log(level, message, *arguments)

@@ -1,0 +1,1 @@
+"""What of RQ is used, and what is switched off."""

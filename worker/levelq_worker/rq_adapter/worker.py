@@ -1,0 +1,249 @@
+"""The RQ worker class for levelq queues."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+from redis import Redis
+from redis.client import Pipeline
+from redis.exceptions import ConnectionError, RedisError, TimeoutError
+from rq import Queue, SimpleWorker, worker_registration
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from rq.timeouts import BaseDeathPenalty
+from rq.worker import DequeueStrategy
+from sqlalchemy.exc import DBAPIError
+
+from levelq_core.database.sqlstate import in_words
+from levelq_core.database.urls import check_database_urls
+from levelq_core.errors import ConfigurationError, WrongDatabase
+from levelq_core.redis_client.pool import connect
+from levelq_core.settings import Settings
+from levelq_core.untrusted_text import MOST_SHOWN, printable
+from levelq_worker.draining.context import Runtime, install, spare_the_collector
+from levelq_worker.relay.thread import Relay
+from levelq_worker.support.partition_directory import partitions
+from levelq_worker.support.preflight import check_servers
+from levelq_worker.support.seats import Seats
+from levelq_worker.support.stop import Stop
+from levelq_worker.sweeper import Sweeper
+
+from .job import LaneJob, RefusedJob
+from .queue import LaneQueue
+
+__all__ = ["LaneJob", "LaneWorker", "RefusedJob"]
+
+log = logging.getLogger("levelq")
+
+NOBODY = "nobody"  # no drain has this id
+KEPT_SECONDS = 60  # beyond two claims: how long RQ counts a worker that is silent among the living
+
+
+class NoAlarm(BaseDeathPenalty):
+    """No limit by RQ, which sends SIGALRM, perhaps inside a COMMIT. A drain has its own limits."""
+
+    def setup_death_penalty(self) -> None:
+        """Set no alarm."""
+
+    def cancel_death_penalty(self) -> None:
+        """There is none."""
+
+
+class Once(logging.Filter):
+    """Drops what RQ says at each failed attempt to reach Redis, forty lines a time; ours is said once."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to keep it."""
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, RedisError) and "could not connect to Redis" not in str(record.msg)
+
+
+_once = Once()
+
+
+class LaneWorker(SimpleWorker):
+    """An RQ worker for levelq queues: JSON jobs only, in this process, sweeping and relaying while it lives.
+
+    Works from `levelq worker` and from `rq worker -w levelq_worker.LaneWorker levelq.PLAYER ...`. Ends when RQ's
+    Redis is lost, full or silent: whoever started it starts another. Raises ConfigurationError for a queue that is not
+    of the namespace. `stop`, `seats`: see Runtime.
+    """
+
+    job_class = LaneJob
+    death_penalty_class = NoAlarm
+    max_connection_wait_time = 1.0  # in RQ a sleep that no signal ends, of up to a minute, after a wait that broke
+
+    def __init__(
+        self,
+        queues: Any,
+        *args: Any,
+        connection: Redis | None = None,
+        settings: Settings | None = None,
+        stop: Stop | None = None,
+        seats: Seats | None = None,
+        **options: Any,
+    ) -> None:
+        self.settings = settings or Settings.load()
+        check_database_urls(self.settings)
+        given = [queues] if isinstance(queues, str | Queue) else list(queues)
+        if connection is None:
+            connection = next((q.connection for q in given if isinstance(q, Queue)), None)
+        if connection is None:
+            connection = connect(self.settings.queue_url, self.settings.redis_seconds)
+        options |= {
+            "connection": connection,
+            "serializer": JSONSerializer,
+            "job_class": LaneJob,
+            "queue_class": LaneQueue,
+        }
+        options.setdefault("log_job_description", False)
+        names = [q.name if isinstance(q, Queue) else q for q in given]
+        self._require_own(names)
+        super().__init__(names, *args, **options)
+        self.log.addFilter(_once)
+        self._supervised = stop is not None
+        self._runtime = install(Runtime(self.settings, stop, seats))
+
+    def _require_own(self, queues: Sequence[str]) -> None:
+        """Another namespace's wake-ups would be taken from its workers, and have ours drained."""
+        keys = self.settings.keys
+        for name in queues:
+            if keys.specialization(name) is None:
+                expected = f"{keys.queue('SPECIALIZATION')}, like {keys.queue('PLAYER')}"
+                raise ConfigurationError(f"queue {name}: expected {expected}; LEVELQ_NAMESPACE is {keys.namespace}")
+
+    @property
+    def specializations(self) -> Sequence[str]:
+        """What this worker's queues serve."""
+        return [name for q in self.queues if (name := self.settings.keys.specialization(q.name)) is not None]
+
+    @property
+    def dequeue_timeout(self) -> int:
+        """How long to block for a wake-up: RQ's 405 s would be how long a silent server is not missed."""
+        return max(1, int(self.settings.claim_seconds / 2))
+
+    @property
+    def connection_timeout(self) -> int:
+        """How long any answer may take."""
+        return self.dequeue_timeout + math.ceil(self.settings.redis_seconds)
+
+    def get_heartbeat_ttl(self, *_: Any) -> int:
+        """How long RQ believes us alive without a word; a drain takes a slice and a transaction."""
+        return int(2 * self.settings.claim_seconds) + KEPT_SECONDS
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """Tell RQ that we live. Raises RedisError: RQ itself would try again, up to a minute apart, for ever."""
+        try:
+            if pipeline is not None:
+                self._announce(pipeline)
+                return
+            with self.connection.pipeline(transaction=False) as own:
+                self._announce(own)
+                own.execute()
+        except (ConnectionError, TimeoutError) as error:
+            raise RedisError(str(error)) from error
+
+    def _announce(self, pipeline: Pipeline) -> None:
+        """Register as at birth: Redis may have lost the worker's key, or it expired while the process was frozen."""
+        if self.birth_date is not None and self.last_heartbeat is not None:
+            pipeline.hset(self.key, mapping=self.serialize())
+            worker_registration.register(self, pipeline)
+        super().heartbeat(self.get_heartbeat_ttl(), pipeline)
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Run a wake-up; after `rq suspend`, one that an idle worker had taken waits for `rq resume`."""
+        job.origin = queue.name
+        self.check_for_suspension(burst=False)
+        super().execute_job(job, queue)
+
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        """Log a job that failed, but not RQ's own failure to write down how it went: the drain says it once.
+
+        A job that is no wake-up is logged once per reason while such jobs come.
+        """
+        error = exc_info[1]
+        if isinstance(error, RefusedJob):
+            shown = printable(job.id, MOST_SHOWN)
+            self._runtime.cause_log.log(logging.WARNING, ("job", str(error)), "job %s refused: %s", shown, error)
+        elif not isinstance(error, RedisError | WrongDatabase):
+            super().handle_exception(job, *exc_info)
+
+    def subscribe(self) -> None:
+        """Hear no commands: RQ's are for work horses, of which there are none, and take one more connection."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody asked for the end."""
+        return self._runtime.stop.is_set()
+
+    def work(self, *args: Any, **options: Any) -> bool:
+        """RQ's work loop, taking the queues in turn so that no specialization starves another.
+
+        Raises ConfigurationError, before any work, for what `levelq doctor` calls an error (a supervisor has looked for
+        that already); WrongDatabase, before any work or once the
+        namespace was bound to another database meanwhile.
+        """
+        runtime = self._runtime
+        try:
+            if self._supervised:
+                runtime.transaction.probe()
+            else:
+                check_servers(self.settings)
+            runtime.binding.verify(runtime.lanes, runtime.engine)
+        except DBAPIError as error:
+            runtime.weather.failed(f"PostgreSQL: {in_words(error.orig or error)}")
+        except RedisError as error:
+            runtime.weather.failed(f"Redis: {error}")
+        except ConfigurationError:
+            runtime.close()
+            raise
+        spare_the_collector()
+        options["dequeue_strategy"] = DequeueStrategy.ROUND_ROBIN
+        sweeper = Sweeper(self.settings, self.specializations, runtime.binding)
+        relay = Relay(self.settings, self.specializations, runtime.binding)
+        sweeper.start()
+        relay.start()
+        try:
+            worked = bool(super().work(*args, **options))
+            if runtime.binding.refused is not None:
+                raise runtime.binding.refused
+            return worked
+        finally:
+            relay.stop()
+            sweeper.stop()
+            self._hand_over()
+            self._runtime.close()
+
+    def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:
+        """Listen for a wake-up, once there is a core to drain with: until then it is for others, on any host."""
+        self._runtime.seats.find(self._runtime.stop, self.settings.claim_seconds)
+        return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+
+    def _hand_over(self) -> None:
+        """Wake others for what is due: a wake-up that we were about to take ends with us.
+
+        Its reservation would keep them from being woken for up to 5 s; a drain that never was one clears it.
+        """
+        runtime = self._runtime
+        with suppress(RedisError):  # then a sweep will
+            for partition in partitions(runtime.lanes, self.specializations):
+                with suppress(RedisError):
+                    if runtime.lanes.yield_(partition, NOBODY):
+                        runtime.waker.wake(partition)
+
+    def _install_signal_handlers(self) -> None:
+        super()._install_signal_handlers()  # type: ignore[no-untyped-call]
+        self._stop_requested = self.stopping  # somebody may have asked before RQ listened
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """On SIGTERM or SIGINT, once or again: the drain finishes its batch, hands over and the worker ends.
+
+        RQ raises here, if it is idle or at a second signal, wherever the worker stands.
+        """
+        self._runtime.stop.set()
+        self._stop_requested = True

@@ -1,0 +1,107 @@
+"""What people are told of parked lanes: how many, since when, why, and what to do about it. One line each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+from levelq_core.keys import Partition
+from levelq_core.lanes.client import Lanes
+from levelq_core.lanes.parked import NEWER_VERSION, WRONG_TYPE, ParkedLane, ParkedLanes, cause_of, read
+
+MOST_CAUSES = 5  # of one partition that have a line of their own
+_LOCKED = "other code holds its rows"  # isolate.LOCKED_REASON begins so
+
+_BY_WORDS = (
+    (_LOCKED, "commit or end the transaction that holds them"),
+    (NEWER_VERSION, "start workers of the version that sent it"),
+    (WRONG_TYPE, "other code wrote that key: move it away with RENAME"),
+)
+# The first that fits. What is in braces is read from the message.
+_BY_STATE = (
+    ("P0", "a trigger or function of the database raised this: change what it checks, or the trigger"),
+    (
+        "2200H",
+        "ALTER SEQUENCE {sequence} AS bigint (its column, too), or setval('{sequence}', ...) to where numbers are free",
+    ),
+    ("23502", "ALTER TABLE {table} ALTER COLUMN {column} SET DEFAULT ..., or DROP NOT NULL"),
+    ("23", "a constraint of the database refuses it: change the rows it looks at, or the constraint"),
+    ("42501", "GRANT the workers' role what it lacks"),
+    ("42", "`levelq db check` says what the tables lack"),
+    ("", "mend its cause; PostgreSQL's log has the details"),
+)
+_STATE = re.compile(r"\(SQLSTATE (\w{5})\)$")
+_NAMES = (
+    re.compile(r'sequence "(?P<sequence>[^"]+)"'),
+    re.compile(r'"(?P<column>[^"]+)" of relation "(?P<table>[^"]+)"'),
+)
+
+
+def advice(reason: str) -> str:
+    """What to do about the cause that keeps a lane parked."""
+    for words, what in _BY_WORDS:
+        if reason.startswith(words):
+            return what
+    found = _STATE.search(reason)
+    state = found[1] if found else ""
+    if state == "23505" and "_pkey" in reason:
+        return "a sequence lags behind the rows, as after a restore: setval() it to the greatest id"
+    what = next(what for begins, what in _BY_STATE if state.startswith(begins))
+    names = {"sequence": "SEQUENCE", "column": "COLUMN", "table": "TABLE"}
+    for pattern in _NAMES:
+        if named := pattern.search(reason):
+            names |= named.groupdict()
+    return what.format(**names)
+
+
+def waiting_advice(what: str) -> str | None:
+    """The same for what workers wait for; None where waiting is all there is to do."""
+    found = _STATE.search(what)
+    return advice(what) if found and found[1].startswith(("P0", "2200H", "23", "42")) else None
+
+
+def is_locked(reason: str) -> bool:
+    """Whether a lane is parked because other code holds its rows."""
+    return reason.startswith(_LOCKED)
+
+
+def cause_lines(partition: Partition, found: ParkedLanes, held: str | None = None) -> Iterator[str]:
+    """One line for each cause, the most frequent first. `held`: what to do about the rows that other code holds."""
+    groups: dict[str, list[ParkedLane]] = {}
+    for lane in found.lanes:
+        groups.setdefault(cause_of(lane.reason), []).append(lane)
+    most_first = sorted(groups.values(), key=len, reverse=True)
+    for lanes in most_first[:MOST_CAUSES]:
+        first = lanes[0]  # the oldest
+        what = held if held and is_locked(first.reason) else advice(first.reason)
+        since = f"parked since {when_utc(first.since_ms)}, for example user {first.user}"
+        yield f"{partition}: {_lanes(len(lanes))} {since}: {first.reason}; {what}"
+    rest = found.total - sum(map(len, most_first[:MOST_CAUSES]))
+    if rest > 0:
+        yield f"{partition}: {_lanes(rest)} more parked for other causes: levelq status --json"
+
+
+def burst_lines(lanes: Lanes, partitions: Sequence[Partition]) -> Iterator[str]:
+    """What a finished burst leaves: how many lanes are parked, and why. Raises RedisError."""
+    parked, lines = 0, list[str]()
+    for partition in partitions:
+        found = read(lanes.redis, lanes.keys, partition)
+        parked += max(found.total, lanes.status(partition).parked)  # a short delay may have passed by now
+        lines += cause_lines(partition, found)
+    yield f"done: nothing is due; lanes parked for later: {parked}"
+    yield from lines
+
+
+def when_utc(ms: int) -> str:
+    """A time of the server's, to the second: 2026-01-31 02:58:11 UTC."""
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def iso_utc(ms: int) -> str:
+    """A time of the server's for programs: 2026-01-31T02:58:11.123Z."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _lanes(number: int) -> str:
+    return f"{number:,} lane" if number == 1 else f"{number:,} lanes"

@@ -1,0 +1,90 @@
+"""The sweep: every live worker looks, every few seconds, for what dead ones left."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Collection
+
+from redis.exceptions import RedisError
+
+from levelq_core.errors import WrongDatabase
+from levelq_core.failpoints import point
+from levelq_core.keys import Partition
+from levelq_core.lanes.client import Lanes
+from levelq_core.lanes.wakeups import Waker
+from levelq_core.redis_client.pool import connect
+from levelq_core.settings import Settings
+
+from .support.binding import Binding
+from .support.partition_directory import Places
+from .support.stop import Stop
+
+log = logging.getLogger("levelq")
+
+
+class Sweeper(threading.Thread):
+    """Returns expired claims and wakes drains of due lanes. It renews nothing: only a working thread may.
+
+    `binding`: the worker's, which each sweep checks.
+    """
+
+    def __init__(self, settings: Settings, specializations: Collection[str], binding: Binding | None = None) -> None:
+        super().__init__(name="levelq-sweeper", daemon=True)
+        self._settings = settings
+        self._stopped = threading.Event()
+        redis = connect(settings.redis_url, settings.redis_seconds)
+        self._lanes = Lanes(redis, settings)
+        self._binding = binding or Binding(Stop(), settings.sweep_seconds)
+        self._places = Places(self._lanes, specializations)
+        self._waker = Waker(redis, connect(settings.queue_url, settings.redis_seconds), settings.keys)
+
+    def run(self) -> None:
+        """Sweep until stopped; a failure is said once."""
+        failing = False
+        while True:
+            try:
+                self.sweep()
+                failing = False
+            except WrongDatabase:  # the worker stops, and says why
+                return
+            except Exception as error:  # whatever it is: without sweeps nobody finds what dead workers left
+                if not failing:
+                    expected = isinstance(error, RedisError)
+                    log.warning("sweep: %s%s", "Redis: " * expected, error, exc_info=None if expected else error)
+                failing = True
+            if self._stopped.wait(self._settings.sweep_seconds):
+                return
+
+    def sweep(self) -> None:
+        """Look at the binding, and at every partition of these specializations once.
+
+        Raises WrongDatabase, or what the last one raised that could not be looked at: of a cluster, a server may be
+        away.
+        """
+        point("tick")
+        failed: Exception | None = None
+        try:
+            self._binding.check(self._lanes)
+        except RedisError as error:
+            failed = error
+        for partition in self._places.read():
+            try:
+                self._look_at(partition)
+            except RedisError as error:
+                failed = error
+        if failed is not None:
+            raise failed
+
+    def _look_at(self, partition: Partition) -> None:
+        wake, returned = self._lanes.sweep(partition)
+        if returned:
+            log.warning("%s: %d claims of a dead or stopped worker returned", partition, returned)
+        if wake:
+            self._waker.wake(partition)
+
+    def stop(self) -> None:
+        """Ask it to end, and wait for the sweep under way."""
+        self._stopped.set()
+        if self.is_alive():
+            self.join(2 * self._settings.redis_seconds)

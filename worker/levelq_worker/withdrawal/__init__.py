@@ -1,0 +1,1 @@
+"""Waiting commands taken out of their lanes: cancelled, purged, forgotten."""

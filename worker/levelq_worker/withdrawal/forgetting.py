@@ -1,0 +1,73 @@
+"""Forget a user: cancel the waiting commands, then erase the rows."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from levelq_core.database.sqlstate import in_words
+from levelq_core.errors import ConfigurationError
+from levelq_core.lanes.lane_editor import LaneEditor
+from levelq_core.lanes.wakeups import Waker
+from levelq_core.operations import audit, erasing
+from levelq_core.operations.erasing import FORGOTTEN, Erased
+from levelq_core.settings import Settings
+
+from .cancelling import Cancelled, Canceller
+from .waiting_lanes import Scope, Waiting
+
+
+class Known(NamedTuple):
+    """What is known of a user now."""
+
+    waiting: Waiting
+    rows: Erased
+
+    @property
+    def total(self) -> int:
+        """Entries and rows."""
+        return self.waiting.total + self.rows.total
+
+
+class Forgetting:
+    """Forgets one user. Raises RedisError, DBAPIError, WrongDatabase; a run that breaks off is finished by the next."""
+
+    def __init__(self, engine: Engine, lanes: LaneEditor, waker: Waker, settings: Settings, user_id: int) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._user_id = user_id
+        self._canceller = Canceller(engine, lanes, waker, settings)
+
+    def look(self) -> Known:
+        """Count what there is. Raises ConfigurationError if a waiting command cannot be read, and so not be erased."""
+        waiting = self._canceller.look(Scope(user_id=self._user_id))
+        waiting.require_readable()
+        with self._engine.connect() as connection:
+            return Known(waiting, erasing.count(connection, self._user_id))
+
+    def run(self) -> tuple[Cancelled, Erased]:
+        """Erase it. One line in the audit says that a user was forgotten and how many rows, but not which user."""
+        cancelled = self._canceller.run(Scope(user_id=self._user_id))
+        Waiting(newer=cancelled.newer, unreadable=cancelled.unreadable).require_readable()
+
+        def record(connection: Connection, erased: Erased) -> None:
+            audit.record(connection, "forget", audit.user_target(FORGOTTEN), cancelled.detail() | erased._asdict())
+
+        lock_ms = self._settings.transaction_ms  # as long as a batch of a worker may hold the rows
+        try:
+            return cancelled, erasing.erase(self._engine, self._user_id, lock_ms=lock_ms, record=record)
+        except DBAPIError as error:
+            state = getattr(error.orig, "sqlstate", None)
+            if state not in ("55P03", "23503") or not isinstance(error.orig, Exception):
+                raise
+            what = (
+                "other code holds this user's rows: end its transaction"
+                if state == "55P03"
+                else "rows of the application refer to this user's: delete those first"
+            )
+            raise ConfigurationError(
+                f"user {self._user_id}: {in_words(error.orig)}; {what}, and run this again: the waiting commands are "
+                "cancelled, the tables are unchanged"
+            ) from error
