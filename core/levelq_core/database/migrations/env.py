@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from . import LOCK, VERSION_TABLE
+from levelq_core.database.migrations import LOCK, VERSION_TABLE
 
 attributes = context.config.attributes
 if context.is_offline_mode():
