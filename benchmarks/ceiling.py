@@ -25,7 +25,7 @@ from psycopg.rows import TupleRow
 from levelq_core import Settings
 from levelq_core.coupler import couple as coupler
 from levelq_core.coupler import ledger, locking
-from levelq_core.coupler.lane_batch import Stamp, Work
+from levelq_core.coupler.lane_batch import BatchInfo, LaneBatch
 from levelq_core.coupler.ledger import LEDGER_COPY
 from levelq_core.database import cursors
 from levelq_core.database.cursors import cursor_on
@@ -54,7 +54,7 @@ class Step(NamedTuple):
 
     statement: str
     parameters: list[tuple[str, Any]]
-    rows: tuple[Any, Stamp] | None = None
+    rows: tuple[Any, BatchInfo] | None = None
 
 
 class Replayed(NamedTuple):
@@ -96,19 +96,21 @@ def _start(site: Site, file: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
-def _shares(workload: Workload) -> Iterator[list[list[Work]]]:
+def _shares(workload: Workload) -> Iterator[list[list[LaneBatch]]]:
     """Each process's batches: whole lanes, as many as a drain would claim, in the order they were pushed."""
     lanes: dict[int, list[Any]] = {}
     for command in level_ups(workload.grants()):
         lanes.setdefault(command.user_id, []).append(record_of(command))
-    works = [Work(Lane(SPECIALIZATION, user_id), records, range(len(records))) for user_id, records in lanes.items()]
+    works = [
+        LaneBatch(Lane(SPECIALIZATION, user_id), records, range(len(records))) for user_id, records in lanes.items()
+    ]
     for number in range(PROCESSES):
         yield list(_batches(works[number::PROCESSES]))
 
 
-def _batches(works: Sequence[Work]) -> Iterator[list[Work]]:
+def _batches(works: Sequence[LaneBatch]) -> Iterator[list[LaneBatch]]:
     settings = Settings.load()
-    batch: list[Work] = []
+    batch: list[LaneBatch] = []
     commands = 0
     for work in works:
         batch.append(work)
@@ -131,7 +133,7 @@ class _Recording(psycopg.Cursor[TupleRow]):
         return super().execute(query, params, **options)
 
 
-def _record(site: Site, batches: Sequence[Sequence[Work]]) -> list[tuple[int, Batch]]:
+def _record(site: Site, batches: Sequence[Sequence[LaneBatch]]) -> list[tuple[int, Batch]]:
     """Decide the batches for real; for each, how many commands it has and what was sent."""
     recorded = []
     engine = engine_for(site.settings)
@@ -166,7 +168,7 @@ def _made(name: str, values: Any) -> Any:
     return encoded
 
 
-def _written(write: Callable[..., None], cursor: Any, rows: Any, stamp: Stamp, **options: Any) -> None:
+def _written(write: Callable[..., None], cursor: Any, rows: Any, stamp: BatchInfo, **options: Any) -> None:
     kept = list(rows)
     _Recording.steps.append(Step(LEDGER_COPY, [], (kept, stamp)))
     write(cursor, kept, stamp, **options)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from levelq.cli import main
-from levelq_core.coupler.lane_batch import Work
+from levelq_core.coupler.lane_batch import LaneBatch
 from levelq_core.lanes.client import Lanes
-from levelq_core.lanes.pending_reply import Answer
+from levelq_core.lanes.pending_reply import PendingReply
 from levelq_worker.draining.claims import Claims, Held
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
@@ -39,16 +39,16 @@ def read(folder: Path) -> Counter[str]:
 class _Heard:
     """An acknowledgement's answer, whose lost lanes are counted when it is heard."""
 
-    def __init__(self, answer: Answer[list[int]]) -> None:
+    def __init__(self, answer: PendingReply[list[int]]) -> None:
         self._answer = answer
 
     def read(self) -> list[int]:
-        removed = self._answer.read()
+        removed = self._answer.result()
         counts["lost"] += removed.count(-1)
         return removed
 
     def drop(self) -> None:
-        self._answer.drop()
+        self._answer.cancel()
 
 
 def _took(take: Callable[[Claims], Held]) -> Callable[[Claims], Held]:
@@ -65,12 +65,12 @@ def _took(take: Callable[[Claims], Held]) -> Callable[[Claims], Held]:
     return counted
 
 
-def _acked(begin_ack: Callable[..., Answer[list[int]]]) -> Callable[..., _Heard]:
+def _acked(begin_ack: Callable[..., PendingReply[list[int]]]) -> Callable[..., _Heard]:
     return lambda *args: _Heard(begin_ack(*args))
 
 
 def _applied(apply: Callable[..., Applied]) -> Callable[..., Applied]:
-    def counted(self: Transaction, works: Sequence[Work], *args: Any, **options: Any) -> Applied:
+    def counted(self: Transaction, works: Sequence[LaneBatch], *args: Any, **options: Any) -> Applied:
         applied = apply(self, works, *args, **options)
         counts["batches"] += 1
         counts["aside"] += len(applied.parked)

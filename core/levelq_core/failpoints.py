@@ -29,7 +29,7 @@ POINTS = (
 hook: Callable[[str], None] | None = None
 
 
-def point(name: str) -> None:
-    """Pass a fault point; whatever the hook raises is raised here."""
+def failpoint(name: str) -> None:
+    """Pass a failpoint; whatever the hook raises is raised here."""
     if hook is not None:
         hook(name)

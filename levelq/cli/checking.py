@@ -50,11 +50,11 @@ def check(
     for pair, fix in zip(first, fixes, strict=True):
         levels = pair.progress_level, pair.license_level
         action = compare(*levels).get("recommended_action")
-        mend = Text(printable(fix))
+        remedy = Text(printable(fix))
         if fix.startswith("levelq "):
-            mend.append("\n").append(str(action), style="dim")
+            remedy.append("\n").append(str(action), style="dim")
         user = None if pair.user_id is None else str(pair.user_id)
-        shown.add(user, pair.specialization, *levels, mend)
+        shown.add(user, pair.specialization, *levels, remedy)
     if not found:
         out.print("Every pair of levels is in step.", style="green")
         return

@@ -108,4 +108,4 @@ def _print_script(finding: Finding) -> None:
 
 
 def _lines(finding: Finding) -> list[str]:
-    return [printable(line) for line in finding.mend]
+    return [printable(line) for line in finding.fix]

@@ -39,7 +39,7 @@ def _told(finding: Finding) -> str:
     """The finding, and what mends it; `levelq db check` prints the statements for a schema."""
     if finding.topic == "schema":
         return finding.problem
-    return "; ".join((finding.problem, *(line.removeprefix("-- ") for line in finding.mend)))
+    return "; ".join((finding.problem, *(line.removeprefix("-- ") for line in finding.fix)))
 
 
 def _some(findings: list[Finding]) -> list[Finding]:

@@ -67,7 +67,7 @@ def _parked(settings: Settings, user: int) -> list[tuple[str, UserLane]]:
         with redis_of(settings) as redis:
             lanes = Lanes(redis, settings)
             names = {partition.specialization for partition in lanes.partitions()} | set(settings.tracks)
-            for name, layout in lanes.ask_layouts(names).found.items():
+            for name, layout in lanes.read_layouts(names).found.items():
                 seen = [of_user(redis, settings.keys, partition, user) for partition in layout.holding(name, user)]
                 found += [(name, lane) for lane in seen if lane is not None]
     except ConfigurationError as error:

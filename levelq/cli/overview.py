@@ -20,7 +20,7 @@ from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.namespace_binding import DatabaseIdentity, bound_to, require_same
 from levelq_core.lanes.parked import ParkedLanes, read
 from levelq_core.lanes.protocol import Status
-from levelq_core.lanes.worker_alerts import Notice
+from levelq_core.lanes.worker_alerts import WorkerAlert
 from levelq_core.operations import key_faults
 from levelq_core.operations.identity import identity_of
 from levelq_core.operations.queries import Holder, counts
@@ -52,7 +52,7 @@ class Seen:
     parked: dict[Partition, ParkedLanes] = field(default_factory=dict)
     unexplained: int = 0
     serving: dict[Partition, set[str]] | None = None
-    notices: list[Notice] = field(default_factory=list)
+    notices: list[WorkerAlert] = field(default_factory=list)
     totals: dict[str, int | None] = field(default_factory=lambda: {"rejected": None, "quarantined": None})
     problems: list[str] = field(default_factory=list)
 

@@ -20,7 +20,7 @@ from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.parked import ParkedLanes
 from levelq_core.lanes.protocol import Status
 from levelq_core.lanes.shard_layout import Layout
-from levelq_core.lanes.worker_alerts import Notice
+from levelq_core.lanes.worker_alerts import WorkerAlert
 from levelq_core.operations.dbcheck import check_read_only, require_spelling, sequence_problems
 from levelq_core.operations.queries import Holder, holder
 from levelq_core.operations.redischeck.health import refusal, risks
@@ -54,7 +54,7 @@ def _server_problems(server: Redis) -> Iterator[str]:
         yield from (risk.problem for risk in risks(server.info()))
 
 
-def weather_problems(found: Iterable[Notice]) -> Iterator[str]:
+def weather_problems(found: Iterable[WorkerAlert]) -> Iterator[str]:
     """What workers wait for, each cause once."""
     for what, same in groupby(sorted(found, key=attrgetter("what")), key=attrgetter("what")):
         waiting = list(same)
@@ -76,7 +76,7 @@ def lane_problems(
 
     `serving` is None where RQ cannot list workers. `explained`: why nothing moves is said already. Raises RedisError.
     """
-    layouts = lanes.ask_layouts({partition.specialization for partition in found}).found
+    layouts = lanes.read_layouts({partition.specialization for partition in found}).found
     yield from _changes_held_up(layouts, found)
     holding = []
     for partition, seen in found.items():

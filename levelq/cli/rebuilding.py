@@ -15,7 +15,7 @@ from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.settings import Settings
 from levelq_worker.relay.outbox_rows import OutboxRows
-from levelq_worker.relay.restore import Filled, Filling, LeaseLost
+from levelq_worker.relay.restore import Filled, LeaseLost, OutboxRestore
 from levelq_worker.support.partition_directory import partitions
 
 from .connecting import database_of, load, redis_of
@@ -48,7 +48,7 @@ def rebuild(
             out.print(Text(f"  removed  {fault.key}: {fault.what}"), soft_wrap=True)
         if recovered := recover_lanes(redis, settings):
             out.print(Text(f"  {count(recovered, 'lane')} ready again: their set was lost"), soft_wrap=True)
-        filling = Filling(lanes, OutboxRows(engine), Waker(redis, rq, settings.keys))
+        filling = OutboxRestore(lanes, OutboxRows(engine), Waker(redis, rq, settings.keys))
         for partition in partitions(lanes, names):
             if filling.waits(partition):
                 waiting = "waits until the shards before it are empty: nothing is lost that it could hold"
@@ -59,7 +59,7 @@ def rebuild(
             out.print(Text(f"  {partition!s:<24}") + Text(line), soft_wrap=True)
 
 
-def _rebuild(lanes: Lanes, filling: Filling, partition: Partition, settings: Settings) -> Filled:
+def _rebuild(lanes: Lanes, filling: OutboxRestore, partition: Partition, settings: Settings) -> Filled:
     """Close the gate, wait for the claims to end, fill, open it. Raises ConfigurationError if it cannot be done."""
     by = time.monotonic() + settings.claim_seconds + _SPARE_SECONDS
     lease = lanes.lease(partition, "seize")

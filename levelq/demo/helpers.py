@@ -119,7 +119,7 @@ class Helper:
         self._done.set()
 
 
-class Crew:
+class WorkerPool:
     """`levelq worker --processes N` as an operator starts it: a supervisor and its workers."""
 
     def __init__(self, processes: int, settings: Settings, log: Path) -> None:

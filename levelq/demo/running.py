@@ -23,7 +23,7 @@ from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 from levelq_worker.process.startup import hand_over_unblocked, stop_signals
 
-from .helpers import Crew, Helper
+from .helpers import Helper, WorkerPool
 from .measuring import Figures, Outage, measure
 from .record import Record
 from .scenario import Scenario
@@ -99,7 +99,7 @@ class Demo:
         self._redis = stack.enter_context(connect(settings.redis_url, settings.redis_seconds))
         self._database = stack.enter_context(psycopg.connect(servers.postgres.url, autocommit=True))
         _refuse_leftovers(self._database, self._redis, where)
-        self._crew = stack.enter_context(Crew(self._processes, settings, where / "workers.log"))
+        self._crew = stack.enter_context(WorkerPool(self._processes, settings, where / "workers.log"))
         self._producers = [self._helper("producing", i, settings, where) for i in range(PRODUCERS)]
         self._caller = self._helper("calling", 0, settings, where)
         for helper in (*self._producers, self._caller):

@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from .helpers import Crew
+from .helpers import WorkerPool
 from .scenario import Scenario
 from .watching import Killer, Sample
 
@@ -25,7 +25,9 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 class Screen:
     """Shows samples as they come."""
 
-    def __init__(self, console: Console, scenario: Scenario, killer: Killer, crew: Crew, claim_seconds: float) -> None:
+    def __init__(
+        self, console: Console, scenario: Scenario, killer: Killer, crew: WorkerPool, claim_seconds: float
+    ) -> None:
         self._console = console
         self._scenario = scenario
         self._killer = killer

@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from .helpers import Crew
+from .helpers import WorkerPool
 from .measuring import PEAK_SECONDS, Figures
 from .record import Record
 from .scenario import Scenario
@@ -47,7 +47,7 @@ def show_checks(console: Console, checks: Sequence[Check], seconds: float) -> No
 
 
 def show_summary(
-    console: Console, scenario: Scenario, figures: Figures, killer: Killer, crew: Crew, record: Record
+    console: Console, scenario: Scenario, figures: Figures, killer: Killer, crew: WorkerPool, record: Record
 ) -> None:
     """The figures of the run in one panel."""
     table = Table.grid(padding=(0, 2))
@@ -77,7 +77,7 @@ def _work(scenario: Scenario, figures: Figures, record: Record) -> list[tuple[st
     ]
 
 
-def _speed(figures: Figures, killer: Killer, crew: Crew) -> list[tuple[str, str]]:
+def _speed(figures: Figures, killer: Killer, crew: WorkerPool) -> list[tuple[str, str]]:
     recovery = (killer.returned_at or 0.0) - (killer.killed_at or 0.0)
     held = f"{recovery:.1f} s for {killer.lanes_held} lanes" if killer.lanes_held else "at once, no lane held"
     return [

@@ -15,7 +15,7 @@ from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.settings import Settings
 
-from .helpers import Crew
+from .helpers import WorkerPool
 from .scenario import TOP_LEVEL
 
 KILL_AFTER, KILL_ANYWAY = 0.4, 0.7  # of all commands decided: when a worker is killed, at the latest
@@ -54,7 +54,7 @@ OUT_OF_STEP = """
 class Watch:
     """Takes samples and keeps them."""
 
-    def __init__(self, settings: Settings, database: psycopg.Connection[Any], redis: Redis, crew: Crew) -> None:
+    def __init__(self, settings: Settings, database: psycopg.Connection[Any], redis: Redis, crew: WorkerPool) -> None:
         self.samples: list[Sample] = []
         self._lanes = Lanes(redis, settings)
         self._database = database
@@ -98,7 +98,9 @@ class Watch:
 class Killer(threading.Thread):
     """Kills a worker in the middle of the burst while it holds claims, and sees those claims come back."""
 
-    def __init__(self, redis: Redis, settings: Settings, crew: Crew, pushed: Callable[[], int], commands: int) -> None:
+    def __init__(
+        self, redis: Redis, settings: Settings, crew: WorkerPool, pushed: Callable[[], int], commands: int
+    ) -> None:
         super().__init__(name="demo-killer", daemon=True)
         self.killed_at: float | None = None
         self.returned_at: float | None = None

@@ -18,7 +18,7 @@ MOST_BINS = 120
 _STEPS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0)
 
 
-class Spread(NamedTuple):
+class Percentiles(NamedTuple):
     """How seconds are spread: percentiles, and the longest. Nothing measured: all are 0."""
 
     size: int
@@ -29,11 +29,11 @@ class Spread(NamedTuple):
     longest: float
 
 
-def spread(seconds: Iterable[float]) -> Spread:
+def spread(seconds: Iterable[float]) -> Percentiles:
     """Percentiles by nearest rank: each is a time that somebody waited."""
     ordered = sorted(seconds)
     p50, p90, p99, p999, longest = (percentile(ordered, percent) for percent in (50, 90, 99, 99.9, 100))
-    return Spread(len(ordered), p50, p90, p99, p999, longest)
+    return Percentiles(len(ordered), p50, p90, p99, p999, longest)
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
@@ -43,7 +43,7 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
     return ordered[max(0, math.ceil(percent / 100 * len(ordered) - 1e-9) - 1)]
 
 
-class Course(NamedTuple):
+class CommandTiming(NamedTuple):
     """One command's times, Unix seconds; None where it did not come so far."""
 
     intended: float
@@ -67,7 +67,7 @@ class Course(NamedTuple):
         return None if self.committed is None else self.committed - self.begun
 
 
-def courses(histories: Sequence[Path], committed: dict[bytes, float]) -> list[Course]:
+def courses(histories: Sequence[Path], committed: dict[bytes, float]) -> list[CommandTiming]:
     """Every command that was begun, in the order in which it was meant to be."""
     begun: dict[UUID, float] = {}
     told: dict[UUID, float] = {}
@@ -77,17 +77,17 @@ def courses(histories: Sequence[Path], committed: dict[bytes, float]) -> list[Co
                 begun.setdefault(line.command_id, line.sent_at)
             elif line.acknowledged:
                 told.setdefault(line.command_id, line.sent_at)
-    found = [Course(intended_in(id_), at, told.get(id_), committed.get(id_.bytes)) for id_, at in begun.items()]
+    found = [CommandTiming(intended_in(id_), at, told.get(id_), committed.get(id_.bytes)) for id_, at in begun.items()]
     return sorted(found, key=lambda course: course.intended)
 
 
 class Figures(NamedTuple):
     """What the report says in numbers, in seconds and commands."""
 
-    waits: Spread  # from the intended time to the commit
-    closed: Spread  # from the actual send to the commit
-    late: Spread  # from the intended time to the actual send
-    pushes: Spread  # from the actual send to its acknowledgement
+    waits: Percentiles  # from the intended time to the commit
+    closed: Percentiles  # from the actual send to the commit
+    late: Percentiles  # from the intended time to the actual send
+    pushes: Percentiles  # from the actual send to its acknowledgement
     begun: int
     queued: int
     undecided: int  # queued, and not committed by the end
@@ -96,7 +96,7 @@ class Figures(NamedTuple):
     most_waiting: int
 
 
-def figures(found: Sequence[Course]) -> Figures:
+def figures(found: Sequence[CommandTiming]) -> Figures:
     """Put them together."""
     commits = sorted(course.committed for course in found if course.committed is not None)
     meant = [course.intended for course in found]
@@ -142,7 +142,7 @@ def waiting_at(meant: Sequence[float], commits: Sequence[float], times: Iterable
     return [bisect_right(meant, at) - bisect_right(commits, at) for at in times]
 
 
-def spreads_over(found: Sequence[Course], edges: Sequence[float]) -> list[Spread]:
+def spreads_over(found: Sequence[CommandTiming], edges: Sequence[float]) -> list[Percentiles]:
     """The waits of the commands that were meant to be sent between each two edges."""
     meant = [course.intended for course in found]
     places = [bisect_left(meant, edge) for edge in edges]

@@ -20,7 +20,7 @@ from levelq_core.database.engine import target_of
 from levelq_core.errors import ConfigurationError
 from levelq_core.redis_client.cluster import Cluster
 from levelq_core.redis_client.pool import connect
-from levelq_core.redis_client.urls import Place
+from levelq_core.redis_client.urls import RedisTarget
 from levelq_core.settings import Settings, redacted
 
 FLAG = "--allow-remote"
@@ -56,7 +56,7 @@ def hosts_of(settings: Settings) -> dict[str, list[str]]:
 
 
 def _redis_hosts(url: str) -> list[str]:
-    place = Place.read(url)
+    place = RedisTarget.read(url)
     if place is not None:
         return [address.host for address in place.addresses]
     parts: Any = parse_url(url)  # type: ignore[no-untyped-call]
@@ -65,7 +65,7 @@ def _redis_hosts(url: str) -> list[str]:
 
 def _named_by_servers(name: str, url: str, settings: Settings) -> list[str]:
     """The servers of a Cluster, or the primary that Sentinels name; of one server nothing new."""
-    if Place.read(url) is None:
+    if RedisTarget.read(url) is None:
         return []
     client = connect(url, settings.redis_seconds)
     try:

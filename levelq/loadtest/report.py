@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from .measuring import Spread
+from .measuring import Percentiles
 from .plots import Plots
 from .result import Result
 from .screen import show
@@ -88,7 +88,7 @@ def _latencies(result: Result) -> str:
     return f"<thead><tr><th></th>{head}</tr></thead>{''.join(rows)}"
 
 
-def _row(name: str, spread: Spread, style: str = "") -> str:
+def _row(name: str, spread: Percentiles, style: str = "") -> str:
     values = [show(value) for value in (spread.p50, spread.p90, spread.p99, spread.p999, spread.longest)]
     cells = "".join(f'<td class="n">{value}</td>' for value in (*values, f"{spread.size:,}"))
     return f'<tr class="{style}"><td>{name}</td>{cells}</tr>'

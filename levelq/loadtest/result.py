@@ -16,9 +16,9 @@ from levelq_core.operations.verify import Report
 from levelq_core.redis_client.cluster import servers_of
 from levelq_core.settings import redacted
 
-from .measuring import Course, Figures
+from .measuring import CommandTiming, Figures
 from .stage import Stage
-from .watching import Look, Watch
+from .watching import Sample, Watch
 from .wish import Wish
 
 LATE_SECONDS = 0.05  # senders that are later than this, one time in a hundred, are part of what was measured
@@ -34,9 +34,9 @@ class Result:
     ended: float
     counts: Counter[str]
     errors: dict[str, str]  # of sends, the first of each kind
-    courses: Sequence[Course]
+    courses: Sequence[CommandTiming]
     figures: Figures
-    looks: Sequence[Look]
+    looks: Sequence[Sample]
     applied: int
     level_ups: int
     report: Report

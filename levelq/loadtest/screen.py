@@ -15,8 +15,8 @@ from rich.text import Text
 
 from levelq.demo.screen import LINE_SECONDS, NUMBERS_WIDTH, REFRESH_SECONDS, WIDTH, chart
 
-from .measuring import Spread, spread
-from .watching import Look, Watch
+from .measuring import Percentiles, spread
+from .watching import Sample, Watch
 
 RECENT_SECONDS = 5.0  # what the percentiles on the screen are of
 
@@ -26,8 +26,8 @@ class Moment(NamedTuple):
 
     at: float
     counts: Counter[str]
-    look: Look
-    recent: Spread
+    look: Sample
+    recent: Percentiles
     longest: float
     commit_rate: float
 
@@ -73,7 +73,7 @@ class Screen:
         else:
             self._console.print(self._line(moment), soft_wrap=True)
 
-    def _moment(self, counts: Counter[str], look: Look) -> Moment:
+    def _moment(self, counts: Counter[str], look: Sample) -> Moment:
         decided = self._watch.decided
         self._longest = max([self._longest, *decided.waits(self._measured)])
         self._measured = len(decided)
@@ -142,7 +142,7 @@ class Screen:
         )
 
 
-def _columns(looks: Sequence[Look], columns: int) -> list[Look]:
+def _columns(looks: Sequence[Sample], columns: int) -> list[Sample]:
     """As many looks as there is room for, evenly taken."""
     if len(looks) <= columns:
         return list(looks)

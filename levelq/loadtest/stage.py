@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from redis import Redis
 from sqlalchemy import Engine
 
-from levelq.demo.helpers import START_SECONDS, Crew
+from levelq.demo.helpers import START_SECONDS, WorkerPool
 from levelq.embedded import Servers
 from levelq_core.database.engine import engine_for
 from levelq_core.database.migrations import upgrade
@@ -28,7 +28,7 @@ class Stage(NamedTuple):
     settings: Settings
     redis: Redis
     engine: Engine
-    crew: Crew
+    crew: WorkerPool
     own: bool  # nobody else sends, and nothing was there before
 
     def start_workers(self) -> None:
@@ -78,7 +78,7 @@ def given_stage(stack: ExitStack, settings: Settings, processes: int, folder: Pa
 
 def _stage(stack: ExitStack, settings: Settings, engine: Engine, processes: int, folder: Path, *, own: bool) -> Stage:
     redis = stack.enter_context(connect(settings.redis_url, settings.redis_seconds))
-    crew = stack.enter_context(Crew(processes, settings, folder / "workers.log"))
+    crew = stack.enter_context(WorkerPool(processes, settings, folder / "workers.log"))
     return Stage(settings, redis, engine, crew, own)
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from levelq.demo.screen import WIDTH
 
-from .measuring import Spread
+from .measuring import Percentiles
 from .result import Result
 from .screen import show
 
@@ -51,7 +51,7 @@ def _latencies(result: Result) -> Table:
     return table
 
 
-def _row(table: Table, name: str, spread: Spread, style: str = "") -> None:
+def _row(table: Table, name: str, spread: Percentiles, style: str = "") -> None:
     values = (spread.p50, spread.p90, spread.p99, spread.p999, spread.longest)
     table.add_row(Text(name, style), *(Text(show(value), style) for value in values))
 

@@ -29,7 +29,7 @@ _TAIL = """
 _COMMITTED = "extract(epoch FROM pg_xact_commit_timestamp((xid %% 4294967296)::text::xid))::float8"
 
 
-class Look(NamedTuple):
+class Sample(NamedTuple):
     """One look. `at` is a Unix time; `decided` counts this run's commands from its start."""
 
     at: float
@@ -95,7 +95,7 @@ class Watch:
     """Takes looks and keeps them. While a server is away nothing is seen; the next look sees what was missed."""
 
     def __init__(self, stage: Stage, users: range, tag: int) -> None:
-        self.looks: list[Look] = []
+        self.looks: list[Sample] = []
         self.decided = Decided()
         self._stage = stage
         self._lanes = stage.lanes
@@ -110,18 +110,18 @@ class Watch:
         self._statement = _TAIL.format(committed=_COMMITTED if tracked else "NULL::float8")
         self._tail.floor = int(top)  # older rows, also of transactions under way, are none of ours
 
-    def look(self) -> Look:
+    def look(self) -> Sample:
         """Take a look."""
         self._read_ledger()
         try:
             found = [self._lanes.status(one) for one in partitions(self._lanes, self._stage.settings.tracks)]
         except RedisError:
-            last = self.looks[-1] if self.looks else Look(0.0, 0, 0, 0.0, 0)
+            last = self.looks[-1] if self.looks else Sample(0.0, 0, 0, 0.0, 0)
             self.looks.append(last._replace(at=time.time(), decided=len(self.decided)))
             return self.looks[-1]
         waiting = [status for status in found if status.waiting]
         self.looks.append(
-            Look(
+            Sample(
                 time.time(),
                 sum(status.waiting for status in found),
                 sum(status.claimed for status in found),

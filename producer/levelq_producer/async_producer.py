@@ -17,7 +17,7 @@ from levelq_core.keys import Partition
 from levelq_core.lanes.async_client import AsyncLanes
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.lanes.wakeups import Waker
-from levelq_core.redis_client.cluster import NotReached
+from levelq_core.redis_client.cluster import NotConnected
 from levelq_core.redis_client.per_loop import PerLoop
 from levelq_core.redis_client.pool import connect, connect_async
 from levelq_core.settings import Durability, Settings
@@ -36,7 +36,7 @@ class AsyncProducer:
         handle = await producer.level_up(42, "PLAYER", 150)
         outcome = await handle.result()
 
-    Connections belong to the loop that runs: another loop has its own, and a loop's are closed when it ends.
+    NodePool belong to the loop that runs: another loop has its own, and a loop's are closed when it ends.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -114,7 +114,7 @@ class AsyncProducer:
             await self._check(plan.wait)
             errors = await self._locate(window)
         except Exception as error:
-            plan.unsent(window, error if isinstance(error, RedisError | LevelqError) else NotReached(str(error)))
+            plan.unsent(window, error if isinstance(error, RedisError | LevelqError) else NotConnected(str(error)))
             return
         await self._push(plan, plan.leave_out(window, errors))
 
@@ -150,7 +150,7 @@ class AsyncProducer:
         unknown = {item.specialization for item in window if item.specialization not in self._layouts}
         if not unknown:
             return {}
-        asking = await self._loops.get().lanes.note_layouts(unknown)
+        asking = await self._loops.get().lanes.ensure_layouts(unknown)
         self._layouts |= asking.found
         return asking.errors
 
@@ -179,7 +179,7 @@ class AsyncProducer:
                 try:
                     asked = await AsyncLanes(new, self.settings).ask(wait.probe)
                 except RedisError as error:
-                    raise NotReached(str(error)) from error
+                    raise NotConnected(str(error)) from error
                 for answers in asked:
                     wait.check(answers)
             self._given.add(wait.level)

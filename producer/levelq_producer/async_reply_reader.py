@@ -15,8 +15,8 @@ from redis.exceptions import InvalidResponse, MovedError, RedisError, ResponseEr
 from levelq_core.domain.outcome import Outcome
 from levelq_core.errors import LevelqError
 from levelq_core.lanes import outcome_streams as replies
-from levelq_core.redis_client.async_pool import AsyncConnections, AsyncNodePools
-from levelq_core.redis_client.cluster import NotReached, as_lost
+from levelq_core.redis_client.async_pool import AsyncNodePool, AsyncNodePools
+from levelq_core.redis_client.cluster import NotConnected, as_lost
 
 from .waiting import NEVER, UNKNOWN, Position, SharedRead, Waiter, block_on, check_keys, found_in, look, wrong_answer
 
@@ -30,16 +30,16 @@ class AsyncReplyReader:
 
     def __init__(self, redis: AsyncRedis, most_seconds: float) -> None:
         self._most = most_seconds
-        self._lenders = AsyncNodePools(redis)
+        self._pools = AsyncNodePools(redis)
         self._looks = AsyncNodePools(redis, 1)  # for those whose time is up
         self._shared = SharedRead()
-        self._server: AsyncConnections | None = None
+        self._server: AsyncNodePool | None = None
         self._known: tuple[Any, Any] = None, NEVER  # the stream last read from, and what the server calls it
         self._came = asyncio.Event()
 
     def close(self) -> None:
         """Keep no connection from now on; the client is the caller's to close."""
-        self._lenders.close()
+        self._pools.close()
         self._looks.close()
 
     @contextmanager
@@ -102,26 +102,26 @@ class AsyncReplyReader:
             raise wrong
 
     async def _read(self, streams: Streams, seconds: float) -> None:
-        connections = self._lenders.only
+        connections = self._pools.only
         if connections is None and len(streams) == 1:
-            connections = await self._lenders.at(next(iter(streams)))
+            connections = await self._pools.at(next(iter(streams)))
         if connections is None:
             await self._look_around(streams, seconds)
             return
         try:
             refusal = await self._block(connections, streams, seconds)
-        except NotReached:
+        except NotConnected:
             raise
         except RedisConnectionError:  # lost while it waited, as by a restart: reading again harms nothing
             refusal = await self._block(connections, streams, seconds)
         if isinstance(refusal, MovedError):
-            await self._lenders.moved(refusal)
+            await self._pools.moved(refusal)
         elif refusal is not None:  # which of the streams is refused?
             await self._look(connections, streams)
 
-    async def _block(self, connections: AsyncConnections, streams: Streams, seconds: float) -> ResponseError | None:
+    async def _block(self, connections: AsyncNodePool, streams: Streams, seconds: float) -> ResponseError | None:
         """Wait for the first of the streams; why Redis refuses, if it does."""
-        async with connections.lent() as connection:
+        async with connections.connection() as connection:
             stream = getattr(connection, "_writer", None)  # as long as it is the same, so is what the server calls it
             known, number = self._known
             if stream is None or stream is not known:
@@ -139,25 +139,25 @@ class AsyncReplyReader:
             self._deliver(list(replies.streams(reply)))
         return None
 
-    async def _look(self, connections: AsyncConnections, streams: Streams) -> bool:
+    async def _look(self, connections: AsyncNodePool, streams: Streams) -> bool:
         """Look at each stream alone; whether anything was found."""
-        async with connections.lent() as connection:
-            answers = await connections.exchange(connection, look(streams))
+        async with connections.connection() as connection:
+            answers = await connections.execute(connection, look(streams))
             found = [(key, it) for key, it in found_in(streams, answers) if not isinstance(it, MovedError)]
             self._deliver(found)
         if (moved := next((answer for answer in answers if isinstance(answer, MovedError)), None)) is not None:
-            await self._lenders.moved(moved)
+            await self._pools.moved(moved)
         return bool(found)
 
     async def _look_around(self, streams: Streams, seconds: float) -> None:
         """Of a cluster's streams no two can be read by one call that blocks: look at them, now and again."""
         self._came.clear()
         self._shared.connection = NEVER
-        by_server: dict[AsyncConnections, Streams] = {}
+        by_server: dict[AsyncNodePool, Streams] = {}
         found = False
         for key, position in streams.items():
             try:
-                by_server.setdefault(await self._lenders.at(key), {})[key] = position
+                by_server.setdefault(await self._pools.at(key), {})[key] = position
             except (RedisError, LevelqError) as error:
                 self._deliver([(key, error)])
         for connections, some in by_server.items():
@@ -176,8 +176,8 @@ class AsyncReplyReader:
         streams: Streams = {waiter.key: waiter.position}
         try:
             connections = await self._looks.at(waiter.key)
-            async with connections.lent() as connection:
-                for _, entries in found_in(streams, await connections.exchange(connection, look(streams))):
+            async with connections.connection() as connection:
+                for _, entries in found_in(streams, await connections.execute(connection, look(streams))):
                     if isinstance(entries, Exception):
                         waiter.error = entries
                         continue
@@ -194,8 +194,8 @@ class AsyncReplyReader:
         while shared.reading == reading and shared.connection != NEVER:
             if shared.connection != UNKNOWN and self._server is not None:
                 try:
-                    async with self._server.lent() as connection:
-                        (answer,) = await self._server.exchange(connection, [("CLIENT UNBLOCK", shared.connection)])
+                    async with self._server.connection() as connection:
+                        (answer,) = await self._server.execute(connection, [("CLIENT UNBLOCK", shared.connection)])
                 except (RedisError, OSError):
                     return  # the one who reads will find out
                 if isinstance(answer, RedisError):

@@ -17,7 +17,7 @@ from uuid import UUID
 from redis.exceptions import RedisError
 
 from levelq_core.errors import ConfigurationError, NotDurable, QueueUnavailable
-from levelq_core.redis_client.pool import Question
+from levelq_core.redis_client.pool import RedisCommand
 from levelq_core.settings import Durability, Settings, redacted
 
 LEVELS: tuple[Durability, ...] = get_args(Durability)
@@ -42,17 +42,17 @@ class Wait:
         self._settings = settings
 
     @property
-    def questions(self) -> list[Question]:
+    def questions(self) -> list[RedisCommand]:
         """What to ask behind a push: wait, then tell how you flush."""
         return [] if self.level == "memory" else self._within(self._settings.durable_ms)
 
     @property
-    def probe(self) -> list[Question]:
+    def probe(self) -> list[RedisCommand]:
         """The same for a new connection: whether the server can give this level, and has a replica now."""
         return self._within(_PROBE_MS)
 
-    def _within(self, milliseconds: int) -> list[Question]:
-        replica: list[Question] = [("WAIT", 1, milliseconds)] if self.level == "replicated" else []
+    def _within(self, milliseconds: int) -> list[RedisCommand]:
+        replica: list[RedisCommand] = [("WAIT", 1, milliseconds)] if self.level == "replicated" else []
         return [("WAITAOF", 1, 0, milliseconds), *replica, ("CONFIG GET", "appendfsync")]
 
     def check(self, answers: Sequence[Any]) -> None:

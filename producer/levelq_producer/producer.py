@@ -16,7 +16,7 @@ from levelq_core.errors import LevelqError
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.lanes.wakeups import Waker
-from levelq_core.redis_client.cluster import NotReached
+from levelq_core.redis_client.cluster import NotConnected
 from levelq_core.redis_client.per_process import PerProcess
 from levelq_core.redis_client.pool import BOUND, DURABLE_BOUND, connect
 from levelq_core.settings import Durability, Settings
@@ -122,7 +122,7 @@ class Producer:
         unknown = {item.specialization for item in window if item.specialization not in self._layouts}
         if not unknown:
             return {}
-        asking = self._lanes.note_layouts(unknown)
+        asking = self._lanes.ensure_layouts(unknown)
         self._layouts |= asking.found
         return asking.errors
 
@@ -151,7 +151,7 @@ class Producer:
                 try:
                     asked = Lanes(new, self.settings).ask(wait.probe)
                 except RedisError as error:
-                    raise NotReached(str(error)) from error
+                    raise NotConnected(str(error)) from error
                 for answers in asked:
                     wait.check(answers)
             self._given.add(wait.level)

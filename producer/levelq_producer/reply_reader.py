@@ -15,10 +15,10 @@ from redis.exceptions import InvalidResponse, MovedError, RedisError, ResponseEr
 from levelq_core.domain.outcome import Outcome
 from levelq_core.errors import LevelqError
 from levelq_core.lanes import outcome_streams as replies
-from levelq_core.redis_client.cluster import NotReached, as_lost
-from levelq_core.redis_client.node_pools import Lenders
+from levelq_core.redis_client.cluster import NotConnected, as_lost
+from levelq_core.redis_client.node_pools import NodePools
 from levelq_core.redis_client.per_process import PerProcess
-from levelq_core.redis_client.pool import Connections
+from levelq_core.redis_client.pool import NodePool
 
 from .waiting import NEVER, UNKNOWN, Position, SharedRead, Waiter, block_on, check_keys, found_in, look, wrong_answer
 
@@ -33,7 +33,7 @@ class _ProcessState:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.shared = SharedRead()
-        self.server: Connections | None = None  # where the read under way is
+        self.server: NodePool | None = None  # where the read under way is
         self.known: tuple[Any, Any] = None, NEVER  # the socket last read from, and what the server calls it
         self.came = threading.Event()  # a waiter was added while the servers of a cluster were looked at
 
@@ -44,8 +44,8 @@ class ReplyReader:
     def __init__(self, redis: Redis, most_seconds: float) -> None:
         """`most_seconds`: for how long one read may block, within the socket's timeout."""
         self._most = most_seconds
-        self._lenders = Lenders(redis)
-        self._looks = Lenders(redis, 1)  # for those whose time is up
+        self._pools = NodePools(redis)
+        self._looks = NodePools(redis, 1)  # for those whose time is up
         self._state = PerProcess(_ProcessState)
 
     @contextmanager
@@ -122,54 +122,54 @@ class ReplyReader:
             raise wrong
 
     def _read(self, state: _ProcessState, streams: Streams, seconds: float) -> None:
-        connections = self._lenders.only
+        connections = self._pools.only
         if connections is None and len(streams) == 1:
-            connections = self._lenders.at(next(iter(streams)))
+            connections = self._pools.at(next(iter(streams)))
         if connections is None:
             self._look_around(state, streams, seconds)
             return
         try:
             refusal = self._block(state, connections, streams, seconds)
-        except NotReached:
+        except NotConnected:
             raise
         except RedisConnectionError:  # lost while it waited, as by a restart: reading again harms nothing
             refusal = self._block(state, connections, streams, seconds)
         if isinstance(refusal, MovedError):
-            self._lenders.moved(refusal)
+            self._pools.moved(refusal)
         elif refusal is not None:  # which of the streams is refused?
             self._look(state, connections, streams)
 
     def _block(
-        self, state: _ProcessState, connections: Connections, streams: Streams, seconds: float
+        self, state: _ProcessState, connections: NodePool, streams: Streams, seconds: float
     ) -> ResponseError | None:
         """Wait for the first of the streams; why Redis refuses, if it does."""
-        with connections.lent() as connection:
+        with connections.connection() as connection:
             socket = getattr(connection, "_sock", None)  # as long as it is the same, so is what the server calls it
             known, number = state.known
             if socket is None or socket is not known:
-                connections.say(connection, [("CLIENT ID",), block_on(streams, seconds)])
-                number = connections.hear(connection, "CLIENT ID")
+                connections.send(connection, [("CLIENT ID",), block_on(streams, seconds)])
+                number = connections.receive(connection, "CLIENT ID")
                 state.known = socket, number
             else:
-                connections.say(connection, [block_on(streams, seconds)])
+                connections.send(connection, [block_on(streams, seconds)])
             with state.lock:
                 state.shared.reads_on(number)
                 state.server = connections
-            reply = connections.hear(connection, "XREAD")
+            reply = connections.receive(connection, "XREAD")
             if isinstance(reply, ResponseError):
                 return reply
             check_keys(reply, streams)
             self._deliver(state, list(replies.streams(reply)))
         return None
 
-    def _look(self, state: _ProcessState, connections: Connections, streams: Streams) -> bool:
+    def _look(self, state: _ProcessState, connections: NodePool, streams: Streams) -> bool:
         """Look at each stream alone; whether anything was found."""
-        with connections.lent() as connection:
-            answers = connections.exchange(connection, look(streams))
+        with connections.connection() as connection:
+            answers = connections.execute(connection, look(streams))
             found = [(key, it) for key, it in found_in(streams, answers) if not isinstance(it, MovedError)]
             self._deliver(state, found)
         if (moved := next((answer for answer in answers if isinstance(answer, MovedError)), None)) is not None:
-            self._lenders.moved(moved)
+            self._pools.moved(moved)
         return bool(found)
 
     def _look_around(self, state: _ProcessState, streams: Streams, seconds: float) -> None:
@@ -177,11 +177,11 @@ class ReplyReader:
         state.came.clear()
         with state.lock:
             state.shared.connection = NEVER
-        by_server: dict[Connections, Streams] = {}
+        by_server: dict[NodePool, Streams] = {}
         found = False
         for key, position in streams.items():
             try:
-                by_server.setdefault(self._lenders.at(key), {})[key] = position
+                by_server.setdefault(self._pools.at(key), {})[key] = position
             except (RedisError, LevelqError) as error:
                 self._deliver(state, [(key, error)])
         for connections, some in by_server.items():
@@ -201,8 +201,8 @@ class ReplyReader:
         streams: Streams = {waiter.key: waiter.position}
         try:
             connections = self._looks.at(waiter.key)
-            with connections.lent() as connection:
-                for _, entries in found_in(streams, connections.exchange(connection, look(streams))):
+            with connections.connection() as connection:
+                for _, entries in found_in(streams, connections.execute(connection, look(streams))):
                     if isinstance(entries, Exception):
                         waiter.error = entries
                         continue
@@ -222,8 +222,8 @@ class ReplyReader:
                     return
             if number != UNKNOWN and connections is not None:
                 try:
-                    with connections.lent() as connection:
-                        (answer,) = connections.exchange(connection, [("CLIENT UNBLOCK", number)])
+                    with connections.connection() as connection:
+                        (answer,) = connections.execute(connection, [("CLIENT UNBLOCK", number)])
                 except (RedisError, OSError):
                     return  # the one who reads will find out
                 if isinstance(answer, RedisError):

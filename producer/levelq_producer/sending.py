@@ -28,7 +28,7 @@ from levelq_core.errors import (
 from levelq_core.keys import Partition
 from levelq_core.lanes.protocol import PushAnswer, PushError
 from levelq_core.lanes.shard_layout import Layout
-from levelq_core.redis_client.cluster import NotReached
+from levelq_core.redis_client.cluster import NotConnected
 from levelq_core.redis_client.pool import UNCLUSTERED_URL
 from levelq_core.settings import Durability, Settings, redacted
 
@@ -190,7 +190,7 @@ class Plan:
             return QueueUnavailable(f"{where}: refused, nothing was queued: {error}")
         if not isinstance(error, ResponseError):
             self._lost = QueueUnavailable(f"{where}: {error}")
-            if isinstance(error, NotReached):
+            if isinstance(error, NotConnected):
                 return self._lost
         unknown = SendUnknown(f"{where}: {error}; it may be queued: sending it again with the same id is safe")
         unknown.__cause__ = error

@@ -193,7 +193,7 @@ def _unusable(error: Exception) -> TransactionMisuse:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Say what to do about the errors that the application can mend; all others pass through."""
+    """Say what to do about the errors that the application can fix; all others pass through."""
     try:
         yield
     except Exception as error:

@@ -15,7 +15,7 @@ from redis.exceptions import InvalidResponse
 
 from levelq_core.domain.outcome import Outcome
 from levelq_core.lanes import outcome_streams as replies
-from levelq_core.redis_client.pool import Question
+from levelq_core.redis_client.pool import RedisCommand
 
 FIRST = "0"  # before the first entry of a stream
 FEW = 16  # streams that may be read again at once
@@ -190,12 +190,12 @@ def check_keys(reply: Any, asked: Container[str]) -> None:
             raise InvalidResponse(f"told of {key}, which was not asked for")
 
 
-def block_on(streams: dict[str, Position], seconds: float) -> Question:
+def block_on(streams: dict[str, Position], seconds: float) -> RedisCommand:
     """The read of all, which waits for the first of them."""
     return ("XREAD", "BLOCK", max(1, int(1000 * seconds)), "STREAMS", *streams, *streams.values())
 
 
-def look(streams: dict[str, Position]) -> list[Question]:
+def look(streams: dict[str, Position]) -> list[RedisCommand]:
     """Reads of each alone, which do not wait."""
     return [("XREAD", "STREAMS", key, position) for key, position in streams.items()]
 

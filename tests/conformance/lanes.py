@@ -10,12 +10,12 @@ from tests.conformance.claiming import Claiming
 from tests.conformance.kit import Bench, Benches
 from tests.conformance.model import Interleaving
 from tests.conformance.parking import Parking
-from tests.conformance.pushing import Pushing
+from tests.conformance.pushing import PushBatch
 from tests.conformance.upkeep import Upkeep
 from tests.conformance.withdrawing import Withdrawing
 
 __all__ = ["Bench", "Benches", "LanesConformance"]
 
 
-class LanesConformance(Pushing, Claiming, Acknowledging, Parking, Upkeep, Withdrawing, Interleaving):
+class LanesConformance(PushBatch, Claiming, Acknowledging, Parking, Upkeep, Withdrawing, Interleaving):
     """Every promise of the lane scripts."""

@@ -12,7 +12,7 @@ from tests.conformance.kit import Benches, payload
 COACH = Partition("COACH")
 
 
-class Pushing:
+class PushBatch:
     """A lane that holds commands is in ready or claimed; a limit refuses the rest of a lane, and only that."""
 
     def test_a_push_appends_in_order_and_makes_the_lane_ready(self, bench: Benches) -> None:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from levelq_core import Catalog
-from levelq_core.domain.codec import Lane, NewerVersion, Record, Rubbish, command_of, decode, record_of
+from levelq_core.domain.codec import Lane, MalformedEntry, NewerVersion, Record, command_of, decode, record_of
 from levelq_core.domain.rules import Decision, Limits, State, decide
 from tests.fuzz.mutating import BODY_AT, DAMAGE, Content, Written, content, corpus, distort, forge
 
@@ -67,7 +67,7 @@ def read(entry: bytes, salt: bytes, seen: Counter[str]) -> Record | None:
     """Decode, and count what came of it. Whatever else is raised ends the test."""
     try:
         record = decode(entry, salt)
-    except Rubbish as error:
+    except MalformedEntry as error:
         seen["rubbish"] += 1
         assert len(str(error)) < 200
     except NewerVersion:
@@ -134,5 +134,5 @@ def test_decoding_keeps_nothing(rng: Random) -> None:
 @pytest.mark.parametrize("size", [0, 1, 13, 15, 16, 81, 82, 4096, 2**22])
 def test_bytes_of_any_size_are_refused(rng: Random, size: int) -> None:
     for raw in (bytes(size), b"\xff" * size, b"9" * size, rng.randbytes(size)):
-        with pytest.raises(Rubbish):
+        with pytest.raises(MalformedEntry):
             decode(raw, Lane("PLAYER", 1).salt)

@@ -207,7 +207,7 @@ class Protocol:
     def lock(self, state: State, w: int) -> Steps:
         """locking.lock in coupler.couple: the rows of all lanes of the batch, unless somebody has them.
 
-        A lane that stays locked is put aside by Isolation: nothing of it is decided. Weather before COMMIT
+        A lane that stays locked is put aside by Isolation: nothing of it is decided. Outage before COMMIT
         (Claims.abandon) decides nothing at all, and gives the lanes back.
         """
         worker, other = state.workers[w], state.workers[1 - w]

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant
 
 from levelq_core import Command
 from levelq_core.coupler.apply import outcome
-from levelq_core.coupler.lane_batch import Work
+from levelq_core.coupler.lane_batch import LaneBatch
 from levelq_core.domain.codec import encode
 from tests.model import Prediction
 from tests.stateful.reference import Entry, Keys, Reference, Taken
@@ -83,7 +83,7 @@ class Compared(RuleBasedStateMachine):
         marks = self.world.marks()
         return [row for command_id, row in self.tables.outbox.items() if marks[command_id]]
 
-    def commit(self, taken: Taken, works: Sequence[Work], aside: set[int]) -> None:
+    def commit(self, taken: Taken, works: Sequence[LaneBatch], aside: set[int]) -> None:
         """A batch was committed: every outcome is as it must be, and only what foreign code holds was put aside."""
         assert aside <= {self.held}
         if self.held in {work.lane.user_id for work in works} and (self.held, "PLAYER") in self.tables.model.progress:
@@ -119,6 +119,6 @@ class Compared(RuleBasedStateMachine):
         assert written.quarantine == sorted(tables.quarantine)
 
 
-def decided(work: Work) -> list[Prediction]:
+def decided(work: LaneBatch) -> list[Prediction]:
     """The outcomes of a lane's commands, in order."""
     return [told(outcome(work.lane, *both)) for both in zip(work.records, work.decisions, strict=True)]

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 
 from levelq_core import Command
 from levelq_core import failpoints as faults
-from levelq_core.coupler.lane_batch import Work
+from levelq_core.coupler.lane_batch import LaneBatch
 from levelq_core.database import outbox_insert as outbox_writing
 from levelq_core.domain.codec import STAMP_DIGITS, VERSION, encode
 from levelq_core.lanes import script_files
@@ -26,7 +26,7 @@ from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
 from levelq_worker.relay.outbox_rows import OutboxRows
 from levelq_worker.relay.partition import PartitionRelay
-from levelq_worker.relay.restore import Filling
+from levelq_worker.relay.restore import OutboxRestore
 from levelq_worker.withdrawal.cancelling import Canceller
 from levelq_worker.withdrawal.waiting_lanes import Scope
 from tests.conformance.kit import PARTITION, Bench, rubbish_identity
@@ -183,7 +183,7 @@ class World:
 
         try:
             with at(stops_at, stop):
-                self.transaction.apply(batch.works, batch.rubbish, lambda: None)
+                self.transaction.apply(batch.works, batch.quarantined, lambda: None)
         except Lost:
             return stops_at == "commit reply"
         return True
@@ -244,7 +244,7 @@ class World:
 
     def fill(self) -> bool:
         """What a drain does that finds the gate closed."""
-        return Filling(self.bench.lanes, self._rows, self.runtime.waker).open(PARTITION)
+        return OutboxRestore(self.bench.lanes, self._rows, self.runtime.waker).open(PARTITION)
 
     def poll(self, lost: str | None = None) -> None:
         """One round of the relay, of which each push loses its request or its reply."""
@@ -273,7 +273,7 @@ class World:
 
     # Workers as they are
 
-    def drain(self) -> list[Sequence[Work]]:
+    def drain(self) -> list[Sequence[LaneBatch]]:
         """Run a drain to its end; the batches that it committed."""
         self.transaction.seen.clear()
         Drain(self.runtime, PARTITION).run()

@@ -13,7 +13,7 @@ from redis import Redis
 from sqlalchemy import Connection, Engine, text
 
 from levelq_core import Command, Outcome, Settings
-from levelq_core.coupler.lane_batch import Parked, Work
+from levelq_core.coupler.lane_batch import LaneBatch, Parked
 from levelq_core.domain.codec import encode
 from levelq_core.keys import Partition
 from levelq_worker.draining.context import Runtime
@@ -167,7 +167,7 @@ def free(url: str, statement: str) -> bool:
 class Seen(NamedTuple):
     """One batch that was committed: its lanes with their decisions, in the order of the claim."""
 
-    works: Sequence[Work]
+    works: Sequence[LaneBatch]
     parked: Sequence[Parked]
 
 
@@ -178,7 +178,7 @@ class Observed(Transaction):
         super().__init__(engine, settings, settings.tracks)
         self.seen: list[Seen] = []
 
-    def apply(self, works: Sequence[Work], *others: Any, **options: Any) -> Applied:
+    def apply(self, works: Sequence[LaneBatch], *others: Any, **options: Any) -> Applied:
         """Apply, then note the decisions."""
         applied = super().apply(works, *others, **options)
         self.seen.append(Seen(works, applied.parked))

@@ -21,10 +21,10 @@ def execute(engine: Engine, *statements: str) -> None:
             connection.exec_driver_sql(statement)
 
 
-def mend(engine: Engine, found: list[Finding]) -> None:
+def fix(engine: Engine, found: list[Finding]) -> None:
     """Do what the findings say: run their statements; levelq's own commands have tests of their own."""
     for finding in found:
-        for line in finding.mend:
+        for line in finding.fix:
             if line == "levelq db upgrade":
                 upgrade(engine)
             elif line.endswith(";"):

@@ -101,7 +101,7 @@ class Operator:
             said = self.levelq(*command.split())
             assert said.code == 0, (command, said.out)
 
-    def mend(self, rounds: int) -> list[str]:
+    def fix(self, rounds: int) -> list[str]:
         """Check and follow until nothing is found, in so many rounds at most; the scripts."""
         scripts = []
         for _ in range(rounds):

@@ -15,7 +15,7 @@ from levelq_core import Command, LevelUp, Settings
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.parked import Acknowledgements, Reasons
-from levelq_core.lanes.pending_reply import Answer
+from levelq_core.lanes.pending_reply import PendingReply
 from levelq_core.lanes.protocol import Claim
 from levelq_core.operations.verify import Options, Recorder, Report, verify
 from levelq_producer import Producer
@@ -93,7 +93,9 @@ class Traced(Lanes):
         super().__init__(redis, settings)
         self._recorder = recorder
 
-    def begin_claim(self, partition: Partition, drain: str, token: str, commands: int, **how: Any) -> Answer[Claim]:
+    def begin_claim(
+        self, partition: Partition, drain: str, token: str, commands: int, **how: Any
+    ) -> PendingReply[Claim]:
         def note(claim: Claim) -> None:
             self._recorder.claimed(partition, token, [user for user, _ in claim.lanes])
 
@@ -101,14 +103,14 @@ class Traced(Lanes):
 
     def begin_ack(
         self, partition: Partition, token: str, lanes: Acknowledgements, reasons: Reasons = None
-    ) -> Answer[list[int]]:
+    ) -> PendingReply[list[int]]:
         def note(removed: list[int]) -> None:
             self._recorder.acknowledged(partition, token, [user for user, _, _ in lanes], removed)
 
         return _noted(super().begin_ack(partition, token, lanes, reasons), note)
 
 
-def _noted(answer: Answer[T], note: Callable[[T], None]) -> Answer[T]:
+def _noted(answer: PendingReply[T], note: Callable[[T], None]) -> PendingReply[T]:
     """The answer, noted when it is read."""
     meaning = answer._meaning
 

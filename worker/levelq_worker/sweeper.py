@@ -9,7 +9,7 @@ from collections.abc import Collection
 from redis.exceptions import RedisError
 
 from levelq_core.errors import WrongDatabase
-from levelq_core.failpoints import point
+from levelq_core.failpoints import failpoint
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.wakeups import Waker
@@ -17,7 +17,7 @@ from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 
 from .support.binding import Binding
-from .support.partition_directory import Places
+from .support.partition_directory import PartitionDirectory
 from .support.stop import Stop
 
 log = logging.getLogger("levelq")
@@ -36,7 +36,7 @@ class Sweeper(threading.Thread):
         redis = connect(settings.redis_url, settings.redis_seconds)
         self._lanes = Lanes(redis, settings)
         self._binding = binding or Binding(Stop(), settings.sweep_seconds)
-        self._places = Places(self._lanes, specializations)
+        self._places = PartitionDirectory(self._lanes, specializations)
         self._waker = Waker(redis, connect(settings.queue_url, settings.redis_seconds), settings.keys)
 
     def run(self) -> None:
@@ -62,7 +62,7 @@ class Sweeper(threading.Thread):
         Raises WrongDatabase, or what the last one raised that could not be looked at: of a cluster, a server may be
         away.
         """
-        point("tick")
+        failpoint("tick")
         failed: Exception | None = None
         try:
             self._binding.check(self._lanes)

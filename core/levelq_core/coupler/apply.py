@@ -27,7 +27,7 @@ from levelq_core.errors import TransactionMisuse
 from levelq_core.settings import default_catalog
 
 from .bisect import Isolation
-from .lane_batch import Database, Parked, Stamp, Work
+from .lane_batch import BatchInfo, Database, LaneBatch, Parked
 from .statements import BATCH_RELEASE, BATCH_ROLLBACK, BATCH_SAVEPOINT, ENTER, SECOND_BATCH_WAIT, SET_LOCK_TIMEOUT
 
 
@@ -77,7 +77,7 @@ def decide(
     for command in batch:
         if not isinstance(command, Command):
             raise TypeError(f"commands: expected {COMMAND_NAMES}, got {command!r}")
-    works = gather(batch)
+    works = group_by_lane(batch)
     with batch_cursor(connection) as cursor, undone_on_error(cursor) if savepoint else nullcontext():
         entry = enter(cursor, source)
         if entry.is_read_only:
@@ -139,7 +139,7 @@ def undone_on_error(cursor: Cursor[Any]) -> Iterator[None]:
 class Entry(NamedTuple):
     """How a batch found its transaction. `has_batch`: an earlier one holds locks in it."""
 
-    stamp: Stamp
+    stamp: BatchInfo
     has_batch: bool
     is_read_only: bool
     lock_timeout: str
@@ -150,11 +150,11 @@ def enter(cursor: Cursor[Any], source: str) -> Entry:
     isolation, read_only, lock_timeout, mark, _, xid = cursor.execute(ENTER).fetchone() or ("", "", "", "", "", 0)
     if isolation != "read committed":
         raise TransactionMisuse(f"isolation level: expected READ COMMITTED, got {isolation.upper()}")
-    return Entry(Stamp(new_command_id().bytes, xid, source), bool(mark), read_only == "on", lock_timeout)
+    return Entry(BatchInfo(new_command_id().bytes, xid, source), bool(mark), read_only == "on", lock_timeout)
 
 
 @contextmanager
-def entered(connection: Connection, source: str) -> Iterator[tuple[Cursor[Any], Stamp]]:
+def batch_transaction(connection: Connection, source: str) -> Iterator[tuple[Cursor[Any], BatchInfo]]:
     """A cursor on a transaction that holds this one batch only, and the stamp of the batch."""
     with batch_cursor(connection) as cursor:
         yield cursor, enter(cursor, source).stamp
@@ -177,14 +177,14 @@ def batch_cursor(connection: Connection) -> Iterator[Cursor[Any]]:
         raise DBAPIError.instance("levelq batch", None, error, psycopg.Error, dialect=connection.dialect) from error
 
 
-def gather(commands: Iterable[Command]) -> list[Work]:
+def group_by_lane(commands: Iterable[Command]) -> list[LaneBatch]:
     """Group commands by lane, in order, remembering their positions."""
     lanes: dict[Lane, tuple[list[Record], list[int]]] = {}
     for place, command in enumerate(commands):
         records, places = lanes.setdefault(lane_of(command), ([], []))
         records.append(record_of(command))
         places.append(place)
-    return [Work(lane, records, places) for lane, (records, places) in lanes.items()]
+    return [LaneBatch(lane, records, places) for lane, (records, places) in lanes.items()]
 
 
 def outcome(lane: Lane, record: Record, decision: Decision) -> Outcome:

@@ -27,7 +27,7 @@ from levelq_core.domain.rules import Decision
 from .blame import proven
 from .couple import couple, first_lanes
 from .current_tables import CurrentTables
-from .lane_batch import Database, Parked, RowsVanished, SchemaChanged, Stamp, Work, apart
+from .lane_batch import BatchInfo, Database, LaneBatch, Parked, RowsVanished, SchemaChanged, apart
 from .locking import held_elsewhere
 from .screening import Remembered, Screen
 from .statements import RELEASE, ROLLBACK, SAVEPOINT
@@ -60,7 +60,7 @@ class Isolation:
         self,
         cursor: Cursor[Any],
         database: Database,
-        stamp: Stamp,
+        stamp: BatchInfo,
         *,
         parked: list[Parked],
         waits: bool = True,
@@ -77,14 +77,14 @@ class Isolation:
         self._first: dict[bytes, Lane] = {}
         self._screen = Screen(cursor, self._tables, checks or Remembered())
         self._waited = False
-        self._works: Sequence[Work] = ()
+        self._works: Sequence[LaneBatch] = ()
         self._tries = 0
         self.tables_changed = False
         self._passed = False  # whether a command was applied: the database works, for some lanes at least
         self._faults: list[Exception] = []  # of lanes that were not parked before
         self._unyielding: set[str | None] = set()  # unique constraints (None: missing rows) that no attempt got past
 
-    def run(self, works: Sequence[Work]) -> None:
+    def run(self, works: Sequence[LaneBatch]) -> None:
         """Decide all commands of these lanes, sorted here; afterwards each work has its decisions, in order.
 
         Raises psycopg.Error for a transient failure, and for an error that every lane gets; then nothing counts as
@@ -100,7 +100,7 @@ class Isolation:
             raise self._faults[0]
         self._screen.end()
 
-    def _run(self, works: Sequence[Work]) -> bool:
+    def _run(self, works: Sequence[LaneBatch]) -> bool:
         """Decide these lanes; True if nothing had to be isolated."""
         attempt = 1
         while (error := self._attempt(works)) is not None:
@@ -122,7 +122,7 @@ class Isolation:
             return ErrorClass.ISOLATE
         return what
 
-    def _isolate(self, works: Sequence[Work], error: Exception, what: ErrorClass) -> None:
+    def _isolate(self, works: Sequence[LaneBatch], error: Exception, what: ErrorClass) -> None:
         if what is ErrorClass.LOCK_TIMEOUT and self._waits:
             self._park_locked(works, error)
         elif what is ErrorClass.ISOLATE and self._screen.add(error):
@@ -135,7 +135,9 @@ class Isolation:
         else:
             raise error
 
-    def _attempt(self, works: Sequence[Work], refusal: Decision | None = None, keep: bool = True) -> Exception | None:
+    def _attempt(
+        self, works: Sequence[LaneBatch], refusal: Decision | None = None, keep: bool = True
+    ) -> Exception | None:
         """Decide these lanes once, or see what comes of it and take it back; the error if it failed."""
         self._tries += 1
         for work in works:
@@ -155,7 +157,7 @@ class Isolation:
         self._passed = self._passed or any(d.error is None and not d.duplicate for w in works for d in w.decisions)
         return None
 
-    def _split(self, works: Sequence[Work], error: Exception, what: ErrorClass) -> None:
+    def _split(self, works: Sequence[LaneBatch], error: Exception, what: ErrorClass) -> None:
         """Look for what is at fault in both halves, or blame the only command there is."""
         if len(works) > 1:
             middle = len(works) // 2
@@ -168,7 +170,7 @@ class Isolation:
         else:
             raise error
 
-    def _run_second(self, works: Sequence[Work], error: Exception, what: ErrorClass, *, first_fine: bool) -> None:
+    def _run_second(self, works: Sequence[LaneBatch], error: Exception, what: ErrorClass, *, first_fine: bool) -> None:
         """Decide a second half: if the first went through, the fault is here, and no attempt need show it.
 
         But what can be halved no more is attempted: nothing else proves that it is the one at fault.
@@ -179,7 +181,7 @@ class Isolation:
         else:
             self._run(works)
 
-    def _split_lane(self, work: Work, error: Exception, what: ErrorClass) -> None:
+    def _split_lane(self, work: LaneBatch, error: Exception, what: ErrorClass) -> None:
         """A lane's earlier commands, then its later ones; what follows commands that must wait, waits too."""
         first, second = work.halves()
         fine = self._run([first])
@@ -188,7 +190,7 @@ class Isolation:
             self._is_parked(second, work)
         work.decisions = first.decisions + second.decisions
 
-    def _is_parked(self, half: Work, work: Work) -> bool:
+    def _is_parked(self, half: LaneBatch, work: LaneBatch) -> bool:
         """Whether half of a lane was parked; then the lane is parked in its stead."""
         for n, parked in enumerate(self._parked):
             if parked.work is half:
@@ -196,7 +198,7 @@ class Isolation:
                 return True
         return False
 
-    def _blame(self, work: Work, error: Exception) -> None:
+    def _blame(self, work: LaneBatch, error: Exception) -> None:
         """Reject a command whose own content is refused; else park its lane, if the database works for others."""
         last: Exception | None = error
         if proven(self._cursor, self._tables.database, work, error):
@@ -218,7 +220,7 @@ class Isolation:
                 raise self._faults[0]
         self._park([work], in_words(error), locked=False)
 
-    def _others_pass(self, work: Work) -> bool:
+    def _others_pass(self, work: LaneBatch) -> bool:
         """Whether a command can be applied in some of the lanes behind this one; True if there are none."""
         behind = [other for other in self._works if other.lane > work.lane and not other.was_parked]
         self._cursor.execute(_PROBE)
@@ -233,12 +235,12 @@ class Isolation:
         self._cursor.execute(_END_PROBE)
         return self._passed or not behind
 
-    def _park(self, works: Sequence[Work], reason: str, *, locked: bool) -> None:
+    def _park(self, works: Sequence[LaneBatch], reason: str, *, locked: bool) -> None:
         for work in works:
             self._parked.append(Parked(work, reason, locked))
             work.decisions = []
 
-    def _park_locked(self, works: Sequence[Work], error: Exception) -> None:
+    def _park_locked(self, works: Sequence[LaneBatch], error: Exception) -> None:
         """Go on without the lanes that foreign code holds."""
         if len(works) == 1:
             self._park(works, LOCKED_REASON, locked=True)

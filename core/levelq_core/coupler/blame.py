@@ -20,7 +20,7 @@ from levelq_core.domain.rules import Decision
 from . import constraints
 from .constraints import CHECK, FOREIGN_KEY
 from .couple import rewrite_rows
-from .lane_batch import Database, RowsVanished, Work, progress_of
+from .lane_batch import Database, LaneBatch, RowsVanished, progress_of
 from .locking import lock
 from .statements import LICENSE_VALUES, PROGRESS_VALUES, PROGRESSION_VALUES, ROLLBACK, SAVEPOINT, TOTALS
 
@@ -28,7 +28,7 @@ _TEXT = ("22001", "22021", "22P05")  # too long, not in the encoding, not in the
 _OVERFLOW, _CHECK, _FOREIGN_KEY = "22003", "23514", "23503"
 
 
-def proven(cursor: Cursor[Any], database: Database, work: Work, error: Exception) -> bool:
+def proven(cursor: Cursor[Any], database: Database, work: LaneBatch, error: Exception) -> bool:
     """Whether the only command of `work` is to blame for `error`, which an attempt at it alone has given.
 
     What a trigger or a function raises proves nothing. A check constraint, an overflow and a text that does not fit
@@ -55,7 +55,7 @@ def proven(cursor: Cursor[Any], database: Database, work: Work, error: Exception
     return bool(changed)
 
 
-def _names_no_row(cursor: Cursor[Any], error: psycopg.Error, work: Work) -> bool:
+def _names_no_row(cursor: Cursor[Any], error: psycopg.Error, work: LaneBatch) -> bool:
     """Whether a foreign key leads from an id that the command names to a row that does not exist."""
     found = constraints.find(cursor, error)
     if found is None or found.kind != FOREIGN_KEY or found.target is None or len(found.columns) != 1:
@@ -75,7 +75,7 @@ def _names_no_row(cursor: Cursor[Any], error: psycopg.Error, work: Work) -> bool
     return cursor.execute(f"SELECT EXISTS (SELECT FROM {where} %s)", (value,)).fetchone() == (False,)
 
 
-def _changed_if_taken_without(cursor: Cursor[Any], database: Database, work: Work) -> set[tuple[str, str]]:
+def _changed_if_taken_without(cursor: Cursor[Any], database: Database, work: LaneBatch) -> set[tuple[str, str]]:
     """The columns that the command would change, if the database takes the same rows without its change; else none.
 
     The rows are written as they are, and of the audit row one without author and reason; all is rolled back.
@@ -101,7 +101,7 @@ def _changed_if_taken_without(cursor: Cursor[Any], database: Database, work: Wor
             cursor.execute(ROLLBACK)
 
 
-def _decision(database: Database, work: Work) -> Decision | None:
+def _decision(database: Database, work: LaneBatch) -> Decision | None:
     """What the rules say to the command; None if they would not apply it, or if it has no rows to be written."""
     track = database.catalog.get(work.lane.specialization)
     if work.refusal is not None or track is None or not work.license_id:
@@ -110,7 +110,7 @@ def _decision(database: Database, work: Work) -> Decision | None:
     return decision if decision.error is None else None
 
 
-def _changed(work: Work, decision: Decision) -> set[tuple[str, str]]:
+def _changed(work: LaneBatch, decision: Decision) -> set[tuple[str, str]]:
     """The columns that the command gives another value. A Reset sets all totals: it may take a fraction away."""
     assert decision.after is not None
     rows = (
@@ -130,7 +130,7 @@ def _changed(work: Work, decision: Decision) -> set[tuple[str, str]]:
     return changed
 
 
-def _plain_progression(work: Work, decision: Decision) -> tuple[bytes, ...]:
+def _plain_progression(work: LaneBatch, decision: Decision) -> tuple[bytes, ...]:
     """An audit row of one level up that says nothing of the command."""
     level = decision.from_level or 1
     return (

@@ -15,15 +15,15 @@ from levelq_core.database.pgbinary import uuids
 from levelq_core.domain.rules import Decision
 
 from . import ledger
-from .lane_batch import Fresh, Stamp, Work
-from .ledger import Known
+from .lane_batch import BatchInfo, LaneBatch, NewDecision
+from .ledger import PriorDecision
 from .statements import OUTBOX_DELETE
 
 SOURCE = "cancel"  # the ledger column `source` of these rows
 CANCELLED = Decision("cancelled", "taken back before it was decided")
 
 
-def cancel(cursor: Cursor[Any], works: Sequence[Work], stamp: Stamp, *, encoding: str) -> int:
+def cancel(cursor: Cursor[Any], works: Sequence[LaneBatch], stamp: BatchInfo, *, encoding: str) -> int:
     """Reject the commands that are not decided yet, for good; returns how many.
 
     `encoding`: the database's. Fills in each work's `decisions`, and deletes the outbox rows of all these commands. The
@@ -31,14 +31,14 @@ def cancel(cursor: Cursor[Any], works: Sequence[Work], stamp: Stamp, *, encoding
     another transaction decided a command at the same time.
     """
     known = ledger.find(cursor, works)
-    fresh: Fresh = []
+    fresh: NewDecision = []
     for work in works:
         for record in work.records:
             earlier = known.get(record.command_id)
             if earlier is not None:
                 work.decisions.append(ledger.answer(earlier, record))
                 continue
-            known[record.command_id] = Known(work.lane, record.digest, CANCELLED)
+            known[record.command_id] = PriorDecision(work.lane, record.digest, CANCELLED)
             work.decisions.append(CANCELLED)
             fresh.append((work, record, CANCELLED))
     ledger.write(cursor, ((work.lane, record, decision) for work, record, decision in fresh), stamp, encoding=encoding)

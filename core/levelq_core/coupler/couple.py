@@ -15,11 +15,11 @@ from levelq_core.database.pgbinary import bigints, texts, tids, uuids
 from levelq_core.domain import rules
 from levelq_core.domain.codec import RESET, Lane, make
 from levelq_core.domain.rules import Decision
-from levelq_core.failpoints import point
+from levelq_core.failpoints import failpoint
 
 from . import ledger
-from .lane_batch import Database, Fresh, RowsVanished, SchemaChanged, Stamp, Work, progress_of
-from .ledger import Known
+from .lane_batch import BatchInfo, Database, LaneBatch, NewDecision, RowsVanished, SchemaChanged, progress_of
+from .ledger import PriorDecision
 from .locking import keys_of, lock
 from .screening import ROUNDS, Screen
 from .statements import OUTBOX_DELETE, REMOVE_LICENSE, REMOVE_PROGRESS, Update
@@ -28,8 +28,8 @@ from .statements import OUTBOX_DELETE, REMOVE_LICENSE, REMOVE_PROGRESS, Update
 def couple(
     cursor: Cursor[Any],
     database: Database,
-    works: Sequence[Work],
-    stamp: Stamp,
+    works: Sequence[LaneBatch],
+    stamp: BatchInfo,
     first: Mapping[bytes, Lane],
     screen: Screen | None = None,
 ) -> None:
@@ -41,7 +41,7 @@ def couple(
     and SchemaChanged where something would be rejected; then nothing is decided and the caller must roll back to there.
     """
     lock(cursor, database, works)
-    point("ledger")
+    failpoint("ledger")
     known = ledger.find(cursor, works)
     fresh = fold(database, works, known, first)
     if screen:
@@ -53,7 +53,7 @@ def couple(
             fresh = _fold_again(database, refused, fresh, known, first)
     if any(decision.error for _, _, decision in fresh):
         _require_current(cursor, database)
-    point("write")
+    failpoint("write")
     write_rows(cursor, database, [w for w in works if w.license_id])
     write_progressions(cursor, database, fresh)
     decided = ((w.lane, record, decision) for w, record, decision in fresh)
@@ -70,12 +70,14 @@ def _require_current(cursor: Cursor[Any], database: Database) -> None:
         raise SchemaChanged
 
 
-def fold(database: Database, works: Sequence[Work], known: dict[bytes, Known], first: Mapping[bytes, Lane]) -> Fresh:
+def fold(
+    database: Database, works: Sequence[LaneBatch], known: dict[bytes, PriorDecision], first: Mapping[bytes, Lane]
+) -> NewDecision:
     """Decide each lane's commands in order; those that were not decided before, in order of effect.
 
     `known` takes up what is decided here, so that an id sent twice within the batch counts once.
     """
-    fresh: Fresh = []
+    fresh: NewDecision = []
     limits = database.limits
     for work in works:
         lane, state, decisions, rejected = work.lane, work.state, work.decisions, work.rejected
@@ -84,7 +86,7 @@ def fold(database: Database, works: Sequence[Work], known: dict[bytes, Known], f
             command_id = record.command_id
             earlier = known.get(command_id)
             if earlier is None and first and first.get(command_id, lane) != lane:
-                earlier = Known(first[command_id], b"", Decision(None, ""))
+                earlier = PriorDecision(first[command_id], b"", Decision(None, ""))
             if earlier is not None:
                 decisions.append(ledger.answer(earlier, record))
                 continue
@@ -99,7 +101,7 @@ def fold(database: Database, works: Sequence[Work], known: dict[bytes, Known], f
                     state = decision.after
                     if record.kind == RESET:
                         work.sets_totals = True
-            known[command_id] = make(Known, (lane, record.digest, decision))
+            known[command_id] = make(PriorDecision, (lane, record.digest, decision))
             decisions.append(decision)
             fresh.append((work, record, decision))
         work.state = state
@@ -107,8 +109,12 @@ def fold(database: Database, works: Sequence[Work], known: dict[bytes, Known], f
 
 
 def _fold_again(
-    database: Database, works: Sequence[Work], fresh: Fresh, known: dict[bytes, Known], first: Mapping[bytes, Lane]
-) -> Fresh:
+    database: Database,
+    works: Sequence[LaneBatch],
+    fresh: NewDecision,
+    known: dict[bytes, PriorDecision],
+    first: Mapping[bytes, Lane],
+) -> NewDecision:
     """Decide these lanes once more, now that more of their commands are known to be refused."""
     again = {id(work) for work in works}
     for work, record, _ in fresh:
@@ -119,7 +125,7 @@ def _fold_again(
     return [entry for entry in fresh if id(entry[0]) not in again] + fold(database, works, known, first)
 
 
-def first_lanes(works: Sequence[Work]) -> dict[bytes, Lane]:
+def first_lanes(works: Sequence[LaneBatch]) -> dict[bytes, Lane]:
     """For ids that came in several lanes of one batch: the lane of the first, by position in the input."""
     ids = [record.command_id for work in works for record in work.records]
     if len(set(ids)) == len(ids):
@@ -132,7 +138,7 @@ def first_lanes(works: Sequence[Work]) -> dict[bytes, Lane]:
     return {command_id: lane for command_id, (_, lane) in first.items()}
 
 
-def write_rows(cursor: Cursor[Any], database: Database, works: Sequence[Work]) -> None:
+def write_rows(cursor: Cursor[Any], database: Database, works: Sequence[LaneBatch]) -> None:
     """Write the rows that changed; take back rows that were made in vain."""
     progress, s = [w for w in works if w.changes_progress], database.statements
     for statement, changed in (
@@ -152,27 +158,27 @@ def write_rows(cursor: Cursor[Any], database: Database, works: Sequence[Work]) -
             cursor.execute(removal, keys_of(vain))
 
 
-def rewrite_rows(cursor: Cursor[Any], database: Database, works: Sequence[Work]) -> None:
+def rewrite_rows(cursor: Cursor[Any], database: Database, works: Sequence[LaneBatch]) -> None:
     """Write locked rows as they are: what the database has against that is not about any command."""
     _update_progress(cursor, database.statements.update_progress, works, [w.progress_row for w in works])
     _update_licenses(cursor, database, works, [w.license_row for w in works])
 
 
 def _update_progress(
-    cursor: Cursor[Any], update: Update, works: Sequence[Work], values: Sequence[tuple[int, ...]]
+    cursor: Cursor[Any], update: Update, works: Sequence[LaneBatch], values: Sequence[tuple[int, ...]]
 ) -> None:
     places, columns = tids([w.progress_at for w in works]), zip(*values, strict=True)
     _update(cursor, update, works, (places, *keys_of(works), *map(bigints, columns)))
 
 
 def _update_licenses(
-    cursor: Cursor[Any], database: Database, works: Sequence[Work], values: Sequence[tuple[int, ...]]
+    cursor: Cursor[Any], database: Database, works: Sequence[LaneBatch], values: Sequence[tuple[int, ...]]
 ) -> None:
     places, columns = tids([w.license_at for w in works]), zip(*values, strict=True)
     _update(cursor, database.statements.update_license, works, (places, *keys_of(works), *map(bigints, columns)))
 
 
-def _update(cursor: Cursor[Any], update: Update, works: Sequence[Work], parameters: tuple[bytes, ...]) -> None:
+def _update(cursor: Cursor[Any], update: Update, works: Sequence[LaneBatch], parameters: tuple[bytes, ...]) -> None:
     cursor.execute(update.by_place, parameters)
     if cursor.rowcount != len(works):
         cursor.execute(update.by_pair, parameters)
@@ -180,14 +186,14 @@ def _update(cursor: Cursor[Any], update: Update, works: Sequence[Work], paramete
         raise RowsVanished(f"{update.table}: a trigger or rule left a locked row as it was, which was to be updated")
 
 
-def write_progressions(cursor: Cursor[Any], database: Database, fresh: Fresh) -> None:
+def write_progressions(cursor: Cursor[Any], database: Database, fresh: NewDecision) -> None:
     """One audit row for every license level that changed."""
     changes = [(w, r, d) for w, r, d in fresh if d.error is None and d.from_level != d.to_level]
     if changes:
         cursor.execute(database.statements.insert_progressions, tuple(_progressions(changes)))
 
 
-def _progressions(changes: Fresh) -> Iterator[bytes]:
+def _progressions(changes: NewDecision) -> Iterator[bytes]:
     yield bigints([w.license_id for w, _, _ in changes])
     yield bigints([d.from_level or 0 for _, _, d in changes])
     yield bigints([d.to_level or 0 for _, _, d in changes])

@@ -29,7 +29,7 @@ from levelq_core.domain.results import ErrorType, Failure
 from levelq_core.domain.rules import Decision, State
 from levelq_core.errors import InvalidCommand, LevelqError, LevelUpRefused
 
-from .apply import Decided, decide, entered, gather
+from .apply import Decided, batch_transaction, decide, group_by_lane
 from .ledger import write
 from .sessions import caller_owns, ends_savepoint, refresh_rows
 
@@ -132,13 +132,13 @@ class DirectTransaction:
         False if another transaction has decided the same id meanwhile: its decision is the first.
         """
         assert decided.error is not None
-        (work,) = gather([command])
+        (work,) = group_by_lane([command])
         before, after = (state_of(totals) if totals else None for totals in (decided.before, decided.after))
         decision = Decision(decided.error, decided.message, before=before, after=after)
         try:
             connection = self._connection()
             encoding = schema_of(connection).encoding
-            with entered(connection, "direct") as (cursor, stamp):
+            with batch_transaction(connection, "direct") as (cursor, stamp):
                 write(cursor, [(work.lane, work.records[0], decision)], stamp, encoding=encoding)
         except DBAPIError as error:
             if not isinstance(error.orig, Exception) or classify(error.orig) is not ErrorClass.RETRY:

@@ -41,7 +41,7 @@ class Database(NamedTuple):
         return self._replace(statements=replace(self.statements, check_deferred=CHECK_ALL_DEFERRED))
 
 
-class Stamp(NamedTuple):
+class BatchInfo(NamedTuple):
     """What a batch writes into each of its ledger rows: its id, its transaction, where it came from."""
 
     batch: bytes
@@ -50,7 +50,7 @@ class Stamp(NamedTuple):
 
 
 @dataclass(slots=True)
-class Work:
+class LaneBatch:
     """One lane's commands, in order. `places` are their positions in the caller's input.
 
     `found` is what the locked rows held: a level of 0 for a row that was missing, also if we just made it.
@@ -88,7 +88,7 @@ class Work:
         if never is not None:
             self.refusal = Decision("validation_error", never)
 
-    def head(self) -> Work:
+    def head(self) -> LaneBatch:
         """The lane's first command, as a work of its own."""
         return self._part(slice(1))
 
@@ -113,16 +113,16 @@ class Work:
         """Whether its commands change the license row."""
         return bool(self.license_id and self.state[1]) and self.state[1:3] != self.license_row
 
-    def halves(self) -> tuple[Work, Work]:
+    def halves(self) -> tuple[LaneBatch, LaneBatch]:
         """The lane's earlier and later commands, as works of their own."""
         middle = len(self.records) // 2
         return self._part(slice(middle)), self._part(slice(middle, None))
 
-    def _part(self, which: slice) -> Work:
-        return Work(self.lane, self.records[which], self.places[which], was_parked=self.was_parked)
+    def _part(self, which: slice) -> LaneBatch:
+        return LaneBatch(self.lane, self.records[which], self.places[which], was_parked=self.was_parked)
 
 
-def apart(works: Sequence[Work]) -> list[Sequence[Work]]:
+def apart(works: Sequence[LaneBatch]) -> list[Sequence[LaneBatch]]:
     """A batch, sorted, in parts: each lane that was parked before by itself, and what lies between, still in order.
 
     While its error lasts, it would otherwise fail all the others first, at each halving. If most were parked before,
@@ -130,14 +130,14 @@ def apart(works: Sequence[Work]) -> list[Sequence[Work]]:
     """
     if 2 * sum(work.was_parked for work in works) > len(works):
         return [works]
-    parts: list[Sequence[Work]] = []
+    parts: list[Sequence[LaneBatch]] = []
     for parked, lanes in groupby(works, key=lambda work: work.was_parked):
         found = list(lanes)
         parts += [[work] for work in found] if parked else [found]
     return parts
 
 
-Fresh = list[tuple[Work, Record, Decision]]  # the commands decided now, in order of effect
+NewDecision = list[tuple[LaneBatch, Record, Decision]]  # the commands decided now, in order of effect
 
 
 def progress_of(state: State) -> tuple[int, int, int, int, int, int]:
@@ -152,7 +152,7 @@ class Parked(NamedTuple):
     database that follows this lane.
     """
 
-    work: Work
+    work: LaneBatch
     reason: str
     locked: bool
 

@@ -24,9 +24,9 @@ from levelq_core.domain.codec import (
 )
 from levelq_core.domain.commands import Command
 from levelq_core.domain.rules import Decision, State
-from levelq_core.failpoints import point
+from levelq_core.failpoints import failpoint
 
-from .lane_batch import Stamp, Work
+from .lane_batch import BatchInfo, LaneBatch
 
 # What a row holds of its command besides command_id, digest, user_id and specialization.
 COMMAND_COLUMNS = "kind, xp, sessions, projects, theory_hours, practice_hours, level, mode, advanced_by, reason"
@@ -46,7 +46,7 @@ _FIND = f"""
 """
 
 
-class Known(NamedTuple):
+class PriorDecision(NamedTuple):
     """A command that was decided: for which lane, with which content, and how."""
 
     lane: Lane
@@ -54,20 +54,22 @@ class Known(NamedTuple):
     decision: Decision
 
 
-def find(cursor: Cursor[Any], works: Sequence[Work]) -> dict[bytes, Known]:
+def find(cursor: Cursor[Any], works: Sequence[LaneBatch]) -> dict[bytes, PriorDecision]:
     """The commands among these that were decided before."""
     ids = uuids([record.command_id for work in works for record in work.records])
     return {row[0].bytes: known_of(row) for row in cursor.execute(_FIND, (ids,))}
 
 
-def known_of(row: Sequence[Any]) -> Known:
+def known_of(row: Sequence[Any]) -> PriorDecision:
     """The decision that a row holds; the columns are those of _FIND."""
     _, digest, user_id, specialization, error, message, from_level, to_level, before, after = row
     states = (tuple(before) if before else None, tuple(after) if after else None)
-    return Known(Lane(specialization, user_id), digest, Decision(error, message or "", from_level, to_level, *states))
+    return PriorDecision(
+        Lane(specialization, user_id), digest, Decision(error, message or "", from_level, to_level, *states)
+    )
 
 
-def answer(known: Known, record: Record) -> Decision:
+def answer(known: PriorDecision, record: Record) -> Decision:
     """The decision for a command whose id was used before: the first one again, or a conflict."""
     if known.digest == record.digest:
         return known.decision._replace(duplicate=True)
@@ -88,7 +90,9 @@ def command_in(row: Any) -> Command:
     return command_of(Lane(row.specialization, row.user_id), record_in(row))
 
 
-def write(cursor: Cursor[Any], rows: Iterable[tuple[Lane, Record, Decision]], stamp: Stamp, *, encoding: str) -> None:
+def write(
+    cursor: Cursor[Any], rows: Iterable[tuple[Lane, Record, Decision]], stamp: BatchInfo, *, encoding: str
+) -> None:
     """Append decided commands in order: ids ascend as they take effect. `encoding`: the database's."""
     tail = field(stamp.batch) + field(stamp.xid.to_bytes(8, "big")) + field(stamp.source.encode())
     parts = [COPY_HEADER]
@@ -120,7 +124,7 @@ def write(cursor: Cursor[Any], rows: Iterable[tuple[Lane, Record, Decision]], st
         return
     parts.append(COPY_TRAILER)
     with cursor.copy(LEDGER_COPY) as copy:
-        point("copy")
+        failpoint("copy")
         copy.write(b"".join(parts))
 
 

@@ -16,21 +16,21 @@ from levelq_core.database.schema import LICENSES, PROGRESS, PROGRESSIONS
 from levelq_core.database.spelling import misspelt_message
 from levelq_core.domain import rules
 from levelq_core.domain.rules import NOTHING, Decision
-from levelq_core.failpoints import point
+from levelq_core.failpoints import failpoint
 
-from .lane_batch import Database, RowsVanished, Work
+from .lane_batch import Database, LaneBatch, RowsVanished
 from .statements import LOCK_LICENSE, ROLLBACK, SKIP_LOCKED
 
 Keys = tuple[TextArray, BigintArray]
 Rows = list[tuple[Any, ...]]
 
 
-def keys_of(works: Sequence[Work]) -> Keys:
+def keys_of(works: Sequence[LaneBatch]) -> Keys:
     """The lanes as the two arrays every statement takes."""
     return texts(w.lane.specialization for w in works), bigints([w.lane.user_id for w in works])
 
 
-def lock(cursor: Cursor[Any], database: Database, works: Sequence[Work]) -> None:
+def lock(cursor: Cursor[Any], database: Database, works: Sequence[LaneBatch]) -> None:
     """Lock both rows of every lane that needs them, making the missing ones; fill in what was found.
 
     `works` are sorted by lane. A lane whose refusal is known, or in which nothing would be applied to rows
@@ -49,7 +49,7 @@ def lock(cursor: Cursor[Any], database: Database, works: Sequence[Work]) -> None
         _make_and_lock(cursor, database, wanted)
 
 
-def _make_and_lock(cursor: Cursor[Any], database: Database, wanted: Sequence[Work]) -> None:
+def _make_and_lock(cursor: Cursor[Any], database: Database, wanted: Sequence[LaneBatch]) -> None:
     """Make what is missing, first all progress rows, then all license rows; lock everything."""
     missing = []
     for n, *lacks, spelt in cursor.execute(database.statements.missing, keys_of(wanted)):
@@ -80,14 +80,14 @@ def _make_and_lock(cursor: Cursor[Any], database: Database, wanted: Sequence[Wor
     _fill_in(wanted, progress, licenses)
 
 
-def _lock_rows(cursor: Cursor[Any], database: Database, wanted: Sequence[Work]) -> bool:
+def _lock_rows(cursor: Cursor[Any], database: Database, wanted: Sequence[LaneBatch]) -> bool:
     """Lock the rows there are; whether they are all there."""
     keys = keys_of(wanted)
-    point("lock progress")
+    failpoint("lock progress")
     progress = _locked(cursor, database.statements.lock_progress, keys, wanted)
     if progress is None:
         return False
-    point("lock license")
+    failpoint("lock license")
     licenses = _locked(cursor, LOCK_LICENSE, keys, wanted)
     if licenses is None:
         return False
@@ -95,7 +95,7 @@ def _lock_rows(cursor: Cursor[Any], database: Database, wanted: Sequence[Work]) 
     return True
 
 
-def _fill_in(works: Sequence[Work], progress: Rows, licenses: Rows) -> None:
+def _fill_in(works: Sequence[LaneBatch], progress: Rows, licenses: Rows) -> None:
     for w, (progress_at, progress_level, *totals), (license_at, license_id, license_level, highest) in zip(
         works, progress, licenses, strict=True
     ):
@@ -104,13 +104,13 @@ def _fill_in(works: Sequence[Work], progress: Rows, licenses: Rows) -> None:
         w.found = w.state = (0 if w.made_progress else progress_level, *license_levels, *totals)
 
 
-def held_elsewhere(cursor: Cursor[Any], database: Database, works: Sequence[Work]) -> list[Work]:
+def held_elsewhere(cursor: Cursor[Any], database: Database, works: Sequence[LaneBatch]) -> list[LaneBatch]:
     """After a lock timeout: the lanes of which a row is locked by somebody else right now.
 
     Takes what can be had at once (SKIP LOCKED waits for nobody, so it cannot deadlock); the caller rolls
     back. A row that does not exist yet, or that somebody is about to insert, is not found this way.
     """
-    held: dict[int, Work] = {}
+    held: dict[int, LaneBatch] = {}
     keys = keys_of(works)
     for locked, missing_column in zip(SKIP_LOCKED, (1, 2), strict=True):
         absent = {row[0] for row in cursor.execute(database.statements.missing, keys) if row[missing_column]}
@@ -119,14 +119,14 @@ def held_elsewhere(cursor: Cursor[Any], database: Database, works: Sequence[Work
     return list(held.values())
 
 
-def _would_apply(database: Database, work: Work) -> bool:
+def _would_apply(database: Database, work: LaneBatch) -> bool:
     """Whether any command of a lane without rows would be applied; if none, no row needs to be made."""
     track = database.catalog[work.lane.specialization]
     return any(rules.decide(NOTHING, record, track, database.limits).error is None for record in work.records)
 
 
 def _lock_parents(
-    cursor: Cursor[Any], database: Database, works: Sequence[Work], missing: Sequence[tuple[Work, bool, bool]]
+    cursor: Cursor[Any], database: Database, works: Sequence[LaneBatch], missing: Sequence[tuple[LaneBatch, bool, bool]]
 ) -> None:
     """Where foreign keys lead to the application's users: lock them, refuse lanes of users there are not.
 
@@ -136,7 +136,7 @@ def _lock_parents(
     """
     for parents in database.statements.parents:
         users: set[int] = set()
-        children: list[tuple[Work, str]] = []
+        children: list[tuple[LaneBatch, str]] = []
         for table, lacks in ((PROGRESS, 1), (LICENSES, 2)):
             if table in parents.constraints:
                 children += [(m[0], table) for m in missing if m[lacks] and m[0].refusal is None]
@@ -155,7 +155,7 @@ def _lock_parents(
                 w.refusal = Decision("database_error", message)
 
 
-def _made(cursor: Cursor[Any], statement: str, works: Sequence[Work]) -> list[Work]:
+def _made(cursor: Cursor[Any], statement: str, works: Sequence[LaneBatch]) -> list[LaneBatch]:
     """Insert the missing rows; those of them that we made, not a competitor."""
     if not works:
         return []
@@ -163,7 +163,7 @@ def _made(cursor: Cursor[Any], statement: str, works: Sequence[Work]) -> list[Wo
     return [by_key[key] for key in cursor.execute(statement, keys_of(works)).fetchall()]
 
 
-def _locked(cursor: Cursor[Any], statement: str, keys: Keys, works: Sequence[Work]) -> Rows | None:
+def _locked(cursor: Cursor[Any], statement: str, keys: Keys, works: Sequence[LaneBatch]) -> Rows | None:
     """The rows, one for each work; None if some are missing."""
     rows = cursor.execute(statement, keys).fetchall()
     return rows if len(rows) == len(works) else None

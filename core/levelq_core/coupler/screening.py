@@ -24,7 +24,7 @@ from levelq_core.domain.rules import NOTHING, Decision, State
 from . import constraints
 from .constraints import CHECK, Constraint
 from .current_tables import CurrentTables
-from .lane_batch import Database, Fresh, Work, progress_of
+from .lane_batch import Database, LaneBatch, NewDecision, progress_of
 from .locking import keys_of
 from .statements import (
     LICENSE_PAIR,
@@ -56,7 +56,7 @@ class Check(NamedTuple):
 class Row(NamedTuple):
     """The new values of a lane's rows. `exact`: a Reset sets the totals, so they lose their fractions."""
 
-    work: Work
+    work: LaneBatch
     state: State
     exact: bool
 
@@ -110,7 +110,7 @@ class Screen:
         found = {name: self._check(error) for name, error in self._errors.items() if name not in self._broken}
         self._checks = {name: check for name, check in found.items() if check}
 
-    def refuse(self, works: Sequence[Work], fresh: Fresh) -> list[Work]:
+    def refuse(self, works: Sequence[LaneBatch], fresh: NewDecision) -> list[LaneBatch]:
         """Note in `rejected` the first command of each lane that will be refused; the lanes that have one.
 
         One only: without it, those behind it may be taken. The caller folds these lanes again, and calls again until
@@ -154,7 +154,7 @@ class Screen:
         return Check(found.table, frozenset(found.columns), statement, reset, error) if statement and reset else None
 
 
-def _refused(cursor: Cursor[Any], check: Check, works: Sequence[Work], fresh: Fresh) -> list[int]:
+def _refused(cursor: Cursor[Any], check: Check, works: Sequence[LaneBatch], fresh: NewDecision) -> list[int]:
     """Of each lane whose rows the check will refuse: where in `fresh` the first command is that makes it so."""
     writes = [w for w in works if (w.changes_progress if check.table == PROGRESS else w.changes_license)]
     bad = {id(writes[n]) for n in _false(cursor, check, [Row(w, w.state, w.sets_totals) for w in writes])}

@@ -65,7 +65,7 @@ class Column:
         return "now()" if self.type == "timestamptz" else "(now() AT TIME ZONE 'UTC')"
 
 
-class Wanted(NamedTuple):
+class ColumnSpec(NamedTuple):
     """Suitable types, by their names in pg_type, and the declaration that fits a table with rows in it."""
 
     types: frozenset[str]
@@ -81,7 +81,7 @@ _TIME = "timestamptz NOT NULL DEFAULT now()"
 
 # The application's three tables: whatever an application may have chosen, within reason.
 _SHARED = {
-    name: Wanted(frozenset(types), declared)
+    name: ColumnSpec(frozenset(types), declared)
     for types, declared, names in (
         ({"int2", "int4", "int8"}, _ROW_ID, "id"),
         (INTEGERS, "bigint", "student_id user_id user_license_id advanced_by"),
@@ -98,7 +98,7 @@ _SHARED = {
 
 # Our own five: the ledger is written by binary COPY, which takes exactly these types.
 _OWN = {
-    name: Wanted(frozenset({type_}), declared)
+    name: ColumnSpec(frozenset({type_}), declared)
     for type_, declared, names in (
         ("int8", _ROW_ID, "id"),
         ("int8", "bigint", "user_id xid length advanced_by"),
@@ -127,7 +127,7 @@ NULLS = {
 }
 
 
-def wanted(table: str, column: str) -> Wanted:
+def wanted(table: str, column: str) -> ColumnSpec:
     """What a named column of one of the eight tables must be."""
     return _OWN[column] if table in (LEDGER, OUTBOX, QUARANTINE, IDENTITY, AUDIT) else _SHARED[column]
 

@@ -203,7 +203,7 @@ def schema_of(connection: Connection) -> Schema:
         known = read(connection)
         missing = known.missing()
         if missing:
-            raise SchemaError(f"{'; '.join(missing)}. `levelq db check` prints the statements that mend it")
+            raise SchemaError(f"{'; '.join(missing)}. `levelq db check` prints the statements that fix it")
     _cache[connection.engine.pool] = (known, time.monotonic())
     return known
 

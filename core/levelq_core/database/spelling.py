@@ -93,7 +93,7 @@ def misspelt_message(lane: Lane, spelt: str) -> str:
     """Why no row is made for a lane whose row is there under another spelling."""
     return (
         f"user {lane.user_id} has a row spelt {spelt!r}, expected {lane.specialization!r}: "
-        "`levelq db check` prints the statements that mend it"
+        "`levelq db check` prints the statements that fix it"
     )
 
 

@@ -29,14 +29,14 @@ class Requirement(NamedTuple):
 
 @dataclass(frozen=True)
 class Track:
-    """One specialization: its levels, first to top, and whether it counts theory and practice hours."""
+    """One specialization: its levels, first to max_level, and whether it counts theory and practice hours."""
 
     name: str
     levels: tuple[Requirement, ...]
     tracks_hours: bool = False
 
     @property
-    def top(self) -> int:
+    def max_level(self) -> int:
         """The highest level there is."""
         return len(self.levels)
 
@@ -56,7 +56,7 @@ class Track:
         if len(demanding) == 1:  # nearly always: experience alone
             ((i, column),) = demanding
             return bisect_right(column, totals[i])
-        return min((bisect_right(column, totals[i]) for i, column in demanding), default=self.top)
+        return min((bisect_right(column, totals[i]) for i, column in demanding), default=self.max_level)
 
 
 class Catalog(Mapping[str, Track]):

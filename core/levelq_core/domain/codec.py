@@ -87,7 +87,7 @@ class Record(NamedTuple):
 make = tuple.__new__
 
 
-class Rubbish(ValueError):
+class MalformedEntry(ValueError):
     """These bytes are no command; the message says why."""
 
 
@@ -180,7 +180,7 @@ def command_of(lane: Lane, record: Record) -> Command:
 def decode(entry: bytes, salt: bytes) -> Record:
     """Read one stored entry of the lane that `salt` belongs to.
 
-    Raises Rubbish for what no producer wrote for this lane, NewerVersion for what a later one did.
+    Raises MalformedEntry for what no producer wrote for this lane, NewerVersion for what a later one did.
     """
     try:
         stamp, magic, version, flags, command_id, digest, kind, by, level, xp, sessions, projects, theory, practice = (
@@ -191,12 +191,12 @@ def decode(entry: bytes, salt: bytes) -> Record:
     if magic != MAGIC or not 1 <= version <= VERSION:
         raise _unreadable(entry)
     if blake2b(salt + entry[_BODY_AT:], digest_size=16).digest() != digest:
-        raise Rubbish("the digest does not match: damaged, or another lane's entry")
+        raise MalformedEntry("the digest does not match: damaged, or another lane's entry")
     reason = _reason(entry[_FIXED:]) if len(entry) > _FIXED else ""
     try:
         pushed_ms = int(stamp)
     except ValueError:
-        raise Rubbish("no time stamp in front") from None
+        raise MalformedEntry("no time stamp in front") from None
     reply = flags & FLAG_REPLY == FLAG_REPLY
     record = make(
         Record,
@@ -210,24 +210,24 @@ def decode(entry: bytes, salt: bytes) -> Record:
     return record
 
 
-def _unreadable(entry: bytes) -> Rubbish | NewerVersion:
+def _unreadable(entry: bytes) -> MalformedEntry | NewerVersion:
     """Why an entry is none of this version's."""
     if entry[STAMP_DIGITS : STAMP_DIGITS + 2] != MAGIC:
-        return Rubbish("not a levelq entry")
+        return MalformedEntry("not a levelq entry")
     if entry[STAMP_DIGITS + 2 : STAMP_DIGITS + 3] > bytes([VERSION]):
         return NewerVersion(f"encoding version {entry[STAMP_DIGITS + 2]}; this worker knows {VERSION}")
     if len(entry) < _FIXED:
-        return Rubbish(f"{len(entry)} bytes, expected at least {_FIXED}")
-    return Rubbish(f"encoding version {entry[STAMP_DIGITS + 2]}, which never existed")
+        return MalformedEntry(f"{len(entry)} bytes, expected at least {_FIXED}")
+    return MalformedEntry(f"encoding version {entry[STAMP_DIGITS + 2]}, which never existed")
 
 
 def _reason(raw: bytes) -> str:
     try:
         reason = raw.decode()
     except UnicodeDecodeError:
-        raise Rubbish("the reason is not UTF-8") from None
+        raise MalformedEntry("the reason is not UTF-8") from None
     if len(raw) > MAX_REASON_BYTES or len(reason) > 500 or "\0" in reason:
-        raise Rubbish("the reason is too long or contains NUL")
+        raise MalformedEntry("the reason is too long or contains NUL")
     return reason
 
 
@@ -235,19 +235,19 @@ def _check(record: Record, version: int) -> None:
     """The bounds of the command models, for entries whose writer did not check them."""
     kind = record.kind
     if kind not in KINDS_OF_VERSION[version]:
-        raise Rubbish(f"unknown kind {kind} of encoding version {version}")
+        raise MalformedEntry(f"unknown kind {kind} of encoding version {version}")
     if kind == LEVEL_UP:
         if min(record[5:10]) < 0 or record.level:
-            raise Rubbish("a level_up with a negative gain or a level")
+            raise MalformedEntry("a level_up with a negative gain or a level")
     elif kind == SYNC_LEVELS:
         if record.level not in (0, 1) or any(record[5:10]):
-            raise Rubbish("a sync_levels with an unknown source or with changes")
+            raise MalformedEntry("a sync_levels with an unknown source or with changes")
     elif kind == RESET:
         if min(record[5:10]) < 0:
-            raise Rubbish("a reset to a negative total")
+            raise MalformedEntry("a reset to a negative total")
     elif kind == ADJUST and record.level not in (KEEP, EARNED):
-        raise Rubbish("an adjust with a level that is neither keep nor earned")
+        raise MalformedEntry("an adjust with a level that is neither keep nor earned")
     elif min(record[5:10]) < -MAX_NUMBER or (kind == SET_LEVEL and record.level < -MAX_NUMBER):
-        raise Rubbish("a number below its range")
+        raise MalformedEntry("a number below its range")
     if not 0 <= record.advanced_by <= MAX_USER_ID:
-        raise Rubbish("advanced_by below 0")
+        raise MalformedEntry("advanced_by below 0")

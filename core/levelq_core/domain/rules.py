@@ -84,10 +84,10 @@ def forbidden(record: Record, track: Track, limits: Limits) -> str | None:
         field, value = ("theory", theory) if theory else ("practice", practice)
         suffix = "_change" if kind in (SET_LEVEL, ADJUST) else ""
         return f"{field}_hours{suffix}: {track.name} does not track hours, expected 0, got {value}"
-    if kind == SET_LEVEL and not 1 <= level <= track.top:
-        return f"new_level: expected 1 to {track.top} for {track.name}, got {level}"
-    if kind == RESET and level != EARNED and not 1 <= level <= track.top:
-        return f"level: expected 'earned' or 1 to {track.top} for {track.name}, got {level}"
+    if kind == SET_LEVEL and not 1 <= level <= track.max_level:
+        return f"new_level: expected 1 to {track.max_level} for {track.name}, got {level}"
+    if kind == RESET and level != EARNED and not 1 <= level <= track.max_level:
+        return f"level: expected 'earned' or 1 to {track.max_level} for {track.name}, got {level}"
     if advanced_by and advanced_by > limits.advanced_by:
         return f"advanced_by: expected at most {limits.advanced_by}, as the column holds, got {advanced_by}"
     if reason and len(reason) > limits.reason:

@@ -12,18 +12,18 @@ from redis import Redis
 from redis.exceptions import MovedError, RedisError
 
 from levelq_core.errors import ConfigurationError
-from levelq_core.failpoints import point
+from levelq_core.failpoints import failpoint
 from levelq_core.keys import Partition
-from levelq_core.redis_client.cluster import REDIRECTIONS, NotReached, as_lost, server_of
-from levelq_core.redis_client.node_pools import Lenders
-from levelq_core.redis_client.pool import CONNECTIONS, Connections, Question
+from levelq_core.redis_client.cluster import REDIRECTIONS, NotConnected, as_lost, server_of
+from levelq_core.redis_client.node_pools import NodePools
+from levelq_core.redis_client.pool import CONNECTIONS, NodePool, RedisCommand
 from levelq_core.settings import Settings
 
 from .namespace_keys import NamespaceKeys
 from .parked import Acknowledgements, Reasons
-from .pending_reply import Answer
+from .pending_reply import PendingReply
 from .protocol import Claim, LaneEntries, Lease, Protocol, PushAnswer, PushError, Relayed, Status
-from .push_batch import Pushing
+from .push_batch import PushBatch
 from .script_files import Call
 from .shard_layout import Layout
 
@@ -49,90 +49,90 @@ class Lanes(NamespaceKeys):
         durable: int = CONNECTIONS,
     ) -> None:
         self.redis = redis
-        self._lenders = Lenders(redis, connections)
-        self._durable = Lenders(redis, durable)
+        self._pools = NodePools(redis, connections)
+        self._durable = NodePools(redis, durable)
         self._protocol = Protocol(settings)
         self._settings = settings
         self.keys = settings.keys
         self._shebang = shebang
 
-    def _begin(self, call: Call, meaning: Callable[[Any], T]) -> Answer[T]:
-        return Answer(self._lenders, call, meaning, shebang=self._shebang)
+    def _begin(self, call: Call, meaning: Callable[[Any], T]) -> PendingReply[T]:
+        return PendingReply(self._pools, call, meaning, shebang=self._shebang)
 
     def _run(self, call: Call) -> Any:
-        return self._begin(call, lambda reply: reply).read()
+        return self._begin(call, lambda reply: reply).result()
 
     def push(self, batches: Batches) -> list[PushAnswer | PushError]:
         """Append to many lanes of several partitions in one round trip to each server; see push_and_ask."""
         return self.push_and_ask(batches, ())[0]
 
     def push_and_ask(
-        self, batches: Batches, questions: Sequence[Question]
+        self, batches: Batches, questions: Sequence[RedisCommand]
     ) -> tuple[list[PushAnswer | PushError], list[list[Any]]]:
         """Push, and ask behind it on the same connections.
 
         Returns per batch the answer or error, and per server the answer or refusal to each question. Of the errors,
-        NotReached and ResponseError say that nothing of the batch was pushed; after others nobody knows.
+        NotConnected and ResponseError say that nothing of the batch was pushed; after others nobody knows.
         """
-        pushing = Pushing([self._protocol.push(partition, lanes) for partition, lanes in batches], self._shebang)
+        pushing = PushBatch([self._protocol.push(partition, lanes) for partition, lanes in batches], self._shebang)
         while pushing.left:
-            lenders = self._durable if questions else self._lenders
-            for connections, places in self._by_server(lenders, pushing).items():
+            pools = self._durable if questions else self._pools
+            for connections, places in self._by_server(pools, pushing).items():
                 try:
-                    with connections.lent() as connection:
+                    with connections.connection() as connection:
                         self._push_some(connections, connection, pushing, places, questions)
                 except Exception as error:  # whatever it was, something may have been sent
                     pushing.failed(places, as_lost(error))
             if pushing.moved:
-                with suppress(NotReached, ConfigurationError):
-                    self._lenders.moved(pushing.moved)
+                with suppress(NotConnected, ConfigurationError):
+                    self._pools.moved(pushing.moved)
         return [self._protocol.pushed(reply) for reply in pushing.replies], pushing.asked
 
     @staticmethod
-    def _by_server(lenders: Lenders, pushing: Pushing) -> dict[Connections, list[int]]:
-        if lenders.only is not None:
-            return {lenders.only: pushing.start()}
-        found: dict[Connections, list[int]] = {}
+    def _by_server(pools: NodePools, pushing: PushBatch) -> dict[NodePool, list[int]]:
+        if pools.only is not None:
+            return {pools.only: pushing.start()}
+        found: dict[NodePool, list[int]] = {}
         for place in pushing.start():
             try:
-                found.setdefault(lenders.at(pushing.key(place)), []).append(place)
-            except (NotReached, ConfigurationError) as error:
+                found.setdefault(pools.at(pushing.key(place)), []).append(place)
+            except (NotConnected, ConfigurationError) as error:
                 pushing.failed([place], error)
         return found
 
     @staticmethod
     def _push_some(
-        connections: Connections,
+        connections: NodePool,
         connection: Any,
-        pushing: Pushing,
+        pushing: PushBatch,
         places: Sequence[int],
-        questions: Sequence[Question],
+        questions: Sequence[RedisCommand],
     ) -> None:
-        point("push request")
-        answers = connections.exchange(connection, [*pushing.commands(places), *questions])
+        failpoint("push request")
+        answers = connections.execute(connection, [*pushing.commands(places), *questions])
         if unknown := pushing.take(places, answers):
-            answers = connections.exchange(connection, [*pushing.commands(unknown, known=False), *questions])
+            answers = connections.execute(connection, [*pushing.commands(unknown, known=False), *questions])
             pushing.take(unknown, answers)
-        point("push reply")
+        failpoint("push reply")
 
-    def ask(self, questions: Sequence[Question]) -> list[list[Any]]:
+    def ask(self, questions: Sequence[RedisCommand]) -> list[list[Any]]:
         """Per server the answer or refusal to each question, all asked on one connection."""
         found = []
-        for connections in self._lenders.all():
-            with connections.lent() as connection:
-                found.append(connections.exchange(connection, questions))
+        for connections in self._pools.all():
+            with connections.connection() as connection:
+                found.append(connections.execute(connection, questions))
         return found
 
     def _send(self, key: str, *command: Any) -> Any:
-        """One command about one key, on a connection of ours. Raises NotReached, and redis-py's errors."""
+        """One command about one key, on a connection of ours. Raises NotConnected, and redis-py's errors."""
         answer: Any = None
         for _ in range(REDIRECTIONS):
-            connections = self._lenders.at(key)
-            with connections.lent() as connection:
-                (answer,) = connections.exchange(connection, [command])
+            connections = self._pools.at(key)
+            with connections.connection() as connection:
+                (answer,) = connections.execute(connection, [command])
             if not isinstance(answer, MovedError):
                 break
-            self._lenders.moved(answer)
+            self._pools.moved(answer)
         if isinstance(answer, RedisError):
             raise answer
         return answer
@@ -142,24 +142,24 @@ class Lanes(NamespaceKeys):
 
         `gated`: take nothing, and say so, until what Redis lost of the outbox was put back.
         """
-        return self.begin_claim(partition, drain, token, commands, gated=gated).read()
+        return self.begin_claim(partition, drain, token, commands, gated=gated).result()
 
     def begin_claim(
         self, partition: Partition, drain: str, token: str, commands: int, *, gated: bool = False, holding: bool = False
-    ) -> Answer[Claim]:
+    ) -> PendingReply[Claim]:
         """The same, without waiting for it. `holding`: the drain has a batch in hand, so it is not retired."""
-        point("claim request")
+        failpoint("claim request")
         return self._begin(self._protocol.claim(partition, drain, token, commands, gated, holding), _claimed)
 
     def ack(self, partition: Partition, token: str, lanes: Acknowledgements, reasons: Reasons = None) -> list[int]:
         """Remove decided entries and release the lanes; see Protocol.ack. -1: the claim was no longer ours."""
-        return self.begin_ack(partition, token, lanes, reasons).read()
+        return self.begin_ack(partition, token, lanes, reasons).result()
 
     def begin_ack(
         self, partition: Partition, token: str, lanes: Acknowledgements, reasons: Reasons = None
-    ) -> Answer[list[int]]:
+    ) -> PendingReply[list[int]]:
         """The same, without waiting for it."""
-        point("ack request")
+        failpoint("ack request")
         return self._begin(self._protocol.ack(partition, token, lanes, reasons), _acked)
 
     def renew(self, partition: Partition, drain: str, token: str, users: Sequence[bytes]) -> int:
@@ -217,10 +217,10 @@ class Lanes(NamespaceKeys):
 
 
 def _claimed(reply: Any) -> Claim:
-    point("claim reply")
+    failpoint("claim reply")
     return Protocol.claimed(reply)
 
 
 def _acked(reply: Any) -> list[int]:
-    point("ack reply")
+    failpoint("ack reply")
     return list(reply)

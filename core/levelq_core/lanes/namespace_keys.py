@@ -15,7 +15,7 @@ from levelq_core.settings import Settings
 
 from .protocol import Protocol
 from .script_files import Call
-from .shard_layout import Asking, Layout
+from .shard_layout import Layout, LayoutQuery
 
 
 class NamespaceKeys:
@@ -51,11 +51,11 @@ class NamespaceKeys:
 
         Raises RedisError, and ConfigurationError for a layout that cannot be read.
         """
-        return self.ask_layouts(specializations).require()
+        return self.read_layouts(specializations).require()
 
-    def ask_layouts(self, specializations: Collection[str]) -> Asking:
+    def read_layouts(self, specializations: Collection[str]) -> LayoutQuery:
         """The same, with unwritten layouts as `missing` and those that cannot be read as `unreadable`."""
-        asking = Asking(specializations, self._settings)
+        asking = LayoutQuery(specializations, self._settings)
         try:
             if asking.names:
                 asking.read(self._send(asking.key, "HMGET", asking.key, *asking.names))
@@ -63,12 +63,12 @@ class NamespaceKeys:
             asking.refuse(error)
         return asking
 
-    def note_layouts(self, specializations: Collection[str]) -> Asking:
+    def ensure_layouts(self, specializations: Collection[str]) -> LayoutQuery:
         """The same before a push: what is missing is written down, so that all agree.
 
         Raises RedisError, also where Redis takes no writes.
         """
-        asking = self.ask_layouts(specializations)
+        asking = self.read_layouts(specializations)
         if asking.missing:
             for name in asking.missing:
                 self._send(asking.key, "HSETNX", asking.key, name, str(asking.first))

@@ -15,7 +15,7 @@ from redis.exceptions import MovedError
 
 from levelq_core.domain.outcome import Outcome
 from levelq_core.keys import Keys
-from levelq_core.redis_client.cluster import LOST, Cluster, NotReached
+from levelq_core.redis_client.cluster import LOST, Cluster, NotConnected
 
 OUTCOME, SEND = b"outcome", b"send"
 KEPT = 16  # outcomes of one id, newest last: more than one only if the id was sent more than once
@@ -59,7 +59,7 @@ def _by_server(
 ) -> dict[Redis, list[tuple[Outcome, bytes]]]:
     found: dict[Redis, list[tuple[Outcome, bytes]]] = {}
     for outcome, send in decided:
-        with suppress(NotReached):
+        with suppress(NotConnected):
             found.setdefault(redis.at(keys.reply(outcome.command_id.bytes)), []).append((outcome, send))
     return found
 

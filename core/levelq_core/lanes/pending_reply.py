@@ -9,7 +9,7 @@ from redis.exceptions import MovedError, NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from levelq_core.redis_client.cluster import REDIRECTIONS
-from levelq_core.redis_client.node_pools import Lenders
+from levelq_core.redis_client.node_pools import NodePools
 
 from .script_files import Call
 
@@ -17,14 +17,14 @@ T = TypeVar("T")
 _NOT_YET: Any = object()
 
 
-class Answer(Generic[T]):
+class PendingReply(Generic[T]):
     """The answer to a call that was sent: Redis is at it while the caller does something else.
 
     To be read or dropped, once; until then it holds a connection.
     """
 
-    def __init__(self, lenders: Lenders, call: Call, meaning: Callable[[Any], T], *, shebang: bool = True) -> None:
-        self._lenders = lenders
+    def __init__(self, pools: NodePools, call: Call, meaning: Callable[[Any], T], *, shebang: bool = True) -> None:
+        self._pools = pools
         self._call = call
         self._shebang = shebang
         self._meaning = meaning
@@ -33,12 +33,12 @@ class Answer(Generic[T]):
         self._send()
 
     def _send(self) -> None:
-        self._connections = self._lenders.at(self._call.key)
-        self._connection = self._connections.take()
+        self._connections = self._pools.at(self._call.key)
+        self._connection = self._connections.acquire()
         with self._connections.ended_by_errors(self._connection):
-            self._connections.say(self._connection, [self._call.command(shebang=self._shebang)])
+            self._connections.send(self._connection, [self._call.command(shebang=self._shebang)])
 
-    def arrived(self) -> bool:
+    def poll(self) -> bool:
         """Take in what has come so far; whether that is all of it, if only that the connection is lost.
 
         A server sends a long answer 64 KiB at a time, and the next of it when some was read and no script is running:
@@ -46,20 +46,20 @@ class Answer(Generic[T]):
         """
         if self._taken_in is _NOT_YET and self._failure is None:
             try:
-                self._taken_in = self._connections.hear_now(self._connection)
+                self._taken_in = self._connections.receive_now(self._connection)
             except RedisTimeoutError:
                 return False
             except (RedisError, OSError) as error:
                 self._failure = error
         return True
 
-    def read(self) -> T:
+    def result(self) -> T:
         """Wait for it. Raises redis-py's errors; unless Redis refused it, the call may have been done."""
         reply = self._hear()
         for _ in range(REDIRECTIONS):
             if not isinstance(reply, MovedError):
                 break
-            self._lenders.moved(reply)
+            self._pools.moved(reply)
             self._send()
             reply = self._hear()
         if isinstance(reply, RedisError):
@@ -72,13 +72,13 @@ class Answer(Generic[T]):
                 raise self._failure
             reply, self._taken_in = self._taken_in, _NOT_YET
             if reply is _NOT_YET:
-                reply = self._connections.hear(self._connection)
+                reply = self._connections.receive(self._connection)
             if isinstance(reply, NoScriptError):  # nothing ran; after a restart the server knows no scripts
                 source = self._call.command(shebang=self._shebang, known=False)
-                (reply,) = self._connections.exchange(self._connection, [source])
-        self._connections.give(self._connection)
+                (reply,) = self._connections.execute(self._connection, [source])
+        self._connections.release(self._connection)
         return reply
 
-    def drop(self) -> None:
+    def cancel(self) -> None:
         """Go without it."""
-        self._connections.drop(self._connection)
+        self._connections.discard(self._connection)

@@ -9,12 +9,12 @@ from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseErro
 
 from levelq_core.errors import ConfigurationError
 from levelq_core.redis_client.cluster import REDIRECTIONS
-from levelq_core.redis_client.pool import Question
+from levelq_core.redis_client.pool import RedisCommand
 
 from .script_files import Call
 
 
-class Pushing:
+class PushBatch:
     """What is to be sent yet, and what was answered to the rest."""
 
     def __init__(self, calls: Sequence[Call], shebang: bool) -> None:
@@ -36,7 +36,7 @@ class Pushing:
         """Which key a call is on."""
         return self._calls[place].key
 
-    def commands(self, places: Sequence[int], *, known: bool = True) -> list[Question]:
+    def commands(self, places: Sequence[int], *, known: bool = True) -> list[RedisCommand]:
         """Some calls as Redis's commands; not `known`: with their source."""
         return [self._calls[place].command(shebang=self._shebang, known=known) for place in places]
 

@@ -107,7 +107,7 @@ class Layout(NamedTuple):
 UNSHARDED = Layout()
 
 
-class Asking:
+class LayoutQuery:
     """Reads layouts, shared with asyncio: which to ask for, and what to write down where nobody has yet."""
 
     def __init__(self, specializations: Collection[str], settings: Settings) -> None:

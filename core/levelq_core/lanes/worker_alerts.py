@@ -1,4 +1,4 @@
-"""Notices: what keeps workers from working, left in Redis for `levelq status`.
+"""WorkerAlerts: what keeps workers from working, left in Redis for `levelq status`.
 
 Redis mostly is there when PostgreSQL is not. What is wrong with Redis itself, status sees for itself.
 """
@@ -21,7 +21,7 @@ MOST_WORKERS = 200  # a worker that is killed and started again leaves a field f
 MOST_CHARACTERS = 500  # of one notice
 
 
-class Notice(NamedTuple):
+class WorkerAlert(NamedTuple):
     """Who is kept from working, for how long by now, and by what."""
 
     worker: str
@@ -29,7 +29,7 @@ class Notice(NamedTuple):
     what: str
 
 
-class Notices:
+class WorkerAlerts:
     """The notice of one worker, or of a thread of it, named behind a space. Its loss changes nothing.
 
     So what Redis refuses is let be.
@@ -63,10 +63,10 @@ class Notices:
             self._redis.hdel(self._key, self._worker)
 
 
-def read(redis: Redis, keys: Keys) -> list[Notice]:
+def read(redis: Redis, keys: Keys) -> list[WorkerAlert]:
     """The notices that count and can be read (see key_faults.py), the oldest first. Raises RedisError."""
     now = _now_ms(redis, keys.notices)
-    found: list[Notice] = []
+    found: list[WorkerAlert] = []
     try:
         fields: Any = redis.hgetall(keys.notices)
     except ResponseError as error:
@@ -78,7 +78,7 @@ def read(redis: Redis, keys: Keys) -> list[Notice]:
         if alert is not None and alert[1] > now:
             since, _, what = alert
             name = printable(worker.partition(b" ")[0], MOST_SHOWN)
-            found.append(Notice(name, (now - since) / 1000, printable(what, MOST_CHARACTERS)))
+            found.append(WorkerAlert(name, (now - since) / 1000, printable(what, MOST_CHARACTERS)))
     return sorted(found, key=lambda notice: -notice.seconds)
 
 

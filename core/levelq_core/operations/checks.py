@@ -84,7 +84,7 @@ def check_lanes(settings: Settings) -> list[Finding]:
 
 def _check_shards(lanes: Lanes, settings: Settings) -> Iterator[Finding]:
     """Yield a warning if LEVELQ_SHARDS was changed: it counts only at the first use of a specialization."""
-    for name, layout in lanes.ask_layouts(settings.tracks).found.items():
+    for name, layout in lanes.read_layouts(settings.tracks).found.items():
         if settings.shards not in (1, layout.shards):
             problem = f"LEVELQ_SHARDS is {settings.shards}, and {name} has {layout.shards} shards"
             yield Finding("warning", problem, (f"levelq shards {name} {settings.shards}",), "shards")
@@ -164,7 +164,7 @@ def require_sound(findings: list[Finding]) -> None:
 
 def reason(finding: Finding) -> str:
     """A finding in one line, with what mends it."""
-    if finding.topic == "schema" and finding.mend:
-        return f"{finding.problem}; `levelq db check` prints the statements that mend it"
-    mend = "; ".join(line.removeprefix("-- ") for line in finding.mend)
-    return f"{finding.problem}: {mend}" if mend else finding.problem
+    if finding.topic == "schema" and finding.fix:
+        return f"{finding.problem}; `levelq db check` prints the statements that fix it"
+    fix = "; ".join(line.removeprefix("-- ") for line in finding.fix)
+    return f"{finding.problem}: {fix}" if fix else finding.problem

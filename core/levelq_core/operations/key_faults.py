@@ -89,7 +89,7 @@ def _closed(lanes: Lanes, partitions: Sequence[Partition]) -> Iterator[KeyFault]
         key = lanes.keys.of(partition, "closed")
         if server_of(lanes.redis, key).exists(key):
             closed.append(partition)
-    layouts = lanes.ask_layouts({partition.specialization for partition in closed}).found if closed else {}
+    layouts = lanes.read_layouts({partition.specialization for partition in closed}).found if closed else {}
     for partition in closed:
         layout = layouts.get(partition.specialization)
         if layout is not None and layout.steady and layout.generation == partition.generation:
@@ -151,7 +151,7 @@ def _partition(redis: Redis, keys: Keys, partition: Partition) -> Iterator[KeyFa
 
 
 def _ready(server: Any, key: str) -> Iterator[KeyFault]:
-    """Members that no claim would ever come to. What is due is taken by the next claim, whatever it is."""
+    """ClusterTopology that no claim would ever come to. What is due is taken by the next claim, whatever it is."""
     if server.type(key) != b"zset":  # told with the partition's other keys
         return
     for user, score in server.zrange(key, 0, MOST_MEMBERS - 1, desc=True, withscores=True):

@@ -1,1 +1,1 @@
-"""Connections to Redis: one server, Sentinels or a Cluster, from a URL."""
+"""NodePool to Redis: one server, Sentinels or a Cluster, from a URL."""

@@ -9,33 +9,33 @@ from typing import Any
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ClusterDownError, MovedError, RedisError
 
-from .cluster import LOST, REDIRECTIONS, Members, NotReached, key_of
+from .cluster import LOST, REDIRECTIONS, ClusterTopology, NotConnected, key_of
 from .slots import Slots
-from .urls import Address, Place
+from .urls import Address, RedisTarget
 
 
 class AsyncCluster(AsyncRedis):
     """One client for all servers; see Cluster."""
 
-    def __init__(self, place: Place, client: Callable[[str], AsyncRedis]) -> None:
-        self._members = Members(place, client)
+    def __init__(self, place: RedisTarget, client: Callable[[str], AsyncRedis]) -> None:
+        self._members = ClusterTopology(place, client)
         self._lock = asyncio.Lock()
         super().__init__(connection_pool=self._members.client(place.addresses[0]).connection_pool)
 
     async def at(self, key: str | bytes) -> AsyncRedis:
-        """The server that holds this key. Raises NotReached, and ConfigurationError if it is no cluster."""
+        """The server that holds this key. Raises NotConnected, and ConfigurationError if it is no cluster."""
         try:
             return self._members.holder(self._members.slots or await self.ask(None), key)
-        except NotReached:  # once more, with a table that is surely new
+        except NotConnected:  # once more, with a table that is surely new
             return self._members.holder(await self.ask(self._members.slots), key)
 
     async def servers(self) -> list[AsyncRedis]:
-        """Every primary. Raises NotReached."""
+        """Every primary. Raises NotConnected."""
         slots = self._members.slots or await self.ask(None)
         return [self._members.client(address) for address in slots.addresses]
 
     async def ask(self, seen: Slots | None) -> Slots:
-        """Ask for the table again, unless somebody has since it was `seen`. Raises NotReached."""
+        """Ask for the table again, unless somebody has since it was `seen`. Raises NotConnected."""
         async with self._lock:
             if self._members.slots is not None and self._members.slots is not seen:
                 return self._members.slots
@@ -49,7 +49,7 @@ class AsyncCluster(AsyncRedis):
                 else:
                     if found:
                         return found
-            raise self._members.untold(failed)
+            raise self._members.discovery_error(failed)
 
     async def moved(self, error: MovedError) -> None:
         """A server has said who holds a slot now."""

@@ -1,4 +1,4 @@
-"""Connections to Redis for asyncio: those of one client on one loop, each lent to one task at a time."""
+"""NodePool to Redis for asyncio: those of one client on one loop, each lent to one task at a time."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from levelq_core.errors import ConfigurationError
 
 from .async_cluster import AsyncCluster
-from .cluster import LOST, NotReached
+from .cluster import LOST, NotConnected
 from .connection_slots import ConnectionSlots
-from .pool import CONNECTIONS, MAKING, SLOW_SECONDS, UNCLUSTERED_URL, Question
+from .pool import CONNECTIONS, MAKING, SLOW_SECONDS, UNCLUSTERED_URL, RedisCommand
 from .versions import OF_POOL, must_reconnect
 
 _ATTEMPTS = 4  # to connect from a loop that is late
@@ -85,8 +85,8 @@ class _Lateness:
         self._timer.cancel()
 
 
-class AsyncConnections:
-    """What Connections is for threads. A task that is cancelled ends its connection, so no answer is left on one."""
+class AsyncNodePool:
+    """What NodePool is for threads. A task that is cancelled ends its connection, so no answer is left on one."""
 
     def __init__(
         self,
@@ -103,8 +103,8 @@ class AsyncConnections:
         self._making = _TaskSlots(MAKING)
         self._answered_at = 0.0
 
-    async def take(self) -> Any:
-        """A connection that is open, as far as can be seen. Raises NotReached."""
+    async def acquire(self) -> Any:
+        """A connection that is open, as far as can be seen. Raises NotConnected."""
         await self._slots.acquire()
         try:
             return await self._open()
@@ -137,7 +137,7 @@ class AsyncConnections:
                     if isinstance(error, RedisTimeoutError) and lateness.most > SLOW_SECONDS and attempts:
                         continue
                     self.note_loss(error)
-                    refusal = NotReached(str(error) or type(error).__name__)
+                    refusal = NotConnected(str(error) or type(error).__name__)
                     if self._answered_at < since < time.monotonic() - SLOW_SECONDS:
                         self._making.refuse_waiting(refusal)
                         self._slots.refuse_waiting(refusal)
@@ -149,9 +149,9 @@ class AsyncConnections:
         await self._pool.release(connection)
 
     @asynccontextmanager
-    async def lent(self) -> AsyncIterator[Any]:
-        """A connection for the length of this block, in which every answer must be read. Raises NotReached."""
-        connection = await self.take()
+    async def connection(self) -> AsyncIterator[Any]:
+        """A connection for the length of this block, in which every answer must be read. Raises NotConnected."""
+        connection = await self.acquire()
         try:
             yield connection
         except BaseException as error:
@@ -176,7 +176,7 @@ class AsyncConnections:
             self._lost(self.redis, error)
 
     @staticmethod
-    async def send(connection: Any, commands: Sequence[Question]) -> None:
+    async def send(connection: Any, commands: Sequence[RedisCommand]) -> None:
         """Send commands."""
         task = asyncio.current_task()
         before = 0 if task is None else task.cancelling()
@@ -192,20 +192,20 @@ class AsyncConnections:
         except ResponseError as error:
             return error
 
-    async def exchange(self, connection: Any, commands: Sequence[Question]) -> list[Any]:
+    async def execute(self, connection: Any, commands: Sequence[RedisCommand]) -> list[Any]:
         """Send commands, and read what is answered or refused to each."""
         await self.send(connection, commands)
         return [await self.receive(connection, command[0]) for command in commands]
 
 
 class AsyncNodePools:
-    """The connections to each server of a cluster, or to the only server; what Lenders is for threads."""
+    """The connections to each server of a cluster, or to the only server; what NodePools is for threads."""
 
     def __init__(self, redis: AsyncRedis, most: int = CONNECTIONS) -> None:
         self._cluster = redis if isinstance(redis, AsyncCluster) else None
         self._most = most
-        self.only = None if isinstance(redis, AsyncCluster) else AsyncConnections(redis, most=most)
-        self._of: dict[AsyncRedis, AsyncConnections] = {}
+        self.only = None if isinstance(redis, AsyncCluster) else AsyncNodePool(redis, most=most)
+        self._of: dict[AsyncRedis, AsyncNodePool] = {}
         self._closed = False
 
     def close(self) -> None:
@@ -214,21 +214,21 @@ class AsyncNodePools:
         for connections in [*self._of.values(), *([self.only] if self.only else [])]:
             connections.closed = True
 
-    async def at(self, key: str) -> AsyncConnections:
-        """Those to the server of this key. Raises NotReached, and ConfigurationError if it is no cluster."""
+    async def at(self, key: str) -> AsyncNodePool:
+        """Those to the server of this key. Raises NotConnected, and ConfigurationError if it is no cluster."""
         if self._cluster is None:
             assert self.only is not None
             return self.only
         return self._at(self._cluster, await self._cluster.at(key))
 
-    def _at(self, cluster: AsyncCluster, server: AsyncRedis) -> AsyncConnections:
+    def _at(self, cluster: AsyncCluster, server: AsyncRedis) -> AsyncNodePool:
         if server not in self._of:
-            self._of[server] = AsyncConnections(server, cluster.lost, self._most)
+            self._of[server] = AsyncNodePool(server, cluster.lost, self._most)
             self._of[server].closed = self._closed
         return self._of[server]
 
-    async def all(self) -> list[AsyncConnections]:
-        """Those to every server. Raises NotReached."""
+    async def all(self) -> list[AsyncNodePool]:
+        """Those to every server. Raises NotConnected."""
         if self._cluster is None:
             assert self.only is not None
             return [self.only]

@@ -25,7 +25,7 @@ from levelq_core.errors import ConfigurationError
 
 from .per_process import PerProcess
 from .slots import Slots
-from .urls import Address, Place
+from .urls import Address, RedisTarget
 
 SILENT_SECONDS = 1.0  # for which a server that was silent is not asked again
 REDIRECTIONS = 5  # of one command, before its last MOVED is an error: a slot moves once in a while
@@ -35,7 +35,7 @@ _KEY_BYTES = re.compile(_KEY.pattern.encode())
 C = TypeVar("C", bound=Redis | AsyncRedis)
 
 
-class NotReached(RedisConnectionError):
+class NotConnected(RedisConnectionError):
     """There was no connection to be had, so certainly nothing was sent."""
 
 
@@ -48,10 +48,10 @@ def as_lost(error: Exception) -> RedisError:
     return lost
 
 
-class Members(Generic[C]):
+class ClusterTopology(Generic[C]):
     """The servers of a cluster: a client for each, and the table of who holds what. It asks nobody itself."""
 
-    def __init__(self, place: Place, client: Callable[[str], C]) -> None:
+    def __init__(self, place: RedisTarget, client: Callable[[str], C]) -> None:
         self._place = place
         self._client = client
         self._clients: dict[Address, C] = {}
@@ -86,16 +86,16 @@ class Members(Generic[C]):
         return None
 
     def holder(self, slots: Slots, key: str | bytes) -> C:
-        """The client of the server that holds a key. Raises NotReached if there is none."""
+        """The client of the server that holds a key. Raises NotConnected if there is none."""
         address = slots.holder(key)
         if address is None:
-            raise NotReached("no server of the cluster holds the slot of this key")
+            raise NotConnected("no server of the cluster holds the slot of this key")
         client = self.client(address)
         if self._silent and self._silent.get(client, 0) > time.monotonic():
-            raise NotReached(f"{address} did not answer a moment ago")
+            raise NotConnected(f"{address} did not answer a moment ago")
         return client
 
-    def untold(self, asked: dict[Address, RedisError]) -> RedisError | ConfigurationError:
+    def discovery_error(self, asked: dict[Address, RedisError]) -> RedisError | ConfigurationError:
         """What to raise when no server gave the table; `asked`: why each did not.
 
         That one is in no cluster is a mistake, unless there was a cluster before.
@@ -106,7 +106,7 @@ class Members(Generic[C]):
                     f"LEVELQ_REDIS_URL: expected a server of a cluster at {address}, and it runs without cluster "
                     "support; redis:// is for one server"
                 )
-        return NotReached("; ".join(dict.fromkeys(map(str, asked.values()))) or "no server knows of any slot")
+        return NotConnected("; ".join(dict.fromkeys(map(str, asked.values()))) or "no server knows of any slot")
 
     def lost(self, client: C, error: BaseException) -> None:
         """A server does not answer, or knows of no cluster: ask others who has its slots, and last of all it and who
@@ -139,27 +139,27 @@ def key_of(command: Sequence[Any]) -> str | bytes | None:
 class Cluster(Redis):
     """The cluster for threads. `at(key)` is the plain client of one server, for what is more than a command."""
 
-    def __init__(self, place: Place, client: Callable[[str], Redis]) -> None:
-        self._members = Members(place, client)
+    def __init__(self, place: RedisTarget, client: Callable[[str], Redis]) -> None:
+        self._members = ClusterTopology(place, client)
         self._locks = PerProcess(threading.Lock)
         super().__init__(connection_pool=self._members.client(place.addresses[0]).connection_pool)
 
     def at(self, key: str | bytes) -> Redis:
-        """The server that holds this key. Raises NotReached, and ConfigurationError if it is no cluster."""
+        """The server that holds this key. Raises NotConnected, and ConfigurationError if it is no cluster."""
         try:
             return self._members.holder(self._table(), key)
-        except NotReached:  # once more, with a table that is surely new
+        except NotConnected:  # once more, with a table that is surely new
             return self._members.holder(self.ask(self._members.slots), key)
 
     def servers(self) -> list[Redis]:
-        """Every primary. Raises NotReached."""
+        """Every primary. Raises NotConnected."""
         return [self._members.client(address) for address in self._table().addresses]
 
     def _table(self) -> Slots:
         return self._members.slots or self.ask(None)
 
     def ask(self, seen: Slots | None) -> Slots:
-        """Ask for the table again, unless somebody has since it was `seen`. Raises NotReached."""
+        """Ask for the table again, unless somebody has since it was `seen`. Raises NotConnected."""
         with self._locks.get():
             if self._members.slots is not None and self._members.slots is not seen:
                 return self._members.slots
@@ -173,7 +173,7 @@ class Cluster(Redis):
                 else:
                     if found:
                         return found
-            raise self._members.untold(failed)
+            raise self._members.discovery_error(failed)
 
     def moved(self, error: MovedError) -> None:
         """A server has said who holds a slot now."""
@@ -211,10 +211,10 @@ class Cluster(Redis):
 
 
 def servers_of(redis: Redis) -> list[Redis]:
-    """The plain clients behind a client: itself, or one for each primary. Raises NotReached."""
+    """The plain clients behind a client: itself, or one for each primary. Raises NotConnected."""
     return redis.servers() if isinstance(redis, Cluster) else [redis]
 
 
 def server_of(redis: Redis, key: str | bytes) -> Redis:
-    """The plain client for what concerns one key. Raises NotReached."""
+    """The plain client for what concerns one key. Raises NotConnected."""
     return redis.at(key) if isinstance(redis, Cluster) else redis

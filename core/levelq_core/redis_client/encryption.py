@@ -1,4 +1,4 @@
-"""Connections over a network: whether they are encrypted and verified, and why a certificate was refused."""
+"""NodePool over a network: whether they are encrypted and verified, and why a certificate was refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
-from .urls import Place
+from .urls import RedisTarget
 
 _UNVERIFIED = re.compile(
     r"certificate verify failed|CERTIFICATE_VERIFY_FAILED|server certificate for .* does not match host name"
@@ -29,7 +29,7 @@ def redis_exposures(url: str) -> Iterator[tuple[str, str]]:
     """Yield what is unsafe about the connections of a Redis URL, each with the remedy."""
     parts = urlsplit(url)
     scheme = parts.scheme
-    place = Place.read(url)
+    place = RedisTarget.read(url)
     hosts = [address.host for address in place.addresses] if place else [parts.hostname or "localhost"]
     options = parse_qs(parts.query)
     for host in (host for host in hosts if scheme.startswith("redis") and not is_loopback(host)):

@@ -1,4 +1,4 @@
-"""Connections to Redis: how they are made, and how those of one client are lent out."""
+"""NodePool to Redis: how they are made, and how those of one client are lent out."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from .async_cluster import AsyncCluster
-from .cluster import LOST, Cluster, NotReached
+from .cluster import LOST, Cluster, NotConnected
 from .connection_slots import ThreadSlots
 from .per_process import PerProcess
 from .process_client import ProcessClient
 from .sentinel import async_primary_of, primary_of
-from .urls import Place, url_and_options
+from .urls import RedisTarget, url_and_options
 from .versions import LOOKS, OF_POOL, must_reconnect, parser_of
 
-Question = tuple[Any, ...]  # a command of Redis's: its name and arguments
+RedisCommand = tuple[Any, ...]  # a command of Redis's: its name and arguments
 # As many as a server takes by default: redis-py's own limit refuses a caller at once, where ours lets it wait.
 CONNECTIONS = 10_000
 # What the sends of one process, or of one event loop, share to one server. More do not make it faster, and a machine
@@ -48,7 +48,7 @@ def connect(url: str, seconds: float, **options: Any) -> Redis:
     No connection is made yet. See addresses.py for the URLs. Raises ValueError for one that cannot be read.
     """
     options |= _options(seconds) | {"retry": Retry(NoBackoff(), 0)} | parser_of("redis.cluster")
-    place = Place.read(url)
+    place = RedisTarget.read(url)
     if place is None:
         return _client(url, options)
     if place.kind == "cluster":
@@ -69,7 +69,7 @@ def _async_client(url: str, options: dict[str, Any]) -> AsyncRedis:
 def connect_async(url: str, seconds: float) -> AsyncRedis:
     """The same for asyncio."""
     options = _options(seconds) | {"retry": AsyncRetry(NoBackoff(), 0)} | parser_of("redis.asyncio.cluster")
-    place = Place.read(url)
+    place = RedisTarget.read(url)
     if place is None:
         return _async_client(url, options)
     if place.kind == "cluster":
@@ -95,7 +95,7 @@ class _Idle:
         self.answered_at = 0.0  # when the server last answered
 
 
-class Connections:
+class NodePool:
     """The connections of one client, each lent to one caller at a time; for any thread, and after a fork.
 
     At most `most` are lent at once: who wants another waits for one, without a limit in time, in the order of coming.
@@ -115,8 +115,8 @@ class Connections:
         self._idle: PerProcess[_Idle] = PerProcess(partial(_Idle, redis, most))
         weakref.finalize(self, _release, self._idle).atexit = False
 
-    def take(self) -> Any:
-        """A connection that is open, as far as can be seen. Raises NotReached."""
+    def acquire(self) -> Any:
+        """A connection that is open, as far as can be seen. Raises NotConnected."""
         idle = self._idle.get()
         idle.slots.acquire()
         try:
@@ -140,7 +140,7 @@ class Connections:
             return idle.pool.get_connection(*OF_POOL)
         except Exception as error:
             self._note_loss(error)
-            refusal = NotReached(str(error) or type(error).__name__)
+            refusal = NotConnected(str(error) or type(error).__name__)
             if idle.answered_at < since < time.monotonic() - SLOW_SECONDS:
                 # A silent server: each of those who wait would wait as long, one after the other.
                 idle.making.refuse_waiting(refusal)
@@ -149,14 +149,14 @@ class Connections:
         finally:
             idle.making.release()
 
-    def give(self, connection: Any) -> None:
+    def release(self, connection: Any) -> None:
         """Have a connection back on which every answer was read."""
         idle = self._idle.get()
         idle.answered_at = time.monotonic()
         idle.connections.append(connection)
         idle.slots.release()
 
-    def drop(self, connection: Any) -> None:
+    def discard(self, connection: Any) -> None:
         """End a connection: what it says next would be taken for the answer to something else."""
         idle = self._idle.get()
         _end(idle, connection)
@@ -171,7 +171,7 @@ class Connections:
         try:
             yield
         except BaseException as error:
-            self.drop(connection)
+            self.discard(connection)
             self._note_loss(error)
             raise
 
@@ -189,33 +189,33 @@ class Connections:
             _end(idle, connection)
 
     @contextmanager
-    def lent(self) -> Iterator[Any]:
-        """A connection for the length of this block, in which every answer must be heard. Raises NotReached."""
-        connection = self.take()
+    def connection(self) -> Iterator[Any]:
+        """A connection for the length of this block, in which every answer must be heard. Raises NotConnected."""
+        connection = self.acquire()
         with self.ended_by_errors(connection):
             yield connection
-        self.give(connection)
+        self.release(connection)
 
     @staticmethod
-    def say(connection: Any, commands: Sequence[Question]) -> None:
+    def send(connection: Any, commands: Sequence[RedisCommand]) -> None:
         """Send commands. redis-py's pipeline would do, for twice the time."""
         connection.send_packed_command(connection.pack_commands(commands))
 
-    def hear(self, connection: Any, name: str = "EVALSHA") -> Any:
+    def receive(self, connection: Any, name: str = "EVALSHA") -> Any:
         """The next answer, to the command of this name, or Redis's refusal as a value."""
         try:
             return self.redis.parse_response(connection, name)  # type: ignore[no-untyped-call]
         except ResponseError as error:
             return self._refused(error)
 
-    def hear_now(self, connection: Any) -> Any:
+    def receive_now(self, connection: Any) -> Any:
         """The same if all of it is there by now; what there is of it is taken in. Raises TimeoutError if it is not.
 
         Without LOOKS: if there is any of it, and the rest is waited for.
         """
         if not LOOKS:
             if connection.can_read():
-                return self.hear(connection)
+                return self.receive(connection)
             raise RedisTimeoutError("no answer yet")
         try:
             return connection.read_response(timeout=0, disconnect_on_error=False)
@@ -232,10 +232,10 @@ class Connections:
             self._lost(self.redis, error)
         return error
 
-    def exchange(self, connection: Any, commands: Sequence[Question]) -> list[Any]:
+    def execute(self, connection: Any, commands: Sequence[RedisCommand]) -> list[Any]:
         """Send commands, and hear what is answered or refused to each."""
-        self.say(connection, commands)
-        return [self.hear(connection, command[0]) for command in commands]
+        self.send(connection, commands)
+        return [self.receive(connection, command[0]) for command in commands]
 
 
 def _end(idle: _Idle, connection: Any) -> None:

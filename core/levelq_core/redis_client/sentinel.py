@@ -11,7 +11,7 @@ from redis.connection import SSLConnection, parse_url
 from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
 from .process_client import ProcessClient
-from .urls import Address, Place, url_and_options
+from .urls import Address, RedisTarget, url_and_options
 
 # redis-py has no types for these.
 _SENTINEL: Any = Sentinel
@@ -69,7 +69,7 @@ class AsyncPrimary(AsyncRedis):
             await sentinel.aclose()
 
 
-def primary_of(place: Place, to_sentinels: dict[str, Any], options: dict[str, Any]) -> Redis:
+def primary_of(place: RedisTarget, to_sentinels: dict[str, Any], options: dict[str, Any]) -> Redis:
     """A client of the primary; `to_sentinels` and `options` are redis-py's."""
 
     def pool() -> Any:
@@ -80,7 +80,7 @@ def primary_of(place: Place, to_sentinels: dict[str, Any], options: dict[str, An
     return Primary(pool)
 
 
-def async_primary_of(place: Place, to_sentinels: dict[str, Any], options: dict[str, Any]) -> AsyncRedis:
+def async_primary_of(place: RedisTarget, to_sentinels: dict[str, Any], options: dict[str, Any]) -> AsyncRedis:
     """The same for asyncio."""
     sentinel: Any = AsyncSentinels(place.addresses, sentinel_kwargs=_tls(place) | place.for_sentinels | to_sentinels)
     sentinel.addresses = place.addresses
@@ -88,12 +88,12 @@ def async_primary_of(place: Place, to_sentinels: dict[str, Any], options: dict[s
     return primary
 
 
-def _tls(place: Place) -> dict[str, Any]:
+def _tls(place: RedisTarget) -> dict[str, Any]:
     """What the connections to the Sentinels need for TLS: the same as those to the primary."""
     return {name: value for name, value in _parsed(place).items() if name == "ssl" or name.startswith("ssl_")}
 
 
-def _parsed(place: Place) -> dict[str, Any]:
+def _parsed(place: RedisTarget) -> dict[str, Any]:
     """redis-py's options for what the URL says beside the address, which the Sentinels give."""
     url, given = url_and_options(place.url_of_primary)
     options: dict[str, Any] = given | _parse_url(url)

@@ -33,7 +33,7 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-class Place(NamedTuple):
+class RedisTarget(NamedTuple):
     """What a URL with several servers says."""
 
     kind: Literal["cluster", "sentinel"]
@@ -92,7 +92,7 @@ class Place(NamedTuple):
 def check_url(url: str) -> None:
     """Raise ValueError for a URL that redis-py would misread, or would fail on later; no password is shown."""
     parts = split_url(url)
-    place = Place.read(url)
+    place = RedisTarget.read(url)
     if place is None:
         _check_server(parts)
     read_options(parts.scheme, parts.query)

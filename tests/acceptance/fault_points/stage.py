@@ -41,13 +41,13 @@ class Result(NamedTuple):
 
 
 def play(scenario: Scenario, place: Place, folder: Path) -> Result:
-    """Work, break off at the point, recover without help, mend, work again, and look at everything."""
+    """Work, break off at the point, recover without help, fix, work again, and look at everything."""
     with Stage(scenario, place, folder) as stage:
         try:
             stage.begin()
             stage.force()
             stage.recover()
-            stage.mend()
+            stage.fix()
             stage.go_on()
             return stage.finish()
         except BaseException as error:
@@ -144,7 +144,7 @@ class Stage:
         self._rest()
         self._recovery = time.time() - self._met_at
 
-    def mend(self) -> None:
+    def fix(self) -> None:
         """Continue what was stopped, with new commands under way; start a killed application again."""
         if self._scenario.fault is Fault.STOP:
             lapse(self._met_at, 2 * self._scenario.claim_seconds)

@@ -43,7 +43,7 @@ def test_workers_refuse_to_start_on_servers_that_can_lose_what_they_acknowledged
         refused = [line for line in started.splitlines() if line.startswith("levelq: ")]
         assert [line.split()[1] for line in refused] == ["maxmemory-policy", "fsync", "synchronous_commit"]
         assert "CONFIG SET maxmemory-policy noeviction" in refused[0]
-        assert all("`levelq db check` prints the statements that mend it" in line for line in refused[1:])
+        assert all("`levelq db check` prints the statements that fix it" in line for line in refused[1:])
         code, told = run(site, "doctor")
         assert code == 1
         for verdict in ("FAIL  eviction", "warn  durability  appendonly is off", "FAIL  schema      fsync is off"):

@@ -77,7 +77,7 @@ def burst(levelq: Levelq, reason: str) -> None:
     done, *why = out.splitlines()
     assert (code, done) == (0, "done: nothing is due; lanes parked for later: 1")
     assert len(why) == 1 and f"for example user 13: {reason}; " in why[0]
-    assert err.count("lanes put aside") == 1 and f"{reason}; for example user 13" in err
+    assert err.count("lanes parked") == 1 and f"{reason}; for example user 13" in err
     assert "a secret" not in err + out
 
 

@@ -455,7 +455,7 @@ def test_workers_refuse_to_start_on_what_they_would_get_wrong(
     code, output = stopped(start("worker"))
     assert code == 2
     assert told in output
-    assert "`levelq db check` prints the statements that mend it" in output
+    assert "`levelq db check` prints the statements that fix it" in output
     assert len(output.splitlines()) == 1
     options = ["-w", "levelq_worker.LaneWorker", "--url", settings.queue_url, "--burst"]
     rq = Path(sys.executable).parent / "rq"

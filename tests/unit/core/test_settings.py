@@ -241,6 +241,6 @@ def test_the_catalog_is_read_once_and_its_errors_come_through(tmp_path: Path) ->
     s = Settings.load(catalog=path)
     assert list(s.tracks) == ["CHEF"]
     path.unlink()
-    assert s.tracks["CHEF"].top == 2
+    assert s.tracks["CHEF"].max_level == 2
     with pytest.raises(CatalogError):
         _ = Settings.load(catalog=path).tracks

@@ -14,7 +14,7 @@ from levelq import AsyncProducer, ConfigurationError, InvalidCommand, Outbox, Pr
 from levelq_core.database.engine import engine_for, target_of
 from levelq_core.database.urls import check_database_urls
 from levelq_core.redis_client.pool import connect, connect_async
-from levelq_core.redis_client.urls import Place, url_and_options
+from levelq_core.redis_client.urls import RedisTarget, url_and_options
 
 SECRET = "s3cret"
 ESCAPED = "%23 %2F %3F %40"
@@ -143,7 +143,9 @@ def test_options_are_given_in_their_own_types() -> None:
 
 
 def test_sentinel_options_are_given_in_their_own_types() -> None:
-    place = Place.read("rediss+sentinel://h/lanes?sentinel_health_check_interval=5&sentinel_ssl_check_hostname=no")
+    place = RedisTarget.read(
+        "rediss+sentinel://h/lanes?sentinel_health_check_interval=5&sentinel_ssl_check_hostname=no"
+    )
     assert place is not None
     assert place.for_sentinels == {"health_check_interval": 5, "ssl_check_hostname": False}
 

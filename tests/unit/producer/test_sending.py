@@ -28,7 +28,7 @@ from levelq_core.errors import LevelqError
 from levelq_core.keys import Partition
 from levelq_core.lanes.protocol import PushAnswer
 from levelq_core.lanes.shard_layout import Layout
-from levelq_core.redis_client.cluster import NotReached
+from levelq_core.redis_client.cluster import NotConnected
 from levelq_producer import sending
 from levelq_producer.sending import Batches, Item, Plan
 
@@ -221,7 +221,7 @@ def test_where_nobody_says_where_to_the_lane_is_refused_from_then_on() -> None:
 def test_one_server_that_cannot_be_reached_is_not_unknown_and_another_may_have_taken_its_part() -> None:
     made = plan(up(1), up(1, "COACH"))
     (window,) = made.windows()
-    settle(made, window, NotReached("refused"), PushAnswer(False, [(1, "")]))
+    settle(made, window, NotConnected("refused"), PushAnswer(False, [(1, "")]))
     assert errors(made) == [QueueUnavailable, None]
 
 

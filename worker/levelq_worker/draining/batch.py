@@ -8,7 +8,7 @@ from hashlib import sha1
 from typing import NamedTuple
 
 from levelq_core.coupler.apply import outcome
-from levelq_core.coupler.lane_batch import Parked, Work
+from levelq_core.coupler.lane_batch import LaneBatch, Parked
 from levelq_core.domain import codec
 from levelq_core.domain.codec import IDENTITY_AT, IDENTITY_BYTES, Lane, NewerVersion, Record, make
 from levelq_core.domain.commands import MAX_USER_ID
@@ -17,7 +17,7 @@ from levelq_core.lanes.outcome_streams import send_key
 from levelq_core.lanes.parked import NEWER_VERSION
 from levelq_core.lanes.protocol import Claim, Oversized
 
-from .transaction import Rubbish
+from .transaction import QuarantinedEntry
 
 NEWER_DELAY_MS = 5_000  # until an entry of a later version is looked at again: a newer worker may take it
 LONGEST_ASIDE = 5  # lock limits, half a claim: once its rows are free again, a lane is back within seconds
@@ -27,12 +27,12 @@ FIRST_ERROR_MS, LONGEST_ERROR_MS = 2_000, 60_000  # of a lane that an error foll
 class ClaimedLane(NamedTuple):
     """A lane of the claim: what its entries are, in order.
 
-    `identities` has one for every entry that this worker can read, of commands and rubbish alike;
+    `identities` has one for every entry that this worker can read, of commands and quarantined alike;
     `commands_at` says which of them are commands.
     """
 
     user: bytes
-    work: Work | None
+    work: LaneBatch | None
     identities: list[bytes]
     commands_at: list[int]
     newer: str | None
@@ -42,21 +42,21 @@ class Batch:
     """What one claim holds."""
 
     def __init__(self, specialization: str, claim: Claim) -> None:
-        self.rubbish: list[Rubbish] = []
+        self.quarantined: list[QuarantinedEntry] = []
         self.commands = 0
         self._specialization = specialization
         self._at_ms = claim.at_ms
         self._parked = claim.parked
-        self._asked: list[Work] = []  # of whose commands the outcome of one at least is waited for
+        self._asked: list[LaneBatch] = []  # of whose commands the outcome of one at least is waited for
         self.lanes = [self._read(user, entries) for user, entries in claim.lanes]
 
     @property
     def entries(self) -> int:
-        """How many entries it holds, commands and rubbish."""
+        """How many entries it holds, commands and quarantined."""
         return sum(len(lane.identities) for lane in self.lanes)
 
     @property
-    def works(self) -> list[Work]:
+    def works(self) -> list[LaneBatch]:
         """The lanes that hold commands."""
         return [lane.work for lane in self.lanes if lane.work is not None]
 
@@ -73,12 +73,12 @@ class Batch:
         for entry in entries:
             try:
                 if isinstance(entry, Oversized):
-                    raise codec.Rubbish(f"over the payload limit; sha1 of the whole: {entry.sha1}")
+                    raise codec.MalformedEntry(f"over the payload limit; sha1 of the whole: {entry.sha1}")
                 records.append(record := codec.decode(entry, salt))
                 asked |= record.reply
                 commands_at.append(len(identities))
                 identities.append(entry[IDENTITY_AT : IDENTITY_AT + IDENTITY_BYTES])
-            except codec.Rubbish as error:
+            except codec.MalformedEntry as error:
                 identities.append(self._set_aside(entry, user_id, str(error)))
             except NewerVersion as error:
                 newer = str(error)
@@ -86,7 +86,7 @@ class Batch:
         work = None
         if records:
             places = range(self.commands, self.commands + len(records))
-            work = Work(lane, records, places, was_parked=user in self._parked)
+            work = LaneBatch(lane, records, places, was_parked=user in self._parked)
             self.commands += len(records)
             if asked:
                 self._asked.append(work)
@@ -102,7 +102,7 @@ class Batch:
             digest, raw, length = entry.sha1, entry.head, entry.length
         else:
             digest, raw, length = sha1(entry, usedforsecurity=False).hexdigest(), entry[:4096], len(entry)
-        self.rubbish.append(Rubbish(self._specialization, user_id, reason, raw, length))
+        self.quarantined.append(QuarantinedEntry(self._specialization, user_id, reason, raw, length))
         return digest[:IDENTITY_BYTES].encode()
 
     def acknowledgements(self, parked: Sequence[Parked], lock_ms: int) -> list[tuple[bytes, int, bytes]]:

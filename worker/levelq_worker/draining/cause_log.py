@@ -31,7 +31,7 @@ class CauseLog:
         for lane in lanes:
             by_cause.setdefault(cause_of(lane.reason), []).append(lane)
         for cause, same in by_cause.items():
-            what = "%s: %d lanes put aside: %s; for example user %d"
+            what = "%s: %d lanes parked: %s; for example user %d"
             user_id = same[0].work.lane.user_id
             self.log(logging.WARNING, (partition, cause), what, partition, len(same), same[0].reason, user_id)
 

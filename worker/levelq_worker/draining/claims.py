@@ -14,7 +14,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from levelq_core.keys import Partition
 from levelq_core.lanes.parked import Acknowledgements, Reasons
-from levelq_core.lanes.pending_reply import Answer
+from levelq_core.lanes.pending_reply import PendingReply
 from levelq_core.lanes.protocol import Claim
 
 from .batch import Batch
@@ -24,13 +24,13 @@ RENEWALS = 10  # of one claim: a batch that needs more is stuck, and its lanes g
 AGED = 0.1  # of a claim: one that has waited longer for its turn is renewed before it is applied
 
 
-class Asked(NamedTuple):
+class PendingClaim(NamedTuple):
     """A claim that was asked for: for how many commands at most, when, and where Redis will answer."""
 
     token: str
     commands: int
     at: float
-    answer: Answer[Claim]
+    answer: PendingReply[Claim]
 
 
 @dataclass
@@ -56,8 +56,8 @@ class Claims:
         self._runtime = runtime
         self._partition = partition
         self._drain = uuid4().hex
-        self._next: Asked | Held | None = None
-        self._acked: Answer[list[int]] | None = None
+        self._next: PendingClaim | Held | None = None
+        self._acked: PendingReply[list[int]] | None = None
         self._renewals = 0
 
     @property
@@ -71,18 +71,18 @@ class Claims:
         self._renewals = 0
         return self._hear(following)
 
-    def _hear(self, following: Asked | Held) -> Held:
+    def _hear(self, following: PendingClaim | Held) -> Held:
         if isinstance(following, Held):
             return following
-        claim = following.answer.read()
+        claim = following.answer.result()
         full = len(claim.lanes) >= self._runtime.settings.batch_lanes or claim.entries >= following.commands
         return Held(self._partition.specialization, following.token, claim, following.at, full)
 
     def listen(self) -> None:
         """Take in what Redis has answered so far to the claim that was asked for ahead. Raises nothing, as below."""
-        if isinstance(self._next, Asked):
+        if isinstance(self._next, PendingClaim):
             with suppress(Exception):
-                self._next.answer.arrived()
+                self._next.answer.poll()
 
     def hear_ahead(self) -> None:
         """Decode the claim that was asked for ahead, if all of it is here by now.
@@ -90,7 +90,7 @@ class Claims:
         Raises nothing: a claim that went wrong is asked for anew, an entry that cannot be decoded met again, by `take`.
         """
         with suppress(Exception):
-            if isinstance(self._next, Asked) and self._next.answer.arrived():
+            if isinstance(self._next, PendingClaim) and self._next.answer.poll():
                 asked, self._next = self._next, None
                 self._next = held = self._hear(asked)
                 held.batch  # noqa: B018 - decoded, and kept
@@ -99,7 +99,7 @@ class Claims:
         """Ask for the next claim while one is in hand."""
         self._next = self._ask(holding=True)
 
-    def _ask(self, *, holding: bool = False) -> Asked:
+    def _ask(self, *, holding: bool = False) -> PendingClaim:
         """With nothing in hand, the last acknowledgement comes first: it may find lanes due again, and a drain that was
         retired before would leave them to the sweep.
         """
@@ -108,7 +108,7 @@ class Claims:
         token, commands = uuid4().hex, self._runtime.batch_size.commands
         ask = self._runtime.lanes.begin_claim
         answer = ask(self._partition, self._drain, token, commands, gated=True, holding=holding)
-        return Asked(token, commands, time.monotonic(), answer)
+        return PendingClaim(token, commands, time.monotonic(), answer)
 
     def aged(self, held: Held) -> bool:
         """Whether it has waited so long for its turn that it should be renewed."""
@@ -130,7 +130,7 @@ class Claims:
         """Make sure of the last acknowledgement."""
         acked, self._acked = self._acked, None
         if acked:
-            acked.read()
+            acked.result()
 
     def abandon(self, token: str, claim: Claim) -> None:
         """Give lanes back as they are. Nothing was decided, or it is unknown; the ledger knows."""
@@ -142,9 +142,9 @@ class Claims:
         following, self._next = self._next, None
         if isinstance(error, RedisTimeoutError):  # each would be waited for as long again
             acked, self._acked = self._acked, None
-            for answer in (following.answer if isinstance(following, Asked) else None, acked):
+            for answer in (following.answer if isinstance(following, PendingClaim) else None, acked):
                 if answer:
-                    answer.drop()
+                    answer.cancel()
             return
         with suppress(RedisError):
             self.hear_ack()

@@ -10,7 +10,7 @@ from levelq_core.lanes.wakeups import Waker
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 from levelq_worker.support.binding import Binding
-from levelq_worker.support.outage import MOST_SECONDS, Weather, notices_of
+from levelq_worker.support.outage import MOST_SECONDS, Outage, alerts_of
 from levelq_worker.support.seats import Seats
 from levelq_worker.support.stop import Stop
 
@@ -38,7 +38,7 @@ class Runtime:
         self.engine = engine_for(settings, name="levelq worker", limited=True)
         self.transaction = Transaction(self.engine, settings, settings.tracks)
         longest = min(MOST_SECONDS, settings.claim_seconds / 2)
-        self.weather = Weather(self.stop, most_seconds=longest, notices=notices_of(redis, settings))
+        self.weather = Outage(self.stop, most_seconds=longest, notices=alerts_of(redis, settings))
         self.cause_log = CauseLog()
         self.batch_size = BatchSize(settings.batch_commands, settings.batch_seconds)
 
@@ -49,7 +49,7 @@ class Runtime:
         self.engine.dispose()
 
 
-def spare_the_collector() -> None:
+def tune_gc() -> None:
     """Have this worker process look for garbage in circles less often than a batch makes objects.
 
     A batch holds some 30,000 and frees them all at its end. At the default of 700 the collector walked through

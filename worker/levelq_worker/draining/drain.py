@@ -18,13 +18,13 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from levelq_core.database.sqlstate import ErrorClass, classify, in_words
 from levelq_core.errors import SchemaError, WrongDatabase
-from levelq_core.failpoints import point
+from levelq_core.failpoints import failpoint
 from levelq_core.keys import Partition
 from levelq_core.lanes import outcome_streams as replies
 from levelq_core.redis_client.wrong_type import is_wrong_type
 from levelq_core.untrusted_text import MOST_SHOWN
 from levelq_worker.relay.outbox_rows import OutboxRows
-from levelq_worker.relay.restore import Filling
+from levelq_worker.relay.restore import OutboxRestore
 
 from .batch import Batch
 from .claims import Claims, Held
@@ -111,14 +111,14 @@ class Drain:
         try:
             if held.full and not self._over():
                 claims.ask_ahead()
-            point("decode")
+            failpoint("decode")
             batch = held.batch
             self._entries = batch.entries
             if claims.aged(held):
                 claims.renew(held)
             renew = partial(claims.renew, held)
             applied = runtime.transaction.apply(
-                batch.works, batch.rubbish, renew, meanwhile=claims.listen, committing=claims.hear_ahead
+                batch.works, batch.quarantined, renew, meanwhile=claims.listen, committing=claims.hear_ahead
             )
             self._committed(batch, applied)
             replies.write(runtime.lanes.redis, runtime.lanes.keys, batch.replies(), runtime.settings.reply_seconds)
@@ -136,7 +136,7 @@ class Drain:
         True: nothing of it is due yet, after a change of shards. Whoever finds the generation before empty wakes it.
         """
         runtime = self._runtime
-        filling = Filling(runtime.lanes, OutboxRows(runtime.engine), runtime.waker)
+        filling = OutboxRestore(runtime.lanes, OutboxRows(runtime.engine), runtime.waker)
         if filling.waits(self._partition):
             return True
         if not filling.open(self._partition):
@@ -150,8 +150,8 @@ class Drain:
             runtime.cause_log.parked(self._partition, applied.parked)
         if not any(lane.locked for lane in applied.parked):
             runtime.batch_size.took(batch.entries, applied.seconds, applied.empty_seconds)
-        if batch.rubbish:
-            log.error("%s: %d entries quarantined", self._partition, len(batch.rubbish))
+        if batch.quarantined:
+            log.error("%s: %d entries quarantined", self._partition, len(batch.quarantined))
         newer = next((lane.newer for lane in batch.lanes if lane.newer), None)
         if newer:
             what = "%s: lanes wait for a newer worker: %s"

@@ -12,20 +12,20 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Engine, RootTransaction, text
 from sqlalchemy.exc import DBAPIError
 
-from levelq_core.coupler.apply import entered
+from levelq_core.coupler.apply import batch_transaction
 from levelq_core.coupler.bisect import Isolation
-from levelq_core.coupler.lane_batch import Database, Parked, Work
+from levelq_core.coupler.lane_batch import Database, LaneBatch, Parked
 from levelq_core.coupler.screening import Remembered
 from levelq_core.database.cursors import Cursor
 from levelq_core.database.engine import LimitedConnection
 from levelq_core.database.schema import QUARANTINE, Schema, forget, reread, schema_of
 from levelq_core.database.sqlstate import ErrorClass, classify
 from levelq_core.domain.catalog import Catalog
-from levelq_core.failpoints import point
+from levelq_core.failpoints import failpoint
 from levelq_core.settings import Settings
 
 
-class Rubbish(NamedTuple):
+class QuarantinedEntry(NamedTuple):
     """An entry of a lane that is no command; `raw` is its first 4 KiB."""
 
     specialization: str
@@ -67,7 +67,7 @@ _END_OVERDUE = """
       AND xact_start < clock_timestamp() - CAST(:seconds AS float8) * interval '1 second'
 """
 
-# Put rubbish aside; what an earlier delivery of the same entry put aside already is left as it is.
+# Keeps malformed entries; one that an earlier delivery of the same entry quarantined is left as it is.
 _QUARANTINE = f"""
     INSERT INTO {QUARANTINE} (specialization, user_id, reason, raw, length, sha256)
     SELECT k.specialization, k.user_id, k.reason, k.raw, k.length, k.sha256
@@ -100,13 +100,13 @@ class Transaction:
 
     def apply(
         self,
-        works: Sequence[Work],
-        rubbish: Sequence[Rubbish],
+        works: Sequence[LaneBatch],
+        quarantined: Sequence[QuarantinedEntry],
         between: Callable[[], None],
         meanwhile: Callable[[], None] = lambda: None,
         committing: Callable[[], None] = lambda: None,
     ) -> Applied:
-        """Decide all commands of these lanes and quarantine the rubbish, in one transaction.
+        """Decide all commands of these lanes and quarantine the quarantined, in one transaction.
 
         A lane is parked from its first command that could not be decided, with the reason.
         `between` is called between attempts at isolating a fault; `meanwhile` whenever a statement is waited for,
@@ -116,11 +116,11 @@ class Transaction:
         parked: list[Parked] = []
         begun = time.monotonic()
         with self._engine.connect() as connection, connection.begin() as transaction:
-            point("begin")
-            with _waits(connection, meanwhile), entered(connection, "queue") as (cursor, stamp):
+            failpoint("begin")
+            with _waits(connection, meanwhile), batch_transaction(connection, "queue") as (cursor, stamp):
                 cursor.execute(_LIMITS, self._limits)
                 trips = time.monotonic() - begun
-                quarantine(cursor, rubbish)
+                quarantine(cursor, quarantined)
                 if works:
                     isolation = Isolation(
                         cursor,
@@ -134,11 +134,11 @@ class Transaction:
                     isolation.run(works)
                     if isolation.tables_changed:
                         forget(self._engine)
-            point("commit request")
+            failpoint("commit request")
             deciding = time.monotonic() - begun
             with _waits(connection, committing):
                 self._commit(transaction)
-            point("commit reply")
+            failpoint("commit reply")
         seconds = time.monotonic() - begun
         return Applied(parked, seconds, TRIPS * trips + seconds - deciding)
 
@@ -176,8 +176,8 @@ def _waits(connection: Connection, work: Callable[[], None]) -> AbstractContextM
     return raw.meanwhile(work) if isinstance(raw, LimitedConnection) else nullcontext()
 
 
-def quarantine(cursor: Cursor[Any], rubbish: Sequence[Rubbish]) -> None:
+def quarantine(cursor: Cursor[Any], quarantined: Sequence[QuarantinedEntry]) -> None:
     """Keep these entries in the quarantine; those that are there already are left as they are."""
-    if rubbish:
-        rows = [(*found, sha256(found.raw).digest()) for found in dict.fromkeys(rubbish)]
+    if quarantined:
+        rows = [(*found, sha256(found.raw).digest()) for found in dict.fromkeys(quarantined)]
         cursor.execute(_QUARANTINE, [list(column) for column in zip(*rows, strict=True)])

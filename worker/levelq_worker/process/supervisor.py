@@ -14,7 +14,7 @@ from multiprocessing.context import ForkProcess
 from levelq_core.lanes.client import Lanes
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
-from levelq_worker.support.backoff import Pace
+from levelq_worker.support.backoff import Backoff
 from levelq_worker.support.parked_lanes import burst_lines
 from levelq_worker.support.partition_directory import partitions
 from levelq_worker.support.preflight import preflight
@@ -75,7 +75,7 @@ class Supervisor:
             reap_orphans({slot.process.pid for slot in self._slots if slot.process is not None})
             if all(slot.process is None and slot.done for slot in self._slots):
                 worst = max(slot.code for slot in self._slots)
-                return 1 if killed else worst if worst == child.HOPELESS else 0
+                return 1 if killed else worst if worst == child.EXIT_MISCONFIGURED else 0
             received = signal.sigtimedwait(self._signals, self._patience())
             if received is not None and received.si_signo != signal.SIGCHLD:
                 self._stop()
@@ -86,7 +86,7 @@ class Supervisor:
         """Note a child's end; start it again unless it is done."""
         if slot.process is not None and slot.process.exitcode is not None:
             slot.ended(finished=self._stop_by is not None or (self._burst and slot.process.exitcode == 0))
-            if slot.code == child.HOPELESS:
+            if slot.code == child.EXIT_MISCONFIGURED:
                 self._stop()
         if self._stop_by is not None and slot.process is None:
             slot.done = True
@@ -108,7 +108,7 @@ class Supervisor:
             log.warning(
                 "a worker did not end within %.0f s of being asked to: killed; where it stood:", self._stop_seconds
             )
-            slot.say_where()
+            slot.dump_stacks()
         until = time.monotonic() + LAST_WORDS_SECONDS
         for slot in late:
             slot.kill(until - time.monotonic())
@@ -134,7 +134,7 @@ class Slot:
         self.done = False
         self.code = 0
         self.start_at = 0.0
-        self._pace = Pace(claim_seconds)
+        self._pace = Backoff(claim_seconds)
         self._started = 0.0
 
     def start(self, run: Callable[[], int]) -> None:
@@ -147,7 +147,7 @@ class Slot:
         assert self.process is not None and self.process.exitcode is not None
         self.code = self.process.exitcode
         pid, self.process = self.process.pid, None
-        if finished or self.code == child.HOPELESS:
+        if finished or self.code == child.EXIT_MISCONFIGURED:
             self.done = True
             return
         delay = self._pace.after(time.monotonic() - self._started)
@@ -159,7 +159,7 @@ class Slot:
         """Whether there is a child that has not ended."""
         return self.process is not None and self.process.exitcode is None
 
-    def say_where(self) -> None:
+    def dump_stacks(self) -> None:
         """Have the child say where it stands, and end."""
         assert self.process is not None and self.process.pid is not None
         os.kill(self.process.pid, SAYS_WHERE)

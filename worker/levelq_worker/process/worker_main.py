@@ -25,20 +25,20 @@ from levelq_core.operations.redischeck.health import refusal
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 from levelq_core.untrusted_text import printable
-from levelq_worker.draining.context import Runtime, spare_the_collector
+from levelq_worker.draining.context import Runtime, tune_gc
 from levelq_worker.draining.drain import Drain
 from levelq_worker.relay.thread import Relay
 from levelq_worker.rq_adapter.suspension import suspension
 from levelq_worker.rq_adapter.worker import LaneWorker
-from levelq_worker.support.backoff import Pace
-from levelq_worker.support.partition_directory import Places
+from levelq_worker.support.backoff import Backoff
+from levelq_worker.support.partition_directory import PartitionDirectory
 from levelq_worker.support.safe_log import log_safely
 from levelq_worker.support.seats import Seats
 from levelq_worker.support.stop import Stop
 
 log = logging.getLogger("levelq")
 
-HOPELESS = 2  # the exit code after what no other start would mend
+EXIT_MISCONFIGURED = 2  # the exit code after what no other start would fix
 OTHERS_SECONDS = 0.1  # between two looks at lanes that other workers hold
 
 
@@ -52,7 +52,7 @@ def run(
 ) -> int:
     """Work until asked to stop, or with `burst` until nothing is due; the exit code.
 
-    HOPELESS tells the supervisor that starting again would not help. `to_say`: the first worker of
+    EXIT_MISCONFIGURED tells the supervisor that starting again would not help. `to_say`: the first worker of
     a supervisor that acquires it prints why; the others end for the same reason and print nothing.
     """
     log_safely()
@@ -63,7 +63,7 @@ def run(
         if to_say is None or to_say.acquire(block=False):
             for reason in error.reasons:
                 print(f"levelq: {printable(reason)}", file=sys.stderr)  # noqa: T201
-        return HOPELESS
+        return EXIT_MISCONFIGURED
     except RedisError as error:
         print(f"levelq: LEVELQ_RQ_URL: {error}", file=sys.stderr)  # noqa: T201
         return 1
@@ -75,7 +75,7 @@ def serve(settings: Settings, specializations: Sequence[str], seats: Seats | Non
     RQ ends a worker whose Redis is lost. Another begins in this process.
     """
     stop = _stopped_by_signals()
-    pace = Pace(settings.claim_seconds)
+    pace = Backoff(settings.claim_seconds)
     while not stop.is_set():
         begun = time.monotonic()
         try:
@@ -159,7 +159,7 @@ def _working(
     settings: Settings, specializations: Sequence[str], stop: Stop, seats: Seats | None
 ) -> Iterator[tuple[Runtime, Relay]]:
     """What it takes to work without RQ."""
-    spare_the_collector()
+    tune_gc()
     runtime = Runtime(settings, stop, seats)
     relay = Relay(settings, specializations, runtime.binding)
     try:
@@ -180,7 +180,7 @@ def _drain_all(runtime: Runtime, relay: Relay, specializations: Sequence[str], r
         with suppress(RedisError):  # of a cluster, its server may be away while those of the lanes are not
             runtime.binding.check(runtime.lanes)
         relay.poll()
-        places = Places(runtime.lanes, specializations)
+        places = PartitionDirectory(runtime.lanes, specializations)
         found, failed = _look(runtime, places.read())
         due = [partition for partition, status in found if status.ready and not places.waits(partition)]
         for partition in due:

@@ -19,14 +19,14 @@ from levelq_core.database.outbox_insert import CHANNEL
 from levelq_core.database.sqlstate import in_words
 from levelq_core.errors import ConfigurationError
 from levelq_core.settings import Settings
-from levelq_worker.support.outage import Weather
+from levelq_worker.support.outage import Outage
 from levelq_worker.support.stop import Stop
 
 MOST_SECONDS = 30.0  # between two attempts to listen again
 _LOOK_SECONDS = 0.5  # between two looks whether to stop
 
 
-class Bell:
+class Notifier:
     """Rings for the relay when a listener has heard something, or when it is to stop."""
 
     def __init__(self) -> None:
@@ -55,11 +55,11 @@ class Listener(threading.Thread):
     Raises ConfigurationError for a URL that cannot be read.
     """
 
-    def __init__(self, settings: Settings, bell: Bell) -> None:
+    def __init__(self, settings: Settings, bell: Notifier) -> None:
         super().__init__(name="levelq-listener", daemon=True)
         self._bell = bell
         self._stopped = Stop()
-        self._weather = Weather(self._stopped, most_seconds=MOST_SECONDS)
+        self._weather = Outage(self._stopped, most_seconds=MOST_SECONDS)
         self._engine = _engine_for(settings)
 
     def run(self) -> None:

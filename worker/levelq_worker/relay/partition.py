@@ -19,7 +19,7 @@ from levelq_core.lanes.wakeups import Waker
 from levelq_core.settings import Settings
 
 from .outbox_rows import Marked, OutboxRows, Row
-from .restore import Filling, LeaseLost
+from .restore import LeaseLost, OutboxRestore
 
 log = logging.getLogger("levelq")
 
@@ -72,7 +72,7 @@ class PartitionRelay:
         self._rows = rows
         self._waker = waker
         self._settings = settings
-        self._filling = Filling(lanes, rows, waker)
+        self._filling = OutboxRestore(lanes, rows, waker)
         self._lease = b""
         self._sure = True  # that no push of ours is still under way
         self._trusted: dict[str, float] = {}  # our marks whose push was accepted, until their rows are overdue
@@ -201,11 +201,11 @@ class PartitionRelay:
         for row in rows:
             try:
                 if len(row.payload) > self._settings.payload_limit:
-                    raise codec.Rubbish(f"over the payload limit of {self._settings.payload_limit} bytes")
+                    raise codec.MalformedEntry(f"over the payload limit of {self._settings.payload_limit} bytes")
                 codec.decode(_STAMP + row.payload, Lane(self._partition.specialization, row.user_id).salt)
             except codec.NewerVersion:
                 pass  # a newer worker may take it from its lane
-            except codec.Rubbish as error:
+            except codec.MalformedEntry as error:
                 log.error("outbox: row %d quarantined: %s", row.id, error)
                 self._rows.quarantine(row, str(error))
                 continue

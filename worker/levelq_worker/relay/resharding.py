@@ -18,9 +18,9 @@ from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.lanes.wakeups import Waker
-from levelq_worker.support.partition_directory import Places
+from levelq_worker.support.partition_directory import PartitionDirectory
 
-from .restore import Filling
+from .restore import OutboxRestore
 
 log = logging.getLogger("levelq")
 
@@ -30,7 +30,7 @@ def begin(lanes: Lanes, specialization: str, shards: int) -> Layout:
 
     Raises ConfigurationError if a change is under way, or if there is nothing to change.
     """
-    layout = lanes.note_layouts([specialization]).require()[specialization]
+    layout = lanes.ensure_layouts([specialization]).require()[specialization]
     if not layout.steady:
         wanted = layout.becoming or layout.shards
         raise ConfigurationError(
@@ -56,13 +56,13 @@ def close(lanes: Lanes, specialization: str, layout: Layout) -> Layout:
 class Resharding:
     """A relay's share in it."""
 
-    def __init__(self, lanes: Lanes, filling: Filling, waker: Waker) -> None:
+    def __init__(self, lanes: Lanes, filling: OutboxRestore, waker: Waker) -> None:
         self._lanes = lanes
         self._filling = filling
         self._waker = waker
         self._seen: dict[str, Layout] = {}
 
-    def tend(self, places: Places, known: Collection[Partition]) -> bool:
+    def tend(self, places: PartitionDirectory, known: Collection[Partition]) -> bool:
         """Go on with what is under way; whether anything was.
 
         Raises what the last one raised that could not be tended: RedisError, DBAPIError.
@@ -95,7 +95,7 @@ class Resharding:
         newest = max((partition.generation for partition in known), default=0)
         if missing and seen is None and newest <= layout.generation:
             with suppress(ResponseError):  # it is full: whoever pushes next will write it down
-                layout = self._lanes.note_layouts([name]).require()[name]
+                layout = self._lanes.ensure_layouts([name]).require()[name]
         right = self._right(layout, seen, known, newest, missing)
         if right == layout:
             self._seen[name] = layout

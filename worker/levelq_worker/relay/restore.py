@@ -36,7 +36,7 @@ class Filled(NamedTuple):
     lanes: int
 
 
-class Filling:
+class OutboxRestore:
     """Fills partitions on behalf of one relay, drain or operator."""
 
     def __init__(self, lanes: Lanes, rows: OutboxRows, waker: Waker) -> None:

@@ -46,15 +46,15 @@ from levelq_core.lanes.wakeups import Waker
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 from levelq_worker.support.binding import Binding
-from levelq_worker.support.outage import notices_of
-from levelq_worker.support.partition_directory import Places
+from levelq_worker.support.outage import alerts_of
+from levelq_worker.support.partition_directory import PartitionDirectory
 from levelq_worker.support.stop import Stop
 
-from .listener import Bell, Listener
+from .listener import Listener, Notifier
 from .outbox_rows import OutboxRows
 from .partition import WINDOW, PartitionRelay
 from .resharding import Resharding
-from .restore import Filling
+from .restore import OutboxRestore
 
 log = logging.getLogger("levelq")
 
@@ -80,12 +80,12 @@ class Relay(threading.Thread):
         self._engine = engine_for(settings, name="levelq relay", limited=True)
         self._binding = binding or Binding(Stop(), settings.sweep_seconds)
         self._rows = OutboxRows(self._engine)
-        self._places = Places(self._lanes, specializations)
-        self._resharding = Resharding(self._lanes, Filling(self._lanes, self._rows, self._waker), self._waker)
+        self._places = PartitionDirectory(self._lanes, specializations)
+        self._resharding = Resharding(self._lanes, OutboxRestore(self._lanes, self._rows, self._waker), self._waker)
         self._relays: dict[Partition, PartitionRelay] = {}
-        self._notices = notices_of(redis, settings, "relay")
+        self._notices = alerts_of(redis, settings, "relay")
         self._failures = 0
-        self._bell = Bell()
+        self._bell = Notifier()
         self._listener = Listener(settings, self._bell) if settings.notify else None
 
     def run(self) -> None:

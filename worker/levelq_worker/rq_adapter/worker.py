@@ -25,7 +25,7 @@ from levelq_core.errors import ConfigurationError, WrongDatabase
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 from levelq_core.untrusted_text import MOST_SHOWN, printable
-from levelq_worker.draining.context import Runtime, install, spare_the_collector
+from levelq_worker.draining.context import Runtime, install, tune_gc
 from levelq_worker.relay.thread import Relay
 from levelq_worker.support.partition_directory import partitions
 from levelq_worker.support.preflight import check_servers
@@ -202,7 +202,7 @@ class LaneWorker(SimpleWorker):
         except ConfigurationError:
             runtime.close()
             raise
-        spare_the_collector()
+        tune_gc()
         options["dequeue_strategy"] = DequeueStrategy.ROUND_ROBIN
         sweeper = Sweeper(self.settings, self.specializations, runtime.binding)
         relay = Relay(self.settings, self.specializations, runtime.binding)

@@ -6,7 +6,7 @@ FIRST_SECONDS, MOST_SECONDS = 0.2, 10.0  # doubling, at most half a claim
 HEALTHY_SECONDS = 30.0  # what lived so long begins with a clean record
 
 
-class Pace:
+class Backoff:
     """Counts the failures of one thing that is begun again and again, at most half a claim after it ended."""
 
     def __init__(self, claim_seconds: float) -> None:

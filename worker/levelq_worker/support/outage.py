@@ -12,7 +12,7 @@ import socket
 
 from redis import Redis
 
-from levelq_core.lanes.worker_alerts import Notices
+from levelq_core.lanes.worker_alerts import WorkerAlerts
 from levelq_core.settings import Settings
 
 from .stop import Stop
@@ -23,10 +23,10 @@ FIRST_SECONDS, MOST_SECONDS = 0.1, 5.0
 MOST_SAID = 5  # causes of one spell of weather: a server that starts again gives several, one that flaps many
 
 
-class Weather:
+class Outage:
     """Counts failures in a row across the drains of a process."""
 
-    def __init__(self, stop: Stop, *, most_seconds: float = MOST_SECONDS, notices: Notices | None = None) -> None:
+    def __init__(self, stop: Stop, *, most_seconds: float = MOST_SECONDS, notices: WorkerAlerts | None = None) -> None:
         self._stop = stop
         self._most = most_seconds
         self._notices = notices
@@ -63,7 +63,9 @@ class Weather:
             self._notices.withdraw()
 
 
-def notices_of(redis: Redis, settings: Settings, thread: str = "") -> Notices:
+def alerts_of(redis: Redis, settings: Settings, thread: str = "") -> WorkerAlerts:
     """This process's notice, or that of a thread of it. It outlasts the longest attempt and the wait after it."""
     worker = f"{socket.gethostname()}:{os.getpid()}"
-    return Notices(redis, settings.keys, f"{worker} {thread}".rstrip(), 2 * settings.claim_seconds + 2 * MOST_SECONDS)
+    return WorkerAlerts(
+        redis, settings.keys, f"{worker} {thread}".rstrip(), 2 * settings.claim_seconds + 2 * MOST_SECONDS
+    )

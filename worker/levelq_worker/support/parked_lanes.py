@@ -29,7 +29,7 @@ _BY_STATE = (
     ("23", "a constraint of the database refuses it: change the rows it looks at, or the constraint"),
     ("42501", "GRANT the workers' role what it lacks"),
     ("42", "`levelq db check` says what the tables lack"),
-    ("", "mend its cause; PostgreSQL's log has the details"),
+    ("", "fix its cause; PostgreSQL's log has the details"),
 )
 _STATE = re.compile(r"\(SQLSTATE (\w{5})\)$")
 _NAMES = (

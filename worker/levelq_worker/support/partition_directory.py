@@ -7,13 +7,13 @@ from collections.abc import Collection
 
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
-from levelq_core.lanes.shard_layout import Asking, Layout
+from levelq_core.lanes.shard_layout import Layout, LayoutQuery
 from levelq_core.redis_client.cluster import LOST, Cluster
 
 log = logging.getLogger("levelq")
 
 
-class Places:
+class PartitionDirectory:
     """The partitions as they were when last read. Read it before anything else is asked of it."""
 
     def __init__(self, lanes: Lanes, specializations: Collection[str], *, warns: bool = True) -> None:
@@ -35,7 +35,7 @@ class Places:
         try:
             # In this order: a partition of a generation that the layouts do not know then means that they were lost.
             self._known = {p for p in self._lanes.partitions() if p.specialization in self._specializations}
-            asking = self._lanes.ask_layouts(self._specializations)
+            asking = self._lanes.read_layouts(self._specializations)
             # An unreadable layout keeps its last readable value; before the first one its partitions are unknown.
             self.layouts = {n: self.layouts[n] for n in asking.unreadable if n in self.layouts} | asking.found
             self.missing = asking.missing
@@ -48,7 +48,7 @@ class Places:
         named = {p for name, layout in self.layouts.items() for p in (*layout.old(name), *layout.partitions(name))}
         return sorted({p for p in self._known if p.specialization in self.layouts} | named)
 
-    def _warn(self, asking: Asking) -> None:
+    def _warn(self, asking: LayoutQuery) -> None:
         for what in asking.unreadable.values():
             if what not in self._warned:
                 log.warning(
@@ -67,4 +67,4 @@ class Places:
 
 def partitions(lanes: Lanes, specializations: Collection[str]) -> list[Partition]:
     """All partitions of these specializations that may hold something. Raises RedisError."""
-    return Places(lanes, specializations, warns=False).read()
+    return PartitionDirectory(lanes, specializations, warns=False).read()

@@ -16,8 +16,8 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from levelq_core.coupler import cancelling
-from levelq_core.coupler.apply import entered, outcome
-from levelq_core.coupler.lane_batch import Work
+from levelq_core.coupler.apply import batch_transaction, outcome
+from levelq_core.coupler.lane_batch import LaneBatch
 from levelq_core.database.outbox_sql import QUARANTINE_ROW
 from levelq_core.database.schema import OUTBOX, schema_of
 from levelq_core.database.sqlstate import ErrorClass, classify
@@ -32,7 +32,7 @@ from levelq_core.operations import audit
 from levelq_core.operations.identity import require_bound
 from levelq_core.settings import Settings
 from levelq_worker.draining.batch import Batch
-from levelq_worker.draining.transaction import Rubbish, quarantine
+from levelq_worker.draining.transaction import QuarantinedEntry, quarantine
 
 from .waiting_lanes import IN_SCOPE, Page, Scope, Waiting, count, is_newer, outbox_scope, pages
 
@@ -125,7 +125,7 @@ class Canceller:
         batch = Batch(partition.specialization, Claim(chosen, wake=False, retired=False, broken=[]))
         if not batch.entries:
             return
-        self._decide(sorted(batch.works, key=lambda work: work.lane), batch.rubbish, ())
+        self._decide(sorted(batch.works, key=lambda work: work.lane), batch.quarantined, ())
         self._lanes.withdraw(partition, [(lane.user, b"".join(lane.identities)) for lane in batch.lanes])
         for page, lane in zip(read, batch.lanes, strict=True):
             page.taken = len(lane.identities)
@@ -139,16 +139,16 @@ class Canceller:
             with self._engine.connect() as connection:
                 rows = connection.execute(_ROWS, values).all()
             if rows:
-                works, malformed = self._read_rows(rows)
-                self._decide(works, (), malformed)
+                works, quarantined = self._read_rows(rows)
+                self._decide(works, (), quarantined)
             if len(rows) < PAGE:
                 return
             values["after"] = rows[-1].id
 
-    def _read_rows(self, rows: Sequence[Any]) -> tuple[list[Work], list[tuple[int, str]]]:
+    def _read_rows(self, rows: Sequence[Any]) -> tuple[list[LaneBatch], list[tuple[int, str]]]:
         """The commands by lane, sorted; and the rows that hold none, with the reason."""
-        works: list[Work] = []
-        malformed: list[tuple[int, str]] = []
+        works: list[LaneBatch] = []
+        quarantined: list[tuple[int, str]] = []
         for (name, user_id), of_lane in groupby(
             sorted(rows, key=lambda row: (row.specialization, row.user_id, row.id)),
             key=lambda row: (row.specialization, row.user_id),
@@ -157,21 +157,23 @@ class Canceller:
             for row in of_lane:
                 try:
                     records.append(codec.decode(b"0" * STAMP_DIGITS + bytes(row.payload), lane.salt))
-                except codec.Rubbish as error:
-                    malformed.append((row.id, str(error)))
+                except codec.MalformedEntry as error:
+                    quarantined.append((row.id, str(error)))
                 except NewerVersion:
                     self._done.newer += 1
             if records:
-                works.append(Work(lane, records, range(len(records))))
-        return works, malformed
+                works.append(LaneBatch(lane, records, range(len(records))))
+        return works, quarantined
 
-    def _decide(self, works: Sequence[Work], rubbish: Sequence[Rubbish], rows: Sequence[tuple[int, str]]) -> None:
+    def _decide(
+        self, works: Sequence[LaneBatch], quarantined: Sequence[QuarantinedEntry], rows: Sequence[tuple[int, str]]
+    ) -> None:
         """One transaction, repeated if another one decided some of the commands at the same time; then the replies."""
         for attempt in range(1, ATTEMPTS + 1):
             for work in works:
                 work.decisions = []
             try:
-                self._transact(works, rubbish, rows)
+                self._transact(works, quarantined, rows)
                 break
             except DBAPIError as error:
                 what = classify(error.orig) if isinstance(error.orig, Exception) else ErrorClass.TRANSIENT
@@ -187,21 +189,23 @@ class Canceller:
         ]
         replies.write(self._lanes.redis, self._lanes.keys, answers, self._settings.reply_seconds)
 
-    def _transact(self, works: Sequence[Work], rubbish: Sequence[Rubbish], rows: Sequence[tuple[int, str]]) -> None:
+    def _transact(
+        self, works: Sequence[LaneBatch], quarantined: Sequence[QuarantinedEntry], rows: Sequence[tuple[int, str]]
+    ) -> None:
         settings, done = self._settings, self._done
         with self._engine.begin() as connection:
             limits = {"lock_ms": str(settings.lock_ms), "statement_ms": str(settings.statement_ms)}
             connection.execute(_LIMITS, limits)
             encoding = schema_of(connection).encoding
-            with entered(connection, cancelling.SOURCE) as (cursor, stamp):
-                quarantine(cursor, rubbish)
+            with batch_transaction(connection, cancelling.SOURCE) as (cursor, stamp):
+                quarantine(cursor, quarantined)
                 fresh = cancelling.cancel(cursor, works, stamp, encoding=encoding)
             for row, reason in rows:
                 connection.execute(QUARANTINE_ROW, {"id": row, "reason": reason})
             now = Cancelled(
                 done.cancelled + fresh,
                 done.decided + sum(len(work.decisions) for work in works) - fresh,
-                done.quarantined + len(rubbish) + len(rows),
+                done.quarantined + len(quarantined) + len(rows),
                 done.newer,
                 done.unreadable,
             )

@@ -74,7 +74,7 @@ def require_spelling(connection: Connection, catalog: Catalog) -> None:
     """Raise SchemaError if rows are there that levelq would not find. Raises DBAPIError."""
     found = misspelt(connection, catalog)
     if found:
-        raise SchemaError(f"{'; '.join(map(str, found))}. `levelq db check` prints the statements that mend it")
+        raise SchemaError(f"{'; '.join(map(str, found))}. `levelq db check` prints the statements that fix it")
 
 
 def _comparable(facts: Facts, table: str, names: Iterable[str]) -> bool:

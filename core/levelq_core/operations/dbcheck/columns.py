@@ -31,8 +31,8 @@ def check_columns(connection: Connection, table: str, facts: Facts, catalog: Cat
     for name, fact in facts.items():
         yield from _check_null(connection, table, name, fact)
     if connection.execute(_UNLOGGED, {"table": table}).scalar():
-        mend = f"ALTER TABLE {table} SET LOGGED;"
-        yield Finding("error", f"{table} is UNLOGGED: a crash of the server empties it", (mend,))
+        fix = f"ALTER TABLE {table} SET LOGGED;"
+        yield Finding("error", f"{table} is UNLOGGED: a crash of the server empties it", (fix,))
 
 
 def _added(table: str, name: str, facts: Facts) -> tuple[str, ...]:
@@ -122,10 +122,10 @@ def _check_null(connection: Connection, table: str, name: str, fact: Column) -> 
     if fact.nullable:
         return
     if name in NULLS.get(table, ()):
-        mend = f"ALTER TABLE {table} ALTER COLUMN {name} DROP NOT NULL;"
+        fix = f"ALTER TABLE {table} ALTER COLUMN {name} DROP NOT NULL;"
         if fact.domain is not None:
-            mend = f"-- {table}.{name}: its domain {fact.domain} forbids NULL: give the column another type"
-        yield Finding("error", f"{table}.{name} is NOT NULL: levelq writes NULL where nothing is known", (mend,))
+            fix = f"-- {table}.{name}: its domain {fact.domain} forbids NULL: give the column another type"
+        yield Finding("error", f"{table}.{name} is NOT NULL: levelq writes NULL where nothing is known", (fix,))
     elif name not in REQUIRED[table] and not fact.filled and not is_written(table, name, fact):
         problem = f"{table}.{name} is NOT NULL without a default, and levelq gives it no value: inserts fail"
         if connection.execute(_FILLING_TRIGGER, {"table": table}).scalar():

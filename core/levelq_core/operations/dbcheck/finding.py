@@ -13,12 +13,12 @@ class Finding(NamedTuple):
     `error`: levelq would lose or misapply commands, or cannot apply any, until a person acts: workers refuse to start.
     `warning`: worth knowing; it may pass by itself. `ok`: nothing is wrong, and `problem` says what was found.
 
-    `mend` holds SQL statements, each ending with a semicolon, or levelq or Redis commands, or what a person must do
+    `fix` holds SQL statements, each ending with a semicolon, or levelq or Redis commands, or what a person must do
     (beginning with --), to be run in this order; ALTER SYSTEM and whatever is done CONCURRENTLY need to be run outside
     a transaction. `topic`: what was checked, in one word.
     """
 
     severity: Severity
     problem: str
-    mend: tuple[str, ...] = ()
+    fix: tuple[str, ...] = ()
     topic: str = "schema"

@@ -64,7 +64,7 @@ def _fix(
         if refusal is None:
             return f"levelq sync {user} {name} --source {source}"
         refusals.append(refusal)
-    return f"{where}: levelq cannot copy either level ({refusals[0]}): mend the row by hand"
+    return f"{where}: levelq cannot copy either level ({refusals[0]}): fix the row by hand"
 
 
 def _refusal(pair: Pair, source: str, catalog: Catalog, limits: Limits) -> str | None:

@@ -21,11 +21,11 @@ def check_cascade(connection: Connection) -> Iterator[Finding]:
             f"{PROGRESSIONS}.{column}: its foreign key {constraint} has no ON DELETE CASCADE: a license that has "
             "progressions cannot be deleted, nor a user whose deletion reaches it by a cascade"
         )
-        mend = (
+        fix = (
             f"ALTER TABLE {PROGRESSIONS} DROP CONSTRAINT {constraint}, ADD CONSTRAINT {constraint} "
             f"FOREIGN KEY ({column}) REFERENCES {licenses} ({key}) ON DELETE CASCADE;"
         )
-        yield Finding("warning", problem, (mend,))
+        yield Finding("warning", problem, (fix,))
 
 
 # levelq's own table is recognized by its index; an application's counts if its licenses are deleted by a cascade.

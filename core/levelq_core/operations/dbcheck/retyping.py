@@ -94,7 +94,7 @@ def _no_numbers(connection: Connection, table: str, name: str) -> tuple[str, ...
     if row is None:
         return ()
     rows = "1 row holds" if row[1] == 1 else f"{row[1]:,} rows hold"
-    return (f"-- {table}.{name}: {rows} no whole number, for example {row[0]!r}: mend them first",)
+    return (f"-- {table}.{name}: {rows} no whole number, for example {row[0]!r}: fix them first",)
 
 
 _DEPENDENTS = text("""

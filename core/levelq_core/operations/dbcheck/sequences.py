@@ -67,11 +67,11 @@ def check_sequences(connection: Connection) -> Iterator[Finding]:
     """Yield the sequences that are nearly or wholly used up, and those this role may not read."""
     for sequence in sequences_of(connection):
         where, grant = f"{sequence.table}.{sequence.column}: this role may not", "GRANT USAGE ON SEQUENCE"
-        mend = (f"{grant} {sequence.name} TO {_role(connection)};",)
+        fix = (f"{grant} {sequence.name} TO {_role(connection)};",)
         if not sequence.usable:
-            yield Finding("error", f"{where} draw from its sequence, {sequence.name}: inserts fail", mend)
+            yield Finding("error", f"{where} draw from its sequence, {sequence.name}: inserts fail", fix)
         elif not sequence.readable:
-            yield Finding("warning", f"{where} read its sequence, {sequence.name}", mend)
+            yield Finding("warning", f"{where} read its sequence, {sequence.name}", fix)
         elif sequence.at_its_end or sequence.used > NEARLY_USED_UP:
             severity: Severity = "error" if sequence.at_its_end else "warning"
             yield Finding(severity, _problem(sequence), tuple(_widened(connection, sequence)))

@@ -21,8 +21,8 @@ def check_server(connection: Connection, encoding: str) -> Iterator[Finding]:
     """Yield what is wrong with the server's version and settings, and with the database's encoding."""
     version, name = connection.execute(_VERSION).one()
     if version < OLDEST * 10_000:
-        mend = f"-- move the database to PostgreSQL {OLDEST} or later"
-        yield Finding("error", f"PostgreSQL {name} is too old: {OLDEST} is the least", (mend,))
+        fix = f"-- move the database to PostgreSQL {OLDEST} or later"
+        yield Finding("error", f"PostgreSQL {name} is too old: {OLDEST} is the least", (fix,))
     for problem in encoding_fault(encoding):
         yield Finding("error", problem, (_MOVED,))
     if encoding not in ("UTF8", "SQL_ASCII"):
@@ -39,8 +39,8 @@ def check_read_only(connection: Connection) -> Iterator[Finding]:
     """Yield why nothing can be written, if transactions of this role are read-only."""
     in_recovery, read_only, source, database, role = connection.execute(_READ_ONLY).one()
     if in_recovery:
-        mend = "-- let LEVELQ_DATABASE_URL lead to the primary; of several hosts: target_session_attrs=read-write"
-        yield Finding("error", f"{READ_ONLY}: it is a standby", (mend,))
+        fix = "-- let LEVELQ_DATABASE_URL lead to the primary; of several hosts: target_session_attrs=read-write"
+        yield Finding("error", f"{READ_ONLY}: it is a standby", (fix,))
     elif read_only:
         mends = _reset("default_transaction_read_only", "off", source, database, role)
         # First in this session, or the statements below are refused as writes.
@@ -54,12 +54,12 @@ def check_encryption(connection: Connection) -> Iterator[Finding]:
     if not isinstance(raw, psycopg.Connection) or is_loopback(raw.info.host):
         return
     host, mode = raw.info.host, raw.info.get_parameters().get("sslmode", "prefer")
-    mend = ("-- give LEVELQ_DATABASE_URL the options sslmode=verify-full&sslrootcert=/path/to/ca.pem",)
+    fix = ("-- give LEVELQ_DATABASE_URL the options sslmode=verify-full&sslrootcert=/path/to/ca.pem",)
     if not raw.pgconn.ssl_in_use:
-        yield Finding("warning", f"{NAME}: the connection to {host} is not encrypted", mend, "encryption")
+        yield Finding("warning", f"{NAME}: the connection to {host} is not encrypted", fix, "encryption")
     elif mode != "verify-full":
         problem = f"{NAME}: with sslmode={mode} it is not verified that the server is {host}"
-        yield Finding("warning", problem, mend, "encryption")
+        yield Finding("warning", problem, fix, "encryption")
 
 
 def _reset(option: str, value: str, source: str, database: str, role: str) -> tuple[str, ...]:

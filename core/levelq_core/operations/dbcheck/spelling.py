@@ -27,7 +27,7 @@ def check_spelling(
         problem = f"{found}: levelq would not find them and make second rows at level 1; workers refuse to start"
         right = folded(name)
         names = ", ".join(f"'{name}'" for name in catalog)
-        mend = [
+        fix = [
             f"-- From now on your application must write {fold(found.spelt)!r} and look for it, too",
             *_bound(connection, table),
         ]
@@ -38,9 +38,9 @@ def check_spelling(
                 f"; {number} of user and specialization with several rows: look at them first, "
                 "the most advanced will be kept"
             )
-            mend += merged(connection, table, (user, right), facts, where=f"{right} IN ({names})")
+            fix += merged(connection, table, (user, right), facts, where=f"{right} IN ({names})")
         rename = f"UPDATE {table} SET {name} = {right} WHERE {name} <> {right} AND {right} IN ({names});"
-        yield Finding("error", problem, (*mend, rename))
+        yield Finding("error", problem, (*fix, rename))
 
 
 def check_names(connection: Connection, tables: Sequence[str], catalog: Catalog) -> Iterator[Finding]:

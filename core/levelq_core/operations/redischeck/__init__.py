@@ -70,7 +70,7 @@ def check_queue(redis: Redis, url: str) -> Iterator[Finding]:
         return
     yield Finding("ok", f"reachable at {redacted(url)}", topic="rq")
     if info:  # RQ holds wake-ups alone, and a lost one is replaced
-        yield from (Finding("warning", f"LEVELQ_RQ_URL: {risk.problem}", risk.mend, "rq") for risk in risks(info))
+        yield from (Finding("warning", f"LEVELQ_RQ_URL: {risk.problem}", risk.fix, "rq") for risk in risks(info))
 
 
 __all__ = ["check_encryption", "check_lanes", "check_queue"]

@@ -33,8 +33,8 @@ def check_role(info: dict[str, Any]) -> Iterator[Finding]:
     """Yield an error if it is a replica, which takes no writes."""
     if info.get("role") == "slave":
         primary = f"{info.get('master_host')}:{info.get('master_port')}"
-        mend = f"-- let LEVELQ_REDIS_URL lead to the primary, {primary}, or to its Sentinels (redis+sentinel://)"
-        yield Finding("error", "this server is a replica, and takes no writes", (mend,), "pushes")
+        fix = f"-- let LEVELQ_REDIS_URL lead to the primary, {primary}, or to its Sentinels (redis+sentinel://)"
+        yield Finding("error", "this server is a replica, and takes no writes", (fix,), "pushes")
 
 
 def check_durability(redis: Redis, info: dict[str, Any]) -> Iterator[Finding]:

@@ -25,8 +25,8 @@ def check_writing(redis: Redis, key: str) -> Iterator[Finding]:
         except NoScriptError:  # flushed in between
             redis.eval(_script(), 1, key)
     except OutOfMemoryError as error:  # draining still works then
-        mend = ("-- start more workers, or raise maxmemory",)
-        yield Finding("warning", f"pushes are refused: {_words(error)}", mend, "pushes")
+        fix = ("-- start more workers, or raise maxmemory",)
+        yield Finding("warning", f"pushes are refused: {_words(error)}", fix, "pushes")
     except ResponseError as error:
         said = _words(error)
         denied = "permission" in said.lower()

@@ -88,7 +88,7 @@ def _require(connection: Connection) -> Schema:
         f"{table}.{name}" for table, names in REQUIRED.items() for name in names if name not in found.get(table, ())
     ]
     if lacking:
-        raise SchemaError(f"missing: {', '.join(lacking)}. `levelq db check` prints the statements that mend it")
+        raise SchemaError(f"missing: {', '.join(lacking)}. `levelq db check` prints the statements that fix it")
     return schema
 
 

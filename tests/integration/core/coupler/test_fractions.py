@@ -18,7 +18,7 @@ from levelq_core.database.schema import forget, schema_of
 from levelq_core.operations.verify import Options, verify
 from levelq_worker.support.preflight import preflight
 from tests.support.coupler import drain_all, push, put_license, put_progress, runtime
-from tests.support.db_check import execute, findings, mend
+from tests.support.db_check import execute, findings, fix
 
 TOTALS = "total_xp, completed_sessions, completed_projects, theory_hours_completed, practice_hours_completed"
 PROGRESS = "specialization_progress"
@@ -219,7 +219,7 @@ def test_column_that_cannot_be_kept_is_refused_and_the_printed_statement_mends_i
         answer = level_up_atomic(session, 1, "PLAYER", 1000)
     assert (answer["success"], answer.get("error_type")) == (False, "database_error")
     assert problem in answer["message"]
-    mend(engine, found)
+    fix(engine, found)
     assert findings(engine) == []
     with Session(engine) as session:
         assert level_up_atomic(session, 1, "PLAYER", 1000)["success"]
@@ -237,7 +237,7 @@ def test_mending_a_float_keeps_its_digits(own_engine: Engine, type_: str) -> Non
     engine = own_engine
     retype(engine, total_xp=type_, theory_hours_completed=type_)
     put(engine, 1, 2, total_xp=1_234_567, theory_hours=7.5)
-    mend(engine, findings(engine))
+    fix(engine, findings(engine))
     assert totals(engine, 1)[0] == "1234567"
     assert totals(engine, 1)[3] == "7.5"
 
@@ -253,8 +253,6 @@ def test_user_ids_that_are_uuids_are_refused_with_what_a_person_must_do(
         "UNIQUE (user_id, specialization_type))",
     )
     (absent, uuids) = findings(engine)
-    assert absent.mend == ("levelq db upgrade",)
+    assert absent.fix == ("levelq db upgrade",)
     assert uuids.problem.startswith("user_licenses.user_id is of type uuid")
-    assert uuids.mend == (
-        "-- user_licenses.user_id: uuid has no cast to bigint; add a column of that type and fill it",
-    )
+    assert uuids.fix == ("-- user_licenses.user_id: uuid has no cast to bigint; add a column of that type and fill it",)

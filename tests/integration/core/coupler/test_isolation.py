@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from levelq_core import Catalog, Command, LevelUp, SetLevel, apply_commands
-from levelq_core.coupler.apply import gather
+from levelq_core.coupler.apply import group_by_lane
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
 from tests.support.coupler import drain_all, ledger, push, put_license, put_progress, session
@@ -294,7 +294,7 @@ def test_an_error_does_not_turn_the_limit_of_a_transaction_off(
             )
             until(lambda: observer.execute(query).fetchone() is None, what="the server to end the transaction")
 
-    works = gather([level_up(1, 1000), level_up(2, 1000, advanced_by=MISSING)])
+    works = group_by_lane([level_up(1, 1000), level_up(2, 1000, advanced_by=MISSING)])
     with pytest.raises(DBAPIError) as ended:
         worker.transaction.apply(works, [], wait)
     assert isinstance(ended.value.orig, errors.TransactionTimeout)

@@ -28,7 +28,7 @@ from levelq_core.database.schema import forget
 from levelq_core.operations.queries import history
 from levelq_worker.support.preflight import preflight
 from tests.support.coupler import clear
-from tests.support.db_check import execute, findings, mend
+from tests.support.db_check import execute, findings, fix
 from tests.support.strategies import commands
 
 ADDED = ("level", "mode", "advanced_by", "reason")
@@ -105,7 +105,7 @@ def test_db_check_reports_an_older_ledger_and_what_it_prints_mends_it(older: Eng
     assert [(finding.severity, finding.problem) for finding in found] == [
         ("error", f"levelq_ledger has no column {name}") for name in ADDED
     ]
-    mend(older, found)
+    fix(older, found)
     assert findings(older) == []
     with older.begin() as connection:
         second = Reset(user_id=1, specialization="PLAYER", level=2, advanced_by=7, reason="after")
@@ -124,5 +124,5 @@ def test_column_that_must_not_be_null_is_reported(engine: Engine) -> None:
     execute(engine, "ALTER TABLE levelq_ledger ALTER reason SET NOT NULL")
     (finding,) = findings(engine)
     assert finding.problem == "levelq_ledger.reason is NOT NULL: levelq writes NULL where nothing is known"
-    mend(engine, [finding])
+    fix(engine, [finding])
     assert findings(engine) == []

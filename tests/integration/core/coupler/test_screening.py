@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from levelq_core import Command, LevelUp, SetLevel, apply_commands
 from levelq_core.coupler import screening
-from levelq_core.coupler.apply import gather
+from levelq_core.coupler.apply import group_by_lane
 from levelq_core.domain.codec import Lane, lane_of
 from levelq_worker.draining.context import Runtime
 from tests.support.coupler import clear, put_license, put_progress, session, tables, wait_until_blocked_by
@@ -121,7 +121,7 @@ def one_by_one(engine: Engine, commands: Sequence[Command]) -> dict[Lane, list[T
 
 
 def in_one_batch(worker: Runtime, commands: Sequence[Command]) -> dict[Lane, list[Told]]:
-    works = gather(commands)
+    works = group_by_lane(commands)
     worker.transaction.apply(works, [], lambda: None)
     return {work.lane: [(d.error, d.duplicate, d.before, d.after) for d in work.decisions] for work in works}
 
@@ -158,7 +158,7 @@ def change(engine: Engine, *statements: str) -> None:
 
 def errors_of(worker: Runtime, *commands: Command) -> list[str | None]:
     """One batch, which must decide all of these."""
-    works = gather(commands)
+    works = group_by_lane(commands)
     worker.transaction.apply(works, [], lambda: None)
     return [decision.error for work in works for decision in work.decisions]
 

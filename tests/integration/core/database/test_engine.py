@@ -16,8 +16,8 @@ from sqlalchemy.exc import DBAPIError
 
 from levelq.embedded import Servers
 from levelq_core import LevelUp, Settings
-from levelq_core.coupler.apply import gather
-from levelq_core.coupler.lane_batch import Work
+from levelq_core.coupler.apply import group_by_lane
+from levelq_core.coupler.lane_batch import LaneBatch
 from levelq_core.database import engine as engine_module
 from levelq_core.database.engine import LimitedConnection, engine_for
 from levelq_core.database.sqlstate import ErrorClass, classify
@@ -50,8 +50,8 @@ def limited(through: Settings) -> Iterator[Engine]:
     engine.dispose()
 
 
-def works() -> list[Work]:
-    return gather([LevelUp(user_id=user, specialization="PLAYER", xp_gained=7) for user in range(1, 6)])
+def works() -> list[LaneBatch]:
+    return group_by_lane([LevelUp(user_id=user, specialization="PLAYER", xp_gained=7) for user in range(1, 6)])
 
 
 def rows(engine: Engine) -> list[tuple[int, int]]:

@@ -85,7 +85,7 @@ class Deployment:
         breaking, self.words, self._mending = FAULTS[fault]
         execute(engine, *breaking.split("; "))
 
-    def mend(self) -> None:
+    def fix(self) -> None:
         if self._mending:
             execute(self._engine, self._mending)
         self._mending = ""
@@ -101,7 +101,7 @@ def deployment(learner: Engine) -> Iterator[Callable[[str], Deployment]]:
 
     yield deploy
     for each in made:
-        each.mend()
+        each.fix()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -117,7 +117,7 @@ def test_command_of_a_user_alone_is_not_charged_for_a_fault_of_the_tables(
     if not worker.weather.bad:
         (parked,) = read_parked(redis, KEYS, PLAYER).lanes
         assert deployed.words in parked.reason
-    deployed.mend()
+    deployed.fix()
     redis.zadd(KEYS.of(PLAYER, "ready"), {str(NEW): 0})  # as if its delay had passed
     drain_all(worker, "PLAYER")
     assert decided(learner) == {NEW: [("applied", None)] * 2}
@@ -134,7 +134,7 @@ def test_users_with_both_rows_go_on_while_those_without_wait_for_the_tables(
     Drain(worker, PLAYER).run()
     assert {row for rows in decided(learner).values() for row in rows} == {("applied", None)}
     assert WITH_ROWS in decided(learner) and NEW not in decided(learner)
-    deployed.mend()
+    deployed.fix()
     redis.zadd(KEYS.of(PLAYER, "ready"), {str(user): 0 for user in (WITHOUT_LICENSE, NEW)})
     drain_all(worker, "PLAYER")
     assert decided(learner) == {user: [("applied", None)] for user in (WITH_ROWS, WITHOUT_LICENSE, NEW)}
@@ -160,7 +160,7 @@ def test_fault_of_every_lane_is_logged_once_and_charges_nothing(
     # The database's words, then ours once the tables were read again.
     assert said and len(said) == len(set(said)) <= 2
     assert worker.lanes.status(PLAYER).parked == 0
-    deployed.mend()
+    deployed.fix()
     drain_all(worker, "PLAYER")
     assert decided(learner) == {user: [("applied", None)] for user in range(10, 40)}
 
@@ -175,7 +175,7 @@ def test_direct_call_on_broken_tables_is_a_database_error_and_its_id_may_be_used
         answer = level_up_atomic(session, NEW, "PLAYER", 1000, command_id=command_id)
     assert (answer["success"], answer.get("error_type")) == (False, "database_error")
     assert decided(learner) == {}
-    deployed.mend()
+    deployed.fix()
     with Session(learner) as session:
         assert level_up_atomic(session, NEW, "PLAYER", 1000, command_id=command_id)["success"]
     assert decided(learner) == {NEW: [("applied", None)]}
@@ -192,7 +192,7 @@ def test_batch_call_leaves_what_the_tables_refuse_undecided_and_applies_the_rest
     with pytest.raises(DBAPIError, match="violates not-null constraint"):
         apply(learner, batch[1:])
     assert decided(learner) == {WITH_ROWS: [("applied", None)]}
-    deployed.mend()
+    deployed.fix()
     assert [outcome.status for outcome in apply(learner, batch[1:])] == ["applied"]
 
 

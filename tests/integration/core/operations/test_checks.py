@@ -26,7 +26,7 @@ from levelq_core.operations.dbcheck import Finding
 from levelq_worker.rq_adapter.worker import LaneWorker
 from levelq_worker.support.preflight import preflight
 from tests.integration.core.operations.dbcheck.test_db_check import FAULTS
-from tests.support.db_check import execute, findings, mend
+from tests.support.db_check import execute, findings, fix
 from tests.support.fixtures.proxy import Proxy
 from tests.support.fixtures.tls import Authority, Front, authority
 from tests.support.fixtures.valkeys import Node, Valkeys
@@ -88,11 +88,11 @@ def test_worker_refuses_to_start_on_every_error_of_db_check(
     assert ("error", problem) in [finding[:2] for finding in findings(own_engine)]
     refused = refusal(settings)
     assert isinstance(refused, SchemaError)
-    assert f"{problem}; `levelq db check` prints the statements that mend it" in refused.reasons
+    assert f"{problem}; `levelq db check` prints the statements that fix it" in refused.reasons
     with pytest.raises(SchemaError) as again:
         LaneWorker(["levelq.PLAYER"], connection=redis, settings=settings).work(burst=True)
     assert again.value.reasons == refused.reasons
-    mend(own_engine, findings(own_engine))
+    fix(own_engine, findings(own_engine))
     preflight(settings)
 
 
@@ -111,7 +111,7 @@ def test_several_errors_are_refused_in_a_line_each_and_warnings_are_logged(
     lines = told.err.splitlines()
     assert len(lines) == 3, told.err
     assert all(line.startswith("levelq: ") for line in lines)
-    assert all(line.endswith("; `levelq db check` prints the statements that mend it") for line in lines)
+    assert all(line.endswith("; `levelq db check` prints the statements that fix it") for line in lines)
     assert {line.split()[1] for line in lines} == {
         "user_licenses.region", "specialization_progress.school", "levelq_ledger",
     }  # fmt: skip
@@ -122,7 +122,7 @@ def test_several_errors_are_refused_in_a_line_each_and_warnings_are_logged(
         "ALTER TABLE user_licenses ALTER COLUMN region SET DEFAULT 'north'",
         "ALTER TABLE specialization_progress ALTER COLUMN school SET DEFAULT 'none'",
     )
-    mend(own_engine, findings(own_engine))
+    fix(own_engine, findings(own_engine))
     assert levelq(settings, "db", "check").code == 0
     assert levelq(settings, "worker", "--burst").code == 0
 
@@ -176,7 +176,7 @@ def test_read_only_database_is_an_error_and_what_is_printed_mends_it(
         assert READ_ONLY in refusal(reads).reasons[0]
         assert levelq(reads, "doctor").code == 1
         own_engine.dispose()  # a new connection has the setting, too
-        execute(own_engine, *found.mend)
+        execute(own_engine, *found.fix)
         own_engine.dispose()
         assert errors(reads) == []
 
@@ -185,7 +185,7 @@ def test_read_only_option_of_the_url_is_an_error(settings: Settings, levelq: Lev
     url = f"{settings.database_url}&options=-cdefault_transaction_read_only%3Don"
     reads = settings.model_copy(update={"database_url": url})
     (found,) = errors(reads)
-    assert found.mend == (
+    assert found.fix == (
         "-- take default_transaction_read_only out of the options of LEVELQ_DATABASE_URL (or of PGOPTIONS)",
     )
     told = levelq(reads, "doctor")
@@ -204,7 +204,7 @@ def test_standby_is_an_error_that_names_the_primary_as_the_remedy(settings: Sett
         standby = settings.model_copy(update={"database_url": servers.postgres.url})
         found = errors(standby)
         assert found[0].problem == f"{READ_ONLY}it is a standby"
-        assert "target_session_attrs=read-write" in found[0].mend[0]
+        assert "target_session_attrs=read-write" in found[0].fix[0]
 
 
 def test_role_that_may_not_insert_is_an_error_and_the_printed_grant_mends_it(
@@ -218,7 +218,7 @@ def test_role_that_may_not_insert_is_an_error_and_the_printed_grant_mends_it(
         )
         assert levelq(reads, "doctor").code == levelq(reads, "db", "check").code == 1
         assert levelq(reads, "worker", "--burst").code == 2
-        mend(own_engine, found)
+        fix(own_engine, found)
         assert errors(reads) == []
         assert levelq(reads, "worker", "--burst").code == 0
 
@@ -228,7 +228,7 @@ def test_role_without_any_right_is_told_all_of_them(settings: Settings, own_engi
         stranger = as_role(settings, "levelq_stranger")
         found = [finding.problem for finding in errors(stranger)]
         assert len(found) == 7 and all("lacks SELECT" in problem for problem in found)
-        mend(own_engine, errors(stranger))
+        fix(own_engine, errors(stranger))
         assert errors(stranger) == []
 
 
@@ -313,7 +313,7 @@ def test_user_of_redis_who_may_not_write_is_an_error(rule: str, settings: Settin
     ann = on(settings, valkey.url.replace("unix://", "unix://ann:secret@"))
     (found, *_) = errors(ann)
     assert found.topic == topic and words in found.problem
-    assert "ACL SETUSER" in found.mend[0]
+    assert "ACL SETUSER" in found.fix[0]
     assert words in refusal(ann).reasons[0]
 
 
@@ -506,7 +506,7 @@ def test_serial_sequence_without_usage_is_an_error_and_the_printed_grant_mends_i
             "user_licenses.id: this role may not draw from its sequence, licenses_seq: inserts fail"
         ]
         assert "licenses_seq" in refusal(draws).reasons[0]
-        mend(own_engine, errors(draws))
+        fix(own_engine, errors(draws))
         assert errors(draws) == []
         preflight(draws)
         with psycopg.connect(draws.database_url or "", autocommit=True) as connection:

@@ -17,9 +17,9 @@ from levelq_core.coupler.bisect import LOCKED_REASON
 from levelq_core.domain.codec import STAMP_DIGITS, encode
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
-from levelq_core.lanes.worker_alerts import MOST_CHARACTERS, MOST_WORKERS, Notices, read
+from levelq_core.lanes.worker_alerts import MOST_CHARACTERS, MOST_WORKERS, WorkerAlerts, read
 from levelq_worker.rq_adapter.worker import LaneWorker
-from levelq_worker.support.outage import Weather, notices_of
+from levelq_worker.support.outage import Outage, alerts_of
 from levelq_worker.support.stop import Stop
 from tests.conformance.kit import identity
 from tests.support.fixtures.keys import KEYS
@@ -97,7 +97,7 @@ def test_lanes_that_nobody_drains(settings: Settings, redis: Redis, listed: Lane
         "PLAYER:1:0: 1 lane due for up to # s and no worker drains them: its workers are dead, hang, or cannot reach"
         " Redis; their log says more"
     ]
-    Notices(redis, KEYS, "host:1", 60).post("PostgreSQL: away")
+    WorkerAlerts(redis, KEYS, "host:1", 60).post("PostgreSQL: away")
     assert problems(settings) == ["host:1 waiting for # s: PostgreSQL: away"]
     redis.delete(KEYS.notices)
     redis.zadd(KEYS.of(PLAYER, "drains"), {"drain": 1000 * time.time() + 5000})
@@ -167,7 +167,7 @@ def test_lane_that_is_tried_at_the_moment_is_still_told(settings: Settings, redi
 
 def test_worker_that_waits_for_the_database_is_told_what_to_do(settings: Settings, redis: Redis) -> None:
     end = 'nextval: reached maximum value of sequence "license_progressions_id_seq" (2147483647) (SQLSTATE 2200H)'
-    Notices(redis, KEYS, "a:1", 60).post(f"PostgreSQL: {end}")
+    WorkerAlerts(redis, KEYS, "a:1", 60).post(f"PostgreSQL: {end}")
     (problem,) = problems(settings)
     assert problem.endswith(
         f"{end}; ALTER SEQUENCE license_progressions_id_seq AS bigint (its column, too),"
@@ -202,13 +202,13 @@ def test_whatever_is_away_the_rest_is_shown(settings: Settings, redis: Redis) ->
     assert len(seen.problems) == 1 and seen.problems[0].startswith("LEVELQ_REDIS_URL: redis://127.0.0.1:1: ")
 
 
-# Notices
+# WorkerAlerts
 
 
 def test_notices_of_the_same_cause_are_one_line(settings: Settings, redis: Redis) -> None:
     for worker in ("a:1", "a:2", "b:1"):
-        Notices(redis, KEYS, worker, 60).post("PostgreSQL: away")
-    Notices(redis, KEYS, "b:1 relay", 60).post("relay: PostgreSQL: away")
+        WorkerAlerts(redis, KEYS, worker, 60).post("PostgreSQL: away")
+    WorkerAlerts(redis, KEYS, "b:1 relay", 60).post("relay: PostgreSQL: away")
     assert problems(settings) == [
         "3 workers waiting for # s: PostgreSQL: away",
         "b:1 waiting for # s: relay: PostgreSQL: away",
@@ -216,7 +216,7 @@ def test_notices_of_the_same_cause_are_one_line(settings: Settings, redis: Redis
 
 
 def test_a_notice_is_as_old_as_its_first_post_and_goes_when_withdrawn(redis: Redis) -> None:
-    notices = Notices(redis, KEYS, "a:1", 60)
+    notices = WorkerAlerts(redis, KEYS, "a:1", 60)
     notices.post("first")
     until(lambda: read(redis, KEYS)[0].seconds > 0.02)
     notices.post("second" * MOST_CHARACTERS)
@@ -230,28 +230,28 @@ def test_a_notice_is_as_old_as_its_first_post_and_goes_when_withdrawn(redis: Red
 
 
 def test_a_notice_that_is_not_renewed_counts_for_nothing(redis: Redis) -> None:
-    Notices(redis, KEYS, "dead", 0.05).post("x")
-    Notices(redis, KEYS, "alive", 60).post("y")
+    WorkerAlerts(redis, KEYS, "dead", 0.05).post("x")
+    WorkerAlerts(redis, KEYS, "alive", 60).post("y")
     until(lambda: [notice.worker for notice in read(redis, KEYS)] == ["alive"])
     assert 0 < redis.pttl(KEYS.notices) <= 60_000
 
 
 def test_the_dead_leave_a_bounded_number_of_notices(redis: Redis) -> None:
     for n in range(MOST_WORKERS + 1):
-        Notices(redis, KEYS, f"host:{n}", 60).post("x")
+        WorkerAlerts(redis, KEYS, f"host:{n}", 60).post("x")
     assert redis.hlen(KEYS.notices) == 1
 
 
 def test_a_notice_that_redis_refuses_is_let_be() -> None:
     with Redis.from_url(f"redis://{NOWHERE}") as nowhere:
-        Notices(nowhere, KEYS, "a:1", 60).post("x")
-        Notices(nowhere, KEYS, "a:1", 60).withdraw()
+        WorkerAlerts(nowhere, KEYS, "a:1", 60).post("x")
+        WorkerAlerts(nowhere, KEYS, "a:1", 60).withdraw()
 
 
 def test_a_worker_leaves_its_notice_for_as_long_as_it_waits(redis: Redis, settings: Settings) -> None:
     stop = Stop()
     stop.set()  # nobody waits here
-    weather = Weather(stop, notices=notices_of(redis, settings))
+    weather = Outage(stop, notices=alerts_of(redis, settings))
     weather.failed("PostgreSQL: starting up")
     weather.failed("PostgreSQL: read-only")
     assert [notice.what for notice in read(redis, KEYS)] == ["PostgreSQL: read-only"]

@@ -13,12 +13,12 @@ from redis.exceptions import AuthenticationError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy import Engine
 
-from levelq_core.coupler.lane_batch import Work
+from levelq_core.coupler.lane_batch import LaneBatch
 from levelq_core.domain.codec import Lane, record_of
 from levelq_core.lanes import client as lanes
 from levelq_core.lanes import pending_reply as answers
 from levelq_core.redis_client import pool as connections
-from levelq_core.redis_client.pool import Connections
+from levelq_core.redis_client.pool import NodePool
 from levelq_worker.draining import batch, claims
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
@@ -125,8 +125,8 @@ def hears_during_commit(monkeypatch: pytest.MonkeyPatch, drain: Drain, do: Calla
 
     def heard() -> None:
         following = drain._claims._next
-        if todo and isinstance(following, claims.Asked):
-            until(following.answer.arrived, what="the answer")
+        if todo and isinstance(following, claims.PendingClaim):
+            until(following.answer.poll, what="the answer")
             todo.pop()()
         hear_ahead()
 
@@ -202,7 +202,7 @@ def test_an_answer_that_is_lost_is_asked_for_anew(
 
     def lose() -> None:
         following = drain._claims._next
-        assert isinstance(following, claims.Asked)
+        assert isinstance(following, claims.PendingClaim)
         following.answer._taken_in = answers._NOT_YET
         following.answer._connection._sock.shutdown(socket.SHUT_RDWR)
 
@@ -240,67 +240,67 @@ LONG = 400  # commands of 500 bytes: an answer of four times what Redis sends at
 
 
 @pytest.fixture
-def long_answer(worker: Runtime, own_database_url: str, worker_of: Callable[..., Runtime]) -> answers.Answer[Any]:
+def long_answer(worker: Runtime, own_database_url: str, worker_of: Callable[..., Runtime]) -> answers.PendingReply[Any]:
     """To a claim of all of them."""
     Drain(worker, PLAYER).run()
     push_at_once(worker, [level_up(user, 1, reason="x" * 500) for user in range(1, LONG + 1)])
     return worker_of(own_database_url).lanes.begin_claim(PLAYER, "drain", "token", LONG)
 
 
-def looked_at(answer: answers.Answer[Any]) -> bool:
+def looked_at(answer: answers.PendingReply[Any]) -> bool:
     assert select.select([answer._connection._sock], [], [], 10)[0]
-    return answer.arrived()
+    return answer.poll()
 
 
 def test_a_long_answer_is_taken_in_by_looking_at_it(
-    long_answer: answers.Answer[Any], monkeypatch: pytest.MonkeyPatch
+    long_answer: answers.PendingReply[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis sends 64 KiB at a time, and more of it only when somebody has read."""
     while not looked_at(long_answer):
         pass
-    monkeypatch.setattr(Connections, "hear", lambda *_: pytest.fail("waited for what is here"))
-    assert len(long_answer.read().lanes) == LONG
+    monkeypatch.setattr(NodePool, "receive", lambda *_: pytest.fail("waited for what is here"))
+    assert len(long_answer.result().lanes) == LONG
 
 
-def test_what_was_taken_in_of_an_answer_is_part_of_it(long_answer: answers.Answer[Any]) -> None:
+def test_what_was_taken_in_of_an_answer_is_part_of_it(long_answer: answers.PendingReply[Any]) -> None:
     looked_at(long_answer)
-    assert len(long_answer.read().lanes) == LONG
+    assert len(long_answer.result().lanes) == LONG
 
 
 def test_a_refusal_that_redis_py_takes_for_a_lost_connection_is_heard(worker: Runtime) -> None:
     """As LOADING is: nothing more comes on that connection, so nothing may be waited for."""
     lanes = worker.lanes
-    lender = lanes._lenders.at(KEYS.of(PLAYER, "ready"))
-    stranger = lender.take()
+    pool = lanes._pools.at(KEYS.of(PLAYER, "ready"))
+    stranger = pool.acquire()
     with lanes.redis.client() as operator:  # type: ignore[no-untyped-call]
         operator.config_set("requirepass", "a secret")
         try:
-            lender.exchange(stranger, [("RESET",)])  # who it was is forgotten
-            lender.give(stranger)
+            pool.execute(stranger, [("RESET",)])  # who it was is forgotten
+            pool.release(stranger)
             # The server takes no call of more than ten arguments from a stranger.
             answer = lanes._begin(lanes._protocol.sweep(PLAYER), list)
             assert looked_at(answer)
-            assert answer.arrived()
+            assert answer.poll()
             with pytest.raises(AuthenticationError):
-                answer.read()
+                answer.result()
         finally:
             operator.config_set("requirepass", "")
 
 
 @pytest.mark.parametrize("looks", [True, False])
 def test_an_answer_is_heard_by_any_redis_py(
-    long_answer: answers.Answer[Any], monkeypatch: pytest.MonkeyPatch, looks: bool
+    long_answer: answers.PendingReply[Any], monkeypatch: pytest.MonkeyPatch, looks: bool
 ) -> None:
     """One before 8 cannot take in a part; then an answer of which there is some is waited for."""
     monkeypatch.setattr(connections, "LOOKS", looks)
     while not looked_at(long_answer):
         assert looks
-    assert len(long_answer.read().lanes) == LONG
+    assert len(long_answer.result().lanes) == LONG
 
 
 def test_answers_are_taken_in_whenever_a_statement_is_waited_for(worker: Runtime) -> None:
     events: list[str] = []
-    work = Work(Lane("PLAYER", 1), [record_of(level_up(1))], [0])
+    work = LaneBatch(Lane("PLAYER", 1), [record_of(level_up(1))], [0])
     note = events.append
     worker.transaction.apply(
         [work], [], lambda: None, meanwhile=lambda: note("statement"), committing=lambda: note("commit")

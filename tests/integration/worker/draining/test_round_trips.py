@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from levelq_core import Command, LevelUp, level_up_atomic
 from levelq_core.lanes.script_files import load
-from levelq_core.redis_client.pool import Connections, Question
+from levelq_core.redis_client.pool import NodePool, RedisCommand
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
 from tests.support.coupler import drain_all, push
@@ -51,13 +51,13 @@ class Traffic:
         self.calls: list[str] = []
         for name in ("execute", "copy"):
             monkeypatch.setattr(Cursor, name, self._noting(getattr(Cursor, name)))
-        say = Connections.say
+        say = NodePool.send
 
-        def noted(connection: Any, commands: Sequence[Question]) -> None:
+        def noted(connection: Any, commands: Sequence[RedisCommand]) -> None:
             self.calls.extend(NAMES.get(command[1], str(command[0])) for command in commands)
             say(connection, commands)
 
-        monkeypatch.setattr(Connections, "say", staticmethod(noted))
+        monkeypatch.setattr(NodePool, "send", staticmethod(noted))
 
     def _noting(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def noted(cursor: psycopg.Cursor[Any], query: Any, *args: Any, **options: Any) -> Any:

@@ -28,7 +28,7 @@ from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
 from levelq_worker.relay.outbox_rows import OutboxRows
 from levelq_worker.relay.partition import PartitionRelay
-from levelq_worker.relay.restore import Filling
+from levelq_worker.relay.restore import OutboxRestore
 from levelq_worker.relay.thread import Relay
 from tests.support.coupler import drain_all, ledger, push, runtime, wait_until_blocked_by
 from tests.support.fixtures.keys import KEYS
@@ -66,7 +66,7 @@ class Place:
 
     def fill(self) -> bool:
         """Open the gate as a drain does."""
-        return Filling(self.lanes, OutboxRows(self.engine), Waker(self.redis, self.redis, KEYS)).open(PLAYER)
+        return OutboxRestore(self.lanes, OutboxRows(self.engine), Waker(self.redis, self.redis, KEYS)).open(PLAYER)
 
     def lane(self, user_id: int = 1) -> list[int]:
         """The numbers of the commands in a lane."""
@@ -582,7 +582,7 @@ class Interrupted(Exception):
     pass
 
 
-def interrupt(filling: Filling, at: int, what: Callable[[], None]) -> None:
+def interrupt(filling: OutboxRestore, at: int, what: Callable[[], None]) -> None:
     """`what` happens before the step number `at` of the filling."""
     real = filling._lanes.refill
     steps = iter(range(100))
@@ -611,7 +611,9 @@ def test_a_filling_broken_off_at_any_step_is_made_good(
     place.redis.flushall()
     push(place.worker, [level_up(100)])
     settings = place.settings
-    filling = Filling(Lanes(place.redis, settings), OutboxRows(place.engine), Waker(place.redis, place.redis, KEYS))
+    filling = OutboxRestore(
+        Lanes(place.redis, settings), OutboxRows(place.engine), Waker(place.redis, place.redis, KEYS)
+    )
 
     def flushall() -> None:
         place.redis.flushall()

@@ -25,7 +25,7 @@ from levelq_core.operations.verify import Options, verify
 from levelq_worker.draining.drain import Drain
 from tests.integration.core.operations.test_grants import statements
 from tests.support.coupler import drain_all, push_raw, runtime, session, wait_until_blocked_by
-from tests.support.db_check import execute, mend
+from tests.support.db_check import execute, fix
 from tests.support.fixtures import application
 from tests.support.verify import PLAYER, World, assert_clean
 
@@ -404,7 +404,7 @@ def test_older_foreign_key_is_reported_and_its_remedy_lets_the_user_go(
     assert (finding.severity, "no ON DELETE CASCADE" in finding.problem) == ("warning", True)
     with pytest.raises(IntegrityError, match="license_progressions"):
         execute(engine, delete)
-    mend(engine, [finding])
+    fix(engine, [finding])
     with engine.connect() as connection:
         assert check(connection) == []
     execute(engine, delete)
@@ -416,14 +416,14 @@ def test_database_without_the_audit_is_reported_and_an_upgrade_adds_it(own_engin
     execute(own_engine, "DROP TABLE levelq_audit")
     with own_engine.connect() as connection:
         (finding,) = check(connection)
-    assert (finding.problem, finding.mend) == ("absent: table levelq_audit", ("levelq db upgrade",))
+    assert (finding.problem, finding.fix) == ("absent: table levelq_audit", ("levelq db upgrade",))
     if by_script:
         script = upgrade_sql(own_engine)
         assert "CREATE TABLE levelq_audit" in script and script.count("CREATE TABLE") == 1
         execute(own_engine, script)
         assert upgrade_sql(own_engine) == ""
     else:
-        mend(own_engine, [finding])
+        fix(own_engine, [finding])
     with own_engine.connect() as connection:
         assert check(connection) == []
 

@@ -21,9 +21,9 @@ from psycopg.pq import DiagnosticField
 
 from levelq_core import LevelUp
 from levelq_core.coupler import bisect as isolate
-from levelq_core.coupler.apply import gather
+from levelq_core.coupler.apply import group_by_lane
 from levelq_core.coupler.bisect import ATTEMPTS, PROBES, Isolation
-from levelq_core.coupler.lane_batch import Database, Parked, RowsVanished, Stamp, Work, apart
+from levelq_core.coupler.lane_batch import BatchInfo, Database, LaneBatch, Parked, RowsVanished, apart
 from levelq_core.coupler.screening import BATCHES, Remembered
 from levelq_core.domain.rules import Decision
 from tests.unit.core.coupler.test_fold import DATABASE
@@ -46,14 +46,14 @@ class Cursor:
         self.said.append(statement)
 
 
-Fails = Callable[[Work, Any], Exception | None]
+Fails = Callable[[LaneBatch, Any], Exception | None]
 
 
 @dataclass
 class Run:
     """One isolated batch: what each attempt held, what was parked, what was decided."""
 
-    works: list[Work]
+    works: list[LaneBatch]
     fails: Fails
     waits: bool = True
     decision: Decision = APPLIED
@@ -61,7 +61,7 @@ class Run:
     parked: list[Parked] = field(default_factory=list)
     cursor: Cursor = field(default_factory=Cursor)
 
-    def couple(self, _: Any, __: Database, works: Sequence[Work], *___: Any) -> None:
+    def couple(self, _: Any, __: Database, works: Sequence[LaneBatch], *___: Any) -> None:
         self.attempts.append([record.xp for work in works for record in work.records])
         for work in works:
             for record in work.records:
@@ -71,19 +71,19 @@ class Run:
         for work in works:
             work.decisions = [work.refusal or self.decision for _ in work.records]
 
-    def held(self, _: Any, __: Database, works: Sequence[Work]) -> list[Work]:
+    def held(self, _: Any, __: Database, works: Sequence[LaneBatch]) -> list[LaneBatch]:
         return [w for w in works if any(self.fails(w, record) is LOCKED for record in w.records)]
 
     def go(self) -> Run:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(isolate, "couple", self.couple)
             patch.setattr(isolate, "held_elsewhere", self.held)
-            stamp = Stamp(b"", 0, "test")
+            stamp = BatchInfo(b"", 0, "test")
             Isolation(self.cursor, DATABASE, stamp, parked=self.parked, waits=self.waits).run(self.works)  # type: ignore[arg-type]
         return self
 
     @property
-    def aside(self) -> list[Work]:
+    def aside(self) -> list[LaneBatch]:
         return [lane.work for lane in self.parked]
 
     @property
@@ -95,10 +95,10 @@ class Run:
         return {record.xp for work in self.works for record in work.records[len(work.decisions) :]}
 
 
-def works(*lanes: int) -> list[Work]:
+def works(*lanes: int) -> list[LaneBatch]:
     """Lanes of so many commands each; every command has a number of its own, its xp."""
     users = [user for user, count in enumerate(lanes, 1) for _ in range(count)]
-    return gather(LevelUp(user_id=user, specialization="PLAYER", xp_gained=n) for n, user in enumerate(users))
+    return group_by_lane(LevelUp(user_id=user, specialization="PLAYER", xp_gained=n) for n, user in enumerate(users))
 
 
 def these(numbers: set[int], error: Exception) -> Fails:
@@ -158,7 +158,7 @@ def test_nothing_undecided_is_outside_the_lanes_put_aside(lanes: tuple[int, ...]
     numbers = st.sets(st.integers(0, sum(lanes) - 1), max_size=4)
     bad, held = data.draw(numbers, label="bad"), data.draw(numbers, label="held")
 
-    def fails(work: Work, record: Any) -> Exception | None:
+    def fails(work: LaneBatch, record: Any) -> Exception | None:
         return BAD_DATA if record.xp in bad else LOCKED if record.xp in held else None
 
     run = Run(works(*lanes), fails).go()
@@ -174,7 +174,7 @@ def test_nothing_undecided_is_outside_the_lanes_put_aside(lanes: tuple[int, ...]
 
 
 def test_a_lane_locked_behind_its_own_bad_command_is_put_aside() -> None:
-    def fails(work: Work, record: Any) -> Exception | None:
+    def fails(work: LaneBatch, record: Any) -> Exception | None:
         return {0: BAD_DATA, 1: LOCKED}.get(record.xp)
 
     run = Run(works(2), fails).go()
@@ -207,7 +207,7 @@ def test_on_a_lost_connection_nothing_more_is_said() -> None:
 def test_a_row_that_vanished_is_tried_again_and_then_told() -> None:
     left = [1]
 
-    def once(_: Work, __: Any) -> Exception | None:
+    def once(_: LaneBatch, __: Any) -> Exception | None:
         return RowsVanished() if left and left.pop() else None
 
     assert len(Run(works(1), once).go().attempts) == 2
@@ -278,7 +278,7 @@ def test_a_single_command_is_tried_again_before_its_lane_is_parked() -> None:
     """Its statements may have been prepared for the tables as they were."""
     left = [1]
 
-    def once(_: Work, __: Any) -> Exception | None:
+    def once(_: LaneBatch, __: Any) -> Exception | None:
         return errors.lookup("0A000")("cached plan must not change result type") if left and left.pop() else None
 
     run = Run(works(1), once).go()
@@ -306,7 +306,7 @@ def test_a_key_that_never_yields_is_retried_once_only() -> None:
 # Lanes that were parked before
 
 
-def parked_before(works: list[Work], *users: int) -> list[Work]:
+def parked_before(works: list[LaneBatch], *users: int) -> list[LaneBatch]:
     for work in works:
         work.was_parked = work.lane.user_id in users
     return works

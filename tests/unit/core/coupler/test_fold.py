@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from levelq_core import Command, LevelUp, SetLevel, SyncLevels
-from levelq_core.coupler.apply import gather
+from levelq_core.coupler.apply import group_by_lane
 from levelq_core.coupler.couple import first_lanes, fold
 from levelq_core.coupler.lane_batch import Database
-from levelq_core.coupler.ledger import Known
+from levelq_core.coupler.ledger import PriorDecision
 from levelq_core.database.schema import LICENSES, PROGRESS, PROGRESSIONS, REQUIRED, Column, Schema
 from levelq_core.domain.codec import Lane
 from levelq_core.domain.commands import new_command_id
@@ -30,10 +30,10 @@ class Model:
 
     def __init__(self) -> None:
         self.rows: dict[Lane, State] = {}
-        self.known: dict[bytes, Known] = {}
+        self.known: dict[bytes, PriorDecision] = {}
 
     def batch(self, commands: Sequence[Command]) -> list[Decision]:
-        works = sorted(gather(commands), key=lambda w: w.lane)
+        works = sorted(group_by_lane(commands), key=lambda w: w.lane)
         for work in works:
             work.reset(DATABASE)
             work.found = work.state = self.rows.get(work.lane, NOTHING)

@@ -40,7 +40,7 @@ def test_the_default_is_that_of_the_design() -> None:
     assert [level.total_xp for level in catalog["INTERNSHIP"].levels] == [0, 5000, 15000]
     assert {name for name, track in catalog.items() if track.tracks_hours} == {"COACH"}
     assert not any(any(level[1:]) for track in catalog.values() for level in track.levels)
-    assert [track.top for track in catalog.values()] == [8, 8, 3]
+    assert [track.max_level for track in catalog.values()] == [8, 8, 3]
 
 
 def test_a_file_may_ask_for_every_total(tmp_path: Path) -> None:

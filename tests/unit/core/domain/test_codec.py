@@ -17,9 +17,9 @@ from levelq_core.domain.codec import (
     IDENTITY_BYTES,
     STAMP_DIGITS,
     Lane,
+    MalformedEntry,
     NewerVersion,
     Record,
-    Rubbish,
     command_of,
     decode,
     encode,
@@ -185,7 +185,7 @@ def _same_content_or_refused(command: Command, entry: bytes) -> None:
     """The digest covers the content; stamp, flags and id are not content."""
     try:
         record = decode(entry, lane_of(command).salt)
-    except (Rubbish, NewerVersion):
+    except (MalformedEntry, NewerVersion):
         return
     assert record[1:11] == record_of(command)[1:11]
 
@@ -199,7 +199,7 @@ def test_every_byte_but_stamp_flags_and_id_is_guarded() -> None:
             damaged[at] ^= 1 << bit
             try:
                 decode(bytes(damaged), LANE.salt)
-            except (Rubbish, NewerVersion):
+            except (MalformedEntry, NewerVersion):
                 continue
             unguarded.add(at)
     assert unguarded <= {*range(STAMP_DIGITS), FLAGS_AT, *range(IDENTITY_AT, IDENTITY_AT + 16)}
@@ -207,19 +207,19 @@ def test_every_byte_but_stamp_flags_and_id_is_guarded() -> None:
 
 @given(st.binary(max_size=200))
 def test_bytes_nobody_wrote_are_rubbish(raw: bytes) -> None:
-    with pytest.raises((Rubbish, NewerVersion)):
+    with pytest.raises((MalformedEntry, NewerVersion)):
         decode(raw, LANE.salt)
 
 
 @pytest.mark.parametrize("raw", [b"", b"{}", b"null", b'{"kind": "level_up"}', STAMP, STAMP + b"LQ", STAMP + b"LQ\x01"])
 def test_what_is_too_short_or_something_else_is_rubbish(raw: bytes) -> None:
-    with pytest.raises(Rubbish):
+    with pytest.raises(MalformedEntry):
         decode(raw, LANE.salt)
 
 
 @pytest.mark.parametrize("length", range(STAMP_DIGITS + 69))
 def test_a_cut_entry_is_rubbish(length: int) -> None:
-    with pytest.raises(Rubbish):
+    with pytest.raises(MalformedEntry):
         decode(written()[:length], LANE.salt)
 
 
@@ -241,7 +241,7 @@ def test_a_newer_version_is_told_from_rubbish(version: int) -> None:
 
 
 def test_a_version_before_the_first_is_rubbish() -> None:
-    with pytest.raises(Rubbish, match="version 0, which never existed"):
+    with pytest.raises(MalformedEntry, match="version 0, which never existed"):
         decode(written(version=0), LANE.salt)
 
 
@@ -249,7 +249,7 @@ def test_a_version_before_the_first_is_rubbish() -> None:
     "lane", [Lane("PLAYER", 43), Lane("COACH", 42), Lane("PLAYER", 4), Lane("PLAYER", 420), Lane("PLAYE", 42)], ids=str
 )
 def test_an_entry_of_another_lane_is_rubbish(lane: Lane) -> None:
-    with pytest.raises(Rubbish, match="digest"):
+    with pytest.raises(MalformedEntry, match="digest"):
         decode(written(), lane.salt)
 
 
@@ -286,7 +286,7 @@ def test_an_entry_of_another_lane_is_rubbish(lane: Lane) -> None:
     ids=str,
 )
 def test_what_no_model_would_allow_is_rubbish_even_with_a_right_digest(parts: dict[str, Any], why: str) -> None:
-    with pytest.raises(Rubbish, match=why):
+    with pytest.raises(MalformedEntry, match=why):
         decode(written(**parts), LANE.salt)
 
 
@@ -306,7 +306,7 @@ def test_the_outermost_values_are_read() -> None:
 
 @pytest.mark.parametrize("stamp", [b"x" * 13, b"176000000012x", b" " * 13, b"\xff" * 13])
 def test_an_entry_without_a_time_is_rubbish(stamp: bytes) -> None:
-    with pytest.raises(Rubbish, match="time stamp"):
+    with pytest.raises(MalformedEntry, match="time stamp"):
         decode(stamp + written()[STAMP_DIGITS:], LANE.salt)
 
 

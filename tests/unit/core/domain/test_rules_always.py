@@ -96,7 +96,7 @@ def test_the_highest_level_never_falls_and_a_level_up_never_lowers(
             assert decision.after[2] >= state[2]
             if record.kind == 1:
                 assert decision.after[0] >= max(state[:2])
-                assert decision.after[0] <= max(track.top, *state[:2])
+                assert decision.after[0] <= max(track.max_level, *state[:2])
                 assert all(new >= old for new, old in zip(decision.after[3:], state[3:], strict=True))
             state = decision.after
 

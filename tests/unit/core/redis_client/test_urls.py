@@ -7,19 +7,19 @@ import pytest
 from levelq_core import Settings
 from levelq_core.errors import ConfigurationError
 from levelq_core.redis_client.pool import connect
-from levelq_core.redis_client.urls import Address, Place
+from levelq_core.redis_client.urls import Address, RedisTarget
 from levelq_core.settings import redacted
 
 
-def read(url: str) -> Place:
-    place = Place.read(url)
+def read(url: str) -> RedisTarget:
+    place = RedisTarget.read(url)
     assert place is not None
     return place
 
 
 @pytest.mark.parametrize("url", ["redis://h", "rediss://h:1/2", "unix:///run/valkey.sock"])
 def test_one_server_is_redis_pys(url: str) -> None:
-    assert Place.read(url) is None
+    assert RedisTarget.read(url) is None
 
 
 def test_a_cluster() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from levelq.loadtest.arrivals import Arrival, Wanted, id_of, intended_in
 from levelq.loadtest.measuring import (
-    Course,
+    CommandTiming,
     best_second,
     courses,
     figures,
@@ -89,8 +89,8 @@ def test_what_never_is_decided_is_counted_apart_from_all_latencies(tmp_path: Pat
 
 
 def test_what_was_refused_waits_for_nothing() -> None:
-    refused = [Course(at, at, None, None) for at in (0.1, 0.2, 0.3)]
-    told = figures([Course(0.0, 0.0, 0.0, 0.5), *refused, Course(0.4, 0.4, 0.4, 0.5)])
+    refused = [CommandTiming(at, at, None, None) for at in (0.1, 0.2, 0.3)]
+    told = figures([CommandTiming(0.0, 0.0, 0.0, 0.5), *refused, CommandTiming(0.4, 0.4, 0.4, 0.5)])
     assert (told.begun, told.queued, told.undecided, told.most_waiting) == (5, 2, 0, 2)
 
 
@@ -150,7 +150,7 @@ def test_curves() -> None:
     assert waiting_at(meant, commits, [0.25, 0.3, 1.55, 9.0]) == [3, 2, 2, 1]
     assert most_waiting(meant, commits) == 3
     assert best_second(meant) == 3 and best_second([]) == 0
-    found = [Course(0.0, 0.0, 0.0, 0.5), Course(0.5, 0.5, 0.5, 2.5), Course(1.5, 1.5, None, None)]
+    found = [CommandTiming(0.0, 0.0, 0.0, 0.5), CommandTiming(0.5, 0.5, 0.5, 2.5), CommandTiming(1.5, 1.5, None, None)]
     assert [each.longest for each in spreads_over(found, [0.0, 1.0, 2.0])] == [2.0, 0.0]
     assert [step_for(seconds) for seconds in (5, 12, 30, 120, 86_400)] == [0.1, 0.1, 0.5, 1.0, 900.0]
 

@@ -13,12 +13,12 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from levelq.loadtest.charts import Series, chart, decades, linear, nines, round_step, seconds_axis
-from levelq.loadtest.measuring import Course, figures
+from levelq.loadtest.measuring import CommandTiming, figures
 from levelq.loadtest.report import render
 from levelq.loadtest.result import Result
 from levelq.loadtest.scenarios import chosen
 from levelq.loadtest.screen import show
-from levelq.loadtest.watching import Look
+from levelq.loadtest.watching import Sample
 from levelq.loadtest.wish import Wish
 from levelq_core.operations.verify import Check, Report
 
@@ -28,7 +28,7 @@ START = 1_764_000_000.0
 def result(*, violations: int = 0, undecided: int = 0, size: int = 400, **given: object) -> Result:
     """A run of four seconds, a command each hundredth of a second, 20 ms for each."""
     found = [
-        Course(at, at + 0.001, at + 0.002, None if number < undecided else at + 0.02)
+        CommandTiming(at, at + 0.001, at + 0.002, None if number < undecided else at + 0.02)
         for number in range(size)
         for at in [START + number / 100]
     ]
@@ -36,7 +36,7 @@ def result(*, violations: int = 0, undecided: int = 0, size: int = 400, **given:
     for _ in range(violations):
         check.add(10, "duplicated", 7, "PLAYER", UUID(int=5), "counted twice: <b>not</b> 1 & 2")
     wish = Wish(chosen("match", users=50, seconds=4.0, burst=10), seed=42)
-    looks = [Look(START + at, at, 0, 0.0, 100 * at) for at in range(5)]
+    looks = [Sample(START + at, at, 0, 0.0, 100 * at) for at in range(5)]
     counts = Counter(sent=size, queued=size, again=3)
     made = Result(
         wish, START, START + 4.1, counts, {}, found, figures(found), looks, size - undecided, 9, Report([check]),

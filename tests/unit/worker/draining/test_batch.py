@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from levelq_core import Command, LevelUp, SyncLevels
-from levelq_core.coupler.lane_batch import Parked, Work
+from levelq_core.coupler.lane_batch import LaneBatch, Parked
 from levelq_core.domain.codec import IDENTITY_AT, IDENTITY_BYTES, Lane, encode, record_of
 from levelq_core.domain.rules import Decision
 from levelq_core.lanes.parked import NEWER_VERSION
@@ -36,7 +36,7 @@ def batch(*lanes: tuple[bytes, Sequence[bytes | Oversized]]) -> Batch:
     return Batch("PLAYER", Claim(read, wake=False, retired=False, broken=[]))
 
 
-def held(works: Sequence[Work]) -> list[Parked]:
+def held(works: Sequence[LaneBatch]) -> list[Parked]:
     return [Parked(work, "other code holds its rows", True) for work in works]
 
 
@@ -56,7 +56,7 @@ def test_lanes_become_works_in_the_order_of_the_claim() -> None:
     assert [[record.xp for record in work.records] for work in made.works] == [[1, 2], [3]]
     assert made.works[0].records[0] == record_of(first)._replace(pushed_ms=1760000000123)
     assert made.commands == 3
-    assert made.rubbish == []
+    assert made.quarantined == []
     assert made.acknowledgements([], 1000) == [
         (b"7", 0, identity(entry(first)) + identity(entry(second))),
         (b"3", 0, identity(entry(third))),
@@ -82,20 +82,20 @@ def test_rubbish_goes_aside_and_its_neighbours_do_not(raw: bytes, why: str) -> N
     before, after, other = entry(up(1, 1)), entry(up(1, 2)), entry(up(5, 3))
     made = batch((b"1", [before, raw, after]), (b"5", [other]))
     assert [[record.xp for record in work.records] for work in made.works] == [[1, 2], [3]]
-    assert made.rubbish == [("PLAYER", 1, why, raw, len(raw))]
+    assert made.quarantined == [("PLAYER", 1, why, raw, len(raw))]
     assert made.acknowledgements([], 0)[0] == (b"1", 0, identity(before) + rubbish_identity(raw) + identity(after))
 
 
 def test_of_a_large_piece_of_rubbish_the_first_4_kib_are_kept() -> None:
     raw = bytes(range(256)) * 40
     made = batch((b"1", [raw]))
-    assert made.rubbish[0][3:] == (raw[:4096], len(raw))
+    assert made.quarantined[0][3:] == (raw[:4096], len(raw))
     assert made.acknowledgements([], 0) == [(b"1", 0, rubbish_identity(raw))]
 
 
 def test_an_oversized_entry_is_rubbish_known_by_its_hash() -> None:
     made = batch((b"1", [HUGE, entry(up(1, 1))]))
-    assert made.rubbish == [
+    assert made.quarantined == [
         ("PLAYER", 1, f"over the payload limit; sha1 of the whole: {HUGE.sha1}", b"h" * 4096, 70_000)
     ]
     assert made.acknowledgements([], 0)[0][2].startswith(b"ab" * 16)
@@ -105,7 +105,7 @@ def test_an_oversized_entry_is_rubbish_known_by_its_hash() -> None:
 def test_a_lane_of_rubbish_alone_has_no_work_and_is_acknowledged() -> None:
     made = batch((b"1", [b"x", b"y"]))
     assert made.works == []
-    assert len(made.rubbish) == 2
+    assert len(made.quarantined) == 2
     assert made.acknowledgements([], 0) == [(b"1", 0, rubbish_identity(b"x") + rubbish_identity(b"y"))]
 
 
@@ -130,8 +130,8 @@ def test_a_lane_that_is_no_users_is_rubbish_whole(user: bytes) -> None:
     raw = entry(up(1))
     made = batch((user, [raw]), (b"2", [entry(up(2))]))
     assert [work.lane.user_id for work in made.works] == [2]
-    assert made.rubbish[0].user_id is None
-    assert made.rubbish[0].reason == f"lane of {user[:40]!r}, which is no user id"
+    assert made.quarantined[0].user_id is None
+    assert made.quarantined[0].reason == f"lane of {user[:40]!r}, which is no user id"
     assert made.acknowledgements([], 0)[0] == (user, 0, rubbish_identity(raw))
 
 
@@ -144,7 +144,7 @@ def test_what_a_newer_version_wrote_stays_with_all_that_follows_it() -> None:
     first = entry(up(1, 1))
     made = batch((b"1", [first, NEWER, entry(up(1, 2)), b"rubbish behind it"]))
     assert [record.xp for record in made.works[0].records] == [1]
-    assert made.rubbish == []
+    assert made.quarantined == []
     assert made.acknowledgements([], 0) == [(b"1", NEWER_DELAY_MS, identity(first))]
     assert made.lanes[0].newer == "encoding version 3; this worker knows 2"
 
@@ -283,4 +283,4 @@ def test_every_entry_up_to_a_newer_one_has_its_identity(entries: list[bytes | Ov
     known = entries[: entries.index(NEWER)] if NEWER in entries else entries
     ((_, _, identities),) = made.acknowledgements([], 0)
     assert len(identities) == IDENTITY_BYTES * len(known)
-    assert made.commands + len(made.rubbish) == len(known)
+    assert made.commands + len(made.quarantined) == len(known)

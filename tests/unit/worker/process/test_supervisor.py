@@ -45,7 +45,7 @@ def test_a_child_that_must_be_killed_says_where_it_stood(capfd: pytest.CaptureFi
     slot.start(stubborn_child)
     assert entered.wait(60)
     assert slot.alive
-    slot.say_where()
+    slot.dump_stacks()
     slot.kill(60)
     assert not slot.alive
     assert "in stubborn_child" in capfd.readouterr().err

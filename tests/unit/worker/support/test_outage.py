@@ -1,4 +1,4 @@
-"""Weather: wait longer each time, with jitter, and say each cause once."""
+"""Outage: wait longer each time, with jitter, and say each cause once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from levelq_worker.support.outage import FIRST_SECONDS, MOST_SECONDS, Weather
+from levelq_worker.support.outage import FIRST_SECONDS, MOST_SECONDS, Outage
 from levelq_worker.support.stop import Stop
 
 
@@ -24,7 +24,7 @@ class Waits(Stop):
 
 def test_each_wait_is_longer_up_to_a_limit_with_jitter() -> None:
     waits = Waits()
-    weather = Weather(waits)
+    weather = Outage(waits)
     for _ in range(40):
         weather.failed("Redis: gone")
     for n, asked in enumerate(waits.asked):
@@ -35,14 +35,14 @@ def test_each_wait_is_longer_up_to_a_limit_with_jitter() -> None:
 
 def test_the_longest_wait_can_be_bounded_further() -> None:
     waits = Waits()
-    weather = Weather(waits, most_seconds=0.25)
+    weather = Outage(waits, most_seconds=0.25)
     for _ in range(2000):  # as many failures as a weekend without a database brings
         weather.failed("x")
     assert max(waits.asked) <= 0.25
 
 
 def test_it_is_said_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
-    weather = Weather(Waits())
+    weather = Outage(Waits())
     with caplog.at_level(logging.DEBUG, "levelq"):
         weather.passed()
         for _ in range(3):
@@ -58,7 +58,7 @@ def test_it_is_said_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_each_cause_is_said_once_and_no_more_than_a_few(caplog: pytest.LogCaptureFixture) -> None:
-    weather = Weather(Waits())
+    weather = Outage(Waits())
     for _ in range(3):
         for cause in ("shutting down", "away", "starting up"):
             weather.failed(cause)
@@ -74,7 +74,7 @@ def test_each_cause_is_said_once_and_no_more_than_a_few(caplog: pytest.LogCaptur
 
 def test_it_is_bad_until_it_passed() -> None:
     waits = Waits()
-    weather = Weather(waits)
+    weather = Outage(waits)
     assert not weather.bad
     weather.failed("x")
     weather.failed("x")
@@ -88,7 +88,7 @@ def test_it_is_bad_until_it_passed() -> None:
 def test_a_stop_request_ends_the_wait_at_once() -> None:
     stop = Stop()
     stop.set()
-    weather = Weather(stop, most_seconds=10**6)
+    weather = Outage(stop, most_seconds=10**6)
     for _ in range(30):
         weather.failed("x")  # would take days
     assert weather.bad
@@ -99,5 +99,5 @@ def test_only_the_unexpected_comes_with_its_traceback(caplog: pytest.LogCaptureF
         try:
             raise RuntimeError("a bug")
         except RuntimeError:
-            Weather(Waits()).failed("a bug", unexpected=unexpected)
+            Outage(Waits()).failed("a bug", unexpected=unexpected)
     assert [bool(record.exc_info) for record in caplog.records] == [False, True]

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from levelq_core import LevelUp
-from levelq_core.coupler.apply import gather
+from levelq_core.coupler.apply import group_by_lane
 from levelq_core.coupler.bisect import LOCKED_REASON
 from levelq_core.coupler.lane_batch import Parked
 from levelq_core.keys import Partition
@@ -20,7 +20,7 @@ PLAYER = Partition("PLAYER")
 
 
 def parked(user_id: int, reason: str) -> Parked:
-    (work,) = gather([LevelUp(user_id=user_id, specialization="PLAYER", reason="a secret")])
+    (work,) = group_by_lane([LevelUp(user_id=user_id, specialization="PLAYER", reason="a secret")])
     return Parked(work, reason, locked=False)
 
 
@@ -38,8 +38,8 @@ def lane(user_id: int, reason: str, since_ms: int = 1_769_828_291_000) -> Parked
         ("violates foreign key constraint (SQLSTATE 23503)", "a constraint of the database"),
         ("permission denied for table users (SQLSTATE 42501)", "GRANT"),
         ("relation does not exist (SQLSTATE 42P01)", "`levelq db check`"),
-        ("division by zero (SQLSTATE 22012)", "mend its cause"),
-        ("a reason without a code", "mend its cause"),
+        ("division by zero (SQLSTATE 22012)", "fix its cause"),
+        ("a reason without a code", "fix its cause"),
         (f"{NEWER_VERSION}: encoding version 2", "start workers"),
         (WRONG_TYPE, "other code wrote that key"),
         (LOCKED_REASON, "commit or end the transaction"),
@@ -67,7 +67,7 @@ def test_most_frequent_causes_come_first_and_the_rest_is_counted() -> None:
     lines = list(cause_lines(PLAYER, ParkedLanes(2_000, lanes)))
     assert lines[0] == (
         "PLAYER:1:0: 2 lanes parked since 2026-01-31 02:58:11 UTC, for example user 1: a;"
-        " mend its cause; PostgreSQL's log has the details"
+        " fix its cause; PostgreSQL's log has the details"
     )
     assert len(lines) == MOST_LINES + 1
     assert lines[-1] == "PLAYER:1:0: 1,994 lanes more parked for other causes: levelq status --json"

@@ -17,7 +17,7 @@ from levelq_core.database.engine import engine_for
 from levelq_core.database.migrations import upgrade
 from levelq_core.database.schema import forget
 from levelq_core.operations.dbcheck import server
-from tests.support.db_check import execute, findings, mend
+from tests.support.db_check import execute, findings, fix
 
 PROGRESS_KEY = "student_id, specialization_id"
 LICENSE_KEY = "user_id, specialization_type"
@@ -46,9 +46,9 @@ def test_an_empty_database_lacks_all_tables_and_upgrade_makes_them(
     engine = engines(blank_database_url)
     (finding,) = findings(engine)
     assert finding.severity == "error"
-    assert finding.mend == ("levelq db upgrade",)
+    assert finding.fix == ("levelq db upgrade",)
     assert "specialization_progress" in finding.problem and "levelq_quarantine" in finding.problem
-    mend(engine, [finding])
+    fix(engine, [finding])
     assert findings(engine) == []
 
 
@@ -141,7 +141,7 @@ def test_a_fault_is_found_and_what_is_printed_mends_it(engine: Engine, fault: st
     execute(engine, *breaking.split("; "))
     found = findings(engine)
     assert [(finding.severity, finding.problem) for finding in found] == [("error", problem)]
-    mend(engine, found)
+    fix(engine, found)
     assert findings(engine) == []
     forget(engine)
     assert works(engine, user=2)
@@ -155,10 +155,10 @@ def test_a_value_that_levelq_does_not_know_is_a_template_and_no_guess(engine: En
     (finding,) = findings(engine)
     problem = "user_licenses.Valid During is NOT NULL without a default, and levelq gives it no value: inserts fail"
     assert finding[:2] == ("error", problem)
-    assert all(line.startswith("--") for line in finding.mend)
-    assert finding.mend[0].startswith("-- levelq does not know what Valid During must hold")
+    assert all(line.startswith("--") for line in finding.fix)
+    assert finding.fix[0].startswith("-- levelq does not know what Valid During must hold")
     template = 'ALTER TABLE user_licenses ALTER COLUMN "Valid During" SET DEFAULT <the default of your model>;'
-    assert finding.mend[-1] == f"-- {template}"
+    assert finding.fix[-1] == f"-- {template}"
     execute(engine, template.replace("<the default of your model>", default))
     assert findings(engine) == []
     forget(engine)
@@ -202,7 +202,7 @@ def test_a_lost_unique_constraint_and_the_duplicates_it_let_in(engine: Engine, t
     found = findings(engine)
     assert [finding.severity for finding in found] == ["error", "error", "warning"]
     assert f"{table}: more than one row for ({key}): 1 PLAYER (2 rows), 2 PLAYER (2 rows)" in found[0].problem
-    mend(engine, found)
+    fix(engine, found)
     assert findings(engine) == []
     with engine.connect() as connection:
         kept = connection.exec_driver_sql(f"SELECT id, current_level FROM {table} ORDER BY id").all()
@@ -225,7 +225,7 @@ def test_merged_licenses_keep_their_history_and_their_highest_level(engine: Engi
         "VALUES (1, 'PLAYER', 1, 6, now())",
         "UPDATE license_progressions SET user_license_id = 2",
     )
-    mend(engine, findings(engine))
+    fix(engine, findings(engine))
     with engine.connect() as connection:
         rows = connection.exec_driver_sql("SELECT id, current_level, max_achieved_level FROM user_licenses").all()
         assert [tuple(row) for row in rows] == [(1, 2, 6)]
@@ -240,11 +240,11 @@ def test_an_index_that_failed_to_build_is_replaced(engine: Engine) -> None:
     execute(engine, f"INSERT INTO user_licenses ({columns}) SELECT {columns} FROM user_licenses")
     duplicates, lost = findings(engine)
     with pytest.raises(Exception, match="could not create unique index"):
-        mend(engine, [lost])  # in the wrong order
-    mend(engine, [duplicates])
+        fix(engine, [lost])  # in the wrong order
+    fix(engine, [duplicates])
     (lost,) = findings(engine)
-    assert lost.mend[0] == "DROP INDEX CONCURRENTLY user_licenses_levelq_key;"
-    mend(engine, [lost])
+    assert lost.fix[0] == "DROP INDEX CONCURRENTLY user_licenses_levelq_key;"
+    fix(engine, [lost])
     assert findings(engine) == []
 
 
@@ -256,7 +256,7 @@ def test_a_ledger_without_its_unique_id_keeps_the_first_decision(engine: Engine)
     found = findings(engine)
     assert found[0].problem.startswith("levelq_ledger: ")
     assert "the first will be kept" in found[0].problem
-    mend(engine, found)
+    fix(engine, found)
     assert findings(engine) == []
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT id FROM levelq_ledger").scalars().all() == [1]
@@ -276,10 +276,10 @@ def test_levels_out_of_step_are_counted_with_the_commands_that_mend_them(engine:
     assert finding.problem.startswith(
         "levels out of step (progress, license) in 6 pairs: 1 PLAYER (2, 4), 2 PLAYER (none"
     )
-    assert finding.mend == (*(f"levelq sync {user} PLAYER --source license" for user in range(1, 6)), "levelq check")
+    assert finding.fix == (*(f"levelq sync {user} PLAYER --source license" for user in range(1, 6)), "levelq check")
     execute(engine, "UPDATE user_licenses SET current_level = 2 WHERE user_id IN (1, 3, 4, 5)")
     (finding,) = findings(engine)
-    assert finding.mend == ("levelq sync 2 PLAYER --source license", "levelq sync 6 PLAYER --source progress")
+    assert finding.fix == ("levelq sync 2 PLAYER --source license", "levelq sync 6 PLAYER --source progress")
 
 
 def test_levels_that_are_null_are_a_warning_and_the_printed_statement_fills_them(engine: Engine) -> None:
@@ -293,7 +293,7 @@ def test_levels_that_are_null_are_a_warning_and_the_printed_statement_fills_them
     found = findings(engine)
     assert [finding.severity for finding in found] == ["warning", "warning"]
     assert found[1].problem.startswith("user_licenses.current_level is NULL in 1 row: ")
-    mend(engine, found)
+    fix(engine, found)
     assert findings(engine) == []
 
 
@@ -304,7 +304,7 @@ def test_a_name_longer_than_its_column_is_a_warning(application_engine: Engine) 
         "user_licenses.specialization_type holds 20 characters: commands for ASSISTANT_REFEREE_ABROAD are rejected"
     )
     assert finding[:2] == ("warning", problem)
-    mend(application_engine, [finding])
+    fix(application_engine, [finding])
     assert findings(application_engine, catalog) == []
 
 
@@ -321,7 +321,7 @@ def test_several_faults_at_once_are_mended_in_the_order_printed(application_engi
     )
     found = findings(engine)
     assert len(found) >= 5
-    mend(engine, found)
+    fix(engine, found)
     assert findings(engine) == []
     assert works(engine, 2)
 
@@ -344,8 +344,8 @@ def test_synchronous_commit_off_for_the_database_or_the_role(engine: Engine) -> 
             mine.dispose()
             (finding,) = findings(mine)
             assert finding.problem.startswith("synchronous_commit is off")
-            assert finding.mend == (f"{mended} synchronous_commit;",)
-            mend(mine, [finding])
+            assert finding.fix == (f"{mended} synchronous_commit;",)
+            fix(mine, [finding])
             mine.dispose()
             assert findings(mine) == []
     finally:
@@ -359,7 +359,7 @@ def url_of(engine: Engine) -> str:
 
 def test_synchronous_commit_off_in_the_url(engine: Engine, engines: Callable[..., Engine]) -> None:
     (finding,) = findings(engines(url_of(engine) + "&options=-csynchronous_commit%3Doff"))
-    assert finding.mend == ("-- take synchronous_commit out of the options of LEVELQ_DATABASE_URL (or of PGOPTIONS)",)
+    assert finding.fix == ("-- take synchronous_commit out of the options of LEVELQ_DATABASE_URL (or of PGOPTIONS)",)
 
 
 @pytest.fixture
@@ -387,9 +387,9 @@ def test_unsafe_settings_of_the_server(private_server: Postgres, engines: Callab
         "synchronous_commit",
     ]
     assert {finding.severity for finding in found} == {"error"}
-    assert found[0].mend == ("ALTER SYSTEM SET fsync = on;", "SELECT pg_reload_conf();")
-    assert found[1].mend == ("-- take full_page_writes off the command line that starts the server, then restart it",)
-    mend(engine, found)
+    assert found[0].fix == ("ALTER SYSTEM SET fsync = on;", "SELECT pg_reload_conf();")
+    assert found[1].fix == ("-- take full_page_writes off the command line that starts the server, then restart it",)
+    fix(engine, found)
     engine.dispose()
     private_server.stop()
     private_server.options = ()
@@ -401,4 +401,4 @@ def test_a_server_that_is_too_old(engine: Engine, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(server, "OLDEST", 99)
     (finding,) = findings(engine)
     assert re.fullmatch(r"PostgreSQL \S+.* is too old: 99 is the least", finding.problem)
-    assert finding.mend == ("-- move the database to PostgreSQL 99 or later",)
+    assert finding.fix == ("-- move the database to PostgreSQL 99 or later",)

@@ -11,7 +11,7 @@ from levelq.cli.app import run
 from levelq_core import SchemaError, Settings, level_up_atomic
 from levelq_worker.rq_adapter.worker import LaneWorker
 from levelq_worker.support.preflight import preflight
-from tests.support.db_check import execute, findings, mend
+from tests.support.db_check import execute, findings, fix
 
 VIEWED = "ALTER TABLE user_licenses RENAME TO held; CREATE {} user_licenses AS SELECT * FROM held"
 
@@ -86,9 +86,9 @@ def test_tables_that_levelq_cannot_work_on_are_refused_in_one_line(
     execute(own_engine, *breaking.split("; "))
     found = findings(own_engine)
     first = next(finding for finding in found if finding.problem.startswith(problem))
-    assert first.severity == "error" and first.mend
-    assert all(line.startswith("--") for line in first.mend) == (fault not in MENDED)
-    assert not any("CREATE UNIQUE INDEX" in line for finding in found for line in finding.mend)
+    assert first.severity == "error" and first.fix
+    assert all(line.startswith("--") for line in first.fix) == (fault not in MENDED)
+    assert not any("CREATE UNIQUE INDEX" in line for finding in found for line in finding.fix)
     for start in (preflight, lambda s: LaneWorker(["levelq.PLAYER"], connection=redis, settings=s).work(burst=True)):
         with pytest.raises(SchemaError) as refused:
             start(settings)
@@ -98,7 +98,7 @@ def test_tables_that_levelq_cannot_work_on_are_refused_in_one_line(
     assert not answer["success"]
     assert (answer["error_type"], answer["message"].startswith(problem)) == ("database_error", True)
     if fault in MENDED:
-        mend(own_engine, found)
+        fix(own_engine, found)
         assert findings(own_engine) == []
 
 

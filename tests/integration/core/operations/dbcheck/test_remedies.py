@@ -267,7 +267,7 @@ def test_what_is_printed_mends_the_database_and_loses_nothing(
         assert said in operator.printed()
         execute(own_engine, IN_THE_WAY[wrong])
         operator.fills, said = {}, ""
-    scripts = operator.mend(rounds)
+    scripts = operator.fix(rounds)
     assert said in scripts[0]
     own_engine.dispose()  # a new search path is for new connections
     assert rows(own_engine) == list(kept)
@@ -332,7 +332,7 @@ def test_rows_outside_the_catalog_move_once_it_has_their_name(
     catalog.write_text("[PLAYER]\nlevels = [0]\n[GOALIE]\nlevels = [0, 100, 200, 300, 400, 500]\n")
     operator.use(LEVELQ_CATALOG=str(catalog))
     assert "levelq sync" not in operator.levelq("check").out.replace("levelq sync 8 GOALIE --source progress", "")
-    operator.mend(2)
+    operator.fix(2)
     assert rows(own_engine) == [
         Row(7, "GOALIE", 5, 5, 5, 10, steps=1),
         Row(8, "GOALIE", 2, 2, 2, 10),
@@ -373,7 +373,7 @@ def test_what_an_application_writes_while_rows_are_merged_is_kept(operator: Oper
             until(lambda: watcher.execute(waiting).scalar_one() == 1)
         writer.commit()
         assert "could not create unique index" in merging.result()
-    operator.mend(1)
+    operator.fix(1)
     assert rows(own_engine) == [Row(7, "PLAYER", 2, 2, 4, 9000)]
 
 
@@ -383,7 +383,7 @@ def test_row_that_grew_between_two_of_the_statements_is_not_deleted(operator: Op
     assert [line.partition(" ")[0] for line in statements] == ["UPDATE", "DELETE", "CREATE"]
     execute(own_engine, statements[0])
     execute(own_engine, "UPDATE specialization_progress SET total_xp = 1800 WHERE total_xp = 700", statements[1])
-    operator.mend(1)
+    operator.fix(1)
     assert rows(own_engine) == [Row(7, "PLAYER", 2, 2, 4, 1800)]
 
 

@@ -15,7 +15,7 @@ from levelq_core import SchemaError, Settings, level_up_atomic
 from levelq_core.operations.checks import check_database
 from levelq_core.operations.dbcheck.sequences import sequences_of
 from levelq_worker.support.preflight import preflight
-from tests.support.db_check import execute, findings, mend
+from tests.support.db_check import execute, findings, fix
 
 MOST = 2**31 - 1
 
@@ -57,7 +57,7 @@ def test_sequence_beyond_80_percent_is_a_warning_and_the_printed_statements_wide
     assert [finding[:2] for finding in found] == [
         ("warning", f"{table}.id: its sequence has used 90% of its numbers, {last} of {most}")
     ]
-    mend(engine, found)
+    fix(engine, found)
     assert findings(engine) == []
     use_up(engine, table, most + 5)
     assert findings(engine) == []
@@ -72,7 +72,7 @@ def test_sequence_at_its_end_is_an_error_and_inserts_work_again_once_it_is_widen
     assert [finding[:2] for finding in found] == [
         ("error", f"license_progressions.id: its sequence is at its end, {MOST} of {MOST}: inserts fail")
     ]
-    mend(engine, found)
+    fix(engine, found)
     assert findings(engine) == []
     assert works(engine, 2)
 
@@ -86,8 +86,8 @@ def test_narrow_column_below_a_wide_sequence_is_what_counts(own_engine: Engine) 
         "ALTER TABLE levelq_quarantine ALTER COLUMN ticket SET DEFAULT nextval('tickets')",
     )
     found = findings(own_engine)
-    assert [finding.mend for finding in found] == [("ALTER TABLE levelq_quarantine ALTER COLUMN ticket TYPE bigint;",)]
-    mend(own_engine, found)
+    assert [finding.fix for finding in found] == [("ALTER TABLE levelq_quarantine ALTER COLUMN ticket TYPE bigint;",)]
+    fix(own_engine, found)
     assert findings(own_engine) == []
 
 
@@ -135,8 +135,8 @@ def test_reading_sequences_needs_no_more_than_a_workers_rights(restricted: Engin
     assert found[0].problem == (
         "specialization_progress.id: this role may not read its sequence, specialization_progress_id_seq"
     )
-    assert found[0].mend == ("GRANT USAGE ON SEQUENCE specialization_progress_id_seq TO levelq_restricted;",)
-    mend(own_engine, found)
+    assert found[0].fix == ("GRANT USAGE ON SEQUENCE specialization_progress_id_seq TO levelq_restricted;",)
+    fix(own_engine, found)
     assert findings(restricted) == []
     narrow(own_engine, "user_licenses")
     use_up(own_engine, "user_licenses", int(MOST * 0.9))
@@ -148,7 +148,7 @@ def test_reading_sequences_needs_no_more_than_a_workers_rights(restricted: Engin
 def test_sequence_that_was_set_but_not_used_is_not_called_behind_by_a_role_that_may_only_use_it(
     restricted: Engine, own_engine: Engine
 ) -> None:
-    mend(own_engine, findings(restricted))
+    fix(own_engine, findings(restricted))
     assert works(own_engine, 1)
     execute(own_engine, "SELECT setval('user_licenses_id_seq', 1, false)")
     assert [problem for _, problem in told(own_engine)] == [

@@ -13,7 +13,7 @@ from levelq_core.operations.checks import check_database
 from levelq_worker.rq_adapter.worker import LaneWorker
 from levelq_worker.support.preflight import preflight
 from tests.support.coupler import put_license, put_progress
-from tests.support.db_check import execute, findings, mend
+from tests.support.db_check import execute, findings, fix
 
 SPELLINGS = ("player", "Player", " PLAYER", "PLAYER ", "\tplayer\n")
 
@@ -48,7 +48,7 @@ def test_misspelt_rows_are_found_and_the_printed_statements_rename_them(engine: 
         "workers refuse to start"
     )
     assert found[1].problem.startswith("user_licenses.specialization_type: 2 rows")
-    mend(engine, found)
+    fix(engine, found)
     assert findings(engine) == []
     with Session(engine) as session:
         answer = level_up_atomic(session, 7, "PLAYER", 1)
@@ -74,7 +74,7 @@ def test_of_twins_the_more_advanced_is_kept_and_its_history_and_highest_level_wi
     found = findings(engine)
     assert "2 pairs of user and specialization with several rows" in found[0].problem
     assert "the most advanced will be kept" in found[1].problem
-    mend(engine, found)
+    fix(engine, found)
     assert findings(engine) == []
     assert rows(engine) == [(7, "PLAYER", 5, 5), (8, "PLAYER", 3, 3)]
     with engine.connect() as connection:
@@ -93,7 +93,7 @@ def test_foreign_key_that_keeps_the_old_spelling_is_named_before_the_statement_t
         "INSERT INTO badges VALUES (7, 'player')",
     )
     (license_,) = [f for f in findings(own_engine) if f.problem.startswith("user_licenses")]
-    assert license_.mend[1] == (
+    assert license_.fix[1] == (
         "-- badges has held: FOREIGN KEY (holder, kind) REFERENCES user_licenses(user_id, specialization_type): "
         "it must allow the new spelling first"
     )
@@ -112,12 +112,12 @@ def test_rows_of_specializations_that_are_not_in_the_catalog_are_a_warning_that_
         "specialization_progress, 2 in user_licenses), 'junior helper' (1 in specialization_progress, 1 in "
         "user_licenses)"
     )
-    assert "add a table [GOALKEEPER] to the file that LEVELQ_CATALOG names" in finding.mend[0]
-    assert "rename these rows if levelq should move them, to JUNIOR_HELPER for example" in finding.mend[1]
+    assert "add a table [GOALKEEPER] to the file that LEVELQ_CATALOG names" in finding.fix[0]
+    assert "rename these rows if levelq should move them, to JUNIOR_HELPER for example" in finding.fix[1]
     wider = Catalog.parse({name: {"levels": [0, 1000]} for name in ("PLAYER", "GOALKEEPER")})
     misspelt = [finding for finding in findings(engine, wider) if finding.severity == "error"]
     assert all("2 rows not spelt as levelq spells them" in finding.problem for finding in misspelt)
-    mend(engine, misspelt)
+    fix(engine, misspelt)
     assert [finding.severity for finding in findings(engine, wider)] == ["warning"]
     assert "'goalkeeper'" not in findings(engine, wider)[0].problem
 
@@ -128,7 +128,7 @@ def test_halves_of_a_pair_that_differ_in_spelling_are_no_pair_out_of_step(engine
         put_license(connection, (7, "PLAYER"), 5, 5)
     (finding,) = findings(engine)
     assert finding.problem.startswith("specialization_progress.specialization_id: 1 row not spelt")
-    mend(engine, [finding])
+    fix(engine, [finding])
     assert findings(engine) == []
 
 
@@ -144,7 +144,7 @@ def test_workers_refuse_to_start_on_misspelt_rows_before_anything_is_claimed(
     assert "\n" not in str(refused.value)
     with pytest.raises(SchemaError, match=REFUSAL):
         LaneWorker(["levelq.PLAYER"], connection=redis, settings=settings).work(burst=True)
-    mend(own_engine, findings(own_engine))
+    fix(own_engine, findings(own_engine))
     preflight(settings)
     LaneWorker(["levelq.PLAYER"], connection=redis, settings=settings).work(burst=True)
 
@@ -169,12 +169,12 @@ def test_no_second_row_is_made_beside_a_misspelt_one(engine: Engine, halves: str
     assert [outcome.status for outcome in outcomes] == ["applied", "rejected", "applied"]
     spelt = "Player " if halves == "license" else "player"
     assert outcomes[1].message == (
-        f"user 7 has a row spelt {spelt!r}, expected 'PLAYER': `levelq db check` prints the statements that mend it"
+        f"user 7 has a row spelt {spelt!r}, expected 'PLAYER': `levelq db check` prints the statements that fix it"
     )
     with Session(engine) as session:
         answer = level_up_atomic(session, 7, "PLAYER", 10)
     assert not answer["success"]
     assert answer["message"] == outcomes[1].message
-    mend(engine, findings(engine))
+    fix(engine, findings(engine))
     with Session(engine) as session:
         assert level_up_atomic(session, 7, "PLAYER", 10)["success"]

@@ -172,7 +172,7 @@ def test_lost_unexpected_and_reordered_commands_are_found_in_every_range(world: 
         assert sorted(told(world.verify(**options)), key=str) == sorted(expected, key=str), options
 
 
-class Work:
+class LaneBatch:
     """What a verification does: its transactions, and the rows that it loads at a time."""
 
     def __init__(self, engine: Engine) -> None:
@@ -227,7 +227,7 @@ def test_four_times_the_rows_take_four_times_the_work_and_no_more_memory(
     settings: Settings, redis: Redis, own_engine: Engine
 ) -> None:
     forbid_temporary_files(own_engine)
-    work, users, done = Work(own_engine), 0, list[tuple[int, int]]()
+    work, users, done = LaneBatch(own_engine), 0, list[tuple[int, int]]()
     for upto in (250, 1000):
         fill(own_engine, users + 1, upto, per=10)
         users = upto
@@ -250,7 +250,7 @@ def test_one_user_with_most_of_the_rows_is_not_loaded_but_read_where_it_is(
     fill(own_engine, 1, 20, per=10)
     fill(own_engine, 21, 21, per=5_000)
     fill(own_engine, 2**60, 2**60 + 20, per=10)
-    work = Work(own_engine)
+    work = LaneBatch(own_engine)
     report = verify(own_engine, redis, settings, Options(range_rows=500))
     assert_clean(report)
     assert counted(report) == {5_000 + 41 * 10}
