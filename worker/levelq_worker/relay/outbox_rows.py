@@ -46,7 +46,7 @@ class OutboxRows:
         return dict(map(tuple, rows))
 
     def waiting(self, specialization: str, aside: Collection[int]) -> Iterator[tuple[int, int]]:
-        """(id, user) of rows never pushed, in order, without the lanes put aside."""
+        """(id, user) of rows never pushed, in order, without the parked lanes."""
         after = 0
         while True:
             values = {"specialization": specialization, "after": after, "aside": list(aside), "most": PAGE}

@@ -91,8 +91,8 @@ def test_cause_is_logged_once_while_it_lasts_and_again_when_it_returns(caplog: p
         causes.parked(PLAYER, [parked(user, f"learner {user} is blocked (SQLSTATE P0001)"), parked(1, "other")])
         now += LASTS_SECONDS
     assert [record.getMessage() for record in caplog.records] == [
-        "PLAYER:1:0: 1 lanes put aside: learner 13 is blocked (SQLSTATE P0001); for example user 13",
-        "PLAYER:1:0: 1 lanes put aside: other; for example user 1",
+        "PLAYER:1:0: 1 lanes parked: learner 13 is blocked (SQLSTATE P0001); for example user 13",
+        "PLAYER:1:0: 1 lanes parked: other; for example user 1",
     ]
     assert "secret" not in caplog.text
     now += LASTS_SECONDS
