@@ -5,7 +5,7 @@ LOWEST := .venv-lowest/bin
 LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage lowest test-system unit integration acceptance chaos bench loadtest scaling check format docs lock clean
+.PHONY: help demo test coverage lowest test-system unit integration acceptance chaos bench loadtest scaling check format build docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -22,12 +22,14 @@ help: ## this list
 demo: .venv/installed ## the main job on embedded servers: a thousand users, a burst, a killed worker, a verified result
 	@$(BIN)/levelq demo
 
-# Side by side, as they mostly wait: for servers, for claims to run out. Each process has servers of its own.
+# Tests mostly wait: for servers, for claims to run out. Each process has servers of its own.
+SIDE_BY_SIDE := --numprocesses=auto --maxprocesses=4 --dist=loadscope
+
 test: .venv/installed ## all tests
-	@$(BIN)/python -m pytest -q --numprocesses=auto --maxprocesses=4 --dist=loadscope
+	@$(BIN)/python -m tests.run -q $(SIDE_BY_SIDE)
 
 coverage: .venv/installed ## all tests, with coverage, which takes longer
-	@$(BIN)/python -m pytest -q --numprocesses=auto --maxprocesses=4 --dist=loadscope --cov --cov-report=term:skip-covered
+	@$(BIN)/python -m tests.run -q $(SIDE_BY_SIDE) --cov --cov-report=term:skip-covered
 
 .venv-lowest/installed: requirements-lowest.lock
 	@echo "Setting up .venv-lowest ..."
@@ -48,10 +50,10 @@ test-system: .venv/installed ## tests that need root, and apt for libfaketime an
 	@test "$$(id -u)" = 0 || { echo "make test-system needs root: it mounts file systems and makes network namespaces"; exit 1; }
 	@for program in faketime ip nsenter pgbouncer; do command -v $$program >/dev/null || missing=1; done; test -z "$$missing" \
 		|| { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends faketime iproute2 util-linux pgbouncer; } >/dev/null
-	@$(BIN)/python -m pytest -q tests/system
+	@$(BIN)/python -m tests.run -q tests/system
 
 unit integration acceptance: .venv/installed ## one tier of the tests
-	@$(BIN)/python -m pytest -q tests/$@
+	@$(BIN)/python -m tests.run -q $(SIDE_BY_SIDE) tests/$@
 
 chaos: .venv/installed ## random faults against real processes, then the checker: make chaos SECONDS=60 SEED=7
 	@$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
@@ -75,6 +77,12 @@ check: .venv/installed ## format, lint, strict types, import contracts, docs
 format: .venv/installed ## put the code into its format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+build: .venv/installed ## the wheel and the source archive in dist/, checked as a package index would check them
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation --outdir dist . >.venv/build.log 2>&1 || { cat .venv/build.log; exit 1; }
+	@$(BIN)/twine check --strict dist/*
+	@$(BIN)/check-wheel-contents dist/*.whl
 
 docs: .venv/installed ## the documentation at 127.0.0.1:8000
 	$(BIN)/mkdocs serve --config-file .ci/mkdocs.yml

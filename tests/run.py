@@ -1,0 +1,68 @@
+"""python -m tests.run ARGUMENTS: pytest with these arguments, of which nothing is left behind, however it ends.
+
+Interrupted, pytest may leave servers, workers and their folders. This parent gives the run one folder for all its
+temporary files, adopts the run's orphans (on Linux), and removes folder and processes at the end. It passes stop
+signals on, and after GRACE_SECONDS kills what is left.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+
+GRACE_SECONDS = 10.0
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+
+
+def run(arguments: list[str]) -> int:
+    """Run pytest; returns its exit code, or 128 + the signal that ended the run."""
+    if sys.platform == "linux":
+        prctl = ctypes.CDLL(None).prctl
+        prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # make was killed
+    stops = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*stops, signal.SIGCHLD})
+    folder = Path(tempfile.mkdtemp(prefix="levelq-run-"))
+    folder.chmod(0o755)  # PostgreSQL runs under an account of its own when root starts it
+    try:
+        pytest = subprocess.Popen(
+            [sys.executable, "-m", "pytest", *arguments],
+            env=os.environ | {"TMPDIR": str(folder)},
+            process_group=0,  # Ctrl-C reaches this process alone
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, ()),  # noqa: PLW1509 - no other threads
+        )
+        while True:
+            number = signal.sigwait({*stops, signal.SIGCHLD})
+            if number == signal.SIGCHLD:
+                if pytest.poll() is not None:
+                    return pytest.returncode if pytest.returncode >= 0 else 128 - pytest.returncode
+                continue
+            os.killpg(pytest.pid, signal.SIGINT)
+            try:
+                pytest.wait(GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                print("the tests did not end: killing them", file=sys.stderr)
+            return 128 + number
+    finally:
+        _kill_all()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kill_all() -> None:
+    """Kill every descendant. One that is orphaned meanwhile becomes a child of this process, and is found again."""
+    while left := psutil.Process().children(recursive=True):
+        for process in left:
+            process.kill()
+        psutil.wait_procs(left, timeout=GRACE_SECONDS)
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))
