@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from levelq_core import Command
-from tests.model import Model, Prediction
+from tests.support.model import Model, Prediction
 from tests.stateful.reference import Entry, Taken
 
 

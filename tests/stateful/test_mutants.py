@@ -18,7 +18,7 @@ from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.protocol import Claim
 from levelq_worker.withdrawal.cancelling import Canceller
 from tests.conformance.kit import PARTITION
-from tests.mutants import counts_twice_what_comes_twice_in_a_batch, replace, rewrite
+from tests.support.mutants import counts_twice_what_comes_twice_in_a_batch, replace, rewrite
 from tests.stateful.machine import Hand, Machine, run
 from tests.stateful.world import World
 from tests.support.fixtures.keys import KEYS

@@ -7,7 +7,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 from levelq_core import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
-from tests.model import TOTALS
+from tests.support.model import TOTALS
 
 INT4 = 2**31 - 1
 

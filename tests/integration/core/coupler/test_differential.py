@@ -36,7 +36,7 @@ from levelq_core.coupler.ledger import command_in
 from levelq_core.domain.codec import Lane, command_of, lane_of
 from levelq_core.operations.queries import outcome_of
 from levelq_worker.draining.context import Runtime
-from tests.model import LEVELS, TOTALS, LaneKey, Model, Prediction, Row
+from tests.support.model import LEVELS, TOTALS, LaneKey, Model, Prediction, Row
 from tests.support.coupler import (
     Observed,
     clear,

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine
 
 from levelq_core import LevelUp, Outcome, apply_commands
-from tests.model import Row
+from tests.support.model import Row
 from tests.support.coupler import free, session, wait_until_blocked_by
 
 USERS = (1, 2, 3)

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 
 from levelq_core import Catalog, Command, LevelUp, Outcome, SetLevel, SyncLevels, apply_commands
 from levelq_core.operations.queries import out_of_step
-from tests.model import Model
+from tests.support.model import Model
 from tests.support.coupler import put_license, put_progress, tables, told
 
 LANE = (1, "COACH")
