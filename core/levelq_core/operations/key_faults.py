@@ -151,7 +151,7 @@ def _partition(redis: Redis, keys: Keys, partition: Partition) -> Iterator[KeyFa
 
 
 def _ready(server: Any, key: str) -> Iterator[KeyFault]:
-    """ClusterTopology that no claim would ever come to. What is due is taken by the next claim, whatever it is."""
+    """Members that no claim would ever come to. What is due is taken by the next claim, whatever it is."""
     if server.type(key) != b"zset":  # told with the partition's other keys
         return
     for user, score in server.zrange(key, 0, MOST_MEMBERS - 1, desc=True, withscores=True):
