@@ -24,7 +24,7 @@ from levelq_core.lanes.worker_alerts import WorkerAlert
 from levelq_core.operations.dbcheck import check_read_only, require_spelling, sequence_problems
 from levelq_core.operations.queries import Holder, holder
 from levelq_core.operations.redischeck.health import refusal, risks
-from levelq_core.redis_client.cluster import Cluster, servers_of
+from levelq_core.redis_client.topology import topology_of
 from levelq_core.settings import Settings
 from levelq_worker.support.parked_lanes import cause_lines, waiting_advice
 
@@ -37,12 +37,13 @@ SPELLING_MS = 2000  # a status should not take long, however large the tables
 def redis_problems(redis: Redis) -> Iterator[str]:
     """What is wrong with the lanes' Redis by its own account. Raises RedisError."""
     found: list[str] = []
-    for server in servers_of(redis):
+    topology = topology_of(redis)
+    for server in topology.servers():
         try:
             found += _server_problems(server)
         except RedisError:
-            if not isinstance(redis, Cluster):
-                raise  # of a cluster, what its partitions say is enough
+            if not topology.several_servers:
+                raise  # of several servers, what their partitions say is enough
     yield from dict.fromkeys(found)
 
 

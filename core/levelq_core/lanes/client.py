@@ -14,9 +14,10 @@ from redis.exceptions import MovedError, RedisError
 from levelq_core.errors import ConfigurationError
 from levelq_core.failpoints import failpoint
 from levelq_core.keys import Partition
-from levelq_core.redis_client.cluster import REDIRECTIONS, NotConnected, as_lost, server_of
+from levelq_core.redis_client.cluster import REDIRECTIONS, NotConnected, as_lost
 from levelq_core.redis_client.node_pools import NodePools
 from levelq_core.redis_client.pool import CONNECTIONS, NodePool, RedisCommand
+from levelq_core.redis_client.topology import server_of
 from levelq_core.settings import Settings
 
 from .namespace_keys import NamespaceKeys

@@ -15,7 +15,8 @@ from redis.exceptions import MovedError
 
 from levelq_core.domain.outcome import Outcome
 from levelq_core.keys import Keys
-from levelq_core.redis_client.cluster import LOST, Cluster, NotConnected
+from levelq_core.redis_client.cluster import LOST, NotConnected
+from levelq_core.redis_client.topology import Topology, topology_of
 
 OUTCOME, SEND = b"outcome", b"send"
 KEPT = 16  # outcomes of one id, newest last: more than one only if the id was sent more than once
@@ -27,40 +28,37 @@ def send_key(digest: bytes, pushed_ms: int) -> bytes:
 
 
 def write(redis: Redis, keys: Keys, decided: Iterable[tuple[Outcome, bytes]], seconds: int) -> None:
-    """Keep outcomes, each with the key of its send, for `seconds`, in one round trip.
+    """Keep outcomes, each with the key of its send, for `seconds`, in one round trip to each server.
 
-    What Redis refuses, because its memory is full, is left to the ledger: the lanes must be acknowledged all the
-    same, or they would never be drained and it would stay full.
+    Outcomes that Redis refuses because its memory is full are left to the ledger: the lanes must be acknowledged all
+    the same, or they would never be drained and the memory would stay full. So are those of a server that is away,
+    if other servers may hold the lanes.
     """
-    if not isinstance(redis, Cluster):
-        _write(redis, keys, decided, seconds)
-        return
-    # They lie on other servers than the lanes do: where one does not answer, the ledger does.
-    for server, some in _by_server(redis, keys, decided).items():
+    topology = topology_of(redis)
+    for server, outcomes in _by_server(topology, keys, decided).items():
+        pipeline = server.pipeline(transaction=False)
+        for key, fields in outcomes:
+            pipeline.xadd(key, fields, maxlen=KEPT, approximate=False)
+            pipeline.expire(key, seconds)
         try:
-            moved = next((a for a in _write(server, keys, some, seconds) if isinstance(a, MovedError)), None)
+            moved = next((a for a in pipeline.execute(raise_on_error=False) if isinstance(a, MovedError)), None)
             if moved:
-                redis.moved(moved)
+                topology.moved(moved)
         except LOST as error:
-            redis.lost(server, error)
-
-
-def _write(server: Redis, keys: Keys, decided: Iterable[tuple[Outcome, bytes]], seconds: int) -> list[Any]:
-    pipeline = server.pipeline(transaction=False)
-    for outcome, send in decided:
-        key = keys.reply(outcome.command_id.bytes)
-        pipeline.xadd(key, {OUTCOME: outcome.model_dump_json(), SEND: send}, maxlen=KEPT, approximate=False)
-        pipeline.expire(key, seconds)
-    return pipeline.execute(raise_on_error=False) if len(pipeline) else []
+            topology.lost(server, error)
+            if not topology.several_servers:
+                raise
 
 
 def _by_server(
-    redis: Cluster, keys: Keys, decided: Iterable[tuple[Outcome, bytes]]
-) -> dict[Redis, list[tuple[Outcome, bytes]]]:
-    found: dict[Redis, list[tuple[Outcome, bytes]]] = {}
+    topology: Topology, keys: Keys, decided: Iterable[tuple[Outcome, bytes]]
+) -> dict[Redis, list[tuple[str, dict[Any, Any]]]]:
+    found: dict[Redis, list[tuple[str, dict[Any, Any]]]] = {}
     for outcome, send in decided:
+        key = keys.reply(outcome.command_id.bytes)
         with suppress(NotConnected):
-            found.setdefault(redis.at(keys.reply(outcome.command_id.bytes)), []).append((outcome, send))
+            fields = {OUTCOME: outcome.model_dump_json(), SEND: send}
+            found.setdefault(topology.at(key), []).append((key, fields))
     return found
 
 

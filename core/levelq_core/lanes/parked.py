@@ -13,7 +13,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from levelq_core.keys import Keys, Partition
-from levelq_core.redis_client.cluster import server_of
+from levelq_core.redis_client.topology import server_of
 from levelq_core.redis_client.wrong_type import is_wrong_type
 from levelq_core.untrusted_text import MOST_SHOWN, printable
 

@@ -8,7 +8,7 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from levelq_core.keys import Keys, Partition
-from levelq_core.redis_client.cluster import server_of
+from levelq_core.redis_client.topology import server_of
 
 
 class Progress(NamedTuple):

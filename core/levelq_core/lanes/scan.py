@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 from levelq_core.domain.codec import IDENTITY_AT, MAGIC, STAMP_DIGITS
 from levelq_core.domain.commands import MAX_USER_ID
 from levelq_core.keys import Keys, Partition
-from levelq_core.redis_client.cluster import servers_of
+from levelq_core.redis_client.topology import servers_of
 from levelq_core.redis_client.wrong_type import is_wrong_type
 from levelq_core.settings import Settings
 

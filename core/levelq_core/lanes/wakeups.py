@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Keys, Partition
-from levelq_core.redis_client.cluster import Cluster
+from levelq_core.redis_client.topology import topology_of
 from levelq_core.redis_client.wrong_type import is_wrong_type
 
 log = logging.getLogger("levelq")
@@ -52,13 +52,15 @@ class Waker:
             self._failing = True
 
     def _register(self, partition: Partition) -> None:
-        """Note the partition. Of a cluster another server may hold the registry than the lanes: it need not be there,
-        as sweeps know by themselves of every partition that the layouts name. Nor where its key holds another type.
+        """Note the partition in the registry.
+
+        Not needed if the registry is on another server than the lanes, or if its key holds another type: sweeps find
+        every partition that the layouts name.
         """
         try:
             self._lanes.zadd(self._keys.registry, {str(partition): int(time.time())})
         except (RedisError, ConfigurationError) as error:
-            if not isinstance(self._lanes, Cluster) and not is_wrong_type(error):
+            if not topology_of(self._lanes).several_servers and not is_wrong_type(error):
                 raise
 
     def _queue(self, name: str) -> Any:

@@ -1,10 +1,9 @@
-"""NodePool to Redis for asyncio: those of one client on one loop, each lent to one task at a time."""
+"""NodePool and NodePools for asyncio: the connections of one client on one loop, each lent to one task at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
@@ -13,12 +12,10 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ClusterDownError, MovedError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from levelq_core.errors import ConfigurationError
-
-from .async_cluster import AsyncCluster
-from .cluster import LOST, NotConnected
+from .cluster import LOST
 from .connection_slots import ConnectionSlots
-from .pool import CONNECTIONS, MAKING, SLOW_SECONDS, UNCLUSTERED_URL, RedisCommand
+from .pool import CONNECTIONS, SLOW_SECONDS, PoolState, RedisCommand
+from .topology import async_topology_of
 from .versions import OF_POOL, must_reconnect
 
 _ATTEMPTS = 4  # to connect from a loop that is late
@@ -86,93 +83,80 @@ class _Lateness:
 
 
 class AsyncNodePool:
-    """What NodePool is for threads. A task that is cancelled ends its connection, so no answer is left on one."""
+    """NodePool for asyncio. A task that is cancelled closes its connection, so no reply is left on one."""
 
     def __init__(
         self,
         redis: AsyncRedis,
-        lost: Callable[[AsyncRedis, BaseException], None] | None = None,
+        lost: Callable[[AsyncRedis, BaseException], None] = lambda redis, error: None,
         most: int = CONNECTIONS,
     ) -> None:
         self.redis = redis
         self._lost = lost
+        self._state = PoolState(redis, _TaskSlots, most)
         self.closed = False  # once it is, each connection ends with the call that uses it
-        self._pool: Any = redis.connection_pool
-        self._idle: deque[Any] = deque()
-        self._slots = _TaskSlots(most)
-        self._making = _TaskSlots(MAKING)
-        self._answered_at = 0.0
 
     async def acquire(self) -> Any:
         """A connection that is open, as far as can be seen. Raises NotConnected."""
-        await self._slots.acquire()
+        await self._state.slots.acquire()
         try:
-            return await self._open()
+            return await self._idle() or await self._connect()
         except BaseException:
-            self._slots.release()
+            self._state.slots.release()
             raise
 
-    async def _open(self) -> Any:
-        while self._idle:
-            connection = self._idle.pop()
+    async def _idle(self) -> Any | None:
+        while self._state.connections:
+            connection = self._state.connections.pop()
             if await _quiet(connection):
                 return connection
             await self._end(connection)
-        await self._making.acquire()
-        try:
-            return await self._connect()
-        finally:
-            self._making.release()
+        return None
 
     async def _connect(self) -> Any:
-        """A new connection. If the time ran out while the loop was late, that says nothing of the server: try again."""
-        attempts = _ATTEMPTS
-        while True:
-            attempts -= 1
-            since = time.monotonic()
-            with _Lateness() as lateness:
-                try:
-                    return await self._pool.get_connection(*OF_POOL)
-                except Exception as error:
-                    if isinstance(error, RedisTimeoutError) and lateness.most > SLOW_SECONDS and attempts:
-                        continue
-                    self.note_loss(error)
-                    refusal = NotConnected(str(error) or type(error).__name__)
-                    if self._answered_at < since < time.monotonic() - SLOW_SECONDS:
-                        self._making.refuse_waiting(refusal)
-                        self._slots.refuse_waiting(refusal)
-                    raise refusal from error
+        """A new connection. A timeout while the loop was late says nothing about the server: try again."""
+        await self._state.making.acquire()
+        try:
+            for attempts_left in reversed(range(_ATTEMPTS)):
+                since = time.monotonic()
+                with _Lateness() as lateness:
+                    try:
+                        return await self._state.pool.get_connection(*OF_POOL)
+                    except Exception as error:
+                        if isinstance(error, RedisTimeoutError) and lateness.most > SLOW_SECONDS and attempts_left:
+                            continue
+                        self.note_loss(error)
+                        raise self._state.refused(error, since) from error
+        finally:
+            self._state.making.release()
 
     async def _end(self, connection: Any) -> None:
         with suppress(Exception):
             await connection.disconnect(nowait=True)
-        await self._pool.release(connection)
+        await self._state.pool.release(connection)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
-        """A connection for the length of this block, in which every answer must be read. Raises NotConnected."""
+        """A connection for the length of this block, in which every reply must be read. Raises NotConnected."""
         connection = await self.acquire()
         try:
-            yield connection
-        except BaseException as error:
-            self.note_loss(error)
             try:
+                yield connection
+            except BaseException as error:
+                self.note_loss(error)
                 await self._end(connection)
-            finally:
-                self._slots.release()
-            raise
-        self._answered_at = time.monotonic()
-        try:
+                raise
+            self._state.answered_at = time.monotonic()
             if self.closed:
                 await self._end(connection)
             else:
-                self._idle.append(connection)
+                self._state.connections.append(connection)
         finally:
-            self._slots.release()
+            self._state.slots.release()
 
     def note_loss(self, error: BaseException | None) -> None:
-        """Tell the cluster that this server was lost, if that is what the error says."""
-        if self._lost is not None and isinstance(error, (*LOST, ClusterDownError)):
+        """Tell the topology that this server is away, if that is what the error says."""
+        if isinstance(error, (*LOST, ClusterDownError)):
             self._lost(self.redis, error)
 
     @staticmethod
@@ -186,59 +170,52 @@ class AsyncNodePool:
             raise asyncio.CancelledError
 
     async def receive(self, connection: Any, name: str) -> Any:
-        """The next answer, to the command of this name, or Redis's refusal as a value."""
+        """The next reply, to the command of this name; an error that Redis replied is returned."""
         try:
             return await self.redis.parse_response(connection, name)
         except ResponseError as error:
+            self.note_loss(error)
             return error
 
     async def execute(self, connection: Any, commands: Sequence[RedisCommand]) -> list[Any]:
-        """Send commands, and read what is answered or refused to each."""
+        """Send commands, and return the reply or the error to each."""
         await self.send(connection, commands)
         return [await self.receive(connection, command[0]) for command in commands]
 
 
 class AsyncNodePools:
-    """The connections to each server of a cluster, or to the only server; what NodePools is for threads."""
+    """NodePools for asyncio."""
 
     def __init__(self, redis: AsyncRedis, most: int = CONNECTIONS) -> None:
-        self._cluster = redis if isinstance(redis, AsyncCluster) else None
+        self._topology = async_topology_of(redis)
         self._most = most
-        self.only = None if isinstance(redis, AsyncCluster) else AsyncNodePool(redis, most=most)
-        self._of: dict[AsyncRedis, AsyncNodePool] = {}
+        self._pools: dict[AsyncRedis, AsyncNodePool] = {}
         self._closed = False
+        self.only = None if self._topology.several_servers else self._pool(redis)
+
+    def _pool(self, server: AsyncRedis) -> AsyncNodePool:
+        if server not in self._pools:
+            self._pools[server] = AsyncNodePool(server, self._topology.lost, self._most)
+            self._pools[server].closed = self._closed
+        return self._pools[server]
 
     def close(self) -> None:
         """Keep no connection from now on. Calls under way go on, and may open some, which they end."""
         self._closed = True
-        for connections in [*self._of.values(), *([self.only] if self.only else [])]:
-            connections.closed = True
+        for pool in self._pools.values():
+            pool.closed = True
 
     async def at(self, key: str) -> AsyncNodePool:
-        """Those to the server of this key. Raises NotConnected, and ConfigurationError if it is no cluster."""
-        if self._cluster is None:
-            assert self.only is not None
-            return self.only
-        return self._at(self._cluster, await self._cluster.at(key))
-
-    def _at(self, cluster: AsyncCluster, server: AsyncRedis) -> AsyncNodePool:
-        if server not in self._of:
-            self._of[server] = AsyncNodePool(server, cluster.lost, self._most)
-            self._of[server].closed = self._closed
-        return self._of[server]
+        """The pool of the server that holds this key. Raises NotConnected."""
+        return self.only or self._pool(await self._topology.at(key))
 
     async def all(self) -> list[AsyncNodePool]:
-        """Those to every server. Raises NotConnected."""
-        if self._cluster is None:
-            assert self.only is not None
-            return [self.only]
-        return [self._at(self._cluster, server) for server in await self._cluster.servers()]
+        """The pool of every server. Raises NotConnected."""
+        return [self._pool(server) for server in await self._topology.servers()]
 
     async def moved(self, error: MovedError) -> None:
-        """A server has said that a key is another's. Raises ConfigurationError if we knew of no other."""
-        if self._cluster is None:
-            raise ConfigurationError(UNCLUSTERED_URL)
-        await self._cluster.moved(error)
+        """A server has said that another one holds a key. Raises ConfigurationError if no other one is known."""
+        await self._topology.moved(error)
 
 
 async def _quiet(connection: Any) -> bool:
