@@ -45,7 +45,6 @@ class Lanes(NamespaceKeys):
         redis: Redis,
         settings: Settings,
         *,
-        shebang: bool = True,
         connections: int = CONNECTIONS,
         durable: int = CONNECTIONS,
     ) -> None:
@@ -55,10 +54,9 @@ class Lanes(NamespaceKeys):
         self._protocol = Protocol(settings)
         self._settings = settings
         self.keys = settings.keys
-        self._shebang = shebang
 
     def _begin(self, call: Call, meaning: Callable[[Any], T]) -> PendingReply[T]:
-        return PendingReply(self._pools, call, meaning, shebang=self._shebang)
+        return PendingReply(self._pools, call, meaning)
 
     def _run(self, call: Call) -> Any:
         return self._begin(call, lambda reply: reply).result()
@@ -75,7 +73,7 @@ class Lanes(NamespaceKeys):
         Returns per batch the answer or error, and per server the answer or refusal to each question. Of the errors,
         NotConnected and ResponseError say that nothing of the batch was pushed; after others nobody knows.
         """
-        pushing = PushBatch([self._protocol.push(partition, lanes) for partition, lanes in batches], self._shebang)
+        pushing = PushBatch([self._protocol.push(partition, lanes) for partition, lanes in batches])
         while pushing.left:
             pools = self._durable if questions else self._pools
             for connections, places in self._by_server(pools, pushing).items():

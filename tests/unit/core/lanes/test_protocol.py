@@ -208,15 +208,14 @@ def test_a_stamp_has_as_many_digits_as_the_codec_reads() -> None:
     assert all("payload_limit + 13" in text(name) for name in ("claim", "peek"))
 
 
-@pytest.mark.parametrize("shebang", [True, False])
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_script_is_loaded_once_with_the_prelude_in_front(name: str, shebang: bool) -> None:
-    script = load(name, shebang=shebang)
-    assert load(name, shebang=shebang) is script
+def test_script_is_loaded_once_with_the_prelude_behind_its_first_line(name: str) -> None:
+    script = load(name)
+    assert load(name) is script
     assert script.sha == sha1(script.text.encode()).hexdigest()
-    assert script.text.startswith("#!lua") is shebang
     first, _, rest = text(name).partition("\n")
-    assert script.text.removeprefix(first + "\n" if shebang else "") == text("prelude") + rest
+    assert first.startswith("#!lua")
+    assert script.text == first + "\n" + text("prelude") + rest
 
 
 def test_replies_are_read() -> None:
