@@ -229,9 +229,9 @@ class Claiming:
         b = bench()
         b.fill(u1=1)
         before = b.everything()
-        claim = b.lanes.claim(b.partition, "drain", "token", 10, gated=True)
-        assert claim == Claim([], wake=False, retired=False, broken=[], unfilled=True)
+        claim = b.lanes.claim(b.partition, "drain", "token", 10, restored_only=True)
+        assert claim == Claim([], wake=False, retired=False, broken=[], blocked=True)
         assert b.everything() == before
         b.redis.set(b.key("filled"), "1")
-        claim = b.lanes.claim(b.partition, "drain", "token", 10, gated=True)
-        assert (taken(claim), claim.unfilled) == ({1: 1}, False)
+        claim = b.lanes.claim(b.partition, "drain", "token", 10, restored_only=True)
+        assert (taken(claim), claim.blocked) == ({1: 1}, False)

@@ -136,19 +136,28 @@ class Lanes(NamespaceKeys):
             raise answer
         return answer
 
-    def claim(self, partition: Partition, drain: str, token: str, commands: int, *, gated: bool = False) -> Claim:
+    def claim(
+        self, partition: Partition, drain: str, token: str, commands: int, *, restored_only: bool = False
+    ) -> Claim:
         """Register the drain and take due lanes for it, `commands` at most; or retire it.
 
-        `gated`: take nothing, and say so, until what Redis lost of the outbox was put back.
+        `restored_only`: take nothing, and say so, until what Redis lost of the outbox was put back.
         """
-        return self.begin_claim(partition, drain, token, commands, gated=gated).result()
+        return self.begin_claim(partition, drain, token, commands, restored_only=restored_only).result()
 
     def begin_claim(
-        self, partition: Partition, drain: str, token: str, commands: int, *, gated: bool = False, holding: bool = False
+        self,
+        partition: Partition,
+        drain: str,
+        token: str,
+        commands: int,
+        *,
+        restored_only: bool = False,
+        holding: bool = False,
     ) -> PendingReply[Claim]:
         """The same, without waiting for it. `holding`: the drain has a batch in hand, so it is not retired."""
         failpoint("claim request")
-        return self._begin(self._protocol.claim(partition, drain, token, commands, gated, holding), _claimed)
+        return self._begin(self._protocol.claim(partition, drain, token, commands, restored_only, holding), _claimed)
 
     def ack(self, partition: Partition, token: str, lanes: Acknowledgements, reasons: Reasons = None) -> list[int]:
         """Remove decided entries and release the lanes; see Protocol.ack. -1: the claim was no longer ours."""

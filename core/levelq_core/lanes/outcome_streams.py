@@ -1,7 +1,7 @@
-"""Outcomes on their way back to the sender that asked: one small stream per flagged command.
+"""Outcomes on their way back to senders that want a reply: one small stream for each flagged command.
 
-A stream, because reading does not consume it: any number of processes may wait for the same command,
-before and after it is decided, and XREAD blocks without polling.
+A stream, because reading does not consume it: any number of processes may wait for the same command, before and after
+it is decided, and XREAD blocks without polling.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from levelq_core.redis_client.cluster import LOST, NotConnected
 from levelq_core.redis_client.topology import Topology, topology_of
 
 OUTCOME, SEND = b"outcome", b"send"
-KEPT = 16  # outcomes of one id, newest last: more than one only if the id was sent more than once
+KEPT = 16  # outcomes of one id, newest last; several only if the id was sent several times
 
 
 def send_key(digest: bytes, pushed_ms: int) -> bytes:
-    """What tells one send of an id from another: its content, and when Redis stamped it."""
+    """What identifies one send of an id: its content, and when Redis stamped it."""
     return b"%013d" % pushed_ms + digest
 
 
@@ -63,7 +63,7 @@ def _by_server(
 
 
 def read(reply: Any, send: bytes | None) -> tuple[Outcome | None, bytes | None]:
-    """The outcome in an XREAD's reply that answers this send, and the last position read."""
+    """The outcome of this send in the reply of XREAD, and the last position read."""
     found, last = None, None
     for _, entries in streams(reply):
         found, last = read_entries(entries, send)
@@ -71,14 +71,14 @@ def read(reply: Any, send: bytes | None) -> tuple[Outcome | None, bytes | None]:
 
 
 def streams(reply: Any) -> Iterator[tuple[str, list[Any]]]:
-    """Each stream in an XREAD's reply: its key and its entries."""
+    """Each stream in the reply of XREAD: its key and its entries."""
     for key, entries in reply.items() if isinstance(reply, dict) else reply or ():
         nested = entries and isinstance(entries[0], list)  # RESP3's replies are one level deeper
         yield key if isinstance(key, str) else key.decode(), entries[0] if nested else entries
 
 
 def read_entries(entries: Iterable[Any], send: bytes | None) -> tuple[Outcome | None, bytes | None]:
-    """The outcome among a stream's entries that answers this send, and the last position read.
+    """The outcome of this send among the entries of a stream, and the last position read.
 
     Without a send: the first decision on the id, by any sender, rather than a conflict with it. Entries that are no
     outcome, which another program may have written, are skipped.

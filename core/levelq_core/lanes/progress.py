@@ -1,4 +1,4 @@
-"""Whether a partition's drains make progress, read from its keys in Redis. Changes nothing."""
+"""Whether the drains of a partition make progress, read from its keys. Changes nothing."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Progress(NamedTuple):
     """One partition at one moment. Times are in seconds, by the server's clock.
 
     `drains`: live registrations. `since`: time since a drain last decided or parked something, None if unknown. `due`:
-    for how long the first due lane has been due, 0 if none is. `overdue`: claims that ran out and were not taken back,
-    the first of them `overdue_for` ago. `noted`: lanes with a note of why they are parked. `restoring`: claims wait
-    until a worker has put back what Redis lost of the outbox.
+    for how long the first due lane has been due, 0 if none is. `overdue`: expired claims that were not returned, the
+    first of them `overdue_for` ago. `noted`: lanes with a note of why they are parked. `restoring`: claims are blocked
+    until a worker has restored the outbox commands that Redis lost.
     """
 
     drains: int

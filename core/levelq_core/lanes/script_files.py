@@ -1,4 +1,4 @@
-"""The Lua scripts as files, and one call of one. No input or output on the network here."""
+"""The Lua scripts as files, and the calls of them. No network I/O here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class Script(NamedTuple):
-    """A script's source and the name the server knows it by."""
+    """The source of a script and the SHA that the server knows it by."""
 
     text: str
     sha: str
@@ -32,7 +32,7 @@ class Call(NamedTuple):
     args: list[Any]
 
     def command(self, *, known: bool = True) -> tuple[Any, ...]:
-        """As a command of Redis's. `known`: the server has the script; after a restart it has none."""
+        """As a Redis command. `known`: the server has the script; after a restart it has none."""
         script = load(self.name)
         name, source = ("EVALSHA", script.sha) if known else ("EVAL", script.text)
         return (name, source, 1, self.key, *self.args)

@@ -1,4 +1,4 @@
-"""Wake-ups: one small RQ job that carries a partition's name. Losing or doubling one changes nothing."""
+"""Wake-ups: small RQ jobs that carry the name of a partition. A lost or doubled one changes nothing."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from levelq_core.redis_client.wrong_type import is_wrong_type
 log = logging.getLogger("levelq")
 
 FUNCTION = "levelq_worker.drain"
-JOB_SECONDS = 60  # an unanswered wake-up is worth nothing once sweeps have seen the lanes
+JOB_SECONDS = 60  # by then a sweep has replaced a wake-up that no worker took
 FAILURE_SECONDS = 300
 
 
 class Waker:
-    """Enqueues wake-ups on RQ, and keeps the registry of partitions in use."""
+    """Enqueues wake-ups on RQ, and keeps the registry of partitions."""
 
     def __init__(self, lanes: Redis, rq: Redis, keys: Keys) -> None:
         self._lanes = lanes
@@ -32,10 +32,10 @@ class Waker:
         self._failing = False
 
     def wake(self, partition: Partition) -> None:
-        """Enqueue one drain of the partition. A failure is logged, once: the next sweep wakes it instead."""
+        """Enqueue one drain of the partition. The first of several failures is logged: a sweep replaces the wake-up."""
         try:
             self._register(partition)
-            # job_timeout -1: RQ's timeout is SIGALRM, which can land inside a COMMIT that still happens.
+            # No timeout: RQ's is SIGALRM, which can interrupt a COMMIT that takes effect all the same.
             self._queue(self._keys.queue(partition.specialization)).enqueue_call(
                 FUNCTION,
                 args=(str(partition),),
@@ -65,7 +65,7 @@ class Waker:
 
     def _queue(self, name: str) -> Any:
         if name not in self._queues:
-            from rq import Queue  # noqa: PLC0415 - a fifth of a second that enqueuing without a wake-up never pays
+            from rq import Queue  # noqa: PLC0415 - it takes a fifth of a second, which sends without a wake-up save
             from rq.serializers import JSONSerializer  # noqa: PLC0415
 
             self._queues[name] = Queue(name, connection=self._rq, serializer=JSONSerializer)

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- Put lanes that hold commands and are in neither set back into ready: their set was lost or removed.
+-- Put lanes that hold commands and are neither ready nor claimed into ready: their set was lost or removed.
 --
 -- KEYS[1]  tag .. "ready"
 -- ARGV     tag, then the users
 -- Returns  how many were put back
 --
--- Keeps:   a lane that is ready or claimed stays as it is. No script leaves a lane in neither set.
+-- Keeps:   A lane that is ready or claimed does not change. No script leaves a lane in neither set.
 
 local tag, now = ARGV[1], clock()
 local found = 0

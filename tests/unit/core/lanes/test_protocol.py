@@ -63,18 +63,18 @@ VALUES: dict[str, Any] = {
     "token": "a-token",
     "delays": "10 0",
     "reasons": b"why\n\n",
-    "how many heads to look at": HEADS,
-    "gated": 1,
+    "how many heads to read": HEADS,
+    "restored only": 1,
     "mode": "seize",
     "lease": b"a-lease",
     "lease ms": LEASE_MS,
     "idle only": 1,
     "last": 0,
     "holding": 1,
-    "the layout after it": "2:8<4",
+    "the next layout": "2:8<4",
     "specialization": "PLAYER",
-    "the layout that is expected there": "1:4",
-    "the new one": "1:4>8",
+    "the layout that is expected": "1:4",
+    "the new layout": "1:4>8",
     "the database": b"{}",
     "the binding that it may replace": b"another",
     "page entries": 501,
@@ -88,7 +88,7 @@ CALLS: dict[str, tuple[Call, list[Any]]] = {
         PROTOCOL.push(PARTITION, [(5, [b"x", b"y"]), (6, [b"z"])]),
         [5, 2, b"x", b"y", 6, 1, b"z"],
     ),
-    "claim": (PROTOCOL.claim(PARTITION, "a-drain", "a-token", 501, gated=True, holding=True), []),
+    "claim": (PROTOCOL.claim(PARTITION, "a-drain", "a-token", 501, restored_only=True, holding=True), []),
     "ack": (
         PROTOCOL.ack(PARTITION, "a-token", [(b"5", 10, b"i" * 32), (b"6", 0, b"")], {b"5": "why"}),
         [b"5", b"i" * 32, b"6", b""],
@@ -101,8 +101,8 @@ CALLS: dict[str, tuple[Call, list[Any]]] = {
     "relay": (PROTOCOL.relay(PARTITION, b"a-lease", [(5, [b"x", b"y"])], idle_only=True), [5, 2, b"x", b"y"]),
     "refill": (PROTOCOL.refill(PARTITION, b"a-lease", [(5, [b"x"]), (6, [])], last=False), [5, 1, b"x", 6, 0]),
     "status": (PROTOCOL.status(PARTITION), []),
-    "close": (PROTOCOL.close_partition(PARTITION, Layout(2, 8, before=4)), []),
-    "relayout": (PROTOCOL.change_layout("PLAYER", Layout(1, 4), Layout(1, 4, becoming=8)), []),
+    "close": (PROTOCOL.close_partition(PARTITION, Layout(2, 8, previous_shards=4)), []),
+    "relayout": (PROTOCOL.change_layout("PLAYER", Layout(1, 4), Layout(1, 4, next_shards=8)), []),
     "bind": (PROTOCOL.bind(b"{}", b"another"), []),
     "peek": (PROTOCOL.peek(PARTITION, [(b"5", 0), (b"6", 7)]), [b"5", 0, b"6", 7]),
     "withdraw": (PROTOCOL.withdraw(PARTITION, "a-mark", [(b"5", b"i" * 32)]), [b"5", b"i" * 32]),
@@ -228,15 +228,21 @@ def test_replies_are_read() -> None:
     assert Protocol.pushed(error) is error
     claim = Protocol.claimed([1, 0, [b"9"], [b"5", [b"one", [5000, b"ab" * 20, b"head"]], b"6", []], 7, [b"6"]])
     assert claim.lanes == [(b"5", [b"one", Oversized(5000, "ab" * 20, b"head")]), (b"6", [])]
-    assert (claim.wake, claim.retired, claim.broken, claim.unfilled, claim.at_ms) == (True, False, [b"9"], False, 7)
+    assert (claim.wake, claim.retired, claim.broken, claim.blocked, claim.at_ms) == (True, False, [b"9"], False, 7)
     assert claim.parked == {b"6"}
-    assert Protocol.claimed([b"UNFILLED"]) == Claim([], wake=False, retired=False, broken=[], unfilled=True)
+    assert Protocol.claimed([b"BLOCKED"]) == Claim([], wake=False, retired=False, broken=[], blocked=True)
 
 
 def test_replies_to_the_relay_are_read() -> None:
-    assert Protocol.leased([0, b"x", 0, 0]) == Lease(ours=False, anew=False, value=b"x", filled=False, claimed=0)
-    assert Protocol.leased([1, b"x", 1, 3]) == Lease(ours=True, anew=True, value=b"x", filled=True, claimed=3)
-    assert Protocol.leased([2, b"x", 0, 0]) == Lease(ours=True, anew=False, value=b"x", filled=False, claimed=0)
+    assert Protocol.leased([0, b"x", 0, 0]) == Lease(
+        ours=False, newly_acquired=False, value=b"x", restored=False, claimed=0
+    )
+    assert Protocol.leased([1, b"x", 1, 3]) == Lease(
+        ours=True, newly_acquired=True, value=b"x", restored=True, claimed=3
+    )
+    assert Protocol.leased([2, b"x", 0, 0]) == Lease(
+        ours=True, newly_acquired=False, value=b"x", restored=False, claimed=0
+    )
     for read in (Protocol.relayed, Protocol.refilled):
         assert read([b"LOST"]) == Relayed(True, False, [])
     assert Protocol.relayed([1, [2, b"", 0, b"busy"]]) == Relayed(False, True, [(2, ""), (0, "busy")])

@@ -29,8 +29,8 @@ def test_what_is_no_layout(text: str) -> None:
 
 def test_the_forms_of_a_change() -> None:
     forms = [Layout(3, 4)]
-    forms.append(forms[-1].to(8))
-    forms += [forms[-1].after, forms[-1].after.after]
+    forms.append(forms[-1].begin_change(8))
+    forms += [forms[-1].next_step, forms[-1].next_step.next_step]
     assert [str(form) for form in forms] == ["3:4", "3:4>8", "4:8<4", "4:8"]
     assert [form.steady for form in forms] == [True, False, False, True]
 
@@ -42,5 +42,8 @@ def test_a_user_is_in_one_partition_of_the_generation(user_id: int, generation: 
 
 
 def test_the_generation_before() -> None:
-    assert Layout(2, 8, before=2).old("COACH") == [Partition("COACH", 1, 0), Partition("COACH", 1, 1)]
-    assert Layout(2, 8).old("COACH") == []
+    assert Layout(2, 8, previous_shards=2).previous_partitions("COACH") == [
+        Partition("COACH", 1, 0),
+        Partition("COACH", 1, 1),
+    ]
+    assert Layout(2, 8).previous_partitions("COACH") == []
