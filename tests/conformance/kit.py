@@ -30,7 +30,7 @@ def identity(entry: bytes | Any) -> bytes:
     return entry[IDENTITY_AT : IDENTITY_AT + IDENTITY_BYTES]
 
 
-def rubbish_identity(entry: bytes) -> bytes:
+def malformed_identity(entry: bytes) -> bytes:
     """What ack.lua knows any entry by."""
     return sha1(entry).hexdigest()[:IDENTITY_BYTES].encode()
 

@@ -29,7 +29,7 @@ from levelq_worker.relay.partition import PartitionRelay
 from levelq_worker.relay.restore import OutboxRestore
 from levelq_worker.withdrawal.cancelling import Canceller
 from levelq_worker.withdrawal.waiting_lanes import Scope
-from tests.conformance.kit import PARTITION, Bench, rubbish_identity
+from tests.conformance.kit import PARTITION, Bench, malformed_identity
 from tests.support.coupler import Observed, Tables, clear, ledger, tables
 from tests.support.fixtures.keys import KEYS
 
@@ -284,7 +284,7 @@ class World:
         for user, entries in claim.lanes:
             head = entries[0]
             taken = (
-                [rubbish_identity(head)]
+                [malformed_identity(head)]
                 if isinstance(head, bytes) and head[STAMP_DIGITS + 2 :][:1] == bytes([VERSION + 1])
                 else []
             )

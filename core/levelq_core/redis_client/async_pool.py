@@ -13,54 +13,17 @@ from redis.exceptions import ClusterDownError, MovedError, RedisError, ResponseE
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from .cluster import LOST
-from .connection_slots import ConnectionSlots
+from .connection_slots import TaskSlots
 from .pool import CONNECTIONS, SLOW_SECONDS, PoolState, RedisCommand
 from .topology import async_topology_of
 from .versions import OF_POOL, must_reconnect
 
-_ATTEMPTS = 4  # to connect from a loop that is late
-_LOOK_SECONDS = 0.05  # between two looks at how late a loop is
-Waiting = asyncio.Future[Exception | None]  # its result: None for a slot, or why there is none
-
-
-class _TaskSlots:
-    """What ThreadSlots is for threads, for the tasks of one loop."""
-
-    def __init__(self, most: int) -> None:
-        self._slots: ConnectionSlots[Waiting] = ConnectionSlots(most)
-
-    async def acquire(self) -> None:
-        """Wait for a slot, without a limit in time. Raises what `refuse_waiting` was given."""
-        if self._slots.acquire():
-            return
-        waiting: Waiting = asyncio.get_running_loop().create_future()
-        self._slots.enqueue(waiting)
-        try:
-            refusal = await waiting
-        except BaseException:
-            queued = self._slots.withdraw(waiting)
-            if not queued and waiting.done() and not waiting.cancelled() and waiting.result() is None:
-                self.release()  # the slot had been given to this task
-            raise
-        if refusal is not None:
-            raise refusal
-
-    def release(self) -> None:
-        """Free a slot."""
-        while (waiting := self._slots.release()) is not None:
-            if not waiting.done():  # else its task is cancelled
-                waiting.set_result(None)
-                return
-
-    def refuse_waiting(self, refusal: Exception) -> None:
-        """Raise this in every task that waits now."""
-        for waiting in self._slots.refuse_waiting():
-            if not waiting.done():
-                waiting.set_result(refusal)
+_ATTEMPTS = 4  # to connect while the loop is late
+_MEASURE_SECONDS = 0.05  # between two measurements of how late the loop is
 
 
 class _Lateness:
-    """How many seconds late, at most, the loop ran what was due while this block ran."""
+    """Measures by how many seconds, at most, the loop was late while this block ran."""
 
     def __init__(self) -> None:
         self.most = 0.0
@@ -71,10 +34,10 @@ class _Lateness:
         return self
 
     def _schedule(self) -> None:
-        self._due = self._loop.time() + _LOOK_SECONDS
-        self._timer = self._loop.call_at(self._due, self._look)
+        self._due = self._loop.time() + _MEASURE_SECONDS
+        self._timer = self._loop.call_at(self._due, self._measure)
 
-    def _look(self) -> None:
+    def _measure(self) -> None:
         self.most = max(self.most, self._loop.time() - self._due)
         self._schedule()
 
@@ -93,7 +56,7 @@ class AsyncNodePool:
     ) -> None:
         self.redis = redis
         self._lost = lost
-        self._state = PoolState(redis, _TaskSlots, most)
+        self._state = PoolState(redis, TaskSlots, most)
         self.closed = False  # once it is, each connection ends with the call that uses it
 
     async def acquire(self) -> Any:
@@ -219,11 +182,11 @@ class AsyncNodePools:
 
 
 async def _quiet(connection: Any) -> bool:
-    """Whether nothing came while it was idle, such as its end. One that its client has closed is opened again."""
+    """Whether nothing came while it was idle, such as its end. False for a connection that its client has closed."""
     try:
         if not connection.is_connected or must_reconnect(connection):
             return False
-        look = connection.can_read if hasattr(connection, "can_read") else connection.can_read_destructive
-        return not await look()
+        can_read = connection.can_read if hasattr(connection, "can_read") else connection.can_read_destructive
+        return not await can_read()
     except (RedisError, OSError):
         return False
