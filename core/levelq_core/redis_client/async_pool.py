@@ -12,10 +12,12 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ClusterDownError, MovedError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from .cluster import LOST
+from levelq_core.errors import ConfigurationError
+
+from .cluster import LOST, UNCLUSTERED_URL
+from .cluster_clients import AsyncCluster
 from .connection_slots import TaskSlots
 from .pool import CONNECTIONS, SLOW_SECONDS, PoolState, RedisCommand
-from .topology import async_topology_of
 from .versions import OF_POOL, must_reconnect
 
 _ATTEMPTS = 4  # to connect while the loop is late
@@ -51,8 +53,8 @@ class AsyncNodePool:
     def __init__(
         self,
         redis: AsyncRedis,
-        lost: Callable[[AsyncRedis, BaseException], None] = lambda redis, error: None,
-        most: int = CONNECTIONS,
+        lost: Callable[[AsyncRedis, BaseException], None] | None,
+        most: int,
     ) -> None:
         self.redis = redis
         self._lost = lost
@@ -118,8 +120,8 @@ class AsyncNodePool:
             self._state.slots.release()
 
     def note_loss(self, error: BaseException | None) -> None:
-        """Tell the topology that this server is away, if that is what the error says."""
-        if isinstance(error, (*LOST, ClusterDownError)):
+        """Tell the cluster that this server is away, if that is what the error says."""
+        if self._lost is not None and isinstance(error, (*LOST, ClusterDownError)):
             self._lost(self.redis, error)
 
     @staticmethod
@@ -150,15 +152,15 @@ class AsyncNodePools:
     """NodePools for asyncio."""
 
     def __init__(self, redis: AsyncRedis, most: int = CONNECTIONS) -> None:
-        self._topology = async_topology_of(redis)
+        self._cluster: Any = redis if isinstance(redis, AsyncCluster) else None
         self._most = most
         self._pools: dict[AsyncRedis, AsyncNodePool] = {}
         self._closed = False
-        self.only = None if self._topology.several_servers else self._pool(redis)
+        self.only = self._pool(redis) if self._cluster is None else None
 
     def _pool(self, server: AsyncRedis) -> AsyncNodePool:
         if server not in self._pools:
-            self._pools[server] = AsyncNodePool(server, self._topology.lost, self._most)
+            self._pools[server] = AsyncNodePool(server, self._cluster and self._cluster.lost, self._most)
             self._pools[server].closed = self._closed
         return self._pools[server]
 
@@ -170,15 +172,17 @@ class AsyncNodePools:
 
     async def at(self, key: str) -> AsyncNodePool:
         """The pool of the server that holds this key. Raises NotConnected."""
-        return self.only or self._pool(await self._topology.at(key))
+        return self.only or self._pool(await self._cluster.at(key))
 
     async def all(self) -> list[AsyncNodePool]:
         """The pool of every server. Raises NotConnected."""
-        return [self._pool(server) for server in await self._topology.servers()]
+        return [self.only] if self.only else [self._pool(server) for server in await self._cluster.servers()]
 
     async def moved(self, error: MovedError) -> None:
         """A server has said that another one holds a key. Raises ConfigurationError if no other one is known."""
-        await self._topology.moved(error)
+        if self.only:
+            raise ConfigurationError(UNCLUSTERED_URL)
+        await self._cluster.moved(error)
 
 
 async def _quiet(connection: Any) -> bool:

@@ -43,8 +43,9 @@ class Cluster(Redis):
     def _discover(self, seen: Slots | None) -> Slots:
         """Ask for the table of slots, unless another thread has since this one was `seen`. Raises NotConnected."""
         with self._locks.get():
-            if self._topology.slots not in (None, seen):
-                return self._topology.slots
+            slots = self._topology.slots  # read once: another thread may forget it at any time
+            if slots is not None and slots is not seen:
+                return slots
             errors: dict[Address, RedisError] = {}
             for address in self._topology.candidates():
                 server: Any = self._topology.client(address)
@@ -95,8 +96,6 @@ class Cluster(Redis):
 class AsyncCluster(AsyncRedis):
     """The clients of a cluster's servers for asyncio; see Cluster. It sends no commands itself: node pools do."""
 
-    several_servers = True
-
     def __init__(self, target: RedisTarget, make_client: Callable[[str], AsyncRedis]) -> None:
         self._topology = ClusterTopology(target, make_client)
         self._lock = asyncio.Lock()
@@ -118,8 +117,9 @@ class AsyncCluster(AsyncRedis):
 
     async def _discover(self, seen: Slots | None) -> Slots:
         async with self._lock:
-            if self._topology.slots not in (None, seen):
-                return self._topology.slots
+            slots = self._topology.slots
+            if slots is not None and slots is not seen:
+                return slots
             errors: dict[Address, RedisError] = {}
             for address in self._topology.candidates():
                 server: Any = self._topology.client(address)
@@ -145,6 +145,10 @@ class AsyncCluster(AsyncRedis):
     def clients(self) -> list[AsyncRedis]:
         """The clients of single servers made so far."""
         return self._topology.clients
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Not available."""
+        raise NotImplementedError("a command goes to one server: (await at(key)).execute_command()")
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         """Close the connections."""

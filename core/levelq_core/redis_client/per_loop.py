@@ -9,9 +9,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from redis.asyncio import Redis as AsyncRedis
 
+from .cluster_clients import AsyncCluster
 from .per_process import PerProcess
 from .sentinel import AsyncPrimary
-from .topology import async_topology_of
 
 
 class Owner(Protocol):
@@ -92,7 +92,9 @@ def _abandon(held: _Held[Any] | None) -> None:
 
 def abandon(redis: AsyncRedis) -> None:
     """Close the connections of a client whose loop does not run any more."""
-    pools: list[Any] = [client.connection_pool for client in async_topology_of(redis).clients]
+    pools: list[Any] = [
+        client.connection_pool for client in (redis.clients if isinstance(redis, AsyncCluster) else [redis])
+    ]
     if isinstance(redis, AsyncPrimary):
         manager = pools[0].sentinel_manager
         pools += [sentinel.connection_pool for sentinel in manager.sentinels]

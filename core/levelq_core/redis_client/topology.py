@@ -1,6 +1,6 @@
 """The servers behind a client: one, the primary that Sentinels name, or those of a Cluster.
 
-They have one interface. Only this package asks which of them it is.
+They have one interface, and for asyncio it is AsyncNodePools. Only this package asks which of them it is.
 """
 
 from __future__ import annotations
@@ -8,13 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from redis import Redis
-from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import MovedError
 
 from levelq_core.errors import ConfigurationError
 
 from .cluster import UNCLUSTERED_URL
-from .cluster_clients import AsyncCluster, Cluster
+from .cluster_clients import Cluster
 
 
 class SingleServer:
@@ -41,43 +40,12 @@ class SingleServer:
         """A server is away; there is no other one to turn to."""
 
 
-class AsyncSingleServer:
-    """SingleServer for asyncio."""
-
-    several_servers = False
-
-    def __init__(self, redis: AsyncRedis) -> None:
-        self._redis = redis
-        self.clients = [redis]
-
-    async def at(self, key: str | bytes) -> AsyncRedis:
-        """The client of the server that holds this key."""
-        return self._redis
-
-    async def servers(self) -> list[AsyncRedis]:
-        """The client of every server."""
-        return [self._redis]
-
-    async def moved(self, error: MovedError) -> None:
-        """Raises ConfigurationError."""
-        raise ConfigurationError(UNCLUSTERED_URL)
-
-    def lost(self, server: AsyncRedis, error: BaseException) -> None:
-        """A server is away."""
-
-
 Topology = SingleServer | Cluster
-AsyncTopology = AsyncSingleServer | AsyncCluster
 
 
 def topology_of(redis: Redis) -> Topology:
     """The servers behind a client."""
     return redis if isinstance(redis, Cluster) else SingleServer(redis)
-
-
-def async_topology_of(redis: AsyncRedis) -> AsyncTopology:
-    """The servers behind a client for asyncio."""
-    return redis if isinstance(redis, AsyncCluster) else AsyncSingleServer(redis)
 
 
 def server_of(redis: Redis, key: str | bytes) -> Redis:

@@ -133,15 +133,10 @@ def _check_server(parts: SplitResult) -> None:
     address = parts.netloc.rpartition("@")[2]
     if parts.scheme == "unix":
         good = parts.path.startswith("/") and address in ("", "localhost")
-    else:
-        good = _is_address(address) and bool(re.fullmatch(r"/?|/[0-9]{1,9}", parts.path))
+    else:  # without an address it is localhost
+        good = bool((not address or _split_address(address)) and re.fullmatch(r"/?|/[0-9]{1,9}", parts.path))
     if not good:
         raise ValueError(f"cannot be read; expected {_form(parts.scheme)}, {MISREAD}")
-
-
-def _is_address(text: str) -> bool:
-    """Whether this is host, host:port or nothing, which means localhost."""
-    return not text or _split_address(text) is not None
 
 
 def _address(text: str, port: int) -> Address:

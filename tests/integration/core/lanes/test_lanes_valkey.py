@@ -39,7 +39,7 @@ class TestLanesBesideAnotherNamespace(LanesConformance):
         assert {key.partition(b":")[0] for key in keys} <= {b"levelq", b"other"}
 
 
-def test_acknowledgement_without_parked_lanes_costs_one_look(redis: Redis) -> None:
+def test_acknowledgement_without_parked_lanes_costs_one_exists(redis: Redis) -> None:
     b = Bench(redis, batch_lanes=500)
     b.push_to(*((user, (payload(user),)) for user in range(1, 301)))
     claim = b.claim()

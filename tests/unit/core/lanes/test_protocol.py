@@ -133,13 +133,13 @@ def documented_arguments(name: str) -> list[str]:
     return [re.sub(r" \(.*?\)", "", part).strip() for part in re.split(r",(?![^(]*\))", fixed)]
 
 
-def test_there_is_a_call_for_every_script() -> None:
+def test_every_script_has_a_call() -> None:
     assert sorted(CALLS) == SCRIPTS
     assert all(call.name == name for name, (call, _) in CALLS.items())
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_each_script_opens_with_its_legend(name: str) -> None:
+def test_every_script_begins_with_its_legend(name: str) -> None:
     lines = text(name).splitlines()
     flags = " flags=allow-oom" if name in WITH_ALLOW_OOM else ""
     flags += ",no-writes" if name in ("status", "peek") else ""  # an operator must see it, whatever is full
@@ -151,7 +151,7 @@ def test_each_script_opens_with_its_legend(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_the_arguments_come_in_the_order_of_the_legend(name: str) -> None:
+def test_arguments_are_in_the_order_of_the_legend(name: str) -> None:
     call, rest = CALLS[name]
     names = documented_arguments(name)
     assert call.args == [VALUES[argument] for argument in names] + rest
@@ -159,25 +159,25 @@ def test_the_arguments_come_in_the_order_of_the_legend(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_script_reads_every_argument_it_is_given(name: str) -> None:
+def test_every_argument_is_read_by_its_script(name: str) -> None:
     count = len(documented_arguments(name))
     read = {int(n) for n in re.findall(r"ARGV\[(\d+)\]", code(name))}
     assert read == set(range(1, count + 1))
 
 
-def test_claim_takes_no_more_from_one_lane_than_in_all() -> None:
+def test_claim_takes_no_more_from_one_lane_than_in_total() -> None:
     args = PROTOCOL.claim(PARTITION, "a-drain", "a-token", 9, False).args
     by_name = dict(zip(documented_arguments("claim"), args, strict=True))
     assert by_name["batch commands"] == by_name["lane commands"] == 9
 
 
-def test_an_acknowledgement_names_no_delays_and_no_reasons_where_there_are_none() -> None:
+def test_acknowledgement_without_delays_and_reasons_sends_none() -> None:
     lanes = [(b"5", 0, b"i" * 32), (b"6", 0, b"i" * 32)]
     assert PROTOCOL.ack(PARTITION, "a-token", lanes).args[2:] == ["", b"", b"5", b"i" * 32, b"6", b"i" * 32]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in KEYS])
-def test_keys_are_built_from_the_tag_only(name: str) -> None:
+def test_keys_are_built_from_the_tag(name: str) -> None:
     """Every first argument of a command is tag .. '...' or a local that was made so."""
     lua = code(name)
     made = {"lane"} if "tag .. 'lane:' .. user" in lua else set()  # also what a local function calls it
@@ -200,7 +200,7 @@ def test_keys_are_built_from_the_tag_only(name: str) -> None:
     assert "cjson" not in lua
 
 
-def test_a_stamp_has_as_many_digits_as_the_codec_reads() -> None:
+def test_stamp_has_the_digits_that_the_codec_reads() -> None:
     assert "'%013.0f'" in text("push")
     assert all(
         "local SIZE, FROM = 32, 18" in text(name) for name in ("ack", "withdraw")
