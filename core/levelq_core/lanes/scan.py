@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
 from hashlib import sha256
-from importlib.resources import files
 from itertools import islice
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -21,6 +19,7 @@ from levelq_core.redis_client.topology import servers_of
 from levelq_core.redis_client.wrong_type import is_wrong_type, unless_wrong_type
 from levelq_core.settings import Settings
 
+from .script_files import load
 from .shard_layout import Layout
 
 STEP = 200  # entries of one lane in one call
@@ -167,9 +166,5 @@ def _score(raw: bytes | float | None) -> float | None:
 
 
 def _run(redis: Redis, keys: Keys, script: str, partition: Partition, *arguments: Any) -> Any:
-    return redis.eval_ro(_script(script), 1, keys.of(partition, "ready"), keys.of(partition, ""), *arguments)
-
-
-@cache
-def _script(name: str) -> str:
-    return (files(__package__) / "lua" / "scan" / f"{name}.lua").read_text(encoding="utf-8")
+    source = load(f"scan/{script}").text
+    return redis.eval_ro(source, 1, keys.of(partition, "ready"), keys.of(partition, ""), *arguments)

@@ -20,7 +20,7 @@ from redis.retry import Retry
 
 from .cluster import LOST, NotConnected
 from .cluster_clients import AsyncCluster, Cluster
-from .connection_slots import ThreadSlots
+from .connection_slots import TaskSlots, ThreadSlots
 from .per_process import PerProcess
 from .process_client import ProcessClient
 from .sentinel import async_primary_of, primary_of
@@ -37,7 +37,7 @@ BOUND = 32
 DURABLE_BOUND = 256
 MAKING = 8  # connections of one client that are being made at once
 SLOW_SECONDS = 0.1  # a connection that fails later than this failed because the server is silent
-S = TypeVar("S")
+S = TypeVar("S", ThreadSlots, TaskSlots)
 
 
 def connect(url: str, seconds: float, **options: Any) -> Redis:
@@ -87,8 +87,8 @@ class PoolState(Generic[S]):
     def __init__(self, redis: Redis | AsyncRedis, make_slots: Callable[[int], S], most: int) -> None:
         self.pool: Any = redis.connection_pool
         self.connections: deque[Any] = deque()
-        self.slots = make_slots(most)
-        self.making = make_slots(MAKING)
+        self.slots: S = make_slots(most)
+        self.making: S = make_slots(MAKING)
         self.answered_at = 0.0  # when the server last answered
 
     def refused(self, error: Exception, since: float) -> NotConnected:
@@ -98,9 +98,8 @@ class PoolState(Generic[S]):
         """
         refusal = NotConnected(str(error) or type(error).__name__)
         if self.answered_at < since < time.monotonic() - SLOW_SECONDS:
-            slots: tuple[Any, Any] = self.making, self.slots
-            for waiting in slots:
-                waiting.refuse_waiting(refusal)
+            self.making.refuse_waiting(refusal)
+            self.slots.refuse_waiting(refusal)
         return refusal
 
 

@@ -39,8 +39,7 @@ local seen = {}
 for at = 5, #ARGV, 2 do
   local user, skip = ARGV[at], tonumber(ARGV[at + 1])
   local lane = tag .. 'lane:' .. user
-  local is_list, length = pcall(redis.call, 'LLEN', lane)
-  if not is_list or type(length) ~= 'number' then length = -1 end
+  local length = unless_wrong(-1, 'LLEN', lane)
   seen[#seen + 1] = length
   seen[#seen + 1] = length > skip and read(lane, skip) or {}
 end

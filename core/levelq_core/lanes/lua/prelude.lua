@@ -11,6 +11,13 @@ local function waiting(tag)
   return tonumber(redis.call('GET', tag .. 'count') or '0') or 0 -- if it is not a number, the next sweep corrects it
 end
 
+-- The reply to a command, or `otherwise` if its key holds another type.
+local function unless_wrong(otherwise, command, ...)
+  local ok, reply = pcall(redis.call, command, ...)
+  if not ok or type(reply) == 'table' and reply.err then return otherwise end
+  return reply
+end
+
 -- One command with many values, in even steps for pairs: Lua's stack takes some 8,000 values in one call.
 local function in_steps(command, key, values)
   for first = 1, #values, 2000 do
@@ -41,8 +48,7 @@ end
 local function reserve_wake(tag, now, wake_ms, batch_commands, batch_lanes)
   local due = redis.call('ZCOUNT', tag .. 'ready', '-inf', now)
   if due == 0 then return 0 end
-  local is_set, drains = pcall(redis.call, 'ZCOUNT', tag .. 'drains', '(' .. now, '+inf')
-  if not is_set or type(drains) ~= 'number' then drains = 0 end
+  local drains = unless_wrong(0, 'ZCOUNT', tag .. 'drains', '(' .. now, '+inf')
   if drains > 0 and due <= drains * batch_lanes and waiting(tag) <= drains * batch_commands then return 0 end
   if redis.call('SET', tag .. 'wake', '1', 'NX', 'PX', wake_ms) then return 1 end
   return 0
@@ -67,10 +73,9 @@ local function standing(tag)
     repeat
       users = redis.call('ZRANGE', set, at, at + 999)
       for _, user in ipairs(users) do
-        local lane = tag .. 'lane:' .. user
-        local is_list, length = pcall(redis.call, 'LLEN', lane)
+        local length = unless_wrong(0, 'LLEN', tag .. 'lane:' .. user)
         local twice = set == claimed and redis.call('ZSCORE', ready, user)
-        if is_list and type(length) == 'number' and not twice then sum = sum + length end
+        if not twice then sum = sum + length end
       end
       at = at + 1000
     until #users < 1000

@@ -11,8 +11,7 @@ local tag, now = ARGV[1], clock()
 local found = 0
 for i = 2, #ARGV do
   local lane = tag .. 'lane:' .. ARGV[i]
-  local is_list, length = pcall(redis.call, 'LLEN', lane)
-  if is_list and type(length) == 'number' and length > 0 and not redis.call('ZSCORE', tag .. 'claimed', ARGV[i]) then
+  if unless_wrong(0, 'LLEN', lane) > 0 and not redis.call('ZSCORE', tag .. 'claimed', ARGV[i]) then
     found = found + redis.call('ZADD', tag .. 'ready', 'NX', now, ARGV[i])
   end
 end

@@ -28,8 +28,8 @@ local answers = {}
 
 local function append(user, first, sent)
   local lane = tag .. 'lane:' .. user
-  local is_list, length = pcall(redis.call, 'LLEN', lane)
-  if not is_list then return 0, 'type' end
+  local length = unless_wrong(nil, 'LLEN', lane)
+  if not length then return 0, 'type' end
   local claimed = redis.call('ZSCORE', tag .. 'claimed', user)
   if idle_only and (length > 0 or claimed) then return 0, 'busy' end
   local accepted = math.max(0, math.min(sent, lane_limit - length, partition_limit - total))

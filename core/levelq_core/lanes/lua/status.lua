@@ -14,13 +14,6 @@ local ready, claimed = tag .. 'ready', tag .. 'claimed'
 local now = clock()
 local oldest = now
 
--- The reply to a command, or `otherwise` if its key holds another type: the rest is counted all the same.
-local function unless_wrong(otherwise, command, ...)
-  local ok, answer = pcall(redis.call, command, ...)
-  if not ok or type(answer) == 'table' and answer.err then return otherwise end
-  return answer
-end
-
 for _, set in ipairs({ ready, claimed }) do
   for _, user in ipairs(unless_wrong({}, 'ZRANGE', set, 0, most - 1)) do
     local ok, head = pcall(redis.call, 'LINDEX', tag .. 'lane:' .. user, 0)

@@ -14,8 +14,7 @@ local claim_ms, wake_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
 local returned = return_expired(tag, now, claim_ms)
 -- A registration that ends later than a new one would is from before the clock was set back, or of another program.
 local drains = tag .. 'drains'
-local is_set, ended = pcall(redis.call, 'ZREMRANGEBYSCORE', drains, '-inf', now)
-if is_set and type(ended) == 'number' then
+if unless_wrong(nil, 'ZREMRANGEBYSCORE', drains, '-inf', now) then
   redis.call('ZREMRANGEBYSCORE', drains, '(' .. now + claim_ms, '+inf')
 else
   redis.call('DEL', drains) -- of another type; live drains register with their next claim
@@ -36,15 +35,14 @@ local function recount()
   unless_endless(tag .. 'recounted', AT_MOST)
   if lanes > AT_ONCE and not redis.call('SET', tag .. 'recounted', '1', 'NX', 'PX', lanes) then return 0 end
   local sum = standing(tag)
-  local is_string, said = pcall(redis.call, 'GET', tag .. 'count')
-  local before = is_string and tonumber(said or '0')
-  if is_string and (said or '0') == string.format('%.0f', sum) then return 0 end -- not '0x1': INCRBY refuses that
+  local said = unless_wrong('', 'GET', tag .. 'count') or '0'
+  if said == string.format('%.0f', sum) then return 0 end -- not '0x1': INCRBY refuses that
   if sum == 0 then
     redis.call('DEL', tag .. 'count', tag .. 'progress')
   else
     redis.call('SET', tag .. 'count', string.format('%.0f', sum))
   end
-  return (before or 0) - sum
+  return (tonumber(said) or 0) - sum
 end
 local wrong = recount()
 

@@ -192,7 +192,7 @@ def test_keys_are_built_from_the_tag(name: str) -> None:
         made.add("key")
     if "emptied[#emptied + 1] = lane" in lua:
         made.add("unpack(emptied")
-    for command, key in re.findall(r"call(?:\(|, )'([A-Z]+)'(?:, ([^,)]+))?", lua):
+    for command, key in re.findall(r"(?:call(?:\(|, )|unless_wrong\([^,]+, )'([A-Z]+)'(?:, ([^,)]+))?", lua):
         if command not in ("TIME", "INFO"):
             assert key.startswith("tag .. '") or key in made, f"{command} {key}"
     assert "levelq:" not in lua

@@ -11,8 +11,7 @@
 local tag, step, skip = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local seen = {}
 for i = 4, #ARGV do
-  local is_list, entries = pcall(redis.call, 'LRANGE', tag .. 'lane:' .. ARGV[i], -skip - step, -skip - 1)
-  if not is_list or entries.err then entries = {} end
+  local entries = unless_wrong({}, 'LRANGE', tag .. 'lane:' .. ARGV[i], -skip - step, -skip - 1)
   for n, entry in ipairs(entries) do
     if #entry > 4096 then entries[n] = string.sub(entry, 1, 4096) end
   end
