@@ -45,7 +45,7 @@ class OutboxRestore:
         self._waker = waker
 
     def waits(self, partition: Partition) -> bool:
-        """Whether the gate stays closed for now: see Layout.waits."""
+        """Whether the gate stays closed for now: see Layout.is_blocked."""
         return self._layout(partition).is_blocked(partition)
 
     def _layout(self, partition: Partition) -> Layout:
