@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import sha1
+from typing import Any
 
 import pytest
 
@@ -56,21 +57,23 @@ class Claiming:
         b.pass_time(61)
         assert taken(b.claim()) == {1: 1}
 
-    def test_a_claim_is_bounded_in_lanes(self, bench: Benches) -> None:
-        b = bench(batch_lanes=2)
-        b.fill(u1=1, u2=1, u3=1)
-        assert taken(b.claim("a")) == {1: 1, 2: 1}
-        assert taken(b.claim("b")) == {3: 1}
-
-    def test_a_claim_is_bounded_in_commands(self, b: Bench) -> None:
-        b.fill(u1=2, u2=2, u3=2)
-        assert taken(b.claim(commands=3)) == {1: 2, 2: 1}
-        assert b.members("ready") == [3]
-
-    def test_a_claim_is_bounded_per_lane(self, bench: Benches) -> None:
-        b = bench(lane_commands=2)
-        b.fill(u1=5, u2=1)
-        assert taken(b.claim()) == {1: 2, 2: 1}
+    @pytest.mark.parametrize(
+        ("settings", "commands", "filled", "expected", "left"),
+        [
+            ({"batch_lanes": 2}, 1000, {"u1": 1, "u2": 1, "u3": 1}, {1: 1, 2: 1}, {3: 1}),
+            ({}, 3, {"u1": 2, "u2": 2, "u3": 2}, {1: 2, 2: 1}, {3: 2}),
+            ({"lane_commands": 2}, 1000, {"u1": 5, "u2": 1}, {1: 2, 2: 1}, {}),
+        ],
+        ids=["lanes", "commands", "commands of a lane"],
+    )
+    def test_claim_is_bounded(
+        self, bench: Benches, settings: Any, commands: int, filled: Any, expected: Any, left: Any
+    ) -> None:
+        b = bench(**settings)
+        b.fill(**filled)
+        assert taken(b.claim("a", commands)) == expected
+        assert b.members("ready") == list(left)
+        assert taken(b.claim("b")) == left
 
     def test_long_lane_is_read_in_order(self, b: Bench) -> None:
         b.fill(u1=250)

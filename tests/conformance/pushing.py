@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from redis.exceptions import ResponseError
 
@@ -118,19 +120,17 @@ class PushBatch:
     def test_hundred_pushes_wake_once(self, b: Bench) -> None:
         assert [b.push(n, payload(n)).wake for n in range(1, 101)] == [True] + [False] * 99
 
-    def test_lost_wake_up_is_sent_again(self, b: Bench) -> None:
+    @pytest.mark.parametrize(
+        ("settings", "early", "late"), [({}, WAKE_MS / 2000, WAKE_MS / 1000), ({"claim_seconds": 4}, 1, 3)]
+    )
+    def test_lost_wake_up_is_sent_again_when_it_expires_and_after_a_claim_at_the_latest(
+        self, bench: Benches, settings: dict[str, Any], early: float, late: float
+    ) -> None:
+        b = bench(**settings)
         assert b.push(1, payload(1)).wake
-        b.pass_time(WAKE_MS / 2000)
+        b.pass_time(early)
         assert not b.push(1, payload(1)).wake
-        b.pass_time(WAKE_MS / 1000)
-        assert b.push(1, payload(1)).wake
-
-    def test_wake_up_lost_with_its_worker_is_replaced_after_a_claim(self, bench: Benches) -> None:
-        b = bench(claim_seconds=4)
-        assert b.push(1, payload(1)).wake
-        b.pass_time(1)
-        assert not b.push(1, payload(1)).wake
-        b.pass_time(3)
+        b.pass_time(late)
         assert b.push(1, payload(1)).wake
 
     def test_refused_or_parked_command_wakes_no_drain(self, b: Bench) -> None:
