@@ -46,39 +46,40 @@ def connect(url: str, seconds: float, **options: Any) -> Redis:
     By default redis-py repeats up to ten times: one push whose reply was lost became eleven.
     No connection is made yet. See urls.py for the URLs. Raises ValueError for one that cannot be read.
     """
-    options |= _options(seconds) | {"retry": Retry(NoBackoff(), 0)} | parser_of("redis.cluster")
-    target = RedisTarget.read(url)
-    if target is None:
-        return _client(url, options)
-    if target.kind == "cluster":
-        return Cluster(target, lambda server: _client(server, options))
-    return primary_of(target, _options(seconds) | {"retry": options["retry"]}, options)
+    options |= _options(seconds, Retry(NoBackoff(), 0)) | parser_of("redis.cluster")
+    client: Redis = _client(url, options, _server_client, Cluster, primary_of)
+    return client
 
 
 def connect_async(url: str, seconds: float) -> AsyncRedis:
     """The same for asyncio."""
-    options = _options(seconds) | {"retry": AsyncRetry(NoBackoff(), 0)} | parser_of("redis.asyncio.cluster")
+    options = _options(seconds, AsyncRetry(NoBackoff(), 0)) | parser_of("redis.asyncio.cluster")
+    client: AsyncRedis = _client(url, options, _async_server_client, AsyncCluster, async_primary_of)
+    return client
+
+
+def _options(seconds: float, retry: Any) -> dict[str, Any]:
+    timeouts = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
+    return timeouts | {"retry_on_error": [], "max_connections": CONNECTIONS, "retry": retry}
+
+
+def _client(url: str, options: dict[str, Any], server_client: Any, cluster: Any, primary: Any) -> Any:
     target = RedisTarget.read(url)
     if target is None:
-        return _async_client(url, options)
+        return server_client(url, options)
     if target.kind == "cluster":
-        return AsyncCluster(target, lambda server: _async_client(server, options))
-    return async_primary_of(target, _options(seconds) | {"retry": options["retry"]}, options)
+        return cluster(target, lambda server: server_client(server, options))
+    return primary(target, options)
 
 
-def _client(url: str, options: dict[str, Any]) -> Redis:
+def _server_client(url: str, options: dict[str, Any]) -> Redis:
     server, given = url_and_options(url)
     return ProcessClient(lambda: ConnectionPool.from_url(server, **(options | given)))
 
 
-def _async_client(url: str, options: dict[str, Any]) -> AsyncRedis:
+def _async_server_client(url: str, options: dict[str, Any]) -> AsyncRedis:
     server, given = url_and_options(url)
     return AsyncRedis.from_url(server, **(options | given))
-
-
-def _options(seconds: float) -> dict[str, Any]:
-    timeouts = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
-    return timeouts | {"retry_on_error": [], "max_connections": CONNECTIONS}
 
 
 class PoolState(Generic[S]):

@@ -18,6 +18,7 @@ _SENTINEL: Any = Sentinel
 _ASYNC_SENTINEL: Any = async_sentinel.Sentinel
 _POOL: Any = SentinelConnectionPool
 _parse_url: Any = parse_url
+_FOR_SENTINELS = ("socket_timeout", "socket_connect_timeout", "retry", "retry_on_error", "max_connections")
 
 
 class _Sentinels(_SENTINEL):  # type: ignore[misc]
@@ -68,19 +69,19 @@ class AsyncPrimary(AsyncRedis):
             await sentinel.aclose()
 
 
-def primary_of(target: RedisTarget, to_sentinels: dict[str, Any], options: dict[str, Any]) -> Redis:
-    """A client of the primary; `to_sentinels` and `options` are redis-py's."""
+def primary_of(target: RedisTarget, options: dict[str, Any]) -> Redis:
+    """A client of the primary; `options` are redis-py's."""
 
     def pool() -> Any:
-        sentinels = _sentinels_of(_Sentinels, target, to_sentinels)
+        sentinels = _sentinels_of(_Sentinels, target, options)
         return _POOL(target.service, sentinels, is_master=True, **_options_of(target), **options)
 
     return Primary(pool)
 
 
-def async_primary_of(target: RedisTarget, to_sentinels: dict[str, Any], options: dict[str, Any]) -> AsyncRedis:
+def async_primary_of(target: RedisTarget, options: dict[str, Any]) -> AsyncRedis:
     """The same for asyncio."""
-    sentinels = _sentinels_of(_AsyncSentinels, target, to_sentinels)
+    sentinels = _sentinels_of(_AsyncSentinels, target, options)
     primary: AsyncRedis = sentinels.master_for(
         target.service, redis_class=AsyncPrimary, **_options_of(target), **options
     )
@@ -88,9 +89,10 @@ def async_primary_of(target: RedisTarget, to_sentinels: dict[str, Any], options:
 
 
 def _sentinels_of(kind: type[Any], target: RedisTarget, options: dict[str, Any]) -> Any:
-    """The clients of the Sentinels, with the same TLS as the primary."""
+    """The clients of the Sentinels, with the same TLS and timeouts as the primary."""
+    shared = {name: options[name] for name in _FOR_SENTINELS}
     tls = {name: value for name, value in _options_of(target).items() if name == "ssl" or name.startswith("ssl_")}
-    sentinels = kind(target.addresses, sentinel_kwargs=tls | target.for_sentinels | options)
+    sentinels = kind(target.addresses, sentinel_kwargs=tls | target.for_sentinels | shared)
     sentinels.asked = [str(address) for address in target.addresses]
     return sentinels
 
