@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.conformance.kit import Bench, Benches, identity, malformed_identity, payload
 
 
 def ids(user_id: int, *numbers: int) -> list[bytes]:
     """The identities of a user's numbered commands."""
     return [identity(bytes(13) + payload(user_id, n)) for n in numbers]
-
-
-def claimed(b: Bench, token: str = "token") -> Bench:
-    """The bench after a claim of everything."""
-    b.claim(token)
-    return b
 
 
 class Acknowledging:
@@ -54,12 +50,6 @@ class Acknowledging:
         b.pass_time(31)
         assert b.claim().lanes
 
-    def test_release_removes_nothing(self, b: Bench) -> None:
-        b.fill(u1=2)
-        assert claimed(b).ack("token", 1) == 0
-        assert (len(b.entries(1)), b.members("ready"), b.count()) == (2, [1], 2)
-        b.check()
-
     def test_head_that_was_not_claimed_stays(self, b: Bench) -> None:
         """Redis lost its last seconds, and other commands came since."""
         b.fill(u1=2)
@@ -71,19 +61,25 @@ class Acknowledging:
         assert b.members("ready") == [1]
         b.check()
 
-    def test_removal_stops_at_the_first_other_entry(self, b: Bench) -> None:
-        b.fill(u1=4)
+    @pytest.mark.parametrize(
+        ("pushed", "identities", "left"),
+        [
+            ([payload(1, n) for n in range(2)], [], 2),
+            ([payload(1, n) for n in range(4)], ids(1, 0, 1, 3, 3), 2),
+            ([payload(1, 0)], [ids(1, 0)[0][:16] + ids(1, 1)[0][16:]], 1),
+            ([b"x"], [malformed_identity(b"y")], 1),
+        ],
+        ids=["release", "other entry in between", "same id with other content", "malformed entry of another hash"],
+    )
+    def test_removal_stops_at_the_first_other_entry(
+        self, b: Bench, pushed: list[bytes], identities: list[bytes], left: int
+    ) -> None:
+        b.push(1, *pushed)
         b.claim()
-        assert b.ack("token", 1, *ids(1, 0, 1, 3, 3)) == 2
-        assert b.payloads(1) == [payload(1, 2), payload(1, 3)]
+        assert b.ack("token", 1, *identities) == len(pushed) - left
+        assert b.payloads(1) == pushed[len(pushed) - left :]
+        assert (b.members("ready"), b.count()) == ([1], left)
         b.check()
-
-    def test_same_id_with_other_content_is_another_entry(self, b: Bench) -> None:
-        b.push(1, payload(1, 0))
-        b.claim()
-        same_id = ids(1, 0)[0][:16] + ids(1, 1)[0][16:]
-        assert b.ack("token", 1, same_id) == 0
-        assert len(b.entries(1)) == 1
 
     def test_more_identities_than_entries_remove_the_entries(self, b: Bench) -> None:
         b.fill(u1=2)
@@ -118,12 +114,6 @@ class Acknowledging:
         b.ack("token", 1, *(malformed_identity(b"rubbish %d" % n) for n in range(9)))
         assert b.count() == 0
         assert b.push(3, *(payload(3, n) for n in range(9))).lanes == [(3, "partition")]
-
-    def test_malformed_entry_of_another_hash_stays(self, b: Bench) -> None:
-        b.push(1, b"x")
-        b.claim()
-        assert b.ack("token", 1, malformed_identity(b"y")) == 0
-        assert len(b.entries(1)) == 1
 
     def test_stale_token_changes_nothing(self, b: Bench) -> None:
         b.fill(u1=2)

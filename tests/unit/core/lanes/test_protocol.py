@@ -19,22 +19,7 @@ from levelq_core.lanes.shard_layout import Layout
 FOLDER = files("levelq_core.lanes") / "lua"
 NAMES = sorted(f.name.removesuffix(".lua") for f in FOLDER.iterdir() if f.name.endswith(".lua"))
 SCRIPTS = [name for name in NAMES if name != "prelude"]
-WITH_ALLOW_OOM = {
-    "ack",
-    "bind",
-    "claim",
-    "lease",
-    "recover",
-    "refill",
-    "close",
-    "relayout",
-    "renew",
-    "status",
-    "sweep",
-    "yield",
-    "peek",
-    "withdraw",
-}  # they must work when memory is full
+REFUSED_WHEN_FULL = {"push", "relay"}  # all others must work when memory is full
 PARTITION = Partition("PLAYER", 1, 3)
 TAG = "levelq:{PLAYER:1:3}:"
 # No two alike, so that a swapped pair shows.
@@ -141,7 +126,7 @@ def test_every_script_has_a_call() -> None:
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_every_script_begins_with_its_legend(name: str) -> None:
     lines = text(name).splitlines()
-    flags = " flags=allow-oom" if name in WITH_ALLOW_OOM else ""
+    flags = "" if name in REFUSED_WHEN_FULL else " flags=allow-oom"
     flags += ",no-writes" if name in ("status", "peek") else ""  # an operator must see it, whatever is full
     assert lines[0] == f"#!lua{flags}"
     assert re.fullmatch(r"-- [A-Z].+\.( .+)?|-- [A-Z].+", lines[1])
