@@ -24,7 +24,7 @@ from levelq_core.lanes.worker_alerts import WorkerAlert
 from levelq_core.operations.dbcheck import check_read_only, require_spelling, sequence_problems
 from levelq_core.operations.queries import Holder, holder
 from levelq_core.operations.redischeck.health import refusal, risks
-from levelq_core.redis_client.cluster import Cluster, servers_of
+from levelq_core.redis_client.topology import topology_of
 from levelq_core.settings import Settings
 from levelq_worker.support.parked_lanes import cause_lines, waiting_advice
 
@@ -37,12 +37,13 @@ SPELLING_MS = 2000  # a status should not take long, however large the tables
 def redis_problems(redis: Redis) -> Iterator[str]:
     """What is wrong with the lanes' Redis by its own account. Raises RedisError."""
     found: list[str] = []
-    for server in servers_of(redis):
+    topology = topology_of(redis)
+    for server in topology.servers():
         try:
             found += _server_problems(server)
         except RedisError:
-            if not isinstance(redis, Cluster):
-                raise  # of a cluster, what its partitions say is enough
+            if not topology.several_servers:
+                raise  # of several servers, what their partitions say is enough
     yield from dict.fromkeys(found)
 
 
@@ -81,7 +82,7 @@ def lane_problems(
     holding = []
     for partition, seen in found.items():
         layout = layouts.get(partition.specialization)
-        if layout is not None and (seen.waiting or seen.ready) and not layout.waits(partition):
+        if layout is not None and (seen.waiting or seen.ready) and not layout.is_blocked(partition):
             holding.append(partition)
     yield from Standstill(lanes, settings, found, serving).problems(holding, explained=explained)
 
@@ -89,7 +90,7 @@ def lane_problems(
 def _changes_held_up(layouts: Mapping[str, Layout], found: Mapping[Partition, Status]) -> Iterator[str]:
     """A change of shards that cannot end by itself."""
     for name, layout in layouts.items():
-        parked = sum(found[partition].parked for partition in layout.old(name) if partition in found)
+        parked = sum(found[partition].parked for partition in layout.previous_partitions(name) if partition in found)
         if parked:
             lanes = count(parked, "parked lane")
             yield f"{name}: the change to {layout.shards} shards waits for {lanes} of the old ones"

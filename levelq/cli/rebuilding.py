@@ -66,7 +66,7 @@ def _rebuild(lanes: Lanes, filling: OutboxRestore, partition: Partition, setting
     try:
         while time.monotonic() < by:
             lease = lanes.lease(partition, "take", lease.value)
-            if lease.anew or not lease.ours:
+            if lease.newly_acquired or not lease.ours:
                 break
             filled = filling.fill(partition, lease)
             if filled is not None:

@@ -18,8 +18,8 @@ from redis.exceptions import RedisError
 
 from levelq_core.database.engine import target_of
 from levelq_core.errors import ConfigurationError
-from levelq_core.redis_client.cluster import Cluster
 from levelq_core.redis_client.pool import connect
+from levelq_core.redis_client.topology import hosts_of as redis_hosts_of
 from levelq_core.redis_client.urls import RedisTarget
 from levelq_core.settings import Settings, redacted
 
@@ -69,10 +69,7 @@ def _named_by_servers(name: str, url: str, settings: Settings) -> list[str]:
         return []
     client = connect(url, settings.redis_seconds)
     try:
-        if isinstance(client, Cluster):
-            return [server.connection_pool.connection_kwargs["host"] for server in client.servers()]
-        pool: Any = client.connection_pool
-        return [pool.get_master_address()[0]]
+        return redis_hosts_of(client)
     except RedisError as error:
         raise ConfigurationError(f"{name}: {redacted(url)}: {error}") from None
     finally:

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from levelq_core.operations.verify import Report
-from levelq_core.redis_client.cluster import servers_of
+from levelq_core.redis_client.topology import servers_of
 from levelq_core.settings import redacted
 
 from .measuring import CommandTiming, Figures

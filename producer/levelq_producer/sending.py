@@ -28,8 +28,7 @@ from levelq_core.errors import (
 from levelq_core.keys import Partition
 from levelq_core.lanes.protocol import PushAnswer, PushError
 from levelq_core.lanes.shard_layout import Layout
-from levelq_core.redis_client.cluster import NotConnected
-from levelq_core.redis_client.pool import UNCLUSTERED_URL
+from levelq_core.redis_client.cluster import UNCLUSTERED_URL, NotConnected
 from levelq_core.settings import Durability, Settings, redacted
 
 from .durability import Wait

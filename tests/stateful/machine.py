@@ -68,7 +68,7 @@ class Machine(Producing):
         lanes, token = self.world.bench.lanes, self.world.token(self.claims)
         self.claims += 1
         if not self.reference.keys.filled:
-            assert lanes.claim(PARTITION, drain, token, commands, gated=True).unfilled
+            assert lanes.claim(PARTITION, drain, token, commands, restored_only=True).blocked
             self.reference.fill(self.marked())
             assert self.world.fill()
             return multiple()
@@ -80,7 +80,7 @@ class Machine(Producing):
                 self.push_entries(meanwhile, [self.new(meanwhile, CONTENTS[2])])
 
         with at("claim reply", push):
-            claim = lanes.claim(PARTITION, drain, token, commands, gated=True)
+            claim = lanes.claim(PARTITION, drain, token, commands, restored_only=True)
         assert (claim.wake, claim.retired, claim.broken) == (wake, retired, [])
         assert [(int(user), len(entries)) for user, entries in claim.lanes] == [(u, len(e)) for u, e in taken]
         return Hand(drain, token, taken, Batch("PLAYER", claim)) if taken else multiple()

@@ -25,13 +25,12 @@ from .shard_layout import Layout, LayoutQuery
 class AsyncLanes:
     """What an asyncio producer needs of Lanes, for one event loop. Its connections are bounded as a producer's are."""
 
-    def __init__(self, redis: AsyncRedis, settings: Settings, *, shebang: bool = True) -> None:
+    def __init__(self, redis: AsyncRedis, settings: Settings) -> None:
         self.redis = redis
         self._pools = AsyncNodePools(redis, BOUND)
         self._durable = AsyncNodePools(redis, DURABLE_BOUND)
         self._protocol = Protocol(settings)
         self._settings = settings
-        self._shebang = shebang
 
     def close(self) -> None:
         """Keep no connection from now on; the client is the caller's to close."""
@@ -46,7 +45,7 @@ class AsyncLanes:
         self, batches: Batches, questions: Sequence[RedisCommand]
     ) -> tuple[list[PushAnswer | PushError], list[list[Any]]]:
         """Push, and ask behind it on the same connections; returns what Lanes.push_and_ask does."""
-        pushing = PushBatch([self._protocol.push(partition, lanes) for partition, lanes in batches], self._shebang)
+        pushing = PushBatch([self._protocol.push(partition, lanes) for partition, lanes in batches])
         while pushing.left:
             pools = self._durable if questions else self._pools
             for connections, places in (await self._by_server(pools, pushing)).items():

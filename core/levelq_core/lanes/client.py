@@ -14,9 +14,10 @@ from redis.exceptions import MovedError, RedisError
 from levelq_core.errors import ConfigurationError
 from levelq_core.failpoints import failpoint
 from levelq_core.keys import Partition
-from levelq_core.redis_client.cluster import REDIRECTIONS, NotConnected, as_lost, server_of
+from levelq_core.redis_client.cluster import REDIRECTIONS, NotConnected, as_lost
 from levelq_core.redis_client.node_pools import NodePools
 from levelq_core.redis_client.pool import CONNECTIONS, NodePool, RedisCommand
+from levelq_core.redis_client.topology import server_of
 from levelq_core.settings import Settings
 
 from .namespace_keys import NamespaceKeys
@@ -44,7 +45,6 @@ class Lanes(NamespaceKeys):
         redis: Redis,
         settings: Settings,
         *,
-        shebang: bool = True,
         connections: int = CONNECTIONS,
         durable: int = CONNECTIONS,
     ) -> None:
@@ -54,10 +54,9 @@ class Lanes(NamespaceKeys):
         self._protocol = Protocol(settings)
         self._settings = settings
         self.keys = settings.keys
-        self._shebang = shebang
 
     def _begin(self, call: Call, meaning: Callable[[Any], T]) -> PendingReply[T]:
-        return PendingReply(self._pools, call, meaning, shebang=self._shebang)
+        return PendingReply(self._pools, call, meaning)
 
     def _run(self, call: Call) -> Any:
         return self._begin(call, lambda reply: reply).result()
@@ -74,7 +73,7 @@ class Lanes(NamespaceKeys):
         Returns per batch the answer or error, and per server the answer or refusal to each question. Of the errors,
         NotConnected and ResponseError say that nothing of the batch was pushed; after others nobody knows.
         """
-        pushing = PushBatch([self._protocol.push(partition, lanes) for partition, lanes in batches], self._shebang)
+        pushing = PushBatch([self._protocol.push(partition, lanes) for partition, lanes in batches])
         while pushing.left:
             pools = self._durable if questions else self._pools
             for connections, places in self._by_server(pools, pushing).items():
@@ -137,19 +136,28 @@ class Lanes(NamespaceKeys):
             raise answer
         return answer
 
-    def claim(self, partition: Partition, drain: str, token: str, commands: int, *, gated: bool = False) -> Claim:
+    def claim(
+        self, partition: Partition, drain: str, token: str, commands: int, *, restored_only: bool = False
+    ) -> Claim:
         """Register the drain and take due lanes for it, `commands` at most; or retire it.
 
-        `gated`: take nothing, and say so, until what Redis lost of the outbox was put back.
+        `restored_only`: take nothing, and say so, until what Redis lost of the outbox was put back.
         """
-        return self.begin_claim(partition, drain, token, commands, gated=gated).result()
+        return self.begin_claim(partition, drain, token, commands, restored_only=restored_only).result()
 
     def begin_claim(
-        self, partition: Partition, drain: str, token: str, commands: int, *, gated: bool = False, holding: bool = False
+        self,
+        partition: Partition,
+        drain: str,
+        token: str,
+        commands: int,
+        *,
+        restored_only: bool = False,
+        holding: bool = False,
     ) -> PendingReply[Claim]:
         """The same, without waiting for it. `holding`: the drain has a batch in hand, so it is not retired."""
         failpoint("claim request")
-        return self._begin(self._protocol.claim(partition, drain, token, commands, gated, holding), _claimed)
+        return self._begin(self._protocol.claim(partition, drain, token, commands, restored_only, holding), _claimed)
 
     def ack(self, partition: Partition, token: str, lanes: Acknowledgements, reasons: Reasons = None) -> list[int]:
         """Remove decided entries and release the lanes; see Protocol.ack. -1: the claim was no longer ours."""

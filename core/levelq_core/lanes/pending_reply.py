@@ -23,10 +23,9 @@ class PendingReply(Generic[T]):
     To be read or dropped, once; until then it holds a connection.
     """
 
-    def __init__(self, pools: NodePools, call: Call, meaning: Callable[[Any], T], *, shebang: bool = True) -> None:
+    def __init__(self, pools: NodePools, call: Call, meaning: Callable[[Any], T]) -> None:
         self._pools = pools
         self._call = call
-        self._shebang = shebang
         self._meaning = meaning
         self._taken_in = _NOT_YET
         self._failure: Exception | None = None  # of taking in
@@ -36,7 +35,7 @@ class PendingReply(Generic[T]):
         self._connections = self._pools.at(self._call.key)
         self._connection = self._connections.acquire()
         with self._connections.ended_by_errors(self._connection):
-            self._connections.send(self._connection, [self._call.command(shebang=self._shebang)])
+            self._connections.send(self._connection, [self._call.command()])
 
     def poll(self) -> bool:
         """Take in what has come so far; whether that is all of it, if only that the connection is lost.
@@ -74,7 +73,7 @@ class PendingReply(Generic[T]):
             if reply is _NOT_YET:
                 reply = self._connections.receive(self._connection)
             if isinstance(reply, NoScriptError):  # nothing ran; after a restart the server knows no scripts
-                source = self._call.command(shebang=self._shebang, known=False)
+                source = self._call.command(known=False)
                 (reply,) = self._connections.execute(self._connection, [source])
         self._connections.release(self._connection)
         return reply

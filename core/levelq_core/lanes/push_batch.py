@@ -17,13 +17,12 @@ from .script_files import Call
 class PushBatch:
     """What is to be sent yet, and what was answered to the rest."""
 
-    def __init__(self, calls: Sequence[Call], shebang: bool) -> None:
+    def __init__(self, calls: Sequence[Call]) -> None:
         self.replies: list[Any] = [None] * len(calls)
         self.asked: list[list[Any]] = []
         self.left: list[int] = list(range(len(calls)))
         self.moved: MovedError | None = None
         self._calls = calls
-        self._shebang = shebang
         self._redirections = REDIRECTIONS
 
     def start(self) -> list[int]:
@@ -38,7 +37,7 @@ class PushBatch:
 
     def commands(self, places: Sequence[int], *, known: bool = True) -> list[RedisCommand]:
         """Some calls as Redis's commands; not `known`: with their source."""
-        return [self._calls[place].command(shebang=self._shebang, known=known) for place in places]
+        return [self._calls[place].command(known=known) for place in places]
 
     def take(self, places: Sequence[int], answers: list[Any]) -> list[int]:
         """Note the answers to some calls, and those to the questions behind them; which scripts it did not know."""

@@ -1,13 +1,13 @@
-"""Layouts: how many shards each specialization has now, and what is left of a change of their number.
+"""Layouts: how many shards each specialization has, and how far a change of their number has come.
 
-The hash `<namespace>:shards` holds one for each specialization, in one of three forms:
+The hash `<namespace>:shards` holds one layout for each specialization, in one of three forms:
 
     1:4      generation 1 has 4 shards
-    1:4>8    it is being closed, because 8 are wanted: its partitions answer MOVED, one after the other
-    2:8<4    generation 2 has 8 and takes commands; nothing of it is claimed before the 4 of generation 1 are empty
+    1:4>8    generation 1 is being closed for a change to 8 shards: its partitions answer MOVED, one after another
+    2:8<4    generation 2 has 8 shards and takes commands; they are not claimed before the 4 of generation 1 are empty
 
-So of one lane nothing enters the new generation before the old one has closed, and nothing leaves the new one before
-the old one is empty: whatever is done in between, and by whom, the lane's order is kept.
+No command of a lane enters the new generation before the old one is closed, and none is claimed from the new one
+before the old one is empty. So the lane's order is kept, whichever process makes each step.
 """
 
 from __future__ import annotations
@@ -25,20 +25,21 @@ from levelq_core.settings import Settings
 from levelq_core.untrusted_text import quoted
 
 _FORM = re.compile(r"(\d{1,9}):(\d{1,4})(?:>(\d{1,4})|<(\d{1,4}))?")
-
 _MOST_BYTES = 60  # of a layout
 
 
 class Layout(NamedTuple):
-    """One specialization's. `becoming`: the shards of the next generation; `before`: of the one before; 0: none."""
+    """The layout of one specialization. `next_shards` and `previous_shards` are 0 unless a change is under way."""
 
     generation: int = 1
     shards: int = 1
-    becoming: int = 0
-    before: int = 0
+    next_shards: int = 0
+    previous_shards: int = 0
 
     def __str__(self) -> str:
-        change = f">{self.becoming}" if self.becoming else f"<{self.before}" if self.before else ""
+        change = (
+            f">{self.next_shards}" if self.next_shards else f"<{self.previous_shards}" if self.previous_shards else ""
+        )
         return f"{self.generation}:{self.shards}{change}"
 
     @classmethod
@@ -47,12 +48,12 @@ class Layout(NamedTuple):
         match = _FORM.fullmatch(text)
         if match is None or not int(match[2]):
             raise ConfigurationError(f"{key}: expected generation:shards, got {text!r}")
-        generation, shards, becoming, before = (int(number or 0) for number in match.groups())
-        return cls(generation, shards, becoming, before)
+        generation, shards, next_shards, previous_shards = (int(number or 0) for number in match.groups())
+        return cls(generation, shards, next_shards, previous_shards)
 
     @classmethod
     def read(cls, text: bytes) -> Self | None:
-        """As `parse`, but None for text that is no layout: any program may have written it."""
+        """As `parse`, but None for text that is no layout, which any program may have written."""
         try:
             return cls.parse(text.decode("ascii", "replace"), "") if len(text) <= _MOST_BYTES else None
         except ConfigurationError:
@@ -61,54 +62,55 @@ class Layout(NamedTuple):
     @property
     def steady(self) -> bool:
         """Whether no change is under way."""
-        return not self.becoming and not self.before
+        return not self.next_shards and not self.previous_shards
 
-    def waits(self, partition: Partition) -> bool:
-        """Whether nothing of this partition may be claimed yet: the generation before may hold something.
+    def is_blocked(self, partition: Partition) -> bool:
+        """Whether claims from this partition are blocked: the previous generation may still hold commands.
 
-        Or the layout was lost with Redis's data, and no relay has put it back: what is of later generations than it
-        tells of cannot be told from what is not.
+        Generations newer than the known layout, which Redis may have lost, stay blocked until a relay restores it.
         """
-        return partition.generation > self.generation - (self.before > 0)
+        return partition.generation > self.generation - (self.previous_shards > 0)
 
-    def open(self, partition: Partition) -> bool:
-        """Whether commands go to this partition, and may be claimed."""
-        return partition.generation == self.generation and not self.before
+    def accepts(self, partition: Partition) -> bool:
+        """Whether this partition takes commands, which may be claimed."""
+        return partition.generation == self.generation and not self.previous_shards
 
-    def to(self, shards: int) -> Self:
+    def begin_change(self, shards: int) -> Self:
         """The first step of a change."""
-        return self._replace(becoming=shards)
+        return self._replace(next_shards=shards)
 
     @property
-    def after(self) -> Self:
+    def next_step(self) -> Self:
         """The next step of a change that is under way."""
-        if self.becoming:
-            return type(self)(self.generation + 1, self.becoming, before=self.shards)
-        return self._replace(before=0)
+        if self.next_shards:
+            return type(self)(self.generation + 1, self.next_shards, previous_shards=self.shards)
+        return self._replace(previous_shards=0)
 
     def partition(self, specialization: str, user_id: int) -> Partition:
-        """Where a user's commands go."""
+        """The partition that a user's commands go to."""
         return Partition.of(specialization, user_id, self.shards, self.generation)
 
     def partitions(self, specialization: str) -> list[Partition]:
-        """All of the generation."""
+        """All partitions of the generation."""
         return [Partition(specialization, self.generation, shard) for shard in range(self.shards)]
 
-    def old(self, specialization: str) -> list[Partition]:
-        """All of the generation before, while it may hold something."""
-        return [Partition(specialization, self.generation - 1, shard) for shard in range(self.before)]
+    def previous_partitions(self, specialization: str) -> list[Partition]:
+        """All partitions of the previous generation, while they may hold commands."""
+        return [Partition(specialization, self.generation - 1, shard) for shard in range(self.previous_shards)]
 
     def holding(self, specialization: str, user_id: int) -> list[Partition]:
-        """Where commands of a user may be: the partition they go to, and that of the generation before."""
-        before = [Partition.of(specialization, user_id, self.before, self.generation - 1)] if self.before else []
-        return [*before, self.partition(specialization, user_id)]
+        """The partitions that may hold commands of a user, the older first."""
+        found = [self.partition(specialization, user_id)]
+        if self.previous_shards:
+            found.insert(0, Partition.of(specialization, user_id, self.previous_shards, self.generation - 1))
+        return found
 
 
 UNSHARDED = Layout()
 
 
 class LayoutQuery:
-    """Reads layouts, shared with asyncio: which to ask for, and what to write down where nobody has yet."""
+    """Layouts as read from Redis, without the I/O: which to read, and which are missing or unreadable."""
 
     def __init__(self, specializations: Collection[str], settings: Settings) -> None:
         self.names = sorted(specializations)
@@ -119,7 +121,7 @@ class LayoutQuery:
         self._found: dict[str, Layout] = {}
 
     def read(self, reply: Sequence[Any]) -> None:
-        """Take what HMGET gives for the names."""
+        """Take the reply of HMGET for the names."""
         self._found, self.missing, self.unreadable = {}, [], {}
         for name, text in zip(self.names, reply, strict=True):
             layout = None if text is None else Layout.read(text)
@@ -131,7 +133,7 @@ class LayoutQuery:
                 self._found[name] = layout
 
     def refuse(self, error: ResponseError) -> None:
-        """Take an error instead of an answer: a key of another type has no readable layout. Raises other errors."""
+        """Take an error instead of the reply: a key of another type has no readable layout. Raises other errors."""
         if not is_wrong_type(error):
             raise error
         self._found, self.missing = {}, []
@@ -144,7 +146,7 @@ class LayoutQuery:
 
     @property
     def errors(self) -> dict[str, ConfigurationError]:
-        """Why the others cannot be read."""
+        """Why each of the others cannot be read."""
         remedy = "`levelq rebuild` removes it"
         return {name: ConfigurationError(f"{self.key}: {what}; {remedy}") for name, what in self.unreadable.items()}
 

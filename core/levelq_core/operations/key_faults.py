@@ -20,7 +20,7 @@ from levelq_core.lanes.namespace_binding import DatabaseIdentity
 from levelq_core.lanes.parked import is_note
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.lanes.worker_alerts import read_alert
-from levelq_core.redis_client.cluster import server_of
+from levelq_core.redis_client.topology import server_of
 from levelq_core.untrusted_text import quoted
 
 MOST_MEMBERS = 1_000  # of one key that are examined

@@ -173,7 +173,7 @@ def test_nothing_is_written_for_commands_nobody_flagged(redis: fakeredis.FakeRed
 def test_a_reply_that_is_none_is_none() -> None:
     replies_of_nothing: list[Any] = [None, [], {}, [[b"key", []]]]
     for nothing in replies_of_nothing:
-        assert replies.read(nothing, None) == (None, None)
+        assert all(replies.read_entries(entries, None) == (None, None) for _, entries in replies.streams(nothing))
 
 
 def test_an_outcome_nobody_keeps_is_unknown_at_once() -> None:

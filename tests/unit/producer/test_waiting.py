@@ -7,7 +7,6 @@ from uuid import UUID
 
 from levelq_core import Outcome
 from levelq_core.lanes.outcome_streams import OUTCOME, SEND
-from levelq_core.redis_client.connection_slots import ConnectionSlots
 from levelq_producer.waiting import FEW, FIRST, NEVER, SharedRead, Waiter, wrong_answer
 
 
@@ -99,16 +98,3 @@ def test_reads_of_many_streams_begin_at_intervals_and_those_of_few_at_once() -> 
     for number in range(FEW, 5_000):
         shared.add(waiter(number))
     assert 0.04 < shared.pause(now=100.0) < 0.06
-
-
-def test_slots_are_given_in_order_and_passed_on() -> None:
-    slots: ConnectionSlots[str] = ConnectionSlots(1)
-    assert slots.acquire() and not slots.acquire()
-    for name in ("a", "b", "c"):
-        slots.enqueue(name)
-    assert slots.withdraw("b") and not slots.withdraw("b")
-    assert [slots.release(), slots.release(), slots.release()] == ["a", "c", None]
-    assert slots.acquire()
-    slots.enqueue("d")
-    assert slots.refuse_waiting() == ["d"]
-    assert slots.release() is None

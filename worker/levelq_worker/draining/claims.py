@@ -107,7 +107,7 @@ class Claims:
             self.hear_ack()
         token, commands = uuid4().hex, self._runtime.batch_size.commands
         ask = self._runtime.lanes.begin_claim
-        answer = ask(self._partition, self._drain, token, commands, gated=True, holding=holding)
+        answer = ask(self._partition, self._drain, token, commands, restored_only=True, holding=holding)
         return PendingClaim(token, commands, time.monotonic(), answer)
 
     def aged(self, held: Held) -> bool:

@@ -88,7 +88,7 @@ class Drain:
             runtime.binding.verify(runtime.lanes, runtime.engine)
             held = self._claims.take()
             claim = held.claim
-            if claim.unfilled:
+            if claim.blocked:
                 return self._fill()
             if claim.wake:
                 runtime.waker.wake(partition)

@@ -91,12 +91,12 @@ class PartitionRelay:
         lease = self._lanes.lease(self._partition, "take" if self._sure else "replace", self._lease)
         self._sure = True
         self._lease = lease.value if lease.ours else b""
-        if not lease.ours or lease.anew or not lease.filled:
+        if not lease.ours or lease.newly_acquired or not lease.restored:
             self._trusted.clear()
         if not lease.ours:
             return 0
         try:
-            if not lease.filled and not self._filling.fill_and_report(self._partition, lease):
+            if not lease.restored and not self._filling.fill_and_report(self._partition, lease):
                 return 0
             self._trusted = {xid: until for xid, until in self._trusted.items() if until > time.monotonic()}
             doubtful = self._mine(self._rows.doubtful(self._partition.specialization, self._trusted))

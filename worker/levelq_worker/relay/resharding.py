@@ -32,25 +32,28 @@ def begin(lanes: Lanes, specialization: str, shards: int) -> Layout:
     """
     layout = lanes.ensure_layouts([specialization]).require()[specialization]
     if not layout.steady:
-        wanted = layout.becoming or layout.shards
+        wanted = layout.next_shards or layout.shards
         raise ConfigurationError(
             f"{specialization}: a change to {wanted} shards is under way; `levelq shards` tells how far it is"
         )
     if layout.shards == shards:
         raise ConfigurationError(f"{specialization}: expected another number of shards than {shards}, which it has")
-    for partition in (*layout.partitions(specialization), *layout.to(shards).after.partitions(specialization)):
+    for partition in (
+        *layout.partitions(specialization),
+        *layout.begin_change(shards).next_step.partitions(specialization),
+    ):
         lanes.status(partition)  # whose server is away could neither be closed nor opened: RedisError, and no change
-    if not lanes.change_layout(specialization, layout, layout.to(shards)):
+    if not lanes.change_layout(specialization, layout, layout.begin_change(shards)):
         raise ConfigurationError(f"{specialization}: somebody else has begun a change at this moment")
-    return close(lanes, specialization, layout.to(shards))
+    return close(lanes, specialization, layout.begin_change(shards))
 
 
 def close(lanes: Lanes, specialization: str, layout: Layout) -> Layout:
     """Close all partitions, and only then let the next generation take commands: a lane has one open end at a time."""
     for partition in layout.partitions(specialization):
-        lanes.close_partition(partition, layout.after)
-    lanes.change_layout(specialization, layout, layout.after)
-    return layout.after
+        lanes.close_partition(partition, layout.next_step)
+    lanes.change_layout(specialization, layout, layout.next_step)
+    return layout.next_step
 
 
 class Resharding:
@@ -82,9 +85,9 @@ class Resharding:
     def _tend(self, name: str, layout: Layout, known: Collection[Partition], *, missing: bool) -> bool:
         if self._restored(name, layout, known, missing=missing):
             return True
-        if layout.becoming:
+        if layout.next_shards:
             close(self._lanes, name, layout)
-        elif layout.before:
+        elif layout.previous_shards:
             self._finish(name, layout)
         self._close_strays(layout, known)
         return not layout.steady
@@ -115,21 +118,21 @@ class Resharding:
             return seen
         if newest > layout.generation:  # producers remember one that we do not: end it, so that all ask
             shards = 1 + max(partition.shard for partition in known if partition.generation == newest)
-            return Layout(newest + 1, layout.shards, before=shards)
+            return Layout(newest + 1, layout.shards, previous_shards=shards)
         if seen is not None and seen.generation == layout.generation and seen.shards != layout.shards:
-            return Layout(layout.generation + 1, seen.shards, before=max(seen.shards, layout.shards))
+            return Layout(layout.generation + 1, seen.shards, previous_shards=max(seen.shards, layout.shards))
         return layout
 
     def _finish(self, name: str, layout: Layout) -> None:
         """Open the gates of the new generation once the old one is empty."""
-        old, new = layout.old(name), layout.partitions(name)
-        if sum(self._lanes.close_partition(partition, layout.after) for partition in old):
+        old, new = layout.previous_partitions(name), layout.partitions(name)
+        if sum(self._lanes.close_partition(partition, layout.next_step) for partition in old):
             return
         # Before the last step of the layout: until then nobody takes a closed gate for a loss of Redis's.
         if not all(self._filling.open(partition, changing=True) for partition in new):
             return
-        if self._lanes.change_layout(name, layout, layout.after):
-            log.warning("%s: has %d shards now; it had %d", name, layout.shards, layout.before)
+        if self._lanes.change_layout(name, layout, layout.next_step):
+            log.warning("%s: has %d shards now; it had %d", name, layout.shards, layout.previous_shards)
         for partition in old:
             self._lanes.forget(partition)
         for partition in new:
@@ -137,7 +140,7 @@ class Resharding:
 
     def _close_strays(self, layout: Layout, known: Collection[Partition]) -> None:
         """Older partitions take commands again only if Redis has lost that they are closed."""
-        oldest = layout.generation - bool(layout.before)
+        oldest = layout.generation - bool(layout.previous_shards)
         for partition in known:
             if partition.generation < oldest and not self._lanes.close_partition(partition, layout):
                 self._lanes.forget(partition)

@@ -45,8 +45,8 @@ class OutboxRestore:
         self._waker = waker
 
     def waits(self, partition: Partition) -> bool:
-        """Whether the gate stays closed for now: see Layout.waits."""
-        return self._layout(partition).waits(partition)
+        """Whether the gate stays closed for now: see Layout.is_blocked."""
+        return self._layout(partition).is_blocked(partition)
 
     def _layout(self, partition: Partition) -> Layout:
         return self._lanes.layouts([partition.specialization])[partition.specialization]
@@ -60,7 +60,7 @@ class OutboxRestore:
         if not lease.ours:
             return False
         try:
-            if lease.filled:
+            if lease.restored:
                 return True
             if changing:
                 return self.fill(partition, lease, changing=True) is not None
@@ -88,7 +88,7 @@ class OutboxRestore:
             put = self._put(partition, lease, chunk, last=False)
             commands += sum(put)
             lanes += sum(count > 0 for count in put)
-            if self._lanes.lease(partition, "take", lease.value).anew:  # renew it: the table may be long
+            if self._lanes.lease(partition, "take", lease.value).newly_acquired:  # renew it: the table may be long
                 raise LeaseLost
         self._put(partition, lease, [], last=True)
         return Filled(commands, lanes)

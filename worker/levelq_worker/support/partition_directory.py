@@ -8,7 +8,8 @@ from collections.abc import Collection
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.shard_layout import Layout, LayoutQuery
-from levelq_core.redis_client.cluster import LOST, Cluster
+from levelq_core.redis_client.cluster import LOST
+from levelq_core.redis_client.topology import topology_of
 
 log = logging.getLogger("levelq")
 
@@ -42,10 +43,14 @@ class PartitionDirectory:
             if self._warns:
                 self._warn(asking)
         except LOST:
-            # Of a cluster the servers that hold these may be away while those of the lanes are not.
-            if not self.layouts or not isinstance(self._lanes.redis, Cluster):
+            # The servers that hold these may be away while those of the lanes are not.
+            if not self.layouts or not topology_of(self._lanes.redis).several_servers:
                 raise
-        named = {p for name, layout in self.layouts.items() for p in (*layout.old(name), *layout.partitions(name))}
+        named = {
+            p
+            for name, layout in self.layouts.items()
+            for p in (*layout.previous_partitions(name), *layout.partitions(name))
+        }
         return sorted({p for p in self._known if p.specialization in self.layouts} | named)
 
     def _warn(self, asking: LayoutQuery) -> None:
@@ -57,12 +62,12 @@ class PartitionDirectory:
         self._warned = set(asking.unreadable.values())
 
     def open(self, partition: Partition) -> bool:
-        """See Layout.open."""
-        return self.layouts[partition.specialization].open(partition)
+        """See Layout.accepts."""
+        return self.layouts[partition.specialization].accepts(partition)
 
     def waits(self, partition: Partition) -> bool:
-        """See Layout.waits."""
-        return self.layouts[partition.specialization].waits(partition)
+        """See Layout.is_blocked."""
+        return self.layouts[partition.specialization].is_blocked(partition)
 
 
 def partitions(lanes: Lanes, specializations: Collection[str]) -> list[Partition]:

@@ -292,7 +292,7 @@ def test_a_claimed_lane_is_not_pushed_to_again(place: Place) -> None:
     relay.poll()
     assert place.lane() == [1]
     relay.doubt()
-    claim = place.lanes.claim(PLAYER, "drain", "token", 100, gated=True)
+    claim = place.lanes.claim(PLAYER, "drain", "token", 100, restored_only=True)
     assert len(claim.lanes) == 1
     place.redis.delete(KEYS.lane(PLAYER, 1))  # empty, but somebody has it in hand
     assert relay.poll() == 0
@@ -546,10 +546,10 @@ def test_what_redis_lost_goes_in_before_anything_new(place: Place, caplog: pytes
 
 def test_nothing_is_claimed_while_the_gate_is_closed(place: Place) -> None:
     push(place.worker, [level_up(100)])
-    claim = place.lanes.claim(PLAYER, "drain", "token", 100, gated=True)
-    assert (claim.unfilled, claim.lanes, claim.retired) == (True, [], False)
+    claim = place.lanes.claim(PLAYER, "drain", "token", 100, restored_only=True)
+    assert (claim.blocked, claim.lanes, claim.retired) == (True, [], False)
     assert place.fill()
-    assert len(place.lanes.claim(PLAYER, "drain", "token", 100, gated=True).lanes) == 1
+    assert len(place.lanes.claim(PLAYER, "drain", "token", 100, restored_only=True).lanes) == 1
 
 
 def test_a_fresh_installation_opens_its_gate_without_a_word(place: Place, caplog: pytest.LogCaptureFixture) -> None:
@@ -575,7 +575,7 @@ def test_while_one_fills_another_waits(place: Place) -> None:
     place.relay().poll()
     place.redis.delete(KEYS.of(PLAYER, "filled"))
     assert not place.fill()  # the relay has the lease
-    assert place.lanes.claim(PLAYER, "drain", "token", 100, gated=True).unfilled
+    assert place.lanes.claim(PLAYER, "drain", "token", 100, restored_only=True).blocked
 
 
 class Interrupted(Exception):
@@ -629,7 +629,7 @@ def test_a_filling_broken_off_at_any_step_is_made_good(
             filling.open(PLAYER)
     else:
         assert not filling.open(PLAYER)
-    assert place.lanes.claim(PLAYER, "drain", "token", 100, gated=True).unfilled
+    assert place.lanes.claim(PLAYER, "drain", "token", 100, restored_only=True).blocked
     until(place.fill, what="the lease to be free")
     assert place.lane(1) == [1, 2, 3, 100]
     assert place.lane(2) == [4, 5]

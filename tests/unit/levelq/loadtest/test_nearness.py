@@ -12,7 +12,7 @@ from redis import Redis
 from levelq.loadtest import nearness
 from levelq.loadtest.nearness import hosts_of, is_near, refuse_remote
 from levelq_core import ConfigurationError, Settings
-from levelq_core.redis_client.cluster import Cluster
+from levelq_core.redis_client.cluster_clients import Cluster
 
 OWN = "192.0.2.7"  # an address that only exists in documentation
 NAMES = {"here": ["127.0.0.1", OWN], "both": ["127.0.0.1", "192.0.2.9"], "away": ["192.0.2.9"]}
