@@ -29,7 +29,7 @@ from locust.runners import LocalRunner
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from levelq.loadtest.nearness import refuse_remote
+from levelq.loadtest.remote_guard import refuse_remote
 from levelq_core import LevelUp, Settings
 from levelq_core.database.engine import engine_for
 from levelq_core.errors import ConfigurationError, LevelqError

@@ -1,0 +1,181 @@
+"""What a run looks at some times a second: what waits in the lanes, and what the ledger has decided."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from bisect import bisect_right
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from redis.exceptions import RedisError
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from levelq_worker.support.partition_directory import partitions
+
+from .environment import Environment
+
+_CLOCK_READINGS = 9  # the quickest answer says best how two clocks differ
+
+_SNAPSHOT = "SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint FROM pg_current_snapshot() s"
+
+# The commands of these users that were decided since a row of the ledger, with the time of their commit, if kept.
+_DECIDED = """
+    SELECT id, command_id, status = 'applied', to_level > from_level,
+           CASE WHEN source = 'queue' THEN xid END, {committed}
+    FROM levelq_ledger WHERE id > %s AND user_id BETWEEN %s AND %s
+"""
+_COMMITTED = "extract(epoch FROM pg_xact_commit_timestamp((xid %% 4294967296)::text::xid))::float8"
+
+
+class Sample(NamedTuple):
+    """One look. `at` is a Unix time; `decided` and `level_ups` count from the start; `batch`: the largest new batch."""
+
+    at: float
+    waiting: int = 0
+    claimed: int = 0
+    oldest_seconds: float = 0.0
+    decided: int = 0
+    level_ups: int = 0
+    batch: int = 0
+
+
+class Decided:
+    """The commands of the run that were committed: ids, and the Unix times at which they were due and committed."""
+
+    def __init__(self) -> None:
+        self.ids: list[bytes] = []
+        self.due = array("d")
+        self.committed = array("d")
+        self.applied = 0
+        self.level_ups = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def waits(self, first: int = 0) -> list[float]:
+        """How long each took from when it was due to its commit, from the given one on."""
+        return [done - due for done, due in zip(self.committed[first:], self.due[first:], strict=True)]
+
+
+class LedgerTail:
+    """Reads each row of the ledger once, and misses none.
+
+    Ids are drawn before a commit, so a lower one may become visible after a higher one. Rows up to a look's highest id
+    need no second look once every transaction that ran at that look has ended: what appears later drew its id later.
+    """
+
+    def __init__(self, floor: int = 0) -> None:
+        self.floor = floor  # rows up to this id have been read
+        self._next_floor = floor
+        self._top = floor
+        self._seen: set[int] = set()
+        self._tops: deque[tuple[int, int]] = deque()  # per look: the next transaction to begin then, the highest id
+
+    def begin(self, xmin: int, xmax: int) -> None:
+        """Before a look reads rows: the oldest transaction that runs, and the next to begin."""
+        self._tops.append((xmax, self._top))
+        self._next_floor = self.floor
+        while self._tops and xmin >= self._tops[0][0]:
+            self._next_floor = self._tops.popleft()[1]
+
+    def take(self, rows: Sequence[Any]) -> list[Any]:
+        """The rows, each led by its id, that no look has read before."""
+        new = [row for row in rows if row[0] not in self._seen]
+        self._seen.update(row[0] for row in new)
+        self._top = max([self._top, *(row[0] for row in new)])
+        if self._next_floor > self.floor:
+            self.floor = self._next_floor
+            self._seen = {id_ for id_ in self._seen if id_ > self.floor}
+        return new
+
+
+class Sampler:
+    """Takes samples and keeps them. While a server does not answer, the next look makes up for what was missed."""
+
+    def __init__(self, environment: Environment, users: range, due: Callable[[UUID], float | None]) -> None:
+        """`due`: the Unix time at which a command was meant to be sent; None if it is not one of this run."""
+        self.samples: list[Sample] = []
+        self.decided = Decided()
+        self._environment = environment
+        self._lanes = environment.lanes
+        self._users = users
+        self._due = due
+        with environment.engine.connect() as connection:
+            tracked = connection.exec_driver_sql("SHOW track_commit_timestamp").scalar_one()
+            top = connection.exec_driver_sql("SELECT coalesce(max(id), 0) FROM levelq_ledger").scalar_one()
+            self.clock_ahead = _clock_ahead(connection)  # seconds that PostgreSQL's clock is ahead of ours
+        self.exact = tracked == "on"  # else a commit counts when it was seen
+        self._statement = _DECIDED.format(committed=_COMMITTED if self.exact else "NULL::float8")
+        self._tail = LedgerTail(int(top))  # what was there before is not of this run
+
+    @property
+    def last(self) -> Sample:
+        """The newest sample."""
+        return self.samples[-1]
+
+    def look(self) -> Sample:
+        """Take a sample."""
+        batch = self._read_ledger()
+        last = self.samples[-1] if self.samples else Sample(0.0)
+        sample = last._replace(
+            at=time.time(), decided=len(self.decided), level_ups=self.decided.level_ups, batch=batch or last.batch
+        )
+        try:
+            names = self._environment.settings.tracks
+            found = [self._lanes.status(partition) for partition in partitions(self._lanes, names)]
+            sample = sample._replace(
+                waiting=sum(status.waiting for status in found),
+                claimed=sum(status.claimed for status in found),
+                oldest_seconds=max((status.oldest_seconds for status in found if status.waiting), default=0.0),
+            )
+        except RedisError:
+            pass  # the lanes are shown as they were
+        self.samples.append(sample)
+        return sample
+
+    def sample_at(self, at: float) -> Sample:
+        """The last sample that is not later than a time, or an empty one."""
+        number = bisect_right(self.samples, at, key=lambda sample: sample.at)
+        return self.samples[number - 1] if number else Sample(at)
+
+    def rate(self, at: float, seconds: float = 1.0) -> float:
+        """Commands decided per second, over the given seconds before a time."""
+        return (self.sample_at(at).decided - self.sample_at(at - seconds).decided) / seconds
+
+    def _read_ledger(self) -> int:
+        """Take in new rows; the size of the largest batch among them."""
+        try:
+            with self._environment.engine.connect() as connection:
+                connection.execution_options(isolation_level="AUTOCOMMIT")
+                self._tail.begin(*connection.exec_driver_sql(_SNAPSHOT).one())
+                bounds = (self._tail.floor, self._users[0], self._users[-1])
+                rows = connection.exec_driver_sql(self._statement, bounds).all()
+        except DBAPIError:
+            return 0
+        now, decided, batches = time.time(), self.decided, Counter[int]()
+        for _, command_id, applied, risen, batch, committed in self._tail.take(rows):
+            due = self._due(command_id)
+            if due is not None:
+                decided.ids.append(command_id.bytes)
+                decided.due.append(due)
+                decided.committed.append(now if committed is None else committed - self.clock_ahead)
+                decided.applied += applied
+                decided.level_ups += bool(risen)
+                batches[batch or 0] += batch is not None
+        return max(batches.values(), default=0)
+
+
+def _clock_ahead(connection: Connection) -> float:
+    """How many seconds PostgreSQL's clock is ahead of ours; 0 if the difference is less than an answer takes."""
+    best = (float("inf"), 0.0)
+    for _ in range(_CLOCK_READINGS):
+        asked = time.time()
+        theirs = connection.exec_driver_sql("SELECT extract(epoch FROM clock_timestamp())::float8").scalar_one()
+        answered = time.time()
+        best = min(best, (answered - asked, theirs - (asked + answered) / 2))
+    took, ahead = best
+    return ahead if abs(ahead) > took else 0.0
