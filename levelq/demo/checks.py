@@ -25,23 +25,28 @@ _INVARIANTS = {
     "I8": "no entry left its lane undecided",
 }
 
-# Both rows of every lane against what the ledger applied to it; a reset replaces the totals that it found.
+# Both rows of every lane against what the ledger applied to it, each command from where the one before it ended. A reset
+# replaces the totals that it found.
 _ROWS = """
     SELECT count(*),
            count(*) FILTER (WHERE (p.total_xp, p.completed_sessions, p.completed_projects, p.theory_hours_completed,
                p.practice_hours_completed) IS DISTINCT FROM (a.xp, a.sessions, a.projects, a.theory, a.practice)),
            count(*) FILTER (WHERE (p.current_level, l.current_level, l.max_achieved_level)
-               IS DISTINCT FROM (a.level, a.level, a.highest)),
+               IS DISTINCT FROM (a.level, a.level, a.highest) OR a.broken),
            (SELECT count(*) FROM levelq_quarantine)
     FROM specialization_progress p
     FULL JOIN user_licenses l ON l.user_id = p.student_id AND l.specialization_type = p.specialization_id
     FULL JOIN (
         SELECT user_id, specialization, (array_agg(to_level ORDER BY id DESC))[1] AS level, max(to_level) AS highest,
+               bool_or(before IS DISTINCT FROM found) AS broken,
                sum(xp - was[4])::bigint AS xp, sum(sessions - was[5])::bigint AS sessions,
                sum(projects - was[6])::bigint AS projects, sum(theory_hours - was[7])::bigint AS theory,
                sum(practice_hours - was[8])::bigint AS practice
-        FROM levelq_ledger, LATERAL (SELECT CASE kind WHEN 'reset' THEN before ELSE '{0,0,0,0,0,0,0,0}' END) AS r(was)
-        WHERE status = 'applied' GROUP BY user_id, specialization
+        FROM (
+            SELECT *, lag(after, 1, '{1,1,1,0,0,0,0,0}') OVER (PARTITION BY user_id, specialization ORDER BY id) AS found,
+                   CASE kind WHEN 'reset' THEN before ELSE '{0,0,0,0,0,0,0,0}' END AS was
+            FROM levelq_ledger WHERE status = 'applied'
+        ) steps GROUP BY user_id, specialization
     ) a ON a.user_id = coalesce(p.student_id, l.user_id)
         AND a.specialization = coalesce(p.specialization_id, l.specialization_type)
 """
