@@ -25,8 +25,8 @@ _INVARIANTS = {
     "I8": "no entry left its lane undecided",
 }
 
-# Both rows of every lane against what the ledger applied to it, each command from where the one before it ended. A reset
-# replaces the totals that it found.
+# Both rows of every lane against what the ledger applied to it; each command starts where the one before it ended. A
+# reset replaces the totals that it found.
 _ROWS = """
     SELECT count(*),
            count(*) FILTER (WHERE (p.total_xp, p.completed_sessions, p.completed_projects, p.theory_hours_completed,
@@ -43,7 +43,8 @@ _ROWS = """
                sum(projects - was[6])::bigint AS projects, sum(theory_hours - was[7])::bigint AS theory,
                sum(practice_hours - was[8])::bigint AS practice
         FROM (
-            SELECT *, lag(after, 1, '{1,1,1,0,0,0,0,0}') OVER (PARTITION BY user_id, specialization ORDER BY id) AS found,
+            SELECT *, lag(after, 1, '{1,1,1,0,0,0,0,0}') OVER (PARTITION BY user_id, specialization ORDER BY id)
+                       AS found,
                    CASE kind WHEN 'reset' THEN before ELSE '{0,0,0,0,0,0,0,0}' END AS was
             FROM levelq_ledger WHERE status = 'applied'
         ) steps GROUP BY user_id, specialization

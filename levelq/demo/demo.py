@@ -22,7 +22,7 @@ from levelq_core.operations.queries import out_of_step
 from levelq_core.settings import Settings
 
 from .checks import Check, Told, check_all
-from .figures import Figures, Outage, measure
+from .figures import Figures, measure
 from .kill import WorkerKill
 from .scenario import Scenario
 from .summary import megabytes, show_checks, show_summary
@@ -69,7 +69,7 @@ class Demo:
         self._folder = folder
         self._terminal = terminal
         self._sampler = Sampler(environment, range(1, 10 * scenario.users + 1), lambda _: 0.0)
-        self._kill = WorkerKill(environment, lambda: self._counts["pushed"], scenario.commands)
+        self._kill = WorkerKill(environment, scenario.commands)
         self._memory: dict[int, int] = {}
         self._peak_bytes = 0
         self._out_of_step = 0
@@ -78,14 +78,12 @@ class Demo:
         """Burst, verify, sum up. The stack ends the helpers. Returns the exit code."""
         self._start_helpers(stack)
         spans, told = self._burst()
-        outage = Outage(self._kill.killed_at or 0.0, self._kill.returned_at or self._kill.killed_at or 0.0)
-        figures = measure(self._environment.engine, [call["seconds"] for call in told.calls], outage)
+        figures = measure(self._environment.engine, [call["seconds"] for call in told.calls], self._kill)
         begun, sends = time.perf_counter(), self._scenario.sends()
         checks = [*check_all(self._environment, sends, told), *self._of_the_run()]
         show_checks(self._terminal, checks, time.perf_counter() - begun)
-        run = {"workers": self._workers.processes, "lanes": self._kill.lanes_held, "bytes": self._peak_bytes}
-        show_summary(self._terminal, self._scenario, sends, figures, outage, run)
-        save_picture(self._terminal, picture, self._scenario, figures, self._sampler.samples, spans, outage)
+        show_summary(self._terminal, self._scenario, sends, figures, self._kill, self._workers, self._peak_bytes)
+        save_picture(self._terminal, picture, self._scenario, figures, self._sampler.samples, spans, self._kill)
         return 0 if all(check.passed for check in checks) else 1
 
     def _start_helpers(self, stack: ExitStack) -> None:
@@ -143,6 +141,7 @@ class Demo:
 
     def _look(self) -> None:
         sample, kill, screen = self._sampler.look(), self._kill, self._screen
+        pushed = kill.pushed = self._counts["pushed"]
         with self._environment.engine.connect() as connection:
             self._out_of_step += sum(1 for _ in out_of_step(connection))
         self._memory = self._workers.memory()
@@ -155,7 +154,7 @@ class Demo:
         if kill.returned_at:
             held = f"the {kill.lanes_held} lanes it held are back" if kill.lanes_held else "it held no lane"
             screen.note(held, kill.returned_at)
-        if self._counts["pushed"] >= self._scenario.commands and not sample.waiting:
+        if pushed >= self._scenario.commands and not sample.waiting:
             screen.note("all lanes are empty")
         screen.show()
 
@@ -167,11 +166,11 @@ class Demo:
     def _killed(self, sample: Sample) -> bool:
         if not sample.waiting:  # so small a burst that its middle passed between two looks: kill an idle worker
             self._kill.now.set()
-        return self._kill.killed_at is not None
+        return self._kill.killed_at > 0
 
     def _settled(self, sample: Sample) -> bool:
         empty = all(sender.done for sender in self._senders) and not sample.waiting
-        return empty and self._kill.returned_at is not None and len(self._memory) == self._workers.processes
+        return empty and self._kill.returned_at > 0 and len(self._memory) == self._workers.processes
 
     def _view(self, sample: Sample) -> View:
         rate = self._sampler.rate(sample.at)
@@ -212,7 +211,7 @@ def save_picture(
     figures: Figures,
     samples: list[Sample],
     pushes: list[tuple[float, float]],
-    outage: Outage,
+    kill: WorkerKill,
 ) -> None:
     """Save the picture, or say what is missing for one."""
     try:
@@ -220,5 +219,5 @@ def save_picture(
     except ModuleNotFoundError as error:
         terminal.print(f"no picture: {error.name} is not installed; pip install 'levelq[demo]'", markup=False)
         return
-    draw(path, scenario, figures, samples, pushes, outage)
+    draw(path, scenario, figures, samples, pushes, kill)
     terminal.print(f"  picture: {path.resolve()}", soft_wrap=True, markup=False)

@@ -10,6 +10,8 @@ from sqlalchemy import Engine
 
 from levelq.laboratory.percentiles import percentile
 
+from .kill import WorkerKill
+
 PEAK_SECONDS = 0.2  # the whole burst may be over within a second
 
 
@@ -20,18 +22,6 @@ class Batch(NamedTuple):
     committed: float
     applied: int
     decided: int
-
-
-class Outage(NamedTuple):
-    """The kill, and when the claims of the dead worker were back; Unix seconds."""
-
-    killed: float
-    returned: float
-
-    @property
-    def seconds(self) -> float:
-        """How long its lanes waited."""
-        return self.returned - self.killed
 
 
 class Figures(NamedTuple):
@@ -67,15 +57,15 @@ _COUNTS = """
 """
 
 
-def measure(engine: Engine, call_seconds: Sequence[float], outage: Outage) -> Figures:
+def measure(engine: Engine, call_seconds: Sequence[float], kill: WorkerKill) -> Figures:
     """The figures of a run at rest; `call_seconds`: how long each direct call took."""
     with engine.connect() as connection:
         batches = [Batch(*row) for row in connection.exec_driver_sql(_BATCHES)]
         applied, rejected, level_ups = connection.exec_driver_sql(_COUNTS).one()
     begins = min((batch.begun for batch in batches), default=0.0)
     ends = max((batch.committed for batch in batches), default=0.0)
-    excluded = max(0.0, min(outage.returned, ends) - max(outage.killed, begins))
-    outside = [batch for batch in batches if not outage.killed <= batch.committed <= outage.returned]
+    excluded = max(0.0, min(kill.returned_at, ends) - max(kill.killed_at, begins))
+    outside = [batch for batch in batches if not kill.killed_at <= batch.committed <= kill.returned_at]
     sizes = [batch.decided for batch in batches] or [0]
     calls = sorted(call_seconds)
     return Figures(

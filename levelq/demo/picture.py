@@ -10,7 +10,8 @@ import matplotlib as mpl
 
 from levelq.laboratory.sampler import Sample
 
-from .figures import Figures, Outage, rate_curve
+from .figures import Figures, rate_curve
+from .kill import WorkerKill
 from .scenario import Scenario
 
 _STEP_SECONDS = 0.1
@@ -23,7 +24,7 @@ def draw(
     figures: Figures,
     samples: Sequence[Sample],
     pushes: Sequence[tuple[float, float]],
-    outage: Outage,
+    kill: WorkerKill,
 ) -> None:
     """Write the PNG. `pushes`: when the senders pushed, as Unix times from and to."""
     mpl.use("Agg")
@@ -40,12 +41,12 @@ def draw(
         above.plot((begun - start, ended - start), (0, 0), color=_ORANGE, linewidth=7, solid_capstyle="butt", zorder=3)
     _label(above, 0.0, 6, "producers push (orange)", "#b8610a")
     _label(above, workers_at - start, -6, "\nworkers are up", _DEEP_GREEN)
-    killed = f"worker killed (SIGKILL):\nits claims expire in {outage.seconds:.1f} s"
-    _label(above, outage.killed - start, 6, killed, "#b03a39")
+    killed = f"worker killed (SIGKILL):\nits claims expire in {kill.seconds:.1f} s"
+    _label(above, kill.killed_at - start, 6, killed, "#b03a39")
     _throughput(below, figures, start, end)
     for axes in (above, below):
-        axes.axvspan(outage.killed - start, outage.returned - start, color=_RED, alpha=0.12, linewidth=0)
-        axes.axvline(outage.killed - start, color=_RED, linewidth=2)
+        axes.axvspan(kill.killed_at - start, kill.killed_at + kill.seconds - start, color=_RED, alpha=0.12, linewidth=0)
+        axes.axvline(kill.killed_at - start, color=_RED, linewidth=2)
         axes.axvline(workers_at - start, color=_DEEP_GREEN, linewidth=1.2, linestyle=":")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.3)

@@ -11,10 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from levelq.laboratory.percentiles import duration
+from levelq.laboratory.processes import WorkerPool
 from levelq.laboratory.screen import WIDTH
 
 from .checks import Check
-from .figures import PEAK_SECONDS, Figures, Outage
+from .figures import PEAK_SECONDS, Figures
+from .kill import WorkerKill
 from .scenario import Scenario, Send
 
 _TARGET = 10_000  # commands a second that the demo is meant to reach on two cores
@@ -46,12 +48,18 @@ def show_checks(console: Console, checks: Sequence[Check], seconds: float) -> No
 
 
 def show_summary(
-    console: Console, scenario: Scenario, sends: Sequence[Send], figures: Figures, outage: Outage, run: dict[str, int]
+    console: Console,
+    scenario: Scenario,
+    sends: Sequence[Send],
+    figures: Figures,
+    kill: WorkerKill,
+    workers: WorkerPool,
+    peak_bytes: int,
 ) -> None:
-    """The figures in one panel. `run`: the `workers`, the `lanes` that the killed one held, the most `bytes` of one."""
+    """The figures in one panel."""
     fates = [send.fate for send in sends]
     calls = f"{duration(figures.call_median)} in the median, 95 % within {duration(figures.call_p95)}"
-    recovery = f"{outage.seconds:.1f} s for {run['lanes']} lanes" if run["lanes"] else "at once, no lane held"
+    recovery = f"{kill.seconds:.1f} s for {kill.lanes_held} lanes" if kill.lanes_held else "at once, no lane held"
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column(style="bold")
@@ -66,12 +74,12 @@ def show_summary(
         "mean with it": f"{figures.overall_rate:,.0f}/s in {figures.burst_seconds:.1f} s",
         "batch size": f"{figures.median_batch:,} in the median, {figures.largest_batch:,} at most",
         "recovery": recovery,
-        "worker memory": f"{megabytes(run['bytes'])} at most",
+        "worker memory": f"{megabytes(peak_bytes)} at most",
     }.items():
         table.add_row(name, value)
     headline = Text.assemble(
         (f"{figures.burst_rate:,.0f} commands/s", "bold green" if figures.burst_rate >= _TARGET else "bold yellow"),
-        f" · {run['workers']} workers, one of them killed · seed {scenario.seed}",
+        f" · {workers.processes} workers, one of them killed · seed {scenario.seed}",
     )
     width = min(WIDTH, console.width)
     console.print(Panel(table, title=headline, box=box.ROUNDED, border_style="green", width=width))

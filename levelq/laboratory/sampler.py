@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from array import array
 from bisect import bisect_right
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
-from uuid import UUID
 
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
@@ -22,11 +21,14 @@ _CLOCK_READINGS = 9  # the quickest answer says best how two clocks differ
 
 _SNAPSHOT = "SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint FROM pg_current_snapshot() s"
 
-# The commands of these users that were decided since a row of the ledger, with the time of their commit, if kept.
-_DECIDED = """
-    SELECT id, command_id, status = 'applied', to_level > from_level,
-           CASE WHEN source = 'queue' THEN xid END, {committed}
-    FROM levelq_ledger WHERE id > %s AND user_id BETWEEN %s AND %s
+# The batches of these users' commands since a row of the ledger: the time of the commit, if kept, and the ids of the
+# commands that were rejected, applied without a level-up, and applied with one.
+_BATCHES = """
+    SELECT xid, max(id), source = 'queue', {committed},
+           string_agg(uuid_send(command_id), '') FILTER (WHERE status <> 'applied'),
+           string_agg(uuid_send(command_id), '') FILTER (WHERE status = 'applied' AND to_level <= from_level),
+           string_agg(uuid_send(command_id), '') FILTER (WHERE status = 'applied' AND to_level > from_level)
+    FROM levelq_ledger WHERE id > %s AND user_id BETWEEN %s AND %s GROUP BY xid, source
 """
 _COMMITTED = "extract(epoch FROM pg_xact_commit_timestamp((xid %% 4294967296)::text::xid))::float8"
 
@@ -62,7 +64,7 @@ class Decided:
 
 
 class LedgerTail:
-    """Reads each row of the ledger once, and misses none.
+    """Reads each batch of the ledger once, and misses none. A batch commits as a whole, so it is seen entire.
 
     Ids are drawn before a commit, so a lower one may become visible after a higher one. Rows up to a look's highest id
     need no second look once every transaction that ran at that look has ended: what appears later drew its id later.
@@ -72,7 +74,7 @@ class LedgerTail:
         self.floor = floor  # rows up to this id have been read
         self._next_floor = floor
         self._top = floor
-        self._seen: set[int] = set()
+        self._seen: dict[int, int] = {}  # highest id by transaction
         self._tops: deque[tuple[int, int]] = deque()  # per look: the next transaction to begin then, the highest id
 
     def begin(self, xmin: int, xmax: int) -> None:
@@ -82,21 +84,21 @@ class LedgerTail:
         while self._tops and xmin >= self._tops[0][0]:
             self._next_floor = self._tops.popleft()[1]
 
-    def take(self, rows: Sequence[Any]) -> list[Any]:
-        """The rows, each led by its id, that no look has read before."""
-        new = [row for row in rows if row[0] not in self._seen]
-        self._seen.update(row[0] for row in new)
-        self._top = max([self._top, *(row[0] for row in new)])
+    def take(self, batches: Sequence[Any]) -> list[Any]:
+        """Those that no look has read before. Each is led by its transaction and its highest id."""
+        new = [batch for batch in batches if batch[0] not in self._seen]
+        self._seen |= {batch[0]: batch[1] for batch in new}
+        self._top = max([self._top, *(batch[1] for batch in new)])
         if self._next_floor > self.floor:
             self.floor = self._next_floor
-            self._seen = {id_ for id_ in self._seen if id_ > self.floor}
+            self._seen = {xid: top for xid, top in self._seen.items() if top > self.floor}
         return new
 
 
 class Sampler:
     """Takes samples and keeps them. While a server does not answer, the next look makes up for what was missed."""
 
-    def __init__(self, environment: Environment, users: range, due: Callable[[UUID], float | None]) -> None:
+    def __init__(self, environment: Environment, users: range, due: Callable[[bytes], float | None]) -> None:
         """`due`: the Unix time at which a command was meant to be sent; None if it is not one of this run."""
         self.samples: list[Sample] = []
         self.decided = Decided()
@@ -109,7 +111,7 @@ class Sampler:
             top = connection.exec_driver_sql("SELECT coalesce(max(id), 0) FROM levelq_ledger").scalar_one()
             self.clock_ahead = _clock_ahead(connection)  # seconds that PostgreSQL's clock is ahead of ours
         self.exact = tracked == "on"  # else a commit counts when it was seen
-        self._statement = _DECIDED.format(committed=_COMMITTED if self.exact else "NULL::float8")
+        self._statement = _BATCHES.format(committed=_COMMITTED if self.exact else "NULL::float8")
         self._tail = LedgerTail(int(top))  # what was there before is not of this run
 
     @property
@@ -147,7 +149,7 @@ class Sampler:
         return (self.sample_at(at).decided - self.sample_at(at - seconds).decided) / seconds
 
     def _read_ledger(self) -> int:
-        """Take in new rows; the size of the largest batch among them."""
+        """Take in new batches; the size of the largest of the queue's."""
         try:
             with self._environment.engine.connect() as connection:
                 connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -156,17 +158,21 @@ class Sampler:
                 rows = connection.exec_driver_sql(self._statement, bounds).all()
         except DBAPIError:
             return 0
-        now, decided, batches = time.time(), self.decided, Counter[int]()
-        for _, command_id, applied, risen, batch, committed in self._tail.take(rows):
-            due = self._due(command_id)
-            if due is not None:
-                decided.ids.append(command_id.bytes)
-                decided.due.append(due)
-                decided.committed.append(now if committed is None else committed - self.clock_ahead)
-                decided.applied += applied
-                decided.level_ups += bool(risen)
-                batches[batch or 0] += batch is not None
-        return max(batches.values(), default=0)
+        now, decided, largest = time.time(), self.decided, 0
+        for _, _, queued, committed, *ids in self._tail.take(rows):
+            before = len(decided)
+            for number, found in enumerate(ids):  # rejected, applied, risen
+                for start in range(0, len(found or b""), 16):
+                    command_id = found[start : start + 16]
+                    due = self._due(command_id)
+                    if due is not None:
+                        decided.ids.append(command_id)
+                        decided.due.append(due)
+                        decided.committed.append(now if committed is None else committed - self.clock_ahead)
+                        decided.applied += number > 0
+                        decided.level_ups += number > 1
+            largest = max(largest, (len(decided) - before) * queued)
+        return largest
 
 
 def _clock_ahead(connection: Connection) -> float:

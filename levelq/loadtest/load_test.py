@@ -150,7 +150,8 @@ class LoadTest:
         without_database = settings.model_copy(update={"database_url": None})  # a sender reads no outcomes
         return Helper("levelq.loadtest.sender", task, without_database, self._folder / f"sender-{number}.log")
 
-    def _due(self, command_id: UUID) -> float | None:
+    def _due(self, id_bytes: bytes) -> float | None:
+        command_id = UUID(bytes=id_bytes)
         return intended_in(command_id) if tag_in(command_id) == self._tag else None
 
     def _load(self) -> tuple[float, float, dict[str, str]]:
