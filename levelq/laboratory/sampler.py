@@ -26,9 +26,10 @@ _SNAPSHOT = "SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text
 _BATCHES = """
     SELECT xid, max(id), source = 'queue', {committed},
            string_agg(uuid_send(command_id), '') FILTER (WHERE status <> 'applied'),
-           string_agg(uuid_send(command_id), '') FILTER (WHERE status = 'applied' AND to_level <= from_level),
-           string_agg(uuid_send(command_id), '') FILTER (WHERE status = 'applied' AND to_level > from_level)
-    FROM levelq_ledger WHERE id > %s AND user_id BETWEEN %s AND %s GROUP BY xid, source
+           string_agg(uuid_send(command_id), '') FILTER (WHERE status = 'applied' AND risen IS NOT TRUE),
+           string_agg(uuid_send(command_id), '') FILTER (WHERE status = 'applied' AND risen)
+    FROM levelq_ledger, LATERAL (SELECT to_level > from_level AS risen) l
+    WHERE id > %s AND user_id BETWEEN %s AND %s GROUP BY xid, source
 """
 _COMMITTED = "extract(epoch FROM pg_xact_commit_timestamp((xid %% 4294967296)::text::xid))::float8"
 

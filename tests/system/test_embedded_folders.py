@@ -1,4 +1,4 @@
-"""Embedded servers started by root: no folder of the user's is opened, and PostgreSQL has no group of root's."""
+"""Embedded servers started by root: no folder is opened to PostgreSQL's account, which has none of root's groups."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ class Up:
         return found
 
     def stop(self) -> str:
-        """Ask it to stop; what it said on stderr."""
+        """Stop it; what it wrote to stderr."""
         self.process.send_signal(signal.SIGINT)
         return self.process.communicate(timeout=60)[1]
 
 
 @contextmanager
 def up(data: Path, environment: Mapping[str, str] | None = None) -> Iterator[Up]:
-    """Run it; it is stopped at the end in any case."""
+    """Run it, and stop it at the end in any case."""
     running = Up(data, environment or {})
     try:
         yield running
@@ -73,14 +73,24 @@ def modes(*folders: Path) -> dict[Path, tuple[int, int, int]]:
     return {path: (path.stat().st_mode, path.stat().st_uid, path.stat().st_gid) for path in paths}
 
 
+def refused(data: Path) -> str:
+    """Run it where it must refuse to start; what it says, on one line."""
+    with up(data) as failed:
+        out, said = failed.process.communicate(timeout=60)
+    line = " ".join(said.split())
+    assert (failed.process.returncode, out) == (2, ""), line
+    assert "this is a bug" not in line
+    return line
+
+
 @pytest.fixture
 def closed(tmp_path: Path) -> Iterator[Path]:
-    """A folder in one that only root may pass. What PostgreSQL keeps elsewhere is removed at the end."""
+    """A folder below one that only root may enter. PostgreSQL's data below SHARED is removed at the end."""
     tmp_path.chmod(0o700)
     folder = tmp_path / "project"
     folder.mkdir(mode=0o755)
     yield folder
-    for link in folder.glob("*/postgres"):  # not all that is new there: another test run may have made it
+    for link in folder.glob("*/postgres"):  # only these: another test run may use others
         shutil.rmtree(link.resolve())
 
 
@@ -129,16 +139,13 @@ def test_postgres_has_no_group_of_root() -> None:
     assert found["Groups"] == ""
 
 
-def test_data_that_was_closed_to_postgres_is_refused_not_replaced() -> None:
+def test_data_closed_to_postgres_is_refused_and_kept() -> None:
     with temporary_folder("levelq-tests-") as folder:
         data = folder / "data"
         with up(data) as running:
             assert running.database_url
         folder.chmod(0o700)
-        with up(data) as refused:
-            out, said = refused.process.communicate(timeout=60)
-        assert (refused.process.returncode, out) == (2, "")
-        line = " ".join(said.split())
+        line = refused(data)
         assert f"{data / 'postgres'}: PostgreSQL does not run as root" in line
         assert f"{server_account.NAME} may not pass {folder}; move the data" in line
         assert (data / "postgres" / "PG_VERSION").exists()
@@ -150,20 +157,8 @@ def test_other_files_in_place_of_data_are_left_alone() -> None:
         foreign.parent.mkdir(parents=True)
         foreign.write_text("mine")
         before = modes(foreign)
-        with up(folder / "data") as refused:
-            said = " ".join(refused.process.communicate(timeout=60)[1].split())
-        assert "expected an empty folder or PostgreSQL's data, found other files" in said
+        assert "expected an empty folder or PostgreSQL's data, found other files" in refused(folder / "data")
         assert modes(foreign) == before
-
-
-def said_by_refused(data: Path) -> str:
-    """Why it does not start, on one line."""
-    with up(data) as refused:
-        out, said = refused.process.communicate(timeout=60)
-    line = " ".join(said.split())
-    assert (refused.process.returncode, out) == (2, ""), line
-    assert "this is a bug" not in line
-    return line
 
 
 def tree(folder: Path) -> dict[Path, tuple[int, int, int]]:
@@ -171,7 +166,7 @@ def tree(folder: Path) -> dict[Path, tuple[int, int, int]]:
     return {path: (s.st_mode, s.st_uid, s.st_gid) for path in (folder, *folder.rglob("*")) for s in [path.lstat()]}
 
 
-def test_data_of_another_user_is_refused_unchanged_and_the_printed_command_gives_it_to_postgres() -> None:
+def test_data_of_another_user_is_refused_unchanged_and_mended_by_the_printed_command() -> None:
     with temporary_folder("levelq-tests-") as folder:
         data = folder / "data"
         with up(data) as running:
@@ -179,7 +174,7 @@ def test_data_of_another_user_is_refused_unchanged_and_the_printed_command_gives
         cluster = data / "postgres"
         subprocess.run(["/bin/chown", "-R", "nobody", cluster], check=True)
         before = tree(cluster)
-        said = said_by_refused(data)
+        said = refused(data)
         assert "not of its account levelq_postgres but of nobody: run levelq as nobody" in said
         assert tree(cluster) == before
         subprocess.run(["/bin/sh", "-c", said.partition("or run: ")[2]], check=True)
@@ -188,12 +183,12 @@ def test_data_of_another_user_is_refused_unchanged_and_the_printed_command_gives
 
 
 def test_link_to_data_that_is_not_there_is_refused_and_kept() -> None:
-    """A disk that is not mounted, for example: a new cluster would hide the data from its user."""
+    """Such as a disk that is not mounted: a new cluster would hide its data."""
     with temporary_folder("levelq-tests-") as folder:
         link, disk = folder / "data" / "postgres", folder / "disk" / "cluster"
         link.parent.mkdir()
         link.symlink_to(disk)
-        assert f"expected PostgreSQL's data at {disk}" in said_by_refused(folder / "data")
+        assert f"expected PostgreSQL's data at {disk}" in refused(folder / "data")
         assert link.readlink() == disk and not disk.parent.exists()
         disk.mkdir(parents=True)
         with up(folder / "data") as running:
@@ -201,13 +196,13 @@ def test_link_to_data_that_is_not_there_is_refused_and_kept() -> None:
         assert (disk / "PG_VERSION").exists()
 
 
-def test_folder_without_room_is_refused_in_the_words_of_initdb() -> None:
+def test_folder_without_room_is_refused_with_the_error_of_initdb() -> None:
     with temporary_folder("levelq-tests-") as folder:
         small = folder / "small"
         small.mkdir()
         subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=4m", "none", small], check=True)
         try:
-            said = said_by_refused(small / "data")
+            said = refused(small / "data")
             assert f"initdb on {small / 'data' / 'postgres'} says: " in said and "No space left on device" in said
             subprocess.run(["/bin/mount", "-o", "remount,size=200m", small], check=True)
             with up(small / "data") as running:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,8 @@ class Queue:
 
 
 def sent(queue: Queue, arrivals: list[Arrival], folder: Path, stop: threading.Event | None = None) -> SenderThread:
-    thread = SenderThread(queue, arrivals, folder / "sends.jsonl", 1, 1, stop or threading.Event())
+    producer: Any = queue
+    thread = SenderThread(producer, arrivals, folder / "sends.jsonl", 1, 1, stop or threading.Event())
     thread.started = time.time()
     thread.start()
     thread.join(30)
