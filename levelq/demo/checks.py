@@ -1,4 +1,4 @@
-"""The verdict of the demo: `levelq verify`, one SQL check of its own, and what senders and callers were told.
+"""The verdict of the demo: `levelq verify`, one SQL check of its own, and the answers to senders and callers.
 
 Each check says how many cases it looked at, so that a check of nothing is seen.
 """
@@ -55,7 +55,7 @@ _ROWS = """
 _DECISIONS = "SELECT command_id::text, status, from_level, to_level, after[4] FROM levelq_ledger"
 
 
-class Told(NamedTuple):
+class Recorded(NamedTuple):
     """What the demo's processes recorded: files of sends, how many failed, answers to repeated ones, direct calls."""
 
     records: Sequence[Path]
@@ -72,18 +72,23 @@ class Check(NamedTuple):
     detail: str
 
 
-def check_all(environment: Environment, sends: Sequence[Send], told: Told) -> list[Check]:
+def check_all(environment: Environment, sends: Sequence[Send], recorded: Recorded) -> list[Check]:
     """All checks of a system at rest."""
-    acknowledged = _counted("every send was acknowledged", told.failed, len(sends), "sends")
-    return [acknowledged, *_invariants(environment, told), *_rows(environment), *_decisions(environment, sends, told)]
+    acknowledged = _counted("every send was acknowledged", recorded.failed, len(sends), "sends")
+    return [
+        acknowledged,
+        *_invariants(environment, recorded),
+        *_rows(environment),
+        *_decisions(environment, sends, recorded),
+    ]
 
 
 def _counted(name: str, wrong: int, cases: int, what: str) -> Check:
     return Check(name, wrong == 0, f"{wrong:,} wrong among {cases:,} {what}" if wrong else f"{cases:,} {what}")
 
 
-def _invariants(environment: Environment, told: Told) -> Iterator[Check]:
-    options = Options(history=told.records, at_rest=True)
+def _invariants(environment: Environment, recorded: Recorded) -> Iterator[Check]:
+    options = Options(history=recorded.records, at_rest=True)
     report = verify(environment.engine, environment.redis, environment.settings, options)
     for invariant, name in _INVARIANTS.items():
         checks = [check for check in report.checks if check.invariant == invariant and not check.note]
@@ -99,14 +104,14 @@ def _rows(environment: Environment) -> Iterator[Check]:
     yield Check("SQL: nothing is quarantined", quarantined == 0, f"{quarantined} entries")
 
 
-def _decisions(environment: Environment, sends: Sequence[Send], told: Told) -> Iterator[Check]:
+def _decisions(environment: Environment, sends: Sequence[Send], recorded: Recorded) -> Iterator[Check]:
     with environment.engine.connect() as connection:
         ledger = {row[0]: row for row in connection.exec_driver_sql(_DECISIONS)}
     rejected = {id_ for id_, row in ledger.items() if row.status == "rejected"}
     impossible = {str(send.command_id) for send in sends if send.fate == "rejected"}
     wrong = len(rejected ^ impossible)
     yield _counted("rejected: the impossible commands, no others", wrong, len(impossible), "rejections")
-    answers = {answer["id"]: answer for answer in told.answers}
+    answers = {answer["id"]: answer for answer in recorded.answers}
     for fate, name in (
         ("duplicate", "sent twice: answered with the first decision"),
         ("conflict", "same id, other content: refused as a conflict"),
@@ -114,8 +119,8 @@ def _decisions(environment: Environment, sends: Sequence[Send], told: Told) -> I
         ids = [str(send.command_id) for send in sends if send.fate == fate]
         wrong = sum(not _answered(fate, answers.get(id_), ledger.get(id_)) for id_ in ids)
         yield _counted(name, wrong, len(ids), "answers")
-    wrong = sum(not _returned(call["result"], ledger.get(call["id"])) for call in told.calls)
-    yield _counted("direct calls: returned what the ledger says", wrong, len(told.calls), "calls")
+    wrong = sum(not _returned(call["result"], ledger.get(call["id"])) for call in recorded.calls)
+    yield _counted("direct calls: returned what the ledger says", wrong, len(recorded.calls), "calls")
 
 
 def _answered(fate: str, answer: dict[str, Any] | None, row: Any) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from levelq.laboratory.environment import Environment, embedded_environment
-from levelq.laboratory.processes import Helper
+from levelq.laboratory.processes import Helper, counts_of
 from levelq.laboratory.sampler import Sample, Sampler
 from levelq.laboratory.screen import Screen, View, console
 from levelq.laboratory.shutdown import Interrupts, require_empty, run_folder
@@ -21,7 +20,7 @@ from levelq_core.errors import ConfigurationError
 from levelq_core.operations.queries import out_of_step
 from levelq_core.settings import Settings
 
-from .checks import Check, Told, check_all
+from .checks import Check, Recorded, check_all
 from .figures import Figures, measure
 from .kill import WorkerKill
 from .scenario import Scenario
@@ -77,10 +76,10 @@ class Demo:
     def run(self, stack: ExitStack, picture: Path) -> int:
         """Burst, verify, sum up. The stack ends the helpers. Returns the exit code."""
         self._start_helpers(stack)
-        spans, told = self._burst()
-        figures = measure(self._environment.engine, [call["seconds"] for call in told.calls], self._kill)
+        spans, recorded = self._burst()
+        figures = measure(self._environment.engine, [call["seconds"] for call in recorded.calls], self._kill)
         begun, sends = time.perf_counter(), self._scenario.sends()
-        checks = [*check_all(self._environment, sends, told), *self._of_the_run()]
+        checks = [*check_all(self._environment, sends, recorded), *self._of_the_run()]
         show_checks(self._terminal, checks, time.perf_counter() - begun)
         show_summary(self._terminal, self._scenario, sends, figures, self._kill, self._workers, self._peak_bytes)
         save_picture(self._terminal, picture, self._scenario, figures, self._sampler.samples, spans, self._kill)
@@ -104,7 +103,7 @@ class Demo:
             helper.await_ready()
         self._terminal.print(f"[dim]senders ready after {time.perf_counter() - begun:.1f} s[/]")
 
-    def _burst(self) -> tuple[list[tuple[float, float]], Told]:
+    def _burst(self) -> tuple[list[tuple[float, float]], Recorded]:
         """From the first word to the senders until the lanes are empty and the workers complete again."""
         scenario = self._scenario
         self._deadline = time.monotonic() + _MOST_SECONDS + scenario.commands / _LEAST_RATE
@@ -128,7 +127,7 @@ class Demo:
         results = [sender.result() for sender in self._senders]
         spans = [span for result in results for span in result["spans"]]
         answers = [answer for result in results for answer in result["answers"]]
-        return spans, Told(self._records, self._counts["failed"], answers, calls)
+        return spans, Recorded(self._records, counts_of(self._senders)["failed"], answers, calls)
 
     def _look_until(self, condition: Callable[[Sample], bool]) -> None:
         """Look and show until the condition holds or time is up; what is not done then fails a check."""
@@ -141,7 +140,7 @@ class Demo:
 
     def _look(self) -> None:
         sample, kill, screen = self._sampler.look(), self._kill, self._screen
-        pushed = kill.pushed = self._counts["pushed"]
+        pushed = kill.pushed = counts_of(self._senders)["pushed"]
         with self._environment.engine.connect() as connection:
             self._out_of_step += sum(1 for _ in out_of_step(connection))
         self._memory = self._workers.memory()
@@ -158,11 +157,6 @@ class Demo:
             screen.note("all lanes are empty")
         screen.show()
 
-    @property
-    def _counts(self) -> Counter[str]:
-        """What the senders have done so far."""
-        return sum((sender.counts for sender in self._senders), Counter[str]())
-
     def _killed(self, sample: Sample) -> bool:
         if not sample.waiting:  # so small a burst that its middle passed between two looks: kill an idle worker
             self._kill.now.set()
@@ -175,7 +169,7 @@ class Demo:
     def _view(self, sample: Sample) -> View:
         rate = self._sampler.rate(sample.at)
         numbers: dict[str, str | Text] = {
-            "pushed": f"{self._counts['pushed']:,}",
+            "pushed": f"{self._kill.pushed:,}",
             "waiting": f"{sample.waiting:,}",
             "decided": f"{sample.decided:,}",
             "lanes claimed": f"{sample.claimed:,}",

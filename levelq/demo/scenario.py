@@ -56,7 +56,19 @@ class Scenario(NamedTuple):
 
     def sends(self) -> list[Send]:
         """All sends in their order, repeated ones included."""
-        return list(_Story(self).sends())
+        rng, past = Random(self.seed), dict[Lane, list[Send]]()  # noqa: S311 - a simulation, repeatable
+        lanes, weights = self.lanes()
+        once = lanes[: min(self.users, self.commands)]  # each user sends something
+        drawn = once + rng.choices(lanes, cum_weights=weights, k=self.commands - len(once))
+        rng.shuffle(drawn)
+        sends = []
+        for number, lane in enumerate(drawn):
+            command_id = _id(rng, self.started_ms + number // 50)
+            send = _next(rng, number, command_id, lane, past.get(lane))
+            if not send.repeated:
+                past.setdefault(lane, []).append(send)
+            sends.append(send)
+        return sends
 
     def share(self, sender: int, senders: int) -> list[Send]:
         """What one of the senders sends. A user belongs to one sender, so the order of each lane is known."""
@@ -83,70 +95,48 @@ class Scenario(NamedTuple):
         return first + second, list(accumulate(weights + [weights[rank] / 3 for rank in ranks]))
 
 
-class _Story:
-    """Draws the commands one after the other, and remembers the past of each lane."""
+def _next(rng: Random, number: int, command_id: UUID, lane: Lane, past: list[Send] | None) -> Send:
+    """The next send of a lane, after those that it sent once so far."""
+    if not past:
+        return _level_up(rng, command_id, lane)
+    # An id is used twice at most, because the answer to a repeated send is found by the id alone.
+    if number % _CONFLICT_EVERY == _CONFLICT_EVERY - 1:
+        send = _level_up(rng, past.pop(rng.randrange(len(past))).command_id, lane)
+        return send._replace(fate="conflict", fields=send.fields | {"projects_completed": 7})
+    draw = rng.random()
+    if draw < 0.010:
+        return past.pop(rng.randrange(len(past)))._replace(fate="duplicate")
+    if draw < 0.015:
+        changes = ["xp_change", "sessions_change", *["theory_hours_change"] * (lane[1] == "COACH")]
+        return Send(SetLevel, command_id, lane, "rejected", {"new_level": 1, rng.choice(changes): _IMPOSSIBLE})
+    if draw < 0.057:
+        kind, fields = _seldom(rng, draw, TOP_LEVEL[lane[1]])
+        return Send(kind, command_id, lane, "applied", fields)
+    return _level_up(rng, command_id, lane)
 
-    def __init__(self, scenario: Scenario) -> None:
-        self._scenario = scenario
-        self._rng = Random(scenario.seed)  # noqa: S311 - a simulation, repeatable
-        self._past: dict[Lane, list[Send]] = {}
 
-    def sends(self) -> Iterator[Send]:
-        scenario, rng = self._scenario, self._rng
-        lanes, weights = scenario.lanes()
-        once = lanes[: min(scenario.users, scenario.commands)]  # each user sends something
-        drawn = once + rng.choices(lanes, cum_weights=weights, k=scenario.commands - len(once))
-        rng.shuffle(drawn)
-        for number, lane in enumerate(drawn):
-            send = self._next(number, lane)
-            if not send.repeated:
-                self._past.setdefault(lane, []).append(send)
-            yield send
+def _seldom(rng: Random, draw: float, top: int) -> tuple[type[Command], dict[str, Any]]:
+    """The kind and the fields of a command that is no level-up."""
+    if draw < 0.030:
+        return SyncLevels, {"source": rng.choice(("progress", "license"))}
+    xp = rng.choice((0, 50, 500))
+    if draw < 0.050:
+        return SetLevel, {"new_level": rng.randint(1, top), "xp_change": xp, "sessions_change": 1}
+    if draw < 0.055:  # a level that was set higher than it was earned may fall
+        return Adjust, {"xp_change": xp, "level": rng.choice(("earned", "keep"))}
+    return Reset, {
+        "total_xp": 6 * xp,
+        "completed_sessions": rng.randint(0, 2),
+        "level": rng.randint(0, top) or "earned",
+    }
 
-    def _next(self, number: int, lane: Lane) -> Send:
-        rng, past = self._rng, self._past.get(lane)
-        command_id = _id(rng, self._scenario.started_ms + number // 50)
-        if not past:
-            return self._level_up(command_id, lane)
-        # An id is used twice at most, because the answer to a repeated send is found by the id alone.
-        if number % _CONFLICT_EVERY == _CONFLICT_EVERY - 1:
-            first = past.pop(rng.randrange(len(past)))
-            send = self._level_up(first.command_id, lane)
-            return send._replace(fate="conflict", fields=send.fields | {"projects_completed": 7})
-        draw = rng.random()
-        if draw < 0.010:
-            return past.pop(rng.randrange(len(past)))._replace(fate="duplicate")
-        if draw < 0.015:
-            totals = ["xp_change", "sessions_change", *["theory_hours_change"] * (lane[1] == "COACH")]
-            return Send(SetLevel, command_id, lane, "rejected", {"new_level": 1, rng.choice(totals): _IMPOSSIBLE})
-        if draw < 0.030:
-            return Send(SyncLevels, command_id, lane, "applied", {"source": rng.choice(("progress", "license"))})
-        if draw < 0.050:
-            level, xp = rng.randint(1, TOP_LEVEL[lane[1]]), rng.choice((0, 50, 500))
-            fields = {"new_level": level, "xp_change": xp, "sessions_change": 1}
-            return Send(SetLevel, command_id, lane, "applied", fields)
-        return self._adjust_or_reset(command_id, lane) if draw < 0.057 else self._level_up(command_id, lane)
 
-    def _adjust_or_reset(self, command_id: UUID, lane: Lane) -> Send:
-        rng = self._rng
-        if rng.random() < 0.7:
-            # A level that was set higher than it was earned falls.
-            fields = {"xp_change": rng.choice((0, 50, 500)), "level": rng.choice(("earned", "keep"))}
-            return Send(Adjust, command_id, lane, "applied", fields)
-        totals = {"total_xp": rng.choice((0, 500, 3000)), "completed_sessions": rng.randint(0, 2)}
-        level = rng.randint(0, TOP_LEVEL[lane[1]]) or "earned"
-        return Send(Reset, command_id, lane, "applied", totals | {"level": level})
-
-    def _level_up(self, command_id: UUID, lane: Lane) -> Send:
-        rng = self._rng
-        fields = {
-            "xp_gained": rng.choice(_GAINS),
-            "sessions_completed": rng.randint(0, 1),
-            "projects_completed": int(rng.random() < 0.1),
-        }
-        if lane[1] == "COACH":
-            fields |= {"theory_hours": rng.randint(0, 3), "practice_hours": rng.randint(0, 3)}
-        return Send(LevelUp, command_id, lane, "applied", fields)
+def _level_up(rng: Random, command_id: UUID, lane: Lane) -> Send:
+    sessions, projects = rng.randint(0, 1), int(rng.random() < 0.1)
+    fields = {"xp_gained": rng.choice(_GAINS), "sessions_completed": sessions, "projects_completed": projects}
+    if lane[1] == "COACH":
+        fields |= {"theory_hours": rng.randint(0, 3), "practice_hours": rng.randint(0, 3)}
+    return Send(LevelUp, command_id, lane, "applied", fields)
 
 
 def _id(rng: Random, milliseconds: int) -> UUID:

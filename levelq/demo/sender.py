@@ -60,7 +60,7 @@ def send(producer: Producer, window: Window, recorder: Recorder) -> list[Handle]
 
 
 def answer(handle: Handle) -> dict[str, Any]:
-    """What the sender of a repeated command was told."""
+    """The answer to a repeated command."""
     outcome = handle.result(_ANSWER_SECONDS)
     return {"id": str(outcome.command_id), **outcome.model_dump(include={"status", "error", "duplicate"})}
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -112,6 +113,11 @@ class Helper:
                 self._ready.set()
         self._done.set()
         self._ready.set()
+
+
+def counts_of(helpers: Iterable[Helper]) -> Counter[str]:
+    """What several helpers have counted so far."""
+    return sum((helper.counts for helper in helpers), Counter[str]())
 
 
 def read_task() -> dict[str, Any]:

@@ -81,7 +81,9 @@ class Screen:
         if self._live:
             self._live.update(self._panel(), refresh=True)
         else:
-            self._console.print(f"{sample.at - self.started:6.1f} s  {self._view(sample).line}", soft_wrap=True)
+            self._console.print(
+                f"{max(0.0, sample.at - self.started):6.1f} s  {self._view(sample).line}", soft_wrap=True
+            )
 
     def _panel(self) -> RenderableType:
         body = Table.grid(padding=(0, 2))

@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Self
@@ -45,12 +46,12 @@ class Interrupts:
         raise KeyboardInterrupt
 
 
+@dataclass
 class RunFolder:
-    """The folder for data, logs and recorded sends of a run."""
+    """The folder for data, logs and recorded sends of a run. Set `kept` to keep a temporary one after a failure."""
 
-    def __init__(self, path: Path, *, kept: bool) -> None:
-        self.path = path
-        self.kept = kept  # set it to keep a temporary folder, for who looks for the cause of a failure
+    path: Path
+    kept: bool
 
 
 @contextmanager

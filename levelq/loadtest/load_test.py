@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from rich.console import Console
 
 from levelq.laboratory.environment import Environment, connected_environment, embedded_environment
 from levelq.laboratory.percentiles import Percentiles, duration
-from levelq.laboratory.processes import Helper
+from levelq.laboratory.processes import Helper, counts_of
 from levelq.laboratory.sampler import Sample, Sampler
 from levelq.laboratory.screen import Screen, View, console
 from levelq.laboratory.shutdown import Interrupts, run_folder
@@ -77,18 +77,15 @@ def _announce(terminal: Console, options: LoadTestOptions) -> None:
 
 @contextmanager
 def _environment(settings: Settings, options: LoadTestOptions, folder: Path) -> Iterator[Environment]:
-    """The test's own servers or those of the settings, with workers that serve."""
+    """The test's own servers, or those of the settings where workers serve, or will be started."""
     name = "levelq loadtest"
     if not options.external:
         with embedded_environment(name, {}, options.workers, folder) as environment:
-            environment.start_workers()
             yield environment
         return
     preflight(settings)
     with connected_environment(name, settings, options.workers, folder) as environment:
-        if options.workers:
-            environment.start_workers()
-        elif not environment.serving():
+        if not options.workers and not environment.serving():
             raise ConfigurationError(
                 "--external: expected workers that serve these queues, got none: "
                 "start `levelq worker`, or give --processes"
@@ -96,77 +93,72 @@ def _environment(settings: Settings, options: LoadTestOptions, folder: Path) -> 
         yield environment
 
 
+@dataclass
 class LoadTest:
     """One run."""
 
-    def __init__(
-        self,
-        environment: Environment,
-        options: LoadTestOptions,
-        folder: Path,
-        terminal: Console,
-        interrupts: Interrupts,
-    ) -> None:
-        self._environment = environment
-        self._options = options
-        self._folder = folder
-        self._terminal = terminal
-        self._interrupts = interrupts
-        self._tag = new_tag()
-        self._longest = 0.0
-        self._measured = 0  # how many of the decided commands are in the longest wait
+    environment: Environment
+    options: LoadTestOptions
+    folder: Path
+    terminal: Console
+    interrupts: Interrupts
+    tag: int = field(default_factory=new_tag)
+    longest: float = 0.0  # the longest wait so far
+    measured: int = 0  # how many of the decided commands it is of
 
     def run(self, stack: ExitStack) -> Result:
         """Send, wait until everything is decided, verify. The stack ends the senders."""
         begun = time.perf_counter()
-        options, environment = self._options, self._environment
+        options, environment = self.options, self.environment
         self._senders = [stack.enter_context(self._sender(number)) for number in range(options.senders)]
+        if environment.workers.processes:
+            environment.start_workers()
         for sender in self._senders:
             sender.await_ready()
         sampler = self._sampler = Sampler(environment, options.users, self._due)
         about = facts(environment, sampler)
-        self._terminal.print(f"[dim]senders ready after {time.perf_counter() - begun:.1f} s[/]")
+        self.terminal.print(f"[dim]workers and senders ready after {time.perf_counter() - begun:.1f} s[/]")
         started, ended, errors = self._load()
         report = self._verify()
         decided = sampler.decided
         found = timings(self._records, dict(zip(decided.ids, decided.committed, strict=True)))
         return Result(
-            options, started, ended, self._counts, errors, found, figures(found), sampler.samples,
-            decided.applied, decided.level_ups, report, about, self._interrupts.requested,
+            options, started, ended, counts_of(self._senders), errors, found, figures(found), sampler.samples,
+            decided.applied, decided.level_ups, report, about, self.interrupts.requested,
         )  # fmt: skip
 
     def _sender(self, number: int) -> Helper:
-        settings, options = self._environment.settings, self._options
+        settings, options = self.environment.settings, self.options
         threads = range(number * THREADS, (number + 1) * THREADS)
         task = {
             "seed": options.seed,
             "scenario": options.scenario,
             "levels": {name: [level.total_xp for level in track.levels] for name, track in settings.tracks.items()},
-            "records": [(thread, str(self._folder / f"sends-{thread:03}.jsonl")) for thread in threads],
+            "records": [(thread, str(self.folder / f"sends-{thread:03}.jsonl")) for thread in threads],
             "threads": options.senders * THREADS,
-            "tag": self._tag,
+            "tag": self.tag,
             "first_user": options.users[0],
         }
         without_database = settings.model_copy(update={"database_url": None})  # a sender reads no outcomes
-        return Helper("levelq.loadtest.sender", task, without_database, self._folder / f"sender-{number}.log")
+        return Helper("levelq.loadtest.sender", task, without_database, self.folder / f"sender-{number}.log")
 
     def _due(self, id_bytes: bytes) -> float | None:
         command_id = UUID(bytes=id_bytes)
-        return intended_in(command_id) if tag_in(command_id) == self._tag else None
+        return intended_in(command_id) if tag_in(command_id) == self.tag else None
 
     def _load(self) -> tuple[float, float, dict[str, str]]:
         """From the first arrival until everything queued is decided or time is up: start, end, errors of sends."""
         started = time.time() + _BEGIN_SECONDS
         for sender in self._senders:
             sender.send(repr(started))
-        scenario = self._options.scenario
-        title = f"levelq loadtest · {scenario.name} · {scenario.seconds:g} s · seed {self._options.seed}"
-        self._interrupts.reporting = True
-        with Screen(self._terminal, title, self._sampler, self._view) as screen:
+        scenario = self.options.scenario
+        title = f"levelq loadtest · {scenario.name} · {scenario.seconds:g} s · seed {self.options.seed}"
+        self.interrupts.reporting = True
+        with Screen(self.terminal, title, self._sampler, self._view) as screen:
             screen.started = started
             while not all(sender.done for sender in self._senders):
                 self._look(screen)
-                if self._interrupts.requested:
+                if self.interrupts.requested:
                     screen.note("stopping: what is queued is waited for, verified and reported (again: stops at once)")
                     for sender in self._senders:
                         sender.send("stop")
@@ -180,40 +172,35 @@ class LoadTest:
     def _drain(self, screen: Screen) -> None:
         """Until everything is decided, time is up, or a stop signal comes."""
         screen.note("all sent; waiting for the last decisions")
-        deadline = time.monotonic() + _DRAIN_SECONDS + self._counts["queued"] / _DRAIN_RATE
-        requested = self._interrupts.requested
+        deadline = time.monotonic() + _DRAIN_SECONDS + counts_of(self._senders)["queued"] / _DRAIN_RATE
+        requested = self.interrupts.requested
         self._look(screen)
-        while not self._drained and time.monotonic() < deadline and self._interrupts.requested == requested:
+        while not self._drained and time.monotonic() < deadline and self.interrupts.requested == requested:
             self._look(screen)
 
     def _look(self, screen: Screen) -> None:
         time.sleep(_LOOK_SECONDS)
-        self._environment.workers.check()
+        self.environment.workers.check()
         self._sampler.look()
         screen.show()
-
-    @property
-    def _counts(self) -> Counter[str]:
-        """What the senders have done so far."""
-        return sum((sender.counts for sender in self._senders), Counter[str]())
 
     @property
     def _drained(self) -> bool:
         """Whether everything queued is decided; on the test's own servers, also that no lane holds anything."""
         last = self._sampler.last
-        return last.decided >= self._counts["queued"] and not (self._environment.embedded and last.waiting)
+        return last.decided >= counts_of(self._senders)["queued"] and not (self.environment.embedded and last.waiting)
 
     @property
     def _records(self) -> list[Path]:
-        return sorted(self._folder.glob("sends-*.jsonl"))
+        return sorted(self.folder.glob("sends-*.jsonl"))
 
     def _view(self, sample: Sample) -> View:
-        sampler, decided, counts = self._sampler, self._sampler.decided, self._counts
-        self._longest = max([self._longest, *decided.waits(self._measured)])
-        self._measured = len(decided)
+        sampler, decided, counts = self._sampler, self._sampler.decided, counts_of(self._senders)
+        self.longest = max([self.longest, *decided.waits(self.measured)])
+        self.measured = len(decided)
         recent = Percentiles.of(decided.waits(sampler.sample_at(sample.at - _RECENT_SECONDS).decided))
         sent, rate = max(counts["sent"], sample.decided), sampler.rate(sample.at)  # senders report ten times a second
-        p50, p90, p99, longest = (duration(s) for s in (recent.p50, recent.p90, recent.p99, self._longest))
+        p50, p90, p99, longest = (duration(s) for s in (recent.p50, recent.p90, recent.p99, self.longest))
         numbers = {
             "sent": f"{sent:,}",
             "sent again": f"{counts['again']:,}",
@@ -235,11 +222,11 @@ class LoadTest:
         return View(line, numbers)
 
     def _verify(self) -> Report:
-        environment = self._environment
+        environment = self.environment
         options = Options(
             history=self._records,
             at_rest=environment.embedded and self._drained,
-            foreign_writes=self._options.foreign_writes,
+            foreign_writes=self.options.foreign_writes,
             partial_history=not environment.embedded,
         )
         try:

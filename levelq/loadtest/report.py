@@ -45,7 +45,7 @@ def _parts(result: Result) -> Iterator[Html]:
     yield card("Latencies", table([_row(*row) for row in result.latencies], ["", *heads], main=0))
     yield card("Commands", facts(_commands(result)))
     about = Html(
-        "The ledger, the tables, the lanes and what the senders were told, compared. "
+        "The ledger, the tables, the lanes and what the senders recorded, compared. "
         "The invariants are those of <code>levelq verify</code>."
     )
     yield card("The checker", table(_checks(result), ["", "", Cell("cases", "n"), Cell("violations", "n")]), about)

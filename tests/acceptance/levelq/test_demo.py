@@ -20,7 +20,7 @@ from rich.console import Console
 from sqlalchemy.orm import Session
 
 from levelq.demo import caller, sender
-from levelq.demo.checks import Check, Told, check_all
+from levelq.demo.checks import Check, Recorded, check_all
 from levelq.demo.demo import save_picture
 from levelq.demo.figures import Batch, rate_curve
 from levelq.demo.scenario import TOP_LEVEL, Scenario
@@ -135,14 +135,14 @@ class Played:
             answers = [sender.answer(handle) for handle in repeated]
         with Session(environment.engine) as session:
             calls = caller.call(session, SMALL, threading.Event(), 5)
-        self.told = Told([record], 0, answers, calls)
+        self.recorded = Recorded([record], 0, answers, calls)
 
     def tamper(self, statement: str) -> None:
         with self.environment.engine.begin() as connection:
             connection.exec_driver_sql(statement)
 
     def checks(self) -> list[Check]:
-        return check_all(self.environment, self.sends, self.told)
+        return check_all(self.environment, self.sends, self.recorded)
 
     def failed(self) -> list[str]:
         return [check.name for check in self.checks() if not check.passed]
@@ -223,22 +223,22 @@ def test_tampered_database_fails_a_check(played: Played, tampering: str, name: s
     assert any(failed.startswith(name) for failed in played.failed()), played.failed()
 
 
-def _tell(played: Played, **changed: Any) -> None:
-    played.told = played.told._replace(**changed)
+def _record(played: Played, **changed: Any) -> None:
+    played.recorded = played.recorded._replace(**changed)
 
 
 def _each_answer(**changed: Any) -> Callable[[Played], None]:
-    return lambda played: _tell(played, answers=[answer | changed for answer in played.told.answers])
+    return lambda played: _record(played, answers=[answer | changed for answer in played.recorded.answers])
 
 
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        (lambda played: _tell(played, answers=played.told.answers[1:]), "s"),
+        (lambda played: _record(played, answers=played.recorded.answers[1:]), "s"),
         (_each_answer(duplicate=False), "sent twice"),
         (_each_answer(error=None), "same id"),
-        (lambda played: played.told.calls[0].update(result={"success": False}), "direct calls"),
-        (lambda played: _tell(played, failed=1), "every send"),
+        (lambda played: played.recorded.calls[0].update(result={"success": False}), "direct calls"),
+        (lambda played: _record(played, failed=1), "every send"),
         (lambda played: played.environment.redis.rpush(KEYS.lane(Partition("COACH"), 1), "x"), "I1"),
         (lambda played: played.environment.redis.zadd(KEYS.of(Partition("COACH"), "claimed"), {"1": 1}), "I8"),
     ],
