@@ -14,7 +14,7 @@ from rich.text import Text
 from levelq.laboratory.environment import Environment, embedded_environment
 from levelq.laboratory.processes import Helper, counts_of
 from levelq.laboratory.sampler import Sample, Sampler
-from levelq.laboratory.screen import Screen, View, console
+from levelq.laboratory.screen import Numbers, Screen, console
 from levelq.laboratory.shutdown import Interrupts, require_empty, run_folder
 from levelq_core.errors import ConfigurationError
 from levelq_core.operations.queries import out_of_step
@@ -31,6 +31,7 @@ _CLAIM_SECONDS = 3.0  # the default is 10; a person who watches waits less gladl
 _MOST_SECONDS, _LEAST_RATE = 60.0, 500  # what is not decided after this time, at this rate, fails the checks
 _LOOK_SECONDS = 0.1
 _MEMORY_BYTES = 200 * 2**20
+_LINE = ("waiting", "decided/s", "batch size", "level-ups", "oldest waits")
 
 
 def run(users: int, commands: int, processes: int, picture: Path, folder: Path | None, seed: int | None) -> int:
@@ -108,7 +109,7 @@ class Demo:
         scenario = self._scenario
         self._deadline = time.monotonic() + _MOST_SECONDS + scenario.commands / _LEAST_RATE
         title = f"levelq demo · {scenario.users:,} users · {scenario.commands:,} commands · seed {scenario.seed}"
-        with Screen(self._terminal, title, self._sampler, self._view) as screen:
+        with Screen(self._terminal, title, self._sampler, self._numbers, _LINE) as screen:
             self._screen = screen
             screen.note(f"{self._workers.processes} worker processes start; two producers push meanwhile")
             self._workers.start()  # the burst piles up until the workers are ready, a second or two
@@ -166,14 +167,13 @@ class Demo:
         empty = all(sender.done for sender in self._senders) and not sample.waiting
         return empty and self._kill.returned_at > 0 and len(self._memory) == self._workers.processes
 
-    def _view(self, sample: Sample) -> View:
-        rate = self._sampler.rate(sample.at)
-        numbers: dict[str, str | Text] = {
+    def _numbers(self, sample: Sample) -> Numbers:
+        numbers: Numbers = {
             "pushed": f"{self._kill.pushed:,}",
             "waiting": f"{sample.waiting:,}",
             "decided": f"{sample.decided:,}",
             "lanes claimed": f"{sample.claimed:,}",
-            "decided/s": f"{rate:,.0f}",
+            "decided/s": f"{self._sampler.rate(sample.at):,.0f}",
             "batch size": f"{sample.batch:,}",
             "level-ups": f"{sample.level_ups:,}",
             "oldest waits": f"{sample.oldest_seconds:.1f} s",
@@ -182,11 +182,7 @@ class Demo:
         }
         if self._kill.killed_at:
             numbers[f"worker {self._kill.pid}"] = Text("killed", "bold red")
-        line = (
-            f"waiting {sample.waiting:>7,}  decided/s {rate:>7,.0f}  batch {sample.batch:>5,}  "
-            f"level-ups {sample.level_ups:>6,}  oldest {sample.oldest_seconds:4.1f} s  workers {len(self._memory)}"
-        )
-        return View(line, numbers)
+        return numbers
 
     def _of_the_run(self) -> Iterator[Check]:
         alive = len(self._workers.workers())

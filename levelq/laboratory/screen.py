@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Self
+from collections.abc import Callable, Collection, Sequence
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -28,22 +28,27 @@ def console() -> Console:
     return made
 
 
-class View(NamedTuple):
-    """What a run shows of one sample: a plain line, and numbers by name."""
-
-    line: str
-    numbers: Mapping[str, str | Text]
+Numbers = dict[str, str | Text]  # what a run shows, by name
 
 
 class Screen:
     """Shows the sampler's last sample, and what happened, since `started` (a Unix time)."""
 
-    def __init__(self, console: Console, title: str, sampler: Sampler, view: Callable[[Sample], View]) -> None:
+    def __init__(
+        self,
+        console: Console,
+        title: str,
+        sampler: Sampler,
+        numbers: Callable[[Sample], Numbers],
+        line: Collection[str],
+    ) -> None:
+        """`numbers`: what to show of a sample; `line`: the names of those that a plain line shows."""
         self.started = time.time()
         self._console = console
         self._title = title
         self._sampler = sampler
-        self._view = view
+        self._numbers = numbers
+        self._line = line
         self._shown = 0.0
         self._events: dict[str, float] = {}
         self._mark: float | None = None
@@ -80,15 +85,15 @@ class Screen:
         self._shown = sample.at
         if self._live:
             self._live.update(self._panel(), refresh=True)
-        else:
-            self._console.print(
-                f"{max(0.0, sample.at - self.started):6.1f} s  {self._view(sample).line}", soft_wrap=True
-            )
+            return
+        numbers = self._numbers(sample)
+        shown = "  ".join(f"{name} {numbers[name]!s:>7}" for name in self._line)
+        self._console.print(f"{max(0.0, sample.at - self.started):6.1f} s  {shown}", soft_wrap=True)
 
     def _panel(self) -> RenderableType:
         body = Table.grid(padding=(0, 2))
         body.add_column(width=_NUMBERS_WIDTH)
-        body.add_row(self._numbers(), self._charts())
+        body.add_row(self._table(), self._charts())
         events = Text("\n").join(
             Text.assemble((f"{at - self.started:5.1f} s ", "dim"), (text, "bold red" if at == self._mark else ""))
             for text, at in sorted(self._events.items(), key=lambda event: event[1])
@@ -96,13 +101,13 @@ class Screen:
         shown = Group(body, Text(""), events) if self._events else body
         return Panel(shown, title=self._title, border_style="cyan", width=self._width)
 
-    def _numbers(self) -> Table:
+    def _table(self) -> Table:
         table = Table.grid(padding=(0, 1))
         table.add_column(style="dim")
         table.add_column(justify="right", style="bold")
         sample = self._sampler.last
         table.add_row("time", f"{max(0.0, sample.at - self.started):.1f} s")
-        for name, value in self._view(sample).numbers.items():
+        for name, value in self._numbers(sample).items():
             table.add_row(name, value)
         return table
 

@@ -12,12 +12,13 @@ from uuid import UUID
 
 from redis.exceptions import RedisError
 from rich.console import Console
+from rich.text import Text
 
 from levelq.laboratory.environment import Environment, connected_environment, embedded_environment
 from levelq.laboratory.percentiles import Percentiles, duration
 from levelq.laboratory.processes import Helper, counts_of
 from levelq.laboratory.sampler import Sample, Sampler
-from levelq.laboratory.screen import Screen, View, console
+from levelq.laboratory.screen import Numbers, Screen, console
 from levelq.laboratory.shutdown import Interrupts, run_folder
 from levelq_core.errors import ConfigurationError
 from levelq_core.operations.verify import Options, Report, verify
@@ -36,6 +37,7 @@ _LOOK_SECONDS = 0.1
 _BEGIN_SECONDS = 0.3  # from the word to the senders until the schedule begins
 _DRAIN_SECONDS, _DRAIN_RATE = 30.0, 500  # what is not decided this long after the last send, at this rate, is a failure
 _RECENT_SECONDS = 5.0  # the percentiles on the screen are of this time
+_LINE = ("sent", "decided", "waiting", "decided/s", "p90", "p99", "longest")
 
 
 def run(settings: Settings, options: LoadTestOptions) -> int:
@@ -154,7 +156,7 @@ class LoadTest:
         scenario = self.options.scenario
         title = f"levelq loadtest · {scenario.name} · {scenario.seconds:g} s · seed {self.options.seed}"
         self.interrupts.reporting = True
-        with Screen(self.terminal, title, self._sampler, self._view) as screen:
+        with Screen(self.terminal, title, self._sampler, self._numbers, _LINE) as screen:
             screen.started = started
             while not all(sender.done for sender in self._senders):
                 self._look(screen)
@@ -194,32 +196,26 @@ class LoadTest:
     def _records(self) -> list[Path]:
         return sorted(self.folder.glob("sends-*.jsonl"))
 
-    def _view(self, sample: Sample) -> View:
+    def _numbers(self, sample: Sample) -> Numbers:
         sampler, decided, counts = self._sampler, self._sampler.decided, counts_of(self._senders)
         self.longest = max([self.longest, *decided.waits(self.measured)])
         self.measured = len(decided)
         recent = Percentiles.of(decided.waits(sampler.sample_at(sample.at - _RECENT_SECONDS).decided))
-        sent, rate = max(counts["sent"], sample.decided), sampler.rate(sample.at)  # senders report ten times a second
-        p50, p90, p99, longest = (duration(s) for s in (recent.p50, recent.p90, recent.p99, self.longest))
-        numbers = {
-            "sent": f"{sent:,}",
+        numbers: Numbers = {
+            "sent": f"{max(counts['sent'], sample.decided):,}",  # senders report ten times a second
             "sent again": f"{counts['again']:,}",
             "decided": f"{sample.decided:,}",
             "waiting": f"{sample.waiting:,}",
-            "decided/s": f"{rate:,.0f}",
+            "decided/s": f"{sampler.rate(sample.at):,.0f}",
             "oldest waits": f"{sample.oldest_seconds:.1f} s",
-            f"last {_RECENT_SECONDS:g} s: p50": p50,
-            "p90": p90,
-            "p99": p99,
-            "longest so far": longest,
+            f"last {_RECENT_SECONDS:g} s: p50": duration(recent.p50),
+            "p90": duration(recent.p90),
+            "p99": duration(recent.p99),
+            "longest": duration(self.longest),
         }
         if failed := counts["refused"] + counts["unknown"]:
-            numbers["refused, unknown"] = f"{failed:,}"
-        line = (
-            f"sent {sent:>7,}  decided {sample.decided:>7,}  waiting {sample.waiting:>6,}  "
-            f"decided/s {rate:>6,.0f}  p50 {p50}  p99 {p99}  longest {longest}"
-        )
-        return View(line, numbers)
+            numbers["refused, unknown"] = Text(f"{failed:,}", "bold red")
+        return numbers
 
     def _verify(self) -> Report:
         environment = self.environment
