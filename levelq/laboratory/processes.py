@@ -61,10 +61,10 @@ class Helper:
     def __exit__(self, *_: object) -> None:
         if self._process.poll() is None and not self.done:
             self._process.terminate()
-        self._process.wait()
         self._listener.join()
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):  # a word that it no longer read
+            self._process.stdin.close()
         self._process.stdout.close()
 
     @property
@@ -111,6 +111,7 @@ class Helper:
             self._result = message.get("done", self._result)
             if "ready" in message:
                 self._ready.set()
+        self._process.wait()
         self._done.set()
         self._ready.set()
 

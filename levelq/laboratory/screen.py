@@ -61,9 +61,9 @@ class Screen:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._sampler.samples:
+            self._draw()
         if self._live:
-            if self._sampler.samples:
-                self._live.update(self._panel(), refresh=True)
             self._live.stop()
 
     def note(self, text: str, at: float | None = None, *, mark: bool = False) -> None:
@@ -79,13 +79,16 @@ class Screen:
 
     def show(self) -> None:
         """Draw, if it is time to."""
-        sample = self._sampler.last
-        if sample.at - self._shown < (_REFRESH_SECONDS if self._live else _LINE_SECONDS):
-            return
-        self._shown = sample.at
+        at = self._sampler.last.at
+        if at - self._shown >= (_REFRESH_SECONDS if self._live else _LINE_SECONDS):
+            self._shown = at
+            self._draw()
+
+    def _draw(self) -> None:
         if self._live:
             self._live.update(self._panel(), refresh=True)
             return
+        sample = self._sampler.last
         numbers = self._numbers(sample)
         shown = "  ".join(f"{name} {numbers[name]!s:>7}" for name in self._line)
         self._console.print(f"{max(0.0, sample.at - self.started):6.1f} s  {shown}", soft_wrap=True)
