@@ -129,8 +129,9 @@ class Played:
             for window in sender.prepared(self.sends):
                 repeated += sender.send(producer, window, recorder)[len(window[0]) :]
             runtime = Runtime(settings)
-            for name in TOP_LEVEL:
-                Drain(runtime, Partition(name)).run()
+            for partition in map(Partition, TOP_LEVEL):
+                while environment.lanes.status(partition).waiting:  # a drain ends after a slice
+                    Drain(runtime, partition).run()
             runtime.close()
             answers = [sender.answer(handle) for handle in repeated]
         with Session(environment.engine) as session:
