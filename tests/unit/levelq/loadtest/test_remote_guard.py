@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -80,34 +83,33 @@ def test_each_setting_is_checked(name: str) -> None:
     assert "secret" not in str(refused.value)
 
 
-class Elsewhere(Cluster):
-    """A cluster that was asked, and has a server that is not near."""
+class RemoteCluster(Cluster):
+    """A cluster with one remote server."""
 
     def __init__(self) -> None:
-        self.closed = False
+        self.close = Mock()  # type: ignore[method-assign]
 
     def servers(self) -> list[Redis]:
         return [Redis(host="127.0.0.1"), Redis(host="192.0.2.9")]
 
-    def close(self) -> None:
-        self.closed = True
+
+def remote_primary() -> SimpleNamespace:
+    """A client of Sentinels that name a remote primary."""
+    pool = SimpleNamespace(get_master_address=lambda: ("192.0.2.9", 6379))
+    return SimpleNamespace(connection_pool=pool, close=Mock())
 
 
-def test_servers_that_a_local_cluster_names_must_be_local(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = Elsewhere()
-    monkeypatch.setattr(remote_guard, "connect", lambda url, seconds: asked)
-    settings = Settings.load(
-        redis_url="redis+cluster://127.0.0.1:1", rq_url="redis://127.0.0.1", database_url="postgresql://here/app"
-    )
+@pytest.mark.parametrize(
+    ("url", "connected"),
+    [("redis+cluster://127.0.0.1:1", RemoteCluster), ("redis+sentinel://127.0.0.1/main", remote_primary)],
+    ids=["cluster", "sentinels"],
+)
+def test_servers_that_local_ones_name_must_be_local(
+    monkeypatch: pytest.MonkeyPatch, url: str, connected: Callable[[], Any]
+) -> None:
+    client = connected()
+    monkeypatch.setattr(remote_guard, "connect", lambda url, seconds: client)
+    settings = Settings.load(redis_url=url, rq_url="redis://127.0.0.1", database_url="postgresql://here/app")
     with pytest.raises(ConfigurationError, match=r"^LEVELQ_REDIS_URL: .* got '192\.0\.2\.9'"):
         refuse_remote(settings)
-    assert asked.closed
-
-
-def test_primary_that_local_sentinels_name_must_be_local(monkeypatch: pytest.MonkeyPatch) -> None:
-    primary = SimpleNamespace(get_master_address=lambda: ("192.0.2.9", 6379))
-    asked = SimpleNamespace(connection_pool=primary, close=lambda: None)
-    monkeypatch.setattr(remote_guard, "connect", lambda url, seconds: asked)
-    settings = Settings.load(redis_url="redis+sentinel://127.0.0.1/main", database_url="postgresql://here/app")
-    with pytest.raises(ConfigurationError, match=r"^LEVELQ_REDIS_URL: .* got '192\.0\.2\.9'"):
-        refuse_remote(settings)
+    client.close.assert_called_once_with()
