@@ -6,8 +6,8 @@
 
 Exit code 0 if the checker found nothing, 1 if it did or a send failed, 2 if it could not be done.
 
-Locust's users are a closed loop: each sends on after the last send, and a system that is stuck is spared. For
-latencies that hide nothing there is `levelq loadtest`. One process only: the checker wants all histories in one place.
+Locust's users are a closed loop: each waits for its last send, so a stuck system gets fewer commands. For latencies
+that hide nothing use `levelq loadtest`. One process only: the checker needs all recorded sends in one place.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from locust.runners import LocalRunner
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from levelq.loadtest.nearness import refuse_remote
+from levelq.loadtest.remote_guard import refuse_remote
 from levelq_core import LevelUp, Settings
 from levelq_core.database.engine import engine_for
 from levelq_core.errors import ConfigurationError, LevelqError
@@ -51,7 +51,7 @@ def add_options(parser: LocustArgumentParser) -> None:
     group.add_argument("--accounts", type=int, default=100, help="how many accounts all users share")
     group.add_argument("--first-user", type=int, default=0, help="the first account's id: these will gain levels")
     group.add_argument("--think", type=float, default=1.0, help="a user's mean pause in seconds")
-    group.add_argument("--alone", action="store_true", help="nobody else sends: everything must be ours, and at rest")
+    group.add_argument("--alone", action="store_true", help="no one else sends: everything must be ours, and at rest")
     group.add_argument("--allow-remote", action="store_true", help="the servers may be other machines")
 
 
@@ -89,27 +89,27 @@ class Site:
         return sorted(Path(self.folder.name).glob("*.jsonl"))
 
     def recorder(self, number: int) -> Recorder:
-        """A file for each user: order is judged within one, and of two users nobody knows who was first."""
+        """A file for each user: order is judged within a file, and the order of two users is unknown."""
         self.recorders.append(Recorder(Path(self.folder.name) / f"user-{number}.jsonl"))
         return self.recorders[-1]
 
     def unbroken(self, work: Callable[[], Handle]) -> Handle:
-        """Do it to its end, although Locust may kill the user meanwhile, at the end of the test.
+        """Finish a send although Locust may kill the user meanwhile, at the end of the test.
 
-        No web server dies in the middle of each of its requests. A push without its wake-up waits for 5 s.
+        A web server does not die in the middle of each request either. A push without its wake-up waits for 5 s.
         """
         handle: Handle = self.sends.spawn(work).get()
         return handle
 
     def drained(self) -> bool:
-        """Whether the lanes are empty, or have become so within the time there is."""
+        """Whether the lanes become empty within DRAIN_SECONDS."""
         deadline = time.monotonic() + DRAIN_SECONDS
         with connect(self.settings.redis_url, self.settings.redis_seconds) as redis:
             lanes = Lanes(redis, self.settings)
             while time.monotonic() < deadline:
                 if not any(lanes.status(one).waiting for one in partitions(lanes, self.names)):
                     return True
-                time.sleep(0.1)  # gevent's by now
+                time.sleep(0.1)  # patched by gevent
         return False
 
     def verify(self, *, drained: bool) -> Report:
@@ -126,12 +126,12 @@ def fail(error: Exception) -> None:
     sys.stderr.write(f"levelq: {' '.join(str(error).split())}\n")
 
 
-shared: dict[str, Site] = {}  # of this process, once it is known that it can be
+shared: dict[str, Site] = {}  # one, once its options are checked
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def prepare(environment: Environment, **_: Any) -> None:
-    """Refuse what cannot be before a user exists."""
+    """Refuse impossible options before a user exists."""
     try:
         shared["site"] = Site(environment)
     except LevelqError as error:
@@ -165,7 +165,7 @@ def check(environment: Environment, **_: Any) -> None:
 
 @events.quit.add_listener  # type: ignore[untyped-decorator]
 def tidy(**_: Any) -> None:
-    for site in shared.values():  # none, if it could not be
+    for site in shared.values():  # none, if it was refused
         site.producer.close()
         for recorder in site.recorders:
             recorder.close()
@@ -173,7 +173,7 @@ def tidy(**_: Any) -> None:
 
 
 class Learner(User):
-    """Levels up on any of the accounts, thinks, and now and then looks at what became of it."""
+    """Levels up on any of the accounts, pauses, and now and then waits for the outcome."""
 
     def on_start(self) -> None:
         self.site = shared["site"]
@@ -217,7 +217,7 @@ class Learner(User):
         return handle
 
     def _measured(self, what: str, work: Callable[[], Any]) -> Any:
-        """What the work returns, or None if it failed; Locust is told either way."""
+        """The result of the work, or None if it failed; reported to Locust either way."""
         begun, result, failure = time.perf_counter(), None, None
         try:
             result = work()

@@ -7,13 +7,11 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 
 import pytest
 
-from levelq.demo.running import _interruptible
-from levelq.loadtest.ending import Interrupts
+from levelq.laboratory.shutdown import Interrupts
 from levelq_worker.process.fork import forked, reap_orphans
 from levelq_worker.process.startup import hand_over, hand_over_unblocked, stop_signals, watch_for_stop
 
@@ -115,14 +113,11 @@ def test_after_the_hand_over_a_stop_signal_stays_pending() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-@pytest.mark.parametrize("interruptible", [_interruptible, Interrupts], ids=["demo", "load test"])
-def test_stop_signal_interrupts_a_command_that_has_taken_over(
-    interruptible: Callable[[], AbstractContextManager[object]], number: signal.Signals
-) -> None:
+def test_stop_signal_interrupts_a_command_that_has_taken_over(number: signal.Signals) -> None:
     def starting() -> int:
         watch_for_stop(STOPPED)
         try:
-            with interruptible():
+            with Interrupts():
                 signal.raise_signal(number)
         except KeyboardInterrupt:
             return OK

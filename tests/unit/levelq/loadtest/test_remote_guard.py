@@ -1,16 +1,17 @@
-"""Whose servers a load test would hit: near ones are taken, all others refused by name."""
-
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
 from redis import Redis
 
-from levelq.loadtest import nearness
-from levelq.loadtest.nearness import hosts_of, is_near, refuse_remote
+from levelq.loadtest import remote_guard
+from levelq.loadtest.remote_guard import hosts_of, is_local, refuse_remote
 from levelq_core import ConfigurationError, Settings
 from levelq_core.redis_client.cluster_clients import Cluster
 
@@ -34,13 +35,13 @@ def network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("host", ["/run/x.sock", "@abstract", "127.0.0.1", "127.8.8.8", "::1", "0.0.0.0", OWN, "here"])
-def test_near(host: str) -> None:
-    assert is_near(host)
+def test_local_host(host: str) -> None:
+    assert is_local(host)
 
 
 @pytest.mark.parametrize("host", ["192.0.2.8", "2001:db8::1", "away", "both", "nowhere", "", "service=prod"])
-def test_not_near(host: str) -> None:
-    assert not is_near(host)
+def test_remote_host(host: str) -> None:
+    assert not is_local(host)
 
 
 @pytest.mark.parametrize(
@@ -58,13 +59,13 @@ def test_not_near(host: str) -> None:
         ("rediss+sentinel://u:p@a:1,b/main/0", "postgresql:///app", ["a", "b"], ["/"]),
     ],
 )
-def test_where_the_urls_lead(redis_url: str, database_url: str, redis: list[str], database: list[str]) -> None:
+def test_hosts_of_urls(redis_url: str, database_url: str, redis: list[str], database: list[str]) -> None:
     settings = Settings.load(redis_url=redis_url, rq_url="redis://q", database_url=database_url)
     named = {"LEVELQ_REDIS_URL": redis, "LEVELQ_RQ_URL": ["q"], "LEVELQ_DATABASE_URL": database}
     assert hosts_of(settings) == named
 
 
-def test_what_libpq_takes_from_its_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_in_the_environment_of_libpq_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGHOST", "away")
     settings = Settings.load(redis_url="redis://127.0.0.1", database_url="postgresql:///app")
     with pytest.raises(ConfigurationError, match=r"LEVELQ_DATABASE_URL: .* got 'away': .* needs --allow-remote"):
@@ -72,7 +73,7 @@ def test_what_libpq_takes_from_its_environment_counts(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("name", ["redis_url", "rq_url", "database_url", "listen_url"])
-def test_each_setting_is_looked_at(name: str) -> None:
+def test_each_setting_is_checked(name: str) -> None:
     near = {"redis_url": "redis://here/0", "database_url": "postgresql://u:secret@here/app"}
     refuse_remote(Settings.load(**near))
     scheme = "redis" if name in ("redis_url", "rq_url") else "postgresql"
@@ -82,34 +83,33 @@ def test_each_setting_is_looked_at(name: str) -> None:
     assert "secret" not in str(refused.value)
 
 
-class Elsewhere(Cluster):
-    """A cluster that was asked, and has a server that is not near."""
+class RemoteCluster(Cluster):
+    """A cluster with one remote server."""
 
     def __init__(self) -> None:
-        self.closed = False
+        self.close = Mock()  # type: ignore[method-assign]
 
     def servers(self) -> list[Redis]:
         return [Redis(host="127.0.0.1"), Redis(host="192.0.2.9")]
 
-    def close(self) -> None:
-        self.closed = True
+
+def remote_primary() -> SimpleNamespace:
+    """A client of Sentinels that name a remote primary."""
+    pool = SimpleNamespace(get_master_address=lambda: ("192.0.2.9", 6379))
+    return SimpleNamespace(connection_pool=pool, close=Mock())
 
 
-def test_what_a_near_cluster_names_must_be_near_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = Elsewhere()
-    monkeypatch.setattr(nearness, "connect", lambda url, seconds: asked)
-    settings = Settings.load(
-        redis_url="redis+cluster://127.0.0.1:1", rq_url="redis://127.0.0.1", database_url="postgresql://here/app"
-    )
+@pytest.mark.parametrize(
+    ("url", "connected"),
+    [("redis+cluster://127.0.0.1:1", RemoteCluster), ("redis+sentinel://127.0.0.1/main", remote_primary)],
+    ids=["cluster", "sentinels"],
+)
+def test_servers_that_local_ones_name_must_be_local(
+    monkeypatch: pytest.MonkeyPatch, url: str, connected: Callable[[], Any]
+) -> None:
+    client = connected()
+    monkeypatch.setattr(remote_guard, "connect", lambda url, seconds: client)
+    settings = Settings.load(redis_url=url, rq_url="redis://127.0.0.1", database_url="postgresql://here/app")
     with pytest.raises(ConfigurationError, match=r"^LEVELQ_REDIS_URL: .* got '192\.0\.2\.9'"):
         refuse_remote(settings)
-    assert asked.closed
-
-
-def test_what_near_sentinels_name_must_be_near_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    primary = SimpleNamespace(get_master_address=lambda: ("192.0.2.9", 6379))
-    asked = SimpleNamespace(connection_pool=primary, close=lambda: None)
-    monkeypatch.setattr(nearness, "connect", lambda url, seconds: asked)
-    settings = Settings.load(redis_url="redis+sentinel://127.0.0.1/main", database_url="postgresql://here/app")
-    with pytest.raises(ConfigurationError, match=r"^LEVELQ_REDIS_URL: .* got '192\.0\.2\.9'"):
-        refuse_remote(settings)
+    client.close.assert_called_once_with()
