@@ -14,8 +14,9 @@ from levelq_core.errors import (
     SendUnknown,
 )
 
+from .async_handles import AsyncHandle
 from .async_producer import AsyncProducer
-from .handles import AsyncHandle, Handle
+from .handles import Handle
 from .outbox import Outbox
 from .producer import Producer
 

@@ -18,7 +18,8 @@ class LoopLedger:
     """What LedgerReader.ask is for threads, for the tasks of one loop: one thread at a time asks for all of them."""
 
     def __init__(self, reader: LedgerReader) -> None:
-        self.reader = reader
+        self.pause, self.waiting = reader.pause, reader.waiting
+        self._reader = reader
         self._pending: list[tuple[Asked, asyncio.Future[Outcome | None]]] = []
         self._busy = False
 
@@ -35,7 +36,7 @@ class LoopLedger:
         futures = [future for _, future in batch]
         try:
             loop = asyncio.get_running_loop()
-            asking = loop.run_in_executor(None, self.reader.ask_many, [asked for asked, _ in batch])
+            asking = loop.run_in_executor(None, self._reader.ask_many, [asked for asked, _ in batch])
         except RuntimeError as error:  # the loop is about to end, and its threads have
             for future in futures:
                 if not future.done():

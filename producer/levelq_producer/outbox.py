@@ -4,34 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
-from levelq_core.database import outbox_insert as outbox_writing
+from levelq_core.database import outbox_insert
 from levelq_core.database.urls import check_database_urls
 from levelq_core.domain.codec import FLAG_REPLY
 from levelq_core.domain.commands import Command
 from levelq_core.errors import InvalidCommand
-from levelq_core.redis_client.per_loop import PerLoop
-from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 
-from .handles import AsyncHandle, Context, Handle
-from .ledger_reader import LedgerReader
-from .loop_owner import LoopOwner
-from .reply_reader import ReplyReader
-from .sending import payload_of
+from .async_handles import AsyncHandle
+from .event_loops import AsyncConnections
+from .handles import Handle
+from .sending import encode
+from .threads import Connections
 from .transactions import OpenTransaction, opener
 
 _FLAGS_AT, _DIGEST = 3, slice(20, 36)  # of an entry without its stamp; see levelq_core.domain.codec
-_ATTEMPTS = 5  # a row may be decided, and so be deleted, between the two looks at it
-
-
-class _Readers(NamedTuple):
-    """What handles ask for outcomes, outside and inside of an event loop."""
-
-    threads: Context
-    loops: Context
+_ATTEMPTS = 5  # a row may be decided, and so be deleted, between the insert and the read
 
 
 @cache
@@ -40,13 +31,14 @@ def _environment() -> Settings:
 
 
 @cache
-def _readers(settings: Settings) -> _Readers:
-    """What handles ask for outcomes: shared by all, as an outbox lives no longer than a session; safe after a fork."""
-    redis = connect(settings.redis_url, settings.redis_seconds)
-    ledger = LedgerReader.of(settings)
-    replies = ReplyReader(redis, settings.redis_seconds / 2)
-    loops = PerLoop(partial(LoopOwner, settings, ledger))
-    return _Readers(Context(replies, settings, ledger), Context(loops, settings, ledger))
+def _connections(settings: Settings) -> Connections:
+    """What handles ask for outcomes, shared by all, as an outbox lives no longer than a session."""
+    return Connections(settings)
+
+
+@cache
+def _async_connections(settings: Settings) -> AsyncConnections:
+    return AsyncConnections(settings)
 
 
 class Outbox:
@@ -93,7 +85,7 @@ class Outbox:
         payloads: dict[UUID, bytes] = {}
         wanted: dict[UUID, Command] = {}
         for command in batch:
-            payload = payload_of(self.settings, command, reply)
+            payload = encode(self.settings, command, reply=reply)
             if payloads.setdefault(command.command_id, payload)[_DIGEST] != payload[_DIGEST]:
                 raise _used_before(command.command_id)
             wanted.setdefault(command.command_id, command)
@@ -101,9 +93,12 @@ class Outbox:
             return []
         transaction = self._open()
         kept = self._write(transaction, wanted, payloads)
-        readers = _readers(self.settings)
-        make: Any = partial(AsyncHandle, readers.loops) if transaction.is_async else partial(Handle, readers.threads)
-        return [make(command.command_id, None, kept[command.command_id]) for command in batch]
+        make: Any = (
+            partial(AsyncHandle, _async_connections(self.settings))
+            if transaction.is_async
+            else partial(Handle, _connections(self.settings))
+        )
+        return [make(command.command_id, kept[command.command_id]) for command in batch]
 
     def _write(
         self, transaction: OpenTransaction, wanted: dict[UUID, Command], payloads: dict[UUID, bytes]
@@ -119,13 +114,13 @@ class Outbox:
             left = [command_id for command_id in left if command_id not in kept]
             for command_id, there in _find(transaction, left).items():
                 if there[_DIGEST] != payloads[command_id][_DIGEST]:
-                    transaction.execute(outbox_writing.WITHDRAW, {"command_ids": [str(i) for i in written]})
+                    transaction.execute(outbox_insert.WITHDRAW, {"command_ids": [str(i) for i in written]})
                     raise _used_before(command_id)
                 kept[command_id] = bool(there[_FLAGS_AT] & FLAG_REPLY)
             left = [command_id for command_id in left if command_id not in kept]
             if not left:
                 break
-        # What vanished at every look was decided each time; what is left was so, too: nothing to be sent.
+        # Ids that disappeared each time have been decided: nothing to send.
         return dict.fromkeys(left, False) | kept
 
     def _insert(
@@ -133,7 +128,7 @@ class Outbox:
     ) -> list[UUID]:
         notify = self.settings.notify and transaction.can_notify  # without it, a relay finds the row at its next poll
         rows = transaction.execute(
-            outbox_writing.INSERT_AND_NOTIFY if notify else outbox_writing.INSERT,
+            outbox_insert.INSERT_AND_NOTIFY if notify else outbox_insert.INSERT,
             {
                 "command_ids": [str(command.command_id) for command in commands],
                 "user_ids": [command.user_id for command in commands],
@@ -147,7 +142,7 @@ class Outbox:
 def _find(transaction: OpenTransaction, command_ids: Sequence[UUID]) -> dict[UUID, bytes]:
     if not command_ids:
         return {}
-    rows = transaction.execute(outbox_writing.FIND, {"command_ids": [str(i) for i in command_ids]})
+    rows = transaction.execute(outbox_insert.FIND, {"command_ids": [str(i) for i in command_ids]})
     return {UUID(_ascii(command_id)): bytes.fromhex(_ascii(payload)) for command_id, payload in rows}
 
 

@@ -88,10 +88,9 @@ class Written(NamedTuple):
 class World:
     """One engine and one database, emptied for each example."""
 
-    def __init__(self, redis: Redis, engine: Engine, holder: psycopg.Connection[Any], *, shebang: bool) -> None:
-        self.bench = Bench(redis, shebang=shebang, database_url="postgresql://elsewhere", **SETTINGS)
+    def __init__(self, redis: Redis, engine: Engine, holder: psycopg.Connection[Any]) -> None:
+        self.bench = Bench(redis, database_url="postgresql://elsewhere", **SETTINGS)
         self.settings = self.bench.settings
-        self._shebang = shebang
         self._engine = engine
         self._holder = holder
         self.runtime = Runtime(self.settings)
@@ -144,8 +143,8 @@ class World:
     def push_breaks_off(self, user: int, payload: bytes, before: str) -> bool:
         """push.lua dies before a write; False if it does not come to that. What it has written stays."""
         call = Protocol(self.settings).push(PARTITION, [(user, [payload])])
-        script = script_files.load("push", shebang=self._shebang).text  # what Lanes would run
-        at = script.index("\n") + 1 if self._shebang else 0
+        script = script_files.load("push").text  # what Lanes would run
+        at = script.index("\n") + 1 if script.startswith("#!") else 0
         dying = script[:at] + _DIES.format(_WRITES[before]) + script[at:]
         try:
             self.bench.redis.eval(dying, 1, call.key, *call.args)

@@ -64,14 +64,6 @@ def _by_server(
     return found
 
 
-def read(reply: Any, send: bytes | None) -> tuple[Outcome | None, bytes | None]:
-    """The outcome in an XREAD's reply that answers this send, and the last position read."""
-    found, last = None, None
-    for _, entries in streams(reply):
-        found, last = read_entries(entries, send)
-    return found, last
-
-
 def streams(reply: Any) -> Iterator[tuple[str, list[Any]]]:
     """Each stream in an XREAD's reply: its key and its entries."""
     for key, entries in reply.items() if isinstance(reply, dict) else reply or ():

@@ -190,6 +190,7 @@ class AsyncNodePool:
         try:
             return await self.redis.parse_response(connection, name)
         except ResponseError as error:
+            self.note_loss(error)  # CLUSTERDOWN
             return error
 
     async def execute(self, connection: Any, commands: Sequence[RedisCommand]) -> list[Any]:

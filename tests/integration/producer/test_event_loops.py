@@ -235,9 +235,9 @@ async def test_any_error_behind_the_first_byte_is_unknown_and_its_connection_is_
 ) -> None:
     async with AsyncProducer.from_url(servers.valkey.url) as producer:
         await producer.send(level_up())
-        owner = producer._loops.get()
+        connections = producer._connections.get()
         with monkeypatch.context() as patch:
-            patch.setattr(type(owner._redis), "parse_response", _Broken(error))
+            patch.setattr(type(connections.redis), "parse_response", _Broken(error))
             with pytest.raises(SendUnknown, match="it may be queued") as raised:
                 await producer.send(level_up())
             assert raised.value.__cause__ is not None
@@ -249,8 +249,8 @@ async def test_any_error_before_the_first_byte_queued_nothing(
     servers: Servers, redis: Redis, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     async with AsyncProducer.from_url(servers.valkey.url) as producer:
-        owner = producer._loops.get()
-        monkeypatch.setattr(type(owner._redis.connection_pool), "get_connection", _Broken(error))
+        connections = producer._connections.get()
+        monkeypatch.setattr(type(connections.redis.connection_pool), "get_connection", _Broken(error))
         with pytest.raises(QueueUnavailable) as raised:
             await producer.send(level_up())
         assert not isinstance(raised.value, SendUnknown)

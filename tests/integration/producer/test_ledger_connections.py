@@ -96,7 +96,7 @@ def test_threads_that_look_up_at_once_share_one_engine(servers: Servers, setting
     with Producer(settings) as producer, ThreadPoolExecutor(8) as pool:
         handle = send(producer)
         drain_all(worker, "PLAYER")
-        ledger = producer._ledger
+        ledger = producer._connections.get().ledger
         assert ledger is not None
         start = threading.Barrier(4)
 

@@ -275,7 +275,7 @@ def test_an_answer_about_another_command_is_an_error_and_its_connection_is_dropp
         outcome = Outcome(command_id=other.command_id, **OUTCOME)
         fields: Any = {"outcome": outcome.model_dump_json(), "send": replies.send_key(handle.digest, handle.pushed_ms)}
         redis.xadd(KEYS.reply(handle.command_id.bytes), fields)
-        with pytest.raises(QueueUnavailable, match=f"asked for the outcome of {handle.command_id}, told of"):
+        with pytest.raises(QueueUnavailable, match=f"asked for the outcome of {handle.command_id}, got that of"):
             handle.result()
 
 
