@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import cache, partial
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -58,8 +58,8 @@ class Outbox:
     Raises TypeError for what has no transaction, TransactionMisuse for an AsyncSession that was passed itself,
     ConfigurationError for settings that cannot work.
 
-    Of one lane, commands take effect in the order in which they were written, transactions that overlapped in
-    time in either order. A command sent by a Producer meanwhile may overtake one that is still in the outbox.
+    Commands of one lane take effect in the order in which they were written; those of transactions that overlapped in
+    time, in either order. A command that a Producer sends meanwhile may overtake one that is still in the outbox.
     """
 
     def __init__(self, session: Any, *, settings: Settings | None = None) -> None:
@@ -70,7 +70,7 @@ class Outbox:
     def send(self, command: Command, reply: bool = True) -> Any:
         """Write one command; returns its Handle, in a transaction on asyncio its AsyncHandle.
 
-        `.result()` of the handle can be had after the commit. The same command again, with the same content,
+        The handle's `.result()` can be asked for after the commit. The same command again, with the same content,
         changes nothing. Raises InvalidCommand for what the catalog can never allow and for an id that is in the
         outbox with other content; the transaction stays usable. Raises TransactionMisuse in autocommit and in a
         closed or aborted transaction, SchemaError where the outbox's table is missing. The driver's other errors
@@ -83,48 +83,42 @@ class Outbox:
         """Write many commands in one statement; one handle each, in order. Raises as `send`: all or none."""
         batch = list(commands)
         payloads: dict[UUID, bytes] = {}
-        wanted: dict[UUID, Command] = {}
         for command in batch:
             payload = encode(self.settings, command, reply=reply)
             if payloads.setdefault(command.command_id, payload)[_DIGEST] != payload[_DIGEST]:
                 raise _used_before(command.command_id)
-            wanted.setdefault(command.command_id, command)
         if not batch:
             return []
         transaction = self._open()
-        kept = self._write(transaction, wanted, payloads)
-        make: Any = (
-            partial(AsyncHandle, _async_connections(self.settings))
-            if transaction.is_async
-            else partial(Handle, _connections(self.settings))
-        )
-        return [make(command.command_id, kept[command.command_id]) for command in batch]
+        stored = self._write(transaction, {command.command_id: command for command in batch}, payloads)
+        kept = {command_id for command_id, payload in stored.items() if payload[_FLAGS_AT] & FLAG_REPLY}
+        if transaction.is_async:
+            async_connections = _async_connections(self.settings)
+            return [AsyncHandle(async_connections, one.command_id, one.command_id in kept) for one in batch]
+        connections = _connections(self.settings)
+        return [Handle(connections, one.command_id, one.command_id in kept) for one in batch]
 
     def _write(
-        self, transaction: OpenTransaction, wanted: dict[UUID, Command], payloads: dict[UUID, bytes]
-    ) -> dict[UUID, bool]:
-        """Write what is not there yet; whether each command's outcome will be kept for its sender."""
-        kept: dict[UUID, bool] = {}
+        self, transaction: OpenTransaction, commands: Mapping[UUID, Command], payloads: Mapping[UUID, bytes]
+    ) -> dict[UUID, bytes]:
+        """Write what is not in the outbox yet; returns what it holds under each id."""
+        stored: dict[UUID, bytes] = {}
         written: list[UUID] = []
-        left = list(wanted)
         for _ in range(_ATTEMPTS):
-            new = self._insert(transaction, [wanted[command_id] for command_id in left], payloads)
+            new = self._insert(transaction, [commands[id_] for id_ in commands if id_ not in stored], payloads)
             written += new
-            kept |= {command_id: bool(payloads[command_id][_FLAGS_AT] & FLAG_REPLY) for command_id in new}
-            left = [command_id for command_id in left if command_id not in kept]
-            for command_id, there in _find(transaction, left).items():
-                if there[_DIGEST] != payloads[command_id][_DIGEST]:
-                    transaction.execute(outbox_insert.WITHDRAW, {"command_ids": [str(i) for i in written]})
+            stored |= {command_id: payloads[command_id] for command_id in new}
+            for command_id, payload in _find(transaction, [id_ for id_ in commands if id_ not in stored]).items():
+                if payload[_DIGEST] != payloads[command_id][_DIGEST]:
+                    transaction.execute(outbox_insert.WITHDRAW, {"command_ids": [str(id_) for id_ in written]})
                     raise _used_before(command_id)
-                kept[command_id] = bool(there[_FLAGS_AT] & FLAG_REPLY)
-            left = [command_id for command_id in left if command_id not in kept]
-            if not left:
+                stored[command_id] = payload
+            if len(stored) == len(commands):
                 break
-        # Ids that disappeared each time have been decided: nothing to send.
-        return dict.fromkeys(left, False) | kept
+        return stored  # ids that disappeared each time have been decided: nothing to send
 
     def _insert(
-        self, transaction: OpenTransaction, commands: Sequence[Command], payloads: dict[UUID, bytes]
+        self, transaction: OpenTransaction, commands: Sequence[Command], payloads: Mapping[UUID, bytes]
     ) -> list[UUID]:
         notify = self.settings.notify and transaction.can_notify  # without it, a relay finds the row at its next poll
         rows = transaction.execute(

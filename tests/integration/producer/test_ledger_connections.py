@@ -102,7 +102,7 @@ def test_threads_that_look_up_at_once_share_one_engine(servers: Servers, setting
 
         def look_up() -> Outcome | None:
             start.wait()
-            return ledger.look_up(handle.command_id)
+            return ledger.outcomes([(handle.command_id, None)])[0]
 
         assert None not in [future.result() for future in [pool.submit(look_up) for _ in range(4)]]
     until(lambda: sessions(servers) == before, 10, what="the end of the sessions")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -17,7 +17,7 @@ from levelq_core.errors import ConfigurationError, LaneFull, NotDurable
 from levelq_core.lanes import outcome_streams
 from levelq_producer import AsyncHandle, Handle
 from levelq_producer.async_reply_reader import AsyncReplyReader
-from levelq_producer.ledger_reader import LedgerReader
+from levelq_producer.ledger_reader import Key, LedgerReader
 from levelq_producer.loop_ledger import LoopLedger
 from levelq_producer.reply_reader import ReplyReader
 from tests.support.fixtures.keys import KEYS
@@ -63,10 +63,10 @@ class Ledger(LedgerReader):
         self.asked = 0
         self._finds_at = finds_at
 
-    def look_up(self, command_id: UUID, digest: bytes | None = None) -> Outcome | None:
-        assert command_id == ID
+    def outcomes(self, keys: Sequence[Key]) -> list[Outcome | None]:
+        assert [command_id for command_id, _ in keys] == [ID]
         self.asked += 1
-        return OUTCOME if self.asked >= self._finds_at else None
+        return [OUTCOME if self.asked >= self._finds_at else None]
 
 
 class Counted(ReplyReader):
@@ -253,4 +253,4 @@ def test_without_a_database_url_there_is_no_ledger_to_ask() -> None:
 def test_ledger_that_cannot_be_read_is_named_with_its_variable() -> None:
     ledger = LedgerReader(Settings.load(database_url="postgresql://u@h:port/d"))
     with pytest.raises(ConfigurationError, match=r"^LEVELQ_DATABASE_URL: "):
-        ledger.look_up(ID)
+        ledger.ask(ID)
