@@ -65,7 +65,7 @@ PHRASES = {
     "Any number of tasks may": "Any number of threads may",
     "for all tasks of an event loop that wait": "for all threads of a process that wait",
     "Each task that waits": "Each thread that waits",
-    "What a producer on an event loop asks": "What a producer asks",
+    "part of the protocol, for asyncio: push": "part of the protocol: push",
 }
 LEFT_OUT = ["__await__"]  # methods that only asyncio has
 

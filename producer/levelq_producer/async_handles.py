@@ -29,7 +29,7 @@ class AsyncHandle(HandleBase):
         """Wait up to `timeout` seconds for the outcome. Any number of tasks may wait at once.
 
         Raises the handle's error if the command was not queued, OutcomeTimeout, OutcomeUnknown if the
-        outcome is kept nowhere, QueueUnavailable or ConfigurationError if it cannot be asked for.
+        outcome is kept nowhere, QueueUnavailable or ConfigurationError if it cannot be read.
         """
         connections: LoopConnections = self._connections.get()
         replies, ledger = connections.replies, connections.ledger
@@ -52,7 +52,7 @@ class AsyncHandle(HandleBase):
                         self._without_redis(ledger, error)
                 if outcome is None and ledger is not None:
                     try:
-                        outcome = await ledger.ask(self.command_id, self.digest or None)
+                        outcome = await ledger.outcome(self.command_id, self.digest or None)
                     except ConfigurationError as error:
                         addition = self._without_ledger(error)
                 if outcome is not None:

@@ -151,7 +151,7 @@ class AsyncProducer:
         """Make sure, before anything is sent, that the server gives this durability. Raises as DurabilityWait.check."""
         if wait.level in self._available:
             return
-        async with self._connections.get().probing:  # of many first senders, one asks
+        async with self._connections.get().probing:  # of many first senders, one probes
             if wait.level in self._available:
                 return
             async with connect_async(self.settings.redis_url, self.settings.redis_seconds) as redis:

@@ -43,7 +43,7 @@ class DurabilityWait:
 
     @property
     def commands(self) -> list[RedisCommand]:
-        """What follows a push: wait, then tell how the server flushes."""
+        """What follows a push: the wait, then a query of how the server flushes."""
         return [] if self.level == "memory" else self._within(self._settings.durable_ms)
 
     @property

@@ -1,4 +1,4 @@
-"""What handles share for threads and for asyncio: where the outcome may be, and what to say if it is not there."""
+"""What handles share for threads and for asyncio: where the outcome may be, and the errors if it is not there."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BOTH_SECONDS = 0.5  # where Redis is expected to
 
 
 class HandleBase(SentCommand):
-    """A command whose outcome somebody may wait for."""
+    """A command whose outcome can be waited for."""
 
     __slots__ = ("_connections", "_kept")
 

@@ -25,7 +25,7 @@ class Handle(HandleBase):
         """Wait up to `timeout` seconds for the outcome. Any number of threads may wait at once.
 
         Raises the handle's error if the command was not queued, OutcomeTimeout, OutcomeUnknown if the
-        outcome is kept nowhere, QueueUnavailable or ConfigurationError if it cannot be asked for.
+        outcome is kept nowhere, QueueUnavailable or ConfigurationError if it cannot be read.
         """
         connections: ProcessConnections = self._connections.get()
         replies, ledger = connections.replies, connections.ledger
@@ -48,7 +48,7 @@ class Handle(HandleBase):
                         self._without_redis(ledger, error)
                 if outcome is None and ledger is not None:
                     try:
-                        outcome = ledger.ask(self.command_id, self.digest or None)
+                        outcome = ledger.outcome(self.command_id, self.digest or None)
                     except ConfigurationError as error:
                         addition = self._without_ledger(error)
                 if outcome is not None:

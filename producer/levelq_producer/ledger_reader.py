@@ -61,7 +61,7 @@ class LedgerReader:
         check_database_urls(settings)
         return cls(settings)
 
-    def outcomes(self, keys: Sequence[Key]) -> list[Outcome | None]:
+    def query(self, keys: Sequence[Key]) -> list[Outcome | None]:
         """The decision on each command, if there is one; a conflict if it was on other content than the digest's.
 
         Raises ConfigurationError if the ledger cannot be read, WrongDatabase if it is another deployment's.
@@ -73,19 +73,19 @@ class LedgerReader:
 
         try:
             try:
-                return self._query(keys)
+                return self._select(keys)
             except DBAPIError as error:
                 # The server ended this connection before, as by a restart: a new one may do. Nothing was changed.
                 if not error.connection_invalidated or isinstance(error.orig, NoAnswer):
                     raise
-                return self._query(keys)
+                return self._select(keys)
         except DBAPIError as error:
             raise unreachable(self._settings, error) from error
         except (SQLAlchemyError, WrongAnswer) as error:
             where = f"LEVELQ_DATABASE_URL: {redacted(self._settings.database_url or '')}"
             raise ConfigurationError(f"{where}: {error}") from error
 
-    def _query(self, keys: Sequence[Key]) -> list[Outcome | None]:
+    def _select(self, keys: Sequence[Key]) -> list[Outcome | None]:
         from levelq_core.operations.queries import WrongAnswer, outcomes_of  # noqa: PLC0415
 
         state, engine = self._state.get(), self._engine()
@@ -124,11 +124,11 @@ class LedgerReader:
             made.dispose()
         return kept
 
-    def ask(self, command_id: UUID, digest: bytes | None = None) -> Outcome | None:
-        """The outcome of one command, in a query that all threads share which ask meanwhile. Raises as `outcomes`."""
-        return self.ask_many([(command_id, digest)])[0]
+    def outcome(self, command_id: UUID, digest: bytes | None = None) -> Outcome | None:
+        """The decision on one command; threads that wait at the same time share a query. Raises as `query`."""
+        return self.outcomes([(command_id, digest)])[0]
 
-    def ask_many(self, keys: Sequence[Key]) -> list[Outcome | None]:
+    def outcomes(self, keys: Sequence[Key]) -> list[Outcome | None]:
         """The same for many commands, in their order."""
         state, mine = self._state.get(), _Request(keys)
         with state.lock:
@@ -152,7 +152,7 @@ class LedgerReader:
         with state.lock:
             together, state.pending = state.pending, []
         try:
-            outcomes = iter(self.outcomes([key for request in together for key in request.keys]))
+            outcomes = iter(self.query([key for request in together for key in request.keys]))
             for request in together:
                 request.outcomes = list(islice(outcomes, len(request.keys)))
         except BaseException as error:  # also what a signal's handler raises, or the others would wait for ever
@@ -170,7 +170,7 @@ class LedgerReader:
                 following.turn.set()
 
     def _withdraw(self, state: _ProcessState, mine: _Request) -> None:
-        """Take back a request; if it was this thread's turn to query for all, it is the next one's."""
+        """Remove a request; if its thread was to query for all, the next one's does."""
         with state.lock:
             if mine not in state.pending:
                 return

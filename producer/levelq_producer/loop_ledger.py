@@ -23,8 +23,8 @@ class LoopLedger:
         self._pending: list[tuple[Key, asyncio.Future[Outcome | None]]] = []
         self._busy = False
 
-    async def ask(self, command_id: UUID, digest: bytes | None = None) -> Outcome | None:
-        """The outcome of one command, if it is decided. Raises as LedgerReader.outcomes."""
+    async def outcome(self, command_id: UUID, digest: bytes | None = None) -> Outcome | None:
+        """The outcome of one command, if it is decided. Raises as LedgerReader.query."""
         future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
         self._pending.append(((command_id, digest), future))
         if not self._busy:
@@ -36,7 +36,7 @@ class LoopLedger:
         futures = [future for _, future in batch]
         try:
             loop = asyncio.get_running_loop()
-            query = loop.run_in_executor(None, self._reader.ask_many, [key for key, _ in batch])
+            query = loop.run_in_executor(None, self._reader.outcomes, [key for key, _ in batch])
         except RuntimeError as error:  # the loop is about to end, and its threads have ended
             _fail(futures, ConfigurationError(f"the ledger cannot be asked: {error}"))
             return

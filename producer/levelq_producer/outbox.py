@@ -32,7 +32,7 @@ def _environment() -> Settings:
 
 @cache
 def _connections(settings: Settings) -> Connections:
-    """What handles ask for outcomes, shared by all, as an outbox lives no longer than a session."""
+    """Where handles read outcomes: shared by all outboxes, as one lives no longer than a session."""
     return Connections(settings)
 
 
@@ -70,7 +70,7 @@ class Outbox:
     def send(self, command: Command, reply: bool = True) -> Any:
         """Write one command; returns its Handle, in a transaction on asyncio its AsyncHandle.
 
-        The handle's `.result()` can be asked for after the commit. The same command again, with the same content,
+        The outcome comes after the commit. The same command again, with the same content,
         changes nothing. Raises InvalidCommand for what the catalog can never allow and for an id that is in the
         outbox with other content; the transaction stays usable. Raises TransactionMisuse in autocommit and in a
         closed or aborted transaction, SchemaError where the outbox's table is missing. The driver's other errors

@@ -147,7 +147,7 @@ class Producer:
         """Make sure, before anything is sent, that the server gives this durability. Raises as DurabilityWait.check."""
         if wait.level in self._available:
             return
-        with self._connections.get().probing:  # of many first senders, one asks
+        with self._connections.get().probing:  # of many first senders, one probes
             if wait.level in self._available:
                 return
             with connect(self.settings.redis_url, self.settings.redis_seconds) as redis:

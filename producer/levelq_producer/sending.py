@@ -69,7 +69,7 @@ class PartitionBatch(NamedTuple):
     users: dict[int, list[SentCommand]]
 
     def entries(self) -> tuple[Partition, list[LaneEntries]]:
-        """The batch as the lanes take it."""
+        """The batch as `push` expects it."""
         return self.partition, [(user_id, [one.payload for one in sent]) for user_id, sent in self.users.items()]
 
 
@@ -142,7 +142,7 @@ class Settlement:
         self.still_open(window)
 
     def refuse_moved(self, moved: Sequence[SentCommand]) -> None:
-        """Refuse the lanes that moved to partitions which cannot be found out."""
+        """Refuse the lanes that moved to partitions that could not be read in time."""
         self._refused |= {command.lane: command.error for command in moved if command.error}
 
     def settle(self, batches: Sequence[PartitionBatch], answers: Sequence[PushAnswer | PushError]) -> Settled:
@@ -164,7 +164,7 @@ class Settlement:
         return settled
 
     def _settle_batch(self, batch: PartitionBatch, answer: PushAnswer) -> bool:
-        """Note what a partition took of a batch; returns whether that is as durable as was asked."""
+        """Note what a partition accepted of a batch; returns whether that is as durable as was asked."""
         durable = self._wait.is_met(answer.durability_replies)
         for (user_id, sent), (count, limit) in zip(batch.users.items(), answer.lanes, strict=True):
             for command in sent:

@@ -41,7 +41,7 @@ class Step(Enum):
 
 
 class Waiter:
-    """A thread or task that waits for the outcome of a command: `send` tells which send of it; `ready` wakes it."""
+    """A thread or task that waits for an outcome: `send` identifies the send, `ready` wakes the waiter."""
 
     __slots__ = ("command_id", "error", "has_been_read", "key", "outcome", "position", "read_number", "ready", "send")
 
@@ -127,7 +127,7 @@ class SharedRead:
             return Step.WAIT
 
     def leave(self, waiter: Waiter) -> None:
-        """Have a waiter wait no longer; another leads in its place."""
+        """Remove a waiter from the queue; if it was the leader, wake the next one."""
         with self._lock:
             self._followers.pop(waiter, None)
             if self._leader is waiter:

@@ -1,4 +1,4 @@
-"""What a producer on an event loop asks of the lanes: to push commands, and to know how lanes are sharded."""
+"""The producer's part of the protocol, for asyncio: push commands, and read how lanes are sharded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .shard_layout import Layout, LayoutQuery
 
 
 class AsyncProducerLanes(AsyncScriptCaller):
-    """The producer's part of the protocol. Raises redis-py's errors; a push is never repeated by itself."""
+    """Pushes commands and reads layouts. Raises redis-py's errors; a push is never repeated by itself."""
 
     async def push(
         self, batches: Sequence[tuple[Partition, Sequence[LaneEntries]]], then: Sequence[RedisCommand] = ()

@@ -1,4 +1,4 @@
-"""What a drain asks of its partition: to claim lanes, to acknowledge, renew and release them."""
+"""The drain's part of the protocol: claim lanes, acknowledge, renew and release them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .script_caller import ScriptCaller
 
 
 class DrainLanes(ScriptCaller):
-    """The drain's part of the protocol. A call that `begin_...` sent is answered while the drain does other work."""
+    """Claims and acknowledges lanes. A call that `begin_...` sent is answered while the drain does other work."""
 
     def claim(self, partition: Partition, drain: str, token: str, commands: int, *, gated: bool = False) -> Claim:
         """Register the drain and take due lanes for it, `commands` at most; or retire it.
 
-        `gated`: take nothing, and say so, until what Redis lost of the outbox is restored.
+        `gated`: take nothing until what Redis lost of the outbox is restored, and report that.
         """
         return self.begin_claim(partition, drain, token, commands, gated=gated).result()
 

@@ -1,5 +1,5 @@
 # Generated from async_producer_lanes.py by `make sync`: do not edit.
-"""What a producer asks of the lanes: to push commands, and to know how lanes are sharded."""
+"""The producer's part of the protocol: push commands, and read how lanes are sharded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .shard_layout import Layout, LayoutQuery
 
 
 class ProducerLanes(ScriptCaller):
-    """The producer's part of the protocol. Raises redis-py's errors; a push is never repeated by itself."""
+    """Pushes commands and reads layouts. Raises redis-py's errors; a push is never repeated by itself."""
 
     def push(
         self, batches: Sequence[tuple[Partition, Sequence[LaneEntries]]], then: Sequence[RedisCommand] = ()

@@ -1,4 +1,4 @@
-"""What the relay of the outbox asks of a partition: the lease, and its entries into the lanes."""
+"""The relay's part of the protocol: hold the lease, and push the outbox's entries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .script_caller import ScriptCaller
 
 
 class RelayLanes(ScriptCaller):
-    """The relay's part of the protocol."""
+    """Holds a partition's lease and pushes the outbox's entries."""
 
     def lease(self, partition: Partition, mode: str, lease: bytes = b"") -> Lease:
         """Take, replace, seize or release the relay's lease; `lease` is the value that is held. See lease.lua."""

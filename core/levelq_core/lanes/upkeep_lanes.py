@@ -1,4 +1,4 @@
-"""What keeps a partition in order: expired claims return, stranded lanes are recovered, entries are counted."""
+"""The upkeep of partitions: return expired claims, recover stranded lanes, count entries, close a partition."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger("levelq")
 
 
 class UpkeepLanes(ScriptCaller):
-    """The part of the protocol that sweepers and operators' commands use."""
+    """What sweepers and operators' commands do."""
 
     def sweep(self, partition: Partition) -> tuple[bool, int]:
         """(the caller must wake a drain, how many expired claims were returned). Corrects the count."""

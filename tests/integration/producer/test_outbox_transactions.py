@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
 
 from levelq import InvalidCommand, Outbox, SchemaError, Settings, TransactionMisuse
-from tests.support.outbox import in_outbox, level_up, query, relay_and_drain
+from tests.support.outbox import committed, in_outbox, level_up, query, relay_and_drain
 
 Engines = Callable[..., Engine]
 DRIVERS = pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
@@ -32,15 +32,6 @@ class Match(Base):
 
 
 @pytest.fixture
-def url(settings: Settings) -> str:
-    """The application's database, which has levelq's tables and a table of its own."""
-    assert settings.database_url is not None
-    with psycopg.connect(settings.database_url) as connection:
-        connection.execute("CREATE TABLE matches (id int PRIMARY KEY)")
-    return settings.database_url
-
-
-@pytest.fixture
 def make_engine(url: str) -> Iterator[Engines]:
     """Engines as an application makes them."""
     made: list[Engine] = []
@@ -52,11 +43,6 @@ def make_engine(url: str) -> Iterator[Engines]:
     yield make
     for engine in made:
         engine.dispose()
-
-
-def committed(url: str) -> tuple[list[int], list[int]]:
-    """The application's rows, and the commands in the outbox."""
-    return query(url, "SELECT id FROM matches ORDER BY id"), in_outbox(url)
 
 
 # SQLAlchemy

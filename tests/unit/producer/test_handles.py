@@ -63,7 +63,7 @@ class Ledger(LedgerReader):
         self.asked = 0
         self._finds_at = finds_at
 
-    def outcomes(self, keys: Sequence[Key]) -> list[Outcome | None]:
+    def query(self, keys: Sequence[Key]) -> list[Outcome | None]:
         assert [command_id for command_id, _ in keys] == [ID]
         self.asked += 1
         return [OUTCOME if self.asked >= self._finds_at else None]
@@ -253,4 +253,4 @@ def test_without_a_database_url_there_is_no_ledger_to_ask() -> None:
 def test_ledger_that_cannot_be_read_is_named_with_its_variable() -> None:
     ledger = LedgerReader(Settings.load(database_url="postgresql://u@h:port/d"))
     with pytest.raises(ConfigurationError, match=r"^LEVELQ_DATABASE_URL: "):
-        ledger.ask(ID)
+        ledger.outcome(ID)
