@@ -40,7 +40,7 @@ NAMES = {
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
 }
-CALLS = {"asyncio.sleep": "time.sleep", "asyncio.Event": "threading.Event"}
+EXPRESSIONS = {"asyncio.sleep": "time.sleep", "asyncio.Event": "threading.Event", '"_writer"': '"_sock"'}
 IMPORTS = {
     "from redis.asyncio import Redis as AsyncRedis": "from redis import Redis",
     "from levelq_core.redis_client.async_pool import AsyncNodePool, AsyncNodePools": (
@@ -91,7 +91,7 @@ def synchronous(source: str, target: str) -> str:
     text = (ROOT / source).read_text()
     for asynchronous, other in {**IMPORTS, **PHRASES}.items():
         text = text.replace(asynchronous, other)
-    for asynchronous, other in CALLS.items():
+    for asynchronous, other in EXPRESSIONS.items():
         text = text.replace(asynchronous, other)
     for method in LEFT_OUT:
         text = re.sub(rf"    def {method}\(.*\n(?:        .*\n)+\n", "", text)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -44,6 +45,8 @@ class AsyncReplyReader:
         self.late_pools = AsyncNodePools(redis, 1)  # for waiters whose time is up
         self._longest_read = longest_read
         self._shared = SharedRead()
+        self._socket: Any = None  # that was read from last: while it is the same, so is the connection's id
+        self._client_id: Any = NEVER
         self._added = asyncio.Event()  # a waiter was added while the servers of a cluster were polled
 
     @contextmanager
@@ -113,9 +116,14 @@ class AsyncReplyReader:
     async def _block(self, pool: AsyncNodePool, streams: Streams, seconds: float) -> ResponseError | None:
         """Wait for the first of the streams; returns why Redis refuses, if it does."""
         async with pool.connection() as connection:
-            await pool.send(connection, [("CLIENT ID",), blocking_read(streams, seconds)])
-            client_id = await pool.receive(connection, "CLIENT ID")
-            self._shared.note_connection(pool, client_id)
+            socket = getattr(connection, "_writer", None)
+            if socket is None or socket is not self._socket:
+                await pool.send(connection, [("CLIENT ID",), blocking_read(streams, seconds)])
+                self._client_id = await pool.receive(connection, "CLIENT ID")
+                self._socket = socket
+            else:
+                await pool.send(connection, [blocking_read(streams, seconds)])
+            self._shared.note_connection(pool, self._client_id)
             reply = await pool.receive(connection, "XREAD")
             if isinstance(reply, ResponseError):
                 return reply

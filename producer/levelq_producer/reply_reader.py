@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -46,6 +47,8 @@ class ReplyReader:
         self.late_pools = NodePools(redis, 1)  # for waiters whose time is up
         self._longest_read = longest_read
         self._shared = SharedRead()
+        self._socket: Any = None  # that was read from last: while it is the same, so is the connection's id
+        self._client_id: Any = NEVER
         self._added = threading.Event()  # a waiter was added while the servers of a cluster were polled
 
     @contextmanager
@@ -115,9 +118,14 @@ class ReplyReader:
     def _block(self, pool: NodePool, streams: Streams, seconds: float) -> ResponseError | None:
         """Wait for the first of the streams; returns why Redis refuses, if it does."""
         with pool.connection() as connection:
-            pool.send(connection, [("CLIENT ID",), blocking_read(streams, seconds)])
-            client_id = pool.receive(connection, "CLIENT ID")
-            self._shared.note_connection(pool, client_id)
+            socket = getattr(connection, "_sock", None)
+            if socket is None or socket is not self._socket:
+                pool.send(connection, [("CLIENT ID",), blocking_read(streams, seconds)])
+                self._client_id = pool.receive(connection, "CLIENT ID")
+                self._socket = socket
+            else:
+                pool.send(connection, [blocking_read(streams, seconds)])
+            self._shared.note_connection(pool, self._client_id)
             reply = pool.receive(connection, "XREAD")
             if isinstance(reply, ResponseError):
                 return reply
