@@ -87,13 +87,15 @@ class AsyncProducer:
         settlement = Settlement(self.settings, wait)
         handles: list[AsyncHandle] = []
         with LoopTurns() as turns:
-            async for chunk in turns.chunks(commands):
+            for chunk in turns.chunks(commands):
                 for command in chunk:
                     payload = encode(self.settings, command, reply=reply)
                     handles.append(AsyncHandle(self._connections, command.command_id, reply, command, payload))
-            async for window in turns.windows(handles):
+                await turns.rest()
+            for window in turns.windows(handles):
                 if left := settlement.still_open(window):
                     await self._send_window(left, settlement, wait)
+                await turns.rest()
         return handles
 
     async def _send_window(self, window: Sequence[SentCommand], settlement: Settlement, wait: DurabilityWait) -> None:

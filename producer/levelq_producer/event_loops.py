@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Self, TypeVar
 
@@ -98,32 +98,37 @@ class LoopTurns:
     commands and handles would hold the loop for a tenth of a second. Younger objects are collected.
     """
 
-    def __enter__(self) -> Self:
+    def __init__(self) -> None:
+        self._commands = 0
         self._paused = False
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._paused:
             _resume_full_collections()
 
-    async def chunks(self, commands: Iterable[Command]) -> AsyncIterator[list[Command]]:
-        """The commands in chunks, and a rest after each. A list that its owner changes meanwhile is sent as it was."""
+    def chunks(self, commands: Iterable[Command]) -> Iterator[list[Command]]:
+        """The commands in chunks, each for one turn. A list that its owner changes meanwhile is sent as it was."""
         left = iter(list(commands) if isinstance(commands, list) else commands)
-        count = 0
         while chunk := list(islice(left, _TURN)):
-            yield chunk
-            count += len(chunk)
-            if count >= _MANY and not self._paused:
+            self._commands += len(chunk)
+            if self._commands >= _MANY and not self._paused:
                 self._paused = True
                 _pause_full_collections()
-            await asyncio.sleep(0)
+            yield chunk
 
-    async def windows(self, commands: Sequence[T]) -> AsyncIterator[Sequence[T]]:
-        """The commands in windows, each for one push, and a rest after each but the last."""
+    @staticmethod
+    def windows(commands: Sequence[T]) -> Iterator[Sequence[T]]:
+        """The commands in windows, each for one push."""
         for start in range(0, len(commands), LOOP_WINDOW):
-            if start:
-                await asyncio.sleep(0)
             yield commands[start : start + LOOP_WINDOW]
+
+    async def rest(self) -> None:
+        """Let other tasks run, unless the call is a short one."""
+        if self._commands >= _TURN:
+            await asyncio.sleep(0)
 
 
 _collector_lock = threading.Lock()

@@ -87,9 +87,11 @@ class Producer:
                 for command in chunk:
                     payload = encode(self.settings, command, reply=reply)
                     handles.append(Handle(self._connections, command.command_id, reply, command, payload))
+                turns.rest()
             for window in turns.windows(handles):
                 if left := settlement.still_open(window):
                     self._send_window(left, settlement, wait)
+                turns.rest()
         return handles
 
     def _send_window(self, window: Sequence[SentCommand], settlement: Settlement, wait: DurabilityWait) -> None:

@@ -72,3 +72,6 @@ class Turns:
         """The commands in windows, each for one push."""
         for start in range(0, len(commands), WINDOW):
             yield commands[start : start + WINDOW]
+
+    def rest(self) -> None:
+        """Other threads run by themselves."""

@@ -66,7 +66,7 @@ def valkeys() -> Iterator[Valkeys]:
 
 
 @pytest.fixture(scope="module")
-def shared_pair() -> Iterator[tuple[Node, Node]]:
+def pair() -> Iterator[tuple[Node, Node]]:
     with own_valkeys() as made:
         primary = made.start()
         (replica,) = made.replicas_of(primary)
@@ -74,10 +74,16 @@ def shared_pair() -> Iterator[tuple[Node, Node]]:
 
 
 @pytest.fixture
-def pair(shared_pair: tuple[Node, Node]) -> tuple[Node, Node]:
-    """A primary that flushes always, and its replica: empty, and to be left as they are."""
-    shared_pair[0].client.flushall()
-    return shared_pair
+def primary(pair: tuple[Node, Node]) -> Node:
+    """A primary that flushes always: empty, and to be left as it is."""
+    pair[0].client.flushall()
+    return pair[0]
+
+
+@pytest.fixture
+def replica(pair: tuple[Node, Node]) -> Node:
+    """Its replica."""
+    return pair[1]
 
 
 @pytest.fixture
@@ -149,9 +155,8 @@ def test_loss_of_the_host_keeps_what_a_promoted_replica_had_confirmed(valkeys: V
 
 
 def test_flushall_removes_every_level_but_not_what_the_outbox_has(
-    pair: tuple[Node, Node], producers: Producers, settings: Settings, own_engine: Engine
+    primary: Node, replica: Node, producers: Producers, settings: Settings, own_engine: Engine
 ) -> None:
-    primary, replica = pair
     producer = producers(primary, **PATIENT)
     rows = OutboxRows(own_engine)
     relay = PartitionRelay(
@@ -174,8 +179,7 @@ def commit_to_outbox(engine: Engine, settings: Settings, *commands: LevelUp) -> 
         session.commit()
 
 
-def test_death_of_postgresql_loses_nothing_at_any_level(pair: tuple[Node, Node], producers: Producers) -> None:
-    primary, _ = pair
+def test_death_of_postgresql_loses_nothing_at_any_level(primary: Node, producers: Producers) -> None:
     with temporary_folder("levelq-tests-") as folder, Servers(folder) as servers:
         settings = Settings.load(redis_url=primary.url, database_url=servers.postgres.url, **PATIENT)
         engine = engine_for(settings)
@@ -214,9 +218,8 @@ def asked(node: Node) -> set[str]:
     ],
 )
 def test_level_sends_the_commands_it_needs_and_no_others(
-    pair: tuple[Node, Node], producers: Producers, level: Any, expected: Any
+    primary: Node, producers: Producers, level: Any, expected: Any
 ) -> None:
-    primary, _ = pair
     producer = producers(primary, **PATIENT)
     producer.send(level_up(1), durability=level)
     primary.client.config_resetstat()
@@ -226,8 +229,7 @@ def test_level_sends_the_commands_it_needs_and_no_others(
     assert all(calls[f"cmdstat_{name}"]["calls"] == 1 for name in expected)  # the probe is made once
 
 
-def test_setting_is_the_default_and_a_send_may_choose(pair: tuple[Node, Node], producers: Producers) -> None:
-    primary, replica = pair
+def test_setting_is_the_default_and_a_send_may_choose(primary: Node, replica: Node, producers: Producers) -> None:
     producer = producers(primary, durability="replicated", **HASTY)
     with replica.frozen():
         with pytest.raises(NotDurable):
@@ -241,19 +243,18 @@ def test_setting_is_the_default_and_a_send_may_choose(pair: tuple[Node, Node], p
                 refused(1, "PLAYER", 1)
 
 
-def test_unknown_level_is_refused_before_anything_is_sent(pair: tuple[Node, Node], producers: Producers) -> None:
+def test_unknown_level_is_refused_before_anything_is_sent(primary: Node, producers: Producers) -> None:
     with pytest.raises(ConfigurationError, match=r"^durability: expected one of memory, fsync, replicated, got 'disk'"):
-        producers(pair[0]).send(level_up(1), durability="disk")  # type: ignore[arg-type]
-    assert lane(pair[0]) == []
+        producers(primary).send(level_up(1), durability="disk")  # type: ignore[arg-type]
+    assert lane(primary) == []
 
 
 # What is not reached in time
 
 
 def test_late_replica_is_reported_and_the_command_takes_effect(
-    pair: tuple[Node, Node], producers: Producers, settings: Settings, own_engine: Engine
+    primary: Node, replica: Node, producers: Producers, settings: Settings, own_engine: Engine
 ) -> None:
-    primary, replica = pair
     producer = producers(primary, **HASTY)
     with replica.frozen(), pytest.raises(NotDurable) as raised:
         producer.send(level_up(1), durability="replicated")
@@ -276,9 +277,8 @@ def test_late_replica_is_reported_and_the_command_takes_effect(
 
 
 def test_each_handle_of_many_has_the_error_and_its_outcome(
-    pair: tuple[Node, Node], producers: Producers, settings: Settings
+    primary: Node, replica: Node, producers: Producers, settings: Settings
 ) -> None:
-    primary, replica = pair
     producer = producers(primary, lane_limit=2, **HASTY)
     with replica.frozen():
         handles = producer.send_many([level_up(n) for n in (1, 2, 3)], reply=True, durability="replicated")
@@ -306,10 +306,9 @@ def test_disk_that_is_not_flushed_is_reported(valkeys: Valkeys, producers: Produ
 
 
 def test_wait_is_for_the_push_and_not_for_an_earlier_write_of_its_connection(
-    pair: tuple[Node, Node], producers: Producers
+    primary: Node, replica: Node, producers: Producers
 ) -> None:
     """The server has no scripts, so the push is sent a second time: the replies behind the first one are void."""
-    primary, replica = pair
     producer = producers(primary, **HASTY)
     primary.client.script_flush()
     with replica.frozen():
@@ -339,9 +338,8 @@ def test_primary_demoted_during_the_wait_has_confirmed_nothing(valkeys: Valkeys,
 
 @pytest.mark.parametrize("fault", [Fault.DROP_REPLY, Fault.RESET_REPLY])
 def test_connection_lost_during_the_wait_leaves_the_command_unknown(
-    pair: tuple[Node, Node], producers: Producers, fault: Fault
+    primary: Node, producers: Producers, fault: Fault
 ) -> None:
-    primary, _ = pair
     with Proxy(primary.socket) as proxy:
         producer = producers(f"redis://127.0.0.1:{proxy.port}/0", redis_seconds=0.5)
         producer.send(level_up(1), durability="fsync")
@@ -398,13 +396,12 @@ def test_without_a_replica_nothing_is_sent_until_there_is_one(valkeys: Valkeys, 
     assert lane(node) == [2]
 
 
-def test_replica_gives_no_durability(pair: tuple[Node, Node], producers: Producers) -> None:
+def test_replica_gives_no_durability(replica: Node, producers: Producers) -> None:
     with pytest.raises(ConfigurationError, match=r"WAITAOF cannot be used with replica"):
-        producers(pair[1]).send(level_up(1), durability="fsync")
+        producers(replica).send(level_up(1), durability="fsync")
 
 
-def test_configuration_that_may_not_be_read_must_be_set(pair: tuple[Node, Node], producers: Producers) -> None:
-    primary, _ = pair
+def test_configuration_that_may_not_be_read_must_be_set(primary: Node, producers: Producers) -> None:
     primary.client.acl_setuser("app", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-config"])
     try:
         url = primary.url.replace("unix://", "unix://app:any@")
@@ -441,8 +438,7 @@ def test_server_that_comes_back_with_another_configuration_is_noticed(valkeys: V
 # On asyncio
 
 
-async def test_levels_work_on_asyncio(pair: tuple[Node, Node]) -> None:
-    primary, replica = pair
+async def test_levels_work_on_asyncio(primary: Node, replica: Node) -> None:
     async with AsyncProducer.from_url(primary.url, **PATIENT) as producer:
         await producer.send(level_up(1), durability="replicated")
         await producer.level_up(2, "PLAYER", 1, durability="fsync")
@@ -461,8 +457,7 @@ async def test_levels_work_on_asyncio(pair: tuple[Node, Node]) -> None:
             await producer.send(level_up(5), durability="fsync")
 
 
-async def test_more_sends_wait_at_once_than_redis_py_has_connections(pair: tuple[Node, Node]) -> None:
-    primary, replica = pair
+async def test_more_sends_wait_at_once_than_redis_py_has_connections(primary: Node, replica: Node) -> None:
     async with AsyncProducer.from_url(primary.url, **PATIENT) as producer:
         await producer.send(level_up(1_000), durability="replicated")
         with replica.frozen():
@@ -472,8 +467,7 @@ async def test_more_sends_wait_at_once_than_redis_py_has_connections(pair: tuple
     assert [handle.error for handle in handles] == [None] * 150
 
 
-async def test_send_cancelled_during_its_wait_leaves_no_reply_to_others(pair: tuple[Node, Node]) -> None:
-    primary, replica = pair
+async def test_send_cancelled_during_its_wait_leaves_no_reply_to_others(primary: Node, replica: Node) -> None:
     async with AsyncProducer.from_url(primary.url, **PATIENT) as producer:
         with replica.frozen():
             send = asyncio.create_task(producer.send(level_up(1), durability="replicated"))
@@ -495,9 +489,8 @@ def send(monkeypatch: pytest.MonkeyPatch, node: Node, *options: str) -> int:
 
 
 def test_levelq_send_takes_a_durability(
-    pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    primary: Node, replica: Node, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    primary, replica = pair
     assert send(monkeypatch, primary, "--durability", "fsync") == 0
     monkeypatch.setenv("LEVELQ_DURABLE_SECONDS", "0.1")
     with replica.frozen():
