@@ -71,7 +71,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="LEVELQ_", frozen=True, extra="forbid", hide_input_in_errors=True, env_ignore_empty=True
+        env_prefix="LEVELQ_",
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        env_ignore_empty=True,
+        defer_build=True,
     )
 
     namespace: str = Field("levelq", pattern=r"^[a-z][a-z0-9_-]{0,31}$")

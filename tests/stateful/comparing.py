@@ -13,11 +13,11 @@ from levelq_core import Command
 from levelq_core.coupler.apply import outcome
 from levelq_core.coupler.lane_batch import LaneBatch
 from levelq_core.domain.codec import encode
-from tests.support.model import Prediction
 from tests.stateful.reference import Entry, Keys, Reference, Taken
 from tests.stateful.tables import Tables
 from tests.stateful.world import USERS, World
 from tests.support.coupler import predicted, told
+from tests.support.model import Prediction
 
 TICK = 0.01
 

@@ -18,10 +18,10 @@ from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.protocol import Claim
 from levelq_worker.withdrawal.cancelling import Canceller
 from tests.conformance.kit import PARTITION
-from tests.support.mutants import counts_twice_what_comes_twice_in_a_batch, replace, rewrite
 from tests.stateful.machine import Hand, Machine, run
 from tests.stateful.world import World
 from tests.support.fixtures.keys import KEYS
+from tests.support.mutants import counts_twice_what_comes_twice_in_a_batch, replace, rewrite
 
 Patch = pytest.MonkeyPatch
 SEED, EXAMPLES = 3, 300

@@ -19,9 +19,9 @@ from levelq_core.keys import Partition
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
 from levelq_worker.draining.transaction import Applied, Transaction
-from tests.support.model import APPLICATION, OWN, TOTALS, Columns, LaneKey, Model, Row
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.waiting import until
+from tests.support.model import APPLICATION, OWN, TOTALS, Columns, LaneKey, Model, Row
 
 TABLES = ("license_progressions", "user_licenses", "specialization_progress", "levelq_ledger", "levelq_outbox")
 

@@ -34,6 +34,11 @@ def in_outbox(url: str) -> list[int]:
     return [command_id.int for command_id in query(url, "SELECT command_id FROM levelq_outbox ORDER BY id")]
 
 
+def committed(url: str) -> tuple[list[int], list[int]]:
+    """The application's rows, and the commands in the outbox."""
+    return query(url, "SELECT id FROM matches ORDER BY id"), in_outbox(url)
+
+
 def decided(url: str) -> list[int]:
     """The numbers of the commands in the ledger, in the order of effect."""
     return [command_id.int for command_id in query(url, "SELECT command_id FROM levelq_ledger ORDER BY id")]

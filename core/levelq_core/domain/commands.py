@@ -64,7 +64,7 @@ Reason = Annotated[str, Field(max_length=500), AfterValidator(_no_nul)]
 class _Command(BaseModel):
     """What all commands share. Strict: "5", 5.0 and true are not 5; unknown fields are refused."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", defer_build=True)
 
     kind: ClassVar[str]
 

@@ -14,7 +14,7 @@ ErrorCode = Literal["validation_error", "conflict", "database_error", "cancelled
 class Totals(BaseModel):
     """Both rows of one lane at one moment. A level of 0 says that there was no such row."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     progress_level: int
     license_level: int
@@ -34,7 +34,7 @@ class Outcome(BaseModel):
     `duplicate` says that this is the answer to an earlier send of the same command.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     command_id: UUID
     user_id: int

@@ -28,12 +28,16 @@ Withdrawal = tuple[bytes, bytes]  # a user, and identities
 
 @dataclass(slots=True)
 class PushAnswer:
-    """The reply of push.lua: per lane how many entries were taken, and which limit stopped the rest; and when."""
+    """What push.lua did: per lane how many were taken and, if not all, which limit stopped it; and when.
+
+    `durability_replies`: the server's replies to the commands that followed the push.
+    """
 
     wake: bool
     lanes: list[tuple[int, str]]
     moved: bool = False
     at_ms: int = field(default=0, compare=False)
+    durability_replies: list[Any] = field(default_factory=list, compare=False)
 
 
 class Oversized(NamedTuple):

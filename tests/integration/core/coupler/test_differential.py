@@ -36,7 +36,6 @@ from levelq_core.coupler.ledger import command_in
 from levelq_core.domain.codec import Lane, command_of, lane_of
 from levelq_core.operations.queries import outcome_of
 from levelq_worker.draining.context import Runtime
-from tests.support.model import LEVELS, TOTALS, LaneKey, Model, Prediction, Row
 from tests.support.coupler import (
     Observed,
     clear,
@@ -53,6 +52,7 @@ from tests.support.coupler import (
     told,
 )
 from tests.support.coupler_strategies import any_commands, direct_commands, histories, rows_before
+from tests.support.model import LEVELS, TOTALS, LaneKey, Model, Prediction, Row
 
 SPECIALIZATIONS = ("PLAYER", "COACH", "INTERNSHIP", "WIZARD")
 pytestmark = pytest.mark.timeout(300)  # a failing example is shrunk first, which on a busy machine takes minutes

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import Engine
 
 from levelq_core import LevelUp, Outcome, apply_commands
-from tests.support.model import Row
 from tests.support.coupler import free, session, wait_until_blocked_by
+from tests.support.model import Row
 
 USERS = (1, 2, 3)
 Holder = psycopg.Connection[Row]

@@ -10,8 +10,8 @@ from sqlalchemy import Engine, text
 
 from levelq_core import Catalog, Command, LevelUp, Outcome, SetLevel, SyncLevels, apply_commands
 from levelq_core.operations.queries import out_of_step
-from tests.support.model import Model
 from tests.support.coupler import put_license, put_progress, tables, told
+from tests.support.model import Model
 
 LANE = (1, "COACH")
 ID = UUID(int=7)

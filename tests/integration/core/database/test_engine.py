@@ -101,12 +101,12 @@ def test_what_waits_longer_than_the_limit_is_given_up_even_if_the_server_works(l
 
 def test_who_asks_for_an_outcome_does_not_wait_for_ever_for_a_silent_ledger(proxy: Proxy, through: Settings) -> None:
     ledger = LedgerReader(through)
-    assert ledger.look_up(uuid4()) is None
+    assert ledger.outcome(uuid4()) is None
     proxy.lose("replies")
     with pytest.raises(ConfigurationError, match=r"no answer for 0\.6 s"):
-        ledger.look_up(uuid4())
+        ledger.outcome(uuid4())
     proxy.heal()
-    assert ledger.look_up(uuid4()) is None
+    assert ledger.outcome(uuid4()) is None
     ledger.close()
 
 

@@ -21,8 +21,8 @@ from levelq_worker.draining import claims
 from levelq_worker.draining.batch import Batch
 from levelq_worker.draining.claims import Held
 from levelq_worker.draining.drain import Drain
-from tests.support.mutants import counts_twice_what_comes_twice_in_a_batch, replace
 from tests.support.coupler import runtime
+from tests.support.mutants import counts_twice_what_comes_twice_in_a_batch, replace
 from tests.support.verify import PLAYER, Traced, World, assert_clean, told, up
 
 mutated = pytest.mark.parametrize("mutant", [False, True], ids=["as it is", "mutant"])
