@@ -81,7 +81,7 @@ def lane_problems(
     holding = []
     for partition, seen in found.items():
         layout = layouts.get(partition.specialization)
-        if layout is not None and (seen.waiting or seen.ready) and not layout.waits(partition):
+        if layout is not None and (seen.waiting or seen.ready) and not layout.is_blocked(partition):
             holding.append(partition)
     yield from Standstill(lanes, settings, found, serving).problems(holding, explained=explained)
 
@@ -89,7 +89,7 @@ def lane_problems(
 def _changes_held_up(layouts: Mapping[str, Layout], found: Mapping[Partition, Status]) -> Iterator[str]:
     """A change of shards that cannot end by itself."""
     for name, layout in layouts.items():
-        parked = sum(found[partition].parked for partition in layout.old(name) if partition in found)
+        parked = sum(found[partition].parked for partition in layout.previous_partitions(name) if partition in found)
         if parked:
             lanes = count(parked, "parked lane")
             yield f"{name}: the change to {layout.shards} shards waits for {lanes} of the old ones"

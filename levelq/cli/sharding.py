@@ -44,7 +44,7 @@ def shards(
         refuse_foreign_lanes(settings)
         (name,) = names
         layout = begin(lanes, name, number)
-        before = count(layout.before, "old one")
+        before = count(layout.previous_shards, "old one")
         out.print(f"{name}: commands go to {count(number, 'shard')} now; {before} to be drained first", highlight=False)
         if wait:
             _wait(lanes, name, layout)
@@ -58,16 +58,16 @@ def _show(lanes: Lanes, layouts: dict[str, Layout]) -> None:
 
 
 def _change(lanes: Lanes, name: str, layout: Layout) -> str | None:
-    if layout.becoming:
-        return f"to {layout.becoming}: the {layout.shards} are being closed"
-    if layout.before:
-        return f"from {layout.before}: {_left(lanes, name, layout)}"
+    if layout.next_shards:
+        return f"to {layout.next_shards}: the {layout.shards} are being closed"
+    if layout.previous_shards:
+        return f"from {layout.previous_shards}: {_left(lanes, name, layout)}"
     return None
 
 
 def _left(lanes: Lanes, name: str, layout: Layout) -> str:
     """What the old shards still hold, in words."""
-    seen = [lanes.status(partition) for partition in layout.old(name)]
+    seen = [lanes.status(partition) for partition in layout.previous_partitions(name)]
     waiting = sum(status.waiting for status in seen)
     if not waiting:
         return "the old ones are empty, a worker opens the new ones next"
@@ -79,7 +79,7 @@ def _left(lanes: Lanes, name: str, layout: Layout) -> str:
 def _wait(lanes: Lanes, name: str, layout: Layout) -> None:
     """Until the workers have finished. Ctrl-C ends the waiting, not the change."""
     told = ""
-    while (now := lanes.layouts([name])[name]).generation == layout.generation and now.before:
+    while (now := lanes.layouts([name])[name]).generation == layout.generation and now.previous_shards:
         if (left := _left(lanes, name, now)) != told:
             out.print(f"  {left}", highlight=False)
             told = left

@@ -230,8 +230,8 @@ class Claiming:
         b.fill(u1=1)
         before = b.everything()
         claim = b.lanes.claim(b.partition, "drain", "token", 10, gated=True)
-        assert claim == Claim([], wake=False, retired=False, broken=[], unfilled=True)
+        assert claim == Claim([], wake=False, retired=False, broken=[], blocked=True)
         assert b.everything() == before
         b.redis.set(b.key("filled"), "1")
         claim = b.lanes.claim(b.partition, "drain", "token", 10, gated=True)
-        assert (taken(claim), claim.unfilled) == ({1: 1}, False)
+        assert (taken(claim), claim.blocked) == ({1: 1}, False)

@@ -68,7 +68,7 @@ class Machine(Producing):
         lanes, token = self.world.bench.lanes, self.world.token(self.claims)
         self.claims += 1
         if not self.reference.keys.filled:
-            assert lanes.claim(PARTITION, drain, token, commands, gated=True).unfilled
+            assert lanes.claim(PARTITION, drain, token, commands, gated=True).blocked
             self.reference.fill(self.marked())
             assert self.world.fill()
             return multiple()

@@ -12,6 +12,7 @@ from levelq_core import LevelUp, Settings
 from levelq_core.database.engine import engine_for
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
+from levelq_core.lanes.shard_layout import Layout
 from levelq_core.lanes.wakeups import Waker
 from levelq_worker.relay.outbox_rows import OutboxRows
 from levelq_worker.relay.partition import PartitionRelay
@@ -44,7 +45,7 @@ def relay_and_drain(settings: Settings, redis: Redis) -> list[int]:
     assert settings.database_url is not None
     engine = engine_for(settings)
     waker = Waker(redis, redis, settings.keys)
-    relay = PartitionRelay(Partition("PLAYER"), Lanes(redis, settings), OutboxRows(engine), waker, settings)
+    relay = PartitionRelay(Partition("PLAYER"), Layout(), Lanes(redis, settings), OutboxRows(engine), waker, settings)
     relay.poll()
     relay.release()
     engine.dispose()

@@ -140,7 +140,7 @@ class Lanes(NamespaceKeys):
     def claim(self, partition: Partition, drain: str, token: str, commands: int, *, gated: bool = False) -> Claim:
         """Register the drain and take due lanes for it, `commands` at most; or retire it.
 
-        `gated`: take nothing, and say so, until what Redis lost of the outbox was put back.
+        `gated`: take nothing until the partition is restored.
         """
         return self.begin_claim(partition, drain, token, commands, gated=gated).result()
 
@@ -196,7 +196,7 @@ class Lanes(NamespaceKeys):
     def refill(
         self, partition: Partition, lease: bytes, lanes: Sequence[LaneEntries], *, last: bool = False
     ) -> Relayed:
-        """Put outbox entries back at the head of their lanes; `last` opens the gate. See refill.lua."""
+        """Put outbox entries back at the head of their lanes; `last` unblocks the claims. See refill.lua."""
         return self._protocol.refilled(self._run(self._protocol.refill(partition, lease, lanes, last=last)))
 
     def empty(self, partition: Partition, users: Sequence[int]) -> list[int]:

@@ -48,7 +48,7 @@ class Oversized(NamedTuple):
 class Claim(NamedTuple):
     """The lanes one drain took in one step: (user as Redis holds it, entries), oldest lane first; and when.
 
-    `unfilled`: nothing was taken, because what Redis lost of the outbox must be put back first.
+    `blocked`: nothing was taken, because claims are blocked until the partition is restored.
     `parked`: users whose lane was parked for an error of the database, and is tried again.
     """
 
@@ -56,7 +56,7 @@ class Claim(NamedTuple):
     wake: bool
     retired: bool
     broken: list[bytes]
-    unfilled: bool = False
+    blocked: bool = False
     at_ms: int = 0
     parked: frozenset[bytes] = frozenset()
 
@@ -67,12 +67,12 @@ class Claim(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """What lease.lua answered. `anew`: it was not ours without a break; `claimed`: lanes that drains hold."""
+    """What lease.lua answered. `newly_acquired`: it was not ours without a break. `claimed`: lanes that drains hold."""
 
     ours: bool
-    anew: bool
+    newly_acquired: bool
     value: bytes
-    filled: bool
+    restored: bool
     claimed: int
 
 
@@ -130,7 +130,7 @@ class Protocol:
     ) -> Call:
         """Take due lanes, `commands` at most, or retire the drain unless it is `holding` a batch.
 
-        `gated`: take nothing while the gate is closed.
+        `gated`: take nothing until the partition is restored.
         """
         s = self._settings
         limits = (s.batch_lanes, s.batch_bytes, min(s.lane_commands, commands), s.payload_limit)
@@ -142,7 +142,7 @@ class Protocol:
     def claimed(reply: list[Any]) -> Claim:
         """Read claim.lua's reply."""
         if reply[0] == b"UNFILLED":
-            return Claim([], wake=False, retired=False, broken=[], unfilled=True)
+            return Claim([], wake=False, retired=False, broken=[], blocked=True)
         wake, retired, broken, flat, at_ms, parked = reply
         lanes = [
             (user, [e if isinstance(e, bytes) else _oversized(e) for e in entries])
@@ -191,7 +191,7 @@ class Protocol:
         return _with_lanes(self._call("relay", partition, lease, int(idle_only), *limits, *self._wake), lanes)
 
     def refill(self, partition: Partition, lease: bytes, lanes: Sequence[LaneEntries], *, last: bool) -> Call:
-        """Put entries back at the head of their lanes, each lane whole; with `last`, open the gate."""
+        """Put entries back at the head of their lanes, each lane whole; with `last`, unblock the claims."""
         return _with_lanes(self._call("refill", partition, lease, int(last), *self._wake), lanes)
 
     @staticmethod

@@ -52,7 +52,9 @@ def relays() -> Iterator[Callable[[Settings], Relay]]:
             relay = Relay(settings, ["PLAYER", "COACH"])
             relay.start()
             stack.callback(relay.stop)
-            until(lambda: len(relay._relays) == 2 and all(r.leads for r in relay._relays.values()), what="the leases")
+            until(
+                lambda: len(relay._relays) == 2 and all(r.has_lease for r in relay._relays.values()), what="the leases"
+            )
             return relay
 
         yield start
@@ -162,7 +164,7 @@ def test_while_nothing_can_be_heard_the_outbox_is_polled_and_it_is_said_once(
     commit(own_engine, notifying, level_up(1))
     until(lambda: lane(redis) == [1], what="the poll")
     assert relay._listener is not None
-    until(lambda: relay._listener and relay._listener._weather._failures >= 3, what="several attempts")
+    until(lambda: relay._listener and relay._listener._outage._backoff.failures >= 3, what="several attempts")
     assert len(caplog.messages) == 1
     assert "the outbox is only polled, LISTEN failed: " in caplog.messages[0]
 
@@ -176,8 +178,8 @@ def test_what_others_relay_is_theirs_to_hear(own_engine: Engine, notifying: Sett
     leading, other = Relay(notifying, ["PLAYER", "COACH"]), Relay(notifying, ["PLAYER", "COACH"])
     assert (leading.poll(), other.poll()) == (0, 0)
     commit(own_engine, notifying, level_up(1))
-    assert (other.hear({"PLAYER"}), leading.hear({"COACH", "WIZARD"}), lane(redis)) == (0, 0, [])
-    assert (leading.hear({"PLAYER"}), lane(redis)) == (1, [1])
+    assert (other.poll_notified({"PLAYER"}), leading.poll_notified({"COACH", "WIZARD"}), lane(redis)) == (0, 0, [])
+    assert (leading.poll_notified({"PLAYER"}), lane(redis)) == (1, [1])
     leading.release()
     other.release()
 
@@ -195,7 +197,7 @@ def test_a_relay_that_fails_keeps_its_distance_whatever_it_hears(
 
     with monkeypatch.context() as patch:
         patch.setattr(relay._lanes, "lease", broken)
-        for _ in range(3):  # the first round fails; the bell's next answer tells that the last one is over
-            relay._bell.ring("PLAYER")
-            until(lambda: not relay._bell._rung.is_set(), what="the relay to hear")
+        for _ in range(3):  # the first round fails; an empty queue tells that the last one is over
+            relay._notifications.put("PLAYER")
+            until(relay._notifications.empty, what="the relay to hear")
     assert len(rounds) == 1

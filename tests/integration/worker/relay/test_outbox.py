@@ -61,12 +61,19 @@ class Place:
         """A relay of its own connections, as in another worker."""
         given = self.settings.model_copy(update=settings)
         return PartitionRelay(
-            PLAYER, Lanes(self.redis, given), OutboxRows(self.engine), Waker(self.redis, self.redis, KEYS), given
+            PLAYER,
+            Layout(),
+            Lanes(self.redis, given),
+            OutboxRows(self.engine),
+            Waker(self.redis, self.redis, KEYS),
+            given,
         )
 
     def fill(self) -> bool:
         """Open the gate as a drain does."""
-        return OutboxRestore(self.lanes, OutboxRows(self.engine), Waker(self.redis, self.redis, KEYS)).open(PLAYER)
+        return OutboxRestore(self.lanes, OutboxRows(self.engine), Waker(self.redis, self.redis, KEYS)).ensure_restored(
+            PLAYER
+        )
 
     def lane(self, user_id: int = 1) -> list[int]:
         """The numbers of the commands in a lane."""
@@ -261,7 +268,7 @@ def failing(relay: PartitionRelay, *, after: bool) -> Iterator[None]:
 def lost_push(place: Place, relay: PartitionRelay, *, after: bool = False) -> None:
     with failing(relay, after=after), pytest.raises(RedisConnectionError):
         relay.poll()
-    relay.doubt()
+    relay.unconfirm_all()
 
 
 def test_a_crash_between_mark_and_push_holds_later_rows_back_until_it_is_mended(place: Place) -> None:
@@ -291,7 +298,7 @@ def test_a_claimed_lane_is_not_pushed_to_again(place: Place) -> None:
     lost_push(place, relay)
     relay.poll()
     assert place.lane() == [1]
-    relay.doubt()
+    relay.unconfirm_all()
     claim = place.lanes.claim(PLAYER, "drain", "token", 100, gated=True)
     assert len(claim.lanes) == 1
     place.redis.delete(KEYS.lane(PLAYER, 1))  # empty, but somebody has it in hand
@@ -316,7 +323,7 @@ def pass_time(place: Place, relay: PartitionRelay, seconds: int) -> None:
     """Let time pass for the outbox's only row, without the relay mistaking it for somebody else's mark."""
     with place.engine.begin() as connection:
         move = f"UPDATE levelq_outbox SET pushed_at = pushed_at - interval '{seconds} s' RETURNING xmin::text"
-        relay._trusted[connection.execute(text(move)).scalar_one()] = float("inf")
+        relay._confirmed_xids[connection.execute(text(move)).scalar_one()] = float("inf")
 
 
 def test_a_row_not_decided_in_time_is_pushed_again_with_growing_delay(place: Place) -> None:
@@ -343,7 +350,7 @@ def test_a_full_lane_is_no_loss(
     assert (place.lane(1), place.lane(2)) == ([1, 2], [4])
     assert place.rows() == {1: (True, 1), 2: (True, 1), 3: (False, 0), 4: (True, 1)}
     assert relay.poll() == 0  # parked
-    monkeypatch.setattr(relay._parked, "now", set)
+    monkeypatch.setattr(relay._refusing, "now", set)
     assert relay.poll() == 0
     assert caplog.messages == ["outbox: levelq:{PLAYER:1:0}:lane:1 is full; its rows wait"]
     place.send(5, user_id=2)
@@ -388,7 +395,7 @@ def test_shards_have_relays_of_their_own(place: Place) -> None:
         partition = Partition("PLAYER", 1, shard)
         rows = OutboxRows(place.engine)
         waker = Waker(place.redis, place.redis, KEYS)
-        PartitionRelay(partition, Lanes(place.redis, settings), rows, waker, settings, Layout(1, 2)).poll()
+        PartitionRelay(partition, Layout(1, 2), Lanes(place.redis, settings), rows, waker, settings).poll()
         shares.append({u for u in users if place.redis.llen(KEYS.lane(partition, u)) == 1})
     assert shares[0] | shares[1] == set(users)
     assert not shares[0] & shares[1]
@@ -403,7 +410,7 @@ def test_one_relay_at_a_time(place: Place) -> None:
     first.poll()
     place.send(1)
     assert second.poll() == 0
-    assert second.elsewhere()
+    assert second.waits_for_other_relay()
     assert first.poll() == 1
     first.release()
     place.send(2, user_id=2)
@@ -475,7 +482,7 @@ def test_a_push_under_way_when_an_error_was_seen_is_refused(place: Place) -> Non
     relay = place.relay()
     relay.poll()
     old = relay._lease
-    relay.doubt()
+    relay.unconfirm_all()
     relay.poll()
     assert place.lanes.relay(PLAYER, old, [(1, [encode(level_up(1))])]).lost
     assert not place.lanes.relay(PLAYER, relay._lease, [(1, [encode(level_up(1))])]).lost
@@ -547,7 +554,7 @@ def test_what_redis_lost_goes_in_before_anything_new(place: Place, caplog: pytes
 def test_nothing_is_claimed_while_the_gate_is_closed(place: Place) -> None:
     push(place.worker, [level_up(100)])
     claim = place.lanes.claim(PLAYER, "drain", "token", 100, gated=True)
-    assert (claim.unfilled, claim.lanes, claim.retired) == (True, [], False)
+    assert (claim.blocked, claim.lanes, claim.retired) == (True, [], False)
     assert place.fill()
     assert len(place.lanes.claim(PLAYER, "drain", "token", 100, gated=True).lanes) == 1
 
@@ -575,7 +582,7 @@ def test_while_one_fills_another_waits(place: Place) -> None:
     place.relay().poll()
     place.redis.delete(KEYS.of(PLAYER, "filled"))
     assert not place.fill()  # the relay has the lease
-    assert place.lanes.claim(PLAYER, "drain", "token", 100, gated=True).unfilled
+    assert place.lanes.claim(PLAYER, "drain", "token", 100, gated=True).blocked
 
 
 class Interrupted(Exception):
@@ -626,10 +633,10 @@ def test_a_filling_broken_off_at_any_step_is_made_good(
     interrupt(filling, at, faults[fault])
     if fault == "crash":
         with pytest.raises(Interrupted):
-            filling.open(PLAYER)
+            filling.ensure_restored(PLAYER)
     else:
-        assert not filling.open(PLAYER)
-    assert place.lanes.claim(PLAYER, "drain", "token", 100, gated=True).unfilled
+        assert not filling.ensure_restored(PLAYER)
+    assert place.lanes.claim(PLAYER, "drain", "token", 100, gated=True).blocked
     until(place.fill, what="the lease to be free")
     assert place.lane(1) == [1, 2, 3, 100]
     assert place.lane(2) == [4, 5]

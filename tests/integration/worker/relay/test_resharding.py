@@ -91,7 +91,7 @@ def test_a_change_step_by_step(
     producer: Producer, worker: Runtime, relay: Relay, redis: Redis, own_engine: Engine
 ) -> None:
     producer.send_many([level_up(user, 1) for user in USERS])
-    assert begin(worker.lanes, "PLAYER", 4) == layout(worker) == Layout(2, 4, before=1)
+    assert begin(worker.lanes, "PLAYER", 4) == layout(worker) == Layout(2, 4, previous_shards=1)
     # Pushes go to the new generation, and nothing of it is claimed.
     assert not any(handle.error for handle in producer.send_many([level_up(user, 2) for user in USERS]))
     assert sum(worker.lanes.status(partition).waiting for partition in NEW) == len(USERS)
@@ -152,9 +152,9 @@ def test_an_operator_who_dies_midway_is_made_up_for(
     three = layout(worker)
     assert three == Layout(2, 3)
     producer.send_many([level_up(user, 1) for user in USERS])
-    assert worker.lanes.change_layout("PLAYER", three, three.to(5))
+    assert worker.lanes.change_layout("PLAYER", three, three.begin_change(5))
     for partition in three.partitions("PLAYER")[:closed]:
-        worker.lanes.close_partition(partition, three.to(5).after)
+        worker.lanes.close_partition(partition, three.begin_change(5).next_step)
     with ThreadPoolExecutor(1) as others:  # a producer waits for somebody to go on
         sending = others.submit(producer.send_many, [level_up(user, 2) for user in USERS])
         relay.poll()
@@ -166,7 +166,7 @@ def test_an_operator_who_dies_midway_is_made_up_for(
 
 def test_a_producer_does_not_wait_for_ever(producer: Producer, worker: Runtime, own_engine: Engine) -> None:
     producer.send(level_up(1), reply=False)
-    assert worker.lanes.change_layout("PLAYER", Layout(1, 1), Layout(1, 1, becoming=2))
+    assert worker.lanes.change_layout("PLAYER", Layout(1, 1), Layout(1, 1, next_shards=2))
     worker.lanes.close_partition(OLD, Layout(2, 2))
     with pytest.raises(Moved, match="the number of shards changed"):
         producer.send(level_up(1))
@@ -182,7 +182,9 @@ async def test_an_asyncio_producer_follows(settings: Settings, worker: Runtime, 
         begin(worker.lanes, "PLAYER", 4)
         handles = await producer.send_many([level_up(user, 2) for user in USERS])
         assert not any(handle.error for handle in handles)
-        worker.lanes.change_layout("PLAYER", Layout(2, 4, before=1), Layout(2, 4, becoming=2))  # nobody goes on
+        worker.lanes.change_layout(
+            "PLAYER", Layout(2, 4, previous_shards=1), Layout(2, 4, next_shards=2)
+        )  # nobody goes on
         for partition in NEW:
             worker.lanes.close_partition(partition, Layout(3, 2))
         with pytest.raises(Moved):
@@ -316,11 +318,11 @@ def test_a_change_that_is_made_between_two_looks_of_a_relay_is_no_loss(
 
     monkeypatch.setattr(relay._lanes, "partitions", later)
     relay.poll()
-    assert layout(worker) == Layout(2, 4, before=1)
-    stale = dict(relay._places.layouts)
-    relay._places.layouts = {"PLAYER": Layout(1, 1)}
-    relay._resharding.tend(relay._places, [*NEW, OLD])
-    relay._places.layouts = stale
+    assert layout(worker) == Layout(2, 4, previous_shards=1)
+    stale = dict(relay._directory.layouts)
+    relay._directory.layouts = {"PLAYER": Layout(1, 1)}
+    relay._resharding.advance(relay._directory, [*NEW, OLD])
+    relay._directory.layouts = stale
     for _ in range(3):
         relay.poll()
         for partition in (OLD, *NEW):
@@ -343,7 +345,7 @@ def test_two_numbers_for_one_generation_become_one_for_the_next(
         other.send_many([level_up(user, 2) for user in USERS])
         for _ in range(2):
             relay.poll()
-        assert layout(worker) == Layout(2, 4, before=4)
+        assert layout(worker) == Layout(2, 4, previous_shards=4)
         producer.send_many([level_up(user, 3) for user in USERS])
         drain_until_empty(settings, ["PLAYER"])
     relay.release()
@@ -364,7 +366,7 @@ def test_two_people_at_once(worker: Runtime) -> None:
         tries = [people.submit(begin, worker.lanes, "PLAYER", shards) for shards in range(2, 10)]
         refused = [str(found.exception()) for found in tries if found.exception()]
     assert len(refused) == 7
-    assert all("PLAYER: " in line and ("under way" in line or "somebody else" in line) for line in refused)
+    assert all("PLAYER: " in line and ("under way" in line or "another change" in line) for line in refused)
 
 
 @pytest.mark.parametrize(

@@ -101,8 +101,8 @@ CALLS: dict[str, tuple[Call, list[Any]]] = {
     "relay": (PROTOCOL.relay(PARTITION, b"a-lease", [(5, [b"x", b"y"])], idle_only=True), [5, 2, b"x", b"y"]),
     "refill": (PROTOCOL.refill(PARTITION, b"a-lease", [(5, [b"x"]), (6, [])], last=False), [5, 1, b"x", 6, 0]),
     "status": (PROTOCOL.status(PARTITION), []),
-    "close": (PROTOCOL.close_partition(PARTITION, Layout(2, 8, before=4)), []),
-    "relayout": (PROTOCOL.change_layout("PLAYER", Layout(1, 4), Layout(1, 4, becoming=8)), []),
+    "close": (PROTOCOL.close_partition(PARTITION, Layout(2, 8, previous_shards=4)), []),
+    "relayout": (PROTOCOL.change_layout("PLAYER", Layout(1, 4), Layout(1, 4, next_shards=8)), []),
     "bind": (PROTOCOL.bind(b"{}", b"another"), []),
     "peek": (PROTOCOL.peek(PARTITION, [(b"5", 0), (b"6", 7)]), [b"5", 0, b"6", 7]),
     "withdraw": (PROTOCOL.withdraw(PARTITION, "a-mark", [(b"5", b"i" * 32)]), [b"5", b"i" * 32]),
@@ -229,15 +229,15 @@ def test_replies_are_read() -> None:
     assert Protocol.pushed(error) is error
     claim = Protocol.claimed([1, 0, [b"9"], [b"5", [b"one", [5000, b"ab" * 20, b"head"]], b"6", []], 7, [b"6"]])
     assert claim.lanes == [(b"5", [b"one", Oversized(5000, "ab" * 20, b"head")]), (b"6", [])]
-    assert (claim.wake, claim.retired, claim.broken, claim.unfilled, claim.at_ms) == (True, False, [b"9"], False, 7)
+    assert (claim.wake, claim.retired, claim.broken, claim.blocked, claim.at_ms) == (True, False, [b"9"], False, 7)
     assert claim.parked == {b"6"}
-    assert Protocol.claimed([b"UNFILLED"]) == Claim([], wake=False, retired=False, broken=[], unfilled=True)
+    assert Protocol.claimed([b"UNFILLED"]) == Claim([], wake=False, retired=False, broken=[], blocked=True)
 
 
 def test_replies_to_the_relay_are_read() -> None:
-    assert Protocol.leased([0, b"x", 0, 0]) == Lease(ours=False, anew=False, value=b"x", filled=False, claimed=0)
-    assert Protocol.leased([1, b"x", 1, 3]) == Lease(ours=True, anew=True, value=b"x", filled=True, claimed=3)
-    assert Protocol.leased([2, b"x", 0, 0]) == Lease(ours=True, anew=False, value=b"x", filled=False, claimed=0)
+    assert Protocol.leased([0, b"x", 0, 0]) == Lease(False, False, b"x", False, 0)
+    assert Protocol.leased([1, b"x", 1, 3]) == Lease(True, True, b"x", True, 3)
+    assert Protocol.leased([2, b"x", 0, 0]) == Lease(True, False, b"x", False, 0)
     for read in (Protocol.relayed, Protocol.refilled):
         assert read([b"LOST"]) == Relayed(True, False, [])
     assert Protocol.relayed([1, [2, b"", 0, b"busy"]]) == Relayed(False, True, [(2, ""), (0, "busy")])

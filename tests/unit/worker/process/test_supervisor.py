@@ -11,15 +11,15 @@ import pytest
 from redis.exceptions import ConnectionError
 
 from levelq_worker.process.fork import forked
-from levelq_worker.process.supervisor import Slot
-from levelq_worker.rq_adapter.worker import Once
+from levelq_worker.process.supervisor import SupervisedWorker
+from levelq_worker.rq_adapter.worker import RedisErrorFilter
 from levelq_worker.support.backoff import FIRST_SECONDS
 
 
 def test_a_child_that_always_ends_is_started_again_for_ever_at_bounded_intervals() -> None:
     child = forked(lambda: 0, "a-child")
     child.join()
-    slot = Slot(claim_seconds=2.0)
+    slot = SupervisedWorker(claim_seconds=2.0)
     delays = []
     for _ in range(2000):  # as many as a weekend without a Redis brings
         slot.process = child
@@ -41,7 +41,7 @@ def test_a_child_that_must_be_killed_says_where_it_stood(capfd: pytest.CaptureFi
         signal.pause()
         return 0
 
-    slot = Slot(claim_seconds=2.0)
+    slot = SupervisedWorker(claim_seconds=2.0)
     slot.start(stubborn_child)
     assert entered.wait(60)
     assert slot.alive
@@ -68,4 +68,4 @@ def record(message: str, error: Exception | None = None) -> logging.LogRecord:
     ids=["each attempt", "the end of Redis", "a bug", "all else"],
 )
 def test_of_what_rq_says_only_the_repetitions_are_dropped(said: logging.LogRecord, kept: bool) -> None:
-    assert Once().filter(said) is kept
+    assert RedisErrorFilter().filter(said) is kept
