@@ -68,7 +68,7 @@ def _rebuild(lanes: Lanes, filling: OutboxRestore, partition: Partition, setting
             lease = lanes.lease(partition, "take", lease.value)
             if lease.newly_acquired or not lease.ours:
                 break
-            restored = filling.restore(partition, lease)
+            restored = filling.restore(partition, lease, report=False)
             if restored is not None:
                 return restored
             time.sleep(_LOOK_SECONDS)

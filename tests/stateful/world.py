@@ -28,7 +28,7 @@ from levelq_worker.draining.drain import Drain
 from levelq_worker.relay.outbox_rows import OutboxRows
 from levelq_worker.relay.partition import PartitionRelay
 from levelq_worker.relay.restore import OutboxRestore
-from levelq_worker.withdrawal.cancelling import Canceller
+from levelq_worker.withdrawal.canceller import Canceller
 from levelq_worker.withdrawal.waiting_lanes import Scope
 from tests.conformance.kit import PARTITION, Bench, rubbish_identity
 from tests.support.coupler import Observed, Tables, clear, ledger, tables

@@ -91,7 +91,7 @@ class PartitionRelay:
         if not lease.ours:
             return 0
         try:
-            if not lease.restored and not self._restore.restore_and_report(self._partition, lease):
+            if not lease.restored and self._restore.restore(self._partition, lease) is None:
                 return 0
             now = time.monotonic()
             self._confirmed_xids = {xid: until for xid, until in self._confirmed_xids.items() if until > now}

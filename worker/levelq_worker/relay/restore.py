@@ -60,21 +60,21 @@ class OutboxRestore:
         if not lease.ours:
             return False
         try:
-            if lease.restored:
-                return True
-            if changing:
-                return self.restore(partition, lease, changing=True) is not None
-            return self.restore_and_report(partition, lease)
+            restored = lease.restored or self.restore(partition, lease, changing=changing, report=not changing)
         except LeaseLost:
             return False
         finally:
             self._lanes.lease(partition, "release", lease.value)
+        return bool(restored)
 
-    def restore(self, partition: Partition, lease: Lease, *, changing: bool = False) -> Restored | None:
+    def restore(
+        self, partition: Partition, lease: Lease, *, changing: bool = False, report: bool = True
+    ) -> Restored | None:
         """Put back what the outbox has, and unblock the claims. None: lanes are still claimed, or it `is_blocked`.
 
         After `levelq rebuild` blocked the claims, drains may still hold lanes. What they acknowledge now would be put
-        in front of what they leave. Raises LeaseLost, RedisError and DBAPIError: then the restore must start over.
+        in front of what they leave. `report`: log what Redis has lost, unless the partition was never in use. Raises
+        LeaseLost, RedisError and DBAPIError: then the restore must start over.
         """
         layout = self._layout(partition)
         if layout.is_blocked(partition) and not changing:
@@ -92,21 +92,14 @@ class OutboxRestore:
             if self._lanes.lease(partition, "take", lease.value).newly_acquired:  # renewed: the table may be long
                 raise LeaseLost
         self._put(partition, lease, [], last=True)
-        return Restored(commands, lanes)
-
-    def restore_and_report(self, partition: Partition, lease: Lease) -> bool:
-        """Restore, and log what Redis has lost unless the partition was never in use; False for None."""
-        restored = self.restore(partition, lease)
-        if restored is None:
-            return False
-        if restored.commands or self._rows.in_use(partition.specialization):
+        if report and (commands or self._rows.in_use(partition.specialization)):
             log.warning(
                 "%s: Redis holds nothing of this partition: %d outbox commands were put back; "
                 "commands sent by other ways and not yet applied are lost",
                 partition,
-                restored.commands,
+                commands,
             )
-        return True
+        return Restored(commands, lanes)
 
     def _chunks(self, partition: Partition, layout: Layout) -> Iterator[list[LaneEntries]]:
         """Whole lanes of the partition, about CHUNK entries at a time."""
