@@ -13,7 +13,7 @@ see each other. Every key of a partition carries its tag in braces, so all of th
     levelq:{PLAYER:1:0}:progress     string when (ms) a drain last decided or parked something, while commands wait
     levelq:{PLAYER:1:0}:recounted    string the count was compared with many lanes a moment ago (expires)
     levelq:{PLAYER:1:0}:closed       string the layout after it: the shard count changed, push answers MOVED
-    levelq:{PLAYER:1:0}:filled       string the partition is restored: the outbox was put back since Redis was last empty
+    levelq:{PLAYER:1:0}:filled       string the outbox was put back since Redis was last empty: claims may go on
     levelq:{PLAYER:1:0}:relay        string the lease of the partition's relay: token, run of the server (expires)
     levelq:{PLAYER:1:0}:lane:<user>  list   the lane's entries, oldest first
 

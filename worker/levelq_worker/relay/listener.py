@@ -7,7 +7,7 @@ transaction mode accepts it and delivers nothing.
 from __future__ import annotations
 
 import threading
-from queue import Queue
+from queue import Queue as ThreadQueue
 from typing import Any
 
 import psycopg
@@ -32,7 +32,7 @@ class Listener(threading.Thread):
     Raises ConfigurationError for a URL that cannot be read.
     """
 
-    def __init__(self, settings: Settings, notifications: Queue[str]) -> None:
+    def __init__(self, settings: Settings, notifications: ThreadQueue[str]) -> None:
         super().__init__(name="levelq-listener", daemon=True)
         self._notifications = notifications
         self._stopped = Stop()

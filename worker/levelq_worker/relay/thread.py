@@ -13,7 +13,8 @@ import threading
 import time
 from collections.abc import Collection
 from contextlib import suppress
-from queue import Empty, Queue
+from queue import Empty
+from queue import Queue as ThreadQueue
 
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
@@ -67,7 +68,7 @@ class Relay(threading.Thread):
         self._alerts = alerts_of(redis, settings, "relay")
         self._backoff = Backoff(2 * POLL_SECONDS, max(POLL_SECONDS, min(MOST_SECONDS, settings.claim_seconds / 2)))
         self._delay = POLL_SECONDS
-        self._notifications: Queue[str] = Queue()
+        self._notifications: ThreadQueue[str] = ThreadQueue()
         self._listener = Listener(settings, self._notifications) if settings.notify else None
 
     def run(self) -> None:
