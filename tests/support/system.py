@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
 from redis import Redis
@@ -118,3 +122,23 @@ class System:
         """The sum of all progress rows."""
         ((total,),) = self.rows("SELECT coalesce(sum(total_xp), 0) FROM specialization_progress")
         return int(total)
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Wait for a process to end: its exit code, and what it said."""
+    output, _ = process.communicate(timeout=20)
+    return process.returncode, output
+
+
+def run_rq_worker(settings: Settings) -> subprocess.CompletedProcess[str]:
+    """`rq worker -w levelq_worker.LaneWorker --burst` for PLAYER, with these settings."""
+    rq = Path(sys.executable).parent / "rq"
+    options = ["-w", "levelq_worker.LaneWorker", "--url", settings.queue_url, "--burst"]
+    return subprocess.run(
+        [str(rq), "worker", *options, settings.keys.queue("PLAYER")],
+        env=os.environ | settings.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )

@@ -70,7 +70,7 @@ class PartitionRelay:
         self._restore = OutboxRestore(lanes, rows, waker)
         self._lease = b""
         self._no_push_in_flight = True
-        self._confirmed_xids: dict[str, float] = {}  # our marks whose push was accepted: when their rows are overdue
+        self._confirmed_xids: dict[str, float] = {}  # marks whose push was accepted: when their rows are overdue
         self._refusing = _RefusingLanes()
 
     @property

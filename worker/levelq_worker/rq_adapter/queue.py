@@ -73,7 +73,7 @@ def _wait(redis: Redis, stop: Stop, *command: str | int) -> Any:
     connection: Any = pool.get_connection(*OF_POOL)
     try:
         connection.send_command(*command)
-        with stop.shutting(connection._sock):
+        with stop.ending_reads(connection._sock):
             if stop.is_set():
                 raise StopRequested
             return connection.read_response()

@@ -23,7 +23,7 @@ from .stop import Stop
 log = logging.getLogger("levelq")
 
 FIRST_SECONDS, MOST_SECONDS = 0.1, 5.0
-MOST_SAID = 5  # causes of one outage that are logged: a starting server gives several, a flapping one many
+MOST_LOGGED = 5  # causes of one outage that are logged: a starting server gives several, a flapping one many
 
 
 class Outage:
@@ -33,7 +33,7 @@ class Outage:
         self._stop = stop
         self._backoff = Backoff(FIRST_SECONDS, most_seconds)
         self._notices = notices
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
 
     @property
     def bad(self) -> bool:
@@ -42,9 +42,9 @@ class Outage:
 
     def failed(self, what: str, *, unexpected: bool = False) -> None:
         """Note a failure and wait, with jitter, longer each time; returns at once when asked to stop."""
-        if what not in self._said and len(self._said) < MOST_SAID:
+        if what not in self._logged and len(self._logged) < MOST_LOGGED:
             log.warning("waiting: %s", what, exc_info=unexpected)
-            self._said.add(what)
+            self._logged.add(what)
         if self._notices is not None:
             self._notices.post(what)
         self._stop.wait(self._backoff.next_delay() * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
@@ -55,7 +55,7 @@ class Outage:
             log.warning("working again after %d failed attempts", self._backoff.failures)
             self.end()
         self._backoff.reset()
-        self._said.clear()
+        self._logged.clear()
 
     def end(self) -> None:
         """Withdraw the alert: the outage has passed, or this process ends."""

@@ -85,7 +85,7 @@ def test_a_read_ends_once_a_handler_sets_it() -> None:
         near, _far = socket.socketpair()
         signal.signal(signal.SIGALRM, lambda *_: stop.set())
         signal.setitimer(signal.ITIMER_REAL, 0.05)
-        with stop.shutting(near):
+        with stop.ending_reads(near):
             return len(near.recv(1))
 
     assert exit_code(listening) == 0
@@ -95,7 +95,7 @@ def test_a_socket_that_is_no_longer_listened_on_stays_open() -> None:
     stop = Stop()
     near, far = socket.socketpair()
     with near, far:
-        with stop.shutting(near):
+        with stop.ending_reads(near):
             pass
         stop.set()
         far.send(b"x")
