@@ -73,41 +73,36 @@ def run(
 def serve(settings: Settings, specializations: Sequence[str], seats: Seats | None) -> int:
     """Work until asked to stop. RQ's worker ends when it loses its Redis; then another one begins in this process."""
     stop = _stop_at_signals()
+    queues = [settings.keys.queue(name) for name in specializations]
     backoff = restart_backoff(settings.claim_seconds)
     while not stop.is_set():
         begun = time.monotonic()
         try:
-            _work_without_rq(settings, specializations, stop, seats)
-            _work_with_rq(settings, specializations, stop, seats)
+            with connect(settings.queue_url, settings.redis_seconds) as rq:
+                why = _unusable(rq, queues)
+                if why is not None:
+                    log.warning("working without wake-ups: %s", why)
+                    _poll_while_unusable(settings, specializations, stop, seats, rq, queues)
+                worker = LaneWorker(queues, connection=rq, settings=settings, stop=stop, seats=seats)
+                worker.work(logging_level="WARNING")
         except RedisError as error:
             log.warning("LEVELQ_RQ_URL: %s", error)
         stop.wait(backoff.next_delay(time.monotonic() - begun))
     return 0
 
 
-def _work_with_rq(settings: Settings, specializations: Sequence[str], stop: Stop, seats: Seats | None) -> None:
-    """Work at wake-ups, until RQ's Redis is lost or the process is asked to stop."""
-    queues = [settings.keys.queue(name) for name in specializations]
-    with connect(settings.queue_url, settings.redis_seconds) as rq:
-        LaneWorker(queues, connection=rq, settings=settings, stop=stop, seats=seats).work(logging_level="WARNING")
-
-
-def _work_without_rq(settings: Settings, specializations: Sequence[str], stop: Stop, seats: Seats | None) -> None:
+def _poll_while_unusable(
+    settings: Settings, specializations: Sequence[str], stop: Stop, seats: Seats | None, rq: Redis, queues: list[str]
+) -> None:
     """Work without wake-ups while RQ's Redis is down, takes no writes, or holds other types in RQ's keys."""
-    queues = [settings.keys.queue(name) for name in specializations]
-    with connect(settings.queue_url, settings.redis_seconds) as rq:
-        why = _unusable(rq, queues)
-        if why is None:
-            return
-        log.warning("working without wake-ups: %s", why)
-        with _working(settings, specializations, stop, seats) as (runtime, relay):
-            while _unusable(rq, queues) is not None and not stop.is_set():
-                try:
-                    _drain(runtime, relay, specializations, rq)
-                except RedisError as error:
-                    runtime.weather.failed(describe(error))
-                else:
-                    stop.wait(settings.sweep_seconds)
+    with _working(settings, specializations, stop, seats) as (runtime, relay):
+        while _unusable(rq, queues) is not None and not stop.is_set():
+            try:
+                _drain(runtime, relay, specializations, rq)
+            except RedisError as error:
+                runtime.weather.failed(describe(error))
+            else:
+                stop.wait(settings.sweep_seconds)
 
 
 def _stop_at_signals() -> Stop:

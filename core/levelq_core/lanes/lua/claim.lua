@@ -3,13 +3,13 @@
 --
 -- KEYS[1]  tag .. "ready"
 -- ARGV     tag, drain, claim ms, token, wake ms, batch commands, batch lanes, batch bytes,
---          lane commands (most from one lane), payload limit, gated (1: take nothing while the gate is closed),
+--          lane commands (most from one lane), payload limit, gated (1: take nothing until the partition is restored),
 --          holding (1: the drain has a batch in hand, whose lanes its ack may find due again: do not retire it)
 -- Returns  {wake (0 or 1), retired (0 or 1), {broken users}, {per lane: user, {entries}}, the time in ms,
 --          {users of these lanes that were parked for an error of the database}}
 --          An entry over the payload limit comes as {length, sha1, first 4 KiB}.
 --          Retired: nothing was due, and the drain is no longer registered.
---          Or {"UNFILLED"}, and nothing was done: the gate is closed, see refill.lua.
+--          Or {"UNFILLED"}, and nothing was done: the partition is not restored, see refill.lua.
 --
 -- Keeps:   the commands stay in the lane until ack.lua removes them. A lane's head is read, under pcall,
 --          before the lane moves to claimed: a lane key of the wrong type cannot strand the lanes after it.

@@ -4,12 +4,12 @@
 -- KEYS[1]  tag .. "ready"
 -- ARGV     tag, mode ("take", "replace", "seize" or "release"), token (new, in case one is needed),
 --          lease (what the caller holds, or ""), lease ms
--- Returns  {0 (somebody else's), 1 (ours, anew) or 2 (ours still), the lease, filled (0 or 1), lanes claimed}
+-- Returns  {0 (another relay's), 1 (newly acquired) or 2 (still ours), the lease, restored (0 or 1), lanes claimed}
 --
--- Keeps:   a lease that is "ours still" was ours without a break, on this very run of the server: it names
+-- Keeps:   a lease that is "still ours" was ours without a break, on this very run of the server: it names
 --          the run, so that what an unclean restart or a failover to a replica forgot is noticed. "replace"
---          gives ours a new token, so that a push still under way is refused. "seize" takes it from anybody
---          and closes the gate in the same step.
+--          gives ours a new token, so that a push in flight is refused. "seize" takes it from any relay and
+--          blocks the claims in the same step.
 
 local tag, mode, lease = ARGV[1], ARGV[2], ARGV[4]
 local holder = redis.call('GET', tag .. 'relay')

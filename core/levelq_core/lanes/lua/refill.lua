@@ -1,15 +1,15 @@
 #!lua flags=allow-oom
--- Put back at the head of their lanes the outbox commands that Redis lost; then open the gate.
+-- Put back at the head of their lanes the outbox commands that Redis lost; then unblock the claims.
 --
 -- KEYS[1]  tag .. "ready"
--- ARGV     tag, lease, last (1: nothing follows, open the gate; else 0), wake ms, batch commands, batch lanes,
+-- ARGV     tag, lease, last (1: nothing follows, unblock the claims; else 0), wake ms, batch commands, batch lanes,
 --          then per lane: user, number of entries, the entries: all that the lane lost, in order
 -- Returns  {wake (0 or 1), {per lane: how many were put back}} or {"LOST"}, and nothing was done: the lease is
 --          not ours
 --
 -- Keeps:   what producers have pushed since the loss stays behind what was lost. A lane is put back in one
---          step, and left alone if it holds the first of these entries already, so that a filling may be
---          repeated. It must work when memory is full: until the gate is open nothing can be drained.
+--          step, and left alone if it holds the first of these entries already, so that a restore may be
+--          repeated. It must work when memory is full: until it ends nothing can be drained.
 
 local tag = ARGV[1]
 if redis.call('GET', tag .. 'relay') ~= ARGV[2] then return { 'LOST' } end

@@ -6,11 +6,11 @@
 --          then per lane: user, number of entries, the entries
 -- Returns  {wake (0 or 1), {per lane: accepted, and a reason if fewer than sent: "lane", "partition", "busy" or
 --          "type", if the lane's key holds something else}}
---          or {"LOST"}, and nothing was done: the lease is not ours, the server was restarted, the gate is
---          closed, or the partition was.
+--          or {"LOST"}, and nothing was done: the lease is not ours, the server was restarted, the partition
+--          is not restored, or it is closed.
 --
--- Keeps:   whatever Redis lost, nothing is appended before its loss was noticed: the lease and the gate are
---          in Redis, too. "Idle only" appends only to lanes that are empty and unclaimed, so that what is
+-- Keeps:   whatever Redis lost, nothing is appended before its loss was noticed: the lease and the key
+--          `filled` are in Redis, too. "Idle only" appends only to lanes that are empty and unclaimed, so that what is
 --          pushed again never stands behind what came after it. And all that push.lua keeps.
 
 local tag, lease, idle_only = ARGV[1], ARGV[2], ARGV[3] == '1'
