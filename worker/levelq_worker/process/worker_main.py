@@ -163,14 +163,15 @@ def _drain(runtime: Runtime, relay: Relay, specializations: Sequence[str], rq: R
         relay.poll()
         directory = PartitionDirectory(runtime.lanes, specializations)
         found, failure = _sweep(runtime, directory.read())
-        due = [partition for partition, status in found if status.ready and not directory.is_blocked(partition)]
+        blocked = {p for p, _ in found if directory.layouts[p.specialization].is_blocked(p)}
+        due = [partition for partition, status in found if status.ready and partition not in blocked]
         for partition in due:
             runtime.seats.find(runtime.stop, runtime.settings.claim_seconds)
             Drain(runtime, partition).run()
         if not due:
             if failure is not None:
                 raise failure
-            busy = any(directory.is_blocked(partition) or status.claimed for partition, status in found)
+            busy = blocked or any(status.claimed for _, status in found)
             if not busy and not relay.waits_for_other_relays():
                 break
             runtime.stop.wait(POLL_SECONDS)

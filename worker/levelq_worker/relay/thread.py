@@ -111,7 +111,7 @@ class Relay(threading.Thread):
                 known = self._directory.read()
         except Exception as error:  # on a cluster, one server may be down: the other partitions go on
             failure = error
-        accepting = [partition for partition in known if self._directory.accepts(partition)]
+        accepting = [p for p in known if self._directory.layouts[p.specialization].accepts(p)]
         for partition in self._relays.keys() - set(accepting):  # commands no longer go there
             with suppress(RedisError):  # then the lease expires
                 self._relays.pop(partition).release()

@@ -57,14 +57,6 @@ class PartitionDirectory:
             log.warning(what, query.key, problem)
         self._warned = problems
 
-    def accepts(self, partition: Partition) -> bool:
-        """See Layout.accepts."""
-        return self.layouts[partition.specialization].accepts(partition)
-
-    def is_blocked(self, partition: Partition) -> bool:
-        """See Layout.is_blocked."""
-        return self.layouts[partition.specialization].is_blocked(partition)
-
 
 def partitions(lanes: Lanes, specializations: Collection[str]) -> list[Partition]:
     """All partitions of these specializations that may hold something. Raises RedisError."""
