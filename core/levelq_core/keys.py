@@ -18,7 +18,7 @@ see each other. Every key of a partition carries its tag in braces, so all of th
     levelq:{PLAYER:1:0}:lane:<user>  list   the lane's entries, oldest first
 
     levelq:partitions                zset   partition -> time (s) of its last wake-up, by the waker's clock
-    levelq:shards                    hash   specialization -> how many shards it has, see layouts.py
+    levelq:shards                    hash   specialization -> how many shards it has, see shard_layout.py
     levelq:weather                   hash   worker -> what keeps it from working, since when (ms), until when it counts
     levelq:reply:<command id>        stream the outcome, for a sender that asked; expires
     levelq:database                  string the database that the namespace is bound to, see binding.py
