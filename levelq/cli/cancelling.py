@@ -17,7 +17,7 @@ from levelq_core.lanes.wakeups import Waker
 from levelq_core.operations import audit
 from levelq_core.operations.queries import outcome_of
 from levelq_core.settings import Settings
-from levelq_worker.withdrawal.cancelling import Cancelled, Canceller
+from levelq_worker.withdrawal.canceller import Cancelled, Canceller
 from levelq_worker.withdrawal.waiting_lanes import Scope, Waiting
 
 from .connecting import database_of, load, redis_of

@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from levelq_core.database.engine import engine_for, unreachable
+from levelq_core.database.sqlstate import sqlstate_of
 from levelq_core.database.urls import check_database_urls
 from levelq_core.errors import ConfigurationError
 from levelq_core.operations.checks import redis_error
@@ -75,6 +76,6 @@ def refuse_foreign_lanes(settings: Settings) -> None:
 def explained(settings: Settings, error: DBAPIError) -> ConfigurationError:
     """The database's error for people, with the command that helps."""
     refused = unreachable(settings, error)
-    if getattr(error.orig, "sqlstate", None) in _UNDEFINED:
+    if sqlstate_of(error) in _UNDEFINED:
         return ConfigurationError(f"{refused}; `levelq db upgrade` makes the tables, `levelq db check` looks closer")
     return refused

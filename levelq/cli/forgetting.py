@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from levelq_core.lanes.lane_editor import LaneEditor
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.operations.erasing import Erased
-from levelq_worker.withdrawal.forgetting import Forgetting, Known
+from levelq_worker.withdrawal.forgetting import Forgetting, UserData
 
 from .cancelling import DryRun, Yes, waiting_lines
 from .connecting import database_of, load, redis_of
@@ -46,7 +46,7 @@ def forget(
     out.print(f"replies in Redis expire within {settings.reply_seconds} s", soft_wrap=True)
 
 
-def _lines(known: Known) -> Iterator[str]:
+def _lines(known: UserData) -> Iterator[str]:
     rows = known.rows
     for line in waiting_lines(known.waiting):
         yield f"cancel  {line}"

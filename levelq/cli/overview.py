@@ -27,7 +27,7 @@ from levelq_core.operations.queries import Holder, counts
 from levelq_core.operations.redischeck.health import refusal
 from levelq_core.redis_client.wrong_type import is_wrong_type
 from levelq_core.settings import Settings
-from levelq_worker.rq_adapter.registry import workers_of
+from levelq_worker.rq_adapter.registry import suspension, workers_of
 from levelq_worker.support.parked_lanes import is_locked, iso_utc
 from levelq_worker.support.partition_directory import partitions
 
@@ -123,8 +123,6 @@ def _look_for_parked(seen: Seen, settings: Settings, redis: Redis, found: dict[P
 
 
 def _look_for_workers(settings: Settings, seen: Seen, lanes: dict[Partition, Status]) -> None:
-    from levelq_worker.rq_adapter.suspension import suspension  # noqa: PLC0415 - RQ takes a fifth of a second
-
     queues = {partition: settings.keys.queue(partition.specialization) for partition in lanes}
     with redis_of(settings, rq=True) as rq:
         suspended = suspension(rq)

@@ -15,7 +15,7 @@ from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.settings import Settings
 from levelq_worker.relay.outbox_rows import OutboxRows
-from levelq_worker.relay.restore import Filled, LeaseLost, OutboxRestore
+from levelq_worker.relay.restore import LeaseLost, OutboxRestore, Restored
 from levelq_worker.support.partition_directory import partitions
 
 from .connecting import database_of, load, redis_of
@@ -50,7 +50,7 @@ def rebuild(
             out.print(Text(f"  {count(recovered, 'lane')} ready again: their set was lost"), soft_wrap=True)
         filling = OutboxRestore(lanes, OutboxRows(engine), Waker(redis, rq, settings.keys))
         for partition in partitions(lanes, names):
-            if filling.waits(partition):
+            if filling.is_blocked(partition):
                 waiting = "waits until the shards before it are empty: nothing is lost that it could hold"
                 out.print(Text(f"  {partition!s:<24}") + Text(waiting), soft_wrap=True)
                 continue
@@ -59,8 +59,8 @@ def rebuild(
             out.print(Text(f"  {partition!s:<24}") + Text(line), soft_wrap=True)
 
 
-def _rebuild(lanes: Lanes, filling: OutboxRestore, partition: Partition, settings: Settings) -> Filled:
-    """Close the gate, wait for the claims to end, fill, open it. Raises ConfigurationError if it cannot be done."""
+def _rebuild(lanes: Lanes, filling: OutboxRestore, partition: Partition, settings: Settings) -> Restored:
+    """Block the claims, wait for those there are to end, restore. Raises ConfigurationError if it cannot be done."""
     by = time.monotonic() + settings.claim_seconds + _SPARE_SECONDS
     lease = lanes.lease(partition, "seize")
     try:
@@ -68,9 +68,9 @@ def _rebuild(lanes: Lanes, filling: OutboxRestore, partition: Partition, setting
             lease = lanes.lease(partition, "take", lease.value)
             if lease.newly_acquired or not lease.ours:
                 break
-            filled = filling.fill(partition, lease)
-            if filled is not None:
-                return filled
+            restored = filling.restore(partition, lease, report=False)
+            if restored is not None:
+                return restored
             time.sleep(_LOOK_SECONDS)
     except LeaseLost:
         pass

@@ -16,7 +16,7 @@ from levelq_core.domain import rules
 from levelq_core.domain.codec import ADJUST, RESET, Record
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.protocol import Claim
-from levelq_worker.withdrawal.cancelling import Canceller
+from levelq_worker.withdrawal.canceller import Canceller
 from tests.conformance.kit import PARTITION
 from tests.stateful.machine import Hand, Machine, run
 from tests.stateful.world import World

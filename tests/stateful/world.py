@@ -20,6 +20,7 @@ from levelq_core.database import outbox_insert as outbox_writing
 from levelq_core.domain.codec import STAMP_DIGITS, VERSION, encode
 from levelq_core.lanes import script_files
 from levelq_core.lanes.protocol import Protocol
+from levelq_core.lanes.shard_layout import Layout
 from levelq_core.lanes.wakeups import Waker
 from levelq_worker.draining.batch import Batch
 from levelq_worker.draining.context import Runtime
@@ -27,7 +28,7 @@ from levelq_worker.draining.drain import Drain
 from levelq_worker.relay.outbox_rows import OutboxRows
 from levelq_worker.relay.partition import PartitionRelay
 from levelq_worker.relay.restore import OutboxRestore
-from levelq_worker.withdrawal.cancelling import Canceller
+from levelq_worker.withdrawal.canceller import Canceller
 from levelq_worker.withdrawal.waiting_lanes import Scope
 from tests.conformance.kit import PARTITION, Bench, malformed_identity
 from tests.support.coupler import Observed, Tables, clear, ledger, tables
@@ -243,7 +244,7 @@ class World:
 
     def fill(self) -> bool:
         """What a drain does that finds the gate closed."""
-        return OutboxRestore(self.bench.lanes, self._rows, self.runtime.waker).open(PARTITION)
+        return OutboxRestore(self.bench.lanes, self._rows, self.runtime.waker).ensure_restored(PARTITION)
 
     def poll(self, lost: str | None = None) -> None:
         """One round of the relay, of which each push loses its request or its reply."""
@@ -260,7 +261,7 @@ class World:
             try:
                 self.relay.poll()
             except RedisError:
-                self.relay.doubt()
+                self.relay.unconfirm_all()
 
     def replace_relay(self) -> None:
         """Another worker's relay takes over."""
@@ -268,7 +269,7 @@ class World:
         self.relay = self._new_relay()
 
     def _new_relay(self) -> PartitionRelay:
-        return PartitionRelay(PARTITION, self.bench.lanes, self._rows, self.runtime.waker, self.settings)
+        return PartitionRelay(PARTITION, Layout(), self.bench.lanes, self._rows, self.runtime.waker, self.settings)
 
     # Workers as they are
 

@@ -141,7 +141,7 @@ class DirectTransaction:
             with batch_transaction(connection, "direct") as (cursor, stamp):
                 write(cursor, [(work.lane, work.records[0], decision)], stamp, encoding=encoding)
         except DBAPIError as error:
-            if not isinstance(error.orig, Exception) or classify(error.orig) is not ErrorClass.RETRY:
+            if classify(error) is not ErrorClass.RETRY:
                 raise
             self._session.rollback()
             return False
@@ -196,5 +196,5 @@ def failure(error_type: ErrorType, error: Exception) -> Failure:
     elif isinstance(error, UnboundExecutionError):
         message = "session: it has no bind for levelq's tables; use one of their engine, as in Session(engine)"
     else:
-        message = in_words(error.orig if isinstance(error, DBAPIError) and isinstance(error.orig, Exception) else error)
+        message = in_words(error)
     return {"success": False, "message": message, "error_type": error_type}

@@ -131,7 +131,7 @@ def _limit(engine: Engine, seconds: float) -> None:
 
 def unreachable(settings: Settings, error: DBAPIError) -> ConfigurationError:
     """An error for people: the setting, the host, what the server said, no password."""
-    cause = in_words(error.orig if isinstance(error.orig, Exception) else error)
+    cause = in_words(error)
     name = "LEVELQ_DATABASE_URL"
     advice = unverified(cause, name, "sslrootcert")
     return ConfigurationError(f"{name}: {redacted(settings.database_url or '')}: {cause}{advice}")

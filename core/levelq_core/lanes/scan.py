@@ -99,9 +99,7 @@ def partitions(redis: Redis, settings: Settings) -> set[Partition]:
     layouts = {name: layout for name, layout in read.items() if layout is not None}
     first = Layout(1, settings.shards)
     expected = {name: layouts.get(name, first) for name in {*settings.tracks, *layouts}}
-    return known | {
-        p for name, layout in expected.items() for p in (*layout.previous_partitions(name), *layout.partitions(name))
-    }
+    return known.union(*(layout.all_partitions(name) for name, layout in expected.items()))
 
 
 def claimed(redis: Redis, keys: Keys, partition: Partition) -> Iterator[Lane]:

@@ -27,6 +27,7 @@ from levelq_core.database.migrations import upgrade
 from levelq_core.domain.codec import STAMP_DIGITS
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
+from levelq_core.lanes.shard_layout import Layout
 from levelq_core.lanes.wakeups import Waker
 from levelq_producer import AsyncProducer, LaneFull, NotDurable, Outbox, Producer, QueueUnavailable, SendUnknown
 from levelq_producer.durability import LEVELS
@@ -160,7 +161,7 @@ def test_flushall_removes_every_level_but_not_what_the_outbox_has(
     producer = producers(primary, **PATIENT)
     rows = OutboxRows(own_engine)
     relay = PartitionRelay(
-        PLAYER, Lanes(primary.client, settings), rows, Waker(primary.client, primary.client, KEYS), settings
+        PLAYER, Layout(), Lanes(primary.client, settings), rows, Waker(primary.client, primary.client, KEYS), settings
     )
     commit_to_outbox(own_engine, settings, level_up(1))
     assert relay.poll() == 1
@@ -192,7 +193,7 @@ def test_death_of_postgresql_loses_nothing_at_any_level(primary: Node, producers
         servers.postgres.kill()
         servers.postgres.start()
         with runtime(settings) as worker:
-            relay = PartitionRelay(PLAYER, worker.lanes, OutboxRows(engine), worker.waker, settings)
+            relay = PartitionRelay(PLAYER, Layout(), worker.lanes, OutboxRows(engine), worker.waker, settings)
             assert relay.poll() == 1
             drain_all(worker, "PLAYER")
         with engine.connect() as connection:

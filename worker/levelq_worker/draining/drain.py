@@ -14,7 +14,7 @@ import time
 from functools import partial
 
 from redis.exceptions import RedisError
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from levelq_core.database.sqlstate import ErrorClass, classify, in_words
 from levelq_core.errors import SchemaError, WrongDatabase
@@ -25,6 +25,7 @@ from levelq_core.redis_client.wrong_type import is_wrong_type
 from levelq_core.untrusted_text import MOST_SHOWN
 from levelq_worker.relay.outbox_rows import OutboxRows
 from levelq_worker.relay.restore import OutboxRestore
+from levelq_worker.support.outage import describe
 
 from .batch import Batch
 from .claims import Claims, Held
@@ -137,9 +138,9 @@ class Drain:
         """
         runtime = self._runtime
         filling = OutboxRestore(runtime.lanes, OutboxRows(runtime.engine), runtime.waker)
-        if filling.waits(self._partition):
+        if filling.is_blocked(self._partition):
             return True
-        if not filling.open(self._partition):
+        if not filling.ensure_restored(self._partition):
             runtime.stop.wait(GATE_SECONDS)
         return False
 
@@ -166,15 +167,14 @@ class Drain:
             runtime.cause_log.log(logging.ERROR, (self._partition, "type"), what, self._partition, in_words(error))
             self._ends = 0.0
             return
-        cause = error.orig if isinstance(error, DBAPIError) and isinstance(error.orig, Exception) else error
-        if classify(cause) is ErrorClass.TOO_SLOW and self._entries > 1:
+        if classify(error) is ErrorClass.TOO_SLOW and self._entries > 1:
             runtime.batch_size.too_much(self._entries)
-            log.warning("%s: batch of %d halved: %s", self._partition, self._entries, in_words(cause))
+            log.warning("%s: batch of %d halved: %s", self._partition, self._entries, in_words(error))
             return
         expected = isinstance(error, RedisError | SQLAlchemyError | SchemaError)
         runtime.engine.dispose()  # a session may stay useless, read-only for one, where a new one would not be
         runtime.binding.reread()
-        runtime.weather.failed(_in_words(error), unexpected=not expected)
+        runtime.weather.failed(describe(error), unexpected=not expected)
 
     def _leave(self) -> None:
         """Make room for other partitions; a successor goes on if anything is due."""
@@ -184,9 +184,3 @@ class Drain:
             what = "%s: not handed over (%s); a sweep will"
             cause = self._partition, "not handed over"
             self._runtime.cause_log.log(logging.WARNING, cause, what, self._partition, in_words(error))
-
-
-def _in_words(error: Exception) -> str:
-    if isinstance(error, DBAPIError) and isinstance(error.orig, Exception):
-        return f"PostgreSQL: {in_words(error.orig)}"
-    return f"{'Redis: ' if isinstance(error, RedisError) else ''}{in_words(error)}"

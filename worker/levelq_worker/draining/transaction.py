@@ -150,7 +150,7 @@ class Transaction:
         try:
             transaction.commit()
         except DBAPIError as error:
-            if isinstance(error.orig, Exception) and classify(error.orig) is ErrorClass.ISOLATE:
+            if classify(error) is ErrorClass.ISOLATE:
                 self._commit_refused = True
             raise
 

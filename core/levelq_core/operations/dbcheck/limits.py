@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from levelq_core.database.sqlstate import in_words
+from levelq_core.database.sqlstate import in_words, sqlstate_of
 
 from .finding import Finding
 
@@ -28,9 +28,9 @@ def look_at_rows(connection: Connection, what: str, look: Callable[[], Iterable[
     try:
         return list(look())
     except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) not in CUT:
+        if sqlstate_of(error) not in CUT:
             raise
-        problem = f"{what} could not be looked at in time: {in_words(error.orig or error)}"
+        problem = f"{what} could not be looked at in time: {in_words(error)}"
         return [Finding("warning", problem, ("levelq db check",))]
     finally:
         if not connection.invalidated:

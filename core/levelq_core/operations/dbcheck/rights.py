@@ -18,7 +18,7 @@ from levelq_core.database.schema import (
     Parent,
     Schema,
 )
-from levelq_core.database.sqlstate import in_words
+from levelq_core.database.sqlstate import in_words, sqlstate_of
 
 from .finding import Finding
 from .limits import CUT
@@ -82,11 +82,11 @@ def check_write(connection: Connection) -> Iterator[Finding]:
     try:
         connection.execute(_WRITE)
     except DBAPIError as error:
-        state = getattr(error.orig, "sqlstate", None)
+        state = sqlstate_of(error)
         if connection.invalidated or state in CUT:
             raise
         if state != _READ_ONLY:  # check_server names that one
-            yield Finding("error", f"a row that was written as a test was refused: {in_words(error.orig or error)}")
+            yield Finding("error", f"a row that was written as a test was refused: {in_words(error)}")
 
 
 # Which of these rights this role has; one column is enough, because applications may grant single columns.

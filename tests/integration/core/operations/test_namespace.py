@@ -493,7 +493,7 @@ def test_relay_pushes_nothing_more_once_a_sweep_found_the_namespace_taken(
         with Session(engines(production.database_url)) as session:
             Outbox(session).send(LevelUp(user_id=1, specialization="PLAYER", xp_gained=1))
             session.commit()
-        assert (relay.hear({"PLAYER"}), relay.poll()) == (0, 0)
+        assert (relay.poll_notified({"PLAYER"}), relay.poll()) == (0, 0)
     finally:
         relay.release()
     assert waiting(staging, redis) == 0

@@ -16,7 +16,6 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from levelq import LevelUp, Outbox, Producer, SetLevel, Settings, level_up_atomic
-from levelq.cli.app import run
 from levelq_core.database.migrations import upgrade, upgrade_sql
 from levelq_core.domain.codec import encode
 from levelq_core.operations.dbcheck import check
@@ -27,15 +26,13 @@ from tests.integration.core.operations.test_grants import statements
 from tests.support.coupler import drain_all, push_raw, runtime, session, wait_until_blocked_by
 from tests.support.db_check import execute, fix
 from tests.support.fixtures import application
+from tests.support.fixtures.workers import CommandLine
+from tests.support.system import up
 from tests.support.verify import PLAYER, World, assert_clean
 
-CommandLine = Callable[..., tuple[int, str, str]]
 SECRET = "met Alice of Elm Street"
 USER = 42_424_242_424_242  # so long that no random id, hash or time holds its digits
-
-
-def up(user_id: int, xp: int = 1, specialization: str = "PLAYER", **fields: Any) -> LevelUp:
-    return LevelUp(user_id=user_id, specialization=specialization, xp_gained=xp, **fields)
+EXPIRES = "expires: "
 
 
 @pytest.fixture
@@ -46,52 +43,49 @@ def world(settings: Settings, redis: Redis, own_engine: Engine, tmp_path: Path) 
         made.recorder.close()
 
 
-@pytest.fixture
-def levelq(settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    """Run a command with the test's settings, or on another database: exit code, stdout, stderr."""
-
-    def call(*arguments: object, **changed: str) -> tuple[int, str, str]:
-        for name, value in (settings.environment() | changed).items():
-            monkeypatch.setenv(name, value)
-        code = run(list(map(str, arguments)))
-        return (code, *capsys.readouterr())
-
-    return call
-
-
 def rows(engine: Engine, query: str, **values: Any) -> list[tuple[Any, ...]]:
     with engine.connect() as connection:
         return [tuple(row) for row in connection.execute(text(query), values)]
 
 
-def dump(engine: Engine, redis: Redis, *, without: str = "") -> str:
-    """All that the database and Redis hold, as text; replies expire by themselves."""
+def dump(world: World) -> list[str]:
+    """All that the database and Redis hold, one line each, but replies."""
+    tables = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^(spec|user_|lic|levelq_)'"
     found = []
-    for (table,) in rows(
-        engine, "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^(spec|user_|lic|levelq_)'"
-    ):
-        found += [f"{table}: {row}" for row in rows(engine, f"SELECT t::text FROM {table} t") if table != without]
-    for key in redis.keys("*"):
-        if b":reply:" not in key:
-            kind = redis.type(key)
-            reads: dict[Any, Callable[..., Any]] = {
-                b"list": lambda key: redis.lrange(key, 0, -1),
-                b"zset": lambda key: redis.zrange(key, 0, -1),
-                b"hash": redis.hgetall,
-                b"set": redis.smembers,
-                b"stream": redis.xrange,
-            }
-            found.append(repr((key, reads.get(kind, redis.get)(key))))
-    return "\n".join(found)
+    for (table,) in rows(world.engine, tables):
+        found += [f"{table}: {row}" for row in rows(world.engine, f"SELECT t::text FROM {table} t")]
+    redis: Any = world.redis
+    reads: dict[bytes, Callable[..., Any]] = {
+        b"list": lambda key: redis.lrange(key, 0, -1),
+        b"zset": lambda key: redis.zrange(key, 0, -1),
+        b"hash": redis.hgetall,
+        b"set": redis.smembers,
+        b"stream": redis.xrange,
+    }
+    for key in sorted(redis.keys("*")):
+        left_ms = redis.pttl(key)  # -2: it has expired meanwhile
+        if b":reply:" not in key and left_ms != -2:
+            value = reads.get(redis.type(key), redis.get)(key)
+            found.append(f"{EXPIRES if left_ms >= 0 else ''}{(key, value)!r}")
+    return found
 
 
-def named_in(dumped: str, user: int = USER) -> list[str]:
+def lasting(world: World) -> list[str]:
+    """What does not expire by itself: a reserved wake-up is gone after 5 s, however little has happened."""
+    return [line for line in dump(world) if not line.startswith(EXPIRES)]
+
+
+def named_in(dumped: list[str], user: int = USER) -> list[str]:
     """The lines of a dump that name a user: in digits, or in the 8 bytes of an integer of either order."""
     forms = [str(user)]
     for order in ("<q", ">q"):
         raw = struct.pack(order, user)
         forms += [raw.hex(), repr(raw)[2:-1]]
-    return [line for line in dumped.splitlines() if any(form in line for form in forms)]
+    return [line for line in dumped if any(form in line for form in forms)]
+
+
+def holds_secret(dumped: list[str]) -> bool:
+    return any(SECRET in line for line in dumped)
 
 
 def live(world: World, user: int = USER) -> list[LevelUp | SetLevel]:
@@ -117,20 +111,20 @@ def test_nothing_personal_of_a_forgotten_user_is_left(world: World, levelq: Comm
     push_raw(world.worker, "PLAYER", USER, SECRET.encode())
     with world.engine.begin() as connection:
         Outbox(connection, settings=world.settings).send(up(USER, 7, reason=SECRET))
-    before = dump(world.engine, world.redis)
-    assert named_in(before) and SECRET in before
+    before = lasting(world)
+    assert named_in(before) and holds_secret(before)
 
     code, told, said = levelq("forget", USER)
     assert (code, said.count("\n"), "--yes" in said) == (2, 1, True)
     code, told, _ = levelq("forget", USER, "--dry-run")
-    assert code == 0 and dump(world.engine, world.redis) == before
+    assert code == 0 and lasting(world) == before
     assert "PLAYER: 2 commands in lanes, 1 row in the outbox" in told
     assert "delete  2 progress rows, 2 license rows, 1 progression" in told
 
     code, told, _ = levelq("forget", USER, "--yes")
     assert code == 0 and f"user {USER} is forgotten: 2 commands cancelled" in told
-    after = dump(world.engine, world.redis)
-    assert SECRET not in after
+    after = dump(world)
+    assert not holds_secret(after)
     assert named_in(after) == []
     assert rows(world.engine, "SELECT student_id, total_xp FROM specialization_progress") == [(7, 2610)]
     assert rows(world.engine, "SELECT advanced_by FROM license_progressions") == [(None,)]
@@ -140,9 +134,9 @@ def test_nothing_personal_of_a_forgotten_user_is_left(world: World, levelq: Comm
     assert (lines[1][2]["ledger"], lines[1][2]["cancelled"]) == (6, 2)
     assert_clean(world.verify(at_rest=True, partial_history=True))  # the outbox is not recorded
 
-    before = dump(world.engine, world.redis)
+    before = lasting(world)
     assert levelq("forget", USER, "--yes") == (0, f"user {USER}: nothing to erase\n", "")
-    assert dump(world.engine, world.redis) == before
+    assert lasting(world) == before
 
 
 def test_commands_of_a_forgotten_user_are_still_known_and_later_ones_start_a_new_learner(
@@ -254,7 +248,7 @@ def test_audit_of_a_purge_names_no_user_whose_lane_was_unreadable(world: World, 
     world.redis.delete(world.lane(USER))
     ((detail,),) = rows(world.engine, "SELECT detail FROM levelq_audit")
     assert (detail["cancelled"], detail["unreadable"]) == (1, 1)
-    assert named_in(dump(world.engine, world.redis)) == []
+    assert named_in(dump(world)) == []
 
 
 def test_note_of_a_parked_lane_goes_with_it_while_a_dead_drain_holds_the_lane(
@@ -265,17 +259,17 @@ def test_note_of_a_parked_lane_goes_with_it_while_a_dead_drain_holds_the_lane(
     world.worker.lanes.ack(PLAYER, "token", [(user, 0, b"")], {user: f"a trigger raised: {SECRET}"})
     assert world.worker.lanes.claim(PLAYER, "drain", "second", 10).lanes
     assert levelq("forget", USER, "--yes")[0] == 0
-    assert SECRET not in dump(world.engine, world.redis)
+    assert not holds_secret(dump(world))
     world.expire(USER)
     world.drain()
-    assert named_in(dump(world.engine, world.redis)) == []
+    assert named_in(dump(world)) == []
 
 
 def test_forget_refuses_what_it_cannot_read_before_it_changes_anything(world: World, levelq: CommandLine) -> None:
     live(world)
     payload = encode(up(USER))
     push_raw(world.worker, "PLAYER", USER, payload[:2] + b"\x63" + payload[3:])
-    before = dump(world.engine, world.redis)
+    before = lasting(world)
     code, _, said = levelq("forget", USER, "--yes")
     assert (code, "sent by a newer version of levelq" in said) == (2, True)
     kept = world.redis.lrange(world.lane(USER), 0, -1)
@@ -284,7 +278,7 @@ def test_forget_refuses_what_it_cannot_read_before_it_changes_anything(world: Wo
     assert "expected a list" in levelq("forget", USER, "--yes")[2]
     world.redis.delete(world.lane(USER))
     world.redis.rpush(world.lane(USER), *kept)
-    assert dump(world.engine, world.redis) == before
+    assert lasting(world) == before
 
 
 def test_rows_that_other_code_holds_or_refers_to_are_told_and_left(world: World, levelq: CommandLine) -> None:
@@ -366,11 +360,7 @@ OLDER = (
 
 
 def test_application_deletes_a_user_whose_licenses_have_progressions(
-    settings: Settings,
-    redis: Redis,
-    engines: Callable[..., Engine],
-    blank_database_url: str,
-    levelq: CommandLine,
+    settings: Settings, redis: Redis, engines: Callable[..., Engine], blank_database_url: str, levelq: CommandLine
 ) -> None:
     engine = engines(blank_database_url)
     cascading(engine)

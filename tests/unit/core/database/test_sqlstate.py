@@ -6,8 +6,16 @@ import psycopg
 import pytest
 from psycopg import errors
 from psycopg.pq import DiagnosticField
+from sqlalchemy.exc import DBAPIError
 
-from levelq_core.database.sqlstate import ErrorClass, classify, in_words, raised_in_function
+from levelq_core.database.sqlstate import (
+    ErrorClass,
+    classify,
+    driver_error,
+    in_words,
+    raised_in_function,
+    sqlstate_of,
+)
 
 TRANSIENT, RETRY, TOO_SLOW, LOCK_TIMEOUT, ISOLATE = ErrorClass
 
@@ -121,3 +129,16 @@ def test_in_words_is_one_line_without_the_values() -> None:
 def test_what_a_function_raises_is_told_from_what_the_statement_does(context: str | None, raised: bool) -> None:
     error = reported("23514") if context is None else reported("23514", context=context)
     assert raised_in_function(error) is raised
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_error_is_the_same_wrapped_by_sqlalchemy_or_not(wrapped: bool) -> None:
+    error = errors.LockNotAvailable("canceling statement")
+    found = DBAPIError("SELECT", {}, error) if wrapped else error
+    assert driver_error(found) is error
+    assert (sqlstate_of(found), classify(found), in_words(found)) == ("55P03", LOCK_TIMEOUT, "canceling statement")
+
+
+def test_an_error_that_is_not_postgresqls_has_no_sqlstate() -> None:
+    error = ValueError("x")
+    assert (driver_error(error), sqlstate_of(error), classify(error)) == (error, None, TRANSIENT)
