@@ -10,9 +10,9 @@ from uuid import UUID
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
 from levelq_core import Command
-from levelq_core.coupler.apply import outcome
 from levelq_core.coupler.lane_batch import LaneBatch
 from levelq_core.domain.codec import encode
+from levelq_core.domain.outcome import outcome
 from tests.model import Prediction
 from tests.stateful.reference import Entry, Keys, Reference, Taken
 from tests.stateful.tables import Tables

@@ -1,4 +1,4 @@
-"""The tables as one batch remembers them, and whether a migration has changed them since they were read."""
+"""What one batch knows of the tables, and whether a migration has changed them since they were read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .lane_batch import Database
 
 
 class CurrentTables:
-    """What one transaction knows of the tables. `reread` reads them again; it may raise SchemaError."""
+    """The tables as one transaction knows them. `reread` reads them again; it may raise SchemaError."""
 
     def __init__(self, cursor: Cursor[Any], database: Database, reread: Callable[[], Database] | None) -> None:
         self.database = database
@@ -26,7 +26,7 @@ class CurrentTables:
             self.database = self._reread()
 
     def refresh(self) -> bool:
-        """After an error: compare, once in a batch, and read the tables again if they have changed; returns whether."""
+        """After an error, once in a batch: read the tables again if they have changed; whether they have."""
         fingerprint = self.database.schema.fingerprint
         if self._compared or not fingerprint:
             return False

@@ -1,4 +1,4 @@
-"""The application's users tables, to which foreign keys lead: a batch locks their rows before it makes rows."""
+"""The application's users tables, to which foreign keys lead: a batch locks their rows before it inserts rows."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def parents_of(schema: Schema) -> tuple[Parents, ...]:
     return tuple(
         Parents(
             table,
-            # Which users exist; the lock keeps their rows until ours are inserted. Cast to one type: a prepared
-            # statement fails for good once the types of its results change.
+            # The users that exist; the lock keeps their rows until levelq's are inserted. Cast to one type, because a
+            # prepared statement fails for good once the types of its results change.
             f"""
                 SELECT u.{column}::bigint FROM unnest(%b) WITH ORDINALITY AS k(user_id, n)
                 JOIN {table} u ON u.{column} = k.user_id

@@ -1,8 +1,7 @@
-"""The statements of the one transaction, in the order they run. Each has a name and one sentence.
+"""The statements of the one transaction. Each has a name and one sentence.
 
-Lanes travel as parallel arrays, sorted by (specialization in C order, user): `WITH ORDINALITY` keeps that
-order, and `ORDER BY k.n` is therefore the lock order. Types that differ between databases are filled in
-from the schema; values never are.
+Lanes are sent as parallel arrays, sorted by (specialization in C order, user): `WITH ORDINALITY` keeps that order, so
+`ORDER BY k.n` is the lock order. Types that differ between databases come from the schema; values never do.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ PROGRESS_VALUES = ("current_level", *TOTALS)
 LICENSE_VALUES = ("current_level", "max_achieved_level")
 PROGRESSION_VALUES = ("from_level", "to_level", "advanced_by", "advancement_reason", "requirements_met")
 
-# Where are we: isolation, whether writing is allowed, how long locks are waited for, whether this transaction has a
-# batch already (and mark it: a rollback to a savepoint takes the mark back together with the locks), its id.
+# Read a transaction's isolation level, whether it is read-only, its lock_timeout, whether it holds a batch already, and
+# its id. And mark it as one that holds a batch: a rollback to a savepoint undoes the mark together with the locks.
 ENTER = """
     SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only'), lock_timeout, was,
            set_config('levelq.batch', '1', true), pg_current_xact_id()::text::bigint
@@ -34,11 +33,15 @@ ENTER = """
 """
 
 # How long the rest of this transaction waits for each lock. A second batch waits far less than PostgreSQL's
-# deadlock_timeout, yet as long as it takes to extend a table, for which transactions wait that share no row.
+# deadlock_timeout, but longer than a table takes to be extended, for which even transactions on other rows wait.
 SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, true)"
 SECOND_BATCH_WAIT = "50ms"
+SHORTEN_LOCK_TIMEOUT = """
+    SELECT set_config('lock_timeout', greatest(setting::int / 20, 1)::text, true)
+    FROM pg_settings WHERE name = 'lock_timeout'
+"""
 
-# The outbox rows of decided commands have done their work.
+# Remove the outbox rows of decided commands.
 OUTBOX_DELETE = f"DELETE FROM {OUTBOX} WHERE command_id = ANY(%b)"
 
 _LANES = "unnest(%b, %b) WITH ORDINALITY AS k(specialization, user_id, n)"
@@ -47,7 +50,6 @@ LICENSE_PAIR = "l.user_id = k.user_id AND l.specialization_type = k.specializati
 _PROGRESS_IN_ORDER = f"FROM {_LANES} JOIN {PROGRESS} p ON {PROGRESS_PAIR} ORDER BY k.n FOR NO KEY UPDATE OF p"
 _LICENSES_IN_ORDER = f"FROM {_LANES} JOIN {LICENSES} l ON {LICENSE_PAIR} ORDER BY k.n FOR NO KEY UPDATE OF l"
 
-
 # Lock the license rows in order and read them.
 LOCK_LICENSE = f"""
     SELECT l.ctid, l.id::bigint, coalesce(l.current_level, 1)::bigint,
@@ -55,29 +57,33 @@ LOCK_LICENSE = f"""
     {_LICENSES_IN_ORDER}
 """
 
-# After a lock timeout: which rows could be had at once, so that the others are known.
+# After a lock timeout: lock the rows that are free; the others are locked elsewhere.
 SKIP_LOCKED = tuple(f"SELECT k.n {rows} SKIP LOCKED" for rows in (_PROGRESS_IN_ORDER, _LICENSES_IN_ORDER))
 
-# What one attempt at a batch did, locks included, can be taken back and tried in another way.
+# One attempt at a batch or a part of it, with its locks.
 SAVEPOINT = "SAVEPOINT levelq"
 ROLLBACK = "ROLLBACK TO SAVEPOINT levelq"
 RELEASE = "RELEASE SAVEPOINT levelq"
 
-# What a whole batch did, with its locks and its mark, can be taken back.
+# What is tried only to learn from it.
+PROBE = "SAVEPOINT levelq_probe"
+PROBE_ROLLBACK = "ROLLBACK TO SAVEPOINT levelq_probe"
+
+# A whole batch, with its locks and its mark.
 BATCH_SAVEPOINT = "SAVEPOINT levelq_batch"
 BATCH_ROLLBACK = "ROLLBACK TO SAVEPOINT levelq_batch"
 BATCH_RELEASE = "RELEASE SAVEPOINT levelq_batch"
 
-# Take back rows made for lanes in which nothing was applied.
+# Remove rows that were inserted for lanes in which nothing was applied.
 REMOVE_PROGRESS = f"DELETE FROM {PROGRESS} p USING {_LANES} WHERE {PROGRESS_PAIR}"
 REMOVE_LICENSE = f"DELETE FROM {LICENSES} l USING {_LANES} WHERE {LICENSE_PAIR}"
 
 
 def missing(schema: Schema) -> str:
-    """Which lanes lack their progress row (true, ...) or their license row (..., true, ...).
+    """The lanes without a progress row (true, ...) or a license row (..., true, ...).
 
-    And how the user's row of that specialization is spelt, if it is there under another spelling: a second row made
-    beside it would be at level 1. Not looked for where no index leads to a user's rows: each would read the table.
+    And how the user's row of that specialization is spelt, if it exists under another spelling: a second row beside it
+    would be at level 1. Not looked for where no index leads to a user's rows: each look would read the whole table.
     """
     others = [
         f"(SELECT t.{name}::text FROM {table} t WHERE {alias}.{user} IS NULL AND t.{user} = k.user_id "
@@ -96,14 +102,14 @@ def missing(schema: Schema) -> str:
 
 
 def lock_progress(schema: Schema) -> str:
-    """Lock the progress rows in order and read their totals, and where they lie."""
+    """Lock the progress rows in order and read their ctids, levels and totals."""
     columns = schema.columns[PROGRESS]
     totals = ", ".join(columns[name].total(f"p.{name}") for name in TOTALS)
     return f"SELECT p.ctid, coalesce(p.current_level, 1)::bigint, {totals} {_PROGRESS_IN_ORDER}"
 
 
 def insert_progress(schema: Schema) -> str:
-    """Make progress rows that are missing, every named column given; somebody else may have been faster."""
+    """Insert missing progress rows, with every named column; another transaction may have been faster."""
     times = inserted_times(schema, PROGRESS)
     return f"""
         INSERT INTO {PROGRESS} (student_id, specialization_id, current_level, total_xp, completed_sessions,
@@ -115,7 +121,7 @@ def insert_progress(schema: Schema) -> str:
 
 
 def insert_license(schema: Schema) -> str:
-    """Make license rows that are missing, likewise."""
+    """Insert missing license rows, likewise."""
     times = inserted_times(schema, LICENSES)
     return f"""
         INSERT INTO {LICENSES} (user_id, specialization_type, current_level, max_achieved_level, {", ".join(times)})
@@ -128,18 +134,18 @@ def insert_license(schema: Schema) -> str:
 class Update(NamedTuple):
     """One statement in two forms with the same parameters.
 
-    `by_place` goes to each row by its ctid: joined by their keys, the planner would at times read the whole table,
-    at 100,000 rows three times the cost. A trigger of the application's may have moved a row since we locked it;
-    then fewer rows are changed than were given, and `by_pair` changes them all, unless a trigger leaves one out.
+    `by_ctid` goes to each row by its ctid, because a join on the keys may read the whole table (see
+    docs/explanation/the-transaction.md). A trigger of the application may have moved a row since it was locked; then
+    `by_ctid` changes fewer rows than given, and `by_pair` changes them all, unless a trigger leaves one out.
     """
 
     table: str
-    by_place: str
+    by_ctid: str
     by_pair: str
 
 
 def _update(table: str, statement: str, alias: str, pair: str) -> Update:
-    return Update(table, f"{statement} WHERE {alias}.ctid = k.place AND {pair}", f"{statement} WHERE {pair}")
+    return Update(table, f"{statement} WHERE {alias}.ctid = k.row_ctid AND {pair}", f"{statement} WHERE {pair}")
 
 
 def _assignments(values: Mapping[str, str]) -> str:
@@ -149,7 +155,7 @@ def _assignments(values: Mapping[str, str]) -> str:
 def progress_values(schema: Schema, *, exact: bool = False) -> dict[str, str]:
     """What an update sets in a progress row (`p`), by column, from the values given (`k`).
 
-    `exact`: totals become the given values, for a Reset; else they keep their fraction, and stay NULL while they are 0.
+    `exact`: totals become the given values, for a Reset; else they keep a fraction, and stay NULL while they are 0.
     """
     names = ("level", "xp", "sessions", "projects", "theory", "practice")
     given = {column: f"k.{name}" for column, name in zip(PROGRESS_VALUES, names, strict=True)}
@@ -171,7 +177,7 @@ def update_progress(schema: Schema, *, exact: bool = False) -> Update:
     statement = f"""
         UPDATE {PROGRESS} p SET {_assignments(progress_values(schema, exact=exact))}
         FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b)
-            AS k(place, specialization, user_id, level, xp, sessions, projects, theory, practice)
+            AS k(row_ctid, specialization, user_id, level, xp, sessions, projects, theory, practice)
     """
     return _update(PROGRESS, statement, "p", PROGRESS_PAIR)
 
@@ -180,7 +186,7 @@ def update_license(schema: Schema) -> Update:
     """Write the license rows that changed."""
     statement = f"""
         UPDATE {LICENSES} l SET {_assignments(license_values(schema))}
-        FROM unnest(%b, %b, %b, %b, %b) AS k(place, specialization, user_id, level, highest)
+        FROM unnest(%b, %b, %b, %b, %b) AS k(row_ctid, specialization, user_id, level, highest)
     """
     return _update(LICENSES, statement, "l", LICENSE_PAIR)
 
@@ -200,16 +206,16 @@ def insert_progressions(schema: Schema) -> str:
 
 
 def _check_deferred(names: str) -> tuple[str, ...]:
-    """Check deferred constraints now, while a refusal can be isolated. Rolled back, so COMMIT checks them as well."""
+    """Check deferred constraints now, while a failure can be isolated. Rolled back, so COMMIT checks them, too."""
     return ("SAVEPOINT levelq_deferred", f"SET CONSTRAINTS {names} IMMEDIATE", "ROLLBACK TO SAVEPOINT levelq_deferred")
 
 
-# All that wait for the COMMIT, those of other tables too.
+# All deferred constraints, also of other tables.
 CHECK_ALL_DEFERRED = _check_deferred("ALL")
 
 
 def check_deferred(schema: Schema) -> tuple[str, ...]:
-    """Those of the three tables."""
+    """The deferred constraints of the three tables."""
     return _check_deferred(", ".join(schema.deferred)) if schema.deferred else ()
 
 

@@ -23,7 +23,7 @@ from levelq_core import LevelUp
 from levelq_core.coupler import bisect as isolate
 from levelq_core.coupler.apply import group_by_lane
 from levelq_core.coupler.bisect import ATTEMPTS, PROBES, Isolation
-from levelq_core.coupler.lane_batch import BatchInfo, Database, LaneBatch, Parked, RowsVanished, apart
+from levelq_core.coupler.lane_batch import BatchInfo, Database, LaneBatch, Parked, RowsVanished, separate_parked
 from levelq_core.coupler.screening import BATCHES, Remembered
 from levelq_core.domain.rules import Decision
 from tests.unit.core.coupler.test_fold import DATABASE
@@ -66,10 +66,10 @@ class Run:
         for work in works:
             for record in work.records:
                 error = self.fails(work, record)
-                if error is not None and work.refusal is None:
+                if error is not None and work.rejection is None:
                     raise error
         for work in works:
-            work.decisions = [work.refusal or self.decision for _ in work.records]
+            work.decisions = [work.rejection or self.decision for _ in work.records]
 
     def held(self, _: Any, __: Database, works: Sequence[LaneBatch]) -> list[LaneBatch]:
         return [w for w in works if any(self.fails(w, record) is LOCKED for record in w.records)]
@@ -77,7 +77,7 @@ class Run:
     def go(self) -> Run:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(isolate, "couple", self.couple)
-            patch.setattr(isolate, "held_elsewhere", self.held)
+            patch.setattr(isolate, "locked_elsewhere", self.held)
             stamp = BatchInfo(b"", 0, "test")
             Isolation(self.cursor, DATABASE, stamp, parked=self.parked, waits=self.waits).run(self.works)  # type: ignore[arg-type]
         return self
@@ -313,7 +313,9 @@ def parked_before(works: list[LaneBatch], *users: int) -> list[LaneBatch]:
 
 
 def cut(count: int, *users: int) -> list[list[int]]:
-    return [[work.lane.user_id for work in part] for part in apart(parked_before(works(*[1] * count), *users))]
+    return [
+        [work.lane.user_id for work in part] for part in separate_parked(parked_before(works(*[1] * count), *users))
+    ]
 
 
 def test_lanes_that_were_parked_before_are_parts_of_their_own() -> None:

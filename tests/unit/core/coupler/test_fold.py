@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from levelq_core import Command, LevelUp, SetLevel, SyncLevels
 from levelq_core.coupler.apply import group_by_lane
-from levelq_core.coupler.couple import first_lanes, fold
+from levelq_core.coupler.couple import fold, owning_lanes
 from levelq_core.coupler.lane_batch import Database
 from levelq_core.coupler.ledger import PriorDecision
 from levelq_core.database.schema import LICENSES, PROGRESS, PROGRESSIONS, REQUIRED, Column, Schema
-from levelq_core.domain.codec import Lane
 from levelq_core.domain.commands import new_command_id
+from levelq_core.domain.record import Lane
 from levelq_core.domain.rules import NOTHING, Decision, State
 from tests.support.strategies import DEFAULT
 
@@ -36,9 +36,9 @@ class Model:
         works = sorted(group_by_lane(commands), key=lambda w: w.lane)
         for work in works:
             work.reset(DATABASE)
-            work.found = work.state = self.rows.get(work.lane, NOTHING)
+            work.locked_state = work.state = self.rows.get(work.lane, NOTHING)
         decided: dict[int, Decision] = {}
-        fresh = fold(DATABASE, works, self.known, first_lanes(works))
+        fresh = fold(DATABASE, works, self.known, owning_lanes(works))
         for work in works:
             self.rows[work.lane] = work.state
             decided.update(zip(work.places, work.decisions, strict=True))

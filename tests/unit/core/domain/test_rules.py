@@ -6,8 +6,8 @@ import pytest
 
 from levelq_core import Catalog
 from levelq_core.domain.catalog import Requirement, Track
-from levelq_core.domain.codec import Lane, Record
 from levelq_core.domain.commands import MAX_NUMBER
+from levelq_core.domain.record import Lane, Record
 from levelq_core.domain.rules import (
     FIELDS,
     NOTHING,
