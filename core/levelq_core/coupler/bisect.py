@@ -23,13 +23,13 @@ from typing import Any, NamedTuple
 import psycopg
 
 from levelq_core.database.cursors import Cursor
+from levelq_core.database.fingerprint import is_current
 from levelq_core.database.sqlstate import ErrorClass, classify, constraint_of, in_words, names_what_is_not_there
 from levelq_core.domain.record import Lane
 from levelq_core.domain.rules import Decision
 
 from .blame import is_commands_fault
 from .couple import couple, owning_lanes
-from .current_tables import CurrentTables
 from .lane_batch import BatchInfo, Database, LaneBatch, Parked, RowsVanished, SchemaChanged, separate_parked
 from .locking import locked_elsewhere
 from .screening import Remembered, Screen
@@ -83,12 +83,14 @@ class Isolation:
         between: Callable[[], None] = lambda: None,
     ) -> None:
         self._cursor = cursor
-        self._tables = CurrentTables(cursor, database, reread)
+        self._database = database
+        self._reread = reread
+        self._compared = False  # whether the tables were compared with what is known of them
         self._info = info
         self._parked = parked
         self._waits = waits
         self._between = between
-        self._screen = Screen(cursor, self._tables, checks or Remembered())
+        self._screen = Screen(cursor, checks or Remembered())
         self._owning_lanes: dict[bytes, Lane] = {}
         self._lane_batches: Sequence[LaneBatch] = ()
         self._todo: list[Piece] = []  # the next piece is the last
@@ -130,7 +132,7 @@ class Isolation:
                 return None
             self._between()
             fault = Fault(error, self._classify(error))
-            if fault.meaning is ErrorClass.ISOLATE and self._tables.refresh():
+            if fault.meaning is ErrorClass.ISOLATE and self._tables_have_changed():
                 fault = Fault(error, ErrorClass.RETRY)
             if fault.meaning is not ErrorClass.RETRY:
                 break
@@ -142,17 +144,17 @@ class Isolation:
         """Decide these lanes once; the error if that failed. `keep=False`: roll back what passes, too."""
         self._attempts += 1
         for batch in lane_batches:
-            batch.reset(self._tables.database)
+            batch.reset(self._database)
             batch.rejection = batch.rejection or rejection
         self._cursor.execute(SAVEPOINT)
         try:
-            couple(self._cursor, self._tables.database, lane_batches, self._info, self._owning_lanes, self._screen)
+            couple(self._cursor, self._database, lane_batches, self._info, self._owning_lanes, self._screen)
         except (psycopg.Error, UnicodeEncodeError, RowsVanished, SchemaChanged) as error:
             if self._cursor.connection.closed:
                 raise
             self._cursor.execute(ROLLBACK)
             if isinstance(error, SchemaChanged):
-                self._tables.read_again()
+                self._read_tables_again()
             return error
         self._cursor.execute(RELEASE if keep else ROLLBACK)
         for batch in lane_batches:
@@ -169,12 +171,27 @@ class Isolation:
             return ErrorClass.ISOLATE
         return meaning
 
+    def _tables_have_changed(self) -> bool:
+        """After an error, once in a batch: whether the tables have changed; then they are read again."""
+        fingerprint = self._database.schema.fingerprint
+        if self._compared or not fingerprint:
+            return False
+        self._compared = True
+        if is_current(self._cursor, fingerprint):
+            return False
+        self._read_tables_again()
+        return True
+
+    def _read_tables_again(self) -> None:
+        if self._reread is not None:
+            self._database = self._reread()
+
     def _isolate(self, lane_batches: Sequence[LaneBatch], fault: Fault) -> None:
         """Find what is at fault in lanes that do not pass; raise what is no lane's."""
         error, meaning = fault
         if meaning is ErrorClass.LOCK_TIMEOUT and self._waits:
             self._park_locked(lane_batches, fault)
-        elif meaning is ErrorClass.ISOLATE and self._screen.add(error):
+        elif meaning is ErrorClass.ISOLATE and self._screen.add(error, self._database):
             self._todo.append(Piece(lane_batches))  # again: what that constraint refuses is known beforehand now
         elif meaning is ErrorClass.ISOLATE:
             self._narrow(lane_batches, fault)
@@ -200,7 +217,7 @@ class Isolation:
 
     def _blame(self, batch: LaneBatch, error: Exception) -> None:
         """Reject a command whose own content is refused; else park its lane, if the database works for others."""
-        if is_commands_fault(self._cursor, self._tables.database, batch, error):
+        if is_commands_fault(self._cursor, self._database, batch, error):
             again = self._attempt([batch], Decision("database_error", in_words(error)))
         elif self._attempts == 1:  # no bisection has tried it twice: statements may have been prepared for older tables
             again = self._attempt([batch])
@@ -248,7 +265,7 @@ class Isolation:
             self._cursor.execute(SHORTEN_LOCK_TIMEOUT)
             self._timeout_shortened = True
         self._cursor.execute(PROBE)
-        held = locked_elsewhere(self._cursor, self._tables.database, lane_batches)
+        held = locked_elsewhere(self._cursor, self._database, lane_batches)
         self._cursor.execute(PROBE_ROLLBACK)
         if not held:  # in a way that cannot be seen: an insert that is not committed yet, a parent row
             self._narrow(lane_batches, fault)

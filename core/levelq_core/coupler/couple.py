@@ -109,7 +109,7 @@ def _screened(
     screen: Screen,
 ) -> list[NewDecision]:
     """Fold the lanes again in which a check would refuse a command, without it, until none is found."""
-    screen.read()
+    screen.read(database)
     for _ in range(ROUNDS):
         refused = screen.refuse(lane_batches, new)
         if not refused:

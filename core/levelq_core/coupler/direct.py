@@ -6,7 +6,7 @@ what happened; for a refused command it raises LevelUpRefused only with `raise_o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
@@ -73,19 +73,7 @@ class ProgressLicenseCoupler:
 
         The same `command_id` again returns the first decision; None makes a new one.
         """
-        fields = {
-            "user_id": user_id,
-            "specialization": specialization,
-            "new_level": new_level,
-            "xp_change": xp_change,
-            "sessions_change": sessions_change,
-            "projects_change": projects_change,
-            "theory_hours_change": theory_hours_change,
-            "practice_hours_change": practice_hours_change,
-            "advanced_by": advanced_by,
-            "reason": reason,
-        }
-        return self._apply(SetLevel, fields, command_id, changed, raise_on_failure=raise_on_failure)
+        return self._apply(SetLevel, locals(), changed)
 
     def level_up_atomic(
         self,
@@ -99,14 +87,7 @@ class ProgressLicenseCoupler:
         raise_on_failure: bool = False,
     ) -> Change | Failure:
         """Add experience and sessions (0 or more) and rise as far as the totals earn."""
-        fields = {
-            "user_id": user_id,
-            "specialization": specialization,
-            "xp_gained": xp_gained,
-            "sessions_completed": sessions_completed,
-            "reason": reason,
-        }
-        return self._apply(LevelUp, fields, command_id, changed, raise_on_failure=raise_on_failure)
+        return self._apply(LevelUp, locals(), changed)
 
     def adjust_atomic(
         self,
@@ -125,19 +106,7 @@ class ProgressLicenseCoupler:
         raise_on_failure: bool = False,
     ) -> Change | Failure:
         """Add the changes, which may be negative; the levels stay, or become what the new totals earn, up or down."""
-        fields = {
-            "user_id": user_id,
-            "specialization": specialization,
-            "xp_change": xp_change,
-            "sessions_change": sessions_change,
-            "projects_change": projects_change,
-            "theory_hours_change": theory_hours_change,
-            "practice_hours_change": practice_hours_change,
-            "level": level,
-            "advanced_by": advanced_by,
-            "reason": reason,
-        }
-        return self._apply(Adjust, fields, command_id, changed, raise_on_failure=raise_on_failure)
+        return self._apply(Adjust, locals(), changed)
 
     def reset_atomic(
         self,
@@ -156,19 +125,7 @@ class ProgressLicenseCoupler:
         raise_on_failure: bool = False,
     ) -> Change | Failure:
         """Set all totals (0 or more), and both levels to what these earn or to one of the catalog's."""
-        fields = {
-            "user_id": user_id,
-            "specialization": specialization,
-            "total_xp": total_xp,
-            "completed_sessions": completed_sessions,
-            "completed_projects": completed_projects,
-            "theory_hours": theory_hours,
-            "practice_hours": practice_hours,
-            "level": level,
-            "advanced_by": advanced_by,
-            "reason": reason,
-        }
-        return self._apply(Reset, fields, command_id, changed, raise_on_failure=raise_on_failure)
+        return self._apply(Reset, locals(), changed)
 
     def sync_existing_records_atomic(
         self,
@@ -180,10 +137,7 @@ class ProgressLicenseCoupler:
         raise_on_failure: bool = False,
     ) -> Sync | Failure:
         """Copy the level of `source` to the other table, inserting its row if it is missing."""
-        fields = {"user_id": user_id, "specialization": specialization, "source": source}
-        return self._apply(
-            SyncLevels, fields, command_id, lambda outcome: synced(outcome, source), raise_on_failure=raise_on_failure
-        )
+        return self._apply(SyncLevels, locals(), lambda outcome: synced(outcome, source))
 
     def validate_consistency(self, user_id: int, specialization: str) -> Consistency | Failure:
         """Compare the two levels in one statement. Neither row there counts as consistent."""
@@ -201,19 +155,17 @@ class ProgressLicenseCoupler:
         return DirectTransaction(session_of(self._given), self._catalog)
 
     def _apply(
-        self,
-        kind: Callable[..., Command],
-        fields: Mapping[str, Any],
-        command_id: UUID | None,
-        result_of: Callable[[Outcome], _R],
-        *,
-        raise_on_failure: bool,
+        self, kind: Callable[..., Command], arguments: dict[str, Any], result_of: Callable[[Outcome], _R]
     ) -> _R | Failure:
+        """Apply a command whose fields are the arguments of the method that calls this."""
+        fields = {name: value for name, value in arguments.items() if name not in ("self", "raise_on_failure")}
+        if fields["command_id"] is None:
+            del fields["command_id"]
         transaction = self._transaction()
         try:
-            result = result_of(transaction.apply(kind, fields, command_id))
+            result = result_of(transaction.apply(kind, fields))
         except LevelUpRefused as refused:
-            if raise_on_failure:
+            if arguments["raise_on_failure"]:
                 raise
             return refused.result
         if transaction.is_callers:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from functools import cached_property
 from typing import Any, NoReturn
-from uuid import UUID
 
 from pydantic import ValidationError
 from sqlalchemy import Connection, TextClause
@@ -43,9 +42,8 @@ class DirectTransaction:
         self._catalog = catalog
         self.is_callers = caller_owns(session)
 
-    def apply(self, kind: Callable[..., Command], fields: Mapping[str, Any], command_id: UUID | None) -> Outcome:
+    def apply(self, kind: Callable[..., Command], fields: dict[str, Any]) -> Outcome:
         """Build a command and apply it. Raises LevelUpRefused, with the cause, if it was not applied."""
-        fields = dict(fields) if command_id is None else {**fields, "command_id": command_id}
         try:
             command = kind(**fields)
         except ValidationError as error:

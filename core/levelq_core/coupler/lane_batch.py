@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from levelq_core.domain.record import RESET, Lane, Record
 from levelq_core.domain.rules import NOTHING, Decision, Limits, State, lane_refusal
 from levelq_core.errors import LevelqError
 
-from .statements import CHECK_ALL_DEFERRED, LICENSE_VALUES, PROGRESS_VALUES, TOTALS, Statements
+from .statements import LICENSE_VALUES, PROGRESS_VALUES, TOTALS, Statements
 
 
 class Database(NamedTuple):
@@ -38,7 +38,7 @@ class Database(NamedTuple):
 
         Only for levelq's own transactions: in a caller's, an error of the caller's changes would blame a command.
         """
-        return self._replace(statements=replace(self.statements, check_deferred=CHECK_ALL_DEFERRED))
+        return self._replace(statements=Statements.of(self.schema, all_deferred=True))
 
 
 class BatchInfo(NamedTuple):

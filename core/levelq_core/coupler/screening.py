@@ -22,7 +22,6 @@ from levelq_core.domain.rules import Decision, State
 
 from . import constraints
 from .constraints import CHECK, Constraint
-from .current_tables import CurrentTables
 from .lane_batch import Database, LaneBatch, NewDecision, changed_columns, progress_of
 from .locking import keys_of
 from .statements import LICENSE_PAIR, PROGRESS_PAIR, license_values, progress_values
@@ -74,9 +73,8 @@ class Remembered:
 class Screen:
     """The check constraints that one transaction evaluates beforehand; false if there are none."""
 
-    def __init__(self, cursor: Cursor[Any], tables: CurrentTables, remembered: Remembered) -> None:
+    def __init__(self, cursor: Cursor[Any], remembered: Remembered) -> None:
         self._cursor = cursor
-        self._tables = tables
         self._remembered = remembered
         self._errors = remembered.errors()
         self._checks: dict[str, Check] = {}
@@ -86,7 +84,7 @@ class Screen:
     def __bool__(self) -> bool:
         return bool(self._errors)
 
-    def add(self, error: Exception) -> bool:
+    def add(self, error: Exception, database: Database) -> bool:
         """Evaluate beforehand the constraint that this error names; False if it already is, or cannot be."""
         if not isinstance(error, psycopg.Error) or error.sqlstate != "23514" or raised_in_function(error):
             return False
@@ -94,11 +92,11 @@ class Screen:
         if name in self._errors:
             return False
         self._errors[name] = error
-        return self._check(error) is not None
+        return self._check(error, database) is not None
 
-    def read(self) -> None:
+    def read(self, database: Database) -> None:
         """Read the constraints. The caller has locked the rows, so until they are written no constraint can change."""
-        found = {name: self._check(error) for name, error in self._errors.items() if name not in self._broken}
+        found = {name: self._check(error, database) for name, error in self._errors.items() if name not in self._broken}
         self._checks = {name: check for name, check in found.items() if check}
 
     def refuse(self, lane_batches: Sequence[LaneBatch], new: Sequence[NewDecision]) -> list[LaneBatch]:
@@ -144,12 +142,12 @@ class Screen:
         for name, error in self._errors.items():
             self._remembered.note(name, error, refused=name in self._refusing)
 
-    def _check(self, error: psycopg.Error) -> Check | None:
+    def _check(self, error: psycopg.Error, database: Database) -> Check | None:
         """The constraint that an error names as it is now; None if it cannot be evaluated beforehand."""
         found = constraints.find(self._cursor, error)
         if found is None:
             return None
-        statement, reset = (_statement(self._tables.database, found, exact=exact) for exact in (False, True))
+        statement, reset = (_statement(database, found, exact=exact) for exact in (False, True))
         return Check(found.table, frozenset(found.columns), statement, reset, error) if statement and reset else None
 
 

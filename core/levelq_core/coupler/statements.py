@@ -7,15 +7,12 @@ Lanes are sent as parallel arrays, sorted by (specialization in C order, user): 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from levelq_core.database.row_times import inserted_times, updated_times
 from levelq_core.database.schema import LICENSES, OUTBOX, PROGRESS, PROGRESSIONS, Schema
 from levelq_core.database.spelling import folded
-
-from .parents import Parents, parents_of
 
 # The columns that a state sets, in its order.
 TOTALS = ("total_xp", "completed_sessions", "completed_projects", "theory_hours_completed", "practice_hours_completed")
@@ -79,58 +76,6 @@ REMOVE_PROGRESS = f"DELETE FROM {PROGRESS} p USING {_LANES} WHERE {PROGRESS_PAIR
 REMOVE_LICENSE = f"DELETE FROM {LICENSES} l USING {_LANES} WHERE {LICENSE_PAIR}"
 
 
-def missing(schema: Schema) -> str:
-    """The lanes without a progress row (true, ...) or a license row (..., true, ...).
-
-    And how the user's row of that specialization is spelt, if it exists under another spelling: a second row beside it
-    would be at level 1. Not looked for where no index leads to a user's rows: each look would read the whole table.
-    """
-    others = [
-        f"(SELECT t.{name}::text FROM {table} t WHERE {alias}.{user} IS NULL AND t.{user} = k.user_id "
-        f"AND {folded(f't.{name}')} = k.specialization LIMIT 1)"
-        for table, user, name, alias in (
-            (PROGRESS, "student_id", "specialization_id", "p"),
-            (LICENSES, "user_id", "specialization_type", "l"),
-        )
-        if (table, user) in schema.leading
-    ]
-    return f"""
-        SELECT k.n, p.student_id IS NULL, l.user_id IS NULL, coalesce({", ".join(["NULL", *others])})
-        FROM {_LANES} LEFT JOIN {PROGRESS} p ON {PROGRESS_PAIR} LEFT JOIN {LICENSES} l ON {LICENSE_PAIR}
-        WHERE p.student_id IS NULL OR l.user_id IS NULL ORDER BY k.n
-    """
-
-
-def lock_progress(schema: Schema) -> str:
-    """Lock the progress rows in order and read their ctids, levels and totals."""
-    columns = schema.columns[PROGRESS]
-    totals = ", ".join(columns[name].total(f"p.{name}") for name in TOTALS)
-    return f"SELECT p.ctid, coalesce(p.current_level, 1)::bigint, {totals} {_PROGRESS_IN_ORDER}"
-
-
-def insert_progress(schema: Schema) -> str:
-    """Insert missing progress rows, with every named column; another transaction may have been faster."""
-    times = inserted_times(schema, PROGRESS)
-    return f"""
-        INSERT INTO {PROGRESS} (student_id, specialization_id, current_level, total_xp, completed_sessions,
-            completed_projects, theory_hours_completed, practice_hours_completed, {", ".join(times)})
-        SELECT k.user_id, k.specialization, 1, 0, 0, 0, 0, 0, {", ".join(times.values())} FROM {_LANES} ORDER BY k.n
-        ON CONFLICT (student_id, specialization_id) DO NOTHING
-        RETURNING student_id::bigint, specialization_id::text
-    """
-
-
-def insert_license(schema: Schema) -> str:
-    """Insert missing license rows, likewise."""
-    times = inserted_times(schema, LICENSES)
-    return f"""
-        INSERT INTO {LICENSES} (user_id, specialization_type, current_level, max_achieved_level, {", ".join(times)})
-        SELECT k.user_id, k.specialization, 1, 1, {", ".join(times.values())} FROM {_LANES} ORDER BY k.n
-        ON CONFLICT (user_id, specialization_type) DO NOTHING
-        RETURNING user_id::bigint, specialization_type::text
-    """
-
-
 class Update(NamedTuple):
     """One statement in two forms with the same parameters.
 
@@ -144,15 +89,150 @@ class Update(NamedTuple):
     by_pair: str
 
 
-def _update(table: str, statement: str, alias: str, pair: str) -> Update:
-    return Update(table, f"{statement} WHERE {alias}.ctid = k.row_ctid AND {pair}", f"{statement} WHERE {pair}")
+class Parents(NamedTuple):
+    """One users table, the foreign keys that lead to it by the table they start from, and how to lock its rows."""
+
+    table: str
+    lock: str
+    constraints: dict[str, str]
 
 
-def _assignments(values: Mapping[str, str]) -> str:
-    return ", ".join(f"{column} = {value}" for column, value in values.items())
+class Statements:
+    """The statements whose text depends on the database's column types and constraints.
+
+    `all_deferred`: check the deferred constraints of all tables before the COMMIT, not only of the three.
+    """
+
+    def __init__(self, schema: Schema, *, all_deferred: bool = False) -> None:
+        self._schema = schema
+        self._deferred = "ALL" if all_deferred else ", ".join(schema.deferred)
+
+    @classmethod
+    @lru_cache(maxsize=8)
+    def of(cls, schema: Schema, *, all_deferred: bool = False) -> Statements:
+        """The statements for one schema, built once."""
+        return cls(schema, all_deferred=all_deferred)
+
+    @cached_property
+    def missing(self) -> str:
+        """The lanes without a progress row (true, ...) or a license row (..., true, ...).
+
+        And how the user's row of that specialization is spelt, if it exists under another spelling: a second row beside
+        it would be at level 1. Not looked for where no index leads to a user's rows: each look would read the table.
+        """
+        others = [
+            f"(SELECT t.{name}::text FROM {table} t WHERE {alias}.{user} IS NULL AND t.{user} = k.user_id "
+            f"AND {folded(f't.{name}')} = k.specialization LIMIT 1)"
+            for table, user, name, alias in (
+                (PROGRESS, "student_id", "specialization_id", "p"),
+                (LICENSES, "user_id", "specialization_type", "l"),
+            )
+            if (table, user) in self._schema.leading
+        ]
+        return f"""
+            SELECT k.n, p.student_id IS NULL, l.user_id IS NULL, coalesce({", ".join(["NULL", *others])})
+            FROM {_LANES} LEFT JOIN {PROGRESS} p ON {PROGRESS_PAIR} LEFT JOIN {LICENSES} l ON {LICENSE_PAIR}
+            WHERE p.student_id IS NULL OR l.user_id IS NULL ORDER BY k.n
+        """
+
+    @cached_property
+    def parents(self) -> tuple[Parents, ...]:
+        """The application's users tables, sorted: the order in which their rows are locked before rows are inserted."""
+        keys = [(child, parent) for child, found in self._schema.parents.items() for parent in found]
+        return tuple(
+            Parents(
+                table,
+                # The users that exist; the lock keeps their rows until levelq's are inserted. Cast to one type, because
+                # a prepared statement fails for good once the types of its results change.
+                f"""
+                    SELECT u.{column}::bigint FROM unnest(%b) WITH ORDINALITY AS k(user_id, n)
+                    JOIN {table} u ON u.{column} = k.user_id
+                    ORDER BY k.n FOR KEY SHARE OF u
+                """,
+                {child: key.constraint for child, key in keys if (key.table, key.column) == (table, column)},
+            )
+            for table, column in sorted({(key.table, key.column) for _, key in keys})
+        )
+
+    @cached_property
+    def lock_progress(self) -> str:
+        """Lock the progress rows in order and read their ctids, levels and totals."""
+        columns = self._schema.columns[PROGRESS]
+        totals = ", ".join(columns[name].total(f"p.{name}") for name in TOTALS)
+        return f"SELECT p.ctid, coalesce(p.current_level, 1)::bigint, {totals} {_PROGRESS_IN_ORDER}"
+
+    @cached_property
+    def insert_progress(self) -> str:
+        """Insert missing progress rows, with every named column; another transaction may have been faster."""
+        return self._insert(
+            PROGRESS, "student_id, specialization_id", dict.fromkeys(TOTALS, "0") | {"current_level": "1"}
+        )
+
+    @cached_property
+    def insert_license(self) -> str:
+        """Insert missing license rows, likewise."""
+        return self._insert(LICENSES, "user_id, specialization_type", dict.fromkeys(LICENSE_VALUES, "1"))
+
+    def _insert(self, table: str, pair: str, values: dict[str, str]) -> str:
+        values |= inserted_times(self._schema, table)
+        user, name = pair.split(", ")
+        return f"""
+            INSERT INTO {table} ({pair}, {", ".join(values)})
+            SELECT k.user_id, k.specialization, {", ".join(values.values())} FROM {_LANES} ORDER BY k.n
+            ON CONFLICT ({pair}) DO NOTHING RETURNING {user}::bigint, {name}::text
+        """
+
+    @cached_property
+    def update_progress(self) -> Update:
+        """Write the progress rows that changed: only rows that are locked, each once."""
+        return self._update_progress(exact=False)
+
+    @cached_property
+    def reset_progress(self) -> Update:
+        """The same where a Reset sets the totals."""
+        return self._update_progress(exact=True)
+
+    def _update_progress(self, *, exact: bool) -> Update:
+        statement = f"""
+            UPDATE {PROGRESS} p SET {_assignments(progress_values(self._schema, exact=exact))}
+            FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b)
+                AS k(row_ctid, specialization, user_id, level, xp, sessions, projects, theory, practice)
+        """
+        return _update(PROGRESS, statement, "p", PROGRESS_PAIR)
+
+    @cached_property
+    def update_license(self) -> Update:
+        """Write the license rows that changed."""
+        statement = f"""
+            UPDATE {LICENSES} l SET {_assignments(license_values(self._schema))}
+            FROM unnest(%b, %b, %b, %b, %b) AS k(row_ctid, specialization, user_id, level, highest)
+        """
+        return _update(LICENSES, statement, "l", LICENSE_PAIR)
+
+    @cached_property
+    def insert_progressions(self) -> str:
+        """Add one audit row per license level that changed, in the order of effect."""
+        met = self._schema.column(PROGRESSIONS, "requirements_met").type
+        times = inserted_times(self._schema, PROGRESSIONS)
+        return f"""
+            INSERT INTO {PROGRESSIONS} (user_license_id, from_level, to_level, advanced_by, advancement_reason,
+                requirements_met, {", ".join(times)})
+            SELECT k.license, k.from_level, k.to_level, nullif(k.author, 0), k.reason,
+                   k.met::{met if met in ("json", "jsonb") else "text"}, {", ".join(times.values())}
+            FROM unnest(%b, %b, %b, %b, %b, %b) WITH ORDINALITY
+                AS k(license, from_level, to_level, author, reason, met, n) ORDER BY k.n
+        """
+
+    @cached_property
+    def check_deferred(self) -> tuple[str, ...]:
+        """Check deferred constraints now, while a failure can be isolated. Rolled back, so COMMIT checks them, too."""
+        if not self._deferred:
+            return ()
+        check = f"SET CONSTRAINTS {self._deferred} IMMEDIATE"
+        return ("SAVEPOINT levelq_deferred", check, "ROLLBACK TO SAVEPOINT levelq_deferred")
 
 
-def progress_values(schema: Schema, *, exact: bool = False) -> dict[str, str]:
+def progress_values(schema: Schema, *, exact: bool) -> dict[str, str]:
     """What an update sets in a progress row (`p`), by column, from the values given (`k`).
 
     `exact`: totals become the given values, for a Reset; else they keep a fraction, and stay NULL while they are 0.
@@ -172,81 +252,9 @@ def license_values(schema: Schema) -> dict[str, str]:
     return values | updated_times(schema, LICENSES)
 
 
-def update_progress(schema: Schema, *, exact: bool = False) -> Update:
-    """Write the progress rows that changed: only rows locked above, each once. `exact`: as for `progress_values`."""
-    statement = f"""
-        UPDATE {PROGRESS} p SET {_assignments(progress_values(schema, exact=exact))}
-        FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b)
-            AS k(row_ctid, specialization, user_id, level, xp, sessions, projects, theory, practice)
-    """
-    return _update(PROGRESS, statement, "p", PROGRESS_PAIR)
+def _assignments(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{column} = {value}" for column, value in values.items())
 
 
-def update_license(schema: Schema) -> Update:
-    """Write the license rows that changed."""
-    statement = f"""
-        UPDATE {LICENSES} l SET {_assignments(license_values(schema))}
-        FROM unnest(%b, %b, %b, %b, %b) AS k(row_ctid, specialization, user_id, level, highest)
-    """
-    return _update(LICENSES, statement, "l", LICENSE_PAIR)
-
-
-def insert_progressions(schema: Schema) -> str:
-    """Add one audit row per license level that changed, in the order of effect."""
-    met = schema.column(PROGRESSIONS, "requirements_met").type
-    times = inserted_times(schema, PROGRESSIONS)
-    return f"""
-        INSERT INTO {PROGRESSIONS} (user_license_id, from_level, to_level, advanced_by, advancement_reason,
-            requirements_met, {", ".join(times)})
-        SELECT k.license, k.from_level, k.to_level, nullif(k.author, 0), k.reason,
-               k.met::{met if met in ("json", "jsonb") else "text"}, {", ".join(times.values())}
-        FROM unnest(%b, %b, %b, %b, %b, %b) WITH ORDINALITY
-            AS k(license, from_level, to_level, author, reason, met, n) ORDER BY k.n
-    """
-
-
-def _check_deferred(names: str) -> tuple[str, ...]:
-    """Check deferred constraints now, while a failure can be isolated. Rolled back, so COMMIT checks them, too."""
-    return ("SAVEPOINT levelq_deferred", f"SET CONSTRAINTS {names} IMMEDIATE", "ROLLBACK TO SAVEPOINT levelq_deferred")
-
-
-# All deferred constraints, also of other tables.
-CHECK_ALL_DEFERRED = _check_deferred("ALL")
-
-
-def check_deferred(schema: Schema) -> tuple[str, ...]:
-    """The deferred constraints of the three tables."""
-    return _check_deferred(", ".join(schema.deferred)) if schema.deferred else ()
-
-
-@dataclass(frozen=True)
-class Statements:
-    """The statements whose text depends on the database's column types and constraints."""
-
-    missing: str
-    lock_progress: str
-    insert_progress: str
-    insert_license: str
-    update_progress: Update
-    reset_progress: Update
-    update_license: Update
-    insert_progressions: str
-    check_deferred: tuple[str, ...]
-    parents: tuple[Parents, ...]
-
-    @classmethod
-    @lru_cache(maxsize=8)
-    def of(cls, schema: Schema) -> Statements:
-        """The statements for one schema, built once."""
-        return cls(
-            missing(schema),
-            lock_progress(schema),
-            insert_progress(schema),
-            insert_license(schema),
-            update_progress(schema),
-            update_progress(schema, exact=True),
-            update_license(schema),
-            insert_progressions(schema),
-            check_deferred(schema),
-            parents_of(schema),
-        )
+def _update(table: str, statement: str, alias: str, pair: str) -> Update:
+    return Update(table, f"{statement} WHERE {alias}.ctid = k.row_ctid AND {pair}", f"{statement} WHERE {pair}")
