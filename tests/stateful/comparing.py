@@ -17,7 +17,7 @@ from tests.model import Prediction
 from tests.stateful.reference import Entry, Keys, Reference, Taken
 from tests.stateful.tables import Tables
 from tests.stateful.world import USERS, World
-from tests.support.coupler import predicted, told
+from tests.support.coupler import comparable, predicted
 
 TICK = 0.01
 
@@ -121,4 +121,4 @@ class Compared(RuleBasedStateMachine):
 
 def decided(work: LaneBatch) -> list[Prediction]:
     """The outcomes of a lane's commands, in order."""
-    return [told(outcome(work.lane, *both)) for both in zip(work.records, work.decisions, strict=True)]
+    return [comparable(outcome(work.lane, *both)) for both in zip(work.records, work.decisions, strict=True)]

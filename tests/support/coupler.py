@@ -87,7 +87,7 @@ def _by_lane(rows: Any) -> dict[LaneKey, list[Row]]:
     return lanes
 
 
-def told(outcome: Outcome) -> Row:
+def comparable(outcome: Outcome) -> Row:
     """An outcome without what the model does not predict: its id, its lane and its message."""
     return outcome.model_dump(exclude={"command_id", "user_id", "specialization", "message"})
 

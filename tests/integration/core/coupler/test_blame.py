@@ -242,7 +242,7 @@ def test_level_changes_wait_while_their_sequence_is_at_its_end(engine: Engine, w
 OBJECT_TO_13 = "IF {} THEN RAISE EXCEPTION 'not this one'; END IF"
 LICENSE_OF_13 = "(SELECT user_id FROM user_licenses WHERE id = NEW.user_license_id) = 13"
 
-# What is wrong with user 13 in the application's tables, and how it is mended.
+# What is wrong with user 13 in the application's tables, and how it is fixed.
 OF_ONE_LANE = {
     "a row that a constraint would not take any more": (
         "ALTER TABLE specialization_progress ADD CONSTRAINT most CHECK (total_xp < 50000) NOT VALID",
@@ -296,7 +296,7 @@ OF_ONE_LANE = {
 
 @pytest.mark.parametrize("how", OF_ONE_LANE)
 def test_error_of_one_lane_is_not_its_commands_fault(engine: Engine, worker: Runtime, redis: Redis, how: str) -> None:
-    wrong, mended = OF_ONE_LANE[how]
+    wrong, fixed = OF_ONE_LANE[how]
     with engine.begin() as connection:
         for user in range(8, 16):
             total_xp, sessions = (60_000 if user == 13 else 0), (7 if user == 9 else 0)
@@ -308,7 +308,7 @@ def test_error_of_one_lane_is_not_its_commands_fault(engine: Engine, worker: Run
     others = [user for user in range(8, 16) if user != 13]
     assert decided(engine) == all_applied(others)
     assert list(parked(worker)) == [13]
-    execute(engine, mended)
+    execute(engine, fixed)
     due(redis, 13)
     drain_all(worker, "PLAYER")
     assert decided(engine)[13] == [APPLIED] * 2

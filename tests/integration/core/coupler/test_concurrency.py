@@ -143,15 +143,15 @@ def stopped_drain(url: str, engine: Engine, worker: Runtime) -> Iterator[None]:
 def test_direct_call_waits_for_a_drain_that_holds_the_lane(
     database_url: str, engine: Engine, worker_of: Callable[..., Runtime]
 ) -> None:
-    """The direct call waits for the drain."""
     worker = worker_of(claim_seconds=120)
-    with stopped_drain(database_url, engine, worker), ThreadPoolExecutor(1) as pool, Session(engine) as orm:
-        direct = pool.submit(level_up_atomic, orm, 1, "PLAYER", 1200)
-        waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        with psycopg.connect(database_url, autocommit=True) as observer:
-            until(lambda: observer.execute(waiting).rowcount == 2, what="the direct call to wait for the drain")
-        assert not direct.done()
-    result = direct.result(30)
+    with ThreadPoolExecutor(1) as pool, Session(engine) as orm:
+        with stopped_drain(database_url, engine, worker):
+            direct = pool.submit(level_up_atomic, orm, 1, "PLAYER", 1200)
+            waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            with psycopg.connect(database_url, autocommit=True) as observer:
+                until(lambda: observer.execute(waiting).rowcount == 2, what="the direct call to wait for the drain")
+            assert not direct.done()
+        result = direct.result(30)
     assert result["success"] is True
     assert (result["progress"]["old_level"], result["progress"]["new_level"]) == (2, 3)
     assert result["progress"]["total_xp"] == 2700
@@ -284,7 +284,7 @@ def test_application_that_locks_the_author_of_a_level_up_causes_no_deadlock(
         assert [o.status for o in applied.result(30)] == ["applied"]
 
 
-def test_the_same_command_from_many_threads_at_once_counts_once(database_url: str, engines: Engines) -> None:
+def test_same_command_from_many_threads_at_once_counts_once(database_url: str, engines: Engines) -> None:
     engine = engines(database_url, 8)
 
     def run() -> dict[str, Any]:
@@ -296,7 +296,7 @@ def test_the_same_command_from_many_threads_at_once_counts_once(database_url: st
     assert_sums(engine, {1: 1000})
 
 
-def test_the_same_refused_command_from_many_threads_at_once_has_one_answer(database_url: str, engines: Engines) -> None:
+def test_same_refused_command_from_many_threads_at_once_has_one_answer(database_url: str, engines: Engines) -> None:
     engine = engines(database_url, 8)
 
     def run() -> dict[str, Any]:

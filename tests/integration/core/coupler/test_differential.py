@@ -40,6 +40,7 @@ from tests.support.coupler import (
     Observed,
     clear,
     columns_of,
+    comparable,
     drain_all,
     is_application,
     ledger,
@@ -49,7 +50,6 @@ from tests.support.coupler import (
     put_progress,
     runtime,
     tables,
-    told,
 )
 from tests.support.coupler_strategies import any_commands, direct_commands, histories, rows_before
 
@@ -98,7 +98,7 @@ class World:
             _compare_order(found, model)
             for command_id, entry in model.ledger.items():
                 kept = outcome_of(connection, command_id)
-                assert kept is not None and told(kept) == entry["outcome"]
+                assert kept is not None and comparable(kept) == entry["outcome"]
             rows = connection.execute(text("SELECT * FROM levelq_ledger ORDER BY id"))
             assert [command_in(row) for row in rows] == [model.ledger[row["command_id"]]["command"] for row in found]
 
@@ -168,7 +168,7 @@ def test_batches_however_split(world: World, commands: list[Command], before: An
         batch = commands[start:end]
         with world.engine.begin() as connection:
             outcomes = apply_commands(connection, batch)
-        assert [told(o) for o in outcomes] == [model.apply(command) for command in batch]
+        assert [comparable(o) for o in outcomes] == [model.apply(command) for command in batch]
         sent, decided = ([(x.command_id, x.specialization, x.user_id) for x in xs] for xs in (batch, outcomes))
         assert decided == sent
     world.compare(model, "direct")
@@ -201,7 +201,7 @@ def test_catalog_that_requires_more_than_experience(world: World, commands: list
     model.catalog = DEMANDING
     with world.engine.begin() as connection:
         outcomes = apply_commands(connection, commands, catalog=Catalog.parse(DEMANDING))
-    assert [told(o) for o in outcomes] == [model.apply(command) for command in commands]
+    assert [comparable(o) for o in outcomes] == [model.apply(command) for command in commands]
     world.compare(model, "direct")
 
 
@@ -222,7 +222,7 @@ def workers(servers: Servers, redis: Redis, database_url: str) -> Iterator[list[
 
 @modest
 @given(commands=histories(any_commands), before=rows_before, size=st.integers(0, len(SIZES) - 1))
-def test_the_whole_queue(
+def test_whole_queue(
     world: World, workers: list[Runtime], redis: Redis, commands: list[Command], before: Any, size: int
 ) -> None:
     model = world.begin(before)
@@ -233,7 +233,7 @@ def test_the_whole_queue(
     drain_all(worker, *SPECIALIZATIONS)
     delivered = _decisions(observed)
     for command, outcome in delivered:
-        assert told(outcome) == model.apply(command)
+        assert comparable(outcome) == model.apply(command)
     # Each lane was delivered once, whole and in the order it was pushed.
     sent, decided = (by_lane((lane_of(c), c) for c in found) for found in (commands, [c for c, _ in delivered]))
     assert decided == sent

@@ -75,8 +75,8 @@ print(json.dumps([r["message"] for r in results] + [o.status for o in outcomes])
 
 
 def test_engine_made_before_levelq_is_imported_works(own_database_url: str) -> None:
-    told = run(ENGINE_FIRST, sqlalchemy_url(own_database_url))
-    assert told == ["level 1 -> 3", "level 3 -> 2", "applied", "applied"]
+    results = run(ENGINE_FIRST, sqlalchemy_url(own_database_url))
+    assert results == ["level 1 -> 3", "level 3 -> 2", "applied", "applied"]
 
 
 IMPORT_EVERYTHING = """

@@ -74,7 +74,7 @@ def test_every_lane_may_hold_a_bad_command(engine: Engine) -> None:
     assert experience(engine) == dict.fromkeys(range(1, 21), 6)
 
 
-def test_a_missing_user_refuses_the_whole_lane_at_once(engine: Engine, attempts: list[int]) -> None:
+def test_missing_user_refuses_the_whole_lane_at_once(engine: Engine, attempts: list[int]) -> None:
     batch = [level_up(user) for _ in range(5) for user in (1, MISSING, 2)]
     outcomes = apply(engine, batch)
     assert [o.error for o in outcomes] == [None, "database_error", None] * 5
@@ -86,7 +86,7 @@ def test_a_missing_user_refuses_the_whole_lane_at_once(engine: Engine, attempts:
     assert attempts == [3]
 
 
-def test_a_refused_lane_is_refused_again_when_sent_again(engine: Engine) -> None:
+def test_refused_lane_is_refused_again_when_sent_again(engine: Engine) -> None:
     command = level_up(MISSING)
     (first,) = apply(engine, [command])
     execute(engine, f"INSERT INTO users (id) VALUES ({MISSING})")
@@ -112,7 +112,7 @@ def test_command_of_an_unknown_author_is_rejected_alone_by_a_deferred_constraint
 ) -> None:
     """Applications made with Django have every foreign key DEFERRABLE INITIALLY DEFERRED."""
     execute(engine, f"{DEFER} DEFERRABLE INITIALLY DEFERRED")
-    worker = worker_of(database_url, slice_seconds=0.5)
+    worker = worker_of(database_url, claim_seconds=20, slice_seconds=0.5)
     push(worker, [level_up(1, 1000, advanced_by=MISSING), level_up(1, 20), level_up(2, 30)])
     Drain(worker, PLAYER).run()
     assert decided(engine) == {1: [REJECTED, APPLIED], 2: [APPLIED]}
@@ -219,7 +219,7 @@ SLOWED = {
 
 
 @pytest.mark.parametrize("limit", SLOWED)
-def test_a_batch_that_takes_too_long_is_halved(
+def test_batch_that_takes_too_long_is_halved(
     own_engine: Engine,
     own_database_url: str,
     worker_of: Callable[..., Runtime],
@@ -243,7 +243,7 @@ def test_a_batch_that_takes_too_long_is_halved(
     assert decided(own_engine) == {user: [APPLIED] for user in range(1, users + 1)}
 
 
-def test_an_error_does_not_turn_the_limit_of_a_transaction_off(
+def test_error_does_not_turn_the_limit_of_a_transaction_off(
     database_url: str, worker_of: Callable[..., Runtime]
 ) -> None:
     """The server does, even if a savepoint caught it: a batch with bad commands could outlive its claims."""
@@ -252,10 +252,10 @@ def test_an_error_does_not_turn_the_limit_of_a_transaction_off(
     def wait() -> None:
         """Between two attempts, until the server has ended the transaction and its session."""
         with session(database_url) as observer:
-            ours = (
+            workers = (
                 "SELECT FROM pg_stat_activity WHERE application_name = 'levelq worker' AND datname = current_database()"
             )
-            until(lambda: observer.execute(ours).fetchone() is None, what="the server to end the transaction")
+            until(lambda: observer.execute(workers).fetchone() is None, what="the server to end the transaction")
 
     works = group_by_lane([level_up(1, 1000), level_up(2, 1000, advanced_by=MISSING)])
     with pytest.raises(DBAPIError) as ended:

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 from levelq_core import Catalog, Command, LevelUp, Outcome, SetLevel, SyncLevels, apply_commands
 from levelq_core.operations.queries import out_of_step
 from tests.model import Model
-from tests.support.coupler import Tables, put_license, put_progress, tables, told
+from tests.support.coupler import Tables, comparable, put_license, put_progress, tables
 
 LANE = (1, "COACH")
 ID = UUID(int=7)
@@ -181,7 +181,7 @@ def test_id_used_for_another_command_conflicts_and_the_first_decision_stays(engi
         assert (outcome.status, outcome.error, outcome.before) == ("rejected", "conflict", None)
         assert outcome.message == "command_id was used before, for another command of COACH:1"
     (again,) = apply(engine, up(1, "coach", xp_gained=5, command_id=ID))
-    assert told(again) == told(first) | {"duplicate": True}
+    assert comparable(again) == comparable(first) | {"duplicate": True}
 
 
 def test_id_repeated_across_lanes_of_one_batch_belongs_to_the_first_in_the_input(engine: Engine) -> None:
@@ -212,7 +212,7 @@ def test_both_levels_are_equal_after_a_mixed_batch_of_many_lanes(engine: Engine)
         )
     ]
     outcomes = apply(engine, *batch)
-    assert [told(o) for o in outcomes] == [model.apply(command) for command in batch]
+    assert [comparable(o) for o in outcomes] == [model.apply(command) for command in batch]
     with engine.connect() as connection:
         assert tables(connection).progress == model.progress
         assert list(out_of_step(connection)) == []

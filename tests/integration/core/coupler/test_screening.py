@@ -94,12 +94,12 @@ def some_commands(chance: random.Random, *, several: bool) -> list[Command]:
     return sent
 
 
-Told = tuple[str | None, bool, Any, Any]
+Decided = tuple[str | None, bool, Any, Any]
 
 
-def one_by_one(engine: Engine, commands: Sequence[Command]) -> dict[Lane, list[Told]]:
+def one_by_one(engine: Engine, commands: Sequence[Command]) -> dict[Lane, list[Decided]]:
     """Each in a transaction of its own; of a lane in which one cannot be decided, nothing more."""
-    found: dict[Lane, list[Told]] = {}
+    found: dict[Lane, list[Decided]] = {}
     stuck: set[Lane] = set()
     for command in commands:
         lane = lane_of(command)
@@ -117,7 +117,7 @@ def one_by_one(engine: Engine, commands: Sequence[Command]) -> dict[Lane, list[T
     return found
 
 
-def in_one_batch(worker: Runtime, commands: Sequence[Command]) -> dict[Lane, list[Told]]:
+def in_one_batch(worker: Runtime, commands: Sequence[Command]) -> dict[Lane, list[Decided]]:
     works = group_by_lane(commands)
     worker.transaction.apply(works, [], lambda: None)
     return {work.lane: [(d.error, d.duplicate, d.before, d.after) for d in work.decisions] for work in works}

@@ -100,12 +100,12 @@ class TestSetLevel:
         assert rejected(at(3, 3), set_to(level)) == f"new_level: expected 1 to 8 for PLAYER, got {level}"
         assert rejected(NOTHING, set_to(level, xp_change=5)).startswith("new_level: ")
 
-    def test_the_top_is_that_of_the_specialization(self) -> None:
+    def test_top_is_that_of_the_specialization(self) -> None:
         assert applied(NOTHING, set_to(3), INTERNSHIP)[0] == 3
         assert rejected(NOTHING, set_to(4), INTERNSHIP) == "new_level: expected 1 to 3 for INTERNSHIP, got 4"
 
     @pytest.mark.parametrize(("change", "field"), list(zip(CHANGES, FIELDS[3:], strict=True)))
-    def test_a_total_never_goes_below_zero(self, change: str, field: str) -> None:
+    def test_total_never_goes_below_zero(self, change: str, field: str) -> None:
         state = at(2, 2, 2, 10, 10, 10, 10, 10)
         assert applied(state, set_to(2, **{change: -10}), COACH)[FIELDS.index(field)] == 0
         assert rejected(state, set_to(2, **{change: -11}), COACH) == f"{field}: 10 -11 would go below zero"
@@ -146,7 +146,7 @@ class TestAdjust:
 
     @pytest.mark.parametrize("level", ["keep", "earned"])
     @pytest.mark.parametrize(("change", "field"), list(zip(CHANGES, FIELDS[3:], strict=True)))
-    def test_a_total_never_goes_below_zero(self, change: str, field: str, level: str) -> None:
+    def test_total_never_goes_below_zero(self, change: str, field: str, level: str) -> None:
         state = at(2, 2, 2, 10, 10, 10, 10, 10)
         assert applied(state, adjust(level, **{change: -10}), COACH)[FIELDS.index(field)] == 0
         assert rejected(state, adjust(level, **{change: -11}), COACH) == f"{field}: 10 -11 would go below zero"
@@ -186,12 +186,12 @@ class TestReset:
 
 
 class TestAfterADemotion:
-    def test_the_next_level_up_rises_to_what_the_totals_earn(self) -> None:
+    def test_next_level_up_rises_to_what_the_totals_earn(self) -> None:
         demoted = applied(at(3, 3, 3, 2500), set_to(1))
         assert demoted[:2] == (1, 1)
         assert applied(demoted, up(xp_gained=1))[:2] == (3, 3)
 
-    def test_an_adjust_or_a_reset_lasts(self) -> None:
+    def test_adjust_or_a_reset_lasts(self) -> None:
         for record in (adjust("earned", xp_change=-2000), reset(total_xp=500)):
             lowered = applied(at(3, 3, 3, 2500), record)
             assert lowered[:2] == (1, 1)
@@ -261,7 +261,7 @@ class TestSync:
         decision = decide(at(4, 0), sync(), PLAYER, LIMITS)
         assert (decision.from_level, decision.to_level) == (4, 4)
 
-    def test_a_level_over_its_column_is_refused(self) -> None:
+    def test_level_over_its_column_is_refused(self) -> None:
         int2 = Limits(level=2**15 - 1)
         message = rejected(at(2**15, 3), sync(), limits=int2)
         assert message == "level 32768 does not fit its column (at most 32767)"
@@ -279,13 +279,13 @@ class TestRowsThatDoNotExist:
             assert decision.before == started(found)
             assert decision.from_level == start[1]
 
-    def test_a_license_without_a_highest_level_gets_its_own(self) -> None:
+    def test_license_without_a_highest_level_gets_its_own(self) -> None:
         assert applied((3, 3, 0, 0, 0, 0, 0, 0), up())[2] == 3
 
 
 class TestColumns:
     @pytest.mark.parametrize("place", range(5), ids=FIELDS[3:])
-    def test_a_total_over_its_column_is_refused(self, place: int) -> None:
+    def test_total_over_its_column_is_refused(self, place: int) -> None:
         field = FIELDS[3 + place]
         name = GAINS[place]
         totals = [0] * 5
@@ -295,18 +295,18 @@ class TestColumns:
         message = rejected(state, up(**{name: 11}), COACH, INT4)
         assert message == f"{field}: 2147483637 +11 would overflow its column (at most 2147483647)"
 
-    def test_an_author_over_its_column_is_refused(self) -> None:
+    def test_author_over_its_column_is_refused(self) -> None:
         assert forbidden(up(advanced_by=2**31 - 1), PLAYER, INT4) is None
         message = rejected(at(1, 1), up(advanced_by=2**31), limits=INT4)
         assert message == "advanced_by: expected at most 2147483647, as the column holds, got 2147483648"
 
-    def test_a_reason_over_its_column_is_refused(self) -> None:
+    def test_reason_over_its_column_is_refused(self) -> None:
         record = up()._replace(reason="x" * 256)
         message = rejected(at(1, 1), record, limits=Limits(reason=255))
         assert message == "reason: expected at most 255 characters, as the column holds, got 256"
         assert forbidden(record, PLAYER, Limits(reason=256)) is None
 
-    def test_a_level_over_its_column_is_refused(self) -> None:
+    def test_level_over_its_column_is_refused(self) -> None:
         long = Track("LONG", (Requirement(),) * 200)
         assert applied(NOTHING, set_to(127), long, Limits(level=127))[0] == 127
         message = rejected(NOTHING, set_to(128), long, Limits(level=127))
