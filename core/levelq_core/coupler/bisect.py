@@ -118,11 +118,15 @@ class Isolation:
             elif piece.if_passes is not None:
                 other, fault = piece.if_passes
                 other.known_fault = None if _is_smallest(other, fault) else fault
-        compared = sum(not batch.was_parked for batch in lane_batches)
+        self._raise_what_every_lane_gets()
+        self._screen.end()
+
+    def _raise_what_every_lane_gets(self) -> None:
+        """Raise if no lane passed. A lane that is alone cannot be compared with others; it stays parked."""
+        compared = sum(not batch.was_parked for batch in self._lane_batches)
         alone = compared == 1 and self._waits and not self.tables_changed
         if self._faults and not self._passed and not alone:
             raise self._faults[0]
-        self._screen.end()
 
     def _try(self, lane_batches: Sequence[LaneBatch]) -> Fault | None:
         """Attempt these lanes, again while another transaction is faster; the fault, if they do not pass."""
@@ -187,7 +191,7 @@ class Isolation:
             self._database = self._reread()
 
     def _isolate(self, lane_batches: Sequence[LaneBatch], fault: Fault) -> None:
-        """Find what is at fault in lanes that do not pass; raise what is no lane's."""
+        """Find the command at fault in lanes that do not pass; raise an error that is no lane's."""
         error, meaning = fault
         if meaning is ErrorClass.LOCK_TIMEOUT and self._waits:
             self._park_locked(lane_batches, fault)
