@@ -198,29 +198,22 @@ def outer_transaction(engine: Engine) -> Iterator[Connection]:
     assert is_untouched(engine)
 
 
+@pytest.mark.parametrize("used_before", [False, True])
 @pytest.mark.parametrize("mode", MODES)
-def test_calls_on_a_connection_stay_in_its_transaction(engine: Engine, mode: Any) -> None:
+def test_calls_on_a_connection_stay_in_its_transaction(engine: Engine, mode: Any, used_before: bool) -> None:
     with outer_transaction(engine) as connection, Session(bind=connection, join_transaction_mode=mode) as session:
         session.add(User(id=4000, name="new"))
-        results = [level_up_atomic(session, user, "PLAYER", 10) for user in (2, 1, 4000)]
+        if used_before:
+            session.flush()
+        results = [level_up_atomic(session, user, "PLAYER", 10) for user in (4000, 2, 1)]
         assert [(r["success"], r["committed"]) for r in results] == [(True, False)] * 3
-        rejected = level_up_atomic(session, 1, "GOALIE", 10)
-        assert rejected["message"] == UNKNOWN
+        for user in (4000, 1):
+            assert level_up_atomic(session, user, "GOALIE", 10)["message"] == UNKNOWN
         assert session.get(User, 4000) is not None
         assert level_up_atomic(session, 1, "PLAYER", 10)["success"]
         assert connection.in_transaction()
-        assert [row["status"] for row in ledger(connection) if row["user_id"] != 1] == ["applied"] * 2
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_calls_on_a_connection_that_the_session_used_before_stay_in_its_transaction(engine: Engine, mode: Any) -> None:
-    with outer_transaction(engine) as connection, Session(bind=connection, join_transaction_mode=mode) as session:
-        session.add(User(id=4000, name="new"))
-        session.flush()
-        assert level_up_atomic(session, 4000, "PLAYER", 10)["committed"] is False
-        assert level_up_atomic(session, 4000, "GOALIE", 10)["message"] == UNKNOWN
-        assert session.get(User, 4000) is not None
-        assert connection.in_transaction()
+        assert [row["status"] for row in ledger(connection) if row["user_id"] == 2] == ["applied"]
+        assert [row["status"] for row in ledger(connection) if row["user_id"] == 4000] == ["applied", "rejected"]
 
 
 def test_level_up_survives_the_end_of_its_session_in_the_usual_fixture(engine: Engine) -> None:
