@@ -31,7 +31,8 @@ from levelq_core.database import cursors
 from levelq_core.database.cursors import cursor_on
 from levelq_core.database.engine import engine_for
 from levelq_core.database.pgbinary import bigints, texts, uuids
-from levelq_core.domain.codec import Lane, record_of
+from levelq_core.domain.codec import record_of
+from levelq_core.domain.record import Lane
 from levelq_worker.draining.transaction import Transaction
 
 from .site import SPECIALIZATION, Site

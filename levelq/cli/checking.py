@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from levelq_core.coupler.direct import ProgressLicenseCoupler
 from levelq_core.database.schema import read
 from levelq_core.domain import rules
-from levelq_core.domain.codec import Lane
 from levelq_core.domain.commands import SyncLevels, build
+from levelq_core.domain.record import Lane
 from levelq_core.domain.results import compare
 from levelq_core.errors import ConfigurationError, InvalidCommand
 from levelq_core.operations.dbcheck import pair_fixes

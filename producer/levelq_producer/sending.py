@@ -9,8 +9,9 @@ from uuid import UUID
 from redis.exceptions import MovedError, ResponseError
 
 from levelq_core.domain import rules
-from levelq_core.domain.codec import Lane, digest_in, encoded, lane_of
+from levelq_core.domain.codec import digest_in, encoded
 from levelq_core.domain.commands import COMMAND_NAMES, Command
+from levelq_core.domain.record import Lane, lane_of
 from levelq_core.domain.rules import Limits
 from levelq_core.errors import (
     ConfigurationError,

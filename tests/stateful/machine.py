@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, multiple, precondition, rule, run_state_machine_as_test
 
 from levelq_core.coupler.lane_batch import Parked
-from levelq_core.domain.codec import command_of
 from levelq_worker.draining.batch import Batch
 from tests.conformance.kit import PARTITION
 from tests.stateful.producing import CONTENTS, Producing, users
 from tests.stateful.reference import Entry, Taken
 from tests.stateful.tables import readable
 from tests.stateful.world import SETTINGS, at
+from tests.support.commands import command_of
 
 STEPS = 40  # of each example
 # Whatever lasts, lasts a multiple of 20 s, so that no event of the reference comes within real seconds of another.

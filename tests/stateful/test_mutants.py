@@ -13,7 +13,7 @@ from hypothesis import Phase
 
 from levelq_core.coupler import ledger
 from levelq_core.domain import rules
-from levelq_core.domain.codec import ADJUST, RESET, Record
+from levelq_core.domain.record import ADJUST, RESET, Record
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.protocol import Claim
 from levelq_worker.withdrawal.canceller import Canceller

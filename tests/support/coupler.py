@@ -1,4 +1,4 @@
-"""What the coupler's tests share: reading and seeding the tables, holding locks, running the queue."""
+"""What the coupler's tests share: reading and filling the tables, holding locks, running the queue."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def _by_lane(rows: Any) -> dict[LaneKey, list[Row]]:
     return lanes
 
 
-def told(outcome: Outcome) -> Row:
-    """An outcome without what the model does not predict: its id, its lane and its wording."""
+def comparable(outcome: Outcome) -> Row:
+    """An outcome without what the model does not predict: its id, its lane and its message."""
     return outcome.model_dump(exclude={"command_id", "user_id", "specialization", "message"})
 
 
@@ -122,6 +122,12 @@ def put_license(connection: Connection, lane: LaneKey, level: int, highest: int 
     )
 
 
+def put_rows(connection: Connection, lane: LaneKey, level: int, **totals: Any) -> None:
+    """Both rows at one level."""
+    put_progress(connection, lane, level, **totals)
+    put_license(connection, lane, level, level)
+
+
 def is_application(url: str) -> bool:
     """Whether this database has the application's schema."""
     with psycopg.connect(url) as connection:
@@ -140,7 +146,7 @@ def ledger(connection: Connection) -> list[Row]:
 
 @contextmanager
 def session(url: str) -> Iterator[psycopg.Connection[Row]]:
-    """A foreign connection: what it locks stays locked until it ends its transaction."""
+    """Another connection: what it locks stays locked until it ends its transaction."""
     with psycopg.connect(url, row_factory=dict_row) as connection:
         yield connection
         connection.rollback()
@@ -151,7 +157,7 @@ def wait_until_blocked_by(url: str, holder: psycopg.Connection[Any]) -> None:
     pid = holder.info.backend_pid
     with psycopg.connect(url, autocommit=True) as observer:
         query = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
-        until(lambda: observer.execute(query, (pid,)).fetchone() != (0,), what="somebody to wait for the holder")
+        until(lambda: observer.execute(query, (pid,)).fetchone() != (0,), what="a transaction to wait for the holder")
 
 
 def free(url: str, statement: str) -> bool:
@@ -209,7 +215,7 @@ def push_raw(worker: Runtime, specialization: str, user_id: int, payload: bytes)
 
 
 def push_bare(redis: Redis, specialization: str, user: int | str, raw: bytes) -> None:
-    """Append any bytes to a lane by hand, as somebody would who knows nothing of the protocol."""
+    """Append any bytes to a lane by hand, without the protocol."""
     redis.rpush(KEYS.lane(Partition(specialization), user), raw)
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, TextClause, text
 
-from levelq_core.domain.codec import Lane
+from levelq_core.domain.record import Lane
 
 from .table_names import LICENSES, PROGRESS
 

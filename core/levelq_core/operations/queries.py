@@ -9,9 +9,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from levelq_core.coupler.apply import outcome
-from levelq_core.coupler.ledger import COMMAND_COLUMNS, answer, known_of, record_in
-from levelq_core.domain.outcome import Outcome
+from levelq_core.coupler.ledger import COMMAND_COLUMNS, answer, prior_in, record_in
+from levelq_core.domain.outcome import Outcome, outcome
 
 
 class Entry(NamedTuple):
@@ -78,7 +77,7 @@ def outcomes_of(connection: Connection, questions: Sequence[tuple[UUID, bytes | 
 
 
 def _outcome(row: Any, digest: bytes | None) -> Outcome:
-    known, record = known_of(row[:_KNOWN]), record_in(row)
+    known, record = prior_in(row[:_KNOWN]), record_in(row)
     if digest is not None and digest != known.digest:
         return outcome(known.lane, record, answer(known, record._replace(digest=digest)))
     return outcome(known.lane, record, known.decision)
@@ -112,7 +111,7 @@ def out_of_step(connection: Connection) -> Iterator[Pair]:
         yield Pair(*row)
 
 
-# The columns of ledger.known_of, then those of the command.
+# The columns of ledger.prior_in, then those of the command.
 _KNOWN = 10
 _OUTCOMES = text(f"""
     SELECT command_id, digest, user_id, specialization, error, message, from_level, to_level, before, after,

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from hashlib import sha1
 from typing import NamedTuple
 
-from levelq_core.coupler.apply import outcome
 from levelq_core.coupler.lane_batch import LaneBatch, Parked
 from levelq_core.domain import codec
-from levelq_core.domain.codec import IDENTITY_AT, IDENTITY_BYTES, Lane, NewerVersion, Record, make
+from levelq_core.domain.codec import IDENTITY_AT, IDENTITY_BYTES, NewerVersion
 from levelq_core.domain.commands import MAX_USER_ID
-from levelq_core.domain.outcome import Outcome
+from levelq_core.domain.outcome import Outcome, outcome
+from levelq_core.domain.record import Lane, Record, new_tuple
 from levelq_core.lanes.outcome_streams import send_key
 from levelq_core.lanes.parked import NEWER_VERSION
 from levelq_core.lanes.protocol import Claim, Oversized
@@ -64,7 +64,7 @@ class Batch:
         user_id = _user_id(user)
         if user_id is None:
             return self._set_lane_aside(user, entries)
-        lane = make(Lane, (self._specialization, user_id))
+        lane = new_tuple(Lane, (self._specialization, user_id))
         salt = lane.salt
         records: list[Record] = []
         identities: list[bytes] = []
@@ -90,7 +90,7 @@ class Batch:
             self.commands += len(records)
             if asked:
                 self._asked.append(work)
-        return make(ClaimedLane, (user, work, identities, commands_at, newer))
+        return new_tuple(ClaimedLane, (user, work, identities, commands_at, newer))
 
     def _set_lane_aside(self, user: bytes, entries: Sequence[bytes | Oversized]) -> ClaimedLane:
         reason = f"lane of {user[:40]!r}, which is no user id"

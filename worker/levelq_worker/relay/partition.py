@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from levelq_core.domain import codec
-from levelq_core.domain.codec import STAMP_DIGITS, Lane
+from levelq_core.domain.codec import STAMP_DIGITS
+from levelq_core.domain.record import Lane
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.shard_layout import Layout

@@ -15,13 +15,15 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from levelq_core.coupler import cancelling
-from levelq_core.coupler.apply import batch_transaction, outcome
+from levelq_core.coupler.apply import batch_transaction
 from levelq_core.coupler.lane_batch import LaneBatch
 from levelq_core.database.outbox_sql import QUARANTINE_ROW
 from levelq_core.database.schema import OUTBOX, schema_of
 from levelq_core.database.sqlstate import ErrorClass, classify, sqlstate_of
 from levelq_core.domain import codec
-from levelq_core.domain.codec import STAMP_DIGITS, Lane, NewerVersion, Record
+from levelq_core.domain.codec import STAMP_DIGITS, NewerVersion
+from levelq_core.domain.outcome import outcome
+from levelq_core.domain.record import Lane, Record
 from levelq_core.keys import Partition
 from levelq_core.lanes import outcome_streams as replies
 from levelq_core.lanes.lane_editor import LaneEditor

@@ -12,8 +12,9 @@ from levelq_core.database.schema import LICENSES, PROGRESS, Schema
 from levelq_core.database.spelling import NAMES, fold, folded
 from levelq_core.domain import rules
 from levelq_core.domain.catalog import Catalog
-from levelq_core.domain.codec import SOURCES, Lane, record_of
+from levelq_core.domain.codec import record_of
 from levelq_core.domain.commands import MAX_USER_ID, SyncLevels, build
+from levelq_core.domain.record import SOURCES, Lane
 from levelq_core.domain.rules import Limits
 from levelq_core.errors import InvalidCommand
 from levelq_core.operations.queries import Pair

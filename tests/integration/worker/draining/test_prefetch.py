@@ -14,7 +14,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy import Engine
 
 from levelq_core.coupler.lane_batch import LaneBatch
-from levelq_core.domain.codec import Lane, record_of
+from levelq_core.domain.codec import record_of
+from levelq_core.domain.record import Lane
 from levelq_core.lanes import client as lanes
 from levelq_core.lanes import pending_reply as answers
 from levelq_core.redis_client import pool as connections

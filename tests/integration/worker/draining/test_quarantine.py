@@ -11,7 +11,8 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from levelq_core.domain.codec import Lane, encode
+from levelq_core.domain.codec import encode
+from levelq_core.domain.record import Lane
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
 from tests.support.coupler import drain_all, push, push_bare, push_raw

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from levelq_core import Command, LevelUp, SyncLevels
 from levelq_core.coupler.lane_batch import LaneBatch, Parked
-from levelq_core.domain.codec import IDENTITY_AT, IDENTITY_BYTES, Lane, encode, record_of
+from levelq_core.domain.codec import IDENTITY_AT, IDENTITY_BYTES, encode, record_of
+from levelq_core.domain.record import Lane
 from levelq_core.domain.rules import Decision
 from levelq_core.lanes.parked import NEWER_VERSION
 from levelq_core.lanes.protocol import Claim, Oversized
