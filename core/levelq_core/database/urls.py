@@ -18,62 +18,16 @@ from levelq_core.settings import Settings
 
 _FORM = f"cannot be read; expected postgresql://user:password@host:port/database, {MISREAD}"
 # libpq's, as of PostgreSQL 18, and `ssl`, which it takes for sslmode=require.
-OPTIONS = frozenset(
-    [
-        "application_name",
-        "channel_binding",
-        "client_encoding",
-        "connect_timeout",
-        "dbname",
-        "fallback_application_name",
-        "gssdelegation",
-        "gssencmode",
-        "gsslib",
-        "host",
-        "hostaddr",
-        "keepalives",
-        "keepalives_count",
-        "keepalives_idle",
-        "keepalives_interval",
-        "krbsrvname",
-        "load_balance_hosts",
-        "max_protocol_version",
-        "min_protocol_version",
-        "oauth_client_id",
-        "oauth_client_secret",
-        "oauth_issuer",
-        "oauth_scope",
-        "options",
-        "passfile",
-        "password",
-        "port",
-        "replication",
-        "require_auth",
-        "requirepeer",
-        "requiressl",
-        "scram_client_key",
-        "scram_server_key",
-        "service",
-        "servicefile",
-        "ssl_max_protocol_version",
-        "ssl_min_protocol_version",
-        "sslcert",
-        "sslcertmode",
-        "sslcompression",
-        "sslcrl",
-        "sslcrldir",
-        "sslkey",
-        "sslkeylogfile",
-        "sslmode",
-        "sslnegotiation",
-        "sslpassword",
-        "sslrootcert",
-        "sslsni",
-        "target_session_attrs",
-        "tcp_user_timeout",
-        "user",
-    ]
-)
+_OPTIONS = """
+    application_name channel_binding client_encoding connect_timeout dbname fallback_application_name
+    gssdelegation gssencmode gsslib host hostaddr keepalives keepalives_count keepalives_idle
+    keepalives_interval krbsrvname load_balance_hosts max_protocol_version min_protocol_version oauth_client_id
+    oauth_client_secret oauth_issuer oauth_scope options passfile password port replication require_auth
+    requirepeer requiressl scram_client_key scram_server_key service servicefile ssl_max_protocol_version
+    ssl_min_protocol_version sslcert sslcertmode sslcompression sslcrl sslcrldir sslkey sslkeylogfile sslmode
+    sslnegotiation sslpassword sslrootcert sslsni target_session_attrs tcp_user_timeout user
+"""
+OPTIONS = frozenset(_OPTIONS.split())
 _WORDS = {
     "channel_binding": "disable prefer require",
     "gssencmode": "disable prefer require",
@@ -84,14 +38,10 @@ _WORDS = {
     "sslnegotiation": "postgres direct",
     "target_session_attrs": "any read-write read-only primary standby prefer-standby",
 }
-# The least that each may be: 0 seconds to connect would be without a limit.
-_NUMBERS = {
-    "connect_timeout": 1,
-    "keepalives_count": 0,
-    "keepalives_idle": 0,
-    "keepalives_interval": 0,
-    "tcp_user_timeout": 0,
-}
+# The least value of each: 0 seconds to connect would mean no limit.
+_NUMBERS = {"connect_timeout": 1} | dict.fromkeys(
+    ("keepalives_count", "keepalives_idle", "keepalives_interval", "tcp_user_timeout"), 0
+)
 
 
 class Hosts(NamedTuple):

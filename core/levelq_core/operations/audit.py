@@ -1,6 +1,6 @@
 """The audit: one line for each command by which an operator changed something, written in that transaction.
 
-A line says who did what to which target, from where, and with which result; see docs/reference/tables.md.
+A line holds who did what to which target, from where, and with which result; see docs/reference/tables.md.
 """
 
 from __future__ import annotations

@@ -21,26 +21,22 @@ from levelq_core import ConfigurationError, LevelUp, Settings
 from levelq_core.domain.codec import encode
 from levelq_core.operations.prune import Pruned, prune
 from levelq_core.redis_client.pool import connect
-from levelq_producer import Producer
-from tests.support.coupler import push, push_raw, runtime
-from tests.support.verify import PLAYER, World, assert_clean, up
+from tests.support.coupler import push, push_raw
+from tests.support.verify import PLAYER, World, assert_clean, up, world_on
 
 DAYS = timedelta(days=30)
 
 
 @pytest.fixture
 def world(settings: Settings, redis: Redis, own_engine: Engine, tmp_path: Path) -> Iterator[World]:
-    with Producer(settings) as producer, runtime(settings) as worker:
-        made = World(settings, redis, own_engine, producer, worker, tmp_path / "history.jsonl")
+    with world_on(settings, redis, own_engine, tmp_path) as made:
         yield made
-        made.recorder.close()
 
 
 def applied(world: World, count: int, *, user_id: int = 7) -> list[LevelUp]:
     """So many applied commands of one user."""
     commands = [up(user_id, n) for n in range(1, count + 1)]
-    world.send(*commands)
-    world.drain()
+    world.apply(*commands)
     return commands
 
 

@@ -93,7 +93,7 @@ def _progressions(name: str) -> None:
     # The licenses may be the application's, with ids of its own type.
     there = inspector()
     id_type: Any = sa.BigInteger
-    if there.has_table("user_licenses"):  # where statements are only printed, ours is not there yet
+    if there.has_table("user_licenses"):  # when statements are only printed, levelq's own does not exist yet
         columns = there.get_columns("user_licenses")
         id_type = next((column["type"] for column in columns if column["name"] == "id"), None)
     if id_type is None:

@@ -9,15 +9,14 @@ from pathlib import Path
 import psycopg
 import pytest
 from sqlalchemy import Engine
-from sqlalchemy.orm import Session
 
 from levelq.embedded import Postgres, Servers
-from levelq_core import Catalog, Settings, level_up_atomic
+from levelq_core import Catalog, Settings
 from levelq_core.database.engine import engine_for
 from levelq_core.database.migrations import upgrade
 from levelq_core.database.schema import forget
 from levelq_core.operations.dbcheck import server
-from tests.support.db_check import execute, findings, fix
+from tests.support.db_check import execute, findings, fix, works
 
 PROGRESS_KEY = "student_id, specialization_id"
 LICENSE_KEY = "user_id, specialization_type"
@@ -28,11 +27,6 @@ def pair_constraint(engine: Engine, table: str) -> str:
         query = "SELECT conname FROM pg_constraint WHERE contype = 'u' AND conrelid = to_regclass(%s)::oid"
         name: str = connection.exec_driver_sql(query, (table,)).scalar_one()
     return name
-
-
-def works(engine: Engine, user: int = 1) -> bool:
-    with Session(engine) as session:
-        return level_up_atomic(session, user, "PLAYER", 1000)["success"]
 
 
 def test_a_sound_database_has_no_findings(engine: Engine) -> None:
@@ -54,84 +48,53 @@ def test_an_empty_database_lacks_all_tables_and_upgrade_makes_them(
 
 # What breaks a sound database of either kind, and the one finding it must give.
 FAULTS = {
-    "a total is missing": (
-        "ALTER TABLE specialization_progress DROP COLUMN total_xp",
-        "specialization_progress has no column total_xp",
-    ),
-    "a time is missing": (
-        "ALTER TABLE license_progressions DROP COLUMN advanced_at",
-        "license_progressions has no column advanced_at",
-    ),
-    "the highest level is missing": (
-        "ALTER TABLE user_licenses DROP COLUMN max_achieved_level",
-        "user_licenses has no column max_achieved_level",
-    ),
-    "the reason is missing": (
-        "ALTER TABLE license_progressions DROP COLUMN advancement_reason",
-        "license_progressions has no column advancement_reason",
-    ),
-    "an id is missing": (
-        "ALTER TABLE license_progressions DROP COLUMN id",
-        "license_progressions has no column id",
-    ),
-    "a column of the ledger is missing": (
-        "ALTER TABLE levelq_ledger DROP COLUMN batch",
-        "levelq_ledger has no column batch",
-    ),
+    "a total is missing": ("ALTER TABLE specialization_progress DROP COLUMN total_xp",
+        "specialization_progress has no column total_xp"),
+    "a time is missing": ("ALTER TABLE license_progressions DROP COLUMN advanced_at",
+        "license_progressions has no column advanced_at"),
+    "the highest level is missing": ("ALTER TABLE user_licenses DROP COLUMN max_achieved_level",
+        "user_licenses has no column max_achieved_level"),
+    "the reason is missing": ("ALTER TABLE license_progressions DROP COLUMN advancement_reason",
+        "license_progressions has no column advancement_reason"),
+    "an id is missing": ("ALTER TABLE license_progressions DROP COLUMN id", "license_progressions has no column id"),
+    "a column of the ledger is missing": ("ALTER TABLE levelq_ledger DROP COLUMN batch",
+        "levelq_ledger has no column batch"),
     "a total is text": (
         "ALTER TABLE specialization_progress ALTER completed_projects DROP DEFAULT, "
         "ALTER completed_projects TYPE text, ALTER completed_projects SET DEFAULT '0'",
-        "specialization_progress.completed_projects is of type text, expected int2 or int4 or int8 or numeric",
-    ),
-    "a level is text": (
-        "ALTER TABLE user_licenses ALTER current_level DROP DEFAULT, ALTER current_level TYPE text",
-        "user_licenses.current_level is of type text, expected int2 or int4 or int8 or numeric",
-    ),
+        "specialization_progress.completed_projects is of type text, expected int2 or int4 or int8 or numeric"),
+    "a level is text": ("ALTER TABLE user_licenses ALTER current_level DROP DEFAULT, ALTER current_level TYPE text",
+        "user_licenses.current_level is of type text, expected int2 or int4 or int8 or numeric"),
     "a specialization is an enum": (
         "CREATE TYPE kind AS ENUM ('PLAYER', 'COACH', 'INTERNSHIP'); ALTER TABLE user_licenses "
         "ALTER specialization_type TYPE kind USING specialization_type::kind",
-        "user_licenses.specialization_type is of type kind, expected text or varchar",
-    ),
-    "a time is text": (
-        "ALTER TABLE user_licenses ALTER started_at DROP DEFAULT, ALTER started_at TYPE text",
-        "user_licenses.started_at is of type text, expected date or timestamp or timestamptz",
-    ),
-    "the ledger has a narrow column": (
-        "ALTER TABLE levelq_ledger ALTER user_id TYPE integer",
-        "levelq_ledger.user_id is of type int4, expected int8",
-    ),
+        "user_licenses.specialization_type is of type kind, expected text or varchar"),
+    "a time is text": ("ALTER TABLE user_licenses ALTER started_at DROP DEFAULT, ALTER started_at TYPE text",
+        "user_licenses.started_at is of type text, expected date or timestamp or timestamptz"),
+    "the ledger has a narrow column": ("ALTER TABLE levelq_ledger ALTER user_id TYPE integer",
+        "levelq_ledger.user_id is of type int4, expected int8"),
     "a column is generated": (
         "ALTER TABLE user_licenses DROP COLUMN last_advanced_at, ADD COLUMN last_advanced_at timestamp "
         "GENERATED ALWAYS AS (NULL::timestamp) STORED",
-        "user_licenses.last_advanced_at is generated from other columns: levelq must write it",
-    ),
+        "user_licenses.last_advanced_at is generated from other columns: levelq must write it"),
     "who advanced must be given": (
         "UPDATE license_progressions SET advanced_by = 1; "
         "ALTER TABLE license_progressions ALTER advanced_by SET NOT NULL",
-        "license_progressions.advanced_by is NOT NULL: levelq writes NULL where nothing is known",
-    ),
+        "license_progressions.advanced_by is NOT NULL: levelq writes NULL where nothing is known"),
     "an id has no default": (
         "ALTER TABLE specialization_progress ALTER id DROP IDENTITY IF EXISTS, ALTER id DROP DEFAULT",
-        "specialization_progress.id has no default: levelq's inserts give no id, and fail",
-    ),
-    "an id has no default and may be null": (
-        "ALTER TABLE license_progressions DROP COLUMN id, ADD COLUMN id integer",
-        "license_progressions.id has no default: levelq's inserts give no id, and fail",
-    ),
-    "a sequence is behind": (
-        "SELECT setval(pg_get_serial_sequence('user_licenses', 'id'), 1, false)",
-        "user_licenses.id: its sequence is behind the highest id, 1: inserts fail as duplicates",
-    ),
+        "specialization_progress.id has no default: levelq's inserts give no id, and fail"),
+    "an id has no default and may be null": ("ALTER TABLE license_progressions DROP COLUMN id, ADD COLUMN id integer",
+        "license_progressions.id has no default: levelq's inserts give no id, and fail"),
+    "a sequence is behind": ("SELECT setval(pg_get_serial_sequence('user_licenses', 'id'), 1, false)",
+        "user_licenses.id: its sequence is behind the highest id, 1: inserts fail as duplicates"),
     "the totals do not fit": (
         "ALTER TABLE license_progressions ALTER requirements_met TYPE varchar(100) "
         "USING left(requirements_met::text, 9)",
-        "license_progressions.requirements_met holds 100 characters: level-ups whose totals need more are rejected",
-    ),
-    "the progress is unlogged": (
-        "ALTER TABLE specialization_progress SET UNLOGGED",
-        "specialization_progress is UNLOGGED: a crash of the server empties it",
-    ),
-}
+        "license_progressions.requirements_met holds 100 characters: level-ups whose totals need more are rejected"),
+    "the progress is unlogged": ("ALTER TABLE specialization_progress SET UNLOGGED",
+        "specialization_progress is UNLOGGED: a crash of the server empties it"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", FAULTS)

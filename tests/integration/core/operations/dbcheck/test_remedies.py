@@ -16,7 +16,9 @@ from sqlalchemy.orm import Session
 from levelq_core import SchemaError, Settings, level_up_atomic
 from levelq_core.database.schema import forget
 from levelq_worker.support.preflight import preflight
-from tests.support.db_check import execute
+from tests.support.db_check import execute, role, works
+from tests.support.fixtures.command_line import CommandLine
+from tests.support.fixtures.databases import as_role
 from tests.support.fixtures.waiting import until
 from tests.support.remedies import Operator
 
@@ -241,8 +243,8 @@ IN_THE_WAY = {
 
 
 @pytest.fixture
-def operator(settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Operator:
-    return Operator(settings, monkeypatch, capsys)
+def operator(settings: Settings, levelq: CommandLine) -> Operator:
+    return Operator(settings, levelq)
 
 
 def rows(engine: Engine) -> list[Row]:
@@ -437,17 +439,14 @@ def test_a_command_that_would_be_refused_is_not_printed(operator: Operator, own_
 def test_rights_that_a_role_lacks_are_granted_as_printed(
     operator: Operator, own_engine: Engine, engines: Callable[..., Engine], settings: Settings
 ) -> None:
-    role = "levelq_lacking"
+    name = "levelq_lacking"
     execute(
         own_engine,
         "CREATE TABLE users (id bigint PRIMARY KEY)",
         "ALTER TABLE user_licenses ADD FOREIGN KEY (user_id) REFERENCES users (id)",
-        f"CREATE ROLE {role} LOGIN",
-        f"GRANT SELECT ON specialization_progress, levelq_identity TO {role}",
     )
-    owners = str(settings.database_url)
-    theirs = re.sub("//[^@]*@", f"//{role}@", owners)
-    try:
+    theirs = str(as_role(settings, name).database_url)
+    with role(own_engine, name, f"GRANT SELECT ON specialization_progress, levelq_identity TO {name}"):
         operator.use(LEVELQ_DATABASE_URL=theirs)
         with pytest.raises(SchemaError, match=r"role levelq_lacking .*license_progressions"):
             preflight(Settings.load())
@@ -456,9 +455,5 @@ def test_rights_that_a_role_lacks_are_granted_as_printed(
         assert re.search(r"GRANT SELECT.*, UPDATE \(id\) ON users TO levelq_lacking;", script)
         operator.follow(script)  # as the owner
         operator.require_clean()
-        with Session(engines(theirs)) as session:
-            execute(own_engine, "INSERT INTO users VALUES (7)")
-            answer = level_up_atomic(session, 7, "PLAYER", 5000)
-            assert answer["success"], answer
-    finally:
-        execute(own_engine, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+        execute(own_engine, "INSERT INTO users VALUES (7)")
+        assert works(engines(theirs), 7, xp=5000)
