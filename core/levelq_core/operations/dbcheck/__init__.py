@@ -15,7 +15,7 @@ from levelq_core.errors import SchemaError
 from .columns import Facts, check_columns
 from .duplicates import check_key
 from .finding import Finding, Severity
-from .limits import limit, check_in_time
+from .limits import check_in_time, limit
 from .pairs import check_levels, check_null_levels, pair_fixes
 from .rights import check_rights, check_write, unreadable
 from .sequences import check_sequences, sequence_problems

@@ -22,7 +22,7 @@ from levelq_core.operations.dbcheck import Finding
 from levelq_worker.rq_adapter.worker import LaneWorker
 from levelq_worker.support.preflight import preflight
 from tests.integration.core.operations.dbcheck.test_db_check import FAULTS
-from tests.support.db_check import execute, findings, fix, role
+from tests.support.db_check import execute, findings, fix, query, role
 from tests.support.fixtures.command_line import CommandLine
 from tests.support.fixtures.databases import as_role
 from tests.support.fixtures.proxy import Proxy
@@ -202,10 +202,8 @@ def test_row_that_cannot_be_written_is_an_error(settings: Settings, own_engine: 
 
 def test_checks_leave_the_database_as_it_was(settings: Settings, own_engine: Engine) -> None:
     check_all(settings)
-    with own_engine.connect() as connection:
-        assert connection.exec_driver_sql("SELECT count(*) FROM levelq_quarantine").scalar_one() == 0
-        last = connection.exec_driver_sql("SELECT is_called FROM levelq_quarantine_id_seq").scalar_one()
-        assert last is False
+    assert query(own_engine, "SELECT count(*) FROM levelq_quarantine") == [(0,)]
+    assert query(own_engine, "SELECT is_called FROM levelq_quarantine_id_seq") == [(False,)]
 
 
 # Redis

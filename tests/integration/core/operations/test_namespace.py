@@ -37,6 +37,7 @@ from levelq_worker.rq_adapter.worker import LaneWorker
 from levelq_worker.support.binding import Binding
 from levelq_worker.support.stop import Stop
 from levelq_worker.sweeper import Sweeper
+from tests.support.db_check import execute, query
 from tests.support.fixtures.clusters import ValkeyCluster
 from tests.support.fixtures.command_line import CommandLine
 from tests.support.fixtures.databases import Databases
@@ -258,8 +259,7 @@ def test_copy_of_the_database_on_the_same_server_is_refused(
 
 def test_emptied_identity_table_gets_a_new_identity(production: Settings, own_engine: Engine) -> None:
     before = ensure_identity(own_engine)
-    with own_engine.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM levelq_identity")
+    execute(own_engine, "DELETE FROM levelq_identity")
     after = ensure_identity(own_engine)
     assert after.identity != before.identity
     assert ensure_identity(own_engine) == after
@@ -318,8 +318,7 @@ def test_relay_of_another_database_pushes_nothing(
     assert relay.poll() == 0
     assert stop.is_set()
     relay.release()
-    with engine.connect() as connection:
-        assert connection.exec_driver_sql("SELECT pushed_at FROM levelq_outbox").all() == [(None,)]
+    assert query(engine, "SELECT pushed_at FROM levelq_outbox") == [(None,)]
     assert waiting(bound, redis) == 0
 
 
@@ -558,12 +557,10 @@ def _declined(*_: object, abort: bool = False) -> bool:
 
 
 def test_dry_run_of_rebind_adds_no_identity(bound: Settings, own_engine: Engine, levelq: CommandLine) -> None:
-    with own_engine.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM levelq_identity")
+    execute(own_engine, "DELETE FROM levelq_identity")
     code, _, error = levelq(bound, "namespace", "rebind", "--dry-run")
     assert (code, "levelq_identity: expected one row, found none" in error) == (2, True)
-    with own_engine.connect() as connection:
-        assert connection.exec_driver_sql("SELECT count(*) FROM levelq_identity").scalar_one() == 0
+    assert query(own_engine, "SELECT count(*) FROM levelq_identity") == [(0,)]
     assert levelq(bound, "namespace", "rebind", "--yes")[0] == 0
 
 

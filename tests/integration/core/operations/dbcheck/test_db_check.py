@@ -16,17 +16,16 @@ from levelq_core.database.engine import engine_for
 from levelq_core.database.migrations import upgrade
 from levelq_core.database.schema import forget
 from levelq_core.operations.dbcheck import server
-from tests.support.db_check import execute, findings, fix, works
+from tests.support.db_check import execute, findings, fix, query, role, works
 
 PROGRESS_KEY = "student_id, specialization_id"
 LICENSE_KEY = "user_id, specialization_type"
 
 
 def pair_constraint(engine: Engine, table: str) -> str:
-    with engine.connect() as connection:
-        query = "SELECT conname FROM pg_constraint WHERE contype = 'u' AND conrelid = to_regclass(%s)::oid"
-        name: str = connection.exec_driver_sql(query, (table,)).scalar_one()
-    return name
+    of_table = f"contype = 'u' AND conrelid = to_regclass('{table}')::oid"
+    ((name,),) = query(engine, f"SELECT conname FROM pg_constraint WHERE {of_table}")
+    return str(name)
 
 
 def test_a_sound_database_has_no_findings(engine: Engine) -> None:
@@ -167,16 +166,13 @@ def test_a_lost_unique_constraint_and_the_duplicates_it_let_in(engine: Engine, t
     assert f"{table}: more than one row for ({key}): 1 PLAYER (2 rows), 2 PLAYER (2 rows)" in found[0].problem
     fix(engine, found)
     assert findings(engine) == []
-    with engine.connect() as connection:
-        kept = connection.exec_driver_sql(f"SELECT id, current_level FROM {table} ORDER BY id").all()
-    assert [tuple(row) for row in kept] == [(1, 2), (2, 2)]
+    assert query(engine, f"SELECT id, current_level FROM {table} ORDER BY id") == [(1, 2), (2, 2)]
     assert works(engine, 3)
 
 
 def set_columns(engine: Engine, table: str) -> list[str]:
-    with engine.connect() as connection:
-        query = "SELECT column_name FROM information_schema.columns WHERE table_name = %s AND column_name <> 'id'"
-        return [row[0] for row in connection.exec_driver_sql(query, (table,))]
+    named = f"table_name = '{table}' AND column_name <> 'id'"
+    return [f'"{row[0]}"' for row in query(engine, f"SELECT column_name FROM information_schema.columns WHERE {named}")]
 
 
 def test_merged_licenses_keep_their_history_and_their_highest_level(engine: Engine) -> None:
@@ -189,11 +185,8 @@ def test_merged_licenses_keep_their_history_and_their_highest_level(engine: Engi
         "UPDATE license_progressions SET user_license_id = 2",
     )
     fix(engine, findings(engine))
-    with engine.connect() as connection:
-        rows = connection.exec_driver_sql("SELECT id, current_level, max_achieved_level FROM user_licenses").all()
-        assert [tuple(row) for row in rows] == [(1, 2, 6)]
-        query = "SELECT user_license_id, count(*) FROM license_progressions GROUP BY 1"
-        assert [tuple(row) for row in connection.exec_driver_sql(query)] == [(1, 1)]
+    assert query(engine, "SELECT id, current_level, max_achieved_level FROM user_licenses") == [(1, 2, 6)]
+    assert query(engine, "SELECT user_license_id, count(*) FROM license_progressions GROUP BY 1") == [(1, 1)]
 
 
 def test_an_index_that_failed_to_build_is_replaced(engine: Engine) -> None:
@@ -214,15 +207,14 @@ def test_an_index_that_failed_to_build_is_replaced(engine: Engine) -> None:
 def test_a_ledger_without_its_unique_id_keeps_the_first_decision(engine: Engine) -> None:
     assert works(engine)
     execute(engine, f"ALTER TABLE levelq_ledger DROP CONSTRAINT {pair_constraint(engine, 'levelq_ledger')}")
-    columns = ", ".join(f'"{name}"' for name in set_columns(engine, "levelq_ledger"))
+    columns = ", ".join(set_columns(engine, "levelq_ledger"))
     execute(engine, f"INSERT INTO levelq_ledger ({columns}) SELECT {columns} FROM levelq_ledger")
     found = findings(engine)
     assert found[0].problem.startswith("levelq_ledger: ")
     assert "the first will be kept" in found[0].problem
     fix(engine, found)
     assert findings(engine) == []
-    with engine.connect() as connection:
-        assert connection.exec_driver_sql("SELECT id FROM levelq_ledger").scalars().all() == [1]
+    assert query(engine, "SELECT id FROM levelq_ledger") == [(1,)]
 
 
 def test_levels_out_of_step_are_counted_with_the_commands_that_mend_them(engine: Engine) -> None:
@@ -289,31 +281,19 @@ def test_several_faults_at_once_are_mended_in_the_order_printed(application_engi
     assert works(engine, 2)
 
 
-def test_synchronous_commit_off_for_the_database_or_the_role(engine: Engine) -> None:
-    name = engine.url.database
-    role = "levelq_check"
-    execute(engine, f"CREATE ROLE {role} LOGIN SUPERUSER", f"ALTER DATABASE {name} SET synchronous_commit = off")
-    mine = engine_for(Settings.load(database_url=re.sub("//[^@]*@", f"//{role}@", url_of(engine))))
-    try:
-        for statement, mended in (
-            (f"ALTER DATABASE {name} SET synchronous_commit = off", f"ALTER DATABASE {name} RESET"),
-            (f"ALTER ROLE {role} SET synchronous_commit = off", f"ALTER ROLE {role} RESET"),
-            (
-                f"ALTER ROLE {role} IN DATABASE {name} SET synchronous_commit = off",
-                f"ALTER ROLE {role} IN DATABASE {name} RESET",
-            ),
-        ):
-            execute(engine, statement)
-            mine.dispose()
-            (finding,) = findings(mine)
-            assert finding.problem.startswith("synchronous_commit is off")
-            assert finding.fix == (f"{mended} synchronous_commit;",)
-            fix(mine, [finding])
-            mine.dispose()
-            assert findings(mine) == []
-    finally:
+@pytest.mark.parametrize("owner", ["DATABASE {name}", "ROLE levelq_check", "ROLE levelq_check IN DATABASE {name}"])
+def test_synchronous_commit_off_for_the_database_or_the_role(engine: Engine, owner: str) -> None:
+    owner = owner.format(name=engine.url.database)
+    with role(engine, "levelq_check", "ALTER ROLE levelq_check SUPERUSER"):
+        mine = engine_for(Settings.load(database_url=re.sub("//[^@]*@", "//levelq_check@", url_of(engine))))
+        execute(engine, f"ALTER {owner} SET synchronous_commit = off")
+        (finding,) = findings(mine)
+        assert finding.problem.startswith("synchronous_commit is off")
+        assert finding.fix == (f"ALTER {owner} RESET synchronous_commit;",)
+        fix(mine, [finding])
         mine.dispose()
-        execute(engine, f"DROP ROLE {role}")
+        assert findings(mine) == []
+        mine.dispose()
 
 
 def url_of(engine: Engine) -> str:

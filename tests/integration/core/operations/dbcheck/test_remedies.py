@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from levelq_core import SchemaError, Settings, level_up_atomic
 from levelq_core.database.schema import forget
 from levelq_worker.support.preflight import preflight
-from tests.support.db_check import execute, role, works
+from tests.support.db_check import execute, query, role, works
 from tests.support.fixtures.command_line import CommandLine
 from tests.support.fixtures.databases import as_role
 from tests.support.fixtures.waiting import until
@@ -248,15 +248,17 @@ def operator(settings: Settings, levelq: CommandLine) -> Operator:
 
 
 def rows(engine: Engine) -> list[Row]:
-    query = text("""
+    found = query(
+        engine,
+        """
         SELECT p.student_id, p.specialization_id, p.current_level, l.current_level, l.max_achieved_level,
                coalesce(p.total_xp, 0), (SELECT count(*) FROM license_progressions a WHERE a.user_license_id = l.id)
         FROM specialization_progress p
         FULL JOIN user_licenses l ON (l.user_id, l.specialization_type) = (p.student_id, p.specialization_id)
         ORDER BY 1, 2
-    """)
-    with engine.connect() as connection:
-        return [Row(*row) for row in connection.execute(query)]
+        """,
+    )
+    return [Row(*row) for row in found]
 
 
 @pytest.mark.parametrize("wrong", WRONG)
@@ -358,10 +360,9 @@ def test_rows_that_an_application_holds_together_are_refused_and_not_lost(
     said = operator.psql(operator.printed(), check=False, stop=stop)
     assert "certificates_license_id_key" in said
     assert ("could not create unique index" in said) != stop
-    with own_engine.connect() as connection:
-        assert connection.execute(text("SELECT count(*) FROM certificates")).scalar_one() == 2
-        levels = connection.execute(text("SELECT current_level, max_achieved_level FROM user_licenses ORDER BY id"))
-        assert [tuple(row) for row in levels] == [(2, 6), (1, 6)]
+    assert query(own_engine, "SELECT count(*) FROM certificates") == [(2,)]
+    levels = query(own_engine, "SELECT current_level, max_achieved_level FROM user_licenses ORDER BY id")
+    assert levels == [(2, 6), (1, 6)]
 
 
 def test_what_an_application_writes_while_rows_are_merged_is_kept(operator: Operator, own_engine: Engine) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from levelq.cli import verifying
 from levelq_core import ConfigurationError, Settings
+from tests.support.db_check import query
 from tests.support.verify import World, assert_clean, told, up, verify_command, world_on
 
 READ = text("SELECT total_xp FROM specialization_progress WHERE student_id = :user AND specialization_id = 'PLAYER'")
@@ -97,9 +98,7 @@ def test_old_code_that_locks_or_adds_in_sql_erases_nothing(world: World, style: 
     thread.join()
     assert failures == []
     assert_clean(world.verify(foreign_writes=True))
-    with world.engine.connect() as connection:
-        totals = connection.execute(text("SELECT total_xp FROM specialization_progress")).scalars().all()
-    assert totals == [100 + 20 * 3 + 10 * 7] * 5
+    assert query(world.engine, "SELECT total_xp FROM specialization_progress") == [(100 + 20 * 3 + 10 * 7,)] * 5
 
 
 def test_thousands_of_violations_are_cut_with_their_number_on_a_narrow_terminal(world: World) -> None:
