@@ -8,7 +8,7 @@ import pytest
 
 pytest_plugins = [
     f"tests.support.fixtures.{name}"
-    for name in ("chance", "servers", "clusters", "databases", "processes", "sessions", "workers")
+    for name in ("chance", "servers", "clusters", "databases", "processes", "sessions", "workers", "wide_command_line")
 ]
 
 

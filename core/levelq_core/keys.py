@@ -36,7 +36,7 @@ from zlib import crc32
 
 from .errors import ConfigurationError
 
-_SPECIALIZATION = r"[A-Z][A-Z0-9_]{0,31}"
+SPECIALIZATION = r"[A-Z][A-Z0-9_]{0,31}"
 _MOST_BYTES = 60  # of the name of a partition
 
 
@@ -53,7 +53,7 @@ class Partition(NamedTuple):
     @classmethod
     def parse(cls, name: str) -> Self:
         """Read `PLAYER:1:0`, or `PLAYER` for its first shard. Raises ConfigurationError."""
-        match = re.fullmatch(rf"({_SPECIALIZATION})(?::(\d{{1,9}}):(\d{{1,9}}))?", name)
+        match = re.fullmatch(rf"({SPECIALIZATION})(?::(\d{{1,9}}):(\d{{1,9}}))?", name)
         if match is None:
             raise ConfigurationError(
                 f"partition: expected SPECIALIZATION or SPECIALIZATION:generation:shard, got {name!r}"
@@ -100,7 +100,7 @@ class Keys:
     def specialization(self, queue: str) -> str | None:
         """The specialization of an RQ queue; None if it is not a queue of this namespace."""
         namespace, _, name = queue.partition(".")
-        return name if namespace == self.namespace and re.fullmatch(_SPECIALIZATION, name) else None
+        return name if namespace == self.namespace and re.fullmatch(SPECIALIZATION, name) else None
 
     @property
     def registry(self) -> str:

@@ -139,7 +139,7 @@ class Settings(BaseSettings):
             raise ConfigurationError("; ".join(lines)) from None
 
     def environment(self) -> dict[str, str]:
-        """These settings as LEVELQ_ variables, for a child process that shall have the same."""
+        """These settings as LEVELQ_ variables, for a child process that needs the same."""
         given = self.model_dump(mode="json", exclude_none=True)
         return {f"LEVELQ_{name.upper()}": str(value) for name, value in given.items()}
 
@@ -172,7 +172,7 @@ class Settings(BaseSettings):
 
     @property
     def lock_ms(self) -> int:
-        """How long one transaction waits for a row that somebody else holds."""
+        """How long one transaction waits for a row that another transaction holds."""
         return int(self.claim_seconds * 100)
 
     @property

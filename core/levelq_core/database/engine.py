@@ -111,7 +111,7 @@ def engine_for(settings: Settings, *, name: str = "levelq", connections: int = 1
         max_overflow=0,
         pool_reset_on_return="rollback",
         isolation_level="READ COMMITTED",
-        # Texts are sent as UTF-8, whatever the URL, PGCLIENTENCODING, the role or the database says.
+        # Texts are sent as UTF-8, whatever the URL, PGCLIENTENCODING, the role or the database sets.
         connect_args={key: value for key, value in defaults.items() if key not in url.query}
         | hosts
         | {"client_encoding": "utf8"},
@@ -130,7 +130,7 @@ def _limit(engine: Engine, seconds: float) -> None:
 
 
 def unreachable(settings: Settings, error: DBAPIError) -> ConfigurationError:
-    """An error for people: the setting, the host, what the server said, no password."""
+    """An error for people: the setting, the host, the server's message, no password."""
     cause = in_words(error)
     name = "LEVELQ_DATABASE_URL"
     advice = unverified(cause, name, "sslrootcert")

@@ -76,7 +76,7 @@ def raised_in_function(error: psycopg.Error) -> bool:
 
 
 def names_what_is_not_there(error: Exception) -> bool:
-    """Whether a statement of ours, not one within a function, names a table, column or constraint in vain."""
+    """Whether a table, column or constraint that levelq's own statement names does not exist."""
     return isinstance(error, psycopg.Error) and (error.sqlstate or "")[:2] == "42" and not raised_in_function(error)
 
 

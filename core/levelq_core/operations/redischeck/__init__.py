@@ -16,8 +16,7 @@ from levelq_core.redis_client.encryption import redis_exposures
 from levelq_core.redis_client.topology import server_of, servers_of, topology_of
 from levelq_core.settings import redacted
 
-from .health import risks
-from .server import check_clock, check_durability, check_memory, check_role, check_version
+from .health import check_clock, check_durability, check_memory, check_role, check_version, risks
 from .writing import check_scripts, check_writing
 
 _STOPS = ("redis", "pushes", "durability")  # an error of these topics stops scripts, too: one cause is reported once

@@ -16,26 +16,20 @@ from sqlalchemy import Engine
 
 from levelq_core import Settings
 from levelq_core import failpoints as faults
-from levelq_producer import Producer
 from levelq_worker.draining import claims
 from levelq_worker.draining.batch import Batch
 from levelq_worker.draining.claims import Held
 from levelq_worker.draining.drain import Drain
-from tests.support.coupler import runtime
 from tests.support.mutants import counts_twice_what_comes_twice_in_a_batch, replace
-from tests.support.verify import PLAYER, Traced, World, assert_clean, told, up
+from tests.support.verify import PLAYER, Traced, World, assert_clean, told, up, world_on
 
 mutated = pytest.mark.parametrize("mutant", [False, True], ids=["as it is", "mutant"])
 
 
 @pytest.fixture
-def world(
-    settings: Settings, redis: Redis, own_engine: Engine, tmp_path: Path, own_database_url: str
-) -> Iterator[World]:
-    with Producer(settings) as producer, runtime(settings) as worker:
-        made = World(settings, redis, own_engine, producer, worker, tmp_path / "history.jsonl")
+def world(settings: Settings, redis: Redis, own_engine: Engine, tmp_path: Path) -> Iterator[World]:
+    with world_on(settings, redis, own_engine, tmp_path) as made:
         yield made
-        made.recorder.close()
 
 
 def once_at(monkeypatch: pytest.MonkeyPatch, place: str, happen: Callable[[], object]) -> None:
