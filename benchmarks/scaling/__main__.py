@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.scaling [--rounds 4] [--patience 60] [--costs-only | --crowd-only]
 
 On embedded servers, some ten minutes. Shapes take turns, so that a machine whose speed changes does so for all of them.
-Writes costs.json (for `levelq plan --costs`), what was measured, tables and two pictures.
+Writes costs.json (for `make plan`), what was measured, tables and two pictures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from levelq.capacity.costs import Costs
+from benchmarks.capacity.costs import Costs
 from levelq.server_account import temporary_folder
 
 from ..drain import CORES, Tried, at_one_speed, undisturbed

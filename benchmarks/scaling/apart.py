@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from redis import Redis
 
-from levelq.capacity.costs import Connections, Idle, Push
+from benchmarks.capacity.costs import Connections, Idle, Push
 from levelq_core.database.engine import engine_for
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.operations.prune import LEAST, prune

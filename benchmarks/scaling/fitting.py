@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from levelq.capacity.costs import PARTS, Costs, Drains, Shape, Terms
+from benchmarks.capacity.costs import PARTS, Costs, Drains, Shape, Terms
 
 from ..drain import CORES
 from .shapes import Point, Trial

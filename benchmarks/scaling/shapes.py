@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from levelq.capacity.costs import Shape
+from benchmarks.capacity.costs import Shape
 
 from ..drain import Drained, timed_drain
 from ..rivals.levelq import Levelq

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from levelq.capacity.costs import Costs, Terms
+from benchmarks.capacity.costs import Costs, Terms
 
 from . import crowd
 from .crowd import LOADS, WORKERS, Crowded

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from levelq.capacity.costs import Sizes, Terms
+from benchmarks.capacity.costs import Sizes, Terms
 
 from ..drain import drain
 from ..rivals.levelq import Levelq

@@ -1,4 +1,4 @@
-"""What `levelq status` finds wrong, one line each: what it is, and what to do about it."""
+"""The problems that `levelq status` reports, one line each: what is wrong, and what to do about it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.parked import ParkedLanes
 from levelq_core.lanes.protocol import Status
-from levelq_core.lanes.shard_layout import Layout
 from levelq_core.lanes.worker_alerts import WorkerAlert
 from levelq_core.operations.dbcheck import check_read_only, require_spelling, sequence_problems
 from levelq_core.operations.queries import Holder, holder
@@ -31,18 +30,18 @@ from levelq_worker.support.parked_lanes import cause_lines, waiting_advice
 from .screen import count, duration
 from .standstill import Serving, Standstill
 
-SPELLING_MS = 2000  # a status should not take long, however large the tables
+SPELLING_MS = 2000  # however large the tables, a status must be quick
 
 
 def redis_problems(redis: Redis) -> Iterator[str]:
-    """What is wrong with the lanes' Redis by its own account. Raises RedisError."""
+    """What the lanes' Redis itself reports. Raises RedisError."""
     found: list[str] = []
     for server in servers_of(redis):
         try:
             found += _server_problems(server)
         except RedisError:
             if not isinstance(redis, Cluster):
-                raise  # of a cluster, what its partitions say is enough
+                raise  # in a cluster, its partitions report it
     yield from dict.fromkeys(found)
 
 
@@ -50,18 +49,18 @@ def _server_problems(server: Redis) -> Iterator[str]:
     why = refusal(server)
     if why is not None:
         yield f"Redis refuses pushes: {why}"
-    with suppress(NoPermissionError):  # a console that may only count
+    with suppress(NoPermissionError):  # a role without INFO
         yield from (risk.problem for risk in risks(server.info()))
 
 
-def weather_problems(found: Iterable[WorkerAlert]) -> Iterator[str]:
+def alert_problems(alerts: Iterable[WorkerAlert]) -> Iterator[str]:
     """What workers wait for, each cause once."""
-    for what, same in groupby(sorted(found, key=attrgetter("what")), key=attrgetter("what")):
+    for what, same in groupby(sorted(alerts, key=attrgetter("what")), key=attrgetter("what")):
         waiting = list(same)
         who = waiting[0].worker if len(waiting) == 1 else count(len(waiting), "worker")
-        known = waiting_advice(what)
-        do = f"; {known}" if known else ""
-        yield f"{who} waiting for {duration(max(notice.seconds for notice in waiting))}: {what}{do}"
+        advice = waiting_advice(what)
+        seconds = max(alert.seconds for alert in waiting)
+        yield f"{who} waiting for {duration(seconds)}: {what}" + (f"; {advice}" if advice else "")
 
 
 def lane_problems(
@@ -72,27 +71,20 @@ def lane_problems(
     *,
     explained: bool,
 ) -> Iterator[str]:
-    """What stands still though it could move.
+    """Partitions that make no progress though they could, and changes of shards that are held up.
 
-    `serving` is None where RQ cannot list workers. `explained`: why nothing moves is said already. Raises RedisError.
+    `serving` is None where RQ cannot list workers. `explained`: another problem says why nothing moves. Raises
+    RedisError.
     """
     layouts = lanes.read_layouts({partition.specialization for partition in found}).found
-    yield from _changes_held_up(layouts, found)
-    holding = []
-    for partition, seen in found.items():
-        layout = layouts.get(partition.specialization)
-        if layout is not None and (seen.waiting or seen.ready) and not layout.waits(partition):
-            holding.append(partition)
-    yield from Standstill(lanes, settings, found, serving).problems(holding, explained=explained)
-
-
-def _changes_held_up(layouts: Mapping[str, Layout], found: Mapping[Partition, Status]) -> Iterator[str]:
-    """A change of shards that cannot end by itself."""
     for name, layout in layouts.items():
         parked = sum(found[partition].parked for partition in layout.old(name) if partition in found)
         if parked:
-            lanes = count(parked, "parked lane")
-            yield f"{name}: the change to {layout.shards} shards waits for {lanes} of the old ones"
+            lanes_left = count(parked, "parked lane")
+            yield f"{name}: the change to {layout.shards} shards waits for {lanes_left} of the old ones"
+    known = [partition for partition in found if partition.specialization in layouts]
+    holding = [p for p in known if (found[p].waiting or found[p].ready) and not layouts[p.specialization].waits(p)]
+    yield from Standstill(lanes, settings, found, serving).problems(holding, explained=explained)
 
 
 def database_problems(connection: Connection, settings: Settings) -> Iterator[str]:
@@ -104,7 +96,7 @@ def database_problems(connection: Connection, settings: Settings) -> Iterator[st
 
 
 def _spelling_problems(connection: Connection, settings: Settings) -> Iterator[str]:
-    """Rows that levelq would not find, if the tables can be read so soon; workers look for as long as it takes."""
+    """Rows that levelq would not find, if the tables can be read in time; workers take the time they need."""
     connection.execute(text("SAVEPOINT spelling"))
     connection.execute(text("SELECT set_config('statement_timeout', :ms, true)"), {"ms": str(SPELLING_MS)})
     try:

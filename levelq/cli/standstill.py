@@ -1,4 +1,4 @@
-"""Find partitions that stand still: no worker serves them, or no drain makes progress."""
+"""Partitions that hold commands and make no progress: no worker serves them, or no drain works on them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from levelq_core.settings import Settings
 
 from .screen import count, duration
 
-AGAIN_SECONDS = 0.5  # between two looks: a partition is without a drain for a moment at each change of drains
+AGAIN_SECONDS = 0.5  # before the second reading: between two drains a partition has none for a moment
 Serving = Mapping[Partition, set[str]]
 
 
@@ -31,7 +31,7 @@ class Standstill:
         self._progress: dict[Partition, Progress] = {}
 
     def problems(self, partitions: Iterable[Partition], *, explained: bool) -> Iterator[str]:
-        """What is wrong with those that hold something. `explained`: why nothing moves is said already.
+        """What is wrong with those that hold something. `explained`: another problem says why nothing moves.
 
         Raises RedisError.
         """
@@ -50,7 +50,7 @@ class Standstill:
                 yield f"{partition}: {what}: its workers are dead, hang, or cannot reach Redis; their log says more"
 
     def _seen_again(self, suspects: list[Partition]) -> Iterator[tuple[Partition, Status]]:
-        """Look a second time, after one wait for all of them."""
+        """Read them a second time, after one wait for all of them."""
         if suspects:
             time.sleep(AGAIN_SECONDS)
             self._progress.clear()

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from levelq_core import Adjust, Command, LevelUp, Reset, SetLevel, Settings, SyncLevels
-from levelq_worker.support.composing import producer_for
+from levelq_producer import Producer
 
 from .scenario import Scenario, Sent
 
@@ -28,7 +28,7 @@ def main() -> None:
     parts = [windows_of(sends[:middle]), windows_of(sends[middle:])]
     report: dict[str, Any] = {"spans": [], "acknowledged": [], "errors": [], "answers": []}
     asked: list[Any] = []
-    with producer_for(Settings.load()) as producer:
+    with Producer(Settings.load()) as producer:
         for windows in parts:
             tell(ready=True)
             if not sys.stdin.readline():

@@ -20,7 +20,7 @@ from levelq.demo.producing import tell
 from levelq_core import Command, LevelUp, Settings
 from levelq_core.errors import LevelqError, NotDurable, SendUnknown
 from levelq_core.operations.verify import Recorder
-from levelq_worker.support.composing import producer_for
+from levelq_producer import Producer
 
 from .arrivals import Arrival, Plan, id_of
 from .scenarios import Scenario
@@ -109,7 +109,7 @@ def main() -> None:
     task = json.loads(sys.stdin.readline())
     stop = threading.Event()
     plan = Plan(task["seed"], Scenario(*task["scenario"]), task["levels"])
-    with producer_for(Settings.load()) as producer:
+    with Producer(Settings.load()) as producer:
         slots = [
             Slot(producer, plan.arrivals(number, task["slots"]), Path(history), task["tag"], task["first_user"], stop)
             for number, history in task["histories"]

@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
-from levelq.cli.overview import look
+from levelq.cli.status_report import look
 from levelq_core import LevelUp, Settings
 from levelq_core.domain.codec import encode
 from levelq_core.keys import Partition

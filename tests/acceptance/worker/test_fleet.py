@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from levelq.cli.overview import look
+from levelq.cli.status_report import look
 from levelq_core import LevelUp, Settings
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from redis import Redis
 
-from levelq.cli.overview import look
+from levelq.cli.status_report import look
 from levelq_core import LevelUp, Settings
 from levelq_core.coupler.bisect import LOCKED_REASON
 from levelq_core.domain.codec import STAMP_DIGITS, encode

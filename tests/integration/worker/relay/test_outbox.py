@@ -735,7 +735,7 @@ def test_rebuild_gives_up_when_a_drain_does_not_give_its_lanes_back(
 ) -> None:
     push(place.worker, [level_up(1)])
     place.lanes.claim(PLAYER, "drain", "token", 100)
-    monkeypatch.setattr("levelq.cli.rebuilding._SPARE_SECONDS", -place.settings.claim_seconds)
+    monkeypatch.setattr("levelq.cli.rebuild._SPARE_SECONDS", -place.settings.claim_seconds)
     assert rebuild(place, monkeypatch, "PLAYER") == 2
     assert "run `levelq rebuild` again" in capsys.readouterr().err
 

@@ -10,8 +10,8 @@ from redis import Redis
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from levelq.cli.overview import look
-from levelq.cli.rebuilding import rebuild
+from levelq.cli.rebuild import rebuild
+from levelq.cli.status_report import look
 from levelq.embedded import Servers
 from levelq_core import LevelUp, Settings
 from levelq_core.errors import ConfigurationError, Moved

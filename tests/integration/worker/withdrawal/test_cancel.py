@@ -127,7 +127,7 @@ def test_command_that_is_applied_before_the_answer_to_the_question_is_told_as_no
 ) -> None:
     command = up(7)
     producer.send(command)
-    monkeypatch.setattr("levelq.cli.cancelling.confirm", lambda question: drain_all(worker, "PLAYER"))
+    monkeypatch.setattr("levelq.cli.cancel.confirm", lambda question: drain_all(worker, "PLAYER"))
     code, told, said = levelq("cancel", 7, "PLAYER", "--id", command.command_id)
     assert (code, "was decided: applied" in said) == (1, True)
     assert "0 commands cancelled" in told

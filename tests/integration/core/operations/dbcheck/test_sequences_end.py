@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from levelq.cli.overview import look
+from levelq.cli.status_report import look
 from levelq_core import SchemaError, Settings, level_up_atomic
 from levelq_core.operations.checks import check_database
 from levelq_core.operations.dbcheck.sequences import sequences_of

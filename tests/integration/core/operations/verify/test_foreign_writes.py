@@ -17,7 +17,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
-from levelq.cli import verifying
+from levelq.cli import verify as verify_command
 from levelq_core import ConfigurationError, Settings
 from levelq_producer import Producer
 from tests.support.coupler import runtime
@@ -40,7 +40,7 @@ def world(settings: Settings, redis: Redis, engine: Engine, tmp_path: Path, data
 
 def run(world: World, *arguments: str) -> tuple[int, str]:
     app = typer.Typer()
-    app.command()(verifying.verify)
+    app.command()(verify_command.verify)
     done = CliRunner().invoke(app, arguments, env=world.settings.environment(), catch_exceptions=False)
     return done.exit_code, " ".join(done.output.split())
 
@@ -151,4 +151,4 @@ def test_since_is_an_age_or_a_time(world: World, since: str) -> None:
 @pytest.mark.parametrize("since", ["yesterday", "1", "-1d", "9999-01-01", ""])
 def test_since_that_is_neither_is_refused_with_what_was_expected(since: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"--since: expected .*got '{since}'"):
-        verifying.since_of(since)
+        verify_command.since_of(since)

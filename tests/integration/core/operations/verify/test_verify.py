@@ -15,7 +15,7 @@ from redis import Redis
 from sqlalchemy import Engine
 from typer.testing import CliRunner
 
-from levelq.cli import verifying
+from levelq.cli import verify as verify_command
 from levelq_core import (
     Adjust,
     Command,
@@ -648,7 +648,7 @@ def test_a_file_that_is_not_there_is_named(world: World, tmp_path: Path) -> None
 def run(world: World, *arguments: str) -> tuple[int, str]:
     """The command by itself, as the command line registers it."""
     app = typer.Typer()
-    app.command()(verifying.verify)
+    app.command()(verify_command.verify)
     done = CliRunner().invoke(app, arguments, env=world.settings.environment(), catch_exceptions=False)
     return done.exit_code, done.output
 

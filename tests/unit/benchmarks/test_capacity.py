@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from levelq.capacity.costs import Costs, Push, Shape, Terms
-from levelq.capacity.limits import limits
-from levelq.capacity.load import Load
-from levelq.capacity.model import DAY, Model
+from benchmarks.capacity.costs import Costs, Push, Shape, Terms
+from benchmarks.capacity.limits import limits
+from benchmarks.capacity.load import Load
+from benchmarks.capacity.model import DAY, Model
 from levelq_core.errors import ConfigurationError
 
 # One command per lane and 1,000 per batch: 10 + 20 + 2 us of a worker, 2 + 4 + 1 of Redis, 10 + 5 + 1 of PostgreSQL.

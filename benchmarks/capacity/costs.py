@@ -1,6 +1,6 @@
 """What a command costs: the numbers that `python -m benchmarks.scaling` measures, and the file it writes them to.
 
-`costs.json` beside this file is one machine's; `levelq plan --costs FILE` takes another's.
+`costs.json` beside this file is one machine's; `make plan ARGS="--costs FILE"` takes another's.
 """
 
 from __future__ import annotations

@@ -1,21 +1,19 @@
-"""`levelq verify`: does what the ledger, the tables, the lanes and the producers say fit together?"""
+"""`levelq verify`: whether the ledger, the tables, the lanes and the recorded sends agree."""
 
 from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from levelq_core.errors import ConfigurationError
-from levelq_core.operations.verify import Check, Options, Report, Violation
-from levelq_core.operations.verify import verify as run
+from .options import AsJson, age_of
+from .screen import Listing, count, say, verdict
 
-from .connecting import database_of, load, redis_of
-from .pruning import age_of
-from .screen import Listing, count, out, verdict
+if TYPE_CHECKING:
+    from levelq_core.operations.verify import Check, Report, Violation
 
 
 def verify(
@@ -24,40 +22,46 @@ def verify(
         typer.Option(metavar="FILE", help="Recorded sends, as JSON lines; may be repeated."),
     ] = None,
     at_rest: Annotated[
-        bool, typer.Option("--at-rest/--online", help="Nothing may wait any more, or traffic flows meanwhile.")
+        bool, typer.Option("--at-rest/--online", help="Nothing may wait any more, or traffic goes on.")
     ] = False,
     foreign_writes: Annotated[
         bool,
-        typer.Option("--foreign-writes", help="The application writes to the tables, too: note it, do not object."),
+        typer.Option("--foreign-writes", help="The application also writes to the tables: note what that explains."),
     ] = False,
     partial_history: Annotated[
-        bool, typer.Option("--partial-history", help="Others sent, too, without recording it.")
+        bool, typer.Option("--partial-history", help="Other senders did not record their sends.")
     ] = False,
     retention: Annotated[
-        str | None, typer.Option(metavar="AGE", help="Sends older than this are not looked for: 30d, 12h.")
+        str | None, typer.Option(metavar="AGE", help="Do not look for sends older than this: 30d, 12h.")
     ] = None,
     since: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", help="Only what was decided since then, and its users' rows: 1d, 12h, or 2026-01-31T06:00Z."
+            metavar="TIME", help="Only what was decided since, and its users' rows: 1d, 12h or 2026-01-31T06:00Z."
         ),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many violations of each check to list.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Verify that nothing was lost, doubled, reordered or half done.
 
-    Compares the ledger, the tables, the lanes and the recorded sends, if given. Changes nothing, and needs
-    no pause of the traffic. Exit code 1 if any invariant is violated.
+    Compares the ledger, the tables, the lanes and, if given, the recorded sends. Changes nothing, and traffic may go
+    on. Exit code 1 if any invariant is violated.
 
-    With --since it reads only what was decided since then, which suits a daily run.
+    With --since it reads only what was decided since then, for a daily run.
     """
+    from levelq_core.operations import verify as operation
+
+    from .connections import database_of, load, redis_of
+
     horizon = None if retention is None else datetime.now(UTC) - age_of("--retention", retention)
-    options = Options(tuple(history or ()), at_rest, foreign_writes, partial_history, horizon, limit, since_of(since))
+    options = operation.Options(
+        tuple(history or ()), at_rest, foreign_writes, partial_history, horizon, limit, since_of(since)
+    )
     settings = load()
     with redis_of(settings) as redis, database_of(settings) as engine:
-        engine.connect().close()  # what is unreachable is said with its address
-        report = run(engine, redis, settings, options)
+        engine.connect().close()  # an unreachable database is reported with its address
+        report = operation.verify(engine, redis, settings, options)
     if as_json:
         typer.echo(json.dumps(_as_object(report)))
     else:
@@ -71,6 +75,8 @@ def since_of(text: str | None) -> datetime | None:
 
     Raises ConfigurationError, also for a time in the future.
     """
+    from levelq_core.errors import ConfigurationError
+
     if text is None:
         return None
     now = datetime.now(UTC)
@@ -125,32 +131,30 @@ def _print(report: Report) -> None:
         if check.violations:
             _print_examples(check, "bold red")
     for check in report.notes:
-        out.print(
-            verdict("note:", "bold yellow", f" {check.found:,} x {check.invariant}, {check.what}"), soft_wrap=True
-        )
+        say(verdict("note:", "bold yellow", f" {check.found:,} x {check.invariant}, {check.what}"))
         _print_examples(check, "yellow")
     for remark in report.remarks:
-        out.print(verdict("note:", "bold yellow", f" {remark}"), soft_wrap=True)
+        say(verdict("note:", "bold yellow", f" {remark}"))
     if report.violations:
         broken = ", ".join(sorted(report.broken))
-        out.print(verdict(count(report.violations, "violation"), "bold red", f" of {broken}"), soft_wrap=True)
+        say(verdict(count(report.violations, "violation"), "bold red", f" of {broken}"))
     else:
-        out.print("Every invariant holds.", style="green")
+        say("Every invariant holds.", "green")
 
 
 def _print_examples(check: Check, style: str) -> None:
-    """The kept examples, one a line; how many more there are; what they may mean."""
+    """The examples, one a line; how many more there are; what they may mean."""
     for found in check.examples:
-        place = [
+        named = (
             f"user {found.user_id}" if found.user_id is not None else "",
             found.specialization or "",
             f"command {found.command_id}" if found.command_id is not None else "",
-        ]
-        subject = ", ".join(part for part in place if part)
+        )
+        subject = ", ".join(filter(None, named))
         rest = f" {subject}: {found.detail}" if subject else f" {found.detail}"
-        out.print(verdict(f"{found.invariant} {found.verdict}:", style, rest), soft_wrap=True)
+        say(verdict(f"{found.invariant} {found.verdict}:", style, rest))
     more = check.found - len(check.examples)
     if more:
-        out.print(f"... and {more:,} more of {check.invariant}, {check.what}", markup=False, soft_wrap=True)
+        say(f"... and {more:,} more of {check.invariant}, {check.what}")
     if check.hint:
-        out.print(check.hint, style="dim", markup=False)
+        say(check.hint, "dim")

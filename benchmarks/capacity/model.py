@@ -1,4 +1,4 @@
-"""The arithmetic of `levelq plan`: from a load and measured costs to what it takes, and to what breaks first."""
+"""The arithmetic of `make plan`: from a load and measured costs to what it takes, and to what breaks first."""
 
 from __future__ import annotations
 

@@ -1,22 +1,30 @@
-"""`levelq plan` as its user sees it; it asks no server."""
+"""`make plan` as its user sees it; it asks no server."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from levelq.cli.app import run
+from benchmarks.capacity import costs
+from benchmarks.capacity.__main__ import main
 
-TEN_MILLION = ["plan", "--users", "10_000_000", "--rate", "100_000"]
+TEN_MILLION = ["--users", "10_000_000", "--rate", "100_000"]
 
 
 def lines(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
-    assert run([*TEN_MILLION, *arguments]) == 0
+    main([*TEN_MILLION, *arguments])
     said = capsys.readouterr()
     assert said.err == ""
     return said.out.splitlines()
+
+
+def plan(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    (line,) = lines(capsys, "--json", *arguments)
+    found: dict[str, Any] = json.loads(line)
+    return found
 
 
 def test_it_says_what_is_needed_and_what_breaks_first(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,8 +41,7 @@ def test_the_peak_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_one_object_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
-    (line,) = lines(capsys, "--json", "--commands-per-lane", "5")
-    found = json.loads(line)
+    found = plan(capsys, "--commands-per-lane", "5")
     assert found["load"]["commands_per_lane"] == 5
     assert found["needs"]["workers"] >= 1 and found["needs"]["shards"] >= found["needs"]["redis_nodes"]
     rates = [limit["rate"] for limit in found["breaks_first"] if limit["rate"] is not None]
@@ -45,29 +52,27 @@ def test_one_object_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "expected"),
     [
         ("--users 0 --rate 1", "--users: Input should be greater than or equal to 1, got 0"),
-        ("--users many --rate 1", "Invalid value for '--users'"),
+        ("--users many --rate 1", "argument --users: invalid int value: 'many'"),
         ("--users 1 --rate nan", "--rate: Input should be a finite number, got nan"),
-        ("--users 1", "Missing option '--rate'"),
+        ("--users 1", "the following arguments are required: --rate"),
         ("--users 1 --rate 1 --utilisation 60", "--utilisation: Input should be less than or equal to 1, got 60"),
         ("--users 1 --rate 1 --costs nowhere.json", "nowhere.json: No such file or directory"),
         ("--users 1 --rate 1e9 --backlog-seconds 1e6", "--rate, --backlog-seconds: expected what 4096 shards hold"),
     ],
 )
-def test_a_bad_number_gets_one_line(capsys: pytest.CaptureFixture[str], arguments: str, expected: str) -> None:
-    assert run(["plan", *arguments.split()]) == 2
+def test_bad_number_gets_one_line(capsys: pytest.CaptureFixture[str], arguments: str, expected: str) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(arguments.split())
     said = capsys.readouterr()
-    assert said.out == "" and said.err.count("\n") == 1
-    assert said.err.startswith(f"levelq: {expected}")
+    assert (raised.value.code, said.out) == (2, "")
+    usage, error = said.err.splitlines()
+    assert usage.startswith("usage: ") and error.startswith(f"benchmarks.capacity: error: {expected}")
 
 
 def test_another_machines_costs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    shipped = Path(run.__code__.co_filename).parents[1] / "capacity" / "costs.json"
-    costs = json.loads(shipped.read_text())
-    for part in costs["drain_us"].values():
+    ours = json.loads(Path(costs.__file__).with_name("costs.json").read_text())
+    for part in ours["drain_us"].values():
         part |= {name: 10 * amount for name, amount in part.items()}
     file = tmp_path / "costs.json"
-    file.write_text(json.dumps(costs))
-    ours, slow = (
-        json.loads(lines(capsys, "--json", *more)[0])["needs"]["workers"] for more in ([], ["--costs", str(file)])
-    )
-    assert slow > 5 * ours
+    file.write_text(json.dumps(ours))
+    assert plan(capsys, "--costs", str(file))["needs"]["workers"] > 5 * plan(capsys)["needs"]["workers"]

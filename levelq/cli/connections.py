@@ -1,8 +1,8 @@
-"""Settings and connections for the commands; whatever fails names the setting and the host, never a password."""
+"""Settings and connections for the commands. Each error names the setting and the host, never a password."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from redis import Redis
@@ -18,7 +18,7 @@ from levelq_core.operations.identity import require_ours
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 
-_UNDEFINED = ("42P01", "42703", "42704", "3F000")
+_UNDEFINED = ("42P01", "42703", "42704", "3F000")  # a table, a column, an object, a schema
 
 
 def load() -> Settings:
@@ -28,39 +28,44 @@ def load() -> Settings:
     return settings
 
 
-def redis_urls(settings: Settings) -> dict[str, str]:
-    """The Redis URLs by setting; LEVELQ_RQ_URL only where it is set apart."""
-    urls = {"LEVELQ_REDIS_URL": settings.redis_url}
-    return urls if settings.rq_url is None else urls | {"LEVELQ_RQ_URL": settings.rq_url}
+def known_specializations(settings: Settings, wanted: Sequence[str]) -> list[str]:
+    """Names in upper case, without repeats; the whole catalog if `wanted` is empty. Raises ConfigurationError."""
+    names = list(dict.fromkeys(name.upper() for name in wanted)) or list(settings.tracks)
+    for name in names:
+        if name not in settings.tracks:
+            raise ConfigurationError(f"--specialization: expected one of {', '.join(settings.tracks)}, got {name!r}")
+    return names
 
 
 @contextmanager
 def redis_of(settings: Settings, *, rq: bool = False) -> Iterator[Redis]:
-    """A client of the lanes' Redis, or of RQ's. What Redis refuses inside becomes a ConfigurationError."""
+    """A client of the lanes' Redis, or of RQ's. A RedisError inside becomes a ConfigurationError."""
     name = "LEVELQ_RQ_URL" if rq and settings.rq_url else "LEVELQ_REDIS_URL"
     url = settings.queue_url if rq else settings.redis_url
     client = connect(url, settings.redis_seconds)
     try:
         yield client
     except RedisError as error:
-        raise ConfigurationError(f"{redis_error(name, url, error)}{_hint(error)}") from error
+        said = str(error).lower()
+        hint = "" if "password" in said or "certificate" in said else "; `levelq doctor` shows more"
+        raise ConfigurationError(f"{redis_error(name, url, error)}{hint}") from error
     finally:
         client.close()
 
 
-def _hint(error: RedisError) -> str:
-    said = str(error).lower()
-    return "" if "password" in said or "certificate" in said else "; `levelq doctor` looks closer"
-
-
 @contextmanager
 def database_of(settings: Settings) -> Iterator[Engine]:
-    """An engine on the database. What it refuses inside becomes a ConfigurationError."""
+    """An engine on the database. A DBAPIError inside becomes a ConfigurationError."""
     engine = engine_for(settings, name="levelq command line", connections=2)
     try:
         yield engine
     except DBAPIError as error:
-        raise explained(settings, error) from error
+        refused = unreachable(settings, error)
+        if getattr(error.orig, "sqlstate", None) in _UNDEFINED:
+            refused = ConfigurationError(
+                f"{refused}; `levelq db upgrade` makes the tables, `levelq db check` shows what is missing"
+            )
+        raise refused from error
     finally:
         engine.dispose()
 
@@ -70,11 +75,3 @@ def refuse_foreign_lanes(settings: Settings) -> None:
     if settings.database_url is not None:
         with database_of(settings) as engine:
             require_ours(engine, settings)
-
-
-def explained(settings: Settings, error: DBAPIError) -> ConfigurationError:
-    """The database's error for people, with the command that helps."""
-    refused = unreachable(settings, error)
-    if getattr(error.orig, "sqlstate", None) in _UNDEFINED:
-        return ConfigurationError(f"{refused}; `levelq db upgrade` makes the tables, `levelq db check` looks closer")
-    return refused
