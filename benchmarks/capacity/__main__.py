@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, field in Load.model_fields.items():
         default = "required" if field.is_required() else f"default: {field.default:g}"
         parser.add_argument(
-            f"--{name.replace('_', '-')}", type=field.annotation, required=field.is_required(),
+            f"--{name.replace('_', '-')}", type=int if field.annotation is int else float, required=field.is_required(),
             default=field.get_default(), metavar="N", help=f"{field.description} ({default})",
         )  # fmt: skip
     parser.add_argument("--costs", type=Path, metavar="FILE", help="another machine's costs, see make scaling")
