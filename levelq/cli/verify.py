@@ -13,7 +13,7 @@ from .options import AsJson, age_of
 from .screen import Listing, count, say, verdict
 
 if TYPE_CHECKING:
-    from levelq_core.operations.verify import Check, Report, Violation
+    from levelq_core.operations.verify import Check, Report
 
 
 def verify(
@@ -63,7 +63,7 @@ def verify(
         engine.connect().close()  # an unreachable database is reported with its address
         report = operation.verify(engine, redis, settings, options)
     if as_json:
-        typer.echo(json.dumps(_as_object(report)))
+        typer.echo(json.dumps(_json(report), default=str))
     else:
         _print(report)
     if report.violations:
@@ -95,7 +95,7 @@ def since_of(text: str | None) -> datetime | None:
     return since
 
 
-def _as_object(report: Report) -> dict[str, Any]:
+def _json(report: Report) -> dict[str, Any]:
     return {
         "checks": [_check(check) for check in report.checks if not check.note],
         "notes": [_check(check) for check in report.notes],
@@ -111,13 +111,8 @@ def _check(check: Check) -> dict[str, Any]:
         "checked": check.checked,
         "found": check.found,
         "hint": check.hint,
-        "examples": [_example(example) for example in check.examples],
+        "examples": [example._asdict() for example in check.examples],
     }
-
-
-def _example(example: Violation) -> dict[str, Any]:
-    command_id = None if example.command_id is None else str(example.command_id)
-    return example._asdict() | {"command_id": command_id}
 
 
 def _print(report: Report) -> None:
