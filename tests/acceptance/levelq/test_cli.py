@@ -23,7 +23,7 @@ from tests.support.fixtures.processes import Started
 from tests.support.fixtures.waiting import until
 
 
-def test_a_command_goes_through_the_queue_and_into_the_history(levelq: Levelq) -> None:
+def test_command_goes_through_the_queue_and_into_the_history(levelq: Levelq) -> None:
     sent = levelq("send", "level-up", 42, "player", "--xp", 2600, "--sessions", 3, "--reason", "Won", "--no-wait")
     assert sent.code == 0
     command_id = re.fullmatch(r"queued  ([0-9a-f-]{36})\n", sent.out)
@@ -93,7 +93,7 @@ def test_send_without_a_worker_says_so_in_time(levelq: Levelq) -> None:
     assert re.search(r"command [0-9a-f-]{36} was not decided within 0.1 s.*it stays queued.*levelq status", line)
 
 
-def test_rubbish_is_counted_and_shown_without_obeying_it(levelq: Levelq, redis: Redis) -> None:
+def test_malformed_entry_is_counted_and_shown_without_its_control_characters(levelq: Levelq, redis: Redis) -> None:
     place = Partition("PLAYER")
     redis.rpush(KEYS.lane(place, 42), b"\x1b[31m[bold]rubbish")
     redis.zadd(KEYS.of(place, "ready"), {"42": 0})
@@ -117,7 +117,7 @@ def test_narrow_terminals_get_every_word(levelq: Levelq, columns: str) -> None:
         assert all(word in out for word in words)
 
 
-def test_a_reader_that_goes_away_is_no_error(levelq: Levelq, settings: Settings) -> None:
+def test_reader_that_closes_stdout_gets_no_error(levelq: Levelq, settings: Settings) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "levelq", "catalog"],
         env=os.environ | settings.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -128,17 +128,25 @@ def test_a_reader_that_goes_away_is_no_error(levelq: Levelq, settings: Settings)
     assert process.returncode == 1
 
 
-@pytest.mark.parametrize("missing", ["typer", "rich"])
-def test_a_missing_library_is_named_with_the_extra_that_brings_it(missing: str) -> None:
+@pytest.mark.parametrize(("missing", "command"), [("typer", "--help"), ("rich", "--help"), ("sqlalchemy", "catalog")])
+def test_missing_library_is_named_with_the_extra_that_installs_it(missing: str, command: str) -> None:
     program = f"import sys; sys.modules['{missing}'] = None; from levelq.cli import main; sys.exit(main())"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    arguments = [sys.executable, "-c", program, command]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"levelq: {missing} is not installed: pip install 'levelq[worker]'\n"
 
 
+@pytest.mark.parametrize("module", ["levelq", "levelq_worker"])
+def test_module_runs_the_command_line(module: str) -> None:
+    arguments = [sys.executable, "-m", module, "--version"]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
+    assert re.fullmatch(r"levelq \d+\.\d+\.\d+\S*\n", done.stdout) and done.returncode == 0
+
+
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Children obey Ctrl-C even if whoever started the tests ignores it, as a shell's background jobs do."""
+    """Children obey Ctrl-C even if the tests' own parent ignores it, as a shell's background jobs do."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -196,7 +196,7 @@ def test_rq_keys_of_another_type_are_named_and_keep_no_command_from_being_applie
     assert look(brief).problems == []
 
 
-def test_suspension_that_ends_by_itself_is_told_with_its_end(settings: Settings, redis: Redis) -> None:
+def test_suspension_that_expires_is_named_with_the_seconds_left(settings: Settings, redis: Redis) -> None:
     redis.set("rq:suspended", 1, ex=90)
     (problem,) = look(settings).problems
     assert problem.startswith("workers are suspended by rq suspend for another ")

@@ -47,25 +47,25 @@ def model(costs: Costs = COSTS, **given: Any) -> Model:
     return Model(Load.of(**{"users": 1_000_000, "rate": 10_000, "utilisation": 0.5, "trip_ms": 0} | given), costs)
 
 
-def test_a_shape_is_as_full_as_the_first_limit_that_is_reached() -> None:
+def test_shape_is_as_full_as_the_first_limit_it_reaches() -> None:
     assert Shape.of(1, 5_000, 1_000) == (1, 0, 1 / 1_000)
     assert Shape.of(4, 5_000, 1_000) == (1 / 4, 1 / 4, 1 / 4_000)
     assert Shape.of(100, 5_000, 1_000) == (1 / 100, 1 / 100, 1 / 5_000)
     assert Shape.of(1.25, 5_000, 1_000) == (0.8, 0.8 / 4, 1 / 1_250)
 
 
-def test_an_amount_is_for_each_command_lane_and_batch() -> None:
+def test_amount_counts_each_command_lane_and_batch() -> None:
     assert Terms(command=1, lane=10, deep=4, batch=1_000).each(Shape(0.5, 0.25, 0.01)) == 1 + 5 + 1 + 10
 
 
-def test_a_push_shares_its_call_and_its_lanes() -> None:
+def test_push_shares_its_call_and_its_lanes() -> None:
     push = Push(call=30, lane=10, command=3)
     assert push.each(1, 1) == push.each(1, 20) == 43  # a send alone names a lane of its own
     assert push.each(100, 1) == pytest.approx(3 + 0.3 + 10)
     assert push.each(100, 20) == pytest.approx(3 + 0.3 + 0.5)
 
 
-def test_workers_are_bound_by_their_turns_and_all_by_the_cores() -> None:
+def test_rate_is_limited_by_the_workers_turns_and_by_the_cores() -> None:
     shape = Shape.of(1, 5_000, 1_000)
     turn = (32 + 16) / 0.8 + 3  # us: a worker's own work, PostgreSQL's, and the wait of a batch
     assert COSTS.rate(shape, workers=1) == pytest.approx(1e6 / turn)
@@ -74,7 +74,7 @@ def test_workers_are_bound_by_their_turns_and_all_by_the_cores() -> None:
     assert COSTS.rate(shape, workers=2) == COSTS.rate(shape, workers=100) == pytest.approx(together)
 
 
-def test_what_a_load_takes() -> None:
+def test_needs_of_a_load() -> None:
     needs = model(rate=100_000, cores=2, retention_days=10, backlog_seconds=100).needs()
     assert needs.workers == math.ceil(0.1 * (32 + 16 + 3) / 0.5)
     assert needs.worker_hosts == math.ceil(0.1 * 32 / 0.5 / 2)
@@ -89,18 +89,18 @@ def test_what_a_load_takes() -> None:
     assert needs.postgresql_hosts_by["disk"] == needs.postgresql_hosts == math.ceil(needs.ledger_tb / 10)
 
 
-def test_the_peak_sizes_what_works_and_the_average_what_is_kept() -> None:
+def test_peak_sizes_processes_and_average_sizes_storage() -> None:
     flat, steep = model(rate=40_000).needs(), model(rate=10_000, peak=4).needs()
     assert (steep.workers, steep.redis_nodes) == (flat.workers, flat.redis_nodes)
     assert steep.ledger_tb == pytest.approx(flat.ledger_tb / 4)
 
 
-def test_a_backlog_needs_shards_that_may_hold_it() -> None:
+def test_backlog_needs_enough_shards_to_hold_it() -> None:
     assert model(rate=1_000, backlog_seconds=100).needs().shards == 1
     assert model(rate=1_000, backlog_seconds=10_000).needs().shards == 2  # 10 of the 6 million that three may hold
 
 
-def test_workers_that_watch_partitions_are_work_for_redis_too() -> None:
+def test_idle_reads_of_partitions_count_as_work_of_redis() -> None:
     idle = {"worker_partition_redis": 500, "worker_partition_workers": 0, "partition_postgresql": 0}
     watched = Costs.model_validate(ROUND | {"idle_us": idle})
     quiet, busy = model(rate=100_000).needs(), model(watched, rate=100_000).needs()
@@ -109,7 +109,7 @@ def test_workers_that_watch_partitions_are_work_for_redis_too() -> None:
     assert 0 < busy.watching < 1
 
 
-def test_page_images_are_never_more_than_the_pages_nor_than_the_changes() -> None:
+def test_page_images_are_at_most_the_pages_and_the_changes() -> None:
     def images(users: int, rate: float) -> float:
         return model(users=users, rate=rate, specializations=1).page_images()["learners"]
 
@@ -126,7 +126,7 @@ def test_page_images_are_never_more_than_the_pages_nor_than_the_changes() -> Non
         ("one PostgreSQL of 16 cores", "postgresql_hosts"),
     ],
 )
-def test_up_to_a_limit_one_is_enough_and_beyond_it_is_not(what: str, needed: str) -> None:
+def test_one_is_enough_up_to_a_limit_and_not_beyond(what: str, needed: str) -> None:
     wide: dict[str, Any] = {"wal_mb": 1e6, "disk_tb": 1e6}
     (rate,) = (limit.rate for limit in limits(model(**wide)) if limit.what == what)
     assert getattr(model(**wide, rate=0.99 * rate).needs(), needed) == 1
@@ -147,7 +147,7 @@ def test_other_limits(given: dict[str, Any], what: str, rate: float) -> None:
     assert [limit.rate for limit in limits(model(**given)) if limit.what == what] == [pytest.approx(rate)]
 
 
-def test_what_breaks_first_stands_first() -> None:
+def test_limits_are_sorted_by_rate() -> None:
     rates = [limit.rate for limit in limits(model())]
     assert rates == sorted(rates)
 
@@ -156,24 +156,24 @@ SHIPPED = Costs.load()
 TEN_MILLION: dict[str, Any] = {"users": 10_000_000, "rate": 100_000, "utilisation": 0.6, "trip_ms": 0.3}
 
 
-def test_the_shipped_costs_are_of_a_machine_that_is_named() -> None:
+def test_shipped_costs_name_their_machine() -> None:
     assert {"at", "cores", "python"} <= SHIPPED.machine.keys()
     assert 0.5 < SHIPPED.utilisation <= 1
 
 
-def test_the_shipped_costs_fall_with_commands_per_lane() -> None:
+def test_shipped_costs_fall_with_commands_per_lane() -> None:
     rates = [SHIPPED.rate(Shape.of(depth, 5_000, 1_000), workers=2) for depth in (1, 2, 5, 20, 100)]
     assert rates == sorted(rates)
 
 
 @pytest.mark.parametrize("name", ["commands_per_lane", "commands_per_send"])
-def test_what_comes_together_takes_less(name: str) -> None:
+def test_commands_that_come_together_need_less(name: str) -> None:
     apart, together = (model(SHIPPED, **TEN_MILLION | {name: number}).needs() for number in (1, 20))
     assert together.redis_nodes < apart.redis_nodes
     assert together.workers <= apart.workers
 
 
-def test_twice_the_load_takes_about_twice_as_much() -> None:
+def test_twice_the_load_needs_about_twice_as_much() -> None:
     once, twice = (model(SHIPPED, **TEN_MILLION | {"rate": rate}).needs() for rate in (100_000, 200_000))
     for name in ("workers", "postgresql_cores", "redis_nodes", "ledger_tb"):
         assert getattr(twice, name) == pytest.approx(2 * getattr(once, name), rel=0.3)
@@ -192,14 +192,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_number_is_named_in_one_line(case: str) -> None:
+def test_bad_number_is_named_in_one_line(case: str) -> None:
     given, expected = BAD[case]
     with pytest.raises(ConfigurationError) as raised:
         model(**given)
     assert str(raised.value).startswith(expected) and "\n" not in str(raised.value)
 
 
-def test_a_backlog_that_no_number_of_shards_holds_is_refused() -> None:
+def test_backlog_that_no_number_of_shards_holds_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="--backlog-seconds: expected what 4096 shards hold, got 8192 shards"):
         model(rate=1e6, backlog_seconds=40_000).needs()
 
@@ -212,9 +212,7 @@ def test_a_backlog_that_no_number_of_shards_holds_is_refused() -> None:
         ({"speed": 1}, "speed: Extra inputs are not permitted"),
     ],
 )
-def test_a_file_of_costs_that_is_wrong_is_told_in_one_line(
-    tmp_path: Path, change: dict[str, Any], expected: str
-) -> None:
+def test_wrong_costs_file_is_refused_in_one_line(tmp_path: Path, change: dict[str, Any], expected: str) -> None:
     file = tmp_path / "costs.json"
     file.write_text(json.dumps(ROUND | change))
     with pytest.raises(ConfigurationError) as raised:
@@ -222,7 +220,7 @@ def test_a_file_of_costs_that_is_wrong_is_told_in_one_line(
     assert str(raised.value).startswith(f"--costs {file}: {expected}") and "\n" not in str(raised.value)
 
 
-def test_a_file_that_is_no_json_is_told_in_one_line(tmp_path: Path) -> None:
+def test_costs_file_that_is_no_json_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "costs.json"
     file.write_text("costs")
     with pytest.raises(ConfigurationError, match="Invalid JSON"):

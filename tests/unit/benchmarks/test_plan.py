@@ -27,7 +27,7 @@ def plan(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     return found
 
 
-def test_it_says_what_is_needed_and_what_breaks_first(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_prints_needs_and_limits(capsys: pytest.CaptureFixture[str]) -> None:
     shown = lines(capsys)
     assert shown[0] == "10,000,000 users, 100,000 commands a second, 1 of a user together, 60% busy at most"
     for part in ("worker processes", "Redis nodes", "PostgreSQL hosts", "its connections", "the ledger"):
@@ -36,11 +36,11 @@ def test_it_says_what_is_needed_and_what_breaks_first(capsys: pytest.CaptureFixt
     assert "docs/scaling.md" in shown[-1]
 
 
-def test_the_peak_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_prints_the_peak(capsys: pytest.CaptureFixture[str]) -> None:
     assert "100,000 commands a second, 300,000 at the peak" in lines(capsys, "--peak", "3")[0]
 
 
-def test_one_object_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_as_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
     found = plan(capsys, "--commands-per-lane", "5")
     assert found["load"]["commands_per_lane"] == 5
     assert found["needs"]["workers"] >= 1 and found["needs"]["shards"] >= found["needs"]["redis_nodes"]
@@ -69,7 +69,7 @@ def test_bad_number_gets_one_line(capsys: pytest.CaptureFixture[str], arguments:
     assert usage.startswith("usage: ") and error.startswith(f"benchmarks.capacity: error: {expected}")
 
 
-def test_another_machines_costs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_plan_uses_another_machines_costs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     ours = json.loads(Path(costs.__file__).with_name("costs.json").read_text())
     for part in ours["drain_us"].values():
         part |= {name: 10 * amount for name, amount in part.items()}

@@ -31,11 +31,13 @@ def test_status_without_its_database_shows_the_rest(levelq_here: Levelq) -> None
     assert (code, err) == (0, "") and "rejected -   quarantined -" in out
 
 
-def test_a_database_without_tables_says_what_makes_them(levelq_here: Levelq, blank_database_url: str) -> None:
+def test_database_without_tables_is_refused_with_the_command_that_makes_them(
+    levelq_here: Levelq, blank_database_url: str
+) -> None:
     assert "`levelq db upgrade`" in levelq_here.refused("history", 1, LEVELQ_DATABASE_URL=blank_database_url)
 
 
-def test_pairs_out_of_step_are_found_and_mended(levelq_here: Levelq, settings: Settings) -> None:
+def test_pairs_out_of_step_are_listed_and_repaired_by_their_commands(levelq_here: Levelq, settings: Settings) -> None:
     assert levelq_here("check").code == 0
     execute(
         settings,
@@ -64,7 +66,7 @@ def test_pairs_out_of_step_are_found_and_mended(levelq_here: Levelq, settings: S
     assert nothing.code == 1 and nothing.out.startswith("rejected  PLAYER of user 9: ")
 
 
-def test_the_catalog_is_listed(levelq_here: Levelq, tmp_path: Path) -> None:
+def test_catalog_is_listed(levelq_here: Levelq, tmp_path: Path) -> None:
     code, out, _ = levelq_here("catalog", LEVELQ_REDIS_URL=f"redis://{NOWHERE}")
     assert code == 0 and re.search(r"PLAYER +8 +80,000", out) and "completed_sessions" not in out
     own = tmp_path / "own.toml"
@@ -75,14 +77,14 @@ def test_the_catalog_is_listed(levelq_here: Levelq, tmp_path: Path) -> None:
     assert f"catalog {own}: REFEREE: level 1: " in levelq_here.refused("catalog", LEVELQ_CATALOG=str(own))
 
 
-def test_the_doctor_finds_a_sound_installation_sound(levelq_here: Levelq) -> None:
+def test_doctor_reports_only_ok_on_a_sound_installation(levelq_here: Levelq) -> None:
     code, out, err = levelq_here("doctor")
     assert (code, err) == (0, "")
     assert [line.split()[0] for line in out.splitlines() if line[0] != " "] == ["ok"] * 9
     assert "appendfsync everysec" in out
 
 
-def test_the_doctor_finds_what_would_lose_commands(levelq_here: Levelq, redis: Redis, settings: Settings) -> None:
+def test_doctor_fails_on_what_would_lose_commands(levelq_here: Levelq, redis: Redis, settings: Settings) -> None:
     execute(settings, "ALTER TABLE user_licenses DROP CONSTRAINT user_licenses_pair_key")
     kept = {name: str(redis.config_get(name)[name]) for name in ("maxmemory-policy", "appendonly", "maxmemory")}
     try:
@@ -104,7 +106,7 @@ def test_the_doctor_finds_what_would_lose_commands(levelq_here: Levelq, redis: R
         assert advice in told
 
 
-def test_the_doctor_without_redis_looks_at_the_rest(levelq_here: Levelq) -> None:
+def test_doctor_without_redis_examines_the_rest(levelq_here: Levelq) -> None:
     code, out, _ = levelq_here("doctor", LEVELQ_REDIS_URL="redis://redis.invalid/0", LEVELQ_DATABASE_URL="")
     told = " ".join(out.split())
     assert code == 1
@@ -113,14 +115,14 @@ def test_the_doctor_without_redis_looks_at_the_rest(levelq_here: Levelq) -> None
     assert "ok database LEVELQ_DATABASE_URL is not set: enough to send, not to work" in told
 
 
-def test_db_upgrade_tells_what_it_created_and_what_it_left(levelq_here: Levelq, blank_database_url: str) -> None:
+def test_db_upgrade_lists_the_tables_that_it_created_and_left(levelq_here: Levelq, blank_database_url: str) -> None:
     first = levelq_here("db", "upgrade", LEVELQ_DATABASE_URL=blank_database_url)
     assert first.code == 0 and first.out.count(" created") == 8 and "left as it was" not in first.out
     again = levelq_here("db", "upgrade", LEVELQ_DATABASE_URL=blank_database_url)
     assert again.code == 0 and again.out.count("left as it was") == 8 and " created" not in again.out
 
 
-def test_db_check_prints_what_mends_each_finding(levelq_here: Levelq, settings: Settings) -> None:
+def test_db_check_prints_the_fix_of_each_finding(levelq_here: Levelq, settings: Settings) -> None:
     sound = levelq_here("db", "check")
     assert sound == Result(0, "The database has all that levelq needs, and commits are safe there.\n", "")
     execute(

@@ -144,20 +144,20 @@ def _guarded(both: Servers) -> Iterator[Guarded]:
         yield Guarded(url, f"postgresql://ann:{SECRET}@{place}/postgres", place)
 
 
-def test_a_wrong_redis_password_is_told_without_showing_it(levelq_here: Levelq, guarded: Guarded) -> None:
+def test_wrong_redis_password_is_reported_without_showing_it(levelq_here: Levelq, guarded: Guarded) -> None:
     for command in REDIS_COMMANDS:
         line = levelq_here.refused(*command.split(), LEVELQ_REDIS_URL=guarded.redis_url)
         assert "LEVELQ_REDIS_URL" in line and "unix://:***@/" in line and "password" in line
 
 
-def test_a_wrong_database_password_is_told_without_showing_it(levelq_here: Levelq, guarded: Guarded) -> None:
+def test_wrong_database_password_is_reported_without_showing_it(levelq_here: Levelq, guarded: Guarded) -> None:
     for command in DATABASE_COMMANDS:
         line = levelq_here.refused(*command.split(), LEVELQ_DATABASE_URL=guarded.database_url)
         assert f"LEVELQ_DATABASE_URL: postgresql://ann:***@{guarded.place}/postgres: " in line
         assert "password authentication failed" in line
 
 
-def test_the_doctor_tells_a_wrong_password(levelq_here: Levelq, guarded: Guarded) -> None:
+def test_doctor_reports_wrong_passwords(levelq_here: Levelq, guarded: Guarded) -> None:
     code, out, _ = levelq_here("doctor", LEVELQ_REDIS_URL=guarded.redis_url, LEVELQ_DATABASE_URL=guarded.database_url)
     assert code == 1
     assert out.count("FAIL") == 2 and "unix://:***@/" in out and f"ann:***@{guarded.place}" in out
