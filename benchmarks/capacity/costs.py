@@ -19,9 +19,7 @@ PARTS = ("workers", "redis", "postgresql")
 
 
 class Shape(NamedTuple):
-    """How commands lie in batches: for each command, so many lanes taken, of more than one command or not, and so
-    many batches made.
-    """
+    """Per command: lanes taken, lanes taken with more than one command (`deep`), and batches."""
 
     lanes: float
     deep: float
@@ -29,7 +27,7 @@ class Shape(NamedTuple):
 
     @classmethod
     def of(cls, commands_per_lane: float, batch_commands: float, batch_lanes: float) -> Shape:
-        """Of batches that are as full as their limits allow."""
+        """The shape of batches that are as full as their limits allow."""
         lanes = 1 / commands_per_lane
         deep = lanes * min(1.0, commands_per_lane - 1)  # between one and two, some lanes have one and others two
         return cls(lanes, deep, 1 / min(batch_commands, batch_lanes * commands_per_lane))
@@ -40,10 +38,9 @@ class _Measured(BaseModel):
 
 
 class Terms(_Measured):
-    """An amount for each command, for each lane that a batch takes, more of it if that has more than one command, and
-    for each batch.
+    """An amount for each command, each lane that a batch takes, each lane of more than one command, and each batch.
 
-    A lane of one goes through Redis and a worker faster than the commands behind the first would have it.
+    A lane of one command is a case of its own: Redis's scripts and the worker handle it faster.
     """
 
     command: Amount
@@ -57,14 +54,14 @@ class Terms(_Measured):
 
 
 class Drains(_Measured):
-    """Microseconds of a core, by part."""
+    """Microseconds of a core for a drain, by part."""
 
     workers: Terms
     redis: Terms
     postgresql: Terms
 
     def each(self, shape: Shape) -> float:
-        """Of all three together, for one command."""
+        """All three together, for one command."""
         return sum(terms.each(shape) for terms in (self.workers, self.redis, self.postgresql))
 
 
@@ -76,7 +73,7 @@ class Push(_Measured):
     command: Amount
 
     def each(self, commands_per_call: float, commands_per_lane: float) -> float:
-        """For one command, where a call carries so many."""
+        """For one command, where a call carries `commands_per_call`."""
         lanes = max(1.0, commands_per_call / commands_per_lane)
         return self.command + (self.call + self.lane * lanes) / commands_per_call
 
@@ -84,8 +81,8 @@ class Push(_Measured):
 class Idle(_Measured):
     """Microseconds of a core in each second, with nothing to do.
 
-    Every worker process looks at every partition of what it serves, so two of them are for each pair of a worker and a
-    partition; PostgreSQL hears only from the one relay that each partition has.
+    Every worker process checks every partition that it serves: two of the amounts are for each pair of a worker and a
+    partition. PostgreSQL gets queries only from the one relay of each partition.
     """
 
     worker_partition_redis: Amount
@@ -105,20 +102,20 @@ class Sizes(_Measured):
 
 
 class Connections(_Measured):
-    """Held by each worker process at most."""
+    """The most that each worker process holds."""
 
     redis: Positive
     postgresql: Positive
 
 
 class Costs(_Measured):
-    """All of it, and what it was measured on."""
+    """All costs, and the machine they were measured on."""
 
     machine: dict[str, str]
     cores: Positive
     utilisation: Annotated[float, Field(gt=0, le=1)]  # of those cores, and of a worker's time
     drain_us: Drains
-    wait_us: Amount  # for each batch, in which a worker neither works nor waits for PostgreSQL's processor
+    wait_us: Amount  # for each batch: a worker waits for something else than PostgreSQL's processor
     push_us: Push
     wake_us: Amount  # of the processor of RQ's Redis, for each wake-up
     idle_us: Idle
@@ -128,7 +125,7 @@ class Costs(_Measured):
 
     @classmethod
     def load(cls, path: Path | None = None) -> Costs:
-        """Read a file; without one, what this version was measured with. Raises ConfigurationError, OSError."""
+        """Read a file; without one, the costs in the repository. Raises ConfigurationError, OSError."""
         text = (path or files(__package__).joinpath("costs.json")).read_text()
         try:
             return cls.model_validate_json(text)
@@ -137,10 +134,10 @@ class Costs(_Measured):
             raise ConfigurationError(f"--costs {path}: {found}; `python -m benchmarks.scaling` writes it") from None
 
     def rate(self, shape: Shape, workers: float, cores: float | None = None) -> float:
-        """Commands a second of so many worker processes that share so many cores with both servers.
+        """Commands a second of worker processes that share the cores with both servers.
 
-        A worker does one batch at a time: its own work, PostgreSQL's, and what it waits for. Together they cannot have
-        more than the cores.
+        A worker does one batch at a time: its own work, PostgreSQL's, and its waits. Together they cannot use more
+        than the cores.
         """
         drain, busy = self.drain_us, self.utilisation
         turn = (drain.workers.each(shape) + drain.postgresql.each(shape)) / busy + self.wait_us * shape.batches

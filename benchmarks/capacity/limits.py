@@ -7,7 +7,7 @@ from typing import NamedTuple
 from .model import Model
 
 MAX_CONNECTIONS = 100  # PostgreSQL's default
-HALF = 0.5  # of Redis's work: from there on more nodes help little
+HALF = 0.5  # of Redis's work: beyond it more nodes help little
 
 
 class Limit(NamedTuple):
@@ -20,7 +20,7 @@ class Limit(NamedTuple):
 
 
 def limits(model: Model) -> list[Limit]:
-    """All of them, what breaks first at the top."""
+    """All limits, the lowest rate first."""
     found = [*_processors(model), *_disks(model), *_watching(model), *_counts(model)]
     return sorted(found, key=lambda limit: limit.rate)
 

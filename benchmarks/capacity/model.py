@@ -1,4 +1,4 @@
-"""The arithmetic of `make plan`: from a load and measured costs to what it takes, and to what breaks first."""
+"""The arithmetic of `make plan`: from a load and measured costs to what the load needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_SHARDS = 4_096  # LEVELQ_SHARDS
 
 
 class Hosts(NamedTuple):
-    """How many of PostgreSQL each of these asks for."""
+    """How many PostgreSQL hosts each resource needs."""
 
     processor: int
     log: int
@@ -27,7 +27,7 @@ class Hosts(NamedTuple):
 
 
 class Needs(NamedTuple):
-    """What a load takes."""
+    """What a load needs."""
 
     workers: int  # processes
     worker_hosts: int
@@ -43,9 +43,9 @@ class Needs(NamedTuple):
     wal_mb: float  # a second
     ledger_gb_a_day: float
     ledger_tb: float  # kept
-    prunes: int  # `levelq prune` at work at any time
+    prunes: int  # `levelq prune` that run at any time
     wakes: float  # a second, at RQ's Redis
-    watching: float  # share of Redis's work that is workers looking at partitions
+    watching: float  # the share of Redis's work that is workers checking partitions
 
 
 class Model:
@@ -62,21 +62,21 @@ class Model:
 
     @property
     def turn_us(self) -> float:
-        """For one command: a worker's own work, the wait for PostgreSQL's, and the way there and back."""
+        """For one command: a worker's own work, PostgreSQL's, and the round trips."""
         drain, batches = self.costs.drain_us, self.shape.batches
         waits = (self.costs.wait_us + 1_000 * TRIPS * self.load.trip_ms) * batches
         return drain.workers.each(self.shape) + drain.postgresql.each(self.shape) + waits
 
     @property
     def redis_us(self) -> float:
-        """Of Redis for one command, pushed and drained."""
+        """Redis's time for one command, pushed and drained."""
         load = self.load
         sent = self.costs.push_us.each(load.commands_per_send, load.commands_per_lane)
         return self.costs.drain_us.redis.each(self.shape) + sent
 
     @property
     def postgresql_us(self) -> float:
-        """Of PostgreSQL for one command."""
+        """PostgreSQL's time for one command."""
         return self.costs.drain_us.postgresql.each(self.shape)
 
     @property
@@ -85,16 +85,16 @@ class Model:
         return self._full(self.load.most * self.turn_us)
 
     def _full(self, us: float, cores: float = 1) -> int:
-        """How many of something that has so many cores, none busier than it may be."""
+        """How many units of `cores` cores this work needs at the given utilisation."""
         return max(1, math.ceil(us / 1e6 / (cores * self.load.utilisation) - 1e-9))
 
     @property
     def backlog(self) -> float:
-        """Commands that wait after PostgreSQL was away."""
+        """Commands that wait after an outage of PostgreSQL."""
         return self.load.most * self.load.backlog_seconds
 
     def shards(self, nodes: int) -> int:
-        """LEVELQ_SHARDS for so many Redis nodes: a power of two. Raises ConfigurationError where there is none."""
+        """LEVELQ_SHARDS for some Redis nodes: a power of two. Raises ConfigurationError if it would be too large."""
         names = self.load.specializations
         spread = max(nodes, math.ceil(SPREAD * nodes / names)) if nodes > 1 else 1
         held = math.ceil(self.backlog / (names * self.partition_limit))
@@ -107,12 +107,12 @@ class Model:
         return wanted
 
     def watching_us(self, shards: int) -> float:
-        """Of Redis in each second: every worker looks at every partition."""
+        """Redis's time in each second for workers that check partitions."""
         pairs = self.workers * self.load.specializations * shards
         return pairs * self.costs.idle_us.worker_partition_redis
 
     def redis_nodes(self) -> int:
-        """Enough for the commands and for the watching, which grows with the nodes' own number."""
+        """Enough for the commands and for the checks of partitions, which grow with the number of nodes."""
         nodes = 1
         while (needed := self._redis_needed(nodes)) > nodes:
             nodes = needed
@@ -129,8 +129,8 @@ class Model:
     def page_images(self) -> dict[str, float]:
         """Bytes a second of images: a page's first change after a checkpoint logs it as a whole.
 
-        Of P pages, t changes at random touch P (1 - exp(-t/P)). What grows at its end only, like the ledger and its
-        indexes in the order of time, touches few.
+        Of P pages, t changes at random touch P (1 - exp(-t/P)). Tables and indexes that grow only at their end, such as
+        the ledger and its indexes by time, touch few.
         """
         load, sizes = self.load, self.costs.bytes
         learners = load.users * load.specializations * sizes.learner / PAGE
@@ -181,5 +181,5 @@ class Model:
 
 
 def _touched(pages: float, changes: float) -> float:
-    """Of so many pages, by so many changes at random."""
+    """How many of these pages random changes touch."""
     return pages * -math.expm1(-changes / pages)

@@ -8,14 +8,13 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-import pytest
 from redis import Redis
 
 from levelq_core import LevelUp, Settings
 from levelq_core.domain.codec import encode
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
-from tests.acceptance.levelq.test_cli import NOWHERE, Levelq, execute
+from tests.support.fixtures.command_line import NOWHERE, Levelq, execute
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.processes import Started
 from tests.support.fixtures.waiting import until
@@ -34,11 +33,6 @@ BLOCKS_USER_13 = (
     "CREATE TRIGGER block_user_13 BEFORE INSERT OR UPDATE ON specialization_progress"
     " FOR EACH ROW EXECUTE FUNCTION block_user_13()",
 )
-
-
-@pytest.fixture
-def levelq(settings: Settings) -> Levelq:
-    return Levelq(settings)
 
 
 def push(settings: Settings, redis: Redis, *users: int) -> None:

@@ -6,18 +6,10 @@ import json
 import re
 from pathlib import Path
 
-import psycopg
 from redis import Redis
 
 from levelq_core import Settings
-from tests.support.fixtures.command_line import NOWHERE, SECRET, Levelq, Result
-
-
-def execute(settings: Settings, *statements: str) -> None:
-    assert settings.database_url is not None
-    with psycopg.connect(settings.database_url, autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(statement.encode())
+from tests.support.fixtures.command_line import NOWHERE, SECRET, Levelq, Result, execute
 
 
 def test_status_without_its_database_shows_the_rest(levelq_here: Levelq) -> None:
