@@ -53,63 +53,54 @@ BAD_INPUT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", BAD_INPUT)
-def test_bad_input_is_refused_in_one_line_and_nothing_is_sent(levelq_here: Levelq, redis: Redis, case: str) -> None:
-    line, expected = BAD_INPUT[case]
-    assert expected in levelq_here.refused(*line.split())
-    assert redis.dbsize() == 0
-
-
 REDIS_COMMANDS = ("status", "send level-up 1 PLAYER --xp 1", "worker --burst")
 DATABASE_COMMANDS = (
     "history 1", "check", "sync 1 PLAYER --source license", "db upgrade", "db check", "worker --burst",
 )  # fmt: skip
-
-
-@pytest.mark.parametrize("command", REDIS_COMMANDS)
-def test_unreachable_redis_is_named(levelq_here: Levelq, command: str) -> None:
-    away = f"redis://ann:{SECRET}@{NOWHERE}/0"
-    line = levelq_here.refused(*command.split(), LEVELQ_REDIS_URL=away, LEVELQ_RQ_URL="")
-    assert "LEVELQ_REDIS_URL" in line and f"redis://ann:***@{NOWHERE}/0" in line and "refused" in line
-
-
-@pytest.mark.parametrize("command", DATABASE_COMMANDS)
-def test_unreachable_database_is_named(levelq_here: Levelq, command: str) -> None:
-    line = levelq_here.refused(*command.split(), LEVELQ_DATABASE_URL=f"postgresql://ann:{SECRET}@{NOWHERE}/app")
-    assert "LEVELQ_DATABASE_URL" in line and f"postgresql://ann:***@{NOWHERE}/app" in line and "refused" in line
-
-
-@pytest.mark.parametrize("command", DATABASE_COMMANDS)
-def test_without_a_database_url_the_setting_is_named(levelq_here: Levelq, command: str) -> None:
-    line = levelq_here.refused(*command.split(), LEVELQ_DATABASE_URL="")
-    assert line == "levelq: LEVELQ_DATABASE_URL: not set, expected postgresql://user@host/database\n"
-
-
-@pytest.mark.parametrize("name", ["LEVELQ_REDIS_URL", "LEVELQ_RQ_URL", "LEVELQ_DATABASE_URL"])
-@pytest.mark.parametrize("url", ["localhost", f"http://ann:{SECRET}@host/0", "://"])
-def test_url_of_another_kind_is_refused(levelq_here: Levelq, name: str, url: str) -> None:
-    assert f"{name}: " in levelq_here.refused("status", **{name: url})
-
-
-UNREADABLE = "cannot be read; expected "
-WRONG_URLS = {
-    "a port that is none": ("LEVELQ_REDIS_URL", f"redis://:{SECRET}@host:x/0", UNREADABLE),
-    "a slash in the password": ("LEVELQ_REDIS_URL", f"redis://:/{SECRET}@host/0", UNREADABLE),
-    "an unknown option": ("LEVELQ_RQ_URL", f"redis://host/0?a={SECRET}", UNREADABLE),
-    "a slash in the database's password": ("LEVELQ_DATABASE_URL", f"postgresql://ann:/{SECRET}@host/app", UNREADABLE),
-    "an unknown option of the database": ("LEVELQ_DATABASE_URL", "postgresql://h/d?unheard=1", "'unheard'"),
-    "a mode of TLS that is none": ("LEVELQ_DATABASE_URL", "postgresql://h/d?sslmode=nonsense", "sslmode: expected"),
-    "a time that is none, to listen": ("LEVELQ_LISTEN_URL", "postgresql://h/d?connect_timeout=x", "connect_timeout: "),
-    "a time that is none, of Redis": ("LEVELQ_REDIS_URL", "redis://h?health_check_interval=x", "health_check_interval"),
-    "an unescaped password of Sentinels": ("LEVELQ_RQ_URL", f"redis+sentinel://:{SECRET}#@h/lanes", "%23 %2F %3F %40"),
+REDIS, RQ, DATABASE = "LEVELQ_REDIS_URL", "LEVELQ_RQ_URL", "LEVELQ_DATABASE_URL"
+AWAY = {
+    REDIS: {REDIS: f"redis://ann:{SECRET}@{NOWHERE}/0", RQ: ""},
+    DATABASE: {DATABASE: f"postgresql://ann:{SECRET}@{NOWHERE}/app"},
 }
+UNREADABLE = "cannot be read; expected "
+WRONG_URLS = (
+    ("a port that is none", "status", REDIS, f"redis://:{SECRET}@host:x/0", f"{REDIS}: {UNREADABLE}"),
+    ("a slash in the password", "status", REDIS, f"redis://:/{SECRET}@host/0", f"{REDIS}: {UNREADABLE}"),
+    ("an unknown option", "status", RQ, f"redis://host/0?a={SECRET}", f"{RQ}: {UNREADABLE}"),
+    ("a slash in a password", "status", DATABASE, f"postgresql://ann:/{SECRET}@host/app", f"{DATABASE}: {UNREADABLE}"),
+    ("an option of libpq that is none", "worker", DATABASE, "postgresql://h/d?unheard=1", "'unheard'"),
+    ("a mode of TLS that is none", "worker", DATABASE, "postgresql://h/d?sslmode=nonsense", "sslmode: expected"),
+    ("a time to listen", "worker", "LEVELQ_LISTEN_URL", "postgresql://h/d?connect_timeout=x", "connect_timeout: "),
+    ("a time of Redis", "worker", REDIS, "redis://h?health_check_interval=x", "health_check_interval"),
+    ("an unescaped password", "worker", RQ, f"redis+sentinel://:{SECRET}#@h/lanes", "%23 %2F %3F %40"),
+)
+KINDS = ("localhost", f"http://ann:{SECRET}@host/0", "://")
+REFUSED: dict[str, tuple[str, dict[str, str], tuple[str, ...]]] = {
+    **{name: (command, {}, (expected,)) for name, (command, expected) in BAD_INPUT.items()},
+    **{
+        f"{command}, {name} unreachable": (
+            command, AWAY[name], (name, AWAY[name][name].replace(SECRET, "***"), "refused"),
+        )
+        for name, commands in ((REDIS, REDIS_COMMANDS), (DATABASE, DATABASE_COMMANDS))
+        for command in commands
+    },
+    **{
+        f"{command} without a database URL": (
+            command, {DATABASE: ""}, (f"levelq: {DATABASE}: not set, expected postgresql://user@host/database\n",),
+        )
+        for command in DATABASE_COMMANDS
+    },
+    **{f"{name} {url}": ("status", {name: url}, (f"{name}: ",)) for name in (REDIS, RQ, DATABASE) for url in KINDS},
+    **{case: (command, {name: url}, (f"{name}: ", said)) for case, command, name, url, said in WRONG_URLS},
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("case", WRONG_URLS)
-def test_url_that_cannot_work_is_refused_without_its_password(levelq_here: Levelq, case: str) -> None:
-    name, url, expected = WRONG_URLS[case]
-    line = levelq_here.refused("status" if expected is UNREADABLE else "worker", **{name: url})
-    assert f"{name}: {expected}" in line if expected is UNREADABLE else f"{name}: " in line and expected in line
+@pytest.mark.parametrize("case", REFUSED)
+def test_command_is_refused_in_one_line_and_nothing_is_sent(levelq_here: Levelq, redis: Redis, case: str) -> None:
+    command, environment, expected = REFUSED[case]
+    line = levelq_here.refused(*command.split(), **environment)
+    assert all(part in line for part in expected), line
+    assert redis.dbsize() == 0
 
 
 class Guarded(NamedTuple):
