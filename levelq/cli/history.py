@@ -31,7 +31,7 @@ def history(
     from levelq_worker.support.parked_lanes import is_locked
 
     from .connections import database_of, load
-    from .problems import held_by, row_holder
+    from .status_problems import held_by, row_holder
 
     settings = load()
     parked = _parked(settings, user)

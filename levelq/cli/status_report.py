@@ -30,8 +30,15 @@ from levelq_worker.support.parked_lanes import is_locked
 from levelq_worker.support.partition_directory import partitions
 
 from .connections import database_of, redis_of
-from .problems import alert_problems, database_problems, lane_problems, parked_problems, redis_problems, row_holder
 from .screen import one_line
+from .status_problems import (
+    alert_problems,
+    database_problems,
+    lane_problems,
+    parked_problems,
+    redis_problems,
+    row_holder,
+)
 
 
 @dataclass

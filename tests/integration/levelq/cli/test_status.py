@@ -211,7 +211,7 @@ def test_suspect_partitions_are_read_a_second_time_together(
     settings: Settings, redis: Redis, listed: LaneWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("levelq.cli.standstill.time.sleep", waits.append)
+    monkeypatch.setattr("levelq.cli.status_standstill.time.sleep", waits.append)
     redis.hset(KEYS.shards, "PLAYER", "1:16")
     for shard in range(16):
         partition = Partition("PLAYER", 1, shard)

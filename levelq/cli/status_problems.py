@@ -28,7 +28,7 @@ from levelq_core.settings import Settings
 from levelq_worker.support.parked_lanes import cause_lines, waiting_advice
 
 from .screen import count, duration
-from .standstill import Serving, Standstill
+from .status_standstill import Serving, Standstill
 
 SPELLING_MS = 2000  # however large the tables, a status must be quick
 
