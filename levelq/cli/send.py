@@ -59,7 +59,7 @@ def send(
     level: Annotated[str | None, typer.Option(metavar="LEVEL", help=_LEVEL_HELP)] = None,
     source: Annotated[Source | None, typer.Option(metavar="SIDE", help=_SOURCE_HELP)] = None,
     reason: Annotated[str | None, typer.Option(metavar="TEXT", help="For the record; up to 500 characters.")] = None,
-    advanced_by: Annotated[int | None, typer.Option(metavar="ID", help="The id of the user who gives it.")] = None,
+    advanced_by: Annotated[int | None, typer.Option(metavar="ID", help="The id of the user who grants it.")] = None,
     command_id: Annotated[UUID | None, typer.Option(metavar="UUID", help=_ID_HELP, show_default=False)] = None,
     durability: Annotated[Durable | None, typer.Option(metavar="HOW", help=_DURABILITY_HELP)] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the outcome and print it.")] = True,
@@ -68,7 +68,7 @@ def send(
     """Send one command and print its outcome.
 
     What is added is negative only with set-level and adjust. Exit code 1 if the command was rejected or, with
-    --no-wait, is not as durable as asked.
+    --no-wait, is not as durable as required.
     """
     from .connections import load, refuse_foreign_lanes
 
