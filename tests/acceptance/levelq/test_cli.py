@@ -23,13 +23,13 @@ from tests.support.fixtures.processes import Started
 from tests.support.fixtures.waiting import until
 
 
-def test_command_goes_through_the_queue_and_into_the_history(levelq: Levelq) -> None:
+def test_command_goes_through_the_queue_and_into_the_history(levelq: Levelq, levelq_here: Levelq) -> None:
     sent = levelq("send", "level-up", 42, "player", "--xp", 2600, "--sessions", 3, "--reason", "Won", "--no-wait")
     assert sent.code == 0
     command_id = re.fullmatch(r"queued  ([0-9a-f-]{36})\n", sent.out)
     assert command_id is not None
     assert levelq("send", "set_level", 42, "PLAYER", "--level", 2, "--xp", -5000, "--no-wait").code == 0
-    before = levelq.status()
+    before = levelq_here.status()
     assert before["workers"] == 0 and before["rejected"] == 0 and before["quarantined"] == 0
     rows = {row["partition"]: row for row in before["partitions"]}  # type: ignore[attr-defined]
     assert set(rows) == {"COACH:1:0", "INTERNSHIP:1:0", "PLAYER:1:0"}
@@ -38,22 +38,22 @@ def test_command_goes_through_the_queue_and_into_the_history(levelq: Levelq) -> 
     assert player == {
         "partition": "PLAYER:1:0", "specialization": "PLAYER", "waiting": 2, "ready": 1, "claimed": 0, "parked": 0,
     }  # fmt: skip
-    shown = levelq("status")
+    shown = levelq_here("status")
     assert "wrong  PLAYER:1:0: 2 commands waiting and no worker serves it: levelq worker -s PLAYER\n" in shown.out
 
     assert levelq("worker", "--burst").code == 0
-    assert levelq.status()["rejected"] == 1
-    shown = levelq("history", 42)
+    assert levelq_here.status()["rejected"] == 1
+    shown = levelq_here("history", 42)
     assert (shown.code, shown.err) == (0, "")
     newest, _, oldest = shown.out.partition("level_up")
     assert "rejected: total_xp: 2600" in " ".join(newest.split()) and "-5,000" in newest
     assert "+2,600" in oldest and "1 -> 3" in oldest and "applied" in oldest
-    assert command_id[1] in levelq("history", 42, "--ids").out
-    assert levelq("history", 42, "--limit", 1).out.count("PLAYER") == 1
-    assert levelq("history", 43).out == "User 43: nothing was decided yet, or the ledger no longer keeps it.\n"
+    assert command_id[1] in levelq_here("history", 42, "--ids").out
+    assert levelq_here("history", 42, "--limit", 1).out.count("PLAYER") == 1
+    assert levelq_here("history", 43).out == "User 43: nothing was decided yet, or the ledger no longer keeps it.\n"
 
 
-def test_adjust_and_reset_go_through_the_queue_and_into_the_history(levelq: Levelq) -> None:
+def test_adjust_and_reset_go_through_the_queue_and_into_the_history(levelq: Levelq, levelq_here: Levelq) -> None:
     for arguments in (
         "level-up 42 PLAYER --xp 2600", "adjust 42 PLAYER --xp -300 --level earned --reason refund",
         "adjust 42 PLAYER --xp 5000", "reset 42 PLAYER --xp 1500 --level 3", "reset 42 PLAYER",
@@ -61,13 +61,13 @@ def test_adjust_and_reset_go_through_the_queue_and_into_the_history(levelq: Leve
     ):  # fmt: skip
         assert levelq("send", *arguments.split(), "--no-wait").code == 0
     assert levelq("worker", "--burst").code == 0
-    lines = [" ".join(line.replace("│", " ").split()) for line in levelq("history", 42).out.splitlines()]
+    lines = [" ".join(line.replace("│", " ").split()) for line in levelq_here("history", 42).out.splitlines()]
     shown = [line.partition("PLAYER ")[2] for line in lines if "PLAYER" in line]
     assert shown == [
         "set_level - 1 -> 2 applied", "reset = 0 3 -> 1 applied", "reset = 1,500 2 -> 3 applied",
         "adjust +5,000 2 applied", "adjust -300 3 -> 2 applied", "level_up +2,600 1 -> 3 applied",
     ]  # fmt: skip
-    assert levelq("check").code == 0 and levelq("verify", "--at-rest").code == 0
+    assert levelq_here("check").code == 0 and levelq_here("verify", "--at-rest").code == 0
 
 
 def test_send_waits_for_the_outcome(levelq: Levelq, start: Callable[..., Started], redis: Redis) -> None:
