@@ -1,4 +1,4 @@
-"""The load test for those who know Locust: users on shared accounts through the real producer, then the checker.
+"""A load test with Locust: users on shared accounts through the real producer, then `levelq verify`'s checks.
 
     levelq up                        # or servers of your own; paste its two lines here and for the worker
     levelq worker --processes 2
@@ -6,8 +6,8 @@
 
 Exit code 0 if the checker found nothing, 1 if it did or a send failed, 2 if it could not be done.
 
-Locust's users are a closed loop: each waits for its last send, so a stuck system gets fewer commands. For latencies
-that hide nothing use `levelq loadtest`. One process only: the checker needs all recorded sends in one place.
+Locust's users are a closed loop: each sends again only after its last send, so a system that hangs gets less load. For
+latencies without that flaw use `levelq loadtest`. One process only: the checker needs all histories in one place.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from gevent.pool import Pool
+from levelq.loadtest.nearness import refuse_remote
 from locust import User, events, task  # patches the standard library
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
@@ -29,7 +30,6 @@ from locust.runners import LocalRunner
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from levelq.loadtest.remote_guard import refuse_remote
 from levelq_core import LevelUp, Settings
 from levelq_core.database.engine import engine_for
 from levelq_core.errors import ConfigurationError, LevelqError
@@ -51,7 +51,9 @@ def add_options(parser: LocustArgumentParser) -> None:
     group.add_argument("--accounts", type=int, default=100, help="how many accounts all users share")
     group.add_argument("--first-user", type=int, default=0, help="the first account's id: these will gain levels")
     group.add_argument("--think", type=float, default=1.0, help="a user's mean pause in seconds")
-    group.add_argument("--alone", action="store_true", help="no one else sends: everything must be ours, and at rest")
+    group.add_argument(
+        "--alone", action="store_true", help="no other senders: every command is recorded, none may wait"
+    )
     group.add_argument("--allow-remote", action="store_true", help="the servers may be other machines")
 
 
@@ -89,27 +91,27 @@ class Site:
         return sorted(Path(self.folder.name).glob("*.jsonl"))
 
     def recorder(self, number: int) -> Recorder:
-        """A file for each user: order is judged within a file, and the order of two users is unknown."""
+        """A file for each user: order is checked within a file, and between two users it is unknown."""
         self.recorders.append(Recorder(Path(self.folder.name) / f"user-{number}.jsonl"))
         return self.recorders[-1]
 
     def unbroken(self, work: Callable[[], Handle]) -> Handle:
-        """Finish a send although Locust may kill the user meanwhile, at the end of the test.
+        """Finish it even if Locust kills the user meanwhile, at the end of the test.
 
-        A web server does not die in the middle of each request either. A push without its wake-up waits for 5 s.
+        A web server finishes its requests, too; and a push without its wake-up would wait for 5 s.
         """
         handle: Handle = self.sends.spawn(work).get()
         return handle
 
     def drained(self) -> bool:
-        """Whether the lanes become empty within DRAIN_SECONDS."""
+        """Whether the lanes are empty within the time limit."""
         deadline = time.monotonic() + DRAIN_SECONDS
         with connect(self.settings.redis_url, self.settings.redis_seconds) as redis:
             lanes = Lanes(redis, self.settings)
             while time.monotonic() < deadline:
                 if not any(lanes.status(one).waiting for one in partitions(lanes, self.names)):
                     return True
-                time.sleep(0.1)  # patched by gevent
+                time.sleep(0.1)  # gevent's by now
         return False
 
     def verify(self, *, drained: bool) -> Report:
@@ -126,12 +128,12 @@ def fail(error: Exception) -> None:
     sys.stderr.write(f"levelq: {' '.join(str(error).split())}\n")
 
 
-shared: dict[str, Site] = {}  # one, once its options are checked
+shared: dict[str, Site] = {}  # of this process, once it is known that it can be
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def prepare(environment: Environment, **_: Any) -> None:
-    """Refuse impossible options before a user exists."""
+    """Refuse what cannot be before a user exists."""
     try:
         shared["site"] = Site(environment)
     except LevelqError as error:
@@ -165,7 +167,7 @@ def check(environment: Environment, **_: Any) -> None:
 
 @events.quit.add_listener  # type: ignore[untyped-decorator]
 def tidy(**_: Any) -> None:
-    for site in shared.values():  # none, if it was refused
+    for site in shared.values():  # none, if it could not be
         site.producer.close()
         for recorder in site.recorders:
             recorder.close()
@@ -217,7 +219,7 @@ class Learner(User):
         return handle
 
     def _measured(self, what: str, work: Callable[[], Any]) -> Any:
-        """The result of the work, or None if it failed; reported to Locust either way."""
+        """What the work returns, or None if it failed; reports either to Locust."""
         begun, result, failure = time.perf_counter(), None, None
         try:
             result = work()

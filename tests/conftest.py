@@ -8,7 +8,17 @@ import pytest
 
 pytest_plugins = [
     f"tests.support.fixtures.{name}"
-    for name in ("chance", "servers", "clusters", "databases", "processes", "sessions", "workers", "wide_command_line")
+    for name in (
+        "chance",
+        "servers",
+        "clusters",
+        "databases",
+        "processes",
+        "sessions",
+        "workers",
+        "command_line",
+        "wide_command_line",
+    )
 ]
 
 

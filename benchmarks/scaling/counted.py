@@ -28,7 +28,7 @@ counts: Counter[str] = Counter()
 
 
 def read(folder: Path) -> Counter[str]:
-    """The counts of all processes, and forget them."""
+    """The counts of all processes; removes them."""
     total: Counter[str] = Counter()
     for file in folder.glob("*.counts"):
         total.update(json.loads(file.read_text()))
@@ -36,19 +36,19 @@ def read(folder: Path) -> Counter[str]:
     return total
 
 
-class _Heard:
-    """An acknowledgement's answer, whose lost lanes are counted when it is heard."""
+class _CountedReply:
+    """The pending reply to an acknowledgement; counts lost lanes when it is read."""
 
-    def __init__(self, answer: PendingReply[list[int]]) -> None:
-        self._answer = answer
+    def __init__(self, reply: PendingReply[list[int]]) -> None:
+        self._reply = reply
 
-    def read(self) -> list[int]:
-        removed = self._answer.result()
+    def result(self) -> list[int]:
+        removed = self._reply.result()
         counts["lost"] += removed.count(-1)
         return removed
 
-    def drop(self) -> None:
-        self._answer.cancel()
+    def cancel(self) -> None:
+        self._reply.cancel()
 
 
 def _took(take: Callable[[Claims], Held]) -> Callable[[Claims], Held]:
@@ -65,15 +65,15 @@ def _took(take: Callable[[Claims], Held]) -> Callable[[Claims], Held]:
     return counted
 
 
-def _acked(begin_ack: Callable[..., PendingReply[list[int]]]) -> Callable[..., _Heard]:
-    return lambda *args: _Heard(begin_ack(*args))
+def _acked(begin_ack: Callable[..., PendingReply[list[int]]]) -> Callable[..., _CountedReply]:
+    return lambda *args: _CountedReply(begin_ack(*args))
 
 
 def _applied(apply: Callable[..., Applied]) -> Callable[..., Applied]:
     def counted(self: Transaction, works: Sequence[LaneBatch], *args: Any, **options: Any) -> Applied:
         applied = apply(self, works, *args, **options)
         counts["batches"] += 1
-        counts["aside"] += len(applied.parked)
+        counts["parked"] += len(applied.parked)
         return applied
 
     return counted
@@ -96,7 +96,7 @@ def _closed(close: Callable[[Runtime], None]) -> Callable[[Runtime], None]:
 
 
 def count() -> None:
-    """Have this process, and those it forks, count."""
+    """Make this process, and those it forks, count."""
     patched: list[tuple[Any, str, Callable[[Any], Any]]] = [
         (Claims, "take", _took),
         (Lanes, "begin_ack", _acked),

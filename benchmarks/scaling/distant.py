@@ -1,9 +1,9 @@
-"""More workers than cores, with and without seats, while the database is ever farther away.
+"""More workers than cores, with and without seats, with more and more latency to the database.
 
     python -m benchmarks.scaling.distant
 
-500 users; two and eight workers whose every batch waits longer, in turn; two rounds, seven minutes. Tells whether they
-rest where cores are short, and only there (levelq_worker/seats.py).
+500 users; two and eight workers, in turn; two rounds, seven minutes. Shows whether workers rest where cores are short,
+and only there (levelq_worker/support/seats.py).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ROUNDS = 2
 
 
 def far(seconds: float) -> None:
-    """Have each batch of this process, and of those it forks, wait so long for the database, as on a long way."""
+    """Make each batch of this process, and of those it forks, wait as if the database were distant."""
     apply = Transaction.apply
 
     def applied(self: Transaction, *args: Any, **options: Any) -> Applied:
@@ -53,8 +53,8 @@ def main() -> None:
         for _ in range(ROUNDS):
             for distance in DISTANCES_MS:
                 for name, workers, seatless in CREWS:
-                    told = {WAITS_MS: str(distance)} | ({SEATLESS: "1"} if seatless else {})
-                    found = drain(site, Levelq(workers, MODULE, **told), LOADS[-1])
+                    environment = {WAITS_MS: str(distance)} | ({SEATLESS: "1"} if seatless else {})
+                    found = drain(site, Levelq(workers, MODULE, **environment), LOADS[-1])
                     rates.setdefault((distance, name), []).append(found.rate)
     rows = [
         (f"{distance} ms", *(f"{median(rates[distance, name]):,.0f}" for name, *_ in CREWS))

@@ -13,7 +13,7 @@ from redis import Redis
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
-from levelq.cli import verifying
+from levelq.cli.verify import verify as verify_of_the_command_line
 from levelq_core import Command, LevelUp, Settings
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
@@ -87,7 +87,7 @@ class World:
 def verify_command(world: World, *arguments: str) -> tuple[int, str]:
     """`levelq verify` by itself, as the command line registers it: exit code and output."""
     app = typer.Typer()
-    app.command()(verifying.verify)
+    app.command()(verify_of_the_command_line)
     done = CliRunner().invoke(app, arguments, env=world.settings.environment(), catch_exceptions=False)
     return done.exit_code, done.output
 

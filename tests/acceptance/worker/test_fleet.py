@@ -11,7 +11,7 @@ from typing import Self
 import pytest
 from redis import Redis
 
-from levelq.cli.overview import look
+from levelq.cli.status_report import look
 from levelq_core import Settings
 from levelq_core.keys import Partition
 from levelq_core.operations.verify import Options, Recorder, verify

@@ -8,10 +8,8 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-import pytest
 
-from levelq_core import Settings
-from tests.acceptance.levelq.test_cli import NOWHERE, Levelq
+from tests.support.fixtures.command_line import NOWHERE, Levelq
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.processes import Started
 from tests.support.fixtures.waiting import until
@@ -31,11 +29,6 @@ BLOCKS_USER_13 = (
     "CREATE TRIGGER block_user_13 BEFORE INSERT OR UPDATE ON specialization_progress"
     " FOR EACH ROW EXECUTE FUNCTION block_user_13()",
 )
-
-
-@pytest.fixture
-def levelq(settings: Settings) -> Levelq:
-    return Levelq(settings)
 
 
 def push(system: System, *users: int) -> None:

@@ -23,11 +23,11 @@ from levelq_worker.rq_adapter.worker import LaneWorker
 from levelq_worker.support.preflight import preflight
 from tests.integration.core.operations.dbcheck.test_db_check import FAULTS
 from tests.support.db_check import execute, findings, fix, query, role
-from tests.support.fixtures.wide_command_line import CommandLine
 from tests.support.fixtures.databases import as_role
 from tests.support.fixtures.proxy import Proxy
 from tests.support.fixtures.tls import Authority, Front, authority
 from tests.support.fixtures.valkeys import Node, Valkeys
+from tests.support.fixtures.wide_command_line import CommandLine
 
 
 def errors(settings: Settings) -> list[Finding]:
@@ -130,7 +130,7 @@ def test_read_only_database_is_an_error_and_what_is_printed_mends_it(
         (found,) = errors(reads)
         assert found.problem == f"{READ_ONLY}default_transaction_read_only is on"
         assert READ_ONLY in refusal(reads).reasons[0]
-        assert levelq(reads, "doctor").code == 1
+        assert levelq_with(reads, "doctor").code == 1
         own_engine.dispose()  # a new connection has the setting, too
         execute(own_engine, *found.fix)
         own_engine.dispose()
@@ -144,7 +144,7 @@ def test_read_only_option_of_the_url_is_an_error(settings: Settings, levelq_with
     assert found.fix == (
         "-- take default_transaction_read_only out of the options of LEVELQ_DATABASE_URL (or of PGOPTIONS)",
     )
-    told = levelq(reads, "doctor")
+    told = levelq_with(reads, "doctor")
     assert told.code == 1 and f"FAIL  schema      {READ_ONLY}" in told.out
 
 
@@ -172,11 +172,11 @@ def test_role_that_may_not_insert_is_an_error_and_the_printed_grant_mends_it(
         assert found[0].problem == (
             "role levelq_reads lacks INSERT, UPDATE, DELETE on specialization_progress, which a worker needs"
         )
-        assert levelq(reads, "doctor").code == levelq(reads, "db", "check").code == 1
-        assert levelq(reads, "worker", "--burst").code == 2
+        assert levelq_with(reads, "doctor").code == levelq_with(reads, "db", "check").code == 1
+        assert levelq_with(reads, "worker", "--burst").code == 2
         fix(own_engine, found)
         assert errors(reads) == []
-        assert levelq(reads, "worker", "--burst").code == 0
+        assert levelq_with(reads, "worker", "--burst").code == 0
 
 
 def test_role_without_any_right_is_told_all_of_them(settings: Settings, own_engine: Engine) -> None:
@@ -232,20 +232,22 @@ def test_redis_below_7_is_refused_in_one_line(
     with Proxy(valkey.socket) as proxy:
         proxy.rewritten = {b"redis_version:7.2.4": f"redis_version:{version}".encode(), b"\nvalkey_v": b"\nformer_v"}
         old = on(settings, f"redis://127.0.0.1:{proxy.port}/0")
-        told = levelq(old, "worker", "--processes", "3")
+        told = levelq_with(old, "worker", "--processes", "3")
         assert (told.code, told.out) == (2, "")
         assert told.err == (
             f"levelq: Redis {version} at redis://127.0.0.1:{proxy.port}/0 is too old, expected Redis 7 or later, or "
             "Valkey: move to Redis 7 or later, or Valkey\n"
         )
-        doctor = levelq(old, "doctor")
+        doctor = levelq_with(old, "doctor")
         assert doctor.code == 1 and doctor.out.count("FAIL") == 1
 
 
-def test_replica_is_refused_and_the_primary_is_named(settings: Settings, valkeys: Valkeys, levelq_with: CommandLine) -> None:
+def test_replica_is_refused_and_the_primary_is_named(
+    settings: Settings, valkeys: Valkeys, levelq_with: CommandLine
+) -> None:
     primary = valkeys.start()
     (replica,) = valkeys.replicas_of(primary)
-    told = levelq(on(settings, replica.url), "doctor")
+    told = levelq_with(on(settings, replica.url), "doctor")
     assert told.code == 1 and told.out.count("FAIL") == 1
     assert replica.link is not None
     (reason,) = refusal(on(settings, replica.url)).reasons
@@ -282,10 +284,12 @@ def test_user_of_redis_who_may_not_ask_for_its_version_is_a_warning(settings: Se
     preflight(ann)
 
 
-def test_full_redis_is_a_warning_as_workers_drain_it(settings: Settings, valkey: Node, levelq_with: CommandLine) -> None:
+def test_full_redis_is_a_warning_as_workers_drain_it(
+    settings: Settings, valkey: Node, levelq_with: CommandLine
+) -> None:
     valkey.client.config_set("maxmemory", "1mb")
     full = on(settings, valkey.url)
-    told = levelq(full, "doctor")
+    told = levelq_with(full, "doctor")
     assert told.code == 0
     assert "warn  pushes" in told.out and "command not allowed when used memory > 'maxmemory'" in told.out
     preflight(full)
@@ -309,10 +313,10 @@ def test_certificate_of_redis_that_cannot_be_verified_is_an_error_that_says_what
 ) -> None:
     with Front(valkey.socket, made) as front:
         url = f"rediss://localhost:{front.port}/0"
-        told = levelq(on(settings, url), "doctor")
+        told = levelq_with(on(settings, url), "doctor")
         advice = "the server's TLS certificate cannot be verified: give LEVELQ_REDIS_URL ssl_ca_certs=/path/to/ca.pem"
         assert told.code == 1 and "FAIL  redis" in told.out and advice in told.out
-        assert advice in levelq(on(settings, url), "worker").err
+        assert advice in levelq_with(on(settings, url), "worker").err
         assert errors(on(settings, f"{url}?ssl_ca_certs={made.ca}")) == []
         preflight(on(settings, f"{url}?ssl_ca_certs={made.ca}"))
 
@@ -363,7 +367,7 @@ def test_certificate_of_postgresql_that_cannot_be_verified_is_an_error_that_says
     other = authority(tmp_path)
     with database_front(servers, made) as front:
         for options in ("sslmode=verify-full", f"sslmode=verify-full&sslrootcert={other.ca}"):
-            told = levelq(through(settings, front.port, options), "doctor")
+            told = levelq_with(through(settings, front.port, options), "doctor")
             assert told.code == 1 and "FAIL  database" in told.out, told.out
             assert advice in told.out, told.out
         trusted = f"sslmode=verify-full&sslrootcert={made.ca}"
@@ -409,7 +413,7 @@ def test_no_password_is_shown(settings: Settings, servers: Servers, levelq_with:
         }
     )
     for command in ("doctor", "worker"):
-        told = levelq(secret, command)
+        told = levelq_with(secret, command)
         assert told.code in (1, 2) and "hunter2" not in told.out + told.err
 
 

@@ -16,7 +16,8 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 from typer.testing import CliRunner
 
-from levelq.cli import pruning
+from levelq.cli import options
+from levelq.cli import prune as prune_command
 from levelq_core import ConfigurationError, LevelUp, Settings
 from levelq_core.domain.codec import encode
 from levelq_core.operations.prune import Pruned, prune
@@ -180,7 +181,7 @@ def test_nothing_is_removed_when_it_cannot_be_known_what_stands_in_the_lanes(wor
 def run(world: World, *arguments: str, **environment: str) -> Any:
     """The command by itself, as the command line registers it."""
     app = typer.Typer()
-    app.command()(pruning.prune)
+    app.command()(prune_command.prune)
     return CliRunner().invoke(app, arguments, env=world.settings.environment() | environment)
 
 
@@ -212,5 +213,5 @@ def test_the_command_line_refuses_an_age_that_is_none(world: World, given: str, 
 
 
 def test_ages_that_can_be_read() -> None:
-    assert pruning.age_of("x", "90M") == timedelta(minutes=90)
-    assert pruning.age_of("x", " 2w ") == timedelta(weeks=2)
+    assert options.age_of("x", "90M") == timedelta(minutes=90)
+    assert options.age_of("x", " 2w ") == timedelta(weeks=2)

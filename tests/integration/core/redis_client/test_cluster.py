@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from levelq.cli.app import run as levelq
-from levelq.cli.overview import look
+from levelq.cli.status_report import look
 from levelq.embedded import Servers
 from levelq_core import LevelUp, Settings
 from levelq_core.errors import ConfigurationError, LevelqError, QueueUnavailable, SendUnknown

@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
-from levelq.cli.overview import look
+from levelq.cli.status_report import look
 from levelq.embedded import Servers
 from levelq_core import Settings
 from levelq_core.errors import ConfigurationError, Moved
@@ -20,9 +20,9 @@ from levelq_producer import AsyncProducer, Producer
 from levelq_worker.process.worker_main import drain_until_empty
 from levelq_worker.relay import resharding
 from levelq_worker.relay.thread import Relay
+from tests.support.fixtures.command_line import Levelq
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.waiting import until
-from tests.support.fixtures.workers import CommandLine
 from tests.support.isolation import experience
 from tests.support.system import System, up
 
@@ -266,12 +266,12 @@ def test_a_generation_that_only_a_producer_remembers_is_ended(system: ShardedSys
 
 
 def test_rebuild_leaves_new_shards_blocked_while_the_old_ones_hold_something(
-    system: ShardedSystem, levelq: CommandLine
+    system: ShardedSystem, levelq_here: Levelq
 ) -> None:
     system.send(1)
     system.begin(4)
     system.send(2)
-    assert levelq("rebuild", "PLAYER")[0] == 0
+    assert levelq_here("rebuild", "PLAYER")[0] == 0
     system.run_drains(*NEW, OLD, *NEW)
     assert system.order() == each(1)
     system.burst()

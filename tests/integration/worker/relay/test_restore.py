@@ -11,9 +11,9 @@ from levelq_core import Settings, apply_commands
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
 from levelq_worker.relay.restore import OutboxRestore
+from tests.support.fixtures.command_line import Levelq
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.waiting import until
-from tests.support.fixtures.workers import CommandLine
 from tests.support.outbox import OutboxSystem, level_up
 from tests.support.system import PLAYER
 
@@ -185,17 +185,17 @@ def test_claims_stay_blocked_while_the_database_is_down(outbox: OutboxSystem, se
     assert outbox.decided() == [1]
 
 
-def test_rebuild_puts_back_what_a_lane_lost(outbox: OutboxSystem, levelq: CommandLine) -> None:
+def test_rebuild_puts_back_what_a_lane_lost(outbox: OutboxSystem, levelq_here: Levelq) -> None:
     relay = outbox.relay()
     outbox.send(1, 2)
     outbox.send(3, user_id=2)
     relay.poll()
     outbox.lose_from_lane(1)
     outbox.push(level_up(100))
-    code, told, _ = levelq("rebuild", "player")
+    code, told, _ = levelq_here("rebuild", "player")
     assert (code, told.split()) == (0, ["PLAYER:1:0", "2", "commands", "put", "back", "into", "1", "lane"])
     assert (outbox.lane(1), outbox.lane(2)) == ([1, 2, 100], [3])
-    code, told, _ = levelq("rebuild")
+    code, told, _ = levelq_here("rebuild")
     assert (code, told.count("0 commands put back into 0 lanes")) == (0, 3)
     assert outbox.lane(1) == [1, 2, 100]
     assert relay.poll() == 0
@@ -204,16 +204,16 @@ def test_rebuild_puts_back_what_a_lane_lost(outbox: OutboxSystem, levelq: Comman
 
 
 @pytest.mark.usefixtures("outbox")
-def test_rebuild_refuses_an_unknown_specialization(levelq: CommandLine) -> None:
-    code, _, said = levelq("rebuild", "WIZARD")
+def test_rebuild_refuses_an_unknown_specialization(levelq_here: Levelq) -> None:
+    code, _, said = levelq_here("rebuild", "WIZARD")
     assert (code, "expected one of PLAYER, COACH, INTERNSHIP, got 'WIZARD'" in said) == (2, True)
 
 
 def test_rebuild_gives_up_when_a_drain_keeps_its_lanes(
-    outbox: OutboxSystem, levelq: CommandLine, monkeypatch: pytest.MonkeyPatch
+    outbox: OutboxSystem, levelq_here: Levelq, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outbox.push(level_up(1))
     outbox.lanes.claim(PLAYER, "drain", "token", 100)
-    monkeypatch.setattr("levelq.cli.rebuilding._SPARE_SECONDS", -outbox.settings.claim_seconds)
-    code, _, said = levelq("rebuild", "PLAYER")
+    monkeypatch.setattr("levelq.cli.rebuild._SPARE_SECONDS", -outbox.settings.claim_seconds)
+    code, _, said = levelq_here("rebuild", "PLAYER")
     assert (code, "run `levelq rebuild` again" in said) == (2, True)

@@ -13,8 +13,8 @@ from levelq import Outcome, SetLevel
 from levelq_core import failpoints as faults
 from levelq_core.domain.codec import encode
 from tests.support.coupler import push_bare, session
+from tests.support.fixtures.command_line import Levelq
 from tests.support.fixtures.keys import KEYS
-from tests.support.fixtures.workers import CommandLine
 from tests.support.system import PLAYER, System, up
 
 
@@ -39,12 +39,12 @@ def last_line(told: str) -> str:
 
 
 def test_cancelled_command_is_a_final_rejection_for_its_handle_and_for_a_second_send(
-    system: System, levelq: CommandLine
+    system: System, levelq_here: Levelq
 ) -> None:
     commands = [up(7, xp) for xp in (1, 2, 3)]
     handles = [system.producer.send(command) for command in commands]
     stays = system.producer.send(up(8))
-    code, told, _ = levelq("cancel", 7, "player", "--yes")
+    code, told, _ = levelq_here("cancel", 7, "player", "--yes")
     assert (code, last_line(told)) == (0, "3 commands cancelled")
     for handle in handles:
         outcome = handle.result(1)
@@ -62,41 +62,41 @@ def test_cancelled_command_is_a_final_rejection_for_its_handle_and_for_a_second_
 
 
 def test_one_command_in_the_middle_is_cancelled_and_the_others_keep_their_order(
-    system: System, levelq: CommandLine
+    system: System, levelq_here: Levelq
 ) -> None:
     commands = [SetLevel(user_id=7, specialization="PLAYER", new_level=n) for n in (2, 3, 4, 5)]
     system.producer.send_many(commands)
     wanted = commands[2].command_id
-    assert levelq("cancel", 7, "PLAYER", "--id", wanted, "--yes")[1].endswith("1 command cancelled\n")
+    assert levelq_here("cancel", 7, "PLAYER", "--id", wanted, "--yes")[1].endswith("1 command cancelled\n")
     assert system.status().waiting == 3
     system.drain()
     applied = system.rows("SELECT command_id FROM levelq_ledger WHERE status = 'applied' ORDER BY id")
     assert [row[0] for row in applied] == [c.command_id for c in commands if c.command_id != wanted]
     reasons = {wanted: "was decided: rejected, cancelled", uuid4(): "the ledger does not know it"}
     for command_id, expected in reasons.items():
-        code, _, said = levelq("cancel", 7, "PLAYER", "--id", command_id, "--yes")
+        code, _, said = levelq_here("cancel", 7, "PLAYER", "--id", command_id, "--yes")
         assert (code, expected in said) == (1, True)
 
 
 def test_command_that_is_applied_before_the_confirmation_is_reported_as_not_cancelled(
-    system: System, levelq: CommandLine, monkeypatch: pytest.MonkeyPatch
+    system: System, levelq_here: Levelq, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = up(7)
     system.producer.send(command)
-    monkeypatch.setattr("levelq.cli.cancelling.confirm", lambda question: system.drain())
-    code, told, said = levelq("cancel", 7, "PLAYER", "--id", command.command_id)
+    monkeypatch.setattr("levelq.cli.cancel.confirm", lambda question: system.drain())
+    code, told, said = levelq_here("cancel", 7, "PLAYER", "--id", command.command_id)
     assert (code, "was decided: applied" in said) == (1, True)
     assert "0 commands cancelled" in told
 
 
-def test_command_of_a_newer_version_is_reported_as_not_cancelled(system: System, levelq: CommandLine) -> None:
+def test_command_of_a_newer_version_is_reported_as_not_cancelled(system: System, levelq_here: Levelq) -> None:
     command = up(7)
     system.push_raw(7, newer(encode(command)))
-    code, _, said = levelq("cancel", 7, "PLAYER", "--id", command.command_id, "--yes")
+    code, _, said = levelq_here("cancel", 7, "PLAYER", "--id", command.command_id, "--yes")
     assert (code, "1 command left: a newer version" in said) == (1, True)
 
 
-def test_outbox_rows_are_cancelled_whether_pushed_or_not(system: System, levelq: CommandLine) -> None:
+def test_outbox_rows_are_cancelled_whether_pushed_or_not(system: System, levelq_here: Levelq) -> None:
     commands = [up(7, n) for n in (1, 2, 3)]
     handles = system.commit(*commands, reply=True)
     system.push(commands[0])
@@ -105,7 +105,7 @@ def test_outbox_rows_are_cancelled_whether_pushed_or_not(system: System, levelq:
         "INSERT INTO levelq_outbox (command_id, user_id, specialization, payload)"
         " VALUES (gen_random_uuid(), 7, 'PLAYER', 'no command')",
     )
-    assert levelq("cancel", 7, "PLAYER", "--yes")[0] == 0
+    assert levelq_here("cancel", 7, "PLAYER", "--yes")[0] == 0
     assert decisions(system) == {c.command_id: ("rejected", "cancelled") for c in commands}
     assert [handle.result(1).error for handle in handles] == ["cancelled"] * 3
     assert system.rows("SELECT FROM levelq_outbox") == []
@@ -113,52 +113,52 @@ def test_outbox_rows_are_cancelled_whether_pushed_or_not(system: System, levelq:
     assert empty(system)
 
 
-def test_commands_must_be_confirmed_and_a_dry_run_changes_nothing(system: System, levelq: CommandLine) -> None:
+def test_commands_must_be_confirmed_and_a_dry_run_changes_nothing(system: System, levelq_here: Levelq) -> None:
     system.producer.send_many([up(7), up(7, specialization="COACH")])
     for command in (("cancel", 7, "PLAYER"), ("purge",), ("purge", "COACH")):
-        code, told, said = levelq(*command)
+        code, told, said = levelq_here(*command)
         assert (code, said.count("\n"), "--yes" in said) == (2, 1, True)
         assert "1 command in lanes, 0 rows in the outbox" in told
-        assert levelq(*command, "--dry-run")[0] == 0
-    assert levelq("purge", "--json")[0] == 2
+        assert levelq_here(*command, "--dry-run")[0] == 0
+    assert levelq_here("purge", "--json")[0] == 2
     expected = {"lanes": 2, "in_lanes": {"COACH": 1, "PLAYER": 1}, "in_outbox": {}}
-    assert json.loads(levelq("purge", "--json", "--dry-run")[1])["waiting"] == expected
+    assert json.loads(levelq_here("purge", "--json", "--dry-run")[1])["waiting"] == expected
     assert decisions(system) == {}
     assert len(system.redis.keys("levelq:{*:lane:*")) == 2
 
 
-def test_purge_cancels_all_of_a_specialization_or_everything(system: System, levelq: CommandLine) -> None:
+def test_purge_cancels_all_of_a_specialization_or_everything(system: System, levelq_here: Levelq) -> None:
     coaches = [up(n, specialization="COACH") for n in range(1, 4)]
     system.producer.send_many([*coaches, *(up(n % 300 + 1) for n in range(1500))])
     system.commit(up(9, specialization="INTERNSHIP"), reply=True)
-    code, told, _ = levelq("purge", "coach", "--yes", "--json")
+    code, told, _ = levelq_here("purge", "coach", "--yes", "--json")
     assert (code, json.loads(told)["cancelled"]) == (0, 3)
     assert system.status().waiting == 1500
     system.lanes.claim(PLAYER, "drain", "token", 100)  # a drain that has died holds some
-    code, told, _ = levelq("purge", "--yes")
+    code, told, _ = levelq_here("purge", "--yes")
     assert (code, last_line(told)) == (0, "1,501 commands cancelled")
     assert set(decisions(system).values()) == {("rejected", "cancelled")}
     assert not system.redis.keys("levelq:{*:lane:*") and system.status().waiting == 0
-    assert levelq("purge")[1] == "everything: nothing to cancel\n"
+    assert levelq_here("purge")[1] == "everything: nothing to cancel\n"
 
 
-def test_one_long_lane_is_cancelled_page_by_page(system: System, levelq: CommandLine) -> None:
+def test_one_long_lane_is_cancelled_page_by_page(system: System, levelq_here: Levelq) -> None:
     system.producer.send_many([up(7) for _ in range(2500)])
     system.push_raw(7, b"rubbish")
     system.push_raw(7, b"x" * 10_000)
-    code, told, _ = levelq("purge", "--yes")
+    code, told, _ = levelq_here("purge", "--yes")
     assert (code, last_line(told)) == (0, "2,500 commands cancelled, 2 malformed quarantined")
     assert empty(system)
     assert system.rows("SELECT length FROM levelq_quarantine ORDER BY length") == [(20,), (10_013,)]
 
 
-def test_purge_leaves_commands_of_a_newer_version_and_keys_of_other_code(system: System, levelq: CommandLine) -> None:
+def test_purge_leaves_commands_of_a_newer_version_and_keys_of_other_code(system: System, levelq_here: Levelq) -> None:
     left = newer(encode(up(7)))
     system.push_raw(7, left)
     system.push_raw(7, encode(up(7)))
     system.redis.set(KEYS.lane(PLAYER, 8), "no list")
     push_bare(system.redis, "PLAYER", "no-id", b"stranded, of no user")
-    code, told, said = levelq("purge", "--yes")
+    code, told, said = levelq_here("purge", "--yes")
     assert (code, last_line(told)) == (0, "1 command cancelled, 1 malformed quarantined")
     assert "1 command left: a newer version of levelq sent them" in said
     assert "lane:8 is no list" in said
@@ -167,7 +167,7 @@ def test_purge_leaves_commands_of_a_newer_version_and_keys_of_other_code(system:
 
 
 def test_parked_lane_whose_rows_other_code_holds_is_cancelled_without_waiting(
-    system: System, levelq: CommandLine
+    system: System, levelq_here: Levelq
 ) -> None:
     system.producer.send(up(7))
     system.drain()
@@ -176,20 +176,20 @@ def test_parked_lane_whose_rows_other_code_holds_is_cancelled_without_waiting(
         held = system.producer.send(up(7, 5))
         system.run_drains(PLAYER)
         assert system.status().parked == 1
-        assert levelq("cancel", 7, "PLAYER", "--yes")[0] == 0
+        assert levelq_here("cancel", 7, "PLAYER", "--yes")[0] == 0
         assert held.result(1).error == "cancelled"
     assert empty(system)
 
 
-def test_cancelled_head_that_parked_its_lane_lets_the_others_go_on_at_once(system: System, levelq: CommandLine) -> None:
+def test_cancelled_head_that_parked_its_lane_lets_the_others_go_on_at_once(system: System, levelq_here: Levelq) -> None:
     first, second = up(7), up(7)
     system.producer.send_many([first, second])
     ((user, _entries),) = system.lanes.claim(PLAYER, "drain", "token", 10).lanes
     system.lanes.ack(PLAYER, "token", [(user, 600_000, b"")], {user: "a trigger raised this (SQLSTATE P0001)"})
     assert system.status().parked == 1
-    levelq("cancel", 7, "PLAYER", "--id", second.command_id, "--yes")
+    levelq_here("cancel", 7, "PLAYER", "--id", second.command_id, "--yes")
     assert system.status().parked == 1  # its head is the one that parked it
-    levelq("cancel", 7, "PLAYER", "--id", first.command_id, "--yes")
+    levelq_here("cancel", 7, "PLAYER", "--id", first.command_id, "--yes")
     third = system.producer.send(up(7))
     system.drain()
     assert third.result(1).status == "applied"
@@ -199,7 +199,7 @@ def test_cancelled_head_that_parked_its_lane_lets_the_others_go_on_at_once(syste
     "fault_point", ["claim reply", "begin", "ledger", "copy", "commit request", "commit reply", "ack request"]
 )
 def test_drain_and_cancel_at_the_same_time_decide_each_command_once(
-    fault_point: str, system: System, levelq: CommandLine, monkeypatch: pytest.MonkeyPatch
+    fault_point: str, system: System, levelq_here: Levelq, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A drain passes each of its steps while its commands are cancelled; the first to commit has decided."""
     handles = system.producer.send_many([up(7) for _ in range(5)], reply=True)
@@ -209,7 +209,7 @@ def test_drain_and_cancel_at_the_same_time_decide_each_command_once(
     def hook(name: str) -> None:
         if name == fault_point and not reached.is_set() and threading.current_thread() is threading.main_thread():
             reached.set()
-            codes.append(levelq("cancel", 7, "PLAYER", "--yes")[0])
+            codes.append(levelq_here("cancel", 7, "PLAYER", "--yes")[0])
 
     with monkeypatch.context() as patch:
         patch.setattr(faults, "hook", hook)
@@ -225,10 +225,10 @@ def test_drain_and_cancel_at_the_same_time_decide_each_command_once(
     assert system.status().waiting == 0
 
 
-def test_cancel_writes_one_line_into_the_audit(system: System, levelq: CommandLine) -> None:
+def test_cancel_writes_one_line_into_the_audit(system: System, levelq_here: Levelq) -> None:
     system.producer.send_many([up(7) for _ in range(1200)])
-    levelq("cancel", 7, "PLAYER", "--yes")
-    levelq("cancel", 7, "PLAYER", "--yes")  # nothing waits, so there is no line
+    levelq_here("cancel", 7, "PLAYER", "--yes")
+    levelq_here("cancel", 7, "PLAYER", "--yes")  # nothing waits, so there is no line
     ((actor, origin, action, target, detail),) = system.rows(
         "SELECT actor, origin, action, target, detail FROM levelq_audit"
     )

@@ -17,9 +17,9 @@ from levelq_core import SchemaError, Settings, level_up_atomic
 from levelq_core.database.schema import forget
 from levelq_worker.support.preflight import preflight
 from tests.support.db_check import execute, query, role, works
-from tests.support.fixtures.wide_command_line import CommandLine
 from tests.support.fixtures.databases import as_role
 from tests.support.fixtures.waiting import until
+from tests.support.fixtures.wide_command_line import CommandLine
 from tests.support.remedies import Operator
 
 PROGRESS = "INSERT INTO specialization_progress (student_id, specialization_id, current_level, total_xp"
@@ -244,7 +244,7 @@ IN_THE_WAY = {
 
 @pytest.fixture
 def operator(settings: Settings, levelq_with: CommandLine) -> Operator:
-    return Operator(settings, levelq)
+    return Operator(settings, levelq_with)
 
 
 def rows(engine: Engine) -> list[Row]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import Engine
 
-from levelq.cli.overview import look
+from levelq.cli.status_report import look
 from levelq_core import SchemaError, Settings
 from levelq_core.operations.checks import check_database
 from levelq_core.operations.dbcheck.sequences import sequences_of

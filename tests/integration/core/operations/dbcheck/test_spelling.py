@@ -9,7 +9,7 @@ from redis import Redis
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from levelq.cli.overview import look
+from levelq.cli.status_report import look
 from levelq_core import Catalog, LevelUp, SchemaError, Settings, apply_commands, level_up_atomic
 from levelq_core.operations.checks import check_database
 from levelq_worker.rq_adapter.worker import LaneWorker
