@@ -31,7 +31,6 @@ from levelq_core.lanes.wakeups import FUNCTION, Waker
 from levelq_producer import Producer
 from levelq_worker.draining.context import current
 from levelq_worker.rq_adapter.worker import LaneJob, LaneWorker
-from tests.support import crowded_worker
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.processes import Started, children
 from tests.support.fixtures.waiting import until
@@ -142,31 +141,6 @@ def test_a_killed_worker_is_replaced_and_its_claims_come_back(
     until(lambda: Lanes(redis, settings).status(PLAYER).waiting == 0, what="the drain to end")
     assert (applied(own_engine), total_xp(own_engine)) == (5000, 5000)
     until(lambda: len(children(worker)) == 2, what="a new child")
-
-
-def test_workers_more_than_the_cores_can_serve_rest_and_one_of_them_goes_on_when_the_one_at_work_is_killed(
-    start: Start, settings: Settings, redis: Redis, own_engine: Engine
-) -> None:
-    worker = start("worker", "--processes", "4", module=crowded_worker.MODULE, LEVELQ_BATCH_COMMANDS="20")
-    until(lambda: len(children(worker)) == 4, what="four children")
-    push(settings, redis, 20_000)
-    lanes = Lanes(redis, settings)
-    until(lambda: lanes.status(PLAYER).drains > 1, what="drains beside each other")
-    until(lambda: lanes.status(PLAYER).drains == 1, what="all but one to rest")
-    assert lanes.status(PLAYER).waiting
-    os.kill(holder_of_a_seat(worker), signal.SIGKILL)
-    until(lambda: lanes.status(PLAYER).waiting == 0, what="the drain to end")
-    assert (applied(own_engine), total_xp(own_engine)) == (20_000, 20_000)
-    worker.terminate()
-    assert stopped(worker)[0] == 0
-
-
-def holder_of_a_seat(worker: Started) -> int:
-    """Which child has the only one: it is a lock."""
-    pids = {child.pid for child in children(worker)}
-    held = [int(line.split()[4]) for line in Path("/proc/locks").read_text().splitlines() if "POSIX" in line]
-    (holder,) = pids.intersection(held)
-    return holder
 
 
 def test_a_worker_whose_redis_was_full_and_then_gone_goes_on_in_the_same_process(

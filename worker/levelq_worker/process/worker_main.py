@@ -33,7 +33,6 @@ from levelq_worker.rq_adapter.worker import LaneWorker
 from levelq_worker.support.backoff import Backoff
 from levelq_worker.support.partition_directory import PartitionDirectory
 from levelq_worker.support.safe_log import log_safely
-from levelq_worker.support.seats import Seats
 from levelq_worker.support.stop import Stop
 
 log = logging.getLogger("levelq")
@@ -45,7 +44,6 @@ OTHERS_SECONDS = 0.1  # between two looks at lanes that other workers hold
 def run(
     settings: Settings,
     specializations: Sequence[str],
-    seats: Seats | None = None,
     to_say: Semaphore | None = None,
     *,
     burst: bool,
@@ -58,7 +56,7 @@ def run(
     log_safely()
     try:
         work = drain_until_empty if burst else serve
-        return work(settings, specializations, seats)
+        return work(settings, specializations)
     except ConfigurationError as error:
         if to_say is None or to_say.acquire(block=False):
             for reason in error.reasons:
@@ -69,7 +67,7 @@ def run(
         return 1
 
 
-def serve(settings: Settings, specializations: Sequence[str], seats: Seats | None) -> int:
+def serve(settings: Settings, specializations: Sequence[str]) -> int:
     """Work until asked to stop.
 
     RQ ends a worker whose Redis is lost. Another begins in this process.
@@ -79,22 +77,22 @@ def serve(settings: Settings, specializations: Sequence[str], seats: Seats | Non
     while not stop.is_set():
         begun = time.monotonic()
         try:
-            _work_without_rq(settings, specializations, stop, seats)
-            _work_with_rq(settings, specializations, stop, seats)
+            _work_without_rq(settings, specializations, stop)
+            _work_with_rq(settings, specializations, stop)
         except RedisError as error:
             log.warning("LEVELQ_RQ_URL: %s", error)
         stop.wait(pace.after(time.monotonic() - begun))
     return 0
 
 
-def _work_with_rq(settings: Settings, specializations: Sequence[str], stop: Stop, seats: Seats | None) -> None:
+def _work_with_rq(settings: Settings, specializations: Sequence[str], stop: Stop) -> None:
     """Work at wake-ups, until RQ's Redis is lost or somebody asks to stop."""
     queues = [settings.keys.queue(name) for name in specializations]
     with connect(settings.queue_url, settings.redis_seconds) as rq:
-        LaneWorker(queues, connection=rq, settings=settings, stop=stop, seats=seats).work(logging_level="WARNING")
+        LaneWorker(queues, connection=rq, settings=settings, stop=stop).work(logging_level="WARNING")
 
 
-def _work_without_rq(settings: Settings, specializations: Sequence[str], stop: Stop, seats: Seats | None) -> None:
+def _work_without_rq(settings: Settings, specializations: Sequence[str], stop: Stop) -> None:
     """Work without wake-ups while RQ's Redis is away, takes no writes, or holds something else in RQ's keys."""
     queues = [settings.keys.queue(name) for name in specializations]
     with connect(settings.queue_url, settings.redis_seconds) as rq:
@@ -102,12 +100,12 @@ def _work_without_rq(settings: Settings, specializations: Sequence[str], stop: S
         if why is None:
             return
         log.warning("working without wake-ups: %s", why)
-        with _working(settings, specializations, stop, seats) as (runtime, relay):
+        with _working(settings, specializations, stop) as (runtime, relay):
             while _unusable(rq, queues) is not None and not stop.is_set():
                 try:
                     _drain(runtime, relay, specializations, rq)
                 except RedisError as error:
-                    runtime.weather.failed(f"Redis: {error}")
+                    runtime.outage.failed(f"Redis: {error}")
                 else:
                     stop.wait(settings.sweep_seconds)
 
@@ -138,14 +136,14 @@ def _suspended(rq: Redis) -> str | None:
         return None
 
 
-def drain_until_empty(settings: Settings, specializations: Sequence[str], seats: Seats | None = None) -> int:
+def drain_until_empty(settings: Settings, specializations: Sequence[str]) -> int:
     """Relay and drain without waiting for wake-ups until no lane is due and none is held by anybody.
 
     Raises ConfigurationError if workers are suspended.
     """
     with (
         connect(settings.queue_url, settings.redis_seconds) as rq,
-        _working(settings, specializations, _stopped_by_signals(), seats) as (runtime, relay),
+        _working(settings, specializations, _stopped_by_signals()) as (runtime, relay),
     ):
         _drain(runtime, relay, specializations, rq)
         why = _suspended(rq)
@@ -155,12 +153,10 @@ def drain_until_empty(settings: Settings, specializations: Sequence[str], seats:
 
 
 @contextmanager
-def _working(
-    settings: Settings, specializations: Sequence[str], stop: Stop, seats: Seats | None
-) -> Iterator[tuple[Runtime, Relay]]:
+def _working(settings: Settings, specializations: Sequence[str], stop: Stop) -> Iterator[tuple[Runtime, Relay]]:
     """What it takes to work without RQ."""
     tune_gc()
-    runtime = Runtime(settings, stop, seats)
+    runtime = Runtime(settings, stop)
     relay = Relay(settings, specializations, runtime.binding)
     try:
         yield runtime, relay
@@ -184,7 +180,6 @@ def _drain_all(runtime: Runtime, relay: Relay, specializations: Sequence[str], r
         found, failed = _look(runtime, places.read())
         due = [partition for partition, status in found if status.ready and not places.waits(partition)]
         for partition in due:
-            runtime.seats.find(runtime.stop, runtime.settings.claim_seconds)
             Drain(runtime, partition).run()
         if not due:
             if failed is not None:

@@ -29,7 +29,6 @@ from levelq_worker.draining.context import Runtime, install, tune_gc
 from levelq_worker.relay.thread import Relay
 from levelq_worker.support.partition_directory import partitions
 from levelq_worker.support.preflight import check_servers
-from levelq_worker.support.seats import Seats
 from levelq_worker.support.stop import Stop
 from levelq_worker.sweeper import Sweeper
 
@@ -71,7 +70,7 @@ class LaneWorker(SimpleWorker):
 
     Works from `levelq worker` and from `rq worker -w levelq_worker.LaneWorker levelq.PLAYER ...`. Ends when RQ's
     Redis is lost, full or silent: whoever started it starts another. Raises ConfigurationError for a queue that is not
-    of the namespace. `stop`, `seats`: see Runtime.
+    of the namespace. `stop`: see Runtime.
     """
 
     job_class = LaneJob
@@ -85,7 +84,6 @@ class LaneWorker(SimpleWorker):
         connection: Redis | None = None,
         settings: Settings | None = None,
         stop: Stop | None = None,
-        seats: Seats | None = None,
         **options: Any,
     ) -> None:
         self.settings = settings or Settings.load()
@@ -107,7 +105,7 @@ class LaneWorker(SimpleWorker):
         super().__init__(names, *args, **options)
         self.log.addFilter(_once)
         self._supervised = stop is not None
-        self._runtime = install(Runtime(self.settings, stop, seats))
+        self._runtime = install(Runtime(self.settings, stop))
 
     def _require_own(self, queues: Sequence[str]) -> None:
         """Another namespace's wake-ups would be taken from its workers, and have ours drained."""
@@ -191,14 +189,14 @@ class LaneWorker(SimpleWorker):
         runtime = self._runtime
         try:
             if self._supervised:
-                runtime.transaction.probe()
+                runtime.transactions.probe()
             else:
                 check_servers(self.settings)
             runtime.binding.verify(runtime.lanes, runtime.engine)
         except DBAPIError as error:
-            runtime.weather.failed(f"PostgreSQL: {in_words(error.orig or error)}")
+            runtime.outage.failed(f"PostgreSQL: {in_words(error.orig or error)}")
         except RedisError as error:
-            runtime.weather.failed(f"Redis: {error}")
+            runtime.outage.failed(f"Redis: {error}")
         except ConfigurationError:
             runtime.close()
             raise
@@ -218,11 +216,6 @@ class LaneWorker(SimpleWorker):
             sweeper.stop()
             self._hand_over()
             self._runtime.close()
-
-    def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:
-        """Listen for a wake-up, once there is a core to drain with: until then it is for others, on any host."""
-        self._runtime.seats.find(self._runtime.stop, self.settings.claim_seconds)
-        return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
 
     def _hand_over(self) -> None:
         """Wake others for what is due: a wake-up that we were about to take ends with us.

@@ -63,7 +63,7 @@ def run(worker: Runtime) -> None:
 
     def drained() -> bool:
         Drain(worker, PLAYER).run()
-        return len(batches(worker)) > before or worker.weather.bad
+        return len(batches(worker)) > before or worker.outage.bad
 
     until(drained, what="a batch")
 
@@ -116,11 +116,11 @@ EVERY_LANE = {
 
 @pytest.mark.parametrize("how", EVERY_LANE)
 def test_error_of_every_lane_charges_no_command(application_engine: Engine, worker: Runtime, how: str) -> None:
-    worker.transaction.probe()  # the tables were read before
+    worker.transactions.probe()  # the tables were read before
     change(application_engine, EVERY_LANE[how])
     drain(worker, [level_up(user, 1000) for user in (1, 2, 3)])
     assert decided(application_engine) == {}
-    assert worker.weather.bad
+    assert worker.outage.bad
     assert worker.lanes.status(PLAYER).waiting == 3
 
 
@@ -150,13 +150,13 @@ def test_parked_lanes_that_come_back_hold_no_other_lane_up(
     assert len(parked(first)) == 100
     due(second, redis, *range(1, 101))
     run(second)  # no lane passes, and none of them says anything new of the database
-    assert batches(second) and not second.weather.bad
+    assert batches(second) and not second.outage.bad
     due(second, redis, *range(1, 101))
     push_at_once(second, [level_up(user) for user in (201, 202)])
 
     def others_are_applied() -> bool:
         Drain(second, PLAYER).run()
-        assert not second.weather.bad
+        assert not second.outage.bad
         return {201, 202} <= decided(application_engine).keys()
 
     until(others_are_applied, what="the others to be applied")
@@ -198,7 +198,7 @@ def test_only_lane_of_its_batch_waits_and_holds_nothing_up(
     drain(worker, [level_up(13), level_up(13)])
     assert parked(worker) == {13: "not this one (SQLSTATE P0001)"}
     assert decided(application_engine) == {}
-    assert not worker.weather.bad
+    assert not worker.outage.bad
     change(application_engine, "DROP TRIGGER object ON specialization_progress")
     drain_again(worker, redis, 13)
     assert experience(application_engine) == {13: 20}
@@ -328,7 +328,7 @@ AT_COMMIT = {
 
 @pytest.mark.parametrize("how", AT_COMMIT)
 def test_user_for_whom_a_commit_is_refused_waits_alone(application_engine: Engine, worker: Runtime, how: str) -> None:
-    worker.transaction.probe()  # the tables were read before
+    worker.transactions.probe()  # the tables were read before
     change(application_engine, *AT_COMMIT[how])
     push_at_once(worker, [level_up(user) for user in range(10, 20)])
 

@@ -21,7 +21,7 @@ from levelq_core.coupler import screening
 from levelq_core.coupler.apply import group_by_lane
 from levelq_core.domain.codec import Lane, lane_of
 from levelq_worker.draining.context import Runtime
-from tests.support.coupler import clear, put_license, put_progress, session, tables, wait_until_blocked_by
+from tests.support.coupler import apply_batch, clear, put_license, put_progress, session, tables, wait_until_blocked_by
 from tests.support.fixtures.databases import Databases
 from tests.support.isolation import level_up
 
@@ -122,7 +122,7 @@ def one_by_one(engine: Engine, commands: Sequence[Command]) -> dict[Lane, list[T
 
 def in_one_batch(worker: Runtime, commands: Sequence[Command]) -> dict[Lane, list[Told]]:
     works = group_by_lane(commands)
-    worker.transaction.apply(works, [], lambda: None)
+    apply_batch(worker.transactions, works)
     return {work.lane: [(d.error, d.duplicate, d.before, d.after) for d in work.decisions] for work in works}
 
 
@@ -159,7 +159,7 @@ def change(engine: Engine, *statements: str) -> None:
 def errors_of(worker: Runtime, *commands: Command) -> list[str | None]:
     """One batch, which must decide all of these."""
     works = group_by_lane(commands)
-    worker.transaction.apply(works, [], lambda: None)
+    apply_batch(worker.transactions, works)
     return [decision.error for work in works for decision in work.decisions]
 
 
@@ -234,7 +234,7 @@ def test_check_that_is_gone_is_forgotten(
     worker = worker_of(application_database_url)
     assert errors_of(worker, level_up(1, 1000), level_up(2, 1)) == [REFUSED, None]
     change(application_engine, f"ALTER TABLE {PROGRESS} DROP CONSTRAINT most")
-    remembered = worker.transaction._checks
+    remembered = worker.transactions.checks
     assert list(remembered.errors()) == [f"{PROGRESS}.most"]
     for _ in range(2):
         assert errors_of(worker, level_up(1, 1000)) == [None]

@@ -108,13 +108,13 @@ def deployment(learner: Engine) -> Iterator[Callable[[str], Deployment]]:
 def test_command_of_a_user_alone_is_not_charged_for_a_fault_of_the_tables(
     fault: str, learner: Engine, worker: Runtime, redis: Redis, deployment: Callable[[str], Deployment]
 ) -> None:
-    worker.transaction.probe()  # the tables were read before
+    worker.transactions.probe()  # the tables were read before
     deployed = deployment(fault)
     push_at_once(worker, [level_up(NEW, 1000), level_up(NEW, 7)])
     Drain(worker, PLAYER).run()
     assert decided(learner) == {}
     assert worker.lanes.status(PLAYER).waiting == 2
-    if not worker.weather.bad:
+    if not worker.outage.bad:
         (parked,) = read_parked(redis, KEYS, PLAYER).lanes
         assert deployed.words in parked.reason
     deployed.fix()
@@ -128,7 +128,7 @@ def test_command_of_a_user_alone_is_not_charged_for_a_fault_of_the_tables(
 def test_users_with_both_rows_go_on_while_those_without_wait_for_the_tables(
     fault: str, learner: Engine, worker: Runtime, redis: Redis, deployment: Callable[[str], Deployment]
 ) -> None:
-    worker.transaction.probe()
+    worker.transactions.probe()
     deployed = deployment(fault)
     push_at_once(worker, [level_up(user, 1000) for user in (WITH_ROWS, WITHOUT_LICENSE, NEW)])
     Drain(worker, PLAYER).run()
@@ -149,7 +149,7 @@ def test_fault_of_every_lane_is_logged_once_and_charges_nothing(
     caplog: pytest.LogCaptureFixture,
     deployment: Callable[[str], Deployment],
 ) -> None:
-    worker.transaction.probe()
+    worker.transactions.probe()
     deployed = deployment(fault)
     push_at_once(worker, [level_up(user, 1000) for user in range(10, 40)])
     with caplog.at_level(logging.WARNING, "levelq"):
@@ -208,7 +208,7 @@ def test_right_that_was_revoked_from_running_workers_charges_no_command(
     )
     try:
         worker = worker_of(application_database_url.replace("//postgres@", f"//{role}@"))
-        worker.transaction.probe()
+        worker.transactions.probe()
         execute(learner, f"REVOKE INSERT ON user_licenses FROM {role}")
         push_at_once(worker, [level_up(user, 1000) for user in (WITH_ROWS, WITHOUT_LICENSE, NEW)])
         Drain(worker, PLAYER).run()

@@ -32,10 +32,10 @@ def test_others_are_in_the_next_batch_beside_a_hot_user(
     drain_all(worker, "PLAYER")  # the partition is open
     push_at_once(worker, [level_up(hot, 1) for _ in range(5_000)])
     drain = Drain(worker, PLAYER)
-    drain._step()
+    drain.step()
     assert experience(own_engine) == {hot: worker.settings.lane_commands}
     push(worker, [level_up(user, 1) for user in others])
-    drain._step()
+    drain.step()
     assert experience(own_engine) == {hot: 2 * worker.settings.lane_commands, **dict.fromkeys(others, 1)}
 
 
@@ -88,7 +88,7 @@ def test_a_batch_is_as_large_as_its_time_allows(
     worker = worker_of(own_database_url, claim_seconds=10, redis_seconds=2, batch_seconds=aim, batch_commands=400)
     push_at_once(worker, [level_up(user, 1) for user in users])
     drain = Drain(worker, PLAYER)
-    while not drain._step():
+    while not drain.step():
         pass
     with own_engine.connect() as connection:
         found = connection.execute(

@@ -11,7 +11,7 @@ from psycopg.errors import AdminShutdown
 from redis import Redis
 from sqlalchemy import Engine
 
-from levelq_worker.draining.batch import LONGEST_ASIDE
+from levelq_worker.draining.batch import PARKED_LOCK_TIMEOUTS
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
 from tests.support.coupler import drain_all, ledger, push, session
@@ -122,7 +122,7 @@ def test_the_longer_a_row_stays_locked_the_rarer_its_lane_is_tried(
             return len(delays) > 2 and delays[-1] > 2 * lock_ms  # more than when it is put aside for the first time
 
         until(tried_rarely, what="the delay to grow")
-        assert max(delays) <= LONGEST_ASIDE * lock_ms
+        assert max(delays) <= PARKED_LOCK_TIMEOUTS[1] * lock_ms
         assert experience(own_engine) == {1: 10}
     drain_all(workers[1], "PLAYER")
     assert experience(own_engine) == {1: 2510}
@@ -156,7 +156,7 @@ def test_of_500_lanes_the_others_wait_for_one_lock_timeout(
         apply(application_engine, [level_up(user, 0) for user in USERS])
     worker = worker_of(application_database_url, claim_seconds=60)
     lock_ms = 500  # that limit alone is short: on a busy machine the others must not come first
-    worker.transaction._limits = (str(lock_ms), *worker.transaction._limits[1:])
+    worker.transactions._limits = (str(lock_ms), *worker.transactions._limits[1:])
     commands = burst(2)
     push_at_once(worker, commands)
     with session(application_database_url) as holder:

@@ -75,8 +75,8 @@ def one_batch(worker: Runtime, commands: list[Command], traffic: Traffic) -> Non
     push(worker, commands)
     traffic.clear()
     drain = Drain(worker, PLAYER)
-    drain._step()
-    drain._claims.give_back()
+    drain.step()
+    drain._claims.release_all()
 
 
 def calls(size: int) -> list[str]:
