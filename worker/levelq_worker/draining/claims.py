@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -131,15 +130,6 @@ class Claims:
         if last:
             last.result()
 
-    @contextmanager
-    def released_on_error(self, held: HeldClaim) -> Iterator[None]:
-        """Release the lanes if this block raises: nothing was decided, or it is unknown, and the ledger knows."""
-        try:
-            yield
-        except BaseException:
-            self.release(held)
-            raise
-
     def release(self, held: HeldClaim) -> None:
         """Give the lanes back as they are. If Redis is away, the claim runs out."""
         with suppress(RedisError):
@@ -152,10 +142,11 @@ class Claims:
         """
         following, self._next = self._next, None
         if isinstance(error, RedisTimeoutError):
-            last, self._last_ack = self._last_ack, None
-            for reply in (following.reply if isinstance(following, PendingClaim) else None, last):
-                if reply:
-                    reply.cancel()
+            if isinstance(following, PendingClaim):
+                following.reply.cancel()
+            if self._last_ack:
+                self._last_ack.cancel()
+            self._last_ack = None
             return
         with suppress(RedisError):
             self.confirm_last_ack()

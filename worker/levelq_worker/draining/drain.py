@@ -88,6 +88,7 @@ class Drain:
             return False
 
     def _drain_batch(self) -> bool:
+        """The path of a batch, step by step; what it raises is handled by `step`."""
         runtime, claims, lanes = self._runtime, self._claims, self._runtime.lanes
         self._entries = 0
         if runtime.outage.bad:
@@ -99,7 +100,7 @@ class Drain:
         self._note_claim(held.claim)
         if not held.claim.lanes:
             return held.claim.retired
-        with claims.released_on_error(held):
+        try:
             if held.is_full and not self._is_over():
                 claims.prefetch()
             failpoint("decode")
@@ -114,6 +115,9 @@ class Drain:
             self._note_commit(batch, parked, transaction)
             reply(lanes.redis, lanes.keys, batch.replies(), runtime.settings.reply_seconds)
             claims.ack(held, batch.acknowledgements(parked, runtime.settings.lock_ms), batch.reasons(parked))
+        except BaseException:
+            claims.release(held)  # nothing was decided, or it is unknown: the ledger knows
+            raise
         if any(lane.locked for lane in parked) and (ended := runtime.transactions.end_overdue()):
             log.warning("%s: %d transactions of stopped workers ended", self._partition, ended)
         return held.claim.retired
