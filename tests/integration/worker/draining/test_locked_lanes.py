@@ -38,13 +38,6 @@ def worker(own_engine: Engine, own_database_url: str, worker_of: Callable[..., R
     return worker_of(own_database_url)
 
 
-@pytest.fixture
-def application_worker(
-    application_engine: Engine, application_database_url: str, worker_of: Callable[..., Runtime]
-) -> Runtime:
-    return worker_of(application_database_url)
-
-
 def left(worker: Runtime) -> tuple[int, int, int]:
     """Waiting commands, unclaimed lanes, claimed lanes."""
     status = worker.lanes.status(PLAYER)
@@ -69,46 +62,41 @@ def test_lane_whose_row_is_locked_waits_and_the_others_do_not(
     assert worker.lanes.status(PLAYER).waiting == 0
 
 
-@pytest.mark.parametrize("kind", ["own", "application"])
-def test_lane_of_an_uncommitted_insert_is_found_by_halves(
-    request: pytest.FixtureRequest, kind: str, worker_of: Callable[..., Runtime]
+INSERT = (
+    "INSERT INTO specialization_progress (student_id, specialization_id, current_level, total_xp, created_at)"
+    " VALUES ({}, 'PLAYER', 1, {}, now())"
+)
+UNSEEN = [
+    ("own", INSERT, 510),
+    ("application", INSERT, 510),
+    ("application", "SELECT FROM users WHERE id = {} FOR UPDATE", 10),
+]
+
+
+@pytest.mark.parametrize(("kind", "held", "total"), UNSEEN, ids=["insert", "insert of the application", "user row"])
+def test_lane_of_a_lock_that_cannot_be_seen_is_found_by_halves(
+    request: pytest.FixtureRequest, worker_of: Callable[..., Runtime], kind: str, held: str, total: int
 ) -> None:
-    """No transaction sees the row, but inserting it would wait."""
     engine: Engine = request.getfixturevalue(f"{kind}_engine")
     url: str = request.getfixturevalue(f"{kind}_database_url")
     worker = worker_of(url)
     users = range(1, 17)
     push(worker, [level_up(user) for user in users])
     with session(url) as holder:
-        holder.execute(
-            "INSERT INTO specialization_progress (student_id, specialization_id, current_level, total_xp, created_at)"
-            " VALUES (5, 'PLAYER', 1, 500, now())"
-        )
+        holder.execute(held.format(5, 500))
         others = {user: 10 for user in users if user != 5}
         until(lambda: after_a_drain(worker, engine) == others, what="the others to be applied")
         assert 5 not in decided(engine)
+        assert worker.lanes.status(PLAYER).waiting == 1
         holder.commit()
     drain_all(worker, "PLAYER")
-    assert experience(engine) == others | {5: 510}
-
-
-def test_lane_of_a_locked_user_row_waits(
-    application_worker: Runtime, application_engine: Engine, application_database_url: str
-) -> None:
-    push(application_worker, [level_up(user) for user in (1, 2, 3, 4)])
-    with session(application_database_url) as holder:
-        holder.execute("SELECT FROM users WHERE id = 2 FOR UPDATE")
-        others = dict.fromkeys((1, 3, 4), 10)
-        until(lambda: after_a_drain(application_worker, application_engine) == others, what="the others to be applied")
-        assert application_worker.lanes.status(PLAYER).waiting == 1
-    drain_all(application_worker, "PLAYER")
-    assert experience(application_engine) == others | {2: 10}
+    assert experience(engine) == others | {5: total}
 
 
 def test_locked_lane_with_a_bad_command_keeps_its_order(
-    application_worker: Runtime, application_engine: Engine, application_database_url: str
+    application_engine: Engine, application_database_url: str, worker_of: Callable[..., Runtime]
 ) -> None:
-    worker = application_worker
+    worker = worker_of(application_database_url)
     apply(application_engine, [level_up(user, 6) for user in (1, 2, 3)])
     push(worker, [level_up(2, 1000), level_up(2, 20), level_up(1, 666_000_660), level_up(1, 0), level_up(3)])
     with session(application_database_url) as holder:
@@ -148,11 +136,7 @@ def test_lane_is_tried_more_rarely_the_longer_its_row_is_locked(
 # How other code locks something of user 137, whose rows may be there or not.
 HOLDS = {
     "a row": (True, "SELECT FROM user_licenses WHERE user_id = 137 FOR UPDATE"),
-    "an insert": (
-        False,
-        "INSERT INTO specialization_progress (student_id, specialization_id, current_level, total_xp, created_at)"
-        " VALUES (137, 'PLAYER', 1, 0, now())",
-    ),
+    "an insert": (False, INSERT.format(137, 0)),
     "a user": (False, "SELECT FROM users WHERE id = 137 FOR UPDATE"),
 }
 
