@@ -32,7 +32,7 @@ from levelq_core.database.engine import engine_for
 from levelq_core.database.pgbinary import bigints, texts, uuids
 from levelq_core.domain.codec import record_of
 from levelq_core.domain.record import Lane
-from levelq_worker.draining.transaction import Transaction
+from levelq_worker.draining.transaction import Transactions
 
 from .site import SPECIALIZATION, Site
 from .workload import Workload, level_ups
@@ -137,12 +137,15 @@ def _record(site: Site, batches: Sequence[Sequence[LaneBatch]]) -> list[tuple[in
     """Decide the batches; for each, how many commands it has and what was sent."""
     recorded = []
     engine = engine_for(site.settings)
-    transaction = Transaction(engine, site.settings, site.settings.tracks)
-    transaction.probe()
+    transactions = Transactions(engine, site.settings, site.settings.tracks)
+    transactions.probe()
     with _recording():
         for works in batches:
             _Recording.steps = []
-            transaction.apply(works, [], lambda: None)
+            with transactions.open() as transaction:
+                transaction.decide(works, (), lambda: None)
+                transaction.send_commit()
+                transaction.confirm_commit()
             recorded.append((sum(len(work.records) for work in works), _Recording.steps))
     engine.dispose()
     return recorded

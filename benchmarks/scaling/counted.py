@@ -10,25 +10,25 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from levelq.cli import main
-from levelq_core.coupler.lane_batch import LaneBatch
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.pending_reply import PendingReply
-from levelq_worker.draining.claims import Claims, Held
+from levelq_worker.draining.claims import Claims, HeldClaim
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
-from levelq_worker.draining.transaction import Applied, Transaction
+from levelq_worker.draining.transaction import Transaction, Transactions
 
 FOLDER = "LEVELQ_COUNTS"
 counts: Counter[str] = Counter()
 
 
 def read(folder: Path) -> Counter[str]:
-    """The counts of all processes; removes them."""
+    """The counts of all processes, and forget them."""
     total: Counter[str] = Counter()
     for file in folder.glob("*.counts"):
         total.update(json.loads(file.read_text()))
@@ -37,24 +37,22 @@ def read(folder: Path) -> Counter[str]:
 
 
 class _CountedReply:
-    """The pending reply to an acknowledgement; counts lost lanes when it is read."""
+    """The reply to an acknowledgement, whose lost lanes are counted when it is received."""
 
     def __init__(self, reply: PendingReply[list[int]]) -> None:
         self._reply = reply
+        self.cancel = reply.cancel
 
     def result(self) -> list[int]:
         removed = self._reply.result()
         counts["lost"] += removed.count(-1)
         return removed
 
-    def cancel(self) -> None:
-        self._reply.cancel()
 
-
-def _took(take: Callable[[Claims], Held]) -> Callable[[Claims], Held]:
-    def counted(self: Claims) -> Held:
+def _claimed(claim: Callable[[Claims], HeldClaim]) -> Callable[[Claims], HeldClaim]:
+    def counted(self: Claims) -> HeldClaim:
         begun = time.perf_counter_ns()
-        held = take(self)
+        held = claim(self)
         counts["waited_ns"] += time.perf_counter_ns() - begun
         counts["claims"] += 1
         counts["empty"] += not held.claim.lanes
@@ -69,12 +67,23 @@ def _acked(begin_ack: Callable[..., PendingReply[list[int]]]) -> Callable[..., _
     return lambda *args: _CountedReply(begin_ack(*args))
 
 
-def _applied(apply: Callable[..., Applied]) -> Callable[..., Applied]:
-    def counted(self: Transaction, works: Sequence[LaneBatch], *args: Any, **options: Any) -> Applied:
-        applied = apply(self, works, *args, **options)
+def _decided(decide: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    def counted(*args: Any) -> list[Any]:
+        parked = decide(*args)
+        counts["aside"] += len(parked)
+        return parked
+
+    return counted
+
+
+def _opened(
+    open_: Callable[[Transactions], AbstractContextManager[Transaction]],
+) -> Callable[[Transactions], AbstractContextManager[Transaction]]:
+    @contextmanager
+    def counted(self: Transactions) -> Iterator[Transaction]:
+        with open_(self) as transaction:
+            yield transaction
         counts["batches"] += 1
-        counts["parked"] += len(applied.parked)
-        return applied
 
     return counted
 
@@ -96,11 +105,12 @@ def _closed(close: Callable[[Runtime], None]) -> Callable[[Runtime], None]:
 
 
 def count() -> None:
-    """Make this process, and those it forks, count."""
+    """Have this process, and those it forks, count."""
     patched: list[tuple[Any, str, Callable[[Any], Any]]] = [
-        (Claims, "take", _took),
+        (Claims, "claim", _claimed),
         (Lanes, "begin_ack", _acked),
-        (Transaction, "apply", _applied),
+        (Transaction, "decide", _decided),
+        (Transactions, "open", _opened),
         (Drain, "run", _drained),
         (Runtime, "close", _closed),
     ]

@@ -90,9 +90,9 @@ class Machine(Producing):
         """Apply what is in hand, perhaps not for the first time."""
         self.tick()
         committed = self.decide(hand, stops_at)
-        waiting = [Parked(w, "held", True) for w in hand.batch.works if len(w.decisions) < len(w.records)]
+        waiting = [Parked(w, "held", True) for w in hand.batch.lane_batches if len(w.decisions) < len(w.records)]
         if committed:
-            self.commit(hand.taken, hand.batch.works, {lane.work.lane.user_id for lane in waiting})
+            self.commit(hand.taken, hand.batch.lane_batches, {lane.work.lane.user_id for lane in waiting})
         hand.parked = waiting if committed and stops_at != "commit reply" else None
         self.compare_tables()
 

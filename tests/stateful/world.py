@@ -31,7 +31,7 @@ from levelq_worker.relay.restore import OutboxRestore
 from levelq_worker.withdrawal.canceller import Canceller
 from levelq_worker.withdrawal.waiting_lanes import Scope
 from tests.conformance.kit import PARTITION, Bench, malformed_identity
-from tests.support.coupler import Observed, Tables, clear, ledger, tables
+from tests.support.coupler import Observed, Tables, apply_batch, clear, ledger, tables
 from tests.support.fixtures.keys import KEYS
 
 USERS = (1, 2, 3, 4)
@@ -97,8 +97,8 @@ class World:
         self.runtime = Runtime(self.settings)
         self.runtime.engine, self.runtime.lanes = engine, self.bench.lanes
         self.runtime.waker = Asleep(redis, redis, self.settings.keys)
-        self.transaction = self.runtime.transaction = Observed(engine, self.settings)
-        self._limits = self.transaction._limits
+        self.transactions = self.runtime.transactions = Observed(engine, self.settings)
+        self._limits = self.transactions._limits
         self._rows = OutboxRows(engine)
         self.reset()
 
@@ -109,7 +109,7 @@ class World:
         with self._engine.begin() as connection:
             clear(connection)
             connection.execute(text("DELETE FROM levelq_quarantine"))
-        self.transaction.seen.clear()
+        self.transactions.seen.clear()
         self.relay = self._new_relay()
 
     @staticmethod
@@ -183,7 +183,7 @@ class World:
 
         try:
             with at(stops_at, stop):
-                self.transaction.apply(batch.works, batch.quarantined, lambda: None)
+                apply_batch(self.transactions, batch.lane_batches, batch.quarantined)
         except Lost:
             return stops_at == "commit reply"
         return True
@@ -197,12 +197,12 @@ class World:
                 " created_at) VALUES (%s, 'PLAYER', 1, 0, now())",
                 (user,),
             )
-        self.transaction._limits = (HOLD_MS, *self._limits[1:])
+        self.transactions._limits = (HOLD_MS, *self._limits[1:])
 
     def let_go(self) -> None:
         """It ends, and leaves nothing behind."""
         self._holder.rollback()
-        self.transaction._limits = self._limits
+        self.transactions._limits = self._limits
 
     def written(self) -> Written:
         """Read the database."""
@@ -275,9 +275,9 @@ class World:
 
     def drain(self) -> list[Sequence[LaneBatch]]:
         """Run a drain to its end; the batches that it committed."""
-        self.transaction.seen.clear()
+        self.transactions.seen.clear()
         Drain(self.runtime, PARTITION).run()
-        return [seen.works for seen in self.transaction.seen]
+        return [seen.works for seen in self.transactions.seen]
 
     def take_newer(self) -> None:
         """A worker of a newer version takes what only it can read, where that is next in its lane."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from levelq_core.domain.codec import encode
 from levelq_core.keys import Partition
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
-from levelq_worker.draining.transaction import Applied, Transaction
+from levelq_worker.draining.transaction import QuarantinedEntry, Transaction, Transactions
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.waiting import until
 from tests.support.model import APPLICATION, OWN, TOTALS, Columns, LaneKey, Model, Row
@@ -177,25 +177,48 @@ class Seen(NamedTuple):
     parked: Sequence[Parked]
 
 
-class Observed(Transaction):
-    """The worker's transaction, which also keeps what it decided."""
+class Observed(Transactions):
+    """The worker's transactions, which also keep what they decided and committed."""
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
         super().__init__(engine, settings, settings.tracks)
         self.seen: list[Seen] = []
 
-    def apply(self, works: Sequence[LaneBatch], *others: Any, **options: Any) -> Applied:
-        """Apply, then note the decisions."""
-        applied = super().apply(works, *others, **options)
-        self.seen.append(Seen(works, applied.parked))
-        return applied
+    @contextmanager
+    def open(self) -> Iterator[Transaction]:
+        """Note the decisions once they are committed."""
+        with super().open() as transaction:
+            decide, decided = transaction.decide, []
+
+            def noted(lanes: Sequence[LaneBatch], *others: Any) -> list[Parked]:
+                parked = decide(lanes, *others)
+                decided.append(Seen(lanes, parked))
+                return parked
+
+            transaction.decide = noted  # type: ignore[method-assign, assignment]
+            yield transaction
+        self.seen += decided
+
+
+def apply_batch(
+    transactions: Transactions,
+    lanes: Sequence[LaneBatch],
+    quarantined: Sequence[QuarantinedEntry] = (),
+    between: Callable[[], None] = lambda: None,
+) -> list[Parked]:
+    """Decide and commit a batch, as a drain does; the parked lanes."""
+    with transactions.open() as transaction:
+        parked = transaction.decide(lanes, quarantined, between)
+        transaction.send_commit()
+        transaction.confirm_commit()
+    return parked
 
 
 @contextmanager
 def runtime(settings: Settings) -> Iterator[Runtime]:
     """A worker's runtime whose transaction is observed."""
     made = Runtime(settings)
-    made.transaction = Observed(made.engine, settings)
+    made.transactions = Observed(made.engine, settings)
     try:
         yield made
     finally:

@@ -93,8 +93,8 @@ def push_at_once(worker: Runtime, commands: Sequence[Command], partition: Partit
 
 
 def batches(worker: Runtime) -> list[Seen]:
-    assert isinstance(worker.transaction, Observed)
-    return worker.transaction.seen
+    assert isinstance(worker.transactions, Observed)
+    return worker.transactions.seen
 
 
 def order(engine: Engine) -> dict[int, list[UUID]]:

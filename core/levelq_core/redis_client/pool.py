@@ -15,7 +15,6 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.connection import ConnectionPool
 from redis.exceptions import ClusterDownError, RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from .cluster import LOST, NotConnected
@@ -25,7 +24,7 @@ from .per_process import PerProcess
 from .process_client import ProcessClient
 from .sentinel import async_primary_of, primary_of
 from .urls import RedisTarget, url_and_options
-from .versions import LOOKS, OF_POOL, must_reconnect, parser_of
+from .versions import OF_POOL, must_reconnect, parser_of
 
 RedisCommand = tuple[Any, ...]  # the name of a command and its arguments
 # As many as a server takes by default. At its own limit redis-py refuses a caller at once; ours lets it wait.
@@ -195,31 +194,9 @@ class NodePool:
         try:
             return self.redis.parse_response(connection, name)  # type: ignore[no-untyped-call]
         except ResponseError as error:
-            return self._refused(error)
-
-    def receive_now(self, connection: Any) -> Any:
-        """The same if all of it is there by now; what there is of it is taken in. Raises TimeoutError if it is not.
-
-        Without LOOKS: if there is any of it, and the rest is waited for.
-        """
-        if not LOOKS:
-            if connection.can_read():
-                return self.receive(connection)
-            raise RedisTimeoutError("no answer yet")
-        try:
-            return connection.read_response(timeout=0, disconnect_on_error=False)
-        except ResponseError as error:
-            return self._refused(error)
-        except RedisTimeoutError:
-            raise
-        except BaseException:
-            connection.disconnect()  # a piece of the answer may be lost
-            raise
-
-    def _refused(self, error: ResponseError) -> ResponseError:
-        if isinstance(error, ClusterDownError):
-            self._lost(self.redis, error)
-        return error
+            if isinstance(error, ClusterDownError):
+                self._lost(self.redis, error)
+            return error
 
     def execute(self, connection: Any, commands: Sequence[RedisCommand]) -> list[Any]:
         """Send commands, and return the reply or the error to each."""

@@ -7,10 +7,7 @@ from importlib import import_module
 from inspect import Parameter, signature
 from typing import Any, Literal
 
-from redis.connection import AbstractConnection, ConnectionPool, DefaultParser
-
-# Whether redis-py can read a part of an answer without waiting for the rest: since 8.
-LOOKS = "timeout" in signature(AbstractConnection.read_response).parameters
+from redis.connection import ConnectionPool, DefaultParser
 
 
 def _needs_name(get_connection: Callable[..., Any]) -> bool:

@@ -27,7 +27,6 @@ from levelq_core import Settings
 from levelq_core.lanes.wakeups import FUNCTION
 from levelq_worker.draining.context import current
 from levelq_worker.rq_adapter.worker import LaneJob, LaneWorker
-from tests.support import crowded_worker
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.processes import Started, children
 from tests.support.fixtures.waiting import until
@@ -118,29 +117,6 @@ def test_a_killed_worker_is_replaced_and_its_claims_come_back(start: Start, syst
     drained(system)
     assert (system.applied(), system.total_xp()) == (5000, 5000)
     children_of(worker, 2)
-
-
-def test_workers_more_than_the_cores_can_serve_rest_and_one_of_them_goes_on_when_the_one_at_work_is_killed(
-    start: Start, system: System
-) -> None:
-    worker = start("worker", "--processes", "4", module=crowded_worker.MODULE, LEVELQ_BATCH_COMMANDS="20")
-    children_of(worker, 4)
-    system.fill(20_000)
-    until(lambda: system.status().drains > 1, what="drains beside each other")
-    until(lambda: system.status().drains == 1, what="all but one to rest")
-    assert system.status().waiting
-    os.kill(holder_of_a_seat(worker), signal.SIGKILL)
-    drained(system)
-    assert (system.applied(), system.total_xp()) == (20_000, 20_000)
-    stop(worker)
-
-
-def holder_of_a_seat(worker: Started) -> int:
-    """Which child has the only one: it is a lock."""
-    pids = {child.pid for child in children(worker)}
-    held = [int(line.split()[4]) for line in Path("/proc/locks").read_text().splitlines() if "POSIX" in line]
-    (holder,) = pids.intersection(held)
-    return holder
 
 
 def test_a_worker_whose_redis_was_full_and_then_gone_goes_on_in_the_same_process(start: Start, system: System) -> None:

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,7 +19,6 @@ from levelq_worker.support.backoff import restart_backoff
 from levelq_worker.support.parked_lanes import burst_lines
 from levelq_worker.support.partition_directory import partitions
 from levelq_worker.support.preflight import preflight
-from levelq_worker.support.seats import seats_for
 
 from . import startup
 from . import worker_main as child
@@ -38,6 +38,7 @@ def supervise(settings: Settings, processes: int, specializations: Sequence[str]
     Raises ConfigurationError, before anything is started, for what cannot work.
     """
     preflight(settings)
+    warn_of_too_many(processes)
     startup.hand_over()
     code = Supervisor(settings, processes, specializations, burst).run()
     if burst and code == 0:
@@ -47,12 +48,20 @@ def supervise(settings: Settings, processes: int, specializations: Sequence[str]
     return code
 
 
+def warn_of_too_many(processes: int) -> None:
+    """Log a warning if there are more workers than cores that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or processes
+    if processes > cores:
+        what = "%d worker processes on %d cores: more than one per core helps only where the servers are far away"
+        log.warning(f"{what} (LEVELQ_PROCESSES)", processes, cores)
+
+
 class Supervisor:
     """The workers, and what became of them."""
 
     def __init__(self, settings: Settings, processes: int, specializations: Sequence[str], burst: bool) -> None:
         to_say = multiprocessing.get_context("fork").Semaphore()
-        self._run = partial(child.run, settings, specializations, seats_for(processes), to_say, burst=burst)
+        self._run = partial(child.run, settings, specializations, to_say, burst=burst)
         self._burst = burst
         self._workers = [SupervisedWorker(settings.claim_seconds) for _ in range(processes)]
         self._stop_seconds = max(settings.claim_seconds, LEAST_STOP_SECONDS)

@@ -34,7 +34,6 @@ from levelq_worker.support.backoff import restart_backoff
 from levelq_worker.support.outage import describe
 from levelq_worker.support.partition_directory import PartitionDirectory
 from levelq_worker.support.safe_log import log_safely
-from levelq_worker.support.seats import Seats
 from levelq_worker.support.stop import Stop
 
 log = logging.getLogger("levelq")
@@ -46,7 +45,6 @@ POLL_SECONDS = 0.1  # between two looks at lanes that other workers hold
 def run(
     settings: Settings,
     specializations: Sequence[str],
-    seats: Seats | None = None,
     to_say: Semaphore | None = None,
     *,
     burst: bool,
@@ -59,7 +57,7 @@ def run(
     log_safely()
     try:
         work = drain_until_empty if burst else serve
-        return work(settings, specializations, seats)
+        return work(settings, specializations)
     except ConfigurationError as error:
         if to_say is None or to_say.acquire(block=False):
             for reason in error.reasons:
@@ -70,7 +68,7 @@ def run(
         return 1
 
 
-def serve(settings: Settings, specializations: Sequence[str], seats: Seats | None) -> int:
+def serve(settings: Settings, specializations: Sequence[str]) -> int:
     """Work until asked to stop. RQ's worker ends when it loses its Redis; then another one begins in this process."""
     stop = _stop_at_signals()
     queues = [settings.keys.queue(name) for name in specializations]
@@ -82,8 +80,8 @@ def serve(settings: Settings, specializations: Sequence[str], seats: Seats | Non
                 why = _unusable(rq, queues)
                 if why is not None:
                     log.warning("working without wake-ups: %s", why)
-                    _poll_while_unusable(settings, specializations, stop, seats, rq, queues)
-                worker = LaneWorker(queues, connection=rq, settings=settings, stop=stop, seats=seats)
+                    _poll_while_unusable(settings, specializations, stop, rq, queues)
+                worker = LaneWorker(queues, connection=rq, settings=settings, stop=stop)
                 worker.work(logging_level="WARNING")
         except RedisError as error:
             log.warning("LEVELQ_RQ_URL: %s", error)
@@ -92,15 +90,15 @@ def serve(settings: Settings, specializations: Sequence[str], seats: Seats | Non
 
 
 def _poll_while_unusable(
-    settings: Settings, specializations: Sequence[str], stop: Stop, seats: Seats | None, rq: Redis, queues: list[str]
+    settings: Settings, specializations: Sequence[str], stop: Stop, rq: Redis, queues: list[str]
 ) -> None:
     """Work without wake-ups while RQ's Redis is down, takes no writes, or holds other types in RQ's keys."""
-    with _working(settings, specializations, stop, seats) as (runtime, relay):
+    with _working(settings, specializations, stop) as (runtime, relay):
         while _unusable(rq, queues) is not None and not stop.is_set():
             try:
                 _drain(runtime, relay, specializations, rq)
             except RedisError as error:
-                runtime.weather.failed(describe(error))
+                runtime.outage.failed(describe(error))
             else:
                 stop.wait(settings.sweep_seconds)
 
@@ -124,14 +122,14 @@ def _unusable(rq: Redis, queues: Sequence[str]) -> str | None:
     return why
 
 
-def drain_until_empty(settings: Settings, specializations: Sequence[str], seats: Seats | None = None) -> int:
+def drain_until_empty(settings: Settings, specializations: Sequence[str]) -> int:
     """Relay and drain without wake-ups until no lane is due or claimed.
 
     Raises ConfigurationError if workers are suspended.
     """
     with (
         connect(settings.queue_url, settings.redis_seconds) as rq,
-        _working(settings, specializations, _stop_at_signals(), seats) as (runtime, relay),
+        _working(settings, specializations, _stop_at_signals()) as (runtime, relay),
     ):
         _drain(runtime, relay, specializations, rq)
         why = _suspended(rq)
@@ -141,12 +139,10 @@ def drain_until_empty(settings: Settings, specializations: Sequence[str], seats:
 
 
 @contextmanager
-def _working(
-    settings: Settings, specializations: Sequence[str], stop: Stop, seats: Seats | None
-) -> Iterator[tuple[Runtime, Relay]]:
+def _working(settings: Settings, specializations: Sequence[str], stop: Stop) -> Iterator[tuple[Runtime, Relay]]:
     """A runtime and a relay, to work without RQ."""
     tune_gc()
-    runtime = Runtime(settings, stop, seats)
+    runtime = Runtime(settings, stop)
     relay = Relay(settings, specializations, runtime.binding)
     try:
         yield runtime, relay
@@ -166,7 +162,6 @@ def _drain(runtime: Runtime, relay: Relay, specializations: Sequence[str], rq: R
         blocked = {p for p, _ in found if directory.layouts[p.specialization].is_blocked(p)}
         due = [partition for partition, status in found if status.ready and partition not in blocked]
         for partition in due:
-            runtime.seats.find(runtime.stop, runtime.settings.claim_seconds)
             Drain(runtime, partition).run()
         if not due:
             if failure is not None:

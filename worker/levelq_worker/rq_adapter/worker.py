@@ -34,7 +34,6 @@ from levelq_worker.relay.thread import Relay
 from levelq_worker.support.outage import describe
 from levelq_worker.support.partition_directory import partitions
 from levelq_worker.support.preflight import check_servers
-from levelq_worker.support.seats import Seats
 from levelq_worker.support.stop import Stop
 from levelq_worker.sweeper import Sweeper
 
@@ -76,7 +75,7 @@ class LaneWorker(SimpleWorker):
 
     Works from `levelq worker` and from `rq worker -w levelq_worker.LaneWorker levelq.PLAYER ...`. Ends when RQ's
     Redis is lost, full or silent; the caller starts another one. Raises ConfigurationError for a queue that is not of
-    the namespace. `stop`, `seats`: see Runtime.
+    the namespace. `stop`: see Runtime.
     """
 
     job_class = LaneJob
@@ -90,7 +89,6 @@ class LaneWorker(SimpleWorker):
         connection: Redis | None = None,
         settings: Settings | None = None,
         stop: Stop | None = None,
-        seats: Seats | None = None,
         **options: Any,
     ) -> None:
         self.settings = settings or Settings.load()
@@ -112,7 +110,7 @@ class LaneWorker(SimpleWorker):
         super().__init__(names, *args, **options)
         self.log.addFilter(_redis_errors)
         self._supervised = stop is not None
-        self._runtime = install(Runtime(self.settings, stop, seats))
+        self._runtime = install(Runtime(self.settings, stop))
 
     def _require_own(self, queues: Sequence[str]) -> None:
         """Refuse queues of another namespace: this worker would take their wake-ups and drain its own lanes."""
@@ -196,12 +194,12 @@ class LaneWorker(SimpleWorker):
         runtime = self._runtime
         try:
             if self._supervised:
-                runtime.transaction.probe()
+                runtime.transactions.probe()
             else:
                 check_servers(self.settings)
             runtime.binding.verify(runtime.lanes, runtime.engine)
         except (DBAPIError, RedisError) as error:
-            runtime.weather.failed(describe(error))
+            runtime.outage.failed(describe(error))
         except ConfigurationError:
             runtime.close()
             raise
@@ -221,11 +219,6 @@ class LaneWorker(SimpleWorker):
             sweeper.stop()
             self._hand_over()
             runtime.close()
-
-    def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:
-        """Listen for a wake-up, once there is a core to drain with: until then it is for others, on any host."""
-        self._runtime.seats.find(self._runtime.stop, self.settings.claim_seconds)
-        return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
 
     def _hand_over(self) -> None:
         """Wake other workers for what is due: a wake-up that this worker was about to take ends with it.

@@ -127,7 +127,7 @@ class Canceller:
         batch = Batch(partition.specialization, Claim(chosen, wake=False, retired=False, broken=[]))
         if not batch.entries:
             return
-        self._decide(sorted(batch.works, key=lambda work: work.lane), batch.quarantined, ())
+        self._decide(sorted(batch.lane_batches, key=lambda work: work.lane), batch.quarantined, ())
         self._lanes.withdraw(partition, [(lane.user, b"".join(lane.identities)) for lane in batch.lanes])
         for page, lane in zip(read, batch.lanes, strict=True):
             page.removed = len(lane.identities)

@@ -76,7 +76,7 @@ def run(worker: Runtime) -> None:
 
     def drained() -> bool:
         Drain(worker, PLAYER).run()
-        return len(batches(worker)) > before or worker.weather.bad
+        return len(batches(worker)) > before or worker.outage.bad
 
     until(drained, what="a batch")
 
@@ -129,11 +129,11 @@ EVERY_LANE = {
 
 @pytest.mark.parametrize("how", EVERY_LANE)
 def test_error_of_every_lane_charges_no_command(engine: Engine, worker: Runtime, how: str) -> None:
-    worker.transaction.probe()  # the tables were read before
+    worker.transactions.probe()  # the tables were read before
     execute(engine, EVERY_LANE[how])
     drain(worker, [level_up(user, 1000) for user in (1, 2, 3)])
     assert decided(engine) == {}
-    assert worker.weather.bad
+    assert worker.outage.bad
     assert worker.lanes.status(PLAYER).waiting == 3
 
 
@@ -163,13 +163,13 @@ def test_parked_lanes_that_come_back_hold_no_other_lane_up(
     assert len(parked(first)) == 100
     due(redis, *range(1, 101))
     run(second)  # no lane passes, and none of them says anything new of the database
-    assert batches(second) and not second.weather.bad
+    assert batches(second) and not second.outage.bad
     due(redis, *range(1, 101))
     push_at_once(second, [level_up(user) for user in (201, 202)])
 
     def others_are_applied() -> bool:
         Drain(second, PLAYER).run()
-        assert not second.weather.bad
+        assert not second.outage.bad
         return {201, 202} <= decided(engine).keys()
 
     until(others_are_applied, what="the others to be applied")
@@ -209,7 +209,7 @@ def test_only_lane_of_its_batch_waits_and_holds_nothing_up(engine: Engine, worke
     drain(worker, [level_up(13), level_up(13)])
     assert parked(worker) == {13: NOT_THIS_ONE}
     assert decided(engine) == {}
-    assert not worker.weather.bad
+    assert not worker.outage.bad
     execute(engine, DROP.format(PROGRESS))
     drain_again(worker, redis, 13)
     assert experience(engine) == {13: 20}
@@ -334,7 +334,7 @@ AT_COMMIT = {
 
 @pytest.mark.parametrize("how", AT_COMMIT)
 def test_user_for_whom_a_commit_is_refused_waits_alone(engine: Engine, worker: Runtime, how: str) -> None:
-    worker.transaction.probe()  # the tables were read before
+    worker.transactions.probe()  # the tables were read before
     execute(engine, *AT_COMMIT[how])
     push_at_once(worker, [level_up(user) for user in range(10, 20)])
 

@@ -228,7 +228,7 @@ def test_whole_queue(
     model = world.begin(before)
     redis.flushall()
     worker = workers[size]
-    worker.transaction = observed = Observed(worker.engine, worker.settings)
+    worker.transactions = observed = Observed(worker.engine, worker.settings)
     push(worker, commands, reply=True)
     drain_all(worker, *SPECIALIZATIONS)
     delivered = _decisions(observed)

@@ -16,7 +16,7 @@ from levelq_core import Catalog, LevelUp, SetLevel, apply_commands
 from levelq_core.coupler.apply import group_by_lane
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
-from tests.support.coupler import drain_all, push, put_rows, session
+from tests.support.coupler import apply_batch, drain_all, push, put_rows, session
 from tests.support.fixtures.waiting import until
 from tests.support.isolation import (
     DEPTH,
@@ -259,5 +259,5 @@ def test_error_does_not_turn_the_limit_of_a_transaction_off(
 
     works = group_by_lane([level_up(1, 1000), level_up(2, 1000, advanced_by=MISSING)])
     with pytest.raises(DBAPIError) as ended:
-        worker.transaction.apply(works, [], wait)
+        apply_batch(worker.transactions, works, between=wait)
     assert isinstance(ended.value.orig, errors.TransactionTimeout)

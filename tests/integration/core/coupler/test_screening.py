@@ -21,7 +21,7 @@ from levelq_core.coupler import screening
 from levelq_core.coupler.apply import group_by_lane
 from levelq_core.domain.record import Lane, lane_of
 from levelq_worker.draining.context import Runtime
-from tests.support.coupler import clear, put_rows, session, tables, wait_until_blocked_by
+from tests.support.coupler import apply_batch, clear, put_rows, session, tables, wait_until_blocked_by
 from tests.support.fixtures.databases import Databases
 from tests.support.isolation import execute, level_up
 
@@ -119,7 +119,7 @@ def one_by_one(engine: Engine, commands: Sequence[Command]) -> dict[Lane, list[D
 
 def in_one_batch(worker: Runtime, commands: Sequence[Command]) -> dict[Lane, list[Decided]]:
     works = group_by_lane(commands)
-    worker.transaction.apply(works, [], lambda: None)
+    apply_batch(worker.transactions, works)
     return {work.lane: [(d.error, d.duplicate, d.before, d.after) for d in work.decisions] for work in works}
 
 
@@ -156,7 +156,7 @@ def test_batch_decides_as_the_same_commands_one_by_one(
 def errors_of(worker: Runtime, *commands: Command) -> list[str | None]:
     """One batch, which must decide all of these."""
     works = group_by_lane(commands)
-    worker.transaction.apply(works, [], lambda: None)
+    apply_batch(worker.transactions, works)
     return [decision.error for work in works for decision in work.decisions]
 
 
@@ -220,7 +220,7 @@ def test_check_that_is_gone_is_forgotten(engine: Engine, worker: Runtime, monkey
     execute(engine, f"ALTER TABLE {PROGRESS} ADD CONSTRAINT most CHECK (total_xp < 1000)")
     assert errors_of(worker, level_up(1, 1000), level_up(2, 1)) == [REFUSED, None]
     execute(engine, f"ALTER TABLE {PROGRESS} DROP CONSTRAINT most")
-    remembered = worker.transaction._checks
+    remembered = worker.transactions.checks
     assert list(remembered.errors()) == [f"{PROGRESS}.most"]
     for _ in range(2):
         assert errors_of(worker, level_up(1, 1000)) == [None]

@@ -342,8 +342,8 @@ def test_renamed_column_makes_commands_wait_until_it_is_back(engine: Engine, wor
     send(worker, [level_up(1), level_up(2)])
     execute(engine, "ALTER TABLE specialization_progress RENAME COLUMN total_xp TO points")
     push_at_once(worker, [level_up(1), level_up(2, 2_147_483_647)])
-    Drain(worker, PLAYER)._step()
-    assert worker.weather.bad
+    Drain(worker, PLAYER).step()
+    assert worker.outage.bad
     assert ["total_xp" in notice.what for notice in read(redis, KEYS)] == [True]
     with Session(engine) as session_:
         refused = level_up_atomic(session_, 1, "PLAYER", 10)

@@ -76,14 +76,14 @@ def learner(application_engine: Engine) -> Engine:
 def test_command_of_a_user_alone_is_not_charged_for_a_fault_of_the_tables(
     fault: str, learner: Engine, worker: Runtime, redis: Redis
 ) -> None:
-    worker.transaction.probe()  # the tables were read before
+    worker.transactions.probe()  # the tables were read before
     breaking, words, fix = FAULTS[fault]
     execute(learner, *breaking.split("; "))
     push_at_once(worker, [level_up(NEW, 1000), level_up(NEW, 7)])
     Drain(worker, PLAYER).run()
     assert decided(learner) == {}
     assert worker.lanes.status(PLAYER).waiting == 2
-    if not worker.weather.bad:
+    if not worker.outage.bad:
         (parked,) = read_parked(redis, KEYS, PLAYER).lanes
         assert words in parked.reason
     execute(learner, fix)
@@ -97,7 +97,7 @@ def test_command_of_a_user_alone_is_not_charged_for_a_fault_of_the_tables(
 def test_users_with_both_rows_go_on_while_those_without_wait_for_the_tables(
     fault: str, learner: Engine, worker: Runtime, redis: Redis
 ) -> None:
-    worker.transaction.probe()
+    worker.transactions.probe()
     breaking, _, fix = FAULTS[fault]
     execute(learner, *breaking.split("; "))
     push_at_once(worker, [level_up(user, 1000) for user in (WITH_ROWS, WITHOUT_LICENSE, NEW)])
@@ -118,7 +118,7 @@ def test_fault_of_every_lane_is_logged_once_and_charges_nothing(
     redis: Redis,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    worker.transaction.probe()
+    worker.transactions.probe()
     breaking, _, fix = FAULTS[fault]
     execute(learner, *breaking.split("; "))
     push_at_once(worker, [level_up(user, 1000) for user in range(10, 40)])
@@ -173,7 +173,7 @@ def test_right_that_was_revoked_from_running_workers_charges_no_command(
     grants = [f"GRANT ALL ON ALL {kind} IN SCHEMA public TO {name}" for kind in ("TABLES", "SEQUENCES")]
     with role(learner, name, *grants):
         worker = worker_of(application_database_url.replace("//postgres@", f"//{name}@"))
-        worker.transaction.probe()
+        worker.transactions.probe()
         execute(learner, f"REVOKE INSERT ON user_licenses FROM {name}")
         push_at_once(worker, [level_up(user, 1000) for user in (WITH_ROWS, WITHOUT_LICENSE, NEW)])
         Drain(worker, PLAYER).run()

@@ -403,7 +403,7 @@ def test_worker_without_redis_at_its_start_verifies_before_its_first_claim(
         worker = Runtime(there.model_copy(update={"database_url": staging.database_url}))
         stack.callback(worker.close)
         Drain(worker, PLAYER).run()  # it waits, and gives up after a slice
-        assert (worker.weather.bad, worker.binding.verified) == (True, False)
+        assert (worker.outage.bad, worker.binding.verified) == (True, False)
         node.restart()
         refused(Drain(worker, PLAYER).run)
         assert worker.stop.is_set()
@@ -591,7 +591,7 @@ def test_whole_run_in_another_namespace_leaves_no_key_of_the_default_one(
         relay = Relay(other, list(other.tracks), worker.binding)
         relay.poll()
         relay.release()
-        worker.weather.failed("a notice")
+        worker.outage.failed("a notice")
         keys: list[Any] = [redis.keys("*")]
         work(other)
         assert handle.result().status == "applied"

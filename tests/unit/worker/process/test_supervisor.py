@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
+import sys
 import time
 
 import pytest
 from redis.exceptions import ConnectionError
 
 from levelq_worker.process.fork import forked
-from levelq_worker.process.supervisor import SupervisedWorker
+from levelq_worker.process.supervisor import SupervisedWorker, warn_of_too_many
 from levelq_worker.rq_adapter.worker import RedisErrorFilter
 from levelq_worker.support.backoff import FIRST_SECONDS
 
@@ -48,6 +50,17 @@ def test_a_worker_that_must_be_killed_writes_where_it_stood(capfd: pytest.Captur
     worker.kill(60)
     assert not worker.alive
     assert "in stubborn_child" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("processes", "warned"), [(1, False), (2, False), (3, True), (8, True)])
+def test_more_workers_than_cores_are_warned_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, processes: int, warned: bool
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 3}, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    warn_of_too_many(processes)
+    expected = f"{processes} worker processes on 2 cores: more than one per core helps only where the servers are far"
+    assert [record.getMessage().startswith(expected) for record in caplog.records] == [True] * warned
 
 
 @pytest.mark.parametrize(
