@@ -1,6 +1,6 @@
 """levelq's core: commands, catalog, rules, lanes and the coupler. See README.md for the whole.
 
-What only a producer needs imports without SQLAlchemy and psycopg; the coupler's names load at first use.
+Every name loads at its first use: what only a producer needs imports without SQLAlchemy and psycopg.
 """
 
 from __future__ import annotations
@@ -8,51 +8,54 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .domain.catalog import Catalog
-from .domain.commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
-from .domain.outcome import Outcome, Totals
-from .errors import (
-    CatalogError,
-    ConfigurationError,
-    InvalidCommand,
-    LaneFull,
-    LevelqError,
-    LevelUpRefused,
-    Moved,
-    NotDurable,
-    OutcomeTimeout,
-    OutcomeUnknown,
-    PartitionFull,
-    QueueFull,
-    QueueUnavailable,
-    SchemaError,
-    SendUnknown,
-    TransactionMisuse,
-    WrongDatabase,
-)
-from .settings import Settings
-
 if TYPE_CHECKING:
     from .coupler.apply import apply_commands
     from .coupler.direct import ProgressLicenseCoupler, level_up_atomic
+    from .domain.catalog import Catalog
+    from .domain.commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
+    from .domain.outcome import Outcome, Totals
+    from .errors import (
+        CatalogError,
+        ConfigurationError,
+        InvalidCommand,
+        LaneFull,
+        LevelqError,
+        LevelUpRefused,
+        Moved,
+        NotDurable,
+        OutcomeTimeout,
+        OutcomeUnknown,
+        PartitionFull,
+        QueueFull,
+        QueueUnavailable,
+        SchemaError,
+        SendUnknown,
+        TransactionMisuse,
+        WrongDatabase,
+    )
+    from .settings import Settings
 
-_LAZY = {
-    "apply_commands": "coupler.apply",
-    "ProgressLicenseCoupler": "coupler.direct",
-    "level_up_atomic": "coupler.direct",
+_MODULES = {
+    "coupler.apply": ["apply_commands"],
+    "coupler.direct": ["ProgressLicenseCoupler", "level_up_atomic"],
+    "domain.catalog": ["Catalog"],
+    "domain.commands": ["Adjust", "Command", "LevelUp", "Reset", "SetLevel", "SyncLevels"],
+    "domain.outcome": ["Outcome", "Totals"],
+    "settings": ["Settings"],
 }
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}  # all others: errors
 
 
 def __getattr__(name: str) -> Any:
-    module = _LAZY.get(name)
-    if module is None:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return getattr(import_module(f"{__name__}.{module}"), name)
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULE_OF.get(name, 'errors')}"), name)
     except ModuleNotFoundError as error:
         if error.name in ("sqlalchemy", "psycopg"):
             raise ImportError(f"{name} needs the database libraries: pip install 'levelq[worker]'") from error
         raise
+    return value
 
 
 __all__ = [

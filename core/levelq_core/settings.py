@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -54,13 +53,6 @@ QueueUrl = Annotated[
 ]
 DatabaseUrl = Annotated[str, _scheme(*DATABASE_SCHEMES)]
 Durability = Literal["memory", "fsync", "replicated"]
-
-
-def redacted(url: str) -> str:
-    """The URL with its passwords, if any, replaced by ***: fit for logs and error messages."""
-    url = re.sub(r"(?<=[?&])((?:sentinel_)?(?:ssl_)?(?:ssl)?password)=[^&#]*", r"\1=***", url)
-    # Up to the last @: a password with / or ? in it is wrong in a URL, but no less secret.
-    return re.sub(r"(?<=://)([^:/@?]*):.*@", r"\1:***@", url)
 
 
 class Settings(BaseSettings):

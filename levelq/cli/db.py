@@ -23,7 +23,7 @@ def upgrade(
 
     from levelq_core.database import migrations
     from levelq_core.database.schema import REQUIRED, read
-    from levelq_core.settings import redacted
+    from levelq_core.redis_client.url_options import redacted
 
     from .connections import database_of, load
 

@@ -10,7 +10,7 @@ def show() -> None:
     """Show the namespace of the Redis keys and the database it is bound to."""
     from levelq_core.lanes.client import Lanes
     from levelq_core.lanes.namespace_binding import bound_to
-    from levelq_core.settings import redacted
+    from levelq_core.redis_client.url_options import redacted
 
     from .connections import load, redis_of
 
@@ -35,7 +35,7 @@ def rebind(
     from levelq_core.lanes.client import Lanes
     from levelq_core.lanes.namespace_binding import DatabaseIdentity
     from levelq_core.operations.identity import ensure_identity, identity_of
-    from levelq_core.settings import redacted
+    from levelq_core.redis_client.url_options import redacted
     from levelq_worker.support.partition_directory import partitions
 
     from .connections import database_of, load, redis_of

@@ -19,8 +19,9 @@ from levelq_core.database.engine import target_of
 from levelq_core.errors import ConfigurationError
 from levelq_core.redis_client.pool import connect
 from levelq_core.redis_client.topology import hosts_of as redis_hosts_of
+from levelq_core.redis_client.url_options import redacted
 from levelq_core.redis_client.urls import RedisTarget
-from levelq_core.settings import Settings, redacted
+from levelq_core.settings import Settings
 
 
 def refuse_remote(settings: Settings) -> None:

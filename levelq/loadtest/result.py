@@ -17,7 +17,7 @@ from levelq.laboratory.percentiles import Percentiles
 from levelq.laboratory.sampler import Sample, Sampler
 from levelq_core.operations.verify import Report
 from levelq_core.redis_client.topology import servers_of
-from levelq_core.settings import redacted
+from levelq_core.redis_client.url_options import redacted
 
 from .options import LoadTestOptions
 from .timing import CommandTiming, Figures

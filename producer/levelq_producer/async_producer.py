@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 from uuid import UUID
 
 from redis.exceptions import RedisError
@@ -16,13 +16,15 @@ from levelq_core.lanes.async_producer_lanes import AsyncProducerLanes
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.redis_client.cluster import NotConnected
 from levelq_core.redis_client.pool import connect_async
-from levelq_core.settings import Durability, Settings
 
 from .async_handles import AsyncHandle
 from .durability import DurabilityWait
 from .event_loops import AsyncConnections, LoopTurns
 from .handle_base import require_id
 from .sending import SentCommand, Settlement, encode, group_by_lane
+
+if TYPE_CHECKING:
+    from levelq_core.settings import Durability, Settings
 
 _MOVING_SECONDS = 0.02  # between two reads of where lanes move to
 
@@ -40,6 +42,8 @@ class AsyncProducer:
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
+        from levelq_core.settings import Settings  # noqa: PLC0415 - pydantic-settings, a third of the import's time
+
         self.settings = settings or Settings.load()
         self._connections = AsyncConnections(self.settings)
         self._layouts: dict[str, Layout] = {}  # by specialization, as last read
@@ -48,6 +52,8 @@ class AsyncProducer:
     @classmethod
     def from_url(cls, url: str, **settings: Any) -> Self:
         """A producer for one Redis; `settings` override the environment's. Raises ConfigurationError."""
+        from levelq_core.settings import Settings  # noqa: PLC0415
+
         return cls(Settings.load(redis_url=url, **settings))
 
     async def __aenter__(self) -> Self:

@@ -11,16 +11,19 @@ connection: on another one, or on one that was reconnected in between, it would 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from redis.exceptions import RedisError
 
 from levelq_core.errors import ConfigurationError, NotDurable, QueueUnavailable
 from levelq_core.redis_client.pool import RedisCommand
-from levelq_core.settings import Durability, Settings, redacted
+from levelq_core.redis_client.url_options import redacted
 
-LEVELS: tuple[Durability, ...] = get_args(Durability)
+if TYPE_CHECKING:
+    from levelq_core.settings import Durability, Settings
+
+LEVELS: tuple[Durability, ...] = ("memory", "fsync", "replicated")
 _PROBE_MS = 1  # a connection that has written nothing has nothing to wait for
 
 

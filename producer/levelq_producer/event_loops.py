@@ -7,7 +7,7 @@ import gc
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from levelq_core.domain.commands import Command
 from levelq_core.keys import Partition
@@ -15,12 +15,14 @@ from levelq_core.lanes.async_producer_lanes import AsyncProducerLanes
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.redis_client.per_loop import PerLoop, abandon
 from levelq_core.redis_client.pool import BOUND, DURABLE_BOUND, connect, connect_async
-from levelq_core.settings import Settings
 
 from .async_reply_reader import AsyncReplyReader
 from .ledger_reader import LedgerReader
 from .loop_ledger import LoopLedger
 from .sending import LOOP_WINDOW
+
+if TYPE_CHECKING:
+    from levelq_core.settings import Settings
 
 _TURN = 100  # commands that are validated before other tasks run
 _MANY = 2_000  # commands of a call that make a full collection long

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from redis.exceptions import RedisError
@@ -18,10 +18,12 @@ from levelq_core.errors import (
     QueueUnavailable,
 )
 from levelq_core.lanes import outcome_streams
-from levelq_core.settings import Settings
 
 from .sending import SentCommand, redis_address
 from .shared_read import Waiter
+
+if TYPE_CHECKING:
+    from levelq_core.settings import Settings
 
 LEDGER_SECONDS = 0.05  # between two queries of the ledger, where it alone can answer
 BOTH_SECONDS = 0.5  # where Redis is expected to

@@ -13,10 +13,12 @@ from levelq_core.database.urls import check_database_urls
 from levelq_core.domain.outcome import Outcome
 from levelq_core.errors import ConfigurationError
 from levelq_core.redis_client.per_process import PerProcess
-from levelq_core.settings import Settings, redacted
+from levelq_core.redis_client.url_options import redacted
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+
+    from levelq_core.settings import Settings
 
 Key = tuple[UUID, bytes | None]  # a command's id, and the digest of what was sent under it
 _MOST = 1_000  # commands in one query

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from redis.exceptions import MovedError, ResponseError
@@ -27,9 +27,12 @@ from levelq_core.keys import Partition
 from levelq_core.lanes.protocol import LaneEntries, PushAnswer, PushError
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.redis_client.cluster import UNCLUSTERED_URL, NotConnected
-from levelq_core.settings import Settings, redacted
+from levelq_core.redis_client.url_options import redacted
 
 from .durability import DurabilityWait
+
+if TYPE_CHECKING:
+    from levelq_core.settings import Settings
 
 WINDOW = 2_500  # commands in one round trip: some 25 ms in which the server serves no other client
 LOOP_WINDOW = 500  # on an event loop, which a window holds for a few milliseconds

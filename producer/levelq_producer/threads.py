@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from levelq_core.domain.commands import Command
 from levelq_core.lanes.producer_lanes import ProducerLanes
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.redis_client.per_process import PerProcess
 from levelq_core.redis_client.pool import BOUND, DURABLE_BOUND, connect
-from levelq_core.settings import Settings
 
 from .ledger_reader import LedgerReader
 from .reply_reader import ReplyReader
 from .sending import WINDOW
+
+if TYPE_CHECKING:
+    from levelq_core.settings import Settings
 
 T = TypeVar("T")
 

@@ -15,7 +15,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from levelq_core.errors import ConfigurationError
 from levelq_core.redis_client.encryption import unverified
-from levelq_core.settings import Settings, redacted
+from levelq_core.redis_client.url_options import redacted
+from levelq_core.settings import Settings
 
 from .sqlstate import in_words
 from .urls import check_database_url

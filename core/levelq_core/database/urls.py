@@ -9,12 +9,14 @@ Errors never show a piece of a password.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from levelq_core.errors import ConfigurationError
 from levelq_core.redis_client.url_options import MISREAD
-from levelq_core.settings import Settings
+
+if TYPE_CHECKING:
+    from levelq_core.settings import Settings
 
 _FORM = f"cannot be read; expected postgresql://user:password@host:port/database, {MISREAD}"
 # libpq's, as of PostgreSQL 18, and `ssl`, which it takes for sslmode=require.

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import RedisError
 
 from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Partition
-from levelq_core.settings import Settings
 
 from .parked import Acknowledgements, Reasons, reason_lines
 from .script_files import Call
 from .shard_layout import Layout
+
+if TYPE_CHECKING:
+    from levelq_core.settings import Settings
 
 WAKE_MS = 5_000  # for which a reserved wake-up keeps others from being sent; a lost one costs no more
 HEADS = 200  # lane heads among which `status` looks for the oldest command

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
@@ -11,11 +11,13 @@ from redis.asyncio import Redis as AsyncRedis
 from levelq_core.redis_client.async_pool import AsyncNodePools
 from levelq_core.redis_client.node_pools import NodePools
 from levelq_core.redis_client.pool import CONNECTIONS
-from levelq_core.settings import Settings
 
 from .pending_reply import PendingReply
 from .protocol import Protocol
 from .script_files import Call
+
+if TYPE_CHECKING:
+    from levelq_core.settings import Settings
 
 T = TypeVar("T")
 

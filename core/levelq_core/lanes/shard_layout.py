@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from redis.exceptions import ResponseError
 
 from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Partition
 from levelq_core.redis_client.wrong_type import is_wrong_type
-from levelq_core.settings import Settings
 from levelq_core.untrusted_text import quoted
+
+if TYPE_CHECKING:
+    from levelq_core.settings import Settings
 
 _FORM = re.compile(rb"(\d{1,9}):(\d{1,4})(?:>(\d{1,4})|<(\d{1,4}))?")
 

@@ -19,7 +19,8 @@ from levelq_core.errors import ConfigurationError, SchemaError, WrongDatabase
 from levelq_core.lanes.client import Lanes
 from levelq_core.redis_client.encryption import unverified
 from levelq_core.redis_client.pool import connect
-from levelq_core.settings import Settings, redacted
+from levelq_core.redis_client.url_options import redacted
+from levelq_core.settings import Settings
 
 from . import dbcheck, redischeck
 from .dbcheck import Finding

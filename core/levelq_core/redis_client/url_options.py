@@ -113,3 +113,10 @@ def _expected(known: dict[str, Option], name: str, scheme: str) -> str:
 def _got(name: str) -> str:
     """The name, if it looks like one; other text may be part of a password."""
     return f"; got {name!r}" if re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,40}", name) else ""
+
+
+def redacted(url: str) -> str:
+    """The URL with its passwords, if any, replaced by ***: fit for logs and error messages."""
+    url = re.sub(r"(?<=[?&])((?:sentinel_)?(?:ssl_)?(?:ssl)?password)=[^&#]*", r"\1=***", url)
+    # Up to the last @: a password with / or ? in it is wrong in a URL, but no less secret.
+    return re.sub(r"(?<=://)([^:/@?]*):.*@", r"\1:***@", url)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from levelq_core import CatalogError, ConfigurationError, Settings
-from levelq_core.settings import redacted
+from levelq_core.redis_client.url_options import redacted
 
 
 def told(**given_: object) -> str:

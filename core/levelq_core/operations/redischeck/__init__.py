@@ -14,7 +14,7 @@ from levelq_core.operations.dbcheck import Finding
 from levelq_core.redis_client.cluster import UNCLUSTERED_URL
 from levelq_core.redis_client.encryption import redis_exposures
 from levelq_core.redis_client.topology import server_of, servers_of, topology_of
-from levelq_core.settings import redacted
+from levelq_core.redis_client.url_options import redacted
 
 from .health import check_clock, check_durability, check_memory, check_role, check_version, risks
 from .writing import check_scripts, check_writing

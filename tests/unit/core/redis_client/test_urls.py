@@ -7,8 +7,8 @@ import pytest
 from levelq_core import Settings
 from levelq_core.errors import ConfigurationError
 from levelq_core.redis_client.pool import connect
+from levelq_core.redis_client.url_options import redacted
 from levelq_core.redis_client.urls import Address, RedisTarget
-from levelq_core.settings import redacted
 
 
 def read(url: str) -> RedisTarget:
