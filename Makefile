@@ -5,7 +5,7 @@ LOWEST := .venv-lowest/bin
 LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage lowest test-system unit integration acceptance chaos bench loadtest scaling check format build docs lock clean
+.PHONY: help demo test coverage lowest test-system unit integration acceptance chaos bench loadtest scaling plan check format sync build docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -67,9 +67,13 @@ loadtest: .venv/installed ## simulated users on embedded servers, verified, with
 scaling: .venv/installed ## what commands cost, and what more workers than cores do: half an hour; see docs/scaling.md
 	@$(BIN)/python -m benchmarks.scaling $(if $(ROUNDS),--rounds $(ROUNDS))
 
+plan: .venv/installed ## what a load would take: make plan USERS=10_000_000 RATE=100_000 ARGS='--peak 3' (ARGS=--help lists all)
+	@$(BIN)/python -m benchmarks.capacity $(if $(USERS),--users $(USERS)) $(if $(RATE),--rate $(RATE)) $(ARGS)
+
 check: .venv/installed ## format, lint, strict types, import contracts, docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/python .ci/make_sync.py --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/mkdocs build --config-file .ci/mkdocs.yml --strict --quiet --site-dir ../.venv/site
@@ -83,6 +87,9 @@ build: .venv/installed ## the wheel and the source archive in dist/, checked as 
 	@$(BIN)/python -m build --no-isolation --outdir dist . >.venv/build.log 2>&1 || { cat .venv/build.log; exit 1; }
 	@$(BIN)/twine check --strict dist/*
 	@$(BIN)/check-wheel-contents dist/*.whl
+
+sync: .venv/installed ## write the modules for threads from those for asyncio
+	@$(BIN)/python .ci/make_sync.py
 
 docs: .venv/installed ## the documentation at 127.0.0.1:8000
 	$(BIN)/mkdocs serve --config-file .ci/mkdocs.yml

@@ -1,4 +1,4 @@
-"""`make bench`: everybody's speed on the same work, the database's own limit, and the goals of docs/performance.md.
+"""`make bench`: levelq and others on the same work, the database's own limit, and the goals of docs/performance.md.
 
     .venv/bin/python -m benchmarks [--repeats 3] [--out build/bench] [--small]
 
@@ -69,14 +69,14 @@ class Run:
         self.ceilings: dict[str, list[Ceiling]] = {}
 
     def timed(self, what: str, work: Callable[[], T]) -> T:
-        """Say what is measured and how long that took."""
+        """Run it, and print what was measured and how long that took."""
         begun = time.monotonic()
         found = work()
         self._console.print(f"[dim]{time.monotonic() - begun:6.1f} s[/]  {what}")
         return found
 
     def drain(self, rival: Rival, workload: Workload) -> Drained:
-        """One trial; of somebody slow on less of the same work."""
+        """One trial; a slow rival gets less of the same work."""
         commands = min(rival.most, workload.commands)
         users = workload.users
         part = Workload(workload.name, users, commands)
@@ -91,7 +91,7 @@ class Run:
         return found
 
     def rates(self, rival: str, workload: Workload) -> list[float]:
-        """What was measured so far."""
+        """Its rates so far."""
         return [trial.rate for trial in self.drained.get(workload.name, []) if trial.rival == rival]
 
     def best_peer(self, workload: Workload) -> tuple[str, float]:
@@ -108,7 +108,7 @@ class Run:
         return median(self.rates("levelq", workload)) / median(c.rate for c in self.ceilings[workload.name])
 
     def levelq(self, workload: Workload) -> Drained:
-        """Its trial in the middle."""
+        """levelq's median trial."""
         trials = sorted((t for t in self.drained[workload.name] if t.rival == "levelq"), key=lambda t: t.rate)
         return trials[len(trials) // 2]
 
@@ -130,7 +130,7 @@ def main() -> int:
 
 
 def small(run: Run, console: Console) -> None:
-    """Ratios for the log: a machine that others use gives no more."""
+    """Ratios only: on a shared machine absolute rates mean little."""
     for _ in range(run.repeats):
         run.drain(Direct("orm"), SMALL)
         run.drain(Levelq(), SMALL)
@@ -170,7 +170,7 @@ def whole(run: Run, site: Site, console: Console, out: Path) -> None:
 
 
 class Others:
-    """What is measured once, on levelq alone."""
+    """What is measured on levelq alone."""
 
     def __init__(self, run: Run, site: Site) -> None:
         self.bursts = [self._burst(run, site, workload) for workload in (MANY, EACH)]

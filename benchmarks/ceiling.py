@@ -1,9 +1,8 @@
 """What PostgreSQL alone can do: the statements of the drain's own transactions, replayed with prebuilt parameters.
 
-One worker's batches are recorded while the coupler decides them for real; then the tables are put back as they were
-and two processes with a connection each send the same statements again, with no Redis and no fold. Values become
-arrays and COPY rows again in the replay, as they must in a drain: that encoding is charged to both. What the server
-answers is received, but not read.
+One worker's batches are recorded while the coupler decides them; then the tables are reset, and two processes with a
+connection each send the same statements again, without Redis and without folding. The replay encodes arrays and COPY
+rows again, as a drain must. It receives the server's answers, but does not decode them.
 """
 
 from __future__ import annotations
@@ -31,8 +30,9 @@ from levelq_core.database import cursors
 from levelq_core.database.cursors import cursor_on
 from levelq_core.database.engine import engine_for
 from levelq_core.database.pgbinary import bigints, texts, uuids
-from levelq_core.domain.codec import Lane, record_of
-from levelq_worker.draining.transaction import Transaction
+from levelq_core.domain.codec import record_of
+from levelq_core.domain.record import Lane
+from levelq_worker.draining.transaction import Transactions
 
 from .site import SPECIALIZATION, Site
 from .workload import Workload, level_ups
@@ -50,7 +50,7 @@ class Ceiling(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One statement with what its parameters are made of, or the rows of the ledger."""
+    """One statement with the values of its parameters, or the rows of the ledger."""
 
     statement: str
     parameters: list[tuple[str, Any]]
@@ -58,7 +58,7 @@ class Step(NamedTuple):
 
 
 class Replayed(NamedTuple):
-    """When a process sent its first statement and had its last answer, and its seconds by statement."""
+    """When a process sent its first statement and got its last answer, and its seconds by statement."""
 
     begun: float
     ended: float
@@ -69,7 +69,7 @@ Batch = list[Step]
 
 
 def ceiling(site: Site, workload: Workload) -> Ceiling:
-    """Record, put the tables back, replay."""
+    """Record, reset the tables, replay."""
     shares = [list(lanes) for lanes in _shares(workload)]
     for number, works in enumerate(shares):
         site.reset(workload.users)
@@ -78,16 +78,16 @@ def ceiling(site: Site, workload: Workload) -> Ceiling:
     replays = [_start(site, site.folder / f"replay-{number}.pickle") for number in range(PROCESSES)]
     for replay in replays:
         assert replay.stdout is not None
-        replay.stdout.readline()  # it is ready
+        replay.stdout.readline()  # ready
     for replay in replays:
         assert replay.stdin is not None
         replay.stdin.write(b"go\n")
         replay.stdin.flush()
-    told = [Replayed(*pickle.loads(replay.communicate()[0])) for replay in replays]
+    results = [Replayed(*pickle.loads(replay.communicate()[0])) for replay in replays]
     site.check(workload.commands)
-    seconds = max(share.ended for share in told) - min(share.begun for share in told)
-    names = {name for share in told for name in share.spent}
-    spent = {name: sum(share.spent.get(name, 0.0) for share in told) for name in names}
+    seconds = max(share.ended for share in results) - min(share.begun for share in results)
+    names = {name for share in results for name in share.spent}
+    spent = {name: sum(share.spent.get(name, 0.0) for share in results) for name in names}
     return Ceiling(workload.name, workload.commands / seconds, spent)
 
 
@@ -123,34 +123,37 @@ def _batches(works: Sequence[LaneBatch]) -> Iterator[list[LaneBatch]]:
 
 
 class _Recording(psycopg.Cursor[TupleRow]):
-    """Notes what is executed."""
+    """Records what is executed."""
 
     steps: ClassVar[Batch] = []
 
     def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
-        told = [getattr(p, "made_of", ("", p)) for p in params or ()]
-        self.steps.append(Step(query, told))
+        values = [getattr(p, "made_of", ("", p)) for p in params or ()]
+        self.steps.append(Step(query, values))
         return super().execute(query, params, **options)
 
 
 def _record(site: Site, batches: Sequence[Sequence[LaneBatch]]) -> list[tuple[int, Batch]]:
-    """Decide the batches for real; for each, how many commands it has and what was sent."""
+    """Decide the batches; for each, how many commands it has and what was sent."""
     recorded = []
     engine = engine_for(site.settings)
-    transaction = Transaction(engine, site.settings, site.settings.tracks)
-    transaction.probe()
-    with _noting():
+    transactions = Transactions(engine, site.settings, site.settings.tracks)
+    transactions.probe()
+    with _recording():
         for works in batches:
             _Recording.steps = []
-            transaction.apply(works, [], lambda: None)
+            with transactions.open() as transaction:
+                transaction.decide(works, (), lambda: None)
+                transaction.send_commit()
+                transaction.confirm_commit()
             recorded.append((sum(len(work.records) for work in works), _Recording.steps))
     engine.dispose()
     return recorded
 
 
 @contextmanager
-def _noting() -> Iterator[None]:
-    """Note every statement, have every encoded array know what it was made of, and note every ledger row."""
+def _recording() -> Iterator[None]:
+    """Record every statement and ledger row, and keep the values beside every encoded array."""
     with ExitStack() as stack:
         stack.enter_context(patch.object(cursors, "SyncCursor", _Recording))
         for module in (locking, coupler, ledger):
@@ -198,5 +201,5 @@ def replay(url: str, batches: Sequence[Batch]) -> Replayed:
 
 
 if __name__ == "__main__":
-    told = replay(sys.argv[1], [batch for _, batch in pickle.loads(Path(sys.argv[2]).read_bytes())])
-    sys.stdout.buffer.write(pickle.dumps(tuple(told)))
+    result = replay(sys.argv[1], [batch for _, batch in pickle.loads(Path(sys.argv[2]).read_bytes())])
+    sys.stdout.buffer.write(pickle.dumps(tuple(result)))

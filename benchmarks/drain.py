@@ -1,4 +1,4 @@
-"""How fast a backlog goes down: the rate between its first and its last tenth, and what the cores did meanwhile."""
+"""How fast a backlog is drained: the rate between its first and its last tenth, and the use of the cores."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .site import Site
 from .speed import Speedometer
 from .workload import Grant, Workload
 
-FROM, TO = 0.1, 0.9  # of the commands: before, workers start; after, they run dry
+FROM, TO = 0.1, 0.9  # of the commands: before, workers start; after, they run out of work
 CORES = psutil.cpu_count() or 1
-QUIET, TRIES = 0.12, 3  # the share of the cores that others may have in a trial that counts
-LISTEN_SECONDS = 1.0  # how long it must be quiet before one
-LIMIT_SECONDS = 25.0  # for one that is slower than thought: what it did by then is measured
-LOOK_SECONDS = 0.1  # twice as often took 4 % of the cores
-LOOK_AT_ROWS_SECONDS = 0.2  # a look at the tables takes as long as a job
+QUIET, TRIES = 0.12, 3  # the share of the cores that other processes may use in a valid trial
+LISTEN_SECONDS = 1.0  # how long the machine must be quiet before a trial
+LIMIT_SECONDS = 25.0  # a slower rival is measured by what it did until then
+POLL_SECONDS = 0.1  # more often takes a noticeable share of the cores
+POLL_ROWS_SECONDS = 0.2  # counting in the tables takes as long as a job
 
 
 class Mark(NamedTuple):
-    """What was done, and what the cores and the parts had done, at a moment; in seconds of processor time."""
+    """Commands done, and processor time of the cores and of the parts in seconds, at one moment."""
 
     at: float
     done: int
@@ -37,7 +37,7 @@ class Mark(NamedTuple):
 
 
 class Drained(NamedTuple):
-    """One trial. `idle` is the share of the cores' time in which they had nothing to do or waited for the disk.
+    """One trial. `idle`: the share of the cores' time without work or waiting for the disk.
 
     `parts`: processor time per command, in microseconds, of the workers, Redis and PostgreSQL.
     """
@@ -51,36 +51,36 @@ class Drained(NamedTuple):
     slowness: float = 1.0
 
     def at(self, slowness: float) -> Drained:
-        """What it would have been while the machine was so fast; see speed.py."""
+        """The trial as it would have been at another speed of the machine; see speed.py."""
         factor = slowness / self.slowness
         parts = {name: factor * spent for name, spent in self.parts.items()}
         return self._replace(rate=self.rate / factor, parts=parts, slowness=slowness)
 
     @property
     def busy(self) -> float:
-        """The share of the cores' time that the three parts had."""
+        """The share of the cores' time that the three parts used."""
         return self.rate * sum(self.parts.values()) / (1e6 * CORES)
 
     @property
     def outside(self) -> float:
-        """What share others had; some 0.02 of it is this benchmark, which looks all the time."""
+        """The share that other processes used; some 0.02 of it is this benchmark's polling."""
         return max(0.0, 1 - self.idle - self.busy)
 
 
 class _HasDrained(Protocol):
     @property
     def drained(self) -> Drained:
-        """What is judged by."""
+        """The trial that decides."""
 
     def _replace(self, *, drained: Drained) -> Any:
-        """The same with another, as named tuples have it."""
+        """As NamedTuple has it."""
 
 
 Tried = TypeVar("Tried", bound=_HasDrained)
 
 
 def undisturbed(trial: Callable[[], Tried], patience: float) -> Tried:
-    """Try when nobody else is at work on the machine, again if somebody was; the trial in which others had least."""
+    """Try while the machine is quiet, again if it was not; returns the least disturbed trial."""
     tries: list[Tried] = []
     while len(tries) < TRIES and (not tries or tries[-1].drained.outside > QUIET):
         _wait_for_quiet(patience)
@@ -89,7 +89,7 @@ def undisturbed(trial: Callable[[], Tried], patience: float) -> Tried:
 
 
 def at_one_speed(trials: Sequence[Tried]) -> list[Tried]:
-    """The trials as they would have been at the speed that the machine had in the middle of them."""
+    """The trials as they would have been at the machine's median speed."""
     middle = median(trial.drained.slowness for trial in trials)
     return [trial._replace(drained=trial.drained.at(middle)) for trial in trials]
 
@@ -101,7 +101,7 @@ def _wait_for_quiet(seconds: float) -> None:
 
 
 def drain(site: Site, rival: Rival, workload: Workload, beside: AbstractContextManager[Any] | None = None) -> Drained:
-    """Queue the work, start the workers, watch, and see that all that was done was done right."""
+    """Queue the work, start the workers, measure, and check the result."""
     site.reset(workload.learners)
     return drain_more(site, rival, workload.name, workload.grants(), beside)
 
@@ -115,36 +115,36 @@ def drain_more(
     limit: float = LIMIT_SECONDS,
     refused: int = 0,
 ) -> Drained:
-    """The same on top of what was done before. `refused`: how many of the commands the database will not take."""
+    """The same without emptying first. `refused`: how many of the commands the database refuses."""
     before, commands = site.applied(), len(grants)
     rival.fill(site, grants)
     done: Callable[[], int] = lambda: site.applied() - before  # noqa: E731
     if isinstance(rival, Levelq):
         done = lambda: commands - site.waiting()  # noqa: E731
     with rival.work(site) as processes, beside or nullcontext():
-        look = LOOK_SECONDS if isinstance(rival, Levelq) else LOOK_AT_ROWS_SECONDS
+        poll = POLL_SECONDS if isinstance(rival, Levelq) else POLL_ROWS_SECONDS
         ended = lambda: all(p.poll() is not None for p in processes)  # noqa: E731
-        marks = _watch(done, commands, look, ended, limit, Parts(site, [p.pid for p in processes]))
+        marks = _watch(done, commands, poll, ended, limit, Parts(site, [p.pid for p in processes]))
     if marks[-1].done == commands:
         site.check(before + commands - refused)
     return _drained(rival, name, marks)
 
 
 def timed_drain(site: Site, rival: Rival, workload: Workload) -> Drained:
-    """The same, and how fast the machine was meanwhile."""
+    """The same, with the machine's speed."""
     speed = Speedometer()
     drained = drain(site, rival, workload, speed)
     return drained._replace(slowness=speed.slowness)
 
 
 class Parts:
-    """The processes of each part, found once they are all there."""
+    """The processes of each part."""
 
     def __init__(self, site: Site, workers: Sequence[int]) -> None:
         self._roots = {"workers": workers, **site.servers}
 
     def seconds(self) -> dict[str, float]:
-        """Processor time of each part so far. All processes are looked at once, not once for each part."""
+        """Processor time of each part so far, from one pass over all processes."""
         spent: dict[int, float] = {}
         children: dict[int, list[int]] = {}
         for process in psutil.process_iter(["ppid", "cpu_times"]):
@@ -156,22 +156,22 @@ class Parts:
 
 
 def _seconds(pid: int, spent: Mapping[int, float], children: Mapping[int, Sequence[int]]) -> float:
-    """Of a process and all that descend from it."""
+    """Of a process and its descendants."""
     return spent.get(pid, 0.0) + sum(_seconds(child, spent, children) for child in children.get(pid, ()))
 
 
 def _watch(
-    done: Callable[[], int], commands: int, look: float, ended: Callable[[], bool], limit: float, parts: Parts
+    done: Callable[[], int], commands: int, poll: float, ended: Callable[[], bool], limit: float, parts: Parts
 ) -> list[Mark]:
     marks: list[Mark] = []
     until = time.monotonic() + limit
     while not marks or (marks[-1].done < commands and marks[-1].at < until):
         if marks and ended() and done() < commands:
-            raise RuntimeError("its processes ended with work left")
+            raise RuntimeError("the workers ended with work left")
         times = psutil.cpu_times()
         idle = times.idle + times.iowait
         marks.append(Mark(time.monotonic(), done(), sum(times) - idle, idle, parts.seconds()))
-        time.sleep(look)
+        time.sleep(poll)
     return marks
 
 
@@ -180,7 +180,7 @@ def _drained(rival: Rival, name: str, marks: list[Mark]) -> Drained:
     first = marks[bisect_left(marks, FROM * most, key=lambda mark: mark.done)]
     last = marks[min(bisect_left(marks, TO * most, key=lambda mark: mark.done), len(marks) - 1)]
     if first is last:
-        raise RuntimeError(f"{name}: {most} commands were done between two looks, too few to be measured")
+        raise RuntimeError(f"{name}: {most} commands were done between two polls, too few to be measured")
     rate = (last.done - first.done) / (last.at - first.at)
     busy, idle = last.busy - first.busy, last.idle - first.idle
     spent = {name: 1e6 * (last.parts[name] - first.parts[name]) / (last.done - first.done) for name in first.parts}

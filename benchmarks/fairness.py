@@ -1,4 +1,4 @@
-"""Who waits for whom: others beside a hot user, and three specializations on one worker."""
+"""Fairness: other users beside a hot one, and three specializations on one worker."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ SPECIALIZATIONS = ("PLAYER", "COACH", "INTERNSHIP")
 
 
 class Hot(NamedTuple):
-    """Others while a hot user's backlog is drained by one worker.
+    """Other users while one worker drains a hot user's backlog.
 
-    `batch` is the median time from one commit to the next, `waits` are the others' from send to commit, ascending, in
-    seconds; `between` says of each of the others how many batches with nobody but the hot user in them were begun and
-    committed while it waited.
+    `batch`: the median time between two commits. `waits`: the others' times from send to commit, ascending, in seconds.
+    `between`: for each of the others, how many batches began and were committed while it waited.
     """
 
     batch: float
@@ -32,7 +31,7 @@ class Hot(NamedTuple):
 
     @property
     def most_between(self) -> int:
-        """The most batches that anybody was passed by."""
+        """The most batches that a user waited for."""
         return max(self.between)
 
 
@@ -44,7 +43,7 @@ class Shared(NamedTuple):
 
 
 def hot_user(site: Site) -> Hot:
-    """One user's 100,000 commands, then one each of others."""
+    """100,000 commands of one user, then one of each other user."""
     site.reset(OTHERS + 1)
     with Producer(site.settings) as producer:
         producer.send_many(_level_ups([OTHERS + 1] * HOT))
@@ -54,7 +53,7 @@ def hot_user(site: Site) -> Hot:
             for user in range(1, OTHERS + 1):
                 sent[user] = time.time()
                 producer.send_many(_level_ups([user]))
-                time.sleep(0.002)  # all of them within half a second: a fast machine drains the backlog in one
+                time.sleep(0.002)  # all within half a second: a fast machine drains the backlog in one second
             assert site.waiting() > 0.05 * HOT, "the hot user's backlog was gone before the others came"
             until(lambda: site.waiting() == 0, 60, "the last command")
     found = site.database.execute("""

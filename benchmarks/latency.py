@@ -1,4 +1,4 @@
-"""How long a command takes: alone, at a steady rate, and what a transaction takes in a burst.
+"""How long a command takes: alone and at a steady rate; and how long a transaction takes in a burst.
 
 Times of commit are PostgreSQL's own (track_commit_timestamp).
 """
@@ -40,7 +40,7 @@ class Steady(NamedTuple):
 
 
 def alone(site: Site) -> Alone:
-    """One at a time, the two in turn, so that both see the same machine."""
+    """One at a time, the two in turn, so that both see the same speed of the machine."""
     site.reset(USERS)
     direct, queued = [], []
     with (
@@ -87,7 +87,7 @@ def steady(site: Site) -> Steady:
 
 
 def transactions(site: Site) -> list[float]:
-    """How long each transaction of the burst that was applied last took, in milliseconds, ascending."""
+    """How long each transaction of the last burst took, in milliseconds, ascending."""
     found = site.database.execute("""
         SELECT DISTINCT 1000 * extract(epoch FROM pg_xact_commit_timestamp(xid::text::xid) - applied_at)::float8
         FROM levelq_ledger ORDER BY 1
@@ -107,7 +107,7 @@ def _command(user_id: int) -> LevelUp:
 
 
 def waiting_times(site: Site, workload: Workload) -> list[float]:
-    """Everybody at the same instant: seconds from the first push until each command's commit, ascending."""
+    """All users at the same instant: seconds from the first push until each command's commit, ascending."""
     site.reset(workload.users)
     commands = list(level_ups(workload.grants()))
     with site.running("instant", ["-m", "levelq", "worker", "--processes", "2"]):

@@ -1,4 +1,4 @@
-"""The load test for those who know Locust: users on shared accounts through the real producer, then the checker.
+"""A load test with Locust: users on shared accounts through the real producer, then `levelq verify`'s checks.
 
     levelq up                        # or servers of your own; paste its two lines here and for the worker
     levelq worker --processes 2
@@ -6,8 +6,8 @@
 
 Exit code 0 if the checker found nothing, 1 if it did or a send failed, 2 if it could not be done.
 
-Locust's users are a closed loop: each sends on after the last send, and a system that is stuck is spared. For
-latencies that hide nothing there is `levelq loadtest`. One process only: the checker wants all histories in one place.
+Locust's users are a closed loop: each sends again only after its last send, so a system that hangs gets less load. For
+latencies without that flaw use `levelq loadtest`. One process only: the checker needs all histories in one place.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from gevent.pool import Pool
+from levelq.loadtest.nearness import refuse_remote
 from locust import User, events, task  # patches the standard library
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
@@ -29,7 +30,6 @@ from locust.runners import LocalRunner
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from levelq.loadtest.nearness import refuse_remote
 from levelq_core import LevelUp, Settings
 from levelq_core.database.engine import engine_for
 from levelq_core.errors import ConfigurationError, LevelqError
@@ -51,7 +51,9 @@ def add_options(parser: LocustArgumentParser) -> None:
     group.add_argument("--accounts", type=int, default=100, help="how many accounts all users share")
     group.add_argument("--first-user", type=int, default=0, help="the first account's id: these will gain levels")
     group.add_argument("--think", type=float, default=1.0, help="a user's mean pause in seconds")
-    group.add_argument("--alone", action="store_true", help="nobody else sends: everything must be ours, and at rest")
+    group.add_argument(
+        "--alone", action="store_true", help="no other senders: every command is recorded, none may wait"
+    )
     group.add_argument("--allow-remote", action="store_true", help="the servers may be other machines")
 
 
@@ -89,20 +91,20 @@ class Site:
         return sorted(Path(self.folder.name).glob("*.jsonl"))
 
     def recorder(self, number: int) -> Recorder:
-        """A file for each user: order is judged within one, and of two users nobody knows who was first."""
+        """A file for each user: order is checked within a file, and between two users it is unknown."""
         self.recorders.append(Recorder(Path(self.folder.name) / f"user-{number}.jsonl"))
         return self.recorders[-1]
 
     def unbroken(self, work: Callable[[], Handle]) -> Handle:
-        """Do it to its end, although Locust may kill the user meanwhile, at the end of the test.
+        """Finish it even if Locust kills the user meanwhile, at the end of the test.
 
-        No web server dies in the middle of each of its requests. A push without its wake-up waits for 5 s.
+        A web server finishes its requests, too; and a push without its wake-up would wait for 5 s.
         """
         handle: Handle = self.sends.spawn(work).get()
         return handle
 
     def drained(self) -> bool:
-        """Whether the lanes are empty, or have become so within the time there is."""
+        """Whether the lanes are empty within the time limit."""
         deadline = time.monotonic() + DRAIN_SECONDS
         with connect(self.settings.redis_url, self.settings.redis_seconds) as redis:
             lanes = Lanes(redis, self.settings)
@@ -173,7 +175,7 @@ def tidy(**_: Any) -> None:
 
 
 class Learner(User):
-    """Levels up on any of the accounts, thinks, and now and then looks at what became of it."""
+    """Levels up on any of the accounts, pauses, and now and then waits for the outcome."""
 
     def on_start(self) -> None:
         self.site = shared["site"]
@@ -217,7 +219,7 @@ class Learner(User):
         return handle
 
     def _measured(self, what: str, work: Callable[[], Any]) -> Any:
-        """What the work returns, or None if it failed; Locust is told either way."""
+        """What the work returns, or None if it failed; reports either to Locust."""
         begun, result, failure = time.perf_counter(), None, None
         try:
             result = work()

@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.refusals [--repeats 3]
 
 20,000 commands of 10,000 learners, of which a check constraint of the application's refuses none, one in a thousand,
-one in a hundred and one in ten: trials in turn, each share's rate as a ratio to that of the trials without a refusal.
+one in a hundred and one in ten. Trials take turns; each share's rate is given as a ratio to that without refusals.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from .site import Site
 from .workload import SEED, Grant, Workload
 
 WORKLOAD = Workload("refusals", 10_000, 20_000)
-GOALS: Mapping[float, float] = {0.001: 0.5, 0.01: 0.3, 0.1: 0.1}  # by the share refused: the ratio to be reached
+GOALS: Mapping[float, float] = {0.001: 0.5, 0.01: 0.3, 0.1: 0.1}  # the ratio to reach, by the share refused
 SHARES = (0.0, *GOALS)
-REFUSED_XP = 1_000_000  # no learner comes so far by the other commands
+REFUSED_XP = 1_000_000  # more than the other commands give a learner
 _CONSTRAINT = f"ALTER TABLE specialization_progress ADD CONSTRAINT ck_refusals CHECK (total_xp < {REFUSED_XP})"
 _NO_CONSTRAINT = "ALTER TABLE specialization_progress DROP CONSTRAINT ck_refusals"
 
 
 def grants(share: float) -> list[Grant]:
-    """The work, in which this share of the commands, anywhere in it, brings too much."""
+    """The work, with this share of the commands, at random places, that the constraint refuses."""
     made = WORKLOAD.grants()
     for n in random.Random(SEED).sample(range(len(made)), round(share * len(made))):
         made[n] = made[n]._replace(xp=REFUSED_XP)

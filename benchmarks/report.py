@@ -1,4 +1,4 @@
-"""The results as a person reads them: tables in the terminal, three pictures, and JSON for whoever wants more."""
+"""The results as tables in the terminal and as pictures."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .rivals.kinds import Rival
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-OURS, THEIRS, LIMIT = "#2f6b2a", "#8a94a6", "#e45756"
+LEVELQ_COLOR, OTHER_COLOR, LIMIT_COLOR = "#2f6b2a", "#8a94a6", "#e45756"
 
 
 class Goal(NamedTuple):
-    """One line of the table of goals: what was asked, what was measured, and whether that is enough."""
+    """One line of the table of goals: the goal, what was measured, and whether that meets it."""
 
     what: str
     asked: str
@@ -30,13 +30,13 @@ class Goal(NamedTuple):
 
 
 def spread(values: Sequence[float], digits: int = 0) -> str:
-    """A median, and the least and the most it was measured as."""
+    """The median, with the lowest and the highest value."""
     middle, low, high = (f"{value:,.{digits}f}" for value in (median(values), min(values), max(values)))
     return middle if len(values) == 1 else f"{middle} ({low} to {high})"
 
 
 def rivals_table(title: str, rivals: Sequence[Rival], drained: Sequence[Drained]) -> Table:
-    """Everybody's rate beside what they promise, the fastest last."""
+    """Each rival's rate and promises, the fastest last."""
     table = Table(title=title, title_justify="left")
     for name in ("", "how", "commands a second", "levelq is", "order per user", "exactly once", "a killed worker's"):
         table.add_column(name, justify="right" if name in ("commands a second", "levelq is") else "left")
@@ -50,7 +50,7 @@ def rivals_table(title: str, rivals: Sequence[Rival], drained: Sequence[Drained]
 
 
 def goals_table(goals: Iterable[Goal]) -> Table:
-    """What was asked and what was measured."""
+    """Goals and measurements."""
     table = Table("what", "asked", "measured", "", title="Goals", title_justify="left")
     for what, asked, measured, met in goals:
         table.add_row(what, asked, measured, "[green]met[/]" if met else "[red]missed[/]")
@@ -65,7 +65,7 @@ def plain(table: Table) -> str:
 
 
 def draw_rivals(path: Path, drained: dict[str, Sequence[Drained]]) -> None:
-    """Bars on a logarithmic axis: each step of the grid is ten times."""
+    """Bars on a logarithmic axis."""
     figure, places = plt.subplots(1, len(drained), figsize=(13, 4.2), layout="constrained")
     for axes, (title, trials) in zip(places, drained.items(), strict=True):
         rates: dict[str, list[float]] = {}
@@ -77,7 +77,7 @@ def draw_rivals(path: Path, drained: dict[str, Sequence[Drained]]) -> None:
             [m - min(rates[n]) for n, m in zip(names, middles, strict=True)],
             [max(rates[n]) - m for n, m in zip(names, middles, strict=True)],
         ]
-        colors = [OURS if name == "levelq" else THEIRS for name in names]
+        colors = [LEVELQ_COLOR if name == "levelq" else OTHER_COLOR for name in names]
         axes.barh(names, middles, color=colors, xerr=errors, error_kw={"ecolor": "#333", "linewidth": 1})
         axes.set_xscale("log")
         axes.set_xlim(1, 5 * middles[-1])
@@ -94,7 +94,7 @@ def draw_rivals(path: Path, drained: dict[str, Sequence[Drained]]) -> None:
 
 
 def draw_parts(path: Path, trials: dict[str, Drained], ceilings: dict[str, float]) -> None:
-    """Where the processor time of a command goes, and what it would be for PostgreSQL alone."""
+    """The processor time of a command by part, and that of PostgreSQL alone."""
     figure, axes = plt.subplots(figsize=(10, 3.6), layout="constrained")
     names = list(trials)
     left = [0.0] * len(names)
@@ -105,8 +105,8 @@ def draw_parts(path: Path, trials: dict[str, Drained], ceilings: dict[str, float
         left = [a + b for a, b in zip(left, values, strict=True)]
     for place, name in enumerate(names):
         at = 2e6 / ceilings[name]
-        axes.plot((at, at), (place - 0.45, place + 0.45), color=LIMIT, linewidth=2.5)
-    axes.plot([], [], color=LIMIT, linewidth=2.5, label="two cores at the ceiling: PostgreSQL alone")
+        axes.plot((at, at), (place - 0.45, place + 0.45), color=LIMIT_COLOR, linewidth=2.5)
+    axes.plot([], [], color=LIMIT_COLOR, linewidth=2.5, label="two cores at the ceiling: PostgreSQL alone")
     axes.set_xlabel("microseconds of processor time per command")
     axes.legend(frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.45, 1.18))
     plain_axes(axes)
@@ -114,9 +114,9 @@ def draw_parts(path: Path, trials: dict[str, Drained], ceilings: dict[str, float
 
 
 def draw_waits(path: Path, curves: dict[str, Sequence[float]], unit: str) -> None:
-    """What share of the commands had been committed after so long."""
+    """The share of the commands that was committed, by time."""
     figure, axes = plt.subplots(figsize=(10, 4), layout="constrained")
-    for (name, waits), color in zip(curves.items(), ("#4c78a8", "#f58518", OURS, LIMIT), strict=False):
+    for (name, waits), color in zip(curves.items(), ("#4c78a8", "#f58518", LEVELQ_COLOR, LIMIT_COLOR), strict=False):
         shares = [100 * (number + 1) / len(waits) for number in range(len(waits))]
         axes.plot(waits, shares, label=name, color=color, linewidth=2)
     axes.set_ylim(0, 101)
@@ -132,14 +132,14 @@ def draw_waits(path: Path, curves: dict[str, Sequence[float]], unit: str) -> Non
 
 
 def plain_axes(axes: Any, grid: str = "x") -> None:
-    """No frame, and a grid along the axis that is read."""
+    """No frame, and a grid along one axis."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis=grid, alpha=0.3)
     axes.set_axisbelow(True)
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write the picture, and forget it."""
+    """Write the picture and release it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -2,9 +2,9 @@
 
     .venv/bin/python -m benchmarks.rq_recovery [--minutes 30]
 
-For each kind of RQ worker, with RQ's defaults: one worker runs a job and is killed with SIGKILL in it, its work
-horse, too; another worker of the same kind is there all the time and finds nothing to do. Nothing is sped
-up: RQ's own maintenance has to notice. levelq's figures for the same fault are in docs/reliability.md.
+For each kind of RQ worker, with RQ's defaults: a worker and its work horse are killed with SIGKILL during a job, while
+another worker of the same kind is idle. Nothing is sped up: RQ's own maintenance has to notice. levelq's figures for
+the same fault are in docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from rq.job import Job
 
 from levelq.embedded import Valkey
 
-JOB_SECONDS = 600  # longer than the test needs to kill it; it says how often it was begun
+JOB_SECONDS = 600  # longer than it takes to kill it
 KINDS = ("Worker", "SimpleWorker")
 RETRIES = (0, 3)
 
 
 def job(begun: str) -> None:
-    """Note that it was begun, then take long."""
+    """Note that it was begun, then wait."""
     with Path(begun).open("a") as file:
         file.write(f"{time.time()}\n")
     threading.Event().wait(JOB_SECONDS)
@@ -42,7 +42,7 @@ def job(begun: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=30.0, help="give up after so long (default 30)")
+    parser.add_argument("--minutes", type=float, default=30.0, help="when to give up (default 30)")
     minutes = parser.parse_args().minutes
     console = Console()
     with tempfile.TemporaryDirectory(prefix="levelq-rq-") as name:
@@ -86,9 +86,9 @@ class Trial:
         return subprocess.Popen(self._command, env=self._environment, stderr=subprocess.DEVNULL)
 
     def kill_in_the_middle(self) -> None:
-        """Once the job runs: a second worker, and SIGKILL for the first and its work horse."""
+        """When the job runs: start a second worker, and kill the first and its work horse."""
         deadline = time.monotonic() + 30
-        while self._begins() == 0:
+        while self.begins == 0:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{self._name}: the job did not begin")
             time.sleep(0.05)
@@ -99,26 +99,23 @@ class Trial:
         self._workers[0].wait()
         self._killed = time.monotonic()
 
-    def look(self) -> bool:
-        """Whether RQ has noticed: the job is no longer said to be running, or was begun again."""
+    def poll(self) -> bool:
+        """Whether RQ has noticed: the job's state is no longer "started", or it was begun again."""
         state = Job.fetch(self._job.id, connection=self._queue.connection).get_status()
         name = str(getattr(state, "value", state))
         if not self.states or self.states[-1] != name:
             self.states.append(name)
-        if self.noticed is None and (name != "started" or self._begins() > 1):
+        if self.noticed is None and (name != "started" or self.begins > 1):
             self.noticed = time.monotonic() - self._killed
         return self.noticed is not None
-
-    def _begins(self) -> int:
-        return len(self._begun.read_text().splitlines()) if self._begun.exists() else 0
 
     @property
     def begins(self) -> int:
         """How often the job was begun."""
-        return self._begins()
+        return len(self._begun.read_text().splitlines()) if self._begun.exists() else 0
 
     def end(self) -> None:
-        """End what is left of the workers."""
+        """End the workers that are left."""
         for worker in self._workers:
             if worker.poll() is None:
                 for process in psutil.Process(worker.pid).children(recursive=True):
@@ -128,12 +125,12 @@ class Trial:
 
 
 def wait(trials: list[Trial], deadline: float) -> None:
-    """Look until every trial was noticed, and a little longer: what is tried again shows itself then."""
-    while sum(trial.look() for trial in trials) < len(trials) and time.monotonic() < deadline:
+    """Poll until RQ has noticed every trial, and once more later, when retries have begun."""
+    while sum(trial.poll() for trial in trials) < len(trials) and time.monotonic() < deadline:
         time.sleep(0.5)
     time.sleep(5)
     for trial in trials:
-        trial.look()
+        trial.poll()
 
 
 def table(trials: list[Trial]) -> Table:

@@ -2,9 +2,9 @@
 
     .venv/bin/python -m benchmarks.script_times [--lanes 10000] [--deep 100000]
 
-Before it: so many lanes of one command, and one lane so deep. Then all of it is claimed and acknowledged in batches
-of the default size, with sweeps of expired claims and status in between. While a script runs, nobody else is
-served: that is why its longest time matters, not its mean.
+The backlog is `--lanes` lanes of one command and one lane of `--deep`. It is claimed and acknowledged in batches of the
+default size, with sweeps of expired claims and status in between. While a script runs, the server answers no other
+client: so its longest time matters, not its mean.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def work(redis: Redis, lanes: Lanes, count: int, deep: int) -> None:
-    """Push, then claim until nothing is left; the first two claims run out and are swept."""
+    """Push, then claim until nothing is left; the first two claims expire and are swept."""
     users = [count + 1] * deep + list(range(1, count + 1))
     for start in range(0, len(users), WINDOW):
         window: dict[int, list[bytes]] = {}
@@ -82,7 +82,7 @@ def table(redis: Redis) -> Table:
     log: Any = redis.slowlog_get(1_000_000)
     for entry in log:
         words = entry["command"].split(maxsplit=2)
-        # The first call of a script comes with its text; SLOWLOG cuts that off, so only later ones are told apart.
+        # The first call of a script sends its text, which SLOWLOG cuts off; only later calls can be recognized.
         if words[0].upper() == b"EVALSHA" and words[1].decode() in names:
             times[names[words[1].decode()]].append(entry["duration"] / 1000)
     shown = Table("script", "calls", "median", "99 %", "longest")

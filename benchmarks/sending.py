@@ -1,4 +1,4 @@
-"""What a sender pays: commands a second in bulk and one by one, beside RQ's enqueue; and the memory of what waits."""
+"""The cost of sending: commands a second in bulk and one by one, beside RQ's enqueue; and memory in Redis."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Sent(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Bytes of Redis per waiting command beyond its payload, and bytes that are left once all is applied."""
+    """Bytes of Redis per waiting command beyond its payload, and keys left for each idle lane."""
 
     payload: int
     deep: float
@@ -44,10 +44,10 @@ class Memory(NamedTuple):
 
 
 def sending(site: Site) -> Sent:
-    """Measure each. Those that send one by one take turns: a machine's speed changes within a second by half."""
+    """Measure each. Those that send one by one take turns, because the machine's speed changes."""
     site.reset(500)
     with Producer(site.settings) as producer:
-        producer.send_many(level_ups(Workload("", 500, 100).grants()))  # it has its connection and its scripts
+        producer.send_many(level_ups(Workload("", 500, 100).grants()))  # connects and loads the scripts
         site.redis.flushall()
         commands = list(level_ups(Workload("", 500, BULK).grants()))
         many = BULK / _seconds(lambda: producer.send_many(commands))
@@ -67,7 +67,7 @@ def sending(site: Site) -> Sent:
 
 
 def _taking_turns(site: Site, ways: Sequence[Callable[[Grant], None]]) -> list[float]:
-    """Commands a second of each, from its median turn."""
+    """Commands a second of each, from the median turn."""
     grants = Workload("", 500, TURN).grants()
     seconds: list[list[float]] = [[] for _ in ways]
     for _ in range(TURNS):
@@ -84,7 +84,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 
 def memory(site: Site) -> Memory:
-    """Fill a deep lane, then as many lanes of one; apply them, and see what is left."""
+    """Fill a deep lane, then as many lanes of one command; apply them, and count what is left."""
     number = 100_000
     deep = _bytes(site, Workload("", 1, number)) / number - PAYLOAD
     of_one = _bytes(site, Workload("", number, number)) / number - PAYLOAD

@@ -1,4 +1,4 @@
-"""Where a benchmark runs: both servers as an operator would have them, and nothing left over from the run before."""
+"""Where a benchmark runs: both servers with durable settings, emptied before each trial."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 TABLES = "specialization_progress, user_licenses, license_progressions, levelq_ledger, levelq_outbox, levelq_quarantine"
 START_SECONDS, STOP_SECONDS = 60.0, 20.0
 
-# A learner who has been here before: both rows exist, as they do for nearly every command of a live system.
+# Both rows of a learner exist already, as for nearly every command of a live system.
 _LEARNERS = (
     "INSERT INTO specialization_progress (student_id, specialization_id) SELECT n, %s FROM generate_series(1, %s) n",
     "INSERT INTO user_licenses (user_id, specialization_type) SELECT n, %s FROM generate_series(1, %s) n",
@@ -68,7 +68,7 @@ class Site:
         return {name: [process.pid] for name, process in found.items() if process is not None}
 
     def reset(self, users: int) -> None:
-        """Empty everything; then so many learners, and nothing for PostgreSQL or the disk to catch up on."""
+        """Empty everything and insert learners; leave no work pending for PostgreSQL or the disk."""
         self._renew_valkey()
         self.database.execute(f"TRUNCATE {TABLES} RESTART IDENTITY")
         for statement in _LEARNERS:
@@ -78,9 +78,7 @@ class Site:
         os.sync()
 
     def _renew_valkey(self) -> None:
-        """An empty one. Emptied only, it keeps the heap that others have left in pieces, and glibc's malloc with it:
-        after ten minutes of trials each command cost Redis half as much again.
-        """
+        """Start an empty one. After FLUSHALL the heap would stay fragmented, and trials would become slower."""
         valkey = self._servers.valkey
         self.redis.connection_pool.disconnect()
         valkey.stop()
@@ -92,7 +90,7 @@ class Site:
         return int(self.redis.get(self.settings.keys.of(PARTITION, "count")) or 0)
 
     def applied(self) -> int:
-        """Commands whose effect is in the database: each of ours completes one session."""
+        """Commands whose effect is in the database: each completes one session."""
         row = self.database.execute("SELECT coalesce(sum(completed_sessions), 0)::bigint FROM specialization_progress")
         return int(row.fetchone()[0])  # type: ignore[index]
 
@@ -110,9 +108,9 @@ class Site:
     def running(
         self, name: str, *commands: Sequence[str], **environment: str
     ) -> Iterator[list[subprocess.Popen[bytes]]]:
-        """Processes while the block runs, with the site's settings; their output goes to a log of that name.
+        """Run processes during the block, with the site's settings; their output goes to a log of that name.
 
-        What a process started is ended with it. Raises RuntimeError with the log's end if one failed meanwhile.
+        Their children end with them. Raises RuntimeError with the log's end if a process failed.
         """
         log = self.folder / f"{name}.log"
         processes = [self._start(command, log, environment) for command in commands]
@@ -142,7 +140,7 @@ class Site:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End it, and whatever it left in its session."""
+    """End it, and all processes of its session."""
     if process.poll() is None:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -153,7 +151,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def until(true: Any, seconds: float, what: str) -> None:
-    """Wait for something that other processes do. Raises TimeoutError."""
+    """Wait until a condition holds. Raises TimeoutError."""
     deadline = time.monotonic() + seconds
     while not true():
         if time.monotonic() > deadline:

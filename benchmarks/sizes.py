@@ -1,4 +1,4 @@
-"""Which number of threads suits the others best: the size that `make bench` gives them.
+"""Which number of threads suits the rivals best: `make bench` uses it.
 
     python -m benchmarks.sizes
 
@@ -26,7 +26,7 @@ from .workload import Workload
 
 SIZES = (2, 4, 8, 16)
 ROUNDS = 2
-SECONDS = 5  # of the ten that a rival's `most` commands take it
+SECONDS = 5  # of the ten that a rival's `most` commands take
 PEERS: dict[str, Callable[[int], Rival]] = {
     "procrastinate": ProcrastinateJobs,
     "Celery": lambda size: CeleryTasks("threads", size),

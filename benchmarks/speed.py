@@ -1,7 +1,7 @@
-"""How fast the machine is at the moment: a fixed piece of work, over and over beside what is measured.
+"""How fast the machine is: a fixed piece of work, repeated beside what is measured.
 
-A machine whose host has other guests changes its speed within seconds, by a third and by more, for all that runs on
-it. What is measured at different speeds can be compared only if it is known how fast it was.
+A virtual machine that shares its host changes its speed by a third and more within seconds. Results at different
+speeds can be compared only if the speeds are known.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Self
 import psutil
 
 ROWS = 1_500  # some three milliseconds of work
-PAUSE_SECONDS = 0.1  # so 3 % of a core
+PAUSE_SECONDS = 0.1  # together 3 % of a core
 
 
 class Speedometer:
@@ -35,12 +35,12 @@ class Speedometer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        told = [process.communicate("\n")[0] for process in self._running]
-        self.slowness = mean(float(line) for output in told for line in output.split())
+        outputs = [process.communicate("\n")[0] for process in self._running]
+        self.slowness = mean(float(line) for output in outputs for line in output.split())
 
 
 def work() -> None:
-    """What a worker does: pack and unpack, hash, sort, fill dictionaries."""
+    """The kinds of work of a worker: pack and unpack, hash, sort, fill dictionaries."""
     rows = [(n * 7919 % ROWS, pack("<qqd", n, n * n, n / 7)) for n in range(ROWS)]
     rows.sort()
     lanes: dict[int, list[tuple[int, int, float]]] = {}
@@ -50,7 +50,7 @@ def work() -> None:
 
 
 def main() -> None:
-    """Work, say how long it took, rest, until there is something to read."""
+    """Work, print how long it took, pause; until stdin has something to read."""
     work()
     while True:
         begun = time.process_time()

@@ -1,7 +1,7 @@
 """The transaction that levelq replaces: both rows locked, changed and committed through the ORM, one command each.
 
-It is what a careful team writes: progress before license, so that two of them cannot deadlock, and an audit row.
-It keeps no ledger, so it is the cheaper for that; and the same command twice counts twice.
+It is what a careful team writes: progress before license, so that two transactions cannot deadlock, and an audit row.
+It keeps no ledger, which makes it cheaper; and the same command twice counts twice.
 """
 
 from __future__ import annotations
@@ -99,6 +99,6 @@ def level_up(session: Session, user_id: int, xp: int) -> None:
 
 
 def job(user_id: int, xp: int) -> None:
-    """The same as a job of a queue: with a session of its own."""
+    """The same as a job of a queue, with its own session."""
     with sessions(int(os.environ.get("BENCH_THREADS", "1")))() as session:
         level_up(session, user_id, xp)

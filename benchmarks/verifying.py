@@ -2,7 +2,7 @@
 
     .venv/bin/python -m benchmarks.verifying [--rows 250000 1000000] [--repeats 3]
 
-A made ledger of 20 commands per learner, as a year of traffic leaves it: learners mixed, one level change each. For
+A generated ledger of 20 commands per learner, the learners mixed, one level change each. For
 each size, trials in turn: seconds, the checker's peak memory, PostgreSQL's temporary files, the longest transaction;
 then the same with `--since` the last twentieth.
 """
@@ -60,7 +60,7 @@ class Cost(NamedTuple):
 
 
 class Watch(threading.Thread):
-    """Looks every 20 ms how long the checker's transaction has been open."""
+    """Reads every 20 ms how long the checker's transaction has been open."""
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
@@ -84,7 +84,7 @@ class Watch(threading.Thread):
 
 
 def fill(site: Site, rows: int) -> None:
-    """Make the ledger and the rows that it explains."""
+    """Make the ledger and the rows that agree with it."""
     users = rows // PER_LEARNER
     site.reset(users)
     values = {"users": users, "rows": rows, "xp": XP, "total": XP * PER_LEARNER, "per": PER_LEARNER}

@@ -1,4 +1,4 @@
-"""The work: who levels up, in which order, by how much. The same seed gives the same work to everybody."""
+"""The work: which users level up, in which order, by how much. All rivals get the same work."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from levelq_core import LevelUp
 from .site import SPECIALIZATION
 
 SEED = 1
-TOP_XP = 100  # one command brings 1 to so much: a level now and then, as in life
+MAX_XP = 100  # one command brings 1 to 100: a level now and then
 
 
 class Grant(NamedTuple):
-    """One level-up, as every rival gets it."""
+    """One level-up."""
 
     user_id: int
     xp: int
 
 
 class Workload(NamedTuple):
-    """So many commands for so many users, in a random order that gives each user the same number.
+    """Commands for some users, the same number for each, in random order.
 
-    `every`: of so many learners one is such a user.
+    `every`: one of this many learners is such a user.
     """
 
     name: str
@@ -34,15 +34,15 @@ class Workload(NamedTuple):
 
     @property
     def learners(self) -> int:
-        """All of them."""
+        """How many learners there are."""
         return self.users * self.every
 
     def grants(self) -> list[Grant]:
-        """All of it."""
+        """The commands, in order."""
         chance = random.Random(SEED)
         users = [1 + self.every * (n % self.users) for n in range(self.commands)]
         chance.shuffle(users)
-        return [Grant(user, chance.randint(1, TOP_XP)) for user in users]
+        return [Grant(user, chance.randint(1, MAX_XP)) for user in users]
 
 
 def level_ups(grants: Sequence[Grant]) -> Iterator[LevelUp]:

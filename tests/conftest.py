@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 
 pytest_plugins = [
-    f"tests.support.fixtures.{name}" for name in ("chance", "servers", "clusters", "databases", "processes", "workers")
+    f"tests.support.fixtures.{name}"
+    for name in (
+        "chance",
+        "servers",
+        "clusters",
+        "databases",
+        "processes",
+        "sessions",
+        "workers",
+        "command_line",
+        "wide_command_line",
+    )
 ]
 
 

@@ -1,1 +1,1 @@
-"""The ways of doing it, each with its workers: what they are asked is the same, and so is the transaction of a job."""
+"""The rivals, each with its workers: all get the same commands, and the same transaction per job."""

@@ -34,7 +34,7 @@ def app_at(url: str) -> Celery:
 
 
 class CeleryTasks:
-    """Two worker processes; a pool of threads in each, or of one process each."""
+    """Two worker processes with a pool of threads each, or two prefork processes."""
 
     most = 4_000
 
@@ -60,7 +60,7 @@ class CeleryTasks:
 
 
 def url_of(site: Site) -> str:
-    """Celery's way to name a socket."""
+    """Celery's URL of a socket."""
     return "redis+socket://" + site.settings.redis_url.removeprefix("unix://")
 
 

@@ -1,4 +1,4 @@
-"""No queue: application processes of several threads, each calling the transaction by itself."""
+"""No queue: application processes whose threads run the transaction themselves."""
 
 from __future__ import annotations
 

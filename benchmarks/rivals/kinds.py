@@ -1,4 +1,4 @@
-"""What a way of doing the work has to offer to be measured."""
+"""What a rival must implement to be measured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..workload import Grant
 
 
 class Promises(NamedTuple):
-    """What it keeps, in a word or two each."""
+    """What it guarantees, in a few words each."""
 
     order: str
     once: str
@@ -20,7 +20,7 @@ class Promises(NamedTuple):
 
 
 class Rival(Protocol):
-    """Fill with work, then start two worker processes; `share` says how much of the work is enough to measure it."""
+    """Queues the work, then runs two worker processes."""
 
     name: str
     how: str

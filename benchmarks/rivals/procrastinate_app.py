@@ -16,11 +16,11 @@ from ..workload import Grant
 from .kinds import Promises
 
 TASK = "level_up"
-POLL_SECONDS = 0.1  # its 5 s are how long a worker that found every user locked would do nothing
+POLL_SECONDS = 0.1  # by default a worker that found every user locked is idle for 5 s
 
 
 class ProcrastinateJobs:
-    """Two processes, so many jobs at once in each."""
+    """Two processes, `concurrency` jobs at once in each."""
 
     most = 2_000
 
@@ -36,7 +36,7 @@ class ProcrastinateJobs:
             app.schema_manager.apply_schema()
             for user_id, xp in grants:
                 app.configure_task(TASK, lock=f"user:{user_id}").defer(user_id=user_id, xp=xp)
-        # A table that grew all at once has no statistics yet, and fetching a job by its lock took a plan without them.
+        # A table filled at once has no statistics yet, and fetching a job by its lock needs them.
         site.database.execute("ANALYZE procrastinate.procrastinate_jobs")
 
     def work(self, site: Site) -> AbstractContextManager[list[subprocess.Popen[bytes]]]:
@@ -45,7 +45,7 @@ class ProcrastinateJobs:
 
 
 def url_of(site: Site) -> str:
-    """Procrastinate's tables in a schema of their own."""
+    """Procrastinate's tables are in their own schema."""
     return f"{site.settings.database_url}&options=-csearch_path%3Dprocrastinate,public"
 
 

@@ -1,1 +1,1 @@
-"""What levelq costs, for the capacity model, and what more workers than cores do to it."""
+"""What commands cost, for the capacity model, and the effect of more workers than cores."""

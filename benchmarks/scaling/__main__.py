@@ -1,9 +1,9 @@
-"""Measure what commands cost and what more workers than cores do; fit the capacity model and put it to the test.
+"""Measure what commands cost and the effect of more workers than cores; fit the capacity model and test it.
 
     .venv/bin/python -m benchmarks.scaling [--rounds 4] [--patience 60] [--costs-only | --crowd-only]
 
-On embedded servers, some ten minutes. Shapes take turns, so that a machine whose speed changes does so for all of them.
-Writes costs.json (for `levelq plan --costs`), what was measured, tables and two pictures.
+On embedded servers, half an hour. Shapes take turns, so that a change of the machine's speed affects all of them.
+Writes costs.json (for `make plan`), what was measured, tables and two pictures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from levelq.capacity.costs import Costs
+from benchmarks.capacity.costs import Costs
 from levelq.server_account import temporary_folder
 
 from ..drain import CORES, Tried, at_one_speed, undisturbed
@@ -44,18 +44,18 @@ class Run:
         out.mkdir(parents=True, exist_ok=True)
 
     def timed(self, what: str, work: Callable[[], T]) -> T:
-        """Say what is measured and how long that took."""
+        """Run it, and print what was measured and how long that took."""
         begun = time.monotonic()
         found = work()
         self._console.print(f"[dim]{time.monotonic() - begun:6.1f} s[/]  {what}")
         return found
 
     def tried(self, what: str, trial: Callable[[], Tried]) -> Tried:
-        """A trial that nobody disturbed, if that can be had."""
+        """The least disturbed of a few trials."""
         return self.timed(what, partial(undisturbed, trial, self._patience))
 
     def costs(self, rounds: int) -> None:
-        """Drains of every shape in turn; the rest once; then the model, and how far off it is."""
+        """Measure drains of every shape in turn and the rest once; fit the model, and test it."""
         trials: list[Trial] = []
         for number in range(rounds):
             for point in POINTS:
@@ -87,7 +87,7 @@ class Run:
         )
 
     def crowd(self, rounds: int) -> None:
-        """The same load for ever more workers, in turn."""
+        """Measure the same load with more and more workers, in turn."""
         trials: list[Crowded] = []
         for number in range(rounds):
             for load in LOADS:

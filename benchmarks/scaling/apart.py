@@ -1,4 +1,4 @@
-"""What a drain does not show: pushes, wake-ups, idle workers, connections and pruning."""
+"""Costs besides those of a drain: pushes, wake-ups, idle workers, connections and pruning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from redis import Redis
 
-from levelq.capacity.costs import Connections, Idle, Push
+from benchmarks.capacity.costs import Connections, Idle, Push
 from levelq_core.database.engine import engine_for
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.operations.prune import LEAST, prune
@@ -40,7 +40,7 @@ class _Sends(NamedTuple):
 
     @property
     def row(self) -> tuple[float, float, float]:
-        """Calls, lanes and commands, for each command: a window names a lane once."""
+        """Calls, lanes and commands, for each command; a window names a lane once."""
         if self.one_by_one:
             return 1.0, 1.0, 1.0
         lanes = self.users * (1 - (1 - 1 / self.users) ** WINDOW)
@@ -93,7 +93,7 @@ def _queued(site: Site, rq: Redis) -> int:
 
 
 def idle(site: Site) -> Idle:
-    """What workers that have nothing to do cost, by how many partitions they look at."""
+    """The cost of idle workers for each partition that they check."""
     few, many = (_idle(site, shards) for shards in (FEW_SHARDS, MANY_SHARDS))
     partitions = SPECIALIZATIONS * (MANY_SHARDS - FEW_SHARDS)
     more = {name: max(0.0, many[name] - few[name]) / partitions for name in few}
@@ -110,7 +110,7 @@ def _idle(site: Site, shards: int) -> dict[str, float]:
     command = ["-m", "levelq", "worker", "--processes", str(IDLE_WORKERS)]
     with site.running("idle", command, LEVELQ_SHARDS=str(shards)) as (process,):
         until(lambda: site.redis.scard("rq:workers") == IDLE_WORKERS, 30, "the workers")
-        time.sleep(2 * site.settings.sweep_seconds)  # the first rounds open a gate in every partition
+        time.sleep(2 * site.settings.sweep_seconds)  # the first rounds unblock every partition
         parts = Parts(site, [process.pid])
         before, begun = parts.seconds(), time.monotonic()
         time.sleep(IDLE_SECONDS)  # what is measured
@@ -119,7 +119,7 @@ def _idle(site: Site, shards: int) -> dict[str, float]:
 
 
 def connections(site: Site) -> Connections:
-    """The most that one worker process holds, with work for all of them; the database's are one for each purpose."""
+    """The most connections of one worker process under load; those to the database have one purpose each."""
     site.reset(1_000)
     before = len(site.redis.client_list())
     most = 0

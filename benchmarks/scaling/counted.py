@@ -10,18 +10,18 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from levelq.cli import main
-from levelq_core.coupler.lane_batch import LaneBatch
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.pending_reply import PendingReply
-from levelq_worker.draining.claims import Claims, Held
+from levelq_worker.draining.claims import Claims, HeldClaim
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
-from levelq_worker.draining.transaction import Applied, Transaction
+from levelq_worker.draining.transaction import Transaction, Transactions
 
 FOLDER = "LEVELQ_COUNTS"
 counts: Counter[str] = Counter()
@@ -36,25 +36,23 @@ def read(folder: Path) -> Counter[str]:
     return total
 
 
-class _Heard:
-    """An acknowledgement's answer, whose lost lanes are counted when it is heard."""
+class _CountedReply:
+    """The reply to an acknowledgement, whose lost lanes are counted when it is received."""
 
-    def __init__(self, answer: PendingReply[list[int]]) -> None:
-        self._answer = answer
+    def __init__(self, reply: PendingReply[list[int]]) -> None:
+        self._reply = reply
+        self.cancel = reply.cancel
 
-    def read(self) -> list[int]:
-        removed = self._answer.result()
+    def result(self) -> list[int]:
+        removed = self._reply.result()
         counts["lost"] += removed.count(-1)
         return removed
 
-    def drop(self) -> None:
-        self._answer.cancel()
 
-
-def _took(take: Callable[[Claims], Held]) -> Callable[[Claims], Held]:
-    def counted(self: Claims) -> Held:
+def _claimed(claim: Callable[[Claims], HeldClaim]) -> Callable[[Claims], HeldClaim]:
+    def counted(self: Claims) -> HeldClaim:
         begun = time.perf_counter_ns()
-        held = take(self)
+        held = claim(self)
         counts["waited_ns"] += time.perf_counter_ns() - begun
         counts["claims"] += 1
         counts["empty"] += not held.claim.lanes
@@ -65,16 +63,27 @@ def _took(take: Callable[[Claims], Held]) -> Callable[[Claims], Held]:
     return counted
 
 
-def _acked(begin_ack: Callable[..., PendingReply[list[int]]]) -> Callable[..., _Heard]:
-    return lambda *args: _Heard(begin_ack(*args))
+def _acked(begin_ack: Callable[..., PendingReply[list[int]]]) -> Callable[..., _CountedReply]:
+    return lambda *args: _CountedReply(begin_ack(*args))
 
 
-def _applied(apply: Callable[..., Applied]) -> Callable[..., Applied]:
-    def counted(self: Transaction, works: Sequence[LaneBatch], *args: Any, **options: Any) -> Applied:
-        applied = apply(self, works, *args, **options)
+def _decided(decide: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    def counted(*args: Any) -> list[Any]:
+        parked = decide(*args)
+        counts["aside"] += len(parked)
+        return parked
+
+    return counted
+
+
+def _opened(
+    open_: Callable[[Transactions], AbstractContextManager[Transaction]],
+) -> Callable[[Transactions], AbstractContextManager[Transaction]]:
+    @contextmanager
+    def counted(self: Transactions) -> Iterator[Transaction]:
+        with open_(self) as transaction:
+            yield transaction
         counts["batches"] += 1
-        counts["aside"] += len(applied.parked)
-        return applied
 
     return counted
 
@@ -98,9 +107,10 @@ def _closed(close: Callable[[Runtime], None]) -> Callable[[Runtime], None]:
 def count() -> None:
     """Have this process, and those it forks, count."""
     patched: list[tuple[Any, str, Callable[[Any], Any]]] = [
-        (Claims, "take", _took),
+        (Claims, "claim", _claimed),
         (Lanes, "begin_ack", _acked),
-        (Transaction, "apply", _applied),
+        (Transaction, "decide", _decided),
+        (Transactions, "open", _opened),
         (Drain, "run", _drained),
         (Runtime, "close", _closed),
     ]

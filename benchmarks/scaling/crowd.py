@@ -1,4 +1,4 @@
-"""1, 2, 4 and 8 worker processes on the same load: how fast, at whose cost, how much in each other's way."""
+"""1, 2, 4 and 8 worker processes on the same load: rate, processor time by part, contention."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class Crowded(NamedTuple):
 
     @property
     def of_claims(self) -> dict[str, float]:
-        """Shares: of claims that found nothing, of lanes put aside and of those whose claim was lost."""
+        """Shares: of claims that found nothing, of lanes parked and of lanes whose claim was lost."""
         counts = self.counts
         return {
             "empty": counts["empty"] / counts["claims"],
-            "aside": counts["aside"] / counts["lanes"],
+            "parked": counts["parked"] / counts["lanes"],
             "lost": counts["lost"] / counts["lanes"],
         }
 
 
 def crowd(site: Site, workers: int, load: Workload) -> Crowded:
-    """Drain it with so many."""
+    """Drain the load with some workers."""
     folder = site.folder / "counts"
     folder.mkdir(exist_ok=True)
     counted.read(folder)
@@ -61,5 +61,5 @@ def rates(trials: Sequence[Crowded], load: str) -> dict[int, float]:
 
 
 def shares(trials: Sequence[Crowded]) -> dict[str, float]:
-    """Of all claims and lanes of these trials together, in the names of `of_claims`."""
-    return {name: median(t.of_claims[name] for t in trials) for name in ("empty", "aside", "lost")}
+    """The medians of these trials, by the names of `of_claims`."""
+    return {name: median(t.of_claims[name] for t in trials) for name in ("empty", "parked", "lost")}

@@ -1,9 +1,9 @@
-"""More workers than cores, with and without seats, while the database is ever farther away.
+"""More workers than cores, while the database is ever farther away.
 
     python -m benchmarks.scaling.distant
 
-500 users; two and eight workers whose every batch waits longer, in turn; two rounds, seven minutes. Tells whether they
-rest where cores are short, and only there (levelq_worker/seats.py).
+500 users; two and eight workers whose every batch waits longer, in turn; two rounds, five minutes. Tells where more
+workers than cores are worth it.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import AbstractContextManager
 from statistics import median
-from typing import Any
 
 from rich.console import Console
 
 from levelq.cli import main as levelq
 from levelq.server_account import temporary_folder
-from levelq_worker.draining.transaction import Applied, Transaction
-from levelq_worker.process import supervisor as supervising
-from levelq_worker.support.seats import Seats
+from levelq_worker.draining.transaction import Transaction, Transactions
 
 from ..drain import drain
 from ..rivals.levelq import Levelq
@@ -29,21 +27,21 @@ from .crowd import LOADS
 from .tables import Rows
 
 MODULE = "benchmarks.scaling.distant"
-WAITS_MS, SEATLESS = "LEVELQ_DISTANT_MS", "LEVELQ_SEATLESS"
+WAITS_MS = "LEVELQ_DISTANT_MS"
 DISTANCES_MS = (0, 50, 200)
-CREWS = (("2 workers", 2, False), ("8", 8, False), ("8, no seats", 8, True))
+CREWS = (("2 workers", 2), ("8", 8))
 ROUNDS = 2
 
 
 def far(seconds: float) -> None:
     """Have each batch of this process, and of those it forks, wait so long for the database, as on a long way."""
-    apply = Transaction.apply
+    open_ = Transactions.open
 
-    def applied(self: Transaction, *args: Any, **options: Any) -> Applied:
+    def opened(self: Transactions) -> AbstractContextManager[Transaction]:
         time.sleep(seconds)
-        return apply(self, *args, **options)
+        return open_(self)
 
-    Transaction.apply = applied  # type: ignore[method-assign]
+    Transactions.open = opened  # type: ignore[method-assign, assignment]
 
 
 def main() -> None:
@@ -52,9 +50,8 @@ def main() -> None:
     with temporary_folder("levelq-scaling-") as folder, Site(folder / "site") as site:
         for _ in range(ROUNDS):
             for distance in DISTANCES_MS:
-                for name, workers, seatless in CREWS:
-                    told = {WAITS_MS: str(distance)} | ({SEATLESS: "1"} if seatless else {})
-                    found = drain(site, Levelq(workers, MODULE, **told), LOADS[-1])
+                for name, workers in CREWS:
+                    found = drain(site, Levelq(workers, MODULE, **{WAITS_MS: str(distance)}), LOADS[-1])
                     rates.setdefault((distance, name), []).append(found.rate)
     rows = [
         (f"{distance} ms", *(f"{median(rates[distance, name]):,.0f}" for name, *_ in CREWS))
@@ -66,7 +63,5 @@ def main() -> None:
 if __name__ == "__main__":
     if WAITS_MS in os.environ:
         far(int(os.environ[WAITS_MS]) / 1_000)
-        if SEATLESS in os.environ:
-            supervising.seats_for = lambda processes: Seats()  # type: ignore[attr-defined]
         sys.exit(levelq())
     main()

@@ -1,4 +1,4 @@
-"""From trials to costs: least squares that give no negative cost, and how far off what was not fitted to is."""
+"""From trials to costs: least squares without negative costs, and the error at points that were not fitted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from levelq.capacity.costs import PARTS, Costs, Drains, Shape, Terms
+from benchmarks.capacity.costs import PARTS, Costs, Drains, Shape, Terms
 
 from ..drain import CORES
 from .shapes import Point, Trial
@@ -18,30 +18,30 @@ _NAMES = ("command", "lane", "deep", "batch")
 
 
 class Predicted(NamedTuple):
-    """One point: the median of what was measured, and what the model says."""
+    """One point: the median of the measurements, and the model's prediction."""
 
     point: Point
     rate: float
     predicted_rate: float
     us: float
     predicted_us: float
-    outside: float  # what share of the cores others had
+    outside: float  # the share of the cores that other processes used
 
     @property
     def off(self) -> float:
-        """By what share the predicted rate is too high."""
+        """The relative error of the predicted rate."""
         return self.predicted_rate / self.rate - 1
 
     @property
     def us_off(self) -> float:
-        """The same of the processor time of a command."""
+        """The relative error of the processor time of a command."""
         return self.predicted_us / self.us - 1
 
 
 def fit(trials: Sequence[Trial]) -> Drains:
-    """The processor time of each part: so much for each command, lane and batch. Only of points that are to be fitted.
+    """The processor time of each part for each command, lane and batch, from the points to fit.
 
-    A single worker leaves each core its caches, and everything is cheaper: the costs are those of a machine at work.
+    Without those of a single worker: it leaves each core its caches, and everything is cheaper then.
     """
     points = _medians([t for t in trials if t.point.fitted and t.point.workers > 1])
     return Drains(**{part: _terms([(shape, us[part]) for shape, us in points]) for part in PARTS})
@@ -68,7 +68,7 @@ def _terms(measured: Sequence[tuple[Shape, float]]) -> Terms:
 
 
 def least_squares(rows: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:
-    """The amounts, none below zero, with the least squares of relative errors: each combination of them is tried."""
+    """The non-negative amounts with the least squares of relative errors; tries each combination of columns."""
     scale = np.array(values)
     matrix, ones = np.array(rows) / scale[:, None], np.ones(len(values))
     columns = range(matrix.shape[1])
@@ -84,13 +84,13 @@ def least_squares(rows: Sequence[Sequence[float]], values: Sequence[float]) -> l
 
 
 def utilisation(trials: Sequence[Trial]) -> float:
-    """What share of the cores levelq's parts have while there are as many workers as cores."""
+    """The share of the cores that levelq's parts use with as many workers as cores."""
     fitted = [t for t in trials if t.point.fitted and t.point.workers >= CORES]
     return min(1.0, median(median(trial.drained.busy for trial in some) for _, some in by_point(fitted)))
 
 
 def wait_us(trials: Sequence[Trial], drains: Drains, busy: float) -> float:
-    """What a lone worker waits in each small batch, for the disk above all, beyond its own work and PostgreSQL's."""
+    """How long a lone worker waits in each small batch, mostly for the disk, besides its own work and PostgreSQL's."""
     waits = []
     for trial in trials:
         if trial.point.fitted and trial.point.workers == 1 and trial.point.in_batch < 1_000:
@@ -100,7 +100,7 @@ def wait_us(trials: Sequence[Trial], drains: Drains, busy: float) -> float:
 
 
 def predictions(trials: Sequence[Trial], costs: Costs) -> list[Predicted]:
-    """Every point, those first that were fitted to."""
+    """Every point, fitted ones first."""
     found = []
     for point, some in by_point(trials):
         rate, us = median(t.drained.rate for t in some), median(sum(t.us.values()) for t in some)

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 
-from ..report import LIMIT, OURS, THEIRS, plain_axes, save
+from ..report import LEVELQ_COLOR, LIMIT_COLOR, OTHER_COLOR, plain_axes, save
 from .crowd import LOADS, WORKERS, Crowded, rates, shares
 from .fitting import Predicted
 
@@ -19,19 +19,26 @@ WITHIN = 0.15
 
 
 def predictions(path: Path, found: Sequence[Predicted]) -> None:
-    """Rates as measured and as predicted, with a band of 15 % about each that was measured."""
+    """Measured and predicted rates, with a band of 15 % around each measured one."""
     figure, axes = plt.subplots(figsize=(10, 0.45 * len(found) + 1.4), layout="constrained")
     for place, one in enumerate(reversed(found)):
         band = (one.rate * (1 - WITHIN), place - 0.3), 2 * WITHIN * one.rate, 0.6
-        axes.add_patch(Rectangle(*band, color=THEIRS, alpha=0.3, linewidth=0))
+        axes.add_patch(Rectangle(*band, color=OTHER_COLOR, alpha=0.3, linewidth=0))
         axes.plot(one.rate, place, "|", color="#333", markersize=14, markeredgewidth=2)
         inside = abs(one.off) <= WITHIN
         marker: Any = {"marker": "o", "markerfacecolor": "none" if one.point.fitted else None}
-        axes.plot(one.predicted_rate, place, color=OURS if inside else LIMIT, markersize=8, linestyle="", **marker)
+        axes.plot(
+            one.predicted_rate,
+            place,
+            color=LEVELQ_COLOR if inside else LIMIT_COLOR,
+            markersize=8,
+            linestyle="",
+            **marker,
+        )
     axes.set_yticks(range(len(found)), [one.point.name for one in reversed(found)])
-    axes.plot([], [], "|", color="#333", markersize=14, markeredgewidth=2, label="measured, and 15 % about it")
-    axes.plot([], [], "o", color=OURS, markerfacecolor="none", label="the model, fitted to it")
-    axes.plot([], [], "o", color=OURS, label="the model, not fitted to it")
+    axes.plot([], [], "|", color="#333", markersize=14, markeredgewidth=2, label="measured, and 15 % around it")
+    axes.plot([], [], "o", color=LEVELQ_COLOR, markerfacecolor="none", label="the model, fitted to it")
+    axes.plot([], [], "o", color=LEVELQ_COLOR, label="the model, not fitted to it")
     axes.set_xlim(left=0)
     axes.set_xlabel("commands a second")
     axes.legend(frameon=False, loc="lower right")
@@ -62,8 +69,8 @@ def _throughput(axes: Any, trials: Sequence[Crowded], names: Sequence[str]) -> N
         [middle - min(some) for middle, some in zip(middles, every, strict=True)],
         [max(some) - middle for middle, some in zip(middles, every, strict=True)],
     ]
-    axes.bar(names, middles, color=OURS, yerr=errors, error_kw={"ecolor": "#333", "linewidth": 1})
-    axes.axhline(0.9 * max(middles), color=LIMIT, linewidth=1.5, label="0.9 of the best")
+    axes.bar(names, middles, color=LEVELQ_COLOR, yerr=errors, error_kw={"ecolor": "#333", "linewidth": 1})
+    axes.axhline(0.9 * max(middles), color=LIMIT_COLOR, linewidth=1.5, label="0.9 of the best")
     axes.set_title("commands a second")
     axes.set_ylim(0, 1.25 * max(map(max, every)))
     axes.legend(frameon=False, loc="upper left")
@@ -85,8 +92,8 @@ def _parts(axes: Any, trials: Sequence[Crowded], names: Sequence[str]) -> None:
 
 def _contention(axes: Any, trials: Sequence[Crowded], names: Sequence[str]) -> None:
     found = [shares([t for t in trials if t.workers == n]) for n in WORKERS]
-    labels = (("empty", "claims that found nothing"), ("aside", "lanes put aside"), ("lost", "claims lost"))
-    for (name, label), color in zip(labels, (THEIRS, "#f58518", LIMIT), strict=True):
+    labels = (("empty", "claims that found nothing"), ("parked", "lanes parked"), ("lost", "claims lost"))
+    for (name, label), color in zip(labels, (OTHER_COLOR, "#f58518", LIMIT_COLOR), strict=True):
         axes.plot(names, [100 * share[name] for share in found], "o-", color=color, label=label)
     twice = sum(t.twice for t in trials)
     axes.set_title(f"per cent of claims or lanes; applied twice: {twice}")

@@ -1,22 +1,22 @@
-"""Drains of several shapes: what each command of theirs cost, and where its lanes and batches were counted."""
+"""Drains of several shapes: the cost of each command, with the lanes and batches that the ledger counts."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from levelq.capacity.costs import Shape
+from benchmarks.capacity.costs import Shape
 
 from ..drain import Drained, timed_drain
 from ..rivals.levelq import Levelq
 from ..site import Site
 from ..workload import Workload
 
-# Of the ledger: each row names its batch, and a lane is taken once in each batch that has commands of it.
+# From the ledger: each row names its batch, and a lane is taken once in each batch that has commands of it.
 COUNTED = """
     SELECT sum(commands)::bigint, count(*), count(*) FILTER (WHERE commands > 1), count(DISTINCT batch)
     FROM (SELECT batch, count(*) AS commands FROM levelq_ledger GROUP BY batch, user_id) AS lanes
 """
-LEARNERS = 240_000  # whatever of them level up, so that rows and index entries lie as far apart for all shapes
+LEARNERS = 240_000  # however many level up, so that rows and index entries lie equally far apart for all shapes
 
 
 class Point(NamedTuple):
@@ -46,18 +46,18 @@ class Point(NamedTuple):
 
     @property
     def workload(self) -> Workload:
-        """Each of some learners levels up as often."""
+        """Some of the learners, each with the same number of commands."""
         users = self.commands // self.commands_per_lane
         return Workload(self.name, users, self.commands, LEARNERS // users)
 
     @property
     def shape(self) -> Shape:
-        """What the model is told of it; how it went is not known before."""
+        """The shape that the model assumes before the drain."""
         return Shape.of(self.commands_per_lane, self.batch_commands, self.batch_lanes)
 
 
 class Trial(NamedTuple):
-    """How it went: the ledger's own count of lanes and batches for each command, and what drain.py measured."""
+    """The result: lanes and batches for each command, from the ledger, and what drain.py measured."""
 
     point: Point
     shape: Shape
@@ -69,8 +69,8 @@ class Trial(NamedTuple):
         return {name.lower(): spent for name, spent in self.drained.parts.items()}
 
 
-# Each pair of what differs has its extremes among those fitted to; what lies between them is predicted. Each lasts for
-# seconds: with a third of it, workers that start were a part of what was measured, the more the more of them there are.
+# The extremes of each dimension are fitted; points between them are predicted. Each drain lasts for seconds, or the
+# start of the workers would be a part of the measurement.
 POINTS = (
     Point(1, 120_000),
     Point(5, 240_000),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from levelq.capacity.costs import Costs, Terms
+from benchmarks.capacity.costs import Costs, Terms
 
 from . import crowd
 from .crowd import LOADS, WORKERS, Crowded
@@ -61,7 +61,7 @@ def _terms(name: str, terms: Terms) -> tuple[str, ...]:
 
 
 def predictions(found: Sequence[Predicted]) -> Rows:
-    """Each shape as measured and as the model has it."""
+    """Each shape as measured and as predicted."""
     rows = [
         (
             one.point.name, "fitted" if one.point.fitted else "**not fitted**",
@@ -71,7 +71,7 @@ def predictions(found: Sequence[Predicted]) -> Rows:
         for one in found
     ]  # fmt: skip
     names = (">us a command", ">predicted", ">off", ">commands a second", ">predicted", ">off", ">others had")
-    return Rows("Measured, and what the model says", ("drain", "", *names), rows)
+    return Rows("Measured and predicted", ("drain", "", *names), rows)
 
 
 def workers(trials: Sequence[Crowded]) -> Rows:
@@ -89,9 +89,9 @@ def workers(trials: Sequence[Crowded]) -> Rows:
             rows.append((
                 load.name, str(number), f"{rates[number]:,.0f} ({least:,.0f} to {most:,.0f})",
                 f"{rates[number] / max(rates.values()):.2f}", *parts,
-                *(f"{shares[name]:.1%}" for name in ("empty", "aside", "lost")), str(sum(t.twice for t in some)),
+                *(f"{shares[name]:.1%}" for name in ("empty", "parked", "lost")), str(sum(t.twice for t in some)),
                 f"{median(t.drained.outside for t in some):.0%}",
             ))  # fmt: skip
     names = (">workers", ">commands a second", ">of the best", ">workers, us", ">PostgreSQL, us", ">Redis, us")
-    contention = (">claims empty", ">lanes put aside", ">claims lost", ">applied twice", ">others had")
+    contention = (">claims empty", ">lanes parked", ">claims lost", ">applied twice", ">others had")
     return Rows("More workers on the same load", ("load", *names, *contention), rows)

@@ -1,11 +1,11 @@
-"""What a command weighs: in Redis while it waits, in PostgreSQL's log, in the ledger for good."""
+"""Bytes of a command: in Redis while it waits, in PostgreSQL's log, in the ledger."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from levelq.capacity.costs import Sizes, Terms
+from benchmarks.capacity.costs import Sizes, Terms
 
 from ..drain import drain
 from ..rivals.levelq import Levelq
@@ -18,7 +18,7 @@ POINTS = (Point(1, 20_000), Point(100, 50_000), Point(1, 10_000, batch_lanes=50)
 
 
 class Weighed(Levelq):
-    """Notes, when all is queued, what that takes of Redis, and where PostgreSQL's log is."""
+    """Notes, when all is queued, the memory of Redis and the position of PostgreSQL's log."""
 
     memory = wal = 0
 
@@ -59,8 +59,8 @@ def sizes(site: Site) -> Sizes:
 
 @contextmanager
 def _without_page_images(site: Site) -> Iterator[None]:
-    """PostgreSQL logs a page as a whole when it is first changed after a checkpoint: that depends on the time between
-    two of them, which is the plan's to reckon with, and not on the command."""
+    """PostgreSQL logs a whole page at its first change after a checkpoint. That depends on the time between two
+    checkpoints, which the model adds, not on the command."""
     site.database.execute("ALTER SYSTEM SET full_page_writes = off")
     site.database.execute("SELECT pg_reload_conf()")
     try:

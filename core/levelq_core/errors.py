@@ -5,27 +5,28 @@ LevelqError
 ├── QueueFull
 │   ├── LaneFull            one (user, specialization) holds as many commands as it may
 │   └── PartitionFull       one partition holds as many commands as it may
-├── NotDurable              queued, but not as durably as was asked, in time
+├── NotDurable              queued, but the durability asked for was not confirmed in time
 ├── QueueUnavailable        Redis cannot be reached, or refuses: nothing was queued
 │   └── Moved               the partition was closed by a change of the shard count
-├── OutcomeUnknown          nobody kept what became of the command
-│   └── SendUnknown         the connection was lost midway: queued or not (also a QueueUnavailable)
-├── OutcomeTimeout          not decided in the time given; it may still be
+├── OutcomeUnknown          the command's outcome is not kept anywhere
+│   └── SendUnknown         the connection was lost midway: the command may be queued (also a QueueUnavailable)
+├── OutcomeTimeout          not decided within the timeout; the command may still be applied
 ├── ConfigurationError      a setting, an address or a permission is wrong
 │   ├── CatalogError        the catalog file is wrong
 │   ├── SchemaError         the database lacks what levelq needs
 │   └── WrongDatabase       the namespace is bound to another database
 ├── LevelUpRefused          a direct call with raise_on_failure=True changed nothing
-└── TransactionMisuse       a connection or transaction in which levelq cannot keep its promises
+└── TransactionMisuse       levelq cannot work in this connection or transaction
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
-from .domain.results import ErrorType, Failure
+if TYPE_CHECKING:
+    from .domain.results import ErrorType, Failure
 
 
 class LevelqError(Exception):
@@ -57,7 +58,7 @@ class NotDurable(LevelqError):
     """The command is queued, but the durability asked for was not confirmed in time.
 
     It takes effect like any other, unless Redis loses it first. Sending it again with the same id is safe, and
-    waits again. `numlocal` and `numreplicas`: on how many disks and replicas it was known to be.
+    waits again. `numlocal` and `numreplicas`: how many disks and replicas had confirmed it. `milliseconds`: the wait.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Moved(QueueUnavailable):
 
 
 class OutcomeUnknown(LevelqError):
-    """Nothing is left that could tell what became of the command."""
+    """The command's outcome is kept neither in Redis nor in a ledger that this process can read."""
 
 
 class SendUnknown(OutcomeUnknown, QueueUnavailable):
@@ -95,7 +96,7 @@ class SendUnknown(OutcomeUnknown, QueueUnavailable):
 
 
 class OutcomeTimeout(LevelqError, TimeoutError):
-    """The command was not decided in the time given; it is still waiting, or its outcome is no longer kept."""
+    """The command was not decided within the timeout; it still waits, or its outcome is no longer kept."""
 
 
 class ConfigurationError(LevelqError):
@@ -133,7 +134,7 @@ class WrongDatabase(ConfigurationError):
 class LevelUpRefused(LevelqError):
     """A direct call with `raise_on_failure=True` changed nothing. `result` is the dict it would have returned.
 
-    `command_id` is None if none was given and no command could be built; the other values are as they were given.
+    `command_id` is None if none was given and no command could be built; the other values are the caller's.
     """
 
     def __init__(
@@ -159,8 +160,9 @@ class LevelUpRefused(LevelqError):
 
 
 class TransactionMisuse(LevelqError):
-    """The connection or its transaction is not one that levelq can work in: the driver, the isolation level, read-only,
-    aborted, or a schema_translate_map.
+    """levelq cannot work in this connection or transaction.
+
+    The reason: its driver, its isolation level, a schema_translate_map, or that it is read-only or aborted.
     """
 
 

@@ -1,6 +1,6 @@
-"""Fault points: named places where tests stop, kill or fail a process. In production `hook` is None.
+"""Failpoints: named points at which tests stop, kill or fail a process. In production `hook` is None.
 
-They are passed once per batch or call, never per command, so an unused one costs some 50 ns each time.
+Each is passed once per batch or call, never per command.
 """
 
 from __future__ import annotations
@@ -30,6 +30,6 @@ hook: Callable[[str], None] | None = None
 
 
 def failpoint(name: str) -> None:
-    """Pass a failpoint; whatever the hook raises is raised here."""
+    """Pass a failpoint. Raises what the hook raises."""
     if hook is not None:
         hook(name)

@@ -71,7 +71,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="LEVELQ_", frozen=True, extra="forbid", hide_input_in_errors=True, env_ignore_empty=True
+        env_prefix="LEVELQ_",
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        env_ignore_empty=True,
+        defer_build=True,
     )
 
     namespace: str = Field("levelq", pattern=r"^[a-z][a-z0-9_-]{0,31}$")
@@ -134,7 +139,7 @@ class Settings(BaseSettings):
             raise ConfigurationError("; ".join(lines)) from None
 
     def environment(self) -> dict[str, str]:
-        """These settings as LEVELQ_ variables, for a child process that shall have the same."""
+        """These settings as LEVELQ_ variables, for a child process that needs the same."""
         given = self.model_dump(mode="json", exclude_none=True)
         return {f"LEVELQ_{name.upper()}": str(value) for name, value in given.items()}
 
@@ -167,7 +172,7 @@ class Settings(BaseSettings):
 
     @property
     def lock_ms(self) -> int:
-        """How long one transaction waits for a row that somebody else holds."""
+        """How long one transaction waits for a row that another transaction holds."""
         return int(self.claim_seconds * 100)
 
     @property

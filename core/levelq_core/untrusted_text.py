@@ -1,4 +1,4 @@
-"""Text of other programs, for a terminal and a log: without control characters, and cut to a length."""
+"""Text of other programs, made safe for a terminal and a log: no control characters, and a bounded length."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ MOST_SHOWN = 80  # characters of one name or value in a message
 
 
 def printable(text: str | bytes, most: int | None = None) -> str:
-    """The text on one line, control characters as escapes; after `most` characters it is cut, with "...".
+    """The text on one line, control characters escaped, cut after `most` characters with "...".
 
     Bytes are decoded as UTF-8; invalid ones become the replacement character.
     """
@@ -18,7 +18,7 @@ def printable(text: str | bytes, most: int | None = None) -> str:
 
 
 def quoted(raw: object) -> str:
-    """One name or value from Redis in quotes, short enough for a message."""
+    """A name or value from Redis in quotes, short enough for a message."""
     return f"'{printable(raw, MOST_SHOWN)}'" if isinstance(raw, str | bytes) else repr(raw)[:MOST_SHOWN]
 
 

@@ -1,4 +1,8 @@
-"""The command line `levelq`: `main` is the console script; each group of commands has a module of its own."""
+"""The command line `levelq`: `main` is the console script. Each command has a module, named after it.
+
+These modules import typer and rich alone; what a command needs beyond that, it imports when it runs. So every `--help`
+is quick, whatever the command stands on.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import sys
 
 from levelq_worker.process.startup import watch_for_stop
 
-# What may be missing, and the extra that brings it.
+# Libraries that may be missing, and the extra that installs each.
 _EXTRAS = {
     "typer": "worker",
     "rich": "worker",
@@ -19,7 +23,7 @@ _EXTRAS = {
     "matplotlib": "demo",
 }
 
-# Commands that run for long, and their exit code if they are asked to stop while they start.
+# Commands that run for long, and their exit code if a signal stops them while they start.
 _LONG_RUNNING = {"worker": 0, "up": 0, "demo": 130, "loadtest": 130}
 
 
@@ -27,13 +31,13 @@ def main() -> int:
     """Run `levelq` with the process's arguments; returns its exit code.
 
     0: done. 1: done, and the answer is bad news (rejected, out of step, a failed check). 2: it could not be
-    done; one line on stderr says why. 130: interrupted. Never a traceback, unless `--traceback` asks for it.
+    done; one line on stderr says why. 130: interrupted. Never a traceback, unless `--traceback` is given.
     """
     command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
     if command in _LONG_RUNNING:  # before the imports, which take a second
         watch_for_stop(_LONG_RUNNING[command])
     try:
-        from .app import run  # noqa: PLC0415 - the libraries of levelq[worker] may be absent
+        from .app import run
 
         return run(sys.argv[1:])
     except ModuleNotFoundError as error:
@@ -44,7 +48,7 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever read our output has had enough
+    except BrokenPipeError:  # the reader of stdout has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 

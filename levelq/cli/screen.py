@@ -1,4 +1,4 @@
-"""What commands share in showing things: consoles, tables, and text that others wrote."""
+"""How commands print: consoles, tables, lines with a coloured verdict, and questions. No text is read as markup."""
 
 from __future__ import annotations
 
@@ -14,12 +14,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from levelq_core.errors import ConfigurationError
-from levelq_core.untrusted_text import printable
-
-_PIPED_WIDTH = 200  # into a file or a pipe nothing is folded that need not be
+_PIPED_WIDTH = 200  # into a file or a pipe: wide enough that little is folded
 _GAP = 3  # between two columns
-_LEAST = 20  # what a column that folds needs at least
+_LEAST = 20  # the least width of a column that folds
 
 Cell = str | int | Text | None
 
@@ -33,10 +30,15 @@ out = Console(highlight=False, width=_width(sys.stdout.isatty()))
 err = Console(highlight=False, stderr=True, width=_width(sys.stderr.isatty()))
 
 
+def say(text: str | Text, style: str = "", *, on: Console = out) -> None:
+    """Print text as it is: no markup, and lines are not folded."""
+    on.print(Text(text, style) if isinstance(text, str) else text, soft_wrap=True)
+
+
 class Listing:
     """Rows under headings; on a terminal too narrow for that, one block per row.
 
-    `right`: the columns that hold numbers. `folding`: the one column whose text may take several lines.
+    `right`: the columns that hold numbers. `folding`: the column whose text may take several lines.
     """
 
     def __init__(self, *columns: str, right: Collection[str] = (), folding: str | None = None) -> None:
@@ -47,11 +49,11 @@ class Listing:
         self._sections: set[int] = set()
 
     def add(self, *values: Cell, style: str = "") -> None:
-        """Append a row; nothing in it is markup, None is a dash."""
+        """Append a row; None is shown as a dash."""
         self._rows.append([_cell(value, style) for value in values])
 
     def end_section(self) -> None:
-        """Leave some room below the last row."""
+        """Leave room below the last row."""
         self._sections.add(len(self._rows) - 1)
 
     def print(self) -> None:
@@ -60,7 +62,7 @@ class Listing:
         out.print(shown)
 
     def _needed(self) -> int:
-        """The least width in which no cell is broken."""
+        """The least width in which no cell is cut."""
         needed = 0
         for column, heading in enumerate(self._columns):
             widest = max((len(row[column]) for row in self._rows), default=0)
@@ -96,18 +98,27 @@ def _cell(value: Cell, style: str) -> Text:
 
 
 def verdict(word: str, style: str, rest: str) -> Text:
-    """A line that begins with a word in colour; the rest is text, not markup."""
+    """A line that begins with a word in colour."""
     return Text.assemble((word, style), printable(rest))
 
 
 def confirm(question: str) -> None:
     """Ask at the terminal, and end the command unless the answer is yes.
 
-    Raises ConfigurationError where there is no terminal: a script says --yes.
+    Raises ConfigurationError if there is no terminal: scripts use --yes.
     """
     if not sys.stdin.isatty():
-        raise ConfigurationError("nothing was changed: there is no terminal to ask at; --yes answers for scripts")
+        from levelq_core.errors import ConfigurationError
+
+        raise ConfigurationError("nothing was changed: no terminal to ask for confirmation; use --yes in scripts")
     typer.confirm(question, abort=True)
+
+
+def printable(text: str) -> str:
+    """Text of other programs without control characters; see levelq_core.untrusted_text."""
+    from levelq_core.untrusted_text import printable as escaped
+
+    return escaped(text)
 
 
 def one_line(text: str) -> str:

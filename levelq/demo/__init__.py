@@ -23,7 +23,7 @@ def run_demo(
     simulates the same users. Raises ConfigurationError if the servers or a process cannot be started.
     """
     try:
-        from .running import run  # noqa: PLC0415 - needs extras that the rest of the command line can do without
+        from .demo import run  # noqa: PLC0415 - needs extras that the rest of the command line can do without
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"the demo needs {error.name}: pip install 'levelq[demo]'") from error
     return run(users, commands, processes, picture, folder, seed)

@@ -1,7 +1,6 @@
-"""What the simulated users do: a list of plain values, the same wherever it is made from the same seed.
+"""What the simulated users send: the same list wherever it is made from the same seed.
 
-The producers send from it and the verifier compares with it, so what was sent is known independently of
-every line of code that carried it.
+The senders send it and the checks compare with it, so what was sent is known independently of the code that carried it.
 """
 
 from __future__ import annotations
@@ -9,40 +8,42 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import accumulate
 from random import Random
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
+from levelq_core import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
+
 Fate = Literal["applied", "rejected", "duplicate", "conflict"]
-Place = tuple[int, str]  # a lane: user, specialization
+Lane = tuple[int, str]  # user, specialization
 
 TOP_LEVEL = {"PLAYER": 8, "COACH": 8, "INTERNSHIP": 3}
-CONFLICT_EVERY = 500  # one command in so many reuses an id for other content
-_HOT = 3  # weights are 1/(rank + 3): of a thousand users the hottest gets 4 % of all commands, the first ten 24 %
-_IMPOSSIBLE = -(2**31 - 1)  # a change that every producer lets pass and no total survives
+_CONFLICT_EVERY = 500  # one command of this many reuses an id for other content
+_RANKS_ADDED = 3  # weights are 1/(rank + 3): of a thousand users the hottest sends 4 % of all commands, ten send 24 %
+_IMPOSSIBLE = -(2**31 - 1)  # a change that producers let pass and that takes every total below zero
 _GAINS = (10, 20, 25, 40, 60, 80, 120, 200)
 
 
-class Sent(NamedTuple):
-    """One command as it is to be sent, and what must become of it."""
+class Send(NamedTuple):
+    """One command that is sent, and what must become of it."""
 
+    kind: type[Command]
     command_id: UUID
-    user_id: int
-    specialization: str
-    kind: Literal["level_up", "set_level", "sync_levels", "adjust", "reset"]
+    lane: Lane
     fate: Fate
-    level: int = 0
-    xp: int = 0
-    sessions: int = 0
-    projects: int = 0
-    theory: int = 0
-    practice: int = 0
-    source: Literal["progress", "license"] = "progress"
-    earned: bool = False  # an adjust or a reset: the level is what the totals earn
+    fields: dict[str, Any]
 
     @property
-    def place(self) -> Place:
-        """Its lane."""
-        return self.user_id, self.specialization
+    def command(self) -> Command:
+        """As the producer takes it."""
+        user_id, specialization = self.lane
+        return self.kind(
+            user_id=user_id, specialization=specialization, command_id=self.command_id, reason="demo", **self.fields
+        )
+
+    @property
+    def repeated(self) -> bool:
+        """Whether its id was sent before."""
+        return self.fate in ("duplicate", "conflict")
 
 
 class Scenario(NamedTuple):
@@ -53,102 +54,89 @@ class Scenario(NamedTuple):
     commands: int
     started_ms: int
 
-    def sends(self) -> list[Sent]:
+    def sends(self) -> list[Send]:
         """All sends in their order, repeated ones included."""
-        return list(_Story(self).tell())
-
-    def share(self, producer: int, producers: int) -> list[Sent]:
-        """What one of the producers sends. A user belongs to one producer, so a lane's order is known."""
-        return [sent for sent in self.sends() if sent.user_id % producers == producer]
-
-    def direct_calls(self) -> Iterator[tuple[UUID, int, str, int, int]]:
-        """Level-ups for the direct caller, without end: id, user, specialization, xp, sessions."""
-        rng = Random(f"{self.seed} direct")  # noqa: S311 - a simulation, repeatable
-        lanes, weights = _lanes(self)
-        number = 0
-        while True:
-            user_id, specialization = rng.choices(lanes, cum_weights=weights)[0]
-            yield _id(rng, self.started_ms + number), user_id, specialization, rng.choice(_GAINS), 1
-            number += 1
-
-
-class _Story:
-    """Draws the commands one after the other, remembering each lane's past."""
-
-    def __init__(self, scenario: Scenario) -> None:
-        self._scenario = scenario
-        self._rng = Random(scenario.seed)  # noqa: S311 - a simulation, repeatable
-        self._past: dict[Place, list[Sent]] = {}
-
-    def tell(self) -> Iterator[Sent]:
-        scenario, rng = self._scenario, self._rng
-        lanes, weights = _lanes(scenario)
-        everybody = lanes[: min(scenario.users, scenario.commands)]  # each user sends something
-        drawn = everybody + rng.choices(lanes, cum_weights=weights, k=scenario.commands - len(everybody))
+        rng, past = Random(self.seed), dict[Lane, list[Send]]()  # noqa: S311 - a simulation, repeatable
+        lanes, weights = self.lanes()
+        once = lanes[: min(self.users, self.commands)]  # each user sends something
+        drawn = once + rng.choices(lanes, cum_weights=weights, k=self.commands - len(once))
         rng.shuffle(drawn)
-        for number, place in enumerate(drawn):
-            sent = self._next(number, place)
-            if sent.fate in ("applied", "rejected"):
-                self._past.setdefault(place, []).append(sent)
-            yield sent
+        sends = []
+        for number, lane in enumerate(drawn):
+            command_id = _id(rng, self.started_ms + number // 50)
+            send = _next(rng, number, command_id, lane, past.get(lane))
+            if not send.repeated:
+                past.setdefault(lane, []).append(send)
+            sends.append(send)
+        return sends
 
-    def _next(self, number: int, place: Place) -> Sent:
-        rng, past = self._rng, self._past.get(place)
-        command_id = _id(rng, self._scenario.started_ms + number // 50)
-        if not past:
-            return self._level_up(command_id, place)
-        # An id is used twice at most: the answer to a repeated send is found by the id alone.
-        if number % CONFLICT_EVERY == CONFLICT_EVERY - 1:
-            first = past.pop(rng.randrange(len(past)))
-            return self._level_up(first.command_id, place)._replace(fate="conflict", projects=7)
-        draw = rng.random()
-        if draw < 0.010:
-            return past.pop(rng.randrange(len(past)))._replace(fate="duplicate")
-        if draw < 0.015:
-            return self._refused(command_id, place)
-        if draw < 0.030:
-            sync = Sent(command_id, *place, "sync_levels", "applied")
-            return sync if rng.random() < 0.5 else sync._replace(source="license")
-        if draw < 0.050:
-            level = rng.randint(1, TOP_LEVEL[place[1]])
-            return Sent(command_id, *place, "set_level", "applied", level, rng.choice((0, 50, 500)), 1)
-        return self._adjust_or_reset(command_id, place) if draw < 0.057 else self._level_up(command_id, place)
+    def share(self, sender: int, senders: int) -> list[Send]:
+        """What one of the senders sends. A user belongs to one sender, so the order of each lane is known."""
+        return [send for send in self.sends() if send.lane[0] % senders == sender]
 
-    def _adjust_or_reset(self, command_id: UUID, place: Place) -> Sent:
-        rng = self._rng
-        if rng.random() < 0.7:
-            change = rng.choice((0, 50, 500))  # a level that was set higher than it was earned falls
-            return Sent(command_id, *place, "adjust", "applied", 0, change, earned=rng.random() < 0.5)
-        totals = (rng.choice((0, 500, 3000)), rng.randint(0, 2))
-        level = rng.randint(0, TOP_LEVEL[place[1]])
-        return Sent(command_id, *place, "reset", "applied", level, *totals, earned=level == 0)
+    def direct_calls(self) -> Iterator[tuple[UUID, Lane, int]]:
+        """Level-ups for the direct caller, without end: id, lane, xp."""
+        rng = Random(f"{self.seed} direct")  # noqa: S311 - a simulation, repeatable
+        lanes, weights = self.lanes()
+        milliseconds = self.started_ms
+        while True:
+            (lane,) = rng.choices(lanes, cum_weights=weights)
+            yield _id(rng, milliseconds), lane, rng.choice(_GAINS)
+            milliseconds += 1
 
-    def _level_up(self, command_id: UUID, place: Place) -> Sent:
-        rng = self._rng
-        hours = (rng.randint(0, 3), rng.randint(0, 3)) if place[1] == "COACH" else (0, 0)
-        totals = (rng.choice(_GAINS), rng.randint(0, 1), int(rng.random() < 0.1))
-        return Sent(command_id, *place, "level_up", "applied", 0, *totals, *hours)
-
-    def _refused(self, command_id: UUID, place: Place) -> Sent:
-        """A SetLevel that no producer can see through: a total would go below zero."""
-        refused = Sent(command_id, *place, "set_level", "rejected", 1)
-        ways = [refused._replace(xp=_IMPOSSIBLE), refused._replace(sessions=_IMPOSSIBLE)]
-        if place[1] == "COACH":
-            ways.append(refused._replace(theory=_IMPOSSIBLE))
-        return self._rng.choice(ways)
+    def lanes(self) -> tuple[list[Lane], list[float]]:
+        """All lanes with cumulated weights: the first lane of each user, then the second lanes of some."""
+        rng = Random(f"{self.seed} lanes")  # noqa: S311 - a simulation, repeatable
+        ids = rng.sample(range(1, 10 * self.users + 1), self.users)
+        first = [(user_id, rng.choices(tuple(TOP_LEVEL), (5, 3, 2))[0]) for user_id in ids]
+        weights = [1 / (rank + _RANKS_ADDED) for rank in range(self.users)]
+        ranks = [rank for rank in range(self.users) if rng.random() < 0.3]
+        second = [(first[rank][0], rng.choice([n for n in TOP_LEVEL if n != first[rank][1]])) for rank in ranks]
+        return first + second, list(accumulate(weights + [weights[rank] / 3 for rank in ranks]))
 
 
-def _lanes(scenario: Scenario) -> tuple[list[Place], list[float]]:
-    """Every lane there may be with cumulated weights: each user's own first, then second ones of some."""
-    rng = Random(f"{scenario.seed} lanes")  # noqa: S311 - a simulation, repeatable
-    ids = rng.sample(range(1, 10 * scenario.users + 1), scenario.users)
-    names, shares = tuple(TOP_LEVEL), (5, 3, 2)
-    first = [(user_id, rng.choices(names, shares)[0]) for user_id in ids]
-    second = [(user_id, rng.choice([n for n in names if n != name])) for user_id, name in first]
-    weights = [1 / (rank + _HOT) for rank in range(scenario.users)]
-    keep = [rank for rank in range(scenario.users) if rng.random() < 0.3]
-    lanes = first + [second[rank] for rank in keep]
-    return lanes, list(accumulate(weights + [weights[rank] / 3 for rank in keep]))
+def _next(rng: Random, number: int, command_id: UUID, lane: Lane, past: list[Send] | None) -> Send:
+    """The next send of a lane, after those that it sent once so far."""
+    if not past:
+        return _level_up(rng, command_id, lane)
+    # An id is used twice at most, because the answer to a repeated send is found by the id alone.
+    if number % _CONFLICT_EVERY == _CONFLICT_EVERY - 1:
+        send = _level_up(rng, past.pop(rng.randrange(len(past))).command_id, lane)
+        return send._replace(fate="conflict", fields=send.fields | {"projects_completed": 7})
+    draw = rng.random()
+    if draw < 0.010:
+        return past.pop(rng.randrange(len(past)))._replace(fate="duplicate")
+    if draw < 0.015:
+        changes = ["xp_change", "sessions_change", *["theory_hours_change"] * (lane[1] == "COACH")]
+        return Send(SetLevel, command_id, lane, "rejected", {"new_level": 1, rng.choice(changes): _IMPOSSIBLE})
+    if draw < 0.057:
+        kind, fields = _seldom(rng, draw, TOP_LEVEL[lane[1]])
+        return Send(kind, command_id, lane, "applied", fields)
+    return _level_up(rng, command_id, lane)
+
+
+def _seldom(rng: Random, draw: float, top: int) -> tuple[type[Command], dict[str, Any]]:
+    """The kind and the fields of a command that is no level-up."""
+    if draw < 0.030:
+        return SyncLevels, {"source": rng.choice(("progress", "license"))}
+    xp = rng.choice((0, 50, 500))
+    if draw < 0.050:
+        return SetLevel, {"new_level": rng.randint(1, top), "xp_change": xp, "sessions_change": 1}
+    if draw < 0.055:  # a level that was set higher than it was earned may fall
+        return Adjust, {"xp_change": xp, "level": rng.choice(("earned", "keep"))}
+    return Reset, {
+        "total_xp": 6 * xp,
+        "completed_sessions": rng.randint(0, 2),
+        "level": rng.randint(0, top) or "earned",
+    }
+
+
+def _level_up(rng: Random, command_id: UUID, lane: Lane) -> Send:
+    sessions, projects = rng.randint(0, 1), int(rng.random() < 0.1)
+    fields = {"xp_gained": rng.choice(_GAINS), "sessions_completed": sessions, "projects_completed": projects}
+    if lane[1] == "COACH":
+        fields |= {"theory_hours": rng.randint(0, 3), "practice_hours": rng.randint(0, 3)}
+    return Send(LevelUp, command_id, lane, "applied", fields)
 
 
 def _id(rng: Random, milliseconds: int) -> UUID:

@@ -1,4 +1,4 @@
-"""`levelq loadtest`: simulated users on a schedule drawn beforehand, watched, verified, and told in one HTML file."""
+"""`levelq loadtest`: simulated users on a schedule drawn beforehand, verified, and an HTML report."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from levelq_core.errors import ConfigurationError
 if TYPE_CHECKING:
     from levelq_core.settings import Settings
 
-    from .wish import Wish
+    from .options import LoadTestOptions
 
 __all__ = ["run_loadtest"]
 
 
-def run_loadtest(settings: Settings, wish: Wish) -> int:
-    """Run a load test. Returns 0 if the checker found nothing, 1 if it did or time ran out, 130 if interrupted.
+def run_loadtest(settings: Settings, options: LoadTestOptions) -> int:
+    """Run a load test.
 
-    Raises ConfigurationError for what cannot work, before anything is started.
+    Returns 0 if the checker found nothing, 1 if it found violations or commands were not decided in time, 130 if the
+    test was interrupted. Raises ConfigurationError for impossible options, before anything is started.
     """
     try:
-        from .running import run  # noqa: PLC0415 - needs extras that the rest of the command line can do without
+        from .load_test import run  # noqa: PLC0415 - needs extras that the rest of the command line does not
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"the load test needs {error.name}: pip install 'levelq[demo]'") from error
-    return run(settings, wish)
+    return run(settings, options)

@@ -1,4 +1,4 @@
-"""What a load test does, as data: how many users, how often, and how they bunch."""
+"""The traffic of a load test as data: how many users, how often they send, how they bunch."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 from levelq_core.errors import ConfigurationError
 
-MOST_COMMANDS = 2_000_000  # what is known of each takes half a kilobyte at the end
+_MOST_COMMANDS = 2_000_000  # the report holds half a kilobyte of memory per command
 
 
 class Scenario(NamedTuple):
-    """One kind of traffic. `rate` is that of all users together, in commands a second, bursts not counted."""
+    """One kind of traffic. `rate`: commands a second of all users together, without bursts."""
 
     name: str
     summary: str
@@ -18,13 +18,13 @@ class Scenario(NamedTuple):
     accounts: int  # 0: one for each user
     rate: float
     seconds: float
-    burst: int = 0  # how many level up within one second when a match ends
+    burst: int = 0  # how many players level up within one second when matches end
     every: float = 10.0  # seconds from one such end to the next
-    shared: bool = False  # each command is for any of the accounts, not for the user's own
+    shared: bool = False  # each command is for any of the accounts, not only for the user's own
 
     @property
     def commands(self) -> int:
-        """How many commands are to be expected."""
+        """The expected number of commands."""
         return round(self.rate * self.seconds) + self.burst * len(self.match_ends)
 
     @property
@@ -37,7 +37,7 @@ class Scenario(NamedTuple):
 
     @property
     def think_seconds(self) -> float:
-        """How long a user pauses between two commands, on the average."""
+        """A user's mean pause between two commands."""
         return self.users / self.rate
 
 
@@ -61,21 +61,21 @@ _BOUNDS: dict[str, tuple[float, float]] = {
 
 
 def chosen(name: str, **given: Any) -> Scenario:
-    """A scenario with other numbers where they are given. Raises ConfigurationError naming what cannot be."""
+    """The named scenario, with the given numbers instead of its own. Raises ConfigurationError naming the option."""
     if name not in SCENARIOS:
         raise ConfigurationError(f"--scenario: expected one of {', '.join(SCENARIOS)}, got {name!r}")
     given = {field: value for field, value in given.items() if value is not None}
     for field, value in given.items():
         least, most = _BOUNDS[field]
-        if not least <= value <= most:  # so that nan is refused, too
+        if not least <= value <= most:  # this form refuses nan, too
             raise ConfigurationError(f"--{field}: expected {least:,} to {most:,}, got {value}")
     if not SCENARIOS[name].burst and {"burst", "every"} & given.keys():
         raise ConfigurationError(f"--burst and --every: expected --scenario match, got {name}")
     scenario = SCENARIOS[name]._replace(**given)
     if not scenario.accounts:
         scenario = scenario._replace(accounts=scenario.users)
-    if scenario.commands > MOST_COMMANDS:
+    if scenario.commands > _MOST_COMMANDS:
         raise ConfigurationError(
-            f"--rate, --seconds, --burst: expected at most {MOST_COMMANDS:,} commands, got {scenario.commands:,}"
+            f"--rate, --seconds, --burst: expected at most {_MOST_COMMANDS:,} commands, got {scenario.commands:,}"
         )
     return scenario

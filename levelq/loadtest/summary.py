@@ -8,63 +8,52 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from levelq.demo.screen import WIDTH
+from levelq.laboratory.percentiles import duration
+from levelq.laboratory.screen import WIDTH
 
-from .measuring import Percentiles
 from .result import Result
-from .screen import show
 
 
 def show_end(console: Console, result: Result) -> None:
-    """The figures, what to know about them, the checker's word, the report's place."""
-    width = min(WIDTH, console.width)
-    figures = result.figures
-    headline = Text.assemble(
-        (f"p99 {show(figures.waits.p99)}", "bold"), f" from arrival to commit · {figures.waits.size:,} commands"
-    )
+    """The figures, the notes about them, the checker's verdict, and where the report is."""
+    figures, width = result.figures, min(WIDTH, console.width)
+    headline = f"[bold]p99 {duration(figures.waits.p99)}[/] from arrival to commit · {figures.waits.size:,} commands"
     style = "green" if result.passed else "red"
     console.print(Panel(_latencies(result), title=headline, box=box.ROUNDED, border_style=style, width=width))
-    console.print(
-        f"  begun {figures.begun:,} ({figures.offered_rate:,.0f}/s), {result.counts['again']:,} of them twice · "
+    lines = [
+        f"begun {figures.begun:,} ({figures.offered_rate:,.0f}/s), {result.counts['again']:,} of them twice",
         f"applied {result.applied:,}, rejected {result.rejected:,}, undecided {figures.undecided:,} · "
-        f"level-ups {result.level_ups:,}\n"
-        f"  best second {figures.best_second:,} commits · most waiting at a time {figures.most_waiting:,}",
-        soft_wrap=True,
-    )
+        f"level-ups {result.level_ups:,}",
+        f"best second {figures.best_second:,} commits · most waiting at a time {figures.most_waiting:,}",
+    ]
+    for line in lines:
+        console.print(f"  {line}", soft_wrap=True)
     for note in result.notes:
         console.print(Text.assemble(("  note: ", "bold yellow"), note), soft_wrap=True)
     _verdict(console, result)
-    console.print(f"  report: {result.wish.out.resolve()}", soft_wrap=True, markup=False)
+    console.print(f"  report: {result.options.out.resolve()}", soft_wrap=True, markup=False)
 
 
 def _latencies(result: Result) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim")
+    table = Table.grid(padding=(0, 1), expand=True)
+    table.add_column(ratio=1)
     for _ in range(5):
-        table.add_column(justify="right")
+        table.add_column(justify="right", no_wrap=True)
     table.add_row("", *(Text(name, "dim") for name in ("p50", "p90", "p99", "p99.9", "longest")))
-    figures = result.figures
-    _row(table, "from its intended time to its commit", figures.waits, "bold")
-    _row(table, "from its actual send to its commit", figures.closed)
-    _row(table, "of these, the send until it is queued", figures.pushes)
-    _row(table, "from its intended time to its send", figures.late)
+    for number, (name, spread) in enumerate(result.latencies):
+        style = "" if number else "bold"
+        table.add_row(Text(name, style or "dim"), *(Text(duration(value), style) for value in spread[1:]))
     return table
-
-
-def _row(table: Table, name: str, spread: Percentiles, style: str = "") -> None:
-    values = (spread.p50, spread.p90, spread.p99, spread.p999, spread.longest)
-    table.add_row(Text(name, style), *(Text(show(value), style) for value in values))
 
 
 def _verdict(console: Console, result: Result) -> None:
     report = result.report
-    cases = sum(check.checked for check in report.checks if not check.note)
     for found in report.examples[:5]:
-        console.print(
-            Text(f"  {found.invariant} {found.verdict}: user {found.user_id}: {found.detail}"), soft_wrap=True
-        )
+        line = f"  {found.invariant} {found.verdict}: user {found.user_id}: {found.detail}"
+        console.print(line, soft_wrap=True, markup=False)
     if report.violations:
         broken = ", ".join(sorted(report.broken))
         console.print(f"[bold red]✖ the checker found {report.violations:,} violations of {broken}[/]")
     else:
+        cases = sum(check.checked for check in report.checks if not check.note)
         console.print(f"[bold green]✔ the checker found nothing[/] among {cases:,} cases it looked at")

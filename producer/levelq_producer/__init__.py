@@ -1,6 +1,12 @@
-"""levelq's producers. `pip install levelq` is enough to send; answers from the ledger need levelq[worker]."""
+"""levelq's producers. `pip install levelq` is enough to send; outcomes from the ledger need levelq[worker].
+
+Each name loads when it is first used: a producer for threads needs nothing of asyncio's, and the reverse.
+"""
 
 from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from levelq_core.errors import (
     InvalidCommand,
@@ -14,10 +20,28 @@ from levelq_core.errors import (
     SendUnknown,
 )
 
-from .async_producer import AsyncProducer
-from .handles import AsyncHandle, Handle
-from .outbox import Outbox
-from .producer import Producer
+if TYPE_CHECKING:
+    from .async_handles import AsyncHandle
+    from .async_producer import AsyncProducer
+    from .handles import Handle
+    from .outbox import Outbox
+    from .producer import Producer
+
+_LAZY = {
+    "AsyncHandle": "async_handles",
+    "AsyncProducer": "async_producer",
+    "Handle": "handles",
+    "Outbox": "outbox",
+    "Producer": "producer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    return value
+
 
 __all__ = [
     "AsyncHandle",

@@ -1,55 +1,49 @@
-"""The producer for asyncio: the same as Producer, with `await`."""
+"""The producer for asyncio: send commands, and get a handle on each."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 from uuid import UUID
 
 from redis.exceptions import RedisError
 
 from levelq_core.domain.commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels, build
 from levelq_core.errors import LevelqError
-from levelq_core.keys import Partition
-from levelq_core.lanes.async_client import AsyncLanes
+from levelq_core.lanes.async_producer_lanes import AsyncProducerLanes
 from levelq_core.lanes.shard_layout import Layout
-from levelq_core.lanes.wakeups import Waker
 from levelq_core.redis_client.cluster import NotConnected
-from levelq_core.redis_client.per_loop import PerLoop
-from levelq_core.redis_client.pool import connect, connect_async
+from levelq_core.redis_client.pool import connect_async
 from levelq_core.settings import Durability, Settings
 
-from .durability import Wait
-from .handles import AsyncHandle, Context, require_id
-from .ledger_reader import LedgerReader
-from .loop_owner import LoopOwner, Slice
-from .sending import ASYNC_WINDOW, MOVING_SECONDS, Item, Plan
+from .async_handles import AsyncHandle
+from .durability import DurabilityWait
+from .event_loops import AsyncConnections, LoopTurns
+from .handle_base import require_id
+from .sending import SentCommand, Settlement, encode, group_by_lane
+
+_MOVING_SECONDS = 0.02  # between two reads of where lanes move to
 
 
 class AsyncProducer:
-    """Pushes commands onto their users' lanes; one is enough for all event loops of a process. See Producer.
+    """Pushes commands onto their users' lanes. One is enough for all event loops of a process.
 
-    async with AsyncProducer.from_url("redis://localhost:6379/0") as producer:
-        handle = await producer.level_up(42, "PLAYER", 150)
-        outcome = await handle.result()
+        async with AsyncProducer.from_url("redis://localhost:6379/0") as producer:
+            handle = await producer.level_up(42, "PLAYER", 150)
+            outcome = await handle.result()
 
-    NodePool belong to the loop that runs: another loop has its own, and a loop's are closed when it ends.
+    Connections belong to the loop that runs: another loop has its own, and a loop's are closed when it ends.
+    A send that raises QueueUnavailable queued nothing, except SendUnknown: then it is unknown, and sending the same
+    command object again is safe, because its id makes the effect happen once.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings.load()
-        self._ledger = LedgerReader.of(self.settings)
-        self._loops = PerLoop(partial(LoopOwner, self.settings, self._ledger))
-        self._readers = Context(self._loops, self.settings, self._ledger)
-        self._rq = connect(self.settings.queue_url, self.settings.redis_seconds)
-        # RQ knows no asyncio: the rare wake-up goes out from a thread.
-        self._sync = connect(self.settings.redis_url, self.settings.redis_seconds)
-        self._waker = Waker(self._sync, self._rq, self.settings.keys)
-        self._layouts: dict[str, Layout] = {}
-        self._given: set[Durability] = {"memory"}  # what this Redis was last seen to give
+        self._connections = AsyncConnections(self.settings)
+        self._layouts: dict[str, Layout] = {}  # by specialization, as last read
+        self._available: set[Durability] = {"memory"}  # the levels that this Redis gave last
 
     @classmethod
     def from_url(cls, url: str, **settings: Any) -> Self:
@@ -64,11 +58,7 @@ class AsyncProducer:
 
     async def close(self) -> None:
         """Close the connections of the running loop, and have other loops close theirs."""
-        await self._loops.close()
-        self._sync.close()
-        self._rq.close()
-        if self._ledger is not None:
-            self._ledger.close()
+        await self._connections.close()
 
     async def send(self, command: Command, reply: bool = True, durability: Durability | None = None) -> AsyncHandle:
         """Queue one command; `reply` keeps its outcome in Redis for a minute after it was decided.
@@ -91,98 +81,89 @@ class AsyncProducer:
         call's later ones for that lane are refused, too. A handle with NotDurable as its error is queued.
 
         Other tasks run in between: the loop is held for some milliseconds at a time. Of 2,000 commands or more,
-        Python's garbage collector makes no full collections in this process until the call returns (see Slice).
+        Python's garbage collector makes no full collections in this process until the call returns.
         """
-        make = partial(AsyncHandle.of, self._readers, kept=reply)
-        plan = Plan(self.settings, (), reply=reply, durability=durability, item=make)
-        with Slice() as slice_:
-            # A list that its owner changes while others run is still sent as it was.
-            for command in list(commands) if isinstance(commands, list) else commands:
-                plan.add(command)
-                slice_.count(len(plan.items))
-                if slice_.over():
-                    await slice_.rest()
-            for window in plan.steps(ASYNC_WINDOW):
-                if slice_.over():
-                    await slice_.rest()
-                if window:
-                    await self._send_window(plan, window)
-        return cast(list[AsyncHandle], plan.items)
+        wait = DurabilityWait(self.settings, durability)
+        settlement = Settlement(self.settings, wait)
+        handles: list[AsyncHandle] = []
+        with LoopTurns() as turns:
+            for chunk in turns.chunks(commands):
+                for command in chunk:
+                    payload = encode(self.settings, command, reply=reply)
+                    handles.append(AsyncHandle(self._connections, command.command_id, reply, command, payload))
+                await turns.rest()
+            for window in turns.windows(handles):
+                if left := settlement.still_open(window):
+                    await self._send_window(left, settlement, wait)
+                await turns.rest()
+        return handles
 
-    async def _send_window(self, plan: Plan, window: Sequence[Item]) -> None:
+    async def _send_window(self, window: Sequence[SentCommand], settlement: Settlement, wait: DurabilityWait) -> None:
+        """Push a window to where its lanes are now."""
         try:
-            await self._check(plan.wait)
-            errors = await self._locate(window)
+            await self._require_durability(wait)
+            errors = await self._read_layouts(window)
         except Exception as error:
-            plan.unsent(window, error if isinstance(error, RedisError | LevelqError) else NotConnected(str(error)))
+            known = isinstance(error, RedisError | LevelqError)
+            settlement.refuse_all(window, error if known else NotConnected(str(error)))
             return
-        await self._push(plan, plan.leave_out(window, errors))
+        await self._push(settlement.refuse_specializations(window, errors), settlement, wait)
 
-    async def _push(self, plan: Plan, window: Sequence[Item]) -> None:
-        """Push a window; again, where lanes move meanwhile."""
-        by = time.monotonic() + self.settings.redis_seconds
-        lanes = self._loops.get().lanes
-        while window:
-            batches = plan.batches(window, self._layouts)
-            answers, asked = await lanes.push_and_ask(batches, plan.wait.questions)
-            settled = plan.settle(window, batches, answers)
-            await self._wake(settled.wake)
-            if not plan.confirm(window, asked):
-                self._given.discard(plan.wait.level)
-            window = settled.moved
-            if window and not await self._follow(window, by):
-                plan.refuse(window)
+    async def _push(self, commands: Sequence[SentCommand], settlement: Settlement, wait: DurabilityWait) -> None:
+        """Push commands; again, where their lanes move meanwhile."""
+        deadline = time.monotonic() + self.settings.redis_seconds
+        connections = self._connections.get()
+        while commands:
+            batches = group_by_lane(commands, self._layouts)
+            answers = await connections.lanes.push([batch.entries() for batch in batches], then=wait.commands)
+            settled = settlement.settle(batches, answers)
+            for partition in settled.wake:
+                await connections.waker.wake(partition)
+            if not settled.durable:
+                self._available.discard(wait.level)
+            commands = settled.moved
+            if commands and not await self._follow(commands, deadline):
+                settlement.refuse_moved(commands)
                 break
 
-    async def _wake(self, partitions: Sequence[Partition]) -> None:
-        """Wake drains. A task that is cancelled now does not take the wake-up with it: others count on it."""
-        loop = asyncio.get_running_loop()
-        for partition in partitions:
-            try:
-                waking = loop.run_in_executor(None, self._waker.wake, partition)
-            except RuntimeError:  # the loop is about to end, and its threads have
-                self._waker.wake(partition)
-            else:
-                await asyncio.shield(waking)
-
-    async def _locate(self, window: Sequence[Item]) -> Mapping[str, LevelqError]:
-        """Know the layouts of these lanes' specializations; returns those that cannot be read. Raises RedisError."""
-        unknown = {item.specialization for item in window if item.specialization not in self._layouts}
+    async def _read_layouts(self, window: Sequence[SentCommand]) -> Mapping[str, LevelqError]:
+        """Read layouts that are not known yet; returns the errors of those that cannot be read. Raises RedisError."""
+        unknown = {command.specialization for command in window} - self._layouts.keys()
         if not unknown:
             return {}
-        asking = await self._loops.get().lanes.ensure_layouts(unknown)
-        self._layouts |= asking.found
-        return asking.errors
+        query = await self._connections.get().lanes.ensure_layouts(unknown)
+        self._layouts |= query.found
+        return query.errors
 
-    async def _follow(self, moved: Sequence[Item], by: float) -> bool:
-        """Find out where lanes have moved; False if nobody says so in time."""
-        names = {item.lane.specialization for item in moved}
-        while time.monotonic() < by:
+    async def _follow(self, moved: Sequence[SentCommand], deadline: float) -> bool:
+        """Read where lanes have moved; False if it cannot be read in time."""
+        names = {command.specialization for command in moved}
+        while time.monotonic() < deadline:
             try:
-                found = await self._loops.get().lanes.layouts(names)
+                found = await self._connections.get().lanes.layouts(names)
             except (RedisError, LevelqError):
                 return False
             if any(found[name].generation != self._layouts[name].generation for name in names):
                 self._layouts |= found
                 return True
-            await asyncio.sleep(MOVING_SECONDS)
+            await asyncio.sleep(_MOVING_SECONDS)
         return False
 
-    async def _check(self, wait: Wait) -> None:
-        """Make sure of a server that gives this durability while nothing was sent. Raises as Wait.check."""
-        if wait.level in self._given:
+    async def _require_durability(self, wait: DurabilityWait) -> None:
+        """Make sure, before anything is sent, that the server gives this durability. Raises as DurabilityWait.check."""
+        if wait.level in self._available:
             return
-        async with self._loops.get().checking:  # of many that come first, one asks
-            if wait.level in self._given:
+        async with self._connections.get().probing:  # of many first senders, one probes
+            if wait.level in self._available:
                 return
-            async with connect_async(self.settings.redis_url, self.settings.redis_seconds) as new:
+            async with connect_async(self.settings.redis_url, self.settings.redis_seconds) as redis:
                 try:
-                    asked = await AsyncLanes(new, self.settings).ask(wait.probe)
+                    replies_by_server = await AsyncProducerLanes(redis, self.settings).execute_on_all(wait.probe)
                 except RedisError as error:
                     raise NotConnected(str(error)) from error
-                for answers in asked:
-                    wait.check(answers)
-            self._given.add(wait.level)
+            for replies in replies_by_server:
+                wait.check(replies)
+            self._available.add(wait.level)
 
     async def level_up(
         self, user_id: int, specialization: str, xp_gained: int, *, durability: Durability | None = None, **fields: Any
@@ -239,4 +220,4 @@ class AsyncProducer:
 
     def handle(self, command_id: UUID) -> AsyncHandle:
         """A handle on a command that some other process sent. Raises InvalidCommand for what is no UUID."""
-        return AsyncHandle(self._readers, require_id(command_id), None, True)
+        return AsyncHandle(self._connections, require_id(command_id), kept=True)

@@ -1,10 +1,10 @@
-"""Reads outcomes from Redis for all tasks of an event loop that wait for one; see waiting.py and reply_reader.py."""
+"""Reads outcomes from Redis for all tasks of an event loop that wait for one; see shared_read.py."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,37 +14,44 @@ from redis.exceptions import InvalidResponse, MovedError, RedisError, ResponseEr
 
 from levelq_core.domain.outcome import Outcome
 from levelq_core.errors import LevelqError
-from levelq_core.lanes import outcome_streams as replies
+from levelq_core.lanes import outcome_streams
 from levelq_core.redis_client.async_pool import AsyncNodePool, AsyncNodePools
 from levelq_core.redis_client.cluster import NotConnected, as_lost
 
-from .waiting import NEVER, UNKNOWN, Position, SharedRead, Waiter, block_on, check_keys, found_in, look, wrong_answer
+from .shared_read import (
+    NEVER,
+    UNKNOWN,
+    Position,
+    SharedRead,
+    Step,
+    Waiter,
+    blocking_read,
+    check_keys,
+    entries_found,
+    single_reads,
+    wait_in_loop,
+)
 
-_SPIN_SECONDS = 0.0005
+_SPIN_SECONDS = 0.0005  # between two attempts to end a read that has not started at the server
 Streams = dict[str, Position]
-Found = Sequence[tuple[str, Any]]
 
 
 class AsyncReplyReader:
-    """What ReplyReader is for threads, for the tasks of one loop."""
+    """Waits for outcomes. Each task that waits takes part; one of them reads for all, on one connection."""
 
-    def __init__(self, redis: AsyncRedis, most_seconds: float) -> None:
-        self._most = most_seconds
-        self._pools = AsyncNodePools(redis)
-        self._looks = AsyncNodePools(redis, 1)  # for those whose time is up
+    def __init__(self, redis: AsyncRedis, longest_read: float) -> None:
+        """`longest_read`: seconds for which one read may block, within the socket's timeout."""
+        self.pools = AsyncNodePools(redis)
+        self.late_pools = AsyncNodePools(redis, 1)  # for waiters whose time is up
+        self._longest_read = longest_read
         self._shared = SharedRead()
-        self._server: AsyncNodePool | None = None
-        self._known: tuple[Any, Any] = None, NEVER  # the stream last read from, and what the server calls it
-        self._came = asyncio.Event()
-
-    def close(self) -> None:
-        """Keep no connection from now on; the client is the caller's to close."""
-        self._pools.close()
-        self._looks.close()
+        self._socket: Any = None  # that was read from last: while it is the same, so is the connection's id
+        self._client_id: Any = NEVER
+        self._added = asyncio.Event()  # a waiter was added while the servers of a cluster were polled
 
     @contextmanager
     def waiting(self, waiter: Waiter) -> Iterator[None]:
-        """While this block runs, the outcome is read for this waiter, by this or another one."""
+        """While this block runs, the outcome is read for this waiter, by itself or by another one."""
         self._shared.add(waiter)
         try:
             yield
@@ -52,164 +59,145 @@ class AsyncReplyReader:
             self._shared.remove(waiter)
 
     async def wait(self, waiter: Waiter, until: float, *, last: bool = True) -> Outcome | None:
-        """The outcome; None if it has not come by `until`; see ReplyReader.wait. Raises RedisError."""
-        shared = self._shared
+        """The outcome; None if it has not come by `until`. `last`: no other wait follows. Raises RedisError."""
         try:
             while True:
-                left = until - time.monotonic()
-                if waiter.answered or (left <= 0 and (waiter.seen or not last)):
+                seconds_left = until - time.monotonic()
+                step = self._shared.next_step(waiter, seconds_left, last)
+                self._added.set()
+                if step is Step.DONE:
                     break
-                leads = shared.lead(waiter)
-                self._came.set()
-                if leads:
+                if step is Step.READ_FOR_ALL:
                     await self._read_for_all(until)
-                elif left <= 0:
-                    await self._look_alone(waiter)
+                elif step is Step.READ_ALONE:
+                    await self._read_alone(waiter)
                 else:
-                    waiter.ready.clear()
-                    if ends := shared.must_end(waiter):
-                        await self._end(ends)
-                    await _within(left, waiter.ready)
+                    await self._end_read_without(waiter)
+                    await wait_in_loop(waiter.ready, seconds_left)
         finally:
-            following = shared.leave(waiter)
-            if following is not None:
-                following.ready.set()
-        return waiter.take()
+            self._shared.leave(waiter)
+        return waiter.result()
 
     async def _read_for_all(self, until: float) -> None:
-        """One read, for everyone who waits by now."""
+        """One read, for all who wait by now."""
         pause = self._shared.pause(time.monotonic())
         if pause > 0:
             await asyncio.sleep(pause)
         now = time.monotonic()
         streams = self._shared.start(now)
         try:
-            await self._read(streams, self._shared.block(until - now, self._most))
+            await self._read(streams, self._shared.block_seconds(until - now, self._longest_read))
         except InvalidResponse:
-            pass  # who was told of another command has the error, and that connection is closed
+            pass  # its waiter has the error, and the connection is closed
         except Exception as error:
             failure = error if isinstance(error, LevelqError) else as_lost(error)
-            self._deliver([(key, failure) for key in streams])
+            self._shared.deliver([(key, failure) for key in streams])
         finally:
             self._shared.end(streams)
 
-    def _deliver(self, found: Found) -> None:
-        """Wake those for whom something was found. Raises InvalidResponse if it was of another command."""
-        woken = self._shared.settle(found)
-        for waiter in woken:
-            waiter.ready.set()
-        if (wrong := wrong_answer(woken)) is not None:
-            raise wrong
-
     async def _read(self, streams: Streams, seconds: float) -> None:
-        connections = self._pools.only
-        if connections is None and len(streams) == 1:
-            connections = await self._pools.at(next(iter(streams)))
-        if connections is None:
-            await self._look_around(streams, seconds)
+        pool = self.pools.only
+        if pool is None and len(streams) == 1:
+            pool = await self.pools.at(next(iter(streams)))
+        if pool is None:
+            await self._poll_servers(streams, seconds)
             return
         try:
-            refusal = await self._block(connections, streams, seconds)
+            refusal = await self._block(pool, streams, seconds)
         except NotConnected:
             raise
-        except RedisConnectionError:  # lost while it waited, as by a restart: reading again harms nothing
-            refusal = await self._block(connections, streams, seconds)
+        except RedisConnectionError:  # lost while it waited, as by a restart: reading again is safe
+            refusal = await self._block(pool, streams, seconds)
         if isinstance(refusal, MovedError):
-            await self._pools.moved(refusal)
-        elif refusal is not None:  # which of the streams is refused?
-            await self._look(connections, streams)
+            await self.pools.moved(refusal)
+        elif refusal is not None:  # find out which of the streams is refused
+            await self._read_each(pool, streams)
 
-    async def _block(self, connections: AsyncNodePool, streams: Streams, seconds: float) -> ResponseError | None:
-        """Wait for the first of the streams; why Redis refuses, if it does."""
-        async with connections.connection() as connection:
-            stream = getattr(connection, "_writer", None)  # as long as it is the same, so is what the server calls it
-            known, number = self._known
-            if stream is None or stream is not known:
-                await connections.send(connection, [("CLIENT ID",), block_on(streams, seconds)])
-                number = await connections.receive(connection, "CLIENT ID")
-                self._known = stream, number
+    async def _block(self, pool: AsyncNodePool, streams: Streams, seconds: float) -> ResponseError | None:
+        """Wait for the first of the streams; returns why Redis refuses, if it does."""
+        async with pool.connection() as connection:
+            socket = getattr(connection, "_writer", None)
+            if socket is None or socket is not self._socket:
+                await pool.send(connection, [("CLIENT ID",), blocking_read(streams, seconds)])
+                self._client_id = await pool.receive(connection, "CLIENT ID")
+                self._socket = socket
             else:
-                await connections.send(connection, [block_on(streams, seconds)])
-            self._shared.reads_on(number)
-            self._server = connections
-            reply = await connections.receive(connection, "XREAD")
+                await pool.send(connection, [blocking_read(streams, seconds)])
+            self._shared.note_connection(pool, self._client_id)
+            reply = await pool.receive(connection, "XREAD")
             if isinstance(reply, ResponseError):
                 return reply
             check_keys(reply, streams)
-            self._deliver(list(replies.streams(reply)))
+            self._shared.deliver(outcome_streams.streams(reply))
         return None
 
-    async def _look(self, connections: AsyncNodePool, streams: Streams) -> bool:
-        """Look at each stream alone; whether anything was found."""
-        async with connections.connection() as connection:
-            answers = await connections.execute(connection, look(streams))
-            found = [(key, it) for key, it in found_in(streams, answers) if not isinstance(it, MovedError)]
-            self._deliver(found)
-        if (moved := next((answer for answer in answers if isinstance(answer, MovedError)), None)) is not None:
-            await self._pools.moved(moved)
+    async def _read_each(self, pool: AsyncNodePool, streams: Streams) -> bool:
+        """Read each stream alone, without waiting; returns whether anything was found."""
+        async with pool.connection() as connection:
+            replies = await pool.execute(connection, single_reads(streams))
+            found = [one for one in entries_found(streams, replies) if not isinstance(one[1], MovedError)]
+            self._shared.deliver(found)
+        if (moved := next((reply for reply in replies if isinstance(reply, MovedError)), None)) is not None:
+            await self.pools.moved(moved)
         return bool(found)
 
-    async def _look_around(self, streams: Streams, seconds: float) -> None:
-        """Of a cluster's streams no two can be read by one call that blocks: look at them, now and again."""
-        self._came.clear()
-        self._shared.connection = NEVER
+    async def _poll_servers(self, streams: Streams, seconds: float) -> None:
+        """Poll the servers of a cluster: no call that blocks can read streams of two slots."""
+        self._added.clear()
+        self._shared.note_connection(None, NEVER)
         by_server: dict[AsyncNodePool, Streams] = {}
         found = False
         for key, position in streams.items():
             try:
-                by_server.setdefault(await self._pools.at(key), {})[key] = position
+                pool = await self.pools.at(key)
             except (RedisError, LevelqError) as error:
-                self._deliver([(key, error)])
-        for connections, some in by_server.items():
+                self._shared.deliver([(key, error)])
+            else:
+                by_server.setdefault(pool, {})[key] = position
+        for pool, some in by_server.items():
             try:
-                found = await self._look(connections, some) or found
+                found = await self._read_each(pool, some) or found
             except InvalidResponse:
                 found = True
             except Exception as error:
-                self._deliver([(key, as_lost(error)) for key in some])
-        pause = self._shared.look_again(found)
+                self._shared.deliver([(key, as_lost(error)) for key in some])
+        pause = self._shared.poll_seconds(found)
         if not found:
-            await _within(min(pause, seconds), self._came)
+            await wait_in_loop(self._added, min(pause, seconds))
 
-    async def _look_alone(self, waiter: Waiter) -> None:
-        """Time is up, and no read that was for this waiter has ended: look at its stream once. Raises RedisError."""
+    async def _read_alone(self, waiter: Waiter) -> None:
+        """Read the stream of one waiter once, without waiting: its time is up, and no read for it has ended."""
         streams: Streams = {waiter.key: waiter.position}
         try:
-            connections = await self._looks.at(waiter.key)
-            async with connections.connection() as connection:
-                for _, entries in found_in(streams, await connections.execute(connection, look(streams))):
+            pool = await self.late_pools.at(waiter.key)
+            async with pool.connection() as connection:
+                replies = await pool.execute(connection, single_reads(streams))
+                for _, entries in entries_found(streams, replies):
                     if isinstance(entries, Exception):
                         waiter.error = entries
                         continue
                     waiter.read(entries)
-                    if (wrong := wrong_answer([waiter])) is not None:
-                        raise wrong
+                    if isinstance(waiter.error, InvalidResponse):
+                        raise waiter.error
         except Exception as error:
             waiter.error = error if isinstance(error, LevelqError) else as_lost(error)
-        waiter.seen = True
+        waiter.has_been_read = True
 
-    async def _end(self, reading: int) -> None:
-        """End the read that is under way: the next one is for those who have come, too."""
-        shared = self._shared
-        while shared.reading == reading and shared.connection != NEVER:
-            if shared.connection != UNKNOWN and self._server is not None:
+    async def _end_read_without(self, waiter: Waiter) -> None:
+        """End the read that is under way, if it does not include this waiter: the next one does."""
+        number = self._shared.read_to_end(waiter)
+        while number:
+            pool, client_id = self._shared.connection_of(number)
+            if client_id == NEVER:
+                return
+            if client_id != UNKNOWN:
                 try:
-                    async with self._server.connection() as connection:
-                        (answer,) = await self._server.execute(connection, [("CLIENT UNBLOCK", shared.connection)])
+                    async with pool.connection() as connection:
+                        (reply,) = await pool.execute(connection, [("CLIENT UNBLOCK", client_id)])
                 except (RedisError, OSError):
-                    return  # the one who reads will find out
-                if isinstance(answer, RedisError):
-                    shared.may_end = False
-                    return
-                if answer:
+                    return  # the leader will notice
+                if isinstance(reply, RedisError):
+                    self._shared.unblock_refused()
+                if reply:
                     return
             await asyncio.sleep(_SPIN_SECONDS)
-
-
-async def _within(seconds: float, event: asyncio.Event) -> None:
-    """Wait for an event, for so long at most."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass

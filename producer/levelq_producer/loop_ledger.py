@@ -1,4 +1,4 @@
-"""Questions to the ledger from the tasks of an event loop; see ledger_reader.py."""
+"""Outcomes from the ledger, for the tasks of an event loop; see ledger_reader.py."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from uuid import UUID
 from levelq_core.domain.outcome import Outcome
 from levelq_core.errors import ConfigurationError
 
-from .ledger_reader import Asked, LedgerReader
+from .ledger_reader import Key, LedgerReader
 
 
 class LoopLedger:
-    """What LedgerReader.ask is for threads, for the tasks of one loop: one thread at a time asks for all of them."""
+    """What LedgerReader is for threads, for the tasks of one loop: one thread at a time queries for all of them."""
 
     def __init__(self, reader: LedgerReader) -> None:
-        self.reader = reader
-        self._pending: list[tuple[Asked, asyncio.Future[Outcome | None]]] = []
+        self.pause, self.waiting = reader.pause, reader.waiting
+        self._reader = reader
+        self._pending: list[tuple[Key, asyncio.Future[Outcome | None]]] = []
         self._busy = False
 
-    async def ask(self, command_id: UUID, digest: bytes | None = None) -> Outcome | None:
-        """The decision on a command, if there is one. Raises as LedgerReader.look_up."""
+    async def outcome(self, command_id: UUID, digest: bytes | None = None) -> Outcome | None:
+        """The outcome of one command, if it is decided. Raises as LedgerReader.query."""
         future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
         self._pending.append(((command_id, digest), future))
         if not self._busy:
@@ -35,26 +36,31 @@ class LoopLedger:
         futures = [future for _, future in batch]
         try:
             loop = asyncio.get_running_loop()
-            asking = loop.run_in_executor(None, self.reader.ask_many, [asked for asked, _ in batch])
-        except RuntimeError as error:  # the loop is about to end, and its threads have
-            for future in futures:
-                if not future.done():
-                    future.set_exception(ConfigurationError(f"the ledger cannot be asked: {error}"))
+            query = loop.run_in_executor(None, self._reader.outcomes, [key for key, _ in batch])
+        except RuntimeError as error:  # the loop is about to end, and its threads have ended
+            _fail(futures, ConfigurationError(f"the ledger cannot be asked: {error}"))
             return
         self._busy = True
-        asking.add_done_callback(partial(self._done, futures))
+        query.add_done_callback(partial(self._done, futures))
 
-    def _done(self, futures: Sequence[asyncio.Future[Outcome | None]], asking: asyncio.Future[Any]) -> None:
+    def _done(self, futures: Sequence[asyncio.Future[Outcome | None]], query: asyncio.Future[Any]) -> None:
         self._busy = False
-        error = asyncio.CancelledError() if asking.cancelled() else asking.exception()
-        for number, future in enumerate(futures):
-            if future.done():  # its waiter was cancelled
-                continue
-            if isinstance(error, asyncio.CancelledError):
+        if query.cancelled():
+            for future in futures:
                 future.cancel()
-            elif error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(asking.result()[number])
-        if self._pending and not asking.cancelled():
+            return
+        error = query.exception()
+        if error is not None:
+            _fail(futures, error)
+        else:
+            for future, outcome in zip(futures, query.result(), strict=True):
+                if not future.done():  # else its waiter was cancelled
+                    future.set_result(outcome)
+        if self._pending:
             self._begin()
+
+
+def _fail(futures: Sequence[asyncio.Future[Outcome | None]], error: BaseException) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(error)

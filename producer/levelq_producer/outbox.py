@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import cache, partial
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
 from uuid import UUID
 
-from levelq_core.database import outbox_insert as outbox_writing
+from levelq_core.database import outbox_insert
 from levelq_core.database.urls import check_database_urls
 from levelq_core.domain.codec import FLAG_REPLY
 from levelq_core.domain.commands import Command
 from levelq_core.errors import InvalidCommand
-from levelq_core.redis_client.per_loop import PerLoop
-from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 
-from .handles import AsyncHandle, Context, Handle
-from .ledger_reader import LedgerReader
-from .loop_owner import LoopOwner
-from .reply_reader import ReplyReader
-from .sending import payload_of
+from .async_handles import AsyncHandle
+from .event_loops import AsyncConnections
+from .handles import Handle
+from .sending import encode
+from .threads import Connections
 from .transactions import OpenTransaction, opener
 
 _FLAGS_AT, _DIGEST = 3, slice(20, 36)  # of an entry without its stamp; see levelq_core.domain.codec
-_ATTEMPTS = 5  # a row may be decided, and so be deleted, between the two looks at it
-
-
-class _Readers(NamedTuple):
-    """What handles ask for outcomes, outside and inside of an event loop."""
-
-    threads: Context
-    loops: Context
+_ATTEMPTS = 5  # a row may be decided, and so be deleted, between the insert and the read
 
 
 @cache
@@ -40,13 +31,14 @@ def _environment() -> Settings:
 
 
 @cache
-def _readers(settings: Settings) -> _Readers:
-    """What handles ask for outcomes: shared by all, as an outbox lives no longer than a session; safe after a fork."""
-    redis = connect(settings.redis_url, settings.redis_seconds)
-    ledger = LedgerReader.of(settings)
-    replies = ReplyReader(redis, settings.redis_seconds / 2)
-    loops = PerLoop(partial(LoopOwner, settings, ledger))
-    return _Readers(Context(replies, settings, ledger), Context(loops, settings, ledger))
+def _connections(settings: Settings) -> Connections:
+    """Where handles read outcomes: shared by all outboxes, as one lives no longer than a session."""
+    return Connections(settings)
+
+
+@cache
+def _async_connections(settings: Settings) -> AsyncConnections:
+    return AsyncConnections(settings)
 
 
 class Outbox:
@@ -66,8 +58,8 @@ class Outbox:
     Raises TypeError for what has no transaction, TransactionMisuse for an AsyncSession that was passed itself,
     ConfigurationError for settings that cannot work.
 
-    Of one lane, commands take effect in the order in which they were written, transactions that overlapped in
-    time in either order. A command sent by a Producer meanwhile may overtake one that is still in the outbox.
+    Commands of one lane take effect in the order in which they were written; those of transactions that overlapped in
+    time, in either order. A command that a Producer sends meanwhile may overtake one that is still in the outbox.
     """
 
     def __init__(self, session: Any, *, settings: Settings | None = None) -> None:
@@ -78,7 +70,7 @@ class Outbox:
     def send(self, command: Command, reply: bool = True) -> Any:
         """Write one command; returns its Handle, in a transaction on asyncio its AsyncHandle.
 
-        `.result()` of the handle can be had after the commit. The same command again, with the same content,
+        The outcome comes after the commit. The same command again, with the same content,
         changes nothing. Raises InvalidCommand for what the catalog can never allow and for an id that is in the
         outbox with other content; the transaction stays usable. Raises TransactionMisuse in autocommit and in a
         closed or aborted transaction, SchemaError where the outbox's table is missing. The driver's other errors
@@ -91,49 +83,46 @@ class Outbox:
         """Write many commands in one statement; one handle each, in order. Raises as `send`: all or none."""
         batch = list(commands)
         payloads: dict[UUID, bytes] = {}
-        wanted: dict[UUID, Command] = {}
         for command in batch:
-            payload = payload_of(self.settings, command, reply)
+            payload = encode(self.settings, command, reply=reply)
             if payloads.setdefault(command.command_id, payload)[_DIGEST] != payload[_DIGEST]:
                 raise _used_before(command.command_id)
-            wanted.setdefault(command.command_id, command)
         if not batch:
             return []
         transaction = self._open()
-        kept = self._write(transaction, wanted, payloads)
-        readers = _readers(self.settings)
-        make: Any = partial(AsyncHandle, readers.loops) if transaction.is_async else partial(Handle, readers.threads)
-        return [make(command.command_id, None, kept[command.command_id]) for command in batch]
+        stored = self._write(transaction, {command.command_id: command for command in batch}, payloads)
+        kept = {command_id for command_id, payload in stored.items() if payload[_FLAGS_AT] & FLAG_REPLY}
+        if transaction.is_async:
+            async_connections = _async_connections(self.settings)
+            return [AsyncHandle(async_connections, one.command_id, one.command_id in kept) for one in batch]
+        connections = _connections(self.settings)
+        return [Handle(connections, one.command_id, one.command_id in kept) for one in batch]
 
     def _write(
-        self, transaction: OpenTransaction, wanted: dict[UUID, Command], payloads: dict[UUID, bytes]
-    ) -> dict[UUID, bool]:
-        """Write what is not there yet; whether each command's outcome will be kept for its sender."""
-        kept: dict[UUID, bool] = {}
+        self, transaction: OpenTransaction, commands: Mapping[UUID, Command], payloads: Mapping[UUID, bytes]
+    ) -> dict[UUID, bytes]:
+        """Write what is not in the outbox yet; returns what it holds under each id."""
+        stored: dict[UUID, bytes] = {}
         written: list[UUID] = []
-        left = list(wanted)
         for _ in range(_ATTEMPTS):
-            new = self._insert(transaction, [wanted[command_id] for command_id in left], payloads)
+            new = self._insert(transaction, [commands[id_] for id_ in commands if id_ not in stored], payloads)
             written += new
-            kept |= {command_id: bool(payloads[command_id][_FLAGS_AT] & FLAG_REPLY) for command_id in new}
-            left = [command_id for command_id in left if command_id not in kept]
-            for command_id, there in _find(transaction, left).items():
-                if there[_DIGEST] != payloads[command_id][_DIGEST]:
-                    transaction.execute(outbox_writing.WITHDRAW, {"command_ids": [str(i) for i in written]})
+            stored |= {command_id: payloads[command_id] for command_id in new}
+            for command_id, payload in _find(transaction, [id_ for id_ in commands if id_ not in stored]).items():
+                if payload[_DIGEST] != payloads[command_id][_DIGEST]:
+                    transaction.execute(outbox_insert.WITHDRAW, {"command_ids": [str(id_) for id_ in written]})
                     raise _used_before(command_id)
-                kept[command_id] = bool(there[_FLAGS_AT] & FLAG_REPLY)
-            left = [command_id for command_id in left if command_id not in kept]
-            if not left:
+                stored[command_id] = payload
+            if len(stored) == len(commands):
                 break
-        # What vanished at every look was decided each time; what is left was so, too: nothing to be sent.
-        return dict.fromkeys(left, False) | kept
+        return stored  # ids that disappeared each time have been decided: nothing to send
 
     def _insert(
-        self, transaction: OpenTransaction, commands: Sequence[Command], payloads: dict[UUID, bytes]
+        self, transaction: OpenTransaction, commands: Sequence[Command], payloads: Mapping[UUID, bytes]
     ) -> list[UUID]:
         notify = self.settings.notify and transaction.can_notify  # without it, a relay finds the row at its next poll
         rows = transaction.execute(
-            outbox_writing.INSERT_AND_NOTIFY if notify else outbox_writing.INSERT,
+            outbox_insert.INSERT_AND_NOTIFY if notify else outbox_insert.INSERT,
             {
                 "command_ids": [str(command.command_id) for command in commands],
                 "user_ids": [command.user_id for command in commands],
@@ -147,7 +136,7 @@ class Outbox:
 def _find(transaction: OpenTransaction, command_ids: Sequence[UUID]) -> dict[UUID, bytes]:
     if not command_ids:
         return {}
-    rows = transaction.execute(outbox_writing.FIND, {"command_ids": [str(i) for i in command_ids]})
+    rows = transaction.execute(outbox_insert.FIND, {"command_ids": [str(i) for i in command_ids]})
     return {UUID(_ascii(command_id)): bytes.fromhex(_ascii(payload)) for command_id, payload in rows}
 
 

@@ -1,55 +1,48 @@
-"""The producer: the two lines a web application adds."""
+# Generated from async_producer.py by `make sync`: do not edit.
+"""The producer: send commands, and get a handle on each."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 from uuid import UUID
 
 from redis.exceptions import RedisError
 
 from levelq_core.domain.commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels, build
 from levelq_core.errors import LevelqError
-from levelq_core.lanes.client import Lanes
+from levelq_core.lanes.producer_lanes import ProducerLanes
 from levelq_core.lanes.shard_layout import Layout
-from levelq_core.lanes.wakeups import Waker
 from levelq_core.redis_client.cluster import NotConnected
-from levelq_core.redis_client.per_process import PerProcess
-from levelq_core.redis_client.pool import BOUND, DURABLE_BOUND, connect
+from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Durability, Settings
 
-from .durability import Wait
-from .handles import Context, Handle, require_id
-from .ledger_reader import LedgerReader
-from .reply_reader import ReplyReader
-from .sending import MOVING_SECONDS, Item, Plan
+from .durability import DurabilityWait
+from .handle_base import require_id
+from .handles import Handle
+from .sending import SentCommand, Settlement, encode, group_by_lane
+from .threads import Connections, Turns
+
+_MOVING_SECONDS = 0.02  # between two reads of where lanes move to
 
 
 class Producer:
     """Pushes commands onto their users' lanes. One is enough for all threads of a process, and for those it forks.
 
-        producer = Producer.from_url("redis://localhost:6379/0")
-        producer.level_up(42, "PLAYER", 150).result()
+        with Producer.from_url("redis://localhost:6379/0") as producer:
+            handle = producer.level_up(42, "PLAYER", 150)
+            outcome = handle.result()
 
-    A send that raises QueueUnavailable queued nothing, except SendUnknown: then nobody can tell, and sending
-    the same command object again is safe, because its id makes the effect happen once.
+    A send that raises QueueUnavailable queued nothing, except SendUnknown: then it is unknown, and sending the same
+    command object again is safe, because its id makes the effect happen once.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings.load()
-        redis = connect(self.settings.redis_url, self.settings.redis_seconds)
-        # What these hold open belongs to the process that opened it: a forked child opens its own.
-        self._lanes = Lanes(redis, self.settings, connections=BOUND, durable=DURABLE_BOUND)
-        self._rq = connect(self.settings.queue_url, self.settings.redis_seconds)
-        self._waker = Waker(redis, self._rq, self.settings.keys)
-        self._ledger = LedgerReader.of(self.settings)
-        self._readers = Context(ReplyReader(redis, self.settings.redis_seconds / 2), self.settings, self._ledger)
-        self._layouts: dict[str, Layout] = {}
-        self._given: set[Durability] = {"memory"}  # what this Redis was last seen to give
-        self._checking = PerProcess(threading.Lock)
+        self._connections = Connections(self.settings)
+        self._layouts: dict[str, Layout] = {}  # by specialization, as last read
+        self._available: set[Durability] = {"memory"}  # the levels that this Redis gave last
 
     @classmethod
     def from_url(cls, url: str, **settings: Any) -> Self:
@@ -63,11 +56,8 @@ class Producer:
         self.close()
 
     def close(self) -> None:
-        """Give the connections back."""
-        self._lanes.redis.close()
-        self._rq.close()
-        if self._ledger is not None:
-            self._ledger.close()
+        """Close the connections of this process."""
+        self._connections.close()
 
     def send(self, command: Command, reply: bool = True, durability: Durability | None = None) -> Handle:
         """Queue one command; `reply` keeps its outcome in Redis for a minute after it was decided.
@@ -89,72 +79,87 @@ class Producer:
         Raises InvalidCommand for any of them before anything is sent. Once a lane refuses a command, the
         call's later ones for that lane are refused, too. A handle with NotDurable as its error is queued.
         """
-        make = partial(Handle.of, self._readers, kept=reply)
-        plan = Plan(self.settings, commands, reply=reply, durability=durability, item=make)
-        for window in plan.windows():
-            try:
-                self._check(plan.wait)
-                errors = self._locate(window)
-            except (RedisError, LevelqError) as error:
-                plan.unsent(window, error)
-                continue
-            self._push(plan, plan.leave_out(window, errors))
-        return cast(list[Handle], plan.items)
+        wait = DurabilityWait(self.settings, durability)
+        settlement = Settlement(self.settings, wait)
+        handles: list[Handle] = []
+        with Turns() as turns:
+            for chunk in turns.chunks(commands):
+                for command in chunk:
+                    payload = encode(self.settings, command, reply=reply)
+                    handles.append(Handle(self._connections, command.command_id, reply, command, payload))
+                turns.rest()
+            for window in turns.windows(handles):
+                if left := settlement.still_open(window):
+                    self._send_window(left, settlement, wait)
+                turns.rest()
+        return handles
 
-    def _push(self, plan: Plan, window: Sequence[Item]) -> None:
-        """Push a window; again, where lanes move meanwhile."""
-        by = time.monotonic() + self.settings.redis_seconds
-        while window:
-            batches = plan.batches(window, self._layouts)
-            answers, asked = self._lanes.push_and_ask(batches, plan.wait.questions)
-            settled = plan.settle(window, batches, answers)
+    def _send_window(self, window: Sequence[SentCommand], settlement: Settlement, wait: DurabilityWait) -> None:
+        """Push a window to where its lanes are now."""
+        try:
+            self._require_durability(wait)
+            errors = self._read_layouts(window)
+        except Exception as error:
+            known = isinstance(error, RedisError | LevelqError)
+            settlement.refuse_all(window, error if known else NotConnected(str(error)))
+            return
+        self._push(settlement.refuse_specializations(window, errors), settlement, wait)
+
+    def _push(self, commands: Sequence[SentCommand], settlement: Settlement, wait: DurabilityWait) -> None:
+        """Push commands; again, where their lanes move meanwhile."""
+        deadline = time.monotonic() + self.settings.redis_seconds
+        connections = self._connections.get()
+        while commands:
+            batches = group_by_lane(commands, self._layouts)
+            answers = connections.lanes.push([batch.entries() for batch in batches], then=wait.commands)
+            settled = settlement.settle(batches, answers)
             for partition in settled.wake:
-                self._waker.wake(partition)
-            if not plan.confirm(window, asked):
-                self._given.discard(plan.wait.level)
-            window = settled.moved
-            if window and not self._follow(window, by):
-                plan.refuse(window)
+                connections.waker.wake(partition)
+            if not settled.durable:
+                self._available.discard(wait.level)
+            commands = settled.moved
+            if commands and not self._follow(commands, deadline):
+                settlement.refuse_moved(commands)
                 break
 
-    def _locate(self, window: Sequence[Item]) -> Mapping[str, LevelqError]:
-        """Know the layouts of these lanes' specializations; returns those that cannot be read. Raises RedisError."""
-        unknown = {item.specialization for item in window if item.specialization not in self._layouts}
+    def _read_layouts(self, window: Sequence[SentCommand]) -> Mapping[str, LevelqError]:
+        """Read layouts that are not known yet; returns the errors of those that cannot be read. Raises RedisError."""
+        unknown = {command.specialization for command in window} - self._layouts.keys()
         if not unknown:
             return {}
-        asking = self._lanes.ensure_layouts(unknown)
-        self._layouts |= asking.found
-        return asking.errors
+        query = self._connections.get().lanes.ensure_layouts(unknown)
+        self._layouts |= query.found
+        return query.errors
 
-    def _follow(self, moved: Sequence[Item], by: float) -> bool:
-        """Find out where lanes have moved; False if nobody says so in time."""
-        names = {item.lane.specialization for item in moved}
-        while time.monotonic() < by:
+    def _follow(self, moved: Sequence[SentCommand], deadline: float) -> bool:
+        """Read where lanes have moved; False if it cannot be read in time."""
+        names = {command.specialization for command in moved}
+        while time.monotonic() < deadline:
             try:
-                found = self._lanes.layouts(names)
+                found = self._connections.get().lanes.layouts(names)
             except (RedisError, LevelqError):
                 return False
             if any(found[name].generation != self._layouts[name].generation for name in names):
                 self._layouts |= found
                 return True
-            time.sleep(MOVING_SECONDS)
+            time.sleep(_MOVING_SECONDS)
         return False
 
-    def _check(self, wait: Wait) -> None:
-        """Make sure of a server that gives this durability while nothing was sent. Raises as Wait.check."""
-        if wait.level in self._given:
+    def _require_durability(self, wait: DurabilityWait) -> None:
+        """Make sure, before anything is sent, that the server gives this durability. Raises as DurabilityWait.check."""
+        if wait.level in self._available:
             return
-        with self._checking.get():  # of many that come first, one asks
-            if wait.level in self._given:
+        with self._connections.get().probing:  # of many first senders, one probes
+            if wait.level in self._available:
                 return
-            with connect(self.settings.redis_url, self.settings.redis_seconds) as new:
+            with connect(self.settings.redis_url, self.settings.redis_seconds) as redis:
                 try:
-                    asked = Lanes(new, self.settings).ask(wait.probe)
+                    replies_by_server = ProducerLanes(redis, self.settings).execute_on_all(wait.probe)
                 except RedisError as error:
                     raise NotConnected(str(error)) from error
-                for answers in asked:
-                    wait.check(answers)
-            self._given.add(wait.level)
+            for replies in replies_by_server:
+                wait.check(replies)
+            self._available.add(wait.level)
 
     def level_up(
         self, user_id: int, specialization: str, xp_gained: int, *, durability: Durability | None = None, **fields: Any
@@ -211,4 +216,4 @@ class Producer:
 
     def handle(self, command_id: UUID) -> Handle:
         """A handle on a command that some other process sent. Raises InvalidCommand for what is no UUID."""
-        return Handle(self._readers, require_id(command_id), None, True)
+        return Handle(self._connections, require_id(command_id), kept=True)

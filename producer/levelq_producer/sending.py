@@ -1,19 +1,17 @@
-"""A send, without its input and output: validate, encode, cut into windows, read what the lanes answered.
-
-Both producers drive a Plan; they differ only in how they wait.
-"""
+"""A send without its I/O: encode commands, group them by lane, settle what the lanes answered."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 from uuid import UUID
 
-from redis.exceptions import MovedError, RedisError, ResponseError
+from redis.exceptions import MovedError, ResponseError
 
 from levelq_core.domain import rules
-from levelq_core.domain.codec import Lane, digest_in, encoded, lane_of
+from levelq_core.domain.codec import digest_in, encoded
 from levelq_core.domain.commands import COMMAND_NAMES, Command
+from levelq_core.domain.record import Lane, lane_of
 from levelq_core.domain.rules import Limits
 from levelq_core.errors import (
     ConfigurationError,
@@ -26,207 +24,57 @@ from levelq_core.errors import (
     SendUnknown,
 )
 from levelq_core.keys import Partition
-from levelq_core.lanes.protocol import PushAnswer, PushError
+from levelq_core.lanes.protocol import LaneEntries, PushAnswer, PushError
 from levelq_core.lanes.shard_layout import Layout
-from levelq_core.redis_client.cluster import NotConnected
-from levelq_core.redis_client.pool import UNCLUSTERED_URL
-from levelq_core.settings import Durability, Settings, redacted
+from levelq_core.redis_client.cluster import UNCLUSTERED_URL, NotConnected
+from levelq_core.settings import Settings, redacted
 
-from .durability import Wait
+from .durability import DurabilityWait
 
-WINDOW = 2_500  # commands in one round trip: some 25 ms in which the server serves nobody else
-ASYNC_WINDOW = 500  # on an event loop, which a window holds for a few milliseconds
-MOVING_SECONDS = 0.02  # between two looks where lanes move to
+WINDOW = 2_500  # commands in one round trip: some 25 ms in which the server serves no other client
+LOOP_WINDOW = 500  # on an event loop, which a window holds for a few milliseconds
 _LIMITS = Limits()
 
-Batches = list[tuple[Partition, list[tuple[int, list[bytes]]]]]
 
-
-class Item:
-    """One command on its way: what to push, and what became of the push.
+class SentCommand:
+    """One command on its way: what is pushed, and what became of the push.
 
     A call of a hundred thousand has as many of these: one object each that the garbage collector must pass over.
     """
 
     __slots__ = ("command_id", "error", "payload", "pushed_ms", "specialization", "user_id")
 
-    def __init__(self, command: Command, payload: bytes) -> None:
-        self.command_id: UUID = command.command_id
-        self.specialization = command.specialization
-        self.user_id = command.user_id
-        self.payload = payload
-        self.error: LevelqError | None = None
-        self.pushed_ms = 0  # Redis's time of the push
+    command_id: UUID
+    specialization: str
+    user_id: int
+    payload: bytes  # empty for a command that another process sent
+    pushed_ms: int  # Redis's time of the push
+    error: LevelqError | None
 
     @property
     def lane(self) -> Lane:
-        """Where it goes."""
+        """The lane it goes to."""
         return Lane(self.specialization, self.user_id)
 
     @property
     def digest(self) -> bytes:
-        """The digest of what is sent, which tells a conflict from a repeat."""
-        return digest_in(self.payload)
+        """The digest of what was sent, which tells a conflict from a repeat; empty if another process sent it."""
+        return digest_in(self.payload) if self.payload else b""
 
 
-class _Told:
-    """What a lane answered to a push: how many of its commands it took, when, and why no more."""
+class PartitionBatch(NamedTuple):
+    """What goes to one partition in one push: its commands by user, in their order."""
 
-    __slots__ = ("_at_ms", "_left", "error")
+    partition: Partition
+    users: dict[int, list[SentCommand]]
 
-    def __init__(self, count: int, at_ms: int, error: LevelqError | None) -> None:
-        self._left = count
-        self._at_ms = at_ms
-        self.error = error
-
-    def tell(self, item: Item) -> None:
-        """Note what became of the next of its commands."""
-        item.pushed_ms = self._at_ms
-        if self._left > 0:
-            self._left -= 1
-            item.error = None
-        else:
-            assert self.error is not None  # a lane that did not take all says why
-            item.error = self.error
+    def entries(self) -> tuple[Partition, list[LaneEntries]]:
+        """The batch as `push` expects it."""
+        return self.partition, [(user_id, [one.payload for one in sent]) for user_id, sent in self.users.items()]
 
 
-class Settled(NamedTuple):
-    """What is left of a window: partitions to wake, and commands that were not queued because their lanes moved."""
-
-    wake: list[Partition]
-    moved: list[Item]
-
-
-class Plan:
-    """The commands of one call: all are added, which validates them, before the first window is pushed."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        commands: Iterable[Command],
-        *,
-        reply: bool,
-        durability: Durability | None = None,
-        item: Callable[[Command, bytes], Item] = Item,
-    ) -> None:
-        """`item` makes what stands for a command. Raises InvalidCommand, and ConfigurationError as Wait does."""
-        self._settings = settings
-        self._reply = reply
-        self._item = item
-        self.wait = Wait(settings, durability)
-        self.items: list[Item] = []
-        self._refused: dict[Lane, LevelqError] = {}
-        self._lost: LevelqError | None = None
-        for command in commands:
-            self.add(command)
-
-    def add(self, command: Command) -> None:
-        """Validate and encode one command more. Raises InvalidCommand."""
-        self.items.append(self._item(command, payload_of(self._settings, command, self._reply)))
-
-    def windows(self) -> Iterator[Sequence[Item]]:
-        """What to push next, in order. Later commands of a lane that refused one are refused here."""
-        return filter(None, self.steps(WINDOW))
-
-    def steps(self, size: int) -> Iterator[Sequence[Item]]:
-        """The same in windows of at most `size`; an empty one where all in it were refused."""
-        for start in range(0, len(self.items), size):
-            window = self.items[start : start + size]
-            if self._lost or self._refused:
-                for item in window:
-                    item.error = self._lost or self._refused.get(item.lane)
-                window = [item for item in window if item.error is None]
-            yield window
-
-    def leave_out(self, window: Sequence[Item], errors: Mapping[str, LevelqError]) -> Sequence[Item]:
-        """Refuse the commands of these specializations; returns those of the others."""
-        if not errors:
-            return window
-        for item in window:
-            item.error = errors.get(item.specialization)
-        self._refused |= {item.lane: item.error for item in window if item.error}
-        return [item for item in window if item.error is None]
-
-    def batches(self, window: Sequence[Item], layouts: Mapping[str, Layout]) -> Batches:
-        """The window by partition and lane; the order within each lane is kept."""
-        lanes: dict[Partition, dict[int, list[bytes]]] = {}
-        for item in window:
-            partition = layouts[item.specialization].partition(item.specialization, item.user_id)
-            lanes.setdefault(partition, {}).setdefault(item.user_id, []).append(item.payload)
-        return [(partition, list(users.items())) for partition, users in lanes.items()]
-
-    def settle(self, window: Sequence[Item], batches: Batches, answers: Sequence[PushAnswer | PushError]) -> Settled:
-        """Note what was refused. What has moved is to be pushed again, or to be refused."""
-        told: dict[Lane, _Told] = {}
-        wake: list[Partition] = []
-        moved = False
-        for (partition, users), answer in zip(batches, answers, strict=True):
-            lanes = [Lane(partition.specialization, user_id) for user_id, _ in users]
-            if isinstance(answer, RedisError | LevelqError):
-                told |= dict.fromkeys(lanes, _Told(0, 0, self._failure(answer)))
-            elif answer.moved:
-                moved = True
-                closed = Moved(f"partition {partition} was closed: the number of shards changed")
-                told |= dict.fromkeys(lanes, _Told(0, 0, closed))
-            else:
-                if answer.wake:
-                    wake.append(partition)
-                for lane, (count, why) in zip(lanes, answer.lanes, strict=True):
-                    error = _full(self._settings, partition, lane, why) if why else None
-                    told[lane] = _Told(count, answer.at_ms, error)
-        for item in window:
-            told[item.lane].tell(item)
-        self._refused |= {lane: t.error for lane, t in told.items() if t.error and not isinstance(t.error, Moved)}
-        return Settled(wake, [item for item in window if isinstance(item.error, Moved)] if moved else [])
-
-    def _failure(self, error: PushError) -> LevelqError:
-        """Why a batch was not answered as it should be. After a lost connection nothing more is sent."""
-        if isinstance(error, LevelqError):
-            return error
-        if isinstance(error, MovedError) and "cluster" not in self._settings.redis_url.partition("://")[0]:
-            return ConfigurationError(UNCLUSTERED_URL)
-        where = address(self._settings)
-        if isinstance(error, ResponseError) and "non local key" not in str(error):
-            return QueueUnavailable(f"{where}: refused, nothing was queued: {error}")
-        if not isinstance(error, ResponseError):
-            self._lost = QueueUnavailable(f"{where}: {error}")
-            if isinstance(error, NotConnected):
-                return self._lost
-        unknown = SendUnknown(f"{where}: {error}; it may be queued: sending it again with the same id is safe")
-        unknown.__cause__ = error
-        return unknown
-
-    def refuse(self, moved: Sequence[Item]) -> None:
-        """Nobody says where to."""
-        self._refused |= {item.lane: item.error for item in moved if item.error}
-
-    def confirm(self, window: Sequence[Item], asked: Sequence[Sequence[Any]]) -> bool:
-        """Whether what was queued is as durable as was asked, on every server; else note what it lacks."""
-        short = next((answers for answers in asked if not self.wait.met(answers)), None)
-        if short is None:
-            return True
-        for item in window:
-            item.error = item.error or self.wait.shortfall(short, item.command_id)
-        return False
-
-    def unsent(self, window: Sequence[Item], error: RedisError | LevelqError) -> None:
-        """There was no connection, or no such durability: this window and what follows was certainly not sent."""
-        if isinstance(error, MovedError):  # of a cluster's server, and we know of no cluster
-            error = ConfigurationError(UNCLUSTERED_URL)
-        self._lost = (
-            error if isinstance(error, LevelqError) else QueueUnavailable(f"{address(self._settings)}: {error}")
-        )
-        for item in window:
-            item.error = self._lost
-
-
-def address(settings: Settings) -> str:
-    """The setting and the place it names, fit for a message."""
-    return f"LEVELQ_REDIS_URL {redacted(settings.redis_url)}"
-
-
-def payload_of(settings: Settings, command: Command, reply: bool) -> bytes:
-    """The encoded command. Raises InvalidCommand for what the catalog or the size limit can never allow."""
+def encode(settings: Settings, command: Command, *, reply: bool) -> bytes:
+    """The command as an entry. Raises InvalidCommand for what the catalog or the size limit can never allow."""
     if not isinstance(command, Command):
         raise InvalidCommand(f"command: expected {COMMAND_NAMES}, got {command!r}")
     catalog = settings.tracks
@@ -241,11 +89,131 @@ def payload_of(settings: Settings, command: Command, reply: bool) -> bytes:
     return payload
 
 
-def _full(settings: Settings, partition: Partition, lane: Lane, why: str) -> LevelqError:
-    if why == "lane":
-        limit = settings.lane_limit
-        return LaneFull(f"lane {lane.specialization}:{lane.user_id}: {limit} commands wait already (LEVELQ_LANE_LIMIT)")
-    if why == "partition":
-        limit = settings.partition_limit
-        return PartitionFull(f"partition {partition}: {limit} commands wait already (LEVELQ_PARTITION_LIMIT)")
+def group_by_lane(window: Iterable[SentCommand], layouts: Mapping[str, Layout]) -> list[PartitionBatch]:
+    """The window by partition and lane; the order within each lane is kept."""
+    batches: dict[Partition, dict[int, list[SentCommand]]] = {}
+    for command in window:
+        partition = layouts[command.specialization].partition(command.specialization, command.user_id)
+        batches.setdefault(partition, {}).setdefault(command.user_id, []).append(command)
+    return [PartitionBatch(partition, users) for partition, users in batches.items()]
+
+
+class Settled(NamedTuple):
+    """What is left to do after a push."""
+
+    wake: list[Partition]  # partitions whose drain must be woken
+    moved: list[SentCommand]  # not queued, because their lanes moved to other partitions
+    durable: bool  # whether everything that was queued is as durable as was asked
+
+
+class Settlement:
+    """What became of one call's commands. A lane that refused one refuses all that follow in the same call."""
+
+    def __init__(self, settings: Settings, wait: DurabilityWait) -> None:
+        self._settings = settings
+        self._wait = wait
+        self._refused: dict[Lane, LevelqError] = {}
+        self._lost: LevelqError | None = None  # why nothing more is sent
+
+    def still_open(self, window: Sequence[SentCommand]) -> Sequence[SentCommand]:
+        """Refuse the commands that follow a refusal; returns the others."""
+        if not self._lost and not self._refused:
+            return window
+        for command in window:
+            command.error = self._lost or self._refused.get(command.lane)
+        return [command for command in window if command.error is None]
+
+    def refuse_specializations(
+        self, window: Sequence[SentCommand], errors: Mapping[str, LevelqError]
+    ) -> Sequence[SentCommand]:
+        """Refuse the commands of some specializations; returns the others."""
+        for command in window if errors else ():
+            if command.specialization in errors:
+                self._refused[command.lane] = errors[command.specialization]
+        return self.still_open(window)
+
+    def refuse_all(self, window: Sequence[SentCommand], error: Exception) -> None:
+        """Note why nothing of this window, nor of those that follow, was sent."""
+        if isinstance(error, MovedError):  # of a cluster's server, by a URL of one server
+            error = ConfigurationError(UNCLUSTERED_URL)
+        if not isinstance(error, LevelqError):
+            error = QueueUnavailable(f"{redis_address(self._settings)}: {error}")
+        self._lost = error
+        self.still_open(window)
+
+    def refuse_moved(self, moved: Sequence[SentCommand]) -> None:
+        """Refuse the lanes that moved to partitions that could not be read in time."""
+        self._refused |= {command.lane: command.error for command in moved if command.error}
+
+    def settle(self, batches: Sequence[PartitionBatch], answers: Sequence[PushAnswer | PushError]) -> Settled:
+        """Note what became of each command of a push."""
+        settled = Settled([], [], durable=True)
+        for batch, answer in zip(batches, answers, strict=True):
+            if not isinstance(answer, PushAnswer):
+                self._refuse_batch(batch, self._failure(answer))
+            elif answer.moved:
+                closed = Moved(f"partition {batch.partition} was closed: the number of shards changed")
+                for sent in batch.users.values():
+                    _set_error(sent, closed)
+                    settled.moved.extend(sent)
+            else:
+                if answer.wake:
+                    settled.wake.append(batch.partition)
+                if not self._settle_batch(batch, answer):
+                    settled = settled._replace(durable=False)
+        return settled
+
+    def _settle_batch(self, batch: PartitionBatch, answer: PushAnswer) -> bool:
+        """Note what a partition accepted of a batch; returns whether that is as durable as was asked."""
+        durable = self._wait.is_met(answer.durability_replies)
+        for (user_id, sent), (count, limit) in zip(batch.users.items(), answer.lanes, strict=True):
+            for command in sent:
+                command.pushed_ms = answer.at_ms
+                command.error = None if durable else self._wait.shortfall(answer.durability_replies, command.command_id)
+            if limit:
+                lane = Lane(batch.partition.specialization, user_id)
+                self._refused[lane] = _full(self._settings, batch.partition, lane, limit)
+                _set_error(sent[count:], self._refused[lane])
+        return durable
+
+    def _refuse_batch(self, batch: PartitionBatch, error: LevelqError) -> None:
+        for user_id, sent in batch.users.items():
+            self._refused[Lane(batch.partition.specialization, user_id)] = error
+            _set_error(sent, error)
+
+    def _failure(self, error: PushError) -> LevelqError:
+        """What a push that failed means for its commands. After a lost connection nothing more is sent."""
+        if isinstance(error, LevelqError):
+            return error
+        if isinstance(error, MovedError) and "cluster" not in self._settings.redis_url.partition("://")[0]:
+            return ConfigurationError(UNCLUSTERED_URL)
+        where = redis_address(self._settings)
+        if isinstance(error, ResponseError) and "non local key" not in str(error):
+            return QueueUnavailable(f"{where}: refused, nothing was queued: {error}")
+        if not isinstance(error, ResponseError):
+            self._lost = QueueUnavailable(f"{where}: {error}")
+            if isinstance(error, NotConnected):
+                return self._lost
+        unknown = SendUnknown(f"{where}: {error}; it may be queued: sending it again with the same id is safe")
+        unknown.__cause__ = error
+        return unknown
+
+
+def redis_address(settings: Settings) -> str:
+    """The setting and the URL that it holds, fit for a message."""
+    return f"LEVELQ_REDIS_URL {redacted(settings.redis_url)}"
+
+
+def _set_error(commands: Iterable[SentCommand], error: LevelqError) -> None:
+    for command in commands:
+        command.error = error
+
+
+def _full(settings: Settings, partition: Partition, lane: Lane, limit: str) -> LevelqError:
+    if limit == "lane":
+        most = settings.lane_limit
+        return LaneFull(f"lane {lane.specialization}:{lane.user_id}: {most} commands wait already (LEVELQ_LANE_LIMIT)")
+    if limit == "partition":
+        most = settings.partition_limit
+        return PartitionFull(f"partition {partition}: {most} commands wait already (LEVELQ_PARTITION_LIMIT)")
     return QueueUnavailable(f"{settings.keys.lane(partition, lane.user_id)} holds something that is not a list")

@@ -31,9 +31,9 @@ class OpenTransaction(NamedTuple):
 
 
 def opener(given: Any) -> Callable[[], OpenTransaction]:
-    """How to open the transaction of what the application passed: the result checks it at each call.
+    """How to open the transaction of what the application passed. What is returned checks it at each call.
 
-    The result raises TransactionMisuse if what is written now could not be rolled back, or not be committed.
+    It then raises TransactionMisuse if what is written could not be rolled back, or not be committed.
     Raises TransactionMisuse for the asyncio kinds, TypeError for what has no transaction.
     """
     for ancestor in given.__class__.__mro__:  # not type(given): a proxy may stand for a session

@@ -10,7 +10,7 @@ import pytest
 from levelq_core import Settings
 from tests.architecture.sources import ROOT
 
-PAGES = [path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests").rglob("*.md"))]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests").rglob("*.md")]
 WIDTH = 120
 
 

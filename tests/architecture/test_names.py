@@ -109,12 +109,26 @@ def test_a_fresh_interpreter_can_import_with_a_star_too(package: ModuleType) -> 
 
 def loaded_after(code: str) -> set[str]:
     """The top-level modules that a fresh interpreter has loaded after running some code."""
-    report = "import json, sys; print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    return {name.partition(".")[0] for name in modules_after(code)}
+
+
+def modules_after(code: str) -> set[str]:
+    """All modules that a fresh interpreter has loaded after running some code."""
+    report = "import json, sys; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-I", "-W", "error", "-c", f"{code}\n{report}"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stdout))
+
+
+def test_producer_loads_only_its_own_rooms_beside_redis_and_pydantic() -> None:
+    loaded = modules_after("from levelq import Producer")
+    others = {name for name in loaded if not name.startswith("levelq")}
+    assert others <= modules_after("import hmac, tomllib, redis, pydantic, pydantic_settings")
+    rooms = {name.partition(".")[2].partition(".")[0] for name in loaded if name.startswith("levelq_core.")}
+    assert not rooms & {"coupler", "operations"}
+    assert not loaded & {f"levelq_producer.{name}" for name in ("async_producer", "event_loops", "outbox")}
 
 
 @pytest.mark.parametrize(

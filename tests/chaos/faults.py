@@ -21,7 +21,7 @@ from levelq_core.errors import LevelqError
 from levelq_core.lanes import scan as standing
 from levelq_core.lanes.lane_editor import LaneEditor
 from levelq_core.lanes.script_files import load
-from levelq_worker.withdrawal.cancelling import Canceller
+from levelq_worker.withdrawal.canceller import Canceller
 from levelq_worker.withdrawal.forgetting import Forgetting
 from levelq_worker.withdrawal.waiting_lanes import Scope
 from tests.chaos import traced_worker

@@ -43,9 +43,9 @@ _load = script_files.load
 
 
 @cache
-def noting(name: str, *, shebang: bool = True) -> Script:
+def noting(name: str) -> Script:
     """script_files.load, with the notes."""
-    script = _load(name, shebang=shebang)
+    script = _load(name)
     if name not in _NOTES:
         return script
     line, note = _NOTES[name]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.conformance.kit import Bench, Benches, identity, payload, rubbish_identity
+import pytest
+
+from tests.conformance.kit import Bench, Benches, identity, malformed_identity, payload
 
 
 def ids(user_id: int, *numbers: int) -> list[bytes]:
@@ -10,17 +12,10 @@ def ids(user_id: int, *numbers: int) -> list[bytes]:
     return [identity(bytes(13) + payload(user_id, n)) for n in numbers]
 
 
-def claimed(b: Bench, token: str = "token") -> Bench:
-    """The bench after a claim of everything."""
-    b.claim(token)
-    return b
-
-
 class Acknowledging:
     """An acknowledgement removes from the head what it names; a stale token changes nothing."""
 
-    def test_what_was_decided_is_removed_and_the_rest_is_due_at_once(self, bench: Benches) -> None:
-        b = bench()
+    def test_decided_entries_are_removed_and_the_rest_is_due_at_once(self, b: Bench) -> None:
         b.fill(u1=3)
         b.claim(commands=2)
         before = b.now_ms()
@@ -30,16 +25,14 @@ class Acknowledging:
         assert (b.count(), b.members("claimed"), b.tokens()) == (1, [], {})
         b.check()
 
-    def test_nothing_is_left_of_an_idle_lane(self, bench: Benches) -> None:
-        b = bench()
+    def test_emptied_lane_leaves_no_key(self, b: Bench) -> None:
         b.fill(u1=2, u2=1)
         b.claim()
         assert b.lanes.ack(b.partition, "token", [(b"1", 0, b"".join(ids(1, 0, 1))), (b"2", 0, ids(2, 0)[0])]) == [2, 1]
         assert b.claim().retired
         assert b.names() == set()
 
-    def test_what_was_pushed_meanwhile_stays(self, bench: Benches) -> None:
-        b = bench()
+    def test_entry_pushed_after_the_claim_stays(self, b: Bench) -> None:
         b.fill(u1=1)
         b.claim()
         b.push(1, payload(1, 7))
@@ -47,8 +40,7 @@ class Acknowledging:
         assert b.payloads(1) == [payload(1, 7)]
         b.check()
 
-    def test_not_now_parks_the_lane(self, bench: Benches) -> None:
-        b = bench()
+    def test_delay_parks_the_lane(self, b: Bench) -> None:
         b.fill(u1=2)
         b.claim()
         before = b.now_ms()
@@ -58,16 +50,8 @@ class Acknowledging:
         b.pass_time(31)
         assert b.claim().lanes
 
-    def test_a_release_removes_nothing(self, bench: Benches) -> None:
-        b = bench()
-        b.fill(u1=2)
-        assert claimed(b).ack("token", 1) == 0
-        assert (len(b.entries(1)), b.members("ready"), b.count()) == (2, [1], 2)
-        b.check()
-
-    def test_another_head_than_was_claimed_is_left_alone(self, bench: Benches) -> None:
+    def test_head_that_was_not_claimed_stays(self, b: Bench) -> None:
         """Redis lost its last seconds, and other commands came since."""
-        b = bench()
         b.fill(u1=2)
         b.claim()
         b.redis.delete(b.key("lane:1"))
@@ -77,24 +61,27 @@ class Acknowledging:
         assert b.members("ready") == [1]
         b.check()
 
-    def test_removal_ends_where_the_lane_differs(self, bench: Benches) -> None:
-        b = bench()
-        b.fill(u1=4)
+    @pytest.mark.parametrize(
+        ("pushed", "identities", "left"),
+        [
+            ([payload(1, n) for n in range(2)], [], 2),
+            ([payload(1, n) for n in range(4)], ids(1, 0, 1, 3, 3), 2),
+            ([payload(1, 0)], [ids(1, 0)[0][:16] + ids(1, 1)[0][16:]], 1),
+            ([b"x"], [malformed_identity(b"y")], 1),
+        ],
+        ids=["release", "other entry in between", "same id with other content", "malformed entry of another hash"],
+    )
+    def test_removal_stops_at_the_first_other_entry(
+        self, b: Bench, pushed: list[bytes], identities: list[bytes], left: int
+    ) -> None:
+        b.push(1, *pushed)
         b.claim()
-        assert b.ack("token", 1, *ids(1, 0, 1, 3, 3)) == 2
-        assert b.payloads(1) == [payload(1, 2), payload(1, 3)]
+        assert b.ack("token", 1, *identities) == len(pushed) - left
+        assert b.payloads(1) == pushed[len(pushed) - left :]
+        assert (b.members("ready"), b.count()) == ([1], left)
         b.check()
 
-    def test_the_same_id_with_other_content_is_another_entry(self, bench: Benches) -> None:
-        b = bench()
-        b.push(1, payload(1, 0))
-        b.claim()
-        same_id = ids(1, 0)[0][:16] + ids(1, 1)[0][16:]
-        assert b.ack("token", 1, same_id) == 0
-        assert len(b.entries(1)) == 1
-
-    def test_more_identities_than_entries_remove_what_is_there(self, bench: Benches) -> None:
-        b = bench()
+    def test_more_identities_than_entries_remove_the_entries(self, b: Bench) -> None:
         b.fill(u1=2)
         b.claim()
         b.redis.rpop(b.key("lane:1"))
@@ -102,8 +89,7 @@ class Acknowledging:
         assert b.ack("token", 1, *ids(1, 0, 1)) == 1
         b.check()
 
-    def test_a_command_sent_twice_is_two_entries(self, bench: Benches) -> None:
-        b = bench()
+    def test_command_sent_twice_is_two_entries(self, b: Bench) -> None:
         b.push(1, payload(1, 5), payload(1, 5), payload(1, 6))
         b.claim("a")
         assert b.ack("a", 1, *ids(1, 5)) == 1
@@ -111,34 +97,25 @@ class Acknowledging:
         assert b.ack("b", 1, *ids(1, 5, 6)) == 2
         assert b.count() == 0
 
-    def test_rubbish_is_known_by_its_hash(self, bench: Benches) -> None:
-        b = bench()
+    def test_malformed_entries_are_removed_by_their_hash(self, b: Bench) -> None:
         rubbish = [b"", b"{}", b"\0" * 40, b"x" * 10_000]
         b.redis.rpush(b.key("lane:1"), *rubbish)
         b.push(1, payload(1, 0))
         b.claim()
-        assert b.ack("token", 1, *map(rubbish_identity, rubbish), *ids(1, 0)) == 5
+        assert b.ack("token", 1, *map(malformed_identity, rubbish), *ids(1, 0)) == 5
         assert b.names() == {"drains"}
 
-    def test_what_came_past_the_count_never_takes_it_below_zero(self, bench: Benches) -> None:
+    def test_uncounted_entries_do_not_take_the_count_below_zero(self, bench: Benches) -> None:
         b = bench(partition_limit=3)
         b.redis.rpush(b.key("lane:1"), *(b"rubbish %d" % n for n in range(9)))
         b.push(1, payload(1, 0))
         b.fill(u2=1)
         b.claim()
-        b.ack("token", 1, *(rubbish_identity(b"rubbish %d" % n) for n in range(9)))
+        b.ack("token", 1, *(malformed_identity(b"rubbish %d" % n) for n in range(9)))
         assert b.count() == 0
         assert b.push(3, *(payload(3, n) for n in range(9))).lanes == [(3, "partition")]
 
-    def test_rubbish_of_another_hash_stays(self, bench: Benches) -> None:
-        b = bench()
-        b.push(1, b"x")
-        b.claim()
-        assert b.ack("token", 1, rubbish_identity(b"y")) == 0
-        assert len(b.entries(1)) == 1
-
-    def test_a_stale_token_changes_nothing(self, bench: Benches) -> None:
-        b = bench()
+    def test_stale_token_changes_nothing(self, b: Bench) -> None:
         b.fill(u1=2)
         b.claim("dead", drain="dead")
         b.pass_time(601)
@@ -149,8 +126,7 @@ class Acknowledging:
         assert b.everything() == before
         assert b.ack("alive", 1, *ids(1, 0, 1)) == 2
 
-    def test_a_second_acknowledgement_changes_nothing(self, bench: Benches) -> None:
-        b = bench()
+    def test_second_acknowledgement_changes_nothing(self, b: Bench) -> None:
         b.push(1, payload(1, 5), payload(1, 5))
         b.claim()
         assert b.ack("token", 1, *ids(1, 5)) == 1
@@ -158,8 +134,7 @@ class Acknowledging:
         assert b.ack("token", 1, *ids(1, 5)) == -1
         assert b.everything() == before
 
-    def test_each_lane_is_answered_for_itself(self, bench: Benches) -> None:
-        b = bench()
+    def test_each_lane_has_its_own_result(self, b: Bench) -> None:
         b.fill(u1=1, u2=2, u3=1)
         b.claim("a", commands=1)
         b.claim("b")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import sha1
+from typing import Any
 
 import pytest
 
@@ -23,14 +24,12 @@ def make_due(b: Bench, *users: int) -> None:
 class Claiming:
     """Commands stay in the lane until acknowledged; a drain retires exactly when nothing is due."""
 
-    def test_the_lane_due_longest_comes_first(self, bench: Benches) -> None:
-        b = bench()
+    def test_lane_due_longest_is_claimed_first(self, b: Bench) -> None:
         b.fill(u1=1, u2=1, u3=1)
         make_due(b, 2, 3, 1)
         assert [int(user) for user, _ in b.claim().lanes] == [2, 3, 1]
 
-    def test_a_claim_holds_its_lanes_by_token_and_deadline(self, bench: Benches) -> None:
-        b = bench()
+    def test_claim_holds_its_lanes_by_token_and_deadline(self, b: Bench) -> None:
         b.fill(u1=2, u2=1)
         entries = b.entries(1)
         before = b.now_ms()
@@ -44,59 +43,57 @@ class Claiming:
         assert b.count() == 3
         b.check()
 
-    def test_a_claimed_lane_is_nobody_elses(self, bench: Benches) -> None:
-        b = bench()
+    def test_claimed_lane_is_not_claimed_again(self, b: Bench) -> None:
         b.fill(u1=2, u2=1)
         assert taken(b.claim("a", commands=1, drain="a")) == {1: 1}
         assert taken(b.claim("b", drain="b")) == {2: 1}
         assert taken(b.claim("c", drain="c")) == {}
         assert b.tokens() == {b"1": b"a", b"2": b"b"}
 
-    def test_what_is_not_yet_due_waits(self, bench: Benches) -> None:
-        b = bench()
+    def test_lane_that_is_not_due_waits(self, b: Bench) -> None:
         b.fill(u1=1)
         b.redis.zadd(b.key("ready"), {"1": b.now_ms() + 60_000})
         assert (b.claim().lanes, b.members("ready")) == ([], [1])
         b.pass_time(61)
         assert taken(b.claim()) == {1: 1}
 
-    def test_a_claim_is_bounded_in_lanes(self, bench: Benches) -> None:
-        b = bench(batch_lanes=2)
-        b.fill(u1=1, u2=1, u3=1)
-        assert taken(b.claim("a")) == {1: 1, 2: 1}
-        assert taken(b.claim("b")) == {3: 1}
+    @pytest.mark.parametrize(
+        ("settings", "commands", "filled", "expected", "left"),
+        [
+            ({"batch_lanes": 2}, 1000, {"u1": 1, "u2": 1, "u3": 1}, {1: 1, 2: 1}, {3: 1}),
+            ({}, 3, {"u1": 2, "u2": 2, "u3": 2}, {1: 2, 2: 1}, {3: 2}),
+            ({"lane_commands": 2}, 1000, {"u1": 5, "u2": 1}, {1: 2, 2: 1}, {}),
+        ],
+        ids=["lanes", "commands", "commands of a lane"],
+    )
+    def test_claim_is_bounded(
+        self, bench: Benches, settings: Any, commands: int, filled: Any, expected: Any, left: Any
+    ) -> None:
+        b = bench(**settings)
+        b.fill(**filled)
+        assert taken(b.claim("a", commands)) == expected
+        assert b.members("ready") == list(left)
+        assert taken(b.claim("b")) == left
 
-    def test_a_claim_is_bounded_in_commands(self, bench: Benches) -> None:
-        b = bench()
-        b.fill(u1=2, u2=2, u3=2)
-        assert taken(b.claim(commands=3)) == {1: 2, 2: 1}
-        assert b.members("ready") == [3]
-
-    def test_a_claim_is_bounded_per_lane(self, bench: Benches) -> None:
-        b = bench(lane_commands=2)
-        b.fill(u1=5, u2=1)
-        assert taken(b.claim()) == {1: 2, 2: 1}
-
-    def test_a_long_lane_is_read_in_order(self, bench: Benches) -> None:
-        b = bench()
+    def test_long_lane_is_read_in_order(self, b: Bench) -> None:
         b.fill(u1=250)
         assert b.claim(commands=230).lanes == [(b"1", b.entries(1)[:230])]
 
-    def test_a_claim_is_bounded_in_bytes(self, bench: Benches) -> None:
+    def test_claim_is_bounded_in_bytes(self, bench: Benches) -> None:
         b = bench(batch_bytes=1024)
         b.fill(u1=10, u2=10, u3=10)  # of 82 bytes each
         claim = b.claim()
         assert taken(claim) == {1: 10, 2: 2}
         assert sum(len(entry) for _, entries in claim.lanes for entry in entries if isinstance(entry, bytes)) <= 1024
 
-    def test_one_entry_is_always_taken_however_large(self, bench: Benches) -> None:
+    def test_one_entry_of_any_size_is_taken(self, bench: Benches) -> None:
         b = bench(batch_bytes=1024, payload_limit=4096)
         b.push(1, b"x" * 4096)
         b.fill(u2=1)
         assert taken(b.claim("a")) == {1: 1}
         assert taken(b.claim("b")) == {2: 1}
 
-    def test_an_oversized_entry_comes_as_length_hash_and_head(self, bench: Benches) -> None:
+    def test_oversized_entry_is_returned_as_length_hash_and_head(self, bench: Benches) -> None:
         b = bench(payload_limit=128, batch_bytes=16_384)
         fits, over, huge = b"a" * 128, b"b" * 129, bytes(range(256)) * 40
         b.push(1, fits, over, huge, fits)
@@ -106,7 +103,7 @@ class Claiming:
         for got, stored in zip(entries[1:3], whole[1:3], strict=True):
             assert got == Oversized(len(stored), sha1(stored).hexdigest(), stored[:4096])
 
-    def test_an_oversized_entry_counts_for_what_it_takes_to_read(self, bench: Benches) -> None:
+    def test_oversized_entry_counts_with_its_whole_size(self, bench: Benches) -> None:
         """Else one claim could read a hundred raw entries of megabytes, and hold the server for seconds."""
         b = bench(payload_limit=128, batch_bytes=1024)
         b.push(1, b"a" * 128, b"b" * 2000, b"c" * 2000)
@@ -114,8 +111,7 @@ class Claiming:
         claim = b.claim()
         assert [(user, len(entries)) for user, entries in claim.lanes] == [(b"1", 1)]
 
-    def test_an_expired_claim_returns_first_in_line(self, bench: Benches) -> None:
-        b = bench()
+    def test_expired_claim_is_claimed_first(self, b: Bench) -> None:
         b.fill(u1=1)
         b.claim("dead", drain="dead")
         b.pass_time(601)
@@ -126,24 +122,21 @@ class Claiming:
         assert set(b.scores("drains")) == {b"alive"}
         b.check()
 
-    def test_a_claim_that_has_not_expired_does_not(self, bench: Benches) -> None:
-        b = bench()
+    def test_claim_that_has_not_expired_is_kept(self, b: Bench) -> None:
         b.fill(u1=1)
         b.claim("a", drain="a")
         b.pass_time(590)
         assert taken(b.claim("b", drain="b")) == {}
         assert b.tokens() == {b"1": b"a"}
 
-    def test_a_deadline_further_off_than_a_claim_is_a_clock_that_was_set_back(self, bench: Benches) -> None:
-        b = bench()
+    def test_deadline_later_than_a_new_claim_counts_as_expired(self, b: Bench) -> None:
         b.fill(u1=1)
         b.claim("a", drain="a")
         b.pass_time(-3600)
         assert taken(b.claim("b", drain="b")) == {1: 1}
         b.check()
 
-    def test_a_lane_of_another_type_does_not_strand_the_others(self, bench: Benches) -> None:
-        b = bench()
+    def test_lane_key_of_another_type_does_not_strand_other_lanes(self, b: Bench) -> None:
         b.fill(u1=1, u2=1, u3=1)
         b.redis.delete(b.key("lane:2"))
         b.redis.set(b.key("lane:2"), "somebody else's")
@@ -157,22 +150,19 @@ class Claiming:
         b.pass_time(61)
         assert b.claim().broken == [b"2"]
 
-    def test_an_empty_lane_is_dropped_from_ready(self, bench: Benches) -> None:
-        b = bench()
+    def test_empty_lane_is_removed_from_ready(self, b: Bench) -> None:
         make_due(b, 1)
         claim = b.claim()
         assert (claim.lanes, claim.retired, b.names()) == ([], True, set())
 
-    def test_a_drain_with_nothing_due_retires(self, bench: Benches) -> None:
-        b = bench()
+    def test_drain_with_nothing_due_retires(self, b: Bench) -> None:
         before = b.now_ms()
         claim = b.claim()
         assert claim == Claim([], wake=False, retired=True, broken=[], at_ms=claim.at_ms)
         assert before <= claim.at_ms <= b.now_ms()
         assert b.names() == set()
 
-    def test_a_drain_retires_though_others_hold_or_park_lanes(self, bench: Benches) -> None:
-        b = bench()
+    def test_drain_retires_although_lanes_are_claimed_or_parked(self, b: Bench) -> None:
         b.fill(u1=1, u2=1)
         b.redis.zadd(b.key("ready"), {"2": b.now_ms() + 60_000})
         b.claim("a", drain="a")
@@ -180,7 +170,7 @@ class Claiming:
         assert set(b.scores("drains")) == {b"a"}
 
     @pytest.mark.parametrize("first", ["empty", "broken"])
-    def test_a_drain_that_took_nothing_stays_while_something_is_due(self, bench: Benches, first: str) -> None:
+    def test_drain_that_took_nothing_stays_while_a_lane_is_due(self, bench: Benches, first: str) -> None:
         b = bench(batch_lanes=1)
         b.fill(u2=1)
         if first == "broken":
@@ -191,47 +181,44 @@ class Claiming:
         assert b.scores("drains")
         assert taken(b.claim("b")) == {2: 1}
 
-    def test_after_a_drain_retired_the_next_push_wakes(self, bench: Benches) -> None:
-        b = bench()
+    def test_push_after_a_drain_retired_wakes(self, b: Bench) -> None:
         assert b.push(1, payload(1)).wake
         b.claim("a")
         b.ack("a", 1, payload(1)[4:36])
         assert b.claim("b").retired
         assert b.push(1, payload(1, 1)).wake
 
-    def test_a_drain_that_registers_answers_the_wake_up(self, bench: Benches) -> None:
-        b = bench()
+    def test_drain_that_registers_removes_the_reservation(self, b: Bench) -> None:
         b.fill(u1=1)
         assert "wake" in b.names()
         b.claim()
         assert "wake" not in b.names()
 
-    def test_a_second_drain_is_woken_when_more_is_due_than_one_can_take(self, bench: Benches) -> None:
+    def test_second_drain_is_woken_for_more_lanes_than_one_takes(self, bench: Benches) -> None:
         b = bench(batch_lanes=2)
         b.fill(u1=1, u2=1, u3=1, u4=1, u5=1)
         assert b.claim("a", drain="a").wake  # three are left, one drain takes two
         assert not b.claim("b", drain="a").wake  # one is left
 
-    def test_a_second_drain_is_woken_by_commands_too_but_once(self, bench: Benches) -> None:
+    def test_second_drain_is_woken_once_for_more_commands_than_one_takes(self, bench: Benches) -> None:
         b = bench(batch_commands=2)
         b.fill(u1=2, u2=2, u3=1)
         assert b.claim("a", commands=2, drain="a").wake
         assert not b.claim("b", commands=2, drain="a").wake
         assert not b.push(4, payload(4)).wake
 
-    def test_no_second_drain_for_one_hot_lane(self, bench: Benches) -> None:
+    def test_one_hot_lane_wakes_no_second_drain(self, bench: Benches) -> None:
         b = bench(batch_commands=2)
         b.fill(u1=50)
         assert not b.claim(commands=2).wake
         assert not b.push(1, payload(1, 99)).wake
 
-    def test_a_gated_claim_takes_nothing_until_the_gate_is_open(self, bench: Benches) -> None:
-        b = bench()
+    def test_claim_is_blocked_until_the_outbox_is_restored(self, b: Bench) -> None:
         b.fill(u1=1)
         before = b.everything()
-        claim = b.lanes.claim(b.partition, "drain", "token", 10, gated=True)
-        assert claim == Claim([], wake=False, retired=False, broken=[], unfilled=True)
+        claim = b.lanes.claim(b.partition, "drain", "token", 10, restored_only=True)
+        assert claim == Claim([], wake=False, retired=False, broken=[], blocked=True)
         assert b.everything() == before
         b.redis.set(b.key("filled"), "1")
-        claim = b.lanes.claim(b.partition, "drain", "token", 10, gated=True)
-        assert (taken(claim), claim.unfilled) == ({1: 1}, False)
+        claim = b.lanes.claim(b.partition, "drain", "token", 10, restored_only=True)
+        assert (taken(claim), claim.blocked) == ({1: 1}, False)

@@ -30,7 +30,7 @@ def identity(entry: bytes | Any) -> bytes:
     return entry[IDENTITY_AT : IDENTITY_AT + IDENTITY_BYTES]
 
 
-def rubbish_identity(entry: bytes) -> bytes:
+def malformed_identity(entry: bytes) -> bytes:
     """What ack.lua knows any entry by."""
     return sha1(entry).hexdigest()[:IDENTITY_BYTES].encode()
 
@@ -38,10 +38,10 @@ def rubbish_identity(entry: bytes) -> bytes:
 class Bench:
     """One partition on one Redis."""
 
-    def __init__(self, redis: Redis, *, shebang: bool, **settings: Any) -> None:
+    def __init__(self, redis: Redis, **settings: Any) -> None:
         self.redis: Any = redis
         self.settings = Settings.load(**{"claim_seconds": CLAIM_SECONDS} | settings)
-        self.lanes = LaneEditor(redis, self.settings, shebang=shebang)
+        self.lanes = LaneEditor(redis, self.settings)
         self.partition = PARTITION
 
     def push(self, user_id: int, *entries: bytes) -> PushAnswer:

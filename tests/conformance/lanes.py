@@ -5,6 +5,8 @@ The tests are in the modules beside this one, by script; the promises are in sec
 
 from __future__ import annotations
 
+import pytest
+
 from tests.conformance.acknowledging import Acknowledging
 from tests.conformance.claiming import Claiming
 from tests.conformance.kit import Bench, Benches
@@ -19,3 +21,7 @@ __all__ = ["Bench", "Benches", "LanesConformance"]
 
 class LanesConformance(PushBatch, Claiming, Acknowledging, Parking, Upkeep, Withdrawing, Interleaving):
     """Every promise of the lane scripts."""
+
+    @pytest.fixture
+    def b(self, bench: Benches) -> Bench:
+        return bench()

@@ -18,8 +18,7 @@ def park(b: Bench, user_id: int = 1, *, reason: str = WHY, decided: tuple[int, .
 class Parking:
     """A parked lane keeps its reason while its first command stays, and loses it with its cause."""
 
-    def test_parked_lane_has_its_reason_and_its_times(self, bench: Benches) -> None:
-        b = bench()
+    def test_parked_lane_has_its_reason_and_its_times(self, b: Bench) -> None:
         b.fill(u1=2)
         before = b.now_ms()
         park(b)
@@ -29,8 +28,7 @@ class Parking:
         assert lane.until_ms == b.scores("ready")[b"1"] == lane.since_ms + 30_000
         b.check()
 
-    def test_lane_parked_again_keeps_since_and_counts_attempts(self, bench: Benches) -> None:
-        b = bench()
+    def test_lane_parked_again_keeps_since_and_counts_attempts(self, b: Bench) -> None:
         b.fill(u1=2)
         park(b)
         since = b.parked()["1"].since_ms
@@ -40,8 +38,7 @@ class Parking:
         lane = b.parked()["1"]
         assert (lane.since_ms, lane.attempts, lane.reason) == (since - 7_000, 2, "another message (SQLSTATE P0001)")
 
-    def test_lane_that_moved_on_and_is_parked_again_starts_anew(self, bench: Benches) -> None:
-        b = bench()
+    def test_lane_with_a_new_head_that_is_parked_starts_a_new_note(self, b: Bench) -> None:
         b.fill(u1=3)
         park(b)
         b.redis.hset(b.key("parked"), "1", f"1000 9 {WHY}")
@@ -51,8 +48,7 @@ class Parking:
         lane = b.parked()["1"]
         assert lane.attempts == 1 and before <= lane.since_ms <= b.now_ms()
 
-    def test_claim_tells_which_lanes_an_error_has_parked(self, bench: Benches) -> None:
-        b = bench()
+    def test_claim_reports_lanes_parked_for_a_database_error(self, b: Bench) -> None:
         b.fill(u1=1)
         park(b)
         b.fill(u2=1)
@@ -63,8 +59,7 @@ class Parking:
         assert sorted(user for user, _ in claim.lanes) == [b"1", b"2", b"3"]
         assert claim.parked == {b"1"}
 
-    def test_progress_removes_the_note(self, bench: Benches) -> None:
-        b = bench()
+    def test_progress_removes_the_note(self, b: Bench) -> None:
         b.fill(u1=2, u2=2)
         park(b)
         b.pass_time(601)
@@ -73,8 +68,7 @@ class Parking:
         assert (b.parked(), b.members("ready")) == ({}, [1])
         assert not b.redis.exists(b.key("parked"))
 
-    def test_emptied_lane_leaves_nothing(self, bench: Benches) -> None:
-        b = bench()
+    def test_emptied_lane_leaves_nothing(self, b: Bench) -> None:
         b.fill(u1=2)
         park(b)
         b.pass_time(31)
@@ -83,9 +77,8 @@ class Parking:
         assert b.claim().retired
         assert b.names() == set()
 
-    def test_lane_given_back_keeps_its_note(self, bench: Benches) -> None:
+    def test_released_lane_keeps_its_note(self, b: Bench) -> None:
         """The database went away: nothing was decided, and the cause may last."""
-        b = bench()
         b.fill(u1=2)
         park(b)
         noted = b.parked()["1"]
@@ -97,8 +90,7 @@ class Parking:
         assert b.parked()["1"]._replace(until_ms=0) == noted._replace(until_ms=0)
         b.check()
 
-    def test_expired_claim_keeps_the_note(self, bench: Benches) -> None:
-        b = bench()
+    def test_expired_claim_keeps_the_note(self, b: Bench) -> None:
         b.fill(u1=2)
         park(b)
         b.pass_time(31)
@@ -108,8 +100,7 @@ class Parking:
         assert b.parked()["1"].attempts == 1
         b.check()
 
-    def test_stale_token_changes_no_note(self, bench: Benches) -> None:
-        b = bench()
+    def test_stale_token_changes_no_note(self, b: Bench) -> None:
         b.fill(u1=2, u2=1)
         b.claim("dead", drain="dead")
         assert b.ack("dead", 2, delay_ms=30_000, reason=WHY) == 0
@@ -120,8 +111,7 @@ class Parking:
         assert b.ack("dead", 2, *ids(2, 0)) == -1
         assert b.everything() == before
 
-    def test_each_lane_of_an_acknowledgement_has_its_own_reason(self, bench: Benches) -> None:
-        b = bench()
+    def test_each_lane_of_an_acknowledgement_has_its_own_reason(self, b: Bench) -> None:
         b.fill(u1=1, u2=1, u3=2, u4=1)
         b.claim()
         lanes = [(b"1", 9_000, b""), (b"2", 0, ids(2, 0)[0]), (b"3", 9_000, ids(3, 0)[0]), (b"4", 0, b"")]
@@ -129,9 +119,8 @@ class Parking:
         assert {user: lane.reason for user, lane in b.parked().items()} == {"1": "one", "3": "three"}
         b.check()
 
-    def test_lane_that_vanished_leaves_no_note(self, bench: Benches) -> None:
+    def test_lane_that_vanished_leaves_no_note(self, b: Bench) -> None:
         """Its key was deleted by hand: while it was parked, and while it was claimed."""
-        b = bench()
         b.fill(u1=1, u2=1)
         b.claim()
         lanes = [(b"1", 9_000, b""), (b"2", 9_000, b"")]
@@ -144,16 +133,14 @@ class Parking:
         b.ack("token", 2, delay_ms=30_000, reason=WHY)
         assert (b.parked(), b.members("ready")) == ({}, [])
 
-    def test_reason_is_one_bounded_line_that_keeps_its_code(self, bench: Benches) -> None:
-        b = bench()
+    def test_reason_is_one_bounded_line_that_keeps_its_code(self, b: Bench) -> None:
         b.fill(u1=1)
         park(b, reason="no\nway, " + "\u20ac" * 200 + " (SQLSTATE P0001)")
         raw = b.redis.hget(b.key("parked"), "1").split(b" ", 2)[2]
         assert MOST_BYTES - 4 < len(raw) <= MOST_BYTES
         assert raw.decode().startswith("no way, \u20ac") and raw.decode().endswith("\u20ac... (SQLSTATE P0001)")
 
-    def test_broken_lane_has_a_reason_until_it_is_a_list_again(self, bench: Benches) -> None:
-        b = bench()
+    def test_broken_lane_has_a_reason_until_it_is_a_list_again(self, b: Bench) -> None:
         b.redis.set(b.key("lane:1"), "no list")
         b.redis.zadd(b.key("ready"), {"1": 0})
         for attempt in (1, 2):
@@ -170,8 +157,7 @@ class Parking:
         b.ack("token", 1, *ids(1, 0))
         assert b.parked() == {}
 
-    def test_push_to_a_parked_lane_changes_neither_note_nor_time(self, bench: Benches) -> None:
-        b = bench()
+    def test_push_to_a_parked_lane_changes_neither_note_nor_time(self, b: Bench) -> None:
         b.fill(u1=1)
         park(b)
         noted = b.parked()
@@ -182,7 +168,7 @@ class Parking:
         assert found.now_ms <= b.now_ms() < found.now_ms + 60_000
         assert of_user(b.redis, b.lanes.keys, b.partition, 2) is None
 
-    def test_of_many_parked_lanes_a_bounded_number_is_read(self, bench: Benches) -> None:
+    def test_bounded_number_of_parked_lanes_is_read(self, bench: Benches) -> None:
         b = bench(batch_lanes=5000)
         users = range(1, MOST_LANES + 502)
         b.push_to(*((user, (payload(user, 0),)) for user in users))
@@ -197,7 +183,6 @@ class Parking:
         assert (found.total, len(found.lanes)) == (len(users), MOST_LANES)
         assert {lane.reason for lane in found.lanes} == {WHY}
 
-    def test_partition_without_parked_lanes_has_none(self, bench: Benches) -> None:
-        b = bench()
+    def test_partition_without_parked_lanes_has_none(self, b: Bench) -> None:
         b.fill(u1=1)
         assert read(b.redis, b.lanes.keys, b.partition) == ParkedLanes(0, [])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from redis.exceptions import ResponseError
 
 from levelq_core.keys import Partition
 from levelq_core.lanes.protocol import WAKE_MS, PushAnswer
-from tests.conformance.kit import Benches, payload
+from tests.conformance.kit import Bench, Benches, payload
 
 COACH = Partition("COACH")
 
@@ -15,8 +17,7 @@ COACH = Partition("COACH")
 class PushBatch:
     """A lane that holds commands is in ready or claimed; a limit refuses the rest of a lane, and only that."""
 
-    def test_a_push_appends_in_order_and_makes_the_lane_ready(self, bench: Benches) -> None:
-        b = bench()
+    def test_push_appends_in_order_and_makes_the_lane_ready(self, b: Bench) -> None:
         before = b.now_ms()
         assert b.push(7, payload(7, 0), payload(7, 1)) == PushAnswer(wake=True, lanes=[(2, "")])
         b.push(7, payload(7, 2))
@@ -27,15 +28,13 @@ class PushBatch:
         assert before <= b.scores("ready")[b"7"] <= stamps[0]
         b.check()
 
-    def test_a_push_may_be_larger_than_luas_stack(self, bench: Benches) -> None:
-        b = bench()
+    def test_push_larger_than_the_stack_of_lua_is_taken(self, b: Bench) -> None:
         entries = tuple(b"%d" % n for n in range(9_001))
         assert b.push_to((1, entries), (2, (b"x",))).lanes == [(9_001, ""), (1, "")]
         assert b.payloads(1) == list(entries)
         assert b.count() == 9_002
 
-    def test_no_digit_of_a_user_id_is_lost(self, bench: Benches) -> None:
-        b = bench()
+    def test_large_user_ids_keep_every_digit(self, b: Bench) -> None:
         users = [2**63 - 1, 2**63 - 2, 2**53, 2**53 + 1]
         for user_id in users:
             b.push(user_id, payload(user_id))
@@ -43,22 +42,20 @@ class PushBatch:
         assert sorted(int(user) for user, _ in b.claim().lanes) == sorted(users)
         b.check()
 
-    def test_a_not_before_time_is_never_lowered(self, bench: Benches) -> None:
-        b = bench()
+    def test_not_before_time_is_not_changed_by_a_push(self, b: Bench) -> None:
         for at in (b.now_ms() + 60_000, b.now_ms() - 60_000):
             b.redis.zadd(b.key("ready"), {"1": at})
             b.push(1, payload(1))
             assert b.scores("ready")[b"1"] == at
 
-    def test_a_claimed_lane_grows_and_stays_claimed(self, bench: Benches) -> None:
-        b = bench()
+    def test_claimed_lane_grows_and_stays_claimed(self, b: Bench) -> None:
         b.fill(u1=1)
         b.claim()
         b.push(1, payload(1, 5))
         assert (b.members("ready"), b.members("claimed"), len(b.entries(1))) == ([], [1], 2)
         b.check()
 
-    def test_a_full_lane_takes_what_fits_and_says_lane(self, bench: Benches) -> None:
+    def test_full_lane_takes_what_fits_and_reports_lane(self, bench: Benches) -> None:
         b = bench(lane_limit=5)
         b.fill(u1=3)
         answer = b.push_to((1, tuple(payload(1, n) for n in range(3, 7))), (2, (payload(2),)))
@@ -68,7 +65,7 @@ class PushBatch:
         assert b.count() == 6
         b.check()
 
-    def test_a_full_partition_takes_what_fits_and_says_partition(self, bench: Benches) -> None:
+    def test_full_partition_takes_what_fits_and_reports_partition(self, bench: Benches) -> None:
         b = bench(partition_limit=5)
         answer = b.push_to(*((user, (payload(user, 0), payload(user, 1))) for user in (1, 2, 3, 4)))
         assert answer.lanes == [(2, ""), (2, ""), (1, "partition"), (0, "partition")]
@@ -76,20 +73,19 @@ class PushBatch:
         assert b.members("ready") == [1, 2, 3]
         b.check()
 
-    def test_the_nearer_limit_is_the_one_that_is_named(self, bench: Benches) -> None:
+    def test_nearer_limit_is_reported(self, bench: Benches) -> None:
         b = bench(lane_limit=3, partition_limit=4)
         assert b.push(1, *(payload(1, n) for n in range(9))).lanes == [(3, "lane")]
         assert b.push(2, *(payload(2, n) for n in range(9))).lanes == [(1, "partition")]
 
-    def test_what_was_acknowledged_makes_room(self, bench: Benches) -> None:
+    def test_acknowledged_command_makes_room(self, bench: Benches) -> None:
         b = bench(lane_limit=2, partition_limit=2)
         b.fill(u1=2)
         b.claim()
         b.ack("token", 1, payload(1)[4:36])
         assert b.push(1, payload(1, 8), payload(1, 9)).lanes[0][0] == 1
 
-    def test_a_lane_key_of_another_type_is_refused_alone(self, bench: Benches) -> None:
-        b = bench()
+    def test_lane_key_of_another_type_is_refused_alone(self, b: Bench) -> None:
         b.redis.set(b.key("lane:2"), "somebody else's")
         answer = b.push_to((1, (payload(1),)), (2, (payload(2), payload(2, 1))), (3, (payload(3),)))
         assert answer.lanes == [(1, ""), (0, "type"), (1, "")]
@@ -97,18 +93,14 @@ class PushBatch:
         assert b.count() == 2
         assert b.redis.get(b.key("lane:2")) == b"somebody else's"
 
-    def test_a_closed_partition_takes_nothing(self, bench: Benches) -> None:
-        b = bench()
+    def test_closed_partition_takes_nothing(self, b: Bench) -> None:
         b.redis.set(b.key("closed"), "1")
         assert b.push(1, payload(1)) == PushAnswer(wake=False, lanes=[], moved=True)
         assert b.names() == {"closed"}
 
     @pytest.mark.parametrize("known", [True, False], ids=["script known", "script forgotten"])
     @pytest.mark.parametrize("name", ["ready", "count"])
-    def test_a_push_that_fails_leaves_no_lane_behind_and_the_others_go_on(
-        self, bench: Benches, name: str, known: bool
-    ) -> None:
-        b = bench()
+    def test_failed_push_leaves_no_lane_and_other_partitions_go_on(self, b: Bench, name: str, known: bool) -> None:
         b.lanes.push([(Partition("INTERNSHIP"), [(1, [payload(1)])])])
         if not known:
             b.redis.script_flush()
@@ -125,34 +117,29 @@ class PushBatch:
         assert b.claim().lanes[0][0] == b"1"
         assert b.lanes.status(COACH).ready == 1
 
-    def test_a_hundred_pushes_wake_once(self, bench: Benches) -> None:
-        b = bench()
+    def test_hundred_pushes_wake_once(self, b: Bench) -> None:
         assert [b.push(n, payload(n)).wake for n in range(1, 101)] == [True] + [False] * 99
 
-    def test_a_wake_up_that_was_lost_is_sent_again(self, bench: Benches) -> None:
-        b = bench()
+    @pytest.mark.parametrize(
+        ("settings", "early", "late"), [({}, WAKE_MS / 2000, WAKE_MS / 1000), ({"claim_seconds": 4}, 1, 3)]
+    )
+    def test_lost_wake_up_is_sent_again_when_it_expires_and_after_a_claim_at_the_latest(
+        self, bench: Benches, settings: dict[str, Any], early: float, late: float
+    ) -> None:
+        b = bench(**settings)
         assert b.push(1, payload(1)).wake
-        b.pass_time(WAKE_MS / 2000)
+        b.pass_time(early)
         assert not b.push(1, payload(1)).wake
-        b.pass_time(WAKE_MS / 1000)
+        b.pass_time(late)
         assert b.push(1, payload(1)).wake
 
-    def test_a_wake_up_that_died_with_its_worker_is_missed_no_longer_than_a_claim(self, bench: Benches) -> None:
-        b = bench(claim_seconds=4)
-        assert b.push(1, payload(1)).wake
-        b.pass_time(1)
-        assert not b.push(1, payload(1)).wake
-        b.pass_time(3)
-        assert b.push(1, payload(1)).wake
-
-    def test_a_refused_or_parked_command_wakes_nobody(self, bench: Benches) -> None:
-        b = bench()
+    def test_refused_or_parked_command_wakes_no_drain(self, b: Bench) -> None:
         b.redis.set(b.key("lane:1"), "x")
         assert not b.push(1, payload(1)).wake
         b.redis.zadd(b.key("ready"), {"2": b.now_ms() + 60_000})
         assert not b.push(2, payload(2)).wake
 
-    def test_a_live_drain_that_can_take_it_all_is_left_to_it(self, bench: Benches) -> None:
+    def test_live_drain_that_can_take_all_due_lanes_is_the_only_one(self, bench: Benches) -> None:
         b = bench(batch_lanes=2, batch_commands=4)
         b.fill(u1=1)
         b.claim()
@@ -168,15 +155,13 @@ class PushBatch:
         assert not b.push(2, payload(2, 0), payload(2, 1)).wake
         assert b.push(2, payload(2, 2)).wake
 
-    def test_a_dead_drain_counts_for_nothing(self, bench: Benches) -> None:
-        b = bench()
+    def test_dead_drain_does_not_count(self, b: Bench) -> None:
         b.fill(u1=1)
         b.claim()
         b.pass_time(601)
         assert b.push(2, payload(2)).wake
 
-    def test_scripts_the_server_has_forgotten_are_sent_again(self, bench: Benches) -> None:
-        b = bench()
+    def test_forgotten_scripts_are_sent_again(self, b: Bench) -> None:
         b.fill(u1=1)
         for _ in range(2):
             b.redis.script_flush()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from levelq_core.keys import Partition
 from levelq_core.lanes.progress import progress_of
-from tests.conformance.kit import Benches, identity, payload
+from tests.conformance.kit import Bench, Benches, identity, payload
 
 
 class Upkeep:
     """Only the holder extends a claim; a due lane always has a live drain, a wake-up or the next sweep."""
 
-    def test_a_renewal_extends_only_what_is_ours(self, bench: Benches) -> None:
-        b = bench()
+    def test_renewal_extends_only_claims_of_its_token(self, b: Bench) -> None:
         b.fill(u1=1, u2=1)
         b.claim("ours", commands=1, drain="d")
         b.claim("theirs", drain="e")
@@ -26,8 +25,7 @@ class Upkeep:
         assert [int(user) for user, _ in b.claim("next", drain="f").lanes] == [2]
         b.check()
 
-    def test_what_was_taken_back_is_not_claimed_again_by_a_renewal(self, bench: Benches) -> None:
-        b = bench()
+    def test_returned_claim_is_not_renewed(self, b: Bench) -> None:
         b.fill(u1=1)
         b.claim("late", drain="d")
         b.pass_time(601)
@@ -36,7 +34,7 @@ class Upkeep:
         assert (b.members("claimed"), b.members("ready")) == ([], [1])
         b.check()
 
-    def test_who_yields_with_work_left_wakes_one_successor(self, bench: Benches) -> None:
+    def test_drain_that_yields_with_work_left_wakes_one_successor(self, bench: Benches) -> None:
         b = bench(batch_lanes=1)
         b.fill(u1=1, u2=1)
         b.claim("a", drain="a")
@@ -46,21 +44,19 @@ class Upkeep:
         assert not b.push(3, payload(3)).wake
         assert b.members("claimed") == [1]
 
-    def test_who_yields_without_ever_claiming_clears_the_reservation_that_started_it(self, bench: Benches) -> None:
-        b = bench()
+    def test_drain_that_yields_without_a_claim_removes_its_reservation(self, b: Bench) -> None:
         b.fill(u1=1)
         assert b.redis.exists(b.key("wake"))
         assert b.lanes.yield_(b.partition, "started by it, kept from claiming by the weather") is True
         assert b.lanes.yield_(b.partition, "its successor") is True
 
-    def test_who_yields_with_nothing_due_wakes_nobody(self, bench: Benches) -> None:
-        b = bench()
+    def test_drain_that_yields_with_nothing_due_wakes_no_successor(self, b: Bench) -> None:
         b.fill(u1=1)
         b.claim("a", drain="a")
         assert b.lanes.yield_(b.partition, "a") is False
         assert "wake" not in b.names()
 
-    def test_who_yields_beside_another_drain_leaves_the_work_to_it(self, bench: Benches) -> None:
+    def test_drain_that_yields_beside_another_drain_wakes_no_successor(self, bench: Benches) -> None:
         b = bench(batch_lanes=1)
         b.fill(u1=1, u2=1, u3=1)
         b.redis.zadd(b.key("ready"), {"3": b.now_ms() + 60_000})
@@ -70,13 +66,11 @@ class Upkeep:
         assert b.lanes.yield_(b.partition, "a") is False
         assert b.lanes.yield_(b.partition, "b") is True
 
-    def test_a_sweep_of_nothing_does_nothing(self, bench: Benches) -> None:
-        b = bench()
+    def test_sweep_of_an_empty_partition_changes_nothing(self, b: Bench) -> None:
         assert b.lanes.sweep(b.partition) == (False, 0)
         assert b.names() == set()
 
-    def test_a_sweep_returns_what_a_dead_worker_held_and_wakes(self, bench: Benches) -> None:
-        b = bench()
+    def test_sweep_returns_claims_of_a_dead_worker_and_wakes(self, b: Bench) -> None:
         b.fill(u1=1, u2=1)
         b.claim("dead", drain="dead")
         assert b.lanes.sweep(b.partition) == (False, 0)
@@ -86,8 +80,7 @@ class Upkeep:
         assert b.lanes.sweep(b.partition) == (False, 0)
         b.check()
 
-    def test_a_sweep_takes_over_wake_ups_that_do_not_arrive(self, bench: Benches) -> None:
-        b = bench()
+    def test_sweep_takes_over_wake_ups_that_do_not_arrive(self, b: Bench) -> None:
         b.fill(u1=1)
         b.pass_time(6)
         b.push(2, payload(2))  # its sender cannot reach RQ, but has reserved the wake-up again
@@ -95,15 +88,14 @@ class Upkeep:
         assert b.lanes.sweep(b.partition) == (True, 0)
         assert b.lanes.sweep(b.partition) == (False, 0)
 
-    def test_a_sweep_leaves_the_work_to_a_live_drain_however_long_it_is_due(self, bench: Benches) -> None:
+    def test_sweep_wakes_nothing_beside_a_live_drain(self, bench: Benches) -> None:
         b = bench(batch_lanes=1)
         b.fill(u1=1, u2=1)
         b.pass_time(6)
         b.claim("a", drain="a")
         assert b.lanes.sweep(b.partition) == (False, 0)
 
-    def test_a_sweep_returns_claims_of_a_clock_that_was_set_back(self, bench: Benches) -> None:
-        b = bench()
+    def test_sweep_returns_claims_from_before_the_clock_was_set_back(self, b: Bench) -> None:
         b.fill(u1=1)
         b.claim()
         b.pass_time(-3600)
@@ -111,15 +103,13 @@ class Upkeep:
         assert b.scores("ready")[b"1"] <= b.now_ms()
         b.check()
 
-    def test_a_sweep_finds_lanes_whose_wake_up_was_lost(self, bench: Benches) -> None:
-        b = bench()
+    def test_sweep_replaces_a_lost_wake_up(self, b: Bench) -> None:
         b.fill(u1=1)
         assert b.lanes.sweep(b.partition) == (False, 0)  # the wake-up may still be on its way
         b.pass_time(6)
         assert b.lanes.sweep(b.partition) == (True, 0)
 
-    def test_a_sweep_leaves_work_to_a_live_drain_and_parked_lanes_to_time(self, bench: Benches) -> None:
-        b = bench()
+    def test_sweep_wakes_nothing_for_parked_lanes(self, b: Bench) -> None:
         b.fill(u1=1)
         b.claim()
         b.fill(u2=1)
@@ -129,8 +119,7 @@ class Upkeep:
         b.redis.zadd(b.key("ready"), {"2": b.now_ms() + 60_000})
         assert b.lanes.sweep(b.partition) == (False, 0)
 
-    def test_one_sweep_is_bounded(self, bench: Benches) -> None:
-        b = bench()
+    def test_sweep_returns_a_bounded_number_of_claims(self, b: Bench) -> None:
         users = {str(user): 1 for user in range(1, 1501)}
         b.redis.zadd(b.key("claimed"), users)
         b.redis.hset(b.key("tokens"), mapping=dict.fromkeys(users, "dead"))
@@ -138,8 +127,7 @@ class Upkeep:
         assert len(b.members("ready")) == 1500
         assert b.tokens() == {}
 
-    def test_wrong_count_is_mended_by_a_sweep(self, bench: Benches) -> None:
-        b = bench()
+    def test_wrong_count_is_corrected_by_a_sweep(self, b: Bench) -> None:
         b.fill(u1=3, u2=1, u3=2)
         b.claim("ours", commands=3)
         for wrong in ("99999999", "-5", "no number", "0x6", "6.0", None):  # INCRBY takes neither 0x6 nor 6.0
@@ -154,7 +142,7 @@ class Upkeep:
         b.lanes.sweep(b.partition)
         assert b.count() == 6
 
-    def test_partition_that_a_wrong_count_called_full_takes_pushes_after_a_sweep(self, bench: Benches) -> None:
+    def test_partition_full_by_a_wrong_count_takes_pushes_after_a_sweep(self, bench: Benches) -> None:
         b = bench(partition_limit=10)
         b.fill(u1=1)
         b.redis.incrby(b.key("count"), 99_999_999)
@@ -163,8 +151,7 @@ class Upkeep:
         assert b.push(2, payload(2)).lanes == [(1, "")]
         b.check()
 
-    def test_aborted_push_leaves_no_count_after_a_sweep(self, bench: Benches) -> None:
-        b = bench()
+    def test_count_of_an_aborted_push_is_corrected_by_a_sweep(self, b: Bench) -> None:
         b.fill(u1=2)
         b.redis.zadd(b.key("ready"), {"2": b.now_ms()})  # as push.lua leaves it if it ends before it appends
         b.redis.incrby(b.key("count"), 1_000)
@@ -173,8 +160,7 @@ class Upkeep:
         b.claim()
         b.check()
 
-    def test_lane_deleted_by_hand_leaves_no_count_after_a_sweep(self, bench: Benches) -> None:
-        b = bench()
+    def test_count_of_a_deleted_lane_is_corrected_by_a_sweep(self, b: Bench) -> None:
         b.fill(u1=2, u2=5)
         b.redis.delete(b.key("lane:2"))
         b.lanes.sweep(b.partition)
@@ -184,8 +170,7 @@ class Upkeep:
         b.lanes.sweep(b.partition)
         assert b.names() <= {"wake"}
 
-    def test_count_stays_right_while_sweeps_pushes_and_acknowledgements_go_on(self, bench: Benches) -> None:
-        b = bench()
+    def test_count_stays_right_while_sweeps_pushes_and_acknowledgements_go_on(self, b: Bench) -> None:
         b.fill(u1=3, u2=3)
         b.redis.incrby(b.key("count"), 500)
         b.claim("ours", commands=4)
@@ -197,16 +182,14 @@ class Upkeep:
         b.lanes.sweep(b.partition)
         b.check()
 
-    def test_lane_in_both_sets_counts_once(self, bench: Benches) -> None:
-        b = bench()
+    def test_lane_in_both_sets_counts_once(self, b: Bench) -> None:
         b.fill(u1=2)
         b.claim()
         b.redis.zadd(b.key("ready"), {"1": b.now_ms() + 60_000})
         b.lanes.sweep(b.partition)
         assert b.count() == 2
 
-    def test_many_lanes_are_counted_once_in_a_while(self, bench: Benches) -> None:
-        b = bench()
+    def test_many_lanes_are_counted_at_intervals(self, b: Bench) -> None:
         b.redis.zadd(b.key("ready"), {str(user): b.now_ms() + 60_000 for user in range(1, 1_502)})
         b.redis.rpush(b.key("lane:1500"), "one", "two")
         b.redis.set(b.key("count"), 99)
@@ -220,8 +203,7 @@ class Upkeep:
         b.lanes.sweep(b.partition)
         assert b.count() == 2
 
-    def test_planted_note_of_a_recount_that_lasts_too_long_is_ignored(self, bench: Benches) -> None:
-        b = bench()
+    def test_mark_of_a_recount_that_lasts_too_long_is_ignored(self, b: Bench) -> None:
         b.redis.zadd(b.key("ready"), {str(user): b.now_ms() + 60_000 for user in range(1, 1_502)})
         for lasts in (None, 10**6):
             b.redis.set(b.key("count"), 99)
@@ -229,23 +211,20 @@ class Upkeep:
             b.lanes.sweep(b.partition)
             assert b.count() == 0
 
-    def test_registration_that_ends_too_late_and_reservation_without_end_do_not_last(self, bench: Benches) -> None:
-        b = bench()
+    def test_registration_that_ends_too_late_and_endless_reservation_are_removed(self, b: Bench) -> None:
         b.redis.zadd(b.key("drains"), {"planted": 9e15})
         b.redis.set(b.key("wake"), "planted")
         assert not b.push(1, payload(1)).wake
         assert b.lanes.sweep(b.partition) == (True, 0)
         assert b.scores("drains") == {}
 
-    def test_reservation_that_lasts_too_long_keeps_no_wake_up_from_a_sweep(self, bench: Benches) -> None:
-        b = bench()
+    def test_reservation_that_lasts_too_long_is_replaced_by_a_sweep(self, b: Bench) -> None:
         b.redis.set(b.key("wake"), "sweep", ex=10**6)
         assert not b.push(1, payload(1)).wake
         assert b.lanes.sweep(b.partition) == (True, 0)
         assert b.lanes.sweep(b.partition) == (False, 0)
 
-    def test_push_is_taken_although_drains_hold_another_type_and_a_sweep_mends_that(self, bench: Benches) -> None:
-        b = bench()
+    def test_drains_key_of_another_type_refuses_no_push_and_is_removed_by_a_sweep(self, b: Bench) -> None:
         b.redis.rpush(b.key("drains"), "of another type")
         answer = b.push(1, payload(1))
         assert (answer.wake, answer.lanes) == (True, [(1, "")])
@@ -253,8 +232,7 @@ class Upkeep:
         assert len(b.claim().lanes) == 1
         b.check()
 
-    def test_lanes_in_neither_set_are_put_back_and_others_left_as_they_are(self, bench: Benches) -> None:
-        b = bench()
+    def test_lanes_in_neither_set_are_put_back_and_others_do_not_change(self, b: Bench) -> None:
         b.fill(u1=1, u2=1, u3=1)
         b.claim("ours", commands=1)
         b.redis.zadd(b.key("ready"), {"2": 9e15})
@@ -265,8 +243,7 @@ class Upkeep:
         b.redis.delete(b.key("lane:4"))
         b.check()
 
-    def test_progress_is_noted_while_commands_wait_and_forgotten_when_none_does(self, bench: Benches) -> None:
-        b = bench()
+    def test_progress_is_noted_only_while_commands_wait(self, b: Bench) -> None:
         b.fill(u1=2, u2=1)
         b.claim("ours")
         assert progress_of(b.redis, b.lanes.keys, b.partition).since is None
@@ -284,8 +261,7 @@ class Upkeep:
         assert b.ack("last", 1, identity(b.entries(1)[0])) == 1
         assert "progress" not in b.names()
 
-    def test_progress_tells_since_when_lanes_are_due_and_claims_over(self, bench: Benches) -> None:
-        b = bench()
+    def test_progress_says_how_long_lanes_are_due_and_claims_expired(self, b: Bench) -> None:
         b.fill(u1=1, u2=1, u3=1)
         b.claim("ours", commands=2)
         b.pass_time(700)
@@ -296,8 +272,7 @@ class Upkeep:
         assert progress_of(b.redis, b.lanes.keys, b.partition).restoring
         assert progress_of(b.redis, b.lanes.keys, Partition("COACH")) == (0, None, 0.0, 0, 0.0, 0, False)
 
-    def test_status_counts_and_changes_nothing(self, bench: Benches) -> None:
-        b = bench()
+    def test_status_counts_and_changes_nothing(self, b: Bench) -> None:
         b.fill(u1=3, u2=1, u3=1, u4=2)
         b.claim(commands=3)
         b.redis.zadd(b.key("ready"), {"3": b.now_ms() + 60_000})
@@ -307,8 +282,7 @@ class Upkeep:
         assert status[:5] == (7, 2, 1, 1, 1)
         assert 0 <= status.oldest_seconds < 60
 
-    def test_status_knows_how_long_the_oldest_has_waited(self, bench: Benches) -> None:
-        b = bench()
+    def test_status_says_how_long_the_oldest_command_has_waited(self, b: Bench) -> None:
         b.fill(u1=1, u2=2)
         for user, age in ((1, 40_000), (2, 90_000)):
             stamp = b"%013d" % (b.now_ms() - age)
@@ -317,20 +291,17 @@ class Upkeep:
         b.claim()
         assert 90 <= b.lanes.status(b.partition).oldest_seconds < 120
 
-    def test_status_of_nothing_is_nothing(self, bench: Benches) -> None:
-        b = bench()
+    def test_status_of_an_empty_partition_is_zero(self, b: Bench) -> None:
         assert b.lanes.status(b.partition) == (0, 0, 0, 0, 0, 0.0)
         assert b.names() == set()
 
-    def test_status_does_not_stumble_over_rubbish(self, bench: Benches) -> None:
-        b = bench()
+    def test_status_ignores_malformed_lanes(self, b: Bench) -> None:
         b.redis.rpush(b.key("lane:1"), "no time in front")
         b.redis.set(b.key("lane:2"), "of another type")
         b.redis.zadd(b.key("ready"), {"1": 1, "2": 2, "3": 3})
         assert b.lanes.status(b.partition) == (0, 3, 0, 0, 0, 0.0)
 
-    def test_the_registry_lists_the_partitions(self, bench: Benches) -> None:
-        b = bench()
+    def test_registry_lists_the_partitions(self, b: Bench) -> None:
         assert b.lanes.partitions() == []
         b.redis.zadd(b.lanes.keys.registry, {"PLAYER:1:0": 2, "COACH:1:3": 1})
         assert b.lanes.partitions() == [Partition("COACH", 1, 3), Partition("PLAYER", 1, 0)]

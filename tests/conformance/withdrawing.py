@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from levelq_core.lanes.protocol import Oversized
 from tests.conformance.acknowledging import ids
-from tests.conformance.kit import Benches, payload, rubbish_identity
+from tests.conformance.kit import Bench, Benches, malformed_identity, payload
 
 
 class Withdrawing:
     """What was decided is removed by identity, the others keep their order, and no lane is stranded."""
 
-    def test_entries_are_removed_from_the_middle_in_any_order(self, bench: Benches) -> None:
-        b = bench()
+    def test_entries_are_removed_from_the_middle_in_any_order(self, b: Bench) -> None:
         b.fill(u1=300)
         assert b.withdraw(1, *ids(1, 299, 5, 150, 7)) == 4
         assert b.payloads(1) == [payload(1, n) for n in range(300) if n not in (5, 7, 150, 299)]
         assert (b.count(), b.members("ready")) == (296, [1])
         b.check()
 
-    def test_nothing_is_left_of_a_lane_that_becomes_empty(self, bench: Benches) -> None:
-        b = bench()
+    def test_lane_that_becomes_empty_leaves_no_key(self, b: Bench) -> None:
         b.fill(u1=2, u2=1)
         b.claim("t", commands=1)
         b.ack("t", 1, delay_ms=60_000, reason="why")
@@ -27,8 +25,7 @@ class Withdrawing:
         assert b.claim().retired
         assert b.names() <= {"wake"}
 
-    def test_claim_of_a_lane_stays_with_its_drain(self, bench: Benches) -> None:
-        b = bench()
+    def test_claim_of_a_lane_stays_with_its_drain(self, b: Bench) -> None:
         b.fill(u1=3)
         b.claim("t")
         assert b.withdraw(1, *ids(1, 0, 1, 2)) == 3
@@ -38,8 +35,7 @@ class Withdrawing:
         assert (b.payloads(1), b.members("ready")) == ([payload(1, 9)], [1])
         b.check()
 
-    def test_acknowledgement_stops_at_what_was_removed_under_it(self, bench: Benches) -> None:
-        b = bench()
+    def test_acknowledgement_stops_at_a_withdrawn_entry(self, b: Bench) -> None:
         b.fill(u1=4)
         b.claim("t")
         b.withdraw(1, *ids(1, 1))
@@ -47,8 +43,7 @@ class Withdrawing:
         assert b.payloads(1) == [payload(1, 2), payload(1, 3)]
         b.check()
 
-    def test_parked_lane_is_due_once_its_head_is_removed_and_only_then(self, bench: Benches) -> None:
-        b = bench()
+    def test_parked_lane_is_due_once_its_head_is_removed_and_only_then(self, b: Bench) -> None:
         b.fill(u1=3)
         b.claim("t")
         b.ack("t", 1, delay_ms=60_000, reason="why")
@@ -59,13 +54,13 @@ class Withdrawing:
         assert [len(entries) for _, entries in b.claim("v").lanes] == [1]
         b.check()
 
-    def test_malformed_and_oversized_entries_are_known_by_their_hash(self, bench: Benches) -> None:
+    def test_malformed_and_oversized_entries_are_withdrawn_by_their_hash(self, bench: Benches) -> None:
         b = bench(payload_limit=128)
         b.push(1, payload(1), b"malformed", b"x" * 5000)
         _, malformed, large = b.entries(1)
         ((length, found),) = b.lanes.peek(b.partition, [(b"1", 0)])
         assert (length, found[1], found[2]) == (3, malformed, Oversized(5013, found[2].sha1, large[:4096]))  # type: ignore[union-attr]
-        assert b.withdraw(1, rubbish_identity(malformed), found[2].sha1[:32].encode()) == 2  # type: ignore[union-attr]
+        assert b.withdraw(1, malformed_identity(malformed), found[2].sha1[:32].encode()) == 2  # type: ignore[union-attr]
         assert b.payloads(1) == [payload(1)]
         b.check()
 
@@ -79,15 +74,13 @@ class Withdrawing:
         assert [entries for _, entries in rest] == [b.entries(1)[:2], b.entries(2)]
         assert [len(entries) for _, entries in b.lanes.peek(b.partition, [(b"2", 9)])] == [0]
 
-    def test_key_that_is_no_list_is_told_and_left(self, bench: Benches) -> None:
-        b = bench()
+    def test_lane_key_that_is_no_list_is_reported_and_kept(self, b: Bench) -> None:
         b.redis.set(b.key("lane:1"), "text")
         b.fill(u2=1)
         assert [length for length, _ in b.lanes.peek(b.partition, [(b"1", 0), (b"2", 0)])] == [-1, 1]
         assert b.redis.get(b.key("lane:1")) == b"text"
 
-    def test_what_came_past_push_leaves_no_count_below_zero(self, bench: Benches) -> None:
-        b = bench()
+    def test_uncounted_entry_leaves_no_count_below_zero(self, b: Bench) -> None:
         b.fill(u1=1)
         b.redis.delete(b.key("count"))
         assert b.withdraw(1, *ids(1, 0)) == 1

@@ -8,8 +8,9 @@ from random import Random
 from typing import Literal, NamedTuple
 
 from levelq_core import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
-from levelq_core.domain.codec import STAMP_DIGITS, Lane, decode, encode, lane_of
+from levelq_core.domain.codec import STAMP_DIGITS, decode, encode
 from levelq_core.domain.commands import MAX_NUMBER, MAX_USER_ID
+from levelq_core.domain.record import Lane, lane_of
 
 STAMP = b"1760000000123"
 DIGEST_AT, BODY_AT = STAMP_DIGITS + 20, STAMP_DIGITS + 36

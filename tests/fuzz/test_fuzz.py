@@ -11,9 +11,11 @@ import psutil
 import pytest
 
 from levelq_core import Catalog
-from levelq_core.domain.codec import Lane, MalformedEntry, NewerVersion, Record, command_of, decode, record_of
+from levelq_core.domain.codec import MalformedEntry, NewerVersion, decode, record_of
+from levelq_core.domain.record import Lane, Record
 from levelq_core.domain.rules import Decision, Limits, State, decide
 from tests.fuzz.mutating import BODY_AT, DAMAGE, Content, Written, content, corpus, distort, forge
+from tests.support.commands import command_of
 
 DAMAGED, FORGED = 900_000, 200_000
 TRACKS = Catalog.default()

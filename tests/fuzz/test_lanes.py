@@ -84,4 +84,4 @@ def check_lanes(worker: Runtime, redis: Redis, garden: Garden) -> None:
     assert set(redis.zrange(KEYS.of(PARTITION, "ready"), 0, -1)) == garden.broken
     status = worker.lanes.status(PARTITION)
     assert (status.waiting, status.ready, status.claimed, status.parked) == (0, 0, 0, len(garden.broken))
-    assert not worker.weather.bad
+    assert not worker.outage.bad

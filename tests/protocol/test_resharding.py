@@ -1,4 +1,4 @@
-"""The change of shards, searched: every order of its steps with producers, workers and drivers that die anywhere.
+"""The change of shards, searched: every order of its steps, with producers, workers and drivers that die anywhere.
 
 One user's lane over three generations of two partitions each. Each function is a step of
 core/levelq_core/lanes/shard_layout.py or worker/levelq_worker/relay/resharding.py, which it names; what
@@ -42,13 +42,13 @@ class State(NamedTuple):
     generation: int = 0
     form: int = STEADY
     closed: Pairs = NONE
-    gates: Pairs = ((True,) * PARTITIONS, *NONE[1:])
+    restored: Pairs = ((True,) * PARTITIONS, *NONE[1:])
     lanes: tuple[tuple[int, ...], ...] = ((),) * GENERATIONS
     pushed: int = 0
     known: tuple[int, ...] = (0, 0)  # the generation that each producer goes by
     hands: tuple[Hand | None, ...] = (None, None)
     drivers: tuple[Driver | None, ...] = (None, None)
-    looking: int | None = None  # a drain has found that this generation's gate may be opened
+    restoring: int | None = None  # a drain has found that this generation may be restored
     decided: tuple[int, ...] = ()
 
 
@@ -71,7 +71,7 @@ def with_lane(state: State, generation: int, lane: tuple[int, ...]) -> State:
 
 
 def producers(state: State, guards: Guards) -> Iterator[State]:
-    """Producer._push: append, or be answered MOVED and read the layout."""
+    """Producer._push: append, or get MOVED and read the layout."""
     for producer, generation in enumerate(state.known):
         if state.closed[generation][0]:
             if state.generation != generation:
@@ -87,7 +87,7 @@ def workers(state: State, guards: Guards) -> Iterator[State]:
         if hand is None:
             for generation, lane in enumerate(state.lanes):
                 held = any(other and other.generation == generation for other in state.hands)
-                if lane and state.gates[generation][0] and not held:
+                if lane and state.restored[generation][0] and not held:
                     yield state._replace(hands=replaced(state.hands, n, Hand(generation, lane)))
             continue
         yield state._replace(hands=replaced(state.hands, n, None))
@@ -101,21 +101,21 @@ def workers(state: State, guards: Guards) -> Iterator[State]:
 
 
 def drains(state: State, guards: Guards) -> Iterator[State]:
-    """Drain._fill: find the gate closed, ask for the layout, and open it later if nothing speaks against it."""
-    if state.looking is not None:
-        gates = state.gates
+    """A drain finds a generation not restored, reads the layout, and restores it later unless it is blocked."""
+    if state.restoring is not None:
+        restored = state.restored
         for partition in range(PARTITIONS):
-            gates = put(gates, state.looking, partition)
-        yield state._replace(gates=gates, looking=None)
+            restored = put(restored, state.restoring, partition)
+        yield state._replace(restored=restored, restoring=None)
         return
     for generation, lane in enumerate(state.lanes):
-        waits = state.form == DRAINING and generation == state.generation
-        if lane and not state.gates[generation][0] and not waits:
-            yield state._replace(looking=generation)
+        blocked = state.form == DRAINING and generation == state.generation
+        if lane and not state.restored[generation][0] and not blocked:
+            yield state._replace(restoring=generation)
 
 
 def operator(state: State, guards: Guards) -> Iterator[State]:
-    """resharding.begin: one more generation is wanted."""
+    """resharding.begin: begin a change to one more generation."""
     if state.form == STEADY and state.generation + 1 < GENERATIONS:
         yield state._replace(form=CLOSING)
 
@@ -155,13 +155,13 @@ def finishing(state: State, driver: Driver, on: State, guards: Guards) -> Iterat
             return
         yield on._replace(closed=put(state.closed, old, driver.done))
     elif driver.done < 2 * PARTITIONS:
-        yield on._replace(gates=put(state.gates, driver.generation, driver.done - PARTITIONS))
+        yield on._replace(restored=put(state.restored, driver.generation, driver.done - PARTITIONS))
     elif driver.done == 2 * PARTITIONS:
         yield changed(on, driver, driver.generation, STEADY)
 
 
 def empty(state: State, generation: int, guards: Guards) -> bool:
-    """close.lua's count. A lane in a worker's hand is out of `ready`."""
+    """close.lua's count. A lane that a worker has claimed is not in `ready`."""
     claimed = any(hand and hand.generation == generation for hand in state.hands)
     return (
         not claimed and not state.lanes[generation]
@@ -203,7 +203,7 @@ def search(guards: Guards) -> tuple[int, str | None, dict[State, list[State]]]:
     return len(seen), None, seen
 
 
-def test_no_order_of_steps_loses_or_reorders_and_every_change_can_come_to_its_end() -> None:
+def test_no_order_of_steps_loses_or_reorders_and_every_change_can_end() -> None:
     count, found, states = search(ALL)
     print(f"{count} states")
     assert found is None
@@ -230,6 +230,6 @@ def reaching(ends: set[State], states: dict[State, list[State]]) -> int:
 
 
 @pytest.mark.parametrize("guard", ["close first", "empty first", "claims count"])
-def test_without_any_of_its_guards_the_search_finds_the_harm(guard: str) -> None:
+def test_without_one_of_its_guards_a_change_reorders(guard: str) -> None:
     _, found, _ = search(ALL - {guard})
     assert found is not None and found.startswith("decided in the order")

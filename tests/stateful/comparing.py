@@ -10,14 +10,14 @@ from uuid import UUID
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
 from levelq_core import Command
-from levelq_core.coupler.apply import outcome
 from levelq_core.coupler.lane_batch import LaneBatch
 from levelq_core.domain.codec import encode
-from tests.support.model import Prediction
+from levelq_core.domain.outcome import outcome
 from tests.stateful.reference import Entry, Keys, Reference, Taken
 from tests.stateful.tables import Tables
 from tests.stateful.world import USERS, World
-from tests.support.coupler import predicted, told
+from tests.support.coupler import comparable, predicted
+from tests.support.model import Prediction
 
 TICK = 0.01
 
@@ -121,4 +121,4 @@ class Compared(RuleBasedStateMachine):
 
 def decided(work: LaneBatch) -> list[Prediction]:
     """The outcomes of a lane's commands, in order."""
-    return [told(outcome(work.lane, *both)) for both in zip(work.records, work.decisions, strict=True)]
+    return [comparable(outcome(work.lane, *both)) for both in zip(work.records, work.decisions, strict=True)]

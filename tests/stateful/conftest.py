@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from hashlib import sha1
 from types import SimpleNamespace
 from typing import Any
 
-import fakeredis
 import psycopg
 import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
 from levelq_core.lanes import protocol as scripts
-from levelq_core.lanes import script_files
-from levelq_core.lanes.script_files import Script
 from levelq_worker.draining import batch
 from tests.stateful.machine import NEWER_SECONDS
 from tests.stateful.reference import WAKE_SECONDS
 from tests.stateful.world import World
+from tests.support.fake_redis import fake_redis
 
 
 @pytest.fixture
@@ -46,23 +43,12 @@ def holder(own_database_url: str, own_engine: Engine) -> Iterator[psycopg.Connec
 
 @pytest.fixture
 def valkey(redis: Redis, own_engine: Engine, holder: psycopg.Connection[Any], still: None) -> World:
-    return World(redis, own_engine, holder, shebang=True)
+    return World(redis, own_engine, holder)
 
 
 @pytest.fixture
 def fake(
     own_engine: Engine, holder: psycopg.Connection[Any], still: None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[World]:
-    """fakeredis knows no #! line and no INFO, and its Lua no redis.sha1hex."""
-    server: Any = fakeredis.FakeServer()
-    load = script_files.load
-    monkeypatch.setattr(script_files, "load", lambda name, **how: without_info(load(name, **how)))
-    with fakeredis.FakeRedis(server=server) as client:
-        client.eval("return 1", 0)
-        server._lua_runtime.globals()[b"redis"][b"sha1hex"] = lambda raw: sha1(raw).hexdigest().encode()
-        yield World(client, own_engine, holder, shebang=False)
-
-
-def without_info(script: Script) -> Script:
-    text = script.text.replace("redis.call('INFO', 'server')", "'run_id:fa4e'")
-    return Script(text, sha1(text.encode()).hexdigest())
+    with fake_redis(monkeypatch) as client:
+        yield World(client, own_engine, holder)

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, multiple, precondition, rule, run_state_machine_as_test
 
 from levelq_core.coupler.lane_batch import Parked
-from levelq_core.domain.codec import command_of
 from levelq_worker.draining.batch import Batch
 from tests.conformance.kit import PARTITION
 from tests.stateful.producing import CONTENTS, Producing, users
 from tests.stateful.reference import Entry, Taken
 from tests.stateful.tables import readable
 from tests.stateful.world import SETTINGS, at
+from tests.support.commands import command_of
 
 STEPS = 40  # of each example
 # Whatever lasts, lasts a multiple of 20 s, so that no event of the reference comes within real seconds of another.
@@ -68,7 +68,7 @@ class Machine(Producing):
         lanes, token = self.world.bench.lanes, self.world.token(self.claims)
         self.claims += 1
         if not self.reference.keys.filled:
-            assert lanes.claim(PARTITION, drain, token, commands, gated=True).unfilled
+            assert lanes.claim(PARTITION, drain, token, commands, restored_only=True).blocked
             self.reference.fill(self.marked())
             assert self.world.fill()
             return multiple()
@@ -80,7 +80,7 @@ class Machine(Producing):
                 self.push_entries(meanwhile, [self.new(meanwhile, CONTENTS[2])])
 
         with at("claim reply", push):
-            claim = lanes.claim(PARTITION, drain, token, commands, gated=True)
+            claim = lanes.claim(PARTITION, drain, token, commands, restored_only=True)
         assert (claim.wake, claim.retired, claim.broken) == (wake, retired, [])
         assert [(int(user), len(entries)) for user, entries in claim.lanes] == [(u, len(e)) for u, e in taken]
         return Hand(drain, token, taken, Batch("PLAYER", claim)) if taken else multiple()
@@ -90,9 +90,9 @@ class Machine(Producing):
         """Apply what is in hand, perhaps not for the first time."""
         self.tick()
         committed = self.decide(hand, stops_at)
-        waiting = [Parked(w, "held", True) for w in hand.batch.works if len(w.decisions) < len(w.records)]
+        waiting = [Parked(w, "held", True) for w in hand.batch.lane_batches if len(w.decisions) < len(w.records)]
         if committed:
-            self.commit(hand.taken, hand.batch.works, {lane.work.lane.user_id for lane in waiting})
+            self.commit(hand.taken, hand.batch.lane_batches, {lane.work.lane.user_id for lane in waiting})
         hand.parked = waiting if committed and stops_at != "commit reply" else None
         self.compare_tables()
 

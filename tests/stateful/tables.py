@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from levelq_core import Command
-from tests.support.model import Model, Prediction
 from tests.stateful.reference import Entry, Taken
+from tests.support.model import Model, Prediction
 
 
 def readable(entries: list[Entry]) -> list[Entry]:

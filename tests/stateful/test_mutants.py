@@ -13,15 +13,15 @@ from hypothesis import Phase
 
 from levelq_core.coupler import ledger
 from levelq_core.domain import rules
-from levelq_core.domain.codec import ADJUST, RESET, Record
+from levelq_core.domain.record import ADJUST, RESET, Record
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.protocol import Claim
-from levelq_worker.withdrawal.cancelling import Canceller
+from levelq_worker.withdrawal.canceller import Canceller
 from tests.conformance.kit import PARTITION
-from tests.support.mutants import counts_twice_what_comes_twice_in_a_batch, replace, rewrite
 from tests.stateful.machine import Hand, Machine, run
 from tests.stateful.world import World
 from tests.support.fixtures.keys import KEYS
+from tests.support.mutants import counts_twice_what_comes_twice_in_a_batch, replace, rewrite
 
 Patch = pytest.MonkeyPatch
 SEED, EXAMPLES = 3, 300

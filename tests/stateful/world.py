@@ -20,6 +20,7 @@ from levelq_core.database import outbox_insert as outbox_writing
 from levelq_core.domain.codec import STAMP_DIGITS, VERSION, encode
 from levelq_core.lanes import script_files
 from levelq_core.lanes.protocol import Protocol
+from levelq_core.lanes.shard_layout import Layout
 from levelq_core.lanes.wakeups import Waker
 from levelq_worker.draining.batch import Batch
 from levelq_worker.draining.context import Runtime
@@ -27,10 +28,10 @@ from levelq_worker.draining.drain import Drain
 from levelq_worker.relay.outbox_rows import OutboxRows
 from levelq_worker.relay.partition import PartitionRelay
 from levelq_worker.relay.restore import OutboxRestore
-from levelq_worker.withdrawal.cancelling import Canceller
+from levelq_worker.withdrawal.canceller import Canceller
 from levelq_worker.withdrawal.waiting_lanes import Scope
-from tests.conformance.kit import PARTITION, Bench, rubbish_identity
-from tests.support.coupler import Observed, Tables, clear, ledger, tables
+from tests.conformance.kit import PARTITION, Bench, malformed_identity
+from tests.support.coupler import Observed, Tables, apply_batch, clear, ledger, tables
 from tests.support.fixtures.keys import KEYS
 
 USERS = (1, 2, 3, 4)
@@ -88,17 +89,16 @@ class Written(NamedTuple):
 class World:
     """One engine and one database, emptied for each example."""
 
-    def __init__(self, redis: Redis, engine: Engine, holder: psycopg.Connection[Any], *, shebang: bool) -> None:
-        self.bench = Bench(redis, shebang=shebang, database_url="postgresql://elsewhere", **SETTINGS)
+    def __init__(self, redis: Redis, engine: Engine, holder: psycopg.Connection[Any]) -> None:
+        self.bench = Bench(redis, database_url="postgresql://elsewhere", **SETTINGS)
         self.settings = self.bench.settings
-        self._shebang = shebang
         self._engine = engine
         self._holder = holder
         self.runtime = Runtime(self.settings)
         self.runtime.engine, self.runtime.lanes = engine, self.bench.lanes
         self.runtime.waker = Asleep(redis, redis, self.settings.keys)
-        self.transaction = self.runtime.transaction = Observed(engine, self.settings)
-        self._limits = self.transaction._limits
+        self.transactions = self.runtime.transactions = Observed(engine, self.settings)
+        self._limits = self.transactions._limits
         self._rows = OutboxRows(engine)
         self.reset()
 
@@ -109,7 +109,7 @@ class World:
         with self._engine.begin() as connection:
             clear(connection)
             connection.execute(text("DELETE FROM levelq_quarantine"))
-        self.transaction.seen.clear()
+        self.transactions.seen.clear()
         self.relay = self._new_relay()
 
     @staticmethod
@@ -144,8 +144,8 @@ class World:
     def push_breaks_off(self, user: int, payload: bytes, before: str) -> bool:
         """push.lua dies before a write; False if it does not come to that. What it has written stays."""
         call = Protocol(self.settings).push(PARTITION, [(user, [payload])])
-        script = script_files.load("push", shebang=self._shebang).text  # what Lanes would run
-        at = script.index("\n") + 1 if self._shebang else 0
+        script = script_files.load("push").text  # what Lanes would run
+        at = script.index("\n") + 1 if script.startswith("#!") else 0
         dying = script[:at] + _DIES.format(_WRITES[before]) + script[at:]
         try:
             self.bench.redis.eval(dying, 1, call.key, *call.args)
@@ -183,7 +183,7 @@ class World:
 
         try:
             with at(stops_at, stop):
-                self.transaction.apply(batch.works, batch.quarantined, lambda: None)
+                apply_batch(self.transactions, batch.lane_batches, batch.quarantined)
         except Lost:
             return stops_at == "commit reply"
         return True
@@ -197,12 +197,12 @@ class World:
                 " created_at) VALUES (%s, 'PLAYER', 1, 0, now())",
                 (user,),
             )
-        self.transaction._limits = (HOLD_MS, *self._limits[1:])
+        self.transactions._limits = (HOLD_MS, *self._limits[1:])
 
     def let_go(self) -> None:
         """It ends, and leaves nothing behind."""
         self._holder.rollback()
-        self.transaction._limits = self._limits
+        self.transactions._limits = self._limits
 
     def written(self) -> Written:
         """Read the database."""
@@ -244,7 +244,7 @@ class World:
 
     def fill(self) -> bool:
         """What a drain does that finds the gate closed."""
-        return OutboxRestore(self.bench.lanes, self._rows, self.runtime.waker).open(PARTITION)
+        return OutboxRestore(self.bench.lanes, self._rows, self.runtime.waker).ensure_restored(PARTITION)
 
     def poll(self, lost: str | None = None) -> None:
         """One round of the relay, of which each push loses its request or its reply."""
@@ -261,7 +261,7 @@ class World:
             try:
                 self.relay.poll()
             except RedisError:
-                self.relay.doubt()
+                self.relay.unconfirm_all()
 
     def replace_relay(self) -> None:
         """Another worker's relay takes over."""
@@ -269,15 +269,15 @@ class World:
         self.relay = self._new_relay()
 
     def _new_relay(self) -> PartitionRelay:
-        return PartitionRelay(PARTITION, self.bench.lanes, self._rows, self.runtime.waker, self.settings)
+        return PartitionRelay(PARTITION, Layout(), self.bench.lanes, self._rows, self.runtime.waker, self.settings)
 
     # Workers as they are
 
     def drain(self) -> list[Sequence[LaneBatch]]:
         """Run a drain to its end; the batches that it committed."""
-        self.transaction.seen.clear()
+        self.transactions.seen.clear()
         Drain(self.runtime, PARTITION).run()
-        return [seen.works for seen in self.transaction.seen]
+        return [seen.works for seen in self.transactions.seen]
 
     def take_newer(self) -> None:
         """A worker of a newer version takes what only it can read, where that is next in its lane."""
@@ -285,7 +285,7 @@ class World:
         for user, entries in claim.lanes:
             head = entries[0]
             taken = (
-                [rubbish_identity(head)]
+                [malformed_identity(head)]
                 if isinstance(head, bytes) and head[STAMP_DIGITS + 2 :][:1] == bytes([VERSION + 1])
                 else []
             )

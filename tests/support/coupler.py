@@ -1,9 +1,9 @@
-"""What the coupler's tests share: reading and seeding the tables, holding locks, running the queue."""
+"""What the coupler's tests share: reading and filling the tables, holding locks, running the queue."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -18,10 +18,10 @@ from levelq_core.domain.codec import encode
 from levelq_core.keys import Partition
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
-from levelq_worker.draining.transaction import Applied, Transaction
-from tests.support.model import APPLICATION, OWN, TOTALS, Columns, LaneKey, Model, Row
+from levelq_worker.draining.transaction import QuarantinedEntry, Transaction, Transactions
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.waiting import until
+from tests.support.model import APPLICATION, OWN, TOTALS, Columns, LaneKey, Model, Row
 
 TABLES = ("license_progressions", "user_licenses", "specialization_progress", "levelq_ledger", "levelq_outbox")
 
@@ -87,8 +87,8 @@ def _by_lane(rows: Any) -> dict[LaneKey, list[Row]]:
     return lanes
 
 
-def told(outcome: Outcome) -> Row:
-    """An outcome without what the model does not predict: its id, its lane and its wording."""
+def comparable(outcome: Outcome) -> Row:
+    """An outcome without what the model does not predict: its id, its lane and its message."""
     return outcome.model_dump(exclude={"command_id", "user_id", "specialization", "message"})
 
 
@@ -122,6 +122,12 @@ def put_license(connection: Connection, lane: LaneKey, level: int, highest: int 
     )
 
 
+def put_rows(connection: Connection, lane: LaneKey, level: int, **totals: Any) -> None:
+    """Both rows at one level."""
+    put_progress(connection, lane, level, **totals)
+    put_license(connection, lane, level, level)
+
+
 def is_application(url: str) -> bool:
     """Whether this database has the application's schema."""
     with psycopg.connect(url) as connection:
@@ -140,7 +146,7 @@ def ledger(connection: Connection) -> list[Row]:
 
 @contextmanager
 def session(url: str) -> Iterator[psycopg.Connection[Row]]:
-    """A foreign connection: what it locks stays locked until it ends its transaction."""
+    """Another connection: what it locks stays locked until it ends its transaction."""
     with psycopg.connect(url, row_factory=dict_row) as connection:
         yield connection
         connection.rollback()
@@ -151,7 +157,7 @@ def wait_until_blocked_by(url: str, holder: psycopg.Connection[Any]) -> None:
     pid = holder.info.backend_pid
     with psycopg.connect(url, autocommit=True) as observer:
         query = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
-        until(lambda: observer.execute(query, (pid,)).fetchone() != (0,), what="somebody to wait for the holder")
+        until(lambda: observer.execute(query, (pid,)).fetchone() != (0,), what="a transaction to wait for the holder")
 
 
 def free(url: str, statement: str) -> bool:
@@ -171,25 +177,48 @@ class Seen(NamedTuple):
     parked: Sequence[Parked]
 
 
-class Observed(Transaction):
-    """The worker's transaction, which also keeps what it decided."""
+class Observed(Transactions):
+    """The worker's transactions, which also keep what they decided and committed."""
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
         super().__init__(engine, settings, settings.tracks)
         self.seen: list[Seen] = []
 
-    def apply(self, works: Sequence[LaneBatch], *others: Any, **options: Any) -> Applied:
-        """Apply, then note the decisions."""
-        applied = super().apply(works, *others, **options)
-        self.seen.append(Seen(works, applied.parked))
-        return applied
+    @contextmanager
+    def open(self) -> Iterator[Transaction]:
+        """Note the decisions once they are committed."""
+        with super().open() as transaction:
+            decide, decided = transaction.decide, []
+
+            def noted(lanes: Sequence[LaneBatch], *others: Any) -> list[Parked]:
+                parked = decide(lanes, *others)
+                decided.append(Seen(lanes, parked))
+                return parked
+
+            transaction.decide = noted  # type: ignore[method-assign, assignment]
+            yield transaction
+        self.seen += decided
+
+
+def apply_batch(
+    transactions: Transactions,
+    lanes: Sequence[LaneBatch],
+    quarantined: Sequence[QuarantinedEntry] = (),
+    between: Callable[[], None] = lambda: None,
+) -> list[Parked]:
+    """Decide and commit a batch, as a drain does; the parked lanes."""
+    with transactions.open() as transaction:
+        parked = transaction.decide(lanes, quarantined, between)
+        transaction.send_commit()
+        transaction.confirm_commit()
+    return parked
 
 
 @contextmanager
 def runtime(settings: Settings) -> Iterator[Runtime]:
     """A worker's runtime whose transaction is observed."""
     made = Runtime(settings)
-    made.transaction = Observed(made.engine, settings)
+    made.transactions = Observed(made.engine, settings)
     try:
         yield made
     finally:
@@ -209,7 +238,7 @@ def push_raw(worker: Runtime, specialization: str, user_id: int, payload: bytes)
 
 
 def push_bare(redis: Redis, specialization: str, user: int | str, raw: bytes) -> None:
-    """Append any bytes to a lane by hand, as somebody would who knows nothing of the protocol."""
+    """Append any bytes to a lane by hand, without the protocol."""
     redis.rpush(KEYS.lane(Partition(specialization), user), raw)
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 from levelq_core import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
-from tests.support.model import TOTALS
+from tests.support.commands import CHANGES, GAINS, TOTALS
 
 INT4 = 2**31 - 1
 
@@ -23,7 +23,7 @@ authors = st.sampled_from([None, None, 1, 7])
 
 @st.composite
 def histories(draw: st.DrawFn, commands: st.SearchStrategy[Command]) -> list[Command]:
-    """Commands of which some are sent again, and some carry the id of an earlier one with other content."""
+    """Commands; some are sent again, and some have the id of an earlier one with other content."""
     sent: list[Command] = []
     for number in range(draw(st.integers(1, 20))):
         how = draw(st.integers(0, 9)) if sent else 9
@@ -37,61 +37,18 @@ def histories(draw: st.DrawFn, commands: st.SearchStrategy[Command]) -> list[Com
     return sent
 
 
-level_ups = st.builds(
-    LevelUp,
-    user_id=users,
-    specialization=names,
-    xp_gained=gains,
-    sessions_completed=gains,
-    projects_completed=gains,
-    theory_hours=hours,
-    practice_hours=hours,
-    reason=reasons,
-    advanced_by=authors,
+_lane = {"user_id": users, "specialization": names}
+_audited = _lane | {"reason": reasons, "advanced_by": authors}
+_gains, _changes, _totals = (
+    dict.fromkeys(fields[:3], values) | dict.fromkeys(fields[3:], hours)
+    for fields, values in ((GAINS, gains), (CHANGES, changes), (TOTALS, gains))
 )
-plain_level_ups = st.builds(
-    LevelUp, user_id=users, specialization=names, xp_gained=gains, sessions_completed=gains, reason=reasons
-)
-set_levels = st.builds(
-    SetLevel,
-    user_id=users,
-    specialization=names,
-    new_level=levels,
-    xp_change=changes,
-    sessions_change=changes,
-    projects_change=changes,
-    theory_hours_change=hours,
-    practice_hours_change=hours,
-    reason=reasons,
-    advanced_by=authors,
-)
-syncs = st.builds(SyncLevels, user_id=users, specialization=names, source=st.sampled_from(["progress", "license"]))
-adjusts = st.builds(
-    Adjust,
-    user_id=users,
-    specialization=names,
-    xp_change=changes,
-    sessions_change=changes,
-    projects_change=changes,
-    theory_hours_change=hours,
-    practice_hours_change=hours,
-    level=st.sampled_from(["keep", "earned"]),
-    reason=reasons,
-    advanced_by=authors,
-)
-resets = st.builds(
-    Reset,
-    user_id=users,
-    specialization=names,
-    total_xp=gains,
-    completed_sessions=gains,
-    completed_projects=gains,
-    theory_hours=hours,
-    practice_hours=hours,
-    level=st.just("earned") | levels,
-    reason=reasons,
-    advanced_by=authors,
-)
+level_ups = st.builds(LevelUp, **_audited, **_gains)
+plain_level_ups = st.builds(LevelUp, **_lane, xp_gained=gains, sessions_completed=gains, reason=reasons)
+set_levels = st.builds(SetLevel, **_audited, **_changes, new_level=levels)
+syncs = st.builds(SyncLevels, **_lane, source=st.sampled_from(["progress", "license"]))
+adjusts = st.builds(Adjust, **_audited, **_changes, level=st.sampled_from(["keep", "earned"]))
+resets = st.builds(Reset, **_audited, **_totals, level=st.just("earned") | levels)
 any_commands: st.SearchStrategy[Command] = st.one_of(level_ups, level_ups, set_levels, syncs, adjusts, resets)
 direct_commands: st.SearchStrategy[Command] = st.one_of(plain_level_ups, set_levels, syncs, adjusts, resets)
 

@@ -34,7 +34,7 @@ def application(driver: str, host: str, database: str) -> dict[str, Any]:
             app_label = "game"
             db_table = "matches"
 
-        number = models.IntegerField(primary_key=True)
+        number = models.IntegerField(primary_key=True, db_column="id")
 
     assert connection.Database.__name__ == driver
     public = ("InvalidCommand", "LevelUp", "Outbox", "SchemaError", "TransactionMisuse")

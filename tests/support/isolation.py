@@ -1,4 +1,4 @@
-"""What the tests of isolation share: a batch over many lanes, and what came of it."""
+"""What the tests of the coupler share: commands of many users, what the database refuses, and what was decided."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from levelq_core import Command, LevelUp, Outcome, apply_commands
 from levelq_core.domain.codec import encode
@@ -17,6 +17,30 @@ from tests.support.coupler import Observed, Seen, ledger, tables
 
 PLAYER = Partition("PLAYER")
 MISSING = 5000  # no such user in the application's schema
+
+
+# An error of the server's state, for user 4.
+DISK_FULL = """
+    CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'disk full' USING ERRCODE = '53100'; END $$;
+    CREATE TRIGGER disk_full BEFORE UPDATE ON user_licenses FOR EACH ROW WHEN (NEW.user_id = 4)
+        EXECUTE FUNCTION disk_full();
+"""
+
+
+def execute(engine: Engine, *statements: str) -> None:
+    """Change the application's database, in one transaction."""
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+def raising(table: str, event: str, condition: str, *, does: str = "RAISE EXCEPTION 'not this one'") -> str:
+    """A trigger of the application's; `DROP TRIGGER object` ends it."""
+    return f"""
+        CREATE FUNCTION object() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {does}; RETURN NEW; END $$;
+        CREATE TRIGGER object BEFORE {event} ON {table} FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION object();
+    """
 
 
 def level_up(user_id: int, xp: int = 10, **fields: Any) -> LevelUp:
@@ -69,8 +93,8 @@ def push_at_once(worker: Runtime, commands: Sequence[Command], partition: Partit
 
 
 def batches(worker: Runtime) -> list[Seen]:
-    assert isinstance(worker.transaction, Observed)
-    return worker.transaction.seen
+    assert isinstance(worker.transactions, Observed)
+    return worker.transactions.seen
 
 
 def order(engine: Engine) -> dict[int, list[UUID]]:

@@ -7,13 +7,9 @@ import subprocess
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
-import pytest
-
-from levelq.cli import screen
-from levelq.cli.app import run
 from levelq_core import Settings
+from tests.support.fixtures.wide_command_line import CommandLine
 
 SHELL = "-- at a shell: "
 
@@ -25,12 +21,6 @@ def _psql() -> Path:
     return Path(spec.origin).parent / "pginstall" / "bin" / "psql"
 
 
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
 class Operator:
     """A person who follows what is printed, word by word.
 
@@ -38,37 +28,17 @@ class Operator:
     of what stands in <>; such a comment is then run. Nothing else in a comment is.
     """
 
-    def __init__(self, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, settings: Settings, command_line: CommandLine) -> None:
         self.settings = settings
-        self._monkeypatch = monkeypatch
-        self._capsys = capsys
+        self.levelq = command_line.run
+        self.use = command_line.use
         self.fills: Mapping[str, str] = {}
         self.use(**settings.environment())
-
-    def use(self, **environment: str) -> None:
-        for name, value in environment.items():
-            self._monkeypatch.setenv(name, value)
-
-    def levelq(self, *arguments: str) -> Said:
-        """One command, in this process, on a wide terminal."""
-        self._monkeypatch.setattr(screen.out, "width", 200)
-        self._capsys.readouterr()
-        code = run(arguments)
-        said = self._capsys.readouterr()
-        return Said(code, said.out, said.err)
 
     def psql(self, script: str, *, check: bool = True, stop: bool = True) -> str:
         """Run a script as psql does, until the first error if it should `stop` there; what it said on stderr."""
         done = subprocess.run(
-            [
-                _psql(),
-                "--no-psqlrc",
-                "--quiet",
-                "--set",
-                f"ON_ERROR_STOP={int(stop)}",
-                "--dbname",
-                str(self.settings.database_url),
-            ],
+            [_psql(), "-X", "--quiet", "--set", f"ON_ERROR_STOP={int(stop)}", str(self.settings.database_url)],
             input=script,
             capture_output=True,
             text=True,

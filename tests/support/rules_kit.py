@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from levelq_core import Adjust, LevelUp, Reset, SetLevel, SyncLevels
 from levelq_core.domain.catalog import Requirement, Track
-from levelq_core.domain.codec import Record, record_of
+from levelq_core.domain.codec import record_of
+from levelq_core.domain.record import Record
 from levelq_core.domain.rules import Limits, State, decide
 from tests.support.strategies import DEFAULT
 

@@ -1,4 +1,4 @@
-"""Processes that are held at one moment of their start, and orphans for them to adopt."""
+"""Processes that stand still at one moment of their start, and orphans for them to adopt."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Importing:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Wait until the process imports the module, and hold it there inside."""
+        """Wait until the process imports the module; it goes on after the block."""
         with self._fifo.open("w"):
             yield
 
@@ -52,7 +52,7 @@ class Silent:
 
     @contextmanager
     def asked(self) -> Iterator[None]:
-        """Wait until a client has sent something, and leave it without an answer inside."""
+        """Wait until a client has sent something; inside the block it gets no answer."""
         connection, _ = self._listening.accept()
         with connection:
             assert connection.recv(1)
@@ -60,7 +60,7 @@ class Silent:
 
 
 def children_of(process: psutil.Process, name: str) -> list[psutil.Process]:
-    """Its children whose names begin so; those that have ended, too, until they are reaped."""
+    """Its children whose names begin with `name`, also ended ones until they are reaped."""
     found = []
     for child in process.children():
         with suppress(psutil.NoSuchProcess):  # reaped since it was listed
@@ -75,32 +75,32 @@ ctypes.CDLL(None).prctl({subreaper}, 1)  # it adopts what its descendants leave;
 if os.fork() == 0:
     for _ in range({orphans}):
         if os.fork() == 0:
-            os.read({gate}, 1)
+            os.read({release}, 1)
             os._exit(5)
     os._exit(0)
-os.close({gate})
+os.close({release})
 os.execv(sys.executable, [sys.executable, "-m", "levelq", *{arguments}])
 """
 
 
 class Adopting:
-    """`levelq ...` as a process that has adopted orphans, which live until they are told to end."""
+    """`levelq ...` as a process that has adopted orphans, which live until `end_orphans`."""
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], orphans: int = 3) -> None:
         self.orphans = orphans
-        gate, self._gate = os.pipe()
+        reading, self._release = os.pipe()
         program = _PARENT.format(
-            subreaper=_PR_SET_CHILD_SUBREAPER, orphans=orphans, gate=gate, arguments=list(arguments)
+            subreaper=_PR_SET_CHILD_SUBREAPER, orphans=orphans, release=reading, arguments=list(arguments)
         )
         self.process = subprocess.Popen(
             [sys.executable, "-c", program],
             env=os.environ | environment,
-            pass_fds=[gate],
+            pass_fds=[reading],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        os.close(gate)
+        os.close(reading)
 
     def __enter__(self) -> Adopting:
         return self
@@ -117,9 +117,9 @@ class Adopting:
         return children_of(psutil.Process(self.process.pid), name)
 
     def adopted(self) -> list[psutil.Process]:
-        """The orphans that it has adopted; those that have ended, too, until they are reaped."""
+        """The orphans that it has adopted, also ended ones until they are reaped."""
         return children_of(psutil.Process(self.process.pid), "python")
 
     def end_orphans(self) -> None:
-        """Let all of them end at once."""
-        os.close(self._gate)
+        """End all orphans at once."""
+        os.close(self._release)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from levelq_core import Adjust, Catalog, Command, LevelUp, Reset, SetLevel, SyncLevels
 from levelq_core.domain.catalog import Requirement, Track
 from levelq_core.domain.commands import MAX_NUMBER, MAX_USER_ID
+from tests.support.commands import CHANGES, GAINS, TOTALS
 
 user_ids = st.integers(1, MAX_USER_ID)
 specializations = st.from_regex(r"\A[A-Za-z][A-Za-z0-9_]{0,31}\Z")
@@ -27,46 +28,11 @@ _common = {
     "advanced_by": authors,
 }
 
-level_ups = st.builds(
-    LevelUp,
-    **_common,
-    xp_gained=gains,
-    sessions_completed=gains,
-    projects_completed=gains,
-    theory_hours=gains,
-    practice_hours=gains,
-)
-set_levels = st.builds(
-    SetLevel,
-    **_common,
-    new_level=numbers,
-    xp_change=numbers,
-    sessions_change=numbers,
-    projects_change=numbers,
-    theory_hours_change=numbers,
-    practice_hours_change=numbers,
-)
+level_ups = st.builds(LevelUp, **_common, **dict.fromkeys(GAINS, gains))
+set_levels = st.builds(SetLevel, **_common, **dict.fromkeys(("new_level", *CHANGES), numbers))
 syncs = st.builds(SyncLevels, **_common, source=st.sampled_from(("progress", "license")))
-adjusts = st.builds(
-    Adjust,
-    **_common,
-    xp_change=numbers,
-    sessions_change=numbers,
-    projects_change=numbers,
-    theory_hours_change=numbers,
-    practice_hours_change=numbers,
-    level=st.sampled_from(("keep", "earned")),
-)
-resets = st.builds(
-    Reset,
-    **_common,
-    total_xp=gains,
-    completed_sessions=gains,
-    completed_projects=gains,
-    theory_hours=gains,
-    practice_hours=gains,
-    level=st.just("earned") | numbers,
-)
+adjusts = st.builds(Adjust, **_common, **dict.fromkeys(CHANGES, numbers), level=st.sampled_from(("keep", "earned")))
+resets = st.builds(Reset, **_common, **dict.fromkeys(TOTALS, gains), level=st.just("earned") | numbers)
 commands: st.SearchStrategy[Command] = st.one_of(level_ups, set_levels, syncs, adjusts, resets)
 
 

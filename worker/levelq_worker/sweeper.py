@@ -1,4 +1,4 @@
-"""The sweep: every live worker looks, every few seconds, for what dead ones left."""
+"""The sweep: every live worker looks, every few seconds, for what dead workers left."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 
 from .support.binding import Binding
+from .support.outage import describe
 from .support.partition_directory import PartitionDirectory
 from .support.stop import Stop
 
@@ -24,7 +25,7 @@ log = logging.getLogger("levelq")
 
 
 class Sweeper(threading.Thread):
-    """Returns expired claims and wakes drains of due lanes. It renews nothing: only a working thread may.
+    """Returns expired claims and wakes drains of due lanes. It renews no claim: only a working thread may.
 
     `binding`: the worker's, which each sweep checks.
     """
@@ -36,11 +37,11 @@ class Sweeper(threading.Thread):
         redis = connect(settings.redis_url, settings.redis_seconds)
         self._lanes = Lanes(redis, settings)
         self._binding = binding or Binding(Stop(), settings.sweep_seconds)
-        self._places = PartitionDirectory(self._lanes, specializations)
+        self._directory = PartitionDirectory(self._lanes, specializations)
         self._waker = Waker(redis, connect(settings.queue_url, settings.redis_seconds), settings.keys)
 
     def run(self) -> None:
-        """Sweep until stopped; a failure is said once."""
+        """Sweep until stopped; a failure is logged once."""
         failing = False
         while True:
             try:
@@ -48,35 +49,33 @@ class Sweeper(threading.Thread):
                 failing = False
             except WrongDatabase:  # the worker stops, and says why
                 return
-            except Exception as error:  # whatever it is: without sweeps nobody finds what dead workers left
+            except Exception as error:  # whatever it is: only sweeps find what dead workers left
                 if not failing:
-                    expected = isinstance(error, RedisError)
-                    log.warning("sweep: %s%s", "Redis: " * expected, error, exc_info=None if expected else error)
+                    log.warning("sweep: %s", describe(error), exc_info=None if isinstance(error, RedisError) else error)
                 failing = True
             if self._stopped.wait(self._settings.sweep_seconds):
                 return
 
     def sweep(self) -> None:
-        """Look at the binding, and at every partition of these specializations once.
+        """Check the binding, and sweep every partition of these specializations once.
 
-        Raises WrongDatabase, or what the last one raised that could not be looked at: of a cluster, a server may be
-        away.
+        Raises WrongDatabase, or the last RedisError after all were tried: on a cluster, one server may be down.
         """
         failpoint("tick")
-        failed: Exception | None = None
+        failure: Exception | None = None
         try:
             self._binding.check(self._lanes)
         except RedisError as error:
-            failed = error
-        for partition in self._places.read():
+            failure = error
+        for partition in self._directory.read():
             try:
-                self._look_at(partition)
+                self._sweep(partition)
             except RedisError as error:
-                failed = error
-        if failed is not None:
-            raise failed
+                failure = error
+        if failure is not None:
+            raise failure
 
-    def _look_at(self, partition: Partition) -> None:
+    def _sweep(self, partition: Partition) -> None:
         wake, returned = self._lanes.sweep(partition)
         if returned:
             log.warning("%s: %d claims of a dead or stopped worker returned", partition, returned)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from functools import partial
 from itertools import zip_longest
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import psycopg
 from sqlalchemy import Connection
@@ -17,12 +15,12 @@ from levelq_core.database.cursors import Cursor, cursor_on
 from levelq_core.database.encoding import utf8_texts
 from levelq_core.database.schema import forget, reread, schema_of
 from levelq_core.database.transactions import driver_connection
-from levelq_core.domain import rules
 from levelq_core.domain.catalog import Catalog
-from levelq_core.domain.codec import Lane, Record, lane_of, record_of
+from levelq_core.domain.codec import record_of
 from levelq_core.domain.commands import COMMAND_NAMES, Command, new_command_id
-from levelq_core.domain.outcome import Outcome, Totals
-from levelq_core.domain.rules import Decision, State
+from levelq_core.domain.outcome import Outcome, outcome
+from levelq_core.domain.record import Lane, Record, lane_of
+from levelq_core.domain.rules import Decision
 from levelq_core.errors import TransactionMisuse
 from levelq_core.settings import default_catalog
 
@@ -53,7 +51,7 @@ def apply_commands(
 
 
 class Decided(NamedTuple):
-    """What a command's sender is told, and whether the ledger holds it (now, or from an earlier call)."""
+    """The outcome of a command, and whether the ledger holds it (now, or from an earlier call)."""
 
     outcome: Outcome
     is_final: bool
@@ -77,28 +75,34 @@ def decide(
     for command in batch:
         if not isinstance(command, Command):
             raise TypeError(f"commands: expected {COMMAND_NAMES}, got {command!r}")
-    works = group_by_lane(batch)
-    with batch_cursor(connection) as cursor, undone_on_error(cursor) if savepoint else nullcontext():
-        entry = enter(cursor, source)
+    lane_batches = group_by_lane(batch)
+    parked: list[Parked] = []
+    with batch_cursor(connection) as cursor, _savepoint(cursor) if savepoint else nullcontext():
+        entry = _enter(cursor, source)
         if entry.is_read_only:
             raise TransactionMisuse("transaction: expected READ WRITE, got READ ONLY")
         tracks = default_catalog() if catalog is None else catalog
-        database = Database.of(schema_of(connection), tracks)
-        isolation = partial(Isolation, reread=lambda: Database.of(reread(connection), tracks))
-        parked: list[Parked] = []
+        isolation = Isolation(
+            cursor,
+            Database.of(schema_of(connection), tracks),
+            entry.info,
+            parked=parked,
+            waits=entry.has_batch,  # of a second batch, the lanes that it cannot lock at once come back undecided
+            reread=lambda: Database.of(reread(connection), tracks),
+        )
         if entry.has_batch:
             cursor.execute(SET_LOCK_TIMEOUT, (SECOND_BATCH_WAIT,))
-            isolation(cursor, database, entry.stamp, parked=parked).run(works)
+        isolation.run(lane_batches)
+        if entry.has_batch:
             cursor.execute(SET_LOCK_TIMEOUT, (entry.lock_timeout,))
-        else:
-            isolation(cursor, database, entry.stamp, parked=parked, waits=False).run(works)
     undecided = {id(lane.work): _undecided(lane) for lane in parked}
-    told: dict[int, Decided] = {}
-    for work in works:
-        for place, record, decision in zip_longest(work.places, work.records, work.decisions):
-            final = decision is not None
-            told[place] = Decided(outcome(work.lane, record, decision if final else undecided[id(work)]), final)
-    return [told[place] for place in range(len(batch))]
+    decided: dict[int, Decided] = {}
+    for lane in lane_batches:
+        for place, record, decision in zip_longest(lane.places, lane.records, lane.decisions):
+            is_final = decision is not None
+            shown = decision if is_final else undecided[id(lane)]
+            decided[place] = Decided(outcome(lane.lane, record, shown), is_final)
+    return [decided[place] for place in range(len(batch))]
 
 
 def _no_connection(given: object) -> str:
@@ -110,20 +114,19 @@ def _no_connection(given: object) -> str:
 
 def _undecided(parked: Parked) -> Decision:
     """The answer for the commands of a lane that would have to wait, where the caller cannot."""
-    return Decision("database_error", not_waited(parked.work.lane) if parked.locked else parked.reason)
-
-
-def not_waited(lane: Lane) -> str:
-    """Why a lane whose locks a second batch of one transaction cannot have at once is not decided."""
-    return (
+    if not parked.locked:
+        return Decision("database_error", parked.reason)
+    lane = parked.work.lane
+    message = (
         f"another transaction holds the rows of {lane.specialization}:{lane.user_id}, and this transaction, which "
         "changed other learners before, must not wait for them; send the same command_id again after it ends"
     )
+    return Decision("database_error", message)
 
 
 @contextmanager
-def undone_on_error(cursor: Cursor[Any]) -> Iterator[None]:
-    """A SAVEPOINT around a batch: whatever was done before an error is taken back, its locks and its mark too."""
+def _savepoint(cursor: Cursor[Any]) -> Iterator[None]:
+    """A SAVEPOINT around a batch: an error rolls back what was done before it, with its locks and its mark."""
     cursor.execute(BATCH_SAVEPOINT)
     try:
         yield
@@ -136,28 +139,28 @@ def undone_on_error(cursor: Cursor[Any]) -> Iterator[None]:
     cursor.execute(BATCH_RELEASE)
 
 
-class Entry(NamedTuple):
-    """How a batch found its transaction. `has_batch`: an earlier one holds locks in it."""
+class _Entry(NamedTuple):
+    """The transaction as a batch found it. `has_batch`: an earlier one holds locks in it."""
 
-    stamp: BatchInfo
+    info: BatchInfo
     has_batch: bool
     is_read_only: bool
     lock_timeout: str
 
 
-def enter(cursor: Cursor[Any], source: str) -> Entry:
+def _enter(cursor: Cursor[Any], source: str) -> _Entry:
     """Mark the transaction as used by a batch. Raises TransactionMisuse unless it is READ COMMITTED."""
     isolation, read_only, lock_timeout, mark, _, xid = cursor.execute(ENTER).fetchone() or ("", "", "", "", "", 0)
     if isolation != "read committed":
         raise TransactionMisuse(f"isolation level: expected READ COMMITTED, got {isolation.upper()}")
-    return Entry(BatchInfo(new_command_id().bytes, xid, source), bool(mark), read_only == "on", lock_timeout)
+    return _Entry(BatchInfo(new_command_id().bytes, xid, source), bool(mark), read_only == "on", lock_timeout)
 
 
 @contextmanager
 def batch_transaction(connection: Connection, source: str) -> Iterator[tuple[Cursor[Any], BatchInfo]]:
-    """A cursor on a transaction that holds this one batch only, and the stamp of the batch."""
+    """A cursor on a transaction that holds only this batch, and what the batch writes into the ledger."""
     with batch_cursor(connection) as cursor:
-        yield cursor, enter(cursor, source).stamp
+        yield cursor, _enter(cursor, source).info
 
 
 @contextmanager
@@ -171,39 +174,17 @@ def batch_cursor(connection: Connection) -> Iterator[Cursor[Any]]:
             yield cursor
     except psycopg.Error as error:
         if (error.sqlstate or "").startswith("42"):
-            forget(connection.engine)  # the tables may have changed since we read them
+            forget(connection.engine)  # the tables may have changed since they were read
         if raw.closed:
             connection.invalidate(error)
         raise DBAPIError.instance("levelq batch", None, error, psycopg.Error, dialect=connection.dialect) from error
 
 
 def group_by_lane(commands: Iterable[Command]) -> list[LaneBatch]:
-    """Group commands by lane, in order, remembering their positions."""
+    """Group commands by lane, in order, with their positions."""
     lanes: dict[Lane, tuple[list[Record], list[int]]] = {}
     for place, command in enumerate(commands):
         records, places = lanes.setdefault(lane_of(command), ([], []))
         records.append(record_of(command))
         places.append(place)
     return [LaneBatch(lane, records, places) for lane, (records, places) in lanes.items()]
-
-
-def outcome(lane: Lane, record: Record, decision: Decision) -> Outcome:
-    """A decision as applications see it."""
-    return Outcome(
-        command_id=UUID(bytes=record.command_id),
-        user_id=lane.user_id,
-        specialization=lane.specialization,
-        status="rejected" if decision.error else "applied",
-        error=decision.error,
-        message=rules.describe(record, decision),
-        duplicate=decision.duplicate,
-        from_level=decision.from_level,
-        to_level=decision.to_level,
-        before=totals(decision.before),
-        after=totals(decision.after),
-    )
-
-
-def totals(state: State | None) -> Totals | None:
-    """A state as applications see it."""
-    return None if state is None else Totals(**dict(zip(rules.FIELDS, state, strict=True)))

@@ -2,57 +2,71 @@
 
 One rule decides who is to blame. An error that follows one lane while others pass is that lane's: its command is
 rejected if the error is provably about what the command says (blame.py), else the lane is parked. An error that every
-lane gets is the database's: it is raised, and nothing is charged. A lane that was parked before says nothing of others.
+lane gets is the database's: it is raised, and no command is charged. A lane that was parked before says nothing about
+the others.
 
-Nothing is rejected by what is remembered of the tables: if they have changed since they were read, they are read again
-and the attempt is repeated.
+Every attempt runs in a SAVEPOINT. A list of pieces that are left to do begins with the whole batch. A piece that fails
+is replaced by its halves, the first half in front, until one command is left: at most 2 log2(n) further attempts for
+one command at fault among n, and one to reject it. Each piece is sorted by lane, which keeps the lock order.
 
-Every attempt runs in a SAVEPOINT. The command at fault is found by bisection: at most 2 log2(n) further attempts
-for one among n, and one to reject it, each of lanes in sorted order, which keeps the lock order.
+If the tables have changed since they were read, they are read again and the attempt is repeated; nothing is rejected
+by what was known before.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import psycopg
 
 from levelq_core.database.cursors import Cursor
+from levelq_core.database.fingerprint import is_current
 from levelq_core.database.sqlstate import ErrorClass, classify, constraint_of, in_words, names_what_is_not_there
-from levelq_core.domain.codec import Lane
+from levelq_core.domain.record import Lane
 from levelq_core.domain.rules import Decision
 
-from .blame import proven
-from .couple import couple, first_lanes
-from .current_tables import CurrentTables
-from .lane_batch import BatchInfo, Database, LaneBatch, Parked, RowsVanished, SchemaChanged, apart
-from .locking import held_elsewhere
+from .blame import is_commands_fault
+from .couple import couple, owning_lanes
+from .lane_batch import BatchInfo, Database, LaneBatch, Parked, RowsVanished, SchemaChanged, separate_parked
+from .locking import locked_elsewhere
 from .screening import Remembered, Screen
-from .statements import RELEASE, ROLLBACK, SAVEPOINT
+from .statements import PROBE, PROBE_ROLLBACK, RELEASE, ROLLBACK, SAVEPOINT, SHORTEN_LOCK_TIMEOUT
 
 LOCKED_REASON = "other code holds its rows or its user"
-ATTEMPTS = 4  # of one batch when somebody else was faster; each further one needs yet another competitor
+ATTEMPTS = 4  # of one piece when another transaction was faster; each further one needs yet another competitor
 PROBES = 16  # of other lanes, once two were found at fault and none has passed
-# Once a lock was waited for in vain, whoever still holds it is found with short waits: the other lanes wait
-# for one lock timeout, not for one at each halving.
-_WAIT_SHORTER = """
-    SELECT set_config('lock_timeout', greatest(setting::int / 20, 1)::text, true)
-    FROM pg_settings WHERE name = 'lock_timeout'
-"""
 
 
-_PROBE, _END_PROBE = "SAVEPOINT levelq_probe", "ROLLBACK TO SAVEPOINT levelq_probe"
+class Fault(NamedTuple):
+    """The error of a failed attempt, and what it means."""
+
+    error: Exception
+    meaning: ErrorClass
+
+
+@dataclass
+class Piece:
+    """Lanes, or a part of one lane, that are still to be decided.
+
+    `known_fault`: its fault, if it is known without an attempt. `if_passes`: what is known of the other half if this
+    piece passes its first attempt: the fault of both is there.
+    """
+
+    lane_batches: Sequence[LaneBatch]
+    known_fault: Fault | None = None
+    if_passes: tuple[Piece, Fault] | None = None
 
 
 class Isolation:
-    """One transaction's batch. `parked` collects the lanes that must wait.
+    """The batch of one transaction. `parked` collects the lanes that must wait.
 
-    Of a parked lane, the decisions there are on its first commands stand; the others are still to be made.
+    Of a parked lane, `decisions` holds those on its first commands, which stand; the rest is undecided.
     `waits`: the caller can wait for lanes that other code holds, and for the only lane of a batch; else their errors
     are raised. `checks`: the check constraints that refused commands of recent batches. `reread`: reads the tables
-    again after a change; may raise SchemaError.
+    again after a change; may raise SchemaError. `between`: called after each failed attempt.
     `tables_changed`: afterwards, whether a statement did not fit the tables: the schema should be read again.
     """
 
@@ -60,7 +74,7 @@ class Isolation:
         self,
         cursor: Cursor[Any],
         database: Database,
-        stamp: BatchInfo,
+        info: BatchInfo,
         *,
         parked: list[Parked],
         waits: bool = True,
@@ -69,192 +83,214 @@ class Isolation:
         between: Callable[[], None] = lambda: None,
     ) -> None:
         self._cursor = cursor
-        self._tables = CurrentTables(cursor, database, reread)
-        self._stamp = stamp
+        self._database = database
+        self._reread = reread
+        self._compared = False  # whether the tables were compared with what is known of them
+        self._info = info
         self._parked = parked
         self._waits = waits
         self._between = between
-        self._first: dict[bytes, Lane] = {}
-        self._screen = Screen(cursor, self._tables, checks or Remembered())
-        self._waited = False
-        self._works: Sequence[LaneBatch] = ()
-        self._tries = 0
-        self.tables_changed = False
+        self._screen = Screen(cursor, checks or Remembered())
+        self._owning_lanes: dict[bytes, Lane] = {}
+        self._lane_batches: Sequence[LaneBatch] = ()
+        self._todo: list[Piece] = []  # the next piece is the last
+        self._attempts = 0
+        self._timeout_shortened = False
         self._passed = False  # whether a command was applied: the database works, for some lanes at least
         self._faults: list[Exception] = []  # of lanes that were not parked before
         self._unyielding: set[str | None] = set()  # unique constraints (None: missing rows) that no attempt got past
+        self.tables_changed = False
 
-    def run(self, works: Sequence[LaneBatch]) -> None:
-        """Decide all commands of these lanes, sorted here; afterwards each work has its decisions, in order.
+    def run(self, lane_batches: Sequence[LaneBatch]) -> None:
+        """Decide all commands of these lanes, sorted here; afterwards each has its decisions, in order.
 
         Raises psycopg.Error for a transient failure, and for an error that every lane gets; then nothing counts as
         decided, and the caller must roll back to where it began.
         """
-        self._first = first_lanes(works)
-        self._works = sorted(works, key=lambda w: w.lane)
-        for part in apart(self._works):
-            self._run(part)
-        compared = sum(not work.was_parked for work in works)
+        self._owning_lanes = owning_lanes(lane_batches)
+        self._lane_batches = sorted(lane_batches, key=lambda batch: batch.lane)
+        self._todo = [Piece(part) for part in reversed(separate_parked(self._lane_batches))]
+        while self._todo:
+            piece = self._todo.pop()
+            fault = piece.known_fault or self._try(piece.lane_batches)
+            if fault is not None:
+                self._isolate(piece.lane_batches, fault)
+            elif piece.if_passes is not None:
+                other, fault = piece.if_passes
+                other.known_fault = None if _is_smallest(other, fault) else fault
+        self._raise_what_every_lane_gets()
+        self._screen.end()
+
+    def _raise_what_every_lane_gets(self) -> None:
+        """Raise if no lane passed. A lane that is alone cannot be compared with others; it stays parked."""
+        compared = sum(not batch.was_parked for batch in self._lane_batches)
         alone = compared == 1 and self._waits and not self.tables_changed
         if self._faults and not self._passed and not alone:
             raise self._faults[0]
-        self._screen.end()
 
-    def _run(self, works: Sequence[LaneBatch]) -> bool:
-        """Decide these lanes; True if nothing had to be isolated."""
-        attempt = 1
-        while (error := self._attempt(works)) is not None:
+    def _try(self, lane_batches: Sequence[LaneBatch]) -> Fault | None:
+        """Attempt these lanes, again while another transaction is faster; the fault, if they do not pass."""
+        for _ in range(ATTEMPTS):
+            error = self._attempt(lane_batches)
+            if error is None:
+                return None
             self._between()
-            what = self._classify(error)
-            if what is ErrorClass.ISOLATE and self._tables.refresh():
-                what = ErrorClass.RETRY
-            if what is not ErrorClass.RETRY or attempt == ATTEMPTS:
-                self._isolate(works, error, what)
-                return False
-            attempt += 1
-        return True
-
-    def _classify(self, error: Exception) -> ErrorClass:
-        if isinstance(error, SchemaChanged):
-            return ErrorClass.RETRY
-        what = ErrorClass.RETRY if isinstance(error, RowsVanished) else classify(error)
-        if what is ErrorClass.RETRY and constraint_of(error) in self._unyielding:
-            return ErrorClass.ISOLATE
-        return what
-
-    def _isolate(self, works: Sequence[LaneBatch], error: Exception, what: ErrorClass) -> None:
-        if what is ErrorClass.LOCK_TIMEOUT and self._waits:
-            self._park_locked(works, error)
-        elif what is ErrorClass.ISOLATE and self._screen.add(error):
-            self._run(works)  # again: what that constraint refuses is known beforehand now
-        elif what is ErrorClass.ISOLATE:
-            self._split(works, error, what)
-        elif what is ErrorClass.RETRY and not isinstance(error, SchemaChanged):
-            self._unyielding.add(constraint_of(error))  # a unique constraint or a trigger of the application's own
-            self._split(works, error, ErrorClass.ISOLATE)
-        else:
-            raise error
+            fault = Fault(error, self._classify(error))
+            if fault.meaning is ErrorClass.ISOLATE and self._tables_have_changed():
+                fault = Fault(error, ErrorClass.RETRY)
+            if fault.meaning is not ErrorClass.RETRY:
+                break
+        return fault
 
     def _attempt(
-        self, works: Sequence[LaneBatch], refusal: Decision | None = None, keep: bool = True
+        self, lane_batches: Sequence[LaneBatch], rejection: Decision | None = None, keep: bool = True
     ) -> Exception | None:
-        """Decide these lanes once, or see what comes of it and take it back; the error if it failed."""
-        self._tries += 1
-        for work in works:
-            work.reset(self._tables.database)
-            work.refusal = work.refusal or refusal
+        """Decide these lanes once; the error if that failed. `keep=False`: roll back what passes, too."""
+        self._attempts += 1
+        for batch in lane_batches:
+            batch.reset(self._database)
+            batch.rejection = batch.rejection or rejection
         self._cursor.execute(SAVEPOINT)
         try:
-            couple(self._cursor, self._tables.database, works, self._stamp, self._first, self._screen)
+            couple(self._cursor, self._database, lane_batches, self._info, self._owning_lanes, self._screen)
         except (psycopg.Error, UnicodeEncodeError, RowsVanished, SchemaChanged) as error:
             if self._cursor.connection.closed:
                 raise
             self._cursor.execute(ROLLBACK)
             if isinstance(error, SchemaChanged):
-                self._tables.read_again()
+                self._read_tables_again()
             return error
         self._cursor.execute(RELEASE if keep else ROLLBACK)
-        self._passed = self._passed or any(d.error is None and not d.duplicate for w in works for d in w.decisions)
+        for batch in lane_batches:
+            self._passed = self._passed or any(d.error is None and not d.duplicate for d in batch.decisions)
+            if keep and batch.whole is not None:
+                batch.whole.decisions += batch.decisions
         return None
 
-    def _split(self, works: Sequence[LaneBatch], error: Exception, what: ErrorClass) -> None:
-        """Look for what is at fault in both halves, or blame the only command there is."""
-        if len(works) > 1:
-            middle = len(works) // 2
-            fine = self._run(works[:middle])
-            self._run_second(works[middle:], error, what, first_fine=fine)
-        elif len(works[0].records) > 1:
-            self._split_lane(works[0], error, what)
-        elif what is ErrorClass.ISOLATE:
-            self._blame(works[0], error)
+    def _classify(self, error: Exception) -> ErrorClass:
+        if isinstance(error, SchemaChanged):
+            return ErrorClass.RETRY
+        meaning = ErrorClass.RETRY if isinstance(error, RowsVanished) else classify(error)
+        if meaning is ErrorClass.RETRY and constraint_of(error) in self._unyielding:
+            return ErrorClass.ISOLATE
+        return meaning
+
+    def _tables_have_changed(self) -> bool:
+        """After an error, once in a batch: whether the tables have changed; then they are read again."""
+        fingerprint = self._database.schema.fingerprint
+        if self._compared or not fingerprint:
+            return False
+        self._compared = True
+        if is_current(self._cursor, fingerprint):
+            return False
+        self._read_tables_again()
+        return True
+
+    def _read_tables_again(self) -> None:
+        if self._reread is not None:
+            self._database = self._reread()
+
+    def _isolate(self, lane_batches: Sequence[LaneBatch], fault: Fault) -> None:
+        """Find the command at fault in lanes that do not pass; raise an error that is no lane's."""
+        error, meaning = fault
+        if meaning is ErrorClass.LOCK_TIMEOUT and self._waits:
+            self._park_locked(lane_batches, fault)
+        elif meaning is ErrorClass.ISOLATE and self._screen.add(error, self._database):
+            self._todo.append(Piece(lane_batches))  # again: what that constraint refuses is known beforehand now
+        elif meaning is ErrorClass.ISOLATE:
+            self._narrow(lane_batches, fault)
+        elif meaning is ErrorClass.RETRY and not isinstance(error, SchemaChanged):
+            self._unyielding.add(constraint_of(error))  # a unique constraint or a trigger of the application's own
+            self._narrow(lane_batches, Fault(error, ErrorClass.ISOLATE))
         else:
             raise error
 
-    def _run_second(self, works: Sequence[LaneBatch], error: Exception, what: ErrorClass, *, first_fine: bool) -> None:
-        """Decide a second half: if the first went through, the fault is here, and no attempt need show it.
-
-        But what can be halved no more is attempted: nothing else proves that it is the one at fault.
-        """
-        alone = len(works) == 1 and (what is ErrorClass.LOCK_TIMEOUT or len(works[0].records) == 1)
-        if first_fine and not alone:
-            self._isolate(works, error, what)
+    def _narrow(self, lane_batches: Sequence[LaneBatch], fault: Fault) -> None:
+        """Go on with both halves, or blame the only command there is."""
+        if len(lane_batches) > 1:
+            middle = len(lane_batches) // 2
+            first, second = lane_batches[:middle], lane_batches[middle:]
+        elif len(lane_batches[0].records) > 1:
+            lane_batches[0].decisions = []  # those on its parts will follow
+            first, second = ([half] for half in lane_batches[0].halves())
         else:
-            self._run(works)
+            self._blame(lane_batches[0], fault.error)
+            return
+        behind = Piece(second)
+        self._todo += [behind, Piece(first, if_passes=(behind, fault))]
 
-    def _split_lane(self, work: LaneBatch, error: Exception, what: ErrorClass) -> None:
-        """A lane's earlier commands, then its later ones; what follows commands that must wait, waits too."""
-        first, second = work.halves()
-        fine = self._run([first])
-        if not self._is_parked(first, work):
-            self._run_second([second], error, what, first_fine=fine)
-            self._is_parked(second, work)
-        work.decisions = first.decisions + second.decisions
-
-    def _is_parked(self, half: LaneBatch, work: LaneBatch) -> bool:
-        """Whether half of a lane was parked; then the lane is parked in its stead."""
-        for n, parked in enumerate(self._parked):
-            if parked.work is half:
-                self._parked[n] = parked._replace(work=work)
-                return True
-        return False
-
-    def _blame(self, work: LaneBatch, error: Exception) -> None:
+    def _blame(self, batch: LaneBatch, error: Exception) -> None:
         """Reject a command whose own content is refused; else park its lane, if the database works for others."""
-        last: Exception | None = error
-        if proven(self._cursor, self._tables.database, work, error):
-            last = self._attempt([work], Decision("database_error", in_words(error)))
-        elif self._tries == 1:  # no bisection has tried it twice: statements may have been prepared for older tables
-            last = self._attempt([work])
-        if last is None:
+        if is_commands_fault(self._cursor, self._database, batch, error):
+            again = self._attempt([batch], Decision("database_error", in_words(error)))
+        elif self._attempts == 1:  # no bisection has tried it twice: statements may have been prepared for older tables
+            again = self._attempt([batch])
+        else:
+            again = error
+        if again is None:
             return
-        if isinstance(last, SchemaChanged):  # the proof was of the tables as they were
-            self._run([work])
+        if isinstance(again, SchemaChanged):  # the proof was of the tables as they were
+            self._todo.append(Piece([batch]))
             return
-        if self._classify(last) is not ErrorClass.ISOLATE:
-            raise last
-        error = last
-        self.tables_changed = self.tables_changed or names_what_is_not_there(error)
-        if not work.was_parked:
-            self._faults.append(error)
-            if not self._passed and len(self._faults) > 1 and not self._others_pass(work):
+        if self._classify(again) is not ErrorClass.ISOLATE:
+            raise again
+        self.tables_changed = self.tables_changed or names_what_is_not_there(again)
+        if not batch.was_parked:
+            self._faults.append(again)
+            if not self._passed and len(self._faults) > 1 and not self._others_pass(batch):
                 raise self._faults[0]
-        self._park([work], in_words(error), locked=False)
+        self._park([batch], in_words(again), locked=False)
 
-    def _others_pass(self, work: LaneBatch) -> bool:
+    def _others_pass(self, batch: LaneBatch) -> bool:
         """Whether a command can be applied in some of the lanes behind this one; True if there are none."""
-        behind = [other for other in self._works if other.lane > work.lane and not other.was_parked]
-        self._cursor.execute(_PROBE)
-        self._cursor.execute(_WAIT_SHORTER)  # until the rollback: this transaction may be the caller's
+        behind = [other for other in self._lane_batches if other.lane > batch.lane and not other.was_parked]
+        self._cursor.execute(PROBE)
+        self._cursor.execute(SHORTEN_LOCK_TIMEOUT)  # until the rollback: this transaction may be the caller's
         for other in random.sample(behind, min(PROBES, len(behind))):
             self._between()
-            error = self._attempt([other.head()], None, False)
+            error = self._attempt([other.first_command()], None, False)
             if error is not None and self._classify(error) in (ErrorClass.TRANSIENT, ErrorClass.TOO_SLOW):
                 raise error
             if self._passed:
                 break
-        self._cursor.execute(_END_PROBE)
+        self._cursor.execute(PROBE_ROLLBACK)
         return self._passed or not behind
 
-    def _park(self, works: Sequence[LaneBatch], reason: str, *, locked: bool) -> None:
-        for work in works:
-            self._parked.append(Parked(work, reason, locked))
-            work.decisions = []
+    def _park_locked(self, lane_batches: Sequence[LaneBatch], fault: Fault) -> None:
+        """Park the lanes that other code holds; the others go on.
 
-    def _park_locked(self, works: Sequence[LaneBatch], error: Exception) -> None:
-        """Go on without the lanes that foreign code holds."""
-        if len(works) == 1:
-            self._park(works, LOCKED_REASON, locked=True)
+        From now on locks are waited for a shorter time: the other lanes wait for one lock timeout, not for one at each
+        halving.
+        """
+        if len(lane_batches) == 1:
+            self._park(lane_batches, LOCKED_REASON, locked=True)
             return
-        if not self._waited:
-            self._cursor.execute(_WAIT_SHORTER)
-            self._waited = True
-        self._cursor.execute(_PROBE)
-        held = held_elsewhere(self._cursor, self._tables.database, works)
-        self._cursor.execute(_END_PROBE)
-        if held:
-            self._park(held, LOCKED_REASON, locked=True)
-            rest = [w for w in works if not any(w is h for h in held)]
-            if rest:
-                self._run(rest)
-        else:  # held in a way that cannot be seen: an insert not yet committed, a parent row
-            self._split(works, error, ErrorClass.LOCK_TIMEOUT)
+        if not self._timeout_shortened:
+            self._cursor.execute(SHORTEN_LOCK_TIMEOUT)
+            self._timeout_shortened = True
+        self._cursor.execute(PROBE)
+        held = locked_elsewhere(self._cursor, self._database, lane_batches)
+        self._cursor.execute(PROBE_ROLLBACK)
+        if not held:  # in a way that cannot be seen: an insert that is not committed yet, a parent row
+            self._narrow(lane_batches, fault)
+            return
+        self._park(held, LOCKED_REASON, locked=True)
+        parked = {id(batch) for batch in held}
+        rest = [batch for batch in lane_batches if id(batch) not in parked]
+        if rest:
+            self._todo.append(Piece(rest))
+
+    def _park(self, lane_batches: Sequence[LaneBatch], reason: str, *, locked: bool) -> None:
+        """Have these lanes wait. If only a part of a lane was tried, the parts behind it wait, too."""
+        for batch in lane_batches:
+            batch.decisions = []
+            self._parked.append(Parked(batch.whole or batch, reason, locked))
+            if batch.whole is not None:
+                self._todo = [piece for piece in self._todo if piece.lane_batches[0].whole is not batch.whole]
+
+
+def _is_smallest(piece: Piece, fault: Fault) -> bool:
+    """Whether it is halved no further. Then only an attempt proves that it is the one at fault."""
+    if len(piece.lane_batches) > 1:
+        return False
+    return fault.meaning is ErrorClass.LOCK_TIMEOUT or len(piece.lane_batches[0].records) == 1

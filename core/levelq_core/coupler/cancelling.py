@@ -12,10 +12,11 @@ from typing import Any
 
 from levelq_core.database.cursors import Cursor
 from levelq_core.database.pgbinary import uuids
+from levelq_core.domain.record import Lane, Record
 from levelq_core.domain.rules import Decision
 
 from . import ledger
-from .lane_batch import BatchInfo, LaneBatch, NewDecision
+from .lane_batch import BatchInfo, LaneBatch
 from .ledger import PriorDecision
 from .statements import OUTBOX_DELETE
 
@@ -23,24 +24,24 @@ SOURCE = "cancel"  # the ledger column `source` of these rows
 CANCELLED = Decision("cancelled", "taken back before it was decided")
 
 
-def cancel(cursor: Cursor[Any], works: Sequence[LaneBatch], stamp: BatchInfo, *, encoding: str) -> int:
+def cancel(cursor: Cursor[Any], lane_batches: Sequence[LaneBatch], info: BatchInfo, *, encoding: str) -> int:
     """Reject the commands that are not decided yet, for good; returns how many.
 
-    `encoding`: the database's. Fills in each work's `decisions`, and deletes the outbox rows of all these commands. The
-    caller has begun the transaction and commits it. Raises psycopg's errors; sqlstate.classify calls one RETRY if
+    `encoding`: the database's. Fills in each batch's `decisions`, and deletes the outbox rows of all these commands.
+    The caller has begun the transaction and commits it. Raises psycopg's errors; sqlstate.classify calls one RETRY if
     another transaction decided a command at the same time.
     """
-    known = ledger.find(cursor, works)
-    fresh: NewDecision = []
-    for work in works:
-        for record in work.records:
-            earlier = known.get(record.command_id)
+    prior = ledger.find(cursor, lane_batches)
+    new: list[tuple[Lane, Record, Decision]] = []
+    for batch in lane_batches:
+        for record in batch.records:
+            earlier = prior.get(record.command_id)
             if earlier is not None:
-                work.decisions.append(ledger.answer(earlier, record))
+                batch.decisions.append(ledger.answer(earlier, record))
                 continue
-            known[record.command_id] = PriorDecision(work.lane, record.digest, CANCELLED)
-            work.decisions.append(CANCELLED)
-            fresh.append((work, record, CANCELLED))
-    ledger.write(cursor, ((work.lane, record, decision) for work, record, decision in fresh), stamp, encoding=encoding)
-    cursor.execute(OUTBOX_DELETE, (uuids(list(known)),))
-    return len(fresh)
+            prior[record.command_id] = PriorDecision(batch.lane, record.digest, CANCELLED)
+            batch.decisions.append(CANCELLED)
+            new.append((batch.lane, record, CANCELLED))
+    ledger.write(cursor, new, info, encoding=encoding)
+    cursor.execute(OUTBOX_DELETE, (uuids(list(prior)),))
+    return len(new)

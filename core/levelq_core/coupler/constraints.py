@@ -1,6 +1,6 @@
-"""What the database's catalog says of a constraint that an error names, read when the error comes.
+"""The constraint that an error names, read from the database's catalog when the error comes.
 
-Read then and not at start: an application may have changed the constraint since, and a clean batch pays nothing.
+Not at start: an application may have changed it since, and a batch without errors pays nothing.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ CHECK, FOREIGN_KEY = "c", "f"
 class Constraint(NamedTuple):
     """A constraint of one of the three tables; of a domain, `columns` are those of that type.
 
-    `condition`: a check's, as SQL. `predictable`: what an UPDATE would write is what the check will see, as no trigger
-    before it, no rule, no generated column and no child table comes between, and it names the columns that it is about.
-    `target`, `target_column`: where a foreign key of one column leads to, as SQL.
+    `condition`: a check's, as SQL. `predictable`: the check will see exactly what an UPDATE writes, because no trigger
+    before it, no rule, no generated column and no child table comes between, and it names the columns that it reads.
+    `target`, `target_column`: the table and column that a foreign key of one column leads to, as SQL.
     """
 
     kind: str
@@ -34,16 +34,18 @@ class Constraint(NamedTuple):
 
 
 def find(cursor: Cursor[Any], error: psycopg.Error) -> Constraint | None:
-    """The constraint that an error of class 23 names; None if that is none of our three tables or of their types."""
+    """The constraint that an error of class 23 names; None unless it is of the three tables or of their types."""
     diag = error.diag
     if diag.constraint_name is None:
         return None
+    tables = [PROGRESS, LICENSES, PROGRESSIONS]
     if diag.table_name is not None:
-        named = (diag.constraint_name, diag.schema_name, diag.table_name, [PROGRESS, LICENSES, PROGRESSIONS])
-        row = cursor.execute(_OF_TABLE, (PROGRESS, LICENSES, *named)).fetchone()
+        named = (PROGRESS, LICENSES, diag.constraint_name, diag.schema_name, diag.table_name, tables)
+        row = cursor.execute(_OF_TABLE, named).fetchone()
     elif diag.datatype_name is not None:
-        named = (diag.constraint_name, diag.schema_name, diag.datatype_name, [PROGRESS, LICENSES, PROGRESSIONS])
-        row = cursor.execute(_OF_DOMAIN, named).fetchone()
+        row = cursor.execute(
+            _OF_DOMAIN, (diag.constraint_name, diag.schema_name, diag.datatype_name, tables)
+        ).fetchone()
     else:
         return None
     if row is None:
@@ -52,8 +54,8 @@ def find(cursor: Cursor[Any], error: psycopg.Error) -> Constraint | None:
     return Constraint(kind, table, tuple(columns), tuple(types), *rest)
 
 
-# By name, of the table as the search path finds it. What fires before our UPDATE of a table may change the row that we
-# locked: its own triggers BEFORE, and of the licenses all that progress has. Bits of tgtype: 2 BEFORE, 16 UPDATE.
+# By name, of the table as the search path finds it. What fires before levelq's UPDATE of a table may change the locked
+# row: its own triggers BEFORE, and for licenses every trigger of progress. Bits of tgtype: 2 BEFORE, 16 UPDATE.
 _OF_TABLE = """
     SELECT c.contype::text, r.relname::text, k.names, k.types, pg_get_expr(c.conbin, c.conrelid),
            r.relkind = 'r' AND NOT r.relhassubclass AND NOT r.relispartition AND NOT r.relhasrules AND k.plain
@@ -74,7 +76,7 @@ _OF_TABLE = """
     WHERE c.conname = %s AND c.conrelid = to_regclass(format('%%I.%%I', %s::text, %s::text)) AND r.relname = ANY(%s)
 """
 
-# A domain's check, with the columns of our tables that are of its type.
+# A domain's check, with the columns of the three tables that are of its type.
 _OF_DOMAIN = """
     SELECT c.contype::text, '', array_agg(a.attname::text), array_agg(format_type(a.atttypid, a.atttypmod)),
            NULL, false, NULL, NULL

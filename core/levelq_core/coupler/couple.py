@@ -1,7 +1,7 @@
 """The coupler: the one transaction that moves progress and license together.
 
-Read `couple` from top to bottom: lock, ask the ledger, fold, write. The caller has begun the transaction
-and commits it; one lane or a thousand run the same statements.
+Read `couple` from top to bottom: lock, find earlier decisions, fold, write. The caller has begun the transaction and
+commits it. One lane and a thousand run the same statements.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from levelq_core.database.cursors import Cursor
 from levelq_core.database.fingerprint import is_current
 from levelq_core.database.pgbinary import bigints, texts, tids, uuids
 from levelq_core.domain import rules
-from levelq_core.domain.codec import RESET, Lane, make
+from levelq_core.domain.record import RESET, Lane, new_tuple
 from levelq_core.domain.rules import Decision
 from levelq_core.failpoints import failpoint
 
@@ -28,40 +28,100 @@ from .statements import OUTBOX_DELETE, REMOVE_LICENSE, REMOVE_PROGRESS, Update
 def couple(
     cursor: Cursor[Any],
     database: Database,
-    works: Sequence[LaneBatch],
-    stamp: BatchInfo,
-    first: Mapping[bytes, Lane],
+    lane_batches: Sequence[LaneBatch],
+    info: BatchInfo,
+    owning_lanes: Mapping[bytes, Lane],
     screen: Screen | None = None,
 ) -> None:
-    """Decide every command of `works`, which are sorted by lane, and write what follows from it.
+    """Decide every command of `lane_batches`, which are sorted by lane, and write the rows, the audit and the ledger.
 
-    `first` says, for ids that the input has in several lanes, to which of them they belong. `screen` finds the
-    commands that a check constraint would refuse, before they are written.
-    Fills in each work's `decisions`. The caller has set statements.SAVEPOINT. Raises psycopg's errors, RowsVanished,
-    and SchemaChanged where something would be rejected; then nothing is decided and the caller must roll back to there.
+    `owning_lanes`: see the function of that name. `screen` finds the commands that a check constraint would refuse,
+    before they are written.
+    Fills in `decisions`. The caller has set statements.SAVEPOINT. Raises psycopg's errors, RowsVanished, and
+    SchemaChanged where something would be rejected; then nothing is decided and the caller must roll back to there.
     """
-    lock(cursor, database, works)
+    lock(cursor, database, lane_batches)
     failpoint("ledger")
-    known = ledger.find(cursor, works)
-    fresh = fold(database, works, known, first)
+    prior = ledger.find(cursor, lane_batches)
+    new = fold(database, lane_batches, prior, owning_lanes)
     if screen:
-        screen.read()
-        for _ in range(ROUNDS):
-            refused = screen.refuse(works, fresh)
-            if not refused:
-                break
-            fresh = _fold_again(database, refused, fresh, known, first)
-    if any(decision.error for _, _, decision in fresh):
+        new = _screened(database, lane_batches, prior, owning_lanes, new, screen)
+    if any(decision.error for _, _, decision in new):
         _require_current(cursor, database)
     failpoint("write")
-    write_rows(cursor, database, [w for w in works if w.license_id])
-    write_progressions(cursor, database, fresh)
-    decided = ((w.lane, record, decision) for w, record, decision in fresh)
-    ledger.write(cursor, decided, stamp, encoding=database.schema.encoding)
+    write_rows(cursor, database, [batch for batch in lane_batches if batch.license_id])
+    write_progressions(cursor, database, new)
+    decided = ((batch.lane, record, decision) for batch, record, decision in new)
+    ledger.write(cursor, decided, info, encoding=database.schema.encoding)
     for statement in database.statements.check_deferred:
         cursor.execute(statement)
-    # Not of all that came: an id may be refused here because it belongs to a lane that had to be put aside.
-    cursor.execute(OUTBOX_DELETE, (uuids(list(known)),))
+    # Only these: a command that is refused here because its id belongs to another lane may not be decided there yet.
+    cursor.execute(OUTBOX_DELETE, (uuids(list(prior)),))
+
+
+def fold(
+    database: Database,
+    lane_batches: Sequence[LaneBatch],
+    prior: dict[bytes, PriorDecision],
+    owning_lanes: Mapping[bytes, Lane],
+) -> list[NewDecision]:
+    """Decide each lane's commands in order; the result has those that were not decided before, in order of effect.
+
+    Adds to `prior` what is decided here, so that an id sent twice within the batch counts once.
+    """
+    new: list[NewDecision] = []
+    limits = database.limits
+    for batch in lane_batches:
+        lane, state, decisions, rejected = batch.lane, batch.state, batch.decisions, batch.rejected
+        track = database.catalog.get(lane.specialization)
+        for record in batch.records:
+            command_id = record.command_id
+            earlier = prior.get(command_id)
+            if earlier is None and owning_lanes and owning_lanes.get(command_id, lane) != lane:
+                earlier = PriorDecision(owning_lanes[command_id], b"", Decision(None, ""))
+            if earlier is not None:
+                decisions.append(ledger.answer(earlier, record))
+                continue
+            if rejected and command_id in rejected:
+                decision = rejected[command_id]
+            elif batch.rejection is not None or track is None:
+                decision = batch.rejection or Decision("validation_error", "specialization: not in the catalog")
+            else:
+                decision = rules.decide(state, record, track, limits)
+                if decision.error is None:
+                    assert decision.after is not None
+                    state = decision.after
+                    if record.kind == RESET:
+                        batch.sets_totals = True
+            prior[command_id] = new_tuple(PriorDecision, (lane, record.digest, decision))
+            decisions.append(decision)
+            new.append((batch, record, decision))
+        batch.state = state
+    return new
+
+
+def _screened(
+    database: Database,
+    lane_batches: Sequence[LaneBatch],
+    prior: dict[bytes, PriorDecision],
+    owning_lanes: Mapping[bytes, Lane],
+    new: list[NewDecision],
+    screen: Screen,
+) -> list[NewDecision]:
+    """Fold the lanes again in which a check would refuse a command, without it, until none is found."""
+    screen.read(database)
+    for _ in range(ROUNDS):
+        refused = screen.refuse(lane_batches, new)
+        if not refused:
+            break
+        again = {id(batch) for batch in refused}
+        for batch, record, _ in new:
+            if id(batch) in again:
+                del prior[record.command_id]
+        for batch in refused:
+            batch.state, batch.decisions, batch.sets_totals = batch.locked_state, [], False
+        new = [entry for entry in new if id(entry[0]) not in again] + fold(database, refused, prior, owning_lanes)
+    return new
 
 
 def _require_current(cursor: Cursor[Any], database: Database) -> None:
@@ -70,140 +130,74 @@ def _require_current(cursor: Cursor[Any], database: Database) -> None:
         raise SchemaChanged
 
 
-def fold(
-    database: Database, works: Sequence[LaneBatch], known: dict[bytes, PriorDecision], first: Mapping[bytes, Lane]
-) -> NewDecision:
-    """Decide each lane's commands in order; those that were not decided before, in order of effect.
-
-    `known` takes up what is decided here, so that an id sent twice within the batch counts once.
-    """
-    fresh: NewDecision = []
-    limits = database.limits
-    for work in works:
-        lane, state, decisions, rejected = work.lane, work.state, work.decisions, work.rejected
-        track = database.catalog.get(lane.specialization)
-        for record in work.records:
-            command_id = record.command_id
-            earlier = known.get(command_id)
-            if earlier is None and first and first.get(command_id, lane) != lane:
-                earlier = PriorDecision(first[command_id], b"", Decision(None, ""))
-            if earlier is not None:
-                decisions.append(ledger.answer(earlier, record))
-                continue
-            if rejected and command_id in rejected:
-                decision = rejected[command_id]
-            elif work.refusal is not None or track is None:
-                decision = work.refusal or Decision("validation_error", "specialization: not in the catalog")
-            else:
-                decision = rules.decide(state, record, track, limits)
-                if decision.error is None:
-                    assert decision.after is not None
-                    state = decision.after
-                    if record.kind == RESET:
-                        work.sets_totals = True
-            known[command_id] = make(PriorDecision, (lane, record.digest, decision))
-            decisions.append(decision)
-            fresh.append((work, record, decision))
-        work.state = state
-    return fresh
-
-
-def _fold_again(
-    database: Database,
-    works: Sequence[LaneBatch],
-    fresh: NewDecision,
-    known: dict[bytes, PriorDecision],
-    first: Mapping[bytes, Lane],
-) -> NewDecision:
-    """Decide these lanes once more, now that more of their commands are known to be refused."""
-    again = {id(work) for work in works}
-    for work, record, _ in fresh:
-        if id(work) in again:
-            del known[record.command_id]
-    for work in works:
-        work.state, work.decisions, work.sets_totals = work.found, [], False
-    return [entry for entry in fresh if id(entry[0]) not in again] + fold(database, works, known, first)
-
-
-def first_lanes(works: Sequence[LaneBatch]) -> dict[bytes, Lane]:
-    """For ids that came in several lanes of one batch: the lane of the first, by position in the input."""
-    ids = [record.command_id for work in works for record in work.records]
+def owning_lanes(lane_batches: Sequence[LaneBatch]) -> dict[bytes, Lane]:
+    """Of ids that came in several lanes of one batch: the lane of the first, by its position in the input."""
+    ids = [record.command_id for batch in lane_batches for record in batch.records]
     if len(set(ids)) == len(ids):
         return {}
     first: dict[bytes, tuple[int, Lane]] = {}
-    for work in works:
-        for place, record in zip(work.places, work.records, strict=True):
+    for batch in lane_batches:
+        for place, record in zip(batch.places, batch.records, strict=True):
             if record.command_id not in first or place < first[record.command_id][0]:
-                first[record.command_id] = (place, work.lane)
+                first[record.command_id] = (place, batch.lane)
     return {command_id: lane for command_id, (_, lane) in first.items()}
 
 
-def write_rows(cursor: Cursor[Any], database: Database, works: Sequence[LaneBatch]) -> None:
-    """Write the rows that changed; take back rows that were made in vain."""
-    progress, s = [w for w in works if w.changes_progress], database.statements
-    for statement, changed in (
-        (s.update_progress, [w for w in progress if not w.sets_totals]),
-        (s.reset_progress, [w for w in progress if w.sets_totals]),
+def write_rows(cursor: Cursor[Any], database: Database, lane_batches: Sequence[LaneBatch]) -> None:
+    """Write the rows that changed; remove rows that were inserted for nothing."""
+    statements = database.statements
+    progress = [batch for batch in lane_batches if batch.changes_progress]
+    for statement, sets_totals in ((statements.update_progress, False), (statements.reset_progress, True)):
+        changed = [batch for batch in progress if batch.sets_totals is sets_totals]
+        _update(cursor, statement, [(batch, batch.progress_ctid, progress_of(batch.state)) for batch in changed])
+    licenses = [batch for batch in lane_batches if batch.changes_license]
+    _update(cursor, statements.update_license, [(batch, batch.license_ctid, batch.state[1:3]) for batch in licenses])
+    for removal, unused in (
+        (REMOVE_LICENSE, [batch for batch in lane_batches if batch.inserted_license and not batch.state[1]]),
+        (REMOVE_PROGRESS, [batch for batch in lane_batches if batch.inserted_progress and not batch.state[0]]),
     ):
-        if changed:
-            _update_progress(cursor, statement, changed, [progress_of(w.state) for w in changed])
-    licenses = [w for w in works if w.changes_license]
-    if licenses:
-        _update_licenses(cursor, database, licenses, [w.state[1:3] for w in licenses])
-    for removal, vain in (
-        (REMOVE_LICENSE, [w for w in works if w.made_license and not w.state[1]]),
-        (REMOVE_PROGRESS, [w for w in works if w.made_progress and not w.state[0]]),
-    ):
-        if vain:
-            cursor.execute(removal, keys_of(vain))
+        if unused:
+            cursor.execute(removal, keys_of(unused))
 
 
-def rewrite_rows(cursor: Cursor[Any], database: Database, works: Sequence[LaneBatch]) -> None:
-    """Write locked rows as they are: what the database has against that is not about any command."""
-    _update_progress(cursor, database.statements.update_progress, works, [w.progress_row for w in works])
-    _update_licenses(cursor, database, works, [w.license_row for w in works])
+def rewrite_rows(cursor: Cursor[Any], database: Database, lane_batches: Sequence[LaneBatch]) -> None:
+    """Write locked rows as they are: what the database refuses of that is no command's fault."""
+    progress = [(batch, batch.progress_ctid, batch.progress_row) for batch in lane_batches]
+    licenses = [(batch, batch.license_ctid, batch.license_row) for batch in lane_batches]
+    _update(cursor, database.statements.update_progress, progress)
+    _update(cursor, database.statements.update_license, licenses)
 
 
-def _update_progress(
-    cursor: Cursor[Any], update: Update, works: Sequence[LaneBatch], values: Sequence[tuple[int, ...]]
-) -> None:
-    places, columns = tids([w.progress_at for w in works]), zip(*values, strict=True)
-    _update(cursor, update, works, (places, *keys_of(works), *map(bigints, columns)))
-
-
-def _update_licenses(
-    cursor: Cursor[Any], database: Database, works: Sequence[LaneBatch], values: Sequence[tuple[int, ...]]
-) -> None:
-    places, columns = tids([w.license_at for w in works]), zip(*values, strict=True)
-    _update(cursor, database.statements.update_license, works, (places, *keys_of(works), *map(bigints, columns)))
-
-
-def _update(cursor: Cursor[Any], update: Update, works: Sequence[LaneBatch], parameters: tuple[bytes, ...]) -> None:
-    cursor.execute(update.by_place, parameters)
-    if cursor.rowcount != len(works):
+def _update(cursor: Cursor[Any], update: Update, rows: Sequence[tuple[LaneBatch, bytes, tuple[int, ...]]]) -> None:
+    """Write these values into the rows of these lanes, which are at these ctids."""
+    if not rows:
+        return
+    lane_batches, ctids, values = zip(*rows, strict=True)
+    parameters = (tids(ctids), *keys_of(lane_batches), *map(bigints, zip(*values, strict=True)))
+    cursor.execute(update.by_ctid, parameters)
+    if cursor.rowcount != len(rows):
         cursor.execute(update.by_pair, parameters)
-    if cursor.rowcount != len(works):
-        raise RowsVanished(f"{update.table}: a trigger or rule left a locked row as it was, which was to be updated")
+    if cursor.rowcount != len(rows):
+        raise RowsVanished(f"{update.table}: a trigger or rule kept a locked row from being updated")
 
 
-def write_progressions(cursor: Cursor[Any], database: Database, fresh: NewDecision) -> None:
+def write_progressions(cursor: Cursor[Any], database: Database, new: Sequence[NewDecision]) -> None:
     """One audit row for every license level that changed."""
-    changes = [(w, r, d) for w, r, d in fresh if d.error is None and d.from_level != d.to_level]
+    changes = [(b, r, d) for b, r, d in new if d.error is None and d.from_level != d.to_level]
     if changes:
         cursor.execute(database.statements.insert_progressions, tuple(_progressions(changes)))
 
 
-def _progressions(changes: NewDecision) -> Iterator[bytes]:
-    yield bigints([w.license_id for w, _, _ in changes])
-    yield bigints([d.from_level or 0 for _, _, d in changes])
-    yield bigints([d.to_level or 0 for _, _, d in changes])
-    yield bigints([r.advanced_by for _, r, _ in changes])
-    yield texts(r.reason for _, r, _ in changes)
-    yield texts(_met(d) for _, _, d in changes)
+def _progressions(changes: Sequence[NewDecision]) -> Iterator[bytes]:
+    yield bigints([batch.license_id for batch, _, _ in changes])
+    yield bigints([decision.from_level or 0 for _, _, decision in changes])
+    yield bigints([decision.to_level or 0 for _, _, decision in changes])
+    yield bigints([record.advanced_by for _, record, _ in changes])
+    yield texts(record.reason for _, record, _ in changes)
+    yield texts(_totals_as_json(decision) for _, _, decision in changes)
 
 
-def _met(decision: Decision) -> str:
-    """The totals that met the requirement, as JSON."""
+def _totals_as_json(decision: Decision) -> str:
     assert decision.after is not None
     pairs = zip(rules.FIELDS[3:], decision.after[3:], strict=True)
     return "{" + ", ".join(f'"{name}": {value}' for name, value in pairs) + "}"

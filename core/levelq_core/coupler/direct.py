@@ -1,35 +1,37 @@
-"""The coupler for use in the application's own process, on its own SQLAlchemy session.
+"""The coupler in the application's own process, on its own SQLAlchemy session.
 
-The same code as the workers run, one command at a time; the two may be used side by side. A refused command raises
-nothing: each call returns a plain dict that says what happened, or raises LevelUpRefused if it was told to.
+It runs the workers' code, one command at a time, and may run beside workers. Each call returns a plain dict that says
+what happened; for a refused command it raises LevelUpRefused only with `raise_on_failure=True`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import ValidationError
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from levelq_core.domain import rules
 from levelq_core.domain.catalog import Catalog
-from levelq_core.domain.codec import SOURCES, lane_of
 from levelq_core.domain.commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
-from levelq_core.domain.results import Change, Consistency, Failure, Sync, changed, compare
+from levelq_core.domain.outcome import Outcome
+from levelq_core.domain.record import lane_of
+from levelq_core.domain.results import Change, Consistency, Failure, Sync, changed, compare, synced
 from levelq_core.errors import LevelqError, LevelUpRefused
 
-from .direct_transaction import DirectTransaction, failure, invalid, state_of
+from .direct_transaction import DirectTransaction, failure, invalid
 from .sessions import AnySession, check_session, session_of
+
+_R = TypeVar("_R", Change, Sync)
 
 
 class ProgressLicenseCoupler:
     """Moves one learner's progress and license together on the caller's session.
 
-    Each change flushes the session's pending work and commits it with the change if that is applied; if not, or if an
-    argument is invalid, it rolls back what the session holds. But a transaction that the caller owns by a block
+    Each change flushes the session's pending work and commits it together with an applied change. A refused change, or
+    an invalid argument, rolls back what the session holds. But a transaction that the caller owns by a block
     (`session.begin()`, `begin_nested()`, a transaction on the session's Connection) is neither committed nor rolled
     back: there a change is one SAVEPOINT, and the result has `"committed": False`.
 
@@ -71,19 +73,7 @@ class ProgressLicenseCoupler:
 
         The same `command_id` again returns the first decision; None makes a new one.
         """
-        fields = {
-            "user_id": user_id,
-            "specialization": specialization,
-            "new_level": new_level,
-            "xp_change": xp_change,
-            "sessions_change": sessions_change,
-            "projects_change": projects_change,
-            "theory_hours_change": theory_hours_change,
-            "practice_hours_change": practice_hours_change,
-            "advanced_by": advanced_by,
-            "reason": reason,
-        }
-        return self._change(SetLevel, fields, command_id, raise_on_failure=raise_on_failure)
+        return self._apply(SetLevel, locals(), changed)
 
     def level_up_atomic(
         self,
@@ -97,14 +87,7 @@ class ProgressLicenseCoupler:
         raise_on_failure: bool = False,
     ) -> Change | Failure:
         """Add experience and sessions (0 or more) and rise as far as the totals earn."""
-        fields = {
-            "user_id": user_id,
-            "specialization": specialization,
-            "xp_gained": xp_gained,
-            "sessions_completed": sessions_completed,
-            "reason": reason,
-        }
-        return self._change(LevelUp, fields, command_id, raise_on_failure=raise_on_failure)
+        return self._apply(LevelUp, locals(), changed)
 
     def adjust_atomic(
         self,
@@ -123,19 +106,7 @@ class ProgressLicenseCoupler:
         raise_on_failure: bool = False,
     ) -> Change | Failure:
         """Add the changes, which may be negative; the levels stay, or become what the new totals earn, up or down."""
-        fields = {
-            "user_id": user_id,
-            "specialization": specialization,
-            "xp_change": xp_change,
-            "sessions_change": sessions_change,
-            "projects_change": projects_change,
-            "theory_hours_change": theory_hours_change,
-            "practice_hours_change": practice_hours_change,
-            "level": level,
-            "advanced_by": advanced_by,
-            "reason": reason,
-        }
-        return self._change(Adjust, fields, command_id, raise_on_failure=raise_on_failure)
+        return self._apply(Adjust, locals(), changed)
 
     def reset_atomic(
         self,
@@ -154,19 +125,7 @@ class ProgressLicenseCoupler:
         raise_on_failure: bool = False,
     ) -> Change | Failure:
         """Set all totals (0 or more), and both levels to what these earn or to one of the catalog's."""
-        fields = {
-            "user_id": user_id,
-            "specialization": specialization,
-            "total_xp": total_xp,
-            "completed_sessions": completed_sessions,
-            "completed_projects": completed_projects,
-            "theory_hours": theory_hours,
-            "practice_hours": practice_hours,
-            "level": level,
-            "advanced_by": advanced_by,
-            "reason": reason,
-        }
-        return self._change(Reset, fields, command_id, raise_on_failure=raise_on_failure)
+        return self._apply(Reset, locals(), changed)
 
     def sync_existing_records_atomic(
         self,
@@ -177,24 +136,8 @@ class ProgressLicenseCoupler:
         *,
         raise_on_failure: bool = False,
     ) -> Sync | Failure:
-        """Copy the level of `source` to the other table, making its row if it is missing."""
-        fields = {"user_id": user_id, "specialization": specialization, "source": source}
-        try:
-            decided, committed = self._transaction().decide(SyncLevels, fields, command_id)
-        except LevelUpRefused as refused:
-            if raise_on_failure:
-                raise
-            return refused.result
-        assert decided.before is not None and decided.to_level is not None
-        result: Sync = {
-            "success": True,
-            "message": decided.message,
-            "action": rules.sync_action(state_of(decided.before), SOURCES.index(source)),
-            "final_level": decided.to_level,
-        }
-        if not committed:
-            result["committed"] = False
-        return result
+        """Copy the level of `source` to the other table, inserting its row if it is missing."""
+        return self._apply(SyncLevels, locals(), lambda outcome: synced(outcome, source))
 
     def validate_consistency(self, user_id: int, specialization: str) -> Consistency | Failure:
         """Compare the two levels in one statement. Neither row there counts as consistent."""
@@ -211,21 +154,23 @@ class ProgressLicenseCoupler:
     def _transaction(self) -> DirectTransaction:
         return DirectTransaction(session_of(self._given), self._catalog)
 
-    def _change(
-        self,
-        kind: Callable[..., Command],
-        fields: Mapping[str, Any],
-        command_id: UUID | None,
-        *,
-        raise_on_failure: bool,
-    ) -> Change | Failure:
+    def _apply(
+        self, kind: Callable[..., Command], arguments: dict[str, Any], result_of: Callable[[Outcome], _R]
+    ) -> _R | Failure:
+        """Apply a command whose fields are the arguments of the method that calls this."""
+        fields = {name: value for name, value in arguments.items() if name not in ("self", "raise_on_failure")}
+        if fields["command_id"] is None:
+            del fields["command_id"]
+        transaction = self._transaction()
         try:
-            decided, committed = self._transaction().decide(kind, fields, command_id)
+            result = result_of(transaction.apply(kind, fields))
         except LevelUpRefused as refused:
-            if raise_on_failure:
+            if arguments["raise_on_failure"]:
                 raise
             return refused.result
-        return changed(decided, committed=committed)
+        if transaction.is_callers:
+            result["committed"] = False
+        return result
 
 
 def level_up_atomic(

@@ -1,7 +1,7 @@
-"""One command on the application's own session: whose the transaction is, and how it ends.
+"""One command on the application's own session: who owns the transaction, and how it ends.
 
-In a transaction that the caller owns, a command is one SAVEPOINT. Any other ends here: committed with the command, or
-rolled back, after which only the rejection is written.
+In a transaction that the caller owns, a command is one SAVEPOINT. Any other ends here: it is committed with the
+command, or rolled back, and then only the rejection is written.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from functools import cached_property
-from typing import Any, NamedTuple, NoReturn
-from uuid import UUID
+from typing import Any, NoReturn
 
 from pydantic import ValidationError
 from sqlalchemy import Connection, TextClause
@@ -21,24 +20,18 @@ from levelq_core.database.schema import schema_of
 from levelq_core.database.session_binds import Bind, bind_of
 from levelq_core.database.sqlstate import ErrorClass, classify, in_words
 from levelq_core.database.transactions import check_driver, check_schema, driver_connection
-from levelq_core.domain import rules
 from levelq_core.domain.catalog import Catalog
+from levelq_core.domain.codec import record_of
 from levelq_core.domain.commands import Command
-from levelq_core.domain.outcome import Outcome, Totals
+from levelq_core.domain.outcome import Outcome, state_of
+from levelq_core.domain.record import lane_of
 from levelq_core.domain.results import ErrorType, Failure
-from levelq_core.domain.rules import Decision, State
+from levelq_core.domain.rules import Decision
 from levelq_core.errors import InvalidCommand, LevelqError, LevelUpRefused
 
-from .apply import Decided, batch_transaction, decide, group_by_lane
+from .apply import Decided, batch_transaction, decide
 from .ledger import write
 from .sessions import caller_owns, ends_savepoint, refresh_rows
-
-
-class Applied(NamedTuple):
-    """What was applied, and whether it is committed."""
-
-    outcome: Outcome
-    committed: bool
 
 
 class DirectTransaction:
@@ -47,11 +40,10 @@ class DirectTransaction:
     def __init__(self, session: Session, catalog: Catalog | None) -> None:
         self._session = session
         self._catalog = catalog
-        self._is_callers = caller_owns(session)
+        self.is_callers = caller_owns(session)
 
-    def decide(self, kind: Callable[..., Command], fields: Mapping[str, Any], command_id: UUID | None) -> Applied:
-        """Build a command and apply it. Raises LevelUpRefused, with the cause, for whatever was not applied."""
-        fields = dict(fields) if command_id is None else {**fields, "command_id": command_id}
+    def apply(self, kind: Callable[..., Command], fields: dict[str, Any]) -> Outcome:
+        """Build a command and apply it. Raises LevelUpRefused, with the cause, if it was not applied."""
         try:
             command = kind(**fields)
         except ValidationError as error:
@@ -60,7 +52,7 @@ class DirectTransaction:
         try:
             check_driver(self._bind.dialect)
             driver_connection(self._connection())
-            decided = self._apply_in_savepoint(command) if self._is_callers else self._apply_and_commit(command)
+            outcome = self._apply_in_savepoint(command) if self.is_callers else self._apply_and_commit(command)
         except (SQLAlchemyError, LevelqError) as error:
             self._refuse(fields, "database_error", error)
         except Exception as error:
@@ -69,22 +61,22 @@ class DirectTransaction:
             with suppress(SQLAlchemyError):
                 self._undo()
             raise
-        if decided.status == "rejected":
-            error_type: ErrorType = "database_error" if decided.error == "database_error" else "validation_error"
-            raise self._refusal(fields, error_type, decided.message)
-        return Applied(decided, not self._is_callers)
+        if outcome.status == "rejected":
+            error_type: ErrorType = "database_error" if outcome.error == "database_error" else "validation_error"
+            raise self._refusal(fields, error_type, outcome.message)
+        return outcome
 
     def read(self, statement: TextClause, parameters: Mapping[str, Any]) -> Any:
-        """The only row of a query. An error leaves a transaction of the caller's usable, and ends any other.
+        """The only row of a query, which sees the session's pending work unless `autoflush` is off.
 
-        As any query, it sees the session's pending work, unless `autoflush` is off.
+        An error leaves a transaction of the caller's usable, and ends any other.
         """
         try:
             if self._session.autoflush:
                 self._session.flush()
             connection = self._connection()
             check_schema(connection)
-            with connection.begin_nested() if self._is_callers else nullcontext():
+            with connection.begin_nested() if self.is_callers else nullcontext():
                 return connection.execute(statement, dict(parameters)).one()
         except SQLAlchemyError:
             self._undo()
@@ -100,48 +92,46 @@ class DirectTransaction:
     def _apply_in_savepoint(self, command: Command) -> Outcome:
         session = self._session
         with session.begin_nested():  # flushes first, so the caller's pending rows are not part of it
-            (decided,) = self._decide(command)
-            if decided.outcome.status == "applied":
+            outcome, _ = self._decide(command)
+            if outcome.status == "applied":
                 refresh_rows(session, command.user_id, self._bind)
-        if decided.outcome.status == "applied" and ends_savepoint(session, self._connection()):
+        if outcome.status == "applied" and ends_savepoint(session, self._connection()):
             session.commit()
-        return decided.outcome
+        return outcome
 
     def _apply_and_commit(self, command: Command) -> Outcome:
         session = self._session
         session.flush()
-        (decided,) = self._decide(command)
-        outcome = decided.outcome
+        outcome, is_final = self._decide(command)
         if outcome.status == "applied":
             if not session.expire_on_commit:
                 refresh_rows(session, command.user_id, self._bind)
             session.commit()
             return outcome
         session.rollback()
-        if decided.is_final and outcome.error != "conflict" and not outcome.duplicate:
-            return outcome if self._record(command, outcome) else self._apply_and_commit(command)
-        return outcome
+        if not is_final or outcome.error == "conflict" or outcome.duplicate or self._record(command, outcome):
+            return outcome
+        return self._apply_and_commit(command)
 
-    def _decide(self, command: Command) -> list[Decided]:
-        # Without a savepoint of its own: a failure takes back the one around it, or the whole transaction.
-        return decide(self._connection(), [command], catalog=self._catalog, savepoint=False)
+    def _decide(self, command: Command) -> Decided:
+        # Without a savepoint of its own: a failure rolls back the one around it, or the whole transaction.
+        (decided,) = decide(self._connection(), [command], catalog=self._catalog, savepoint=False)
+        return decided
 
-    def _record(self, command: Command, decided: Outcome) -> bool:
+    def _record(self, command: Command, rejected: Outcome) -> bool:
         """Keep the rejection, without the caller's pending work, so that the same id gets the same answer.
 
-        False if another transaction has decided the same id meanwhile: its decision is the first.
+        False if another transaction has decided the same id meanwhile: that decision is the first.
         """
-        assert decided.error is not None
-        (work,) = group_by_lane([command])
-        before, after = (state_of(totals) if totals else None for totals in (decided.before, decided.after))
-        decision = Decision(decided.error, decided.message, before=before, after=after)
+        before, after = (state_of(totals) if totals else None for totals in (rejected.before, rejected.after))
+        decision = Decision(rejected.error, rejected.message, before=before, after=after)
         try:
             connection = self._connection()
             encoding = schema_of(connection).encoding
-            with batch_transaction(connection, "direct") as (cursor, stamp):
-                write(cursor, [(work.lane, work.records[0], decision)], stamp, encoding=encoding)
+            with batch_transaction(connection, "direct") as (cursor, info):
+                write(cursor, [(lane_of(command), record_of(command), decision)], info, encoding=encoding)
         except DBAPIError as error:
-            if not isinstance(error.orig, Exception) or classify(error.orig) is not ErrorClass.RETRY:
+            if classify(error) is not ErrorClass.RETRY:
                 raise
             self._session.rollback()
             return False
@@ -154,7 +144,7 @@ class DirectTransaction:
 
     def _refusal(self, fields: Mapping[str, Any], error_type: ErrorType, message: str) -> LevelUpRefused:
         result: Failure = {"success": False, "message": message, "error_type": error_type}
-        if self._is_callers:
+        if self.is_callers:
             result["committed"] = False
         return LevelUpRefused(
             message,
@@ -166,8 +156,8 @@ class DirectTransaction:
         )
 
     def _undo(self) -> None:
-        """Roll back what the session holds, if that is ours to do."""
-        if self._is_callers:
+        """Roll back what the session holds, unless the caller owns the transaction."""
+        if self.is_callers:
             return
         try:
             self._session.rollback()
@@ -176,12 +166,7 @@ class DirectTransaction:
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
-            # The connection was lost, and the transaction with it. The session has let go of both.
-
-
-def state_of(totals: Totals) -> State:
-    """Totals as the rules have them."""
-    return tuple(getattr(totals, name) for name in rules.FIELDS)
+            # The connection was lost, and the transaction with it. The session has released both.
 
 
 def invalid(error: ValidationError) -> InvalidCommand:
@@ -196,5 +181,5 @@ def failure(error_type: ErrorType, error: Exception) -> Failure:
     elif isinstance(error, UnboundExecutionError):
         message = "session: it has no bind for levelq's tables; use one of their engine, as in Session(engine)"
     else:
-        message = in_words(error.orig if isinstance(error, DBAPIError) and isinstance(error.orig, Exception) else error)
+        message = in_words(error)
     return {"success": False, "message": message, "error_type": error_type}

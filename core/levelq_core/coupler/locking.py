@@ -1,8 +1,7 @@
 """The lock order, in one place: parents, then progress rows, then license rows, each sorted by lane.
 
-The order is the same for one lane and for thousands, and missing rows are made before any is locked:
-locking first and making the missing ones after gave 37 deadlocks in 103 transactions of 8 threads, this
-order none in 1,597, nor in 4,270 with an application locking users, progress and license beside it.
+The order is the same for one lane and for thousands, and missing rows are inserted before any row is locked. Locking
+first deadlocks; docs/explanation/the-transaction.md has the measurement.
 """
 
 from __future__ import annotations
@@ -23,65 +22,34 @@ from .statements import LOCK_LICENSE, ROLLBACK, SKIP_LOCKED
 
 Keys = tuple[TextArray, BigintArray]
 Rows = list[tuple[Any, ...]]
+Missing = tuple[LaneBatch, bool, bool]  # whether its progress row is missing, and its license row
 
 
-def keys_of(works: Sequence[LaneBatch]) -> Keys:
+def keys_of(lane_batches: Sequence[LaneBatch]) -> Keys:
     """The lanes as the two arrays every statement takes."""
-    return texts(w.lane.specialization for w in works), bigints([w.lane.user_id for w in works])
+    return texts(b.lane.specialization for b in lane_batches), bigints([b.lane.user_id for b in lane_batches])
 
 
-def lock(cursor: Cursor[Any], database: Database, works: Sequence[LaneBatch]) -> None:
-    """Lock both rows of every lane that needs them, making the missing ones; fill in what was found.
+def lock(cursor: Cursor[Any], database: Database, lane_batches: Sequence[LaneBatch]) -> None:
+    """Lock both rows of every lane that needs them, inserting the missing ones; fill in what was found.
 
-    `works` are sorted by lane. A lane whose refusal is known, or in which nothing would be applied to rows
-    yet to be made, is left without rows. Raises RowsVanished if rows were deleted under us.
+    `lane_batches` are sorted by lane. A lane with a rejection, or in which nothing would be applied to rows that are
+    yet to be inserted, is left without rows. Raises RowsVanished if rows were deleted meanwhile.
 
-    Nearly always all rows are there. So they are locked without looking for missing ones first, a sixth of what a
-    batch of one command per lane costs the database; if some are missing, those locks are given back before any
-    row is made, and the order holds.
+    Nearly always all rows exist. So they are locked without looking for missing ones; if some are missing, those locks
+    are released before any row is inserted, and the order holds.
     """
-    wanted = [w for w in works if w.refusal is None]
+    wanted = [batch for batch in lane_batches if batch.rejection is None]
     if not wanted:
         return
     _lock_parents(cursor, database, wanted, [])
-    if not _lock_rows(cursor, database, wanted):
+    if not _lock_existing(cursor, database, wanted):
         cursor.execute(ROLLBACK)
-        _make_and_lock(cursor, database, wanted)
+        _insert_and_lock(cursor, database, wanted)
 
 
-def _make_and_lock(cursor: Cursor[Any], database: Database, wanted: Sequence[LaneBatch]) -> None:
-    """Make what is missing, first all progress rows, then all license rows; lock everything."""
-    missing = []
-    for n, *lacks, spelt in cursor.execute(database.statements.missing, keys_of(wanted)):
-        w = wanted[n - 1]
-        if spelt is None:
-            missing.append((w, *lacks))
-        else:
-            w.refusal = Decision("database_error", misspelt_message(w.lane, spelt))
-    wanted = [w for w in wanted if w.refusal is None]
-    rowless = {id(w) for w, p, l in missing if p and l and not _would_apply(database, w)}
-    missing = [m for m in missing if id(m[0]) not in rowless]
-    _lock_parents(cursor, database, wanted, missing)
-    wanted = [w for w in wanted if w.refusal is None and id(w) not in rowless]
-    if not wanted:
-        return
-    s = database.statements
-    keys = keys_of(wanted)
-    for w in _made(cursor, s.insert_progress, [w for w, lacks, _ in missing if lacks and w.refusal is None]):
-        w.made_progress = True
-    progress = _locked(cursor, s.lock_progress, keys, wanted)
-    for w in _made(cursor, s.insert_license, [w for w, _, lacks in missing if lacks and w.refusal is None]):
-        w.made_license = True
-    licenses = _locked(cursor, LOCK_LICENSE, keys, wanted)
-    for table, rows in ((PROGRESS, progress), (LICENSES, licenses)):
-        if rows is None:
-            raise RowsVanished(f"{table}: a row was deleted meanwhile, or a trigger or policy does not let it be made")
-    assert progress is not None and licenses is not None
-    _fill_in(wanted, progress, licenses)
-
-
-def _lock_rows(cursor: Cursor[Any], database: Database, wanted: Sequence[LaneBatch]) -> bool:
-    """Lock the rows there are; whether they are all there."""
+def _lock_existing(cursor: Cursor[Any], database: Database, wanted: Sequence[LaneBatch]) -> bool:
+    """Lock the rows that exist; whether all do."""
     keys = keys_of(wanted)
     failpoint("lock progress")
     progress = _locked(cursor, database.statements.lock_progress, keys, wanted)
@@ -95,75 +63,112 @@ def _lock_rows(cursor: Cursor[Any], database: Database, wanted: Sequence[LaneBat
     return True
 
 
-def _fill_in(works: Sequence[LaneBatch], progress: Rows, licenses: Rows) -> None:
-    for w, (progress_at, progress_level, *totals), (license_at, license_id, license_level, highest) in zip(
-        works, progress, licenses, strict=True
-    ):
-        w.progress_at, w.license_at, w.license_id = progress_at, license_at, license_id
-        license_levels = (0, 0) if w.made_license else (license_level, highest)
-        w.found = w.state = (0 if w.made_progress else progress_level, *license_levels, *totals)
+def _insert_and_lock(cursor: Cursor[Any], database: Database, wanted: Sequence[LaneBatch]) -> None:
+    """Insert what is missing, first all progress rows, then all license rows; lock everything."""
+    missing = _find_missing(cursor, database, wanted)
+    rowless = {id(b) for b, progress, license_ in missing if progress and license_ and not _would_apply(database, b)}
+    missing = [entry for entry in missing if id(entry[0]) not in rowless]
+    _lock_parents(cursor, database, [batch for batch in wanted if batch.rejection is None], missing)
+    missing = [entry for entry in missing if entry[0].rejection is None]
+    wanted = [batch for batch in wanted if batch.rejection is None and id(batch) not in rowless]
+    if not wanted:
+        return
+    statements, keys = database.statements, keys_of(wanted)
+    for batch in _inserted(cursor, statements.insert_progress, [b for b, progress, _ in missing if progress]):
+        batch.inserted_progress = True
+    progress_rows = _locked(cursor, statements.lock_progress, keys, wanted)
+    for batch in _inserted(cursor, statements.insert_license, [b for b, _, license_ in missing if license_]):
+        batch.inserted_license = True
+    license_rows = _locked(cursor, LOCK_LICENSE, keys, wanted)
+    if progress_rows is None or license_rows is None:
+        table = PROGRESS if progress_rows is None else LICENSES
+        raise RowsVanished(f"{table}: a row was deleted meanwhile, or a trigger or policy keeps it from being inserted")
+    _fill_in(wanted, progress_rows, license_rows)
 
 
-def held_elsewhere(cursor: Cursor[Any], database: Database, works: Sequence[LaneBatch]) -> list[LaneBatch]:
-    """After a lock timeout: the lanes of which a row is locked by somebody else right now.
-
-    Takes what can be had at once (SKIP LOCKED waits for nobody, so it cannot deadlock); the caller rolls
-    back. A row that does not exist yet, or that somebody is about to insert, is not found this way.
-    """
-    held: dict[int, LaneBatch] = {}
-    keys = keys_of(works)
-    for locked, missing_column in zip(SKIP_LOCKED, (1, 2), strict=True):
-        absent = {row[0] for row in cursor.execute(database.statements.missing, keys) if row[missing_column]}
-        had = {row[0] for row in cursor.execute(locked, keys)}
-        held.update({n: w for n, w in enumerate(works, 1) if n not in had and n not in absent})
-    return list(held.values())
+def _find_missing(cursor: Cursor[Any], database: Database, wanted: Sequence[LaneBatch]) -> list[Missing]:
+    """The lanes without one of their rows. Rejects those whose row exists under another spelling."""
+    missing = []
+    for n, progress, license_, spelt in cursor.execute(database.statements.missing, keys_of(wanted)):
+        batch = wanted[n - 1]
+        if spelt is None:
+            missing.append((batch, progress, license_))
+        else:
+            batch.rejection = Decision("database_error", misspelt_message(batch.lane, spelt))
+    return missing
 
 
-def _would_apply(database: Database, work: LaneBatch) -> bool:
-    """Whether any command of a lane without rows would be applied; if none, no row needs to be made."""
-    track = database.catalog[work.lane.specialization]
-    return any(rules.decide(NOTHING, record, track, database.limits).error is None for record in work.records)
+def _would_apply(database: Database, batch: LaneBatch) -> bool:
+    """Whether any command of a lane without rows would be applied; if none, no row needs to be inserted."""
+    track = database.catalog[batch.lane.specialization]
+    return any(rules.decide(NOTHING, record, track, database.limits).error is None for record in batch.records)
 
 
 def _lock_parents(
-    cursor: Cursor[Any], database: Database, works: Sequence[LaneBatch], missing: Sequence[tuple[LaneBatch, bool, bool]]
+    cursor: Cursor[Any], database: Database, wanted: Sequence[LaneBatch], missing: Sequence[Missing]
 ) -> None:
-    """Where foreign keys lead to the application's users: lock them, refuse lanes of users there are not.
+    """Where foreign keys lead to the application's users: lock them, reject lanes of users who do not exist.
 
-    The authors of level-ups are among them: their foreign key would lock them after the rows, the other way
-    round than an application that locks users first. That an author does not exist shows when the audit row
-    is written, and costs that command alone.
+    The authors of level-ups are among them: their foreign key would lock them after the rows, while an application may
+    lock users first. That an author does not exist shows when the audit row is written, and costs that command alone.
     """
     for parents in database.statements.parents:
-        users: set[int] = set()
-        children: list[tuple[LaneBatch, str]] = []
-        for table, lacks in ((PROGRESS, 1), (LICENSES, 2)):
-            if table in parents.constraints:
-                children += [(m[0], table) for m in missing if m[lacks] and m[0].refusal is None]
-        users.update(w.lane.user_id for w, _ in children)
+        children = [
+            (entry[0], table)
+            for table, lacks in ((PROGRESS, 1), (LICENSES, 2))
+            if table in parents.constraints
+            for entry in missing
+            if entry[lacks] and entry[0].rejection is None
+        ]
+        users = {batch.lane.user_id for batch, _ in children}
         if PROGRESSIONS in parents.constraints:
-            users.update(record.advanced_by for w in works for record in w.records if record.advanced_by)
+            users.update(record.advanced_by for batch in wanted for record in batch.records if record.advanced_by)
         if not users:
             continue
-        there = {row[0] for row in cursor.execute(parents.lock, (bigints(sorted(users)),))}
-        for w, table in children:
-            if w.refusal is None and w.lane.user_id not in there:
+        found = {row[0] for row in cursor.execute(parents.lock, (bigints(sorted(users)),))}
+        for batch, table in children:
+            if batch.rejection is None and batch.lane.user_id not in found:
                 message = (
-                    f"user {w.lane.user_id} is not in {parents.table}: insert into {table} "
+                    f"user {batch.lane.user_id} is not in {parents.table}: insert into {table} "
                     f"violates foreign key constraint {parents.constraints[table]}"
                 )
-                w.refusal = Decision("database_error", message)
+                batch.rejection = Decision("database_error", message)
 
 
-def _made(cursor: Cursor[Any], statement: str, works: Sequence[LaneBatch]) -> list[LaneBatch]:
-    """Insert the missing rows; those of them that we made, not a competitor."""
-    if not works:
+def _inserted(cursor: Cursor[Any], statement: str, lane_batches: Sequence[LaneBatch]) -> list[LaneBatch]:
+    """Insert the missing rows; the lanes whose row this transaction inserted, not another one."""
+    if not lane_batches:
         return []
-    by_key = {(w.lane.user_id, w.lane.specialization): w for w in works}
-    return [by_key[key] for key in cursor.execute(statement, keys_of(works)).fetchall()]
+    by_key = {(batch.lane.user_id, batch.lane.specialization): batch for batch in lane_batches}
+    return [by_key[key] for key in cursor.execute(statement, keys_of(lane_batches)).fetchall()]
 
 
-def _locked(cursor: Cursor[Any], statement: str, keys: Keys, works: Sequence[LaneBatch]) -> Rows | None:
-    """The rows, one for each work; None if some are missing."""
+def _locked(cursor: Cursor[Any], statement: str, keys: Keys, lane_batches: Sequence[LaneBatch]) -> Rows | None:
+    """The rows, one for each lane; None if some are missing."""
     rows = cursor.execute(statement, keys).fetchall()
-    return rows if len(rows) == len(works) else None
+    return rows if len(rows) == len(lane_batches) else None
+
+
+def _fill_in(lane_batches: Sequence[LaneBatch], progress: Rows, licenses: Rows) -> None:
+    for batch, (progress_ctid, progress_level, *totals), (license_ctid, license_id, license_level, highest) in zip(
+        lane_batches, progress, licenses, strict=True
+    ):
+        batch.progress_ctid, batch.license_ctid, batch.license_id = progress_ctid, license_ctid, license_id
+        license_levels = (0, 0) if batch.inserted_license else (license_level, highest)
+        found = (0 if batch.inserted_progress else progress_level, *license_levels, *totals)
+        batch.locked_state = batch.state = found
+
+
+def locked_elsewhere(cursor: Cursor[Any], database: Database, lane_batches: Sequence[LaneBatch]) -> list[LaneBatch]:
+    """After a lock timeout: the lanes of which another transaction holds a row right now.
+
+    Locks the rows that are free (SKIP LOCKED never waits, so it cannot deadlock); the caller rolls back. Does not find
+    a row that does not exist yet, or that another transaction is about to insert.
+    """
+    held: dict[int, LaneBatch] = {}
+    keys = keys_of(lane_batches)
+    for locked, missing_column in zip(SKIP_LOCKED, (1, 2), strict=True):
+        absent = {row[0] for row in cursor.execute(database.statements.missing, keys) if row[missing_column]}
+        free = {row[0] for row in cursor.execute(locked, keys)}
+        held.update({n: batch for n, batch in enumerate(lane_batches, 1) if n not in free and n not in absent})
+    return list(held.values())

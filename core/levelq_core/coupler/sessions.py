@@ -1,4 +1,4 @@
-"""The application's session: what counts as one, whose its transaction is, and which of its objects have changed."""
+"""The application's session: what counts as one, who owns its transaction, and which of its objects have changed."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ def check_session(given: object) -> None:
 
 
 def session_of(given: AnySession) -> Session:
-    """The session itself; of a scoped_session, the one of the present scope."""
+    """The session itself; of a scoped_session, that of the current scope."""
     return given() if isinstance(given, scoped_session) else given
 
 
 def caller_owns(session: Session) -> bool:
-    """Whether the transaction's end is the caller's business.
+    """Whether the caller must end the transaction, not levelq.
 
-    So it is in a block of `session.begin()` or of `begin_nested()`, the session's or its connection's, and where the
-    session is bound to a Connection that had a transaction before. A transaction that the session began by itself is
-    levelq's to end.
+    True in a block of `session.begin()` or of `begin_nested()`, the session's or its connection's, and where the
+    session is bound to a Connection that had a transaction before. levelq ends a transaction that the session began by
+    itself.
     """
     root = session.get_transaction()
     if session.in_nested_transaction() or (root is not None and root.origin is SessionTransactionOrigin.BEGIN):
         return True
     try:
         bind = bind_of(session)
-    except Exception:  # the call that comes next says so
+    except Exception:  # the next call reports it
         return False
     joined = root._connections.get(bind) if root is not None else None
     if joined is None:
         return isinstance(bind, Connection) and bind.in_transaction()
     connection, _, commits, _ = joined
     # In the mode control_fully, a transaction that was joined looks like one that the session began. That mode is
-    # only ever asked for to join one.
+    # used only to join one.
     fully = isinstance(bind, Connection) and session.join_transaction_mode == "control_fully"
     return connection.in_nested_transaction() or not commits or fully
 
@@ -61,8 +61,8 @@ def caller_owns(session: Session) -> bool:
 def ends_savepoint(session: Session, connection: Connection) -> bool:
     """Whether the session's own commit would only release a SAVEPOINT in a transaction of its Connection.
 
-    Tests use sessions like this, so that the code under test may commit. Without a commit, closing the session would
-    take back what a direct call did.
+    Tests use such sessions, so that the code under test may commit. Without a commit, closing the session would roll
+    back what a direct call did.
     """
     root = session.get_transaction()
     if root is None or root.origin is not SessionTransactionOrigin.AUTOBEGIN or session.in_nested_transaction():
@@ -72,30 +72,26 @@ def ends_savepoint(session: Session, connection: Connection) -> bool:
 
 
 def refresh_rows(session: Session, user_id: int, bind: Bind) -> None:
-    """Read again what the session holds of the user's progress and licenses, which levelq changed past the session.
+    """Refresh the session's objects of the user's progress and licenses, which levelq changed past the session.
 
     An object whose row is gone is left expired, as by a commit.
     """
     with leading_to(session, bind):
-        _refresh_rows(session, user_id)
-
-
-def _refresh_rows(session: Session, user_id: int) -> None:
-    for state in session.identity_map.all_states():
-        key, held = _user_key(state.mapper), state.obj()
-        if key is None or held is None or state.expired or state.dict.get(key, user_id) != user_id:
-            continue
-        loaded = set(state.dict)
-        with suppress(InvalidRequestError):
-            session.refresh(held)
-            deferred = loaded.intersection(state.mapper.attrs.keys()).difference(state.dict)
-            if deferred:  # loaded by their use, so not by a refresh
-                session.refresh(held, deferred)
+        for state in session.identity_map.all_states():
+            key, held = _user_key(state.mapper), state.obj()
+            if key is None or held is None or state.expired or state.dict.get(key, user_id) != user_id:
+                continue
+            loaded = set(state.dict)
+            with suppress(InvalidRequestError):
+                session.refresh(held)
+                deferred = loaded.intersection(state.mapper.attrs.keys()).difference(state.dict)
+                if deferred:  # loaded by their use, so not by a refresh
+                    session.refresh(held, deferred)
 
 
 @lru_cache(maxsize=256)
 def _user_key(mapper: Mapper[Any]) -> str | None:
-    """The attribute that names the user; "" where it is not mapped, None if these are not rows that levelq changes."""
+    """The attribute that names the user; "" where it is not mapped, None if levelq does not change such rows."""
     for table in mapper.tables:
         name = _USER_COLUMN.get(getattr(table, "name", ""))
         if name is not None and name in table.c:

@@ -1,22 +1,18 @@
-"""The statements of the one transaction, in the order they run. Each has a name and one sentence.
+"""The statements of the one transaction. Each has a name and one sentence.
 
-Lanes travel as parallel arrays, sorted by (specialization in C order, user): `WITH ORDINALITY` keeps that
-order, and `ORDER BY k.n` is therefore the lock order. Types that differ between databases are filled in
-from the schema; values never are.
+Lanes are sent as parallel arrays, sorted by (specialization in C order, user): `WITH ORDINALITY` keeps that order, so
+`ORDER BY k.n` is the lock order. Types that differ between databases come from the schema; values never do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from levelq_core.database.row_times import inserted_times, updated_times
 from levelq_core.database.schema import LICENSES, OUTBOX, PROGRESS, PROGRESSIONS, Schema
 from levelq_core.database.spelling import folded
-
-from .parents import Parents, parents_of
 
 # The columns that a state sets, in its order.
 TOTALS = ("total_xp", "completed_sessions", "completed_projects", "theory_hours_completed", "practice_hours_completed")
@@ -24,8 +20,8 @@ PROGRESS_VALUES = ("current_level", *TOTALS)
 LICENSE_VALUES = ("current_level", "max_achieved_level")
 PROGRESSION_VALUES = ("from_level", "to_level", "advanced_by", "advancement_reason", "requirements_met")
 
-# Where are we: isolation, whether writing is allowed, how long locks are waited for, whether this transaction has a
-# batch already (and mark it: a rollback to a savepoint takes the mark back together with the locks), its id.
+# Read a transaction's isolation level, whether it is read-only, its lock_timeout, whether it holds a batch already, and
+# its id. And mark it as one that holds a batch: a rollback to a savepoint undoes the mark together with the locks.
 ENTER = """
     SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only'), lock_timeout, was,
            set_config('levelq.batch', '1', true), pg_current_xact_id()::text::bigint
@@ -34,11 +30,15 @@ ENTER = """
 """
 
 # How long the rest of this transaction waits for each lock. A second batch waits far less than PostgreSQL's
-# deadlock_timeout, yet as long as it takes to extend a table, for which transactions wait that share no row.
+# deadlock_timeout, but longer than a table takes to be extended, for which even transactions on other rows wait.
 SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, true)"
 SECOND_BATCH_WAIT = "50ms"
+SHORTEN_LOCK_TIMEOUT = """
+    SELECT set_config('lock_timeout', greatest(setting::int / 20, 1)::text, true)
+    FROM pg_settings WHERE name = 'lock_timeout'
+"""
 
-# The outbox rows of decided commands have done their work.
+# Remove the outbox rows of decided commands.
 OUTBOX_DELETE = f"DELETE FROM {OUTBOX} WHERE command_id = ANY(%b)"
 
 _LANES = "unnest(%b, %b) WITH ORDINALITY AS k(specialization, user_id, n)"
@@ -47,7 +47,6 @@ LICENSE_PAIR = "l.user_id = k.user_id AND l.specialization_type = k.specializati
 _PROGRESS_IN_ORDER = f"FROM {_LANES} JOIN {PROGRESS} p ON {PROGRESS_PAIR} ORDER BY k.n FOR NO KEY UPDATE OF p"
 _LICENSES_IN_ORDER = f"FROM {_LANES} JOIN {LICENSES} l ON {LICENSE_PAIR} ORDER BY k.n FOR NO KEY UPDATE OF l"
 
-
 # Lock the license rows in order and read them.
 LOCK_LICENSE = f"""
     SELECT l.ctid, l.id::bigint, coalesce(l.current_level, 1)::bigint,
@@ -55,101 +54,188 @@ LOCK_LICENSE = f"""
     {_LICENSES_IN_ORDER}
 """
 
-# After a lock timeout: which rows could be had at once, so that the others are known.
+# After a lock timeout: lock the rows that are free; the others are locked elsewhere.
 SKIP_LOCKED = tuple(f"SELECT k.n {rows} SKIP LOCKED" for rows in (_PROGRESS_IN_ORDER, _LICENSES_IN_ORDER))
 
-# What one attempt at a batch did, locks included, can be taken back and tried in another way.
+# One attempt at a batch or a part of it, with its locks.
 SAVEPOINT = "SAVEPOINT levelq"
 ROLLBACK = "ROLLBACK TO SAVEPOINT levelq"
 RELEASE = "RELEASE SAVEPOINT levelq"
 
-# What a whole batch did, with its locks and its mark, can be taken back.
+# What is tried only to learn from it.
+PROBE = "SAVEPOINT levelq_probe"
+PROBE_ROLLBACK = "ROLLBACK TO SAVEPOINT levelq_probe"
+
+# A whole batch, with its locks and its mark.
 BATCH_SAVEPOINT = "SAVEPOINT levelq_batch"
 BATCH_ROLLBACK = "ROLLBACK TO SAVEPOINT levelq_batch"
 BATCH_RELEASE = "RELEASE SAVEPOINT levelq_batch"
 
-# Take back rows made for lanes in which nothing was applied.
+# Remove rows that were inserted for lanes in which nothing was applied.
 REMOVE_PROGRESS = f"DELETE FROM {PROGRESS} p USING {_LANES} WHERE {PROGRESS_PAIR}"
 REMOVE_LICENSE = f"DELETE FROM {LICENSES} l USING {_LANES} WHERE {LICENSE_PAIR}"
-
-
-def missing(schema: Schema) -> str:
-    """Which lanes lack their progress row (true, ...) or their license row (..., true, ...).
-
-    And how the user's row of that specialization is spelt, if it is there under another spelling: a second row made
-    beside it would be at level 1. Not looked for where no index leads to a user's rows: each would read the table.
-    """
-    others = [
-        f"(SELECT t.{name}::text FROM {table} t WHERE {alias}.{user} IS NULL AND t.{user} = k.user_id "
-        f"AND {folded(f't.{name}')} = k.specialization LIMIT 1)"
-        for table, user, name, alias in (
-            (PROGRESS, "student_id", "specialization_id", "p"),
-            (LICENSES, "user_id", "specialization_type", "l"),
-        )
-        if (table, user) in schema.leading
-    ]
-    return f"""
-        SELECT k.n, p.student_id IS NULL, l.user_id IS NULL, coalesce({", ".join(["NULL", *others])})
-        FROM {_LANES} LEFT JOIN {PROGRESS} p ON {PROGRESS_PAIR} LEFT JOIN {LICENSES} l ON {LICENSE_PAIR}
-        WHERE p.student_id IS NULL OR l.user_id IS NULL ORDER BY k.n
-    """
-
-
-def lock_progress(schema: Schema) -> str:
-    """Lock the progress rows in order and read their totals, and where they lie."""
-    columns = schema.columns[PROGRESS]
-    totals = ", ".join(columns[name].total(f"p.{name}") for name in TOTALS)
-    return f"SELECT p.ctid, coalesce(p.current_level, 1)::bigint, {totals} {_PROGRESS_IN_ORDER}"
-
-
-def insert_progress(schema: Schema) -> str:
-    """Make progress rows that are missing, every named column given; somebody else may have been faster."""
-    times = inserted_times(schema, PROGRESS)
-    return f"""
-        INSERT INTO {PROGRESS} (student_id, specialization_id, current_level, total_xp, completed_sessions,
-            completed_projects, theory_hours_completed, practice_hours_completed, {", ".join(times)})
-        SELECT k.user_id, k.specialization, 1, 0, 0, 0, 0, 0, {", ".join(times.values())} FROM {_LANES} ORDER BY k.n
-        ON CONFLICT (student_id, specialization_id) DO NOTHING
-        RETURNING student_id::bigint, specialization_id::text
-    """
-
-
-def insert_license(schema: Schema) -> str:
-    """Make license rows that are missing, likewise."""
-    times = inserted_times(schema, LICENSES)
-    return f"""
-        INSERT INTO {LICENSES} (user_id, specialization_type, current_level, max_achieved_level, {", ".join(times)})
-        SELECT k.user_id, k.specialization, 1, 1, {", ".join(times.values())} FROM {_LANES} ORDER BY k.n
-        ON CONFLICT (user_id, specialization_type) DO NOTHING
-        RETURNING user_id::bigint, specialization_type::text
-    """
 
 
 class Update(NamedTuple):
     """One statement in two forms with the same parameters.
 
-    `by_place` goes to each row by its ctid: joined by their keys, the planner would at times read the whole table,
-    at 100,000 rows three times the cost. A trigger of the application's may have moved a row since we locked it;
-    then fewer rows are changed than were given, and `by_pair` changes them all, unless a trigger leaves one out.
+    `by_ctid` goes to each row by its ctid, because a join on the keys may read the whole table (see
+    docs/explanation/the-transaction.md). A trigger of the application may have moved a row since it was locked; then
+    `by_ctid` changes fewer rows than given, and `by_pair` changes them all, unless a trigger leaves one out.
     """
 
     table: str
-    by_place: str
+    by_ctid: str
     by_pair: str
 
 
-def _update(table: str, statement: str, alias: str, pair: str) -> Update:
-    return Update(table, f"{statement} WHERE {alias}.ctid = k.place AND {pair}", f"{statement} WHERE {pair}")
+class Parents(NamedTuple):
+    """One users table, the foreign keys that lead to it by the table they start from, and how to lock its rows."""
+
+    table: str
+    lock: str
+    constraints: dict[str, str]
 
 
-def _assignments(values: Mapping[str, str]) -> str:
-    return ", ".join(f"{column} = {value}" for column, value in values.items())
+class Statements:
+    """The statements whose text depends on the database's column types and constraints.
+
+    `all_deferred`: check the deferred constraints of all tables before the COMMIT, not only of the three.
+    """
+
+    def __init__(self, schema: Schema, *, all_deferred: bool = False) -> None:
+        self._schema = schema
+        self._deferred = "ALL" if all_deferred else ", ".join(schema.deferred)
+
+    @classmethod
+    @lru_cache(maxsize=8)
+    def of(cls, schema: Schema, *, all_deferred: bool = False) -> Statements:
+        """The statements for one schema, built once."""
+        return cls(schema, all_deferred=all_deferred)
+
+    @cached_property
+    def missing(self) -> str:
+        """The lanes without a progress row (true, ...) or a license row (..., true, ...).
+
+        And how the user's row of that specialization is spelt, if it exists under another spelling: a second row beside
+        it would be at level 1. Not looked for where no index leads to a user's rows: each look would read the table.
+        """
+        others = [
+            f"(SELECT t.{name}::text FROM {table} t WHERE {alias}.{user} IS NULL AND t.{user} = k.user_id "
+            f"AND {folded(f't.{name}')} = k.specialization LIMIT 1)"
+            for table, user, name, alias in (
+                (PROGRESS, "student_id", "specialization_id", "p"),
+                (LICENSES, "user_id", "specialization_type", "l"),
+            )
+            if (table, user) in self._schema.leading
+        ]
+        return f"""
+            SELECT k.n, p.student_id IS NULL, l.user_id IS NULL, coalesce({", ".join(["NULL", *others])})
+            FROM {_LANES} LEFT JOIN {PROGRESS} p ON {PROGRESS_PAIR} LEFT JOIN {LICENSES} l ON {LICENSE_PAIR}
+            WHERE p.student_id IS NULL OR l.user_id IS NULL ORDER BY k.n
+        """
+
+    @cached_property
+    def parents(self) -> tuple[Parents, ...]:
+        """The application's users tables, sorted: the order in which their rows are locked before rows are inserted."""
+        keys = [(child, parent) for child, found in self._schema.parents.items() for parent in found]
+        return tuple(
+            Parents(
+                table,
+                # The users that exist; the lock keeps their rows until levelq's are inserted. Cast to one type, because
+                # a prepared statement fails for good once the types of its results change.
+                f"""
+                    SELECT u.{column}::bigint FROM unnest(%b) WITH ORDINALITY AS k(user_id, n)
+                    JOIN {table} u ON u.{column} = k.user_id
+                    ORDER BY k.n FOR KEY SHARE OF u
+                """,
+                {child: key.constraint for child, key in keys if (key.table, key.column) == (table, column)},
+            )
+            for table, column in sorted({(key.table, key.column) for _, key in keys})
+        )
+
+    @cached_property
+    def lock_progress(self) -> str:
+        """Lock the progress rows in order and read their ctids, levels and totals."""
+        columns = self._schema.columns[PROGRESS]
+        totals = ", ".join(columns[name].total(f"p.{name}") for name in TOTALS)
+        return f"SELECT p.ctid, coalesce(p.current_level, 1)::bigint, {totals} {_PROGRESS_IN_ORDER}"
+
+    @cached_property
+    def insert_progress(self) -> str:
+        """Insert missing progress rows, with every named column; another transaction may have been faster."""
+        return self._insert(
+            PROGRESS, "student_id, specialization_id", dict.fromkeys(TOTALS, "0") | {"current_level": "1"}
+        )
+
+    @cached_property
+    def insert_license(self) -> str:
+        """Insert missing license rows, likewise."""
+        return self._insert(LICENSES, "user_id, specialization_type", dict.fromkeys(LICENSE_VALUES, "1"))
+
+    def _insert(self, table: str, pair: str, values: dict[str, str]) -> str:
+        values |= inserted_times(self._schema, table)
+        user, name = pair.split(", ")
+        return f"""
+            INSERT INTO {table} ({pair}, {", ".join(values)})
+            SELECT k.user_id, k.specialization, {", ".join(values.values())} FROM {_LANES} ORDER BY k.n
+            ON CONFLICT ({pair}) DO NOTHING RETURNING {user}::bigint, {name}::text
+        """
+
+    @cached_property
+    def update_progress(self) -> Update:
+        """Write the progress rows that changed: only rows that are locked, each once."""
+        return self._update_progress(exact=False)
+
+    @cached_property
+    def reset_progress(self) -> Update:
+        """The same where a Reset sets the totals."""
+        return self._update_progress(exact=True)
+
+    def _update_progress(self, *, exact: bool) -> Update:
+        statement = f"""
+            UPDATE {PROGRESS} p SET {_assignments(progress_values(self._schema, exact=exact))}
+            FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b)
+                AS k(row_ctid, specialization, user_id, level, xp, sessions, projects, theory, practice)
+        """
+        return _update(PROGRESS, statement, "p", PROGRESS_PAIR)
+
+    @cached_property
+    def update_license(self) -> Update:
+        """Write the license rows that changed."""
+        statement = f"""
+            UPDATE {LICENSES} l SET {_assignments(license_values(self._schema))}
+            FROM unnest(%b, %b, %b, %b, %b) AS k(row_ctid, specialization, user_id, level, highest)
+        """
+        return _update(LICENSES, statement, "l", LICENSE_PAIR)
+
+    @cached_property
+    def insert_progressions(self) -> str:
+        """Add one audit row per license level that changed, in the order of effect."""
+        met = self._schema.column(PROGRESSIONS, "requirements_met").type
+        times = inserted_times(self._schema, PROGRESSIONS)
+        return f"""
+            INSERT INTO {PROGRESSIONS} (user_license_id, from_level, to_level, advanced_by, advancement_reason,
+                requirements_met, {", ".join(times)})
+            SELECT k.license, k.from_level, k.to_level, nullif(k.author, 0), k.reason,
+                   k.met::{met if met in ("json", "jsonb") else "text"}, {", ".join(times.values())}
+            FROM unnest(%b, %b, %b, %b, %b, %b) WITH ORDINALITY
+                AS k(license, from_level, to_level, author, reason, met, n) ORDER BY k.n
+        """
+
+    @cached_property
+    def check_deferred(self) -> tuple[str, ...]:
+        """Check deferred constraints now, while a failure can be isolated. Rolled back, so COMMIT checks them, too."""
+        if not self._deferred:
+            return ()
+        check = f"SET CONSTRAINTS {self._deferred} IMMEDIATE"
+        return ("SAVEPOINT levelq_deferred", check, "ROLLBACK TO SAVEPOINT levelq_deferred")
 
 
-def progress_values(schema: Schema, *, exact: bool = False) -> dict[str, str]:
+def progress_values(schema: Schema, *, exact: bool) -> dict[str, str]:
     """What an update sets in a progress row (`p`), by column, from the values given (`k`).
 
-    `exact`: totals become the given values, for a Reset; else they keep their fraction, and stay NULL while they are 0.
+    `exact`: totals become the given values, for a Reset; else they keep a fraction, and stay NULL while they are 0.
     """
     names = ("level", "xp", "sessions", "projects", "theory", "practice")
     given = {column: f"k.{name}" for column, name in zip(PROGRESS_VALUES, names, strict=True)}
@@ -166,81 +252,9 @@ def license_values(schema: Schema) -> dict[str, str]:
     return values | updated_times(schema, LICENSES)
 
 
-def update_progress(schema: Schema, *, exact: bool = False) -> Update:
-    """Write the progress rows that changed: only rows locked above, each once. `exact`: as for `progress_values`."""
-    statement = f"""
-        UPDATE {PROGRESS} p SET {_assignments(progress_values(schema, exact=exact))}
-        FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b)
-            AS k(place, specialization, user_id, level, xp, sessions, projects, theory, practice)
-    """
-    return _update(PROGRESS, statement, "p", PROGRESS_PAIR)
+def _assignments(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{column} = {value}" for column, value in values.items())
 
 
-def update_license(schema: Schema) -> Update:
-    """Write the license rows that changed."""
-    statement = f"""
-        UPDATE {LICENSES} l SET {_assignments(license_values(schema))}
-        FROM unnest(%b, %b, %b, %b, %b) AS k(place, specialization, user_id, level, highest)
-    """
-    return _update(LICENSES, statement, "l", LICENSE_PAIR)
-
-
-def insert_progressions(schema: Schema) -> str:
-    """Add one audit row per license level that changed, in the order of effect."""
-    met = schema.column(PROGRESSIONS, "requirements_met").type
-    times = inserted_times(schema, PROGRESSIONS)
-    return f"""
-        INSERT INTO {PROGRESSIONS} (user_license_id, from_level, to_level, advanced_by, advancement_reason,
-            requirements_met, {", ".join(times)})
-        SELECT k.license, k.from_level, k.to_level, nullif(k.author, 0), k.reason,
-               k.met::{met if met in ("json", "jsonb") else "text"}, {", ".join(times.values())}
-        FROM unnest(%b, %b, %b, %b, %b, %b) WITH ORDINALITY
-            AS k(license, from_level, to_level, author, reason, met, n) ORDER BY k.n
-    """
-
-
-def _check_deferred(names: str) -> tuple[str, ...]:
-    """Check deferred constraints now, while a refusal can be isolated. Rolled back, so COMMIT checks them as well."""
-    return ("SAVEPOINT levelq_deferred", f"SET CONSTRAINTS {names} IMMEDIATE", "ROLLBACK TO SAVEPOINT levelq_deferred")
-
-
-# All that wait for the COMMIT, those of other tables too.
-CHECK_ALL_DEFERRED = _check_deferred("ALL")
-
-
-def check_deferred(schema: Schema) -> tuple[str, ...]:
-    """Those of the three tables."""
-    return _check_deferred(", ".join(schema.deferred)) if schema.deferred else ()
-
-
-@dataclass(frozen=True)
-class Statements:
-    """The statements whose text depends on the database's column types and constraints."""
-
-    missing: str
-    lock_progress: str
-    insert_progress: str
-    insert_license: str
-    update_progress: Update
-    reset_progress: Update
-    update_license: Update
-    insert_progressions: str
-    check_deferred: tuple[str, ...]
-    parents: tuple[Parents, ...]
-
-    @classmethod
-    @lru_cache(maxsize=8)
-    def of(cls, schema: Schema) -> Statements:
-        """The statements for one schema, built once."""
-        return cls(
-            missing(schema),
-            lock_progress(schema),
-            insert_progress(schema),
-            insert_license(schema),
-            update_progress(schema),
-            update_progress(schema, exact=True),
-            update_license(schema),
-            insert_progressions(schema),
-            check_deferred(schema),
-            parents_of(schema),
-        )
+def _update(table: str, statement: str, alias: str, pair: str) -> Update:
+    return Update(table, f"{statement} WHERE {alias}.ctid = k.row_ctid AND {pair}", f"{statement} WHERE {pair}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
-# Every column of our tables in its order, as the search path finds them: the type below its domains, the length of
-# varchar(n), precision and scale of numeric(p,s), whether an insert may leave the column out, and the domain that
-# forbids NULL.
+# Every column of the eight tables, in order, as the search path finds them: the type below its domains, the length of
+# varchar(n), precision and scale of numeric(p,s), whether an insert may leave the column out, the domain that forbids
+# NULL, and whether this role may write it: an application may have granted only the columns that levelq requires.
 COLUMNS = text("""
     SELECT c.relname, a.attname, t.typname,
            CASE WHEN t.typname IN ('varchar', 'bpchar') AND b.typmod > 4 THEN b.typmod - 4 END,
@@ -14,7 +14,8 @@ COLUMNS = text("""
            CASE WHEN t.typname = 'numeric' AND b.typmod > 4 THEN (((b.typmod - 4) & 2047) # 1024) - 1024 END,
            NOT a.attnotnull AND b.refuses IS NULL, a.atthasdef AND a.attgenerated = '',
            a.atthasdef OR a.attidentity <> '' OR b.has_default, a.attgenerated <> '', a.attidentity = 'a',
-           b.refuses::text, t.typtype = 'e'
+           b.refuses::text, t.typtype = 'e', has_column_privilege(c.oid, a.attnum, 'INSERT'),
+           has_column_privilege(c.oid, a.attnum, 'UPDATE')
     FROM unnest(CAST(:tables AS text[])) WITH ORDINALITY AS wanted(name, n)
     JOIN pg_class c ON c.oid = to_regclass(wanted.name)
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -59,7 +60,7 @@ PARENTS = text("""
         AND NOT EXISTS (SELECT FROM pg_constraint whole WHERE whole.oid = f.conparentid AND whole.conrelid = f.conrelid)
 """)
 
-# Constraints that would be checked at COMMIT, where no command could be told from another.
+# Constraints that would be checked at COMMIT, where the command at fault cannot be found.
 DEFERRED = text("""
     SELECT quote_ident(n.nspname) || '.' || quote_ident(f.conname)
     FROM unnest(CAST(:tables AS text[])) AS wanted(name)
@@ -67,4 +68,20 @@ DEFERRED = text("""
     JOIN pg_constraint f ON f.conrelid = c.oid AND f.condeferred
     JOIN pg_namespace n ON n.oid = f.connamespace
     ORDER BY 1
+""")
+
+# The names that are not tables, and what they are. A partitioned table is a table.
+NOT_TABLES = text("""
+    SELECT wanted.name, CASE c.relkind WHEN 'v' THEN 'a view' WHEN 'm' THEN 'a materialized view'
+        WHEN 'f' THEN 'a foreign table' ELSE 'no table' END AS kind
+    FROM unnest(CAST(:tables AS text[])) AS wanted(name)
+    JOIN pg_class c ON c.oid = to_regclass(wanted.name) AND c.relkind NOT IN ('r', 'p')
+""")
+
+# The schemas that have a table of such a name. The search path also leaves out a schema that this role may not use.
+IN_SCHEMAS = text("""
+    SELECT c.relname, array_agg(quote_ident(n.nspname) ORDER BY n.nspname)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relname = ANY(CAST(:tables AS text[])) AND c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_'
+    GROUP BY c.relname
 """)

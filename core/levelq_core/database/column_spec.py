@@ -15,8 +15,9 @@ class Column:
     """One column; a domain counts as the type below it.
 
     `length`: a varchar's limit in characters. `precision`, `scale`: of a numeric(p,s). `filled`: an insert that
-    leaves it out gives it a value. `always`: an identity column that takes no value of ours. `domain`: the domain that
-    forbids NULL, if one does. `enum`: whether it is an enum type.
+    leaves it out gives it a value. `always`: an identity column that takes no value from an insert. `domain`: the
+    domain that forbids NULL, if one does. `enum`: whether it is an enum type. `insertable`, `updatable`: whether this
+    role may write it.
     """
 
     type: str
@@ -30,6 +31,8 @@ class Column:
     always: bool = False
     domain: str | None = None
     enum: bool = False
+    insertable: bool = True
+    updatable: bool = True
 
     @property
     def most(self) -> int:

@@ -8,8 +8,8 @@ globally, or sets as its cursor factory, must not change how levelq reads its ow
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol, Self, TypeVar
+from contextlib import contextmanager
+from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg import AsyncCursor
@@ -28,48 +28,13 @@ _Row = TypeVar("_Row")
 _C = TypeVar("_C", AsyncCursor[Any], SyncCursor[Any])
 
 
-class _Closable(Protocol):
-    @property
-    def closed(self) -> bool: ...
-
-
-class _Copy(Protocol):
-    def write(self, buffer: bytes, /) -> None: ...
-
-
-class Cursor(Protocol[_Row]):
-    """What the coupler uses of a cursor; psycopg's own has it."""
-
-    @property
-    def connection(self) -> _Closable:
-        """The driver's connection."""
-
-    @property
-    def rowcount(self) -> int:
-        """How many rows the last statement changed or returned."""
-
-    def execute(self, query: str, params: Sequence[Any] | None = None) -> Self:
-        """Run one statement. Raises psycopg.Error."""
-
-    def fetchone(self) -> _Row | None:
-        """The next row, if there is one."""
-
-    def fetchall(self) -> list[_Row]:
-        """The rows that are left."""
-
-    def copy(self, statement: str, /) -> AbstractContextManager[_Copy]:
-        """Begin a COPY FROM STDIN; the end of the block ends it."""
-
-    def __iter__(self) -> Iterator[_Row]: ...
-
-
 @contextmanager
 def cursor_on(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> Iterator[Cursor[Any]]:
     """A binary cursor that knows levelq's arrays. On an AsyncConnection: only inside SQLAlchemy's run_sync."""
     if isinstance(connection, psycopg.AsyncConnection):
         awaited = _prepared(AsyncCursor(connection, row_factory=tuple_row))
         try:
-            yield AwaitingCursor(awaited)
+            yield _AwaitingCursor(awaited)
         finally:
             await_only(awaited.close())
     else:
@@ -86,41 +51,35 @@ def _prepared(cursor: _C) -> _C:
     return cursor
 
 
-class AwaitingCursor:
+class _AwaitingCursor:
     """An AsyncCursor with a sync cursor's methods: each waits for the answer in the greenlet that run_sync made."""
 
     def __init__(self, cursor: AsyncCursor[Any]) -> None:
         self._cursor = cursor
 
     @property
-    def connection(self) -> _Closable:
-        """The driver's connection."""
+    def connection(self) -> psycopg.AsyncConnection[Any]:
         return self._cursor.connection
 
     @property
     def rowcount(self) -> int:
-        """How many rows the last statement changed or returned."""
         return self._cursor.rowcount
 
     def execute(self, query: str, params: Sequence[Any] | None = None) -> Self:
-        """Run one statement. Raises psycopg.Error."""
         await_only(self._cursor.execute(query, params))
         return self
 
     def fetchone(self) -> Any:
-        """The next row, if there is one."""
         return await_only(self._cursor.fetchone())
 
     def fetchall(self) -> list[Any]:
-        """The rows that are left."""
         return await_only(self._cursor.fetchall())
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.fetchall())
 
     @contextmanager
-    def copy(self, statement: str, /) -> Iterator[_Copy]:
-        """Begin a COPY FROM STDIN; the end of the block ends it."""
+    def copy(self, statement: str, /) -> Iterator[_AwaitingCopy]:
         block = self._cursor.copy(statement)
         copy = await_only(block.__aenter__())
         try:
@@ -138,3 +97,6 @@ class _AwaitingCopy:
 
     def write(self, buffer: bytes, /) -> None:
         await_only(self._copy.write(buffer))
+
+
+Cursor = SyncCursor[_Row] | _AwaitingCursor  # what the coupler writes and reads through

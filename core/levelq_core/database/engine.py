@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -36,28 +34,16 @@ class LimitedConnection(psycopg.Connection[TupleRow]):
     """
 
     limit_seconds = math.inf
-    _meanwhile: Callable[[], None] | None = None
 
     def wait(self, gen: PQGen[RV], *args: Any, **options: Any) -> RV:
         """psycopg's one place to wait for an answer. Raises OperationalError, the connection closed, if none comes."""
         return super().wait(self._limited(gen), *args, **options)
-
-    @contextmanager
-    def meanwhile(self, work: Callable[[], None]) -> Iterator[None]:
-        """Do `work`, which must not raise, at every wait of this block, once the server was asked."""
-        outer, self._meanwhile = self._meanwhile, work
-        try:
-            yield
-        finally:
-            self._meanwhile = outer
 
     def _limited(self, gen: PQGen[RV]) -> PQGen[RV]:
         until = time.monotonic() + self.limit_seconds
         ready: Any = None  # nothing, too, when psycopg, which looks ten times a second, found nothing
         try:
             awaited = gen.send(ready)
-            if self._meanwhile is not None:
-                self._meanwhile()
             while True:
                 ready = yield awaited
                 if not ready and time.monotonic() > until:
@@ -111,7 +97,7 @@ def engine_for(settings: Settings, *, name: str = "levelq", connections: int = 1
         max_overflow=0,
         pool_reset_on_return="rollback",
         isolation_level="READ COMMITTED",
-        # Texts are sent as UTF-8, whatever the URL, PGCLIENTENCODING, the role or the database says.
+        # Texts are sent as UTF-8, whatever the URL, PGCLIENTENCODING, the role or the database sets.
         connect_args={key: value for key, value in defaults.items() if key not in url.query}
         | hosts
         | {"client_encoding": "utf8"},
@@ -130,8 +116,8 @@ def _limit(engine: Engine, seconds: float) -> None:
 
 
 def unreachable(settings: Settings, error: DBAPIError) -> ConfigurationError:
-    """An error for people: the setting, the host, what the server said, no password."""
-    cause = in_words(error.orig if isinstance(error.orig, Exception) else error)
+    """An error for people: the setting, the host, the server's message, no password."""
+    cause = in_words(error)
     name = "LEVELQ_DATABASE_URL"
     advice = unverified(cause, name, "sslrootcert")
     return ConfigurationError(f"{name}: {redacted(settings.database_url or '')}: {cause}{advice}")

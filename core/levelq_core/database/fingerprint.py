@@ -1,4 +1,4 @@
-"""The fingerprint of the tables: one cheap query tells whether they have changed since they were read.
+"""The fingerprint of the tables: one cheap query shows whether they changed since they were read.
 
 Rejections depend on what is remembered of the tables (bounds of columns, foreign keys, check constraints), and a
 migration may have changed that. So the query runs in the transaction that rejects.

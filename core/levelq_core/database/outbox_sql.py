@@ -4,10 +4,10 @@ The coupler deletes a row in the transaction that decides its command, so every 
 `pushed_at` is set, and committed, before its command is pushed: a row that is marked may be in its lane,
 one that is not certainly is not. `pushes` counts the marks.
 
-A mark is trusted by the relay that made it, saw the push accepted and has held the lease ever since. It
-knows its own marks by the id of their transaction, the row's xmin: unlike a time it cannot be mistaken
-for the mark of another relay, however late that one's statement commits. Every other marked row is
-doubtful, and so is one that is not decided in time: it may never have reached Redis, or been lost there.
+A mark is confirmed for the relay that made it, saw the push accepted and has held the lease ever since. It
+knows its own marks by the id of their transaction, the row's xmin: unlike a time, that id is never the one of
+another relay's mark, however late that mark commits. Every other marked row is unconfirmed, and so is one that
+is not decided in time: it may never have reached Redis, or been lost there.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ def overdue_seconds(pushes: int) -> int:
     return int(min(MOST_SECONDS, FIRST_SECONDS * 2 ** min(pushes, 20)))
 
 
-_DOUBTFUL = f"""
-    pushed_at IS NOT NULL AND (xmin::text <> ALL(CAST(:trusted AS text[])) OR pushed_at < now()
+_UNCONFIRMED = f"""
+    pushed_at IS NOT NULL AND (xmin::text <> ALL(CAST(:confirmed_xids AS text[])) OR pushed_at < now()
         - least({MOST_SECONDS}, {FIRST_SECONDS} * power(2, least(pushes, 20))) * interval '1 second')
 """
 
-# Lanes with a doubtful row, the longest waiting first, and how many of their rows are marked.
-DOUBTFUL = text(f"""
+# Lanes with an unconfirmed row, the longest waiting first, and how many of their rows are marked.
+UNCONFIRMED = text(f"""
     SELECT user_id, count(*) FROM {OUTBOX} WHERE specialization = :specialization AND pushed_at IS NOT NULL
-    GROUP BY user_id HAVING bool_or({_DOUBTFUL}) ORDER BY min(pushed_at), user_id LIMIT :most
+    GROUP BY user_id HAVING bool_or({_UNCONFIRMED}) ORDER BY min(pushed_at), user_id LIMIT :most
 """)
 
-# Rows never pushed, after a given one, but for lanes that are put aside.
+# Rows never pushed, after a given one, without the lanes that are left out.
 WAITING = text(f"""
     SELECT id, user_id FROM {OUTBOX}
     WHERE specialization = :specialization AND pushed_at IS NULL AND id > :after
-      AND user_id <> ALL(CAST(:aside AS bigint[]))
+      AND user_id <> ALL(CAST(:left_out AS bigint[]))
     ORDER BY id LIMIT :most
 """)
 
-# Mark rows before their first push. Lanes with a doubtful row are left out by the same snapshot that sees
+# Mark rows before their first push. Lanes with an unconfirmed row are left out by the same snapshot that sees
 # the rows: another relay's late mark between two statements would let a later row overtake an earlier one.
 MARK = text(f"""
-    WITH doubtful AS MATERIALIZED (
-        SELECT user_id FROM {OUTBOX} WHERE specialization = :specialization AND {_DOUBTFUL})
+    WITH unconfirmed AS MATERIALIZED (
+        SELECT user_id FROM {OUTBOX} WHERE specialization = :specialization AND {_UNCONFIRMED})
     UPDATE {OUTBOX} AS o SET pushed_at = now(), pushes = pushes + 1
-    WHERE o.id = ANY(CAST(:ids AS bigint[])) AND o.user_id NOT IN (SELECT user_id FROM doubtful)
+    WHERE o.id = ANY(CAST(:ids AS bigint[])) AND o.user_id NOT IN (SELECT user_id FROM unconfirmed)
     RETURNING o.id, o.user_id, o.payload, o.pushes, pg_current_xact_id()::xid::text
 """)
 

@@ -1,6 +1,6 @@
 """What the connected database looks like: types, bounds and foreign keys, read once per engine.
 
-An application's own tables differ from ours: int4 or int8, varchar or text, naive timestamps, other
+An application's own tables differ from levelq's: int4 or int8, varchar or text, naive timestamps, other
 columns, foreign keys to its users. Statements and bounds follow what is there, so nothing guesses.
 """
 
@@ -17,45 +17,31 @@ from sqlalchemy import Connection, Engine, Pool, text
 from levelq_core.domain.rules import Limits
 from levelq_core.errors import SchemaError
 
-from .catalog_queries import COLUMNS, DEFERRED, PARENTS, UNIQUE
-from .column_spec import Column, fault_of
-from .extra_times import ExtraTimes, read_extra_times
+from .catalog_queries import COLUMNS, DEFERRED, IN_SCHEMAS, NOT_TABLES, PARENTS, UNIQUE
+from .column_spec import LEVELS, Column, fault_of
 from .fingerprint import FINGERPRINT
-from .relations import elsewhere, not_tables
 from .table_names import (
     AUDIT,
     IDENTITY,
     LEDGER,
     LICENSES,
     OUTBOX,
-    PAIR_KEYS,
+    PAIR,
     PROGRESS,
     PROGRESSIONS,
     QUARANTINE,
     REQUIRED,
+    TOTALS,
+    UNIQUE_KEYS,
 )
 from .transactions import check_schema
 
 __all__ = [
-    "AUDIT",
-    "IDENTITY",
-    "LEDGER",
-    "LICENSES",
-    "OUTBOX",
-    "PAIR_KEYS",
-    "PROGRESS",
-    "PROGRESSIONS",
-    "QUARANTINE",
-    "REQUIRED",
-    "Column",
-    "Parent",
-    "Schema",
-    "encoding_fault",
-    "forget",
-    "read",
-    "reread",
-    "schema_of",
-]
+    "AUDIT", "IDENTITY", "LEDGER", "LICENSES", "OUTBOX", "PAIR", "PROGRESS", "PROGRESSIONS", "QUARANTINE", "REQUIRED",
+    "UNIQUE_KEYS", "Column", "Parent", "Schema", "encoding_fault", "forget", "read", "reread", "schema_of",
+]  # fmt: skip
+
+_COUPLED = (PROGRESS, LICENSES, PROGRESSIONS)
 
 
 @dataclass(frozen=True)
@@ -73,9 +59,7 @@ class Schema:
 
     `leading`: (table, column) pairs by which a unique index of the table can be searched. `encoding`: the database's.
     `kinds`: by name, what is not a table ("a view"). `elsewhere`: by table that the search path does not find, the
-    schemas that have one.
-    `fingerprint`: see fingerprint.py; empty if this was not read from a database.
-    `times`: see extra_times.py, by table.
+    schemas that have one. `fingerprint`: see fingerprint.py; empty if this was not read from a database.
     """
 
     columns: dict[str, dict[str, Column]]
@@ -87,7 +71,6 @@ class Schema:
     kinds: Mapping[str, str] = field(default_factory=dict)
     elsewhere: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fingerprint: str = ""
-    times: Mapping[str, ExtraTimes] = field(default_factory=dict)
 
     def column(self, table: str, name: str) -> Column:
         """A column that the schema was checked to have."""
@@ -96,21 +79,11 @@ class Schema:
     @cached_property
     def limits(self) -> Limits:
         """The greatest values these columns hold."""
-        progress, license_, audit = (self.columns[t] for t in (PROGRESS, LICENSES, PROGRESSIONS))
-        totals = ("total_xp", "completed_sessions", "completed_projects", "theory_hours_completed")
+        progress, license_, audit = (self.columns[t] for t in _COUPLED)
         lengths = (progress["specialization_id"].length, license_["specialization_type"].length)
         return Limits(
-            totals=tuple(progress[name].most for name in (*totals, "practice_hours_completed")),  # type: ignore[arg-type]
-            level=min(
-                column.most
-                for column in (
-                    progress["current_level"],
-                    license_["current_level"],
-                    license_["max_achieved_level"],
-                    audit["from_level"],
-                    audit["to_level"],
-                )
-            ),
+            totals=tuple(progress[name].most for name in TOTALS),  # type: ignore[arg-type]
+            level=min(self.columns[t][n].most for t in _COUPLED for n in REQUIRED[t] if n in LEVELS),
             user_id=min(progress["student_id"].most, license_["user_id"].most),
             advanced_by=audit["advanced_by"].most,
             specialization=min((n for n in lengths if n is not None), default=32),
@@ -131,13 +104,16 @@ class Schema:
             found += [f"{table} has no column {name}" for name in names if name not in present]
             faults = (fault_of(table, name, present[name]) for name in names if name in present)
             found += [fault for fault in faults if fault is not None]
-            key = PAIR_KEYS.get(table)
-            if key and key not in self.unique.get(table, frozenset()):
-                found.append(f"{table} has no unique constraint on ({', '.join(sorted(key))})")
+            if table in UNIQUE_KEYS and not self.has_key(table):
+                found.append(f"{table} has no unique constraint on ({', '.join(sorted(UNIQUE_KEYS[table]))})")
         return found
 
+    def has_key(self, table: str) -> bool:
+        """Whether the table has the unique constraint that levelq needs."""
+        return frozenset(UNIQUE_KEYS[table]) in self.unique.get(table, frozenset())
+
     def absence(self, table: str) -> str:
-        """What to say of a table that the search path does not find."""
+        """The sentence about a table that the search path does not find."""
         schemas = self.elsewhere.get(table)
         there = f": there is one in schema {', '.join(schemas)}, outside the search path" if schemas else ""
         return f"table {table} does not exist{there}"
@@ -151,34 +127,26 @@ def encoding_fault(encoding: str) -> Iterator[str]:
 
 def read(connection: Connection) -> Schema:
     """Read the schema from PostgreSQL's catalogs, whatever is missing."""
-    fingerprint = connection.execute(
-        text(FINGERPRINT)
-    ).scalar_one()  # first, so that a change during the other queries is noticed
+    fingerprint = connection.scalar(text(FINGERPRINT))  # first, so that a change during the other queries is noticed
+    every, coupled = {"tables": list(REQUIRED)}, {"tables": list(_COUPLED)}
     columns: dict[str, dict[str, Column]] = {}
-    for table, name, *column in connection.execute(COLUMNS, {"tables": list(REQUIRED)}):
+    for table, name, *column in connection.execute(COLUMNS, every):
         columns.setdefault(table, {})[name] = Column(*column)
-    unique: dict[str, set[frozenset[str]]] = {}
-    leading: set[tuple[str, str]] = set()
-    for table, names in connection.execute(UNIQUE, {"tables": list(REQUIRED)}):
-        unique.setdefault(table, set()).add(frozenset(names))
-        leading.add((table, names[0]))
-    parents: dict[str, list[Parent]] = {}
-    for table, constraint, target, column in connection.execute(
-        PARENTS, {"tables": [PROGRESS, LICENSES, PROGRESSIONS]}
-    ):
-        parents.setdefault(table, []).append(Parent(target, column, constraint))
-    deferred = connection.execute(DEFERRED, {"tables": [PROGRESS, LICENSES, PROGRESSIONS]}).scalars()
+    unique = [(table, names) for table, names in connection.execute(UNIQUE, every)]
+    parents: dict[str, tuple[Parent, ...]] = {}
+    for table, constraint, target, column in connection.execute(PARENTS, coupled):
+        parents[table] = (*parents.get(table, ()), Parent(target, column, constraint))
+    absent = [table for table in REQUIRED if table not in columns]
     return Schema(
         columns,
-        {table: tuple(found) for table, found in parents.items()},
-        {table: frozenset(found) for table, found in unique.items()},
-        tuple(deferred),
-        encoding=connection.execute(text("SHOW server_encoding")).scalar_one(),
-        leading=frozenset(leading),
-        kinds=not_tables(connection, REQUIRED),
-        elsewhere=elsewhere(connection, [table for table in REQUIRED if table not in columns]),
+        parents,
+        unique={key: frozenset(frozenset(names) for table, names in unique if table == key) for key in REQUIRED},
+        deferred=tuple(connection.execute(DEFERRED, coupled).scalars()),
+        encoding=str(connection.scalar(text("SHOW server_encoding"))),
+        leading=frozenset((table, names[0]) for table, names in unique),
+        kinds={row.name: row.kind for row in connection.execute(NOT_TABLES, every)},
+        elsewhere={name: tuple(schemas) for name, schemas in connection.execute(IN_SCHEMAS, {"tables": absent})},
         fingerprint=fingerprint or "",
-        times=read_extra_times(connection, columns),
     )
 
 
@@ -209,7 +177,7 @@ def schema_of(connection: Connection) -> Schema:
 
 
 def forget(engine: Engine) -> None:
-    """Read the schema anew at the next use: a deployment may have changed it."""
+    """Read the schema again at the next use: a deployment may have changed it."""
     _cache.pop(engine.pool, None)
 
 

@@ -9,6 +9,7 @@ import re
 from enum import Enum
 
 import psycopg
+from sqlalchemy.exc import DBAPIError
 
 from .schema import LEDGER, LICENSES, PROGRESS
 
@@ -35,8 +36,19 @@ _TRANSIENT_STATES = ("25006", "25P03", "40001", "40P01")
 _BOUND_PARAMETER = re.compile(r"(?!.*PL/)[^\n]*\$\d+")
 
 
+def driver_error(error: Exception) -> Exception:
+    """The driver's error in a DBAPIError of SQLAlchemy; any other error as it is."""
+    return error.orig if isinstance(error, DBAPIError) and isinstance(error.orig, Exception) else error
+
+
+def sqlstate_of(error: Exception) -> str | None:
+    """The SQLSTATE of an error of PostgreSQL, wrapped by SQLAlchemy or not; None for any other error."""
+    return getattr(driver_error(error), "sqlstate", None)
+
+
 def classify(error: Exception) -> ErrorClass:
     """Decide what an error that ended a batch, or an attempt at it, means."""
+    error = driver_error(error)
     if isinstance(error, UnicodeEncodeError):
         return ErrorClass.ISOLATE
     if not isinstance(error, psycopg.Error):
@@ -64,7 +76,7 @@ def raised_in_function(error: psycopg.Error) -> bool:
 
 
 def names_what_is_not_there(error: Exception) -> bool:
-    """Whether a statement of ours, not one within a function, names a table, column or constraint in vain."""
+    """Whether a table, column or constraint that levelq's own statement names does not exist."""
     return isinstance(error, psycopg.Error) and (error.sqlstate or "")[:2] == "42" and not raised_in_function(error)
 
 
@@ -75,6 +87,7 @@ def constraint_of(error: Exception) -> str | None:
 
 def in_words(error: Exception) -> str:
     """One line about an error, without the values it was about: fit for a message and for a log."""
+    error = driver_error(error)
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
         said, constraint = " ".join(error.diag.message_primary.split()), error.diag.constraint_name
         named = f", constraint {constraint}" if constraint and constraint not in said else ""

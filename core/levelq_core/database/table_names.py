@@ -31,8 +31,13 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     AUDIT: ("id", "at", "actor", "origin", "action", "target", "detail"),
 }  # fmt: skip
 
-PAIR_KEYS: dict[str, frozenset[str]] = {
-    PROGRESS: frozenset({"student_id", "specialization_id"}),
-    LICENSES: frozenset({"user_id", "specialization_type"}),
-    LEDGER: frozenset({"command_id"}),
+TOTALS = ("total_xp", "completed_sessions", "completed_projects", "theory_hours_completed", "practice_hours_completed")
+
+# The columns that name the user and the specialization of a row.
+PAIR: dict[str, tuple[str, str]] = {
+    PROGRESS: ("student_id", "specialization_id"),
+    LICENSES: ("user_id", "specialization_type"),
 }
+
+# What the three unique constraints cover, without which levelq does not work.
+UNIQUE_KEYS: dict[str, tuple[str, ...]] = {**PAIR, LEDGER: ("command_id",)}

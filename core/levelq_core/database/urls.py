@@ -9,7 +9,7 @@ Errors never show a piece of a password.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, Self
+from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from levelq_core.errors import ConfigurationError
@@ -18,62 +18,16 @@ from levelq_core.settings import Settings
 
 _FORM = f"cannot be read; expected postgresql://user:password@host:port/database, {MISREAD}"
 # libpq's, as of PostgreSQL 18, and `ssl`, which it takes for sslmode=require.
-OPTIONS = frozenset(
-    [
-        "application_name",
-        "channel_binding",
-        "client_encoding",
-        "connect_timeout",
-        "dbname",
-        "fallback_application_name",
-        "gssdelegation",
-        "gssencmode",
-        "gsslib",
-        "host",
-        "hostaddr",
-        "keepalives",
-        "keepalives_count",
-        "keepalives_idle",
-        "keepalives_interval",
-        "krbsrvname",
-        "load_balance_hosts",
-        "max_protocol_version",
-        "min_protocol_version",
-        "oauth_client_id",
-        "oauth_client_secret",
-        "oauth_issuer",
-        "oauth_scope",
-        "options",
-        "passfile",
-        "password",
-        "port",
-        "replication",
-        "require_auth",
-        "requirepeer",
-        "requiressl",
-        "scram_client_key",
-        "scram_server_key",
-        "service",
-        "servicefile",
-        "ssl_max_protocol_version",
-        "ssl_min_protocol_version",
-        "sslcert",
-        "sslcertmode",
-        "sslcompression",
-        "sslcrl",
-        "sslcrldir",
-        "sslkey",
-        "sslkeylogfile",
-        "sslmode",
-        "sslnegotiation",
-        "sslpassword",
-        "sslrootcert",
-        "sslsni",
-        "target_session_attrs",
-        "tcp_user_timeout",
-        "user",
-    ]
-)
+_OPTIONS = """
+    application_name channel_binding client_encoding connect_timeout dbname fallback_application_name
+    gssdelegation gssencmode gsslib host hostaddr keepalives keepalives_count keepalives_idle
+    keepalives_interval krbsrvname load_balance_hosts max_protocol_version min_protocol_version oauth_client_id
+    oauth_client_secret oauth_issuer oauth_scope options passfile password port replication require_auth
+    requirepeer requiressl scram_client_key scram_server_key service servicefile ssl_max_protocol_version
+    ssl_min_protocol_version sslcert sslcertmode sslcompression sslcrl sslcrldir sslkey sslkeylogfile sslmode
+    sslnegotiation sslpassword sslrootcert sslsni target_session_attrs tcp_user_timeout user
+"""
+OPTIONS = frozenset(_OPTIONS.split())
 _WORDS = {
     "channel_binding": "disable prefer require",
     "gssencmode": "disable prefer require",
@@ -84,14 +38,10 @@ _WORDS = {
     "sslnegotiation": "postgres direct",
     "target_session_attrs": "any read-write read-only primary standby prefer-standby",
 }
-# The least that each may be: 0 seconds to connect would be without a limit.
-_NUMBERS = {
-    "connect_timeout": 1,
-    "keepalives_count": 0,
-    "keepalives_idle": 0,
-    "keepalives_interval": 0,
-    "tcp_user_timeout": 0,
-}
+# The least value of each: 0 seconds to connect would mean no limit.
+_NUMBERS = {"connect_timeout": 1} | dict.fromkeys(
+    ("keepalives_count", "keepalives_idle", "keepalives_interval", "tcp_user_timeout"), 0
+)
 
 
 class Hosts(NamedTuple):
@@ -101,40 +51,27 @@ class Hosts(NamedTuple):
     hosts: list[tuple[str, str]]
     after: str
 
-    @classmethod
-    def read(cls, url: str) -> Self:
-        """Raises ValueError for a URL that cannot be read, with nothing in it that may be a password."""
-        try:
-            parts = urlsplit(url)
-        except ValueError:
-            raise ValueError(_FORM) from None
-        if parts.netloc.count("@") > 1 or "@" in parts.path + parts.query or "#" in url or url != url.strip():
-            raise ValueError(_FORM)
-        user, at, hosts = parts.netloc.rpartition("@")
-        found = [_host(text) for text in hosts.split(",")]
-        if len(found) > 1 and not all(host for host, _ in found):
-            raise ValueError(f"expected a host before and after each comma; {_FORM}")
-        return cls(user + at, found, url.partition("://")[2][len(parts.netloc) :])
-
-
-def _host(text: str) -> tuple[str, str]:
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\[\]:]*))(?::([0-9]*))?", text)
-    if match is None or (match[3] and not 1 <= int(match[3][:9]) <= 65_535):
-        raise ValueError(_FORM)
-    return match[1] or unquote(match[2] or ""), match[3] or ""
-
 
 def check_database_url(name: str, url: str) -> Hosts:
     """The hosts of a URL that libpq would take. `name`: the setting.
 
     Raises ConfigurationError for a URL that cannot be read, an option that libpq does not know, or a value that it
-    refuses.
+    refuses, with no part of a password.
     """
+    unreadable = ConfigurationError(f"{name}: {_FORM}")
     try:
-        hosts = Hosts.read(url)
-    except ValueError as error:
-        raise ConfigurationError(f"{name}: {error}") from None
-    options = parse_qsl(urlsplit(url).query)
+        parts = urlsplit(url)
+    except ValueError:
+        raise unreadable from None
+    if parts.netloc.count("@") > 1 or "@" in parts.path + parts.query or "#" in url or url != url.strip():
+        raise unreadable
+    user, at, text = parts.netloc.rpartition("@")
+    hosts = [host for host in map(_host, text.split(",")) if host is not None]
+    if len(hosts) <= text.count(","):
+        raise unreadable
+    if len(hosts) > 1 and not all(host for host, _ in hosts):
+        raise ConfigurationError(f"{name}: expected a host before and after each comma; {_FORM}")
+    options = parse_qsl(parts.query)
     for option, value in options:
         if option not in OPTIONS and option != "ssl":
             shown = f", got {option!r}" if re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,40}", option) else ""
@@ -142,16 +79,19 @@ def check_database_url(name: str, url: str) -> Hosts:
         expected = _unmet(option, value)
         if expected:
             raise ConfigurationError(f"{name}: {option}: expected {expected}, got {value[:80]!r}")
-    _require_port_each(name, hosts, options)
-    return hosts
-
-
-def _require_port_each(name: str, hosts: Hosts, options: list[tuple[str, str]]) -> None:
-    """Of several hosts or ports: libpq would take one port for all, SQLAlchemy does not."""
-    number = _count("host", options) or len(hosts.hosts)
-    ports = _count("port", options)
+    # libpq would take one port for all hosts, SQLAlchemy does not.
+    number, ports = _count("host", options) or len(hosts), _count("port", options)
     if ports not in (0, number):
         raise ConfigurationError(f"{name}: port: expected one for each host, {number}, got {ports}")
+    return Hosts(user + at, hosts, url.partition("://")[2][len(parts.netloc) :])
+
+
+def _host(text: str) -> tuple[str, str] | None:
+    """Host and port; None if they cannot be read."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\[\]:]*))(?::([0-9]*))?", text)
+    if match is None or (match[3] and not 1 <= int(match[3][:9]) <= 65_535):
+        return None
+    return match[1] or unquote(match[2] or ""), match[3] or ""
 
 
 def _count(option: str, options: list[tuple[str, str]]) -> int:

@@ -42,15 +42,15 @@ class Track:
 
     @cached_property
     def _demanding(self) -> tuple[tuple[int, tuple[int, ...]], ...]:
-        """The totals that some level asks for: (position in Requirement, its threshold per level)."""
+        """The totals that some level requires: (index in Requirement, its threshold per level)."""
         columns = tuple(zip(*self.levels, strict=True))
         return tuple((i, column) for i, column in enumerate(columns) if any(column))
 
     def level_for(self, totals: tuple[int, int, int, int, int]) -> int:
         """The highest level whose requirements these totals meet, at least 1.
 
-        Requirements never fall from level to level, so each total alone reaches a level by bisection,
-        and the least of these is the highest level that all of them reach.
+        Requirements never fall from level to level, so each total reaches a level by bisection; the least of these
+        is the answer.
         """
         demanding = self._demanding
         if len(demanding) == 1:  # nearly always: experience alone
@@ -60,7 +60,7 @@ class Track:
 
 
 class Catalog(Mapping[str, Track]):
-    """Specialization name (upper case) to Track. Immutable once made."""
+    """Specialization name (upper case) to Track. Immutable."""
 
     def __init__(self, tracks: Mapping[str, Track]) -> None:
         self._tracks = dict(tracks)
@@ -147,8 +147,8 @@ def _requirement(where: str, row: object) -> Requirement:
 
 def _check_levels(name: str, levels: tuple[Requirement, ...], tracks_hours: bool) -> None:
     if any(levels[0]):
-        asked = ", ".join(f"{field} {value}" for field, value in levels[0]._asdict().items() if value)
-        raise CatalogError(f"{name}: level 1: expected no requirements, got {asked}")
+        found = ", ".join(f"{field} {value}" for field, value in levels[0]._asdict().items() if value)
+        raise CatalogError(f"{name}: level 1: expected no requirements, got {found}")
     for n, (lower, higher) in enumerate(pairwise(levels), 2):
         for field, less, more in zip(Requirement._fields, lower, higher, strict=True):
             if more < less:

@@ -1,4 +1,4 @@
-"""The commands an application can give, validated strictly before they go anywhere.
+"""The commands that an application sends, validated strictly.
 
 The bounds come from the tables (user ids are bigint, totals at least integer), the pattern of a
 specialization from its use as part of a Redis key and of an RQ queue name.
@@ -39,7 +39,7 @@ def new_command_id() -> UUID:
 
 
 def _no_nul(text: str) -> str:
-    # PostgreSQL's text cannot hold it; lone surrogates pydantic refuses by itself.
+    # PostgreSQL's text cannot hold it. Pydantic itself refuses lone surrogates.
     if "\0" in text:
         raise ValueError("must not contain the NUL character")
     return text
@@ -64,7 +64,7 @@ Reason = Annotated[str, Field(max_length=500), AfterValidator(_no_nul)]
 class _Command(BaseModel):
     """What all commands share. Strict: "5", 5.0 and true are not 5; unknown fields are refused."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", defer_build=True)
 
     kind: ClassVar[str]
 

@@ -1,4 +1,4 @@
-"""What became of a command: the values an application gets to see."""
+"""The decision on a command as an application sees it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
+from .record import Lane, Record
+from .rules import FIELDS, Decision, State, describe
+
 Status = Literal["applied", "rejected"]
 ErrorCode = Literal["validation_error", "conflict", "database_error", "cancelled"]
 
 
 class Totals(BaseModel):
-    """Both rows of one lane at one moment. A level of 0 says that there was no such row."""
+    """Both rows of one lane at one moment. A level of 0: there was no such row."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     progress_level: int
     license_level: int
@@ -29,12 +32,11 @@ class Totals(BaseModel):
 class Outcome(BaseModel):
     """The decision on one command.
 
-    `from_level` and `to_level` are the license's. `before` is what the command started from, the rows
-    that a command creates included (level 1, no totals); it is None where no row was read.
-    `duplicate` says that this is the answer to an earlier send of the same command.
+    `from_level` and `to_level` are the license's. `before` is what the command started from, including rows that it
+    creates (level 1, no totals); None where no row was read. `duplicate`: the same command was decided before.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     command_id: UUID
     user_id: int
@@ -47,3 +49,30 @@ class Outcome(BaseModel):
     to_level: int | None = None
     before: Totals | None = None
     after: Totals | None = None
+
+
+def outcome(lane: Lane, record: Record, decision: Decision) -> Outcome:
+    """The outcome of a command of this lane."""
+    return Outcome(
+        command_id=UUID(bytes=record.command_id),
+        user_id=lane.user_id,
+        specialization=lane.specialization,
+        status="rejected" if decision.error else "applied",
+        error=decision.error,
+        message=describe(record, decision),
+        duplicate=decision.duplicate,
+        from_level=decision.from_level,
+        to_level=decision.to_level,
+        before=totals(decision.before),
+        after=totals(decision.after),
+    )
+
+
+def totals(state: State | None) -> Totals | None:
+    """A state of the rules as Totals."""
+    return None if state is None else Totals(**dict(zip(FIELDS, state, strict=True)))
+
+
+def state_of(totals: Totals) -> State:
+    """Totals as a state of the rules."""
+    return tuple(getattr(totals, name) for name in FIELDS)

@@ -1,13 +1,15 @@
-"""What the direct calls return: plain dicts, their shapes told to type checkers.
+"""What the direct calls return: plain dicts, typed.
 
-`committed` is there, and False, only where the caller owns the transaction: then the commit is the caller's, too.
+`committed` is present, and False, only where the caller owns the transaction and must commit it.
 """
 
 from __future__ import annotations
 
 from typing import Literal, NotRequired, TypedDict
 
-from .outcome import Outcome
+from .outcome import Outcome, state_of
+from .record import SOURCES
+from .rules import sync_action
 
 ErrorType = Literal["validation_error", "database_error", "unknown_error"]
 
@@ -62,7 +64,7 @@ class Sync(TypedDict):
 
 
 class Consistency(TypedDict):
-    """How the two rows of a lane stand to each other."""
+    """Whether the two rows of a lane are at the same level."""
 
     consistent: bool
     message: str
@@ -75,11 +77,11 @@ class Consistency(TypedDict):
     recommended_action: NotRequired[str]
 
 
-def changed(outcome: Outcome, *, committed: bool) -> Change:
-    """Say what an applied command did."""
+def changed(outcome: Outcome) -> Change:
+    """The result of an applied change."""
     before, after = outcome.before, outcome.after
     assert before is not None and after is not None
-    result: Change = {
+    return {
         "success": True,
         "message": outcome.message,
         "progress": {
@@ -97,13 +99,21 @@ def changed(outcome: Outcome, *, committed: bool) -> Change:
         "xp_change": after.total_xp - before.total_xp,
         "sessions_change": after.completed_sessions - before.completed_sessions,
     }
-    if not committed:
-        result["committed"] = False
-    return result
+
+
+def synced(outcome: Outcome, source: str) -> Sync:
+    """The result of an applied sync."""
+    assert outcome.before is not None and outcome.to_level is not None
+    return {
+        "success": True,
+        "message": outcome.message,
+        "action": sync_action(state_of(outcome.before), SOURCES.index(source)),
+        "final_level": outcome.to_level,
+    }
 
 
 def compare(progress: int | None, license_: int | None) -> Consistency:
-    """Say how two levels stand to each other; None is a row that is missing."""
+    """Compare two levels; None is a missing row."""
     found: Consistency = {
         "consistent": progress == license_,
         "message": "Neither row exists" if progress is None else f"Both at level {progress}",

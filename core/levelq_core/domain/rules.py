@@ -1,7 +1,6 @@
-"""What the commands mean: a pure fold over one lane, with no clock, no database and no randomness.
+"""What the commands mean: pure functions from a lane's state and a command to a decision.
 
-A state is the lane's two rows as a tuple, in the order of `Totals`. A level of 0 says that the row does
-not exist. Section 4 of the design gives the rules; each function here is one of its sentences.
+A state is the lane's two rows as a tuple, in the order of `Totals`. A level of 0: the row does not exist.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .catalog import Catalog, Track
-from .codec import ADJUST, EARNED, LEVEL_UP, RESET, SET_LEVEL, SYNC_LEVELS, Lane, Record, make
+from .record import ADJUST, EARNED, LEVEL_UP, RESET, SET_LEVEL, SYNC_LEVELS, Lane, Record, new_tuple
 
 State = tuple[int, int, int, int, int, int, int, int]
 NOTHING: State = (0, 0, 0, 0, 0, 0, 0, 0)
@@ -55,7 +54,7 @@ def refuse(error: str, message: str, state: State | None = None) -> Decision:
 
 
 def started(state: State) -> State:
-    """The state every command but a SyncLevels starts from: rows that are missing are made first.
+    """The state every command but a SyncLevels starts from, with the missing rows made.
 
     Both missing: level 1. One missing: the other's level.
     """
@@ -143,7 +142,7 @@ def _change(before: State, record: Record, track: Track, limits: Limits, found: 
     if level > limits.level:
         return _level_too_high(level, limits, found)
     after = (level, level, highest if highest > level else level, xp, sessions, projects, theory, practice)
-    return make(Decision, (None, "", license_, level, before, after, False))
+    return new_tuple(Decision, (None, "", license_, level, before, after, False))
 
 
 def _level_too_high(level: int, limits: Limits, found: State) -> Decision:
@@ -174,7 +173,7 @@ def _sync(state: State, record: Record, limits: Limits) -> Decision:
 
 
 def sync_action(before: State, source: int) -> str:
-    """What an applied SyncLevels did, told from the state it found: its name in the public result."""
+    """What an applied SyncLevels did to the state it found: the `action` of its result."""
     progress, license_ = before[:2]
     if progress == license_:
         return "none"

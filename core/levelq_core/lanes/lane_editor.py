@@ -1,4 +1,4 @@
-"""What only an operator's commands do to lanes: read their entries, and remove entries that were decided."""
+"""What only an operator's commands do to lanes: read entries, and remove decided ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class LaneEditor(Lanes):
     """The lanes, with two more calls. Raises redis-py's errors."""
 
     def peek(self, partition: Partition, lanes: Sequence[Part]) -> list[tuple[int, list[bytes | Oversized]]]:
-        """Per lane its length (-1: its key is no list) and a part of its entries, oldest first."""
+        """Per lane its length (-1: its key is no list) and some of its entries, oldest first."""
         return Protocol.peeked(self._run(self._protocol.peek(partition, lanes)))
 
     def withdraw(self, partition: Partition, lanes: Sequence[Withdrawal]) -> list[int]:

@@ -1,7 +1,7 @@
 """The binding of a namespace to one database, kept in `<namespace>:database`.
 
 Two deployments that share a Redis by mistake would apply each other's commands. So the first worker binds the
-namespace to its database, and whatever would bring another database's rows together with these lanes is refused.
+namespace to its database, and commands that would combine these lanes with another database are refused.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _SHORT = 8  # hexadecimal digits of an identity in a message
 
 @dataclass(frozen=True, slots=True)
 class DatabaseIdentity:
-    """What tells one database from another.
+    """What identifies a database.
 
-    `identity`: the random id of levelq's tables (levelq_identity), which a copy of the database has, too. `system`:
-    the system identifier of the PostgreSQL cluster, equal on its replicas; None if this role may not read it. `oid`:
-    the database's number in the cluster. `name` and `server` (host and port) are for people.
+    `identity`: the random id of levelq's tables (levelq_identity), which a copy of the database shares. `system`: the
+    system identifier of the PostgreSQL cluster, equal on its replicas; None if this role may not read it. `oid`: the
+    database's number in the cluster. `name` and `server` (host and port) are for people.
     """
 
     identity: UUID
@@ -35,7 +35,7 @@ class DatabaseIdentity:
     server: str
 
     def same_as(self, other: DatabaseIdentity) -> bool:
-        """Whether both are one database, reached by whatever host and name."""
+        """Whether both are one database, under any host and name."""
         systems = {self.system, other.system} - {None}
         return (self.identity, self.oid) == (other.identity, other.oid) and len(systems) < 2
 
@@ -44,12 +44,12 @@ class DatabaseIdentity:
         return f"{self.name} on {self.server} (identity {sha256(whole.encode()).hexdigest()[:_SHORT]})"
 
     def encode(self) -> bytes:
-        """As Redis keeps it: JSON."""
+        """As Redis keeps it, in JSON."""
         return json.dumps(asdict(self) | {"identity": str(self.identity)}).encode()
 
     @classmethod
     def decode(cls, raw: bytes, key: str) -> Self:
-        """Read what `encode` gives; `key` is where it was found. Raises ConfigurationError."""
+        """Read what `encode` gives; `key` is the key it came from. Raises ConfigurationError."""
         try:
             found = json.loads(raw)
             system = None if found["system"] is None else str(found["system"])

@@ -1,7 +1,7 @@
-"""Outcomes on their way back to the sender that asked: one small stream per flagged command.
+"""Outcomes on their way back to senders that want a reply: one small stream for each flagged command.
 
-A stream, because reading does not consume it: any number of processes may wait for the same command,
-before and after it is decided, and XREAD blocks without polling.
+A stream, because reading does not consume it: any number of processes may wait for the same command, before and after
+it is decided, and XREAD blocks without polling.
 """
 
 from __future__ import annotations
@@ -15,72 +15,62 @@ from redis.exceptions import MovedError
 
 from levelq_core.domain.outcome import Outcome
 from levelq_core.keys import Keys
-from levelq_core.redis_client.cluster import LOST, Cluster, NotConnected
+from levelq_core.redis_client.cluster import LOST, NotConnected
+from levelq_core.redis_client.topology import Topology, topology_of
 
 OUTCOME, SEND = b"outcome", b"send"
-KEPT = 16  # outcomes of one id, newest last: more than one only if the id was sent more than once
+KEPT = 16  # outcomes of one id, newest last; several only if the id was sent several times
 
 
 def send_key(digest: bytes, pushed_ms: int) -> bytes:
-    """What tells one send of an id from another: its content, and when Redis stamped it."""
+    """What identifies one send of an id: its content, and when Redis stamped it."""
     return b"%013d" % pushed_ms + digest
 
 
 def write(redis: Redis, keys: Keys, decided: Iterable[tuple[Outcome, bytes]], seconds: int) -> None:
-    """Keep outcomes, each with the key of its send, for `seconds`, in one round trip.
+    """Keep outcomes, each with the key of its send, for `seconds`, in one round trip to each server.
 
-    What Redis refuses, because its memory is full, is left to the ledger: the lanes must be acknowledged all the
-    same, or they would never be drained and it would stay full.
+    Outcomes that Redis refuses because its memory is full are left to the ledger: the lanes must be acknowledged all
+    the same, or they would never be drained and the memory would stay full. So are those of a server that is away,
+    if other servers may hold the lanes.
     """
-    if not isinstance(redis, Cluster):
-        _write(redis, keys, decided, seconds)
-        return
-    # They lie on other servers than the lanes do: where one does not answer, the ledger does.
-    for server, some in _by_server(redis, keys, decided).items():
+    topology = topology_of(redis)
+    for server, outcomes in _by_server(topology, keys, decided).items():
+        pipeline = server.pipeline(transaction=False)
+        for key, fields in outcomes:
+            pipeline.xadd(key, fields, maxlen=KEPT, approximate=False)
+            pipeline.expire(key, seconds)
         try:
-            moved = next((a for a in _write(server, keys, some, seconds) if isinstance(a, MovedError)), None)
+            moved = next((a for a in pipeline.execute(raise_on_error=False) if isinstance(a, MovedError)), None)
             if moved:
-                redis.moved(moved)
+                topology.moved(moved)
         except LOST as error:
-            redis.lost(server, error)
-
-
-def _write(server: Redis, keys: Keys, decided: Iterable[tuple[Outcome, bytes]], seconds: int) -> list[Any]:
-    pipeline = server.pipeline(transaction=False)
-    for outcome, send in decided:
-        key = keys.reply(outcome.command_id.bytes)
-        pipeline.xadd(key, {OUTCOME: outcome.model_dump_json(), SEND: send}, maxlen=KEPT, approximate=False)
-        pipeline.expire(key, seconds)
-    return pipeline.execute(raise_on_error=False) if len(pipeline) else []
+            topology.lost(server, error)
+            if not topology.several_servers:
+                raise
 
 
 def _by_server(
-    redis: Cluster, keys: Keys, decided: Iterable[tuple[Outcome, bytes]]
-) -> dict[Redis, list[tuple[Outcome, bytes]]]:
-    found: dict[Redis, list[tuple[Outcome, bytes]]] = {}
+    topology: Topology, keys: Keys, decided: Iterable[tuple[Outcome, bytes]]
+) -> dict[Redis, list[tuple[str, dict[Any, Any]]]]:
+    found: dict[Redis, list[tuple[str, dict[Any, Any]]]] = {}
     for outcome, send in decided:
+        key = keys.reply(outcome.command_id.bytes)
         with suppress(NotConnected):
-            found.setdefault(redis.at(keys.reply(outcome.command_id.bytes)), []).append((outcome, send))
+            fields = {OUTCOME: outcome.model_dump_json(), SEND: send}
+            found.setdefault(topology.at(key), []).append((key, fields))
     return found
 
 
-def read(reply: Any, send: bytes | None) -> tuple[Outcome | None, bytes | None]:
-    """The outcome in an XREAD's reply that answers this send, and the last position read."""
-    found, last = None, None
-    for _, entries in streams(reply):
-        found, last = read_entries(entries, send)
-    return found, last
-
-
 def streams(reply: Any) -> Iterator[tuple[str, list[Any]]]:
-    """Each stream in an XREAD's reply: its key and its entries."""
+    """Each stream in the reply of XREAD: its key and its entries."""
     for key, entries in reply.items() if isinstance(reply, dict) else reply or ():
         nested = entries and isinstance(entries[0], list)  # RESP3's replies are one level deeper
         yield key if isinstance(key, str) else key.decode(), entries[0] if nested else entries
 
 
 def read_entries(entries: Iterable[Any], send: bytes | None) -> tuple[Outcome | None, bytes | None]:
-    """The outcome among a stream's entries that answers this send, and the last position read.
+    """The outcome of this send among the entries of a stream, and the last position read.
 
     Without a send: the first decision on the id, by any sender, rather than a conflict with it. Entries that are no
     outcome, which another program may have written, are skipped.

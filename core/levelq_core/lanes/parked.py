@@ -1,6 +1,6 @@
-"""Parked lanes as Redis remembers them: the hash `parked` of a partition, user -> "since attempts reason".
+"""Why lanes are parked: the hash `parked` of a partition, user -> "since attempts reason".
 
-ack.lua and claim.lua write it; the lane's score in `ready` says until when. Reading is bounded, changes nothing.
+ack.lua and claim.lua write it; the lane's score in `ready` says until when. Reading is bounded and changes nothing.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from levelq_core.keys import Keys, Partition
-from levelq_core.redis_client.cluster import server_of
-from levelq_core.redis_client.wrong_type import is_wrong_type
+from levelq_core.redis_client.topology import server_of
+from levelq_core.redis_client.wrong_type import unless_wrong_type
 from levelq_core.untrusted_text import MOST_SHOWN, printable
 
 MOST_BYTES = 300  # of a reason
-MOST_LANES = 1_000  # of one partition that are read
+MOST_LANES = 1_000  # that are read of one partition
 WRONG_TYPE = "its key holds another type than a list"  # claim.lua's words
 NEWER_VERSION = "its head waits for a newer worker"
 _PAGE = 500
-_LAST_MS = 2**53  # no time is later
+_LAST_MS = 2**53  # later scores are no times
 _NOTE = re.compile(rb"(\d{1,13}) (\d{1,9}) ")
 _STATE = re.compile(r" \(SQLSTATE \w{5}\)$")
 
@@ -33,8 +33,8 @@ Acknowledgements = Sequence[tuple[bytes, int, bytes]]  # user, delay in ms, iden
 class ParkedLane(NamedTuple):
     """One lane and why it waits. Times are the server's, in ms.
 
-    `since_ms`: the first attempt at the command that is still its first. `until_ms`: the earliest time of the next
-    attempt, None while a drain holds the lane.
+    `since_ms`: the first attempt at its first command. `until_ms`: the earliest time of the next attempt, None while a
+    drain holds the lane.
     """
 
     user: str
@@ -45,7 +45,7 @@ class ParkedLane(NamedTuple):
 
 
 class ParkedLanes(NamedTuple):
-    """Those of one partition: how many there are, and of the first MOST_LANES what is known, the oldest first."""
+    """The parked lanes of one partition: how many, and the first MOST_LANES of them, the oldest first."""
 
     total: int
     lanes: list[ParkedLane]
@@ -71,40 +71,36 @@ def bounded(reason: str) -> bytes:
 
 
 def cause_of(reason: str) -> str:
-    """What reasons of one cause share: all but the numbers in it, which often name a user or a row."""
+    """A reason without its numbers, which often name a user or a row: the same for all lanes of one cause."""
     state = _STATE.search(reason)
     text = reason[: state.start()] if state else reason
     return re.sub(r"\d+", "#", text) + (state[0] if state else "")
 
 
 def reason_lines(lanes: Acknowledgements, reasons: Reasons) -> bytes:
-    """For ack.lua: a line for each lane, empty where it has no reason; nothing at all if none has."""
+    """For ack.lua: a line for each lane, empty without a reason; nothing at all if no lane has one."""
     if not reasons:
         return b""
     return b"".join(bounded(reasons.get(user, "")) + b"\n" for user, _, _ in lanes)
 
 
 def is_note(raw: bytes) -> bool:
-    """Whether it says since when, after how many attempts and why a lane is parked."""
+    """Whether this is a value of the hash: since when, after how many attempts and why a lane is parked."""
     return _NOTE.match(raw) is not None
 
 
 def read(redis: Redis, keys: Keys, partition: Partition) -> ParkedLanes:
-    """The parked lanes of a partition, MOST_LANES at most, but for unreadable notes. Raises RedisError."""
+    """The parked lanes of a partition, MOST_LANES at most, without unreadable notes. Raises RedisError."""
     key = keys.of(partition, "parked")
     server: Any = server_of(redis, key)
     found: dict[bytes, bytes] = {}
-    try:
-        total, cursor = int(server.hlen(key)), None
-    except ResponseError as error:
-        if not is_wrong_type(error):
-            raise
-        return ParkedLanes(0, [])
+    total, cursor = unless_wrong_type(0, server.hlen, key), None
     while total and cursor != 0 and len(found) < MOST_LANES:
         cursor, page = server.hscan(key, cursor or 0, count=_PAGE)
         found |= page
     users = list(found)[:MOST_LANES]
-    scores = _scores(server, keys.of(partition, "ready"), users)
+    no_scores = [None] * len(users)
+    scores = unless_wrong_type(no_scores, server.zmscore, keys.of(partition, "ready"), users) if users else no_scores
     read_ = [_lane(user, found[user], score) for user, score in zip(users, scores, strict=True)]
     lanes = [lane for lane in read_ if lane is not None]
     return ParkedLanes(total, sorted(lanes, key=lambda lane: lane.since_ms))
@@ -126,15 +122,6 @@ def of_user(redis: Redis, keys: Keys, partition: Partition, user_id: int) -> Use
     now_ms = int(seconds) * 1000 + int(microseconds) // 1000
     lane = _lane(b"%d" % user_id, note, score if isinstance(score, float) else None)
     return None if lane is None else UserLane(lane, waiting, now_ms)
-
-
-def _scores(server: Any, ready: str, users: Sequence[bytes]) -> Sequence[float | None]:
-    try:
-        return server.zmscore(ready, users) if users else ()
-    except ResponseError as error:
-        if not is_wrong_type(error):
-            raise
-        return [None] * len(users)
 
 
 def _lane(user: bytes, note: bytes, score: float | None) -> ParkedLane | None:

@@ -1,4 +1,4 @@
-"""Whether a partition's drains make progress, read from its keys in Redis. Changes nothing."""
+"""Whether the drains of a partition make progress, read from its keys. Changes nothing."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from levelq_core.keys import Keys, Partition
-from levelq_core.redis_client.cluster import server_of
+from levelq_core.redis_client.topology import server_of
 
 
 class Progress(NamedTuple):
     """One partition at one moment. Times are in seconds, by the server's clock.
 
     `drains`: live registrations. `since`: time since a drain last decided or parked something, None if unknown. `due`:
-    for how long the first due lane has been due, 0 if none is. `overdue`: claims that ran out and were not taken back,
-    the first of them `overdue_for` ago. `noted`: lanes with a note of why they are parked. `restoring`: claims wait
-    until a worker has put back what Redis lost of the outbox.
+    for how long the first due lane has been due, 0 if none is. `overdue`: expired claims that were not returned, the
+    first of them `overdue_for` ago. `noted`: lanes with a note of why they are parked. `restoring`: claims are blocked
+    until a worker has restored the outbox commands that Redis lost.
     """
 
     drains: int

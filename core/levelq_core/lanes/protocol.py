@@ -1,4 +1,4 @@
-"""The steps of the lane protocol: the arguments of each script, and what its reply means. No input or output here."""
+"""The steps of the lane protocol: the arguments of each script and the meaning of its reply. No I/O here."""
 
 from __future__ import annotations
 
@@ -16,29 +16,32 @@ from .parked import Acknowledgements, Reasons, reason_lines
 from .script_files import Call
 from .shard_layout import Layout
 
-WAKE_MS = 5_000  # how long a reserved wake-up keeps others from being sent; a lost one costs at most this
-HEADS = 200  # how many heads `status` looks at for the oldest command
-LEASE_MS = 3_000  # how long a relay that died keeps others from relaying
+WAKE_MS = 5_000  # for which a reserved wake-up keeps others from being sent; a lost one costs no more
+HEADS = 200  # lane heads among which `status` looks for the oldest command
+LEASE_MS = 3_000  # for which a relay that died keeps others from relaying
 PushError = RedisError | ConfigurationError
 
-
-LaneEntries = tuple[int, Sequence[bytes]]  # a user, and what goes into their lane
-Part = tuple[bytes, int]  # a user as Redis holds it, how many of the newest entries to leave out
-Withdrawal = tuple[bytes, bytes]  # a user, identities
+LaneEntries = tuple[int, Sequence[bytes]]  # a user, and the entries for their lane
+Part = tuple[bytes, int]  # a user as Redis holds it, and how many of the newest entries to leave out
+Withdrawal = tuple[bytes, bytes]  # a user, and identities
 
 
 @dataclass(slots=True)
 class PushAnswer:
-    """What push.lua did: per lane how many were taken and, if not all, which limit stopped it; and when."""
+    """What push.lua did: per lane how many were taken and, if not all, which limit stopped it; and when.
+
+    `durability_replies`: the server's replies to the commands that followed the push.
+    """
 
     wake: bool
     lanes: list[tuple[int, str]]
     moved: bool = False
     at_ms: int = field(default=0, compare=False)
+    durability_replies: list[Any] = field(default_factory=list, compare=False)
 
 
 class Oversized(NamedTuple):
-    """An entry over the payload limit: what claim.lua tells of it."""
+    """What claim.lua returns of an entry over the payload limit."""
 
     length: int
     sha1: str
@@ -46,17 +49,17 @@ class Oversized(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """The lanes one drain took in one step: (user as Redis holds it, entries), oldest lane first; and when.
+    """The lanes that one drain took in one step: (user as Redis holds it, entries), oldest lane first; and when.
 
-    `unfilled`: nothing was taken, because what Redis lost of the outbox must be put back first.
-    `parked`: users whose lane was parked for an error of the database, and is tried again.
+    `blocked`: nothing was taken, because outbox commands that Redis lost must be restored first.
+    `parked`: users whose lane was parked for a database error and is tried again.
     """
 
     lanes: list[tuple[bytes, list[bytes | Oversized]]]
     wake: bool
     retired: bool
     broken: list[bytes]
-    unfilled: bool = False
+    blocked: bool = False
     at_ms: int = 0
     parked: frozenset[bytes] = frozenset()
 
@@ -67,17 +70,17 @@ class Claim(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """What lease.lua answered. `anew`: it was not ours without a break; `claimed`: lanes that drains hold."""
+    """The reply of lease.lua. `newly_acquired`: it was not ours all the time; `claimed`: lanes that drains hold."""
 
     ours: bool
-    anew: bool
+    newly_acquired: bool
     value: bytes
-    filled: bool
+    restored: bool
     claimed: int
 
 
 class Relayed(NamedTuple):
-    """What relay.lua or refill.lua did: per lane how many were taken, and why not all. `lost`: nothing at all."""
+    """The reply of relay.lua or refill.lua: per lane how many were taken, and why not all. `lost`: nothing was done."""
 
     lost: bool
     wake: bool
@@ -96,13 +99,13 @@ class Status(NamedTuple):
 
 
 class Protocol:
-    """Builds the calls of one installation: the settings that every script needs go in here once."""
+    """Builds the script calls of one installation from its settings."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._keys = settings.keys
         self._claim_ms = int(settings.claim_seconds * 1000)
-        # Not for longer than a claim: a wake-up that died with its worker is missed no longer than the worker.
+        # No longer than a claim: a wake-up that died with its worker is replaced as soon as the worker's claims.
         self._wake_ms = min(WAKE_MS, self._claim_ms)
         self._wake = (self._wake_ms, settings.batch_commands, settings.batch_lanes)
 
@@ -126,23 +129,29 @@ class Protocol:
         return PushAnswer(bool(wake), lanes, at_ms=int(stamp))
 
     def claim(
-        self, partition: Partition, drain: str, token: str, commands: int, gated: bool = False, holding: bool = False
+        self,
+        partition: Partition,
+        drain: str,
+        token: str,
+        commands: int,
+        restored_only: bool = False,
+        holding: bool = False,
     ) -> Call:
         """Take due lanes, `commands` at most, or retire the drain unless it is `holding` a batch.
 
-        `gated`: take nothing while the gate is closed.
+        `restored_only`: take nothing until the outbox commands that Redis lost are restored.
         """
         s = self._settings
         limits = (s.batch_lanes, s.batch_bytes, min(s.lane_commands, commands), s.payload_limit)
         wake = self._wake_ms
-        modes = int(gated), int(holding)
+        modes = int(restored_only), int(holding)
         return self._call("claim", partition, drain, self._claim_ms, token, wake, commands, *limits, *modes)
 
     @staticmethod
     def claimed(reply: list[Any]) -> Claim:
         """Read claim.lua's reply."""
-        if reply[0] == b"UNFILLED":
-            return Claim([], wake=False, retired=False, broken=[], unfilled=True)
+        if reply[0] == b"BLOCKED":
+            return Claim([], wake=False, retired=False, broken=[], blocked=True)
         wake, retired, broken, flat, at_ms, parked = reply
         lanes = [
             (user, [e if isinstance(e, bytes) else _oversized(e) for e in entries])
@@ -164,15 +173,15 @@ class Protocol:
         return self._call("renew", partition, drain, token, self._claim_ms, *users)
 
     def yield_(self, partition: Partition, drain: str) -> Call:
-        """Leave, and reserve a wake-up for a successor if there is work."""
+        """Unregister the drain, and reserve a wake-up for a successor if there is work."""
         return self._call("yield", partition, drain, *self._wake)
 
     def sweep(self, partition: Partition) -> Call:
-        """Return expired claims and correct the count; find out whether a drain must be woken."""
+        """Return expired claims, correct the count, and tell whether a drain must be woken."""
         return self._call("sweep", partition, self._claim_ms, *self._wake)
 
     def recover(self, partition: Partition, users: Sequence[bytes]) -> Call:
-        """Put lanes that are in neither set into ready."""
+        """Put lanes that are neither ready nor claimed into ready."""
         return self._call("recover", partition, *users)
 
     def lease(self, partition: Partition, mode: str, token: str, lease: bytes) -> Call:
@@ -182,16 +191,16 @@ class Protocol:
     @staticmethod
     def leased(reply: list[Any]) -> Lease:
         """Read lease.lua's reply."""
-        state, value, filled, claimed = reply
-        return Lease(state > 0, state == 1, value, bool(filled), claimed)
+        state, value, restored, claimed = reply
+        return Lease(state > 0, state == 1, value, bool(restored), claimed)
 
     def relay(self, partition: Partition, lease: bytes, lanes: Sequence[LaneEntries], *, idle_only: bool) -> Call:
-        """Append outbox entries to lanes, each lane at most once in a call."""
+        """Append outbox entries to lanes; each lane at most once in a call."""
         limits = self._settings.lane_limit, self._settings.partition_limit
         return _with_lanes(self._call("relay", partition, lease, int(idle_only), *limits, *self._wake), lanes)
 
     def refill(self, partition: Partition, lease: bytes, lanes: Sequence[LaneEntries], *, last: bool) -> Call:
-        """Put entries back at the head of their lanes, each lane whole; with `last`, open the gate."""
+        """Put entries back at the head of their lanes, each lane whole; `last` unblocks claims."""
         return _with_lanes(self._call("refill", partition, lease, int(last), *self._wake), lanes)
 
     @staticmethod
@@ -211,7 +220,7 @@ class Protocol:
         return Relayed(False, bool(wake), [(n, "") for n in counts])
 
     def change_layout(self, specialization: str, expected: Layout, new: Layout) -> Call:
-        """Put one layout in the place of another."""
+        """Replace one layout by another."""
         return Call("relayout", self._keys.shards, [specialization, str(expected), str(new)])
 
     def bind(self, database: bytes, replaced: bytes) -> Call:
@@ -219,15 +228,15 @@ class Protocol:
         return Call("bind", self._keys.database, [database, replaced])
 
     def close_partition(self, partition: Partition, layout: Layout) -> Call:
-        """Have pushes answered MOVED."""
+        """Close the partition: pushes are answered MOVED."""
         return self._call("close", partition, str(layout))
 
     def status(self, partition: Partition) -> Call:
-        """Count."""
+        """Count what the partition holds."""
         return self._call("status", partition, HEADS)
 
     def peek(self, partition: Partition, lanes: Sequence[Part]) -> Call:
-        """Read parts of lanes: per lane (user, entries to leave out)."""
+        """Read parts of lanes, which change nothing."""
         s = self._settings
         call = self._call("peek", partition, s.payload_limit, s.batch_commands, s.batch_bytes)
         for part in lanes:
@@ -243,7 +252,7 @@ class Protocol:
         ]
 
     def withdraw(self, partition: Partition, mark: str, lanes: Sequence[Withdrawal]) -> Call:
-        """Remove decided entries: per lane (user, identities)."""
+        """Remove decided entries, wherever they are in their lanes."""
         call = self._call("withdraw", partition, mark)
         for lane in lanes:
             call.args.extend(lane)

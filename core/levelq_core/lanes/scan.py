@@ -1,12 +1,10 @@
-"""What stands in the lanes, read without stopping anybody: SCAN, never KEYS, and scripts that only look."""
+"""Reads lanes page by page, without stopping the server: SCAN, never KEYS, and scripts that change nothing."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
-from importlib.resources import files
 from itertools import islice
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -17,22 +15,23 @@ from redis.exceptions import ResponseError
 from levelq_core.domain.codec import IDENTITY_AT, MAGIC, STAMP_DIGITS
 from levelq_core.domain.commands import MAX_USER_ID
 from levelq_core.keys import Keys, Partition
-from levelq_core.redis_client.cluster import servers_of
-from levelq_core.redis_client.wrong_type import is_wrong_type
+from levelq_core.redis_client.topology import servers_of
+from levelq_core.redis_client.wrong_type import is_wrong_type, unless_wrong_type
 from levelq_core.settings import Settings
 
+from .script_files import load
 from .shard_layout import Layout
 
 STEP = 200  # entries of one lane in one call
-LANES = 50  # lanes in one call: 10,000 entries at most, typically 1 MB, never above 40
-COUNTED_LANES = 100_000  # of one partition in one call: 0.1 s of the server, as a sweep takes
-PAGE = 1_000  # keys that one SCAN step looks at
+LANES = 50  # in one call: 10,000 entries at most, typically 1 MB, never more than 40 MB
+COUNTED_LANES = 100_000  # of one partition in one call, as many as a sweep reads
+PAGE = 1_000  # keys in one step of SCAN
 
 Lane = tuple[Partition, bytes]
 
 
 class State(NamedTuple):
-    """A lane at one moment; `length` is -1 for a key that is no list. Times are the server's, in ms."""
+    """A lane at one moment. `length` is -1 if its key is no list. Times are the server's, in ms."""
 
     partition: Partition
     user: bytes
@@ -45,7 +44,7 @@ class State(NamedTuple):
 
     @property
     def user_id(self) -> int | None:
-        """The user, if the lane's name is one."""
+        """The user, if the name of the lane is a user id."""
         return user_id_of(self.user)
 
     @property
@@ -55,7 +54,7 @@ class State(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """An entry of a lane; `sha256` is that of its first 4 KiB, as the quarantine has it."""
+    """An entry of a lane; `sha256` covers its first 4 KiB, as in the quarantine."""
 
     partition: Partition
     user: bytes
@@ -64,14 +63,14 @@ class Entry(NamedTuple):
 
 
 def user_id_of(user: bytes) -> int | None:
-    """The user id that a lane's name stands for, if it is the plain decimal that push.lua makes."""
+    """The user id in the name of a lane, if it is the plain decimal that push.lua writes."""
     if re.fullmatch(rb"[1-9][0-9]{0,18}", user) and int(user) <= MAX_USER_ID:
         return int(user)
     return None
 
 
 def command_id_of(entry: bytes) -> UUID | None:
-    """The command id in an entry of whatever version; None for what is no levelq entry."""
+    """The command id in an entry of any version; None if it is no entry of levelq."""
     command_id = entry[IDENTITY_AT : IDENTITY_AT + 16]
     if entry[STAMP_DIGITS : STAMP_DIGITS + 2] != MAGIC or len(command_id) < 16:
         return None
@@ -79,9 +78,9 @@ def command_id_of(entry: bytes) -> UUID | None:
 
 
 def lanes(redis: Redis, keys: Keys) -> Iterator[Lane]:
-    """Every lane that holds entries, in whatever partition; some may come twice.
+    """Every lane that holds entries, in any partition; some may come twice.
 
-    A lane that exists from the first to the last step is found: that is what SCAN guarantees.
+    SCAN guarantees that a lane which exists from the first to the last step is found.
     """
     form = re.compile(rb"%s:\{([^{}]+)\}:lane:(.*)" % keys.namespace.encode(), re.DOTALL)
     for server in servers_of(redis):
@@ -92,19 +91,19 @@ def lanes(redis: Redis, keys: Keys) -> Iterator[Lane]:
 
 
 def partitions(redis: Redis, settings: Settings) -> set[Partition]:
-    """The partitions that the registry names, and those that the layouts say must be there."""
-    named: Any = _unless_wrong(redis.zrange, settings.keys.registry, 0, -1) or ()
+    """The partitions in the registry, and those that the layouts name."""
+    named = unless_wrong_type((), redis.zrange, settings.keys.registry, 0, -1)
     known = {partition for name in named if (partition := Partition.read(name)) is not None}
-    written: Any = _unless_wrong(redis.hgetall, settings.keys.shards) or {}
+    written = unless_wrong_type({}, redis.hgetall, settings.keys.shards)
     read = {name.decode("ascii", "replace"): Layout.read(text) for name, text in written.items()}
     layouts = {name: layout for name, layout in read.items() if layout is not None}
     first = Layout(1, settings.shards)
     expected = {name: layouts.get(name, first) for name in {*settings.tracks, *layouts}}
-    return known | {p for name, layout in expected.items() for p in (*layout.old(name), *layout.partitions(name))}
+    return known.union(*(layout.all_partitions(name) for name, layout in expected.items()))
 
 
 def claimed(redis: Redis, keys: Keys, partition: Partition) -> Iterator[Lane]:
-    """Every lane that is claimed or has a token; some come twice."""
+    """Every lane that is claimed or has a token; some come twice. A key of another type counts as missing."""
     for scan, name in ((redis.zscan_iter, "claimed"), (redis.hscan_iter, "tokens")):
         try:
             for user, _ in scan(keys.of(partition, name), count=PAGE):
@@ -114,18 +113,8 @@ def claimed(redis: Redis, keys: Keys, partition: Partition) -> Iterator[Lane]:
                 raise
 
 
-def _unless_wrong(command: Callable[..., Any], *arguments: Any) -> Any:
-    """What a command answers; None if its key holds another type. key_faults.py names that key."""
-    try:
-        return command(*arguments)
-    except ResponseError as error:
-        if not is_wrong_type(error):
-            raise
-        return None
-
-
 def grouped(wanted: Iterable[Lane], size: int = LANES) -> Iterator[tuple[Partition, list[bytes]]]:
-    """Lanes by partition, `size` at a time, so that one script call can take each group."""
+    """Lanes by partition, in groups of at most `size` for one script call each."""
     iterator = iter(wanted)
     while page := list(islice(iterator, PAGE)):
         users: dict[Partition, list[bytes]] = {}
@@ -137,7 +126,7 @@ def grouped(wanted: Iterable[Lane], size: int = LANES) -> Iterator[tuple[Partiti
 
 
 def states(redis: Redis, keys: Keys, partition: Partition, users: Sequence[bytes]) -> list[State]:
-    """These lanes, all at one moment."""
+    """These lanes, all read at one moment."""
     now, rows = _run(redis, keys, "look", partition, *users)
     return [
         State(partition, user, int(now), length, _score(ready), _score(claim), token, head)
@@ -146,7 +135,7 @@ def states(redis: Redis, keys: Keys, partition: Partition, users: Sequence[bytes
 
 
 def entries(redis: Redis, keys: Keys, partition: Partition, users: Sequence[bytes]) -> Iterator[Entry]:
-    """Everything that stands in these lanes, newest first, some of it twice if pushes go on."""
+    """Every entry of these lanes, newest first; some come twice while pushes go on."""
     skip = 0
     while users:
         seen = _run(redis, keys, "tail", partition, STEP, skip, *users)
@@ -158,14 +147,14 @@ def entries(redis: Redis, keys: Keys, partition: Partition, users: Sequence[byte
 
 
 class Counted(NamedTuple):
-    """What a partition's count says (-1: unreadable) and how many entries stand in its lanes, at one moment."""
+    """The count of a partition (-1: unreadable) and the number of entries in its lanes, at one moment."""
 
     said: int
     standing: int
 
 
 def counted(redis: Redis, keys: Keys, partition: Partition) -> Counted | None:
-    """Both; None if the partition has more lanes than can be read in one step."""
+    """Both numbers; None if the partition has more lanes than can be read in one step."""
     reply = _run(redis, keys, "count", partition, COUNTED_LANES)
     return Counted(*map(int, reply)) if reply else None
 
@@ -175,9 +164,5 @@ def _score(raw: bytes | float | None) -> float | None:
 
 
 def _run(redis: Redis, keys: Keys, script: str, partition: Partition, *arguments: Any) -> Any:
-    return redis.eval_ro(_script(script), 1, keys.of(partition, "ready"), keys.of(partition, ""), *arguments)
-
-
-@cache
-def _script(name: str) -> str:
-    return (files(__package__) / "lua" / "scan" / f"{name}.lua").read_text(encoding="utf-8")
+    source = load(f"scan/{script}").text
+    return redis.eval_ro(source, 1, keys.of(partition, "ready"), keys.of(partition, ""), *arguments)

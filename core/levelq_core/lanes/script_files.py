@@ -1,4 +1,4 @@
-"""The Lua scripts as files, and one call of one. No input or output on the network here."""
+"""The Lua scripts as files, and the calls of them. No network I/O here."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from typing import Any, NamedTuple
 
 
 class Script(NamedTuple):
-    """A script's source and the name the server knows it by."""
+    """The source of a script and the SHA that the server knows it by."""
 
     text: str
     sha: str
 
 
 @cache
-def load(name: str, *, shebang: bool = True) -> Script:
-    """Read lua/<name>.lua, the shared prelude in front; without its #! line where the server knows none."""
+def load(name: str) -> Script:
+    """Read lua/<name>.lua, with the shared prelude behind its #! line."""
     folder = files(__package__) / "lua"
     first, _, rest = (folder / f"{name}.lua").read_text(encoding="utf-8").partition("\n")
-    # Everything on the lines stays where it is in the file, as comments of errors count lines.
-    text = (first + "\n" if shebang else "") + (folder / "prelude.lua").read_text(encoding="utf-8") + rest
+    text = first + "\n" + (folder / "prelude.lua").read_text(encoding="utf-8") + rest
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -32,8 +31,8 @@ class Call(NamedTuple):
     key: str
     args: list[Any]
 
-    def command(self, *, shebang: bool = True, known: bool = True) -> tuple[Any, ...]:
-        """As a command of Redis's. `known`: the server has the script; after a restart it has none."""
-        script = load(self.name, shebang=shebang)
+    def command(self, *, known: bool = True) -> tuple[Any, ...]:
+        """As a Redis command. `known`: the server has the script; after a restart it has none."""
+        script = load(self.name)
         name, source = ("EVALSHA", script.sha) if known else ("EVAL", script.text)
         return (name, source, 1, self.key, *self.args)

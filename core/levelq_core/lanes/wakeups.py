@@ -1,4 +1,4 @@
-"""Wake-ups: one small RQ job that carries a partition's name. Losing or doubling one changes nothing."""
+"""Wake-ups: small RQ jobs that carry the name of a partition. A lost or doubled one changes nothing."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from redis.exceptions import RedisError
 
 from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Keys, Partition
-from levelq_core.redis_client.cluster import Cluster
+from levelq_core.redis_client.topology import topology_of
 from levelq_core.redis_client.wrong_type import is_wrong_type
 
 log = logging.getLogger("levelq")
 
 FUNCTION = "levelq_worker.drain"
-JOB_SECONDS = 60  # an unanswered wake-up is worth nothing once sweeps have seen the lanes
+JOB_SECONDS = 60  # by then a sweep has replaced a wake-up that no worker took
 FAILURE_SECONDS = 300
 
 
 class Waker:
-    """Enqueues wake-ups on RQ, and keeps the registry of partitions in use."""
+    """Enqueues wake-ups on RQ, and keeps the registry of partitions."""
 
     def __init__(self, lanes: Redis, rq: Redis, keys: Keys) -> None:
         self._lanes = lanes
@@ -32,10 +32,10 @@ class Waker:
         self._failing = False
 
     def wake(self, partition: Partition) -> None:
-        """Enqueue one drain of the partition. A failure is logged, once: the next sweep wakes it instead."""
+        """Enqueue one drain of the partition. The first of several failures is logged: a sweep replaces the wake-up."""
         try:
             self._register(partition)
-            # job_timeout -1: RQ's timeout is SIGALRM, which can land inside a COMMIT that still happens.
+            # No timeout: RQ's is SIGALRM, which can interrupt a COMMIT that takes effect all the same.
             self._queue(self._keys.queue(partition.specialization)).enqueue_call(
                 FUNCTION,
                 args=(str(partition),),
@@ -52,18 +52,20 @@ class Waker:
             self._failing = True
 
     def _register(self, partition: Partition) -> None:
-        """Note the partition. Of a cluster another server may hold the registry than the lanes: it need not be there,
-        as sweeps know by themselves of every partition that the layouts name. Nor where its key holds another type.
+        """Note the partition in the registry.
+
+        Not needed if the registry is on another server than the lanes, or if its key holds another type: sweeps find
+        every partition that the layouts name.
         """
         try:
             self._lanes.zadd(self._keys.registry, {str(partition): int(time.time())})
         except (RedisError, ConfigurationError) as error:
-            if not isinstance(self._lanes, Cluster) and not is_wrong_type(error):
+            if not topology_of(self._lanes).several_servers and not is_wrong_type(error):
                 raise
 
     def _queue(self, name: str) -> Any:
         if name not in self._queues:
-            from rq import Queue  # noqa: PLC0415 - a fifth of a second that enqueuing without a wake-up never pays
+            from rq import Queue  # noqa: PLC0415 - it takes a fifth of a second, which sends without a wake-up save
             from rq.serializers import JSONSerializer  # noqa: PLC0415
 
             self._queues[name] = Queue(name, connection=self._rq, serializer=JSONSerializer)

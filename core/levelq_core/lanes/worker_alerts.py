@@ -1,28 +1,28 @@
-"""WorkerAlerts: what keeps workers from working, left in Redis for `levelq status`.
+"""What keeps workers from working, left in Redis for `levelq status`.
 
-Redis mostly is there when PostgreSQL is not. What is wrong with Redis itself, status sees for itself.
+Redis is mostly up when PostgreSQL is not; problems of Redis itself are found by status.
 """
 
 from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from redis import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from levelq_core.keys import Keys
-from levelq_core.redis_client.cluster import server_of
-from levelq_core.redis_client.wrong_type import is_wrong_type
+from levelq_core.redis_client.topology import server_of
+from levelq_core.redis_client.wrong_type import unless_wrong_type
 from levelq_core.untrusted_text import MOST_SHOWN, printable
 
-MOST_WORKERS = 200  # a worker that is killed and started again leaves a field for each of its lives
-MOST_CHARACTERS = 500  # of one notice
+MOST_WORKERS = 200  # a worker that is killed and restarted leaves one field each time
+MOST_CHARACTERS = 500  # of one alert
 
 
 class WorkerAlert(NamedTuple):
-    """Who is kept from working, for how long by now, and by what."""
+    """A worker that cannot work, for how long by now, and why."""
 
     worker: str
     seconds: float
@@ -30,9 +30,9 @@ class WorkerAlert(NamedTuple):
 
 
 class WorkerAlerts:
-    """The notice of one worker, or of a thread of it, named behind a space. Its loss changes nothing.
+    """The alert of one worker, or of one of its threads, named behind a space.
 
-    So what Redis refuses is let be.
+    A lost alert changes nothing, so errors of Redis are ignored.
     """
 
     def __init__(self, redis: Redis, keys: Keys, worker: str, seconds: float) -> None:
@@ -43,7 +43,7 @@ class WorkerAlerts:
         self._since = 0
 
     def post(self, what: str) -> None:
-        """Leave a notice, or renew it: unless renewed it counts for nothing after `seconds`."""
+        """Post the alert, or renew it: it expires after `seconds`."""
         with suppress(RedisError):
             now = _now_ms(self._redis, self._key)
             self._since = self._since or now
@@ -51,39 +51,33 @@ class WorkerAlerts:
             crowded = int(self._redis.hlen(self._key)) >= MOST_WORKERS
             with server_of(self._redis, self._key).pipeline() as pipeline:
                 if crowded:
-                    pipeline.delete(self._key)  # the living renew theirs
+                    pipeline.delete(self._key)  # live workers renew theirs
                 pipeline.hset(self._key, self._worker, json.dumps([self._since, until, what[:MOST_CHARACTERS]]))
                 pipeline.pexpire(self._key, until - now)
                 pipeline.execute()
 
     def withdraw(self) -> None:
-        """It has passed."""
+        """Remove the alert."""
         self._since = 0
         with suppress(RedisError):
             self._redis.hdel(self._key, self._worker)
 
 
 def read(redis: Redis, keys: Keys) -> list[WorkerAlert]:
-    """The notices that count and can be read (see key_faults.py), the oldest first. Raises RedisError."""
+    """The alerts that have not expired and can be read (see key_faults.py), the oldest first. Raises RedisError."""
     now = _now_ms(redis, keys.notices)
     found: list[WorkerAlert] = []
-    try:
-        fields: Any = redis.hgetall(keys.notices)
-    except ResponseError as error:
-        if not is_wrong_type(error):
-            raise
-        fields = {}
-    for worker, value in fields.items():
+    for worker, value in unless_wrong_type({}, redis.hgetall, keys.notices).items():
         alert = read_alert(value)
         if alert is not None and alert[1] > now:
             since, _, what = alert
             name = printable(worker.partition(b" ")[0], MOST_SHOWN)
             found.append(WorkerAlert(name, (now - since) / 1000, printable(what, MOST_CHARACTERS)))
-    return sorted(found, key=lambda notice: -notice.seconds)
+    return sorted(found, key=lambda alert: -alert.seconds)
 
 
 def read_alert(raw: bytes) -> tuple[float, float, str] | None:
-    """A worker's alert: since when and until when (ms), and why; None if it is none."""
+    """Since when and until when (ms) a worker cannot work, and why; None if this is no alert."""
     try:
         since, until, what = json.loads(raw)
     except (ValueError, TypeError, RecursionError):

@@ -1,1 +1,1 @@
-"""What people ask of a running system: checks, queries, verification, pruning, erasing."""
+"""What operators do with a running system: check, query, verify, prune, erase."""

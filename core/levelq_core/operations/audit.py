@@ -1,6 +1,6 @@
 """The audit: one line for each command by which an operator changed something, written in that transaction.
 
-A line says who did what to which target, from where, and with which result; see docs/reference/tables.md.
+A line holds who did what to which target, from where, and with which result; see docs/reference/tables.md.
 """
 
 from __future__ import annotations
@@ -19,22 +19,14 @@ from sqlalchemy import Connection, text
 from levelq_core.database.table_names import AUDIT
 
 
-def record(
-    connection: Connection,
-    action: str,
-    target: str,
-    detail: Mapping[str, Any] | None = None,
-    *,
-    actor: str | None = None,
-) -> int:
+def record(connection: Connection, action: str, target: str, detail: Mapping[str, Any] | None = None) -> int:
     """Write a line in the caller's transaction; returns its id. Raises DBAPIError.
 
     `action`: the command's name. `target`: what it was done to; a user is named by `user_target`, so that the line can
-    be cleared when the user is forgotten. `detail`: numbers and names, as JSON. `actor`: the account on this host and
-    the database user unless given. The origin is this host and program.
+    be cleared when the user is forgotten. `detail`: numbers and names, as JSON. The actor is the account on this host
+    and the database user, the origin this host and program.
     """
     values = {
-        "actor": actor,
         "account": _account(),
         "origin": f"{socket.gethostname()} {_program()}",
         "action": action,
@@ -73,8 +65,7 @@ def _program() -> str:
 
 _INSERT = text(f"""
     INSERT INTO {AUDIT} (at, actor, origin, action, target, detail)
-    VALUES (now(), coalesce(:actor, :account || ' as ' || session_user), :origin, :action, :target,
-            CAST(:detail AS jsonb))
+    VALUES (now(), CAST(:account AS text) || ' as ' || session_user, :origin, :action, :target, CAST(:detail AS jsonb))
     RETURNING id
 """)
 

@@ -7,9 +7,9 @@ start on its errors.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 
-from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
@@ -29,34 +29,37 @@ LANES, QUEUE = "LEVELQ_REDIS_URL", "LEVELQ_RQ_URL"
 
 
 def check_all(settings: Settings, *, thorough: bool = True, binding: bool = True) -> list[Finding]:
-    """Look at everything. A server that does not answer is an error, too; nothing is raised for it.
+    """Check everything. A server that does not answer is an error, too; nothing is raised for it.
 
-    `thorough`: see dbcheck.check. `binding`: whether the namespace is bound to this database. Without
-    LEVELQ_DATABASE_URL only what a producer needs is looked at.
+    `thorough`: see dbcheck.check. `binding`: whether to check that the namespace is bound to this database. Without
+    LEVELQ_DATABASE_URL only what a producer needs is checked.
     """
     found = list(check_settings(settings))
-    found += _named("redis", lambda: check_lanes(settings), lambda e: redis_error(LANES, settings.redis_url, e))
+    found += _answered("redis", settings, check_lanes)
     if settings.rq_url is not None:
-        url = settings.rq_url
-        found += _named("rq", lambda: check_queue(settings), lambda e: redis_error(QUEUE, url, e))
+        found += _answered("rq", settings, check_queue)
     if settings.database_url is None:
         found.append(Finding("ok", "LEVELQ_DATABASE_URL is not set: enough to send, not to work", topic="database"))
         return found
-    database = _named("database", lambda: check_database(settings, thorough=thorough), lambda e: _away(settings, e))
-    found += database
+    found += _answered("database", settings, partial(check_database, thorough=thorough))
     reached = not any(finding.severity == "error" and finding.topic in ("redis", "database") for finding in found)
     return [*found, *_check_binding(settings)] if binding and reached else found
 
 
-def _named(
-    topic: str, check: Callable[[], list[Finding]], named: Callable[[Exception], ConfigurationError]
-) -> list[Finding]:
+def _answered(topic: str, settings: Settings, check: Callable[[Settings], list[Finding]]) -> list[Finding]:
+    """What a check finds, or one error if its server does not answer."""
     try:
-        return check()
-    except ConfigurationError as error:
-        return [Finding("error", str(error), topic=topic)]
-    except (RedisError, DBAPIError) as error:
-        return [Finding("error", str(named(error)), topic=topic)]
+        return check(settings)
+    except (RedisError, DBAPIError, ConfigurationError) as error:
+        return [Finding("error", str(_named(topic, settings, error)), topic=topic)]
+
+
+def _named(topic: str, settings: Settings, error: Exception) -> Exception:
+    """The error with the setting and the URL of the server that raised it."""
+    if isinstance(error, RedisError):
+        name, url = (QUEUE, settings.queue_url) if topic == "rq" else (LANES, settings.redis_url)
+        return redis_error(name, url, error)
+    return unreachable(settings, error) if isinstance(error, DBAPIError) else error
 
 
 def check_settings(settings: Settings) -> Iterator[Finding]:
@@ -75,7 +78,7 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
 
 def check_lanes(settings: Settings) -> list[Finding]:
     """Check the Redis of the lanes. Raises RedisError if it does not answer, ConfigurationError."""
-    with _client(settings.redis_url, settings) as redis:
+    with closing(connect(settings.redis_url, settings.redis_seconds)) as redis:
         found = list(redischeck.check_lanes(redis, settings.keys, settings.redis_url))
         if not any(finding.severity == "error" for finding in found):
             found += _check_shards(Lanes(redis, settings), settings)
@@ -92,12 +95,12 @@ def _check_shards(lanes: Lanes, settings: Settings) -> Iterator[Finding]:
 
 def check_queue(settings: Settings) -> list[Finding]:
     """Check the Redis of RQ's own keys. Raises RedisError if it does not answer."""
-    with _client(settings.queue_url, settings) as redis:
+    with closing(connect(settings.queue_url, settings.redis_seconds)) as redis:
         return list(redischeck.check_queue(redis, settings.queue_url))
 
 
 def check_database(settings: Settings, *, thorough: bool = True) -> list[Finding]:
-    """Look at the database. Raises DBAPIError if it is away, ConfigurationError."""
+    """Check the database. Raises DBAPIError if it does not answer, ConfigurationError."""
     with _engine(settings) as engine, engine.connect() as connection:
         version = connection.execute(text("SHOW server_version")).scalar_one()
         where = Finding("ok", f"PostgreSQL {version} at {redacted(settings.database_url or '')}", topic="database")
@@ -109,7 +112,7 @@ def _check_binding(settings: Settings) -> Iterator[Finding]:
     """Yield what is wrong with the binding of the namespace. A namespace that is not bound yet is fine."""
     try:
         with (
-            _client(settings.redis_url, settings) as redis,
+            closing(connect(settings.redis_url, settings.redis_seconds)) as redis,
             _engine(settings) as engine,
             engine.connect() as connection,
         ):
@@ -117,31 +120,14 @@ def _check_binding(settings: Settings) -> Iterator[Finding]:
     except WrongDatabase as error:
         yield Finding("error", str(error), topic="namespace")
     except (RedisError, DBAPIError, ConfigurationError) as error:
-        if isinstance(error, RedisError):
-            error = redis_error(LANES, settings.redis_url, error)
-        elif isinstance(error, DBAPIError):
-            error = _away(settings, error)
-        problem = f"{settings.namespace}: its binding cannot be checked: {error}"
+        problem = f"{settings.namespace}: its binding cannot be checked: {_named('redis', settings, error)}"
         yield Finding("warning", problem, topic="namespace")
 
 
 def redis_error(name: str, url: str, error: Exception) -> ConfigurationError:
     """An error of Redis in one line: the setting, the URL without its password, the message."""
-    said = str(error).rstrip(".")
-    return ConfigurationError(f"{name}: {redacted(url)}: {said}{unverified(said, name, 'ssl_ca_certs')}")
-
-
-def _away(settings: Settings, error: Exception) -> ConfigurationError:
-    return unreachable(settings, error) if isinstance(error, DBAPIError) else ConfigurationError(str(error))
-
-
-@contextmanager
-def _client(url: str, settings: Settings) -> Iterator[Redis]:
-    client = connect(url, settings.redis_seconds)
-    try:
-        yield client
-    finally:
-        client.close()
+    cause = str(error).rstrip(".")
+    return ConfigurationError(f"{name}: {redacted(url)}: {cause}{unverified(cause, name, 'ssl_ca_certs')}")
 
 
 @contextmanager
@@ -163,7 +149,7 @@ def require_sound(findings: list[Finding]) -> None:
 
 
 def reason(finding: Finding) -> str:
-    """A finding in one line, with what mends it."""
+    """A finding in one line, with its fix."""
     if finding.topic == "schema" and finding.fix:
         return f"{finding.problem}; `levelq db check` prints the statements that fix it"
     fix = "; ".join(line.removeprefix("-- ") for line in finding.fix)

@@ -13,17 +13,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, text
 
-from levelq_core.database.schema import (
-    AUDIT,
-    LEDGER,
-    LICENSES,
-    PROGRESS,
-    PROGRESSIONS,
-    QUARANTINE,
-    Column,
-    Schema,
-    schema_of,
-)
+from levelq_core.database.schema import Column, Schema, schema_of
+from levelq_core.database.table_names import AUDIT, LEDGER, LICENSES, PAIR, PROGRESS, PROGRESSIONS, QUARANTINE
 
 from . import audit
 
@@ -78,16 +69,14 @@ def erase(
     """
     with engine.connect() as connection:
         schema = schema_of(connection)
-    cleared = authored = 0
-    clear = text(_clear(schema.columns[LEDGER]))
+    cleared, clear = 0, text(_clear(schema.columns[LEDGER]))
     while True:
         with engine.begin() as connection:
             left = connection.execute(_LEFT, {"user": user_id, "most": batch + 1}).scalar_one()
             if left <= batch:
                 break
             cleared += connection.execute(clear, {"user": user_id, "most": batch}).rowcount
-    if "advanced_by" in schema.columns[LEDGER]:
-        authored += _clear_author(engine, user_id)
+    authored = _clear_author(engine, user_id) if "advanced_by" in schema.columns[LEDGER] else 0
     with engine.begin() as connection:
         connection.execute(_LIMITS, {"lock_ms": str(lock_ms)})
         erased = _erase(connection, schema, user_id, clear)
@@ -104,21 +93,18 @@ def _erase(connection: Connection, schema: Schema, user_id: int, clear: Any) -> 
     it wrote is deleted again, until the ledger has nothing more of the user. What commits later starts a new learner.
     """
     user = {"user": user_id}
-    ledger, gone = 0, [0] * len(_DELETES)
-    while True:
+    ledger, deleted, cleared = 0, [0, 0, 0], -1
+    while cleared:
         for statement in _LOCKS:
             connection.execute(statement, user)
-        gone = [
-            was + connection.execute(statement, user).rowcount for was, statement in zip(gone, _DELETES, strict=True)
-        ]
+        for n, statement in enumerate(_DELETES):
+            deleted[n] += connection.execute(statement, user).rowcount
         cleared = connection.execute(clear, user | {"most": BATCH}).rowcount
-        if not cleared:
-            break
         ledger += cleared
     quarantined = connection.execute(_CLEAR_QUARANTINE, user).rowcount
     authored = connection.execute(_CLEAR_AUTHOR, user).rowcount
     lines = audit.forget_user(connection, user_id)
-    progressions, licenses, progress = gone
+    progressions, licenses, progress = deleted
     return Erased(progress, licenses, progressions, ledger, quarantined, authored, lines)
 
 
@@ -168,22 +154,16 @@ _LIMITS = text("""
                 THEN set_config('synchronous_commit', 'on', true) END
 """)
 
-_LOCKS = tuple(
+_LOCKS = [
     text(f'SELECT FROM {table} WHERE {user} = :user ORDER BY {name} COLLATE "C" FOR UPDATE')
-    for table, user, name in (
-        (PROGRESS, "student_id", "specialization_id"),
-        (LICENSES, "user_id", "specialization_type"),
-    )
-)
+    for table, (user, name) in PAIR.items()
+]
 
-_DELETES = tuple(
-    text(f"DELETE FROM {table} {where}")
-    for table, where in (
-        (f"{PROGRESSIONS} p", f"WHERE {_OWN}"),
-        (LICENSES, "WHERE user_id = :user"),
-        (PROGRESS, "WHERE student_id = :user"),
-    )
-)
+_DELETES = [
+    text(f"DELETE FROM {PROGRESSIONS} p WHERE {_OWN}"),
+    text(f"DELETE FROM {LICENSES} WHERE user_id = :user"),
+    text(f"DELETE FROM {PROGRESS} WHERE student_id = :user"),
+]
 
 # The content is cleared; the row, its length and its hash stay.
 _CLEAR_QUARANTINE = text(f"UPDATE {QUARANTINE} SET user_id = NULL, raw = ''::bytea WHERE user_id = :user")

@@ -1,4 +1,4 @@
-"""The identity of the connected database, see binding.py."""
+"""The identity of the connected database, and whether the namespace is bound to it; see lanes/namespace_binding.py."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def require_bound(connection: Connection, lanes: Lanes) -> None:
 
 
 def require_ours(engine: Engine, settings: Settings) -> None:
-    """The same for a reader of the ledger, which goes on if it cannot be found out now."""
+    """The same for a reader of the ledger, which goes on if this cannot be checked now."""
     client = connect(settings.redis_url, settings.redis_seconds)
     try:
         with engine.connect() as connection:

@@ -20,32 +20,24 @@ from levelq_core.lanes.namespace_binding import DatabaseIdentity
 from levelq_core.lanes.parked import is_note
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.lanes.worker_alerts import read_alert
-from levelq_core.redis_client.cluster import server_of
+from levelq_core.redis_client.topology import server_of
 from levelq_core.untrusted_text import quoted
 
 MOST_MEMBERS = 1_000  # of one key that are examined
 REMEDY = "`levelq rebuild` removes it"
 _TYPES: Mapping[str, bytes] = {
-    "ready": b"zset",
-    "claimed": b"zset",
-    "tokens": b"hash",
-    "parked": b"hash",
-    "drains": b"zset",
-    "wake": b"string",
-    "count": b"string",
-    "progress": b"string",
-    "closed": b"string",
-    "filled": b"string",
-    "relay": b"string",
+    **dict.fromkeys(("ready", "claimed", "drains"), b"zset"),
+    **dict.fromkeys(("tokens", "parked"), b"hash"),
+    **dict.fromkeys(("wake", "count", "progress", "closed", "filled", "relay"), b"string"),
 }
-_USER = re.compile(rb"[1-9][0-9]{0,18}")
-_NAMES = {
-    b"zset": "a sorted set", b"hash": "a hash", b"string": "a string", b"list": "a list", b"set": "a set"
-}  # fmt: skip
 _RQ_TYPES: Mapping[str, bytes] = {"rq:workers": b"set", "rq:queues": b"set"}
 _RQ_QUEUE_TYPES: Mapping[str, bytes] = {
     "rq:queue:": b"list", "rq:workers:": b"set", "rq:wip:": b"zset", "rq:failed:": b"zset", "rq:finished:": b"zset"
 }  # fmt: skip
+_TYPE_NAMES = {
+    b"zset": "a sorted set", b"hash": "a hash", b"string": "a string", b"list": "a list", b"set": "a set"
+}  # fmt: skip
+_USER = re.compile(rb"[1-9][0-9]{0,18}")
 
 
 class KeyFault(NamedTuple):
@@ -59,43 +51,36 @@ class KeyFault(NamedTuple):
         return f"{self.key}: {self.what}; {REMEDY}"
 
 
+_Fault = Callable[[bytes, Any], str | None]  # what is wrong with a member, given its score or value
+
+
 def find(lanes: Lanes, partitions: Iterable[Partition]) -> list[KeyFault]:
     """The faults of the namespace's own keys and of these partitions. Raises RedisError."""
     redis, keys, partitions = lanes.redis, lanes.keys, list(partitions)
-    found = [
-        *_registry(redis, keys),
-        *_hash(redis, keys.shards, Layout.read, "generation:shards"),
-        *_hash(redis, keys.notices, read_alert, "since, until and a reason"),
-        *_binding(redis, keys),
-    ]
+    found: list[KeyFault] = []
+    for key, kind, fault in (
+        (keys.registry, b"zset", _registered),
+        (keys.shards, b"hash", _field(Layout.read, "generation:shards")),
+        (keys.notices, b"hash", _field(read_alert, "since, until and a reason")),
+    ):
+        server = server_of(redis, key)
+        found += _wrong_types(server, {key: kind}) or _members(server, key, kind, fault)
+    found += _binding(redis, keys)
     for partition in partitions:
-        found += _partition(redis, keys, partition)
+        server = server_of(redis, keys.of(partition, "ready"))
+        wrong = _wrong_types(server, {keys.of(partition, name): kind for name, kind in _TYPES.items()})
+        found += wrong
+        for name, fault in (("ready", _due), ("parked", _field(is_note, "since, attempts and a reason"))):
+            key = keys.of(partition, name)
+            if not any(each.key == key for each in wrong):
+                found += _members(server, key, _TYPES[name], fault)
     return [*found, *_closed(lanes, partitions)]
 
 
 def find_in_rq(rq: Redis, queues: Iterable[str]) -> list[KeyFault]:
     """RQ's own keys of another type without which no worker of these queues can take wake-ups. Raises RedisError."""
     wanted = {**_RQ_TYPES, **{begins + name: kind for name in queues for begins, kind in _RQ_QUEUE_TYPES.items()}}
-    return list(_wrong_types(rq, wanted))
-
-
-def _closed(lanes: Lanes, partitions: Sequence[Partition]) -> Iterator[KeyFault]:
-    """Partitions with a `closed` key, which refuse pushes, although their layout says that they are open.
-
-    A change of shards writes the layout first and then closes its partitions, so the layout is read last.
-    """
-    closed = []
-    for partition in partitions:
-        key = lanes.keys.of(partition, "closed")
-        if server_of(lanes.redis, key).exists(key):
-            closed.append(partition)
-    layouts = lanes.read_layouts({partition.specialization for partition in closed}).found if closed else {}
-    for partition in closed:
-        layout = layouts.get(partition.specialization)
-        if layout is not None and layout.steady and layout.generation == partition.generation:
-            yield KeyFault(
-                lanes.keys.of(partition, "closed"), f"closed, though the layout {layout} says that it is open"
-            )
+    return _wrong_types(rq, wanted)
 
 
 def remove(redis: Redis, fault: KeyFault) -> None:
@@ -108,72 +93,66 @@ def remove(redis: Redis, fault: KeyFault) -> None:
     remover(fault.key, fault.member)
 
 
-def _registry(redis: Redis, keys: Keys) -> Iterator[KeyFault]:
-    key = keys.registry
-    for name in _members(redis, key, b"zset"):
-        if isinstance(name, KeyFault):
-            yield name
-        elif Partition.read(name) is None:
-            yield KeyFault(key, f"expected a partition, got {quoted(name)}", name)
+def _registered(name: bytes, _: float) -> str | None:
+    return None if Partition.read(name) else f"expected a partition, got {quoted(name)}"
 
 
-def _hash(redis: Redis, key: str, read: Callable[[bytes], object], expected: str) -> Iterator[KeyFault]:
-    for name, text in _fields(redis, key):
-        if isinstance(text, KeyFault):
-            yield text
-        elif read(text) is None:
-            yield KeyFault(key, f"{quoted(name)}: expected {expected}, got {quoted(text)}", name)
+def _field(read: Callable[[bytes], object], expected: str) -> _Fault:
+    """A hash whose values `read` understands; it returns None or False for others."""
+
+    def fault(name: bytes, value: bytes) -> str | None:
+        return None if read(value) else f"{quoted(name)}: expected {expected}, got {quoted(value)}"
+
+    return fault
 
 
-def _binding(redis: Redis, keys: Keys) -> Iterator[KeyFault]:
+def _due(user: bytes, score: float) -> str | None:
+    """A member that no claim would ever reach. The next claim takes what is due, whatever it is."""
+    if not _USER.fullmatch(user):
+        return f"expected a user id, got {quoted(user)}"
+    return f"{quoted(user)}: expected a time, got {score}" if math.isinf(score) else None
+
+
+def _binding(redis: Redis, keys: Keys) -> list[KeyFault]:
     key = keys.database
     server: Any = server_of(redis, key)
-    fault = _wrong_type(key, server.type(key), b"string")
-    if fault is not None:
-        yield fault
-        return
-    raw = server.get(key)
+    wrong = _wrong_types(server, {key: b"string"})
+    raw = None if wrong else server.get(key)
     try:
         if raw is not None:
             DatabaseIdentity.decode(raw, key)
     except ConfigurationError:
-        yield KeyFault(key, f"expected the database that a worker wrote there, got {quoted(raw)}")
+        return [KeyFault(key, f"expected the database that a worker wrote there, got {quoted(raw)}")]
+    return wrong
 
 
-def _partition(redis: Redis, keys: Keys, partition: Partition) -> Iterator[KeyFault]:
-    server = server_of(redis, keys.of(partition, "ready"))
-    yield from _wrong_types(server, {keys.of(partition, name): kind for name, kind in _TYPES.items()})
-    yield from _ready(server, keys.of(partition, "ready"))
-    key = keys.of(partition, "parked")
-    for user, note in _fields(redis, key):
-        if not is_note(note):
-            yield KeyFault(key, f"{quoted(user)}: expected since, attempts and a reason, got {quoted(note)}", user)
+def _closed(lanes: Lanes, partitions: Sequence[Partition]) -> Iterator[KeyFault]:
+    """Partitions with a `closed` key, which refuse pushes, although their layout says that they are open.
+
+    A change of shards writes the layout first and then closes its partitions, so the layout is read last.
+    """
+    keys = {partition: lanes.keys.of(partition, "closed") for partition in partitions}
+    closed = [partition for partition, key in keys.items() if server_of(lanes.redis, key).exists(key)]
+    layouts = lanes.read_layouts({partition.specialization for partition in closed}).found if closed else {}
+    for partition in closed:
+        layout = layouts.get(partition.specialization)
+        if layout is not None and layout.steady and layout.generation == partition.generation:
+            yield KeyFault(keys[partition], f"closed, though the layout {layout} says that it is open")
 
 
-def _ready(server: Any, key: str) -> Iterator[KeyFault]:
-    """Members that no claim would ever come to. What is due is taken by the next claim, whatever it is."""
-    if server.type(key) != b"zset":  # told with the partition's other keys
-        return
-    for user, score in server.zrange(key, 0, MOST_MEMBERS - 1, desc=True, withscores=True):
-        if not _USER.fullmatch(user):
-            yield KeyFault(key, f"expected a user id, got {quoted(user)}", user)
-        elif math.isinf(score):
-            yield KeyFault(key, f"{quoted(user)}: expected a time, got {score}", user)
+def _members(server: Any, key: str, kind: bytes, fault: _Fault) -> Iterator[KeyFault]:
+    """The members that cannot be read, of the first MOST_MEMBERS of a hash, or the last of a sorted set."""
+    for member, value in _hash(server, key) if kind == b"hash" else _sorted_set(server, key):
+        what = fault(member, value)
+        if what is not None:
+            yield KeyFault(key, what, member)
 
 
-def _members(redis: Redis, key: str, kind: bytes) -> Iterator[bytes | KeyFault]:
-    server: Any = server_of(redis, key)
-    fault = _wrong_type(key, server.type(key), kind)
-    yield from [fault] if fault else server.zrange(key, 0, MOST_MEMBERS - 1)
+def _sorted_set(server: Any, key: str) -> Iterator[tuple[bytes, float]]:
+    yield from server.zrange(key, 0, MOST_MEMBERS - 1, desc=True, withscores=True)
 
 
-def _fields(redis: Redis, key: str) -> Iterator[tuple[bytes, Any]]:
-    server: Any = server_of(redis, key)
-    fault = _wrong_type(key, server.type(key), b"hash")
-    if fault is not None:
-        if not key.endswith(":parked"):  # _partition names it
-            yield b"", fault
-        return
+def _hash(server: Any, key: str) -> Iterator[tuple[bytes, bytes]]:
     cursor, seen = None, 0
     while cursor != 0 and seen < MOST_MEMBERS:
         cursor, page = server.hscan(key, cursor or 0, count=MOST_MEMBERS)
@@ -181,17 +160,12 @@ def _fields(redis: Redis, key: str) -> Iterator[tuple[bytes, Any]]:
         yield from page.items()
 
 
-def _wrong_types(server: Redis, expected: Mapping[str, bytes]) -> Iterator[KeyFault]:
+def _wrong_types(server: Redis, expected: Mapping[str, bytes]) -> list[KeyFault]:
     pipeline: Any = server.pipeline(transaction=False)
     for key in expected:
         pipeline.type(key)
-    for key, kind in zip(expected, pipeline.execute(), strict=True):
-        fault = _wrong_type(key, kind, expected[key])
-        if fault is not None:
-            yield fault
-
-
-def _wrong_type(key: str, kind: bytes, expected: bytes) -> KeyFault | None:
-    if kind in (b"none", expected):
-        return None
-    return KeyFault(key, f"expected {_NAMES[expected]}, found a {kind.decode()}")
+    return [
+        KeyFault(key, f"expected {_TYPE_NAMES[expected[key]]}, found a {kind.decode()}")
+        for key, kind in zip(expected, pipeline.execute(), strict=True)
+        if kind not in (b"none", expected[key])
+    ]

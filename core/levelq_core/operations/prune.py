@@ -1,8 +1,7 @@
 """Retention: remove decided rows that are older than the horizon of exactly-once.
 
-A command that is sent again after its row is gone takes effect again. So a row stays, however old, while
-its command stands in a lane or in the outbox; and what is pushed later than the pruning began was sent
-again after the horizon, which is what a horizon means.
+A command that is sent again after its row is gone takes effect again. So a row stays, however old, while its command
+stands in a lane or in the outbox. What is pushed after the pruning began was sent again after the horizon.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from levelq_core.lanes import scan as standing
 from levelq_core.lanes.client import Lanes
 from levelq_core.settings import Settings
 
-from .id_by_time import last_id_before
 from .identity import require_bound
+from .queries import last_id_before
 from .verify.temp_tables import STANDING as IN_LANES
 from .verify.temp_tables import index, load_entries, workspace
 
@@ -64,10 +63,10 @@ def prune(
     batch: int = BATCH,
     step: Callable[[str, int], None] = lambda table, removed: None,
 ) -> list[Pruned]:
-    """Remove ledger rows (and quarantine rows, if asked) decided longer ago than `older_than`, at least LEAST.
+    """Remove ledger rows (and quarantine rows, with `quarantine`) decided longer ago than `older_than`, at least LEAST.
 
-    In batches of `batch` rows, each a transaction of its own that locks only the rows it removes; `step`
-    is told after each how many rows went. A dry run counts and removes nothing. `settings` name the lanes'
+    In batches of `batch` rows, each a transaction of its own that locks only the rows it removes; `step` is called
+    after each with how many rows went. A dry run counts and removes nothing. `settings` name the lanes'
     namespace; the environment's unless given. Raises ConfigurationError for a shorter time, WrongDatabase if the
     lanes are of another database, RedisError if it cannot be known what stands in them, DBAPIError.
     """
@@ -79,7 +78,9 @@ def prune(
         before: datetime = connection.execute(text("SELECT now() - :age"), {"age": older_than}).scalar_one()
         connection.rollback()
         with workspace(connection):  # after `before` was fixed: what is pushed from now on was sent too late
-            _load_lanes(connection, lanes)
+            with connection.begin():
+                load_entries(connection, IN_LANES, _standing(lanes))
+                index(connection, IN_LANES, "command_id", "sha256")
             kinds = (_LEDGER, _QUARANTINE) if quarantine else (_LEDGER,)
             return [_prune(connection, kind, before, dry_run, batch, step) for kind in kinds]
 
@@ -91,12 +92,6 @@ def check_age(older_than: timedelta) -> None:
             f"--older-than: expected at least {LEAST} (1h), got {older_than}: "
             "a command that is sent again after its ledger row is gone takes effect again"
         )
-
-
-def _load_lanes(connection: Connection, lanes: Lanes) -> None:
-    with connection.begin():
-        load_entries(connection, IN_LANES, _standing(lanes))
-        index(connection, IN_LANES, "command_id", "sha256")
 
 
 def _standing(lanes: Lanes) -> Iterator[standing.Entry]:
@@ -113,12 +108,11 @@ def _prune(
     step: Callable[[str, int], None],
 ) -> Pruned:
     with connection.begin():
-        # Every row's own time is looked at before it goes; the bound can at most leave a few for the next run.
+        # Each row's own time is compared before it goes; the bound can at most leave a few for the next run.
         last = last_id_before(connection, kind.table, kind.moment, before)
+    remove = f"DELETE FROM {kind.table} t USING old WHERE t.id = old.id AND NOT old.stands RETURNING t.id"
+    statement = text(_BATCH.format(**kind._asdict(), remove=_COUNT_ONLY if dry_run else remove))
     removed = kept = at = 0
-    statement = text(
-        _BATCH.format(table=kind.table, moment=kind.moment, stands=kind.stands, remove=_remove(dry_run, kind))
-    )
     while True:
         with connection.begin():
             values = {"at": at, "last": last, "before": before, "batch": batch}
@@ -129,13 +123,9 @@ def _prune(
         step(kind.table, removed)
 
 
-def _remove(dry_run: bool, kind: _Kind) -> str:
-    if dry_run:
-        return "SELECT id FROM old WHERE NOT stands"
-    return f"DELETE FROM {kind.table} t USING old WHERE t.id = old.id AND NOT old.stands RETURNING t.id"
+_COUNT_ONLY = "SELECT id FROM old WHERE NOT stands"
 
-
-# The next rows by id, which of them are old, which of the old ones must stay; the last id looked at.
+# The next rows by id, which of them are old, which of the old ones must stay; the last id of the page.
 _BATCH = """
     WITH page AS MATERIALIZED (
         SELECT t.id, t.{moment} < :before AS is_old, {stands} AS stands

@@ -1,4 +1,4 @@
-"""Questions to the database for people and for handles: outcomes, histories, pairs out of step."""
+"""What people and handles read from the database: outcomes, histories, pairs out of step, rows by age."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from levelq_core.coupler.apply import outcome
-from levelq_core.coupler.ledger import COMMAND_COLUMNS, answer, known_of, record_in
-from levelq_core.domain.outcome import Outcome
+from levelq_core.coupler.ledger import COMMAND_COLUMNS, answer, prior_in, record_in
+from levelq_core.database.table_names import LEDGER, LICENSES, PROGRESS, QUARANTINE
+from levelq_core.domain.outcome import Outcome, outcome
 
 
 class Entry(NamedTuple):
@@ -39,7 +39,7 @@ class Quarantined(NamedTuple):
 
 
 class Holder(NamedTuple):
-    """A session that holds rows of the tables, or means to; what its owner hides from us is None."""
+    """A session that holds rows of the tables, or waits for them; what this role may not see is None."""
 
     pid: int
     name: str
@@ -57,7 +57,7 @@ class Pair(NamedTuple):
 
 
 class WrongAnswer(RuntimeError):
-    """The connection answered another question than was asked: another process uses it, too."""
+    """The connection returned the rows of another query: another process uses it, too."""
 
 
 def outcome_of(connection: Connection, command_id: UUID, digest: bytes | None = None) -> Outcome | None:
@@ -68,17 +68,17 @@ def outcome_of(connection: Connection, command_id: UUID, digest: bytes | None = 
     return outcomes_of(connection, [(command_id, digest)])[0]
 
 
-def outcomes_of(connection: Connection, questions: Sequence[tuple[UUID, bytes | None]]) -> list[Outcome | None]:
-    """The same for many commands in one query, in the order of the questions. Raises WrongAnswer."""
-    asked = {command_id for command_id, _ in questions}
-    rows = {row.command_id: row for row in connection.execute(_OUTCOMES, {"ids": list(asked)})}
-    if not rows.keys() <= asked:
-        raise WrongAnswer(f"asked for {len(asked)} commands, told of others")
-    return [_outcome(rows[command_id], digest) if command_id in rows else None for command_id, digest in questions]
+def outcomes_of(connection: Connection, commands: Sequence[tuple[UUID, bytes | None]]) -> list[Outcome | None]:
+    """The same for many commands, each with its digest, in one query and in their order. Raises WrongAnswer."""
+    ids = {command_id for command_id, _ in commands}
+    rows = {row.command_id: row for row in connection.execute(_OUTCOMES, {"ids": list(ids)})}
+    if not rows.keys() <= ids:
+        raise WrongAnswer(f"expected rows of {len(ids)} commands, got rows of others")
+    return [_outcome(rows[command_id], digest) if command_id in rows else None for command_id, digest in commands]
 
 
 def _outcome(row: Any, digest: bytes | None) -> Outcome:
-    known, record = known_of(row[:_KNOWN]), record_in(row)
+    known, record = prior_in(row[:_KNOWN]), record_in(row)
     if digest is not None and digest != known.digest:
         return outcome(known.lane, record, answer(known, record._replace(digest=digest)))
     return outcome(known.lane, record, known.decision)
@@ -112,30 +112,58 @@ def out_of_step(connection: Connection) -> Iterator[Pair]:
         yield Pair(*row)
 
 
-# The columns of ledger.known_of, then those of the command.
+def side_by_side(progress: str = PROGRESS, licenses: str = LICENSES) -> str:
+    """The FROM clause of the two rows of each lane, as p and l; one of them may be missing."""
+    same = "l.user_id = p.student_id AND l.specialization_type = p.specialization_id"
+    return f"{progress} p FULL JOIN {licenses} l ON {same}"
+
+
+def last_id_before(connection: Connection, table: str, moment: str, before: datetime) -> int:
+    """The id up to which rows are older than `before` by the column `moment`, found by bisection over the primary key.
+
+    Ids and times ascend together to within the length of a transaction: rows near the bound may lie on either side.
+    """
+    first, last = connection.execute(text(f"SELECT min(id), max(id) FROM {table}")).one()
+    if first is None:
+        return 0
+    low, high = int(first) - 1, int(last)
+    while low < high:
+        middle = (low + high + 1) // 2
+        found = connection.execute(
+            text(f"SELECT id, {moment} < :before FROM {table} WHERE id <= :middle ORDER BY id DESC LIMIT 1"),
+            {"middle": middle, "before": before},
+        ).one_or_none()
+        if found is None or found[1]:
+            low = middle
+        else:
+            high = int(found[0]) - 1
+    return low
+
+
+# The columns of ledger.prior_in, then those of the command.
 _KNOWN = 10
 _OUTCOMES = text(f"""
     SELECT command_id, digest, user_id, specialization, error, message, from_level, to_level, before, after,
            {COMMAND_COLUMNS}
-    FROM levelq_ledger WHERE command_id = ANY(CAST(:ids AS uuid[]))
+    FROM {LEDGER} WHERE command_id = ANY(CAST(:ids AS uuid[]))
 """)
 
 # Newest first by id, which ascends in the order of effect; applied_at is when the transaction began.
-_HISTORY = text("""
+_HISTORY = text(f"""
     SELECT applied_at, command_id, specialization, kind, status, coalesce(message, ''), xp, from_level, to_level
-    FROM levelq_ledger WHERE user_id = :user ORDER BY id DESC LIMIT :limit
+    FROM {LEDGER} WHERE user_id = :user ORDER BY id DESC LIMIT :limit
 """)
 
-_QUARANTINED = text("""
-    SELECT at, specialization, reason, length, raw FROM levelq_quarantine
+_QUARANTINED = text(f"""
+    SELECT at, specialization, reason, length, raw FROM {QUARANTINE}
     WHERE user_id = :user ORDER BY id DESC LIMIT :limit
 """)
 
-_COUNTS = text("""
-    SELECT (SELECT count(*) FROM levelq_ledger WHERE status = 'rejected'), (SELECT count(*) FROM levelq_quarantine)
+_COUNTS = text(f"""
+    SELECT (SELECT count(*) FROM {LEDGER} WHERE status = 'rejected'), (SELECT count(*) FROM {QUARANTINE})
 """)
 
-# Reading alone, in AccessShareLock, keeps nobody from a row.
+# Reading takes AccessShareLock, which blocks no writer of rows.
 _HOLDER = text("""
     SELECT a.pid, coalesce(nullif(a.application_name, ''), a.usename, 'unknown'), a.state,
            CAST(extract(epoch FROM now() - a.xact_start) AS float)
@@ -148,11 +176,10 @@ _HOLDER = text("""
     ORDER BY a.xact_start LIMIT 1
 """)
 
-_OUT_OF_STEP = text("""
+_OUT_OF_STEP = text(f"""
     SELECT coalesce(p.student_id, l.user_id), coalesce(p.specialization_id, l.specialization_type),
            p.current_level, l.current_level
-    FROM specialization_progress p
-    FULL JOIN user_licenses l ON l.user_id = p.student_id AND l.specialization_type = p.specialization_id
+    FROM {side_by_side()}
     WHERE p.current_level IS DISTINCT FROM l.current_level
     ORDER BY 1, 2
 """)

@@ -1,1 +1,1 @@
-"""NodePool to Redis: one server, Sentinels or a Cluster, from a URL."""
+"""Connections to Redis from a URL: one server, Sentinels or a Cluster."""

@@ -1,10 +1,9 @@
-"""NodePool to Redis for asyncio: those of one client on one loop, each lent to one task at a time."""
+"""NodePool and NodePools for asyncio: the connections of one client on one loop, each lent to one task at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
@@ -15,55 +14,18 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from levelq_core.errors import ConfigurationError
 
-from .async_cluster import AsyncCluster
-from .cluster import LOST, NotConnected
-from .connection_slots import ConnectionSlots
-from .pool import CONNECTIONS, MAKING, SLOW_SECONDS, UNCLUSTERED_URL, RedisCommand
+from .cluster import LOST, UNCLUSTERED_URL
+from .cluster_clients import AsyncCluster
+from .connection_slots import TaskSlots
+from .pool import CONNECTIONS, SLOW_SECONDS, PoolState, RedisCommand
 from .versions import OF_POOL, must_reconnect
 
-_ATTEMPTS = 4  # to connect from a loop that is late
-_LOOK_SECONDS = 0.05  # between two looks at how late a loop is
-Waiting = asyncio.Future[Exception | None]  # its result: None for a slot, or why there is none
-
-
-class _TaskSlots:
-    """What ThreadSlots is for threads, for the tasks of one loop."""
-
-    def __init__(self, most: int) -> None:
-        self._slots: ConnectionSlots[Waiting] = ConnectionSlots(most)
-
-    async def acquire(self) -> None:
-        """Wait for a slot, without a limit in time. Raises what `refuse_waiting` was given."""
-        if self._slots.acquire():
-            return
-        waiting: Waiting = asyncio.get_running_loop().create_future()
-        self._slots.enqueue(waiting)
-        try:
-            refusal = await waiting
-        except BaseException:
-            queued = self._slots.withdraw(waiting)
-            if not queued and waiting.done() and not waiting.cancelled() and waiting.result() is None:
-                self.release()  # the slot had been given to this task
-            raise
-        if refusal is not None:
-            raise refusal
-
-    def release(self) -> None:
-        """Free a slot."""
-        while (waiting := self._slots.release()) is not None:
-            if not waiting.done():  # else its task is cancelled
-                waiting.set_result(None)
-                return
-
-    def refuse_waiting(self, refusal: Exception) -> None:
-        """Raise this in every task that waits now."""
-        for waiting in self._slots.refuse_waiting():
-            if not waiting.done():
-                waiting.set_result(refusal)
+_ATTEMPTS = 4  # to connect while the loop is late
+_MEASURE_SECONDS = 0.05  # between two measurements of how late the loop is
 
 
 class _Lateness:
-    """How many seconds late, at most, the loop ran what was due while this block ran."""
+    """Measures by how many seconds, at most, the loop was late while this block ran."""
 
     def __init__(self) -> None:
         self.most = 0.0
@@ -74,10 +36,10 @@ class _Lateness:
         return self
 
     def _schedule(self) -> None:
-        self._due = self._loop.time() + _LOOK_SECONDS
-        self._timer = self._loop.call_at(self._due, self._look)
+        self._due = self._loop.time() + _MEASURE_SECONDS
+        self._timer = self._loop.call_at(self._due, self._measure)
 
-    def _look(self) -> None:
+    def _measure(self) -> None:
         self.most = max(self.most, self._loop.time() - self._due)
         self._schedule()
 
@@ -86,92 +48,79 @@ class _Lateness:
 
 
 class AsyncNodePool:
-    """What NodePool is for threads. A task that is cancelled ends its connection, so no answer is left on one."""
+    """NodePool for asyncio. A task that is cancelled closes its connection, so no reply is left on one."""
 
     def __init__(
         self,
         redis: AsyncRedis,
-        lost: Callable[[AsyncRedis, BaseException], None] | None = None,
-        most: int = CONNECTIONS,
+        lost: Callable[[AsyncRedis, BaseException], None] | None,
+        most: int,
     ) -> None:
         self.redis = redis
         self._lost = lost
+        self._state = PoolState(redis, TaskSlots, most)
         self.closed = False  # once it is, each connection ends with the call that uses it
-        self._pool: Any = redis.connection_pool
-        self._idle: deque[Any] = deque()
-        self._slots = _TaskSlots(most)
-        self._making = _TaskSlots(MAKING)
-        self._answered_at = 0.0
 
     async def acquire(self) -> Any:
         """A connection that is open, as far as can be seen. Raises NotConnected."""
-        await self._slots.acquire()
+        await self._state.slots.acquire()
         try:
-            return await self._open()
+            return await self._idle() or await self._connect()
         except BaseException:
-            self._slots.release()
+            self._state.slots.release()
             raise
 
-    async def _open(self) -> Any:
-        while self._idle:
-            connection = self._idle.pop()
+    async def _idle(self) -> Any | None:
+        while self._state.connections:
+            connection = self._state.connections.pop()
             if await _quiet(connection):
                 return connection
             await self._end(connection)
-        await self._making.acquire()
-        try:
-            return await self._connect()
-        finally:
-            self._making.release()
+        return None
 
     async def _connect(self) -> Any:
-        """A new connection. If the time ran out while the loop was late, that says nothing of the server: try again."""
-        attempts = _ATTEMPTS
-        while True:
-            attempts -= 1
-            since = time.monotonic()
-            with _Lateness() as lateness:
-                try:
-                    return await self._pool.get_connection(*OF_POOL)
-                except Exception as error:
-                    if isinstance(error, RedisTimeoutError) and lateness.most > SLOW_SECONDS and attempts:
-                        continue
-                    self.note_loss(error)
-                    refusal = NotConnected(str(error) or type(error).__name__)
-                    if self._answered_at < since < time.monotonic() - SLOW_SECONDS:
-                        self._making.refuse_waiting(refusal)
-                        self._slots.refuse_waiting(refusal)
-                    raise refusal from error
+        """A new connection. A timeout while the loop was late says nothing about the server: try again."""
+        await self._state.making.acquire()
+        try:
+            for attempts_left in reversed(range(_ATTEMPTS)):
+                since = time.monotonic()
+                with _Lateness() as lateness:
+                    try:
+                        return await self._state.pool.get_connection(*OF_POOL)
+                    except Exception as error:
+                        if isinstance(error, RedisTimeoutError) and lateness.most > SLOW_SECONDS and attempts_left:
+                            continue
+                        self.note_loss(error)
+                        raise self._state.refused(error, since) from error
+        finally:
+            self._state.making.release()
 
     async def _end(self, connection: Any) -> None:
         with suppress(Exception):
             await connection.disconnect(nowait=True)
-        await self._pool.release(connection)
+        await self._state.pool.release(connection)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
-        """A connection for the length of this block, in which every answer must be read. Raises NotConnected."""
+        """A connection for the length of this block, in which every reply must be read. Raises NotConnected."""
         connection = await self.acquire()
         try:
-            yield connection
-        except BaseException as error:
-            self.note_loss(error)
             try:
+                yield connection
+            except BaseException as error:
+                self.note_loss(error)
                 await self._end(connection)
-            finally:
-                self._slots.release()
-            raise
-        self._answered_at = time.monotonic()
-        try:
+                raise
+            self._state.answered_at = time.monotonic()
             if self.closed:
                 await self._end(connection)
             else:
-                self._idle.append(connection)
+                self._state.connections.append(connection)
         finally:
-            self._slots.release()
+            self._state.slots.release()
 
     def note_loss(self, error: BaseException | None) -> None:
-        """Tell the cluster that this server was lost, if that is what the error says."""
+        """Tell the cluster that this server is away, if that is what the error says."""
         if self._lost is not None and isinstance(error, (*LOST, ClusterDownError)):
             self._lost(self.redis, error)
 
@@ -186,67 +135,62 @@ class AsyncNodePool:
             raise asyncio.CancelledError
 
     async def receive(self, connection: Any, name: str) -> Any:
-        """The next answer, to the command of this name, or Redis's refusal as a value."""
+        """The next reply, to the command of this name; an error that Redis replied is returned."""
         try:
             return await self.redis.parse_response(connection, name)
         except ResponseError as error:
+            self.note_loss(error)
             return error
 
     async def execute(self, connection: Any, commands: Sequence[RedisCommand]) -> list[Any]:
-        """Send commands, and read what is answered or refused to each."""
+        """Send commands, and return the reply or the error to each."""
         await self.send(connection, commands)
         return [await self.receive(connection, command[0]) for command in commands]
 
 
 class AsyncNodePools:
-    """The connections to each server of a cluster, or to the only server; what NodePools is for threads."""
+    """NodePools for asyncio."""
 
     def __init__(self, redis: AsyncRedis, most: int = CONNECTIONS) -> None:
-        self._cluster = redis if isinstance(redis, AsyncCluster) else None
+        self._cluster: Any = redis if isinstance(redis, AsyncCluster) else None
         self._most = most
-        self.only = None if isinstance(redis, AsyncCluster) else AsyncNodePool(redis, most=most)
-        self._of: dict[AsyncRedis, AsyncNodePool] = {}
+        self._pools: dict[AsyncRedis, AsyncNodePool] = {}
         self._closed = False
+        self.only = self._pool(redis) if self._cluster is None else None
+
+    def _pool(self, server: AsyncRedis) -> AsyncNodePool:
+        if server not in self._pools:
+            self._pools[server] = AsyncNodePool(server, self._cluster and self._cluster.lost, self._most)
+            self._pools[server].closed = self._closed
+        return self._pools[server]
 
     def close(self) -> None:
         """Keep no connection from now on. Calls under way go on, and may open some, which they end."""
         self._closed = True
-        for connections in [*self._of.values(), *([self.only] if self.only else [])]:
-            connections.closed = True
+        for pool in self._pools.values():
+            pool.closed = True
 
     async def at(self, key: str) -> AsyncNodePool:
-        """Those to the server of this key. Raises NotConnected, and ConfigurationError if it is no cluster."""
-        if self._cluster is None:
-            assert self.only is not None
-            return self.only
-        return self._at(self._cluster, await self._cluster.at(key))
-
-    def _at(self, cluster: AsyncCluster, server: AsyncRedis) -> AsyncNodePool:
-        if server not in self._of:
-            self._of[server] = AsyncNodePool(server, cluster.lost, self._most)
-            self._of[server].closed = self._closed
-        return self._of[server]
+        """The pool of the server that holds this key. Raises NotConnected."""
+        return self.only or self._pool(await self._cluster.at(key))
 
     async def all(self) -> list[AsyncNodePool]:
-        """Those to every server. Raises NotConnected."""
-        if self._cluster is None:
-            assert self.only is not None
-            return [self.only]
-        return [self._at(self._cluster, server) for server in await self._cluster.servers()]
+        """The pool of every server. Raises NotConnected."""
+        return [self.only] if self.only else [self._pool(server) for server in await self._cluster.servers()]
 
     async def moved(self, error: MovedError) -> None:
-        """A server has said that a key is another's. Raises ConfigurationError if we knew of no other."""
-        if self._cluster is None:
+        """A server has said that another one holds a key. Raises ConfigurationError if no other one is known."""
+        if self.only:
             raise ConfigurationError(UNCLUSTERED_URL)
         await self._cluster.moved(error)
 
 
 async def _quiet(connection: Any) -> bool:
-    """Whether nothing came while it was idle, such as its end. One that its client has closed is opened again."""
+    """Whether nothing came while it was idle, such as its end. False for a connection that its client has closed."""
     try:
         if not connection.is_connected or must_reconnect(connection):
             return False
-        look = connection.can_read if hasattr(connection, "can_read") else connection.can_read_destructive
-        return not await look()
+        can_read = connection.can_read if hasattr(connection, "can_read") else connection.can_read_destructive
+        return not await can_read()
     except (RedisError, OSError):
         return False

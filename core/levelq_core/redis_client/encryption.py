@@ -1,4 +1,4 @@
-"""NodePool over a network: whether they are encrypted and verified, and why a certificate was refused."""
+"""Whether connections over a network are encrypted and verified, and why a certificate was refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FALSE = ("0", "F", "FALSE", "N", "NO")  # as redis-py reads them
 
 
 def is_loopback(host: str) -> bool:
-    """Whether this host, or folder of a socket, is this machine, judged by the name alone without a DNS query."""
+    """Whether a host, or the folder of a socket, is this machine, by its name alone: there is no DNS query."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -29,8 +29,8 @@ def redis_exposures(url: str) -> Iterator[tuple[str, str]]:
     """Yield what is unsafe about the connections of a Redis URL, each with the remedy."""
     parts = urlsplit(url)
     scheme = parts.scheme
-    place = RedisTarget.read(url)
-    hosts = [address.host for address in place.addresses] if place else [parts.hostname or "localhost"]
+    target = RedisTarget.read(url)
+    hosts = [address.host for address in target.addresses] if target else [parts.hostname or "localhost"]
     options = parse_qs(parts.query)
     for host in (host for host in hosts if scheme.startswith("redis") and not is_loopback(host)):
         if scheme.partition("+")[0] == "redis":

@@ -1,4 +1,4 @@
-"""What belongs to one event loop: asyncio's connections work on the loop that made them and on no other."""
+"""Objects of one event loop: connections of asyncio work only on the loop that made them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from redis.asyncio import Redis as AsyncRedis
 
-from .async_cluster import AsyncCluster
+from .cluster_clients import AsyncCluster
 from .per_process import PerProcess
 from .sentinel import AsyncPrimary
 
 
 class Owner(Protocol):
-    """What a loop may own."""
+    """An object that belongs to a loop."""
 
     async def close(self) -> None:
         """Close its connections, on its loop."""
 
     def abandon(self) -> None:
-        """Close them without its loop, which will not run again."""
+        """Close its connections without the loop, which will not run again."""
 
 
 O = TypeVar("O", bound=Owner)
@@ -29,11 +29,11 @@ _Held = tuple[O, AsyncGenerator[None, None]]
 
 
 class PerLoop(Generic[O]):
-    """One owner for each event loop, found by the loop that runs, closed when that loop ends.
+    """One owner for each event loop, closed when the loop ends.
 
-    A loop about to end closes the asynchronous generators it has seen (`loop.shutdown_asyncgens`, which asyncio.run
-    and its kin call): each owner is closed by one that waits for that. Where a loop was closed without it, the next
-    loop to come closes what it left.
+    A loop that ends closes its asynchronous generators (`loop.shutdown_asyncgens`, which asyncio.run and similar
+    functions call): each owner is closed by a generator that waits for that. If a loop was closed without it, the next
+    loop closes its owner.
     """
 
     def __init__(self, make: Callable[[], O]) -> None:
@@ -52,7 +52,7 @@ class PerLoop(Generic[O]):
             _abandon(loops.pop(other, None))
         owner = self._make()
         generator = self._closed_with_its_loop(loop, owner)
-        with suppress(StopIteration):  # it has come to its yield, and the loop knows it now
+        with suppress(StopIteration):  # now it is at its yield, and the loop knows it
             generator.__anext__().send(None)
         loops[loop] = owner, generator
         return owner
@@ -65,7 +65,7 @@ class PerLoop(Generic[O]):
             await owner.close()
 
     async def close(self) -> None:
-        """Close the running loop's owner; have other loops close theirs."""
+        """Close the owner of the running loop, and make other loops close theirs."""
         loops = self._loops.get()
         running = asyncio.get_running_loop()
         for loop in list(loops):
@@ -91,27 +91,28 @@ def _abandon(held: _Held[Any] | None) -> None:
 
 
 def abandon(redis: AsyncRedis) -> None:
-    """Close the connections of a client whose loop does not run any more, without a word."""
-    clients = redis.clients if isinstance(redis, AsyncCluster) else [redis]
-    pools: list[Any] = [client.connection_pool for client in clients]
+    """Close the connections of a client whose loop does not run any more."""
+    pools: list[Any] = [
+        client.connection_pool for client in (redis.clients if isinstance(redis, AsyncCluster) else [redis])
+    ]
     if isinstance(redis, AsyncPrimary):
         manager = pools[0].sentinel_manager
         pools += [sentinel.connection_pool for sentinel in manager.sentinels]
     for pool in pools:
         for connection in [*pool._available_connections, *pool._in_use_connections]:
-            _let_go(connection)
+            _close_without_loop(connection)
 
 
-def _let_go(connection: Any) -> None:
-    """End a connection whose loop is closed: its transport's own methods need the loop, and its finalizer warns."""
+def _close_without_loop(connection: Any) -> None:
+    """Close a connection whose loop is closed: the methods of its transport need the loop, and its finalizer warns."""
     writer, connection._reader, connection._writer = getattr(connection, "_writer", None), None, None
     if writer is None:
         return
     transport = writer.transport
     below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None) or transport
-    with suppress(RuntimeError):  # "Event loop is closed": it is marked as closing before that is raised
+    with suppress(RuntimeError):  # "Event loop is closed", raised after the transport is marked as closing
         transport.abort()
-    opened = getattr(below, "_sock", None)  # asyncio's own transports; uvloop closes with its loop
+    opened = getattr(below, "_sock", None)  # asyncio's own transports; those of uvloop close with their loop
     if opened is not None:
         opened.close()
         below._sock = None

@@ -1,4 +1,4 @@
-"""What belongs to one process: connections, locks, and whatever must not cross a fork."""
+"""Objects of one process, such as connections and locks, which must not cross a fork."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 class PerProcess(Generic[T]):
-    """One object of a kind for each process: a forked child makes its own and leaves its parent's alone.
+    """One object for each process: a forked child makes its own, and does not touch its parent's.
 
-    In the child the parent's object stays referenced, so no finalizer ends a connection that the parent uses, and a
-    lock that another thread held at the fork is never waited for. `make` must have no effect but to make the object.
+    The child keeps a reference to the parent's object, so no finalizer closes a connection that the parent uses. It
+    never waits for a lock that another thread held at the fork. `make` must have no side effect.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -24,5 +24,5 @@ class PerProcess(Generic[T]):
         """This process's object."""
         process = os.getpid()
         made = self._made.get(process)
-        # setdefault: of two threads that come first at once, both get the same object.
+        # setdefault: two threads that call this at the same time get the same object.
         return self._made.setdefault(process, self._make()) if made is None else made

@@ -1,4 +1,4 @@
-"""A client for threads that may be used after a fork."""
+"""A client for threads that works after a fork."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from .per_process import PerProcess
 
 
 class ProcessClient(Redis):
-    """A client of redis-py's whose pool belongs to the process that uses it.
+    """A client of redis-py whose pool belongs to the process that uses it.
 
-    redis-py's own pool notices a fork, and then waits for a lock that another thread may have held at that moment.
+    redis-py's own pool notices a fork, but then waits for a lock that another thread may have held at that moment.
     """
 
     def __init__(
         self, make_pool: Callable[[], Any] | None = None, *, connection_pool: Any = None, **options: Any
     ) -> None:
-        """`make_pool` makes one process's pool. Without it the arguments are redis-py's: it and RQ make further clients
-        of a client's class, on a pool that has another owner.
+        """`make_pool` makes the pool of one process.
+
+        Without it the arguments are redis-py's: redis-py and RQ make clients of this class on a pool of another owner.
         """
         self._pools = PerProcess(make_pool or (lambda: connection_pool))
         super().__init__(connection_pool=self._pools.get(), **options)
@@ -33,4 +34,4 @@ class ProcessClient(Redis):
 
     @connection_pool.setter
     def connection_pool(self, pool: Any) -> None:
-        """Redis's constructor sets what it was given, which is that."""
+        """Called by the constructor of Redis, with the pool that it was given."""

@@ -1,6 +1,6 @@
-"""The options behind the ? of a Redis URL: their names, types and ranges, as redis-py takes them.
+"""The options behind the ? of a Redis URL: their names, types and ranges in redis-py.
 
-redis-py accepts unknown options and fails later, when it connects. Errors here never show values of secret options.
+redis-py accepts unknown options and fails when it connects. Errors here never show the values of secret options.
 """
 
 from __future__ import annotations
@@ -10,57 +10,40 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
-# Ignored in URLs: levelq needs answers as bytes, and a client that repeats no command.
+# Ignored in URLs: levelq needs replies as bytes, and a client that repeats no command.
 OVERRIDDEN = frozenset({"decode_responses", "encoding", "encoding_errors", "retry_on_error", "retry_on_timeout"})
 MISREAD = "with # / ? @ and [ in a user or a password written as %23 %2F %3F %40 and %5B"
 
 
 class Option(NamedTuple):
-    """How one option is read (`read` raises ValueError), and what it may be, in words."""
+    """How an option is read (`read` raises ValueError), and what is expected, in words."""
 
     read: Callable[[str], Any]
     expected: str = ""
-    secret: bool = False
+
+
+def _option(
+    pattern: str, convert: Callable[[str], Any], expected: str, accepts: Callable[[Any], bool] = lambda value: True
+) -> Option:
+    def read(text: str) -> Any:
+        if not re.fullmatch(pattern, text) or not accepts(convert(text)):
+            raise ValueError
+        return convert(text)
+
+    return Option(read, expected)
 
 
 def _whole(least: int, most: int | None = None) -> Option:
-    def read(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < least or (most is not None and int(text) > most):
-            raise ValueError
-        return int(text)
-
-    return Option(read, f"a whole number of at least {least}" if most is None else f"{least} to {most}")
+    expected = f"a whole number of at least {least}" if most is None else f"{least} to {most}"
+    return _option("[0-9]{1,9}", int, expected, lambda number: least <= number <= (number if most is None else most))
 
 
-def _seconds(text: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", text) or not float(text):
-        raise ValueError
-    return float(text)
-
-
-def _switch(text: str) -> bool:
-    values = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
-    if text.lower() not in values:
-        raise ValueError
-    return values[text.lower()]
-
-
-def _one_of(*words: str) -> Option:
-    def read(text: str) -> str:
-        if text not in words:
-            raise ValueError
-        return text
-
-    return Option(read, " or ".join(words))
-
-
-_TEXT = Option(str)
-_SECRET = Option(str, secret=True)
-_SWITCH = Option(_switch, "yes or no")
-_SECONDS = Option(_seconds, "seconds above 0")
+_TEXT = Option(str)  # never refused, so no password is shown
+_SWITCH = _option("(?i:yes|no|true|false|1|0)", lambda text: text.lower() in ("yes", "true", "1"), "yes or no")
+_SECONDS = _option(r"[0-9]{1,6}(\.[0-9]+)?", float, "seconds above 0", bool)
 _EVERYWHERE = {
     "username": _TEXT,
-    "password": _SECRET,
+    "password": _TEXT,
     "client_name": _TEXT,
     "lib_name": _TEXT,
     "lib_version": _TEXT,
@@ -77,23 +60,23 @@ _SOCKET = {"path": _TEXT}
 _TLS = {
     "ssl_keyfile": _TEXT,
     "ssl_certfile": _TEXT,
-    "ssl_password": _SECRET,
+    "ssl_password": _TEXT,
     "ssl_ca_certs": _TEXT,
     "ssl_ca_path": _TEXT,
     "ssl_ca_data": _TEXT,
     "ssl_ciphers": _TEXT,
-    "ssl_cert_reqs": _one_of("none", "optional", "required"),
+    "ssl_cert_reqs": _option("none|optional|required", str, "none or optional or required"),
     "ssl_check_hostname": _SWITCH,
 }
 _OF_SENTINELS = "sentinel_"
-# The options that the constructor of redis-py's Redis takes, with which the clients of Sentinels are made.
+# Options of the constructor of redis-py's Redis, which makes the clients of Sentinels.
 _FOR_SENTINELS = {"username", "password", "client_name", "health_check_interval", "protocol", "socket_keepalive", *_TLS}
 
 
 def read_options(scheme: str, query: str) -> dict[str, Any]:
-    """The options of a URL for redis-py, those for the Sentinels with their prefix. `scheme`: the URL's, as it stands.
+    """The options of a URL for redis-py, those for Sentinels with their prefix. `scheme` is the whole one of the URL.
 
-    Raises ValueError for an option that redis-py does not have or that is not for this scheme, and for a wrong value.
+    Raises ValueError for an option that is unknown or not for this scheme, and for a wrong value.
     """
     kind = scheme.partition("+")[2]
     known = _known(scheme)
@@ -128,5 +111,5 @@ def _expected(known: dict[str, Option], name: str, scheme: str) -> str:
 
 
 def _got(name: str) -> str:
-    """The name, if it looks like one: other text may be a piece of a password."""
+    """The name, if it looks like one; other text may be part of a password."""
     return f"; got {name!r}" if re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,40}", name) else ""

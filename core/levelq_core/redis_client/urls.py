@@ -2,10 +2,9 @@
 
     redis://user:password@host:6379/0                     rediss:// with TLS, unix:// a socket
     redis+sentinel://user:password@s1:26379,s2:26379/name/0?sentinel_password=...
-    redis+cluster://user:password@h1:6379,h2:6379         any of its servers; the others are asked for
+    redis+cluster://user:password@h1:6379,h2:6379         some of its servers, which name the others
 
-The last two are levelq's own: redis-py has none. Each with rediss+ for TLS; queries are redis-py's, see
-redis_client/url_options.py.
+redis-py does not know the last two; rediss+ is the same with TLS. For the options see url_options.py.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ SERVER_SCHEMES = ("redis", "rediss", "unix")
 SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
 CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")
 _PORTS = {"cluster": 6379, "sentinel": 26379}
-_OF_SENTINELS = "sentinel_"  # how options begin that are for the Sentinels themselves
+_OF_SENTINELS = "sentinel_"  # prefix of the options for connections to the Sentinels
 
 
 class Address(NamedTuple):
@@ -34,7 +33,7 @@ class Address(NamedTuple):
 
 
 class RedisTarget(NamedTuple):
-    """What a URL with several servers says."""
+    """The parts of a URL with several servers."""
 
     kind: Literal["cluster", "sentinel"]
     scheme: str
@@ -45,7 +44,7 @@ class RedisTarget(NamedTuple):
 
     @classmethod
     def read(cls, url: str) -> Self | None:
-        """None for the URL of one server. Raises ValueError, with nothing in it that may be a password."""
+        """Read a URL; None if it is the URL of one server. Raises ValueError, which shows no password."""
         parts = split_url(url)
         kind: Any = parts.scheme.partition("+")[2]
         if kind not in _PORTS:
@@ -55,9 +54,9 @@ class RedisTarget(NamedTuple):
             raise ValueError(f"expected user:password@ once, before all servers, {MISREAD}")
         addresses = [_address(host, _PORTS[kind]) for host in hosts.split(",")]
         path = [unquote(step) for step in parts.path.split("/") if step]
-        place = cls(kind, parts.scheme.partition("+")[0], user + at, addresses, path, dict(parse_qsl(parts.query)))
-        place._check()
-        return place
+        target = cls(kind, parts.scheme.partition("+")[0], user + at, addresses, path, dict(parse_qsl(parts.query)))
+        target._check()
+        return target
 
     def _check(self) -> None:
         if self.kind == "cluster" and self.path not in ([], ["0"]):
@@ -67,41 +66,40 @@ class RedisTarget(NamedTuple):
 
     @property
     def service(self) -> str:
-        """What the Sentinels call the primary."""
+        """The name of the primary at the Sentinels."""
         return self.path[0]
 
     def url_of(self, address: Address) -> str:
-        """One server of a cluster, for redis-py."""
+        """The URL of one server of a cluster, for redis-py."""
         query = f"?{urlencode(self.query)}" if self.query else ""
         return f"{self.scheme}://{self.user}{address}/0{query}"
 
     @property
     def url_of_primary(self) -> str:
-        """The primary, for redis-py, but for its address."""
+        """The URL of the primary for redis-py, without its address."""
         query = {name: value for name, value in self.query.items() if not name.startswith(_OF_SENTINELS)}
         database = self.path[1] if len(self.path) > 1 else "0"
         return f"{self.scheme}://{self.user}primary/{database}{f'?{urlencode(query)}' if query else ''}"
 
     @property
     def for_sentinels(self) -> dict[str, Any]:
-        """redis-py's options for the connections to the Sentinels."""
+        """The options of redis-py for connections to the Sentinels."""
         given = read_options(f"{self.scheme}+sentinel", urlencode(self.query))
         return {name.removeprefix(_OF_SENTINELS): it for name, it in given.items() if name.startswith(_OF_SENTINELS)}
 
 
 def check_url(url: str) -> None:
-    """Raise ValueError for a URL that redis-py would misread, or would fail on later; no password is shown."""
+    """Raise ValueError for a URL that redis-py misreads or cannot connect with; no password is shown."""
     parts = split_url(url)
-    place = RedisTarget.read(url)
-    if place is None:
+    if RedisTarget.read(url) is None:
         _check_server(parts)
     read_options(parts.scheme, parts.query)
 
 
 def url_and_options(url: str) -> tuple[str, dict[str, Any]]:
-    """The URL of one server without its query, and what the query says, for redis-py. Raises as check_url.
+    """The URL of one server without its query, and the options of the query, for redis-py. Raises as check_url.
 
-    An option wins over levelq's own, but not over the URL before it, as in redis-py; `db` wins over the path there.
+    As in redis-py, an option does not override the URL before it, except `db`, which overrides the path.
     """
     parts = split_url(url)
     options = read_options(parts.scheme, parts.query)
@@ -113,9 +111,9 @@ def split_url(url: str) -> SplitResult:
     """The parts of a URL. Raises ValueError if a character of a password ends the host too early."""
     try:
         parts = urlsplit(url)
-    except ValueError:  # its words quote the whole
+    except ValueError:  # its message quotes the whole URL
         raise ValueError(f"cannot be read as a URL, {MISREAD}") from None
-    # The path of a socket may have an @, unless what is before it looks like half a password.
+    # The path of a socket may contain an @, unless the text before it may be part of a password.
     path = "" if parts.scheme == "unix" and (not parts.netloc or "@" in parts.netloc) else parts.path
     if "#" in url or "@" in path + parts.query or re.search(r"^\s|[\r\n\t]|\s$", url):
         raise ValueError(f"cannot be read; expected {_form(parts.scheme)}, {MISREAD}")
@@ -135,15 +133,10 @@ def _check_server(parts: SplitResult) -> None:
     address = parts.netloc.rpartition("@")[2]
     if parts.scheme == "unix":
         good = parts.path.startswith("/") and address in ("", "localhost")
-    else:
-        good = _is_address(address) and bool(re.fullmatch(r"/?|/[0-9]{1,9}", parts.path))
+    else:  # without an address it is localhost
+        good = bool((not address or _split_address(address)) and re.fullmatch(r"/?|/[0-9]{1,9}", parts.path))
     if not good:
         raise ValueError(f"cannot be read; expected {_form(parts.scheme)}, {MISREAD}")
-
-
-def _is_address(text: str) -> bool:
-    """Whether it is host, host:port or nothing, which is localhost."""
-    return not text or _split_address(text) is not None
 
 
 def _address(text: str, port: int) -> Address:

@@ -1,4 +1,4 @@
-"""The demo as a stranger runs it, and its verifier, which must be able to say no."""
+"""The demo as a user runs it, and its checks, which must be able to fail."""
 
 from __future__ import annotations
 
@@ -7,30 +7,28 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import psutil
-import psycopg
 import pytest
 from redis import Redis
 from rich.console import Console
 from sqlalchemy.orm import Session
 
-from levelq.demo import calling, producing
-from levelq.demo.measuring import Batch, rate_curve
-from levelq.demo.record import Record
-from levelq.demo.reference import Learner, apply
-from levelq.demo.running import Demo
-from levelq.demo.scenario import TOP_LEVEL, Scenario, Sent
-from levelq.demo.verifying import Check, verify
+from levelq.demo import caller, sender
+from levelq.demo.checks import Check, Recorded, check_all
+from levelq.demo.demo import save_picture
+from levelq.demo.figures import Batch, rate_curve
+from levelq.demo.scenario import TOP_LEVEL, Scenario
+from levelq.laboratory.environment import Environment, connected_environment
 from levelq_core import Settings
-from levelq_core.database.engine import engine_for
 from levelq_core.keys import Partition
-from levelq_producer import Handle, Producer
+from levelq_core.operations.verify import Recorder
+from levelq_producer import Producer
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
 from tests.support.fixtures.keys import KEYS
@@ -54,7 +52,7 @@ def begin(arguments: str, mark: str, folder: Path) -> subprocess.Popen[str]:
 
 
 def marked(mark: str) -> list[psutil.Process]:
-    """The processes that still live and belong to that demo."""
+    """The processes of that demo that still live."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -65,7 +63,7 @@ def marked(mark: str) -> list[psutil.Process]:
     return found
 
 
-def test_a_small_demo_passes_every_check_and_draws(tmp_path: Path) -> None:
+def test_small_demo_passes_every_check_and_draws(tmp_path: Path) -> None:
     mark = uuid4().hex
     demo = begin(f"users=50, commands=2000, picture=Path('out/burst.png'), seed={SEED}", mark, tmp_path)
     output, _ = demo.communicate(timeout=110)
@@ -81,7 +79,7 @@ def test_a_small_demo_passes_every_check_and_draws(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.usefixtures("unmeasured")
-def test_an_interrupted_demo_leaves_no_process(number: signal.Signals, tmp_path: Path) -> None:
+def test_interrupted_demo_leaves_no_process(number: signal.Signals, tmp_path: Path) -> None:
     mark = uuid4().hex
     demo = begin("users=50, commands=5_000", mark, tmp_path)
     assert demo.stdout is not None
@@ -91,7 +89,7 @@ def test_an_interrupted_demo_leaves_no_process(number: signal.Signals, tmp_path:
             lines.append(line)
             if "the workers are up" in line:
                 demo.send_signal(number)
-                demo.send_signal(number)  # an impatient second one does not cut the cleaning up short
+                demo.send_signal(number)  # an impatient second one does not cut the clean-up short
         assert demo.wait(60) == 130, "".join(lines)
     finally:
         demo.kill()
@@ -101,205 +99,172 @@ def test_an_interrupted_demo_leaves_no_process(number: signal.Signals, tmp_path:
     assert marked(mark) == []
 
 
-def test_without_matplotlib_it_says_how_to_get_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_without_matplotlib_says_how_to_get_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "levelq.demo.picture", raising=False)
-    told = io.StringIO()
-    with ExitStack() as stack:
-        demo = Demo(Scenario(1, 1, 1, 0), 1, Path("none.png"), Console(file=told, width=100), stack)
-        demo.draw(None, None)  # type: ignore[arg-type]
-    assert told.getvalue() == "no picture: matplotlib is not installed; pip install 'levelq[demo]'\n"
+    shown = io.StringIO()
+    save_picture(Console(file=shown, width=100), Path("none.png"), SMALL, None, [], [], None)  # type: ignore[arg-type]
+    assert shown.getvalue() == "no picture: matplotlib is not installed; pip install 'levelq[demo]'\n"
 
 
-# ---- the verifier
+def test_demo_refuses_a_folder_that_holds_other_data(tmp_path: Path) -> None:
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").touch()
+    demo = begin("folder=Path('used')", "", tmp_path)
+    assert "folder: expected an empty folder or a new one, got 'used'" in demo.communicate(timeout=60)[0]
+    assert demo.returncode != 0
+
+
+# ---- the checks
 
 
 class Played:
     """A small scenario that went through producer, lanes, drain and direct calls, in this process."""
 
-    def __init__(self, settings: Settings, redis: Redis, database: psycopg.Connection[Any]) -> None:
-        self.redis = redis
-        self.database = database
-        self.record = Record(SMALL.sends())
-        report: dict[str, Any] = {"spans": [], "acknowledged": [], "errors": [], "answers": []}
-        asked: list[Handle] = []
-        runtime = Runtime(settings)
-        with Producer(settings.model_copy(update={"database_url": None})) as producer:
-            asked += producing.send(producer, producing.windows_of(SMALL.sends()), report)
-            for name in TOP_LEVEL:
-                Drain(runtime, Partition(name)).run()
-            report["answers"] = [producing.answer_of(handle) for handle in asked]
-        self.record.add_producer(report)
-        runtime.close()
-        engine = engine_for(settings)
-        with Session(engine) as session:
-            self.record.add_caller({"calls": calling.call(session, SMALL, 5)})
-        engine.dispose()
+    def __init__(self, environment: Environment, folder: Path) -> None:
+        self.environment = environment
+        self.sends = SMALL.sends()
+        settings, repeated, record = environment.settings, [], folder / "sends.jsonl"
+        with Producer(settings.model_copy(update={"database_url": None})) as producer, Recorder(record) as recorder:
+            for window in sender.prepared(self.sends):
+                repeated += sender.send(producer, window, recorder)[len(window[0]) :]
+            runtime = Runtime(settings)
+            for partition in map(Partition, TOP_LEVEL):
+                while environment.lanes.status(partition).waiting:  # a drain ends after a slice
+                    Drain(runtime, partition).run()
+            runtime.close()
+            answers = [sender.answer(handle) for handle in repeated]
+        with Session(environment.engine) as session:
+            calls = caller.call(session, SMALL, threading.Event(), 5)
+        self.recorded = Recorded([record], 0, answers, calls)
+
+    def tamper(self, statement: str) -> None:
+        with self.environment.engine.begin() as connection:
+            connection.exec_driver_sql(statement)
 
     def checks(self) -> list[Check]:
-        return verify(self.database, self.redis, self.record, KEYS.namespace)
+        return check_all(self.environment, self.sends, self.recorded)
 
     def failed(self) -> list[str]:
         return [check.name for check in self.checks() if not check.passed]
 
 
 @pytest.fixture
-def played(settings: Settings, redis: Redis, capsys: pytest.CaptureFixture[str]) -> Iterator[Played]:
-    assert settings.database_url is not None
-    with psycopg.connect(settings.database_url, autocommit=True) as database:
-        yield Played(settings, redis, database)
+def played(settings: Settings, redis: Redis, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Played]:
+    with connected_environment("demo test", settings, 0, tmp_path, embedded=True) as environment:
+        yield Played(environment, tmp_path)
 
 
-def test_what_levelq_did_passes(played: Played) -> None:
+def test_checks_pass_on_what_levelq_did(played: Played) -> None:
     assert played.failed() == []
     for check in played.checks():
-        assert check.detail[0] != "0" or "left" in check.detail, f"{check.name}: looked at nothing"
+        empty = "quarantined" in check.name or check.name.startswith("I8")  # right if there are none
+        assert check.detail[0] != "0" or empty, f"{check.name}: looked at nothing"
 
 
 _ONE = "(SELECT min(id) FROM levelq_ledger WHERE status = 'applied')"
 _RISEN = "(SELECT min(user_license_id) FROM license_progressions)"
+_TOTAL, _LEVEL = "SQL: every total", "SQL: both levels"
 
 
 @pytest.mark.parametrize(
     ("tampering", "name"),
     [
-        (f"DELETE FROM levelq_ledger WHERE id = {_ONE}", "nothing lost"),
+        (f"DELETE FROM levelq_ledger WHERE id = {_ONE}", "I1 nothing lost"),
         (
             "ALTER TABLE levelq_ledger DROP CONSTRAINT levelq_ledger_command_id_key;"
             f" CREATE TEMP TABLE copied AS SELECT * FROM levelq_ledger WHERE id = {_ONE};"
             " UPDATE copied SET id = -id; INSERT INTO levelq_ledger SELECT * FROM copied",
-            "nothing doubled",
+            "I2 nothing doubled",
         ),
-        (f"UPDATE levelq_ledger SET xp = xp + 1 WHERE id = {_ONE}", "nothing invented"),
-        (f"UPDATE levelq_ledger SET command_id = gen_random_uuid() WHERE id = {_ONE}", "nothing invented"),
+        (f"UPDATE levelq_ledger SET xp = xp + 1 WHERE id = {_ONE}", "I2"),
+        (f"UPDATE levelq_ledger SET command_id = gen_random_uuid() WHERE id = {_ONE}", "I1 nothing lost"),
         (
             "WITH pair AS (SELECT user_id, specialization, min(id) AS a, max(id) AS z FROM levelq_ledger"
             " WHERE source = 'queue' GROUP BY 1, 2 HAVING count(*) > 1 LIMIT 1),"
             " gone AS (UPDATE levelq_ledger SET id = -id FROM pair WHERE levelq_ledger.id = pair.z) SELECT 1",
-            "nothing reordered",
+            "I5 nothing reordered",
         ),
         (f"UPDATE levelq_ledger SET status = 'rejected' WHERE id = {_ONE}", "rejected"),
         ("UPDATE levelq_ledger SET status = 'applied' WHERE status = 'rejected'", "rejected"),
-        ("UPDATE specialization_progress SET total_xp = total_xp + 1 WHERE id = 1", "every total"),
-        ("DELETE FROM specialization_progress WHERE id = 1", "every total"),
-        ("UPDATE specialization_progress SET current_level = current_level + 1 WHERE id = 1", "progress level"),
-        ("DELETE FROM specialization_progress WHERE id = 1", "progress level"),
-        (f"UPDATE user_licenses SET max_achieved_level = current_level - 1 WHERE id = {_RISEN}", "no level is above"),
+        ("UPDATE specialization_progress SET total_xp = total_xp + 1 WHERE id = 1", _TOTAL),
+        ("DELETE FROM specialization_progress WHERE id = 1", _TOTAL),
+        ("UPDATE specialization_progress SET current_level = current_level + 1 WHERE id = 1", _LEVEL),
+        ("DELETE FROM specialization_progress WHERE id = 1", _LEVEL),
+        (f"UPDATE user_licenses SET max_achieved_level = current_level - 1 WHERE id = {_RISEN}", "I3"),
         (
             "INSERT INTO license_progressions (user_license_id, from_level, to_level, requirements_met)"
             f" SELECT id, current_level, current_level + 1, '{{}}' FROM user_licenses WHERE id = {_RISEN}",
-            "progressions form",
+            "I4 one progression",
         ),
         (
             "DELETE FROM license_progressions WHERE id = (SELECT min(id) FROM license_progressions)",
-            "progressions form",
+            "I4 one progression",
         ),
-        (f"UPDATE levelq_ledger SET after[4] = after[4] + 1 WHERE id = {_ONE}", "each decision"),
-        (f"UPDATE levelq_ledger SET before[1] = 9 WHERE id = {_ONE}", "each decision"),
-        (f"UPDATE levelq_ledger SET to_level = to_level + 1 WHERE id = {_ONE}", "each decision"),
+        (f"UPDATE levelq_ledger SET after[4] = after[4] + 1 WHERE id = {_ONE}", "I2"),
+        (f"UPDATE levelq_ledger SET before[1] = 9 WHERE id = {_ONE}", _LEVEL),
+        (f"UPDATE levelq_ledger SET to_level = to_level + 1 WHERE id = {_ONE}", "I4"),
         (
             "UPDATE specialization_progress SET current_level = 9 WHERE id = 1;"
             " UPDATE user_licenses l SET current_level = 9 FROM specialization_progress p"
             " WHERE p.id = 1 AND l.user_id = p.student_id AND l.specialization_type = p.specialization_id",
-            "each pair of rows",
+            _LEVEL,
         ),
-        ("UPDATE user_licenses SET max_achieved_level = max_achieved_level + 1 WHERE id = 1", "each pair of rows"),
-        (
-            "UPDATE levelq_ledger SET after[4] = 0 WHERE source = 'direct'",
-            "direct calls",
-        ),
+        ("UPDATE user_licenses SET max_achieved_level = max_achieved_level + 1 WHERE id = 1", _LEVEL),
+        ("UPDATE levelq_ledger SET after[4] = 0 WHERE source = 'direct'", "direct calls"),
         (
             "INSERT INTO levelq_quarantine (specialization, reason, raw, length, sha256)"
             " VALUES ('PLAYER', 'rubbish', 'x', 1, 'x')",
-            "at rest",
+            "SQL: nothing is quarantined",
         ),
     ],
 )
-def test_the_verifier_sees_a_tampered_database(played: Played, tampering: str, name: str) -> None:
-    played.database.execute(tampering)
-    assert any(failed.startswith(name) for failed in played.failed())
+def test_tampered_database_fails_a_check(played: Played, tampering: str, name: str) -> None:
+    played.tamper(tampering)
+    assert any(failed.startswith(name) for failed in played.failed()), played.failed()
 
 
-def _unanswered(played: Played) -> None:
-    played.record.answers.pop(0)
+def _record(played: Played, **changed: Any) -> None:
+    played.recorded = played.recorded._replace(**changed)
 
 
-def _twice(played: Played) -> None:
-    played.record.answers = [answer._replace(duplicate=False) for answer in played.record.answers]
-
-
-def _no_conflict(played: Played) -> None:
-    played.record.answers = [answer._replace(error=None) for answer in played.record.answers]
-
-
-def _refused_call(played: Played) -> None:
-    played.record.calls[0] = played.record.calls[0]._replace(result={"success": False})
-
-
-def _unacknowledged(played: Played) -> None:
-    played.record.acknowledged.pop()
-
-
-def _left_in_a_lane(played: Played) -> None:
-    played.redis.rpush(KEYS.lane(Partition("COACH"), 1), "x")
-
-
-def _left_claimed(played: Played) -> None:
-    played.redis.zadd(KEYS.of(Partition("COACH"), "claimed"), {"1": 1})
+def _each_answer(**changed: Any) -> Callable[[Played], None]:
+    return lambda played: _record(played, answers=[answer | changed for answer in played.recorded.answers])
 
 
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        (_unanswered, "s"),
-        (_twice, "sent twice"),
-        (_no_conflict, "same id"),
-        (_refused_call, "direct calls"),
-        (_unacknowledged, "every send"),
-        (_left_in_a_lane, "at rest"),
-        (_left_claimed, "at rest"),
+        (lambda played: _record(played, answers=played.recorded.answers[1:]), "s"),
+        (_each_answer(duplicate=False), "sent twice"),
+        (_each_answer(error=None), "same id"),
+        (lambda played: played.recorded.calls[0].update(result={"success": False}), "direct calls"),
+        (lambda played: _record(played, failed=1), "every send"),
+        (lambda played: played.environment.redis.rpush(KEYS.lane(Partition("COACH"), 1), "x"), "I1"),
+        (lambda played: played.environment.redis.zadd(KEYS.of(Partition("COACH"), "claimed"), {"1": 1}), "I8"),
     ],
+    ids=["unanswered", "no duplicate", "no conflict", "refused call", "unacknowledged", "left in a lane", "claimed"],
 )
-def test_the_verifier_sees_what_else_went_wrong(played: Played, change: Callable[[Played], None], name: str) -> None:
+def test_other_faults_fail_a_check(played: Played, change: Callable[[Played], object], name: str) -> None:
     change(played)
-    assert any(failed.startswith(name) for failed in played.failed())
+    assert any(failed.startswith(name) for failed in played.failed()), played.failed()
 
 
 # ---- its own arithmetic
 
 
-def test_a_scenario_is_the_same_from_the_same_seed_and_each_user_has_one_producer() -> None:
+def test_scenario_repeats_from_its_seed_and_gives_each_user_one_sender() -> None:
     sends = SMALL.sends()
     assert sends == SMALL.sends() != SMALL._replace(seed=SEED + 1).sends()
     shares = [SMALL.share(0, 2), SMALL.share(1, 2)]
-    assert sorted(shares[0] + shares[1]) == sorted(sends)
-    assert not {sent.user_id for sent in shares[0]} & {sent.user_id for sent in shares[1]}
-    assert {sent.fate for sent in sends} == {"applied", "rejected", "duplicate", "conflict"}
-    assert len({sent.user_id for sent in sends}) == SMALL.users
+    assert sorted(map(str, shares[0] + shares[1])) == sorted(map(str, sends))
+    assert not {send.lane[0] for send in shares[0]} & {send.lane[0] for send in shares[1]}
+    assert {send.fate for send in sends} == {"applied", "rejected", "duplicate", "conflict"}
+    assert len({send.lane[0] for send in sends}) == SMALL.users
+    assert {send.kind.__name__ for send in sends} == {"LevelUp", "SetLevel", "SyncLevels", "Adjust", "Reset"}
 
 
-def test_the_reference_knows_the_rules() -> None:
-    base = Sent(uuid4(), 1, "PLAYER", "level_up", "applied")
-    risen = apply(Learner(), base._replace(xp=2600, sessions=3))
-    assert risen == Learner(3, 3, 3, 2600, 3)
-    assert apply(risen, base._replace(xp=10**6)) == Learner(8, 8, 8, 1_002_600, 3)
-    lowered = apply(risen, base._replace(kind="set_level", level=1, xp=-2600))
-    assert lowered == Learner(1, 1, 3, 0, 3)
-    assert apply(risen, base._replace(kind="set_level", level=1, xp=-2601)) is None
-    assert apply(risen, base._replace(kind="set_level", level=9)) is None
-    assert apply(risen, base._replace(theory=1)) is None
-    assert apply(risen, base._replace(kind="sync_levels")) == risen
-    assert apply(Learner(), base._replace(kind="sync_levels")) is None
-    set_high = Learner(5, 5, 5, 2600, 3)
-    assert apply(set_high, base._replace(kind="adjust", xp=-100)) == Learner(5, 5, 5, 2500, 3)
-    assert apply(set_high, base._replace(kind="adjust", xp=-101, earned=True)) == Learner(2, 2, 5, 2499, 3)
-    assert apply(set_high, base._replace(kind="adjust", xp=-2601)) is None
-    assert apply(set_high, base._replace(kind="reset", xp=1000, earned=True)) == Learner(2, 2, 5, 1000)
-    assert apply(set_high, base._replace(kind="reset", sessions=1, level=3)) == Learner(3, 3, 5, 0, 1)
-    assert apply(set_high, base._replace(kind="reset", level=9)) is None
-
-
-def test_a_batch_is_spread_over_its_transaction() -> None:
+def test_batch_is_spread_over_its_transaction() -> None:
     batches = [Batch(0.0, 0.5, 100, 100), Batch(0.5, 1.0, 300, 300), Batch(2.0, 2.5, 50, 60)]
     assert max(rate_curve(batches, 0.0, 2.5, 1.0)) == 400
     assert rate_curve([], 0.0, 0.0, 0.5) == [0]

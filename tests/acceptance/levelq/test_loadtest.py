@@ -1,4 +1,4 @@
-"""`levelq loadtest` as a stranger runs it: each scenario small, a stall, an end before its time, what is refused."""
+"""`levelq loadtest` as a user runs it: each scenario small, a stall, an early end, refused options."""
 
 from __future__ import annotations
 
@@ -25,15 +25,9 @@ from tests.support.fixtures.clusters import ValkeyCluster
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.processes import Started
 from tests.support.fixtures.waiting import until
+from tests.support.foreign_trigger import add_foreign_trigger
 
 SMALL = ("--senders", "1", "--seed", "7", "--out", "report.html")
-
-# Somebody else's trigger: what a row holds is no longer what the ledger says.
-MEDDLE = """
-    CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS
-        $$ BEGIN NEW.total_xp := NEW.total_xp + 1; RETURN NEW; END $$;
-    CREATE TRIGGER meddle BEFORE UPDATE ON specialization_progress FOR EACH ROW EXECUTE FUNCTION meddle()
-"""
 
 
 def begin(folder: Path, *arguments: str, settings: Settings | None = None) -> subprocess.Popen[str]:
@@ -50,7 +44,7 @@ def begin(folder: Path, *arguments: str, settings: Settings | None = None) -> su
 
 
 def end(test: subprocess.Popen[str], code: int) -> str:
-    """Its output, once it has ended with the code that was expected."""
+    """Wait until it ends with this exit code; its output."""
     try:
         output, _ = test.communicate(timeout=60)
     finally:
@@ -60,14 +54,14 @@ def end(test: subprocess.Popen[str], code: int) -> str:
     return output
 
 
-def told(folder: Path) -> dict[str, Any]:
-    """The figures that the report holds for programs."""
+def figures(folder: Path) -> dict[str, Any]:
+    """The JSON in the report."""
     (data,) = re.findall(r'id="result">(.*?)</script>', (folder / "report.html").read_text())
     found: dict[str, Any] = json.loads(data)
     return found
 
 
-def test_a_stall_of_redis_shows_all_the_waiting_it_causes(server_folder: Path) -> None:
+def test_stall_of_redis_shows_all_the_waiting_it_causes(server_folder: Path) -> None:
     test = begin(server_folder, "--users", "100", "--rate", "150", "--seconds", "3", "--keep", "kept")
     until(lambda: any((server_folder / "kept").glob("sends-*.jsonl")), 60, "the first sends")
     kept = (server_folder / "kept").resolve()
@@ -83,7 +77,7 @@ def test_a_stall_of_redis_shows_all_the_waiting_it_causes(server_folder: Path) -
         valkey.send_signal(signal.SIGCONT)
     output = end(test, 0)
     assert "the checker found nothing" in output and "seed 7" in output
-    found = told(server_folder)
+    found = figures(server_folder)
     assert found["violations"] == 0 and found["counts"]["undecided"] == 0
     assert found["counts"]["begun"] == found["counts"]["applied"] > 300
     assert 0.8 < found["seconds"]["waits"]["longest"] < 8
@@ -94,7 +88,7 @@ def test_a_stall_of_redis_shows_all_the_waiting_it_causes(server_folder: Path) -
     assert (kept / "servers" / "postgres").is_dir()
 
 
-def test_a_match_ends_on_a_cluster_that_is_there_already(
+def test_match_on_an_external_cluster_reports_its_facts(
     tmp_path: Path, cluster: ValkeyCluster, servers: Servers, own_database_url: str, redis: Redis
 ) -> None:
     settings = Settings.load(redis_url=cluster.url, rq_url=servers.valkey.url, database_url=own_database_url, shards=4)
@@ -103,7 +97,7 @@ def test_a_match_ends_on_a_cluster_that_is_there_already(
         tmp_path, *given, "--external", "--first-user", "1000", "--processes", "1", "--senders", "2", settings=settings
     )
     output = end(test, 0)
-    found = told(tmp_path)
+    found = figures(tmp_path)
     assert found["violations"] == 0 and found["counts"]["begun"] == found["counts"]["applied"] >= 300
     assert int(re.findall(r"level-ups (\d+)", output)[0]) >= 150
     assert "a cluster of 3" in found["facts"]["queue"]
@@ -117,7 +111,7 @@ def test_a_match_ends_on_a_cluster_that_is_there_already(
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_ctrl_c_ends_a_contended_run_with_a_report_of_what_was_done(
+def test_ctrl_c_ends_a_contended_run_with_a_report(
     tmp_path: Path, settings: Settings, start: Callable[..., Started], redis: Redis
 ) -> None:
     start("worker", "--processes", "2")
@@ -131,45 +125,39 @@ def test_ctrl_c_ends_a_contended_run_with_a_report_of_what_was_done(
     test.send_signal(signal.SIGINT)
     output = end(test, 130)
     assert "stopping: what is queued is waited for" in output and "the checker found nothing" in output
-    found = told(tmp_path)
+    found = figures(tmp_path)
     assert found["counts"]["begun"] == found["counts"]["queued"] == found["counts"]["applied"] > 100
     assert "interrupted: these are the figures until then" in (tmp_path / "report.html").read_text()
 
 
-def test_a_violation_is_told_and_everything_kept(
+def test_violation_is_reported_and_the_folder_kept(
     tmp_path: Path, settings: Settings, start: Callable[..., Started], redis: Redis
 ) -> None:
-    assert settings.database_url is not None
-    with psycopg.connect(settings.database_url) as database:
-        database.execute(MEDDLE)
+    add_foreign_trigger(settings)
     given = ("--users", "10", "--rate", "20", "--seconds", "1", "--external", "--first-user", "1", "--processes", "1")
     output = end(begin(tmp_path, *given, settings=settings), 1)
     assert re.search(r"✖ the checker found \d+ violations of .*I2", output)
-    assert told(tmp_path)["violations"] > 0
+    assert figures(tmp_path)["violations"] > 0
     (kept,) = re.findall(r"histories, logs and data: (/\S+)", output)
     assert list(Path(kept).glob("sends-*.jsonl"))
     rmtree(kept)
 
 
-# What is refused, before anything is started
-
 EXTERNAL = "--external --first-user 1"
+OUT = "--out: expected a file in a folder that can be written, got"
 REFUSED = {
-    "an unknown scenario": ("--scenario rush", "--scenario: expected one of steady, match, contention, got 'rush'"),
+    "unknown scenario": ("--scenario rush", "--scenario: expected one of steady, match, contention, got 'rush'"),
     "no users": ("--users 0", "--users: expected 1 to 1,000,000, got 0"),
     "no rate": ("--rate nan", "--rate: expected 0.1 to 50,000, got nan"),
     "no time": ("--seconds 0", "--seconds: expected 1 to 86,400, got 0.0"),
-    "a burst of the wrong scenario": ("--burst 5", "--burst and --every: expected --scenario match, got steady"),
-    "a number that is none": ("--users many", "'--users'"),
-    "nobody to work": ("--processes 0", "--processes: expected at least 1 without --external, got 0"),
-    "a report that is a folder": ("--out .", "--out: expected a file in a folder that can be written, got '.'"),
-    "a report nowhere": (
-        "--out none/x.html",
-        "--out: expected a file in a folder that can be written, got 'none/x.html'",
-    ),
-    "a folder in use": ("--keep used", "--keep: expected an empty folder or a new one, got 'used'"),
-    "accounts of whom": ("--external", "--first-user: expected with --external, got none"),
-    "nobody who works": (EXTERNAL, "--external: expected workers that serve these queues, got none"),
+    "burst of the wrong scenario": ("--burst 5", "--burst and --every: expected --scenario match, got steady"),
+    "not a number": ("--users many", "'--users'"),
+    "no workers": ("--processes 0", "--processes: expected at least 1 without --external, got 0"),
+    "report is a folder": ("--out .", f"{OUT} '.'"),
+    "report in no folder": ("--out none/x.html", f"{OUT} 'none/x.html'"),
+    "folder in use": ("--keep used", "--keep: expected an empty folder or a new one, got 'used'"),
+    "no accounts": ("--external", "--first-user: expected with --external, got none"),
+    "no workers serve": (EXTERNAL, "--external: expected workers that serve these queues, got none"),
 }
 
 
@@ -177,7 +165,7 @@ REFUSED = {
 def refused(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
-    """Run it where no process may be started; its one line."""
+    """Run it where no process may start; its one line on stderr."""
 
     def forbidden(*_: Any, **__: Any) -> None:
         raise AssertionError("something was started")
@@ -198,17 +186,17 @@ def refused(
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_is_refused_in_one_line(
+def test_impossible_option_is_refused_in_one_line(
     refused: Callable[..., str], redis: Redis, tmp_path: Path, case: str
 ) -> None:
     arguments, expected = REFUSED[case]
     assert expected in refused(arguments)
-    assert set(redis.keys()) <= {KEYS.shards.encode()}  # which the check of the settings settles
+    assert set(redis.keys()) <= {KEYS.shards.encode()}  # made by the check of the settings
     assert [path.name for path in tmp_path.iterdir()] == ["used"]
 
 
 @pytest.mark.parametrize("name", ["LEVELQ_REDIS_URL", "LEVELQ_RQ_URL", "LEVELQ_DATABASE_URL"])
-def test_a_host_that_is_not_near_is_refused_unless_it_is_meant(refused: Callable[..., str], name: str) -> None:
+def test_remote_host_is_refused(refused: Callable[..., str], name: str) -> None:
     scheme = "postgresql" if "DATABASE" in name else "redis"
     line = refused(EXTERNAL, **{name: f"{scheme}://ann:hunter2@192.0.2.1:1/0"})
     assert line == (
@@ -217,7 +205,7 @@ def test_a_host_that_is_not_near_is_refused_unless_it_is_meant(refused: Callable
     )
 
 
-def test_one_that_is_meant_is_tried(refused: Callable[..., str]) -> None:
+def test_allowed_remote_host_is_tried(refused: Callable[..., str]) -> None:
     line = refused(
         f"{EXTERNAL} --allow-remote", LEVELQ_REDIS_URL="redis://ann:hunter2@192.0.2.1:1/0", LEVELQ_REDIS_SECONDS="0.05"
     )

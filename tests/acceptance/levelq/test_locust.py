@@ -1,4 +1,4 @@
-"""benchmarks/locustfile.py: hundreds of users on a hundred accounts in one process of Locust, and what is found."""
+"""benchmarks/locustfile.py: hundreds of users on a hundred accounts in one process of Locust, verified."""
 
 from __future__ import annotations
 
@@ -16,15 +16,9 @@ from redis import Redis
 from levelq_core import Settings
 from tests.support.fixtures.processes import Started
 from tests.support.fixtures.waiting import until
+from tests.support.foreign_trigger import add_foreign_trigger
 
 LOCUSTFILE = Path(__file__).parents[3] / "benchmarks" / "locustfile.py"
-
-# Somebody else's trigger: what a row holds is no longer what the ledger says.
-MEDDLE = """
-    CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS
-        $$ BEGIN NEW.total_xp := NEW.total_xp + 1; RETURN NEW; END $$;
-    CREATE TRIGGER meddle BEFORE UPDATE ON specialization_progress FOR EACH ROW EXECUTE FUNCTION meddle()
-"""
 
 
 def locust(settings: Settings, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -46,9 +40,7 @@ def workers(start: Callable[..., Started], redis: Redis) -> None:
     until(lambda: redis.scard("rq:workers:levelq.PLAYER") == 2, 30, "two workers")
 
 
-def test_five_hundred_users_on_a_hundred_accounts_leave_nothing_to_find(
-    settings: Settings, workers: None, redis: Redis
-) -> None:
+def test_run_of_five_hundred_users_leaves_no_violation(settings: Settings, workers: None, redis: Redis) -> None:
     done = locust(settings, "-u", "500", "-r", "250", "-t", "10s", "--first-user", "1", "--accounts", "100", "--alone")
     assert done.returncode == 0, done.stdout + done.stderr
     queued = re.search(r"the checker found nothing among [\d,]+ cases; commands queued: (\d+)", done.stdout)
@@ -60,10 +52,8 @@ def test_five_hundred_users_on_a_hundred_accounts_leave_nothing_to_find(
     assert row == (int(queued[1]), 100)
 
 
-def test_what_the_checker_finds_is_the_exit_code(settings: Settings, workers: None) -> None:
-    assert settings.database_url is not None
-    with psycopg.connect(settings.database_url) as database:
-        database.execute(MEDDLE)
+def test_violation_sets_the_exit_code(settings: Settings, workers: None) -> None:
+    add_foreign_trigger(settings)
     done = locust(settings, "-u", "5", "-r", "5", "-t", "1s", "--first-user", "1", "--think", "0.1")
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.search(r"^I2 .*: user \d+, command", done.stdout, re.MULTILINE) and "violations among" in done.stdout
@@ -80,9 +70,9 @@ def test_what_the_checker_finds_is_the_exit_code(settings: Settings, workers: No
             "'192.0.2.1': a load test there needs --allow-remote",
         ),
     ],
-    ids=["accounts of whom", "a host that is not near"],
+    ids=["no accounts", "remote host"],
 )
-def test_what_cannot_be_is_refused_before_a_user_exists(
+def test_impossible_option_is_refused_before_a_user_exists(
     settings: Settings, redis: Redis, arguments: str, url: str | None, line: str
 ) -> None:
     done = locust(settings, "-u", "1", "-t", "1s", *arguments.split(), LEVELQ_REDIS_URL=url or settings.redis_url)

@@ -1,22 +1,21 @@
-"""What `levelq status` says of real workers: nothing while they make progress, and soon when they do not."""
+"""What `levelq status` reports of real workers: nothing while they make progress, and soon when they do not."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count, islice
 
 import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
-from levelq.cli.overview import look
+from levelq.cli.status_report import look
 from levelq_core import LevelUp, Settings
 from levelq_core.domain.codec import encode
 from levelq_core.keys import Partition
+from tests.support.fixtures.command_line import NOWHERE, Levelq
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.processes import Started, children
 from tests.support.fixtures.proxy import Proxy
@@ -26,8 +25,7 @@ Start = Callable[..., Started]
 PARTITIONS = [Partition(name) for name in ("COACH", "INTERNSHIP", "PLAYER")]
 PLAYER = PARTITIONS[-1]
 DEAD = "its workers are dead, hang, or cannot reach Redis"
-
-
+SUSPENDED = "workers are suspended by rq suspend: they drain nothing; `rq resume` lets them go on"
 USERS = count(1)
 
 
@@ -49,10 +47,6 @@ def waiting(redis: Redis, partition: Partition) -> int:
     return int(redis.get(KEYS.of(partition, "count")) or 0)
 
 
-def small_batches(settings: Settings) -> dict[str, str]:
-    return settings.environment() | {"LEVELQ_BATCH_COMMANDS": "5"}
-
-
 def alarms(settings: Settings) -> list[str]:
     return [problem for problem in look(settings).problems if DEAD in problem]
 
@@ -61,6 +55,32 @@ def alarms(settings: Settings) -> list[str]:
 def brief(settings: Settings) -> Settings:
     """Short claims: the death of a worker shows within a second and a half."""
     return settings.model_copy(update={"claim_seconds": 1.0, "sweep_seconds": 0.2, "redis_seconds": 0.5})
+
+
+@pytest.fixture
+def worker(brief: Settings, start: Start) -> Start:
+    """Start one worker process with short claims; returns once it is registered."""
+
+    def begin(*options: str, **environment: str) -> Started:
+        process = start("worker", "--processes", "1", *options, **(brief.environment() | environment))
+        until(lambda: look(brief).workers, what="the worker")
+        return process
+
+    return begin
+
+
+def suspend(redis: Redis, backlogged: int) -> None:
+    """Suspend the one worker, and wait until it has noticed."""
+    redis.set("rq:suspended", 1)
+    backlog(redis, backlogged, PLAYER)
+    (worker,) = redis.smembers("rq:workers")
+    until(lambda: redis.hget(worker, "state") == b"suspended", what="the worker to see it")
+
+
+def drain_partly(redis: Redis) -> None:
+    """A backlog that the worker has begun to drain, in small batches."""
+    backlog(redis, 2_000, PLAYER, age_seconds=0)
+    until(lambda: waiting(redis, PLAYER) < 2_000, what="the first drain")
 
 
 def test_old_backlog_that_workers_drain_in_turn_raises_no_alarm(
@@ -82,16 +102,18 @@ def test_old_backlog_that_workers_drain_in_turn_raises_no_alarm(
     assert without_drain > 0
 
 
+SMALL_BATCHES = {"LEVELQ_BATCH_COMMANDS": "5"}
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_workers_that_end_or_hang_raise_an_alarm_within_a_claim_and_a_sweep(
-    brief: Settings, settings: Settings, redis: Redis, start: Start, number: signal.Signals
+    brief: Settings, redis: Redis, worker: Start, number: signal.Signals
 ) -> None:
-    worker = start("worker", "--processes", "1", **small_batches(brief))
-    (child,) = until(lambda: children(worker), what="the child")
-    backlog(redis, 2_000, PLAYER, age_seconds=0)
-    until(lambda: waiting(redis, PLAYER) < 2_000, what="the first drain")
+    supervisor = worker(**SMALL_BATCHES)
+    (child,) = until(lambda: children(supervisor), what="the child")
+    drain_partly(redis)
     if number == signal.SIGKILL:
-        os.kill(worker.pid, signal.SIGKILL)
+        os.kill(supervisor.pid, signal.SIGKILL)
     child.send_signal(number)
     assert alarms(brief) == []  # a claim has not passed
     (alarm,) = until(lambda: alarms(brief), what="the alarm")
@@ -99,66 +121,37 @@ def test_workers_that_end_or_hang_raise_an_alarm_within_a_claim_and_a_sweep(
     assert waiting(redis, PLAYER) > 0
 
 
-def test_worker_that_cannot_reach_redis_raises_an_alarm(brief: Settings, redis: Redis, start: Start) -> None:
+def test_worker_that_cannot_reach_redis_raises_an_alarm(brief: Settings, redis: Redis, worker: Start) -> None:
     with Proxy(brief.redis_url.removeprefix("unix://").partition("?")[0]) as proxy:
-        away = small_batches(brief) | {
-            "LEVELQ_REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0",
-            "LEVELQ_RQ_URL": brief.redis_url,
-        }
-        start("worker", "--processes", "1", **away)
-        backlog(redis, 2_000, PLAYER, age_seconds=0)
-        until(lambda: waiting(redis, PLAYER) < 2_000, what="the first drain")
+        behind = {"LEVELQ_REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0", "LEVELQ_RQ_URL": brief.redis_url}
+        worker(**SMALL_BATCHES, **behind)
+        drain_partly(redis)
         proxy.lose("requests", "replies")
         until(lambda: alarms(brief), what="the alarm")
         proxy.heal()
         until(lambda: not alarms(brief), what="the end of the alarm")
 
 
-def test_specialization_without_a_worker_is_named(brief: Settings, redis: Redis, start: Start) -> None:
-    start("worker", "--processes", "1", "-s", "COACH", **brief.environment())
-    until(lambda: look(brief).workers, what="the worker")
+def test_specialization_without_a_worker_is_named(brief: Settings, redis: Redis, worker: Start) -> None:
+    worker("-s", "COACH")
     backlog(redis, 3, PLAYER, age_seconds=0)
     (problem,) = look(brief).problems
     assert problem == "PLAYER:1:0: 3 commands waiting and no worker serves it: levelq worker -s PLAYER"
 
 
-@pytest.fixture
-def status(settings: Settings) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
-    """The command as an operator runs it."""
-
-    def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "levelq", "status", *options],
-            env=os.environ | settings.environment() | environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    yield run
-
-
-def test_status_exits_0_where_nothing_is_wrong_and_1_where_something_is(
-    settings: Settings, redis: Redis, status: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
-    assert status().returncode == 0
-    assert status("--json").returncode == 0
+def test_status_exits_0_where_nothing_is_wrong_and_1_where_something_is(redis: Redis, levelq: Levelq) -> None:
+    assert (levelq("status").code, levelq("status", "--json").code) == (0, 0)
     backlog(redis, 1, PLAYER, age_seconds=0)
-    assert (status().returncode, status("--json").returncode) == (1, 1)
-    assert status(LEVELQ_REDIS_URL="redis://127.0.0.1:1").returncode == 2
+    assert (levelq("status").code, levelq("status", "--json").code) == (1, 1)
+    assert levelq("status", LEVELQ_REDIS_URL=f"redis://{NOWHERE}").code == 2
 
 
 def test_suspended_workers_are_named_and_drain_nothing(
-    brief: Settings, redis: Redis, own_engine: Engine, start: Start
+    brief: Settings, redis: Redis, own_engine: Engine, worker: Start
 ) -> None:
-    start("worker", "--processes", "1", **brief.environment())
-    until(lambda: look(brief).workers, what="the worker")
-    redis.set("rq:suspended", 1)
-    backlog(redis, 50, PLAYER)
-    until(lambda: redis.hget(redis.smembers("rq:workers").pop(), "state") == b"suspended", what="the worker to see it")
-    problems = look(brief).problems
-    assert problems == ["workers are suspended by rq suspend: they drain nothing; `rq resume` lets them go on"]
+    worker()
+    suspend(redis, 50)
+    assert look(brief).problems == [SUSPENDED]
     assert waiting(redis, PLAYER) == 50
     redis.delete("rq:suspended")
     until(lambda: not waiting(redis, PLAYER), what="the drain")
@@ -172,15 +165,14 @@ def test_suspended_burst_drains_nothing_and_says_so(
     burst = start("worker", "--processes", "1", "--burst", **brief.environment())
     output, _ = burst.communicate(timeout=60)
     assert burst.returncode == 2
-    assert output == "levelq: workers are suspended by rq suspend: they drain nothing; `rq resume` lets them go on\n"
+    assert output == f"levelq: {SUSPENDED}\n"
     assert waiting(redis, PLAYER) == 3
 
 
 def test_rq_keys_of_another_type_are_named_and_keep_no_command_from_being_applied(
-    brief: Settings, redis: Redis, own_engine: Engine, start: Start
+    brief: Settings, redis: Redis, own_engine: Engine, worker: Start, start: Start
 ) -> None:
-    start("worker", "--processes", "1", "-s", "PLAYER", "-s", "COACH", **brief.environment())
-    until(lambda: look(brief).workers, what="the worker")
+    worker("-s", "PLAYER", "-s", "COACH")
     keys = ["rq:queue:levelq.PLAYER", "rq:workers", "rq:workers:levelq.PLAYER", "rq:queues", "rq:wip:levelq.PLAYER"]
     redis.delete(*keys)
     for key in keys:
@@ -196,17 +188,17 @@ def test_rq_keys_of_another_type_are_named_and_keep_no_command_from_being_applie
     assert look(brief).problems == []
 
 
-def test_suspension_that_ends_by_itself_is_told_with_its_end(settings: Settings, redis: Redis) -> None:
+def test_suspension_that_expires_is_named_with_the_seconds_left(settings: Settings, redis: Redis) -> None:
     redis.set("rq:suspended", 1, ex=90)
     (problem,) = look(settings).problems
     assert problem.startswith("workers are suspended by rq suspend for another ")
 
 
 def test_worker_is_listed_again_after_redis_lost_everything_or_its_key_ran_out(
-    brief: Settings, redis: Redis, start: Start
+    brief: Settings, redis: Redis, worker: Start
 ) -> None:
-    start("worker", "--processes", "1", "-s", "PLAYER", **brief.environment())
-    (key,) = until(lambda: redis.smembers("rq:workers"), what="the worker")
+    worker("-s", "PLAYER")
+    (key,) = redis.smembers("rq:workers")
     for everything in (True, False):
         redis.delete(*(redis.keys("*") if everything else [key, "rq:workers", "rq:workers:levelq.PLAYER"]))
         until(lambda: look(brief).workers == 1, what="the worker to register again")
@@ -216,11 +208,10 @@ def test_worker_is_listed_again_after_redis_lost_everything_or_its_key_ran_out(
 
 
 def test_worker_is_listed_again_after_a_freeze_that_outlived_its_key(
-    brief: Settings, redis: Redis, start: Start
+    brief: Settings, redis: Redis, worker: Start
 ) -> None:
-    worker = start("worker", "--processes", "1", **brief.environment())
-    (key,) = until(lambda: redis.smembers("rq:workers"), what="the worker")
-    (child,) = children(worker)
+    (child,) = children(worker())
+    (key,) = redis.smembers("rq:workers")
     child.suspend()
     redis.pexpire(key, 1)  # as after a freeze of two claims and a minute
     until(lambda: look(brief).workers == 0, what="its key to run out")
@@ -230,12 +221,9 @@ def test_worker_is_listed_again_after_a_freeze_that_outlived_its_key(
 
 
 def test_suspended_worker_registers_again_after_redis_lost_everything(
-    brief: Settings, redis: Redis, start: Start
+    brief: Settings, redis: Redis, worker: Start
 ) -> None:
-    start("worker", "--processes", "1", **brief.environment())
-    until(lambda: look(brief).workers, what="the worker")
-    redis.set("rq:suspended", 1)
-    backlog(redis, 1, PLAYER)
-    until(lambda: redis.hget(redis.smembers("rq:workers").pop(), "state") == b"suspended", what="the worker to see it")
+    worker()
+    suspend(redis, 1)
     redis.delete(*redis.keys("rq:worker*"))
     until(lambda: look(brief).workers == 1, what="the worker to register again")

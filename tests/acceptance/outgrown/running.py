@@ -29,7 +29,7 @@ LAST_USER = 160
 
 
 class Running:
-    """Starts everything, and ends it with the block whatever happened."""
+    """Starts everything, and ends it with the block."""
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self._folder = folder
@@ -54,7 +54,7 @@ class Running:
         self._stack.close()
 
     def start_workers(self, *arguments: str, inside: Sequence[str] = (), **environment: str) -> subprocess.Popen[bytes]:
-        """A `levelq worker`; `inside`: a command that runs another, somewhere else."""
+        """A `levelq worker`; `inside`: a command that runs it elsewhere."""
         process = self._process("workers", "levelq", "worker", *arguments, inside=inside, **environment)
         self.workers.append(process)
         return process
@@ -65,15 +65,15 @@ class Running:
         return self._process("operator", "levelq", *arguments)
 
     def levelq(self, *arguments: str) -> int:
-        """The same, to its end; its exit code."""
+        """Run a `levelq` command to its end; its exit code."""
         return self.start_operator(*arguments).wait(60)
 
     def said(self) -> str:
-        """What the last one said."""
+        """The output of the last command."""
         return (self._folder / "operator.log").read_text()
 
     def start_traffic(self, *, direct: bool = True) -> None:
-        """Producers, an application with an outbox, and direct calls on everybody's rows."""
+        """Producers, an application with an outbox, and direct calls on the rows of all users."""
         for name, (first, last) in (USERS | ({"direct": (1, LAST_USER)} if direct else {})).items():
             history = self._folder / f"{name.replace(' ', '-')}.jsonl"
             role, seed = name.partition(" ")[0], f"{self.seed} {name}"
@@ -82,7 +82,7 @@ class Running:
         until(lambda: self.decided() > 200, 30, "the first commands")
 
     def stop_traffic(self) -> None:
-        """Ask it to end; each finishes what it was sending."""
+        """End the traffic; each process finishes what it was sending."""
         for process in self._traffic:
             process.terminate()
         for process in self._traffic:
@@ -94,7 +94,7 @@ class Running:
             return int(connection.execute(text("SELECT count(*) FROM levelq_ledger")).scalar_one())
 
     def sessions(self) -> int:
-        """How many sessions of PostgreSQL the workers have."""
+        """How many PostgreSQL sessions the workers have."""
         mine = "datname = current_database() AND application_name IN ('levelq worker', 'levelq relay')"
         with self.engine.connect() as connection:
             return int(connection.execute(text(f"SELECT count(*) FROM pg_stat_activity WHERE {mine}")).scalar_one())
@@ -105,7 +105,7 @@ class Running:
         until(lambda: self.decided() > before + commands, 30, f"{commands} more commands")
 
     def at_rest(self) -> Report:
-        """End the traffic, let all be decided, and hear the checker."""
+        """End the traffic, wait until all is decided, and verify."""
         self.stop_traffic()
         until(self._empty, 60, "the lanes and the outbox to be empty")
         options = Options(history=sorted(self._folder.glob("*.jsonl")), at_rest=True)
@@ -118,7 +118,7 @@ class Running:
         return not any(self.lanes.status(partition).waiting for partition in partitions(self.lanes, SPECIALIZATIONS))
 
     def logs(self) -> str:
-        """The end of what every process has said."""
+        """The last lines of every process."""
         found = [(path.name, path.read_text().splitlines()[-20:]) for path in sorted(self._folder.glob("*.log"))]
         return "\n".join(f"{name}:\n" + "\n".join(lines) for name, lines in found)
 

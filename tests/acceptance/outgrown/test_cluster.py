@@ -44,7 +44,7 @@ def test_servers_killed_shards_changed_and_slots_moved_in_a_burst_cost_nothing(
 def kill_and_restart(cluster: ValkeyCluster, partition: Partition, running: Running) -> None:
     lost = cluster.holder(KEYS.of(partition, "ready"))
     lost.kill()
-    running.goes_on(200)  # of the outbox, into the others' lanes; producers wait until they can send in order
+    running.goes_on(200)  # of the outbox, into lanes on the other servers; producers wait until they can send in order
     lost.start()
     until(cluster.whole, what="the cluster")
     running.goes_on()

@@ -10,20 +10,19 @@ from typing import Self
 
 import pytest
 from redis import Redis
-from sqlalchemy import Engine, text
 
-from levelq.cli.overview import look
-from levelq_core import LevelUp, Settings
+from levelq.cli.status_report import look
+from levelq_core import Settings
 from levelq_core.keys import Partition
-from levelq_core.lanes.client import Lanes
 from levelq_core.operations.verify import Options, Recorder, verify
 from levelq_producer import Producer
 from tests.support.fixtures.processes import Started
 from tests.support.fixtures.recoveries import note
 from tests.support.fixtures.waiting import until
+from tests.support.system import PLAYER, System, ended, up
 
 Start = Callable[..., Started]
-PLAYER, COACH = Partition("PLAYER"), Partition("COACH")
+COACH = Partition("COACH")
 USERS, BURST, PAUSE_SECONDS = 200, 20, 0.1
 FLOOD = 2 * USERS  # at once: a tenth of a second's work for four
 
@@ -35,13 +34,11 @@ _DELAYS = """
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Claims of five seconds: a lane that a worker took with it would be missing for as long.
-
-    Small ones, so that a worker that is asked to stop mostly has a batch in hand and the next one claimed.
+    """Long claims, for which a lane that a worker kept would be missing; small ones, so that a worker that is asked
+    to stop mostly has a batch in hand and the next one claimed.
     """
-    return settings.model_copy(
-        update={"claim_seconds": 5.0, "sweep_seconds": 0.5, "redis_seconds": 2.0, "batch_lanes": 5}
-    )
+    short = {"claim_seconds": 5.0, "sweep_seconds": 0.5, "redis_seconds": 2.0, "batch_lanes": 5}
+    return settings.model_copy(update=short)
 
 
 class Traffic(threading.Thread):
@@ -58,10 +55,7 @@ class Traffic(threading.Thread):
         with Producer(self._settings) as producer, Recorder(self._history) as recorder:
             while not self._ended.wait(PAUSE_SECONDS):
                 number = FLOOD if self._flood.is_set() else BURST
-                commands = [
-                    LevelUp(user_id=chance.randint(1, USERS), specialization="PLAYER", xp_gained=1)
-                    for _ in range(number)
-                ]
+                commands = [up(chance.randint(1, USERS)) for _ in range(number)]
                 recorder.intend(commands)
                 recorder.sent(commands, [handle.error for handle in producer.send_many(commands)])
                 self.sent += number
@@ -108,8 +102,7 @@ class Fleet:
         for host in leaving:
             host.terminate()
         for host in leaving:
-            output, _ = host.communicate(timeout=20)
-            assert (host.returncode, output) == (0, "")
+            assert ended(host) == (0, "")
 
     def restart(self) -> None:
         """Each in its turn: it stops, another takes its place, and only then the next."""
@@ -119,13 +112,13 @@ class Fleet:
             self.grow(size)
 
 
-def test_workers_join_and_leave_during_traffic_and_no_command_waits_for_a_claim_to_run_out(
-    start: Start, settings: Settings, redis: Redis, own_engine: Engine, tmp_path: Path
+def test_workers_join_and_leave_during_traffic_and_no_command_waits_for_a_claim_to_expire(
+    start: Start, system: System, tmp_path: Path
 ) -> None:
     history = tmp_path / "history.jsonl"
-    fleet = Fleet(start, redis)
+    fleet = Fleet(start, system.redis)
     fleet.grow(1)
-    with Traffic(settings, history) as traffic:
+    with Traffic(system.settings, history) as traffic:
         fleet.busy = traffic.floods
         traffic.flows()
         fleet.grow(4)
@@ -134,59 +127,44 @@ def test_workers_join_and_leave_during_traffic_and_no_command_waits_for_a_claim_
         traffic.flows()
         fleet.shrink(1)
         traffic.flows()
-    until(lambda: Lanes(redis, settings).status(PLAYER).waiting == 0, what="the last command")
-    with own_engine.connect() as connection:
-        delays = sorted(connection.execute(text(_DELAYS)).scalars())
+    until(lambda: system.status().waiting == 0, what="the last command")
+    delays = sorted(delay for (delay,) in system.rows(_DELAYS))
     note("scaled 1, 4, 1 and restarted one by one: the longest delay", recovered=delays[-1])
     assert len(delays) == traffic.sent
-    assert delays[-1] < settings.claim_seconds
-    report = verify(own_engine, redis, settings, Options(history=(history,), at_rest=True))
+    assert delays[-1] < system.settings.claim_seconds
+    report = verify(system.engine, system.redis, system.settings, Options(history=(history,), at_rest=True))
     assert report.examples == []
 
 
-def send(settings: Settings, specialization: str, number: int = 50) -> None:
-    """Commands that nobody waits for."""
-    with Producer(settings) as producer:
-        commands = [LevelUp(user_id=1 + n % 20, specialization=specialization, xp_gained=1) for n in range(number)]
-        assert not any(handle.error for handle in producer.send_many(commands))
+def test_a_worker_for_coach_alone_and_one_for_all_work_side_by_side(start: Start, system: System) -> None:
+    def send(*specializations: str, number: int = 50) -> None:
+        commands = [up(1 + n % 20, 1, name) for name in specializations for n in range(number)]
+        assert not any(handle.error for handle in system.producer.send_many(commands))
 
+    def applied(specialization: str) -> int:
+        statement = "SELECT count(*) FROM levelq_ledger WHERE specialization = :name AND status = 'applied'"
+        return int(system.rows(statement, name=specialization)[0][0])
 
-def decided(engine: Engine, specialization: str) -> int:
-    statement = text("SELECT count(*) FROM levelq_ledger WHERE specialization = :name AND status = 'applied'")
-    with engine.connect() as connection:
-        return int(connection.execute(statement, {"name": specialization}).scalar_one())
+    def stop(host: Started) -> None:
+        host.terminate()
+        assert host.wait(20) == 0
 
-
-def serving(settings: Settings, partition: Partition) -> int:
-    """How many workers serve it, as `levelq status` tells."""
-    return len((look(settings).serving or {})[partition])
-
-
-def stop(host: Started) -> None:
-    host.terminate()
-    assert host.wait(20) == 0
-
-
-def test_a_worker_for_coach_alone_and_one_for_all_work_side_by_side(
-    start: Start, settings: Settings, redis: Redis, own_engine: Engine
-) -> None:
     coach_only = start("worker", "--specialization", "COACH")
-    until(lambda: redis.scard("rq:workers") == 1, what="the worker for COACH")
-    send(settings, "PLAYER")
-    send(settings, "COACH")
-    until(lambda: decided(own_engine, "COACH") == 50, what="COACH from the worker for it")
-    assert decided(own_engine, "PLAYER") == 0
+    until(lambda: system.redis.scard("rq:workers") == 1, what="the worker for COACH")
+    send("PLAYER", "COACH")
+    until(lambda: applied("COACH") == 50, what="COACH from the worker for it")
+    assert applied("PLAYER") == 0
     everything = start("worker")
-    until(lambda: decided(own_engine, "PLAYER") == 50, what="PLAYER from the worker for all")
-    assert (serving(settings, COACH), serving(settings, PLAYER)) == (2, 1)
+    until(lambda: applied("PLAYER") == 50, what="PLAYER from the worker for all")
+    serving = look(system.settings).serving or {}
+    assert (len(serving[COACH]), len(serving[PLAYER])) == (2, 1)
     for _ in range(10):
-        send(settings, "COACH")
-        send(settings, "PLAYER")
-    until(lambda: decided(own_engine, "COACH") == decided(own_engine, "PLAYER") == 550, what="both, from both")
+        send("COACH", "PLAYER")
+    until(lambda: applied("COACH") == applied("PLAYER") == 550, what="both, from both")
     stop(coach_only)
-    send(settings, "COACH")
-    until(lambda: decided(own_engine, "COACH") == 600, what="COACH from the worker for all")
+    send("COACH")
+    until(lambda: applied("COACH") == 600, what="COACH from the worker for all")
     stop(everything)
     for partition in (PLAYER, COACH):
-        status = Lanes(redis, settings).status(partition)
+        status = system.status(partition)
         assert (status.waiting, status.claimed, status.drains) == (0, 0, 0)

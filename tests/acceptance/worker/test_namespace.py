@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
-from levelq_core import LevelUp, Settings
-from levelq_core.keys import Partition
-from levelq_core.lanes.client import Lanes
+from levelq_core import Settings
 from levelq_core.lanes.namespace_binding import bind, bound_to
 from levelq_core.operations.identity import ensure_identity
 from levelq_producer import Producer
@@ -22,6 +16,7 @@ from tests.support.fixtures.databases import Databases
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.processes import Started, children
 from tests.support.fixtures.waiting import until
+from tests.support.system import PLAYER, System, ended, run_rq_worker, up
 
 Start = Callable[..., Started]
 
@@ -33,93 +28,72 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def staging(settings: Settings, databases: Databases) -> Iterator[Settings]:
-    """The deployment that was given production's Redis."""
-    name = databases.take("own")
-    yield settings.model_copy(update={"database_url": databases.url(name)})
-    databases.give_back("own", name)
+def bound(system: System) -> System:
+    """Production, whose namespace is bound."""
+    bind(system.lanes, ensure_identity(system.engine))
+    return system
 
 
 @pytest.fixture
-def bound(settings: Settings, redis: Redis, own_engine: Engine) -> Settings:
-    """Production, whose namespace is bound."""
-    bind(Lanes(redis, settings), ensure_identity(own_engine))
-    return settings
+def staging(settings: Settings, redis: Redis, databases: Databases, engines: Callable[..., Engine]) -> Iterator[System]:
+    """The deployment that was given production's Redis."""
+    name = databases.take("own")
+    theirs = settings.model_copy(update={"database_url": databases.url(name)})
+    yield System(theirs, redis, engines(theirs.database_url))
+    databases.give_back("own", name)
 
 
 def send(settings: Settings, count: int) -> None:
     with Producer(settings.model_copy(update={"database_url": None})) as producer:
-        commands = [LevelUp(user_id=n, specialization="PLAYER", xp_gained=1) for n in range(1, count + 1)]
-        assert not any(handle.error for handle in producer.send_many(commands))
+        assert not any(handle.error for handle in producer.send_many([up(n) for n in range(1, count + 1)]))
 
 
-def decided(engine: Engine) -> int:
-    with engine.connect() as connection:
-        return int(connection.exec_driver_sql("SELECT count(*) FROM levelq_ledger").scalar_one())
+def burst(start: Start, **environment: str) -> tuple[int, str]:
+    return ended(start("worker", "--burst", **environment))
 
 
-def ended(process: Started) -> tuple[int, str]:
-    output, _ = process.communicate(timeout=20)
-    return process.returncode, output
-
-
-def test_levelq_worker_of_another_database_refuses_in_one_line(
-    start: Start, bound: Settings, staging: Settings, engines: Callable[..., Engine], redis: Redis
-) -> None:
-    send(bound, 20)
-    code, output = ended(start("worker", "--burst", LEVELQ_DATABASE_URL=str(staging.database_url)))
+def test_levelq_worker_of_another_database_refuses_in_one_line(start: Start, bound: System, staging: System) -> None:
+    send(bound.settings, 20)
+    code, output = burst(start, LEVELQ_DATABASE_URL=str(staging.settings.database_url))
     assert (code, output.count("\n")) == (2, 1)
     assert output.startswith("levelq: LEVELQ_NAMESPACE levelq is bound to the database ")
-    assert str(bound_to(Lanes(redis, bound))) in output
+    assert str(bound_to(bound.lanes)) in output
     assert "`levelq namespace rebind`" in output
-    assert decided(engines(staging.database_url)) == 0
-    assert ended(start("worker", "--burst"))[0] == 0
-    assert decided(engines(bound.database_url)) == 20
+    assert staging.applied() == 0
+    assert burst(start)[0] == 0
+    assert bound.applied() == 20
 
 
-def test_rqs_own_command_with_another_database_applies_nothing(
-    bound: Settings, staging: Settings, engines: Callable[..., Engine], redis: Redis
-) -> None:
-    send(bound, 20)
-    rq = Path(sys.executable).parent / "rq"
-    options = ["-w", "levelq_worker.LaneWorker", "--url", bound.queue_url, "--burst", KEYS.queue("PLAYER")]
-    done = subprocess.run(
-        [str(rq), "worker", *options],
-        env=os.environ | staging.environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def test_rqs_own_command_with_another_database_applies_nothing(bound: System, staging: System) -> None:
+    send(bound.settings, 20)
+    done = run_rq_worker(staging.settings)
     assert done.returncode == 1
     assert "WrongDatabase: LEVELQ_NAMESPACE levelq is bound to the database " in done.stderr.splitlines()[-1]
-    assert decided(engines(staging.database_url)) == 0
-    assert Lanes(redis, bound).status(Partition("PLAYER")).waiting == 20
+    assert staging.applied() == 0
+    assert bound.status(PLAYER).waiting == 20
 
 
-def test_running_workers_stop_with_one_line_each_after_a_rebind(
-    start: Start, bound: Settings, staging: Settings, engines: Callable[..., Engine], redis: Redis
-) -> None:
+def test_running_workers_stop_with_one_line_each_after_a_rebind(start: Start, bound: System, staging: System) -> None:
     worker = start("worker", "--processes", "2")
     until(lambda: len(children(worker)) == 2, what="two children")
-    lanes = Lanes(redis, bound)
-    send(bound, 1)
-    until(lambda: decided(engines(bound.database_url)) == 1, what="a command to be applied")
-    before = lanes.bound()
+    send(bound.settings, 1)
+    until(lambda: bound.applied() == 1, what="a command to be applied")
+    before = bound.lanes.bound()
     assert before is not None
-    mine = ensure_identity(engines(staging.database_url)).encode()
-    assert lanes.bind(mine, before) == mine
+    theirs = ensure_identity(staging.engine).encode()
+    assert bound.lanes.bind(theirs, before) == theirs
     code, output = ended(worker)
     assert code == 2
     lines = output.splitlines()
     assert lines and all(line.startswith("levelq: LEVELQ_NAMESPACE levelq is bound to ") for line in lines)
     assert len(lines) <= 2
-    send(staging, 10)
-    assert ended(start("worker", "--burst", LEVELQ_DATABASE_URL=str(staging.database_url)))[0] == 0
-    assert (decided(engines(bound.database_url)), decided(engines(staging.database_url))) == (1, 10)
+    send(staging.settings, 10)
+    assert burst(start, LEVELQ_DATABASE_URL=str(staging.settings.database_url))[0] == 0
+    assert (bound.applied(), staging.applied()) == (1, 10)
 
 
-def test_worker_binds_again_after_redis_lost_everything(start: Start, bound: Settings, redis: Redis) -> None:
+@pytest.mark.usefixtures("bound")
+def test_worker_binds_again_after_redis_lost_everything(start: Start, redis: Redis) -> None:
     worker = start("worker")
     until(lambda: redis.exists("rq:workers"), what="the worker")
     before = redis.get(KEYS.database)
@@ -129,15 +103,13 @@ def test_worker_binds_again_after_redis_lost_everything(start: Start, bound: Set
     assert ended(worker)[0] == 0
 
 
-def test_worker_of_a_namespace_serves_its_own_queues(
-    start: Start, settings: Settings, engines: Callable[..., Engine], redis: Redis
-) -> None:
-    other = settings.model_copy(update={"namespace": "other"})
+def test_worker_of_a_namespace_serves_its_own_queues(start: Start, system: System) -> None:
+    other = system.settings.model_copy(update={"namespace": "other"})
     send(other, 20)
-    assert ended(start("worker", "--burst", LEVELQ_NAMESPACE="other"))[0] == 0
-    assert decided(engines(settings.database_url)) == 20
+    assert burst(start, LEVELQ_NAMESPACE="other")[0] == 0
+    assert system.applied() == 20
     start("worker", LEVELQ_NAMESPACE="other")
-    until(lambda: redis.exists("rq:workers:other.PLAYER"), what="the worker")
+    until(lambda: system.redis.exists("rq:workers:other.PLAYER"), what="the worker")
     with Producer(other) as producer:
         assert producer.level_up(1, "PLAYER", 1).result(timeout=20).status == "applied"
-    assert redis.keys("levelq*") == []
+    assert system.redis.keys("levelq*") == []

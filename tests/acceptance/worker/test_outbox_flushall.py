@@ -13,11 +13,12 @@ from redis import Redis
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from levelq_core import LevelUp, Settings
+from levelq_core import Settings
 from levelq_producer import Outbox
 from tests.support.fixtures.processes import Started, children
 from tests.support.fixtures.recoveries import note
 from tests.support.fixtures.waiting import until
+from tests.support.system import System, ended, up
 
 USERS = 40  # of each producer: a lane has one writer, so the order of its commits is known
 PRODUCERS = 3
@@ -74,10 +75,7 @@ def produce(settings: Settings, engine: Engine, number: int, seed: int) -> None:
     with Session(engine) as session:
         for _ in range(TRANSACTIONS):
             users = rng.choices(range(first, first + USERS), k=rng.randint(1, 4))
-            commands = [
-                LevelUp(user_id=user, specialization="PLAYER", xp_gained=rng.randint(1, 900), sessions_completed=1)
-                for user in users
-            ]
+            commands = [up(user, rng.randint(1, 900), sessions_completed=1) for user in users]
             for command in commands:
                 values = {"command_id": command.command_id, "user_id": command.user_id, "xp": command.xp_gained}
                 session.execute(_MATCH, values)
@@ -88,56 +86,38 @@ def produce(settings: Settings, engine: Engine, number: int, seed: int) -> None:
                 session.commit()
 
 
-def scalar(engine: Engine, statement: str) -> int:
-    with engine.connect() as connection:
-        return int(connection.execute(text(statement)).scalar_one())
-
-
-def applied(engine: Engine) -> int:
-    return scalar(engine, "SELECT count(*) FROM levelq_ledger")
-
-
 @pytest.mark.parametrize("killing", [False, True], ids=["wipes", "wipes and kills"])
 def test_every_committed_command_is_applied_once_and_in_order_though_redis_is_wiped(
-    start: Callable[..., Started],
-    settings: Settings,
-    redis: Redis,
-    engines: Callable[..., Engine],
-    own_database_url: str,
-    killing: bool,
+    start: Callable[..., Started], settings: Settings, redis: Redis, engines: Callable[..., Engine], killing: bool
 ) -> None:
     seed = random.randrange(10_000)
     print(f"seed {seed}")
-    engine = engines(own_database_url, PRODUCERS + 1)
-    with engine.begin() as connection:
-        connection.execute(text(_MATCHES))
+    system = System(settings, redis, engines(settings.database_url, PRODUCERS + 1))
+    system.sql(_MATCHES)
     worker = start("worker", "--processes", "2", LEVELQ_BATCH_COMMANDS="200")
     until(lambda: len(children(worker)) == 2, what="two workers")
-    producers = [threading.Thread(target=produce, args=(settings, engine, n, seed)) for n in range(PRODUCERS)]
+    producers = [threading.Thread(target=produce, args=(settings, system.engine, n, seed)) for n in range(PRODUCERS)]
     for producer in producers:
         producer.start()
     rng = random.Random(seed)
     for _ in range(WIPES):
-        wanted = applied(engine) + rng.randint(1, 250)
-        until(lambda wanted=wanted: applied(engine) >= wanted, what=f"command {wanted}")  # type: ignore[misc]
+        wanted = system.applied() + rng.randint(1, 250)
+        until(lambda wanted=wanted: system.applied() >= wanted, what=f"command {wanted}")  # type: ignore[misc]
         if killing and (victims := children(worker)):
             rng.choice(victims).send_signal(signal.SIGKILL)
         redis.flushall()
     wiped = time.monotonic()
     for producer in producers:
         producer.join()
-    until(lambda: scalar(engine, "SELECT count(*) FROM levelq_outbox") == 0, seconds=60, what="an empty outbox")
-    note(
-        f"FLUSHALL, {'and workers killed, ' if killing else ''}until all was applied",
-        recovered=time.monotonic() - wiped,
-    )
-    sent = scalar(engine, "SELECT count(*) FROM matches")
-    assert applied(engine) == sent > WIPES
-    with engine.connect() as connection:
-        for name, statement in _VIOLATIONS.items():
-            assert connection.execute(text(statement)).all() == [], name
+    until(lambda: not system.rows("SELECT FROM levelq_outbox LIMIT 1"), seconds=60, what="an empty outbox")
+    kills = "and workers killed, " if killing else ""
+    note(f"FLUSHALL, {kills}until all was applied", recovered=time.monotonic() - wiped)
+    ((sent,),) = system.rows("SELECT count(*) FROM matches")
+    assert system.applied() == sent > WIPES
+    for name, statement in _VIOLATIONS.items():
+        assert system.rows(statement) == [], name
     worker.terminate()
-    output, _ = worker.communicate(timeout=30)
+    code, output = ended(worker)
     print(sent, output)
-    assert worker.returncode == 0
+    assert code == 0
     assert "outbox commands were put back" in output

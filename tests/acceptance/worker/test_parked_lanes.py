@@ -8,19 +8,14 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-import pytest
-from redis import Redis
 
-from levelq_core import LevelUp, Settings
-from levelq_core.domain.codec import encode
-from levelq_core.keys import Partition
-from levelq_core.lanes.client import Lanes
-from tests.acceptance.levelq.test_cli import NOWHERE, Levelq, execute
+from tests.support.fixtures.command_line import NOWHERE, Levelq
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.processes import Started
 from tests.support.fixtures.waiting import until
+from tests.support.isolation import experience
+from tests.support.system import PLAYER, System, up
 
-PLAYER = Partition("PLAYER")
 LOCKED = "other code holds its rows or its user"
 BLOCKED = "learner 13 is blocked (SQLSTATE P0001)"
 BLOCKS_USER_13 = (
@@ -36,18 +31,9 @@ BLOCKS_USER_13 = (
 )
 
 
-@pytest.fixture
-def levelq(settings: Settings) -> Levelq:
-    return Levelq(settings)
-
-
-def push(settings: Settings, redis: Redis, *users: int) -> None:
-    """A level-up for each; nobody is woken for it."""
-    commands = [LevelUp(user_id=user, specialization="PLAYER", xp_gained=1000, reason="a secret") for user in users]
-    lanes: dict[int, list[bytes]] = {}
-    for command in commands:
-        lanes.setdefault(command.user_id, []).append(encode(command))
-    Lanes(redis, settings).push([(PLAYER, list(lanes.items()))])
+def push(system: System, *users: int) -> None:
+    """A level-up for each, without waking a drain."""
+    system.push(*(up(user, 1000, reason="a secret") for user in users))
 
 
 def told(levelq: Levelq, reason: str) -> None:
@@ -81,48 +67,41 @@ def burst(levelq: Levelq, reason: str) -> None:
     assert "a secret" not in err + out
 
 
-def experience(url: str) -> dict[int, int]:
-    with psycopg.connect(url) as connection:
-        return dict(connection.execute("SELECT student_id, total_xp FROM specialization_progress").fetchall())
-
-
 def test_lane_that_a_trigger_refuses_is_told_until_the_trigger_is_gone(
-    levelq: Levelq, settings: Settings, redis: Redis, own_database_url: str, start: Callable[..., Started]
+    levelq: Levelq, system: System, start: Callable[..., Started]
 ) -> None:
-    execute(settings, *BLOCKS_USER_13)
-    push(settings, redis, 13, 13, 14, *range(20, 30))
+    system.sql(*BLOCKS_USER_13)
+    push(system, 13, 13, 14, *range(20, 30))
     burst(levelq, BLOCKED)
-    assert experience(own_database_url) == dict.fromkeys((14, *range(20, 30)), 1000)
+    assert experience(system.engine) == dict.fromkeys((14, *range(20, 30)), 1000)
     told(levelq, BLOCKED)
     start("worker")
-    execute(settings, "DROP TRIGGER block_user_13 ON specialization_progress")
-    until(lambda: experience(own_database_url).get(13) == 2000, seconds=90, what="user 13's lane to be tried again")
-    until(lambda: not redis.exists(KEYS.of(PLAYER, "parked")), what="the acknowledgement")
+    system.sql("DROP TRIGGER block_user_13 ON specialization_progress")
+    until(lambda: experience(system.engine).get(13) == 2000, seconds=90, what="user 13's lane to be tried again")
+    until(lambda: not system.redis.exists(KEYS.of(PLAYER, "parked")), what="the acknowledgement")
     assert levelq.status()["parked_lanes"] == []
     out = levelq("history", 13).out
     assert "parked" not in out and out.count("applied") == 2
 
 
 def test_lane_that_a_session_holds_is_told_with_the_session(
-    levelq: Levelq, settings: Settings, redis: Redis, own_database_url: str
+    levelq: Levelq, system: System, own_database_url: str
 ) -> None:
-    execute(
-        settings, "INSERT INTO user_licenses (user_id, specialization_type, current_level) VALUES (13, 'PLAYER', 1)"
-    )
-    push(settings, redis, 13, 13, 14)
+    system.sql("INSERT INTO user_licenses (user_id, specialization_type, current_level) VALUES (13, 'PLAYER', 1)")
+    push(system, 13, 13, 14)
     with psycopg.connect(own_database_url, application_name="a report") as holder:
         holder.execute("SELECT FROM user_licenses WHERE user_id = 13 FOR UPDATE")
         burst(levelq, LOCKED)
         told(levelq, LOCKED)
         session = f"session {holder.info.backend_pid} (a report, idle in transaction for "
         assert session in levelq("history", 13).out and session in levelq("status").out
-    redis.zadd(KEYS.of(PLAYER, "ready"), {"13": 0})  # as if its delay had passed
+    system.redis.zadd(KEYS.of(PLAYER, "ready"), {"13": 0})  # as if its delay had passed
     assert levelq("worker", "--burst").out == "done: nothing is due; lanes parked for later: 0\n"
-    assert not redis.exists(KEYS.of(PLAYER, "parked"))
+    assert not system.redis.exists(KEYS.of(PLAYER, "parked"))
 
 
-def test_history_without_redis_says_so_and_shows_the_rest(levelq: Levelq, settings: Settings, redis: Redis) -> None:
-    push(settings, redis, 13)
+def test_history_without_redis_says_so_and_shows_the_rest(levelq: Levelq, system: System) -> None:
+    push(system, 13)
     assert levelq("worker", "--burst").code == 0
     code, out, err = levelq("history", 13, LEVELQ_REDIS_URL=f"redis://{NOWHERE}")
     assert (code, err) == (0, "")

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import pytest
-from sqlalchemy import Engine, text
 
 from levelq_core import LevelUp, Settings
-from levelq_producer import Producer
 from tests.support.fixtures.processes import Started
 from tests.support.fixtures.waiting import until
+from tests.support.system import System, up
 
 USERS = range(1, 41)
 NEWCOMERS = range(1001, 1041)  # no users of the application
@@ -33,22 +32,18 @@ class Step(NamedTuple):
     commands: Sequence[LevelUp]
 
 
-def level_up(user_id: int, xp: int = 1, **fields: object) -> LevelUp:
-    return LevelUp(user_id=user_id, specialization="PLAYER", xp_gained=xp, **fields)  # type: ignore[arg-type]
-
-
 STEPS = (
     Step(
         ("ALTER TABLE specialization_progress ALTER total_xp TYPE bigint",),
-        [level_up(user, 2_147_483_647) for user in USERS],
+        [up(user, 2_147_483_647) for user in USERS],
     ),
     Step(
         ("ALTER TABLE license_progressions ALTER advancement_reason TYPE text",),
-        [level_up(user, reason="longer than twenty characters") for user in USERS],
+        [up(user, reason="longer than twenty characters") for user in USERS],
     ),
     Step(
         ("ALTER TABLE specialization_progress DROP CONSTRAINT few",),
-        [level_up(user, sessions_completed=1000) for user in USERS],
+        [up(user, sessions_completed=1000) for user in USERS],
     ),
     Step(
         (
@@ -56,7 +51,7 @@ STEPS = (
             "ALTER TABLE user_licenses DROP CONSTRAINT fk_user",
             "ALTER TABLE specialization_progress ADD season int NOT NULL DEFAULT 1",
         ),
-        [level_up(user) for user in NEWCOMERS],
+        [up(user) for user in NEWCOMERS],
     ),
     Step(
         (
@@ -78,44 +73,27 @@ def settings(settings: Settings) -> Settings:
     )
 
 
-def test_no_valid_command_is_rejected_while_the_tables_migrate(
-    start: Callable[..., Started], settings: Settings, own_engine: Engine
-) -> None:
-    with own_engine.begin() as connection:
-        for statement in OLD_TABLES:
-            connection.execute(text(statement))
+def test_no_valid_command_is_rejected_while_the_tables_migrate(start: Callable[..., Started], system: System) -> None:
+    system.sql(*OLD_TABLES)
     start("worker", "--processes", "2")
     sent: list[LevelUp] = []
-    with Producer(settings) as producer:
 
-        def send(commands: Sequence[LevelUp]) -> None:
-            assert not any(handle.error for handle in producer.send_many(commands))
-            sent.extend(commands)
+    def send(commands: Sequence[LevelUp]) -> None:
+        assert not any(handle.error for handle in system.producer.send_many(commands))
+        sent.extend(commands)
 
-        for step in STEPS:
-            send(list(load()))
-            if step is not STEPS[-1]:  # before it, a column is missing and everything waits
-                until(lambda: sum(statuses(own_engine).values()) > len(sent) - 100, what="most commands")
-            for statement in step.statements:  # each in a transaction of its own: none waits with a lock held
-                with own_engine.begin() as connection:
-                    connection.execute(text(statement))
-            send([*step.commands, *load()])
-        until(lambda: sum(statuses(own_engine).values()) == len(sent), seconds=60, what="all commands")
-    assert statuses(own_engine) == {"applied": len(sent)}
-    assert total_xp(own_engine) == sum(command.xp_gained for command in sent)
+    for step in STEPS:
+        send(list(load()))
+        if step is not STEPS[-1]:  # before it, a column is missing and everything waits
+            until(lambda: system.applied() > len(sent) - 100, what="most commands")
+        for statement in step.statements:  # each in a transaction of its own: none waits with a lock held
+            system.sql(statement)
+        send([*step.commands, *load()])
+    until(lambda: system.applied() == len(sent), seconds=60, what="all commands")
+    assert system.rows("SELECT status, count(*) FROM levelq_ledger GROUP BY status") == [("applied", len(sent))]
+    assert system.total_xp() == sum(command.xp_gained for command in sent)
 
 
 def load() -> Iterator[LevelUp]:
     """What the tables take before each migration and after it."""
-    return (level_up(user) for _ in range(4) for user in USERS)
-
-
-def statuses(engine: Engine) -> dict[str, int]:
-    with engine.connect() as connection:
-        found = connection.execute(text("SELECT status, count(*) AS number FROM levelq_ledger GROUP BY status"))
-        return {row.status: row.number for row in found}
-
-
-def total_xp(engine: Engine) -> int:
-    with engine.connect() as connection:
-        return int(connection.execute(text("SELECT sum(total_xp) FROM specialization_progress")).scalar_one())
+    return (up(user) for _ in range(4) for user in USERS)

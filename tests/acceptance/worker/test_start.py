@@ -6,15 +6,15 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
-from redis import Redis
-from sqlalchemy import Engine
 
 from levelq.server_account import temporary_folder
 from levelq_core import Settings
 from tests.support.fixtures.processes import Started, children
 from tests.support.fixtures.waiting import until
 from tests.support.starting import LONG, STOPS, Adopting, Importing, Silent
+from tests.support.system import System, ended
 
 Start = Callable[..., Started]
 BARE_INTERPRETER = -signal.SIGTERM  # nothing of levelq has run yet; only process 1 survives the signal then
@@ -25,6 +25,17 @@ def code_after(process: Started, number: signal.Signals) -> int:
     process.send_signal(number)
     process.communicate(timeout=30)
     return process.returncode
+
+
+def workers_at_work(worker: Started, number: int) -> list[psutil.Process]:
+    """The processes of a supervisor, once there are so many."""
+    until(lambda: len(children(worker)) == number, what=f"{number} children")
+    return children(worker)
+
+
+def first_line(worker: Started) -> str:
+    assert worker.stdout is not None
+    return worker.stdout.readline()
 
 
 def stops_at_once(start: Start, command: str, code: int, number: signal.Signals, folder: Path) -> None:
@@ -56,22 +67,14 @@ def test_sigterm_as_soon_as_the_process_exists_ends_it(start: Start) -> None:
 
 
 @pytest.mark.parametrize("number", STOPS)
-def test_stop_signal_while_preflight_waits_for_redis_ends_a_worker_at_once(
-    number: signal.Signals, start: Start
+@pytest.mark.parametrize("server", ["redis", "postgresql"])
+def test_stop_signal_while_preflight_waits_for_a_server_ends_a_worker_at_once(
+    server: str, number: signal.Signals, start: Start
 ) -> None:
-    with Silent() as redis:
-        worker = start("worker", LEVELQ_REDIS_URL=redis.redis_url, **LONG)
-        with redis.asked():
-            assert code_after(worker, number) == 0
-
-
-@pytest.mark.parametrize("number", STOPS)
-def test_stop_signal_while_preflight_waits_for_postgresql_ends_a_worker_at_once(
-    number: signal.Signals, start: Start
-) -> None:
-    with Silent() as postgres:
-        worker = start("worker", LEVELQ_DATABASE_URL=postgres.database_url, **LONG)
-        with postgres.asked():
+    with Silent() as silent:
+        redis, postgresql = {"LEVELQ_REDIS_URL": silent.redis_url}, {"LEVELQ_DATABASE_URL": silent.database_url}
+        worker = start("worker", **(redis if server == "redis" else postgresql), **LONG)
+        with silent.asked():
             assert code_after(worker, number) == 0
 
 
@@ -97,11 +100,10 @@ def test_sighup_under_nohup_does_not_stop_a_start(start: Start) -> None:
 @pytest.mark.usefixtures("own_engine", "nohup")
 def test_sighup_under_nohup_does_not_stop_a_worker(start: Start) -> None:
     worker = start("worker", "--processes", "1")
-    (child,) = until(lambda: children(worker), what="the child")
+    (child,) = workers_at_work(worker, 1)
     worker.send_signal(signal.SIGHUP)
     child.kill()
-    assert worker.stdout is not None
-    assert "starting another in" in worker.stdout.readline()  # noted after the SIGHUP, and not as a stop
+    assert "starting another in" in first_line(worker)  # noted after the SIGHUP, and not as a stop
     until(lambda: children(worker), what="another child")
     assert code_after(worker, signal.SIGTERM) == 0
 
@@ -117,17 +119,16 @@ def test_stop_signal_while_children_are_forked_is_a_clean_stop(number: signal.Si
 @pytest.mark.usefixtures("own_engine")
 def test_sigterm_during_a_restart_pause_is_a_clean_stop(start: Start) -> None:
     worker = start("worker", "--processes", "1")
-    (child,) = until(lambda: children(worker), what="the child")
+    (child,) = workers_at_work(worker, 1)
     child.kill()
-    assert worker.stdout is not None
-    assert "ended with -9; starting another in" in worker.stdout.readline()
+    assert "ended with -9; starting another in" in first_line(worker)
     assert code_after(worker, signal.SIGTERM) == 0
 
 
 @pytest.mark.usefixtures("own_engine")
 def test_sigterm_again_and_again_until_the_end_is_a_clean_stop(start: Start) -> None:
     worker = start("worker", "--processes", "2")
-    until(lambda: len(children(worker)) == 2, what="two children")
+    workers_at_work(worker, 2)
     while worker.poll() is None:
         worker.send_signal(signal.SIGTERM)
     assert worker.returncode == 0
@@ -165,22 +166,15 @@ def test_up_reaps_adopted_orphans_and_still_sees_the_ends_of_its_servers() -> No
 
 
 def test_workers_that_are_restarted_on_broken_tables_say_why_once_and_end_their_supervisor(
-    settings: Settings, own_engine: Engine, start: Start
+    system: System, start: Start
 ) -> None:
     worker = start("worker", "--processes", "3")
-    until(lambda: len(children(worker)) == 3, what="the workers")
-    until(lambda: _listed(settings) == 3, what="the workers to have begun")
-    with own_engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("ALTER TABLE user_licenses DROP CONSTRAINT user_licenses_pair_key")
+    workers_at_work(worker, 3)
+    until(lambda: system.redis.scard("rq:workers") == 3, what="the workers to have begun")
+    system.sql("ALTER TABLE user_licenses DROP CONSTRAINT user_licenses_pair_key")
     for child in children(worker):
         child.kill()
-    output, _ = worker.communicate(timeout=60)
-    assert worker.returncode == 2
-    reasons = [line for line in output.splitlines() if line.startswith("levelq: ")]
-    assert len(reasons) == 1
-    assert "user_licenses has no unique constraint on (specialization_type, user_id)" in reasons[0]
-
-
-def _listed(settings: Settings) -> int:
-    with Redis.from_url(settings.redis_url) as redis:
-        return int(redis.scard("rq:workers"))
+    code, output = ended(worker)
+    assert code == 2
+    (reason,) = [line for line in output.splitlines() if line.startswith("levelq: ")]
+    assert "user_licenses has no unique constraint on (specialization_type, user_id)" in reason

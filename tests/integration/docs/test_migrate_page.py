@@ -20,7 +20,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from levelq import Catalog, LevelUp, ProgressLicenseCoupler, apply_commands, level_up_atomic
 from tests.support.coupler import put_license, put_progress, session, tables, wait_until_blocked_by
 
-PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "migrate.md"
+ROOT = Path(__file__).parents[3]
+PAGE, TESTS = ROOT / "docs" / "how-to" / "migrate.md", ROOT / "tests" / "integration"
 LONG_AGO = "2001-02-03 04:05:06"
 
 # By row of the table. Other modules by their names: they show more of the same.
@@ -95,11 +96,11 @@ class User(Base):
 def test_every_row_of_the_table_is_shown_by_a_test() -> None:
     rows = re.findall(r"^\| (.+?) \|", PAGE.read_text(), re.MULTILINE)
     assert set(rows) - {"what"} == set(SHOWN_BY)
-    for names in SHOWN_BY.values():
-        for name in names:
-            module, _, test = name.rpartition(".")
-            found = importlib.import_module(f"tests.integration.{module or 'test_migrate_page'}")
-            assert callable(getattr(found, test, None)), name
+    for name in (name for names in SHOWN_BY.values() for name in names):
+        module, _, test = name.rpartition(".")
+        (path,) = TESTS.rglob(f"{module or 'test_migrate_page'}.py")
+        found = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        assert callable(getattr(found, test, None)), name
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Durability on request: what each level survives, what is said when it is not reached, and what cannot be had.
+"""Durability on request: what each level survives, what is reported when it is not reached, and what is refused.
 
 The tests of the first part are the cells of the table in docs/explanation/guarantees.md.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +27,7 @@ from levelq_core.database.migrations import upgrade
 from levelq_core.domain.codec import STAMP_DIGITS
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
+from levelq_core.lanes.shard_layout import Layout
 from levelq_core.lanes.wakeups import Waker
 from levelq_producer import AsyncProducer, LaneFull, NotDurable, Outbox, Producer, QueueUnavailable, SendUnknown
 from levelq_producer.durability import LEVELS
@@ -37,16 +38,13 @@ from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.proxy import Fault, Proxy
 from tests.support.fixtures.valkeys import Node, Valkeys
 from tests.support.fixtures.waiting import until
+from tests.support.outbox import level_up
+from tests.support.producing import blocked
 
 PLAYER = Partition("PLAYER")
 PATIENT: dict[str, Any] = {"redis_seconds": 9, "durable_seconds": 8}  # reached on the busiest machine
 HASTY: dict[str, Any] = {"durable_seconds": 0.1}  # for what is never reached
 Producers = Callable[..., Producer]
-
-
-def level_up(number: int, user_id: int = 1, xp: int = 10) -> LevelUp:
-    """Command `number`."""
-    return LevelUp(command_id=UUID(int=number), user_id=user_id, specialization="PLAYER", xp_gained=xp)
 
 
 def lane(node: Node, user_id: int = 1) -> list[int]:
@@ -55,27 +53,38 @@ def lane(node: Node, user_id: int = 1) -> list[int]:
     return [UUID(bytes=entry[STAMP_DIGITS + 4 : STAMP_DIGITS + 20]).int for entry in entries]
 
 
-@pytest.fixture
-def valkeys() -> Iterator[Valkeys]:
-    """Servers of this test's own."""
+@contextmanager
+def own_valkeys() -> Iterator[Valkeys]:
     with temporary_folder("levelq-tests-") as folder, ExitStack() as stack:
         yield Valkeys(folder, stack)
 
 
+@pytest.fixture
+def valkeys() -> Iterator[Valkeys]:
+    """Servers of this test's own."""
+    with own_valkeys() as made:
+        yield made
+
+
 @pytest.fixture(scope="module")
-def shared_pair() -> Iterator[tuple[Node, Node]]:
-    with temporary_folder("levelq-tests-") as folder, ExitStack() as stack:
-        valkeys = Valkeys(folder, stack)
-        primary = valkeys.start()
-        (replica,) = valkeys.replicas_of(primary)
+def pair() -> Iterator[tuple[Node, Node]]:
+    with own_valkeys() as made:
+        primary = made.start()
+        (replica,) = made.replicas_of(primary)
         yield primary, replica
 
 
 @pytest.fixture
-def pair(shared_pair: tuple[Node, Node]) -> tuple[Node, Node]:
-    """A primary that flushes always, and its replica: empty, and to be left as they are."""
-    shared_pair[0].client.flushall()
-    return shared_pair
+def primary(pair: tuple[Node, Node]) -> Node:
+    """A primary that flushes always: empty, and to be left as it is."""
+    pair[0].client.flushall()
+    return pair[0]
+
+
+@pytest.fixture
+def replica(pair: tuple[Node, Node]) -> Node:
+    """Its replica."""
+    return pair[1]
 
 
 @pytest.fixture
@@ -103,7 +112,7 @@ def end(node: Node, how: str, flushed: int) -> None:
 
 
 @pytest.mark.parametrize("how", ["clean", "SIGKILL", "power cut"])
-def test_a_restart_keeps_what_was_sent_as_fsync_or_replicated(valkeys: Valkeys, producers: Producers, how: str) -> None:
+def test_restart_keeps_what_was_sent_as_fsync_or_replicated(valkeys: Valkeys, producers: Producers, how: str) -> None:
     primary = valkeys.start()
     valkeys.replicas_of(primary)
     producer = producers(primary, **PATIENT)
@@ -116,7 +125,7 @@ def test_a_restart_keeps_what_was_sent_as_fsync_or_replicated(valkeys: Valkeys, 
 
 
 @pytest.mark.parametrize("how", ["clean", "power cut"])
-def test_a_restart_keeps_what_was_sent_as_memory_unless_it_was_not_on_disk_yet(
+def test_restart_keeps_what_was_sent_as_memory_once_it_is_on_disk(
     valkeys: Valkeys, producers: Producers, how: str
 ) -> None:
     node = valkeys.start("--appendfsync", "everysec")
@@ -128,9 +137,7 @@ def test_a_restart_keeps_what_was_sent_as_memory_unless_it_was_not_on_disk_yet(
     assert lane(node) == ([1] if how == "power cut" else [1, 2])
 
 
-def test_the_loss_of_the_host_keeps_what_a_promoted_replica_had_confirmed(
-    valkeys: Valkeys, producers: Producers
-) -> None:
+def test_loss_of_the_host_keeps_what_a_promoted_replica_had_confirmed(valkeys: Valkeys, producers: Producers) -> None:
     primary = valkeys.start()
     older, newer = valkeys.replicas_of(primary, 2)
     assert older.link is not None and newer.link is not None
@@ -148,14 +155,13 @@ def test_the_loss_of_the_host_keeps_what_a_promoted_replica_had_confirmed(
     assert (lane(older), lane(newer)) == ([1], [1, 2])
 
 
-def test_flushall_takes_every_level_but_what_the_outbox_has(
-    pair: tuple[Node, Node], producers: Producers, settings: Settings, own_engine: Engine
+def test_flushall_removes_every_level_but_not_what_the_outbox_has(
+    primary: Node, replica: Node, producers: Producers, settings: Settings, own_engine: Engine
 ) -> None:
-    primary, replica = pair
     producer = producers(primary, **PATIENT)
     rows = OutboxRows(own_engine)
     relay = PartitionRelay(
-        PLAYER, Lanes(primary.client, settings), rows, Waker(primary.client, primary.client, KEYS), settings
+        PLAYER, Layout(), Lanes(primary.client, settings), rows, Waker(primary.client, primary.client, KEYS), settings
     )
     commit_to_outbox(own_engine, settings, level_up(1))
     assert relay.poll() == 1
@@ -174,8 +180,7 @@ def commit_to_outbox(engine: Engine, settings: Settings, *commands: LevelUp) -> 
         session.commit()
 
 
-def test_the_death_of_postgresql_costs_nothing_at_any_level(pair: tuple[Node, Node], producers: Producers) -> None:
-    primary, _ = pair
+def test_death_of_postgresql_loses_nothing_at_any_level(primary: Node, producers: Producers) -> None:
     with temporary_folder("levelq-tests-") as folder, Servers(folder) as servers:
         settings = Settings.load(redis_url=primary.url, database_url=servers.postgres.url, **PATIENT)
         engine = engine_for(settings)
@@ -188,7 +193,7 @@ def test_the_death_of_postgresql_costs_nothing_at_any_level(pair: tuple[Node, No
         servers.postgres.kill()
         servers.postgres.start()
         with runtime(settings) as worker:
-            relay = PartitionRelay(PLAYER, worker.lanes, OutboxRows(engine), worker.waker, settings)
+            relay = PartitionRelay(PLAYER, Layout(), worker.lanes, OutboxRows(engine), worker.waker, settings)
             assert relay.poll() == 1
             drain_all(worker, "PLAYER")
         with engine.connect() as connection:
@@ -196,7 +201,7 @@ def test_the_death_of_postgresql_costs_nothing_at_any_level(pair: tuple[Node, No
         engine.dispose()
 
 
-# What is asked of the server
+# What follows a push
 
 
 def asked(node: Node) -> set[str]:
@@ -213,8 +218,9 @@ def asked(node: Node) -> set[str]:
         ("replicated", {"evalsha", "waitaof", "wait", "config|get"}),
     ],
 )
-def test_a_level_costs_what_it_must(pair: tuple[Node, Node], producers: Producers, level: Any, expected: Any) -> None:
-    primary, _ = pair
+def test_level_sends_the_commands_it_needs_and_no_others(
+    primary: Node, producers: Producers, level: Any, expected: Any
+) -> None:
     producer = producers(primary, **PATIENT)
     producer.send(level_up(1), durability=level)
     primary.client.config_resetstat()
@@ -224,8 +230,7 @@ def test_a_level_costs_what_it_must(pair: tuple[Node, Node], producers: Producer
     assert all(calls[f"cmdstat_{name}"]["calls"] == 1 for name in expected)  # the probe is made once
 
 
-def test_the_setting_is_the_default_and_a_send_may_choose(pair: tuple[Node, Node], producers: Producers) -> None:
-    primary, replica = pair
+def test_setting_is_the_default_and_a_send_may_choose(primary: Node, replica: Node, producers: Producers) -> None:
     producer = producers(primary, durability="replicated", **HASTY)
     with replica.frozen():
         with pytest.raises(NotDurable):
@@ -239,19 +244,18 @@ def test_the_setting_is_the_default_and_a_send_may_choose(pair: tuple[Node, Node
                 refused(1, "PLAYER", 1)
 
 
-def test_a_level_there_is_not_is_refused_before_anything_is_sent(pair: tuple[Node, Node], producers: Producers) -> None:
+def test_unknown_level_is_refused_before_anything_is_sent(primary: Node, producers: Producers) -> None:
     with pytest.raises(ConfigurationError, match=r"^durability: expected one of memory, fsync, replicated, got 'disk'"):
-        producers(pair[0]).send(level_up(1), durability="disk")  # type: ignore[arg-type]
-    assert lane(pair[0]) == []
+        producers(primary).send(level_up(1), durability="disk")  # type: ignore[arg-type]
+    assert lane(primary) == []
 
 
-# Not in time
+# What is not reached in time
 
 
-def test_a_replica_that_is_late_is_told_and_the_command_takes_effect_all_the_same(
-    pair: tuple[Node, Node], producers: Producers, settings: Settings, own_engine: Engine
+def test_late_replica_is_reported_and_the_command_takes_effect(
+    primary: Node, replica: Node, producers: Producers, settings: Settings, own_engine: Engine
 ) -> None:
-    primary, replica = pair
     producer = producers(primary, **HASTY)
     with replica.frozen(), pytest.raises(NotDurable) as raised:
         producer.send(level_up(1), durability="replicated")
@@ -273,10 +277,9 @@ def test_a_replica_that_is_late_is_told_and_the_command_takes_effect_all_the_sam
         assert [row["xp"] for row in ledger(connection)] == [10]
 
 
-def test_of_many_each_handle_says_so_and_has_its_outcome(
-    pair: tuple[Node, Node], producers: Producers, settings: Settings
+def test_each_handle_of_many_has_the_error_and_its_outcome(
+    primary: Node, replica: Node, producers: Producers, settings: Settings
 ) -> None:
-    primary, replica = pair
     producer = producers(primary, lane_limit=2, **HASTY)
     with replica.frozen():
         handles = producer.send_many([level_up(n) for n in (1, 2, 3)], reply=True, durability="replicated")
@@ -289,7 +292,7 @@ def test_of_many_each_handle_says_so_and_has_its_outcome(
         handles[2].result()
 
 
-def test_a_disk_that_is_not_flushed_is_told(valkeys: Valkeys, producers: Producers) -> None:
+def test_disk_that_is_not_flushed_is_reported(valkeys: Valkeys, producers: Producers) -> None:
     """With this option a child that saves keeps even `always` from flushing."""
     node = valkeys.start("--no-appendfsync-on-rewrite", "yes", "--rdb-key-save-delay", "10000000")
     node.client.set("kept", 1)
@@ -303,11 +306,10 @@ def test_a_disk_that_is_not_flushed_is_told(valkeys: Valkeys, producers: Produce
     assert lane(node) == [1, 1]
 
 
-def test_a_wait_is_for_the_push_and_not_for_what_its_connection_wrote_before(
-    pair: tuple[Node, Node], producers: Producers
+def test_wait_is_for_the_push_and_not_for_an_earlier_write_of_its_connection(
+    primary: Node, replica: Node, producers: Producers
 ) -> None:
-    """The server has no scripts, so the push is made a second time: what was asked behind the first is void."""
-    primary, replica = pair
+    """The server has no scripts, so the push is sent a second time: the replies behind the first one are void."""
     producer = producers(primary, **HASTY)
     primary.client.script_flush()
     with replica.frozen():
@@ -317,9 +319,7 @@ def test_a_wait_is_for_the_push_and_not_for_what_its_connection_wrote_before(
     assert lane(primary) == [1, 2]
 
 
-def test_a_primary_that_is_demoted_during_the_wait_has_confirmed_nothing(
-    valkeys: Valkeys, producers: Producers
-) -> None:
+def test_primary_demoted_during_the_wait_has_confirmed_nothing(valkeys: Valkeys, producers: Producers) -> None:
     primary = valkeys.start()
     (replica,) = valkeys.replicas_of(primary)
     producer = producers(primary, **PATIENT)
@@ -331,17 +331,16 @@ def test_a_primary_that_is_demoted_during_the_wait_has_confirmed_nothing(
     with replica.frozen():
         thread = threading.Thread(target=send)
         thread.start()
-        until(lambda: primary.client.info("clients")["blocked_clients"], what="the wait")
+        until(lambda: blocked(primary.client), what="the wait")
         primary.client.execute_command("REPLICAOF", "127.0.0.1", "1")
         thread.join()
     assert [type(error) for error in sent] == [SendUnknown]
 
 
 @pytest.mark.parametrize("fault", [Fault.DROP_REPLY, Fault.RESET_REPLY])
-def test_a_connection_lost_during_the_wait_leaves_the_command_unknown(
-    pair: tuple[Node, Node], producers: Producers, fault: Fault
+def test_connection_lost_during_the_wait_leaves_the_command_unknown(
+    primary: Node, producers: Producers, fault: Fault
 ) -> None:
-    primary, _ = pair
     with Proxy(primary.socket) as proxy:
         producer = producers(f"redis://127.0.0.1:{proxy.port}/0", redis_seconds=0.5)
         producer.send(level_up(1), durability="fsync")
@@ -352,7 +351,7 @@ def test_a_connection_lost_during_the_wait_leaves_the_command_unknown(
     assert lane(primary) == [1, 2, 2]
 
 
-# What cannot be had
+# What is refused
 
 
 CANNOT: dict[str, tuple[tuple[str, ...], str]] = {
@@ -365,7 +364,7 @@ CANNOT: dict[str, tuple[tuple[str, ...], str]] = {
 
 @pytest.mark.parametrize("level", ["fsync", "replicated"])
 @pytest.mark.parametrize("why", CANNOT)
-def test_what_the_server_cannot_give_is_refused_before_anything_is_sent(
+def test_level_that_the_server_cannot_give_is_refused_before_anything_is_sent(
     valkeys: Valkeys, producers: Producers, why: str, level: Any
 ) -> None:
     options, expected = CANNOT[why]
@@ -398,13 +397,12 @@ def test_without_a_replica_nothing_is_sent_until_there_is_one(valkeys: Valkeys, 
     assert lane(node) == [2]
 
 
-def test_a_replica_gives_nothing(pair: tuple[Node, Node], producers: Producers) -> None:
+def test_replica_gives_no_durability(replica: Node, producers: Producers) -> None:
     with pytest.raises(ConfigurationError, match=r"WAITAOF cannot be used with replica"):
-        producers(pair[1]).send(level_up(1), durability="fsync")
+        producers(replica).send(level_up(1), durability="fsync")
 
 
-def test_who_may_not_read_the_configuration_must_be_told_it(pair: tuple[Node, Node], producers: Producers) -> None:
-    primary, _ = pair
+def test_configuration_that_may_not_be_read_must_be_set(primary: Node, producers: Producers) -> None:
     primary.client.acl_setuser("app", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-config"])
     try:
         url = primary.url.replace("unix://", "unix://app:any@")
@@ -417,15 +415,13 @@ def test_who_may_not_read_the_configuration_must_be_told_it(pair: tuple[Node, No
     assert lane(primary) == [2]
 
 
-def test_what_can_be_read_is_believed_before_what_was_told(valkeys: Valkeys, producers: Producers) -> None:
+def test_configuration_that_can_be_read_outranks_the_setting(valkeys: Valkeys, producers: Producers) -> None:
     node = valkeys.start("--appendfsync", "everysec")
     with pytest.raises(ConfigurationError, match="and it is everysec"):
         producers(node, appendfsync="always").send(level_up(1), durability="fsync")
 
 
-def test_a_server_that_comes_back_with_another_configuration_is_found_out(
-    valkeys: Valkeys, producers: Producers
-) -> None:
+def test_server_that_comes_back_with_another_configuration_is_noticed(valkeys: Valkeys, producers: Producers) -> None:
     node = valkeys.start()
     producer = producers(node, **PATIENT)
     producer.send(level_up(1), durability="fsync")
@@ -443,13 +439,7 @@ def test_a_server_that_comes_back_with_another_configuration_is_found_out(
 # On asyncio
 
 
-def blocked(node: Node) -> int:
-    """How many clients wait."""
-    return int(node.client.info("clients")["blocked_clients"])
-
-
-async def test_the_same_for_asyncio(pair: tuple[Node, Node]) -> None:
-    primary, replica = pair
+async def test_levels_work_on_asyncio(primary: Node, replica: Node) -> None:
     async with AsyncProducer.from_url(primary.url, **PATIENT) as producer:
         await producer.send(level_up(1), durability="replicated")
         await producer.level_up(2, "PLAYER", 1, durability="fsync")
@@ -468,23 +458,21 @@ async def test_the_same_for_asyncio(pair: tuple[Node, Node]) -> None:
             await producer.send(level_up(5), durability="fsync")
 
 
-async def test_more_sends_may_wait_at_once_than_redis_py_has_connections(pair: tuple[Node, Node]) -> None:
-    primary, replica = pair
+async def test_more_sends_wait_at_once_than_redis_py_has_connections(primary: Node, replica: Node) -> None:
     async with AsyncProducer.from_url(primary.url, **PATIENT) as producer:
         await producer.send(level_up(1_000), durability="replicated")
         with replica.frozen():
             sends = [asyncio.create_task(producer.send(level_up(n), durability="replicated")) for n in range(1, 151)]
-            await asyncio.to_thread(until, lambda: blocked(primary) == 150, what="all to wait")
+            await asyncio.to_thread(until, lambda: blocked(primary.client) == 150, what="all to wait")
         handles = await asyncio.gather(*sends)
     assert [handle.error for handle in handles] == [None] * 150
 
 
-async def test_a_send_cancelled_during_its_wait_leaves_no_answer_to_others(pair: tuple[Node, Node]) -> None:
-    primary, replica = pair
+async def test_send_cancelled_during_its_wait_leaves_no_reply_to_others(primary: Node, replica: Node) -> None:
     async with AsyncProducer.from_url(primary.url, **PATIENT) as producer:
         with replica.frozen():
             send = asyncio.create_task(producer.send(level_up(1), durability="replicated"))
-            await asyncio.to_thread(until, lambda: blocked(primary), what="the wait")
+            await asyncio.to_thread(until, lambda: blocked(primary.client), what="the wait")
             send.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await send
@@ -502,9 +490,8 @@ def send(monkeypatch: pytest.MonkeyPatch, node: Node, *options: str) -> int:
 
 
 def test_levelq_send_takes_a_durability(
-    pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    primary: Node, replica: Node, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    primary, replica = pair
     assert send(monkeypatch, primary, "--durability", "fsync") == 0
     monkeypatch.setenv("LEVELQ_DURABLE_SECONDS", "0.1")
     with replica.frozen():

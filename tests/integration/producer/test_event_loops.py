@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import asgiref.sync
@@ -18,25 +19,17 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from levelq.embedded import Servers
-from levelq_core import LevelUp, Settings
-from levelq_core.keys import Partition
 from levelq_producer import AsyncProducer, QueueUnavailable, SendUnknown
 from levelq_worker.draining.context import Runtime
-from tests.integration.producer.test_many_waiters import decide
-from tests.support.coupler import drain_all, runtime
+from tests.support.coupler import drain_all
 from tests.support.fixtures.proxy import Fault, Proxy
 from tests.support.fixtures.waiting import until
-
-
-@pytest.fixture
-def worker(settings: Settings) -> Iterator[Runtime]:
-    with runtime(settings) as made:
-        yield made
+from tests.support.producing import blocked, clients, decide, level_up, queued
 
 
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Nothing is left open, and asyncio has nothing to say."""
+    """Nothing is left open, and asyncio logs nothing."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         yield
@@ -45,22 +38,12 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
-def level_up(user_id: int = 1) -> LevelUp:
-    return LevelUp(user_id=user_id, specialization="PLAYER", xp_gained=10)
+@pytest.fixture
+def producer(servers: Servers) -> AsyncProducer:
+    return AsyncProducer.from_url(servers.valkey.url)
 
 
-def clients(redis: Redis) -> int:
-    return len(redis.client_list())
-
-
-def queued(worker: Runtime) -> int:
-    return worker.lanes.status(Partition("PLAYER")).waiting
-
-
-def test_asyncio_run_twice_sends_twice_and_leaves_no_connection(
-    servers: Servers, redis: Redis, worker: Runtime
-) -> None:
-    producer = AsyncProducer.from_url(servers.valkey.url)
+def test_asyncio_run_several_times_leaves_no_connection(producer: AsyncProducer, redis: Redis, worker: Runtime) -> None:
     before = clients(redis)
     for _ in range(3):
         handle = asyncio.run(producer.send(level_up()))
@@ -70,23 +53,15 @@ def test_asyncio_run_twice_sends_twice_and_leaves_no_connection(
     asyncio.run(producer.close())
 
 
-def test_a_handle_of_one_loop_is_awaited_on_another(servers: Servers, redis: Redis, worker: Runtime) -> None:
-    producer = AsyncProducer.from_url(servers.valkey.url)
+def test_handle_of_one_loop_is_awaited_on_another(producer: AsyncProducer, redis: Redis, worker: Runtime) -> None:
     handle = asyncio.run(producer.send(level_up()))
     drain_all(worker, "PLAYER")
     for _ in range(2):
-        assert asyncio.run(_result(handle)).status == "applied"
+        assert asyncio.run(handle.result()).status == "applied"
     asyncio.run(producer.close())
 
 
-async def _result(handle: Any) -> Any:
-    return await handle.result()
-
-
-def test_a_loop_that_is_closed_without_ceremony_leaves_nothing_open(
-    servers: Servers, redis: Redis, worker: Runtime
-) -> None:
-    producer = AsyncProducer.from_url(servers.valkey.url)
+def test_loop_that_is_only_closed_leaves_nothing_open(producer: AsyncProducer, redis: Redis, worker: Runtime) -> None:
     before = clients(redis)
     for _ in range(3):
         loop = asyncio.new_event_loop()
@@ -109,9 +84,7 @@ def async_to_sync(function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         loop.close()
 
 
-def test_loops_in_several_threads_at_once_send_and_wait(servers: Servers, redis: Redis, worker: Runtime) -> None:
-    producer = AsyncProducer.from_url(servers.valkey.url)
-
+def test_loops_in_several_threads_send_and_wait_at_once(producer: AsyncProducer, redis: Redis, worker: Runtime) -> None:
     async def send_and_wait(user: int) -> str:
         handle = await producer.level_up(user, "PLAYER", 10)
         return (await handle.result(timeout=30)).status
@@ -135,16 +108,14 @@ def test_loops_in_several_threads_at_once_send_and_wait(servers: Servers, redis:
     asyncio.run(producer.close())
 
 
-def test_django_s_async_to_sync_works(servers: Servers, redis: Redis, worker: Runtime) -> None:
-    producer = AsyncProducer.from_url(servers.valkey.url)
+def test_async_to_sync_of_django_works(producer: AsyncProducer, redis: Redis, worker: Runtime) -> None:
     for user in (1, 2, 3):
         assert asgiref.sync.async_to_sync(producer.level_up)(user, "PLAYER", 5).error is None
     assert queued(worker) == 3
     asyncio.run(producer.close())
 
 
-def test_a_wake_up_goes_out_from_each_loop(servers: Servers, redis: Redis) -> None:
-    producer = AsyncProducer.from_url(servers.valkey.url)
+def test_wake_up_is_sent_from_each_loop(producer: AsyncProducer, redis: Redis) -> None:
     for specialization in ("PLAYER", "COACH", "INTERNSHIP"):
         asyncio.run(producer.level_up(1, specialization, 5))
         queue = Queue(f"levelq.{specialization}", connection=redis, serializer=JSONSerializer)
@@ -154,12 +125,12 @@ def test_a_wake_up_goes_out_from_each_loop(servers: Servers, redis: Redis) -> No
 
 @pytest.fixture(scope="module")
 def shared(servers: Servers) -> Iterator[AsyncProducer]:
-    """A producer as a test suite of an application has it: one for all tests, each of which has its own loop."""
+    """One producer for all tests, as an application's test suite has it; each test has its own loop."""
     yield AsyncProducer.from_url(servers.valkey.url)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
-async def test_a_producer_of_a_wider_fixture_works_in_each_test(
+async def test_producer_of_a_wider_fixture_works_in_each_test(
     shared: AsyncProducer, redis: Redis, worker: Runtime, number: int
 ) -> None:
     handle = await shared.level_up(number, "PLAYER", 5)
@@ -167,57 +138,49 @@ async def test_a_producer_of_a_wider_fixture_works_in_each_test(
     assert (await handle.result()).user_id == number
 
 
-async def test_close_ends_the_connections_of_every_loop(servers: Servers, redis: Redis, worker: Runtime) -> None:
-    producer = AsyncProducer.from_url(servers.valkey.url)
-    before = clients(redis)
-    other = asyncio.new_event_loop()
-    thread = threading.Thread(target=other.run_forever)
+@contextmanager
+def loop_in_thread() -> Iterator[Callable[[Any], asyncio.Future[Any]]]:
+    """Another loop, which runs meanwhile; yields how to run something on it."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
+        yield lambda work: asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def test_close_ends_the_connections_of_every_loop(producer: AsyncProducer, redis: Redis, worker: Runtime) -> None:
+    before = clients(redis)
+    with loop_in_thread() as on_the_other:
         await producer.send(level_up())
-        sent = asyncio.run_coroutine_threadsafe(producer.send(level_up()), other)
-        await asyncio.wrap_future(sent)
+        await on_the_other(producer.send(level_up()))
         assert clients(redis) > before
         await producer.close()
         await asyncio.to_thread(until, lambda: clients(redis) <= before, 30, "the end of all connections")
-    finally:
-        other.call_soon_threadsafe(other.stop)
-        await asyncio.to_thread(thread.join)
-        other.close()
 
 
 async def test_task_that_waits_on_another_loop_during_close_reads_on_and_leaves_no_connection(
-    servers: Servers, redis: Redis
+    producer: AsyncProducer, redis: Redis
 ) -> None:
-    producer = AsyncProducer.from_url(servers.valkey.url)
     before = clients(redis)
-    other = asyncio.new_event_loop()
-    thread = threading.Thread(target=other.run_forever)
-    thread.start()
-    try:
-        handle = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(producer.send(level_up()), other))
-        waiting = asyncio.run_coroutine_threadsafe(handle.result(timeout=30), other)
+    with loop_in_thread() as on_the_other:
+        handle = await on_the_other(producer.send(level_up()))
+        waiting = on_the_other(handle.result(timeout=30))
         await asyncio.to_thread(until, lambda: blocked(redis) == 1, 30, "the read")
         await producer.close()
         decide(redis, handle)
-        assert (await asyncio.wrap_future(waiting)).status == "applied"
+        assert (await waiting).status == "applied"
         await asyncio.to_thread(until, lambda: clients(redis) <= before, 10, "the end of all connections")
-    finally:
-        other.call_soon_threadsafe(other.stop)
-        await asyncio.to_thread(thread.join)
-        other.close()
 
 
-def blocked(redis: Redis) -> int:
-    info: Any = redis.info("clients")
-    return int(info["blocked_clients"])
-
-
-# What an error says of a command
+# Errors of the connection
 
 
 class _Broken:
-    """A stream that fails as a loop, a TLS library or an operating system may."""
+    """A call that fails as a loop, a TLS library or an operating system may."""
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
@@ -230,14 +193,13 @@ FAILURES = [RuntimeError("Event loop is closed"), OSError(24, "Too many open fil
 
 
 @pytest.mark.parametrize("error", FAILURES, ids=repr)
-async def test_any_error_behind_the_first_byte_is_unknown_and_its_connection_is_dropped(
-    servers: Servers, redis: Redis, monkeypatch: pytest.MonkeyPatch, error: Exception
+async def test_error_after_the_first_byte_is_unknown_and_its_connection_is_closed(
+    producer: AsyncProducer, redis: Redis, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    async with AsyncProducer.from_url(servers.valkey.url) as producer:
+    async with producer:
         await producer.send(level_up())
-        owner = producer._loops.get()
         with monkeypatch.context() as patch:
-            patch.setattr(type(owner._redis), "parse_response", _Broken(error))
+            patch.setattr(type(producer._connections.get().redis), "parse_response", _Broken(error))
             with pytest.raises(SendUnknown, match="it may be queued") as raised:
                 await producer.send(level_up())
             assert raised.value.__cause__ is not None
@@ -245,20 +207,18 @@ async def test_any_error_behind_the_first_byte_is_unknown_and_its_connection_is_
 
 
 @pytest.mark.parametrize("error", FAILURES, ids=repr)
-async def test_any_error_before_the_first_byte_queued_nothing(
-    servers: Servers, redis: Redis, monkeypatch: pytest.MonkeyPatch, error: Exception
+async def test_error_before_the_first_byte_queued_nothing(
+    producer: AsyncProducer, redis: Redis, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    async with AsyncProducer.from_url(servers.valkey.url) as producer:
-        owner = producer._loops.get()
-        monkeypatch.setattr(type(owner._redis.connection_pool), "get_connection", _Broken(error))
+    async with producer:
+        pool = producer._connections.get().redis.connection_pool
+        monkeypatch.setattr(type(pool), "get_connection", _Broken(error))
         with pytest.raises(QueueUnavailable) as raised:
             await producer.send(level_up())
         assert not isinstance(raised.value, SendUnknown)
 
 
-async def test_a_send_that_is_cancelled_leaves_no_answer_to_the_next(
-    servers: Servers, redis: Redis, worker: Runtime
-) -> None:
+async def test_cancelled_send_leaves_no_reply_to_the_next(servers: Servers, redis: Redis, worker: Runtime) -> None:
     with Proxy(servers.valkey.url.removeprefix("unix://")) as proxy:
         async with AsyncProducer.from_url(f"redis://127.0.0.1:{proxy.port}/0", redis_seconds=9) as producer:
             await producer.send(level_up())

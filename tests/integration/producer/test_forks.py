@@ -7,33 +7,32 @@ import faulthandler
 import os
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine
+from typing import Any
 
+import psycopg
 import pytest
 from redis import Redis
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from levelq.embedded import Servers
-from levelq_core import LevelUp, Settings
-from levelq_core.keys import Partition
+from levelq_core import Settings
 from levelq_core.redis_client.per_process import PerProcess
 from levelq_producer import AsyncProducer, Outbox, Producer
 from levelq_worker.draining.context import Runtime
 from levelq_worker.relay.thread import Relay
-from tests.support.coupler import drain_all, runtime
+from tests.support.coupler import drain_all
 from tests.support.fixtures.waiting import until
+from tests.support.producing import level_up, level_ups, queued
 
 CHILDREN, CALLS = 4, 25
+SESSIONS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'levelq producer' AND datname = current_database()"
+)
 
 
-@pytest.fixture
-def worker(settings: Settings) -> Iterator[Runtime]:
-    with runtime(settings) as made:
-        yield made
-
-
-def in_children(work: Callable[[int], None], count: int = CHILDREN, meanwhile: Callable[[], object] = int) -> None:
+def in_children(work: Callable[[int], object], count: int = CHILDREN, meanwhile: Callable[[], object] = int) -> None:
     """Run `work` in forked processes at once, and `meanwhile` here; fails the test if it raises in one of them."""
     children = []
     for number in range(count):
@@ -53,31 +52,12 @@ def in_children(work: Callable[[int], None], count: int = CHILDREN, meanwhile: C
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * count
 
 
-def level_up(user_id: int) -> LevelUp:
-    return LevelUp(user_id=user_id, specialization="PLAYER", xp_gained=10)
-
-
-def connections_of(url: str) -> int:
-    """How many sessions of producers PostgreSQL has."""
-    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
-    with engine.connect() as connection:
-        found = connection.execute(
-            text(
-                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'levelq producer' "
-                "AND datname = current_database()"
-            )
-        ).scalar_one()
-    engine.dispose()
-    return int(found)
-
-
-@pytest.mark.parametrize("reply", [False, True])
-def test_after_a_fork_each_process_is_told_of_its_own_commands(
+@pytest.mark.parametrize("reply", [False, True], ids=["from the ledger", "from Redis"])
+def test_each_process_is_told_of_its_own_commands_after_a_fork(
     settings: Settings, worker: Runtime, reply: bool
 ) -> None:
-    """Without a reply the ledger answers, else Redis."""
     with Producer(settings) as producer:
-        handles = producer.send_many([level_up(user) for user in range(1, (CHILDREN + 1) * CALLS + 1)], reply=reply)
+        handles = producer.send_many(level_ups((CHILDREN + 1) * CALLS), reply=reply)
         drain_all(worker, "PLAYER")
         assert handles[-1].result().user_id == len(handles)  # on the connection that is inherited
 
@@ -90,15 +70,15 @@ def test_after_a_fork_each_process_is_told_of_its_own_commands(
         ask(0)  # the parent's own connection works on
 
 
-def test_handles_of_an_outbox_made_before_a_fork_are_asked_after_it(
+def test_outbox_handles_made_before_a_fork_answer_after_it(
     settings: Settings, worker: Runtime, own_database_url: str
 ) -> None:
     engine = create_engine(own_database_url.replace("postgresql://", "postgresql+psycopg://"))
     relay = Relay(settings, ["PLAYER"])
     with Session(engine) as session:
-        handles = Outbox(session, settings=settings).send_many([level_up(user) for user in range(1, CALLS + 1)])
+        handles = Outbox(session, settings=settings).send_many(level_ups(CALLS))
         session.commit()
-    until(lambda: relay.poll() >= 0 and relayed(worker), what="the relay")
+    until(lambda: relay.poll() >= 0 and queued(worker) == CALLS, what="the relay")
     relay.release()
     drain_all(worker, "PLAYER")
     assert handles[0].result().user_id == 1
@@ -110,10 +90,6 @@ def test_handles_of_an_outbox_made_before_a_fork_are_asked_after_it(
     engine.dispose()
 
 
-def relayed(worker: Runtime) -> bool:
-    return worker.lanes.status(Partition("PLAYER")).waiting == CALLS
-
-
 def test_sends_after_a_fork_use_connections_of_their_own(settings: Settings, worker: Runtime, servers: Servers) -> None:
     with Producer.from_url(servers.valkey.url) as producer:
         producer.send(level_up(1))
@@ -123,12 +99,12 @@ def test_sends_after_a_fork_use_connections_of_their_own(settings: Settings, wor
                 producer.send(level_up(number + 1), reply=False)
 
         in_children(send, meanwhile=lambda: send(CHILDREN))
-    assert worker.lanes.status(Partition("PLAYER")).waiting == (CHILDREN + 1) * CALLS + 1
+    assert queued(worker) == (CHILDREN + 1) * CALLS + 1
 
 
-def test_one_async_producer_serves_a_loop_in_each_child(settings: Settings, worker: Runtime) -> None:
+def test_async_producer_serves_a_loop_in_each_child(settings: Settings, worker: Runtime) -> None:
     producer = AsyncProducer(settings)
-    handles = asyncio.run(producer.send_many([level_up(user) for user in range(1, (CHILDREN + 1) * CALLS + 1)]))
+    handles = asyncio.run(producer.send_many(level_ups((CHILDREN + 1) * CALLS)))
     drain_all(worker, "PLAYER")
 
     async def ask(number: int) -> None:
@@ -141,14 +117,14 @@ def test_one_async_producer_serves_a_loop_in_each_child(settings: Settings, work
     asyncio.run(producer.close())
 
 
-def test_a_child_of_a_running_loop_does_not_disturb_it(settings: Settings, worker: Runtime) -> None:
+def test_child_of_a_running_loop_does_not_disturb_it(settings: Settings, worker: Runtime) -> None:
     producer = AsyncProducer(settings)
 
     async def parent() -> None:
         await producer.level_up(1, "PLAYER", 5)
         child = os.fork()
         if not child:
-            os._exit(threading_run(producer))
+            os._exit(run_in_thread(producer.level_up(2, "PLAYER", 5)))
         code = await asyncio.to_thread(lambda: os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         assert code == 0
         await producer.level_up(1, "PLAYER", 5)
@@ -157,13 +133,13 @@ def test_a_child_of_a_running_loop_does_not_disturb_it(settings: Settings, worke
     asyncio.run(parent())
 
 
-def threading_run(producer: AsyncProducer) -> int:
-    """Run a loop of its own in a thread: the child's main thread is inside the parent's."""
+def run_in_thread(send: Coroutine[Any, Any, object]) -> int:
+    """Run a loop of its own in a thread, as the child's main thread is inside the parent's; returns an exit code."""
     codes: list[int] = []
 
     def run() -> None:
         try:
-            asyncio.run(_send(producer))
+            asyncio.run(send)
             codes.append(0)
         except BaseException:
             traceback.print_exc()
@@ -174,16 +150,12 @@ def threading_run(producer: AsyncProducer) -> int:
     return codes[0] if codes else 1
 
 
-async def _send(producer: AsyncProducer) -> None:
-    await producer.level_up(2, "PLAYER", 5)
-
-
-def test_locks_held_by_other_threads_at_the_fork_do_not_stop_the_child(
+def test_locks_that_other_threads_hold_at_the_fork_do_not_stop_the_child(
     settings: Settings, worker: Runtime, redis: Redis
 ) -> None:
-    """Threads that send and wait all the time: at the fork some of them hold what they hold."""
+    """Threads send and wait all the time, so some hold locks at the fork."""
     with Producer(settings) as producer:
-        handles = producer.send_many([level_up(user) for user in range(1, 21)])
+        handles = producer.send_many(level_ups(20))
         drain_all(worker, "PLAYER")
         stop = threading.Event()
 
@@ -209,7 +181,7 @@ def test_locks_held_by_other_threads_at_the_fork_do_not_stop_the_child(
                 thread.join()
 
 
-def test_a_child_closes_nothing_of_its_parent(settings: Settings, worker: Runtime, own_database_url: str) -> None:
+def test_child_closes_nothing_of_its_parent(settings: Settings, worker: Runtime, own_database_url: str) -> None:
     with Producer(settings) as producer:
         handle = producer.send(level_up(1), reply=False)
         drain_all(worker, "PLAYER")
@@ -221,16 +193,17 @@ def test_a_child_closes_nothing_of_its_parent(settings: Settings, worker: Runtim
 
         in_children(end, 2)
         assert handle.result().user_id == 1
-        assert connections_of(own_database_url) == 1
+        with psycopg.connect(own_database_url) as connection:
+            assert connection.execute(SESSIONS).fetchone() == (1,)
 
 
-def test_what_a_process_made_is_its_own() -> None:
+def test_object_of_a_process_is_not_its_childs() -> None:
     made: PerProcess[list[int]] = PerProcess(list)
     made.get().append(os.getpid())
     assert made.get() is made.get()
 
-    def look(_: int) -> None:
+    def check(_: int) -> None:
         assert made.get() == []
 
-    in_children(look, 1)
+    in_children(check, 1)
     assert made.get() == [os.getpid()]

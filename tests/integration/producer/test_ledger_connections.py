@@ -1,4 +1,4 @@
-"""Connections to the database that a producer opens to learn outcomes are closed, by the producer, in every case."""
+"""The connections to the database that a producer opens for outcomes are closed by the producer, in every case."""
 
 from __future__ import annotations
 
@@ -12,29 +12,24 @@ import pytest
 from redis import Redis
 
 from levelq.embedded import Servers
-from levelq_core import LevelUp, Outcome, Settings, WrongDatabase
-from levelq_producer import Handle, Producer
+from levelq_core import Outcome, Settings, WrongDatabase
+from levelq_producer import Producer
 from levelq_worker.draining.context import Runtime
-from tests.support.coupler import drain_all, runtime
+from tests.support.coupler import drain_all
 from tests.support.fixtures.databases import Databases
 from tests.support.fixtures.waiting import until
+from tests.support.producing import level_up
 
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'levelq producer'"
 
 
 @pytest.fixture(autouse=True)
 def no_collector() -> Iterator[None]:
-    """The garbage collector would close, with a warning, what was forgotten."""
+    """The garbage collector would close forgotten connections, with a warning."""
     gc.collect()
     gc.disable()
     yield
     gc.enable()
-
-
-@pytest.fixture
-def worker(settings: Settings) -> Iterator[Runtime]:
-    with runtime(settings) as made:
-        yield made
 
 
 @pytest.fixture
@@ -52,34 +47,30 @@ def sessions(servers: Servers) -> int:
     return int(row[0])
 
 
-def send(producer: Producer) -> Handle:
-    return producer.send(LevelUp(user_id=1, specialization="PLAYER", xp_gained=5), reply=False)
-
-
 def test_refused_ledger_of_another_deployment_leaves_no_session(
     servers: Servers, settings: Settings, worker: Runtime, other_url: str
 ) -> None:
     before = sessions(servers)
     drain_all(worker, "PLAYER")
     with Producer(settings.model_copy(update={"database_url": other_url})) as producer:
-        handle = send(producer)
+        handle = producer.send(level_up(), reply=False)
         for _ in range(3):
             with pytest.raises(WrongDatabase):
                 handle.result(timeout=0.1)
         until(lambda: sessions(servers) == before, 10, what="the end of the sessions")
 
 
-def test_close_during_a_question_ends_its_session_after_the_answer(
+def test_close_during_a_query_ends_its_session_after_the_answer(
     servers: Servers, settings: Settings, worker: Runtime, own_database_url: str, redis: Redis
 ) -> None:
     before = sessions(servers)
     with Producer(settings) as producer, ThreadPoolExecutor(1) as pool, psycopg.connect(own_database_url) as blocker:
-        handle = send(producer)
+        handle = producer.send(level_up(), reply=False)
         drain_all(worker, "PLAYER")
         assert handle.result().status == "applied"
         blocker.execute("LOCK TABLE levelq_ledger")
         asked = pool.submit(handle.result)
-        until(lambda: waits_for_a_lock(blocker), what="the question")
+        until(lambda: waits_for_a_lock(blocker), what="the query")
         producer.close()
         blocker.rollback()
         assert asked.result().status == "applied"
@@ -91,18 +82,18 @@ def waits_for_a_lock(connection: psycopg.Connection) -> bool:
     return row is not None and bool(row[0])
 
 
-def test_threads_that_look_up_at_once_share_one_engine(servers: Servers, settings: Settings, worker: Runtime) -> None:
+def test_threads_that_query_at_once_share_one_engine(servers: Servers, settings: Settings, worker: Runtime) -> None:
     before = sessions(servers)
     with Producer(settings) as producer, ThreadPoolExecutor(8) as pool:
-        handle = send(producer)
+        handle = producer.send(level_up(), reply=False)
         drain_all(worker, "PLAYER")
-        ledger = producer._ledger
+        ledger = producer._connections.get().ledger
         assert ledger is not None
         start = threading.Barrier(4)
 
-        def look_up() -> Outcome | None:
+        def query() -> Outcome | None:
             start.wait()
-            return ledger.look_up(handle.command_id)
+            return ledger.query([(handle.command_id, None)])[0]
 
-        assert None not in [future.result() for future in [pool.submit(look_up) for _ in range(4)]]
+        assert None not in [future.result() for future in [pool.submit(query) for _ in range(4)]]
     until(lambda: sessions(servers) == before, 10, what="the end of the sessions")

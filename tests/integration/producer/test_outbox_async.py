@@ -13,18 +13,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from levelq import AsyncHandle, Outbox, OutcomeTimeout, SchemaError, Settings, TransactionMisuse
-from tests.support.outbox import in_outbox, level_up, query, relay_and_drain
+from tests.support.outbox import committed, in_outbox, level_up, relay_and_drain
 
 Engines = Callable[..., AsyncEngine]
-
-
-@pytest.fixture
-def url(settings: Settings) -> str:
-    """The application's database, which has levelq's tables and a table of its own."""
-    assert settings.database_url is not None
-    with psycopg.connect(settings.database_url) as connection:
-        connection.execute("CREATE TABLE matches (id int PRIMARY KEY)")
-    return settings.database_url
 
 
 @pytest.fixture(params=["psycopg", "asyncpg"])
@@ -49,7 +40,7 @@ async def test_async_session_writes_in_its_transaction(make_engine: Engines, set
             handle = await session.run_sync(lambda s: Outbox(s, settings=settings).send(command))  # noqa: B023
             assert isinstance(handle, AsyncHandle)
             await end()
-    assert (query(url, "SELECT id FROM matches"), in_outbox(url)) == ([1], [1])
+    assert committed(url) == ([1], [1])
 
 
 async def test_async_connection_writes_in_its_transaction(make_engine: Engines, url: str) -> None:

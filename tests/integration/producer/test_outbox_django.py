@@ -13,18 +13,15 @@ import pytest
 from redis import Redis
 
 from levelq import Settings
-from tests.support.outbox import in_outbox, query, relay_and_drain
+from tests.support.outbox import committed, relay_and_drain
 
 Run = Callable[[str], None]
 
 
 @pytest.fixture(params=["psycopg", "psycopg2"])
-def run(request: pytest.FixtureRequest, settings: Settings) -> Run:
+def run(request: pytest.FixtureRequest, settings: Settings, url: str) -> Run:
     """Run code in a Django application on each driver."""
-    url = settings.database_url
-    assert url is not None
     with psycopg.connect(url) as connection:
-        connection.execute("CREATE TABLE matches (number int PRIMARY KEY)")
         where = (connection.info.host, connection.info.dbname)
 
     def in_application(code: str) -> None:
@@ -57,14 +54,8 @@ def refused(error, words, call):
 """
 
 
-def committed(settings: Settings) -> tuple[list[int], list[int]]:
-    """The application's rows, and the commands in the outbox."""
-    url = settings.database_url or ""
-    return query(url, "SELECT number FROM matches ORDER BY number"), in_outbox(url)
-
-
 def test_atomic_block_sends_with_its_commit_and_takes_back_with_its_rollback(
-    run: Run, settings: Settings, redis: Redis
+    run: Run, settings: Settings, redis: Redis, url: str
 ) -> None:
     run("""
         with transaction.atomic():
@@ -86,7 +77,7 @@ def test_atomic_block_sends_with_its_commit_and_takes_back_with_its_rollback(
             except ZeroDivisionError:
                 Match(3).save()
     """)
-    assert committed(settings) == ([1, 3], [1, 3, 4])
+    assert committed(url) == ([1, 3], [1, 3, 4])
     assert relay_and_drain(settings, redis) == [1, 3, 4]
 
 
@@ -104,17 +95,17 @@ def test_handle_answers_after_the_commit(run: Run, settings: Settings, redis: Re
     """)
 
 
-def test_autocommit_outside_atomic_is_refused(run: Run, settings: Settings) -> None:
+def test_autocommit_outside_atomic_is_refused(run: Run, url: str) -> None:
     run("""
         refused(TransactionMisuse, "inside `with transaction.atomic(using='default'):`",
                 lambda: Outbox(connection).send(level_up(1)))
         refused(TransactionMisuse, "got autocommit", lambda: Outbox(connections["default"]).send(level_up(2)))
         Match(1).save()
     """)
-    assert committed(settings) == ([1], [])
+    assert committed(url) == ([1], [])
 
 
-def test_other_connection_without_autocommit_is_written_in_its_own_transaction(run: Run, settings: Settings) -> None:
+def test_other_connection_without_autocommit_is_written_in_its_own_transaction(run: Run, url: str) -> None:
     run("""
         other = connections["other"]
         for number, end in ((1, other.commit), (2, other.rollback)):
@@ -129,10 +120,10 @@ def test_other_connection_without_autocommit_is_written_in_its_own_transaction(r
         other.commit()
         other.close()
     """)
-    assert committed(settings) == ([1], [1, 4])
+    assert committed(url) == ([1], [1, 4])
 
 
-def test_aborted_atomic_block_is_refused(run: Run, settings: Settings) -> None:
+def test_aborted_atomic_block_is_refused(run: Run, url: str) -> None:
     run("""
         Match(1).save()
         with transaction.atomic():
@@ -149,10 +140,10 @@ def test_aborted_atomic_block_is_refused(run: Run, settings: Settings) -> None:
                 refused(TransactionMisuse, "aborted by an earlier error", lambda: Outbox(connection).send(level_up(2)))
             transaction.set_rollback(True)
     """)
-    assert committed(settings) == ([1], [])
+    assert committed(url) == ([1], [])
 
 
-def test_id_with_other_content_is_refused_and_the_block_goes_on(run: Run, settings: Settings) -> None:
+def test_id_with_other_content_is_refused_and_the_block_goes_on(run: Run, url: str) -> None:
     run("""
         with transaction.atomic():
             Outbox(connection).send(level_up(1))
@@ -160,7 +151,7 @@ def test_id_with_other_content_is_refused_and_the_block_goes_on(run: Run, settin
                     lambda: Outbox(connection).send_many([level_up(2), level_up(1, reason="another")]))
             Outbox(connection).send(level_up(3))
     """)
-    assert committed(settings) == ([], [1, 3])
+    assert committed(url) == ([], [1, 3])
 
 
 def test_database_without_levelqs_tables_or_of_another_kind_is_named(run: Run, settings: Settings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 import pytest
@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
 
 from levelq import InvalidCommand, Outbox, SchemaError, Settings, TransactionMisuse
-from tests.support.outbox import in_outbox, level_up, query, relay_and_drain
+from tests.support.outbox import committed, in_outbox, level_up, query, relay_and_drain
 
 Engines = Callable[..., Engine]
 DRIVERS = pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
@@ -29,15 +29,6 @@ class Base(DeclarativeBase):
 class Match(Base):
     __tablename__ = "matches"
     id: Mapped[int] = mapped_column(primary_key=True)
-
-
-@pytest.fixture
-def url(settings: Settings) -> str:
-    """The application's database, which has levelq's tables and a table of its own."""
-    assert settings.database_url is not None
-    with psycopg.connect(settings.database_url) as connection:
-        connection.execute("CREATE TABLE matches (id int PRIMARY KEY)")
-    return settings.database_url
 
 
 @pytest.fixture
@@ -54,34 +45,59 @@ def make_engine(url: str) -> Iterator[Engines]:
         engine.dispose()
 
 
-def committed(url: str) -> tuple[list[int], list[int]]:
-    """The application's rows, and the commands in the outbox."""
-    return query(url, "SELECT id FROM matches ORDER BY id"), in_outbox(url)
+class Opened(NamedTuple):
+    """A transaction of one kind: what the outbox is given, and what the application does with it."""
+
+    given: Any
+    execute: Callable[[Any], object]
+    end: Callable[[bool], object]
 
 
-# SQLAlchemy
+@contextmanager
+def opened(kind: str, make_engine: Engines, url: str) -> Iterator[Opened]:
+    """Open "psycopg alone", or a kind of SQLAlchemy's and its driver."""
+    name, _, driver = kind.partition(" on ")
+    target: Any
+    if name == "psycopg alone":
+        target = psycopg.connect(url)
+    elif name == "connection":
+        target = make_engine(driver).connect()
+    elif name == "session":
+        target = Session(make_engine(driver))
+    else:
+        target = scoped_session(sessionmaker(make_engine(driver)))
+    statement = (lambda sql: sql) if name == "psycopg alone" else text
+    try:
+        yield Opened(
+            target,
+            lambda sql: target.execute(statement(sql)),
+            lambda commits: target.commit() if commits else target.rollback(),
+        )
+    finally:
+        target.remove() if name == "scoped_session" else target.close()
 
 
-@DRIVERS
-def test_session_commit_sends_and_rollback_does_not(make_engine: Engines, url: str, driver: str) -> None:
-    with Session(make_engine(driver)) as session:
-        session.add(Match(id=1))
-        Outbox(session).send(level_up(1))
-        session.commit()
-        session.add(Match(id=2))
-        Outbox(session).send(level_up(2))
-        session.rollback()
+SQLALCHEMY = [f"{name} on {driver}" for name in ("session", "connection") for driver in ("psycopg", "psycopg2")]
+
+
+# What is sent, and what is not
+
+
+@pytest.mark.parametrize("kind", [*SQLALCHEMY, "scoped_session on psycopg", "psycopg alone"])
+def test_commit_sends_and_rollback_does_not(make_engine: Engines, settings: Settings, url: str, kind: str) -> None:
+    with opened(kind, make_engine, url) as transaction:
+        for number, commits in ((1, True), (2, False)):
+            transaction.execute(f"INSERT INTO matches VALUES ({number})")
+            Outbox(transaction.given, settings=settings).send(level_up(number))
+            transaction.end(commits)
     assert committed(url) == ([1], [1])
 
 
-@DRIVERS
-def test_connection_commit_sends_and_rollback_does_not(make_engine: Engines, url: str, driver: str) -> None:
-    with make_engine(driver).connect() as connection:
-        for number, end in ((1, connection.commit), (2, connection.rollback)):
-            connection.execute(text(f"INSERT INTO matches VALUES ({number})"))
-            Outbox(connection).send(level_up(number))
-            end()
-    assert committed(url) == ([1], [1])
+def test_handle_has_the_outcome_after_the_commit(settings: Settings, redis: Redis, url: str) -> None:
+    with psycopg.connect(url) as connection:
+        handle = Outbox(connection, settings=settings).send(level_up(1))
+    assert relay_and_drain(settings, redis) == [1]
+    assert handle.result().status == "applied"
 
 
 def test_connection_block_that_raises_sends_nothing(make_engine: Engines, url: str) -> None:
@@ -108,15 +124,6 @@ def test_session_joined_to_a_connections_transaction_writes_in_it(make_engine: E
             session.commit()
         outer.rollback()
     assert in_outbox(url) == []
-
-
-def test_scoped_session_writes_in_its_threads_session(make_engine: Engines, url: str) -> None:
-    session = scoped_session(sessionmaker(make_engine()))
-    session.add(Match(id=1))
-    Outbox(session).send(level_up(1))
-    session.commit()
-    session.remove()
-    assert committed(url) == ([1], [1])
 
 
 def test_pending_objects_are_not_flushed(make_engine: Engines) -> None:
@@ -163,20 +170,38 @@ def test_session_whose_block_has_ended_is_refused(make_engine: Engines) -> None:
             Outbox(session).send(level_up(1))
 
 
-@DRIVERS
-def test_aborted_transaction_is_refused(make_engine: Engines, driver: str) -> None:
-    with make_engine(driver).connect() as connection:
-        with pytest.raises(IntegrityError):
-            connection.execute(text("INSERT INTO matches VALUES (1), (1)"))
+@pytest.mark.parametrize("kind", [*SQLALCHEMY[2:], "psycopg alone"])
+def test_aborted_transaction_is_refused(make_engine: Engines, url: str, kind: str) -> None:
+    with opened(kind, make_engine, url) as transaction:
+        with pytest.raises((IntegrityError, psycopg.errors.UniqueViolation)):
+            transaction.execute("INSERT INTO matches VALUES (1), (1)")
         with pytest.raises(TransactionMisuse, match="aborted by an earlier error; roll it back"):
-            Outbox(connection).send(level_up(1))
+            Outbox(transaction.given).send(level_up(1))
 
 
-def test_closed_connection_is_refused(make_engine: Engines) -> None:
-    connection = make_engine().connect()
-    connection.close()
-    with pytest.raises(TransactionMisuse, match=r"expected one that is open, got: This Connection is closed"):
-        Outbox(connection).send(level_up(1))
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("connection on psycopg", "expected one that is open, got: This Connection is closed"),
+        ("psycopg alone", "the psycopg connection is closed"),
+    ],
+)
+def test_closed_connection_is_refused(make_engine: Engines, url: str, kind: str, expected: str) -> None:
+    with opened(kind, make_engine, url) as transaction:
+        transaction.given.close()
+        with pytest.raises(TransactionMisuse, match=expected):
+            Outbox(transaction.given).send(level_up(1))
+
+
+@pytest.mark.parametrize("kind", [*SQLALCHEMY[:2], "psycopg alone"])
+def test_database_without_levelqs_tables_names_the_table_and_the_command(
+    make_engine: Engines, url: str, kind: str
+) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute("DROP TABLE levelq_outbox")
+    expected = r'table levelq_outbox: relation "levelq_outbox" does not exist: .* `levelq db upgrade`'
+    with opened(kind, make_engine, url) as transaction, pytest.raises(SchemaError, match=expected):
+        Outbox(transaction.given).send(level_up(1))
 
 
 def test_schema_translate_map_for_tables_without_a_schema_is_refused(make_engine: Engines, url: str) -> None:
@@ -207,21 +232,6 @@ def test_search_path_finds_the_outbox_or_the_error_names_it(make_engine: Engines
     elsewhere = make_engine(connect_args={"options": "-c search_path=tenant"})
     with Session(elsewhere) as session, pytest.raises(SchemaError, match="along its search_path"):
         Outbox(session).send(level_up(2))
-
-
-@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "psycopg alone"])
-def test_database_without_levelqs_tables_names_the_table_and_the_command(
-    make_engine: Engines, url: str, driver: str
-) -> None:
-    with psycopg.connect(url) as connection:
-        connection.execute("DROP TABLE levelq_outbox")
-    expected = r'table levelq_outbox: relation "levelq_outbox" does not exist: .* `levelq db upgrade`'
-    if driver == "psycopg alone":
-        with psycopg.connect(url) as connection, pytest.raises(SchemaError, match=expected):
-            Outbox(connection).send(level_up(1))
-        return
-    with Session(make_engine(driver)) as session, pytest.raises(SchemaError, match=expected):
-        Outbox(session).send(level_up(1))
 
 
 @pytest.mark.parametrize("notify", [False, True])
@@ -266,19 +276,7 @@ def test_id_with_other_content_is_refused_and_the_transaction_goes_on(url: str) 
     assert in_outbox(url) == [1, 4]
 
 
-# psycopg
-
-
-def test_psycopg_commit_sends_and_rollback_does_not(settings: Settings, redis: Redis, url: str) -> None:
-    handles = []
-    with psycopg.connect(url) as connection:
-        for number, end in ((1, connection.commit), (2, connection.rollback)):
-            connection.execute("INSERT INTO matches VALUES (%s)", (number,))
-            handles.append(Outbox(connection, settings=settings).send(level_up(number)))
-            end()
-    assert committed(url) == ([1], [1])
-    assert relay_and_drain(settings, redis) == [1]
-    assert handles[0].result().status == "applied"
+# psycopg alone
 
 
 def test_psycopg_autocommit_is_refused_outside_a_transaction_block(url: str) -> None:
@@ -307,16 +305,6 @@ def test_psycopg_connection_with_its_own_rows_cursors_and_encoding_is_no_obstacl
             Outbox(connection).send(level_up(number, reason="Bravó"))
     assert in_outbox(url) == [1, 2, 3]
     assert len(set(query(url, "SELECT substring(payload, 37) FROM levelq_outbox"))) == 1
-
-
-def test_psycopg_connection_that_is_aborted_or_closed_is_refused(url: str) -> None:
-    with psycopg.connect(url) as connection:
-        with pytest.raises(psycopg.errors.UniqueViolation):
-            connection.execute("INSERT INTO matches VALUES (1), (1)")
-        with pytest.raises(TransactionMisuse, match="aborted by an earlier error; roll it back"):
-            Outbox(connection).send(level_up(1))
-    with pytest.raises(TransactionMisuse, match="the psycopg connection is closed"):
-        Outbox(connection).send(level_up(1))
 
 
 # Something else

@@ -46,7 +46,7 @@ def real() -> dict[str, type[LevelqError]]:
     return found
 
 
-def test_the_documented_tree_is_the_real_one() -> None:
+def test_documented_tree_is_the_real_one() -> None:
     tree = {name: None if error is LevelqError else error.__bases__[0].__name__ for name, error in real().items()}
     assert documented() == tree
 
@@ -58,7 +58,7 @@ def test_each_error_is_documented_and_importable_from_the_package(name: str) -> 
 
 
 @pytest.mark.parametrize("name", sorted(PUBLIC))
-def test_the_producers_errors_are_importable_from_both_packages(name: str) -> None:
+def test_producers_errors_are_importable_from_both_packages(name: str) -> None:
     assert getattr(levelq_producer, name) is getattr(levelq_core, name)
     assert name in levelq_producer.__all__
 
@@ -71,7 +71,7 @@ def test_errors_are_also_what_python_calls_them() -> None:
     assert issubclass(errors.SendUnknown, errors.QueueUnavailable)
 
 
-def test_a_validation_error_is_one_short_line() -> None:
+def test_validation_error_is_one_short_line() -> None:
     detail = {"loc": ("a", 1), "msg": "expected less", "input": "x\n" * 100}
     line = describe(detail)
     assert line.startswith("a.1: expected less, got 'x\\nx")

@@ -38,37 +38,24 @@ def test_a_bad_namespace_is_named_with_what_is_expected(name: str) -> None:
     assert message.endswith(f"got {name!r}")
 
 
-@pytest.mark.parametrize(
-    ("variable", "text", "name", "value"),
-    [
-        ("LEVELQ_NAMESPACE", "staging-2_b", "namespace", "staging-2_b"),
-        ("LEVELQ_REDIS_URL", "rediss://r:1/2", "redis_url", "rediss://r:1/2"),
-        ("LEVELQ_RQ_URL", "unix:///run/redis.sock", "rq_url", "unix:///run/redis.sock"),
-        ("LEVELQ_DATABASE_URL", "postgresql://h/d", "database_url", "postgresql://h/d"),
-        ("LEVELQ_LISTEN_URL", "postgresql://h:5433/d", "listen_url", "postgresql://h:5433/d"),
-        ("LEVELQ_NOTIFY", "true", "notify", True),
-        ("LEVELQ_CATALOG", "/etc/levelq.toml", "catalog", Path("/etc/levelq.toml")),
-        ("LEVELQ_CLAIM_SECONDS", "2.5", "claim_seconds", 2.5),
-        ("LEVELQ_SWEEP_SECONDS", "1", "sweep_seconds", 1.0),
-        ("LEVELQ_DURABILITY", "replicated", "durability", "replicated"),
-        ("LEVELQ_DURABLE_SECONDS", "0.5", "durable_seconds", 0.5),
-        ("LEVELQ_APPENDFSYNC", "always", "appendfsync", "always"),
-        ("LEVELQ_BATCH_COMMANDS", "7", "batch_commands", 7),
-        ("LEVELQ_BATCH_LANES", "8", "batch_lanes", 8),
-        ("LEVELQ_BATCH_BYTES", "2048", "batch_bytes", 2048),
-        ("LEVELQ_LANE_LIMIT", "9", "lane_limit", 9),
-        ("LEVELQ_PARTITION_LIMIT", "10", "partition_limit", 10),
-        ("LEVELQ_PAYLOAD_LIMIT", "200", "payload_limit", 200),
-        ("LEVELQ_PROCESSES", "3", "processes", 3),
-        ("LEVELQ_SHARDS", "4", "shards", 4),
-        ("levelq_shards", "5", "shards", 5),
-    ],
-)
-def test_each_is_read_from_its_variable(
-    monkeypatch: pytest.MonkeyPatch, variable: str, text: str, name: str, value: object
-) -> None:
-    monkeypatch.setenv(variable, text)
-    assert getattr(Settings.load(), name) == value
+READ = {
+    "NAMESPACE": ("staging-2_b", "staging-2_b"), "REDIS_URL": ("rediss://r:1/2", "rediss://r:1/2"),
+    "RQ_URL": ("unix:///run/redis.sock", "unix:///run/redis.sock"),
+    "DATABASE_URL": ("postgresql://h/d", "postgresql://h/d"),
+    "LISTEN_URL": ("postgresql://h:5433/d", "postgresql://h:5433/d"), "NOTIFY": ("true", True),
+    "CATALOG": ("/etc/levelq.toml", Path("/etc/levelq.toml")), "CLAIM_SECONDS": ("2.5", 2.5),
+    "SWEEP_SECONDS": ("1", 1.0), "DURABILITY": ("replicated", "replicated"), "DURABLE_SECONDS": ("0.5", 0.5),
+    "APPENDFSYNC": ("always", "always"), "BATCH_COMMANDS": ("7", 7), "BATCH_LANES": ("8", 8),
+    "BATCH_BYTES": ("2048", 2048), "LANE_LIMIT": ("9", 9), "PARTITION_LIMIT": ("10", 10), "PAYLOAD_LIMIT": ("200", 200),
+    "PROCESSES": ("3", 3), "SHARDS": ("4", 4), "shards": ("5", 5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ)
+def test_each_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    text, value = READ[name]
+    monkeypatch.setenv(f"LEVELQ_{name}" if name.isupper() else f"levelq_{name}", text)
+    assert getattr(Settings.load(), name.lower()) == value
 
 
 def test_without_the_prefix_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,30 +78,18 @@ def test_what_is_given_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("variable", "text"),
+    ("name", "text"),
     [
-        ("LEVELQ_CLAIM_SECONDS", "soon"),
-        ("LEVELQ_CLAIM_SECONDS", "0"),
-        ("LEVELQ_CLAIM_SECONDS", "-1"),
-        ("LEVELQ_CLAIM_SECONDS", "nan"),
-        ("LEVELQ_CLAIM_SECONDS", "inf"),
-        ("LEVELQ_BATCH_COMMANDS", "0"),
-        ("LEVELQ_BATCH_COMMANDS", "1.5"),
-        ("LEVELQ_PROCESSES", "257"),
-        ("LEVELQ_SHARDS", "4097"),
-        ("LEVELQ_PAYLOAD_LIMIT", "127"),
-        ("LEVELQ_DURABILITY", "disk"),
-        ("LEVELQ_DURABLE_SECONDS", "0"),
-        ("LEVELQ_APPENDFSYNC", "everysec"),
+        ("CLAIM_SECONDS", "soon"), ("CLAIM_SECONDS", "0"), ("CLAIM_SECONDS", "-1"), ("CLAIM_SECONDS", "nan"),
+        ("CLAIM_SECONDS", "inf"), ("BATCH_COMMANDS", "0"), ("BATCH_COMMANDS", "1.5"), ("PROCESSES", "257"),
+        ("SHARDS", "4097"), ("PAYLOAD_LIMIT", "127"), ("DURABILITY", "disk"), ("DURABLE_SECONDS", "0"),
+        ("APPENDFSYNC", "everysec"),
     ],
-)
-def test_a_bad_value_is_told_with_its_variable_and_value(
-    monkeypatch: pytest.MonkeyPatch, variable: str, text: str
-) -> None:
-    monkeypatch.setenv(variable, text)
+)  # fmt: skip
+def test_bad_value_is_reported_with_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    monkeypatch.setenv(f"LEVELQ_{name}", text)
     message = told()
-    assert message.startswith(f"{variable}: ")
-    assert message.endswith(f"got {text!r}")
+    assert message.startswith(f"LEVELQ_{name}: ") and message.endswith(f"got {text!r}")
 
 
 def test_all_bad_values_are_told_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def refusal(call: Callable[..., object], *args: object, **given: object) -> str:
         "redis+cluster://ann:{}@h1:6379,h2:6379",
     ],
 )
-def test_password_with_an_unescaped_character_is_refused_and_told_how_to_escape(
+def test_unescaped_password_is_refused_with_advice_to_escape_it(
     opened: Callable[..., object], character: str, form: str
 ) -> None:
     message = refusal(opened, form.format(f"{SECRET}{character}{SECRET}"), rq_url="redis://h")
@@ -53,7 +53,7 @@ def test_password_with_an_unescaped_character_is_refused_and_told_how_to_escape(
 
 @pytest.mark.parametrize("name", ["rq_url", "redis_url", "database_url", "listen_url"])
 @pytest.mark.parametrize("character", "#/?")
-def test_each_url_setting_is_named_when_its_password_is_unescaped(name: str, character: str) -> None:
+def test_setting_with_an_unescaped_password_is_named(name: str, character: str) -> None:
     scheme = "postgresql" if name in ("database_url", "listen_url") else "redis"
     given = {"database_url": "postgresql://h/d", name: f"{scheme}://ann:{SECRET}{character}x@host/0"}
     message = refusal(lambda: Producer(Settings.load(**given)))
@@ -61,7 +61,7 @@ def test_each_url_setting_is_named_when_its_password_is_unescaped(name: str, cha
     assert ESCAPED in message
 
 
-def test_escaped_password_is_read_as_it_was_meant() -> None:
+def test_escaped_password_is_unescaped() -> None:
     for url in ("redis://u:a%23%2F%3F%40b@h/0", "redis+sentinel://u:a%23%2F%3F%40b@h/lanes"):
         client: Any = connect(Settings.load(redis_url=url).redis_url, 1)
         assert client.connection_pool.make_connection().password == "a#/?@b"
@@ -127,7 +127,7 @@ def test_redis_url_that_cannot_work_is_refused_when_the_producer_is_made(
         "redis://",
     ],
 )
-def test_option_that_redis_py_has_is_taken_by_both_clients(url: str) -> None:
+def test_option_of_redis_py_is_taken_by_both_clients(url: str) -> None:
     url = Settings.load(redis_url=url).redis_url
     for client in (connect(url, 1), connect_async(url, 1)):
         made: Any = client.connection_pool.make_connection()
@@ -136,13 +136,13 @@ def test_option_that_redis_py_has_is_taken_by_both_clients(url: str) -> None:
         assert made.retry._retries == 0
 
 
-def test_options_are_given_in_their_own_types() -> None:
+def test_options_have_their_own_types() -> None:
     url, options = url_and_options("redis://h:1/2?db=3&socket_timeout=1.5&socket_keepalive=Yes&protocol=3")
     assert url == "redis://h:1"
     assert options == {"db": 3, "socket_timeout": 1.5, "socket_keepalive": True, "protocol": 3}
 
 
-def test_sentinel_options_are_given_in_their_own_types() -> None:
+def test_sentinel_options_have_their_own_types() -> None:
     place = RedisTarget.read(
         "rediss+sentinel://h/lanes?sentinel_health_check_interval=5&sentinel_ssl_check_hostname=no"
     )
@@ -184,7 +184,7 @@ def test_database_url_that_cannot_be_read_is_refused_before_anything_connects(ur
         ("port=123456", "port: expected 1 to 65535, got '123456'"),
     ],
 )
-def test_database_option_that_libpq_refuses_is_told_by_all_who_may_connect(query: str, said: str) -> None:
+def test_database_option_that_libpq_refuses_is_refused_by_every_caller(query: str, said: str) -> None:
     url = f"postgresql://u:{SECRET}@h/d?{query}"
     settings = Settings.load(database_url=url)
     for call in (Producer, AsyncProducer, engine_for, check_database_urls):
@@ -207,7 +207,7 @@ def test_database_option_that_libpq_refuses_is_told_by_all_who_may_connect(query
         ("postgresql://u:p@h1/d?options=-c%20statement_timeout%3D5", "h1", None),
     ],
 )
-def test_hosts_of_a_database_url_are_those_that_libpq_reads(url: str, host: str, port: str | None) -> None:
+def test_hosts_of_a_database_url_are_read_as_libpq_does(url: str, host: str, port: str | None) -> None:
 
     parsed, several = target_of(Settings.load(database_url=url).sqlalchemy_url)
     given = {**parsed.get_dialect()().create_connect_args(parsed)[1], **several}
@@ -216,7 +216,7 @@ def test_hosts_of_a_database_url_are_those_that_libpq_reads(url: str, host: str,
 
 
 @pytest.mark.parametrize("wrong", ["text", "2ff00964-15c4-49b5-83ae-b2b509dad054", None, 7, b"x" * 16, "x" * 10_000])
-def test_handle_of_what_is_no_uuid_is_refused_with_the_value(wrong: object) -> None:
+def test_handle_without_a_uuid_is_refused_with_the_value(wrong: object) -> None:
     for producer in (Producer(), AsyncProducer()):
         with pytest.raises(InvalidCommand) as caught:
             producer.handle(wrong)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What is asked for each level of durability, and what the answers mean."""
+"""What follows a push for each level of durability, and what the replies mean."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from levelq_core import ConfigurationError, LevelUp, NotDurable, QueueUnavailabl
 from levelq_core.errors import LaneFull
 from levelq_core.operations.verify import Recorder
 from levelq_core.settings import Durability
-from levelq_producer.durability import LEVELS, Wait
+from levelq_producer.durability import LEVELS, DurabilityWait
 
 SETTINGS = Settings.load(redis_url="redis://app:s3cret@queue.example:6379/0", durable_seconds=1.5)
 ID = UUID(int=7)
@@ -23,33 +23,33 @@ ALWAYS, EVERYSEC = {"appendfsync": "always"}, {"appendfsync": "everysec"}
 REFUSED = ResponseError("no permissions")
 
 
-def wait(level: Durability, **given: Any) -> Wait:
-    return Wait(SETTINGS.model_copy(update=given), level)
+def wait(level: Durability, **given: Any) -> DurabilityWait:
+    return DurabilityWait(SETTINGS.model_copy(update=given), level)
 
 
-def test_what_is_asked_behind_a_push_grows_with_the_level() -> None:
-    assert wait("memory").questions == []
-    assert wait("fsync").questions == [("WAITAOF", 1, 0, 1500), ("CONFIG GET", "appendfsync")]
-    assert wait("replicated").questions == [("WAITAOF", 1, 0, 1500), ("WAIT", 1, 1500), ("CONFIG GET", "appendfsync")]
+def test_commands_behind_a_push_grow_with_the_level() -> None:
+    assert wait("memory").commands == []
+    assert wait("fsync").commands == [("WAITAOF", 1, 0, 1500), ("CONFIG GET", "appendfsync")]
+    assert wait("replicated").commands == [("WAITAOF", 1, 0, 1500), ("WAIT", 1, 1500), ("CONFIG GET", "appendfsync")]
 
 
 @pytest.mark.parametrize(("given", "milliseconds"), [({"redis_seconds": 3.0}, 1500), ({"durable_seconds": 0.001}, 1)])
-def test_no_wait_is_for_ever(given: Any, milliseconds: int) -> None:
+def test_wait_is_never_endless(given: Any, milliseconds: int) -> None:
     settings = Settings.load(**given)
-    assert Wait(settings, "fsync").questions[0] == ("WAITAOF", 1, 0, milliseconds)
-    assert Wait(settings, "fsync").probe[0] == ("WAITAOF", 1, 0, 1)
+    assert DurabilityWait(settings, "fsync").commands[0] == ("WAITAOF", 1, 0, milliseconds)
+    assert DurabilityWait(settings, "fsync").probe[0] == ("WAITAOF", 1, 0, 1)
 
 
-def test_the_setting_is_meant_unless_a_level_is_given() -> None:
+def test_setting_is_the_level_unless_one_is_given() -> None:
     settings = Settings.load(durability="fsync")
-    assert Wait(settings, None).level == "fsync"
-    assert [Wait(settings, level).level for level in LEVELS] == ["memory", "fsync", "replicated"]
+    assert DurabilityWait(settings, None).level == "fsync"
+    assert [DurabilityWait(settings, level).level for level in LEVELS] == ["memory", "fsync", "replicated"]
     with pytest.raises(ConfigurationError, match=r"^durability: expected one of memory, fsync, replicated, got ''$"):
-        Wait(settings, "")  # type: ignore[arg-type]
+        DurabilityWait(settings, "")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("level", "answers", "met"),
+    ("level", "replies", "met"),
     [
         ("memory", [], True),
         ("fsync", [[1, 0], ALWAYS], True),
@@ -65,12 +65,12 @@ def test_the_setting_is_meant_unless_a_level_is_given() -> None:
         ("replicated", [[1, 0], REFUSED, ALWAYS], False),
     ],
 )
-def test_a_level_is_met_when_all_it_needs_is(level: Durability, answers: Any, met: bool) -> None:
-    assert wait(level).met(answers) is met
+def test_level_is_met_when_everything_it_needs_is(level: Durability, replies: Any, met: bool) -> None:
+    assert wait(level).is_met(replies) is met
 
 
 @pytest.mark.parametrize(
-    ("level", "answers", "reached", "text"),
+    ("level", "replies", "reached", "text"),
     [
         ("fsync", [[0, 2], ALWAYS], (0, 2), "within 1500 ms it reached 0 of 1 disk; sending it"),
         ("replicated", [[1, 2], 0, ALWAYS], (1, 0), "it reached 1 of 1 disk and 0 replicas; sending it"),
@@ -79,15 +79,15 @@ def test_a_level_is_met_when_all_it_needs_is(level: Durability, answers: Any, me
         ("fsync", [REFUSED, ALWAYS], (0, 0), "0 of 1 disk (no permissions (it takes Redis 7.2 or later"),
     ],
 )
-def test_a_shortfall_says_what_was_reached(level: Durability, answers: Any, reached: Any, text: str) -> None:
-    error = wait(level).shortfall(answers, ID)
+def test_shortfall_says_what_was_reached(level: Durability, replies: Any, reached: Any, text: str) -> None:
+    error = wait(level).shortfall(replies, ID)
     assert str(error).startswith(f"command {ID} is queued, but not as durably as asked ({level}): within 1500 ms")
     assert text in str(error)
     assert (error.command_id, error.wanted, error.milliseconds) == (ID, level, 1500)
     assert (error.numlocal, error.numreplicas) == reached
 
 
-def test_the_error_survives_being_sent_to_another_process() -> None:
+def test_shortfall_can_be_pickled() -> None:
     error = pickle.loads(pickle.dumps(wait("fsync").shortfall([[0, 0], ALWAYS], ID)))
     assert (type(error), error.command_id, error.wanted) == (NotDurable, ID, "fsync")
 
@@ -101,25 +101,25 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("level", "answers", "error", "text"), REFUSALS)
-def test_what_a_server_cannot_give_is_said_without_a_password(
-    level: Durability, answers: Any, error: type[Exception], text: str
+@pytest.mark.parametrize(("level", "replies", "error", "text"), REFUSALS)
+def test_level_that_a_server_cannot_give_is_refused_without_the_password(
+    level: Durability, replies: Any, error: type[Exception], text: str
 ) -> None:
     with pytest.raises(error) as raised:
-        wait(level).check(answers)
+        wait(level).check(replies)
     assert str(raised.value).startswith("LEVELQ_REDIS_URL redis://app:***@queue.example:6379/0: nothing was queued: ")
     assert text in str(raised.value)
 
 
-def test_a_policy_that_cannot_be_read_may_be_told() -> None:
+def test_appendfsync_that_cannot_be_read_is_taken_from_the_setting() -> None:
     told = wait("fsync", appendfsync="always")
     told.check([[1, 0], REFUSED])
-    assert told.met([[1, 0], REFUSED])
+    assert told.is_met([[1, 0], REFUSED])
     with pytest.raises(ConfigurationError, match="and it is everysec"):
         told.check([[1, 0], EVERYSEC])
 
 
-def test_in_a_history_what_is_not_durable_may_be_lost(tmp_path: Path) -> None:
+def test_recorder_counts_a_less_durable_command_as_possibly_lost(tmp_path: Path) -> None:
     """Not false: that would say that it certainly was not queued."""
     errors = [None, NotDurable(), SendUnknown(), LaneFull()]
     commands = [LevelUp(user_id=1, specialization="PLAYER") for _ in errors]

@@ -1,4 +1,4 @@
-"""What keeps lanes parked, for the log: each cause once while it lasts, not at every attempt."""
+"""The log of causes that last, such as why lanes are parked: each is logged once while it lasts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from levelq_core.lanes.parked import cause_of
 
 log = logging.getLogger("levelq")
 
-LASTS_SECONDS = 150.0  # a cause that was not met for so long has ended: lanes are parked for a minute at most
-MOST_CAUSES = 1_000  # remembered; with more, the one met longest ago counts as new
+LASTS_SECONDS = 150.0  # a cause that was not met for this long has ended: lanes are parked for a minute at most
+MOST_CAUSES = 1_000  # remembered; beyond that, the one met longest ago counts as new
 
 Cause = tuple[object, object]
 
@@ -23,10 +23,10 @@ class CauseLog:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._met: dict[Cause, float] = {}
+        self._met_at: dict[Cause, float] = {}  # the one met last is last
 
-    def parked(self, partition: Partition, lanes: Sequence[Parked]) -> None:
-        """Log why these lanes are parked, with one user of each cause for example."""
+    def log_parked(self, partition: Partition, lanes: Sequence[Parked]) -> None:
+        """Log why these lanes are parked, with one user of each cause as an example."""
         by_cause: dict[str, list[Parked]] = {}
         for lane in lanes:
             by_cause.setdefault(cause_of(lane.reason), []).append(lane)
@@ -38,9 +38,9 @@ class CauseLog:
     def log(self, level: int, cause: Cause, message: str, *arguments: object) -> None:
         """Log a message unless its cause was met before and lasts."""
         now = self._clock()
-        before = self._met.pop(cause, None)
-        self._met[cause] = now  # the last of them, as the one met last
-        if len(self._met) > MOST_CAUSES:
-            del self._met[next(iter(self._met))]
+        before = self._met_at.pop(cause, None)
+        self._met_at[cause] = now
+        if len(self._met_at) > MOST_CAUSES:
+            del self._met_at[next(iter(self._met_at))]
         if before is None or now - before > LASTS_SECONDS:
             log.log(level, message, *arguments)

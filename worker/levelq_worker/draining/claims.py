@@ -1,11 +1,9 @@
-"""The claims of one drain: the one in hand, the next one asked for, and an acknowledgement not yet answered."""
+"""The claims of one drain: the one in hand, the one prefetched, and the acknowledgement that is not confirmed yet."""
 
 from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -20,146 +18,148 @@ from levelq_core.lanes.protocol import Claim
 from .batch import Batch
 from .context import Runtime
 
-RENEWALS = 10  # of one claim: a batch that needs more is stuck, and its lanes go to somebody else
-AGED = 0.1  # of a claim: one that has waited longer for its turn is renewed before it is applied
+MOST_RENEWALS = 10  # of one claim: a batch that needs more is stuck, and its lanes go to another worker
+OLD = 0.1  # of a claim's length: one that has waited longer for its turn is renewed before it is applied
 
 
 class PendingClaim(NamedTuple):
-    """A claim that was asked for: for how many commands at most, when, and where Redis will answer."""
+    """A claim that was sent, for `commands` at most; Redis has yet to reply."""
 
     token: str
     commands: int
-    at: float
-    answer: PendingReply[Claim]
+    sent_at: float
+    reply: PendingReply[Claim]
 
 
-@dataclass
-class Held:
-    """A claim in hand. `full`: it took as much as it may, so that there is probably more."""
+class HeldClaim:
+    """A claim in hand: lanes that are this drain's until the claim runs out.
 
-    specialization: str
-    token: str
-    claim: Claim
-    at: float
-    full: bool
+    `is_full`: it took as much as it may, so there is probably more.
+    """
 
-    @cached_property
-    def batch(self) -> Batch:
-        """Its commands, decoded when they are first asked for."""
-        return Batch(self.specialization, self.claim)
+    def __init__(self, specialization: str, pending: PendingClaim, claim: Claim, is_full: bool) -> None:
+        self.token = pending.token
+        self.claimed_at = pending.sent_at
+        self.claim = claim
+        self.is_full = is_full
+        self._specialization = specialization
+        self._batch: Batch | None = None
+
+    def decode(self) -> Batch:
+        """Its commands. They are decoded once."""
+        if self._batch is None:
+            self._batch = Batch(self._specialization, self.claim)
+        return self._batch
 
 
 class Claims:
-    """Asks, acknowledges and gives back for one drain over one partition. Raises redis-py's errors."""
+    """Claims, acknowledges and releases lanes for one drain of one partition. Raises redis-py's errors."""
 
     def __init__(self, runtime: Runtime, partition: Partition) -> None:
         self._runtime = runtime
         self._partition = partition
         self._drain = uuid4().hex
-        self._next: PendingClaim | Held | None = None
-        self._acked: PendingReply[list[int]] | None = None
+        self._next: PendingClaim | HeldClaim | None = None
+        self._last_ack: PendingReply[list[int]] | None = None
         self._renewals = 0
 
     @property
-    def ahead(self) -> bool:
-        """Whether the next one was asked for already."""
+    def has_prefetched(self) -> bool:
+        """Whether the next claim was sent already."""
         return self._next is not None
 
-    def take(self) -> Held:
-        """The next claim."""
-        following, self._next = self._next or self._ask(), None
+    def claim(self) -> HeldClaim:
+        """The prefetched claim, or a new one."""
+        following, self._next = self._next, None
         self._renewals = 0
-        return self._hear(following)
+        if following is None:
+            # First, because it may find lanes due again, which a drain that is retired would leave to the sweep.
+            self.confirm_last_ack()
+            following = self._send(holding=False)
+        return self._receive(following)
 
-    def _hear(self, following: PendingClaim | Held) -> Held:
-        if isinstance(following, Held):
-            return following
-        claim = following.answer.result()
-        full = len(claim.lanes) >= self._runtime.settings.batch_lanes or claim.entries >= following.commands
-        return Held(self._partition.specialization, following.token, claim, following.at, full)
+    def prefetch(self) -> None:
+        """Send the next claim while one is in hand."""
+        self._next = self._send(holding=True)
 
-    def listen(self) -> None:
-        """Take in what Redis has answered so far to the claim that was asked for ahead. Raises nothing, as below."""
-        if isinstance(self._next, PendingClaim):
-            with suppress(Exception):
-                self._next.answer.poll()
+    def decode_prefetched(self) -> None:
+        """Receive the prefetched claim and decode it.
 
-    def hear_ahead(self) -> None:
-        """Decode the claim that was asked for ahead, if all of it is here by now.
-
-        Raises nothing: a claim that went wrong is asked for anew, an entry that cannot be decoded met again, by `take`.
+        Raises nothing, because COMMIT's answer must be received next: a lost claim is replaced, and an entry that
+        cannot be decoded raises again in its turn.
         """
+        following, self._next = self._next, None
         with suppress(Exception):
-            if isinstance(self._next, PendingClaim) and self._next.answer.poll():
-                asked, self._next = self._next, None
-                self._next = held = self._hear(asked)
-                held.batch  # noqa: B018 - decoded, and kept
+            if following is not None:
+                self._next = self._receive(following)
+                self._next.decode()
 
-    def ask_ahead(self) -> None:
-        """Ask for the next claim while one is in hand."""
-        self._next = self._ask(holding=True)
-
-    def _ask(self, *, holding: bool = False) -> PendingClaim:
-        """With nothing in hand, the last acknowledgement comes first: it may find lanes due again, and a drain that was
-        retired before would leave them to the sweep.
-        """
-        if not holding:
-            self.hear_ack()
+    def _send(self, *, holding: bool) -> PendingClaim:
         token, commands = uuid4().hex, self._runtime.batch_size.commands
-        ask = self._runtime.lanes.begin_claim
-        answer = ask(self._partition, self._drain, token, commands, gated=True, holding=holding)
-        return PendingClaim(token, commands, time.monotonic(), answer)
+        begin_claim = self._runtime.lanes.begin_claim
+        reply = begin_claim(self._partition, self._drain, token, commands, restored_only=True, holding=holding)
+        return PendingClaim(token, commands, time.monotonic(), reply)
 
-    def aged(self, held: Held) -> bool:
-        """Whether it has waited so long for its turn that it should be renewed."""
-        return time.monotonic() - held.at > AGED * self._runtime.settings.claim_seconds
+    def _receive(self, following: PendingClaim | HeldClaim) -> HeldClaim:
+        if isinstance(following, HeldClaim):
+            return following
+        claim = following.reply.result()
+        is_full = len(claim.lanes) >= self._runtime.settings.batch_lanes or claim.entries >= following.commands
+        return HeldClaim(self._partition.specialization, following, claim, is_full)
 
-    def renew(self, held: Held) -> None:
-        """Extend it between two steps; never in the background, where a hung worker would go on."""
+    def renew_if_old(self, held: HeldClaim) -> None:
+        """Extend a claim that has waited for its turn."""
+        if time.monotonic() - held.claimed_at > OLD * self._runtime.settings.claim_seconds:
+            self.renew(held)
+
+    def renew(self, held: HeldClaim) -> None:
+        """Extend a claim between two steps; never in the background, where a hung worker would keep its lanes."""
         self._renewals += 1
-        if self._renewals <= RENEWALS:
+        if self._renewals <= MOST_RENEWALS:
             users = [user for user, _ in held.claim.lanes]
             self._runtime.lanes.renew(self._partition, self._drain, held.token, users)
 
-    def ack(self, held: Held, acknowledgements: Acknowledgements, reasons: Reasons = None) -> None:
-        """Remove what was decided and release the lanes; whether that was done is heard later."""
-        self.hear_ack()
-        self._acked = self._runtime.lanes.begin_ack(self._partition, held.token, acknowledgements, reasons)
+    def ack(self, held: HeldClaim, acknowledgements: Acknowledgements, reasons: Reasons = None) -> None:
+        """Remove what was decided and release the lanes. The reply is received by `confirm_last_ack`."""
+        self.confirm_last_ack()
+        self._last_ack = self._runtime.lanes.begin_ack(self._partition, held.token, acknowledgements, reasons)
 
-    def hear_ack(self) -> None:
-        """Make sure of the last acknowledgement."""
-        acked, self._acked = self._acked, None
-        if acked:
-            acked.result()
+    def confirm_last_ack(self) -> None:
+        """Receive the reply to the last acknowledgement."""
+        last, self._last_ack = self._last_ack, None
+        if last:
+            last.result()
 
-    def abandon(self, token: str, claim: Claim) -> None:
-        """Give lanes back as they are. Nothing was decided, or it is unknown; the ledger knows."""
-        with suppress(RedisError):  # then the claims run out
-            self._runtime.lanes.ack(self._partition, token, [(user, 0, b"") for user, _ in claim.lanes])
+    def release(self, held: HeldClaim) -> None:
+        """Give the lanes back as they are. If Redis is away, the claim runs out."""
+        with suppress(RedisError):
+            self._runtime.lanes.ack(self._partition, held.token, [(user, 0, b"") for user, _ in held.claim.lanes])
 
-    def give_back(self, error: Exception | None = None) -> None:
-        """Have nothing asked for and nothing unheard: what was claimed ahead is released, or its claims run out."""
+    def release_all(self, error: Exception | None = None) -> None:
+        """Receive what is outstanding and release the prefetched claim.
+
+        After a timeout (`error`) nothing is received: each reply would take as long again, and the claims run out.
+        """
         following, self._next = self._next, None
-        if isinstance(error, RedisTimeoutError):  # each would be waited for as long again
-            acked, self._acked = self._acked, None
-            for answer in (following.answer if isinstance(following, PendingClaim) else None, acked):
-                if answer:
-                    answer.cancel()
+        if isinstance(error, RedisTimeoutError):
+            if isinstance(following, PendingClaim):
+                following.reply.cancel()
+            if self._last_ack:
+                self._last_ack.cancel()
+            self._last_ack = None
             return
         with suppress(RedisError):
-            self.hear_ack()
+            self.confirm_last_ack()
         with suppress(RedisError):
             if following:
-                self._release(self._hear(following))
-
-    def _release(self, held: Held) -> None:
-        if held.claim.lanes:
-            self.abandon(held.token, held.claim)
-        if held.claim.wake:
-            self._runtime.waker.wake(self._partition)
+                held = self._receive(following)
+                if held.claim.lanes:
+                    self.release(held)
+                if held.claim.wake:
+                    self._runtime.waker.wake(self._partition)
 
     def yield_(self) -> None:
         """End the drain; a successor goes on if anything is due."""
-        self.give_back()
+        self.release_all()
         if self._runtime.lanes.yield_(self._partition, self._drain):
             self._runtime.waker.wake(self._partition)

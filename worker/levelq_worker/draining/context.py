@@ -11,51 +11,46 @@ from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 from levelq_worker.support.binding import Binding
 from levelq_worker.support.outage import MOST_SECONDS, Outage, alerts_of
-from levelq_worker.support.seats import Seats
 from levelq_worker.support.stop import Stop
 
 from .batch_size import BatchSize
 from .cause_log import CauseLog
-from .transaction import Transaction
+from .transaction import Transactions
 
 
 class Runtime:
-    """One at a time in a process. Connections are made at first use.
+    """One at a time in a process. Connections are made at first use. `stop`: set when the process is to end."""
 
-    `stop`: set when the process is to end. `seats`: shared with the other workers of its supervisor.
-    """
-
-    def __init__(self, settings: Settings, stop: Stop | None = None, seats: Seats | None = None) -> None:
+    def __init__(self, settings: Settings, stop: Stop | None = None) -> None:
         self.settings = settings
         self.stop = stop or Stop()
-        self.seats = seats or Seats()
         self.binding = Binding(self.stop, settings.sweep_seconds)
-        # A call that outlives its claim would act for somebody else.
+        # A call that outlives its claim would act on lanes that another drain has claimed.
         seconds = min(settings.redis_seconds, settings.claim_seconds / 2)
         redis = connect(settings.redis_url, seconds)
         self.lanes = Lanes(redis, settings)
         self.waker = Waker(redis, connect(settings.queue_url, seconds), settings.keys)
         self.engine = engine_for(settings, name="levelq worker", limited=True)
-        self.transaction = Transaction(self.engine, settings, settings.tracks)
+        self.transactions = Transactions(self.engine, settings, settings.tracks)
         longest = min(MOST_SECONDS, settings.claim_seconds / 2)
-        self.weather = Outage(self.stop, most_seconds=longest, notices=alerts_of(redis, settings))
+        self.outage = Outage(self.stop, most_seconds=longest, notices=alerts_of(redis, settings))
         self.cause_log = CauseLog()
         self.batch_size = BatchSize(settings.batch_commands, settings.batch_seconds)
 
     def close(self) -> None:
         """Give the connections back."""
-        self.weather.end()
+        self.outage.end()
         self.lanes.redis.close()
         self.engine.dispose()
 
 
 def tune_gc() -> None:
-    """Have this worker process look for garbage in circles less often than a batch makes objects.
+    """Have this worker process look for reference cycles less often than a batch makes objects.
 
-    A batch holds some 30,000 and frees them all at its end. At the default of 700 the collector walked through
-    them over and over, for a quarter of the worker's own time per command.
+    A batch makes some 30,000 and frees them all at its end; at the default threshold of 700 the collector walks
+    through them over and over.
     """
-    if not gc.get_freeze_count():  # once in a process: what is garbage by now would never be found
+    if not gc.get_freeze_count():  # once in a process: what is garbage by now would never be collected
         gc.freeze()
     gc.set_threshold(100_000, 20, 20)
 

@@ -1,9 +1,8 @@
-"""The drain: claim ready lanes, apply their commands, acknowledge them, until none is left.
+"""The drain: claim due lanes, decide their commands, commit, reply, acknowledge, until nothing is due.
 
-Read `Drain._step` and `Drain._take`: that is the whole path of a command from its lane to COMMIT. While there is more
-than one claim holds, the next is asked for before this one is applied and decoded while COMMIT is written to disk, and
-an acknowledgement is not waited for: Redis runs one script at a time, and with one command in each lane a worker
-waited for it a third of its time.
+`Drain._drain_batch` is the whole path of a batch, from top to bottom. While there is more than one claim holds, the
+next one is prefetched: Redis works on it while PostgreSQL works on this one, and it is decoded while COMMIT is written
+to disk. An acknowledgement is confirmed when the next one is sent. docs/performance.md says what each is worth.
 """
 
 from __future__ import annotations
@@ -11,36 +10,40 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Sequence
 from functools import partial
 
 from redis.exceptions import RedisError
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
+from levelq_core.coupler.lane_batch import Parked
 from levelq_core.database.sqlstate import ErrorClass, classify, in_words
 from levelq_core.errors import SchemaError, WrongDatabase
 from levelq_core.failpoints import failpoint
 from levelq_core.keys import Partition
-from levelq_core.lanes import outcome_streams as replies
+from levelq_core.lanes.outcome_streams import write as reply
+from levelq_core.lanes.protocol import Claim
 from levelq_core.redis_client.wrong_type import is_wrong_type
 from levelq_core.untrusted_text import MOST_SHOWN
 from levelq_worker.relay.outbox_rows import OutboxRows
 from levelq_worker.relay.restore import OutboxRestore
+from levelq_worker.support.outage import describe
 
 from .batch import Batch
-from .claims import Claims, Held
+from .claims import Claims
 from .context import Runtime, current
-from .transaction import Applied
+from .transaction import Transaction
 
 log = logging.getLogger("levelq")
 
-GATE_SECONDS = 0.05  # between two looks at a gate that somebody else is about to open
+RESTORE_SECONDS = 0.05  # between two looks at claims that another worker is about to unblock
 
 
 def drain(partition: str) -> None:
     """What the RQ job runs: drain one partition (`PLAYER:1:0`, or `PLAYER` for its first shard).
 
-    Returns when nothing is due, after a slice of time, sooner where cores are short, or when the worker is to stop.
-    Raises ConfigurationError for a name that is none, WrongDatabase if the namespace is bound to another database.
+    Returns when nothing is due, after a slice of time (LEVELQ_SLICE_SECONDS), or when the worker is to stop. Raises
+    ConfigurationError for an invalid name, WrongDatabase if the namespace is bound to another database.
     """
     Drain(current(), Partition.parse(partition)).run()
 
@@ -53,128 +56,131 @@ class Drain:
         self._partition = partition
         self._claims = Claims(runtime, partition)
         self._entries = 0  # of the batch in hand
-        self._ends = math.inf
+        self._ends_at = math.inf
 
     def run(self) -> None:
-        """Take batches until nothing is due, the slice is over, or cores are short. Raises WrongDatabase."""
-        if self._runtime.binding.refused is not None:
-            raise self._runtime.binding.refused
-        self._runtime.seats.watch()
-        self._ends = time.monotonic() + self._runtime.settings.slice_seconds
+        """Drain batches until nothing is due or the slice is over. Raises WrongDatabase."""
+        binding = self._runtime.binding
+        if binding.refused is not None:
+            raise binding.refused
+        self._ends_at = time.monotonic() + self._runtime.settings.slice_seconds
         retired = False
         try:
-            while not retired and not self._over():
-                retired = self._step()
+            while not retired and not self._is_over():
+                retired = self.step()
         except WrongDatabase:
-            retired = not self._runtime.binding.verified  # nothing was claimed: a successor would be refused as well
+            retired = not binding.verified  # nothing was claimed, and a successor would be refused as well
             raise
         finally:
             if not retired:
                 self._leave()
 
-    def _over(self) -> bool:
-        """Whether to end. What was claimed ahead is applied first, unless the worker must stop."""
-        if self._runtime.stop.is_set():
-            return True
-        return not self._claims.ahead and (time.monotonic() > self._ends or self._runtime.seats.surplus())
+    def step(self) -> bool:
+        """Drain one batch; True if nothing was due, so that the drain is retired. Raises WrongDatabase.
 
-    def _step(self) -> bool:
-        """Claim, and take what was claimed; True if nothing was due, so that the drain is retired."""
-        runtime, partition = self._runtime, self._partition
-        self._entries = 0
+        After any other error, a bug of levelq included, it waits: RQ would call the job failed and try no more.
+        """
         try:
-            if runtime.weather.bad:
-                runtime.transaction.probe()  # claim nothing that could not be applied
-            runtime.binding.verify(runtime.lanes, runtime.engine)
-            held = self._claims.take()
-            claim = held.claim
-            if claim.unfilled:
-                return self._fill()
-            if claim.wake:
-                runtime.waker.wake(partition)
-            for user in claim.broken:
-                what = "%s of %r is not a list; looked at again in a minute"
-                key, shown = runtime.lanes.keys.of(partition, "lane"), user[:MOST_SHOWN]
-                runtime.cause_log.log(logging.ERROR, (partition, shown), what, key, shown)
-            if claim.lanes:
-                self._take(held)
-            return claim.retired
+            return self._drain_batch()
         except WrongDatabase:
             raise
-        except Exception as error:  # a mistake of ours, too: RQ would call the job failed, and nobody would wait
+        except Exception as error:
             self._failed(error)
             return False
 
-    def _take(self, held: Held) -> None:
-        """Decode, apply, reply, acknowledge."""
-        runtime, claims = self._runtime, self._claims
+    def _drain_batch(self) -> bool:
+        """The path of a batch, step by step; what it raises is handled by `step`."""
+        runtime, claims, lanes = self._runtime, self._claims, self._runtime.lanes
+        self._entries = 0
+        if runtime.outage.bad:
+            runtime.transactions.probe()  # claim nothing that could not be applied
+        runtime.binding.verify(lanes, runtime.engine)
+        held = claims.claim()
+        if held.claim.blocked:
+            return self._restore()
+        self._note_claim(held.claim)
+        if not held.claim.lanes:
+            return held.claim.retired
         try:
-            if held.full and not self._over():
-                claims.ask_ahead()
+            if held.is_full and not self._is_over():
+                claims.prefetch()
             failpoint("decode")
-            batch = held.batch
+            batch = held.decode()
             self._entries = batch.entries
-            if claims.aged(held):
-                claims.renew(held)
-            renew = partial(claims.renew, held)
-            applied = runtime.transaction.apply(
-                batch.works, batch.quarantined, renew, meanwhile=claims.listen, committing=claims.hear_ahead
-            )
-            self._committed(batch, applied)
-            replies.write(runtime.lanes.redis, runtime.lanes.keys, batch.replies(), runtime.settings.reply_seconds)
-            parked = applied.parked
+            claims.renew_if_old(held)
+            with runtime.transactions.open() as transaction:
+                parked = transaction.decide(batch.lane_batches, batch.quarantined, partial(claims.renew, held))
+                transaction.send_commit()
+                claims.decode_prefetched()  # while PostgreSQL writes the commit to disk
+                transaction.confirm_commit()
+            self._note_commit(batch, parked, transaction)
+            reply(lanes.redis, lanes.keys, batch.replies(), runtime.settings.reply_seconds)
             claims.ack(held, batch.acknowledgements(parked, runtime.settings.lock_ms), batch.reasons(parked))
-            if any(lane.locked for lane in parked) and (ended := runtime.transaction.end_overdue()):
-                log.warning("%s: %d transactions of stopped workers ended", self._partition, ended)
         except BaseException:
-            claims.abandon(held.token, held.claim)
+            claims.release(held)  # nothing was decided, or it is unknown: the ledger knows
             raise
+        if any(lane.locked for lane in parked) and (ended := runtime.transactions.end_overdue()):
+            log.warning("%s: %d transactions of stopped workers ended", self._partition, ended)
+        return held.claim.retired
 
-    def _fill(self) -> bool:
-        """Redis holds nothing of this partition: what the outbox had goes in first.
+    def _is_over(self) -> bool:
+        """Whether to end. A prefetched claim is drained first, unless the worker must stop."""
+        return self._runtime.stop.is_set() or (not self._claims.has_prefetched and time.monotonic() > self._ends_at)
 
-        True: nothing of it is due yet, after a change of shards. Whoever finds the generation before empty wakes it.
+    def _restore(self) -> bool:
+        """Redis has lost what it held of this partition: claims are blocked until the outbox's commands are back.
+
+        True: nothing of it is due yet, after a change of shards; a wake-up follows when the older shards are empty.
         """
         runtime = self._runtime
-        filling = OutboxRestore(runtime.lanes, OutboxRows(runtime.engine), runtime.waker)
-        if filling.waits(self._partition):
+        restore = OutboxRestore(runtime.lanes, OutboxRows(runtime.engine), runtime.waker)
+        if restore.is_blocked(self._partition):
             return True
-        if not filling.open(self._partition):
-            runtime.stop.wait(GATE_SECONDS)
+        if not restore.ensure_restored(self._partition):
+            runtime.stop.wait(RESTORE_SECONDS)
         return False
 
-    def _committed(self, batch: Batch, applied: Applied) -> None:
-        runtime = self._runtime
-        runtime.weather.passed()
-        if applied.parked:
-            runtime.cause_log.parked(self._partition, applied.parked)
-        if not any(lane.locked for lane in applied.parked):
-            runtime.batch_size.took(batch.entries, applied.seconds, applied.empty_seconds)
+    def _note_claim(self, claim: Claim) -> None:
+        """Wake another drain if there is work for one; log lanes whose key is no list."""
+        runtime, partition = self._runtime, self._partition
+        if claim.wake:
+            runtime.waker.wake(partition)
+        for user in claim.broken:
+            what = "%s of %r is not a list; looked at again in a minute"
+            key, shown = runtime.lanes.keys.of(partition, "lane"), user[:MOST_SHOWN]
+            runtime.cause_log.log(logging.ERROR, (partition, shown), what, key, shown)
+
+    def _note_commit(self, batch: Batch, parked: Sequence[Parked], transaction: Transaction) -> None:
+        """The outage is over; adapt the batch size; log what is parked and quarantined."""
+        runtime, partition = self._runtime, self._partition
+        runtime.outage.passed()
+        runtime.cause_log.log_parked(partition, parked)
+        if not any(lane.locked for lane in parked):
+            runtime.batch_size.adapt(batch.entries, transaction.seconds, transaction.empty_seconds)
         if batch.quarantined:
-            log.error("%s: %d entries quarantined", self._partition, len(batch.quarantined))
+            log.error("%s: %d entries quarantined", partition, len(batch.quarantined))
         newer = next((lane.newer for lane in batch.lanes if lane.newer), None)
         if newer:
             what = "%s: lanes wait for a newer worker: %s"
-            runtime.cause_log.log(logging.ERROR, (self._partition, newer), what, self._partition, newer)
+            runtime.cause_log.log(logging.ERROR, (partition, newer), what, partition, newer)
 
     def _failed(self, error: Exception) -> None:
-        """Take less the next time if it was too much; end if a key of the partition holds another type; else wait."""
-        runtime = self._runtime
-        self._claims.give_back(error)
-        if is_wrong_type(error):  # other partitions go on; `levelq status` names the key
+        """Halve a batch that was too slow; end if a key of the partition holds another type; else wait."""
+        runtime, partition = self._runtime, self._partition
+        self._claims.release_all(error)
+        if is_wrong_type(error):  # other partitions go on
             what = "%s: %s; `levelq status` names the key"
-            runtime.cause_log.log(logging.ERROR, (self._partition, "type"), what, self._partition, in_words(error))
-            self._ends = 0.0
+            runtime.cause_log.log(logging.ERROR, (partition, "type"), what, partition, in_words(error))
+            self._ends_at = 0.0
             return
-        cause = error.orig if isinstance(error, DBAPIError) and isinstance(error.orig, Exception) else error
-        if classify(cause) is ErrorClass.TOO_SLOW and self._entries > 1:
-            runtime.batch_size.too_much(self._entries)
-            log.warning("%s: batch of %d halved: %s", self._partition, self._entries, in_words(cause))
+        if classify(error) is ErrorClass.TOO_SLOW and self._entries > 1:
+            runtime.batch_size.halve(self._entries)
+            log.warning("%s: batch of %d halved: %s", partition, self._entries, in_words(error))
             return
-        expected = isinstance(error, RedisError | SQLAlchemyError | SchemaError)
-        runtime.engine.dispose()  # a session may stay useless, read-only for one, where a new one would not be
+        runtime.engine.dispose()  # a session may stay useless (read-only, say) where a new one would not be
         runtime.binding.reread()
-        runtime.weather.failed(_in_words(error), unexpected=not expected)
+        expected = isinstance(error, RedisError | SQLAlchemyError | SchemaError)
+        runtime.outage.failed(describe(error), unexpected=not expected)
 
     def _leave(self) -> None:
         """Make room for other partitions; a successor goes on if anything is due."""
@@ -184,9 +190,3 @@ class Drain:
             what = "%s: not handed over (%s); a sweep will"
             cause = self._partition, "not handed over"
             self._runtime.cause_log.log(logging.WARNING, cause, what, self._partition, in_words(error))
-
-
-def _in_words(error: Exception) -> str:
-    if isinstance(error, DBAPIError) and isinstance(error.orig, Exception):
-        return f"PostgreSQL: {in_words(error.orig)}"
-    return f"{'Redis: ' if isinstance(error, RedisError) else ''}{in_words(error)}"

@@ -1,23 +1,24 @@
-"""The one place of the queue's path that opens the transaction: begin, limits, couple, commit."""
+"""The transaction of a batch: begin, decide, commit. The queue's path opens transactions only here."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, RootTransaction, text
-from sqlalchemy.exc import DBAPIError
+import psycopg
+from psycopg import generators
+from psycopg.errors import error_from_result
+from psycopg.pq import ExecStatus
+from sqlalchemy import Connection, Engine, text
 
 from levelq_core.coupler.apply import batch_transaction
 from levelq_core.coupler.bisect import Isolation
-from levelq_core.coupler.lane_batch import Database, LaneBatch, Parked
+from levelq_core.coupler.lane_batch import BatchInfo, Database, LaneBatch, Parked
 from levelq_core.coupler.screening import Remembered
 from levelq_core.database.cursors import Cursor
-from levelq_core.database.engine import LimitedConnection
 from levelq_core.database.schema import QUARANTINE, Schema, forget, reread, schema_of
 from levelq_core.database.sqlstate import ErrorClass, classify
 from levelq_core.domain.catalog import Catalog
@@ -35,12 +36,12 @@ class QuarantinedEntry(NamedTuple):
     length: int
 
 
-TRIPS = 5  # a batch's ten to twelve statements take so many times what its first two do, if they find nothing to do
+EMPTY_TRIPS = 5  # an empty batch would take as long as its first two statements five times, and the commit
 
-# The server's limits for this transaction only: lock < statement < transaction < claim. Before it knew
-# transactions' own limit, a stopped worker kept its row locks: what it leaves idle ends, too. And a commit
-# must mean a commit: with synchronous_commit off, 170 of 400 acknowledged commits survived a crash. And a
-# thousand lanes are a thousand looks into an index: for a table of 50,000 rows the planner would rather read it all.
+# Limits of this transaction only: lock < statement < transaction < claim. PostgreSQL 16 has no transaction_timeout, so
+# the idle limit ends a worker that is stopped between two statements. A commit must survive a crash, so
+# synchronous_commit is never off. Nested loops: a thousand lanes are found by index, where the planner might read a
+# whole table.
 _LIMITS = """
     SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true),
            set_config('idle_in_transaction_session_timeout', %s, true),
@@ -51,15 +52,15 @@ _LIMITS = """
            set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)
 """
 
-# An error turns the transaction's limit off, also one that a savepoint caught: set what is left of it.
+# An error turns transaction_timeout off, even one that a savepoint caught: set what is left of it.
 _LIMIT_LEFT = """
     SELECT set_config('transaction_timeout',
         greatest(1, %s::int - (extract(epoch FROM clock_timestamp() - now()) * 1000)::int)::text, true)
     WHERE current_setting('server_version_num')::int >= 170000
 """
 
-# While it waits for the rows of a COPY, a server's process knows none of its limits, so a worker that was stopped just
-# then would hold its row locks until it goes on. Whoever finds lanes locked ends such transactions of our own kind.
+# While a server process waits for the rows of a COPY, none of its limits apply, so a worker stopped at that moment
+# keeps its row locks. A worker that finds lanes locked ends such transactions of other workers.
 _END_OVERDUE = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
@@ -67,7 +68,7 @@ _END_OVERDUE = """
       AND xact_start < clock_timestamp() - CAST(:seconds AS float8) * interval '1 second'
 """
 
-# Keeps malformed entries; one that an earlier delivery of the same entry quarantined is left as it is.
+# Keeps malformed entries, each once, however often it is delivered.
 _QUARANTINE = f"""
     INSERT INTO {QUARANTINE} (specialization, user_id, reason, raw, length, sha256)
     SELECT k.specialization, k.user_id, k.reason, k.raw, k.length, k.sha256
@@ -79,101 +80,120 @@ _QUARANTINE = f"""
 """
 
 
-class Applied(NamedTuple):
-    """What came of a batch: the lanes that were parked, how long it took, and what an empty one would have taken."""
-
-    parked: list[Parked]
-    seconds: float
-    empty_seconds: float
-
-
-class Transaction:
-    """Applies batches on one engine."""
+class Transactions:
+    """Opens the transactions of one engine, one at a time, and keeps what one batch teaches about the next."""
 
     def __init__(self, engine: Engine, settings: Settings, catalog: Catalog) -> None:
-        self._engine = engine
+        self.engine = engine
+        self.checks = Remembered()
+        self.commit_refused = False  # by a constraint that no statement had checked
         self._catalog = catalog
-        self._checks = Remembered()
-        self._commit_refused = False  # by a constraint that was not checked before
         whole = settings.transaction_ms
         self._limits = tuple(str(ms) for ms in (settings.lock_ms, settings.statement_ms, whole, whole))
 
-    def apply(
-        self,
-        works: Sequence[LaneBatch],
-        quarantined: Sequence[QuarantinedEntry],
-        between: Callable[[], None],
-        meanwhile: Callable[[], None] = lambda: None,
-        committing: Callable[[], None] = lambda: None,
-    ) -> Applied:
-        """Decide all commands of these lanes and quarantine the quarantined, in one transaction.
+    @contextmanager
+    def open(self) -> Iterator[Transaction]:
+        """A transaction for one batch, with its limits set; rolled back if the block raises before it is committed.
 
-        A lane is parked from its first command that could not be decided, with the reason.
-        `between` is called between attempts at isolating a fault; `meanwhile` whenever a statement is waited for,
-        `committing` while the commit is written to disk, and neither may raise. Raises SQLAlchemy's DBAPIError: nothing
-        is decided then, unless COMMIT itself was lost, which the ledger will tell at the next attempt.
+        Raises SQLAlchemy's DBAPIError. Nothing is decided then, unless COMMIT was sent and its answer lost: then the
+        ledger tells at the next attempt.
         """
-        parked: list[Parked] = []
         begun = time.monotonic()
-        with self._engine.connect() as connection, connection.begin() as transaction:
+        with self.engine.connect() as connection, connection.begin():
             failpoint("begin")
-            with _waits(connection, meanwhile), batch_transaction(connection, "queue") as (cursor, stamp):
+            with batch_transaction(connection, "queue") as (cursor, info):
                 cursor.execute(_LIMITS, self._limits)
-                trips = time.monotonic() - begun
-                quarantine(cursor, quarantined)
-                if works:
-                    isolation = Isolation(
-                        cursor,
-                        self._database(schema_of(connection)),
-                        stamp,
-                        parked=parked,
-                        checks=self._checks,
-                        reread=lambda: self._database(reread(connection)),
-                        between=partial(self._go_on, cursor, between),
-                    )
-                    isolation.run(works)
-                    if isolation.tables_changed:
-                        forget(self._engine)
-            failpoint("commit request")
-            deciding = time.monotonic() - begun
-            with _waits(connection, committing):
-                self._commit(transaction)
-            failpoint("commit reply")
-        seconds = time.monotonic() - begun
-        return Applied(parked, seconds, TRIPS * trips + seconds - deciding)
+                yield Transaction(self, connection, cursor, info, begun)
 
-    def _database(self, schema: Schema) -> Database:
+    def database(self, schema: Schema) -> Database:
+        """What batches need to know of the tables."""
         database = Database.of(schema, self._catalog)
-        return database.checking_all_deferred() if self._commit_refused else database
+        return database.checking_all_deferred() if self.commit_refused else database
 
-    def _commit(self, transaction: RootTransaction) -> None:
-        try:
-            transaction.commit()
-        except DBAPIError as error:
-            if isinstance(error.orig, Exception) and classify(error.orig) is ErrorClass.ISOLATE:
-                self._commit_refused = True
-            raise
+    def renew_limit(self, cursor: Cursor[Any]) -> None:
+        """Set transaction_timeout again after an error."""
+        cursor.execute(_LIMIT_LEFT, self._limits[-1:])
 
     def end_overdue(self) -> int:
         """End the transactions of other workers that have outlived a batch's limit; how many. Raises DBAPIError."""
         seconds = int(self._limits[-1]) / 1000
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             return sum(connection.execute(text(_END_OVERDUE), {"seconds": seconds}).scalars())
 
     def probe(self) -> None:
         """Raise DBAPIError if the database cannot be reached, ConfigurationError if it lacks what we need."""
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             schema_of(connection)
 
-    def _go_on(self, cursor: Cursor[Any], between: Callable[[], None]) -> None:
-        """After an attempt that failed."""
-        cursor.execute(_LIMIT_LEFT, self._limits[-1:])
-        between()
 
+class Transaction:
+    """One batch's transaction. Call `decide`, `send_commit` and `confirm_commit`, in this order.
 
-def _waits(connection: Connection, work: Callable[[], None]) -> AbstractContextManager[None]:
-    raw = connection.connection.driver_connection
-    return raw.meanwhile(work) if isinstance(raw, LimitedConnection) else nullcontext()
+    Once it is committed: `seconds` that it took, and `empty_seconds` that it would have taken without a command.
+    """
+
+    seconds = empty_seconds = 0.0
+
+    def __init__(
+        self, owner: Transactions, connection: Connection, cursor: Cursor[Any], info: BatchInfo, begun: float
+    ) -> None:
+        assert isinstance(connection.connection.driver_connection, psycopg.Connection)
+        self._owner = owner
+        self._connection = connection
+        self._raw = connection.connection.driver_connection
+        self._cursor = cursor
+        self._info = info
+        self._begun = begun
+        self._trips_seconds = time.monotonic() - begun
+
+    def decide(
+        self, lanes: Sequence[LaneBatch], quarantined: Sequence[QuarantinedEntry], between: Callable[[], None]
+    ) -> list[Parked]:
+        """Decide all commands of these lanes, and write what follows and the quarantined entries; the parked lanes.
+
+        A lane is parked from its first command that could not be decided. `between` is called between attempts at
+        isolating a fault.
+        """
+        parked: list[Parked] = []
+        quarantine(self._cursor, quarantined)
+        if lanes:
+            owner = self._owner
+
+            def go_on() -> None:
+                owner.renew_limit(self._cursor)
+                between()
+
+            isolation = Isolation(
+                self._cursor,
+                owner.database(schema_of(self._connection)),
+                self._info,
+                parked=parked,
+                checks=owner.checks,
+                reread=lambda: owner.database(reread(self._connection)),
+                between=go_on,
+            )
+            isolation.run(lanes)
+            if isolation.tables_changed:
+                forget(owner.engine)
+        return parked
+
+    def send_commit(self) -> None:
+        """Send COMMIT; `confirm_commit` receives the answer. Do nothing with the database in between."""
+        failpoint("commit request")
+        self._sent = time.monotonic()
+        self._raw.pgconn.send_query(b"COMMIT")
+
+    def confirm_commit(self) -> None:
+        """Wait for COMMIT's answer. SQLAlchemy's own commit, which comes next, then finds nothing to do."""
+        (result,) = self._raw.wait(generators.execute(self._raw.pgconn))
+        if result.status != ExecStatus.COMMAND_OK:
+            error = error_from_result(result)
+            self._owner.commit_refused |= classify(error) is ErrorClass.ISOLATE
+            raise error
+        failpoint("commit reply")
+        committed = time.monotonic()
+        self.seconds = committed - self._begun
+        self.empty_seconds = EMPTY_TRIPS * self._trips_seconds + committed - self._sent
 
 
 def quarantine(cursor: Cursor[Any], quarantined: Sequence[QuarantinedEntry]) -> None:

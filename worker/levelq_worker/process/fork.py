@@ -12,14 +12,14 @@ from collections.abc import Callable, Container
 from contextlib import suppress
 from multiprocessing.context import ForkProcess
 
-SAYS_WHERE = signal.SIGUSR1
+DUMP_STACKS = signal.SIGUSR1
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15  # linux/prctl.h
 
 
 def with_parent(how: signal.Signals) -> Callable[[], None]:
-    """What a child runs before its program: unblock signals and, on Linux, get `how` when the parent dies.
+    """For a child to run before its program: unblock signals and, on Linux, get the signal `how` when the parent dies.
 
-    The parent is the thread that starts the child, says prctl(2): let it be one that lives as long.
+    The parent is the thread that starts the child (prctl(2)), so start it from one that lives as long.
     """
     prctl = _prctl()
 
@@ -31,24 +31,21 @@ def with_parent(how: signal.Signals) -> Callable[[], None]:
 
 
 def forked(run: Callable[[], int], name: str) -> ForkProcess:
-    """Start a child that runs a function of ours and ends with what it returns.
+    """Start a child that runs a function and ends with the exit code it returns.
 
-    `name`, of at most 15 bytes, is what `ps -o comm` shows on Linux, where its command line is the parent's.
-
-    At SAYS_WHERE each of its threads says where it stands, and the child ends.
-
-    It has our modules already: to import them takes a program most of a second of a core, and after a crash all workers
-    would need it at once. For a process of one thread, without open connections.
+    `name`: at most 15 bytes, which `ps -o comm` shows on Linux. At DUMP_STACKS the child writes the stacks of its
+    threads to stderr and ends. It need not import what the parent has imported, which takes most of a second of a core.
+    Call this from a process with one thread and without open connections.
     """
     prepare, prctl = with_parent(signal.SIGTERM), _prctl()
 
     def begin() -> None:
-        os.setsid()  # Ctrl-C reaches the parent alone; it passes it on
-        for number in (signal.SIGTERM, signal.SIGINT):  # until `run` has handlers of its own; nothing has begun
+        os.setsid()  # Ctrl-C reaches only the parent, which passes it on
+        for number in (signal.SIGTERM, signal.SIGINT):  # until `run` installs handlers: nothing has begun
             signal.signal(number, lambda *_: os._exit(0))
         prepare()
         prctl(_PR_SET_NAME, name.encode())
-        faulthandler.register(SAYS_WHERE, file=2, chain=True)  # then what the signal does to a process: it ends
+        faulthandler.register(DUMP_STACKS, file=2, chain=True)  # then the signal ends the process
         sys.exit(run())
 
     child = multiprocessing.get_context("fork").Process(target=begin)
@@ -57,18 +54,18 @@ def forked(run: Callable[[], int], name: str) -> ForkProcess:
 
 
 def reap_orphans(own: Container[int | None]) -> None:
-    """Reap ended children of this process that are not its `own`: orphans that process 1 of a container adopts.
+    """Reap ended children that are not the process's `own`: orphans that process 1 of a container adopts.
 
-    Call it again at each SIGCHLD, after the own children that ended have been noted: it leaves those to whoever started
-    them, and stops at the first it finds. On Linux; elsewhere it does nothing.
+    Call it at each SIGCHLD, after the own children that ended were noted: it stops at the first of those that it finds.
+    It does nothing except on Linux.
     """
     if sys.platform != "linux":
         return
-    with suppress(ChildProcessError):  # there are no children at all
+    with suppress(ChildProcessError):  # no children
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid not in own:
             os.waitpid(ended.si_pid, 0)
 
 
 def _prctl() -> Callable[..., object]:
-    """prctl(2) on Linux; nothing elsewhere. Looked up before a fork, not after it."""
+    """prctl(2) on Linux, else a function that does nothing. Look it up before a fork."""
     return ctypes.CDLL(None).prctl if sys.platform == "linux" else lambda *_: None

@@ -1,8 +1,8 @@
 """Stop signals while a long-running command starts: they end the process at once, whatever its main thread does.
 
-A start takes a second of imports and then waits for servers; there is nothing yet to finish or to give back. The kernel
-drops a signal for process 1 of a container that has no handler for it, but keeps one that is blocked. So the signals
-are blocked first, and a thread waits for them: no handler runs, and a fork inherits none. Imports only what is cheap.
+A start imports for a second and then waits for servers, and has nothing to finish yet. The kernel drops a signal that
+process 1 of a container has no handler for, but keeps a blocked one. So the signals are blocked first, and a thread
+waits for them: no handler runs, and a fork inherits none. This module imports only what is cheap.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def stop_signals() -> frozenset[signal.Signals]:
 
 def watch_for_stop(exit_code: int) -> None:
     """From now on a stop signal ends this process with `exit_code`, until `hand_over` or `hand_over_unblocked`."""
-    global _watcher  # noqa: PLW0603 - signals belong to the process, and so does their watcher
+    global _watcher  # noqa: PLW0603 - signals belong to the process
     watched = {*stop_signals(), _WAKE}
     signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     _watcher = threading.Thread(target=_exit_at_stop, args=(watched, exit_code), daemon=True)

@@ -1,4 +1,4 @@
-"""The supervisor: keeps N worker processes alive, passes signals on, waits for them at the end."""
+"""The supervisor: keeps N worker processes alive, passes stop signals on, and waits for the workers at the end."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,166 +15,164 @@ from multiprocessing.context import ForkProcess
 from levelq_core.lanes.client import Lanes
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
-from levelq_worker.support.backoff import Backoff
+from levelq_worker.support.backoff import restart_backoff
 from levelq_worker.support.parked_lanes import burst_lines
 from levelq_worker.support.partition_directory import partitions
 from levelq_worker.support.preflight import preflight
-from levelq_worker.support.seats import seats_for
 
 from . import startup
 from . import worker_main as child
-from .fork import SAYS_WHERE, forked, reap_orphans
+from .fork import DUMP_STACKS, forked, reap_orphans
 
 log = logging.getLogger("levelq")
 
-NAME = "levelq-worker"  # of a child's process, which a health check may look for
-LAST_WORDS_SECONDS = 1.0  # of a child that must be killed
+NAME = "levelq-worker"  # of a worker's process, which a health check may look for
+DUMP_SECONDS = 1.0  # for an overdue worker to write its stacks
 LEAST_STOP_SECONDS = 5.0  # what an interpreter on a busy machine may need to end, however short the claims
 
 
 def supervise(settings: Settings, processes: int, specializations: Sequence[str], burst: bool) -> int:
     """Run `processes` workers until SIGTERM, SIGINT or SIGHUP, or with `burst` until nothing is due.
 
-    Returns an exit code: 0 after a clean stop or a finished burst, 1 if a child had to be killed.
+    Returns an exit code: 0 after a clean stop or a finished burst, 1 if a worker had to be killed.
     Raises ConfigurationError, before anything is started, for what cannot work.
     """
     preflight(settings)
+    warn_of_too_many(processes)
     startup.hand_over()
     code = Supervisor(settings, processes, specializations, burst).run()
     if burst and code == 0:
-        print(_left(settings, specializations))  # noqa: T201 - the command's result
+        with connect(settings.redis_url, settings.redis_seconds) as redis:
+            lanes = Lanes(redis, settings)
+            print("\n".join(burst_lines(lanes, partitions(lanes, specializations))))  # noqa: T201 - the result
     return code
 
 
+def warn_of_too_many(processes: int) -> None:
+    """Log a warning if there are more workers than cores that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or processes
+    if processes > cores:
+        what = "%d worker processes on %d cores: more than one per core helps only where the servers are far away"
+        log.warning(f"{what} (LEVELQ_PROCESSES)", processes, cores)
+
+
 class Supervisor:
-    """The children and what became of them."""
+    """The workers, and what became of them."""
 
     def __init__(self, settings: Settings, processes: int, specializations: Sequence[str], burst: bool) -> None:
-        self._settings = settings
         to_say = multiprocessing.get_context("fork").Semaphore()
-        self._run = partial(child.run, settings, specializations, seats_for(processes), to_say, burst=burst)
+        self._run = partial(child.run, settings, specializations, to_say, burst=burst)
         self._burst = burst
-        self._slots = [Slot(settings.claim_seconds) for _ in range(processes)]
+        self._workers = [SupervisedWorker(settings.claim_seconds) for _ in range(processes)]
+        self._stop_seconds = max(settings.claim_seconds, LEAST_STOP_SECONDS)
         self._stop_by: float | None = None
         self._signals = {signal.SIGCHLD, *startup.stop_signals()}
 
     def run(self) -> int:
-        """Start, watch and restart the children; returns the exit code."""
+        """Start, watch and restart the workers; returns the exit code."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         try:
             return self._watch()
         finally:
-            for slot in self._slots:
-                slot.kill()
+            for worker in self._workers:
+                worker.kill()
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _watch(self) -> int:
         killed = False
         while True:
-            for slot in self._slots:
-                self._tend(slot)
-            reap_orphans({slot.process.pid for slot in self._slots if slot.process is not None})
-            if all(slot.process is None and slot.done for slot in self._slots):
-                worst = max(slot.code for slot in self._slots)
-                return 1 if killed else worst if worst == child.EXIT_MISCONFIGURED else 0
-            received = signal.sigtimedwait(self._signals, self._patience())
+            for worker in self._workers:
+                self._reap_and_restart(worker)
+            reap_orphans({worker.process.pid for worker in self._workers if worker.process is not None})
+            if all(worker.process is None and worker.done for worker in self._workers):
+                misconfigured = any(worker.exit_code == child.EXIT_MISCONFIGURED for worker in self._workers)
+                return 1 if killed else child.EXIT_MISCONFIGURED if misconfigured else 0
+            received = signal.sigtimedwait(self._signals, self._seconds_to_wait())
             if received is not None and received.si_signo != signal.SIGCHLD:
                 self._stop()
             if self._stop_by is not None and time.monotonic() > self._stop_by:
-                killed |= self._end()
+                killed |= self._kill_overdue()
 
-    def _tend(self, slot: Slot) -> None:
-        """Note a child's end; start it again unless it is done."""
-        if slot.process is not None and slot.process.exitcode is not None:
-            slot.ended(finished=self._stop_by is not None or (self._burst and slot.process.exitcode == 0))
-            if slot.code == child.EXIT_MISCONFIGURED:
+    def _reap_and_restart(self, worker: SupervisedWorker) -> None:
+        """Note a worker's end; start it again unless it is done."""
+        if worker.process is not None and worker.process.exitcode is not None:
+            worker.ended(finished=self._stop_by is not None or (self._burst and worker.process.exitcode == 0))
+            if worker.exit_code == child.EXIT_MISCONFIGURED:
                 self._stop()
-        if self._stop_by is not None and slot.process is None:
-            slot.done = True
-        if slot.process is None and not slot.done and time.monotonic() >= slot.start_at:
-            slot.start(self._run)
+        if self._stop_by is not None and worker.process is None:
+            worker.done = True
+        if worker.process is None and not worker.done and time.monotonic() >= worker.start_at:
+            worker.start(self._run)
 
     def _stop(self) -> None:
-        """Pass the signal on. A worker needs at most a transaction to stop, and that is shorter than a claim."""
+        """Pass the signal on. A worker stops after its transaction at the latest, which is shorter than a claim."""
         if self._stop_by is None:
             self._stop_by = time.monotonic() + self._stop_seconds
-        for slot in self._slots:
-            if slot.process is not None:
-                slot.process.terminate()
+        for worker in self._workers:
+            if worker.process is not None:
+                worker.process.terminate()
 
-    def _end(self) -> bool:
-        """End the children that did not end when they were asked to; whether there were any."""
-        late = [slot for slot in self._slots if slot.alive]
-        for slot in late:
-            log.warning(
-                "a worker did not end within %.0f s of being asked to: killed; where it stood:", self._stop_seconds
-            )
-            slot.dump_stacks()
-        until = time.monotonic() + LAST_WORDS_SECONDS
-        for slot in late:
-            slot.kill(until - time.monotonic())
-        return bool(late)
+    def _kill_overdue(self) -> bool:
+        """Kill the workers that did not stop in time, after they have written their stacks; whether there were any."""
+        overdue = [worker for worker in self._workers if worker.alive]
+        for worker in overdue:
+            what = "a worker did not end within %.0f s of being asked to: killed; where it stood:"
+            log.warning(what, self._stop_seconds)
+            worker.dump_stacks()
+        until = time.monotonic() + DUMP_SECONDS
+        for worker in overdue:
+            worker.kill(until - time.monotonic())
+        return bool(overdue)
 
-    @property
-    def _stop_seconds(self) -> float:
-        return max(self._settings.claim_seconds, LEAST_STOP_SECONDS)
-
-    def _patience(self) -> float:
+    def _seconds_to_wait(self) -> float:
         """How long to wait for a signal: until the next start or the deadline of a stop."""
         now = time.monotonic()
-        times = [slot.start_at for slot in self._slots if slot.process is None and not slot.done]
+        times = [worker.start_at for worker in self._workers if worker.process is None and not worker.done]
         times += [] if self._stop_by is None else [self._stop_by]
         return max(0.0, min(times, default=now + 60.0) - now)
 
 
-class Slot:
-    """One place for a child, filled again at most half a claim after it came free."""
+class SupervisedWorker:
+    """One worker process, started again at most half a claim after it ends."""
 
     def __init__(self, claim_seconds: float) -> None:
         self.process: ForkProcess | None = None
         self.done = False
-        self.code = 0
+        self.exit_code = 0
         self.start_at = 0.0
-        self._pace = Backoff(claim_seconds)
+        self._backoff = restart_backoff(claim_seconds)
         self._started = 0.0
 
     def start(self, run: Callable[[], int]) -> None:
-        """Start the child; it ends with us, whatever ends us."""
+        """Start the process; it ends with this one."""
         self._started = time.monotonic()
         self.process = forked(run, NAME)
 
     def ended(self, *, finished: bool) -> None:
-        """The child has ended: done, or to be started again after a growing delay."""
+        """The process has ended: the worker is done, or to be started again after a growing delay."""
         assert self.process is not None and self.process.exitcode is not None
-        self.code = self.process.exitcode
+        self.exit_code = self.process.exitcode
         pid, self.process = self.process.pid, None
-        if finished or self.code == child.EXIT_MISCONFIGURED:
+        if finished or self.exit_code == child.EXIT_MISCONFIGURED:
             self.done = True
             return
-        delay = self._pace.after(time.monotonic() - self._started)
+        delay = self._backoff.next_delay(time.monotonic() - self._started)
         self.start_at = time.monotonic() + delay
-        log.warning("worker %d ended with %d; starting another in %.1f s", pid, self.code, delay)
+        log.warning("worker %d ended with %d; starting another in %.1f s", pid, self.exit_code, delay)
 
     @property
     def alive(self) -> bool:
-        """Whether there is a child that has not ended."""
+        """Whether there is a process that has not ended."""
         return self.process is not None and self.process.exitcode is None
 
     def dump_stacks(self) -> None:
-        """Have the child say where it stands, and end."""
+        """Have the process write the stacks of its threads, and end."""
         assert self.process is not None and self.process.pid is not None
-        os.kill(self.process.pid, SAYS_WHERE)
+        os.kill(self.process.pid, DUMP_STACKS)
 
     def kill(self, patience_seconds: float = 0.0) -> None:
-        """End the child, if it does not end so soon by itself."""
+        """Kill the process, unless it ends within `patience_seconds`."""
         if self.process is not None and self.process.exitcode is None:
             self.process.join(max(0.0, patience_seconds))
             self.process.kill()
             self.process.join()
-
-
-def _left(settings: Settings, specializations: Sequence[str]) -> str:
-    """What a finished burst leaves."""
-    with connect(settings.redis_url, settings.redis_seconds) as redis:
-        lanes = Lanes(redis, settings)
-        return "\n".join(burst_lines(lanes, partitions(lanes, specializations)))

@@ -1,7 +1,7 @@
 """One worker process, as the supervisor starts it.
 
-RQ only carries wake-ups, and without its Redis a process can do its work as well: it looks for itself. That
-is how a Redis that is full gets drained, which takes none of RQ's own writes.
+RQ only carries wake-ups. While RQ's Redis is down or full, the process polls the lanes instead: so a full Redis, which
+takes none of RQ's writes, is drained all the same.
 """
 
 from __future__ import annotations
@@ -28,37 +28,36 @@ from levelq_core.untrusted_text import printable
 from levelq_worker.draining.context import Runtime, tune_gc
 from levelq_worker.draining.drain import Drain
 from levelq_worker.relay.thread import Relay
-from levelq_worker.rq_adapter.suspension import suspension
+from levelq_worker.rq_adapter.registry import suspension
 from levelq_worker.rq_adapter.worker import LaneWorker
-from levelq_worker.support.backoff import Backoff
+from levelq_worker.support.backoff import restart_backoff
+from levelq_worker.support.outage import describe
 from levelq_worker.support.partition_directory import PartitionDirectory
 from levelq_worker.support.safe_log import log_safely
-from levelq_worker.support.seats import Seats
 from levelq_worker.support.stop import Stop
 
 log = logging.getLogger("levelq")
 
-EXIT_MISCONFIGURED = 2  # the exit code after what no other start would fix
-OTHERS_SECONDS = 0.1  # between two looks at lanes that other workers hold
+EXIT_MISCONFIGURED = 2  # no restart would help
+POLL_SECONDS = 0.1  # between two looks at lanes that other workers hold
 
 
 def run(
     settings: Settings,
     specializations: Sequence[str],
-    seats: Seats | None = None,
     to_say: Semaphore | None = None,
     *,
     burst: bool,
 ) -> int:
     """Work until asked to stop, or with `burst` until nothing is due; the exit code.
 
-    EXIT_MISCONFIGURED tells the supervisor that starting again would not help. `to_say`: the first worker of
-    a supervisor that acquires it prints why; the others end for the same reason and print nothing.
+    EXIT_MISCONFIGURED tells the supervisor not to start it again. `to_say`: the first worker of a supervisor that
+    acquires it prints why; the others end for the same reason and print nothing.
     """
     log_safely()
     try:
         work = drain_until_empty if burst else serve
-        return work(settings, specializations, seats)
+        return work(settings, specializations)
     except ConfigurationError as error:
         if to_say is None or to_say.acquire(block=False):
             for reason in error.reasons:
@@ -69,51 +68,43 @@ def run(
         return 1
 
 
-def serve(settings: Settings, specializations: Sequence[str], seats: Seats | None) -> int:
-    """Work until asked to stop.
-
-    RQ ends a worker whose Redis is lost. Another begins in this process.
-    """
-    stop = _stopped_by_signals()
-    pace = Backoff(settings.claim_seconds)
+def serve(settings: Settings, specializations: Sequence[str]) -> int:
+    """Work until asked to stop. RQ's worker ends when it loses its Redis; then another one begins in this process."""
+    stop = _stop_at_signals()
+    queues = [settings.keys.queue(name) for name in specializations]
+    backoff = restart_backoff(settings.claim_seconds)
     while not stop.is_set():
         begun = time.monotonic()
         try:
-            _work_without_rq(settings, specializations, stop, seats)
-            _work_with_rq(settings, specializations, stop, seats)
+            with connect(settings.queue_url, settings.redis_seconds) as rq:
+                why = _unusable(rq, queues)
+                if why is not None:
+                    log.warning("working without wake-ups: %s", why)
+                    _poll_while_unusable(settings, specializations, stop, rq, queues)
+                worker = LaneWorker(queues, connection=rq, settings=settings, stop=stop)
+                worker.work(logging_level="WARNING")
         except RedisError as error:
             log.warning("LEVELQ_RQ_URL: %s", error)
-        stop.wait(pace.after(time.monotonic() - begun))
+        stop.wait(backoff.next_delay(time.monotonic() - begun))
     return 0
 
 
-def _work_with_rq(settings: Settings, specializations: Sequence[str], stop: Stop, seats: Seats | None) -> None:
-    """Work at wake-ups, until RQ's Redis is lost or somebody asks to stop."""
-    queues = [settings.keys.queue(name) for name in specializations]
-    with connect(settings.queue_url, settings.redis_seconds) as rq:
-        LaneWorker(queues, connection=rq, settings=settings, stop=stop, seats=seats).work(logging_level="WARNING")
+def _poll_while_unusable(
+    settings: Settings, specializations: Sequence[str], stop: Stop, rq: Redis, queues: list[str]
+) -> None:
+    """Work without wake-ups while RQ's Redis is down, takes no writes, or holds other types in RQ's keys."""
+    with _working(settings, specializations, stop) as (runtime, relay):
+        while _unusable(rq, queues) is not None and not stop.is_set():
+            try:
+                _drain(runtime, relay, specializations, rq)
+            except RedisError as error:
+                runtime.outage.failed(describe(error))
+            else:
+                stop.wait(settings.sweep_seconds)
 
 
-def _work_without_rq(settings: Settings, specializations: Sequence[str], stop: Stop, seats: Seats | None) -> None:
-    """Work without wake-ups while RQ's Redis is away, takes no writes, or holds something else in RQ's keys."""
-    queues = [settings.keys.queue(name) for name in specializations]
-    with connect(settings.queue_url, settings.redis_seconds) as rq:
-        why = _unusable(rq, queues)
-        if why is None:
-            return
-        log.warning("working without wake-ups: %s", why)
-        with _working(settings, specializations, stop, seats) as (runtime, relay):
-            while _unusable(rq, queues) is not None and not stop.is_set():
-                try:
-                    _drain(runtime, relay, specializations, rq)
-                except RedisError as error:
-                    runtime.weather.failed(f"Redis: {error}")
-                else:
-                    stop.wait(settings.sweep_seconds)
-
-
-def _stopped_by_signals() -> Stop:
-    """What SIGTERM and SIGINT ask for. RQ puts its own handlers in their place for as long as it works."""
+def _stop_at_signals() -> Stop:
+    """A Stop that SIGTERM and SIGINT set. RQ's worker replaces the handlers while it works."""
     stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -121,31 +112,24 @@ def _stopped_by_signals() -> Stop:
 
 
 def _unusable(rq: Redis, queues: Sequence[str]) -> str | None:
+    """Why RQ's Redis cannot carry wake-ups; None if it can."""
     try:
         why = refusal(rq)
-        with suppress(NoPermissionError):  # to ask for types, which RQ does not need
+        with suppress(NoPermissionError):  # for TYPE, which RQ does not need
             why = why or next(map(str, find_in_rq(rq, queues)), None)
     except RedisError as error:
         return str(error)
     return why
 
 
-def _suspended(rq: Redis) -> str | None:
-    """What `rq suspend` says, as far as it can be known."""
-    try:
-        return suspension(rq)
-    except RedisError:
-        return None
-
-
-def drain_until_empty(settings: Settings, specializations: Sequence[str], seats: Seats | None = None) -> int:
-    """Relay and drain without waiting for wake-ups until no lane is due and none is held by anybody.
+def drain_until_empty(settings: Settings, specializations: Sequence[str]) -> int:
+    """Relay and drain without wake-ups until no lane is due or claimed.
 
     Raises ConfigurationError if workers are suspended.
     """
     with (
         connect(settings.queue_url, settings.redis_seconds) as rq,
-        _working(settings, specializations, _stopped_by_signals(), seats) as (runtime, relay),
+        _working(settings, specializations, _stop_at_signals()) as (runtime, relay),
     ):
         _drain(runtime, relay, specializations, rq)
         why = _suspended(rq)
@@ -155,12 +139,10 @@ def drain_until_empty(settings: Settings, specializations: Sequence[str], seats:
 
 
 @contextmanager
-def _working(
-    settings: Settings, specializations: Sequence[str], stop: Stop, seats: Seats | None
-) -> Iterator[tuple[Runtime, Relay]]:
-    """What it takes to work without RQ."""
+def _working(settings: Settings, specializations: Sequence[str], stop: Stop) -> Iterator[tuple[Runtime, Relay]]:
+    """A runtime and a relay, to work without RQ."""
     tune_gc()
-    runtime = Runtime(settings, stop, seats)
+    runtime = Runtime(settings, stop)
     relay = Relay(settings, specializations, runtime.binding)
     try:
         yield runtime, relay
@@ -170,38 +152,44 @@ def _working(
 
 
 def _drain(runtime: Runtime, relay: Relay, specializations: Sequence[str], rq: Redis) -> None:
-    _drain_all(runtime, relay, specializations, rq)
+    """Relay and drain until no lane is due or claimed, or until asked to stop. Raises WrongDatabase, RedisError."""
+    while not runtime.stop.is_set() and _suspended(rq) is None:
+        with suppress(RedisError):  # on a cluster, the server of this key may be down while others are not
+            runtime.binding.check(runtime.lanes)
+        relay.poll()
+        directory = PartitionDirectory(runtime.lanes, specializations)
+        found, failure = _sweep(runtime, directory.read())
+        blocked = {p for p, _ in found if directory.layouts[p.specialization].is_blocked(p)}
+        due = [partition for partition, status in found if status.ready and partition not in blocked]
+        for partition in due:
+            Drain(runtime, partition).run()
+        if not due:
+            if failure is not None:
+                raise failure
+            busy = blocked or any(status.claimed for _, status in found)
+            if not busy and not relay.waits_for_other_relays():
+                break
+            runtime.stop.wait(POLL_SECONDS)
     if runtime.binding.refused is not None:
         raise runtime.binding.refused
 
 
-def _drain_all(runtime: Runtime, relay: Relay, specializations: Sequence[str], rq: Redis) -> None:
-    while not runtime.stop.is_set() and _suspended(rq) is None:
-        with suppress(RedisError):  # of a cluster, its server may be away while those of the lanes are not
-            runtime.binding.check(runtime.lanes)
-        relay.poll()
-        places = PartitionDirectory(runtime.lanes, specializations)
-        found, failed = _look(runtime, places.read())
-        due = [partition for partition, status in found if status.ready and not places.waits(partition)]
-        for partition in due:
-            runtime.seats.find(runtime.stop, runtime.settings.claim_seconds)
-            Drain(runtime, partition).run()
-        if not due:
-            if failed is not None:
-                raise failed
-            if not any(places.waits(p) or status.claimed for p, status in found) and not relay.elsewhere():
-                break
-            runtime.stop.wait(OTHERS_SECONDS)
+def _suspended(rq: Redis) -> str | None:
+    """What `rq suspend` says; None if RQ's Redis does not answer."""
+    try:
+        return suspension(rq)
+    except RedisError:
+        return None
 
 
-def _look(runtime: Runtime, known: Sequence[Partition]) -> tuple[list[tuple[Partition, Status]], RedisError | None]:
-    """Sweep and count what answers, and why the rest did not: of a cluster, a server may be away."""
+def _sweep(runtime: Runtime, known: Sequence[Partition]) -> tuple[list[tuple[Partition, Status]], RedisError | None]:
+    """Sweep and count the partitions; the last error, because on a cluster one server may be down."""
     found: list[tuple[Partition, Status]] = []
-    failed: RedisError | None = None
+    failure: RedisError | None = None
     for partition in known:
         try:
             runtime.lanes.sweep(partition)
             found.append((partition, runtime.lanes.status(partition)))
         except RedisError as error:
-            failed = error
-    return found, failed
+            failure = error
+    return found, failure

@@ -1,4 +1,4 @@
-"""The relay's look at the outbox table. Each statement is a transaction of its own; nothing holds a lock after it."""
+"""The relay's statements on the outbox table. Each is a transaction of its own, so no lock outlives it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Row(NamedTuple):
 
 
 class Marked(NamedTuple):
-    """Rows that one transaction marked, in order of id. `overdue_seconds`: after that they are doubtful anyway."""
+    """Rows that the transaction `xid` marked, in order of id. After `overdue_seconds` they are unconfirmed again."""
 
     xid: str
     rows: list[Row]
@@ -33,32 +33,34 @@ class OutboxRows:
     """The outbox on one engine. Raises SQLAlchemy's DBAPIError."""
 
     def __init__(self, engine: Engine) -> None:
-        # So a mark is committed before anything is pushed, and no row is locked while we talk to Redis.
+        # A mark is committed before anything is pushed, and no row is locked while the relay talks to Redis.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def _rows(self, statement: TextClause, **values: Any) -> list[Any]:
         with self._engine.connect() as connection:
-            return list(connection.execute(statement, values))
+            found = connection.execute(statement, values)
+            return list(found) if found.returns_rows else []
 
-    def doubtful(self, specialization: str, trusted: Collection[str]) -> dict[int, int]:
+    def unconfirmed_lanes(self, specialization: str, confirmed_xids: Collection[str]) -> dict[int, int]:
         """Users whose lanes may lack marked rows, the longest waiting first: how many marked rows each has."""
-        rows = self._rows(outbox.DOUBTFUL, specialization=specialization, trusted=list(trusted), most=PAGE)
-        return dict(map(tuple, rows))
+        values = {"specialization": specialization, "confirmed_xids": list(confirmed_xids)}
+        return dict(map(tuple, self._rows(outbox.UNCONFIRMED, **values, most=PAGE)))
 
-    def waiting(self, specialization: str, aside: Collection[int]) -> Iterator[tuple[int, int]]:
-        """(id, user) of rows never pushed, in order, without the parked lanes."""
+    def waiting(self, specialization: str, left_out: Collection[int]) -> Iterator[tuple[int, int]]:
+        """(id, user) of rows never pushed, in order, without the lanes of the users that are left out."""
         after = 0
         while True:
-            values = {"specialization": specialization, "after": after, "aside": list(aside), "most": PAGE}
-            page = self._rows(outbox.WAITING, **values)
+            values = {"specialization": specialization, "after": after, "left_out": list(left_out)}
+            page = self._rows(outbox.WAITING, **values, most=PAGE)
             yield from page
             if len(page) < PAGE:
                 return
             after = page[-1][0]
 
-    def mark(self, specialization: str, ids: Sequence[int], trusted: Collection[str]) -> Marked | None:
-        """Mark rows for their first push, but for lanes in doubt; None if none is left."""
-        return _marked(self._rows(outbox.MARK, specialization=specialization, ids=list(ids), trusted=list(trusted)))
+    def mark(self, specialization: str, ids: Sequence[int], confirmed_xids: Collection[str]) -> Marked | None:
+        """Mark rows for their first push, except in lanes with unconfirmed rows; None if none is left."""
+        values = {"specialization": specialization, "ids": list(ids), "confirmed_xids": list(confirmed_xids)}
+        return _marked(self._rows(outbox.MARK, **values))
 
     def mark_again(self, specialization: str, users: Sequence[int]) -> Marked | None:
         """Mark all marked rows of these lanes for another push; None if none is left."""
@@ -66,13 +68,11 @@ class OutboxRows:
 
     def unmark(self, rows: Sequence[Row]) -> None:
         """Take back one mark of rows that were not pushed."""
-        with self._engine.connect() as connection:
-            connection.execute(outbox.UNMARK, {"ids": [row.id for row in rows]})
+        self._rows(outbox.UNMARK, ids=[row.id for row in rows])
 
     def quarantine(self, row: Row, reason: str) -> None:
-        """Put a row aside for good."""
-        with self._engine.connect() as connection:
-            connection.execute(outbox.QUARANTINE_ROW, {"id": row.id, "reason": reason})
+        """Move a row into the quarantine."""
+        self._rows(outbox.QUARANTINE_ROW, id=row.id, reason=reason)
 
     def marked_lanes(self, specialization: str) -> Iterator[tuple[int, list[Row]]]:
         """All marked rows, a lane at a time, in order within each; read in pages."""
@@ -82,8 +82,8 @@ class OutboxRows:
     def _marked(self, specialization: str) -> Iterator[Row]:
         user_id, id_ = 0, 0
         while True:
-            place = {"specialization": specialization, "user_id": user_id, "id": id_}
-            page = self._rows(outbox.MARKED, **place, most=PAGE)
+            after = {"specialization": specialization, "user_id": user_id, "id": id_}
+            page = self._rows(outbox.MARKED, **after, most=PAGE)
             for user_id, id_, payload in page:
                 yield Row(id_, user_id, bytes(payload))
             if len(page) < PAGE:

@@ -1,6 +1,6 @@
-"""One partition's relay: what it knows of its marks, and one round over the outbox.
+"""The relay of one partition: lease, restore, unconfirmed rows, new rows; see docs/explanation/lanes.md.
 
-Read `PartitionRelay.poll`: lease, gate, what is doubtful, what is new.
+Read `PartitionRelay.poll`: it is one round over the outbox.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from levelq_core.domain import codec
-from levelq_core.domain.codec import STAMP_DIGITS, Lane
+from levelq_core.domain.codec import STAMP_DIGITS
+from levelq_core.domain.record import Lane
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
-from levelq_core.lanes.shard_layout import UNSHARDED, Layout
+from levelq_core.lanes.shard_layout import Layout
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.settings import Settings
+from levelq_worker.support.backoff import Backoff
 
 from .outbox_rows import Marked, OutboxRows, Row
 from .restore import LeaseLost, OutboxRestore
@@ -24,142 +26,135 @@ from .restore import LeaseLost, OutboxRestore
 log = logging.getLogger("levelq")
 
 WINDOW = 2_000  # rows marked and pushed in one step: some 40 ms
-WINDOWS = 5  # in one round, before another partition has its turn
-REDOS = 5  # steps of pushing again in one round
-FULL_FIRST_SECONDS, FULL_MOST_SECONDS = 0.5, 30.0  # before a lane that was full is tried again, doubling
+WINDOWS = 5  # new rows in one round, before another partition has its turn
+REPEATED_WINDOWS = 5  # unconfirmed rows in one round
+FULL_FIRST_SECONDS, FULL_MOST_SECONDS = 0.5, 30.0  # before a lane that was full is tried again
 _STAMP = b"0" * STAMP_DIGITS
-_WHOLE = 0  # no user has this id: in `_Parked` it stands for the whole partition
+_WHOLE_PARTITION = 0  # no user has this id
 
 
-class _Parked:
-    """Lanes that refused a push, and when to try them again."""
+class _RefusingLanes:
+    """Lanes that refused a push, by user, and when to try them again."""
 
     def __init__(self) -> None:
-        self._lanes: dict[int, tuple[float, float]] = {}
+        self._lanes: dict[int, tuple[Backoff, float]] = {}
 
     def add(self, user_id: int) -> bool:
-        """Park a lane for longer than the last time; True if it was not parked before."""
-        known = self._lanes.get(user_id)
-        delay = FULL_FIRST_SECONDS if known is None else min(FULL_MOST_SECONDS, 2 * known[1])
-        self._lanes[user_id] = time.monotonic() + delay, delay
-        return known is None
+        """Leave a lane alone, longer each time; whether it is the first time."""
+        backoff = self._lanes[user_id][0] if user_id in self._lanes else Backoff(FULL_FIRST_SECONDS, FULL_MOST_SECONDS)
+        self._lanes[user_id] = backoff, time.monotonic() + backoff.next_delay()
+        return backoff.failures == 1
 
-    def forget(self, user_id: int) -> None:
+    def remove(self, user_id: int) -> None:
         """The lane took all that was pushed."""
         self._lanes.pop(user_id, None)
 
     def now(self) -> set[int]:
-        """The lanes to leave alone for now."""
+        """The lanes to leave alone now."""
         now = time.monotonic()
-        return {user_id for user_id, (until, _) in self._lanes.items() if until > now}
+        return {user_id for user_id, (_, until) in self._lanes.items() if until > now}
 
 
 class PartitionRelay:
     """Relays one partition while it holds the lease. Not safe to share between threads."""
 
     def __init__(
-        self,
-        partition: Partition,
-        lanes: Lanes,
-        rows: OutboxRows,
-        waker: Waker,
-        settings: Settings,
-        layout: Layout = UNSHARDED,
+        self, partition: Partition, layout: Layout, lanes: Lanes, rows: OutboxRows, waker: Waker, settings: Settings
     ) -> None:
         self._partition = partition
+        self._specialization = partition.specialization
         self._layout = layout
         self._lanes = lanes
         self._rows = rows
         self._waker = waker
         self._settings = settings
-        self._filling = OutboxRestore(lanes, rows, waker)
+        self._restore = OutboxRestore(lanes, rows, waker)
         self._lease = b""
-        self._sure = True  # that no push of ours is still under way
-        self._trusted: dict[str, float] = {}  # our marks whose push was accepted, until their rows are overdue
-        self._parked = _Parked()
+        self._no_push_in_flight = True
+        self._confirmed_xids: dict[str, float] = {}  # marks whose push was accepted: when their rows are overdue
+        self._refusing = _RefusingLanes()
 
     @property
-    def leads(self) -> bool:
-        """Whether it had the lease when it last looked."""
+    def has_lease(self) -> bool:
+        """Whether it had the lease in its last round."""
         return bool(self._lease)
 
     def poll(self) -> int:
         """One round; returns how many commands were pushed.
 
-        Raises RedisError and DBAPIError; the caller then says `doubt`.
+        Raises RedisError and DBAPIError; the caller then calls `unconfirm_all`.
         """
-        lease = self._lanes.lease(self._partition, "take" if self._sure else "replace", self._lease)
-        self._sure = True
+        lease = self._lanes.lease(self._partition, "take" if self._no_push_in_flight else "replace", self._lease)
+        self._no_push_in_flight = True
         self._lease = lease.value if lease.ours else b""
-        if not lease.ours or lease.anew or not lease.filled:
-            self._trusted.clear()
+        if not lease.ours or lease.newly_acquired or not lease.restored:
+            self._confirmed_xids.clear()
         if not lease.ours:
             return 0
         try:
-            if not lease.filled and not self._filling.fill_and_report(self._partition, lease):
+            if not lease.restored and self._restore.restore(self._partition, lease) is None:
                 return 0
-            self._trusted = {xid: until for xid, until in self._trusted.items() if until > time.monotonic()}
-            doubtful = self._mine(self._rows.doubtful(self._partition.specialization, self._trusted))
-            return self._push_again(doubtful) + self._push_new(doubtful)
+            now = time.monotonic()
+            self._confirmed_xids = {xid: until for xid, until in self._confirmed_xids.items() if until > now}
+            lanes = self._rows.unconfirmed_lanes(self._specialization, self._confirmed_xids)
+            unconfirmed = {user_id: rows for user_id, rows in lanes.items() if self._owns(user_id)}
+            return self._push_again(unconfirmed) + self._push_new(unconfirmed)
         except LeaseLost:
-            self.doubt()
+            self.unconfirm_all()
             return 0
 
-    def elsewhere(self) -> bool:
-        """Whether rows wait that only another worker may push, which has the lease. Raises DBAPIError."""
-        waiting = self._rows.waiting(self._partition.specialization, ())
-        return not self._lease and any(self._mine({user_id: 1}) for _, user_id in waiting)
+    def waits_for_other_relay(self) -> bool:
+        """Whether rows wait that only another worker's relay, which has the lease, may push. Raises DBAPIError."""
+        return not self._lease and any(self._owns(user) for _, user in self._rows.waiting(self._specialization, ()))
 
-    def doubt(self) -> None:
-        """From now on nothing that was marked so far is taken for pushed: the beginning of a new epoch."""
-        self._trusted.clear()
-        self._sure = False
+    def unconfirm_all(self) -> None:
+        """After an error: any push may be lost or still in flight, so the next round also replaces the lease."""
+        self._confirmed_xids.clear()
+        self._no_push_in_flight = False
 
     def release(self) -> None:
         """Let another worker relay at once."""
         if self._lease:
             self._lanes.lease(self._partition, "release", self._lease)
             self._lease = b""
-        self._trusted.clear()
+        self._confirmed_xids.clear()
 
-    def _mine(self, lanes: dict[int, int]) -> dict[int, int]:
-        name = self._partition.specialization
-        return {user: n for user, n in lanes.items() if self._layout.partition(name, user) == self._partition}
+    def _owns(self, user_id: int) -> bool:
+        return self._layout.partition(self._specialization, user_id) == self._partition
 
-    def _push_again(self, doubtful: dict[int, int]) -> int:
-        """Push all marked rows of doubtful lanes anew, where nothing is left in the lane. The others wait."""
+    def _push_again(self, unconfirmed: dict[int, int]) -> int:
+        """Push all marked rows of unconfirmed lanes that are empty and unclaimed; the other lanes wait."""
         pushed = 0
-        for users in islice(self._steps(doubtful), REDOS):
-            marked = self._rows.mark_again(self._partition.specialization, users)
+        for users in islice(self._empty_lanes(unconfirmed), REPEATED_WINDOWS):
+            marked = self._rows.mark_again(self._specialization, users)
             if marked is not None:
                 pushed += self._push(marked, idle_only=True)
         return pushed
 
-    def _steps(self, doubtful: dict[int, int]) -> Iterator[list[int]]:
-        """Empty lanes among these, as many at a time as have some WINDOW rows."""
+    def _empty_lanes(self, unconfirmed: dict[int, int]) -> Iterator[list[int]]:
+        """The empty ones of these lanes, in groups of about WINDOW rows."""
+        refusing = self._refusing.now()
         users: list[int] = []
         rows = 0
-        parked = self._parked.now()
-        for user_id in self._lanes.empty(self._partition, [user for user in doubtful if user not in parked]):
+        for user_id in self._lanes.empty(self._partition, [user for user in unconfirmed if user not in refusing]):
             users.append(user_id)
-            rows += doubtful[user_id]
+            rows += unconfirmed[user_id]
             if rows >= WINDOW:
                 yield users
                 users, rows = [], 0
         if users:
             yield users
 
-    def _push_new(self, doubtful: dict[int, int]) -> int:
-        """Push rows for the first time, in order, but none of a lane in doubt."""
+    def _push_new(self, unconfirmed: dict[int, int]) -> int:
+        """Push rows for the first time, in order, but none of an unconfirmed lane."""
         pushed = 0
         for _ in range(WINDOWS):
-            parked = self._parked.now()
-            if _WHOLE in parked:
+            refusing = self._refusing.now()
+            if _WHOLE_PARTITION in refusing:
                 break
-            aside = parked | doubtful.keys()
-            waiting = self._rows.waiting(self._partition.specialization, aside)
-            ids = list(islice((id_ for id_, user_id in waiting if self._mine({user_id: 1})), WINDOW))
-            marked = self._rows.mark(self._partition.specialization, ids, self._trusted) if ids else None
+            waiting = self._rows.waiting(self._specialization, refusing | unconfirmed.keys())
+            ids = list(islice((id_ for id_, user_id in waiting if self._owns(user_id)), WINDOW))
+            marked = self._rows.mark(self._specialization, ids, self._confirmed_xids) if ids else None
             if marked is not None:
                 pushed += self._push(marked, idle_only=False)
             if len(ids) < WINDOW:
@@ -167,9 +162,9 @@ class PartitionRelay:
         return pushed
 
     def _push(self, marked: Marked, *, idle_only: bool) -> int:
-        """Push marked rows; trust the mark once every row of it is either accepted or unmarked."""
+        """Push marked rows; their mark is confirmed once every row of it is either accepted or unmarked."""
         lanes: dict[int, list[Row]] = {}
-        for row in self._sound(marked.rows):
+        for row in self._readable(marked.rows):
             lanes.setdefault(row.user_id, []).append(row)
         entries = [(user_id, [row.payload for row in rows]) for user_id, rows in lanes.items()]
         answer = self._lanes.relay(self._partition, self._lease, entries, idle_only=idle_only)
@@ -183,26 +178,28 @@ class PartitionRelay:
             self._note(user_id, why)
         if refused:
             self._rows.unmark(refused)
-        self._trusted[marked.xid] = time.monotonic() + marked.overdue_seconds
+        self._confirmed_xids[marked.xid] = time.monotonic() + marked.overdue_seconds
         return len(marked.rows) - len(refused)
 
     def _note(self, user_id: int, why: str) -> None:
-        """Park what is full; say so once."""
-        if why in ("lane", "type", "partition"):
-            if self._parked.add(_WHOLE if why == "partition" else user_id):
-                place = self._partition if why == "partition" else self._settings.keys.lane(self._partition, user_id)
-                log.warning("outbox: %s %s; its rows wait", place, "holds no list" if why == "type" else "is full")
-        elif not why:
-            self._parked.forget(user_id)
-            self._parked.forget(_WHOLE)
+        """Leave a lane that refused a push alone for a while, and log that once."""
+        if not why:
+            self._refusing.remove(user_id)
+            self._refusing.remove(_WHOLE_PARTITION)
+        elif why == "partition":
+            if self._refusing.add(_WHOLE_PARTITION):
+                log.warning("outbox: %s is full; its rows wait", self._partition)
+        elif why in ("lane", "type") and self._refusing.add(user_id):
+            problem = "holds no list" if why == "type" else "is full"
+            log.warning("outbox: %s %s; its rows wait", self._settings.keys.lane(self._partition, user_id), problem)
 
-    def _sound(self, rows: Sequence[Row]) -> Iterator[Row]:
-        """The rows that a drain would take for commands; others would come back from the lane for ever."""
+    def _readable(self, rows: Sequence[Row]) -> Iterator[Row]:
+        """The rows that a drain can decode; the others go into the quarantine."""
         for row in rows:
             try:
                 if len(row.payload) > self._settings.payload_limit:
                     raise codec.MalformedEntry(f"over the payload limit of {self._settings.payload_limit} bytes")
-                codec.decode(_STAMP + row.payload, Lane(self._partition.specialization, row.user_id).salt)
+                codec.decode(_STAMP + row.payload, Lane(self._specialization, row.user_id).salt)
             except codec.NewerVersion:
                 pass  # a newer worker may take it from its lane
             except codec.MalformedEntry as error:

@@ -1,7 +1,7 @@
-"""Changing the number of shards while commands flow; layouts.py tells of the forms that a layout goes through.
+"""Changing the number of shards while commands flow; the forms of a layout are in levelq_core.lanes.shard_layout.
 
-An operator begins, and every worker's relay goes on from wherever it stands, so it matters to nobody who dies. Each
-step may be done twice and by several at once.
+`levelq shards` begins a change, and every worker's relay carries it on from wherever the layout stands. Any worker can
+resume the change: each step may be repeated, and made by several at once.
 """
 
 from __future__ import annotations
@@ -26,118 +26,119 @@ log = logging.getLogger("levelq")
 
 
 def begin(lanes: Lanes, specialization: str, shards: int) -> Layout:
-    """Close the generation and open the next, with so many shards; the layout then.
+    """Close this generation and open the next one with `shards` partitions; returns the layout after that.
 
-    Raises ConfigurationError if a change is under way, or if there is nothing to change.
+    Raises ConfigurationError if a change is under way, or if there is nothing to change; RedisError.
     """
     layout = lanes.ensure_layouts([specialization]).require()[specialization]
     if not layout.steady:
-        wanted = layout.becoming or layout.shards
+        wanted = layout.next_shards or layout.shards
         raise ConfigurationError(
             f"{specialization}: a change to {wanted} shards is under way; `levelq shards` tells how far it is"
         )
     if layout.shards == shards:
         raise ConfigurationError(f"{specialization}: expected another number of shards than {shards}, which it has")
-    for partition in (*layout.partitions(specialization), *layout.to(shards).after.partitions(specialization)):
-        lanes.status(partition)  # whose server is away could neither be closed nor opened: RedisError, and no change
-    if not lanes.change_layout(specialization, layout, layout.to(shards)):
-        raise ConfigurationError(f"{specialization}: somebody else has begun a change at this moment")
-    return close(lanes, specialization, layout.to(shards))
+    changing = layout.begin_change(shards)
+    for partition in (*layout.partitions(specialization), *changing.next_step.partitions(specialization)):
+        lanes.status(partition)  # raises RedisError, before any change, if a server of theirs is down
+    if not lanes.change_layout(specialization, layout, changing):
+        raise ConfigurationError(f"{specialization}: another change has begun at this moment")
+    return close(lanes, specialization, changing)
 
 
 def close(lanes: Lanes, specialization: str, layout: Layout) -> Layout:
-    """Close all partitions, and only then let the next generation take commands: a lane has one open end at a time."""
+    """Close all partitions, and only then let the next generation take commands; returns the layout after that."""
     for partition in layout.partitions(specialization):
-        lanes.close_partition(partition, layout.after)
-    lanes.change_layout(specialization, layout, layout.after)
-    return layout.after
+        lanes.close_partition(partition, layout.next_step)
+    lanes.change_layout(specialization, layout, layout.next_step)
+    return layout.next_step
 
 
 class Resharding:
-    """A relay's share in it."""
+    """One relay's part in changes of shards."""
 
-    def __init__(self, lanes: Lanes, filling: OutboxRestore, waker: Waker) -> None:
+    def __init__(self, lanes: Lanes, restore: OutboxRestore, waker: Waker) -> None:
         self._lanes = lanes
-        self._filling = filling
+        self._restore = restore
         self._waker = waker
         self._seen: dict[str, Layout] = {}
 
-    def tend(self, places: PartitionDirectory, known: Collection[Partition]) -> bool:
-        """Go on with what is under way; whether anything was.
+    def advance(self, directory: PartitionDirectory, known: Collection[Partition]) -> bool:
+        """Go on with the changes under way; whether there were any. `known`: what the directory read.
 
-        Raises what the last one raised that could not be tended: RedisError, DBAPIError.
+        Raises the last RedisError or DBAPIError, after it has tried all specializations: on a cluster, one server may
+        be down.
         """
-        failed: Exception | None = None
+        failure: Exception | None = None
         changing = False
-        for name, layout in places.layouts.items():
+        for name, layout in directory.layouts.items():
             mine = [partition for partition in known if partition.specialization == name]
             try:
-                changing |= self._tend(name, layout, mine, missing=name in places.missing)
-            except (RedisError, SQLAlchemyError) as error:  # of a cluster, a server may be away
-                failed = error
-        if failed is not None:
-            raise failed
+                changing |= self._advance(name, layout, mine, missing=name in directory.missing)
+            except (RedisError, SQLAlchemyError) as error:
+                failure = error
+        if failure is not None:
+            raise failure
         return changing
 
-    def _tend(self, name: str, layout: Layout, known: Collection[Partition], *, missing: bool) -> bool:
-        if self._restored(name, layout, known, missing=missing):
+    def _advance(self, name: str, layout: Layout, known: Collection[Partition], *, missing: bool) -> bool:
+        if self._restore_layout(name, layout, known, missing=missing):
             return True
-        if layout.becoming:
+        if layout.next_shards:
             close(self._lanes, name, layout)
-        elif layout.before:
+        elif layout.previous_shards:
             self._finish(name, layout)
         self._close_strays(layout, known)
         return not layout.steady
 
-    def _restored(self, name: str, layout: Layout, known: Collection[Partition], *, missing: bool) -> bool:
-        """Whether Redis had lost the layout: those who remember one must not push elsewhere than those who do not."""
+    def _restore_layout(self, name: str, layout: Layout, known: Collection[Partition], *, missing: bool) -> bool:
+        """Put the layout back if Redis lost it, so that all producers push to one generation; whether it was lost."""
         seen = self._seen.get(name)
         newest = max((partition.generation for partition in known), default=0)
         if missing and seen is None and newest <= layout.generation:
-            with suppress(ResponseError):  # it is full: whoever pushes next will write it down
+            with suppress(ResponseError):  # Redis is full: the next push writes it
                 layout = self._lanes.ensure_layouts([name]).require()[name]
-        right = self._right(layout, seen, known, newest, missing)
+        right = _right_layout(layout, seen, known, newest, missing)
         if right == layout:
             self._seen[name] = layout
             return False
-        if self._lanes.change_layout(
-            name, layout, right
-        ):  # else somebody has changed it since, and it is looked at anew
-            log.warning("%s: Redis has lost its layout, %s; now it is %s", name, seen or "which nobody knows", right)
+        if self._lanes.change_layout(name, layout, right):  # if it has changed since, the next round looks again
+            log.warning("%s: Redis has lost its layout, %s; now it is %s", name, seen or "which is unknown", right)
             self._seen[name] = right
         return True
 
-    def _right(
-        self, layout: Layout, seen: Layout | None, known: Collection[Partition], newest: int, missing: bool
-    ) -> Layout:
-        """What the layout must be, by what we remember and by what is there."""
-        if seen is not None and (missing or seen.generation > layout.generation):
-            return seen
-        if newest > layout.generation:  # producers remember one that we do not: end it, so that all ask
-            shards = 1 + max(partition.shard for partition in known if partition.generation == newest)
-            return Layout(newest + 1, layout.shards, before=shards)
-        if seen is not None and seen.generation == layout.generation and seen.shards != layout.shards:
-            return Layout(layout.generation + 1, seen.shards, before=max(seen.shards, layout.shards))
-        return layout
-
     def _finish(self, name: str, layout: Layout) -> None:
-        """Open the gates of the new generation once the old one is empty."""
-        old, new = layout.old(name), layout.partitions(name)
-        if sum(self._lanes.close_partition(partition, layout.after) for partition in old):
+        """Unblock the new generation once the previous one is empty."""
+        previous, new = layout.previous_partitions(name), layout.partitions(name)
+        if sum(self._lanes.close_partition(partition, layout.next_step) for partition in previous):
             return
-        # Before the last step of the layout: until then nobody takes a closed gate for a loss of Redis's.
-        if not all(self._filling.open(partition, changing=True) for partition in new):
+        # Before the last step of the layout: after it, a partition that is not restored counts as lost by Redis.
+        if not all(self._restore.ensure_restored(partition, changing=True) for partition in new):
             return
-        if self._lanes.change_layout(name, layout, layout.after):
-            log.warning("%s: has %d shards now; it had %d", name, layout.shards, layout.before)
-        for partition in old:
+        if self._lanes.change_layout(name, layout, layout.next_step):
+            log.warning("%s: has %d shards now; it had %d", name, layout.shards, layout.previous_shards)
+        for partition in previous:
             self._lanes.forget(partition)
         for partition in new:
             self._waker.wake(partition)
 
     def _close_strays(self, layout: Layout, known: Collection[Partition]) -> None:
-        """Older partitions take commands again only if Redis has lost that they are closed."""
-        oldest = layout.generation - bool(layout.before)
+        """Close older partitions again; they take commands only if Redis has lost that they are closed."""
+        oldest = layout.generation - bool(layout.previous_shards)
         for partition in known:
             if partition.generation < oldest and not self._lanes.close_partition(partition, layout):
                 self._lanes.forget(partition)
+
+
+def _right_layout(
+    layout: Layout, seen: Layout | None, known: Collection[Partition], newest: int, missing: bool
+) -> Layout:
+    """What the layout must be, by what this relay has seen and by the newest generation that exists."""
+    if seen is not None and (missing or seen.generation > layout.generation):
+        return seen
+    if newest > layout.generation:  # producers know a generation that this relay does not: begin the next one
+        shards = 1 + max(partition.shard for partition in known if partition.generation == newest)
+        return Layout(newest + 1, layout.shards, previous_shards=shards)
+    if seen is not None and seen.generation == layout.generation and seen.shards != layout.shards:
+        return Layout(layout.generation + 1, seen.shards, previous_shards=max(seen.shards, layout.shards))
+    return layout

@@ -1,9 +1,9 @@
-"""The gate: after Redis lost its data, what the outbox had goes in before anything new is claimed.
+"""The restore: after Redis lost its data, the outbox's commands go back before anything new is claimed.
 
-Claims of a partition are refused while its key `filled` is missing (see partitions.py). Whoever notices,
-a drain or the relay, takes the relay's lease, puts every marked row back at the head of its lane, and
-opens the gate. The lease is in Redis, too: wipe it at any moment, and the next step is refused and the
-filling begins anew. A filling repeated, by another worker or after a crash, finds what is there already.
+Claims of a partition are blocked until it is restored, which is when its key `filled` exists. A drain or a relay that
+finds the key missing takes the relay's lease, puts every marked row back at the head of its lane, and sets the key. The
+lease is in Redis, too: if Redis is wiped again, the next step is refused, and the restore starts over. To repeat a
+restore is safe: a lane that holds the first of its entries already is left alone.
 """
 
 from __future__ import annotations
@@ -26,92 +26,85 @@ CHUNK = 2_000  # entries put back in one step, or one lane if it has more: some 
 
 
 class LeaseLost(Exception):
-    """The lease went to somebody else, or Redis lost it: nothing was done in this step."""
+    """Another relay has the lease, or Redis lost it: nothing was done in this step."""
 
 
-class Filled(NamedTuple):
-    """What one filling put back."""
+class Restored(NamedTuple):
+    """What one restore put back."""
 
     commands: int
     lanes: int
 
 
 class OutboxRestore:
-    """Fills partitions on behalf of one relay, drain or operator."""
+    """Restores partitions for a relay, a drain or an operator."""
 
     def __init__(self, lanes: Lanes, rows: OutboxRows, waker: Waker) -> None:
         self._lanes = lanes
         self._rows = rows
         self._waker = waker
 
-    def waits(self, partition: Partition) -> bool:
-        """Whether the gate stays closed for now: see Layout.waits."""
-        return self._layout(partition).waits(partition)
+    def is_blocked(self, partition: Partition) -> bool:
+        """See Layout.is_blocked."""
+        return self._layout(partition).is_blocked(partition)
 
     def _layout(self, partition: Partition) -> Layout:
         return self._lanes.layouts([partition.specialization])[partition.specialization]
 
-    def open(self, partition: Partition, *, changing: bool = False) -> bool:
-        """Make sure, without a lease of our own, that the gate is open; False: look again in a moment.
+    def ensure_restored(self, partition: Partition, *, changing: bool = False) -> bool:
+        """Restore the partition, under a lease of its own, unless it is restored; False: try again in a moment.
 
-        `changing`: the generation before is empty, so that a gate which was never open may be.
+        `changing`: a change of shards has emptied the previous generation, so the layout blocks this one no longer.
         """
         lease = self._lanes.lease(partition, "take")
         if not lease.ours:
             return False
         try:
-            if lease.filled:
-                return True
-            if changing:
-                return self.fill(partition, lease, changing=True) is not None
-            return self.fill_and_report(partition, lease)
+            restored = lease.restored or self.restore(partition, lease, changing=changing, report=not changing)
         except LeaseLost:
             return False
         finally:
             self._lanes.lease(partition, "release", lease.value)
+        return bool(restored)
 
-    def fill(self, partition: Partition, lease: Lease, *, changing: bool = False) -> Filled | None:
-        """Put back what the outbox has under our lease, and open the gate. None: claims are still held, or it `waits`.
+    def restore(
+        self, partition: Partition, lease: Lease, *, changing: bool = False, report: bool = True
+    ) -> Restored | None:
+        """Put back what the outbox has, and unblock the claims. None: lanes are still claimed, or it `is_blocked`.
 
-        Where the gate was closed by hand, drains may hold lanes: what they acknowledge meanwhile would be put
-        in front of what they leave. Raises LeaseLost, RedisError and DBAPIError: then it must begin anew.
+        After `levelq rebuild` blocked the claims, drains may still hold lanes. What they acknowledge now would be put
+        in front of what they leave. `report`: log what Redis has lost, unless the partition was never in use. Raises
+        LeaseLost, RedisError and DBAPIError: then the restore must start over.
         """
-        if not changing and self.waits(partition):
+        layout = self._layout(partition)
+        if layout.is_blocked(partition) and not changing:
             return None
         if lease.claimed:
-            wake, _ = self._lanes.sweep(partition)  # a dead worker's claims end only when somebody looks
+            wake, _ = self._lanes.sweep(partition)  # returns the claims of dead workers
             if wake:
                 self._waker.wake(partition)
             return None
         commands = lanes = 0
-        for chunk in self._chunks(partition):
+        for chunk in self._chunks(partition, layout):
             put = self._put(partition, lease, chunk, last=False)
             commands += sum(put)
             lanes += sum(count > 0 for count in put)
-            if self._lanes.lease(partition, "take", lease.value).anew:  # renew it: the table may be long
+            if self._lanes.lease(partition, "take", lease.value).newly_acquired:  # renewed: the table may be long
                 raise LeaseLost
         self._put(partition, lease, [], last=True)
-        return Filled(commands, lanes)
-
-    def fill_and_report(self, partition: Partition, lease: Lease) -> bool:
-        """Fill, and warn of what Redis has lost unless the partition was never in use; False as for None."""
-        filled = self.fill(partition, lease)
-        if filled is None:
-            return False
-        if filled.commands or self._rows.in_use(partition.specialization):
+        if report and (commands or self._rows.in_use(partition.specialization)):
             log.warning(
                 "%s: Redis holds nothing of this partition: %d outbox commands were put back; "
                 "commands sent by other ways and not yet applied are lost",
                 partition,
-                filled.commands,
+                commands,
             )
-        return True
+        return Restored(commands, lanes)
 
-    def _chunks(self, partition: Partition) -> Iterator[list[LaneEntries]]:
-        """Whole lanes of the partition, some CHUNK entries at a time."""
+    def _chunks(self, partition: Partition, layout: Layout) -> Iterator[list[LaneEntries]]:
+        """Whole lanes of the partition, about CHUNK entries at a time."""
         chunk: list[LaneEntries] = []
         entries = 0
-        layout = self._layout(partition)
         for user_id, rows in self._rows.marked_lanes(partition.specialization):
             if layout.partition(partition.specialization, user_id) != partition:
                 continue

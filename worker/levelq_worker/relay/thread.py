@@ -1,29 +1,9 @@
-"""The relay: every live worker looks twice a second for commands that applications wrote into the outbox.
+"""The relay: every live worker polls the outbox twice a second for commands that applications have committed.
 
-With LEVELQ_NOTIFY it also listens, and relays what it hears of at once (listening.py).
-
-One relay at a time per partition: its lease is a key of the partition, and every push of a relay is
-refused unless the lease still holds the token it began with. What must hold, whatever fails between two
-steps, is that of one lane no command is pushed ahead of an earlier one that may be missing in Redis;
-a command pushed twice is harmless, because the ledger knows its id.
-
-1. Rows are marked, the mark is committed, then they are pushed, in order of id: an unmarked row was never
-   pushed. No row is locked while the relay talks to Redis.
-2. After anything that may have cost a push (a new lease, a restart of the server, an error, a refusal) every
-   marked row is doubtful: a new epoch. So is a row that is not decided in time, however it was lost.
-3. A lane with a doubtful row gets no new ones. Once it is empty and unclaimed, checked in the step that
-   pushes, its marked rows are pushed again, in order.
-4. While a partition's gate is closed (relay_filling.py) nothing is claimed or relayed: what Redis lost is
-   put back first.
-
-What an older replica promoted to primary can still disorder: commands sent by a Producer against those of
-the outbox. The new primary runs another server, so all marked rows are doubtful and those of one lane are
-still pushed in their order. But it has lanes and an open gate of its own, so nothing is put back at their
-heads: a command that a producer sends to it at once takes effect before an outbox command of the same lane
-that it lost, and commands of producers that it lost are gone. It may also still hold commands that were
-applied: the ledger answers those. The same is true of a server that lost the tail of its AOF; and after
-FLUSHALL, of a producer's command that a drain had in hand at that moment: it may be applied after what
-followed it.
+With LEVELQ_NOTIFY a listener also tells it of commits at once. Per partition one relay at a time has the lease and
+pushes. What it must keep: within a lane, no command is pushed ahead of an earlier one that Redis may lack. A command
+pushed twice is harmless, because the ledger knows its id. docs/explanation/lanes.md has the states and transitions,
+docs/explanation/guarantees.md says what a promoted replica can still disorder.
 """
 
 from __future__ import annotations
@@ -33,24 +13,26 @@ import threading
 import time
 from collections.abc import Collection
 from contextlib import suppress
+from queue import Empty
+from queue import Queue as ThreadQueue
 
 from redis.exceptions import RedisError
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from levelq_core.database.engine import engine_for
-from levelq_core.database.sqlstate import in_words
 from levelq_core.errors import WrongDatabase
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
+from levelq_worker.support.backoff import Backoff
 from levelq_worker.support.binding import Binding
-from levelq_worker.support.outage import alerts_of
+from levelq_worker.support.outage import alerts_of, describe
 from levelq_worker.support.partition_directory import PartitionDirectory
 from levelq_worker.support.stop import Stop
 
-from .listener import Listener, Notifier
+from .listener import Listener
 from .outbox_rows import OutboxRows
 from .partition import WINDOW, PartitionRelay
 from .resharding import Resharding
@@ -60,13 +42,13 @@ log = logging.getLogger("levelq")
 
 POLL_SECONDS = 0.5  # a command is pushed within this time of its commit, and the time of the push
 MOST_SECONDS = 4.0  # between two rounds while they fail, at most half a claim
-REST_SECONDS = 0.02  # after a round for what was heard of: a burst of commits rings more often than a round is worth
+REST_SECONDS = 0.02  # after a round for notifications: a burst of commits sends more of them than rounds are worth
 
 
 class Relay(threading.Thread):
     """Relays the outbox of these specializations, where no other worker does.
 
-    `binding`: the worker's; without one the relay verifies by itself.
+    `binding`: the worker's; without one the relay verifies the namespace by itself.
     """
 
     def __init__(self, settings: Settings, specializations: Collection[str], binding: Binding | None = None) -> None:
@@ -80,99 +62,105 @@ class Relay(threading.Thread):
         self._engine = engine_for(settings, name="levelq relay", limited=True)
         self._binding = binding or Binding(Stop(), settings.sweep_seconds)
         self._rows = OutboxRows(self._engine)
-        self._places = PartitionDirectory(self._lanes, specializations)
+        self._directory = PartitionDirectory(self._lanes, specializations)
         self._resharding = Resharding(self._lanes, OutboxRestore(self._lanes, self._rows, self._waker), self._waker)
         self._relays: dict[Partition, PartitionRelay] = {}
-        self._notices = alerts_of(redis, settings, "relay")
-        self._failures = 0
-        self._bell = Notifier()
-        self._listener = Listener(settings, self._bell) if settings.notify else None
+        self._alerts = alerts_of(redis, settings, "relay")
+        self._backoff = Backoff(2 * POLL_SECONDS, max(POLL_SECONDS, min(MOST_SECONDS, settings.claim_seconds / 2)))
+        self._delay = POLL_SECONDS
+        self._notifications: ThreadQueue[str] = ThreadQueue()
+        self._listener = Listener(settings, self._notifications) if settings.notify else None
 
     def run(self) -> None:
-        """Poll until stopped; in between, relay at once what the listener hears of."""
+        """Poll until stopped; in between, relay at once what the listener reports."""
         if self._listener is not None:
             self._listener.start()
         due = 0.0
         while not self._stopped.is_set():
-            heard = self._bell.wait(due - time.monotonic())
+            notified = self._wait_for_notifications(due - time.monotonic())
             if time.monotonic() >= due:
-                due = time.monotonic() + self._pause(self.poll())
-            elif heard and not self._failures:
-                due = 0.0 if self.hear(heard) >= WINDOW else due
+                pushed = self.poll()
+                due = time.monotonic() + (0.0 if pushed >= WINDOW else self._delay)
+            elif notified and not self._backoff.failures:
+                due = 0.0 if self.poll_notified(notified) >= WINDOW else due
                 self._stopped.wait(REST_SECONDS)
         self.release()
 
-    def _pause(self, pushed: int) -> float:
-        most = max(POLL_SECONDS, min(MOST_SECONDS, self._settings.claim_seconds / 2))
-        return 0.0 if pushed >= WINDOW else min(most, POLL_SECONDS * 2.0 ** min(self._failures, 8))
+    def _wait_for_notifications(self, seconds: float) -> set[str]:
+        """Wait for a notification, `seconds` at most; the specializations of all that came."""
+        notified: set[str] = set()
+        with suppress(Empty):
+            notified.add(self._notifications.get(timeout=max(0.0, seconds)))
+            while True:
+                notified.add(self._notifications.get_nowait())
+        return notified
 
     def poll(self) -> int:
-        """One round over all partitions; how many commands were pushed. A failure is said once."""
+        """One round over all partitions; returns how many commands were pushed. A failure is logged once."""
         try:
             self._binding.verify(self._lanes, self._engine)
-            known = self._places.read()
+            known = self._directory.read()
         except WrongDatabase:  # the worker stops, and says why
             return 0
         except Exception as error:  # whatever it is: without a relay the outbox stands still
-            self._note(error)
+            self._failed(error)
             return 0
-        failed: Exception | None = None
+        failure: Exception | None = None
         try:
-            if self._resharding.tend(self._places, known):
-                known = self._places.read()
-        except Exception as error:  # of a cluster, a server may be away: the others' lanes go on
-            failed = error
-        open_ = [partition for partition in known if self._places.open(partition)]
-        for partition in self._relays.keys() - set(open_):
-            self._drop(partition)
-        return self._round(open_, failed)
+            if self._resharding.advance(self._directory, known):
+                known = self._directory.read()
+        except Exception as error:  # on a cluster, one server may be down: the other partitions go on
+            failure = error
+        accepting = [p for p in known if self._directory.layouts[p.specialization].accepts(p)]
+        for partition in self._relays.keys() - set(accepting):  # commands no longer go there
+            with suppress(RedisError):  # then the lease expires
+                self._relays.pop(partition).release()
+        return self._poll_partitions([self._relay_of(partition) for partition in accepting], failure)
 
-    def _drop(self, partition: Partition) -> None:
-        """Commands no longer go there."""
-        with suppress(RedisError):  # then the lease runs out
-            self._relays.pop(partition).release()
-
-    def hear(self, specializations: Collection[str]) -> int:
-        """The same over those partitions of these that we have the lease of; of others their relay has heard, too."""
+    def poll_notified(self, specializations: Collection[str]) -> int:
+        """The same for the partitions of these that this relay has the lease of; other relays are notified, too."""
         if self._binding.refused is not None:
             return 0
-        return self._round(
-            [p for p, relay in self._relays.items() if relay.leads and p.specialization in specializations]
-        )
+        relays = self._relays.items()
+        return self._poll_partitions([r for p, r in relays if r.has_lease and p.specialization in specializations])
 
-    def _round(self, places: Collection[Partition], error: Exception | None = None) -> int:
+    def _poll_partitions(self, relays: Collection[PartitionRelay], failure: Exception | None = None) -> int:
         pushed = 0
-        for partition in places:
+        for relay in relays:
             try:
-                pushed += self._of(partition).poll()
-            except Exception as found:
-                self._of(partition).doubt()
-                error = found
+                pushed += relay.poll()
+            except Exception as error:
+                relay.unconfirm_all()
+                failure = error
             if self._stopped.is_set():
                 break
-        self._note(error)
+        if failure is None:
+            self._passed()
+        else:
+            self._failed(failure)
         return pushed
 
-    def elsewhere(self) -> bool:
-        """Whether rows wait that only other workers may push, which have the leases."""
+    def waits_for_other_relays(self) -> bool:
+        """Whether rows wait that only other workers may push, because they have the leases."""
         try:
-            return any(relay.elsewhere() for relay in self._relays.values())
+            return any(relay.waits_for_other_relay() for relay in self._relays.values())
         except SQLAlchemyError as error:
-            self._note(error)
+            self._failed(error)
             return False
 
-    def _note(self, error: Exception | None) -> None:
-        if error is None:
-            if self._failures:
-                self._notices.withdraw()
-            self._failures = 0
-            return
-        if not self._failures:
+    def _passed(self) -> None:
+        if self._backoff.failures:
+            self._alerts.withdraw()
+        self._backoff.reset()
+        self._delay = POLL_SECONDS
+
+    def _failed(self, error: Exception) -> None:
+        if not self._backoff.failures:
             expected = isinstance(error, RedisError | SQLAlchemyError)
-            log.warning("relay: %s", _in_words(error), exc_info=None if expected else error)
-        self._failures += 1
-        self._notices.post(f"relay: {_in_words(error)}")
-        self._engine.dispose()  # a session may stay useless, read-only for one, where a new one would not be
+            log.warning("relay: %s", describe(error), exc_info=None if expected else error)
+        self._delay = self._backoff.next_delay()
+        self._alerts.post(f"relay: {describe(error)}")
+        self._engine.dispose()  # a new session works where an old one may have become read-only
         self._binding.reread()
 
     def release(self) -> None:
@@ -182,10 +170,10 @@ class Relay(threading.Thread):
         try:
             for relay in self._relays.values():
                 relay.release()
-            if self._failures:
-                self._notices.withdraw()
+            if self._backoff.failures:
+                self._alerts.withdraw()
         except RedisError:
-            pass  # the leases run out
+            pass  # the leases expire
         finally:
             self._lanes.redis.close()
             self._rq.close()
@@ -194,20 +182,14 @@ class Relay(threading.Thread):
     def stop(self) -> None:
         """Ask it to end, and wait for the round under way."""
         self._stopped.set()
-        self._bell.ring()
+        self._notifications.put("")  # ends the wait for notifications
         if self.is_alive():
             self.join(2 * self._settings.redis_seconds)
 
-    def _of(self, partition: Partition) -> PartitionRelay:
+    def _relay_of(self, partition: Partition) -> PartitionRelay:
         if partition not in self._relays:
-            layout = self._places.layouts[partition.specialization]
+            layout = self._directory.layouts[partition.specialization]
             self._relays[partition] = PartitionRelay(
-                partition, self._lanes, self._rows, self._waker, self._settings, layout
+                partition, layout, self._lanes, self._rows, self._waker, self._settings
             )
         return self._relays[partition]
-
-
-def _in_words(error: Exception) -> str:
-    if isinstance(error, DBAPIError) and isinstance(error.orig, Exception):
-        return f"PostgreSQL: {in_words(error.orig)}"
-    return f"{'Redis: ' if isinstance(error, RedisError) else ''}{in_words(error)}"

@@ -1,4 +1,4 @@
-"""The RQ job class: a wake-up, read with limits. Nothing else of a job is read."""
+"""The RQ job class: a wake-up, read with limits. Everything else that a job may hold is ignored."""
 
 from __future__ import annotations
 
@@ -22,21 +22,20 @@ MOST_BYTES = 4_096  # of a job's data, as it is stored and once it is unpacked: 
 
 
 class RefusedJob(Exception):
-    """A job on a levelq queue that is not a wake-up; nothing of it was run."""
+    """A job on a levelq queue that is not a wake-up; it was not run."""
 
 
 class LaneJob(Job):
-    """A wake-up. RQ would call any dotted path a job names, as function, callback or webhook; this does not.
+    """A wake-up. RQ would call any dotted path that a job names, as function, callback or webhook; this does not.
 
-    Any program that can write to RQ's Redis can plant a job. So only its function and argument are read, if they are
-    short, and for how long to keep it once it is done, FAILURE_SECONDS at most. It has no timeout, no retries, repeats,
-    dependencies, group, metadata or rate limit, whatever it says.
+    Any program that can write to RQ's Redis can plant a job. So only its function, its argument and its result_ttl
+    are read, within limits. Timeouts, retries, repeats, dependencies, groups, metadata and rate limits are ignored.
     """
 
     refused: RefusedJob | None = None
 
     def refresh(self) -> None:
-        """Read the job. Raises NoSuchJobError if there is none, or something else under its key."""
+        """Read the job. Raises NoSuchJobError if there is none, or if its key holds another type."""
         pipeline: Any = self.connection.pipeline(transaction=False)
         try:
             length, digits = pipeline.hstrlen(self.key, "data").hstrlen(self.key, "result_ttl").execute()
@@ -51,7 +50,7 @@ class LaneJob(Job):
         self._read(found.get("data") or b"", length, found.get("result_ttl") or b"")
 
     def restore(self, raw_data: Mapping[bytes | str, bytes]) -> None:
-        """Take data that was read already, as by RQ's own maintenance. Raises NoSuchJobError."""
+        """Take data that RQ has read already, in its maintenance. Raises NoSuchJobError."""
         found = {
             name.decode(errors="replace") if isinstance(name, bytes) else name: raw_data[name] for name in raw_data
         }
@@ -61,7 +60,7 @@ class LaneJob(Job):
         self._read(data, len(data), found.get("result_ttl", b"")[: MOST_DIGITS + 1])
 
     def perform(self) -> None:
-        """Run the drain, if the job is exactly that. Raises RefusedJob."""
+        """Run the drain. Raises RefusedJob for any other job."""
         if self.refused is not None:
             raise self.refused
         drain(self.args[0])
@@ -75,7 +74,7 @@ class LaneJob(Job):
         self._status = JobStatus.QUEUED
         self.description = f"drain {arguments[0]}" if arguments else "refused"
         self._func_name, self._instance, self._args, self._kwargs = self.description, None, arguments, {}
-        self._data = b"[]"  # known, so that RQ does not unpack it
+        self._data = b"[]"  # so that RQ does not unpack the data
         kept_seconds = int(kept) if kept.isdigit() else 0
         self.result_ttl = min(kept_seconds, FAILURE_SECONDS)
         self.timeout, self.failure_ttl, self.ttl = -1, FAILURE_SECONDS, None

@@ -1,4 +1,4 @@
-"""The RQ queue class: to wait for a wake-up ends when the worker is asked to end, though nothing is raised for it."""
+"""The RQ queue class: its wait for a wake-up ends when the worker is asked to stop."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _JOB_ID = re.compile(rb"[A-Za-z0-9_-]{1,200}")
 
 
 class LaneQueue(Queue):
-    """What RQ's is, for this process's runtime."""
+    """RQ's queue, for the runtime of this process."""
 
     @classmethod
     def lpop(cls, queue_keys: Sequence[str], timeout: int | None, connection: Redis | None = None) -> Any:
-        """The first job of these queues: the queue's key and the job's id; None if `timeout` is None and there is none.
+        """Take the first job: the queue's key and the job's id; None if there is none and `timeout` (in s) is None.
 
-        An entry that is no job id is dropped. Raises DequeueTimeout after so many seconds, or after such an entry,
-        StopRequested once the worker is to end, and redis-py's errors.
+        An entry that is no job id is dropped. Raises DequeueTimeout after the timeout or after such an entry,
+        StopRequested when the worker is asked to stop, and redis-py's errors.
         """
         if not timeout or connection is None:
             while (answer := super().lpop(queue_keys, timeout, connection)) is not None and not _is_job(answer):
@@ -37,7 +37,7 @@ class LaneQueue(Queue):
         try:
             answer = _wait(connection, stop, "BLPOP", *queue_keys, timeout)
         except Exception:
-            if stop.is_set():  # the end of the socket is an error of some kind, with TLS of several
+            if stop.is_set():  # a closed socket raises various errors, more of them with TLS
                 raise StopRequested from None
             raise
         if answer is None or not _is_job(answer):
@@ -46,13 +46,11 @@ class LaneQueue(Queue):
 
     @classmethod
     def lmove(cls, connection: Redis, queue_key: str, timeout: int | None) -> Any:
-        """The same for one queue. RQ keeps the job in a list beside it until it has begun; of a wake-up that is lost
-        there another is given within seconds, by a sweep.
-        """
+        """The same for one queue, without RQ's intermediate list: a sweep replaces a lost wake-up."""
         return cls.lpop([queue_key], timeout, connection)
 
     def move_dependents_to_ready(self, *_: Any, **__: Any) -> dict[str, list[str]]:
-        """A wake-up has no dependents; those that a planted job names are not enqueued."""
+        """Enqueue nothing: a wake-up has no dependents, and those of a planted job are ignored."""
         return {}
 
     def enqueue_dependents(self, *_: Any, **__: Any) -> dict[str, list[str]]:
@@ -61,7 +59,7 @@ class LaneQueue(Queue):
 
 
 def _is_job(answer: tuple[Any, bytes]) -> bool:
-    """Whether an entry is a job id, as RQ makes them. Another entry would end the worker."""
+    """Whether an entry is a job id of RQ's form. Any other entry would end RQ's worker."""
     entry = answer[1]
     if _JOB_ID.fullmatch(entry):
         return True
@@ -75,12 +73,12 @@ def _wait(redis: Redis, stop: Stop, *command: str | int) -> Any:
     connection: Any = pool.get_connection(*OF_POOL)
     try:
         connection.send_command(*command)
-        with stop.shutting(connection._sock):
+        with stop.ending_reads(connection._sock):
             if stop.is_set():
                 raise StopRequested
             return connection.read_response()
     except BaseException:
-        connection.disconnect()  # its answer would be taken for that to the next command
+        connection.disconnect()  # the next command would get its answer
         raise
     finally:
         pool.release(connection)

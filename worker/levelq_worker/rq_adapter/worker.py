@@ -1,4 +1,9 @@
-"""The RQ worker class for levelq queues."""
+"""The RQ worker class for levelq queues.
+
+Used of RQ: its work loop, its registry of workers with their heartbeats, and `rq suspend`. Switched off: the fork for
+each job (SimpleWorker), the job timeout by SIGALRM, every job but a wake-up (job.py), pubsub commands, and the retries
+without end when Redis is lost: then this worker ends, and another one is started.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +24,6 @@ from rq.timeouts import BaseDeathPenalty
 from rq.worker import DequeueStrategy
 from sqlalchemy.exc import DBAPIError
 
-from levelq_core.database.sqlstate import in_words
 from levelq_core.database.urls import check_database_urls
 from levelq_core.errors import ConfigurationError, WrongDatabase
 from levelq_core.redis_client.pool import connect
@@ -27,9 +31,9 @@ from levelq_core.settings import Settings
 from levelq_core.untrusted_text import MOST_SHOWN, printable
 from levelq_worker.draining.context import Runtime, install, tune_gc
 from levelq_worker.relay.thread import Relay
+from levelq_worker.support.outage import describe
 from levelq_worker.support.partition_directory import partitions
 from levelq_worker.support.preflight import check_servers
-from levelq_worker.support.seats import Seats
 from levelq_worker.support.stop import Stop
 from levelq_worker.sweeper import Sweeper
 
@@ -40,43 +44,43 @@ __all__ = ["LaneJob", "LaneWorker", "RefusedJob"]
 
 log = logging.getLogger("levelq")
 
-NOBODY = "nobody"  # no drain has this id
-KEPT_SECONDS = 60  # beyond two claims: how long RQ counts a worker that is silent among the living
+NO_DRAIN = "nobody"  # no drain has this id
+HEARTBEAT_SECONDS = 60  # beyond two claims: how long RQ keeps a silent worker registered
 
 
-class NoAlarm(BaseDeathPenalty):
-    """No limit by RQ, which sends SIGALRM, perhaps inside a COMMIT. A drain has its own limits."""
+class NoJobTimeout(BaseDeathPenalty):
+    """No job timeout: RQ's is a SIGALRM, which may interrupt a COMMIT. A drain has its own limits."""
 
     def setup_death_penalty(self) -> None:
         """Set no alarm."""
 
     def cancel_death_penalty(self) -> None:
-        """There is none."""
+        """There is no alarm."""
 
 
-class Once(logging.Filter):
-    """Drops what RQ says at each failed attempt to reach Redis, forty lines a time; ours is said once."""
+class RedisErrorFilter(logging.Filter):
+    """Drops the forty lines that RQ logs at each failed attempt to reach Redis; levelq logs each outage once."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to keep it."""
+        """Whether to keep a line."""
         error = record.exc_info[1] if record.exc_info else None
         return not isinstance(error, RedisError) and "could not connect to Redis" not in str(record.msg)
 
 
-_once = Once()
+_redis_errors = RedisErrorFilter()
 
 
 class LaneWorker(SimpleWorker):
     """An RQ worker for levelq queues: JSON jobs only, in this process, sweeping and relaying while it lives.
 
     Works from `levelq worker` and from `rq worker -w levelq_worker.LaneWorker levelq.PLAYER ...`. Ends when RQ's
-    Redis is lost, full or silent: whoever started it starts another. Raises ConfigurationError for a queue that is not
-    of the namespace. `stop`, `seats`: see Runtime.
+    Redis is lost, full or silent; the caller starts another one. Raises ConfigurationError for a queue that is not of
+    the namespace. `stop`: see Runtime.
     """
 
     job_class = LaneJob
-    death_penalty_class = NoAlarm
-    max_connection_wait_time = 1.0  # in RQ a sleep that no signal ends, of up to a minute, after a wait that broke
+    death_penalty_class = NoJobTimeout
+    max_connection_wait_time = 1.0  # RQ sleeps up to a minute after a lost connection, and no signal ends that
 
     def __init__(
         self,
@@ -85,7 +89,6 @@ class LaneWorker(SimpleWorker):
         connection: Redis | None = None,
         settings: Settings | None = None,
         stop: Stop | None = None,
-        seats: Seats | None = None,
         **options: Any,
     ) -> None:
         self.settings = settings or Settings.load()
@@ -105,12 +108,12 @@ class LaneWorker(SimpleWorker):
         names = [q.name if isinstance(q, Queue) else q for q in given]
         self._require_own(names)
         super().__init__(names, *args, **options)
-        self.log.addFilter(_once)
+        self.log.addFilter(_redis_errors)
         self._supervised = stop is not None
-        self._runtime = install(Runtime(self.settings, stop, seats))
+        self._runtime = install(Runtime(self.settings, stop))
 
     def _require_own(self, queues: Sequence[str]) -> None:
-        """Another namespace's wake-ups would be taken from its workers, and have ours drained."""
+        """Refuse queues of another namespace: this worker would take their wake-ups and drain its own lanes."""
         keys = self.settings.keys
         for name in queues:
             if keys.specialization(name) is None:
@@ -119,37 +122,37 @@ class LaneWorker(SimpleWorker):
 
     @property
     def specializations(self) -> Sequence[str]:
-        """What this worker's queues serve."""
+        """The specializations of this worker's queues."""
         return [name for q in self.queues if (name := self.settings.keys.specialization(q.name)) is not None]
 
     @property
     def dequeue_timeout(self) -> int:
-        """How long to block for a wake-up: RQ's 405 s would be how long a silent server is not missed."""
+        """How long to block for a wake-up; for so long a silent server goes unnoticed, and RQ's default is 405 s."""
         return max(1, int(self.settings.claim_seconds / 2))
 
     @property
     def connection_timeout(self) -> int:
-        """How long any answer may take."""
+        """How long to wait for any answer."""
         return self.dequeue_timeout + math.ceil(self.settings.redis_seconds)
 
     def get_heartbeat_ttl(self, *_: Any) -> int:
-        """How long RQ believes us alive without a word; a drain takes a slice and a transaction."""
-        return int(2 * self.settings.claim_seconds) + KEPT_SECONDS
+        """How long RQ keeps this worker registered without a heartbeat; a drain takes a slice and a transaction."""
+        return int(2 * self.settings.claim_seconds) + HEARTBEAT_SECONDS
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """Tell RQ that we live. Raises RedisError: RQ itself would try again, up to a minute apart, for ever."""
+        """Renew the registration. Raises RedisError, where RQ would retry for ever, up to a minute apart."""
         try:
             if pipeline is not None:
-                self._announce(pipeline)
+                self._register(pipeline)
                 return
             with self.connection.pipeline(transaction=False) as own:
-                self._announce(own)
+                self._register(own)
                 own.execute()
         except (ConnectionError, TimeoutError) as error:
             raise RedisError(str(error)) from error
 
-    def _announce(self, pipeline: Pipeline) -> None:
-        """Register as at birth: Redis may have lost the worker's key, or it expired while the process was frozen."""
+    def _register(self, pipeline: Pipeline) -> None:
+        """Register as at the start: Redis may have lost the key, or it expired while the process was stopped."""
         if self.birth_date is not None and self.last_heartbeat is not None:
             pipeline.hset(self.key, mapping=self.serialize())
             worker_registration.register(self, pipeline)
@@ -162,9 +165,9 @@ class LaneWorker(SimpleWorker):
         super().execute_job(job, queue)
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
-        """Log a job that failed, but not RQ's own failure to write down how it went: the drain says it once.
+        """Log a job that failed, but not a failure of RQ's Redis or a lost binding, which are logged elsewhere.
 
-        A job that is no wake-up is logged once per reason while such jobs come.
+        Refused jobs are logged once per reason while they come.
         """
         error = exc_info[1]
         if isinstance(error, RefusedJob):
@@ -174,31 +177,29 @@ class LaneWorker(SimpleWorker):
             super().handle_exception(job, *exc_info)
 
     def subscribe(self) -> None:
-        """Hear no commands: RQ's are for work horses, of which there are none, and take one more connection."""
+        """Take no commands: RQ's are for forked jobs, and need one more connection."""
 
     @property
     def stopping(self) -> bool:
-        """Whether somebody asked for the end."""
+        """Whether the process is asked to stop."""
         return self._runtime.stop.is_set()
 
     def work(self, *args: Any, **options: Any) -> bool:
         """RQ's work loop, taking the queues in turn so that no specialization starves another.
 
-        Raises ConfigurationError, before any work, for what `levelq doctor` calls an error (a supervisor has looked for
-        that already); WrongDatabase, before any work or once the
-        namespace was bound to another database meanwhile.
+        Raises ConfigurationError, before any work, for what `levelq doctor` calls an error (under a supervisor, which
+        has checked that, only for what its own start needs); WrongDatabase, before any work, or when the namespace is
+        bound to another database meanwhile.
         """
         runtime = self._runtime
         try:
             if self._supervised:
-                runtime.transaction.probe()
+                runtime.transactions.probe()
             else:
                 check_servers(self.settings)
             runtime.binding.verify(runtime.lanes, runtime.engine)
-        except DBAPIError as error:
-            runtime.weather.failed(f"PostgreSQL: {in_words(error.orig or error)}")
-        except RedisError as error:
-            runtime.weather.failed(f"Redis: {error}")
+        except (DBAPIError, RedisError) as error:
+            runtime.outage.failed(describe(error))
         except ConfigurationError:
             runtime.close()
             raise
@@ -217,33 +218,28 @@ class LaneWorker(SimpleWorker):
             relay.stop()
             sweeper.stop()
             self._hand_over()
-            self._runtime.close()
-
-    def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:
-        """Listen for a wake-up, once there is a core to drain with: until then it is for others, on any host."""
-        self._runtime.seats.find(self._runtime.stop, self.settings.claim_seconds)
-        return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+            runtime.close()
 
     def _hand_over(self) -> None:
-        """Wake others for what is due: a wake-up that we were about to take ends with us.
+        """Wake other workers for what is due: a wake-up that this worker was about to take ends with it.
 
-        Its reservation would keep them from being woken for up to 5 s; a drain that never was one clears it.
+        Its reservation would keep other drains from being woken for up to 5 s, so a yield clears it.
         """
         runtime = self._runtime
-        with suppress(RedisError):  # then a sweep will
+        with suppress(RedisError):  # then a sweep wakes them
             for partition in partitions(runtime.lanes, self.specializations):
                 with suppress(RedisError):
-                    if runtime.lanes.yield_(partition, NOBODY):
+                    if runtime.lanes.yield_(partition, NO_DRAIN):
                         runtime.waker.wake(partition)
 
     def _install_signal_handlers(self) -> None:
         super()._install_signal_handlers()  # type: ignore[no-untyped-call]
-        self._stop_requested = self.stopping  # somebody may have asked before RQ listened
+        self._stop_requested = self.stopping  # the signal may have come before
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """On SIGTERM or SIGINT, once or again: the drain finishes its batch, hands over and the worker ends.
 
-        RQ raises here, if it is idle or at a second signal, wherever the worker stands.
+        RQ raises an exception here, which may interrupt anything.
         """
         self._runtime.stop.set()
         self._stop_requested = True

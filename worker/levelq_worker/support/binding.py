@@ -1,4 +1,4 @@
-"""Whether this process may work: its database must be the one that the namespace is bound to."""
+"""The binding: a process may work only on the database that the namespace is bound to."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ log = logging.getLogger("levelq")
 class Binding:
     """Shared by the threads of a worker: each verifies before it claims or pushes, and a refusal stops all.
 
-    `recheck_seconds`: how long a check counts. Sweeps check as often; where none did, `verify` does it itself: in an
-    ordinary RQ worker, which has no sweeper, and in a process that was suspended.
+    `recheck_seconds`: how long a check counts. Sweeps check that often; without them, in an ordinary RQ worker or a
+    process that was suspended, `verify` checks.
     """
 
     def __init__(self, stop: Stop, recheck_seconds: float) -> None:
@@ -40,11 +40,11 @@ class Binding:
 
     @property
     def verified(self) -> bool:
-        """Whether the namespace was found bound to our database at least once."""
+        """Whether the namespace was found bound to this process's database at least once."""
         return self._mine is not None
 
     def verify(self, lanes: Lanes, engine: Engine) -> None:
-        """Bind the namespace if it is unbound; costs nothing while the last check counts.
+        """Bind the namespace if it is unbound; does nothing while the last check counts.
 
         Raises WrongDatabase, also later if a check refused it; RedisError and DBAPIError if it cannot be verified now.
         """
@@ -56,16 +56,16 @@ class Binding:
                 self._require(lanes, mine)
             self._mine, self._stale = mine, False
         elif time.monotonic() - self._checked_at > self._recheck_seconds:
-            with suppress(RedisError):  # of a cluster, its server may be away while those of the lanes are not
+            with suppress(RedisError):  # on a cluster, the server of this key may be down while others are not
                 self.check(lanes)
 
     def check(self, lanes: Lanes) -> None:
-        """Once verified: put the binding back if Redis lost it. Raises WrongDatabase after a rebind, RedisError."""
+        """Put a verified binding back if Redis lost it. Raises WrongDatabase after a rebind, RedisError."""
         if self._mine is not None:
             self._require(lanes, self._mine)
 
     def reread(self) -> None:
-        """After a failed connection: the URL may lead to another database now, so `verify` reads its identity again."""
+        """Have `verify` read the identity again: after a failed connection, the URL may lead to another database."""
         self._stale = True
 
     def _require(self, lanes: Lanes, mine: DatabaseIdentity) -> None:

@@ -1,4 +1,4 @@
-"""What people are told of parked lanes: how many, since when, why, and what to do about it. One line each."""
+"""Parked lanes for an operator: how many, since when, why, and what to do about it. One line for each cause."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BY_WORDS = (
     (NEWER_VERSION, "start workers of the version that sent it"),
     (WRONG_TYPE, "other code wrote that key: move it away with RENAME"),
 )
-# The first that fits. What is in braces is read from the message.
+# By SQLSTATE; the first that fits. Names in braces are read from the message.
 _BY_STATE = (
     ("P0", "a trigger or function of the database raised this: change what it checks, or the trigger"),
     (
@@ -39,7 +39,7 @@ _NAMES = (
 
 
 def advice(reason: str) -> str:
-    """What to do about the cause that keeps a lane parked."""
+    """What to do about the reason that keeps a lane parked."""
     for words, what in _BY_WORDS:
         if reason.startswith(words):
             return what
@@ -56,7 +56,7 @@ def advice(reason: str) -> str:
 
 
 def waiting_advice(what: str) -> str | None:
-    """The same for what workers wait for; None where waiting is all there is to do."""
+    """The same for what workers wait for; None if they can only wait."""
     found = _STATE.search(what)
     return advice(what) if found and found[1].startswith(("P0", "2200H", "23", "42")) else None
 
@@ -83,7 +83,7 @@ def cause_lines(partition: Partition, found: ParkedLanes, held: str | None = Non
 
 
 def burst_lines(lanes: Lanes, partitions: Sequence[Partition]) -> Iterator[str]:
-    """What a finished burst leaves: how many lanes are parked, and why. Raises RedisError."""
+    """After a burst: how many lanes are parked, and why. Raises RedisError."""
     parked, lines = 0, list[str]()
     for partition in partitions:
         found = read(lanes.redis, lanes.keys, partition)
@@ -94,12 +94,12 @@ def burst_lines(lanes: Lanes, partitions: Sequence[Partition]) -> Iterator[str]:
 
 
 def when_utc(ms: int) -> str:
-    """A time of the server's, to the second: 2026-01-31 02:58:11 UTC."""
+    """A time of the server in ms, for people: 2026-01-31 02:58:11 UTC."""
     return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def iso_utc(ms: int) -> str:
-    """A time of the server's for programs: 2026-01-31T02:58:11.123Z."""
+    """A time of the server in ms, for programs: 2026-01-31T02:58:11.123Z."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -1,4 +1,4 @@
-"""What is checked before a worker starts: a service that cannot do its work says so at once."""
+"""The checks before a worker starts: one that cannot work ends at once, with the reasons."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ log = logging.getLogger("levelq")
 def preflight(settings: Settings) -> None:
     """Raise ConfigurationError, one reason for each error that `levelq doctor` shows; log the warnings.
 
-    A server that does not answer is an error here: nothing has begun, and a wrong address looks the same.
+    A server that does not answer is an error here, because a wrong address looks the same.
     """
     _ = settings.tracks, settings.sqlalchemy_url
     check_database_urls(settings)
@@ -47,9 +47,9 @@ def preflight(settings: Settings) -> None:
 
 
 def check_servers(settings: Settings) -> None:
-    """The same for a worker that RQ's own command starts, if the servers answer.
+    """The same for a worker that RQ's own command starts.
 
-    Raises RedisError or DBAPIError if one does not: the worker waits for it. ConfigurationError as above.
+    Raises ConfigurationError as above; RedisError or DBAPIError if a server does not answer: the worker waits for it.
     """
     _require([*check_settings(settings), *check_lanes(settings), *check_database(settings, thorough=False)])
 

@@ -1,4 +1,4 @@
-"""The log of a worker process: text of other programs in a message has no control characters and is cut."""
+"""The log of a worker process: its messages have no control characters and a limited length."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 
 from levelq_core.untrusted_text import printable
 
-MOST_CHARACTERS = 2_000  # of one message; a traceback below it is ours
+MOST_CHARACTERS = 2_000  # of one message, without a traceback
 
 
 class SafeFormatter(logging.Formatter):

@@ -1,4 +1,4 @@
-"""Whether a worker is asked to end."""
+"""Whether a worker is asked to stop."""
 
 from __future__ import annotations
 
@@ -9,51 +9,49 @@ from queue import Empty, SimpleQueue
 
 
 class Stop:
-    """What threading.Event is, for signal handlers.
+    """A threading.Event that signal handlers may set.
 
-    An Event's `set` takes a lock. A handler runs in the middle of whatever its thread does: in an Event's `wait`, or in
-    `set` itself at a second signal, that lock may be the thread's own, and it would wait for itself for ever. The
-    queue's `put` may interrupt anything of the queue's (docs.python.org, "queue": reentrant).
+    An Event's `set` takes a lock. A handler interrupts its thread anywhere, also inside an Event's `wait` or `set`,
+    where the thread has that lock itself, and would wait for ever. A SimpleQueue's `put` is reentrant.
     """
 
     def __init__(self) -> None:
-        self._asked = False
-        self._listening: socket.socket | None = None
-        self._bell: SimpleQueue[None] = SimpleQueue()
-        # A queue's first `get` goes round its loop twice. Where that took longer than the limit, what is left of it is
-        # less than nothing, and for Python 3.11 that is a wait without end.
+        self._requested = False
+        self._socket: socket.socket | None = None
+        self._wakeups: SimpleQueue[None] = SimpleQueue()
+        # On Python 3.11 the first `get` of a queue may compute a negative rest of its timeout, and wait without end.
         with suppress(Empty):
-            self._bell.get_nowait()
+            self._wakeups.get_nowait()
 
     def set(self) -> None:
-        """Ask for the end."""
-        self._asked = True
-        self._bell.put(None)
-        if self._listening is not None:
+        """Request the stop."""
+        self._requested = True
+        self._wakeups.put(None)
+        if self._socket is not None:
             with suppress(OSError):  # it is closed already
-                self._listening.shutdown(socket.SHUT_RD)
+                self._socket.shutdown(socket.SHUT_RD)
 
     def is_set(self) -> bool:
-        """Whether somebody has."""
-        return self._asked
+        """Whether the stop is requested."""
+        return self._requested
 
     def wait(self, seconds: float) -> bool:
-        """Wait so long, or until somebody asks for the end; whether somebody has."""
-        if not self._asked:
+        """Wait until the stop is requested, `seconds` at most; whether it is."""
+        if not self._requested:
             with suppress(Empty):
-                self._bell.get(timeout=seconds)
-                self._bell.put(None)  # for the next who waits
-        return self._asked
+                self._wakeups.get(timeout=seconds)
+                self._wakeups.put(None)  # for the next thread that waits
+        return self._requested
 
     @contextmanager
-    def shutting(self, listening: socket.socket) -> Iterator[None]:
-        """For the main thread to listen on this socket inside. Once somebody asks, the socket is at its end.
+    def ending_reads(self, connected: socket.socket) -> Iterator[None]:
+        """A request shuts this socket down for reading, so that the main thread's read inside ends.
 
-        A handler might raise instead. But that comes out wherever the thread stands, and not all code that may stand
-        there can bear it: C extensions, finalizers, a tracer that has a lock in its hands.
+        An exception from the handler would do that, too. But it comes out wherever the thread stands, and C extensions,
+        finalizers or a tracer with a lock cannot bear it.
         """
-        self._listening = listening
+        self._socket = connected
         try:
             yield
         finally:
-            self._listening = None
+            self._socket = None

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from levelq_core.database.sqlstate import in_words
+from levelq_core.database.sqlstate import in_words, sqlstate_of
 from levelq_core.errors import ConfigurationError
 from levelq_core.lanes.lane_editor import LaneEditor
 from levelq_core.lanes.wakeups import Waker
@@ -15,12 +15,17 @@ from levelq_core.operations import audit, erasing
 from levelq_core.operations.erasing import FORGOTTEN, Erased
 from levelq_core.settings import Settings
 
-from .cancelling import Cancelled, Canceller
+from .canceller import Cancelled, Canceller
 from .waiting_lanes import Scope, Waiting
 
+_ADVICE: dict[str | None, str] = {
+    "55P03": "other code holds this user's rows: end its transaction",
+    "23503": "rows of the application refer to this user's: delete those first",
+}
 
-class Known(NamedTuple):
-    """What is known of a user now."""
+
+class UserData(NamedTuple):
+    """What levelq holds of a user."""
 
     waiting: Waiting
     rows: Erased
@@ -32,7 +37,7 @@ class Known(NamedTuple):
 
 
 class Forgetting:
-    """Forgets one user. Raises RedisError, DBAPIError, WrongDatabase; a run that breaks off is finished by the next."""
+    """Forgets one user. Raises RedisError, DBAPIError, WrongDatabase; the next run finishes one that broke off."""
 
     def __init__(self, engine: Engine, lanes: LaneEditor, waker: Waker, settings: Settings, user_id: int) -> None:
         self._engine = engine
@@ -40,12 +45,12 @@ class Forgetting:
         self._user_id = user_id
         self._canceller = Canceller(engine, lanes, waker, settings)
 
-    def look(self) -> Known:
+    def look(self) -> UserData:
         """Count what there is. Raises ConfigurationError if a waiting command cannot be read, and so not be erased."""
         waiting = self._canceller.look(Scope(user_id=self._user_id))
         waiting.require_readable()
         with self._engine.connect() as connection:
-            return Known(waiting, erasing.count(connection, self._user_id))
+            return UserData(waiting, erasing.count(connection, self._user_id))
 
     def run(self) -> tuple[Cancelled, Erased]:
         """Erase it. One line in the audit says that a user was forgotten and how many rows, but not which user."""
@@ -59,15 +64,10 @@ class Forgetting:
         try:
             return cancelled, erasing.erase(self._engine, self._user_id, lock_ms=lock_ms, record=record)
         except DBAPIError as error:
-            state = getattr(error.orig, "sqlstate", None)
-            if state not in ("55P03", "23503") or not isinstance(error.orig, Exception):
+            state = sqlstate_of(error)
+            if state not in _ADVICE:
                 raise
-            what = (
-                "other code holds this user's rows: end its transaction"
-                if state == "55P03"
-                else "rows of the application refer to this user's: delete those first"
-            )
             raise ConfigurationError(
-                f"user {self._user_id}: {in_words(error.orig)}; {what}, and run this again: the waiting commands are "
-                "cancelled, the tables are unchanged"
+                f"user {self._user_id}: {in_words(error)}; {_ADVICE[state]}, and run this again: the waiting commands "
+                "are cancelled, the tables are unchanged"
             ) from error

@@ -1,4 +1,4 @@
-"""The waiting commands in lanes and outbox, read page by page: all, or those that a scope names."""
+"""The waiting commands of a scope, in lanes and outbox, read page by page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from levelq_core.database.schema import OUTBOX
 from levelq_core.domain.codec import IDENTITY_AT, MAGIC, STAMP_DIGITS, VERSION
 from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Partition
-from levelq_core.lanes import scan as standing
+from levelq_core.lanes import scan
 from levelq_core.lanes.lane_editor import LaneEditor
 from levelq_core.lanes.protocol import Oversized
 from levelq_core.settings import Settings
@@ -38,7 +38,7 @@ class Scope(NamedTuple):
 
 
 def is_newer(entry: Entry) -> bool:
-    """Whether only a newer version of levelq can read an entry; its id is where ours has it."""
+    """Whether only a newer version of levelq can read an entry; its id is in the same position."""
     if not isinstance(entry, bytes) or entry[STAMP_DIGITS : STAMP_DIGITS + 2] != MAGIC:
         return False
     return entry[STAMP_DIGITS + 2 : STAMP_DIGITS + 3] > bytes([VERSION])
@@ -46,27 +46,27 @@ def is_newer(entry: Entry) -> bool:
 
 @dataclass
 class Page:
-    """A part of one lane. `skip`: how many newer entries it has; `older`: how many older ones.
+    """A part of one lane. `skip`: how many newer entries the lane has; `older`: how many older ones.
 
-    `taken` is set by the reader before it asks for the next page: how many of these entries it has removed.
+    `removed`: how many of these entries the caller has removed, which it sets before it takes the next page.
     """
 
     user: bytes
     skip: int = 0
     entries: list[Entry] = field(default_factory=list)
     older: int = 0
-    taken: int = 0
+    removed: int = 0
 
 
 def pages(
     lanes: LaneEditor, settings: Settings, scope: Scope, unreadable: set[str]
 ) -> Iterator[tuple[Partition, list[Page]]]:
-    """Yield what waits in each lane, from its newest entry to the oldest, in pages of a batch's size.
+    """Yield the entries of each lane, from the newest to the oldest, in pages of a batch's size.
 
-    Entries that are pushed after the first page are left out; none that waits all the time is missed. Keys that are no
-    lists are added to `unreadable`. Raises RedisError.
+    Entries that are pushed after the first page are left out. Keys that are no lists are added to `unreadable`. Raises
+    RedisError.
     """
-    for partition, users in standing.grouped(_lanes(lanes, settings, scope), GROUP):
+    for partition, users in scan.grouped(_lanes(lanes, settings, scope), GROUP):
         pending = [Page(user) for user in users]
         while pending:
             wanted = [(page.user, page.skip) for page in pending]
@@ -77,20 +77,20 @@ def pages(
             read = [page for page in pending if page.entries]
             if read:
                 yield partition, read
-            pending = [Page(p.user, p.skip + len(p.entries) - p.taken) for p in pending if p.older > 0]
+            pending = [Page(p.user, p.skip + len(p.entries) - p.removed) for p in pending if p.older > 0]
 
 
-def _lanes(lanes: LaneEditor, settings: Settings, scope: Scope) -> Iterator[standing.Lane]:
+def _lanes(lanes: LaneEditor, settings: Settings, scope: Scope) -> Iterator[scan.Lane]:
     """One user's lane in every partition, or every lane that holds something."""
     wanted = scope.specializations
     if scope.user_id is not None:
         user = b"%d" % scope.user_id
-        for partition in sorted(standing.partitions(lanes.redis, settings)):
+        for partition in sorted(scan.partitions(lanes.redis, settings)):
             if wanted is None or partition.specialization in wanted:
                 yield partition, user
         return
-    seen: set[standing.Lane] = set()
-    for lane in standing.lanes(lanes.redis, lanes.keys):
+    seen: set[scan.Lane] = set()
+    for lane in scan.lanes(lanes.redis, lanes.keys):
         if lane not in seen and (wanted is None or lane[0].specialization in wanted):
             seen.add(lane)
             yield lane
@@ -98,7 +98,7 @@ def _lanes(lanes: LaneEditor, settings: Settings, scope: Scope) -> Iterator[stan
 
 @dataclass
 class Waiting:
-    """How many commands wait, by specialization. One that was pushed from the outbox counts in both."""
+    """How many commands wait, by specialization. One that the relay has pushed counts in lanes and in the outbox."""
 
     lanes: int = 0
     in_lanes: dict[str, int] = field(default_factory=dict)
@@ -126,16 +126,16 @@ class Waiting:
 def count(connection: Connection, lanes: LaneEditor, settings: Settings, scope: Scope) -> Waiting:
     """Count what waits. Changes nothing. Raises RedisError, DBAPIError."""
     found = Waiting()
-    names: set[tuple[Partition, bytes]] = set()
+    holding: set[scan.Lane] = set()
     for partition, read in pages(lanes, settings, scope, found.unreadable):
         for page in read:
             wanted = [entry for entry in page.entries if scope.concerns(entry)]
             if wanted:
-                names.add((partition, page.user))
+                holding.add((partition, page.user))
                 found.newer += sum(map(is_newer, wanted))
                 name = partition.specialization
                 found.in_lanes[name] = found.in_lanes.get(name, 0) + len(wanted)
-    found.lanes = len(names)
+    found.lanes = len(holding)
     rows = connection.execute(_COUNT, outbox_scope(scope))
     found.in_outbox = {row.specialization: row.rows for row in rows}
     return found

@@ -3,14 +3,14 @@
 --
 -- KEYS[1]  tag .. "ready"
 -- ARGV     tag, token, delays ("ms ms ...", one for each lane; "" if all are due now),
---          reasons (why lanes are parked, a line for each lane, empty for those that are not; "" if none is),
+--          reasons (why lanes are parked: a line for each lane, empty for lanes that are not; "" if none is),
 --          then per lane: user, identities (32 bytes each)
--- Returns  per lane how many entries were removed, or -1 if the claim is no longer ours
+-- Returns  per lane how many entries were removed, or -1 if the claim was lost
 --
--- Keeps:   an acknowledgement removes from the head exactly the entries that were decided, each by its
---          identity (id and digest; for rubbish the first 32 digits of its sha1), never by count: if Redis
---          was rolled back under us, other entries may be there. A stale token changes nothing.
---          Should the script fail midway, the lanes stay claimed, and the claims run out.
+-- Keeps:   An acknowledgement removes from the head exactly the decided entries, each by its identity (id and digest;
+--          of a malformed entry the first 32 digits of its sha1), never by count: if Redis was rolled back, other
+--          entries may be there. A stale token changes nothing.
+--          If the script fails midway, the lanes stay claimed until the claims expire.
 --          While commands wait, "progress" says when some were last decided or parked.
 --          A lane has a note in "parked" from its first acknowledgement with a reason until one that removes
 --          entries without a reason, or until it is empty.
@@ -21,7 +21,7 @@ local now = clock()
 local SIZE, FROM = 32, 18 -- codec.IDENTITY_BYTES; codec.IDENTITY_AT, counted from 1
 local removed = {}
 
--- How many entries, from the head, are what was decided. Most lanes of a burst hold one command: no string is made.
+-- How many entries, from the head, are the decided ones. Most lanes of a burst hold one command: no string is made.
 local function matching(entries, identities)
   if #identities == SIZE and #entries == 1 and string.find(entries[1], identities, FROM, true) == FROM then return 1 end
   for i, entry in ipairs(entries) do
@@ -53,7 +53,7 @@ for i, user in ipairs(users) do
     removed[i] = -1
   else
     local lane, sent = tag .. 'lane:' .. user, #identities / SIZE
-    local entries = redis.call('LRANGE', lane, 0, sent) -- one more than was decided: is there more?
+    local entries = redis.call('LRANGE', lane, 0, sent) -- one more than was decided, to see whether there is more
     local more = #entries > sent
     if more then entries[#entries] = nil end
     local count = matching(entries, identities)
@@ -76,17 +76,17 @@ for i, user in ipairs(users) do
     removed[i] = count
   end
 end
--- Entries that came past push.lua were never counted: below zero the count would guard no limit.
+-- Entries that other programs wrote were never counted: a count below zero would enforce no limit.
 if total > 0 and redis.call('DECRBY', tag .. 'count', total) <= 0 then
   redis.call('DEL', tag .. 'count', tag .. 'progress')
 elseif total > 0 or parked_some then
   redis.call('SET', tag .. 'progress', string.format('%.0f', now))
 end
--- One call for all lanes that are done: as one LTRIM each they were a quarter of what a lane of one cost the server.
+-- One call for all empty lanes costs the server less than one LTRIM for each.
 for first = 1, #emptied, 2000 do
   redis.call('DEL', unpack(emptied, first, math.min(first + 1999, #emptied)))
 end
--- Mostly nothing is parked: then one look is all that this costs.
+-- Mostly nothing is parked: then this costs one EXISTS.
 local parked = tag .. 'parked'
 if #gone_on > 0 and redis.call('EXISTS', parked) == 1 then in_steps('HDEL', parked, gone_on) end
 in_steps('ZADD', ready, again)

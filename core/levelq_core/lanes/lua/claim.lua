@@ -3,23 +3,23 @@
 --
 -- KEYS[1]  tag .. "ready"
 -- ARGV     tag, drain, claim ms, token, wake ms, batch commands, batch lanes, batch bytes,
---          lane commands (most from one lane), payload limit, gated (1: take nothing while the gate is closed),
---          holding (1: the drain has a batch in hand, whose lanes its ack may find due again: do not retire it)
+--          lane commands (limit for one lane), payload limit, restored only (1: take nothing until what Redis lost
+--          of the outbox is restored), holding (1: the drain has a batch, whose ack may make lanes due: do not retire)
 -- Returns  {wake (0 or 1), retired (0 or 1), {broken users}, {per lane: user, {entries}}, the time in ms,
---          {users of these lanes that were parked for an error of the database}}
---          An entry over the payload limit comes as {length, sha1, first 4 KiB}.
+--          {users of these lanes that were parked for a database error}}
+--          or {"BLOCKED"}, and nothing was done: the outbox must be restored first, see refill.lua.
+--          An entry over the payload limit is returned as {length, sha1, first 4 KiB}.
 --          Retired: nothing was due, and the drain is no longer registered.
---          Or {"UNFILLED"}, and nothing was done: the gate is closed, see refill.lua.
 --
--- Keeps:   the commands stay in the lane until ack.lua removes them. A lane's head is read, under pcall,
---          before the lane moves to claimed: a lane key of the wrong type cannot strand the lanes after it.
---          Seeing nothing due and retiring is one step, so no push falls between the two.
+-- Keeps:   Commands stay in their lane until ack.lua removes them. The head of a lane is read, under pcall, before the
+--          lane moves to claimed: a lane key of the wrong type cannot strand the lanes behind it.
+--          Finding nothing due and retiring the drain are one step, so no push falls between.
 
 local tag, drain = ARGV[1], ARGV[2]
 local claim_ms, token, wake_ms = tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local batch_commands, batch_lanes, batch_bytes = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local lane_commands, payload_limit = tonumber(ARGV[9]), tonumber(ARGV[10])
-if ARGV[11] == '1' and redis.call('EXISTS', tag .. 'filled') == 0 then return { 'UNFILLED' } end
+if ARGV[11] == '1' and redis.call('EXISTS', tag .. 'filled') == 0 then return { 'BLOCKED' } end
 local now = clock()
 
 local drains = tag .. 'drains'
@@ -29,8 +29,8 @@ redis.call('ZADD', drains, now + claim_ms, drain)
 
 return_expired(tag, now, claim_ms)
 
--- Few entries are read at first, and one at a time once one was too large: a raw write of many megabytes
--- must not hold the server. What an entry counts for is what it takes to read, not what is sent of it.
+-- Few entries are read at first, and one at a time after one that is too large: an entry of many megabytes, written by
+-- another program, must not hold up the server. An entry counts with its whole size, not with what is returned of it.
 local function read(lane, most, bytes_left)
   local entries, bytes, step = {}, 0, 8
   while #entries < most do
@@ -51,8 +51,8 @@ local function read(lane, most, bytes_left)
   return entries, bytes
 end
 
--- The size of a lane that is read as a whole: most lanes of a burst hold one command or two, and going through
--- read's loop for each was a quarter of what a claim cost the server. Nothing if there is more to it.
+-- The size of a lane if the first FEW entries are all of it, and none is too large; else nil. Most lanes of a burst
+-- hold one or two commands, for which the loop of `read` costs more.
 local FEW = 8
 local function few(entries, most, bytes_left)
   local entry = entries[1]
@@ -78,7 +78,7 @@ for _, user in ipairs(redis.call('ZRANGEBYSCORE', ready, '-inf', now, 'LIMIT', 0
   local size = ok and few(entries, most, bytes_left)
   if ok and not size then ok, entries, size = pcall(read, lane, most, bytes_left) end
   if not ok then
-    redis.call('ZADD', ready, now + 60000, user) -- not a list: look again in a minute, the others go on
+    redis.call('ZADD', ready, now + 60000, user) -- not a list: try again in a minute; the other lanes go on
     note_parked(tag, now, user, 'its key holds another type than a list', true)
     broken[#broken + 1] = user
   elseif #entries == 0 then
@@ -96,10 +96,10 @@ end
 in_steps('HDEL', tag .. 'parked', empty)
 in_steps('ZADD', claimed, deadlines)
 in_steps('HSET', tokens, held)
--- By rank, which is cheaper than by name: they were the first of ready, and a broken one stands there no more.
+-- By rank, which is cheaper than by name: these lanes were the first of ready, and broken ones have moved.
 if gone > 0 then redis.call('ZREMRANGEBYRANK', ready, 0, gone - 1) end
 
--- Why an error of the database parked a lane ends with its SQLSTATE. Mostly nothing is parked: then one look is all.
+-- The reason of a lane parked for a database error ends with the SQLSTATE. Mostly nothing is parked.
 local parked = {}
 if #held > 0 and redis.call('EXISTS', tag .. 'parked') == 1 then
   for i = 1, #held, 2 do

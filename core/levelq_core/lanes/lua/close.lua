@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
--- Close a partition: the number of its specialization's shards changes.
+-- Close a partition, because the shard count of its specialization changes.
 --
 -- KEYS[1]  tag .. "ready"
--- ARGV     tag, the layout after it
+-- ARGV     tag, the next layout
 -- Returns  how many of its lanes are due, parked or claimed
 --
--- Keeps:   a push is either in a lane that is counted here or answered MOVED, so a partition that was closed and
---          found empty stays empty. Closing it again changes nothing, and puts back what Redis has lost.
+-- Keeps:   A push is either in a lane counted here or answered MOVED, so a closed partition that is empty stays empty.
+--          Closing it again changes nothing, unless Redis has lost the mark.
 
 local tag = ARGV[1]
 redis.call('SET', tag .. 'closed', ARGV[2])

@@ -2,18 +2,19 @@
 -- Take, renew or give up the lease of the one relay of a partition.
 --
 -- KEYS[1]  tag .. "ready"
--- ARGV     tag, mode ("take", "replace", "seize" or "release"), token (new, in case one is needed),
---          lease (what the caller holds, or ""), lease ms
--- Returns  {0 (somebody else's), 1 (ours, anew) or 2 (ours still), the lease, filled (0 or 1), lanes claimed}
+-- ARGV     tag, mode ("take", "replace", "seize" or "release"), token (a new one),
+--          lease (the one that the caller holds, or ""), lease ms
+-- Returns  {0 (held by another relay), 1 (newly acquired) or 2 (held all the time), the lease, restored (0 or 1),
+--          how many lanes are claimed}
 --
--- Keeps:   a lease that is "ours still" was ours without a break, on this very run of the server: it names
---          the run, so that what an unclean restart or a failover to a replica forgot is noticed. "replace"
---          gives ours a new token, so that a push still under way is refused. "seize" takes it from anybody
---          and closes the gate in the same step.
+-- Keeps:   A lease "held all the time" was the caller's without a break, on the same run of the server: it contains
+--          the run id, so data lost in an unclean restart or a failover to a replica is noticed.
+--          "replace" gives the lease a new token, so a push under way is refused. "seize" takes it from any holder
+--          and blocks claims until the outbox is restored, in the same step.
 
 local tag, mode, lease = ARGV[1], ARGV[2], ARGV[4]
 local holder = redis.call('GET', tag .. 'relay')
--- No relay's lease lasts longer than ours: one that does, or has no end, was made by another program.
+-- A lease that lasts longer than a new one, or has no end, was written by another program.
 local left = redis.call('PTTL', tag .. 'relay')
 if holder and (left == -1 or left > tonumber(ARGV[5])) then holder = false end
 local ours = holder == lease

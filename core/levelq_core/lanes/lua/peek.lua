@@ -1,18 +1,19 @@
 #!lua flags=allow-oom,no-writes
--- Read what waits in lanes, a part at a time, from the newest entry to the oldest. Changes nothing.
+-- Read entries of lanes, a part at a time, from the newest to the oldest. Changes nothing.
 --
 -- KEYS[1]  tag .. "ready"
--- ARGV     tag, payload limit, page entries, page bytes, then per lane: user, skip (how many of the newest to leave out)
+-- ARGV     tag, payload limit, page entries, page bytes,
+--          then per lane: user, skip (how many of the newest to leave out)
 -- Returns  per lane: its length (-1: its key is no list), {entries, newest first}
---          An entry over the payload limit comes as {length, sha1, first 4 KiB}.
+--          An entry over the payload limit is returned as {length, sha1, first 4 KiB}.
 --
--- Keeps:   as drains remove from the head and pushes append, an entry that waits all the while is never missed.
---          A call returns as many entries as ARGV says at most, and stops after the one that exceeds the bytes.
+-- Keeps:   Drains remove from the head and pushes append, so an entry that waits all the time is never missed.
+--          A call returns at most `page entries`, and stops after the entry that exceeds `page bytes`.
 
 local tag, payload_limit = ARGV[1], tonumber(ARGV[2])
 local entries_left, bytes_left = tonumber(ARGV[3]), tonumber(ARGV[4])
 
--- As in claim.lua: few entries at first, and one at a time once one was too large.
+-- As in claim.lua: few entries at first, and one at a time after one that is too large.
 local function read(lane, skip)
   local entries, step = {}, 8
   while entries_left > 0 and bytes_left > 0 do
@@ -38,8 +39,7 @@ local seen = {}
 for at = 5, #ARGV, 2 do
   local user, skip = ARGV[at], tonumber(ARGV[at + 1])
   local lane = tag .. 'lane:' .. user
-  local is_list, length = pcall(redis.call, 'LLEN', lane)
-  if not is_list or type(length) ~= 'number' then length = -1 end
+  local length = unless_wrong(-1, 'LLEN', lane)
   seen[#seen + 1] = length
   seen[#seen + 1] = length > skip and read(lane, skip) or {}
 end

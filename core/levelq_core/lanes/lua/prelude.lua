@@ -1,6 +1,6 @@
--- Shared by every script: the loader puts this file in front of each.
--- All time is the server's, in milliseconds. `tag` is "<namespace>:{SPECIALIZATION:generation:shard}:", from
--- which every key of the partition is built, so that one call touches one Cluster slot.
+-- Functions of all scripts: the loader puts this file in front of each.
+-- Times are the server's, in milliseconds. `tag` is "<namespace>:{SPECIALIZATION:generation:shard}:", the prefix of
+-- every key of the partition, so one call touches one Cluster slot.
 
 local function clock()
   local time = redis.call('TIME')
@@ -11,15 +11,22 @@ local function waiting(tag)
   return tonumber(redis.call('GET', tag .. 'count') or '0') or 0 -- if it is not a number, the next sweep corrects it
 end
 
--- One command over many values. Lua's stack takes some 8,000 in one call; the step is even, for pairs.
+-- The reply to a command, or `otherwise` if its key holds another type.
+local function unless_wrong(otherwise, command, ...)
+  local ok, reply = pcall(redis.call, command, ...)
+  if not ok or type(reply) == 'table' and reply.err then return otherwise end
+  return reply
+end
+
+-- One command with many values, in even steps for pairs: Lua's stack takes some 8,000 values in one call.
 local function in_steps(command, key, values)
   for first = 1, #values, 2000 do
     redis.call(command, key, unpack(values, first, math.min(first + 1999, #values)))
   end
 end
 
--- Claims whose deadline has passed go back to ready, at that deadline, so they are first in line. So do
--- claims that end later than any claim can: the server's clock was set back. At most 1,000 a call.
+-- Put expired claims back into ready, at their deadline, so that they are claimed first; also claims that end later
+-- than a new one would: the server's clock was set back. At most 1,000 of each kind in one call.
 local function return_expired(tag, now, claim_ms)
   local claimed, returned = tag .. 'claimed', 0
   for _, range in ipairs({ { '-inf', now }, { '(' .. now + claim_ms, '+inf' } }) do
@@ -35,21 +42,20 @@ local function return_expired(tag, now, claim_ms)
   return returned
 end
 
--- Whether the caller should enqueue a wake-up: some lane is due, the live drains cannot take all that is
--- due in one batch each, and nobody else has just been told to do it (the reservation, which expires).
--- If "drains" holds another type, no drain counts: push.lua has appended by now, so nothing may be raised here.
+-- Whether the caller should enqueue a wake-up: a lane is due, the live drains cannot take all due lanes in one batch
+-- each, and no other caller has reserved a wake-up (a reservation expires). If "drains" holds another type, no drain
+-- counts: push.lua has appended already, so no error may be raised here.
 local function reserve_wake(tag, now, wake_ms, batch_commands, batch_lanes)
   local due = redis.call('ZCOUNT', tag .. 'ready', '-inf', now)
   if due == 0 then return 0 end
-  local is_set, drains = pcall(redis.call, 'ZCOUNT', tag .. 'drains', '(' .. now, '+inf')
-  if not is_set or type(drains) ~= 'number' then drains = 0 end
+  local drains = unless_wrong(0, 'ZCOUNT', tag .. 'drains', '(' .. now, '+inf')
   if drains > 0 and due <= drains * batch_lanes and waiting(tag) <= drains * batch_commands then return 0 end
   if redis.call('SET', tag .. 'wake', '1', 'NX', 'PX', wake_ms) then return 1 end
   return 0
 end
 
--- Note why a lane is parked: "since attempts reason". `same_head`: its first command is the one that was there
--- before, so the time of the first attempt is kept.
+-- Note why a lane is parked: "since attempts reason". `same_head`: its first command did not change, so the time of the
+-- first attempt is kept.
 local function note_parked(tag, now, user, reason, same_head)
   local parked = tag .. 'parked'
   local since, attempts = nil, nil
@@ -58,7 +64,7 @@ local function note_parked(tag, now, user, reason, same_head)
   redis.call('HSET', parked, user, note)
 end
 
--- How many entries the lanes in ready and claimed hold. A key that is no list counts as empty.
+-- The number of entries in the lanes of ready and claimed. A key that is no list counts as empty.
 local function standing(tag)
   local ready, claimed = tag .. 'ready', tag .. 'claimed'
   local sum = 0
@@ -67,10 +73,9 @@ local function standing(tag)
     repeat
       users = redis.call('ZRANGE', set, at, at + 999)
       for _, user in ipairs(users) do
-        local lane = tag .. 'lane:' .. user
-        local is_list, length = pcall(redis.call, 'LLEN', lane)
+        local length = unless_wrong(0, 'LLEN', tag .. 'lane:' .. user)
         local twice = set == claimed and redis.call('ZSCORE', ready, user)
-        if is_list and type(length) == 'number' and not twice then sum = sum + length end
+        if not twice then sum = sum + length end
       end
       at = at + 1000
     until #users < 1000

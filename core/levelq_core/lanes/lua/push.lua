@@ -1,17 +1,17 @@
 #!lua
 -- Append commands to their lanes.
 --
--- KEYS[1]  tag .. "ready" (names the slot; all other keys are built from the tag)
+-- KEYS[1]  tag .. "ready", which names the slot; all other keys are built from the tag
 -- ARGV     tag, lane limit, partition limit, wake ms, batch commands, batch lanes,
 --          then per lane: user, number of entries, the entries
--- Returns  {wake (0 or 1), {per lane: accepted, and a reason if fewer than sent: "lane", "partition" or
---          "type", if the lane's key holds something else}, the stamp}
---          or {"MOVED"} if the partition was closed by a change of the shard count.
+-- Returns  {wake (0 or 1), {per lane: how many were accepted, and why not all: "lane" or "partition" (limits), "type"
+--          (the lane's key is no list)}, the stamp}
+--          or {"MOVED"}: the partition was closed by a change of the shard count
 --
--- Keeps:   a lane that holds commands is in ready or claimed. So all enter ready before any grows: a
---          script that fails midway is not rolled back, and an empty lane in ready harms nobody.
---          A not-before time that lies ahead is never lowered (NX).
---          A refused command is refused with all that follow it in its lane in this call.
+-- Keeps:   A lane that holds commands is in ready or claimed. So all lanes enter ready before any grows: Redis does
+--          not roll back a script that fails midway, and an empty lane in ready does no harm.
+--          A not-before time in the future is never lowered (NX).
+--          A refused command is refused together with all that follow it in its lane in this call.
 
 local tag = ARGV[1]
 local lane_limit, partition_limit = tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -22,7 +22,7 @@ if closed then return { 'MOVED' } end
 local now = clock()
 local stamp = string.format('%013.0f', now)
 before = tonumber(before or '0')
-if not before then -- not a number: no limit until the next sweep has counted
+if not before then -- not a number: there is no limit until the next sweep counts
   redis.call('DEL', tag .. 'count')
   before = 0
 end
@@ -31,7 +31,8 @@ local answers, users, grows = {}, {}, {}
 local at = 7
 while at <= #ARGV do
   local user, sent = ARGV[at], tonumber(ARGV[at + 1])
-  local is_list, length = pcall(redis.call, 'LLEN', tag .. 'lane:' .. user) -- raised, it would leave this half done
+  -- Under pcall: an error would leave the push half done.
+  local is_list, length = pcall(redis.call, 'LLEN', tag .. 'lane:' .. user)
   local room_in_lane = is_list and lane_limit - length or 0
   local room = math.min(room_in_lane, partition_limit - total)
   local accepted = math.max(0, math.min(sent, room))
@@ -46,7 +47,7 @@ while at <= #ARGV do
   at = at + 2 + sent
 end
 
--- One call for many lanes instead of one each: a push to many lanes costs the server 30 % less.
+-- One call for many lanes costs the server less than one for each.
 for first = 1, #users, 2000 do
   local some = { unpack(users, first, math.min(first + 1999, #users)) }
   local unclaimed = {}
@@ -70,6 +71,6 @@ for i, user in ipairs(users) do
     first = upto + 1
   end
 end
-local wake = 0 -- somebody was told to wake a drain, so reserve_wake would say the same after three calls more
+local wake = 0 -- if a wake-up is reserved already, skip the three calls of reserve_wake
 if not woken then wake = reserve_wake(tag, now, tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])) end
 return { wake, answers, stamp }

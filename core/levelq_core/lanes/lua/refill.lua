@@ -1,15 +1,15 @@
 #!lua flags=allow-oom
--- Put back at the head of their lanes the outbox commands that Redis lost; then open the gate.
+-- Restore the outbox commands that Redis lost, at the head of their lanes; then unblock claims.
 --
 -- KEYS[1]  tag .. "ready"
--- ARGV     tag, lease, last (1: nothing follows, open the gate; else 0), wake ms, batch commands, batch lanes,
+-- ARGV     tag, lease, last (1: nothing follows, unblock claims; else 0), wake ms, batch commands, batch lanes,
 --          then per lane: user, number of entries, the entries: all that the lane lost, in order
--- Returns  {wake (0 or 1), {per lane: how many were put back}} or {"LOST"}, and nothing was done: the lease is
---          not ours
+-- Returns  {wake (0 or 1), {per lane: how many were restored}}
+--          or {"LOST"}, and nothing was done: the lease was lost
 --
--- Keeps:   what producers have pushed since the loss stays behind what was lost. A lane is put back in one
---          step, and left alone if it holds the first of these entries already, so that a filling may be
---          repeated. It must work when memory is full: until the gate is open nothing can be drained.
+-- Keeps:   Commands pushed since the loss stay behind the lost ones. A lane is restored in one step, and skipped if it
+--          holds the first of these entries already, so a restore can be repeated.
+--          It must work when memory is full: nothing can be drained while claims are blocked.
 
 local tag = ARGV[1]
 if redis.call('GET', tag .. 'relay') ~= ARGV[2] then return { 'LOST' } end
@@ -36,7 +36,7 @@ while at <= #ARGV do
   local user, count = ARGV[at], tonumber(ARGV[at + 1])
   local lane = tag .. 'lane:' .. user
   local ok, present = pcall(holds, lane, string.sub(ARGV[at + 2], FROM - 13, FROM - 14 + SIZE))
-  if not ok or present then -- not a list, or nothing of it was lost from the head
+  if not ok or present then -- not a list, or its head was not lost
     answers[#answers + 1] = 0
   else
     local entries = {}

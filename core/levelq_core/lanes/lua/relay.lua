@@ -1,17 +1,17 @@
 #!lua
--- Append outbox commands to their lanes, for the one relay of the partition.
+-- Append outbox commands to their lanes, for the relay that holds the lease of the partition.
 --
 -- KEYS[1]  tag .. "ready"
 -- ARGV     tag, lease, idle only (0 or 1), lane limit, partition limit, wake ms, batch commands, batch lanes,
 --          then per lane: user, number of entries, the entries
--- Returns  {wake (0 or 1), {per lane: accepted, and a reason if fewer than sent: "lane", "partition", "busy" or
---          "type", if the lane's key holds something else}}
---          or {"LOST"}, and nothing was done: the lease is not ours, the server was restarted, the gate is
---          closed, or the partition was.
+-- Returns  {wake (0 or 1), {per lane: how many were accepted, and why not all: "lane" or "partition" (limits), "busy"
+--          (not idle), "type" (the lane's key is no list)}}
+--          or {"LOST"}, and nothing was done: the lease was lost, the server was restarted, the outbox must be
+--          restored, or the partition is closed
 --
--- Keeps:   whatever Redis lost, nothing is appended before its loss was noticed: the lease and the gate are
---          in Redis, too. "Idle only" appends only to lanes that are empty and unclaimed, so that what is
---          pushed again never stands behind what came after it. And all that push.lua keeps.
+-- Keeps:   If Redis loses data, nothing is appended before the loss is noticed: the lease and the mark that the outbox
+--          was restored are lost, too. "Idle only" appends only to lanes that are empty and unclaimed, so commands
+--          pushed again are never behind later ones. And all that push.lua keeps.
 
 local tag, lease, idle_only = ARGV[1], ARGV[2], ARGV[3] == '1'
 local lane_limit, partition_limit = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -28,8 +28,8 @@ local answers = {}
 
 local function append(user, first, sent)
   local lane = tag .. 'lane:' .. user
-  local is_list, length = pcall(redis.call, 'LLEN', lane)
-  if not is_list then return 0, 'type' end
+  local length = unless_wrong(nil, 'LLEN', lane)
+  if not length then return 0, 'type' end
   local claimed = redis.call('ZSCORE', tag .. 'claimed', user)
   if idle_only and (length > 0 or claimed) then return 0, 'busy' end
   local accepted = math.max(0, math.min(sent, lane_limit - length, partition_limit - total))

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- Put one layout of a specialization in the place of another, or where there is none.
+-- Replace the layout of a specialization, or write the first one.
 --
 -- KEYS[1]  <namespace>:shards
--- ARGV     specialization, the layout that is expected there, the new one
--- Returns  1 if it was done, 0 if there is one that was not expected
+-- ARGV     specialization, the layout that is expected, the new layout
+-- Returns  1 if it was written, 0 if there is another layout than expected
 --
--- Keeps:   of two who change the same layout, one is told that somebody else has.
+-- Keeps:   Of two processes that change the same layout at once, one is refused.
 
 local there = redis.call('HGET', KEYS[1], ARGV[1])
 if there and there ~= ARGV[2] then return 0 end

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- Extend the claims that are still ours, and the drain's registration.
+-- Extend the claims that a drain still holds, and its registration.
 --
 -- KEYS[1]  tag .. "ready"
 -- ARGV     tag, drain, token, claim ms, then the users
--- Returns  how many of the claims are still ours
+-- Returns  how many claims the drain still holds
 --
--- Keeps:   only the holder of the token extends a claim; a lane somebody else took stays theirs.
+-- Keeps:   Only the holder of the token extends a claim.
 
 local tag, token = ARGV[1], ARGV[3]
 local deadline = clock() + tonumber(ARGV[4])

@@ -2,24 +2,17 @@
 -- Count what a partition holds. Changes nothing.
 --
 -- KEYS[1]  tag .. "ready"
--- ARGV     tag, how many heads to look at
+-- ARGV     tag, how many heads to read
 -- Returns  {waiting, ready, claimed, parked, drains, age in ms of the oldest head seen}
 --
--- Keeps:   it works whatever keeps the server from writing, and on a replica.
---          The time it takes is bounded by ARGV[2]: the oldest command is looked for among the heads of
---          the lanes that have been due or claimed longest, which is where it is unless lanes are parked.
+-- Keeps:   It works on a replica and on a server that cannot write.
+--          Its time is bounded by ARGV[2]: only the lanes that have been due or claimed longest are searched for the
+--          oldest command. It is there unless lanes are parked.
 
 local tag, most = ARGV[1], tonumber(ARGV[2])
 local ready, claimed = tag .. 'ready', tag .. 'claimed'
 local now = clock()
 local oldest = now
-
--- What a command answers, or `otherwise` if its key holds another type: the rest is counted all the same.
-local function unless_wrong(otherwise, command, ...)
-  local ok, answer = pcall(redis.call, command, ...)
-  if not ok or type(answer) == 'table' and answer.err then return otherwise end
-  return answer
-end
 
 for _, set in ipairs({ ready, claimed }) do
   for _, user in ipairs(unless_wrong({}, 'ZRANGE', set, 0, most - 1)) do

@@ -1,35 +1,33 @@
 #!lua flags=allow-oom
--- Repair what a dead worker left: expired claims, due lanes without a drain, a wrong count.
+-- Repair what dead workers left: expired claims, due lanes without a drain, a wrong count.
 --
 -- KEYS[1]  tag .. "ready"
 -- ARGV     tag, claim ms, wake ms, batch commands, batch lanes
 -- Returns  {wake (0 or 1), claims returned, by how much the count was wrong (above zero: too high)}
 --
--- Keeps:   whatever a drain, a wake-up or a worker did or failed to do, a due lane gets a wake-up within
---          one sweep of the end of its claim.
---          The count is the sum of the lengths of the lanes in ready and claimed: all are read and the count
---          is set in this one step, so no push or acknowledgement falls between.
+-- Keeps:   A due lane gets a wake-up within one sweep after its claim ends, whichever drain, wake-up or worker died.
+--          The count is the number of entries in the lanes of ready and claimed: all are read and the count is set in
+--          one step, so no push or acknowledgement falls between.
 
 local tag, now = ARGV[1], clock()
 local claim_ms, wake_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
 local returned = return_expired(tag, now, claim_ms)
--- A registration that ends later than any can was made before the clock was set back, or by other code.
+-- A registration that ends later than a new one would is from before the clock was set back, or of another program.
 local drains = tag .. 'drains'
-local is_set, ended = pcall(redis.call, 'ZREMRANGEBYSCORE', drains, '-inf', now)
-if is_set and type(ended) == 'number' then
+if unless_wrong(nil, 'ZREMRANGEBYSCORE', drains, '-inf', now) then
   redis.call('ZREMRANGEBYSCORE', drains, '(' .. now + claim_ms, '+inf')
 else
   redis.call('DEL', drains) -- of another type; live drains register with their next claim
 end
--- What lasts longer than any reservation was made by other code, and would keep all others from being made.
+-- A key that lasts longer than a new one was written by another program, and would keep others from being reserved.
 local function unless_endless(key, most_ms)
   local left = redis.call('PTTL', key)
   if left == -1 or left > most_ms then redis.call('DEL', key) end
 end
 unless_endless(tag .. 'wake', wake_ms)
 
--- Up to AT_ONCE lanes are read at each sweep. More, up to AT_MOST, are read once in as many milliseconds as there
--- are lanes, by the worker that sweeps first: some 0.1 % of the server's time, 0.1 s at a time at most.
+-- Up to AT_ONCE lanes are read at each sweep. More, up to AT_MOST, are read once in as many milliseconds as there are
+-- lanes, by the first worker that sweeps, so that it takes little of the server's time.
 local AT_ONCE, AT_MOST = 1000, 100000
 local function recount()
   local lanes = redis.call('ZCARD', tag .. 'ready') + redis.call('ZCARD', tag .. 'claimed')
@@ -37,22 +35,21 @@ local function recount()
   unless_endless(tag .. 'recounted', AT_MOST)
   if lanes > AT_ONCE and not redis.call('SET', tag .. 'recounted', '1', 'NX', 'PX', lanes) then return 0 end
   local sum = standing(tag)
-  local is_string, said = pcall(redis.call, 'GET', tag .. 'count')
-  local before = is_string and tonumber(said or '0')
-  if is_string and (said or '0') == string.format('%.0f', sum) then return 0 end -- not '0x1': INCRBY refuses that
+  local said = unless_wrong('', 'GET', tag .. 'count') or '0'
+  if said == string.format('%.0f', sum) then return 0 end -- not '0x1': INCRBY refuses that
   if sum == 0 then
     redis.call('DEL', tag .. 'count', tag .. 'progress')
   else
     redis.call('SET', tag .. 'count', string.format('%.0f', sum))
   end
-  return (before or 0) - sum
+  return (tonumber(said) or 0) - sum
 end
 local wrong = recount()
 
 local wake = reserve_wake(tag, now, wake_ms, tonumber(ARGV[4]), tonumber(ARGV[5]))
 
--- Due for longer than a reservation lasts, and no drain lives: the wake-ups do not arrive. A sender who cannot
--- reach RQ would go on to reserve each of them before we can, so what is reserved is taken over, once in its time.
+-- Lanes are due for longer than a reservation lasts, and no drain lives: wake-ups do not arrive. A sender that cannot
+-- reach RQ would always reserve the next one first, so the sweep takes the reservation over, once while it lasts.
 local first = redis.call('ZRANGE', tag .. 'ready', 0, 0, 'WITHSCORES')
 if first[2] and tonumber(first[2]) < now - wake_ms and redis.call('ZCARD', tag .. 'drains') == 0
   and wake == 0 and redis.call('GET', tag .. 'wake') ~= 'sweep' then

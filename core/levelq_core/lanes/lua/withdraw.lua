@@ -1,13 +1,13 @@
 #!lua flags=allow-oom
--- Remove decided entries from lanes, wherever they stand in them; the others keep their order.
+-- Remove decided entries from lanes, wherever they are; the others keep their order.
 --
 -- KEYS[1]  tag .. "ready"
 -- ARGV     tag, mark (a value that is no entry), then per lane: user, identities (32 bytes each)
 -- Returns  per lane how many entries were removed
 --
--- Keeps:   only what was decided is removed, each entry by its identity, as in ack.lua. A claim stays with its drain,
---          which removes by identity, too. A lane that becomes empty leaves "ready" and "parked"; one that loses its
---          head is due at once, as what parked it may have been that head.
+-- Keeps:   Only decided entries are removed, each by its identity, as in ack.lua. A claim stays with its drain, which
+--          removes by identity, too. A lane that becomes empty leaves "ready" and "parked"; one that loses its head is
+--          due at once, because that head may be why it was parked.
 
 local tag, mark = ARGV[1], ARGV[2]
 local ready, parked = tag .. 'ready', tag .. 'parked'
@@ -15,7 +15,7 @@ local now = clock()
 local SIZE, FROM = 32, 18 -- codec.IDENTITY_BYTES; codec.IDENTITY_AT, counted from 1
 local STEP = 100
 
--- The indexes of the wanted entries, counted from 0, the newest first. The search begins at the newest entry.
+-- The indexes of the wanted entries, counted from 0, newest first.
 local function find(lane, length, identities)
   local wanted, left, malformed = {}, 0, false
   for at = 1, #identities, SIZE do

@@ -1,4 +1,4 @@
-"""Looks at rows that end in time: a table may be locked, or large."""
+"""A time limit for checks that read rows: a table may be locked, or large."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from levelq_core.database.sqlstate import in_words
+from levelq_core.database.sqlstate import in_words, sqlstate_of
 
 from .finding import Finding
 
@@ -15,22 +15,22 @@ CUT = ("57014", "55P03")  # statement_timeout, lock_timeout
 
 
 def limit(connection: Connection, seconds: float | None) -> None:
-    """Let each statement of this transaction take so long, whatever the server says; None for as long as it takes."""
+    """Set the most time for each statement of this transaction, whatever the server's setting; None for no limit."""
     connection.execute(_LIMIT, {"ms": str(round(1000 * (seconds or 0)))})
 
 
-def look_at_rows(connection: Connection, what: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """All that `look` finds, or a warning if one of its statements was cut off. What it writes is taken back.
+def check_in_time(connection: Connection, what: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """All that `check` finds, or a warning if one of its statements was cut off. What it writes is taken back.
 
     Raises DBAPIError for all else.
     """
     connection.execute(text("SAVEPOINT levelq_look"))
     try:
-        return list(look())
+        return list(check())
     except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) not in CUT:
+        if sqlstate_of(error) not in CUT:
             raise
-        problem = f"{what} could not be looked at in time: {in_words(error.orig or error)}"
+        problem = f"{what} could not be checked in time: {in_words(error)}"
         return [Finding("warning", problem, ("levelq db check",))]
     finally:
         if not connection.invalidated:

@@ -1,45 +1,71 @@
-"""How to put a pair of levels in step again: a `levelq sync` that will be applied, or why there is none."""
+"""Levels: pairs out of step and levels that are NULL, and how to put them right."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, text
 
-from levelq_core.database.schema import LICENSES, PROGRESS, Schema
-from levelq_core.database.spelling import NAMES, fold, folded
+from levelq_core.database.schema import LICENSES, PAIR, PROGRESS, Schema
+from levelq_core.database.spelling import fold, folded
 from levelq_core.domain import rules
 from levelq_core.domain.catalog import Catalog
-from levelq_core.domain.codec import SOURCES, Lane, record_of
+from levelq_core.domain.codec import record_of
 from levelq_core.domain.commands import MAX_USER_ID, SyncLevels, build
+from levelq_core.domain.record import SOURCES, Lane
 from levelq_core.domain.rules import Limits
 from levelq_core.errors import InvalidCommand
-from levelq_core.operations.queries import Pair
+from levelq_core.operations.queries import Pair, out_of_step
 
-_RENAMES = "`levelq db check` prints what renames it"
+from .duplicates import SHOWN
+from .finding import Finding, counted
+
+
+def check_null_levels(connection: Connection, table: str) -> Iterator[Finding]:
+    """Yield the rows of progress or licenses whose level is NULL, which levelq counts as 1, as one finding."""
+    number = connection.execute(text(f"SELECT count(*) FROM {table} WHERE current_level IS NULL")).scalar_one()
+    if number:
+        where = f"{table}.current_level is NULL in {counted(number, 'row')}"
+        fix = f"UPDATE {table} SET current_level = 1 WHERE current_level IS NULL;"
+        yield Finding("warning", f"{where}: counted as 1 until a level-up, yet out of step with a 1", (fix,))
+
+
+def check_levels(connection: Connection, schema: Schema, catalog: Catalog) -> Iterator[Finding]:
+    """Yield the pairs out of step, if any, as one finding."""
+    found = out_of_step(connection)
+    first = list(islice(found, SHOWN))
+    if first:
+        number = len(first) + sum(1 for _ in found)
+        examples = ", ".join(
+            f"{p.user_id} {p.specialization} ({_level(p.progress_level)}, {_level(p.license_level)})" for p in first
+        )
+        rest, more = (", ...", ("levelq check",)) if number > SHOWN else ("", ())
+        problem = f"levels out of step (progress, license) in {counted(number, 'pair')}: {examples}{rest}"
+        yield Finding("warning", problem, (*dict.fromkeys(pair_fixes(connection, first, schema, catalog)), *more))
+
+
+def _level(level: int | None) -> str:
+    return "none" if level is None else str(level)
 
 
 def pair_fixes(connection: Connection, pairs: Sequence[Pair], schema: Schema, catalog: Catalog) -> list[str]:
-    """For each pair: the `levelq sync` that mends it, or a comment (beginning with --) that says why there is none.
+    """For each pair: the `levelq sync` that fixes it, or a comment (beginning with --) that says why there is none.
 
     A command is printed only if the rules would apply it. Raises DBAPIError.
     """
-    pairs = [_whole(pair) for pair in pairs]
+    pairs = [Pair(_whole(p.user_id), p.specialization, _whole(p[2]), _whole(p[3])) for p in pairs]
     limits = Limits() if schema.missing() else schema.limits
     respelt = _respelt(connection, pairs)
     gone = _without_user(connection, pairs, schema)
     return [_fix(pair, catalog, limits, respelt, gone) for pair in pairs]
 
 
-def _whole(pair: Pair) -> Pair:
-    """Numbers of numeric columns as integers, where they are whole."""
-
-    def whole(number: Any) -> Any:
-        return int(number) if isinstance(number, Decimal) and number == number.to_integral() else number
-
-    return Pair(whole(pair.user_id), pair.specialization, whole(pair.progress_level), whole(pair.license_level))
+def _whole(number: Any) -> Any:
+    """A whole number of a numeric column as an integer."""
+    return int(number) if isinstance(number, Decimal) and number == number.to_integral() else number
 
 
 def _fix(
@@ -51,7 +77,7 @@ def _fix(
         return f"{where}: levelq reads no row without a user or a specialization: fill it in, or delete the row"
     right = fold(name)
     if right in catalog and (right != name or (user, right) in respelt):
-        return f"{where}: it has a row that is spelt otherwise; {_RENAMES}"
+        return f"{where}: it has a row that is spelt otherwise; `levelq db check` prints what renames it"
     if name not in catalog:
         return f"{where}: not in the catalog, so levelq leaves it alone; `levelq db check` says what to do"
     missing = LICENSES if pair.license_level is None else PROGRESS if pair.progress_level is None else ""
@@ -81,33 +107,34 @@ def _refusal(pair: Pair, source: str, catalog: Catalog, limits: Limits) -> str |
     return decided.message if decided.error else None
 
 
-def _is_id(user: object) -> bool:
-    return isinstance(user, int) and 1 <= user <= MAX_USER_ID
+def _users(pairs: Sequence[Pair]) -> list[int]:
+    """The users of these pairs, without what is no user id."""
+    return [pair.user_id for pair in pairs if isinstance(pair.user_id, int) and 1 <= pair.user_id <= MAX_USER_ID]
 
 
 def _respelt(connection: Connection, pairs: Sequence[Pair]) -> set[tuple[int, str]]:
     """The pairs without a row that have one in another spelling."""
-    users = {pair.user_id for pair in pairs if None in pair[2:] and _is_id(pair.user_id)}
+    users = _users([pair for pair in pairs if None in pair[2:]])
     found: set[tuple[int, str]] = set()
-    for table, (user, name) in NAMES.items() if users else ():
+    for table, (user, name) in PAIR.items() if users else ():
         statement = text(f"""
             SELECT DISTINCT {user}::bigint, {folded(name)} FROM {table}
             WHERE {user} = ANY(CAST(:users AS bigint[])) AND {name} <> {folded(name)}
         """)
-        found.update((row[0], row[1]) for row in connection.execute(statement, {"users": list(users)}))
+        found.update((row[0], row[1]) for row in connection.execute(statement, {"users": users}))
     return found
 
 
 def _without_user(connection: Connection, pairs: Sequence[Pair], schema: Schema) -> dict[tuple[str, int], str]:
     """Missing rows that a foreign key forbids, because the user does not exist: by table and user, the parent."""
     found: dict[tuple[str, int], str] = {}
-    for table, lacks in ((PROGRESS, "progress_level"), (LICENSES, "license_level")):
-        users = [p.user_id for p in pairs if getattr(p, lacks) is None and _is_id(p.user_id)]
+    for table, level in ((PROGRESS, 2), (LICENSES, 3)):
+        users = _users([pair for pair in pairs if pair[level] is None])
         for parent in schema.parents.get(table, ()) if users else ():
             statement = text(f"""
                 SELECT k.id::bigint FROM unnest(CAST(:users AS bigint[])) AS k(id)
                 WHERE NOT EXISTS (SELECT FROM {parent.table} u WHERE u.{parent.column} = k.id)
             """)
-            absent = connection.execute(statement, {"users": users}).scalars()
-            found.update({(table, user): parent.table for user in absent})
+            for user in connection.execute(statement, {"users": users}).scalars():
+                found[table, user] = parent.table
     return found

@@ -1,4 +1,4 @@
-"""The sequences and identity columns of the eight tables: how much of what they can count is left."""
+"""The sequences and identity columns of the eight tables: they give ids, ahead of the rows, and enough of them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from levelq_core.database.schema import LICENSES, PROGRESSIONS, REQUIRED
+from levelq_core.database.schema import LICENSES, PROGRESSIONS, REQUIRED, Column
 
 from .finding import Finding, Severity
+from .limits import check_in_time
 from .retyping import unhindered
 
 NEARLY_USED_UP = 0.8
@@ -21,7 +22,8 @@ _BIGINT = 2**63 - 1
 class Sequence(NamedTuple):
     """One column that counts. `last` is None before the first number, and where `readable` is false.
 
-    `usable`: this role's inserts can draw from it, as they always can from an identity column's.
+    `usable`: this role's inserts can draw from it, as they always can from an identity column's. `role`: this role,
+    quoted for SQL.
     """
 
     table: str
@@ -34,6 +36,7 @@ class Sequence(NamedTuple):
     step: int
     most: int
     type_most: int
+    role: str
 
     @property
     def holds(self) -> int:
@@ -41,14 +44,19 @@ class Sequence(NamedTuple):
         return min(self.most, _HOLDS.get(self.type, _BIGINT))
 
     @property
-    def used(self) -> float:
-        """The part of its numbers that is used up."""
-        return (self.last or 0) / self.holds
-
-    @property
     def at_its_end(self) -> bool:
         """Whether it has no number left."""
         return self.last is not None and self.last + self.step > self.holds
+
+    @property
+    def problem(self) -> str | None:
+        """One sentence if it is nearly or wholly used up."""
+        where, used = f"{self.table}.{self.column}", (self.last or 0) / self.holds
+        if self.at_its_end:
+            return f"{where}: its sequence is at its end, {self.last} of {self.holds}: inserts fail"
+        if used > NEARLY_USED_UP:
+            return f"{where}: its sequence has used {used:.0%} of its numbers, {self.last} of {self.holds}"
+        return None
 
 
 def sequences_of(connection: Connection) -> list[Sequence]:
@@ -58,39 +66,30 @@ def sequences_of(connection: Connection) -> list[Sequence]:
 
 def sequence_problems(connection: Connection) -> Iterator[str]:
     """Yield one sentence for each sequence that is nearly or wholly used up. Raises DBAPIError."""
-    for sequence in sequences_of(connection):
-        if sequence.at_its_end or sequence.used > NEARLY_USED_UP:
-            yield _problem(sequence)
+    yield from (sequence.problem for sequence in sequences_of(connection) if sequence.problem)
 
 
 def check_sequences(connection: Connection) -> Iterator[Finding]:
     """Yield the sequences that are nearly or wholly used up, and those this role may not read."""
     for sequence in sequences_of(connection):
-        where, grant = f"{sequence.table}.{sequence.column}: this role may not", "GRANT USAGE ON SEQUENCE"
-        fix = (f"{grant} {sequence.name} TO {_role(connection)};",)
+        where = f"{sequence.table}.{sequence.column}: this role may not"
+        grant = (f"GRANT USAGE ON SEQUENCE {sequence.name} TO {sequence.role};",)
         if not sequence.usable:
-            yield Finding("error", f"{where} draw from its sequence, {sequence.name}: inserts fail", fix)
+            yield Finding("error", f"{where} draw from its sequence, {sequence.name}: inserts fail", grant)
         elif not sequence.readable:
-            yield Finding("warning", f"{where} read its sequence, {sequence.name}", fix)
-        elif sequence.at_its_end or sequence.used > NEARLY_USED_UP:
+            yield Finding("warning", f"{where} read its sequence, {sequence.name}", grant)
+        elif sequence.problem:
             severity: Severity = "error" if sequence.at_its_end else "warning"
-            yield Finding(severity, _problem(sequence), tuple(_widened(connection, sequence)))
-
-
-def _problem(sequence: Sequence) -> str:
-    where = f"{sequence.table}.{sequence.column}"
-    if sequence.at_its_end:
-        return f"{where}: its sequence is at its end, {sequence.last} of {sequence.holds}: inserts fail"
-    return f"{where}: its sequence has used {sequence.used:.0%} of its numbers, {sequence.last} of {sequence.holds}"
+            yield Finding(severity, sequence.problem, tuple(_widened(connection, sequence)))
 
 
 def _widened(connection: Connection, sequence: Sequence) -> Iterator[str]:
     """What lets it count on: the column, the columns that refer to it, then the sequence."""
     if sequence.type in _HOLDS:
-        yield from _bigint(connection, sequence.table, sequence.column)
         referring = {(row.child, row.column) for row in connection.execute(_REFERRING, sequence._asdict())}
-        for child, column in sorted(referring):
-            yield from _bigint(connection, child, column)
+        for table, column in [(sequence.table, sequence.column), *sorted(referring)]:
+            statement = f"ALTER TABLE {table} ALTER COLUMN {column} TYPE bigint;"
+            yield from unhindered(connection, table, column, statement, keys=False)
     if sequence.most < _BIGINT:
         bound = " NO MAXVALUE" if sequence.most != sequence.type_most else ""
         yield f"ALTER SEQUENCE {sequence.name} AS bigint{bound};"
@@ -98,17 +97,57 @@ def _widened(connection: Connection, sequence: Sequence) -> Iterator[str]:
         yield f"-- {sequence.name} has counted to the end of bigint: restart it where ids are free"
 
 
-def _bigint(connection: Connection, table: str, column: str) -> tuple[str, ...]:
-    statement = f"ALTER TABLE {table} ALTER COLUMN {column} TYPE bigint;"
-    return unhindered(connection, table, column, statement, keys=False)
+def check_row_numbers(connection: Connection, table: str, fact: Column) -> Iterator[Finding]:
+    """Yield a finding if inserts get no id, or one that a row has already."""
+    sequence = connection.execute(text("SELECT pg_get_serial_sequence(:table, 'id')"), {"table": table}).scalar()
+    numbers = f"coalesce(max(id), 1), max(id) IS NOT NULL) FROM {table};"
+    renumbered = f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), {numbers}"
+    if not fact.filled:
+        # A sequence the column still owns would be the one that setval finds: better use it than add another.
+        added = "ADD GENERATED BY DEFAULT AS IDENTITY" if sequence is None else f"SET DEFAULT nextval('{sequence}')"
+        default = f"ALTER TABLE {table} ALTER COLUMN id {added};"
+        problem = f"{table}.id has no default: levelq's inserts give no id, and fail"
+        yield Finding("error", problem, (*(_numbered(table) if fact.nullable else ()), default, renumbered))
+    elif sequence is not None:
+        yield from check_in_time(
+            connection, f"{table}.id", lambda: _check_ahead(connection, table, sequence, renumbered)
+        )
 
 
-def _role(connection: Connection) -> str:
-    return str(connection.execute(text("SELECT quote_ident(current_user)")).scalar_one())
+def _numbered(table: str) -> tuple[str, str]:
+    """Number the rows that have no id, so that the column can be NOT NULL, as an identity must be."""
+    numbers = f"SELECT ctid, (SELECT coalesce(max(id), 0) FROM {table}) + row_number() OVER () AS n FROM {table}"
+    return (
+        f"UPDATE {table} t SET id = k.n FROM ({numbers} WHERE id IS NULL) k WHERE t.ctid = k.ctid;",
+        f"ALTER TABLE {table} ALTER COLUMN id SET NOT NULL;",
+    )
 
+
+def _check_ahead(connection: Connection, table: str, sequence: str, renumbered: str) -> Iterator[Finding]:
+    """Compare the highest id with the sequence's next one. A role that may only use the sequence learns less of it."""
+    rights = connection.execute(_RIGHTS, {"sequence": sequence, "table": table}).one()
+    if rights.may_read:
+        next_id = f"SELECT last_value + is_called::int FROM {sequence}"
+    elif rights.may_use:  # NULL if the sequence has not been used since it was set
+        next_id = f"SELECT pg_sequence_last_value('{sequence}') + 1"
+    else:
+        return
+    if not rights.may_look:  # a worker need not read the audit
+        return
+    highest = connection.execute(text(f"SELECT max(id) FROM {table} HAVING max(id) >= ({next_id})")).scalar()
+    if highest is not None:
+        problem = f"{table}.id: its sequence is behind the highest id, {highest}: inserts fail as duplicates"
+        yield Finding("error", problem, (renumbered,))
+
+
+_RIGHTS = text("""
+    SELECT has_sequence_privilege(:sequence, 'SELECT') AS may_read,
+           has_sequence_privilege(:sequence, 'USAGE') AS may_use,
+           has_table_privilege(:table, 'SELECT') AS may_look
+""")
 
 # Sequences that a column owns or that its default draws from. `pg_sequence_last_value` takes USAGE or SELECT; without
-# either the row says so. Counting down is no habit of applications and not looked at.
+# either, `readable` is false. Sequences that count down are left out: applications do not use them.
 _SEQUENCES = text("""
     WITH columns AS (
         SELECT c.oid AS relation, wanted.name AS relname, wanted.n, a.attnum, a.attname, a.atttypid,
@@ -129,7 +168,7 @@ _SEQUENCES = text("""
     SELECT f.relname, quote_ident(f.attname), t.typname, s.seqrelid::regclass::text, r.readable, f.identity OR r.usable,
            CASE WHEN r.readable THEN pg_sequence_last_value(s.seqrelid) END, s.seqincrement, s.seqmax,
            CASE s.seqtypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647
-                ELSE 9223372036854775807 END
+                ELSE 9223372036854775807 END, quote_ident(current_user)
     FROM filled f JOIN pg_sequence s ON s.seqrelid = f.sequence AND s.seqincrement > 0
     JOIN pg_type t ON t.oid = f.atttypid
     CROSS JOIN LATERAL (

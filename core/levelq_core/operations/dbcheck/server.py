@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from levelq_core.database.schema import encoding_fault
 from levelq_core.redis_client.encryption import is_loopback
 
-from .finding import Finding
+from .finding import Finding, QueryCheck
 
 NAME = "LEVELQ_DATABASE_URL"
 READ_ONLY = "the database is read-only, so nothing can be applied"
@@ -19,10 +19,7 @@ OLDEST = 14  # pg_current_xact_id as the ledger uses it came with 13; 13 itself 
 
 def check_server(connection: Connection, encoding: str) -> Iterator[Finding]:
     """Yield what is wrong with the server's version and settings, and with the database's encoding."""
-    version, name = connection.execute(_VERSION).one()
-    if version < OLDEST * 10_000:
-        fix = f"-- move the database to PostgreSQL {OLDEST} or later"
-        yield Finding("error", f"PostgreSQL {name} is too old: {OLDEST} is the least", (fix,))
+    yield from _TOO_OLD.find(connection, oldest=OLDEST)
     for problem in encoding_fault(encoding):
         yield Finding("error", problem, (_MOVED,))
     if encoding not in ("UTF8", "SQL_ASCII"):
@@ -39,13 +36,13 @@ def check_read_only(connection: Connection) -> Iterator[Finding]:
     """Yield why nothing can be written, if transactions of this role are read-only."""
     in_recovery, read_only, source, database, role = connection.execute(_READ_ONLY).one()
     if in_recovery:
-        fix = "-- let LEVELQ_DATABASE_URL lead to the primary; of several hosts: target_session_attrs=read-write"
-        yield Finding("error", f"{READ_ONLY}: it is a standby", (fix,))
+        primary = "-- let LEVELQ_DATABASE_URL lead to the primary; of several hosts: target_session_attrs=read-write"
+        yield Finding("error", f"{READ_ONLY}: it is a standby", (primary,))
     elif read_only:
-        mends = _reset("default_transaction_read_only", "off", source, database, role)
+        fix = _reset("default_transaction_read_only", "off", source, database, role)
         # First in this session, or the statements below are refused as writes.
-        first = () if mends[0].startswith("--") else ("SET default_transaction_read_only = off;",)
-        yield Finding("error", f"{READ_ONLY}: default_transaction_read_only is on", (*first, *mends))
+        first = () if fix[0].startswith("--") else ("SET default_transaction_read_only = off;",)
+        yield Finding("error", f"{READ_ONLY}: default_transaction_read_only is on", (*first, *fix))
 
 
 def check_encryption(connection: Connection) -> Iterator[Finding]:
@@ -64,12 +61,13 @@ def check_encryption(connection: Connection) -> Iterator[Finding]:
 
 def _reset(option: str, value: str, source: str, database: str, role: str) -> tuple[str, ...]:
     """The statement that changes the option where it was set: in the database, the role, the URL or the server."""
-    if source == "database":
-        return (f"ALTER DATABASE {database} RESET {option};",)
-    if source == "user":
-        return (f"ALTER ROLE {role} RESET {option};",)
-    if source == "database user":
-        return (f"ALTER ROLE {role} IN DATABASE {database} RESET {option};",)
+    owners = {
+        "database": f"DATABASE {database}",
+        "user": f"ROLE {role}",
+        "database user": f"ROLE {role} IN DATABASE {database}",
+    }
+    if source in owners:
+        return (f"ALTER {owners[source]} RESET {option};",)
     if source == "command line":
         return (f"-- take {option} off the command line that starts the server, then restart it",)
     if source in ("client", "session", "environment variable"):
@@ -79,9 +77,16 @@ def _reset(option: str, value: str, source: str, database: str, role: str) -> tu
 
 _MOVED = "-- load a dump (pg_dump) into a database made with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
 
-_VERSION = text("SELECT current_setting('server_version_num')::int, current_setting('server_version')")
+_TOO_OLD = QueryCheck(
+    """
+    SELECT current_setting('server_version') AS version, CAST(:oldest AS int) AS oldest
+    WHERE current_setting('server_version_num')::int < CAST(:oldest AS int) * 10000
+    """,
+    "PostgreSQL {version} is too old: {oldest} is the least",
+    "-- move the database to PostgreSQL {oldest} or later",
+)
 
-# Which options that keep commits safe are off, and where that was said.
+# Which options that keep commits safe are off, and where that was set.
 _UNSAFE = text("""
     SELECT name, source, quote_ident(current_database()), quote_ident(session_user) FROM pg_settings
     WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting = 'off' ORDER BY name

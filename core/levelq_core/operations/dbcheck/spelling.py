@@ -1,81 +1,124 @@
-"""Rows whose specialization levelq would not find, or does not know."""
+"""Rows whose specialization levelq would not find, or does not know.
+
+Nearly every row is spelt right, so the queries compare the name as it is before they fold it. They read each table
+once, or the index of its pairs alone.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from levelq_core.database.spelling import NAMES, Outside, fold, folded, misspelt, outside, twins
+from levelq_core.database.schema import PAIR
+from levelq_core.database.spelling import fold, folded
 from levelq_core.domain.catalog import Catalog
+from levelq_core.keys import SPECIALIZATION
 
 from .columns import Facts
-from .finding import Finding
-from .merging import merged
+from .duplicates import SHOWN, merged
+from .finding import Finding, counted
 
-SHOWN = 5  # names in one finding
-_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,31}")  # as a catalog may have it
+MOST_NAMES = 100  # names outside the catalog that are read of each table
+
+
+class Misspelt(NamedTuple):
+    """The misspelt rows of one table: the first of them, and how many there are."""
+
+    table: str
+    user_id: int
+    spelt: str
+    rows: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.table}.{PAIR[self.table][1]}: {counted(self.rows, 'row')} not spelt as levelq spells them, "
+            f"for example {self.spelt!r} of user {self.user_id}, expected {fold(self.spelt)!r}"
+        )
+
+
+def misspelt(connection: Connection, names: Collection[str], tables: Collection[str] = tuple(PAIR)) -> list[Misspelt]:
+    """What is misspelt in these tables, of the specializations with these names. Raises DBAPIError."""
+    found = []
+    for table in tables:
+        user, name = PAIR[table]
+        # The first misspelt row, and how many there are.
+        query = text(f"""
+            SELECT {user}::bigint, {name}::text, count(*) OVER () FROM {table}
+            WHERE CASE WHEN {name} = ANY(CAST(:names AS text[])) THEN false
+                       ELSE {folded(name)} = ANY(CAST(:names AS text[])) END
+            ORDER BY {user} LIMIT 1
+        """)
+        found += [Misspelt(table, *row) for row in connection.execute(query, {"names": list(names)})]
+    return found
 
 
 def check_spelling(
     connection: Connection, table: str, facts: Mapping[str, Facts], catalog: Catalog
 ) -> Iterator[Finding]:
     """Yield the misspelt rows of a table as one finding."""
-    user, name = NAMES[table]
+    user, name = PAIR[table]
+    right, names = folded(name), ", ".join(f"'{name}'" for name in catalog)
     for found in misspelt(connection, catalog, [table]):
         problem = f"{found}: levelq would not find them and make second rows at level 1; workers refuse to start"
-        right = folded(name)
-        names = ", ".join(f"'{name}'" for name in catalog)
-        fix = [
-            f"-- From now on your application must write {fold(found.spelt)!r} and look for it, too",
-            *_bound(connection, table),
-        ]
-        pairs = twins(connection, catalog, table)
-        if pairs:
-            number = "1 pair" if pairs == 1 else f"{pairs:,} pairs"
+        fix = [f"-- From now on your application must write {fold(found.spelt)!r} and look for it, too"]
+        # Constraints may know the old spelling only, and foreign keys may keep it as it is.
+        for of, constraint, definition in connection.execute(_CONSTRAINTS, {"table": table, "column": name}):
+            fix.append(f"-- {of} has {constraint}: {definition}: it must allow the new spelling first")
+        condition = f"{right} IN ({names})"
+        pairs = f"SELECT FROM {table} WHERE {condition} GROUP BY {user}, {right} HAVING count(*) > 1"
+        doubled = connection.execute(text(f"SELECT count(*) FROM ({pairs}) AS pairs")).scalar_one()
+        if doubled:
             problem += (
-                f"; {number} of user and specialization with several rows: look at them first, "
-                "the most advanced will be kept"
+                f"; {counted(doubled, 'pair')} of user and specialization with several rows: look at them first, "
             )
-            fix += merged(connection, table, (user, right), facts, where=f"{right} IN ({names})")
-        rename = f"UPDATE {table} SET {name} = {right} WHERE {name} <> {right} AND {right} IN ({names});"
+            problem += "the most advanced will be kept"
+            fix += merged(connection, table, (user, right), facts, condition)
+        rename = f"UPDATE {table} SET {name} = {right} WHERE {name} <> {right} AND {condition};"
         yield Finding("error", problem, (*fix, rename))
 
 
 def check_names(connection: Connection, tables: Sequence[str], catalog: Catalog) -> Iterator[Finding]:
-    """Yield the rows of specializations that are not in the catalog as one finding."""
-    found = outside(connection, catalog, tables)
-    if not found:
+    """Yield the rows of specializations that are not in the catalog as one finding, the most frequent first."""
+    found: dict[str | None, dict[str, int]] = {}
+    for table in tables:
+        name = PAIR[table][1]
+        # Names that fold to none of the catalog's, NULL among them, and how many rows have each.
+        query = text(f"""
+            SELECT {name}::text, count(*) FROM {table}
+            WHERE CASE WHEN {name} = ANY(CAST(:names AS text[])) THEN false
+                       ELSE {folded(name)} = ANY(CAST(:names AS text[])) IS NOT TRUE END
+            GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {MOST_NAMES}
+        """)
+        for spelt, rows in connection.execute(query, {"names": list(catalog)}):
+            found.setdefault(spelt, {})[table] = rows
+    first = sorted(found, key=lambda spelt: (-sum(found[spelt].values()), spelt or ""))[:SHOWN]
+    if not first:
         return
     examples = ", ".join(
-        f"{name.spelt!r} ({', '.join(f'{n:,} in {table}' for table, n in name.rows.items())})" for name in found[:SHOWN]
+        f"{spelt!r} ({', '.join(f'{n:,} in {table}' for table, n in found[spelt].items())})" for spelt in first
     )
     more = ", ..." if len(found) > SHOWN else ""
     problem = f"rows of specializations that are not in the catalog, which levelq leaves alone: {examples}{more}"
-    yield Finding("warning", problem, tuple(_advice(name) for name in found[:SHOWN]))
+    yield Finding("warning", problem, tuple(_advice(spelt) for spelt in first))
 
 
-def _advice(name: Outside) -> str:
-    if name.spelt is None:
+def _advice(spelt: str | None) -> str:
+    if spelt is None:
         return "-- NULL names no specialization: fill it in, or leave the rows alone"
-    right = fold(name.spelt)
-    if _NAME.fullmatch(right):
+    right = fold(spelt)
+    if re.fullmatch(SPECIALIZATION, right):
         return (
             f"-- {right}: if levelq should move it, add a table [{right}] to the file that LEVELQ_CATALOG names "
             "(`levelq catalog` shows what it holds now)"
         )
     possible = re.sub(r"[^A-Z0-9_]+", "_", right).strip("_0123456789")[:32] or "NAME"
     return (
-        f"-- {name.spelt!r}: a specialization is a letter, then letters, digits and _, at most 32: "
+        f"-- {spelt!r}: a specialization is a letter, then letters, digits and _, at most 32: "
         f"rename these rows if levelq should move them, to {possible} for example"
     )
-
-
-def _bound(connection: Connection, table: str) -> list[str]:
-    """Constraints on the name, which may know the old spelling only, and foreign keys that keep it as it is."""
-    found = connection.execute(_CONSTRAINTS, {"table": table, "column": NAMES[table][1]})
-    return [f"-- {of} has {name}: {definition}: it must allow the new spelling first" for of, name, definition in found]
 
 
 _CONSTRAINTS = text("""

@@ -11,13 +11,12 @@ from redis.exceptions import NoPermissionError
 
 from levelq_core.keys import Keys
 from levelq_core.operations.dbcheck import Finding
-from levelq_core.redis_client.cluster import Cluster, server_of, servers_of
+from levelq_core.redis_client.cluster import UNCLUSTERED_URL
 from levelq_core.redis_client.encryption import redis_exposures
-from levelq_core.redis_client.pool import UNCLUSTERED_URL
+from levelq_core.redis_client.topology import server_of, servers_of, topology_of
 from levelq_core.settings import redacted
 
-from .health import risks
-from .server import check_clock, check_durability, check_memory, check_role, check_version
+from .health import check_clock, check_durability, check_memory, check_role, check_version, risks
 from .writing import check_scripts, check_writing
 
 _STOPS = ("redis", "pushes", "durability")  # an error of these topics stops scripts, too: one cause is reported once
@@ -31,7 +30,7 @@ def check_encryption(name: str, url: str) -> Iterator[Finding]:
 
 def check_lanes(redis: Redis, keys: Keys, url: str) -> Iterator[Finding]:
     """Check each server of the lanes' Redis, then write there. Raises RedisError if one does not answer."""
-    clustered = isinstance(redis, Cluster)
+    clustered = topology_of(redis).several_servers
     found = [finding for server in servers_of(redis) for finding in _check_server(server, url, clustered=clustered)]
     yield from found
     if not any(finding.severity == "error" and finding.topic in _STOPS for finding in found):

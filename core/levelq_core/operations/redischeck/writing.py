@@ -28,9 +28,9 @@ def check_writing(redis: Redis, key: str) -> Iterator[Finding]:
         fix = ("-- start more workers, or raise maxmemory",)
         yield Finding("warning", f"pushes are refused: {_words(error)}", fix, "pushes")
     except ResponseError as error:
-        said = _words(error)
-        denied = "permission" in said.lower()
-        yield Finding("error", f"writes are refused: {said}", (_ALLOW,) if denied else (), "pushes")
+        cause = _words(error)
+        denied = "permission" in cause.lower()
+        yield Finding("error", f"writes are refused: {cause}", (_ALLOW,) if denied else (), "pushes")
 
 
 def check_scripts(redis: Redis) -> Iterator[Finding]:

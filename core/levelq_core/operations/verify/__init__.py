@@ -1,6 +1,6 @@
-"""The checker: does what the ledger, the tables, the lanes and the producers say fit together?
+"""The verification: do the ledger, the tables, the lanes and the producers' records fit together?
 
-`verify` is `levelq verify` as a call. The invariants I1 to I9 are in docs/; each question says which it is of.
+`verify` is `levelq verify` as a call. The invariants I1 to I9 are in docs/; each check names its own.
 """
 
 from .report import Check, Report, Violation

@@ -1,69 +1,14 @@
-"""Questions about commands: is each where it must be, decided in its turn, and acknowledged rightly?
-
-Each question has a name and one sentence, is set-based, and finds (user, specialization, command, verdict,
-detail). Those about the rows are in `tables`.
-"""
+"""Checks of commands: is each where it must be, decided in its turn, and acknowledged rightly?"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from levelq_core.database.schema import LEDGER, OUTBOX, QUARANTINE
 
+from .report import Query
 from .temp_tables import HISTORY, IDS, LATER, SENT, STANDING
 
-
-class Question(NamedTuple):
-    """What is asked; `checked` counts the cases, `find` the wrong ones.
-
-    `foreign`: with --foreign-writes, findings are a note. `note`: findings are always a note, no violation. `hint`:
-    what the findings may mean.
-    """
-
-    invariant: str
-    what: str
-    checked: str
-    find: str
-    foreign: bool = False
-    note: bool = False
-    hint: str = ""
-
-
-# What the sends of each command came to: `due` if it must be somewhere, `possible` if it may have been
-# queued at all, `placed` if its place among its lane's commands is known. A page of the commands at a time.
-FILL_IDS = f"""
-    INSERT INTO {IDS}
-    SELECT command_id, min(user_id), min(specialization), min(source), min(seq),
-           bool_or(state = 1 AND NOT late AND sent_at >= :horizon), bool_or(state = 1),
-           bool_or(state > 0) OR count(*) FILTER (WHERE state < 0) > count(*) FILTER (WHERE state >= 0),
-           min(source) = max(source) AND min(user_id) = max(user_id) AND min(specialization) = max(specialization)
-               AND coalesce((array_agg(state ORDER BY seq) FILTER (WHERE state >= 0))[1] = 1, false)
-    FROM {HISTORY} WHERE command_id IS NOT NULL AND (CAST(:back AS uuid) IS NULL OR command_id > :back)
-        AND (CAST(:upto AS uuid) IS NULL OR command_id <= :upto) GROUP BY command_id
-"""
-NEXT_COMMAND = f"""
-    SELECT command_id FROM {HISTORY}
-    WHERE command_id IS NOT NULL AND (CAST(:back AS uuid) IS NULL OR command_id > :back)
-    ORDER BY command_id OFFSET :rows LIMIT 1
-"""
-BEGUN = f"SELECT to_timestamp(min(sent_at)) FROM {HISTORY}"
-
-# Where the commands of the range's users are now. Commands of forgotten users and cancelled commands are not placed in
-# the order: cancelling does not wait for earlier commands.
-FILL_SENT = f"""
-    INSERT INTO {SENT}
-    SELECT i.command_id, i.user_id, i.specialization, i.source, i.seq, i.due, i.acknowledged, i.possible,
-           i.placed AND g.apart IS NOT TRUE, g.id,
-           (SELECT true FROM {STANDING} e WHERE e.command_id = i.command_id LIMIT 1) IS NOT NULL,
-           (SELECT true FROM {OUTBOX} o WHERE o.command_id = i.command_id LIMIT 1) IS NOT NULL
-    FROM {IDS} i CROSS JOIN LATERAL (
-        SELECT min(id) AS id, bool_or(user_id = 0 OR error = 'cancelled') AS apart
-        FROM {LEDGER} WHERE command_id = i.command_id
-    ) g WHERE i.user_id > :low AND i.user_id <= :high
-"""
-
 # I1: a command that was acknowledged and is nowhere.
-LOST = Question(
+LOST = Query(
     "I1",
     "acknowledged commands are in the ledger, a lane or the outbox",
     f"SELECT count(*) FROM {SENT} WHERE due",
@@ -73,9 +18,9 @@ LOST = Question(
     """,
 )
 
-# I1: a decision on what nobody sent, on what was refused, or on other content than was sent. Direct
+# I1: a decision on a command that was never sent, that was refused, or that had other content. Direct
 # calls need not be recorded; nor what was decided before the recording began. A page of the ledger at a time.
-UNEXPECTED = Question(
+UNEXPECTED = Query(
     "I1",
     "decided commands are commands that were sent",
     f"SELECT count(*) FROM {LEDGER} WHERE id > :before AND id <= :upto",
@@ -95,7 +40,7 @@ UNEXPECTED = Question(
 )
 
 # Allowed: the producer never learnt what became of it, and it was decided.
-RECOVERED = Question(
+RECOVERED = Query(
     "I1",
     "recovered: decided, though the producer was never told",
     f"SELECT count(*) FROM {SENT} WHERE possible AND NOT acknowledged",
@@ -106,8 +51,8 @@ RECOVERED = Question(
     note=True,
 )
 
-# I1, at rest: an outbox row that nobody decided.
-OUTBOX_EMPTY = Question(
+# I1, at rest: an outbox row that is not decided.
+OUTBOX_EMPTY = Query(
     "I1",
     "at rest: the outbox is empty",
     f"SELECT count(*) FROM {OUTBOX}",
@@ -116,7 +61,7 @@ OUTBOX_EMPTY = Question(
 
 # I5: among the commands of one lane whose order is known, one that was decided before an earlier one; an
 # earlier one that still waits counts as decided last. Cancelling takes commands back in any order.
-ORDER = Question(
+ORDER = Query(
     "I5",
     "commands of a lane were decided in the order they were sent",
     f"SELECT count(*) FROM {SENT} WHERE placed AND (ledger_id IS NOT NULL OR in_lane)",
@@ -143,7 +88,7 @@ _UNDECIDED = f"""
 """
 
 # I8: an entry that stood in its lane, undecided, and went without being in the ledger or the quarantine.
-REMOVED = Question(
+REMOVED = Query(
     "I8",
     "entries that left a lane, or were decided, are in the ledger or the quarantine",
     f"SELECT count(*) FROM {_LEFT}",
@@ -157,7 +102,7 @@ REMOVED = Question(
 )
 
 # I8: an acknowledgement that had an effect although the lane's last claim was another's, or once more.
-STALE = Question(
+STALE = Query(
     "I8",
     "recorded acknowledgements had effect once, under the lane's last claim",
     f"SELECT count(*) FROM {HISTORY} WHERE removed IS NOT NULL",
@@ -184,3 +129,5 @@ UNDECIDED = f"""
         AND {_UNDECIDED}
     ORDER BY partition, lane LIMIT :page
 """
+
+SENT_CHECKS = (LOST, RECOVERED, ORDER)

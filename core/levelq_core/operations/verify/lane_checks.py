@@ -8,70 +8,55 @@ from redis import Redis
 
 from levelq_core.keys import Keys, Partition
 from levelq_core.lanes.client import Lanes
-from levelq_core.lanes.scan import Entry, State, claimed, counted, entries, grouped, lanes, states
+from levelq_core.lanes.scan import Entry, State, claimed, counted, entries, grouped, lanes, partitions, states
 from levelq_core.operations import key_faults
+from levelq_core.settings import Settings
 
 from .report import Check
 
 
 class Watch:
-    """One pass over all lanes; its checks fill as `entries` is read to its end."""
+    """One pass over all lanes; its checks fill as `entries` is read to its end. `limit`: examples kept per check."""
 
-    def __init__(
-        self,
-        lanes: Lanes,
-        partitions: Iterable[Partition],
-        *,
-        claim_ms: int,
-        partition_limit: int,
-        at_rest: bool,
-        limit: int,
-    ) -> None:
+    def __init__(self, lanes: Lanes, settings: Settings, limit: int) -> None:
         self._lanes = lanes
         self._redis = lanes.redis
         self._keys = lanes.keys
-        self._partitions = set(partitions)
-        self._claim_ms = claim_ms
-        self._partition_limit = partition_limit
+        self._settings = settings
         self._limit = limit
+        self._partitions = partitions(lanes.redis, settings)
+        self._reported: set[tuple[str, Partition, bytes]] = set()
         self.empty = Check("I1", "at rest: no lane holds anything")
         self.stranded = Check("I7", "a lane with commands is either ready or claimed")
         self.bounded = Check("I7", "no claim ends later than one claim length from now")
         self.not_lists = Check("I7", "lane keys that hold something else than a list", note=True)
         self.tokens = Check("I8", "a lane has a token exactly when it is claimed")
         self.counts = Check("I7", "partitions whose count is higher than the entries in their lanes", note=True)
-        self.unreadable = Check("I7", "levelq's keys can be read", note=True)
         self.full = Check("I7", "no partition is called full that has room")
-        self.checks = [
-            self.stranded,
-            self.bounded,
-            self.not_lists,
-            self.tokens,
-            self.counts,
-            self.full,
-            self.unreadable,
-        ]
-        if at_rest:
-            self.checks.insert(0, self.empty)
-        self._reported: set[tuple[str, Partition, bytes]] = set()
+        self.unreadable = Check("I7", "levelq's keys can be read", note=True)
+
+    def checks(self, *, at_rest: bool) -> list[Check]:
+        """What was found; `at_rest`: nothing may wait any more."""
+        found = [self.stranded, self.bounded, self.not_lists, self.tokens, self.counts, self.full, self.unreadable]
+        return [self.empty, *found] if at_rest else found
 
     def entries(self) -> Iterator[Entry]:
-        """Look at every lane, then yield what stands in it."""
+        """Check every lane, then yield what stands in it."""
         for partition, users in grouped(lanes(self._redis, self._keys)):
             self._partitions.add(partition)
             seen = states(self._redis, self._keys, partition, users)
             for state in seen:
-                self._look(state)
+                self._check_lane(state)
             yield from entries(self._redis, self._keys, partition, [state.user for state in seen if state.length > 0])
         for fault in key_faults.find(self._lanes, self._partitions):
             self.unreadable.add(self._limit, "unreadable", None, None, None, str(fault))
         for partition in sorted(self._partitions):
-            self._look_at_count(partition)
+            self._check_count(partition)
             for _, users in grouped(claimed(self._redis, self._keys, partition)):
                 for state in states(self._redis, self._keys, partition, users):
-                    self._look_at_claim(state)
+                    self._check_claim(state)
 
-    def _look(self, state: State) -> None:
+    def _check_lane(self, state: State) -> None:
         if state.length:
             self.empty.checked += 1
             self._add(self.empty, state, "waiting", f"{state.length} entries stand in the lane")
@@ -85,7 +70,7 @@ class Watch:
             key = self._keys.lane(state.partition, state.user.decode("utf-8", "replace"))
             self._add(self.not_lists, state, "not a list", key)
 
-    def _look_at_claim(self, state: State) -> None:
+    def _check_claim(self, state: State) -> None:
         self.tokens.checked += 1
         if (state.claimed is None) != (state.token is None):
             detail = "a token without a claim" if state.claimed is None else "claimed without a token"
@@ -93,14 +78,14 @@ class Watch:
         if state.claimed is None:
             return
         self.bounded.checked += 1
-        left = state.claimed - state.now
-        if left > self._claim_ms:
-            detail = f"claimed for another {left / 1000:.1f} s, expected at most {self._claim_ms / 1000:.1f}"
+        seconds, most = (state.claimed - state.now) / 1000, self._settings.claim_seconds
+        if seconds > most:
+            detail = f"claimed for another {seconds:.1f} s, expected at most {most:.1f}"
             self._add(self.bounded, state, "stranded", detail)
         if state.length <= 0 and state.ready is not None:
             self._add(self.stranded, state, "stranded", "in both ready and claimed")
 
-    def _look_at_count(self, partition: Partition) -> None:
+    def _check_count(self, partition: Partition) -> None:
         """A count that is too high refuses pushes too early. It is a violation if it refuses all of them."""
         found = counted(self._redis, self._keys, partition)
         if found is None:
@@ -110,11 +95,12 @@ class Watch:
         if 0 <= found.said <= found.standing:
             return
         said = "no number" if found.said < 0 else f"{found.said}"
-        detail = f"{self._keys.of(partition, 'count')} is {said}, and {found.standing} entries stand in the lanes"
-        refuses = found.said < 0 or found.said >= self._partition_limit > found.standing
+        refuses = found.said < 0 or found.said >= self._settings.partition_limit > found.standing
         for check in (self.counts, self.full) if refuses else (self.counts,):
-            what = f"{detail}; the next sweep of a worker corrects it"
-            check.add(self._limit, "miscounted", None, partition.specialization, None, what)
+            key = self._keys.of(partition, "count")
+            detail = f"{key} is {said}, and {found.standing} entries stand in the lanes"
+            fix = "the next sweep of a worker corrects it"
+            check.add(self._limit, "miscounted", None, partition.specialization, None, f"{detail}; {fix}")
 
     def _add(self, check: Check, state: State, verdict: str, detail: str) -> None:
         """SCAN may show a lane twice; it is reported once, as far as examples are kept."""

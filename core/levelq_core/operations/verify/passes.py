@@ -7,77 +7,44 @@ by id.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, text
 
-from levelq_core.database.schema import LEDGER
-
-from . import command_checks as questions
+from . import command_checks as commands
 from . import table_checks as tables
-from .command_checks import Question
-from .ranges import FIRST, LAST, Users, next_id, next_users
-from .report import Check
-from .rows import (
-    FILL_CHANGES,
-    FILL_EARLIER_GAPS,
-    FILL_GAPS,
-    FILL_LANES,
-    FILL_LAST_GAPS,
-    LANE_ROWS,
-    LANES_OF_USER,
-    ROWS,
-    TOUCHED,
-    fill_pairs,
-    fill_rows,
-)
-from .temp_tables import IDS, index
+from . import temp_tables as temp
+from .ranges import FIRST, LAST, Scope, Users, next_id, next_users
+from .report import Check, Query
 
-_HISTORY_QUESTIONS = (questions.LOST, questions.RECOVERED, questions.ORDER)
 # Sorts of a range stay in memory; plans are made for the given values; tables are read by their indexes, if they exist.
 _SETTINGS = (
     "SELECT set_config('work_mem', '64MB', true), set_config('plan_cache_mode', 'force_custom_plan', true), "
     "set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true)"
 )
-_TOUCH = f"""
-    INSERT INTO {TOUCHED} SELECT user_id, count(*) FROM {LEDGER}
-    WHERE id > :before AND id <= :upto AND user_id > 0 GROUP BY user_id
-"""
-
-
-@dataclass(frozen=True)
-class Scope:
-    """What is verified.
-
-    `after`, `last`: the ledger rows with greater ids, up to the greatest id when the lanes had been read. `rows`: how
-    many rows a range has. `since`: only users with such ledger rows. `unique`: the ledger's unique constraint exists.
-    `history`: sends were recorded. `foreign_writes`, `limit`: see Options.
-    """
-
-    after: int
-    last: int
-    rows: int
-    since: bool
-    unique: bool
-    history: bool
-    foreign_writes: bool
-    limit: int
 
 
 class Passes:
-    """Asks all questions, range by range, and adds what they find to `checks`."""
+    """Runs all queries, range by range, and adds what they find to `checks`.
 
-    def __init__(self, connection: Connection, scope: Scope) -> None:
+    `history`: sends were recorded. `foreign_writes`, `limit`: see Options.
+    """
+
+    def __init__(
+        self, connection: Connection, scope: Scope, *, history: bool, foreign_writes: bool, limit: int
+    ) -> None:
         self._connection = connection
         self._scope = scope
+        self._history = history
+        self._foreign_writes = foreign_writes
+        self._limit = limit
         self._checks: dict[str, Check] = {}
-        first = (*_HISTORY_QUESTIONS, questions.UNEXPECTED) if scope.history else ()
-        for question in (*first, *tables.ROW_QUESTIONS, *tables.RANGE_QUESTIONS, tables.BATCHES):
-            self._check(question)
+        first = (*commands.SENT_CHECKS, commands.UNEXPECTED) if history else ()
+        for query in (*first, *tables.ROW_CHECKS, *tables.RANGE_CHECKS, tables.BATCHES):
+            self._check(query)
 
     @property
     def checks(self) -> list[Check]:
@@ -88,102 +55,94 @@ class Passes:
     def snapshot(self) -> Iterator[None]:
         """A transaction that sees one moment, and changes only temporary tables."""
         with self._connection.begin():
-            self._connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-            self._connection.execute(text(_SETTINGS))
+            self._execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            self._execute(_SETTINGS)
             yield
 
     def group_history(self, horizon: datetime) -> datetime | None:
         """Group the history by command; returns when it begins."""
-        back, horizon_at = None, horizon.timestamp()
-        more = True
+        back, more = None, True
         while more:
             with self.snapshot():
-                page = {"back": back, "rows": self._scope.rows}
-                upto = self._connection.execute(text(questions.NEXT_COMMAND), page).scalar_one_or_none()
-                values = {"back": back, "upto": upto, "horizon": horizon_at}
-                self._connection.execute(text(questions.FILL_IDS), values)
+                upto = self._execute(temp.NEXT_COMMAND, back=back, rows=self._scope.rows).scalar_one_or_none()
+                self._execute(temp.FILL_IDS, back=back, upto=upto, horizon=horizon.timestamp())
             back, more = upto, upto is not None
         with self._connection.begin():
-            index(self._connection, IDS, "user_id", "command_id")
+            temp.index(self._connection, temp.IDS, "user_id", "command_id")
             if self._scope.since:
-                self._connection.execute(text(f"INSERT INTO {TOUCHED} SELECT user_id, 1 FROM {IDS}"))
-            begun: datetime | None = self._connection.execute(text(questions.BEGUN)).scalar_one()
+                self._execute(f"INSERT INTO {temp.TOUCHED} SELECT user_id, 1 FROM {temp.IDS}")
+            begun: datetime | None = self._execute(temp.BEGUN).scalar_one()
         return begun
 
     def by_id(self, partial: bool, begun: datetime | None) -> None:
-        """Ask the questions that span users, over the ledger in the order of its ids."""
+        """Run the checks that span users, over the ledger in the order of its ids."""
         scope = self._scope
         back = before = scope.after
         while before < scope.last:
             with self.snapshot():
-                upto = next_id(self._connection, before, scope.last, scope.rows)
+                upto = next_id(self._connection, before, scope)
                 page = {"back": back, "before": before, "upto": upto}
-                self.ask(tables.BATCHES, **page)
-                if scope.history:
-                    self.ask(questions.UNEXPECTED, **page, partial=partial or begun is None, begun=begun)
+                self.run(tables.BATCHES, **page)
+                if self._history:
+                    self.run(commands.UNEXPECTED, **page, partial=partial or begun is None, begun=begun)
                 if scope.since:
-                    self._connection.execute(text(_TOUCH), page)
+                    self._execute(temp.TOUCH, **page)
             back, before = before, upto
         if scope.since:
             with self._connection.begin():
-                index(self._connection, TOUCHED, "user_id")
+                temp.index(self._connection, temp.TOUCHED, "user_id")
         if not scope.unique:
             with self.snapshot():
-                self.ask(tables.TWICE_ANYWHERE)
+                self.run(tables.TWICE_ANYWHERE)
 
     def by_user(self) -> None:
-        """Ask the questions about rows, for a range of users at a time."""
+        """Run the checks of rows, for a range of users at a time."""
         low = FIRST
         while low < LAST:
             with self.snapshot():
-                users = next_users(self._connection, low, self._scope.rows, since=self._scope.since)
-                self._ask_about(users)
+                users = next_users(self._connection, low, self._scope)
+                self._check_users(users)
             low = users.high
 
-    def _ask_about(self, users: Users) -> None:
+    def _check_users(self, users: Users) -> None:
         since, values = self._scope.since, {"low": users.low, "high": users.high, "after": self._scope.after}
         if users.crowded:
-            for (specialization,) in self._connection.execute(text(LANES_OF_USER), values).all():
-                self._ask_about_rows(LANE_ROWS, {**values, "user": users.high, "specialization": specialization})
+            for (specialization,) in self._execute(temp.LANES_OF_USER, **values).all():
+                self._check_rows(temp.LANE_ROWS, {**values, "user": users.high, "specialization": specialization})
         else:
-            self._fill(fill_rows(since), values)
-            self._ask_about_rows(ROWS, values)
-        self._fill(fill_pairs(since), values)
+            self._execute(temp.fill_rows(since), **values)
+            self._check_rows(temp.ROWS, values)
+        self._execute(temp.fill_pairs(since), **values)
         if since:
-            self._fill(FILL_EARLIER_GAPS, values)
-        self._fill(FILL_LAST_GAPS, values)
-        for question in tables.RANGE_QUESTIONS:
-            self.ask(question, **values)
-        if self._scope.history:
-            self._fill(questions.FILL_SENT, values)
-            for question in _HISTORY_QUESTIONS:
-                self.ask(question, **values)
+            self._execute(temp.FILL_EARLIER_GAPS, **values)
+        self._execute(temp.FILL_LAST_GAPS, **values)
+        if self._history:
+            self._execute(temp.FILL_SENT, **values)
+        for query in (*tables.RANGE_CHECKS, *(commands.SENT_CHECKS if self._history else ())):
+            self.run(query, **values)
 
-    def _ask_about_rows(self, source: str, values: dict[str, Any]) -> None:
-        for fill in (FILL_LANES, FILL_CHANGES, FILL_GAPS):
-            self._fill(fill.replace(ROWS, source), values)
-        for question in tables.ROW_QUESTIONS:
-            if question is not tables.TWICE or self._scope.unique:
-                read = question._replace(
-                    checked=question.checked.replace(ROWS, source), find=question.find.replace(ROWS, source)
-                )
-                self.ask(read, **values)
+    def _check_rows(self, source: str, values: dict[str, Any]) -> None:
+        for fill in (temp.FILL_LANES, temp.FILL_CHANGES, temp.FILL_GAPS):
+            self._execute(fill.replace(temp.ROWS, source), **values)
+        for query in tables.ROW_CHECKS:
+            if query is not tables.TWICE or self._scope.unique:
+                cases, wrong = (sql.replace(temp.ROWS, source) for sql in (query.cases, query.wrong))
+                self.run(query._replace(cases=cases, wrong=wrong), **values)
 
-    def _fill(self, statement: str, values: dict[str, Any]) -> None:
-        self._connection.execute(text(statement), values)
-
-    def ask(self, question: Question, **values: Any) -> None:
-        """Ask one question, and add what it finds to its check."""
-        check = self._check(question)
-        check.checked += int(self._connection.execute(text(question.checked), values).scalar_one())
-        find = text(f"SELECT count(*) OVER (), found.* FROM ({question.find}) AS found LIMIT :limit")
-        rows: Sequence[Any] = self._connection.execute(find, {**values, "limit": self._scope.limit}).all()
+    def run(self, query: Query, **values: Any) -> None:
+        """Run one query, and add what it finds to its check."""
+        check = self._check(query)
+        check.checked += int(self._execute(query.cases, **values).scalar_one())
+        wrong = f"SELECT count(*) OVER (), found.* FROM ({query.wrong}) AS found LIMIT :limit"
+        rows = self._execute(wrong, **values, limit=self._limit).all()
         before = check.found
         for _, user_id, specialization, command_id, verdict, detail in rows:
-            check.add(self._scope.limit, verdict, user_id, specialization, command_id, detail)
+            check.add(self._limit, verdict, user_id, specialization, command_id, detail)
         check.found = before + (rows[0][0] if rows else 0)
 
-    def _check(self, question: Question) -> Check:
-        note = question.note or (question.foreign and self._scope.foreign_writes)
-        made = Check(question.invariant, question.what, note=note, hint=question.hint)
-        return self._checks.setdefault(question.what, made)
+    def _execute(self, statement: str, **values: Any) -> Any:
+        return self._connection.execute(text(statement), values)
+
+    def _check(self, query: Query) -> Check:
+        note = query.note or (query.foreign and self._foreign_writes)
+        return self._checks.setdefault(query.what, Check(query.invariant, query.what, note=note, hint=query.hint))

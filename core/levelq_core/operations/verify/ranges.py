@@ -1,7 +1,8 @@
-"""Where a range of users, or a page of ids, ends: its rows must fit into memory and into a short transaction.
+"""What is verified, and where a range of users, or a page of ids, ends.
 
-A range ends before the user with whom one of the tables would exceed the number of rows. A single user with more rows
-is a range alone, and `crowded`: the rows are read from the tables, not loaded.
+The rows of a range must fit into memory and into a short transaction. So it ends before the user with whom one of the
+tables would exceed the number of rows. A single user with more rows is a range alone, and `crowded`: the rows are read
+from the tables, not loaded.
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ from typing import NamedTuple
 from sqlalchemy import Connection, text
 
 from levelq_core.database.schema import LEDGER, LICENSES, PROGRESS, PROGRESSIONS
-from levelq_core.operations.id_by_time import last_id_before
+from levelq_core.operations.queries import last_id_before
 
-from .rows import TOUCHED
-from .temp_tables import IDS
+from .temp_tables import IDS, TOUCHED
 
 FIRST, LAST = -(2**63), 2**63 - 1  # of a bigint
 BEGINNING = datetime.fromtimestamp(0, UTC)  # before anything was decided
@@ -47,6 +47,22 @@ _MISSING = text("""
 """)
 
 
+class Scope(NamedTuple):
+    """Which rows are verified.
+
+    `after`, `last`: the ledger rows with greater ids, up to the greatest id when the lanes had been read. `rows`: how
+    many rows of each table a range has. `since`: only users with such ledger rows. `unique`: the ledger's unique
+    constraint exists. `slow`: the missing indexes, if ranges are larger without them.
+    """
+
+    after: int
+    last: int
+    rows: int
+    since: bool
+    unique: bool
+    slow: list[str]
+
+
 class Users(NamedTuple):
     """The users above `low`, up to `high`; `crowded`: one user, with more ledger rows than are loaded."""
 
@@ -55,7 +71,17 @@ class Users(NamedTuple):
     crowded: bool
 
 
-def missing_indexes(connection: Connection) -> list[str]:
+def scope_of(connection: Connection, since: datetime | None, rows: int, *, unique: bool) -> Scope:
+    """What to verify, as the database is now. Ranges have `rows` rows, or more if each of them reads a whole table."""
+    missing = _missing_indexes(connection)
+    total = connection.execute(text(f"SELECT count(*) FROM {LEDGER}")).scalar_one() if missing else 0
+    last = connection.execute(text(f"SELECT max(id) FROM {LEDGER}")).scalar_one()
+    needed = total // MOST_WITHOUT_INDEX + 1
+    after = 0 if since is None else _first_id(connection, since, missing)
+    return Scope(after, last or 0, max(rows, needed), since is not None, unique, missing if needed > rows else [])
+
+
+def _missing_indexes(connection: Connection) -> list[str]:
     """The statements that create the missing ones of the indexes that short ranges need."""
     values = {"tables": [table for table, _, _ in _INDEXED], "columns": [column for _, column, _ in _INDEXED]}
     keys = {(table, column): key for table, column, key in _INDEXED}
@@ -65,18 +91,8 @@ def missing_indexes(connection: Connection) -> list[str]:
     ]
 
 
-def size(connection: Connection, rows: int, missing: list[str]) -> int:
-    """How many rows a range may have: `rows`, or more if each range reads a whole table."""
-    if not missing:
-        return rows
-    total: int = connection.execute(text(f"SELECT count(*) FROM {LEDGER}")).scalar_one()
-    return max(rows, total // MOST_WITHOUT_INDEX + 1)
-
-
-def first_id(connection: Connection, since: datetime | None, missing: list[str]) -> int:
-    """The id after which the ledger's rows were decided since then; 0 for all."""
-    if since is None:
-        return 0
+def _first_id(connection: Connection, since: datetime, missing: list[str]) -> int:
+    """The id after which the ledger's rows were decided since then."""
     since = max(since, BEGINNING) - MARGIN
     if any(f" {LEDGER} (id)" in statement for statement in missing):
         found = connection.execute(text(f"SELECT min(id) FROM {LEDGER} WHERE applied_at >= :since"), {"since": since})
@@ -88,10 +104,10 @@ def first_id(connection: Connection, since: datetime | None, missing: list[str])
 _NEXT_ID = text(f"SELECT id FROM {LEDGER} WHERE id > :low ORDER BY id OFFSET :rows LIMIT 1")
 
 
-def next_id(connection: Connection, low: int, last: int, rows: int) -> int:
+def next_id(connection: Connection, low: int, scope: Scope) -> int:
     """The id that ends the page of the ledger after `low`."""
-    found = connection.execute(_NEXT_ID, {"low": low, "rows": rows - 1}).scalar_one_or_none()
-    return last if found is None else min(int(found), last)
+    found = connection.execute(_NEXT_ID, {"low": low, "rows": scope.rows - 1}).scalar_one_or_none()
+    return scope.last if found is None else min(int(found), scope.last)
 
 
 def _nth(table: str, column: str, at_least: str = "") -> str:
@@ -109,9 +125,10 @@ _NEXT_TOUCHED = text(f"""
 """)
 
 
-def next_users(connection: Connection, low: int, rows: int, *, since: bool) -> Users:
-    """The next users above `low`, with at most `rows` rows of each table."""
-    found = connection.execute(_NEXT_TOUCHED if since else _NEXT_USER, {"low": low, "rows": rows}).one_or_none()
+def next_users(connection: Connection, low: int, scope: Scope) -> Users:
+    """The next users above `low`, with at most as many rows of each table as a range may have."""
+    statement = _NEXT_TOUCHED if scope.since else _NEXT_USER
+    found = connection.execute(statement, {"low": low, "rows": scope.rows}).one_or_none()
     bounds = [int(user) for user in found or () if user is not None]
     if not bounds:
         return Users(low, LAST, crowded=False)

@@ -1,4 +1,4 @@
-"""What a verification found: checks with their counts, and the first examples of each violation."""
+"""Checks: how one is stated, what it found, and the report of them all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
+
+
+class Query(NamedTuple):
+    """A check that one query makes. `cases` counts what is checked, `wrong` finds what must not be.
+
+    `wrong` returns (user, specialization, command, verdict, detail). `foreign`: with --foreign-writes, findings are a
+    note. `note`: findings are always a note, no violation. `hint`: what the findings may mean.
+    """
+
+    invariant: str
+    what: str
+    cases: str
+    wrong: str
+    foreign: bool = False
+    note: bool = False
+    hint: str = ""
 
 
 class Violation(NamedTuple):
@@ -24,7 +40,7 @@ class Violation(NamedTuple):
 
 @dataclass
 class Check:
-    """One thing that was looked at: how many cases, how many of them wrong, the first of those.
+    """One thing that was checked: how many cases, how many of them wrong, the first of those.
 
     `note`: findings are reported, but are no violations. `hint`: what findings may mean, one sentence or "".
     """

@@ -1,4 +1,4 @@
-"""The recorded history: what producers were told, as JSON lines. `Recorder` writes it, `Reader` reads it.
+"""The recorded history: the answers that producers got, as JSON lines. `Recorder` writes it, `Reader` reads it.
 
 One line for each send, in send order per lane within one file:
 
@@ -8,7 +8,7 @@ One line for each send, in send order per lane within one file:
 `acknowledged` is true, false (refused: certainly not queued) or null (the reply was lost, or the durability
 asked for was not confirmed: Redis may lose it). A line with
 `"intent": true`, written before the push, lets a verification run while traffic flows: what is decided
-was pushed, and what was pushed was intended, so a decision without a line is one that nobody sent.
+was pushed, and what was pushed was intended, so a decision without a line is of a command that was never sent.
 
 Three more kinds of lines are read where they occur: `{"fault": ...}`, a measured recovery, and
 `{"claim": ...}` and `{"ack": ...}`, what a drain was granted and what its acknowledgement removed.

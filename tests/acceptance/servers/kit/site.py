@@ -10,7 +10,7 @@ from typing import Any, Self
 import psycopg
 from redis import Redis
 
-from levelq.cli.overview import look
+from levelq.cli.status_report import look
 from levelq.embedded import Servers
 from levelq_core import Settings
 from levelq_core.database.engine import engine_for

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from redis import Redis
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from levelq import (
@@ -23,34 +23,21 @@ from levelq import (
     Reset,
     SetLevel,
     Settings,
-    apply_commands,
 )
 from levelq_worker.relay.thread import Relay
-from tests.support.coupler import drain_all, ledger, put_license, put_progress, runtime, tables
+from tests.support.coupler import drain_all, put_rows, runtime, tables
 from tests.support.db_check import execute
+from tests.support.isolation import apply
+from tests.support.orm import recorded
 
 LANE = (1, "COACH")
 TOTALS = ["total_xp", "completed_sessions", "completed_projects", "theory_hours", "practice_hours"]
-
-
-@pytest.fixture
-def session(database_url: str) -> Iterator[Session]:
-    """An application's own session, on an engine of its own."""
-    engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
-    with Session(engine) as made:
-        yield made
-    engine.dispose()
-
-
-@pytest.fixture
-def coupler(session: Session) -> ProgressLicenseCoupler:
-    return ProgressLicenseCoupler(session)
+PROGRESS = "specialization_progress"
 
 
 def put(engine: Engine, level: int, **totals: Any) -> None:
     with engine.begin() as connection:
-        put_progress(connection, LANE, level, **totals)
-        put_license(connection, LANE, level, level)
+        put_rows(connection, LANE, level, **totals)
 
 
 def rows(engine: Engine) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -120,7 +107,7 @@ def test_reset_sets_all_totals_and_what_they_earn(engine: Engine, coupler: Progr
     assert progressions(engine) == [(5, 2, None, "the season ends")]
 
 
-def test_reset_of_a_learner_without_rows_makes_them(engine: Engine, coupler: ProgressLicenseCoupler) -> None:
+def test_reset_of_a_learner_without_rows_inserts_them(engine: Engine, coupler: ProgressLicenseCoupler) -> None:
     assert coupler.reset_atomic(1, "COACH", total_xp=500, level=4)["success"]
     progress, license_ = rows(engine)
     assert (progress["level"], progress["total_xp"], license_) == (4, 500, {"level": 4, "highest": 4})
@@ -144,15 +131,14 @@ def test_hours_are_refused_where_they_are_not_tracked(coupler: ProgressLicenseCo
         assert refused["message"].startswith(f"{field}: PLAYER does not track hours, expected 0, got ")
 
 
-def test_calls_in_a_transaction_of_the_callers_leave_the_commit_to_it(
+def test_calls_in_a_transaction_of_the_caller_do_not_commit(
     engine: Engine, session: Session, coupler: ProgressLicenseCoupler
 ) -> None:
     with session.begin():
         assert coupler.adjust_atomic(1, "COACH", xp_change=5)["committed"] is False
         assert coupler.reset_atomic(1, "COACH", total_xp=7)["committed"] is False
         session.rollback()
-    with engine.connect() as connection:
-        assert ledger(connection) == []
+    assert recorded(engine) == []
 
 
 def test_level_up_after_a_demotion_rises_again_but_not_after_a_reset(
@@ -174,18 +160,14 @@ def test_level_up_after_a_demotion_rises_again_but_not_after_a_reset(
 def printed(engine: Engine) -> list[str | None]:
     with engine.connect() as connection:
         columns = "total_xp::text, completed_sessions::text, completed_projects::text, theory_hours_completed::text"
-        return list(connection.execute(text(f"SELECT {columns} FROM specialization_progress")).one())
+        return list(connection.execute(text(f"SELECT {columns} FROM {PROGRESS}")).one())
 
 
 @pytest.fixture
 def fractions(engine: Engine) -> Engine:
     """A learner whose totals have fractions, and one NULL where a total may be NULL."""
-    table = "specialization_progress"
-    execute(
-        engine,
-        *(f"ALTER TABLE {table} ALTER {name} TYPE numeric(12,2)" for name in ("total_xp", "theory_hours_completed")),
-        f"ALTER TABLE {table} ALTER completed_projects DROP NOT NULL",
-    )
+    numeric = [f"ALTER {name} TYPE numeric(12,2)" for name in ("total_xp", "theory_hours_completed")]
+    execute(engine, f"ALTER TABLE {PROGRESS} {', '.join(numeric)}, ALTER completed_projects DROP NOT NULL")
     put(engine, 1, total_xp=Decimal("10.75"), theory_hours=Decimal("3.50"), completed_projects=None)
     return engine
 
@@ -194,36 +176,31 @@ def coach(kind: type[Any], **fields: Any) -> Any:
     return kind(user_id=1, specialization="COACH", **fields)
 
 
-def apply(engine: Engine, *commands: Any) -> list[str]:
-    with engine.begin() as connection:
-        return [outcome.message for outcome in apply_commands(connection, commands)]
-
-
 def test_adjust_keeps_fractions(fractions: Engine) -> None:
-    apply(fractions, coach(Adjust, xp_change=-10, theory_hours_change=1))
+    apply(fractions, [coach(Adjust, xp_change=-10, theory_hours_change=1)])
     assert printed(fractions) == ["0.75", "0", None, "4.50"]
 
 
-def test_reset_to_the_total_without_its_fraction_takes_the_fraction_away(fractions: Engine) -> None:
-    apply(fractions, coach(Reset, total_xp=10, theory_hours=3))
+def test_reset_to_the_total_without_its_fraction_removes_the_fraction(fractions: Engine) -> None:
+    apply(fractions, [coach(Reset, total_xp=10, theory_hours=3)])
     assert printed(fractions) == ["10.00", "0", "0", "3.00"]
 
 
 def test_commands_after_a_reset_in_one_batch_start_from_what_it_set(fractions: Engine) -> None:
-    apply(fractions, coach(LevelUp, xp_gained=5), coach(Reset, total_xp=7), coach(LevelUp, xp_gained=2))
+    apply(fractions, [coach(LevelUp, xp_gained=5), coach(Reset, total_xp=7), coach(LevelUp, xp_gained=2)])
     assert printed(fractions) == ["9.00", "0", "0", "0.00"]
 
 
 def test_reset_that_is_refused_leaves_the_fractions(fractions: Engine) -> None:
-    apply(fractions, coach(Reset, total_xp=10, level=9), coach(LevelUp, xp_gained=1))
+    apply(fractions, [coach(Reset, total_xp=10, level=9), coach(LevelUp, xp_gained=1)])
     assert printed(fractions) == ["11.75", "0", None, "3.50"]
 
 
-def test_reset_sent_again_takes_no_fraction_away(fractions: Engine) -> None:
+def test_reset_sent_again_removes_no_fraction(fractions: Engine) -> None:
     reset = coach(Reset, total_xp=10)
-    apply(fractions, reset)
+    apply(fractions, [reset])
     execute(fractions, "UPDATE specialization_progress SET total_xp = 10.25")
-    apply(fractions, reset, coach(LevelUp, xp_gained=1))
+    apply(fractions, [reset, coach(LevelUp, xp_gained=1)])
     assert printed(fractions)[0] == "11.25"
 
 
@@ -236,44 +213,36 @@ def test_reset_that_a_check_constraint_refuses_is_rejected_for_it(fractions: Eng
     execute(fractions, "ALTER TABLE specialization_progress ADD CONSTRAINT more CHECK (total_xp <> 10)")
     others = [LevelUp(user_id=user, specialization="COACH", xp_gained=1) for user in range(2, 2 + beside)]
     commands = [coach(LevelUp), coach(Reset, total_xp=10), coach(LevelUp), *others]
-    with fractions.begin() as connection:
-        outcomes = apply_commands(connection, commands)
+    outcomes = apply(fractions, commands)
     assert [outcome.error for outcome in outcomes] == [None, "database_error", None, *[None] * beside]
     assert '"more"' in outcomes[1].message
-    with fractions.connect() as connection:
-        assert len(ledger(connection)) == len(commands)
-        assert tables(connection).progress[LANE]["total_xp"] == Decimal("10.75")
+    assert len(recorded(fractions)) == len(commands)
+    assert rows(fractions)[0]["total_xp"] == Decimal("10.75")
 
 
 def test_reset_that_a_check_constraint_on_the_fraction_refuses_is_found_beforehand(fractions: Engine) -> None:
     """The constraint is known from the first learner's command; the second's changes nothing but the fraction."""
     execute(fractions, "ALTER TABLE specialization_progress ADD CONSTRAINT more CHECK (total_xp <> 10)")
     with fractions.begin() as connection:
-        put_progress(connection, (2, "COACH"), 1)
-        put_license(connection, (2, "COACH"), 1, 1)
-        connection.execute(text("UPDATE specialization_progress SET total_xp = 10.5 WHERE student_id = 2"))
-        commands = [Reset(user_id=user, specialization="COACH", total_xp=10) for user in (1, 2, 3)]
-        keep = LevelUp(user_id=4, specialization="COACH")
-        outcomes = apply_commands(connection, [*commands, keep])
+        put_rows(connection, (2, "COACH"), 1, total_xp=Decimal("10.5"))
+    resets = [Reset(user_id=user, specialization="COACH", total_xp=10) for user in (1, 2, 3)]
+    outcomes = apply(fractions, [*resets, LevelUp(user_id=4, specialization="COACH")])
     assert [outcome.error for outcome in outcomes] == ["database_error"] * 3 + [None]
 
 
-def test_reset_is_not_refused_for_a_fraction_that_it_takes_away(fractions: Engine) -> None:
+def test_reset_is_not_refused_for_a_fraction_that_it_removes(fractions: Engine) -> None:
     """Another learner's command has made the constraint known, so it is evaluated beforehand."""
     execute(fractions, "ALTER TABLE specialization_progress ADD CONSTRAINT other CHECK (total_xp <> 7.75)")
     with fractions.begin() as connection:
-        put_progress(connection, (2, "COACH"), 1)
-        put_license(connection, (2, "COACH"), 1, 1)
-        connection.execute(text("UPDATE specialization_progress SET total_xp = 5.75 WHERE student_id = 2"))
-        commands = [coach(Reset, total_xp=7), LevelUp(user_id=2, specialization="COACH", xp_gained=2)]
-        outcomes = apply_commands(connection, commands)
+        put_rows(connection, (2, "COACH"), 1, total_xp=Decimal("5.75"))
+    outcomes = apply(fractions, [coach(Reset, total_xp=7), LevelUp(user_id=2, specialization="COACH", xp_gained=2)])
     assert [outcome.error for outcome in outcomes] == [None, "database_error"]
 
 
 def test_reset_over_a_narrow_column_is_rejected(engine: Engine) -> None:
     execute(engine, "ALTER TABLE specialization_progress ALTER completed_sessions TYPE smallint")
-    (message,) = apply(engine, coach(Reset, completed_sessions=2**15))
-    assert message == "completed_sessions: 32768 would overflow its column (at most 32767)"
+    (outcome,) = apply(engine, [coach(Reset, completed_sessions=2**15)])
+    assert outcome.message == "completed_sessions: 32768 would overflow its column (at most 32767)"
 
 
 # The queue
@@ -284,22 +253,17 @@ def test_producers_send_both_and_read_the_outcomes(settings: Settings, own_engin
         async with AsyncProducer(settings) as producer:
             await producer.adjust(1, "COACH", -300, level="earned")
             handle = await producer.reset(1, "COACH", total_xp=40, level=2)
-            worker_drains()
+            drain_all(worker, "COACH")
             return (await handle.result()).to_level
-
-    def worker_drains() -> None:
-        drain_all(worker, "COACH")
 
     with Producer(settings) as producer, runtime(settings) as worker:
         adjusted = producer.adjust(1, "COACH", 1200)
         reset = producer.reset(1, "COACH", total_xp=1200, advanced_by=7, reason="season")
-        worker_drains()
+        drain_all(worker, "COACH")
         outcomes = [adjusted.result(), reset.result()]
         assert asyncio.run(send_async()) == 2
     assert [(o.from_level, o.to_level) for o in outcomes] == [(1, 1), (1, 2)]
-    with own_engine.connect() as connection:
-        kept = [(row["kind"], row["level"], row["mode"], row["advanced_by"]) for row in ledger(connection)]
-    assert kept == [
+    assert recorded(own_engine, "kind", "level", "mode", "advanced_by") == [
         ("adjust", None, "keep", None), ("reset", None, "earned", 7), ("adjust", None, "earned", None),
         ("reset", 2, None, None),
     ]  # fmt: skip
@@ -318,7 +282,7 @@ def test_outbox_sends_both(settings: Settings, own_engine: Engine) -> None:
     assert rows(own_engine)[1] == {"level": 1, "highest": 2}
 
 
-def test_what_the_catalog_can_never_allow_is_told_before_anything_is_sent(settings: Settings) -> None:
+def test_command_that_the_catalog_never_allows_is_refused_before_it_is_sent(settings: Settings) -> None:
     with Producer(settings) as producer:
         calls: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
             (producer.reset, {"level": 9}, "level: expected 'earned' or 1 to 8 for COACH, got 9"),

@@ -1,4 +1,4 @@
-"""Many at once, with real threads and connections: no deadlock, exact sums, no level seen out of step."""
+"""Threads and connections at once: no deadlock, exact sums, no level seen out of step."""
 
 from __future__ import annotations
 
@@ -6,33 +6,37 @@ import logging
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from operator import itemgetter
 from threading import Barrier, Event
 from typing import Any
-from uuid import UUID
 
 import psycopg
 import pytest
 from redis import Redis
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from levelq.embedded import Servers
-from levelq_core import LevelUp, ProgressLicenseCoupler, Settings, apply_commands, level_up_atomic
+from levelq_core import LevelUp, ProgressLicenseCoupler, Settings, level_up_atomic
 from levelq_core.keys import Partition
 from levelq_core.operations.queries import out_of_step
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
-from tests.support.coupler import drain_all, ledger, push, runtime, session, tables, wait_until_blocked_by
+from tests.support.coupler import drain_all, push, runtime, session, tables, wait_until_blocked_by
 from tests.support.fixtures.waiting import until
+from tests.support.isolation import apply, execute, level_up
+from tests.support.orm import ID, recorded
 
 THREADS = 24
+first = itemgetter(0)
 
 Engines = Callable[..., Engine]
 
 
 def at_once(*workers: Callable[[], Any]) -> list[Any]:
-    """Run them all from the same moment on; their results, or the first failure."""
+    """Run them all, started at the same moment; their results, or the first failure."""
     barrier = Barrier(len(workers))
 
     def run(worker: Callable[[], Any]) -> Any:
@@ -67,15 +71,11 @@ def assert_sums(engine: Engine, xp: dict[int, int]) -> None:
 def worker_of(servers: Servers, redis: Redis, database_url: str) -> Iterator[Callable[..., Runtime]]:
     """Make workers on this test's database."""
     with ExitStack() as stack:
-
-        def make(**given: Any) -> Runtime:
-            settings = Settings.load(redis_url=servers.valkey.url, database_url=database_url, **given)
-            return stack.enter_context(runtime(settings))
-
-        yield make
+        load = partial(Settings.load, redis_url=servers.valkey.url, database_url=database_url)
+        yield lambda **given: stack.enter_context(runtime(load(**given)))
 
 
-def test_24_threads_create_and_level_the_same_three_users(database_url: str, engines: Engines) -> None:
+def test_24_threads_insert_and_level_the_same_three_users(database_url: str, engines: Engines) -> None:
     engine = engines(database_url, THREADS)
     rounds, users = 6, (1, 2, 3)
 
@@ -98,7 +98,7 @@ def test_24_threads_create_and_level_the_same_three_users(database_url: str, eng
     assert deadlocks(database_url) == 0
 
 
-def test_overlapping_batches_in_opposite_order(database_url: str, engines: Engines) -> None:
+def test_overlapping_batches_in_opposite_order_do_not_deadlock(database_url: str, engines: Engines) -> None:
     engine = engines(database_url, 4)
     rounds, width = 40, 30
 
@@ -106,9 +106,7 @@ def test_overlapping_batches_in_opposite_order(database_url: str, engines: Engin
         def run() -> None:
             for turn in range(rounds):
                 users = range(10 * turn + 1, 10 * turn + 1 + width)[::step]
-                commands = [LevelUp(user_id=user, specialization="PLAYER", xp_gained=first) for user in users]
-                with engine.begin() as connection:
-                    assert {o.status for o in apply_commands(connection, commands)} == {"applied"}
+                assert {o.status for o in apply(engine, [level_up(user, first) for user in users])} == {"applied"}
 
         return run
 
@@ -119,7 +117,7 @@ def test_overlapping_batches_in_opposite_order(database_url: str, engines: Engin
     assert deadlocks(database_url) == 0
 
 
-GATE = 4711
+GATE = 4711  # an advisory lock
 HOLD = f"""
     CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN PERFORM pg_advisory_xact_lock_shared({GATE}); RETURN NEW; END $$;
@@ -128,27 +126,31 @@ HOLD = f"""
 """
 
 
-def test_a_direct_call_while_a_drain_holds_the_lane(
-    database_url: str, engine: Engine, worker_of: Callable[..., Runtime]
-) -> None:
-    """The drain is stopped by a trigger with both rows locked and one written; the direct call waits for it."""
-    with engine.begin() as connection:
-        connection.execute(text(HOLD))
-    worker = worker_of(claim_seconds=120)
-    push(worker, [LevelUp(user_id=1, specialization="PLAYER", xp_gained=1500)])
-    with session(database_url) as gate, ThreadPoolExecutor(2) as pool, Session(engine) as orm:
+@contextmanager
+def stopped_drain(url: str, engine: Engine, worker: Runtime) -> Iterator[None]:
+    """While a trigger stops a drain that has locked both rows of user 1 and written one of them."""
+    execute(engine, HOLD)
+    push(worker, [level_up(1, 1500)])
+    with ThreadPoolExecutor(1) as pool, session(url) as gate:
         gate.execute("SELECT pg_advisory_xact_lock(%s)", (GATE,))
         drained = pool.submit(drain_all, worker, "PLAYER")
-        wait_until_blocked_by(database_url, gate)
-        direct = pool.submit(level_up_atomic, orm, 1, "PLAYER", 1200)
-        waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        )
-        with psycopg.connect(database_url, autocommit=True) as observer:
-            until(lambda: observer.execute(waiting).fetchone() == (2,), what="the direct call to wait for the drain")
-        assert not direct.done()
+        wait_until_blocked_by(url, gate)
+        yield
         gate.rollback()
         drained.result(30)
+
+
+def test_direct_call_waits_for_a_drain_that_holds_the_lane(
+    database_url: str, engine: Engine, worker_of: Callable[..., Runtime]
+) -> None:
+    worker = worker_of(claim_seconds=120)
+    with ThreadPoolExecutor(1) as pool, Session(engine) as orm:
+        with stopped_drain(database_url, engine, worker):
+            direct = pool.submit(level_up_atomic, orm, 1, "PLAYER", 1200)
+            waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            with psycopg.connect(database_url, autocommit=True) as observer:
+                until(lambda: observer.execute(waiting).rowcount == 2, what="the direct call to wait for the drain")
+            assert not direct.done()
         result = direct.result(30)
     assert result["success"] is True
     assert (result["progress"]["old_level"], result["progress"]["new_level"]) == (2, 3)
@@ -156,13 +158,13 @@ def test_a_direct_call_while_a_drain_holds_the_lane(
     assert_sums(engine, {1: 2700})
 
 
-def test_direct_callers_beside_two_drains_of_the_same_users(
+def test_direct_calls_beside_two_drains_of_the_same_users_lose_nothing(
     database_url: str, engines: Engines, worker_of: Callable[..., Runtime], caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = engines(database_url, 5)
     users, queued, called = range(1, 41), 60, 40
     workers = [worker_of(batch_lanes=15, lane_commands=7) for _ in range(2)]
-    commands = [LevelUp(user_id=u, specialization="PLAYER", xp_gained=11) for _ in range(queued) for u in users]
+    commands = [level_up(user, 11) for _ in range(queued) for user in users]
     push(workers[0], commands)
 
     def direct(number: int) -> Callable[[], None]:
@@ -178,26 +180,18 @@ def test_direct_callers_beside_two_drains_of_the_same_users(
         drains = [lambda w=w: drain_all(w, "PLAYER") for w in workers]
         at_once(*drains, *(direct(n) for n in range(4)))
     assert caplog.messages == []
-    extra = [random.Random(n) for n in range(4)]
     expected = dict.fromkeys(users, 11 * queued)
-    for chooser in extra:
+    for chooser in [random.Random(n) for n in range(4)]:
         for _ in range(called):
             expected[chooser.choice(users)] += 7
     assert_sums(engine, expected)
-    with engine.connect() as connection:
-        rows = [row for row in ledger(connection) if row["source"] == "queue"]
-    assert _per_user(rows) == _per_user([{"user_id": c.user_id, "command_id": c.command_id} for c in commands])
+    from_queue = [row[:2] for row in recorded(engine, "user_id", "command_id", "source") if row[2] == "queue"]
+    # Per user, each in the order of effect.
+    assert sorted(from_queue, key=first) == sorted(((c.user_id, c.command_id) for c in commands), key=first)
     for worker in workers:
         worker.engine.dispose()
     engine.dispose()
     assert deadlocks(database_url) == 0
-
-
-def _per_user(rows: list[dict[str, Any]]) -> dict[int, list[UUID]]:
-    order: dict[int, list[UUID]] = {}
-    for row in rows:
-        order.setdefault(row["user_id"], []).append(row["command_id"])
-    return order
 
 
 BOTH = """
@@ -206,12 +200,11 @@ BOTH = """
 """
 
 
-def test_a_reader_never_sees_two_levels_differ(
+def test_reader_never_sees_two_levels_differ(
     database_url: str, engine: Engine, worker_of: Callable[..., Runtime]
 ) -> None:
     worker = worker_of(batch_commands=40, lane_commands=2)
-    commands = [LevelUp(user_id=u, specialization="PLAYER", xp_gained=900) for _ in range(60) for u in range(1, 31)]
-    push(worker, commands)
+    push(worker, [level_up(user, 900) for _ in range(60) for user in range(1, 31)])
     done = Event()
 
     def burst() -> None:
@@ -234,10 +227,10 @@ def test_a_reader_never_sees_two_levels_differ(
     assert all(len(seen) > 60 for seen in readers), "the readers saw the burst under way"
 
 
-def test_an_application_that_locks_users_progress_license_beside_it(
+def test_application_that_locks_users_progress_license_causes_no_deadlock(
     application_database_url: str, engines: Engines
 ) -> None:
-    """DESIGN section 6: this order beside ours gave no deadlock in 4,270 transactions."""
+    """The order of docs/explanation/the-transaction.md."""
     engine = engines(application_database_url, 4)
     users, rounds = range(1, 13), 50
 
@@ -247,12 +240,12 @@ def test_an_application_that_locks_users_progress_license_beside_it(
             with psycopg.connect(application_database_url) as connection:
                 for _ in range(rounds):
                     user = chooser.choice(users)
-                    for table, column in (
-                        ("users", "id"),
-                        ("specialization_progress", "student_id"),
-                        ("user_licenses", "user_id"),
+                    for rows in (
+                        "users WHERE id",
+                        "specialization_progress WHERE student_id",
+                        "user_licenses WHERE user_id",
                     ):
-                        connection.execute(f"SELECT FROM {table} WHERE {column} = %s ORDER BY id FOR UPDATE", (user,))
+                        connection.execute(f"SELECT FROM {rows} = %s ORDER BY id FOR UPDATE", (user,))
                     connection.commit()
 
         return run
@@ -262,13 +255,10 @@ def test_an_application_that_locks_users_progress_license_beside_it(
             chooser = random.Random(number)
             for _ in range(rounds):
                 chosen = chooser.sample(users, k=6)
-                commands = [
-                    LevelUp(user_id=u, specialization=name, xp_gained=100)
-                    for u in chosen
-                    for name in ("PLAYER", "COACH")
+                both = [
+                    LevelUp(user_id=u, specialization=n, xp_gained=100) for u in chosen for n in ("PLAYER", "COACH")
                 ]
-                with engine.begin() as connection:
-                    assert {o.status for o in apply_commands(connection, commands)} == {"applied"}
+                assert {o.status for o in apply(engine, both)} == {"applied"}
 
         return run
 
@@ -280,83 +270,65 @@ def test_an_application_that_locks_users_progress_license_beside_it(
     assert deadlocks(application_database_url) == 0
 
 
-def test_an_application_that_locks_the_author_of_a_level_up(
+def test_application_that_locks_the_author_of_a_level_up_causes_no_deadlock(
     application_database_url: str, application_engine: Engine
 ) -> None:
     """Users, progress: the application's order. The level-up names the same user as its author."""
-    with application_engine.begin() as connection:
-        apply_commands(connection, [LevelUp(user_id=1, specialization="PLAYER", xp_gained=1)])
-
-    def batch() -> list[str]:
-        with application_engine.begin() as connection:
-            command = LevelUp(user_id=1, specialization="PLAYER", xp_gained=1000, advanced_by=1)
-            return [o.status for o in apply_commands(connection, [command])]
-
+    apply(application_engine, [level_up(1, 1)])
     with session(application_database_url) as application, ThreadPoolExecutor(1) as pool:
         application.execute("SELECT FROM users WHERE id = 1 FOR UPDATE")
-        applied = pool.submit(batch)
+        applied = pool.submit(apply, application_engine, [level_up(1, 1000, advanced_by=1)])
         wait_until_blocked_by(application_database_url, application)
         application.execute("SELECT FROM specialization_progress WHERE student_id = 1 FOR UPDATE")
         application.commit()
-        assert applied.result(30) == ["applied"]
+        assert [o.status for o in applied.result(30)] == ["applied"]
 
 
-def test_the_same_command_from_many_threads_at_once_counts_once(database_url: str, engines: Engines) -> None:
+def test_same_command_from_many_threads_at_once_counts_once(database_url: str, engines: Engines) -> None:
     engine = engines(database_url, 8)
-    good = LevelUp(user_id=1, specialization="PLAYER", xp_gained=1000)
 
     def run() -> dict[str, Any]:
         with Session(engine) as orm:
-            return dict(level_up_atomic(orm, 1, "PLAYER", 1000, command_id=good.command_id))
+            return dict(level_up_atomic(orm, 1, "PLAYER", 1000, command_id=ID))
 
     results = at_once(*[run] * 8)
     assert all(result == results[0] and result["success"] for result in results)
     assert_sums(engine, {1: 1000})
 
 
-def test_the_same_refused_command_from_many_threads_at_once_has_one_answer(database_url: str, engines: Engines) -> None:
+def test_same_refused_command_from_many_threads_at_once_has_one_answer(database_url: str, engines: Engines) -> None:
     engine = engines(database_url, 8)
-    command_id = LevelUp(user_id=1, specialization="PLAYER").command_id
 
     def run() -> dict[str, Any]:
         with Session(engine) as orm:
             coupler = ProgressLicenseCoupler(orm)
-            return dict(coupler.update_level_atomic(1, "PLAYER", 2, xp_change=-5, command_id=command_id))
+            return dict(coupler.update_level_atomic(1, "PLAYER", 2, xp_change=-5, command_id=ID))
 
     for _ in range(5):
         results = at_once(*[run] * 8)
         assert {result["error_type"] for result in results} == {"validation_error"}
 
 
-def test_a_partition_is_drained_by_one_claim_per_lane(
+def test_partition_is_drained_by_one_claim_per_lane(
     database_url: str, engine: Engine, worker_of: Callable[..., Runtime]
 ) -> None:
     """While one drain holds a lane, another gets other lanes of the partition, never this one."""
-    with engine.begin() as connection:
-        connection.execute(text(HOLD))
-    first, second = (worker_of(claim_seconds=120) for _ in range(2))
-    push(first, [LevelUp(user_id=1, specialization="PLAYER", xp_gained=1500)])
-    with session(database_url) as gate, ThreadPoolExecutor(1) as pool:
-        gate.execute("SELECT pg_advisory_xact_lock(%s)", (GATE,))
-        drained = pool.submit(drain_all, first, "PLAYER")
-        wait_until_blocked_by(database_url, gate)
-        push(second, [LevelUp(user_id=user, specialization="PLAYER", xp_gained=9) for user in (1, 2, 1)])
-        Drain(second, Partition("PLAYER")).run()
-        with engine.connect() as connection:
-            assert {row["user_id"] for row in ledger(connection)} == {2}
-        gate.rollback()
-        drained.result(30)
+    one, other = (worker_of(claim_seconds=120) for _ in range(2))
+    with stopped_drain(database_url, engine, one):
+        push(other, [level_up(user, 9) for user in (1, 2, 1)])
+        Drain(other, Partition("PLAYER")).run()
+        assert set(recorded(engine, "user_id")) == {(2,)}
     assert_sums(engine, {1: 1518, 2: 9})
 
 
-def test_a_first_drain_after_direct_calls_reports_no_loss(
+def test_first_drain_after_direct_calls_reports_no_loss(
     engine: Engine, worker_of: Callable[..., Runtime], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Direct calls leave ledger rows but nothing in Redis: an empty partition is then no loss."""
+    """Direct calls leave ledger rows but nothing in Redis: an empty partition is no loss then."""
     with Session(engine) as orm:
         assert level_up_atomic(orm, 1, "PLAYER", 5)["success"]
     worker = worker_of()
-    push(worker, [LevelUp(user_id=1, specialization="PLAYER", xp_gained=7)])
+    push(worker, [level_up(1, 7)])
     with caplog.at_level(logging.WARNING, "levelq"):
         drain_all(worker, "PLAYER")
     assert caplog.messages == []

@@ -5,40 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import UUID
 
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from levelq import LevelUp, LevelUpRefused, ProgressLicenseCoupler, apply_commands, level_up_atomic
+from levelq import LevelUpRefused, ProgressLicenseCoupler, apply_commands, level_up_atomic
 from levelq_core.settings import Settings
 from tests.support.coupler import ledger, tables
-
-ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class User(Base):
-    """The application's user."""
-
-    __tablename__ = "users"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-
-
-class Progress(Base):
-    """The application's own view of a progress row."""
-
-    __tablename__ = "specialization_progress"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    student_id: Mapped[int]
-    total_xp: Mapped[int]
+from tests.support.isolation import MISSING, level_up
+from tests.support.orm import ID, REFUSED, Progress, User
 
 
 @pytest.fixture
@@ -52,10 +29,6 @@ async def engine(application_database_url: str) -> AsyncIterator[AsyncEngine]:
 async def session(engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
     async with AsyncSession(engine) as made:
         yield made
-
-
-def level_up(user_id: int, xp: int = 10, **fields: Any) -> LevelUp:
-    return LevelUp(user_id=user_id, specialization="PLAYER", xp_gained=xp, **fields)
 
 
 async def totals(engine: AsyncEngine) -> dict[int, int]:
@@ -72,6 +45,11 @@ async def recorded(engine: AsyncEngine) -> list[tuple[str, str | None]]:
 async def users(engine: AsyncEngine) -> set[int]:
     async with engine.connect() as connection:
         return set((await connection.execute(text("SELECT id FROM users WHERE id >= 4000"))).scalars())
+
+
+async def rise(engine: AsyncEngine, user: int) -> bool:
+    async with AsyncSession(engine) as session:
+        return (await session.run_sync(level_up_atomic, user, "PLAYER", 10))["success"]
 
 
 async def test_all_four_calls_work_through_run_sync(engine: AsyncEngine, session: AsyncSession) -> None:
@@ -98,10 +76,10 @@ async def test_rejection_is_recorded_and_rolls_back_what_the_session_holds(
 
 
 async def test_what_the_database_refuses_is_isolated(engine: AsyncEngine, session: AsyncSession) -> None:
-    refused = await session.run_sync(level_up_atomic, 1, "PLAYER", 666_000_666)
+    refused = await session.run_sync(level_up_atomic, 1, "PLAYER", REFUSED)
     assert "ck_not_the_beast" in refused["message"]
-    with pytest.raises(LevelUpRefused, match="user 5000 is not in users"):
-        await session.run_sync(level_up_atomic, 5000, "PLAYER", 1, raise_on_failure=True)
+    with pytest.raises(LevelUpRefused, match=f"user {MISSING} is not in users"):
+        await session.run_sync(level_up_atomic, MISSING, "PLAYER", 1, raise_on_failure=True)
     assert await recorded(engine) == [("rejected", "database_error")] * 2
 
 
@@ -138,7 +116,7 @@ async def test_loaded_objects_of_a_session_that_does_not_expire_are_read_again(e
 
 async def test_apply_commands_works_through_run_sync_of_a_connection(engine: AsyncEngine) -> None:
     async with engine.begin() as connection:
-        outcomes = await connection.run_sync(apply_commands, [level_up(5000), level_up(2, 666_000_666), level_up(3)])
+        outcomes = await connection.run_sync(apply_commands, [level_up(MISSING), level_up(2, REFUSED), level_up(3)])
         again = await connection.run_sync(apply_commands, [level_up(1)])
     assert [o.error for o in outcomes] == ["database_error", "database_error", None]
     assert [o.status for o in again] == ["applied"]
@@ -163,7 +141,7 @@ async def test_copy_that_fails_is_reported_and_leaves_the_block_usable(engine: A
     assert await totals(engine) == {1: 10}
 
 
-async def test_other_isolation_levels_are_told(engine: AsyncEngine) -> None:
+async def test_other_isolation_level_is_reported(engine: AsyncEngine) -> None:
     async with AsyncSession(engine.execution_options(isolation_level="AUTOCOMMIT")) as session:
         result = await session.run_sync(level_up_atomic, 1, "PLAYER", 10)
     assert result["message"] == "isolation level: expected READ COMMITTED, got AUTOCOMMIT"
@@ -180,30 +158,21 @@ async def test_lost_connection_is_reported_and_the_next_call_gets_another(
 
 
 async def test_calls_of_many_tasks_share_one_loop(engine: AsyncEngine) -> None:
-    """A call that waits for a lock lets the loop run the others, or this would never end."""
-
-    async def rise(user: int) -> bool:
-        async with AsyncSession(engine) as session:
-            return (await session.run_sync(level_up_atomic, user, "PLAYER", 10))["success"]
-
+    """A call that waits for a lock must let the loop run the others, or this test would not end."""
     async with AsyncSession(engine) as holder, holder.begin():
         await holder.run_sync(level_up_atomic, 1, "PLAYER", 10)
-        waiting = asyncio.create_task(rise(1))
-        assert all(await asyncio.gather(*(rise(user) for user in (2, 3, 4))))
+        waiting = asyncio.create_task(rise(engine, 1))
+        assert all(await asyncio.gather(*(rise(engine, user) for user in (2, 3, 4))))
         assert not waiting.done()
     assert await waiting
     assert await totals(engine) == {1: 20, 2: 10, 3: 10, 4: 10}
 
 
 async def test_cancelled_call_leaves_nothing(engine: AsyncEngine) -> None:
-    async def rise() -> None:
-        async with AsyncSession(engine) as session:
-            await session.run_sync(level_up_atomic, 1, "PLAYER", 10)
-
     async with AsyncSession(engine) as holder, holder.begin():
         await holder.run_sync(level_up_atomic, 1, "PLAYER", 10)
         async with engine.connect() as observer:
-            waiting = asyncio.create_task(rise())
+            waiting = asyncio.create_task(rise(engine, 1))
             while not (await observer.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted"))).scalar_one():
                 await asyncio.sleep(0)
             waiting.cancel()

@@ -1,4 +1,4 @@
-"""Direct calls on engines and connections that the application made its own way."""
+"""Direct calls on engines and connections that the application made in its own way."""
 
 from __future__ import annotations
 
@@ -6,25 +6,39 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
-from uuid import UUID
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, MetaData, Table, create_engine, event, text
+from sqlalchemy import Connection, Engine, MetaData, Table, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import Session, registry
+from sqlalchemy.orm import Session
 
-from levelq import LevelUp, ProgressLicenseCoupler, TransactionMisuse, apply_commands, level_up_atomic
-from levelq_core.database.engine import engine_for
+from levelq import ProgressLicenseCoupler, TransactionMisuse, apply_commands, level_up_atomic
 from levelq_core.database.schema import forget, schema_of
 from levelq_core.settings import Settings
-from tests.support.coupler import tables
+from tests.support.isolation import experience, level_up
+from tests.support.orm import ID, User, new_users
 
 
 def sqlalchemy_url(url: str) -> str:
     return Settings.load(database_url=url).sqlalchemy_url
+
+
+@pytest.fixture
+def made_engine(own_database_url: str) -> Iterator[Callable[..., Engine]]:
+    """Make the application's engine, on a database in levelq's own schema."""
+    made: list[Engine] = []
+
+    def make(url: Any = None, **options: Any) -> Engine:
+        made.append(create_engine(url or sqlalchemy_url(own_database_url), **options))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine.dispose()
 
 
 def run(code: str, *arguments: str) -> Any:
@@ -34,9 +48,10 @@ def run(code: str, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
-def totals(engine: Engine) -> dict[int, int]:
-    with engine.connect() as connection:
-        return {user: row["total_xp"] for (user, _), row in tables(connection).progress.items()}
+def called(bind: Any, **options: Any) -> Any:
+    """The result of a call on a new session."""
+    with Session(bind, **options) as session:
+        return level_up_atomic(session, 1, "PLAYER", 10)
 
 
 # The order of imports
@@ -60,8 +75,8 @@ print(json.dumps([r["message"] for r in results] + [o.status for o in outcomes])
 
 
 def test_engine_made_before_levelq_is_imported_works(own_database_url: str) -> None:
-    told = run(ENGINE_FIRST, sqlalchemy_url(own_database_url))
-    assert told == ["level 1 -> 3", "level 3 -> 2", "applied", "applied"]
+    results = run(ENGINE_FIRST, sqlalchemy_url(own_database_url))
+    assert results == ["level 1 -> 3", "level 3 -> 2", "applied", "applied"]
 
 
 IMPORT_EVERYTHING = """
@@ -103,15 +118,12 @@ def test_importing_every_module_changes_nothing_of_the_process() -> None:
 # What applications register and configure
 
 
-def test_client_side_cursors_of_the_application_are_no_obstacle(own_database_url: str) -> None:
-    engine = create_engine(sqlalchemy_url(own_database_url), connect_args={"cursor_factory": psycopg.ClientCursor})
-    with Session(engine) as session:
-        assert level_up_atomic(session, 1, "PLAYER", 10)["success"]
-    engine.dispose()
+def test_client_side_cursors_of_the_application_are_no_obstacle(made_engine: Callable[..., Engine]) -> None:
+    assert called(made_engine(connect_args={"cursor_factory": psycopg.ClientCursor}))["success"]
 
 
-def test_loaders_of_the_application_do_not_change_what_levelq_reads(own_database_url: str) -> None:
-    """An application that wants its ids and big numbers as text."""
+def test_loaders_of_the_application_do_not_change_what_levelq_reads(made_engine: Callable[..., Engine]) -> None:
+    """The application wants its ids and big numbers as text."""
 
     class AsText(psycopg.adapt.Loader):
         format = psycopg.pq.Format.BINARY
@@ -119,18 +131,16 @@ def test_loaders_of_the_application_do_not_change_what_levelq_reads(own_database
         def load(self, data: psycopg.abc.Buffer) -> str:
             return bytes(data).hex()
 
-    engine = create_engine(sqlalchemy_url(own_database_url))
+    engine = made_engine()
     with engine.connect() as connection:
         driver = connection.connection.driver_connection
         assert isinstance(driver, psycopg.Connection)
         for name in ("uuid", "int8", "text"):
             driver.adapters.register_loader(name, AsText)
     with Session(engine) as session:
-        command_id = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
-        first = level_up_atomic(session, 1, "PLAYER", 10, command_id=command_id)
+        first = level_up_atomic(session, 1, "PLAYER", 10, command_id=ID)
         assert first["success"]
-        assert level_up_atomic(session, 1, "PLAYER", 10, command_id=command_id) == first
-    engine.dispose()
+        assert level_up_atomic(session, 1, "PLAYER", 10, command_id=ID) == first
 
 
 # Drivers and sessions that levelq cannot work on
@@ -140,22 +150,17 @@ OTHER_ENGINE = 'engine.url.set(drivername="postgresql+psycopg")'
 
 
 def test_psycopg2_is_refused_with_the_engine_to_make(own_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The name of the driver is all that is looked at, so the driver itself need not be installed."""
+    """Only the driver's name counts, so the driver itself need not be installed."""
     monkeypatch.setattr(own_engine.dialect, "driver", "psycopg2")
-    with Session(own_engine) as session:
-        result = level_up_atomic(session, 1, "PLAYER", 10)
+    result = called(own_engine)
     assert (result["success"], result.get("error_type")) == (False, "database_error")
     assert result["message"].startswith("driver: expected postgresql+psycopg, got postgresql+psycopg2: ")
     assert f"create_engine({OTHER_ENGINE})" in result["message"]
 
 
-def test_engine_on_the_url_of_a_psycopg2_engine_works(own_database_url: str) -> None:
-    """The documented recipe."""
+def test_engine_made_by_the_documented_recipe_works(own_database_url: str, made_engine: Callable[..., Engine]) -> None:
     url = make_url(own_database_url.replace("postgresql:", "postgresql+psycopg2:"))
-    engine = create_engine(url.set(drivername="postgresql+psycopg"))
-    with Session(engine) as session:
-        assert level_up_atomic(session, 1, "PLAYER", 10)["success"]
-    engine.dispose()
+    assert called(made_engine(url.set(drivername="postgresql+psycopg")))["success"]
 
 
 async def test_asyncpg_is_refused_with_the_engine_to_make(
@@ -170,16 +175,13 @@ async def test_asyncpg_is_refused_with_the_engine_to_make(
 
 
 def test_session_bound_by_model_is_refused_with_what_to_use(own_engine: Engine) -> None:
-    with Session(binds={Table("mine", MetaData()): own_engine}) as session:
-        result = level_up_atomic(session, 1, "PLAYER", 10)
+    result = called(None, binds={Table("mine", MetaData()): own_engine})
     assert result.get("error_type") == "database_error"
     assert result["message"].endswith("use one of their engine, as in Session(engine)")
 
 
 def test_sqlite_is_refused() -> None:
-    with Session(create_engine("sqlite://")) as session:
-        result = level_up_atomic(session, 1, "PLAYER", 10)
-    assert result["message"] == (
+    assert called(create_engine("sqlite://"))["message"] == (
         "driver: expected postgresql+psycopg, got sqlite+pysqlite: levelq's tables are in PostgreSQL"
     )
 
@@ -216,18 +218,12 @@ def test_sync_half_of_an_async_session_outside_run_sync_is_refused_with_the_call
         asyncio.run(call(used_before))
 
 
-@pytest.mark.parametrize("given", ["session", None, 7, object()])
-def test_what_is_no_session_is_a_type_error(given: Any) -> None:
-    with pytest.raises(TypeError, match=f"expected a SQLAlchemy Session, got {type(given).__name__}"):
-        level_up_atomic(given, 1, "PLAYER", 10)
-
-
-def test_engine_and_connection_are_no_sessions(own_engine: Engine) -> None:
-    given: list[Any] = [own_engine, own_engine.connect()]
-    for each in given:
-        with pytest.raises(TypeError, match=f"expected a SQLAlchemy Session, got {type(each).__name__}"):
-            level_up_atomic(each, 1, "PLAYER", 10)
-    given[1].close()
+@pytest.mark.parametrize("given", ["session", None, 7, object(), Engine, Connection])
+def test_other_object_than_a_session_is_a_type_error(own_engine: Engine, given: Any) -> None:
+    with own_engine.connect() as connection:
+        wrong: Any = {Engine: own_engine, Connection: connection}.get(given, given)
+        with pytest.raises(TypeError, match=f"expected a SQLAlchemy Session, got {type(wrong).__name__}"):
+            level_up_atomic(wrong, 1, "PLAYER", 10)
 
 
 @pytest.mark.parametrize("given", ["an engine", "a session"])
@@ -237,13 +233,13 @@ def test_apply_commands_on_what_is_no_connection_is_a_type_error(own_engine: Eng
         apply_commands(wrong, [])
 
 
-def test_closed_sessions_and_connections_are_told(own_engine: Engine) -> None:
+def test_closed_session_or_connection_is_reported(own_engine: Engine) -> None:
     session = Session(own_engine, close_resets_only=False)
     session.close()
     assert "permanently closed" in level_up_atomic(session, 1, "PLAYER", 10)["message"]
     connection = own_engine.connect()
     connection.close()
-    assert "Connection is closed" in level_up_atomic(Session(bind=connection), 1, "PLAYER", 10)["message"]
+    assert "Connection is closed" in called(connection)["message"]
     reusable = Session(own_engine)
     reusable.close()
     assert level_up_atomic(reusable, 1, "PLAYER", 10)["success"]
@@ -270,13 +266,13 @@ def test_schema_translate_map_is_refused_and_nothing_is_written(own_engine: Engi
         if place != "connection":  # there it ended with the transaction
             checked = ProgressLicenseCoupler(session).validate_consistency(1, "PLAYER")
             assert checked["message"].startswith("schema_translate_map: ")
-    assert totals(own_engine) == {}
+    assert experience(own_engine) == {}
 
 
 def test_schema_translate_map_is_refused_by_apply_commands_and_when_the_schema_is_read(own_engine: Engine) -> None:
     with own_engine.connect().execution_options(**MAP) as connection:
         with pytest.raises(TransactionMisuse, match="schema_translate_map"):
-            apply_commands(connection, [LevelUp(user_id=1, specialization="PLAYER", xp_gained=1)])
+            apply_commands(connection, [level_up(1, 1)])
         with pytest.raises(TransactionMisuse, match="schema_translate_map"):
             schema_of(connection)
 
@@ -286,7 +282,7 @@ def test_schema_translate_map_is_refused_by_apply_commands_and_when_the_schema_i
 
 @pytest.mark.parametrize("level", ["SERIALIZABLE", "REPEATABLE READ", "AUTOCOMMIT"])
 @pytest.mark.parametrize("owned", [False, True])
-def test_other_isolation_levels_are_told(own_engine: Engine, level: Any, owned: bool) -> None:
+def test_other_isolation_level_is_reported(own_engine: Engine, level: Any, owned: bool) -> None:
     with Session(own_engine.execution_options(isolation_level=level)) as session:
         if owned:
             session.begin()
@@ -295,32 +291,18 @@ def test_other_isolation_levels_are_told(own_engine: Engine, level: Any, owned: 
         if owned:
             assert session.execute(text("SELECT 1")).scalar_one() == 1
             session.commit()
-    assert totals(own_engine) == {}
+    assert experience(own_engine) == {}
 
 
 def test_pending_rows_of_an_autocommit_session_are_not_flushed(application_engine: Engine) -> None:
-    users = Table("users", MetaData(), autoload_with=application_engine)
-    users_before = count(application_engine)
-
-    class User:
-        pass
-
-    registry().map_imperatively(User, users)
     with Session(application_engine.execution_options(isolation_level="AUTOCOMMIT")) as session:
-        user: Any = User()
-        user.id = 4000
-        session.add(user)
+        session.add(User(id=4000, name="new"))
         assert level_up_atomic(session, 1, "PLAYER", 10)["success"] is False
-    assert count(application_engine) == users_before
-
-
-def count(engine: Engine) -> int:
-    with engine.connect() as connection:
-        return int(connection.execute(text("SELECT count(*) FROM users")).scalar_one())
+    assert new_users(application_engine) == {}
 
 
 @pytest.mark.parametrize("owned", [False, True])
-def test_read_only_transaction_is_told(own_engine: Engine, owned: bool) -> None:
+def test_read_only_transaction_is_reported(own_engine: Engine, owned: bool) -> None:
     with Session(own_engine.execution_options(postgresql_readonly=True)) as session:
         if owned:
             session.begin()
@@ -331,7 +313,7 @@ def test_read_only_transaction_is_told(own_engine: Engine, owned: bool) -> None:
 
 
 @pytest.mark.parametrize("owned", [False, True])
-def test_aborted_transaction_is_told(own_engine: Engine, owned: bool) -> None:
+def test_aborted_transaction_is_reported(own_engine: Engine, owned: bool) -> None:
     with Session(own_engine) as session:
         if owned:
             session.begin()
@@ -355,16 +337,10 @@ def test_apply_commands_in_an_aborted_transaction_is_a_misuse(own_engine: Engine
 
 def test_engines_of_one_pool_read_the_schema_once(own_engine: Engine) -> None:
     """An application may make one with other options for each request."""
-    with Session(own_engine) as session:
-        level_up_atomic(session, 1, "PLAYER", 10)
+    called(own_engine)
     statements: list[str] = []
-
-    def note(*arguments: Any) -> None:
-        statements.append(arguments[2])
-
-    event.listen(own_engine, "before_cursor_execute", note)
-    with Session(own_engine.execution_options(isolation_level="READ COMMITTED")) as session:
-        assert level_up_atomic(session, 1, "PLAYER", 10)["success"]
+    event.listen(own_engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+    assert called(own_engine.execution_options(isolation_level="READ COMMITTED"))["success"]
     assert statements == []
 
 
@@ -379,12 +355,10 @@ def test_failure_to_read_the_schema_leaves_the_callers_block_usable(own_engine: 
         connection.rollback()
 
 
-def test_connection_lost_before_a_call_with_an_invalid_argument_raises_nothing(own_database_url: str) -> None:
-    engine = engine_for(Settings.load(database_url=own_database_url))
-    with Session(engine) as session:
+def test_connection_lost_before_an_invalid_call_raises_nothing(own_database_url: str, engines: Any) -> None:
+    with Session(engines(own_database_url)) as session:
         pid = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
         with psycopg.connect(own_database_url, autocommit=True) as admin:
             admin.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
         assert level_up_atomic(session, 1, "PLAYER", -1).get("error_type") == "validation_error"
         assert level_up_atomic(session, 1, "PLAYER", 1)["success"]
-    engine.dispose()

@@ -1,4 +1,4 @@
-"""Totals with fractions, NULLs and narrow types: what a command does not change is never rewritten."""
+"""Totals with fractions, NULLs and narrow types: a command rewrites nothing that it does not change."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from redis import Redis
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from levelq_core import LevelUp, SchemaError, SetLevel, Settings, apply_commands, level_up_atomic
+from levelq_core import LevelUp, SchemaError, SetLevel, Settings, level_up_atomic
 from levelq_core.coupler.statements import Statements
 from levelq_core.database.schema import forget, schema_of
 from levelq_core.operations.verify import Options, verify
 from levelq_worker.support.preflight import preflight
-from tests.support.coupler import drain_all, push, put_license, put_progress, runtime
+from tests.support.coupler import drain_all, push, put_rows, runtime
 from tests.support.db_check import execute, findings, fix
+from tests.support.isolation import apply
 
 TOTALS = "total_xp, completed_sessions, completed_projects, theory_hours_completed, practice_hours_completed"
 PROGRESS = "specialization_progress"
@@ -33,8 +34,7 @@ def retype(engine: Engine, **types: str) -> None:
 
 def put(engine: Engine, user: int, level: int, **totals: Any) -> None:
     with engine.begin() as connection:
-        put_progress(connection, (user, "COACH"), level, **totals)
-        put_license(connection, (user, "COACH"), level, level)
+        put_rows(connection, (user, "COACH"), level, **totals)
 
 
 def totals(engine: Engine, user: int) -> list[str | None]:
@@ -81,12 +81,9 @@ def test_totals_that_change_keep_their_fraction_up_and_down(old: Engine) -> None
         SetLevel(**coach, new_level=2, **changes),
         SetLevel(**coach, new_level=3, xp_change=100, theory_hours_change=-9),
     ]
-    with old.begin() as connection:
-        outcomes = apply_commands(connection, commands)
-    assert [outcome.status for outcome in outcomes] == ["applied", "applied"]
+    assert [outcome.status for outcome in apply(old, commands)] == ["applied", "applied"]
     assert totals(old, 1) == ["1080.60", "0", "0.75", "0.5", "1.0"]
-    with old.begin() as connection:
-        (outcome,) = apply_commands(connection, [SetLevel(**coach, new_level=3, theory_hours_change=-1)])
+    (outcome,) = apply(old, [SetLevel(**coach, new_level=3, theory_hours_change=-1)])
     assert outcome.message == "theory_hours: 0 -1 would go below zero"
 
 
@@ -100,16 +97,14 @@ def test_null_totals_stay_null_until_a_command_changes_them(application_engine: 
     with Session(engine) as session:
         assert level_up_atomic(session, 1, "COACH", 10, sessions_completed=2)["success"]
     assert totals(engine, 1) == ["15", "2", None, None, None]
-    with engine.begin() as connection:
-        apply_commands(connection, [LevelUp(user_id=1, specialization="COACH", theory_hours=3)])
+    apply(engine, [LevelUp(user_id=1, specialization="COACH", theory_hours=3)])
     assert totals(engine, 1) == ["15", "2", None, "3.0", None]
 
 
 def test_bounds_follow_precision_and_scale(old: Engine) -> None:
     put(old, 1, 1, theory_hours=Decimal("99998.9"))
-    with old.begin() as connection:
-        commands = [LevelUp(user_id=1, specialization="COACH", theory_hours=1, reason=str(n)) for n in range(2)]
-        fits, overflows = apply_commands(connection, commands)
+    commands = [LevelUp(user_id=1, specialization="COACH", theory_hours=1, reason=str(n)) for n in range(2)]
+    fits, overflows = apply(old, commands)
     assert fits.status == "applied"
     assert overflows.message == "theory_hours: 99999 +1 would overflow its column (at most 99999)"
     assert totals(old, 1)[3] == "99999.9"
@@ -121,9 +116,8 @@ def test_bounds_follow_precision_and_scale(old: Engine) -> None:
 def test_smallint_levels_and_totals_are_bounded(engine: Engine) -> None:
     retype(engine, completed_sessions="smallint", current_level="smallint")
     put(engine, 1, 1, completed_sessions=32_766)
-    with engine.begin() as connection:
-        commands = [LevelUp(user_id=1, specialization="COACH", sessions_completed=1, xp_gained=n) for n in (1, 2)]
-        outcomes = apply_commands(connection, commands)
+    commands = [LevelUp(user_id=1, specialization="COACH", sessions_completed=1, xp_gained=n) for n in (1, 2)]
+    outcomes = apply(engine, commands)
     assert [outcome.status for outcome in outcomes] == ["applied", "rejected"]
     assert outcomes[1].message == "completed_sessions: 32767 +1 would overflow its column (at most 32767)"
 
@@ -138,8 +132,7 @@ def test_worker_and_verify_are_right_on_totals_with_fractions(
         drain_all(worker, "COACH")
     assert totals(own_engine, 1) == ["999.60", "0", "0", "8.5", "0"]
     assert totals(own_engine, 2) == ["10.00", "0", "0", "1.0", "0"]
-    report = verify(own_engine, redis, settings, Options(at_rest=True))
-    assert report.examples == []
+    assert verify(own_engine, redis, settings, Options(at_rest=True)).examples == []
     execute(own_engine, f"UPDATE {PROGRESS} SET total_xp = total_xp + 1 WHERE student_id = 1")
     report = verify(own_engine, redis, settings, Options(at_rest=True))
     assert [example.user_id for example in report.examples] == [1]
@@ -148,12 +141,12 @@ def test_worker_and_verify_are_right_on_totals_with_fractions(
 def test_integer_columns_that_are_not_null_keep_the_plain_statement(own_engine: Engine) -> None:
     with own_engine.connect() as connection:
         statements = Statements.of(schema_of(connection))
-    update = " ".join(statements.update_progress.by_place.split())
+    update = " ".join(statements.update_progress.by_ctid.split())
     assert "SET current_level = k.level, total_xp = k.xp, completed_sessions = k.sessions, completed_projects" in update
     assert "floor" not in statements.lock_progress
 
 
-# What cannot be kept: how it comes about, and the one finding it must give.
+# Columns that levelq cannot write: how they come about, and the one finding they must give.
 UNFIT = {
     "a level with a fraction": (
         "ALTER TABLE specialization_progress ALTER current_level TYPE numeric(3,1)",
@@ -206,9 +199,7 @@ UNFIT = {
 
 
 @pytest.mark.parametrize("fault", UNFIT)
-def test_column_that_cannot_be_kept_is_refused_and_the_printed_statement_mends_it(
-    own_engine: Engine, fault: str
-) -> None:
+def test_unfit_column_is_refused_until_the_printed_statement_is_run(own_engine: Engine, fault: str) -> None:
     engine = own_engine
     breaking, problem = UNFIT[fault]
     execute(engine, *breaking.split("; "))
@@ -225,7 +216,7 @@ def test_column_that_cannot_be_kept_is_refused_and_the_printed_statement_mends_i
         assert level_up_atomic(session, 1, "PLAYER", 1000)["success"]
 
 
-def test_worker_does_not_start_on_a_column_that_cannot_be_kept(settings: Settings, own_engine: Engine) -> None:
+def test_worker_does_not_start_on_an_unfit_column(settings: Settings, own_engine: Engine) -> None:
     retype(own_engine, theory_hours_completed="real")
     with pytest.raises(SchemaError, match=r"theory_hours_completed is of type float4.*`levelq db check`") as refused:
         preflight(settings)
@@ -233,7 +224,7 @@ def test_worker_does_not_start_on_a_column_that_cannot_be_kept(settings: Setting
 
 
 @pytest.mark.parametrize("type_", ["real", "double precision"])
-def test_mending_a_float_keeps_its_digits(own_engine: Engine, type_: str) -> None:
+def test_fix_of_a_float_keeps_its_digits(own_engine: Engine, type_: str) -> None:
     engine = own_engine
     retype(engine, total_xp=type_, theory_hours_completed=type_)
     put(engine, 1, 2, total_xp=1_234_567, theory_hours=7.5)
@@ -242,7 +233,7 @@ def test_mending_a_float_keeps_its_digits(own_engine: Engine, type_: str) -> Non
     assert totals(engine, 1)[3] == "7.5"
 
 
-def test_user_ids_that_are_uuids_are_refused_with_what_a_person_must_do(
+def test_user_ids_that_are_uuids_are_refused_with_what_to_do(
     blank_database_url: str, engines: Callable[..., Engine]
 ) -> None:
     engine = engines(blank_database_url)

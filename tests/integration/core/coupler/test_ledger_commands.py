@@ -1,4 +1,4 @@
-"""The ledger keeps everything a command held: each row gives the command again, so that it can be sent once more."""
+"""The ledger keeps all of a command, so that it can be sent once more."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, text
-from sqlalchemy.orm import Session
 
 from levelq import (
     Adjust,
     Command,
-    LevelUp,
     ProgressLicenseCoupler,
     Reset,
     SchemaError,
@@ -23,12 +21,13 @@ from levelq import (
     apply_commands,
 )
 from levelq.embedded import Servers
-from levelq_core.coupler.ledger import command_in
 from levelq_core.database.schema import forget
 from levelq_core.operations.queries import history
 from levelq_worker.support.preflight import preflight
+from tests.support.commands import command_in
 from tests.support.coupler import clear
 from tests.support.db_check import execute, findings, fix
+from tests.support.isolation import apply, level_up
 from tests.support.strategies import commands
 
 ADDED = ("level", "mode", "advanced_by", "reason")
@@ -48,9 +47,7 @@ known = st.builds(specialized, commands, st.sampled_from(["PLAYER", "COACH", "IN
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batch=st.lists(known | commands, min_size=1, max_size=20, unique_by=lambda command: command.command_id))
-def test_every_command_applied_or_rejected_is_in_the_ledger_as_it_was_given(
-    engine: Engine, batch: list[Command]
-) -> None:
+def test_every_decided_command_is_in_the_ledger_as_it_was_sent(engine: Engine, batch: list[Command]) -> None:
     with engine.begin() as connection:
         clear(connection)
         apply_commands(connection, batch)
@@ -58,58 +55,52 @@ def test_every_command_applied_or_rejected_is_in_the_ledger_as_it_was_given(
     assert {command.command_id: command for command in kept(engine)} == by_id
 
 
-def test_rejection_of_a_direct_call_keeps_the_command(engine: Engine) -> None:
-    with Session(engine) as session:
-        coupler = ProgressLicenseCoupler(session)
-        coupler.adjust_atomic(1, "PLAYER", xp_change=-1, level="earned", advanced_by=7, reason="Müller, 勝利")
-        coupler.reset_atomic(1, "PLAYER", total_xp=5, level=9, reason="too high")
-        coupler.sync_existing_records_atomic(1, "PLAYER", "license")
+def test_rejection_of_a_direct_call_keeps_the_command(engine: Engine, coupler: ProgressLicenseCoupler) -> None:
+    coupler.adjust_atomic(1, "PLAYER", xp_change=-1, level="earned", advanced_by=7, reason="Müller, 勝利")
+    coupler.reset_atomic(1, "PLAYER", total_xp=5, level=9, reason="too high")
+    coupler.sync_existing_records_atomic(1, "PLAYER", "license")
     place: dict[str, Any] = {"user_id": 1, "specialization": "PLAYER"}
     expected = [
         Adjust(**place, xp_change=-1, level="earned", advanced_by=7, reason="Müller, 勝利"),
         Reset(**place, total_xp=5, level=9, reason="too high"),
         SyncLevels(**place, source="license"),
     ]
-    assert [c.model_dump(exclude={"command_id"}) for c in kept(engine)] == [
-        c.model_dump(exclude={"command_id"}) for c in expected
-    ]
+    sent, found = ([c.model_dump(exclude={"command_id"}) for c in commands] for commands in (expected, kept(engine)))
+    assert found == sent
 
 
 def test_reason_that_the_databases_encoding_lacks_is_kept_as_escapes(
     database_in: Callable[[str], str], engines: Callable[..., Engine]
 ) -> None:
-    """And costs no command that writes it nowhere else."""
+    """A command that writes it nowhere else is applied."""
     engine = engines(database_in("LATIN1"))
-    with engine.begin() as connection:
-        command = LevelUp(user_id=1, specialization="PLAYER", xp_gained=1, reason="Победа ü")
-        (outcome,) = apply_commands(connection, [command])
+    (outcome,) = apply(engine, [level_up(1, 1, reason="Победа ü")])
     assert outcome.status == "applied"
     assert [command.reason for command in kept(engine)] == ["\\u041f\\u043e\\u0431\\u0435\\u0434\\u0430 \\xfc"]
 
 
-# A ledger of before these columns
+# A ledger without these columns
 
 
 @pytest.fixture
 def older(engine: Engine) -> Engine:
-    """A ledger that lacks them, with rows in it."""
-    with engine.begin() as connection:
-        apply_commands(connection, [LevelUp(user_id=1, specialization="PLAYER", xp_gained=1000, reason="before")])
+    """A ledger without them that has rows."""
+    apply(engine, [level_up(1, 1000, reason="before")])
     execute(engine, *(f"ALTER TABLE levelq_ledger DROP COLUMN {name}" for name in ADDED))
     forget(engine)
     return engine
 
 
-def test_db_check_reports_an_older_ledger_and_what_it_prints_mends_it(older: Engine) -> None:
+def test_db_check_reports_an_older_ledger_and_prints_what_fixes_it(older: Engine) -> None:
     found = findings(older)
     assert [(finding.severity, finding.problem) for finding in found] == [
         ("error", f"levelq_ledger has no column {name}") for name in ADDED
     ]
     fix(older, found)
     assert findings(older) == []
-    with older.begin() as connection:
-        second = Reset(user_id=1, specialization="PLAYER", level=2, advanced_by=7, reason="after")
-        assert apply_commands(connection, [second])[0].status == "applied"
+    second = Reset(user_id=1, specialization="PLAYER", level=2, advanced_by=7, reason="after")
+    assert apply(older, [second])[0].status == "applied"
+    with older.connect() as connection:
         assert [entry.kind for entry in history(connection, 1)] == ["reset", "level_up"]
     first, last = kept(older)
     assert (first.reason, last) == ("", second)
@@ -120,7 +111,7 @@ def test_worker_refuses_to_start_on_an_older_ledger(older: Engine, servers: Serv
         preflight(Settings.load(redis_url=servers.valkey.url, database_url=database_url))
 
 
-def test_column_that_must_not_be_null_is_reported(engine: Engine) -> None:
+def test_column_that_is_not_null_is_reported(engine: Engine) -> None:
     execute(engine, "ALTER TABLE levelq_ledger ALTER reason SET NOT NULL")
     (finding,) = findings(engine)
     assert finding.problem == "levelq_ledger.reason is NOT NULL: levelq writes NULL where nothing is known"

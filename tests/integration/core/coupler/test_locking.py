@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import Engine
 
-from levelq_core import LevelUp, Outcome, apply_commands
-from tests.support.model import Row
+from levelq_core import LevelUp, Outcome
 from tests.support.coupler import free, session, wait_until_blocked_by
+from tests.support.isolation import apply
+from tests.support.model import Row
 
 USERS = (1, 2, 3)
 Holder = psycopg.Connection[Row]
@@ -27,14 +30,20 @@ def background() -> Iterator[ThreadPoolExecutor]:
 def level_up(
     engine: Engine, *users: int, name: str = "PLAYER", xp: int = 1000, advanced_by: int | None = None
 ) -> list[Outcome]:
-    commands = [LevelUp(user_id=u, specialization=name, xp_gained=xp, advanced_by=advanced_by) for u in users]
-    with engine.begin() as connection:
-        return apply_commands(connection, commands)
+    return apply(
+        engine, [LevelUp(user_id=u, specialization=name, xp_gained=xp, advanced_by=advanced_by) for u in users]
+    )
+
+
+@pytest.fixture
+def waiting(engine: Engine, database_url: str, background: ThreadPoolExecutor) -> Callable[..., Any]:
+    """`stopped_at` on this database."""
+    return partial(stopped_at, database_url, background)
 
 
 @contextmanager
 def stopped_at(
-    url: str, engine: Engine, background: ThreadPoolExecutor, held: str, work: Callable[[], list[Outcome]]
+    url: str, background: ThreadPoolExecutor, held: str, work: Callable[[], list[Outcome]]
 ) -> Iterator[Callable[[str], list[bool]]]:
     """While `work` waits for the rows that `held` locks: which rows of a table, by user, are still free."""
 
@@ -51,43 +60,31 @@ def stopped_at(
         assert [outcome.status for outcome in future.result(30)] == ["applied"] * len(future.result())
 
 
-def test_progress_rows_are_locked_first_and_by_user(
-    database_url: str, engine: Engine, background: ThreadPoolExecutor
-) -> None:
+def test_progress_rows_are_locked_first_and_by_user(engine: Engine, waiting: Callable[..., Any]) -> None:
     level_up(engine, *USERS)
     held = "SELECT FROM specialization_progress WHERE student_id = 2"
-    with stopped_at(database_url, engine, background, held, lambda: level_up(engine, 3, 2, 1)) as still_free:
+    with waiting(held, lambda: level_up(engine, 3, 2, 1)) as still_free:
         assert still_free("specialization_progress") == [False, False, True]
         assert still_free("user_licenses") == [True, True, True]
 
 
-def test_license_rows_follow_after_all_progress_rows(
-    database_url: str, engine: Engine, background: ThreadPoolExecutor
-) -> None:
+def test_license_rows_follow_after_all_progress_rows(engine: Engine, waiting: Callable[..., Any]) -> None:
     level_up(engine, *USERS)
     held = "SELECT FROM user_licenses WHERE user_id = 2"
-    with stopped_at(database_url, engine, background, held, lambda: level_up(engine, 3, 2, 1)) as still_free:
+    with waiting(held, lambda: level_up(engine, 3, 2, 1)) as still_free:
         assert still_free("specialization_progress") == [False, False, False]
         assert still_free("user_licenses") == [False, False, True]
 
 
 def test_specializations_come_before_users_in_the_order(
-    database_url: str, engine: Engine, background: ThreadPoolExecutor
+    database_url: str, engine: Engine, waiting: Callable[..., Any]
 ) -> None:
     level_up(engine, *USERS, name="COACH")
     level_up(engine, 1, name="PLAYER")
-
-    def work() -> list[Outcome]:
-        commands = [LevelUp(user_id=1, specialization="PLAYER"), LevelUp(user_id=3, specialization="COACH")]
-        with engine.begin() as connection:
-            return apply_commands(connection, commands)
-
-    held = "SELECT FROM specialization_progress WHERE student_id = 3 AND specialization_id = 'COACH'"
-    with stopped_at(database_url, engine, background, held, work):
-        assert free(
-            database_url,
-            "SELECT FROM specialization_progress WHERE student_id = 1 AND specialization_id = 'PLAYER'",
-        )
+    commands = [LevelUp(user_id=1, specialization="PLAYER"), LevelUp(user_id=3, specialization="COACH")]
+    rows = "SELECT FROM specialization_progress WHERE student_id = {} AND specialization_id = '{}'"
+    with waiting(rows.format(3, "COACH"), lambda: apply(engine, commands)):
+        assert free(database_url, rows.format(1, "PLAYER"))
 
 
 def test_missing_progress_rows_are_made_before_any_row_is_locked(
@@ -106,32 +103,23 @@ def test_missing_progress_rows_are_made_before_any_row_is_locked(
         assert [outcome.status for outcome in future.result(30)] == ["applied"] * 3
 
 
-def test_the_applications_users_are_locked_before_rows_are_made(
-    application_database_url: str, application_engine: Engine, background: ThreadPoolExecutor
+@pytest.mark.parametrize(
+    ("author", "free_users"), [(None, [True, True]), (3, [True, True, True])], ids=["of the lane", "who is the author"]
+)
+def test_users_are_locked_before_rows(
+    application_database_url: str,
+    application_engine: Engine,
+    background: ThreadPoolExecutor,
+    author: int | None,
+    free_users: list[bool],
 ) -> None:
-    level_up(application_engine, 1, 2)
+    """The foreign key of advanced_by locks the author's row: if that came last, an application that locks users,
+    progress, license in this order could deadlock with levelq."""
+    level_up(application_engine, *(USERS if author else (1, 2)), xp=1)
     held = "SELECT FROM users WHERE id = 3"
-    with stopped_at(
-        application_database_url, application_engine, background, held, lambda: level_up(application_engine, 1, 2, 3)
-    ) as still_free:
-        assert still_free("specialization_progress")[:2] == [True, True]
-
-
-def test_the_author_is_locked_before_rows_are(
-    application_database_url: str, application_engine: Engine, background: ThreadPoolExecutor
-) -> None:
-    """The foreign key of advanced_by locks the author's user row: if that came last, an application that locks
-    users, progress, license in this order could deadlock with it."""
-    level_up(application_engine, 1, 2, 3, xp=1)
-    held = "SELECT FROM users WHERE id = 3"
-    with stopped_at(
-        application_database_url,
-        application_engine,
-        background,
-        held,
-        lambda: level_up(application_engine, 1, 2, 3, advanced_by=3),
-    ) as still_free:
-        assert still_free("specialization_progress") == [True, True, True]
+    work = partial(level_up, application_engine, 1, 2, 3, advanced_by=author)
+    with stopped_at(application_database_url, background, held, work) as still_free:
+        assert still_free("specialization_progress")[: len(free_users)] == free_users
 
 
 def test_foreign_key_checks_of_others_pass_while_the_rows_are_locked(

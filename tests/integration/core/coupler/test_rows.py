@@ -1,4 +1,4 @@
-"""What the coupler writes: each sentence of DESIGN section 4 on rows of both kinds of schema."""
+"""What the coupler writes: each rule on rows of both kinds of schema."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from sqlalchemy import Engine, text
 
 from levelq_core import Catalog, Command, LevelUp, Outcome, SetLevel, SyncLevels, apply_commands
 from levelq_core.operations.queries import out_of_step
+from tests.support.coupler import Tables, comparable, put_license, put_progress, tables
 from tests.support.model import Model
-from tests.support.coupler import put_license, put_progress, tables, told
 
 LANE = (1, "COACH")
 ID = UUID(int=7)
 
 
-def apply(engine: Engine, *commands: Command) -> list[Outcome]:
+def apply(engine: Engine, *commands: Command, **options: Any) -> list[Outcome]:
     with engine.begin() as connection:
-        return apply_commands(connection, commands)
+        return apply_commands(connection, commands, **options)
+
+
+def up(user_id: int = 1, specialization: str = "COACH", **fields: Any) -> LevelUp:
+    return LevelUp(user_id=user_id, specialization=specialization, **fields)
 
 
 def put(engine: Engine, progress: int | None, license_: int | None, highest: int | None = None, **totals: Any) -> None:
@@ -30,20 +34,18 @@ def put(engine: Engine, progress: int | None, license_: int | None, highest: int
             put_license(connection, LANE, license_, license_ if highest is None else highest)
 
 
-def levels(engine: Engine) -> tuple[int | None, int | None, int | None]:
+def found(engine: Engine) -> Tables:
     with engine.connect() as connection:
-        found = tables(connection)
-    progress, license_ = found.progress.get(LANE), found.licenses.get(LANE)
-    return (
-        progress["level"] if progress else None,
-        license_["level"] if license_ else None,
-        license_["highest"] if license_ else None,
-    )
+        return tables(connection)
+
+
+def levels(engine: Engine) -> tuple[int | None, int | None, int | None]:
+    progress, license_ = found(engine).progress.get(LANE, {}), found(engine).licenses.get(LANE, {})
+    return progress.get("level"), license_.get("level"), license_.get("highest")
 
 
 def chain(engine: Engine) -> list[tuple[int, int]]:
-    with engine.connect() as connection:
-        return [(row["from"], row["to"]) for row in tables(connection).progressions.get(LANE, [])]
+    return [(row["from"], row["to"]) for row in found(engine).progressions.get(LANE, [])]
 
 
 @pytest.mark.parametrize(
@@ -57,39 +59,33 @@ def chain(engine: Engine) -> list[tuple[int, int]]:
         (12, 12, (12, 12, 12), []),
     ],
 )
-def test_a_level_up_without_gains_leaves_both_at_the_higher(
-    engine: Engine,
-    progress: int | None,
-    license_: int | None,
-    after: tuple[int, int, int],
-    audit: list[tuple[int, int]],
+def test_level_up_without_gains_leaves_both_at_the_higher(
+    engine: Engine, progress: int | None, license_: int | None, after: Any, audit: Any
 ) -> None:
     put(engine, progress, license_)
-    (outcome,) = apply(engine, LevelUp(user_id=1, specialization="COACH"))
+    (outcome,) = apply(engine, up())
     assert outcome.status == "applied"
     assert levels(engine) == after
     assert chain(engine) == audit
 
 
 def test_several_levels_earned_at_once_are_one_audit_row(engine: Engine) -> None:
-    command = LevelUp(user_id=1, specialization="COACH", xp_gained=5000, theory_hours=2, reason="exam", advanced_by=9)
-    apply(engine, command)
-    with engine.connect() as connection:
-        (row,) = tables(connection).progressions[LANE]
+    apply(engine, up(xp_gained=5000, theory_hours=2, reason="exam", advanced_by=9))
+    (row,) = found(engine).progressions[LANE]
     met = {"total_xp": 5000, "completed_sessions": 0, "completed_projects": 0, "theory_hours": 2, "practice_hours": 0}
     assert row == {"lane": LANE, "from": 1, "to": 4, "by": 9, "why": "exam", "met": met}
 
 
-def test_the_highest_level_never_falls(engine: Engine) -> None:
+def test_highest_level_never_falls(engine: Engine) -> None:
     put(engine, 6, 6)
     apply(engine, SetLevel(user_id=1, specialization="COACH", new_level=2))
     assert levels(engine) == (2, 2, 6)
     assert chain(engine) == [(6, 2)]
 
 
-def test_before_tells_what_the_license_row_held(engine: Engine) -> None:
+def test_before_has_what_the_license_row_held(engine: Engine) -> None:
     put(engine, None, 2, highest=1)
-    (outcome,) = apply(engine, LevelUp(user_id=1, specialization="COACH"))
+    (outcome,) = apply(engine, up())
     assert outcome.before is not None and outcome.after is not None
     assert (outcome.before.max_achieved_level, outcome.after.max_achieved_level) == (1, 2)
 
@@ -104,14 +100,8 @@ def test_before_tells_what_the_license_row_held(engine: Engine) -> None:
         (None, 4, "license", (4, 4, 4), "created_progress: both at level 4", []),
     ],
 )
-def test_a_sync_copies_the_source(
-    engine: Engine,
-    progress: int | None,
-    license_: int | None,
-    source: Any,
-    after: tuple[int, int, int],
-    message: str,
-    audit: list[tuple[int, int]],
+def test_sync_copies_the_source(
+    engine: Engine, progress: int | None, license_: int | None, source: Any, after: Any, message: str, audit: Any
 ) -> None:
     put(engine, progress, license_)
     (outcome,) = apply(engine, SyncLevels(user_id=1, specialization="COACH", source=source))
@@ -122,7 +112,7 @@ def test_a_sync_copies_the_source(
 @pytest.mark.parametrize(
     ("progress", "license_", "source"), [(None, None, "progress"), (3, None, "license"), (None, 3, "progress")]
 )
-def test_a_sync_without_its_source_changes_nothing(
+def test_sync_without_its_source_changes_nothing(
     engine: Engine, progress: int | None, license_: int | None, source: Any
 ) -> None:
     put(engine, progress, license_)
@@ -143,86 +133,86 @@ REFUSED: list[tuple[Command, str]] = [
 
 
 @pytest.mark.parametrize(("command", "message"), REFUSED)
-def test_a_refused_command_changes_no_row(engine: Engine, command: Command, message: str) -> None:
+def test_refused_command_changes_no_row(engine: Engine, command: Command, message: str) -> None:
     put(engine, 2, 2, total_xp=1500, completed_sessions=5)
-    with engine.connect() as connection:
-        before = tables(connection)
+    before = found(engine)
     (outcome,) = apply(engine, command)
     assert (outcome.status, outcome.error, outcome.message) == ("rejected", "validation_error", message)
     assert outcome.before == outcome.after
-    with engine.connect() as connection:
-        assert tables(connection) == before
+    assert found(engine) == before
 
 
 @pytest.mark.parametrize(("command", "message"), REFUSED)
-def test_a_refused_command_makes_no_row(engine: Engine, command: Command, message: str) -> None:
+def test_refused_command_inserts_no_row(engine: Engine, command: Command, message: str) -> None:
     (outcome,) = apply(engine, command)
     assert outcome.status == "rejected" and outcome.before is None
     assert levels(engine) == (None, None, None)
 
 
-def test_hours_where_none_are_tracked_name_field_and_value(engine: Engine) -> None:
-    (outcome,) = apply(engine, LevelUp(user_id=1, specialization="PLAYER", practice_hours=3))
+def test_hours_that_are_not_tracked_are_refused_by_field_and_value(engine: Engine) -> None:
+    (outcome,) = apply(engine, up(1, "PLAYER", practice_hours=3))
     assert outcome.message == "practice_hours: PLAYER does not track hours, expected 0, got 3"
 
 
-def test_an_unknown_specialization_is_told_what_there_is(engine: Engine) -> None:
-    (outcome,) = apply(engine, LevelUp(user_id=1, specialization="wizard"))
+def test_unknown_specialization_is_refused_with_the_known_ones(engine: Engine) -> None:
+    (outcome,) = apply(engine, up(1, "wizard"))
     assert (outcome.error, outcome.specialization) == ("validation_error", "WIZARD")
     assert outcome.message == "specialization: expected one of PLAYER, COACH, INTERNSHIP, got 'WIZARD'"
 
 
-def test_the_first_decision_is_the_answer_even_when_the_cause_is_mended(engine: Engine) -> None:
+def test_first_decision_is_the_answer_after_its_cause_is_gone(engine: Engine) -> None:
     command = SetLevel(user_id=1, specialization="COACH", new_level=2, xp_change=-10, command_id=ID)
     (first,) = apply(engine, command)
-    apply(engine, LevelUp(user_id=1, specialization="COACH", xp_gained=50))
+    apply(engine, up(xp_gained=50))
     (again,) = apply(engine, command)
     assert (first.duplicate, again.duplicate) == (False, True)
     assert again == first.model_copy(update={"duplicate": True})
 
 
-def test_an_id_used_for_something_else_conflicts_and_the_first_decision_stays(engine: Engine) -> None:
-    (first,) = apply(engine, LevelUp(user_id=1, specialization="COACH", xp_gained=5, command_id=ID))
+def test_id_used_for_another_command_conflicts_and_the_first_decision_stays(engine: Engine) -> None:
+    (first,) = apply(engine, up(xp_gained=5, command_id=ID))
     for other in (
-        LevelUp(user_id=1, specialization="COACH", xp_gained=6, command_id=ID),
-        LevelUp(user_id=2, specialization="COACH", xp_gained=5, command_id=ID),
-        LevelUp(user_id=1, specialization="COACH", xp_gained=5, reason="why", command_id=ID),
+        up(xp_gained=6, command_id=ID),
+        up(2, xp_gained=5, command_id=ID),
+        up(xp_gained=5, reason="why", command_id=ID),
         SyncLevels(user_id=1, specialization="COACH", command_id=ID),
     ):
         (outcome,) = apply(engine, other)
         assert (outcome.status, outcome.error, outcome.before) == ("rejected", "conflict", None)
         assert outcome.message == "command_id was used before, for another command of COACH:1"
-    (again,) = apply(engine, LevelUp(user_id=1, specialization="coach", xp_gained=5, command_id=ID))
-    assert told(again) == told(first) | {"duplicate": True}
+    (again,) = apply(engine, up(1, "coach", xp_gained=5, command_id=ID))
+    assert comparable(again) == comparable(first) | {"duplicate": True}
 
 
-def test_an_id_repeated_across_lanes_of_one_batch_belongs_to_the_first_in_the_input(engine: Engine) -> None:
-    first, second = (LevelUp(user_id=user, specialization="COACH", xp_gained=5, command_id=ID) for user in (2, 1))
+def test_id_repeated_across_lanes_of_one_batch_belongs_to_the_first_in_the_input(engine: Engine) -> None:
+    first, second = (up(user, xp_gained=5, command_id=ID) for user in (2, 1))
     outcomes = apply(engine, first, second, first)
     assert [(o.error, o.duplicate) for o in outcomes] == [(None, False), ("conflict", False), (None, True)]
 
 
-def test_an_id_repeated_across_lanes_belongs_to_the_first_though_others_are_isolated(
+def test_id_repeated_across_lanes_belongs_to_the_first_though_others_are_isolated(
     application_engine: Engine,
 ) -> None:
-    first, second = (LevelUp(user_id=user, specialization="COACH", xp_gained=5, command_id=ID) for user in (3, 1))
-    bad = LevelUp(user_id=2, specialization="COACH", xp_gained=666_000_666)
+    first, second = (up(user, xp_gained=5, command_id=ID) for user in (3, 1))
+    bad = up(2, xp_gained=666_000_666)
     outcomes = apply(application_engine, first, second, bad)
     assert [o.error for o in outcomes] == [None, "conflict", "database_error"]
 
 
 def test_both_levels_are_equal_after_a_mixed_batch_of_many_lanes(engine: Engine) -> None:
     model = Model()
-    batch: list[Command] = []
-    for user in range(1, 200):
-        for name in ("PLAYER", "COACH", "INTERNSHIP"):
-            batch += [
-                LevelUp(user_id=user, specialization=name, xp_gained=37 * user),
-                SetLevel(user_id=user, specialization=name, new_level=1 + user % 4, xp_change=-user),
-                LevelUp(user_id=user, specialization=name, sessions_completed=1),
-            ]
+    batch = [
+        command
+        for user in range(1, 200)
+        for name in ("PLAYER", "COACH", "INTERNSHIP")
+        for command in (
+            up(user, name, xp_gained=37 * user),
+            SetLevel(user_id=user, specialization=name, new_level=1 + user % 4, xp_change=-user),
+            up(user, name, sessions_completed=1),
+        )
+    ]
     outcomes = apply(engine, *batch)
-    assert [told(o) for o in outcomes] == [model.apply(command) for command in batch]
+    assert [comparable(o) for o in outcomes] == [model.apply(command) for command in batch]
     with engine.connect() as connection:
         assert tables(connection).progress == model.progress
         assert list(out_of_step(connection)) == []
@@ -230,13 +220,13 @@ def test_both_levels_are_equal_after_a_mixed_batch_of_many_lanes(engine: Engine)
 
 def test_null_totals_count_as_zero(application_engine: Engine) -> None:
     put(application_engine, 1, 1, total_xp=None, completed_sessions=None, theory_hours=None)
-    (outcome,) = apply(application_engine, LevelUp(user_id=1, specialization="COACH", xp_gained=1000))
+    (outcome,) = apply(application_engine, up(xp_gained=1000))
     assert outcome.before is not None and outcome.before.total_xp == 0
     assert levels(application_engine) == (2, 2, 2)
 
 
-def test_rows_made_for_the_application_have_every_named_column(application_engine: Engine) -> None:
-    apply(application_engine, LevelUp(user_id=1, specialization="COACH", xp_gained=1000))
+def test_rows_inserted_for_the_application_have_every_named_column(application_engine: Engine) -> None:
+    apply(application_engine, up(xp_gained=1000))
     with application_engine.connect() as connection:
         for table in ("specialization_progress", "user_licenses", "license_progressions"):
             (row,) = connection.execute(text(f"SELECT * FROM {table}")).mappings()
@@ -246,12 +236,10 @@ def test_rows_made_for_the_application_have_every_named_column(application_engin
                 assert abs((now - moment).total_seconds()) < 60
 
 
-def test_a_catalog_file_of_ones_own_decides(engine: Engine) -> None:
+def test_catalog_of_the_caller_decides(engine: Engine) -> None:
     catalog = Catalog.parse(
         {"CHESS": {"levels": [0, {"completed_sessions": 2}, {"completed_sessions": 2, "total_xp": 5}]}}
     )
-    commands = [LevelUp(user_id=1, specialization="chess", xp_gained=9, sessions_completed=1)] * 2
-    second = commands[1].model_copy(update={"command_id": ID})
-    with engine.begin() as connection:
-        outcomes = apply_commands(connection, [commands[0], second], catalog=catalog)
+    first, second = (up(1, "chess", xp_gained=9, sessions_completed=1) for _ in range(2))
+    outcomes = apply(engine, first, second, catalog=catalog)
     assert [(o.from_level, o.to_level) for o in outcomes] == [(1, 1), (1, 3)]

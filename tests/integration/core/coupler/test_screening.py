@@ -19,11 +19,11 @@ from sqlalchemy.exc import DBAPIError
 from levelq_core import Command, LevelUp, SetLevel, apply_commands
 from levelq_core.coupler import screening
 from levelq_core.coupler.apply import group_by_lane
-from levelq_core.domain.codec import Lane, lane_of
+from levelq_core.domain.record import Lane, lane_of
 from levelq_worker.draining.context import Runtime
-from tests.support.coupler import clear, put_license, put_progress, session, tables, wait_until_blocked_by
+from tests.support.coupler import apply_batch, clear, put_rows, session, tables, wait_until_blocked_by
 from tests.support.fixtures.databases import Databases
-from tests.support.isolation import level_up
+from tests.support.isolation import execute, level_up
 
 USERS = range(1, 25)
 PROGRESS, LICENSES = "specialization_progress", "user_licenses"
@@ -61,8 +61,7 @@ def shape(connection: Connection, chance: random.Random, *, several: bool) -> No
     connection.execute(text("DROP FUNCTION IF EXISTS refuse CASCADE"))
     for user in chance.sample(USERS, 16):
         xp, sessions, level = chance.choice([0, 0, 800, 3000]), chance.choice([0, 0, 5]), chance.choice([1, 1, 2, 4])
-        put_progress(connection, (user, "PLAYER"), level, total_xp=xp, completed_sessions=sessions)
-        put_license(connection, (user, "PLAYER"), level, level)
+        put_rows(connection, (user, "PLAYER"), level, total_xp=xp, completed_sessions=sessions)
     for table, flag, column in ((PROGRESS, "enabled", "student_id"), (LICENSES, "is_active", "user_id")):
         connection.execute(text(f"UPDATE {table} SET {flag} = {column} % 5 <> {chance.randrange(5)}"))
     checks = chance.sample(BOUNDS if several else BOUNDS + OTHERS, chance.choice([1, 3]))
@@ -95,12 +94,12 @@ def some_commands(chance: random.Random, *, several: bool) -> list[Command]:
     return sent
 
 
-Told = tuple[str | None, bool, Any, Any]
+Decided = tuple[str | None, bool, Any, Any]
 
 
-def one_by_one(engine: Engine, commands: Sequence[Command]) -> dict[Lane, list[Told]]:
+def one_by_one(engine: Engine, commands: Sequence[Command]) -> dict[Lane, list[Decided]]:
     """Each in a transaction of its own; of a lane in which one cannot be decided, nothing more."""
-    found: dict[Lane, list[Told]] = {}
+    found: dict[Lane, list[Decided]] = {}
     stuck: set[Lane] = set()
     for command in commands:
         lane = lane_of(command)
@@ -113,29 +112,33 @@ def one_by_one(engine: Engine, commands: Sequence[Command]) -> dict[Lane, list[T
         except DBAPIError:
             stuck.add(lane)
         else:
-            before, after = (
-                None if t is None else tuple(t.model_dump().values()) for t in (outcome.before, outcome.after)
-            )
+            before, after = (t and tuple(t.model_dump().values()) for t in (outcome.before, outcome.after))
             decided.append((outcome.error, outcome.duplicate, before, after))
     return found
 
 
-def in_one_batch(worker: Runtime, commands: Sequence[Command]) -> dict[Lane, list[Told]]:
+def in_one_batch(worker: Runtime, commands: Sequence[Command]) -> dict[Lane, list[Decided]]:
     works = group_by_lane(commands)
-    worker.transaction.apply(works, [], lambda: None)
+    apply_batch(worker.transactions, works)
     return {work.lane: [(d.error, d.duplicate, d.before, d.after) for d in work.decisions] for work in works}
+
+
+@pytest.fixture
+def database_url(application_database_url: str) -> str:
+    return application_database_url
+
+
+@pytest.fixture
+def worker(database_url: str, worker_of: Callable[..., Runtime]) -> Runtime:
+    return worker_of(database_url, claim_seconds=60)
 
 
 @pytest.mark.parametrize("several", [False, True])
 def test_batch_decides_as_the_same_commands_one_by_one(
-    application_database_url: str,
-    engines: Callable[..., Engine],
-    worker_of: Callable[..., Runtime],
-    databases: Databases,
-    several: bool,
+    worker: Runtime, engines: Callable[..., Engine], databases: Databases, several: bool
 ) -> None:
     name = databases.take("application")
-    worker, reference = worker_of(application_database_url, claim_seconds=60), engines(databases.url(name))
+    reference = engines(databases.url(name))
     for seed in (13, 11):
         for engine in (worker.engine, reference):
             with engine.begin() as connection:
@@ -150,31 +153,22 @@ def test_batch_decides_as_the_same_commands_one_by_one(
     databases.give_back("application", name)
 
 
-def change(engine: Engine, *statements: str) -> None:
-    with engine.begin() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
-
-
 def errors_of(worker: Runtime, *commands: Command) -> list[str | None]:
     """One batch, which must decide all of these."""
     works = group_by_lane(commands)
-    worker.transaction.apply(works, [], lambda: None)
+    apply_batch(worker.transactions, works)
     return [decision.error for work in works for decision in work.decisions]
 
 
 REFUSED = "database_error"
 
 
-def test_command_is_taken_once_the_one_before_it_is_refused_by_another_check(
-    application_engine: Engine, worker_of: Callable[..., Runtime], application_database_url: str
-) -> None:
-    change(
-        application_engine,
+def test_command_is_taken_once_the_one_before_it_is_refused_by_another_check(engine: Engine, worker: Runtime) -> None:
+    execute(
+        engine,
         f"ALTER TABLE {PROGRESS} ADD CONSTRAINT a CHECK (total_xp < 1000)",
         f"ALTER TABLE {PROGRESS} ADD CONSTRAINT b CHECK (completed_sessions < 5)",
     )
-    worker = worker_of(application_database_url)
     known = errors_of(worker, level_up(1, 1), level_up(2, 1000), level_up(3, 1, sessions_completed=5))
     assert known == [None, REFUSED, REFUSED]
     found = errors_of(worker, level_up(1, 1), level_up(4, 900, sessions_completed=5), level_up(4, 500))
@@ -198,43 +192,35 @@ NOT_FORETOLD = {
 
 @pytest.mark.parametrize("how", NOT_FORETOLD)
 def test_check_that_cannot_be_foretold_refuses_what_the_database_refuses(
-    application_engine: Engine, worker_of: Callable[..., Runtime], application_database_url: str, how: str
+    engine: Engine, worker: Runtime, how: str
 ) -> None:
-    with application_engine.begin() as connection:
+    with engine.begin() as connection:
         for user in (1, 2, 3):
-            put_progress(connection, (user, "PLAYER"), 1)
-            put_license(connection, (user, "PLAYER"), 1, 1)
-    change(application_engine, "UPDATE user_licenses SET is_active = false", *NOT_FORETOLD[how])
+            put_rows(connection, (user, "PLAYER"), 1)
+    execute(engine, "UPDATE user_licenses SET is_active = false", *NOT_FORETOLD[how])
     commands = level_up(1, 1), level_up(2, 1000), level_up(3, 1000, sessions_completed=1)
-    assert errors_of(worker_of(application_database_url), *commands) == [None, REFUSED, None]
+    assert errors_of(worker, *commands) == [None, REFUSED, None]
 
 
 def test_check_that_is_dropped_while_a_batch_waits_for_its_table_refuses_nothing(
-    application_engine: Engine, worker_of: Callable[..., Runtime], application_database_url: str
+    engine: Engine, worker: Runtime, database_url: str
 ) -> None:
-    change(application_engine, f"ALTER TABLE {PROGRESS} ADD CONSTRAINT most CHECK (total_xp < 1000)")
-    worker = worker_of(application_database_url, claim_seconds=60)
+    execute(engine, f"ALTER TABLE {PROGRESS} ADD CONSTRAINT most CHECK (total_xp < 1000)")
     assert errors_of(worker, level_up(1, 1000), level_up(2, 1)) == [REFUSED, None]
-    with ThreadPoolExecutor(1) as pool, session(application_database_url) as owner:
+    with ThreadPoolExecutor(1) as pool, session(database_url) as owner:
         owner.execute(f"ALTER TABLE {PROGRESS} DROP CONSTRAINT most")
         found = pool.submit(errors_of, worker, level_up(1, 1000), level_up(2, 1))
-        wait_until_blocked_by(application_database_url, owner)
+        wait_until_blocked_by(database_url, owner)
         owner.commit()
         assert found.result() == [None, None]
 
 
-def test_check_that_is_gone_is_forgotten(
-    application_engine: Engine,
-    worker_of: Callable[..., Runtime],
-    application_database_url: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_check_that_is_gone_is_forgotten(engine: Engine, worker: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(screening, "BATCHES", 2)
-    change(application_engine, f"ALTER TABLE {PROGRESS} ADD CONSTRAINT most CHECK (total_xp < 1000)")
-    worker = worker_of(application_database_url)
+    execute(engine, f"ALTER TABLE {PROGRESS} ADD CONSTRAINT most CHECK (total_xp < 1000)")
     assert errors_of(worker, level_up(1, 1000), level_up(2, 1)) == [REFUSED, None]
-    change(application_engine, f"ALTER TABLE {PROGRESS} DROP CONSTRAINT most")
-    remembered = worker.transaction._checks
+    execute(engine, f"ALTER TABLE {PROGRESS} DROP CONSTRAINT most")
+    remembered = worker.transactions.checks
     assert list(remembered.errors()) == [f"{PROGRESS}.most"]
     for _ in range(2):
         assert errors_of(worker, level_up(1, 1000)) == [None]

@@ -1,4 +1,4 @@
-"""A second batch in one transaction hardly waits for its locks: what it cannot have soon is an answer."""
+"""A second batch in one transaction hardly waits for its locks: a lock it does not get soon is an answer."""
 
 from __future__ import annotations
 
@@ -10,31 +10,28 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from levelq_core import LevelUp, Outcome, apply_commands
-from tests.support.coupler import ledger, tables
-
-
-def level_up(user_id: int, xp: int = 10) -> LevelUp:
-    return LevelUp(user_id=user_id, specialization="PLAYER", xp_gained=xp)
+from tests.support.coupler import ledger
+from tests.support.isolation import DISK_FULL, execute, experience, level_up
 
 
 def apply(connection: Connection, *commands: LevelUp) -> list[Outcome]:
     return apply_commands(connection, commands)
 
 
-def totals(engine: Engine) -> dict[int, int]:
-    with engine.connect() as connection:
-        return {user: row["total_xp"] for (user, _), row in tables(connection).progress.items()}
+@pytest.fixture
+def database_url(application_database_url: str) -> str:
+    return application_database_url
 
 
 @pytest.fixture
-def first(application_engine: Engine) -> Iterator[Connection]:
-    with application_engine.connect() as connection:
+def first(engine: Engine) -> Iterator[Connection]:
+    with engine.connect() as connection:
         yield connection
 
 
 @pytest.fixture
-def second(application_engine: Engine) -> Iterator[Connection]:
-    with application_engine.connect() as connection:
+def second(engine: Engine) -> Iterator[Connection]:
+    with engine.connect() as connection:
         yield connection
 
 
@@ -49,10 +46,10 @@ def is_not_waited_for(outcome: Outcome) -> bool:
 
 
 def test_two_transactions_locking_in_opposite_order_do_not_deadlock(
-    application_engine: Engine, first: Connection, second: Connection
+    engine: Engine, first: Connection, second: Connection
 ) -> None:
-    """Both would wait for each other for ever; this test needs no thread, because neither waits."""
-    seed(application_engine, 1, 2)
+    """Both would wait for each other forever; this test needs no thread, because neither waits."""
+    seed(engine, 1, 2)
     commands = {"of first": level_up(2), "of second": level_up(1)}
     apply(first, level_up(1))
     apply(second, level_up(2))
@@ -62,17 +59,17 @@ def test_two_transactions_locking_in_opposite_order_do_not_deadlock(
     assert is_not_waited_for(refused) and "PLAYER:1" in refused.message
     first.commit()
     second.commit()
-    assert totals(application_engine) == {1: 20, 2: 20}
-    with application_engine.begin() as connection:
+    assert experience(engine) == {1: 20, 2: 20}
+    with engine.begin() as connection:
         ids = {row["command_id"] for row in ledger(connection)}
         assert not ids & {command.command_id for command in commands.values()}
         sent_again = apply(connection, *commands.values())
     assert [(o.status, o.duplicate) for o in sent_again] == [("applied", False)] * 2
-    assert totals(application_engine) == {1: 30, 2: 30}
+    assert experience(engine) == {1: 30, 2: 30}
 
 
 def test_rows_that_another_transaction_is_inserting_are_not_waited_for(
-    application_engine: Engine, first: Connection, second: Connection
+    engine: Engine, first: Connection, second: Connection
 ) -> None:
     apply(first, level_up(1))
     apply(second, level_up(2))
@@ -81,37 +78,37 @@ def test_rows_that_another_transaction_is_inserting_are_not_waited_for(
     first.commit()
     assert [o.status for o in apply(second, level_up(1))] == ["applied"]
     second.commit()
-    assert totals(application_engine) == {1: 20, 2: 10}
+    assert experience(engine) == {1: 20, 2: 10}
 
 
 def test_users_row_that_another_transaction_locks_is_not_waited_for(
-    application_engine: Engine, first: Connection, second: Connection
+    engine: Engine, first: Connection, second: Connection
 ) -> None:
     first.execute(text("SELECT FROM users WHERE id = 5 FOR UPDATE"))
     apply(second, level_up(2))
     (refused,) = apply(second, level_up(5))
     assert is_not_waited_for(refused)
     second.commit()
-    assert totals(application_engine) == {2: 10}
+    assert experience(engine) == {2: 10}
 
 
 def test_command_id_that_another_transaction_is_deciding_is_not_waited_for(
-    application_engine: Engine, first: Connection, second: Connection
+    engine: Engine, first: Connection, second: Connection
 ) -> None:
     shared = uuid4()
-    apply(first, LevelUp(user_id=1, specialization="PLAYER", xp_gained=10, command_id=shared))
+    apply(first, level_up(1, command_id=shared))
     apply(second, level_up(2))
-    (refused,) = apply(second, LevelUp(user_id=3, specialization="PLAYER", xp_gained=10, command_id=shared))
+    (refused,) = apply(second, level_up(3, command_id=shared))
     assert is_not_waited_for(refused)
     second.commit()
     first.commit()
-    assert totals(application_engine) == {1: 10, 2: 10}
+    assert experience(engine) == {1: 10, 2: 10}
 
 
 def test_locked_lane_does_not_hold_up_the_other_lanes_of_its_batch(
-    application_engine: Engine, first: Connection, second: Connection
+    engine: Engine, first: Connection, second: Connection
 ) -> None:
-    seed(application_engine, 1, 2, 3)
+    seed(engine, 1, 2, 3)
     apply(first, level_up(2))
     apply(second, level_up(1))
     outcomes = apply(second, level_up(3), level_up(2), level_up(1), level_up(2))
@@ -119,7 +116,7 @@ def test_locked_lane_does_not_hold_up_the_other_lanes_of_its_batch(
     assert all(is_not_waited_for(outcomes[n]) for n in (1, 3))
     second.commit()
     first.commit()
-    assert totals(application_engine) == {1: 30, 2: 20, 3: 20}
+    assert experience(engine) == {1: 30, 2: 20, 3: 20}
 
 
 def lock_timeout(connection: Connection) -> str:
@@ -127,8 +124,8 @@ def lock_timeout(connection: Connection) -> str:
 
 
 @pytest.mark.parametrize("locked", [False, True])
-def test_callers_lock_timeout_is_put_back(
-    application_engine: Engine, first: Connection, second: Connection, locked: bool
+def test_lock_timeout_of_the_caller_is_restored(
+    engine: Engine, first: Connection, second: Connection, locked: bool
 ) -> None:
     second.execute(text("SET LOCAL lock_timeout = '7s'"))
     if locked:
@@ -139,29 +136,20 @@ def test_callers_lock_timeout_is_put_back(
     assert lock_timeout(second) == "7s"
 
 
-FULL_DISK_FOR_USER_2 = """
-    CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
-        $$ BEGIN RAISE EXCEPTION 'disk full' USING ERRCODE = '53100'; END $$;
-    CREATE TRIGGER full_disk BEFORE UPDATE ON specialization_progress
-        FOR EACH ROW WHEN (NEW.student_id = 2) EXECUTE FUNCTION full_disk();
-"""
-
-
-def test_lock_timeout_is_put_back_after_an_error(application_engine: Engine, second: Connection) -> None:
-    with application_engine.begin() as connection:
-        connection.execute(text(FULL_DISK_FOR_USER_2))
+def test_lock_timeout_is_restored_after_an_error(engine: Engine, second: Connection) -> None:
+    execute(engine, DISK_FULL)
     apply(second, level_up(1))
     with pytest.raises(DBAPIError, match="disk full"):
-        apply(second, level_up(2))
+        apply(second, level_up(4, 1000))
     assert lock_timeout(second) == "0"
     assert [o.status for o in apply(second, level_up(3))] == ["applied"]
 
 
 def test_batch_rolled_back_to_a_savepoint_lets_the_next_one_wait(
-    application_engine: Engine, first: Connection, second: Connection
+    engine: Engine, first: Connection, second: Connection
 ) -> None:
     """Its locks are released, so the next batch is the first: it waits, here until its own lock_timeout."""
-    seed(application_engine, 1)
+    seed(engine, 1)
     savepoint = second.begin_nested()
     apply(second, level_up(2))
     savepoint.rollback()
@@ -173,10 +161,8 @@ def test_batch_rolled_back_to_a_savepoint_lets_the_next_one_wait(
     assert has_batch(second) is False
 
 
-def test_batch_of_a_released_savepoint_still_counts(
-    application_engine: Engine, first: Connection, second: Connection
-) -> None:
-    seed(application_engine, 1)
+def test_batch_of_a_released_savepoint_still_counts(engine: Engine, first: Connection, second: Connection) -> None:
+    seed(engine, 1)
     with second.begin_nested():
         apply(second, level_up(2))
     savepoint = second.begin_nested()

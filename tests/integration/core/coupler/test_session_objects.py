@@ -27,8 +27,6 @@ class Base(DeclarativeBase):
 
 
 class User(Base):
-    """The application's user."""
-
     __tablename__ = "users"
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str]
@@ -69,20 +67,14 @@ class License(Base):
 
 
 class PlayerLicense(License):
-    """One for players."""
-
     __mapper_args__ = {"polymorphic_identity": "PLAYER"}  # noqa: RUF012
 
 
 class CoachLicense(License):
-    """One for coaches."""
-
     __mapper_args__ = {"polymorphic_identity": "COACH"}  # noqa: RUF012
 
 
 class Progression(Base):
-    """One change of a license's level."""
-
     __tablename__ = "license_progressions"
     id: Mapped[int] = mapped_column(primary_key=True)
     user_license_id: Mapped[int] = mapped_column(ForeignKey("user_licenses.id"))
@@ -91,7 +83,7 @@ class Progression(Base):
 
 @pytest.fixture
 def engine(application_engine: Engine) -> Engine:
-    """With one learner of two specializations, at level 1."""
+    """With one user in two specializations, at level 1."""
     with Session(application_engine) as session:
         for name in ("PLAYER", "COACH"):
             level_up_atomic(session, 1, name, 10)
@@ -215,13 +207,10 @@ def test_refused_call_in_the_callers_block_leaves_its_change(engine: Engine) -> 
 
 @pytest.mark.parametrize("expire", [True, False])
 async def test_objects_of_an_async_session_follow_its_own_setting(engine: Engine, expire: bool) -> None:
-    url = Settings.load(database_url=engine.url.render_as_string(False)).sqlalchemy_url
-    async_engine = create_async_engine(url)
+    async_engine = create_async_engine(Settings.load(database_url=engine.url.render_as_string(False)).sqlalchemy_url)
     async with AsyncSession(async_engine, expire_on_commit=expire) as session:
-        row = (
-            await session.scalars(select(Progress).order_by(Progress.id).options(undefer(Progress.total_xp)))
-        ).first()
-        assert row is not None
+        statement = select(Progress).where(Progress.specialization_id == "PLAYER").options(undefer(Progress.total_xp))
+        row = (await session.scalars(statement)).one()
         assert (await session.run_sync(level_up_atomic, 1, "PLAYER", 5))["success"]
         assert inspect(row).expired is expire
         await session.refresh(row, ["total_xp"])

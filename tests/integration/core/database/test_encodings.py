@@ -39,38 +39,39 @@ def reasons(url: str) -> list[str]:
         return [row[0] for row in connection.execute("SELECT advancement_reason FROM license_progressions ORDER BY id")]
 
 
-def spoil_environment(monkeypatch: pytest.MonkeyPatch, url: str) -> str:
-    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+def in_environment(patch: pytest.MonkeyPatch, url: str) -> str:
+    patch.setenv("PGCLIENTENCODING", "LATIN1")
     return url
 
 
-def spoil_options(monkeypatch: pytest.MonkeyPatch, url: str) -> str:
+def in_options(_: pytest.MonkeyPatch, url: str) -> str:
     return f"{url}&options=-c%20client_encoding%3DLATIN1"
 
 
-def spoil_url(monkeypatch: pytest.MonkeyPatch, url: str) -> str:
+def in_url(_: pytest.MonkeyPatch, url: str) -> str:
     return f"{url}&client_encoding=latin1"
 
 
-def spoil_database(monkeypatch: pytest.MonkeyPatch, url: str) -> str:
+def in_database(_: pytest.MonkeyPatch, url: str) -> str:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE {connection.info.dbname} SET client_encoding = LATIN1")
     return url
 
 
-def spoil_role(monkeypatch: pytest.MonkeyPatch, url: str) -> str:
+def in_role(_: pytest.MonkeyPatch, url: str) -> str:
     with psycopg.connect(url, autocommit=True) as connection:
         name = connection.info.dbname  # of this database alone: other tests use the same role
         connection.execute(f"ALTER ROLE {connection.info.user} IN DATABASE {name} SET client_encoding = LATIN1")
     return url
 
 
-SPOILT = pytest.mark.parametrize("spoil", [spoil_environment, spoil_options, spoil_url, spoil_database, spoil_role])
+Spoil = Callable[[pytest.MonkeyPatch, str], str]
+SPOILT = pytest.mark.parametrize("spoil", [in_environment, in_options, in_url, in_database, in_role])
 
 
 @SPOILT
 def test_worker_writes_right_text_whatever_client_encoding_its_environment_names(
-    spoil: Callable[[pytest.MonkeyPatch, str], str],
+    spoil: Spoil,
     monkeypatch: pytest.MonkeyPatch,
     servers: Servers,
     redis: Redis,
@@ -85,7 +86,7 @@ def test_worker_writes_right_text_whatever_client_encoding_its_environment_names
 
 @SPOILT
 def test_direct_call_writes_right_text_on_an_application_connection_of_another_encoding(
-    spoil: Callable[[pytest.MonkeyPatch, str], str], monkeypatch: pytest.MonkeyPatch, own_database_url: str
+    spoil: Spoil, monkeypatch: pytest.MonkeyPatch, own_database_url: str
 ) -> None:
     spoilt = spoil(monkeypatch, own_database_url).replace("postgresql://", "postgresql+psycopg://")
     engine = create_engine(spoilt)

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from levelq.embedded import Servers
@@ -23,7 +23,8 @@ from levelq_core.database.engine import LimitedConnection, engine_for
 from levelq_core.database.sqlstate import ErrorClass, classify
 from levelq_core.errors import ConfigurationError
 from levelq_producer.ledger_reader import LedgerReader
-from levelq_worker.draining.transaction import Transaction
+from levelq_worker.draining.transaction import Transactions
+from tests.support.coupler import apply_batch
 from tests.support.fixtures.proxy import Fault, Proxy
 
 WORKER = b"levelq worker"
@@ -75,18 +76,18 @@ def rows(engine: Engine) -> list[tuple[int, int]]:
 def test_a_silent_server_is_given_up_and_the_batch_is_run_again(
     proxy: Proxy, limited: Engine, through: Settings, own_engine: Engine, fault: Fault, match: bytes
 ) -> None:
-    transaction = Transaction(limited, through, through.tracks)
-    transaction.probe()  # the schema is read before anything is lost
+    transactions = Transactions(limited, through, through.tracks)
+    transactions.probe()  # the schema is read before anything is lost
     trap = proxy.trap(fault, match, of=WORKER)
     batch = works()
     with pytest.raises(DBAPIError) as caught:
-        transaction.apply(batch, [], lambda: None)
+        apply_batch(transactions, batch)
     assert trap.struck.is_set()
     assert isinstance(caught.value.orig, Exception)
     # Where only the request was lost, the server's limit ends the transaction first, and it says so.
     assert classify(caught.value.orig) in (ErrorClass.TRANSIENT, ErrorClass.TOO_SLOW)
     committed = (fault, match) == (Fault.DROP_REPLY, b"COMMIT\0")
-    assert transaction.apply(batch, [], lambda: None).parked == []
+    assert apply_batch(transactions, batch) == []
     assert {decision.duplicate for work in batch for decision in work.decisions} == {committed}
     assert rows(own_engine) == [(5, 35)]
 
@@ -101,12 +102,12 @@ def test_what_waits_longer_than_the_limit_is_given_up_even_if_the_server_works(l
 
 def test_who_asks_for_an_outcome_does_not_wait_for_ever_for_a_silent_ledger(proxy: Proxy, through: Settings) -> None:
     ledger = LedgerReader(through)
-    assert ledger.look_up(uuid4()) is None
+    assert ledger.outcome(uuid4()) is None
     proxy.lose("replies")
     with pytest.raises(ConfigurationError, match=r"no answer for 0\.6 s"):
-        ledger.look_up(uuid4())
+        ledger.outcome(uuid4())
     proxy.heal()
-    assert ledger.look_up(uuid4()) is None
+    assert ledger.outcome(uuid4()) is None
     ledger.close()
 
 
@@ -153,15 +154,11 @@ def test_what_the_url_says_of_the_network_wins(through: Settings) -> None:
 
 
 def test_the_servers_limits_of_a_batch_are_its_alone(own_engine: Engine, settings: Settings) -> None:
-    found: dict[str, str] = {}
-
-    @event.listens_for(own_engine, "commit")
-    def about_to_commit(connection: Connection) -> None:
-        for name in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout", "transaction_timeout"):
-            found[name] = str(connection.exec_driver_sql(f"SHOW {name}").scalar_one())
-
-    Transaction(own_engine, settings, settings.tracks).apply(works(), [], lambda: None)
-    assert list(found.values()) == ["1s", "4s", "6s", "6s"]
+    names = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout", "transaction_timeout")
+    with Transactions(own_engine, settings, settings.tracks).open() as transaction:
+        transaction.decide(works(), [], lambda: None)
+        found = [transaction._connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in names]
+    assert found == ["1s", "4s", "6s", "6s"]
     with own_engine.connect() as connection:
         assert connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar_one() == "0"
 

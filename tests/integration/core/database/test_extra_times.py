@@ -12,23 +12,17 @@ from sqlalchemy.orm import Session
 
 from levelq import Settings, level_up_atomic
 from levelq_core.database.engine import engine_for
-from levelq_core.operations.dbcheck import check
 from levelq_worker.draining.context import Runtime
 from tests.support.coupler import drain_all, push, put_license, put_progress
+from tests.support.db_check import execute, findings, role
 from tests.support.isolation import apply, batches, level_up
 
 TABLES = ("user_licenses", "license_progressions")
 LONG_AGO = "2001-02-03 04:05:06"
 
 
-def change(engine: Engine, *statements: str) -> None:
-    with engine.begin() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
-
-
 def add_times(engine: Engine, declared: str) -> None:
-    change(
+    execute(
         engine,
         *(f"ALTER TABLE {table} ADD {name} {declared}" for table in TABLES for name in ("created_at", "updated_at")),
     )
@@ -38,6 +32,13 @@ def times(engine: Engine, table: str) -> list[tuple[Any, Any]]:
     with engine.connect() as connection:
         found = connection.execute(text(f"SELECT created_at, updated_at FROM {table} ORDER BY id"))
         return [(row.created_at, row.updated_at) for row in found]
+
+
+def two_learners(engine: Engine) -> None:
+    with engine.begin() as connection:
+        for user in (1, 2):
+            put_progress(connection, (user, "PLAYER"), 1)
+            put_license(connection, (user, "PLAYER"), 1, 1)
 
 
 def utc_now(engine: Engine) -> datetime:
@@ -66,10 +67,7 @@ def test_made_rows_have_both_times_in_utc(application_engine: Engine, declared: 
 
 
 def test_updated_at_of_a_license_moves_when_its_level_does(application_engine: Engine) -> None:
-    with application_engine.begin() as connection:
-        for user in (1, 2):
-            put_progress(connection, (user, "PLAYER"), 1)
-            put_license(connection, (user, "PLAYER"), 1, 1)
+    two_learners(application_engine)
     add_times(application_engine, f"timestamp NOT NULL DEFAULT '{LONG_AGO}'")
     begun = utc_now(application_engine)
     apply(application_engine, [level_up(1, 1000), level_up(2, 1)])
@@ -80,7 +78,7 @@ def test_updated_at_of_a_license_moves_when_its_level_does(application_engine: E
 
 def test_trigger_that_sets_updated_at_has_the_last_word(application_engine: Engine) -> None:
     add_times(application_engine, "timestamp")
-    change(
+    execute(
         application_engine,
         f"CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS"
         f" $$ BEGIN NEW.updated_at := '{LONG_AGO}'; RETURN NEW; END $$",
@@ -93,15 +91,10 @@ def test_trigger_that_sets_updated_at_has_the_last_word(application_engine: Engi
 
 @pytest.mark.parametrize(
     "declared",
-    {
-        "generated": "timestamp GENERATED ALWAYS AS (started_at) STORED",
-        "a text": "text",
-        "a number": "bigint NOT NULL DEFAULT 7",
-        "a time of day": "time",
-    }.values(),
+    ["timestamp GENERATED ALWAYS AS (started_at) STORED", "text", "bigint NOT NULL DEFAULT 7", "time"],
 )
 def test_column_that_is_no_plain_timestamp_is_left_alone(application_engine: Engine, declared: str) -> None:
-    change(application_engine, f"ALTER TABLE user_licenses ADD updated_at {declared}")
+    execute(application_engine, f"ALTER TABLE user_licenses ADD updated_at {declared}")
     assert [o.to_level for o in apply(application_engine, [level_up(1, 1000), level_up(1, 2000)])] == [2, 3]
     with application_engine.connect() as connection:
         found = connection.execute(text("SELECT updated_at, started_at FROM user_licenses")).one()
@@ -113,12 +106,9 @@ def test_check_on_updated_at_is_foretold_with_the_time_that_is_written(
     application_engine: Engine, worker_of: Callable[..., Runtime], application_database_url: str
 ) -> None:
     """Once a check constraint refused a command, it is evaluated beforehand, for each row as it would be written."""
-    with application_engine.begin() as connection:
-        for user in (1, 2):
-            put_progress(connection, (user, "PLAYER"), 1)
-            put_license(connection, (user, "PLAYER"), 1, 1)
+    two_learners(application_engine)
     add_times(application_engine, f"timestamp NOT NULL DEFAULT '{LONG_AGO}'")
-    change(
+    execute(
         application_engine,
         "ALTER TABLE user_licenses ADD CONSTRAINT fresh CHECK"
         f" (current_level < 2 OR current_level < 4 AND updated_at > '{LONG_AGO}')",
@@ -138,31 +128,22 @@ def test_columns_that_the_role_may_not_write_are_left_alone(
     """As where the grants name the columns that levelq wrote before."""
     add_times(application_engine, "timestamp")
     named = "id, user_id, specialization_type, current_level, max_achieved_level, started_at, last_advanced_at"
-    change(
-        application_engine,
-        "DROP ROLE IF EXISTS narrow_worker",
-        "CREATE ROLE narrow_worker LOGIN",
+    grants = (
         "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO narrow_worker",
         "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO narrow_worker",
         "REVOKE INSERT, UPDATE ON user_licenses FROM narrow_worker",
         f"GRANT INSERT ({named}), UPDATE ({named}) ON user_licenses TO narrow_worker",
     )
-    engine = engine_for(Settings.load(database_url=application_database_url.replace("postgres@", "narrow_worker@")))
-    try:
+    with role(application_engine, "narrow_worker", *grants):
+        engine = engine_for(Settings.load(database_url=application_database_url.replace("postgres@", "narrow_worker@")))
         assert [o.to_level for o in apply(engine, [level_up(1, 1000), level_up(1, 2000)])] == [2, 3]
-    finally:
         engine.dispose()
-        change(application_engine, "DROP OWNED BY narrow_worker", "DROP ROLE narrow_worker")
     assert times(application_engine, "user_licenses") == [(None, None)]
 
 
 def test_db_check_finds_no_fault_in_times_that_levelq_writes(application_engine: Engine) -> None:
-    def problems() -> list[str]:
-        with application_engine.connect() as connection:
-            return [finding.problem for finding in check(connection) if "_at is NOT NULL" in finding.problem]
-
     add_times(application_engine, "timestamp NOT NULL")
-    change(application_engine, "ALTER TABLE user_licenses ADD revoked_at timestamp NOT NULL")
-    assert problems() == [
+    execute(application_engine, "ALTER TABLE user_licenses ADD revoked_at timestamp NOT NULL")
+    assert [found.problem for found in findings(application_engine) if "_at is NOT NULL" in found.problem] == [
         "user_licenses.revoked_at is NOT NULL without a default, and levelq gives it no value: inserts fail"
     ]

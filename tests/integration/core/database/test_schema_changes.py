@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 from redis import Redis
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from levelq import Command, LevelUp, ProgressLicenseCoupler, SetLevel, SyncLevels, apply_commands, level_up_atomic
@@ -20,6 +20,7 @@ from levelq_core.lanes.worker_alerts import read
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
 from tests.support.coupler import drain_all, ledger, put_license, put_progress, session, wait_until_blocked_by
+from tests.support.db_check import execute, query
 from tests.support.fixtures.keys import KEYS
 from tests.support.isolation import MISSING, PLAYER, apply, batches, decided, experience, push_at_once
 
@@ -139,12 +140,6 @@ RELAXED = {
 }
 
 
-def change(engine: Engine, *statements: str) -> None:
-    with engine.begin() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
-
-
 def with_new_id(command: Command) -> Command:
     return command.model_copy(update={"command_id": new_command_id()})
 
@@ -175,21 +170,21 @@ def worker(application_database_url: str, worker_of: Callable[..., Runtime]) -> 
 @pytest.mark.parametrize("how", RELAXED)
 def test_worker_applies_what_the_tables_take_since_a_migration(engine: Engine, worker: Runtime, how: str) -> None:
     before, after, command = RELAXED[how]
-    change(engine, *before)
+    execute(engine, *before)
     for expected in (["rejected"], ["rejected", "applied"]):
         send(worker, [level_up(2), with_new_id(command)])
         assert statuses(engine, command.user_id) == expected
         if expected == ["rejected"]:
-            change(engine, *after)
+            execute(engine, *after)
     assert statuses(engine, 2) == ["applied"] * 2
 
 
 @pytest.mark.parametrize("how", RELAXED)
 def test_apply_commands_applies_what_the_tables_take_since_a_migration(engine: Engine, how: str) -> None:
     before, after, command = RELAXED[how]
-    change(engine, *before)
+    execute(engine, *before)
     assert [o.status for o in apply(engine, [level_up(2), with_new_id(command)])] == ["applied", "rejected"]
-    change(engine, *after)
+    execute(engine, *after)
     assert [o.status for o in apply(engine, [level_up(2), with_new_id(command)])] == ["applied", "applied"]
 
 
@@ -197,9 +192,9 @@ def test_apply_commands_applies_what_the_tables_take_since_a_migration(engine: E
 @pytest.mark.parametrize("how", RELAXED)
 def test_direct_call_applies_what_the_tables_take_since_a_migration(engine: Engine, how: str, owned: bool) -> None:
     before, after, command = RELAXED[how]
-    change(engine, *before)
+    execute(engine, *before)
     assert call(engine, command, owned=owned) is False
-    change(engine, *after)
+    execute(engine, *after)
     assert call(engine, command, owned=owned) is True
 
 
@@ -208,7 +203,7 @@ def test_migration_that_commits_while_a_batch_waits_for_its_lock_counts(
     engine: Engine, application_database_url: str, how: str
 ) -> None:
     before, after, command = RELAXED[how]
-    change(engine, *before)
+    execute(engine, *before)
     apply(engine, [level_up(2)])  # the tables were read before
     with session(application_database_url) as migration, ThreadPoolExecutor(1) as threads:
         for statement in after:
@@ -224,7 +219,7 @@ def test_migration_that_commits_while_a_batch_waits_for_its_lock_counts(
 
 def test_narrowed_total_refuses_its_own_command_only_and_names_the_bound(own_engine: Engine) -> None:
     apply(own_engine, [level_up(1), level_up(2)])
-    change(own_engine, "ALTER TABLE specialization_progress ALTER total_xp TYPE int")
+    execute(own_engine, "ALTER TABLE specialization_progress ALTER total_xp TYPE int")
     commands = [
         level_up(1, 5),
         *[level_up(2, 2_000_000_000)] * 1,
@@ -237,9 +232,9 @@ def test_narrowed_total_refuses_its_own_command_only_and_names_the_bound(own_eng
 
 
 def test_foreign_key_added_meanwhile_refuses_the_missing_user_only(engine: Engine, worker: Runtime) -> None:
-    change(engine, *FOREIGN_KEYS)
+    execute(engine, *FOREIGN_KEYS)
     send(worker, [level_up(1), level_up(MISSING)])
-    change(
+    execute(
         engine,
         f"INSERT INTO users (id) VALUES ({MISSING})",
         "ALTER TABLE specialization_progress ADD FOREIGN KEY (student_id) REFERENCES users",
@@ -285,7 +280,7 @@ def test_worker_goes_on_through_a_migration_with_its_next_batch(engine: Engine, 
     """Its statements were prepared before: psycopg does so at the sixth time."""
     for user in range(10, 17):
         send(worker, [level_up(user, 1000, advanced_by=1)])
-    change(engine, *UNHARMED[how])
+    execute(engine, *UNHARMED[how])
     send(worker, [level_up(user, 5000, advanced_by=2) for user in range(10, 20)])
     assert not any(seen.parked for seen in batches(worker))
     assert experience(engine) | {1: 0, 2: 0} == {
@@ -300,7 +295,7 @@ def test_users_ids_widened_are_no_obstacle_to_a_connection_that_prepared_its_sta
         for user in range(10, 17):
             apply_commands(connection, [level_up(user)])
             connection.commit()
-        change(engine, "ALTER TABLE users ALTER id TYPE bigint")
+        execute(engine, "ALTER TABLE users ALTER id TYPE bigint")
         attempts.clear()
         outcomes = apply_commands(connection, [level_up(user) for user in range(17, 25)])
         connection.commit()
@@ -315,7 +310,7 @@ def test_statement_whose_results_changed_their_types_is_a_transient_failure(
         statement = "SELECT current_level FROM user_licenses"
         prepared.execute(statement, prepare=True)
         prepared.commit()
-        change(engine, "ALTER TABLE user_licenses ALTER current_level TYPE bigint")
+        execute(engine, "ALTER TABLE user_licenses ALTER current_level TYPE bigint")
         with pytest.raises(psycopg.errors.FeatureNotSupported) as raised:
             prepared.execute(statement)
     assert classify(raised.value) is ErrorClass.TRANSIENT
@@ -327,7 +322,7 @@ def test_direct_call_goes_on_through_a_migration(engine: Engine, how: str) -> No
         coupler = ProgressLicenseCoupler(session_)
         for user in range(10, 17):
             assert coupler.update_level_atomic(user, "PLAYER", 2, advanced_by=1)["success"]
-        change(engine, *UNHARMED[how])
+        execute(engine, *UNHARMED[how])
         for user in (10, 17):
             assert coupler.update_level_atomic(user, "PLAYER", 3, advanced_by=2)["success"]
 
@@ -339,21 +334,21 @@ def test_consistency_is_told_after_a_level_changed_its_type(engine: Engine) -> N
         for _ in range(7):
             assert coupler.validate_consistency(1, "PLAYER")["message"] == "Both at level 1"
         session_.commit()
-        change(engine, "ALTER TABLE user_licenses ALTER current_level TYPE bigint")
+        execute(engine, "ALTER TABLE user_licenses ALTER current_level TYPE bigint")
         assert coupler.validate_consistency(1, "PLAYER")["message"] == "Both at level 1"
 
 
 def test_renamed_column_makes_commands_wait_until_it_is_back(engine: Engine, worker: Runtime, redis: Redis) -> None:
     send(worker, [level_up(1), level_up(2)])
-    change(engine, "ALTER TABLE specialization_progress RENAME COLUMN total_xp TO points")
+    execute(engine, "ALTER TABLE specialization_progress RENAME COLUMN total_xp TO points")
     push_at_once(worker, [level_up(1), level_up(2, 2_147_483_647)])
-    Drain(worker, PLAYER)._step()
-    assert worker.weather.bad
+    Drain(worker, PLAYER).step()
+    assert worker.outage.bad
     assert ["total_xp" in notice.what for notice in read(redis, KEYS)] == [True]
     with Session(engine) as session_:
         refused = level_up_atomic(session_, 1, "PLAYER", 10)
         assert refused["message"].startswith("specialization_progress has no column total_xp")
-    change(engine, "ALTER TABLE specialization_progress RENAME COLUMN points TO total_xp")
+    execute(engine, "ALTER TABLE specialization_progress RENAME COLUMN points TO total_xp")
     drain_all(worker, "PLAYER")
     assert decided(engine) == {
         1: [("applied", None)] * 2, 2: [("applied", None), ("rejected", "validation_error")]
@@ -394,16 +389,15 @@ def test_total_that_becomes_numeric_keeps_its_fraction_once_the_tables_were_comp
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     apply(engine, [level_up(1)])
-    change(
+    execute(
         engine,
         "ALTER TABLE specialization_progress ALTER total_xp TYPE numeric(12, 2)",
         "UPDATE specialization_progress SET total_xp = 10.75",
     )
     monkeypatch.setattr(schema, "COMPARE_SECONDS", 0.0)
     apply(engine, [level_up(1)])
-    with engine.connect() as connection:
-        found = connection.execute(text("SELECT total_xp FROM specialization_progress WHERE student_id = 1"))
-        assert str(found.scalar_one()) == "20.75"
+    ((total,),) = query(engine, "SELECT total_xp FROM specialization_progress WHERE student_id = 1")
+    assert str(total) == "20.75"
 
 
 def call(engine: Engine, command: Command, *, owned: bool) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, MetaData, Table, Update, create_engine, select, text
+from sqlalchemy import Engine, MetaData, Table, Update, create_engine, select
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -21,6 +21,7 @@ from sqlalchemy.sql import Delete, Insert
 
 from levelq import LevelUp, Outbox, ProgressLicenseCoupler, Settings, TransactionMisuse, level_up_atomic
 from tests.support.coupler import tables
+from tests.support.db_check import query
 
 
 class Base(DeclarativeBase):
@@ -215,8 +216,7 @@ def test_outbox_takes_a_session_bound_by_class_or_table(
         Outbox(session).send(LevelUp(user_id=1, specialization="PLAYER", xp_gained=1))
         session.commit()
         session.close()
-    with application_engine.connect() as connection:
-        assert connection.execute(text("SELECT count(*) FROM levelq_outbox")).scalar_one() == 2
+    assert query(application_engine, "SELECT count(*) FROM levelq_outbox") == [(2,)]
 
 
 async def test_async_session_bound_by_class_is_accepted(application_engine: Engine) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from levelq_core import level_up_atomic
 from levelq_core.database.migrations import VERSION_TABLE, upgrade
 from levelq_core.database.schema import REQUIRED
-from levelq_core.operations.dbcheck import check
+from tests.support.db_check import execute, findings, works
 from tests.support.fixtures import application
 
 Engines = Callable[..., Engine]
@@ -52,17 +52,16 @@ def tables_of(engine: Engine) -> set[str]:
 def application_tables(engine: Engine) -> list[str]:
     """An application's own tables, as it made them, with rows in them."""
     application.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(insert(application.users), [{"id": 1}, {"id": 2}])
-        for statement in (
-            "INSERT INTO specialization_progress (student_id, specialization_id, current_level, total_xp, created_at,"
-            " enabled) VALUES (1, 'PLAYER', 3, 2600, now(), false), (2, 'COACH', 1, NULL, now(), true)",
-            "INSERT INTO user_licenses (user_id, specialization_type, current_level, started_at) "
-            "VALUES (1, 'PLAYER', 3, now())",
-            "INSERT INTO license_progressions (user_license_id, from_level, to_level, advancement_reason, advanced_at)"
-            " VALUES (1, 1, 3, 'earned', now())",
-        ):
-            connection.execute(text(statement))
+    execute(
+        engine,
+        "INSERT INTO users (id) VALUES (1), (2)",
+        "INSERT INTO specialization_progress (student_id, specialization_id, current_level, total_xp, created_at,"
+        " enabled) VALUES (1, 'PLAYER', 3, 2600, now(), false), (2, 'COACH', 1, NULL, now(), true)",
+        "INSERT INTO user_licenses (user_id, specialization_type, current_level, started_at) "
+        "VALUES (1, 'PLAYER', 3, now())",
+        "INSERT INTO license_progressions (user_license_id, from_level, to_level, advancement_reason, advanced_at)"
+        " VALUES (1, 1, 3, 'earned', now())",
+    )
     return sorted(application.metadata.tables)
 
 
@@ -70,10 +69,8 @@ def test_a_blank_database_gets_all_tables(engines: Engines, blank_database_url: 
     engine = engines(blank_database_url)
     upgrade(engine)
     assert tables_of(engine) == {*REQUIRED, VERSION_TABLE}
-    with engine.connect() as connection:
-        assert check(connection) == []
-    with Session(engine) as session:
-        assert level_up_atomic(session, 7, "PLAYER", 1000)["success"] is True
+    assert findings(engine) == []
+    assert works(engine, 7)
 
 
 def test_an_applications_tables_stay_exactly_as_they_are(engines: Engines, blank_database_url: str) -> None:
@@ -98,15 +95,12 @@ def test_an_application_that_has_only_its_licenses_gets_the_rest(engines: Engine
     before = photograph(engine, ["user_licenses", "users"])
     upgrade(engine)
     assert photograph(engine, ["user_licenses", "users"]) == before
-    with Session(engine) as session:
-        assert level_up_atomic(session, 1, "COACH", 2500)["success"] is True
-    with engine.connect() as connection:
-        assert check(connection) == []
+    assert works(engine, 1, "COACH", 2500)
+    assert findings(engine) == []
 
 
 def test_a_second_upgrade_changes_nothing(engine: Engine) -> None:
-    with Session(engine) as session:
-        assert level_up_atomic(session, 1, "PLAYER", 1000)["success"] is True
+    assert works(engine)
     before = photograph(engine, sorted(REQUIRED))
     upgrade(engine)
     assert photograph(engine, sorted(REQUIRED)) == before
@@ -124,5 +118,4 @@ def test_two_upgrades_at_once_wait_for_each_other(engines: Engines, blank_databa
         for done in [threads.submit(run, engine) for engine in both]:
             done.result(60)
     assert tables_of(both[0]) == {*REQUIRED, VERSION_TABLE}
-    with Session(both[0]) as session:
-        assert level_up_atomic(session, 1, "INTERNSHIP", 5000)["success"] is True
+    assert works(both[0], 1, "INTERNSHIP", 5000)

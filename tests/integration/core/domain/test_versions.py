@@ -15,7 +15,8 @@ from sqlalchemy import Engine
 
 from levelq_core import Adjust, LevelUp, Reset, Settings
 from levelq_core.domain import codec
-from levelq_core.domain.codec import STAMP_DIGITS, Record, encode
+from levelq_core.domain.codec import STAMP_DIGITS, encode
+from levelq_core.domain.record import Record
 from levelq_core.keys import Partition
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain

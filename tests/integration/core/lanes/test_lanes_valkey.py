@@ -15,7 +15,7 @@ from tests.conformance.lanes import Bench, Benches, LanesConformance
 
 @pytest.fixture
 def bench(redis: Redis) -> Benches:
-    return partial(Bench, redis, shebang=True)
+    return partial(Bench, redis)
 
 
 class TestLanesOnValkey(LanesConformance):
@@ -27,20 +27,20 @@ class TestLanesBesideAnotherNamespace(LanesConformance):
 
     @pytest.fixture
     def bench(self, redis: Redis) -> Iterator[Benches]:
-        neighbour = Bench(redis, shebang=True)
+        neighbour = Bench(redis)
         neighbour.fill(u1=3, u2=2, u3=1)
         neighbour.claim("neighbour", commands=3)
         redis.delete(neighbour.key("wake"))  # it expires by itself
         before = neighbour.everything()
-        yield partial(Bench, redis, shebang=True, namespace="other")
+        yield partial(Bench, redis, namespace="other")
         assert neighbour.everything() == before
         neighbour.check()
         keys: Any = redis.keys("*")
         assert {key.partition(b":")[0] for key in keys} <= {b"levelq", b"other"}
 
 
-def test_acknowledgement_without_parked_lanes_costs_one_look(redis: Redis) -> None:
-    b = Bench(redis, shebang=True, batch_lanes=500)
+def test_acknowledgement_without_parked_lanes_costs_one_exists(redis: Redis) -> None:
+    b = Bench(redis, batch_lanes=500)
     b.push_to(*((user, (payload(user),)) for user in range(1, 301)))
     claim = b.claim()
     decided = [(user, 0, identity(entries[0])) for user, entries in claim.lanes]
@@ -54,7 +54,7 @@ def test_acknowledgement_without_parked_lanes_costs_one_look(redis: Redis) -> No
 
 @pytest.mark.parametrize("lasts_ms", [None, 10**9])
 def test_lease_that_no_relay_made_is_taken_over(redis: Redis, lasts_ms: int | None) -> None:
-    b = Bench(redis, shebang=True)
+    b = Bench(redis)
     redis.set(b.key("relay"), "planted", px=lasts_ms)
     assert b.lanes.lease(b.partition, "take").ours
     assert not b.lanes.lease(b.partition, "take", b"another").ours

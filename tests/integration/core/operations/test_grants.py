@@ -21,6 +21,7 @@ from levelq_core import InvalidCommand, LevelUp, ProgressLicenseCoupler, Setting
 from levelq_core.database.engine import engine_for
 from levelq_producer import Outbox, Producer
 from tests.support.db_check import execute
+from tests.support.fixtures.databases import as_role
 
 PAGE = Path(__file__).parents[4] / "docs" / "how-to" / "grant-rights.md"
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.+?)(?=^## |\Z)", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL))
@@ -65,12 +66,6 @@ def roles(engine: Engine) -> Iterator[None]:
 def settings(servers: Servers, redis: Redis, database_url: str) -> Settings:
     """Of the database in either kind of schema."""
     return Settings.load(redis_url=servers.valkey.url, database_url=database_url)
-
-
-def as_role(settings: Settings, role: str) -> Settings:
-    assert settings.database_url is not None
-    url = settings.database_url.replace("//postgres@", f"//{role}@")
-    return settings.model_copy(update={"database_url": url})
 
 
 @pytest.fixture

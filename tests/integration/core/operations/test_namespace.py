@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from rq.serializers import JSONSerializer
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from levelq.cli.app import run
 from levelq.embedded import Servers
 from levelq_core import LevelUp, Settings, WrongDatabase
 from levelq_core.errors import ConfigurationError
@@ -38,10 +37,12 @@ from levelq_worker.rq_adapter.worker import LaneWorker
 from levelq_worker.support.binding import Binding
 from levelq_worker.support.stop import Stop
 from levelq_worker.sweeper import Sweeper
+from tests.support.db_check import execute, query
 from tests.support.fixtures.clusters import ValkeyCluster
 from tests.support.fixtures.databases import Databases
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.valkeys import Valkeys
+from tests.support.fixtures.wide_command_line import CommandLine
 
 PLAYER = Partition("PLAYER")
 COMMANDS = 400
@@ -65,23 +66,6 @@ def staging(production: Settings, staging_url: str) -> Settings:
     return production.model_copy(update={"database_url": staging_url})
 
 
-@pytest.fixture
-def command_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    """Run `levelq ...` in this process; returns exit code, stdout and stderr."""
-
-    def run_(settings: Settings, *arguments: str) -> tuple[int, str, str]:
-        for name, value in settings.environment().items():
-            monkeypatch.setenv(name, value)
-        capsys.readouterr()
-        code = run(arguments)
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return run_
-
-
 def level_ups(count: int = COMMANDS) -> list[LevelUp]:
     return [LevelUp(user_id=1 + n % 50, specialization="PLAYER", xp_gained=1) for n in range(count)]
 
@@ -89,6 +73,28 @@ def level_ups(count: int = COMMANDS) -> list[LevelUp]:
 def send(settings: Settings, count: int = COMMANDS) -> None:
     with Producer(settings.model_copy(update={"database_url": None})) as producer:
         assert not any(handle.error for handle in producer.send_many(level_ups(count)))
+
+
+def send_by_outbox(engine: Engine, user: int = 1, xp: int = 1) -> None:
+    with Session(engine) as session:
+        Outbox(session).send(LevelUp(user_id=user, specialization="PLAYER", xp_gained=xp))
+        session.commit()
+
+
+def take_over(staging: Settings, engine: Engine, redis: Redis) -> None:
+    """Bind the namespace to staging's database, as `levelq namespace rebind` does."""
+    bound = Lanes(redis, staging).bound()
+    assert bound is not None
+    Lanes(redis, staging).bind(ensure_identity(engine).encode(), bound)
+
+
+@contextmanager
+def runtime_of(settings: Settings) -> Iterator[Runtime]:
+    worker = Runtime(settings)
+    try:
+        yield worker
+    finally:
+        worker.close()
 
 
 def work(settings: Settings) -> None:
@@ -178,9 +184,7 @@ def test_full_redis_still_takes_the_binding_that_lets_a_worker_drain_it(producti
     send(production, 10)
     redis.config_set("maxmemory", 1)
     try:
-        with ExitStack() as stack:
-            worker = Runtime(production)
-            stack.callback(worker.close)
+        with runtime_of(production) as worker:
             Drain(worker, PLAYER).run()
     finally:
         redis.config_set("maxmemory", 0)
@@ -255,8 +259,7 @@ def test_copy_of_the_database_on_the_same_server_is_refused(
 
 def test_emptied_identity_table_gets_a_new_identity(production: Settings, own_engine: Engine) -> None:
     before = ensure_identity(own_engine)
-    with own_engine.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM levelq_identity")
+    execute(own_engine, "DELETE FROM levelq_identity")
     after = ensure_identity(own_engine)
     assert after.identity != before.identity
     assert ensure_identity(own_engine) == after
@@ -309,16 +312,13 @@ def test_relay_of_another_database_pushes_nothing(
     bound: Settings, staging: Settings, engines: Callable[..., Engine], redis: Redis
 ) -> None:
     engine = engines(staging.database_url)
-    with Session(engine) as session:
-        Outbox(session).send(LevelUp(user_id=1, specialization="PLAYER", xp_gained=1))
-        session.commit()
+    send_by_outbox(engine)
     stop = Stop()
     relay = Relay(staging, ["PLAYER"], Binding(stop, staging.sweep_seconds))
     assert relay.poll() == 0
     assert stop.is_set()
     relay.release()
-    with engine.connect() as connection:
-        assert connection.exec_driver_sql("SELECT pushed_at FROM levelq_outbox").all() == [(None,)]
+    assert query(engine, "SELECT pushed_at FROM levelq_outbox") == [(None,)]
     assert waiting(bound, redis) == 0
 
 
@@ -334,14 +334,12 @@ def test_prune_and_rebuild_refuse_another_database(
     staging: Settings,
     engines: Callable[..., Engine],
     redis: Redis,
-    command_line: Callable[..., tuple[int, str, str]],
+    levelq_with: CommandLine,
 ) -> None:
     refused(lambda: prune(engines(staging.database_url), redis, timedelta(days=30), settings=staging))
-    with Session(engines(staging.database_url)) as session:
-        Outbox(session).send(level_ups(1)[0])
-        session.commit()
+    send_by_outbox(engines(staging.database_url))
     for arguments in (("rebuild", "PLAYER"), ("prune", "--older-than", "30d"), ("verify",)):
-        code, told, error = command_line(staging, *arguments)
+        code, told, error = levelq_with(staging, *arguments)
         assert (code, told, error.count("\n")) == (2, "", 1)
         assert error.startswith("levelq: LEVELQ_NAMESPACE levelq is bound to the database ")
     assert waiting(bound, redis) == 0
@@ -357,20 +355,20 @@ def test_producer_refuses_to_answer_from_another_deployments_ledger(bound: Setti
 
 
 def test_status_and_doctor_tell_which_database_and_that_it_is_the_wrong_one(
-    bound: Settings, staging: Settings, redis: Redis, command_line: Callable[..., tuple[int, str, str]]
+    bound: Settings, staging: Settings, redis: Redis, levelq_with: CommandLine
 ) -> None:
     database = str(bound_to(Lanes(redis, bound)))
-    found = json.loads(command_line(bound, "status", "--json")[1])
+    found = json.loads(levelq_with(bound, "status", "--json")[1])
     assert (found["namespace"], found["database"]) == ("levelq", database)
     assert not [problem for problem in found["problems"] if "NAMESPACE" in problem]
-    assert f"bound to {database}" in command_line(bound, "status")[1].replace("\n", " ")
+    assert f"bound to {database}" in levelq_with(bound, "status")[1].replace("\n", " ")
 
-    found = json.loads(command_line(staging, "status", "--json")[1])
+    found = json.loads(levelq_with(staging, "status", "--json")[1])
     assert [p for p in found["problems"] if p.startswith("LEVELQ_NAMESPACE levelq is bound to the database ")]
-    code, told, _ = command_line(staging, "doctor")
+    code, told, _ = levelq_with(staging, "doctor")
     assert code == 1
     assert any(line.split()[:2] == ["FAIL", "namespace"] for line in told.splitlines())
-    told = command_line(bound, "doctor")[1]
+    told = levelq_with(bound, "doctor")[1]
     assert "namespace levelq, catalog" in told
     assert not any(line.split()[1:2] == ["namespace"] for line in told.splitlines())
 
@@ -383,14 +381,14 @@ def test_command_line_with_another_database_changes_nothing_in_the_lanes(
     staging: Settings,
     redis: Redis,
     arguments: tuple[str, ...],
-    command_line: Callable[..., tuple[int, str, str]],
+    levelq_with: CommandLine,
 ) -> None:
     before = redis.hgetall(KEYS.shards)
-    code, told, error = command_line(staging, *arguments)
+    code, told, error = levelq_with(staging, *arguments)
     assert (code, told, error.count("\n")) == (2, "", 1)
     assert "is bound to the database" in error
     assert (waiting(bound, redis), redis.hgetall(KEYS.shards)) == (0, before)
-    assert command_line(bound, *arguments)[0] == 0
+    assert levelq_with(bound, *arguments)[0] == 0
 
 
 def test_worker_without_redis_at_its_start_verifies_before_its_first_claim(
@@ -405,7 +403,7 @@ def test_worker_without_redis_at_its_start_verifies_before_its_first_claim(
         worker = Runtime(there.model_copy(update={"database_url": staging.database_url}))
         stack.callback(worker.close)
         Drain(worker, PLAYER).run()  # it waits, and gives up after a slice
-        assert (worker.weather.bad, worker.binding.verified) == (True, False)
+        assert (worker.outage.bad, worker.binding.verified) == (True, False)
         node.restart()
         refused(Drain(worker, PLAYER).run)
         assert worker.stop.is_set()
@@ -429,8 +427,7 @@ def test_cluster_keeps_the_binding(
 
 
 def test_sweep_puts_the_binding_back_after_redis_lost_it(production: Settings, redis: Redis) -> None:
-    worker = Runtime(production)
-    try:
+    with runtime_of(production) as worker:
         worker.binding.verify(worker.lanes, worker.engine)
         before = redis.get(KEYS.database)
         sweeper = Sweeper(production, ["PLAYER"], worker.binding)
@@ -438,15 +435,12 @@ def test_sweep_puts_the_binding_back_after_redis_lost_it(production: Settings, r
         sweeper.sweep()
         assert redis.get(KEYS.database) == before
         assert not worker.stop.is_set()
-    finally:
-        worker.close()
 
 
 def test_sweep_of_a_worker_whose_namespace_another_database_took_stops_it(
     production: Settings, staging: Settings, engines: Callable[..., Engine], redis: Redis
 ) -> None:
-    worker = Runtime(production)
-    try:
+    with runtime_of(production) as worker:
         Drain(worker, PLAYER).run()
         redis.flushall()
         bind(Lanes(redis, staging), ensure_identity(engines(staging.database_url)))
@@ -455,8 +449,6 @@ def test_sweep_of_a_worker_whose_namespace_another_database_took_stops_it(
         send(staging, 5)
         refused(lambda: worker.binding.verify(worker.lanes, worker.engine))
         refused(Drain(worker, PLAYER).run)
-    finally:
-        worker.close()
     assert decided(production) == 0
 
 
@@ -464,18 +456,13 @@ def test_drain_without_a_sweeper_stops_after_a_rebind(
     production: Settings, staging: Settings, engines: Callable[..., Engine], redis: Redis
 ) -> None:
     """As in an ordinary RQ worker, or in a process that was stopped for a while: no sweep looked meanwhile."""
-    worker = Runtime(production)
-    try:
+    with runtime_of(production) as worker:
         Drain(worker, PLAYER).run()
-        bound_by_us = Lanes(redis, production).bound()
-        assert bound_by_us is not None
-        Lanes(redis, staging).bind(ensure_identity(engines(staging.database_url)).encode(), bound_by_us)
+        take_over(staging, engines(staging.database_url), redis)
         send(staging, 5)
         worker.stop.wait(production.sweep_seconds)  # for so long a worker may go by its last check
         refused(Drain(worker, PLAYER).run)
         assert worker.stop.is_set()
-    finally:
-        worker.close()
     assert (decided(production), waiting(staging, redis)) == (0, 5)
 
 
@@ -486,14 +473,10 @@ def test_relay_pushes_nothing_more_once_a_sweep_found_the_namespace_taken(
     relay = Relay(production, ["PLAYER"], binding)
     try:
         relay.poll()
-        bound_by_us = Lanes(redis, production).bound()
-        assert bound_by_us is not None
-        Lanes(redis, staging).bind(ensure_identity(engines(staging.database_url)).encode(), bound_by_us)
+        take_over(staging, engines(staging.database_url), redis)
         refused(lambda: binding.check(Lanes(redis, production)))
-        with Session(engines(production.database_url)) as session:
-            Outbox(session).send(LevelUp(user_id=1, specialization="PLAYER", xp_gained=1))
-            session.commit()
-        assert (relay.hear({"PLAYER"}), relay.poll()) == (0, 0)
+        send_by_outbox(engines(production.database_url))
+        assert (relay.poll_notified({"PLAYER"}), relay.poll()) == (0, 0)
     finally:
         relay.release()
     assert waiting(staging, redis) == 0
@@ -538,29 +521,29 @@ def test_rebind_says_what_it_does_asks_and_binds(
     staging: Settings,
     redis: Redis,
     monkeypatch: pytest.MonkeyPatch,
-    command_line: Callable[..., tuple[int, str, str]],
+    levelq_with: CommandLine,
 ) -> None:
     send(bound, 7)
     before = redis.get(KEYS.database)
     old = str(bound_to(Lanes(redis, bound)))
 
-    code, told, _ = command_line(staging, "namespace", "rebind", "--dry-run")
+    code, told, _ = levelq_with(staging, "namespace", "rebind", "--dry-run")
     assert code == 0
     assert f"is bound to {old}" in told and "7 waiting commands" in told
-    code, _, error = command_line(staging, "namespace", "rebind")
+    code, _, error = levelq_with(staging, "namespace", "rebind")
     assert (code, error.count("\n"), "--yes" in error) == (2, 1, True)
     with monkeypatch.context() as terminal:
         terminal.setattr("sys.stdin.isatty", lambda: True, raising=False)
         terminal.setattr("typer.confirm", _declined)
-        assert command_line(staging, "namespace", "rebind")[0] == 130
+        assert levelq_with(staging, "namespace", "rebind")[0] == 130
     assert redis.get(KEYS.database) == before
 
-    code, told, _ = command_line(staging, "namespace", "rebind", "--yes")
+    code, told, _ = levelq_with(staging, "namespace", "rebind", "--yes")
     assert code == 0
     new = str(bound_to(Lanes(redis, staging)))
     assert told.splitlines()[-1] == f"namespace levelq is bound to {new}"
-    assert f"bound to {new}" in command_line(staging, "namespace", "show")[1]
-    assert "already" in command_line(staging, "namespace", "rebind", "--yes")[1]
+    assert f"bound to {new}" in levelq_with(staging, "namespace", "show")[1]
+    assert "already" in levelq_with(staging, "namespace", "rebind", "--yes")[1]
     refused(lambda: work(bound))
     work(staging)
     assert (decided(bound), decided(staging)) == (0, 7)
@@ -573,24 +556,20 @@ def _declined(*_: object, abort: bool = False) -> bool:
     raise typer.Abort
 
 
-def test_dry_run_of_rebind_adds_no_identity(
-    bound: Settings, own_engine: Engine, command_line: Callable[..., tuple[int, str, str]]
-) -> None:
-    with own_engine.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM levelq_identity")
-    code, _, error = command_line(bound, "namespace", "rebind", "--dry-run")
+def test_dry_run_of_rebind_adds_no_identity(bound: Settings, own_engine: Engine, levelq_with: CommandLine) -> None:
+    execute(own_engine, "DELETE FROM levelq_identity")
+    code, _, error = levelq_with(bound, "namespace", "rebind", "--dry-run")
     assert (code, "levelq_identity: expected one row, found none" in error) == (2, True)
-    with own_engine.connect() as connection:
-        assert connection.exec_driver_sql("SELECT count(*) FROM levelq_identity").scalar_one() == 0
-    assert command_line(bound, "namespace", "rebind", "--yes")[0] == 0
+    assert query(own_engine, "SELECT count(*) FROM levelq_identity") == [(0,)]
+    assert levelq_with(bound, "namespace", "rebind", "--yes")[0] == 0
 
 
 def test_rebind_replaces_a_binding_that_cannot_be_read(
-    production: Settings, redis: Redis, command_line: Callable[..., tuple[int, str, str]]
+    production: Settings, redis: Redis, levelq_with: CommandLine
 ) -> None:
-    assert "not bound yet" in command_line(production, "namespace", "show")[1]
+    assert "not bound yet" in levelq_with(production, "namespace", "show")[1]
     redis.set(KEYS.database, "x")
-    code, told, _ = command_line(production, "namespace", "rebind", "--yes")
+    code, told, _ = levelq_with(production, "namespace", "rebind", "--yes")
     assert (code, "something unreadable" in told) == (0, True)
     work(production)
 
@@ -602,19 +581,17 @@ def test_whole_run_in_another_namespace_leaves_no_key_of_the_default_one(
     production: Settings,
     engines: Callable[..., Engine],
     redis: Redis,
-    command_line: Callable[..., tuple[int, str, str]],
+    levelq_with: CommandLine,
 ) -> None:
     other = production.model_copy(update={"namespace": "other"})
     with Producer(other) as producer:
         handle = producer.level_up(1, "PLAYER", 5)
-        with Session(engines(other.database_url)) as session:
-            Outbox(session).send(LevelUp(user_id=2, specialization="PLAYER", xp_gained=5))
-            session.commit()
+        send_by_outbox(engines(other.database_url), user=2, xp=5)
         worker = Runtime(other)
         relay = Relay(other, list(other.tracks), worker.binding)
         relay.poll()
         relay.release()
-        worker.weather.failed("a notice")
+        worker.outage.failed("a notice")
         keys: list[Any] = [redis.keys("*")]
         work(other)
         assert handle.result().status == "applied"
@@ -631,7 +608,7 @@ def test_whole_run_in_another_namespace_leaves_no_key_of_the_default_one(
         ("prune", "--older-than", "1h"),
         ("send", "level-up", "3", "PLAYER", "--xp", "1", "--no-wait"),
     ):
-        code, told, error = command_line(other, *arguments)
+        code, told, error = levelq_with(other, *arguments)
         assert (code, error) in ((0, ""), (1, "")) if arguments[0] in ("doctor", "status") else code == 0, (
             arguments,
             told,
@@ -644,7 +621,7 @@ def test_whole_run_in_another_namespace_leaves_no_key_of_the_default_one(
     relay.release()
     work(other)
     worker.close()
-    code, told, error = command_line(other, "verify", "--at-rest")
+    code, told, error = levelq_with(other, "verify", "--at-rest")
     assert (code, error) == (0, ""), told
     keys.append(redis.keys("*"))
     assert decided(other) == 23

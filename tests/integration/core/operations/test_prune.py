@@ -13,34 +13,32 @@ import pytest
 import typer
 from redis import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 from typer.testing import CliRunner
 
-from levelq.cli import pruning
+from levelq.cli import options
+from levelq.cli import prune as prune_command
 from levelq_core import ConfigurationError, LevelUp, Settings
 from levelq_core.domain.codec import encode
 from levelq_core.operations.prune import Pruned, prune
 from levelq_core.redis_client.pool import connect
-from levelq_producer import Producer
-from tests.support.coupler import push, push_raw, runtime
-from tests.support.verify import PLAYER, World, assert_clean, up
+from tests.support.coupler import push, push_raw
+from tests.support.db_check import query
+from tests.support.verify import PLAYER, World, assert_clean, up, world_on
 
 DAYS = timedelta(days=30)
 
 
 @pytest.fixture
 def world(settings: Settings, redis: Redis, own_engine: Engine, tmp_path: Path) -> Iterator[World]:
-    with Producer(settings) as producer, runtime(settings) as worker:
-        made = World(settings, redis, own_engine, producer, worker, tmp_path / "history.jsonl")
+    with world_on(settings, redis, own_engine, tmp_path) as made:
         yield made
-        made.recorder.close()
 
 
 def applied(world: World, count: int, *, user_id: int = 7) -> list[LevelUp]:
     """So many applied commands of one user."""
     commands = [up(user_id, n) for n in range(1, count + 1)]
-    world.send(*commands)
-    world.drain()
+    world.apply(*commands)
     return commands
 
 
@@ -53,8 +51,7 @@ def age(world: World, commands: list[LevelUp]) -> None:
 
 
 def remembered(world: World) -> set[UUID]:
-    with world.engine.connect() as connection:
-        return set(connection.execute(text("SELECT command_id FROM levelq_ledger")).scalars())
+    return {row[0] for row in query(world.engine, "SELECT command_id FROM levelq_ledger")}
 
 
 def ids(commands: list[LevelUp]) -> set[UUID]:
@@ -101,8 +98,7 @@ def test_commands_that_stand_in_a_lane_stay_and_are_not_applied_again(world: Wor
     assert remembered(world) == ids([commands[1], commands[3]])
     world.expire(7)
     world.drain()
-    with world.engine.connect() as connection:
-        assert connection.execute(text("SELECT total_xp FROM specialization_progress")).scalar_one() == sum(range(1, 7))
+    assert query(world.engine, "SELECT total_xp FROM specialization_progress") == [(sum(range(1, 7)),)]
 
 
 def test_commands_in_the_outbox_stay(world: World) -> None:
@@ -185,7 +181,7 @@ def test_nothing_is_removed_when_it_cannot_be_known_what_stands_in_the_lanes(wor
 def run(world: World, *arguments: str, **environment: str) -> Any:
     """The command by itself, as the command line registers it."""
     app = typer.Typer()
-    app.command()(pruning.prune)
+    app.command()(prune_command.prune)
     return CliRunner().invoke(app, arguments, env=world.settings.environment() | environment)
 
 
@@ -217,5 +213,5 @@ def test_the_command_line_refuses_an_age_that_is_none(world: World, given: str, 
 
 
 def test_ages_that_can_be_read() -> None:
-    assert pruning.age_of("x", "90M") == timedelta(minutes=90)
-    assert pruning.age_of("x", " 2w ") == timedelta(weeks=2)
+    assert options.age_of("x", "90M") == timedelta(minutes=90)
+    assert options.age_of("x", " 2w ") == timedelta(weeks=2)

@@ -14,8 +14,9 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from levelq.cli import rebuilding
-from levelq.cli.overview import look
+from levelq.cli import connections
+from levelq.cli.rebuild import rebuild
+from levelq.cli.status_report import look
 from levelq_core import ConfigurationError, LevelUp, Settings
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
@@ -159,8 +160,8 @@ def test_unreadable_key_stops_nothing_else_is_named_and_mended(
         assert any(note.startswith(f"{key}: ") for note in notes) == is_told(key, case)
     assert list(burst_lines(Lanes(redis, settings), partitions(Lanes(redis, settings), settings.tracks)))
 
-    monkeypatch.setattr(rebuilding, "load", lambda: settings)
-    rebuilding.rebuild([])
+    monkeypatch.setattr(connections, "load", lambda: settings)
+    rebuild([])
     shown = capsys.readouterr().out.replace("\n", "")
     assert (f"removed  {key}" in shown) == is_told(key, case)
     assert "\x1b" not in shown
@@ -239,8 +240,8 @@ def test_lane_that_no_claim_would_come_to_is_named_and_mended(
         producer.level_up(8, "PLAYER", 10)
     running.step()
     assert f"{ready}: {what}; `levelq rebuild` removes it" in look(settings).problems
-    monkeypatch.setattr(rebuilding, "load", lambda: settings)
-    rebuilding.rebuild(["PLAYER"])
+    monkeypatch.setattr(connections, "load", lambda: settings)
+    rebuild(["PLAYER"])
     running.step()
     assert look(settings).problems == []
     assert running.applied("PLAYER") == 1

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from levelq.cli.app import run as levelq
-from levelq.cli.overview import look
+from levelq.cli.status_report import look
 from levelq.embedded import Servers
 from levelq_core import LevelUp, Settings
 from levelq_core.errors import ConfigurationError, LevelqError, QueueUnavailable, SendUnknown
@@ -22,6 +22,7 @@ from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.operations.verify import Options, verify
 from levelq_core.redis_client.pool import connect
+from levelq_core.redis_client.topology import servers_of
 from levelq_producer import AsyncProducer, Producer
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
@@ -64,6 +65,11 @@ def own(tmp_path: Path) -> Iterator[ValkeyCluster]:
 
 
 @pytest.fixture
+def own_settings(own: ValkeyCluster, servers: Servers, redis: Redis, own_database_url: str) -> Settings:
+    return on(own, servers, own_database_url)
+
+
+@pytest.fixture
 def worker(settings: Settings, redis: Redis) -> Iterator[Runtime]:
     with runtime(settings) as made:
         yield made
@@ -85,7 +91,7 @@ def drain_all(worker: Runtime) -> None:
     until(lambda: drained(worker), what="the lanes to be empty")
 
 
-def test_commands_are_spread_over_the_servers_and_come_back_with_their_outcomes(
+def test_commands_are_spread_over_the_servers_and_return_their_outcomes(
     cluster: ValkeyCluster, settings: Settings, worker: Runtime, own_engine: Engine
 ) -> None:
     with Producer(settings) as producer:
@@ -101,7 +107,9 @@ def test_commands_are_spread_over_the_servers_and_come_back_with_their_outcomes(
     assert cluster.keys("levelq:{*lane:*") == []
 
 
-async def test_the_same_for_asyncio(settings: Settings, worker: Runtime, own_engine: Engine) -> None:
+async def test_commands_of_asyncio_return_their_outcomes(
+    settings: Settings, worker: Runtime, own_engine: Engine
+) -> None:
     async with AsyncProducer(settings) as producer:
         handles = await producer.send_many([level_up(user) for user in range(1, 101)], reply=True)
         drain_all(worker)
@@ -109,14 +117,14 @@ async def test_the_same_for_asyncio(settings: Settings, worker: Runtime, own_eng
     assert experience(own_engine) == dict.fromkeys(range(1, 101), 10)
 
 
-def test_the_checker_sees_the_lanes_of_every_server(settings: Settings, worker: Runtime, own_engine: Engine) -> None:
+def test_verify_reads_the_lanes_of_every_server(settings: Settings, worker: Runtime, own_engine: Engine) -> None:
     with Producer(settings) as producer:
         producer.send_many([level_up(user) for user in range(1, 61)])
     found = verify(own_engine, worker.lanes.redis, settings, Options(at_rest=True))
     assert found.violations == 60  # each lane holds something
 
 
-def test_a_slot_that_moves_is_followed(
+def test_moved_slot_is_followed(
     cluster: ValkeyCluster, settings: Settings, worker: Runtime, own_engine: Engine
 ) -> None:
     """The producer, a claim under way, its acknowledgement, the registry and a reply: each is answered MOVED once."""
@@ -141,7 +149,7 @@ def test_a_slot_that_moves_is_followed(
     assert experience(own_engine) == dict.fromkeys(range(1, 101), 20)
 
 
-async def test_a_slot_that_moves_is_followed_by_asyncio(cluster: ValkeyCluster, settings: Settings) -> None:
+async def test_moved_slot_is_followed_by_asyncio(cluster: ValkeyCluster, settings: Settings) -> None:
     async with AsyncProducer(settings) as producer:
         await producer.send_many([level_up(user) for user in range(1, 101)])
         key = KEYS.of(PLAYERS[5], "ready")
@@ -154,11 +162,10 @@ async def test_a_slot_that_moves_is_followed_by_asyncio(cluster: ValkeyCluster, 
         assert not any(handle.error for handle in handles)
 
 
-def test_a_lost_server_stops_its_own_lanes_only_and_comes_back_with_all_it_had(
-    own: ValkeyCluster, servers: Servers, redis: Redis, own_database_url: str, own_engine: Engine
+def test_lost_server_stops_only_its_own_lanes_and_returns_with_its_data(
+    own: ValkeyCluster, own_settings: Settings, own_engine: Engine
 ) -> None:
-    settings = on(own, servers, own_database_url)
-    with Producer(settings) as producer, runtime(settings) as worker:
+    with Producer(own_settings) as producer, runtime(own_settings) as worker:
         users = range(1, 201)
         assert not any(handle.error for handle in producer.send_many([level_up(user) for user in users]))
         lost = own.holder(KEYS.of(PLAYERS[0], "ready"))
@@ -195,23 +202,19 @@ def drained_one(worker: Runtime, partition: Partition) -> bool:
     return worker.lanes.status(partition).ready == 0
 
 
-def test_a_silent_server_costs_a_send_its_timeout_and_leaves_it_unknown(
-    own: ValkeyCluster, servers: Servers, own_database_url: str
-) -> None:
-    settings = on(own, servers, own_database_url)
-    with Producer(settings) as producer:
+def test_send_to_a_silent_server_is_unknown_after_its_timeout(own: ValkeyCluster, own_settings: Settings) -> None:
+    with Producer(own_settings) as producer:
         producer.send_many([level_up(user) for user in range(1, 50)])
         silent = own.holder(KEYS.of(Partition.of("PLAYER", 1, SHARDS), "ready"))
         with silent.frozen():
             assert isinstance(error_of(producer, level_up(1)), SendUnknown)
 
 
-def test_sweeps_and_relays_go_on_where_the_registry_is_lost(
-    own: ValkeyCluster, servers: Servers, redis: Redis, own_database_url: str, own_engine: Engine
+def test_sweeps_and_relays_go_on_without_the_registry(
+    own: ValkeyCluster, own_settings: Settings, own_engine: Engine
 ) -> None:
-    settings = on(own, servers, own_database_url)
-    with runtime(settings) as worker, Producer(settings) as producer:
-        sweeper, relay = Sweeper(settings, ["PLAYER"]), Relay(settings, ["PLAYER"])
+    with runtime(own_settings) as worker, Producer(own_settings) as producer:
+        sweeper, relay = Sweeper(own_settings, ["PLAYER"]), Relay(own_settings, ["PLAYER"])
         sweeper.sweep()
         assert relay.poll() == 0
         lost = own.holder(KEYS.registry)
@@ -236,17 +239,26 @@ def _sweeps(sweeper: Sweeper) -> bool:
     return True
 
 
-def test_a_whole_cluster_away_is_one_line_for_each(own: ValkeyCluster, servers: Servers, own_database_url: str) -> None:
-    settings = on(own, servers, own_database_url)
+def test_cluster_that_is_away_makes_every_handle_unavailable(own: ValkeyCluster, own_settings: Settings) -> None:
     for node in own.nodes:
         node.kill()
-    with Producer(settings) as producer:
+    with Producer(own_settings) as producer:
         handles = producer.send_many([level_up(user) for user in range(1, 30)])
         assert {type(handle.error) for handle in handles} == {QueueUnavailable}
         assert "redis+cluster://" in str(handles[0].error)
 
 
-def test_durability_is_asked_of_every_server(cluster: ValkeyCluster, settings: Settings) -> None:
+def test_new_client_works_while_any_one_server_is_away(own: ValkeyCluster) -> None:
+    """redis-py's own client for clusters does not: see docs/decisions.md."""
+    for node in own.nodes:
+        node.kill()
+        with connect(own.url, 1) as client:
+            assert len(servers_of(client)) == len(own.nodes)
+        node.start()
+        until(own.whole, what="the cluster")
+
+
+def test_durability_is_checked_on_every_server(cluster: ValkeyCluster, settings: Settings) -> None:
     with Producer(settings) as producer:
         handles = producer.send_many([level_up(user) for user in range(1, 50)], durability="fsync")
         assert not any(handle.error for handle in handles)
@@ -268,7 +280,9 @@ def refusal(**settings: str) -> str:
     return line
 
 
-def test_a_cluster_url_to_a_server_without_cluster_support(tmp_path: Path, own_database_url: str, redis: Redis) -> None:
+def test_cluster_url_to_a_server_without_cluster_support_is_refused(
+    tmp_path: Path, own_database_url: str, redis: Redis
+) -> None:
     with LoopbackValkey(tmp_path / "alone") as alone:
         url = f"redis+cluster://127.0.0.1:{alone.port}"
         rq = f"redis://127.0.0.1:{alone.port}/1"
@@ -280,7 +294,9 @@ def test_a_cluster_url_to_a_server_without_cluster_support(tmp_path: Path, own_d
         alone.close()
 
 
-def test_a_url_of_one_server_to_a_cluster(cluster: ValkeyCluster, servers: Servers, own_database_url: str) -> None:
+def test_url_of_one_server_to_a_cluster_is_refused(
+    cluster: ValkeyCluster, servers: Servers, own_database_url: str
+) -> None:
     url = f"redis://127.0.0.1:{cluster.nodes[0].port}/0"
     line = refusal(redis_url=url, rq_url=servers.valkey.url, database_url=own_database_url)
     assert "LEVELQ_REDIS_URL" in line and "redis+cluster://" in line
@@ -296,7 +312,7 @@ def test_a_url_of_one_server_to_a_cluster(cluster: ValkeyCluster, servers: Serve
         assert "redis+cluster://" in str(error_of(producer, level_up(1)))
 
 
-def test_rq_on_a_cluster(cluster: ValkeyCluster, own_database_url: str) -> None:
+def test_rq_url_to_a_cluster_is_refused(cluster: ValkeyCluster, own_database_url: str) -> None:
     line = refusal(
         redis_url=cluster.url, rq_url=f"redis://127.0.0.1:{cluster.nodes[0].port}/0", database_url=own_database_url
     )
@@ -316,18 +332,18 @@ def test_rq_on_a_cluster(cluster: ValkeyCluster, own_database_url: str) -> None:
         ({"shards": 0}, "LEVELQ_SHARDS"),
     ],
 )
-def test_settings_that_cannot_work(given: dict[str, str], expected: str) -> None:
+def test_settings_that_cannot_work_are_refused(given: dict[str, str], expected: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         Settings.load(**given)
     assert expected in str(refused.value)
 
 
-def test_a_pipeline_over_servers_is_none(cluster: ValkeyCluster) -> None:
+def test_pipeline_over_several_servers_is_refused(cluster: ValkeyCluster) -> None:
     with connect(cluster.url, 1) as client, pytest.raises(NotImplementedError, match="at\\(key\\)"):
         client.pipeline()
 
 
-def test_lanes_of_one_call_are_answered_each(cluster: ValkeyCluster, settings: Settings) -> None:
+def test_push_to_every_server_has_a_result_for_each_partition(cluster: ValkeyCluster, settings: Settings) -> None:
     with connect(cluster.url, 1) as client:
         lanes = Lanes(client, settings)
         answers = lanes.push([(partition, [(1, [uuid4().bytes * 4])]) for partition in PLAYERS])
@@ -335,13 +351,10 @@ def test_lanes_of_one_call_are_answered_each(cluster: ValkeyCluster, settings: S
         assert all(lanes.empty(partition, [1, 2]) == [2] for partition in PLAYERS)
 
 
-def test_a_sweep_looks_at_those_behind_one_that_is_away(
-    own: ValkeyCluster, servers: Servers, redis: Redis, own_database_url: str
-) -> None:
-    settings = on(own, servers, own_database_url)
-    with runtime(settings) as worker, Producer(settings) as producer:
+def test_sweep_goes_on_behind_a_server_that_is_away(own: ValkeyCluster, own_settings: Settings) -> None:
+    with runtime(own_settings) as worker, Producer(own_settings) as producer:
         producer.send_many([level_up(user) for user in range(1, 200)])
-        sweeper = Sweeper(settings, ["PLAYER"])
+        sweeper = Sweeper(own_settings, ["PLAYER"])
         sweeper.sweep()
         lost = own.holder(KEYS.of(PLAYERS[0], "ready"))
         later = next(p for p in PLAYERS if own.holder(KEYS.of(p, "ready")) is not lost)
@@ -357,13 +370,10 @@ def swept(sweeper: Sweeper) -> bool:
     return True
 
 
-def test_shards_are_not_changed_while_a_server_is_away(
-    own: ValkeyCluster, servers: Servers, redis: Redis, own_database_url: str
-) -> None:
-    settings = on(own, servers, own_database_url)
-    with Producer(settings) as producer, connect(settings.redis_url, 0.5) as client:
+def test_shards_are_not_changed_while_a_server_is_away(own: ValkeyCluster, own_settings: Settings) -> None:
+    with Producer(own_settings) as producer, connect(own_settings.redis_url, 0.5) as client:
         producer.send_many([level_up(user) for user in range(1, 200)])
-        lanes = Lanes(client, settings)
+        lanes = Lanes(client, own_settings)
         lost = next(node for node in own.nodes if node is not own.holder(KEYS.shards))
         lost.kill()
         with pytest.raises(RedisError):
@@ -371,7 +381,7 @@ def test_shards_are_not_changed_while_a_server_is_away(
         assert lanes.layouts(["PLAYER"])["PLAYER"] == Layout(1, SHARDS)
 
 
-def test_part_of_a_window_that_was_queued_is_not_called_unsent(
+def test_queued_part_of_a_send_is_not_reported_unsent(
     cluster: ValkeyCluster, servers: Servers, settings: Settings
 ) -> None:
     """A URL of one server to a cluster: what of the lanes is there is queued, and only the rest is refused."""
@@ -393,18 +403,17 @@ def shard_of(user: int) -> int:
     return Partition.of("PLAYER", user, SHARDS).shard
 
 
-def test_status_shows_what_answers_and_says_what_does_not(
-    own: ValkeyCluster, servers: Servers, redis: Redis, own_database_url: str
+def test_status_shows_servers_that_answer_and_names_the_one_that_does_not(
+    own: ValkeyCluster, own_settings: Settings
 ) -> None:
-    settings = on(own, servers, own_database_url)
-    with Producer(settings) as producer:
+    with Producer(own_settings) as producer:
         producer.send_many([level_up(user) for user in range(1, 200)])
-    whole = look(settings)
+    whole = look(own_settings)
     assert whole.lanes and len(whole.lanes) == 3 * SHARDS
     needed = {own.holder(key).port for key in (KEYS.shards, KEYS.registry)}
     lost = next(node for node in own.nodes if node.port not in needed)
     lost.kill()
-    seen = look(settings)
+    seen = look(own_settings)
     assert seen.lanes and 0 < len(seen.lanes) < 3 * SHARDS
     assert any("their server is away" in problem and str(lost.port) in problem for problem in seen.problems)
 

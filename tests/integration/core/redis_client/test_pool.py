@@ -1,4 +1,4 @@
-"""NodePool kept between calls: found again, given up when they are dead, and never leaked."""
+"""Connections between calls: used again, replaced when they are dead, and never leaked."""
 
 from __future__ import annotations
 
@@ -23,81 +23,78 @@ def client(settings: Settings, redis: Redis) -> Any:
         yield client
 
 
-def number(connections: NodePool, connection: Any) -> int:
+@pytest.fixture
+def pool(client: Redis) -> NodePool:
+    return NodePool(client)
+
+
+def number(pool: NodePool, connection: Any) -> int:
     """What the server calls the connection."""
-    (found,) = connections.execute(connection, [("CLIENT ID",)])
+    (found,) = pool.execute(connection, [("CLIENT ID",)])
     return int(found)
 
 
-def test_a_connection_is_found_again(client: Redis) -> None:
-    connections = NodePool(client)
-    first = connections.acquire()
-    was = number(connections, first)
-    connections.release(first)
-    second = connections.acquire()
-    assert (second, number(connections, second)) == (first, was)
+def test_released_connection_is_used_again(pool: NodePool) -> None:
+    first = pool.acquire()
+    was = number(pool, first)
+    pool.release(first)
+    second = pool.acquire()
+    assert (second, number(pool, second)) == (first, was)
 
 
-def test_two_at_a_time_are_two(client: Redis) -> None:
-    connections = NodePool(client)
-    assert number(connections, connections.acquire()) != number(connections, connections.acquire())
+def test_two_callers_have_two_connections(pool: NodePool) -> None:
+    assert number(pool, pool.acquire()) != number(pool, pool.acquire())
 
 
-def test_one_that_the_server_ended_is_made_anew_before_anything_is_sent(client: Redis, redis: Redis) -> None:
-    connections = NodePool(client)
-    connection = connections.acquire()
-    was = number(connections, connection)
-    connections.release(connection)
+def test_connection_closed_by_the_server_is_replaced_before_a_send(pool: NodePool, redis: Redis) -> None:
+    connection = pool.acquire()
+    was = number(pool, connection)
+    pool.release(connection)
     redis.client_kill_filter(_id=was)  # type: ignore[arg-type]
     until(lambda: not _quiet(connection), what="the end of the connection")
-    assert number(connections, connections.acquire()) != was
+    assert number(pool, pool.acquire()) != was
 
 
-def test_one_whose_answer_was_not_heard_is_not_used_again(client: Redis) -> None:
-    connections = NodePool(client)
-    connection = connections.acquire()
-    with pytest.raises(KeyboardInterrupt), connections.ended_by_errors(connection):
-        connections.send(connection, [("PING",)])
+def test_connection_with_an_unread_reply_is_not_used_again(pool: NodePool) -> None:
+    connection = pool.acquire()
+    with pytest.raises(KeyboardInterrupt), pool.ended_by_errors(connection):
+        pool.send(connection, [("PING",)])
         raise KeyboardInterrupt
-    again = connections.acquire()
-    assert connections.execute(again, [("ECHO", "mine")]) == [b"mine"]
+    assert pool.execute(pool.acquire(), [("ECHO", "mine")]) == [b"mine"]
 
 
-def test_a_closed_client_opens_another(client: Redis) -> None:
-    connections = NodePool(client)
-    connections.release(connections.acquire())
+def test_closed_client_opens_a_new_connection(pool: NodePool, client: Redis) -> None:
+    pool.release(pool.acquire())
     client.close()
-    assert number(connections, connections.acquire())
+    assert number(pool, pool.acquire())
 
 
-def test_lanes_that_are_gone_leave_their_connections_to_the_client(client: Redis, settings: Settings) -> None:
+def test_connections_of_deleted_lanes_return_to_the_client(client: Redis, settings: Settings) -> None:
     for _ in range(10):
         assert Lanes(client, settings).status(PLAYER).waiting == 0
 
 
-def test_too_many_are_not_reached(client: Redis) -> None:
-    connections = NodePool(client)
-    held = [connections.acquire() for _ in range(3)]
+def test_limit_of_the_client_is_reported(pool: NodePool) -> None:
+    held = [pool.acquire() for _ in range(3)]
     with pytest.raises(match="Too many connections") as caught:
-        connections.acquire()
+        pool.acquire()
     assert isinstance(caught.value.__cause__, MaxConnectionsError)
-    connections.release(held[0])
-    assert connections.acquire() is held[0]
+    pool.release(held[0])
+    assert pool.acquire() is held[0]
 
 
-def test_a_forked_process_does_not_talk_on_its_parents_connections(settings: Settings, redis: Redis) -> None:
+def test_forked_process_does_not_use_connections_of_its_parent(settings: Settings, redis: Redis) -> None:
     with connect(settings.redis_url, 5) as client:
-        connections = NodePool(client)
-        connection = connections.acquire()
-        was = number(connections, connection)
-        connections.release(connection)
+        pool = NodePool(client)
+        connection = pool.acquire()
+        was = number(pool, connection)
+        pool.release(connection)
         child = os.fork()
         if not child:
             other = -1
             try:
-                other = number(connections, connections.acquire())
+                other = number(pool, pool.acquire())
             finally:
                 os._exit(0 if other > was else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        connection = connections.acquire()
-        assert number(connections, connection) == was
+        assert number(pool, pool.acquire()) == was

@@ -43,7 +43,7 @@ def end_sessions(servers: Servers) -> None:
     assert ended
 
 
-def test_the_first_question_after_a_restart_of_postgresql_is_answered(
+def test_first_result_after_a_restart_of_postgresql_is_read(
     servers: Servers, settings: Settings, worker: Runtime
 ) -> None:
     with Producer(settings) as producer:
@@ -55,7 +55,9 @@ def test_the_first_question_after_a_restart_of_postgresql_is_answered(
         assert handle.result().status == "applied"
 
 
-async def test_the_same_for_asyncio(servers: Servers, settings: Settings, worker: Runtime) -> None:
+async def test_first_result_on_asyncio_after_a_restart_of_postgresql_is_read(
+    servers: Servers, settings: Settings, worker: Runtime
+) -> None:
     async with AsyncProducer(settings) as producer:
         handle = await producer.send(LevelUp(user_id=1, specialization="PLAYER", xp_gained=5), reply=False)
         await asyncio.to_thread(drain_all, worker, "PLAYER")
@@ -64,7 +66,7 @@ async def test_the_same_for_asyncio(servers: Servers, settings: Settings, worker
         assert (await handle.result()).status == "applied"
 
 
-def test_a_database_that_is_away_is_still_an_error(settings: Settings, redis: Redis) -> None:
+def test_database_that_is_away_is_an_error(settings: Settings, redis: Redis) -> None:
     away = settings.model_copy(update={"database_url": "postgresql://u:s3cret@127.0.0.1:1/d"})
     with Producer(away) as producer:
         handle = producer.send(LevelUp(user_id=1, specialization="PLAYER"), reply=False)
@@ -72,7 +74,7 @@ def test_a_database_that_is_away_is_still_an_error(settings: Settings, redis: Re
             handle.result()
 
 
-def test_the_first_send_after_a_restart_of_redis_is_queued(node: Node) -> None:
+def test_first_send_after_a_restart_of_redis_is_queued(node: Node) -> None:
     with Producer.from_url(node.url) as producer:
         for user in range(1, 4):
             handle = producer.level_up(user, "PLAYER", 5)
@@ -81,7 +83,7 @@ def test_the_first_send_after_a_restart_of_redis_is_queued(node: Node) -> None:
             node.restart()
 
 
-async def test_the_first_send_on_asyncio_after_a_restart_of_redis_is_queued(node: Node) -> None:
+async def test_first_send_on_asyncio_after_a_restart_of_redis_is_queued(node: Node) -> None:
     async with AsyncProducer.from_url(node.url) as producer:
         for user in range(1, 4):
             handle = await producer.level_up(user, "PLAYER", 5)
@@ -90,7 +92,7 @@ async def test_the_first_send_on_asyncio_after_a_restart_of_redis_is_queued(node
             await asyncio.to_thread(node.restart)
 
 
-async def test_who_waits_while_redis_is_restarted_reads_on_or_is_told_that_it_is_away(node: Node) -> None:
+async def test_waiting_handles_are_unavailable_while_redis_restarts(node: Node) -> None:
     async with AsyncProducer.from_url(node.url) as producer:
         handles = await producer.send_many([LevelUp(user_id=n, specialization="PLAYER") for n in range(1, 51)], True)
         waiting = [asyncio.create_task(handle.result(timeout=60)) for handle in handles]

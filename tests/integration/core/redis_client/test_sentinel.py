@@ -53,7 +53,7 @@ def replicated(primary: LoopbackValkey) -> bool:
     return int(primary.client.execute_command("WAIT", 1, 100)) == 1
 
 
-async def test_a_failover_is_followed(
+async def test_failover_is_followed(
     sentinels: Sentinels, settings: Settings, worker: Runtime, own_engine: Engine
 ) -> None:
     preflight(settings)
@@ -99,7 +99,7 @@ def drains(worker: Runtime) -> bool:
     return status.ready == status.claimed == 0
 
 
-def test_an_old_primary_that_comes_back_as_a_replica_is_left(sentinels: Sentinels, settings: Settings) -> None:
+def test_primary_that_becomes_a_replica_is_left(sentinels: Sentinels, settings: Settings) -> None:
     """A connection kept from before says READONLY; nothing of that is taken for done."""
     with Producer(settings) as producer:
         producer.send(level_up(1), reply=False)
@@ -127,13 +127,13 @@ def role(node: LoopbackValkey) -> str:
     return str(info["role"])
 
 
-def test_a_name_that_no_sentinel_knows_is_said(sentinels: Sentinels) -> None:
+def test_name_that_no_sentinel_knows_is_reported(sentinels: Sentinels) -> None:
     other = sentinels.url.replace(f"/{sentinels.name}", "/other")
     with connect(other, 0.5) as client, pytest.raises(RedisError, match="knows a primary 'other'"):
         client.ping()
 
 
-def test_a_password_and_a_database_reach_the_primary(sentinels: Sentinels) -> None:
+def test_password_and_database_reach_the_primary(sentinels: Sentinels) -> None:
     sentinels.primary.client.config_set("requirepass", "s3cret")
     url = sentinels.url.replace("://", "://:s3cret@") + "/3"
     with connect(url, 0.5) as client:

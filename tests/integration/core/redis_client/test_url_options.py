@@ -34,7 +34,7 @@ def proxy(servers: Servers) -> Iterator[Proxy]:
         "client_name=app&socket_read_size=1024&health_check_interval=1",
     ],
 )
-def test_options_of_an_application_change_nothing_for_levelq(
+def test_options_of_an_application_do_not_change_levelq(
     servers: Servers, redis: Redis, own_database_url: str, options: str
 ) -> None:
     settings = Settings.load(redis_url=f"{servers.valkey.url}?{options}", database_url=own_database_url)

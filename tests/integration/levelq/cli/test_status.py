@@ -1,4 +1,4 @@
-"""What `levelq status` says is wrong, each line of it by a cause of its own, and nothing where nothing is."""
+"""The problems that `levelq status` reports, each by its cause; and none where nothing is wrong."""
 
 from __future__ import annotations
 
@@ -11,31 +11,30 @@ import psycopg
 import pytest
 from redis import Redis
 
-from levelq.cli.overview import look
+from levelq.cli.status_report import look
 from levelq_core import LevelUp, Settings
 from levelq_core.coupler.bisect import LOCKED_REASON
 from levelq_core.domain.codec import STAMP_DIGITS, encode
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
-from levelq_core.lanes.worker_alerts import MOST_CHARACTERS, MOST_WORKERS, WorkerAlerts, read
+from levelq_core.lanes.worker_alerts import WorkerAlerts
 from levelq_worker.rq_adapter.worker import LaneWorker
-from levelq_worker.support.outage import Outage, alerts_of
-from levelq_worker.support.stop import Stop
 from tests.conformance.kit import identity
+from tests.support.fixtures.command_line import NOWHERE
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.waiting import until
 
 PLAYER = Partition("PLAYER")
-NOWHERE = "127.0.0.1:1"
+DEAD = "its workers are dead, hang, or cannot reach Redis; their log says more"
 
 
 def problems(settings: Settings) -> list[str]:
-    """What is wrong, without how long it has been so."""
+    """The problems, without their durations."""
     return [re.sub(r"for (up to )?[0-9.]+ s", r"for \1# s", told) for told in look(settings).problems]
 
 
 def push(settings: Settings, redis: Redis, *users: int) -> None:
-    """Commands that nobody is woken for."""
+    """Commands without a wake-up."""
     commands = [LevelUp(user_id=user, specialization="PLAYER", xp_gained=1) for user in users]
     Lanes(redis, settings).push([(PLAYER, [(command.user_id, [encode(command)]) for command in commands])])
 
@@ -49,20 +48,20 @@ def listed(settings: Settings, redis: Redis) -> Iterator[LaneWorker]:
     worker.register_death()  # type: ignore[no-untyped-call]
 
 
-def test_where_nothing_is_wrong_nothing_is_said(settings: Settings, listed: LaneWorker, redis: Redis) -> None:
+def test_commands_that_a_worker_serves_are_no_problem(settings: Settings, listed: LaneWorker, redis: Redis) -> None:
     push(settings, redis, 1)
     seen = look(settings)
     assert (seen.problems, seen.workers) == ([], 1)
 
 
-def test_commands_that_no_worker_serves(settings: Settings, redis: Redis) -> None:
+def test_commands_without_a_worker_are_named_with_the_command_that_starts_one(settings: Settings, redis: Redis) -> None:
     push(settings, redis, 1, 2)
     assert look(settings).problems == [
         "PLAYER:1:0: 2 commands waiting and no worker serves it: levelq worker -s PLAYER"
     ]
 
 
-def test_a_worker_whose_key_ran_out_is_none(settings: Settings, redis: Redis, listed: LaneWorker) -> None:
+def test_worker_whose_key_expired_is_not_counted(settings: Settings, redis: Redis, listed: LaneWorker) -> None:
     listed.heartbeat()
     assert 0 < redis.ttl(listed.key) <= 2 * settings.claim_seconds + 60
     redis.delete(listed.key)
@@ -78,25 +77,19 @@ def test_live_worker_is_counted_again_after_redis_lost_everything(
     assert look(settings).workers == 1
 
 
-def test_claims_that_nobody_takes_back(settings: Settings, redis: Redis, listed: LaneWorker) -> None:
+def test_expired_claim_that_no_worker_returns_is_named(settings: Settings, redis: Redis, listed: LaneWorker) -> None:
     push(settings, redis, 1, 2)
     Lanes(redis, settings).claim(PLAYER, "drain", "token", 100)
     assert look(settings).problems == []
     redis.zadd(KEYS.of(PLAYER, "claimed"), {"1": 1000 * time.time() - 60_000})
-    assert look(settings).problems == [
-        "PLAYER:1:0: 1 claim ran out and no worker takes them back: its workers are dead, hang, or cannot reach"
-        " Redis; their log says more"
-    ]
+    assert look(settings).problems == [f"PLAYER:1:0: 1 claim ran out and no worker takes them back: {DEAD}"]
 
 
-def test_lanes_that_nobody_drains(settings: Settings, redis: Redis, listed: LaneWorker) -> None:
+def test_due_lane_that_no_worker_drains_is_named(settings: Settings, redis: Redis, listed: LaneWorker) -> None:
     push(settings, redis, 1)
     entry: Any = redis.lpop(KEYS.lane(PLAYER, 1))
     redis.rpush(KEYS.lane(PLAYER, 1), b"%013d" % (1000 * time.time() - 30_000) + entry[STAMP_DIGITS:])
-    assert problems(settings) == [
-        "PLAYER:1:0: 1 lane due for up to # s and no worker drains them: its workers are dead, hang, or cannot reach"
-        " Redis; their log says more"
-    ]
+    assert problems(settings) == [f"PLAYER:1:0: 1 lane due for up to # s and no worker drains them: {DEAD}"]
     WorkerAlerts(redis, KEYS, "host:1", 60).post("PostgreSQL: away")
     assert problems(settings) == ["host:1 waiting for # s: PostgreSQL: away"]
     redis.delete(KEYS.notices)
@@ -104,14 +97,14 @@ def test_lanes_that_nobody_drains(settings: Settings, redis: Redis, listed: Lane
     assert look(settings).problems == []
 
 
-def test_lanes_parked_by_foreign_code_and_otherwise(
+def test_lane_parked_by_foreign_code_is_named_with_the_session_that_holds_it(
     settings: Settings, redis: Redis, listed: LaneWorker, own_database_url: str
 ) -> None:
     push(settings, redis, 1)
     redis.zadd(KEYS.of(PLAYER, "ready"), {"1": 9e15})
     why = "rows held by other code, a newer version or a key that is no list; the workers' log says which"
     with psycopg.connect(own_database_url, application_name="a report") as holder:
-        holder.execute("SELECT FROM user_licenses")  # a reader is in nobody's way
+        holder.execute("SELECT FROM user_licenses")  # a reader blocks nothing
         assert look(settings).problems == [f"1 lane parked for later: {why}"]
         holder.execute("SELECT FROM user_licenses FOR UPDATE")
         lock_limit = settings.model_copy(update={"claim_seconds": 0.5})
@@ -123,7 +116,7 @@ def test_lanes_parked_by_foreign_code_and_otherwise(
         ]
 
 
-def test_parked_lanes_are_told_by_cause_with_what_to_do(
+def test_parked_lanes_are_named_by_cause_with_what_to_do(
     settings: Settings, redis: Redis, listed: LaneWorker, own_database_url: str
 ) -> None:
     lanes = Lanes(redis, settings)
@@ -153,7 +146,7 @@ def test_parked_lanes_are_told_by_cause_with_what_to_do(
         assert f"pg_terminate_backend({holder.info.backend_pid})" in problems(lock_limit)[1]
 
 
-def test_lane_that_is_tried_at_the_moment_is_still_told(settings: Settings, redis: Redis, listed: LaneWorker) -> None:
+def test_lane_that_is_being_tried_is_still_named(settings: Settings, redis: Redis, listed: LaneWorker) -> None:
     lanes = Lanes(redis, settings)
     push(settings, redis, 1)
     lanes.claim(PLAYER, "drain", "token", 100)
@@ -165,7 +158,7 @@ def test_lane_that_is_tried_at_the_moment_is_still_told(settings: Settings, redi
     assert look(settings).problems == []
 
 
-def test_worker_that_waits_for_the_database_is_told_what_to_do(settings: Settings, redis: Redis) -> None:
+def test_worker_that_waits_for_the_database_is_named_with_what_to_do(settings: Settings, redis: Redis) -> None:
     end = 'nextval: reached maximum value of sequence "license_progressions_id_seq" (2147483647) (SQLSTATE 2200H)'
     WorkerAlerts(redis, KEYS, "a:1", 60).post(f"PostgreSQL: {end}")
     (problem,) = problems(settings)
@@ -175,7 +168,7 @@ def test_worker_that_waits_for_the_database_is_told_what_to_do(settings: Setting
     )
 
 
-def test_a_database_that_is_read_only(settings: Settings, own_database_url: str) -> None:
+def test_read_only_database_is_named(settings: Settings, own_database_url: str) -> None:
     read_only = settings.model_copy(
         update={"database_url": f"{own_database_url}&options=-cdefault_transaction_read_only%3Don"}
     )
@@ -183,12 +176,14 @@ def test_a_database_that_is_read_only(settings: Settings, own_database_url: str)
     assert problem.startswith("the database is read-only, so nothing can be applied")
 
 
-def test_a_database_without_tables(settings: Settings, blank_database_url: str) -> None:
+def test_database_without_tables_is_named_with_the_command_that_helps(
+    settings: Settings, blank_database_url: str
+) -> None:
     (problem,) = look(settings.model_copy(update={"database_url": blank_database_url})).problems
     assert "table levelq_ledger does not exist" in problem and "`levelq db check`" in problem
 
 
-def test_whatever_is_away_the_rest_is_shown(settings: Settings, redis: Redis) -> None:
+def test_server_that_is_away_is_named_and_the_rest_is_shown(settings: Settings, redis: Redis) -> None:
     push(settings, redis, 1)
     away = {"rq_url": f"redis://{NOWHERE}", "database_url": f"postgresql://ann:secret@{NOWHERE}/app"}
     seen = look(settings.model_copy(update=away))
@@ -202,10 +197,7 @@ def test_whatever_is_away_the_rest_is_shown(settings: Settings, redis: Redis) ->
     assert len(seen.problems) == 1 and seen.problems[0].startswith("LEVELQ_REDIS_URL: redis://127.0.0.1:1: ")
 
 
-# WorkerAlerts
-
-
-def test_notices_of_the_same_cause_are_one_line(settings: Settings, redis: Redis) -> None:
+def test_alerts_of_the_same_cause_are_one_line(settings: Settings, redis: Redis) -> None:
     for worker in ("a:1", "a:2", "b:1"):
         WorkerAlerts(redis, KEYS, worker, 60).post("PostgreSQL: away")
     WorkerAlerts(redis, KEYS, "b:1 relay", 60).post("relay: PostgreSQL: away")
@@ -215,58 +207,11 @@ def test_notices_of_the_same_cause_are_one_line(settings: Settings, redis: Redis
     ]
 
 
-def test_a_notice_is_as_old_as_its_first_post_and_goes_when_withdrawn(redis: Redis) -> None:
-    notices = WorkerAlerts(redis, KEYS, "a:1", 60)
-    notices.post("first")
-    until(lambda: read(redis, KEYS)[0].seconds > 0.02)
-    notices.post("second" * MOST_CHARACTERS)
-    (notice,) = read(redis, KEYS)
-    assert notice.worker == "a:1" and notice.seconds > 0.02 and len(notice.what) == MOST_CHARACTERS
-    notices.withdraw()
-    assert read(redis, KEYS) == []
-    again = time.monotonic()
-    notices.post("again")
-    assert read(redis, KEYS)[0].seconds <= time.monotonic() - again + 0.002  # Redis's time in ms, rounded
-
-
-def test_a_notice_that_is_not_renewed_counts_for_nothing(redis: Redis) -> None:
-    WorkerAlerts(redis, KEYS, "dead", 0.05).post("x")
-    WorkerAlerts(redis, KEYS, "alive", 60).post("y")
-    until(lambda: [notice.worker for notice in read(redis, KEYS)] == ["alive"])
-    assert 0 < redis.pttl(KEYS.notices) <= 60_000
-
-
-def test_the_dead_leave_a_bounded_number_of_notices(redis: Redis) -> None:
-    for n in range(MOST_WORKERS + 1):
-        WorkerAlerts(redis, KEYS, f"host:{n}", 60).post("x")
-    assert redis.hlen(KEYS.notices) == 1
-
-
-def test_a_notice_that_redis_refuses_is_let_be() -> None:
-    with Redis.from_url(f"redis://{NOWHERE}") as nowhere:
-        WorkerAlerts(nowhere, KEYS, "a:1", 60).post("x")
-        WorkerAlerts(nowhere, KEYS, "a:1", 60).withdraw()
-
-
-def test_a_worker_leaves_its_notice_for_as_long_as_it_waits(redis: Redis, settings: Settings) -> None:
-    stop = Stop()
-    stop.set()  # nobody waits here
-    weather = Outage(stop, notices=alerts_of(redis, settings))
-    weather.failed("PostgreSQL: starting up")
-    weather.failed("PostgreSQL: read-only")
-    assert [notice.what for notice in read(redis, KEYS)] == ["PostgreSQL: read-only"]
-    weather.passed()
-    assert read(redis, KEYS) == []
-    weather.failed("PostgreSQL: away")
-    weather.end()
-    assert read(redis, KEYS) == []
-
-
-def test_partitions_that_stand_still_are_looked_at_a_second_time_together(
+def test_suspect_partitions_are_read_a_second_time_together(
     settings: Settings, redis: Redis, listed: LaneWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("levelq.cli.standstill.time.sleep", waits.append)
+    monkeypatch.setattr("levelq.cli.status_standstill.time.sleep", waits.append)
     redis.hset(KEYS.shards, "PLAYER", "1:16")
     for shard in range(16):
         partition = Partition("PLAYER", 1, shard)

@@ -1,4 +1,4 @@
-"""Rows that other code holds: their lane is put aside, and the others wait for one lock timeout at most."""
+"""Rows that other code holds: their lane is parked, and the others wait for one lock timeout at most."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from psycopg.errors import AdminShutdown
 from redis import Redis
 from sqlalchemy import Engine
 
-from levelq_worker.draining.batch import LONGEST_ASIDE
+from levelq_worker.draining.batch import PARKED_LOCK_TIMEOUTS
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
 from tests.support.coupler import drain_all, ledger, push, session
@@ -33,10 +33,20 @@ from tests.support.isolation import (
 )
 
 
-def test_a_lane_whose_row_is_locked_waits_and_the_others_do_not(
-    own_engine: Engine, own_database_url: str, worker_of: Callable[..., Runtime], attempts: list[int]
+@pytest.fixture
+def worker(own_engine: Engine, own_database_url: str, worker_of: Callable[..., Runtime]) -> Runtime:
+    return worker_of(own_database_url)
+
+
+def left(worker: Runtime) -> tuple[int, int, int]:
+    """Waiting commands, unclaimed lanes, claimed lanes."""
+    status = worker.lanes.status(PLAYER)
+    return status.waiting, status.ready + status.parked, status.claimed
+
+
+def test_lane_whose_row_is_locked_waits_and_the_others_do_not(
+    worker: Runtime, own_engine: Engine, own_database_url: str, attempts: list[int]
 ) -> None:
-    worker = worker_of(own_database_url)
     users = range(1, 51)
     apply(own_engine, [level_up(user) for user in users])
     attempts.clear()
@@ -46,51 +56,44 @@ def test_a_lane_whose_row_is_locked_waits_and_the_others_do_not(
         Drain(worker, PLAYER).run()
         assert experience(own_engine) == {user: 10 if user == 25 else 30 for user in users}
         assert attempts[:2] == [50, 49]  # one lock timeout, then all the others in one go
-        status = worker.lanes.status(PLAYER)
-        assert (status.waiting, status.ready + status.parked, status.claimed) == (2, 1, 0)
+        assert left(worker) == (2, 1, 0)
     drain_all(worker, "PLAYER")
     assert experience(own_engine)[25] == 30
     assert worker.lanes.status(PLAYER).waiting == 0
 
 
-@pytest.mark.parametrize("kind", ["own", "application"])
-def test_a_row_inserted_but_not_yet_committed(
-    request: pytest.FixtureRequest, kind: str, worker_of: Callable[..., Runtime]
+INSERT = (
+    "INSERT INTO specialization_progress (student_id, specialization_id, current_level, total_xp, created_at)"
+    " VALUES ({}, 'PLAYER', 1, {}, now())"
+)
+UNSEEN = [
+    ("own", INSERT, 510),
+    ("application", INSERT, 510),
+    ("application", "SELECT FROM users WHERE id = {} FOR UPDATE", 10),
+]
+
+
+@pytest.mark.parametrize(("kind", "held", "total"), UNSEEN, ids=["insert", "insert of the application", "user row"])
+def test_lane_of_a_lock_that_cannot_be_seen_is_found_by_halves(
+    request: pytest.FixtureRequest, worker_of: Callable[..., Runtime], kind: str, held: str, total: int
 ) -> None:
-    """Nobody sees the row, yet making it would have to wait: the lane is found by halves."""
     engine: Engine = request.getfixturevalue(f"{kind}_engine")
     url: str = request.getfixturevalue(f"{kind}_database_url")
     worker = worker_of(url)
     users = range(1, 17)
     push(worker, [level_up(user) for user in users])
     with session(url) as holder:
-        holder.execute(
-            "INSERT INTO specialization_progress (student_id, specialization_id, current_level, total_xp, created_at)"
-            " VALUES (5, 'PLAYER', 1, 500, now())"
-        )
+        holder.execute(held.format(5, 500))
         others = {user: 10 for user in users if user != 5}
         until(lambda: after_a_drain(worker, engine) == others, what="the others to be applied")
         assert 5 not in decided(engine)
+        assert worker.lanes.status(PLAYER).waiting == 1
         holder.commit()
     drain_all(worker, "PLAYER")
-    assert experience(engine) == others | {5: 510}
+    assert experience(engine) == others | {5: total}
 
 
-def test_a_user_row_held_by_the_application(
-    application_engine: Engine, application_database_url: str, worker_of: Callable[..., Runtime]
-) -> None:
-    worker = worker_of(application_database_url)
-    push(worker, [level_up(user) for user in (1, 2, 3, 4)])
-    with session(application_database_url) as holder:
-        holder.execute("SELECT FROM users WHERE id = 2 FOR UPDATE")
-        others = dict.fromkeys((1, 3, 4), 10)
-        until(lambda: after_a_drain(worker, application_engine) == others, what="the others to be applied")
-        assert worker.lanes.status(PLAYER).waiting == 1
-    drain_all(worker, "PLAYER")
-    assert experience(application_engine) == others | {2: 10}
-
-
-def test_a_locked_lane_with_a_bad_command_keeps_its_order(
+def test_locked_lane_with_a_bad_command_keeps_its_order(
     application_engine: Engine, application_database_url: str, worker_of: Callable[..., Runtime]
 ) -> None:
     worker = worker_of(application_database_url)
@@ -105,10 +108,10 @@ def test_a_locked_lane_with_a_bad_command_keeps_its_order(
     assert decided(application_engine)[1][1:] == [("rejected", "database_error"), ("applied", None)]
 
 
-def test_the_longer_a_row_stays_locked_the_rarer_its_lane_is_tried(
+def test_lane_is_tried_more_rarely_the_longer_its_row_is_locked(
     own_engine: Engine, own_database_url: str, worker_of: Callable[..., Runtime], delays: list[int]
 ) -> None:
-    """Two workers in turn, neither of which knows how often the other had the lane."""
+    """By two workers in turn, neither of which knows how often the other claimed the lane."""
     workers = [worker_of(own_database_url) for _ in range(2)]
     lock_ms = workers[0].settings.lock_ms
     apply(own_engine, [level_up(1)])
@@ -119,10 +122,10 @@ def test_the_longer_a_row_stays_locked_the_rarer_its_lane_is_tried(
         def tried_rarely() -> bool:
             for worker in workers:
                 Drain(worker, PLAYER).run()
-            return len(delays) > 2 and delays[-1] > 2 * lock_ms  # more than when it is put aside for the first time
+            return len(delays) > 2 and delays[-1] > 2 * lock_ms  # more than when it is parked for the first time
 
         until(tried_rarely, what="the delay to grow")
-        assert max(delays) <= LONGEST_ASIDE * lock_ms
+        assert max(delays) <= PARKED_LOCK_TIMEOUTS[1] * lock_ms
         assert experience(own_engine) == {1: 10}
     drain_all(workers[1], "PLAYER")
     assert experience(own_engine) == {1: 2510}
@@ -130,20 +133,16 @@ def test_the_longer_a_row_stays_locked_the_rarer_its_lane_is_tried(
         assert [row["xp"] for row in ledger(connection)] == [10, 1000, 0, 1500]
 
 
-# How foreign code holds something of user 137, whose rows may be there or not.
+# How other code locks something of user 137, whose rows may be there or not.
 HOLDS = {
     "a row": (True, "SELECT FROM user_licenses WHERE user_id = 137 FOR UPDATE"),
-    "an insert": (
-        False,
-        "INSERT INTO specialization_progress (student_id, specialization_id, current_level, total_xp, created_at)"
-        " VALUES (137, 'PLAYER', 1, 0, now())",
-    ),
+    "an insert": (False, INSERT.format(137, 0)),
     "a user": (False, "SELECT FROM users WHERE id = 137 FOR UPDATE"),
 }
 
 
 @pytest.mark.parametrize("how", HOLDS)
-def test_of_500_lanes_the_others_wait_for_one_lock_timeout(
+def test_499_lanes_wait_for_one_lock_timeout_beside_a_locked_one(
     application_engine: Engine,
     application_database_url: str,
     worker_of: Callable[..., Runtime],
@@ -156,7 +155,7 @@ def test_of_500_lanes_the_others_wait_for_one_lock_timeout(
         apply(application_engine, [level_up(user, 0) for user in USERS])
     worker = worker_of(application_database_url, claim_seconds=60)
     lock_ms = 500  # that limit alone is short: on a busy machine the others must not come first
-    worker.transaction._limits = (str(lock_ms), *worker.transaction._limits[1:])
+    worker.transactions._limits = (str(lock_ms), *worker.transactions._limits[1:])
     commands = burst(2)
     push_at_once(worker, commands)
     with session(application_database_url) as holder:
@@ -167,19 +166,17 @@ def test_of_500_lanes_the_others_wait_for_one_lock_timeout(
         assert lock_waits[0] == lock_ms
         assert sum(lock_waits[1:]) <= lock_ms / 2  # to find it, where it cannot be seen
         assert experience(application_engine) | {137: 0} == dict.fromkeys(USERS, 2) | {137: 0}
-        status = worker.lanes.status(PLAYER)
-        assert (status.waiting, status.ready + status.parked, status.claimed) == (2, 1, 0)
+        assert left(worker) == (2, 1, 0)
     redis.zadd(KEYS.of(PLAYER, "ready"), {"137": 0})  # as if its delay had passed
     Drain(worker, PLAYER).run()
     assert experience(application_engine)[137] == 2
     assert {user: ids[-2:] for user, ids in order(application_engine).items()} == sent(commands)
 
 
-def test_a_worker_stopped_within_its_copy_is_ended_by_another(
-    own_engine: Engine, own_database_url: str, worker_of: Callable[..., Runtime], caplog: pytest.LogCaptureFixture
+def test_transaction_of_a_worker_stopped_within_its_copy_is_ended_by_another(
+    worker: Runtime, own_engine: Engine, own_database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its server's process waits for the rest of the rows, and while it does it knows none of its limits."""
-    worker, other = worker_of(own_database_url), worker_of(own_database_url)
+    """While the server process waits for the rest of the rows, none of its limits apply."""
     apply(own_engine, [level_up(user) for user in (1, 2)])
     with closing(psycopg.connect(own_database_url, application_name="levelq worker")) as stopped:
         with session(own_database_url) as foreign:
@@ -189,16 +186,11 @@ def test_a_worker_stopped_within_its_copy_is_ended_by_another(
             copying = stopped.cursor().copy("COPY levelq_quarantine (reason) FROM STDIN")
             copying.__enter__()
             push(worker, [level_up(user) for user in (1, 2)])
-            until(lambda: _drained_of(other, own_engine, 1), what="the stopped worker's lane")
+            until(lambda: after_a_drain(worker, own_engine)[1] == 20, what="the stopped worker's lane")
             assert "1 transactions of stopped workers ended" in caplog.text
-            assert experience(own_engine) == {1: 20, 2: 10}  # what foreign code holds is its own business
+            assert experience(own_engine) == {1: 20, 2: 10}  # what other code holds is left alone
             assert foreign.execute("SELECT 1").fetchone() is not None
         with pytest.raises(AdminShutdown):
             copying.__exit__(None, None, None)
     drain_all(worker, "PLAYER")
     assert experience(own_engine) == {1: 20, 2: 20}
-
-
-def _drained_of(worker: Runtime, engine: Engine, user: int) -> bool:
-    Drain(worker, PLAYER).run()
-    return experience(engine)[user] == 20

@@ -1,8 +1,7 @@
-"""The next batch is claimed while one is applied: what becomes of it when that one fails, or when all must stop."""
+"""The next batch is claimed while one is applied: what becomes of it when that one fails, or the worker must stop."""
 
 from __future__ import annotations
 
-import select
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -13,22 +12,18 @@ from redis.exceptions import AuthenticationError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy import Engine
 
-from levelq_core.coupler.lane_batch import LaneBatch
-from levelq_core.domain.codec import Lane, record_of
-from levelq_core.lanes import client as lanes
-from levelq_core.lanes import pending_reply as answers
-from levelq_core.redis_client import pool as connections
-from levelq_core.redis_client.pool import NodePool
-from levelq_worker.draining import batch, claims
+from levelq_core import failpoints
+from levelq_core.domain.record import Lane
+from levelq_worker.draining import claims
+from levelq_worker.draining.claims import Claims, PendingClaim
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
-from levelq_worker.draining.transaction import Applied
 from tests.support.coupler import drain_all, push
 from tests.support.fixtures.keys import KEYS
-from tests.support.fixtures.waiting import until
 from tests.support.isolation import PLAYER, experience, level_up, push_at_once
 
-Apply = Callable[..., Applied]
+USERS = range(1, 6)
+ALL_APPLIED = dict.fromkeys(USERS, 1)
 
 
 @pytest.fixture
@@ -37,22 +32,41 @@ def worker(own_engine: Engine, own_database_url: str, worker_of: Callable[..., R
     worker = worker_of(own_database_url, claim_seconds=10, redis_seconds=2, batch_commands=1)
     push(worker, [level_up(1, 0)])
     drain_all(worker, "PLAYER")  # the partition is open
-    push_at_once(worker, [level_up(user, 1) for user in range(1, 6)])
+    push_at_once(worker, [level_up(user, 1) for user in USERS])
     return worker
 
 
-def at_first_batch(monkeypatch: pytest.MonkeyPatch, worker: Runtime, do: Callable[[], object]) -> None:
-    """Do something before the first batch is applied, when the second is claimed."""
-    apply: Apply = worker.transaction.apply
-    todo = [do]
+@pytest.fixture
+def drain(worker: Runtime) -> Drain:
+    return Drain(worker, PLAYER)
 
-    def applied(*arguments: Any, **options: Any) -> Applied:
-        assert worker.lanes.status(PLAYER).claimed == 2 or not todo
-        if todo:
-            todo.pop()()
-        return apply(*arguments, **options)
 
-    monkeypatch.setattr(worker.transaction, "apply", applied)
+Once = Callable[[str, Callable[[], object]], None]
+
+
+@pytest.fixture
+def once_at(monkeypatch: pytest.MonkeyPatch, worker: Runtime, drain: Drain) -> Once:
+    """Do something at a failpoint of the first batch, or between its COMMIT and the answer ("commit sent")."""
+    decode_prefetched = Claims.decode_prefetched
+
+    def patch(point: str, do: Callable[[], object]) -> None:
+        def hook(name: str) -> None:
+            if name == point:
+                monkeypatch.setattr(failpoints, "hook", None)
+                assert worker.lanes.status(PLAYER).claimed == 2
+                do()
+
+        def sent(self: Claims) -> None:
+            hook("commit sent")
+            monkeypatch.undo()
+            decode_prefetched(self)
+
+        if point == "commit sent":
+            monkeypatch.setattr(Claims, "decode_prefetched", sent)
+        else:
+            monkeypatch.setattr(failpoints, "hook", hook)
+
+    return patch
 
 
 def fails(error: Exception) -> Callable[[], object]:
@@ -62,48 +76,56 @@ def fails(error: Exception) -> Callable[[], object]:
     return fail
 
 
-def test_both_are_applied_in_their_turn(worker: Runtime, own_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    at_first_batch(monkeypatch, worker, lambda: None)
-    Drain(worker, PLAYER).run()
-    assert experience(own_engine) == dict.fromkeys(range(1, 6), 1)
+def counts(worker: Runtime) -> tuple[int, int, int]:
+    status = worker.lanes.status(PLAYER)
+    return status.ready, status.claimed, status.drains
+
+
+def finish(drain: Drain) -> None:
+    while not drain.step():
+        pass
+
+
+def test_prefetched_batches_are_applied_in_their_turn(
+    worker: Runtime, drain: Drain, own_engine: Engine, once_at: Once
+) -> None:
+    once_at("begin", lambda: None)
+    drain.run()
+    assert experience(own_engine) == ALL_APPLIED
     assert worker.lanes.status(PLAYER)[:5] == (0, 0, 0, 0, 0)
 
 
-def test_one_that_must_stop_gives_back_what_it_claimed_ahead(
-    worker: Runtime, own_engine: Engine, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("point", ["begin", "commit sent", "commit reply"])
+def test_worker_that_must_stop_releases_the_prefetched_claim(
+    worker: Runtime, drain: Drain, own_engine: Engine, once_at: Once, point: str
 ) -> None:
-    at_first_batch(monkeypatch, worker, worker.stop.set)
-    Drain(worker, PLAYER).run()
+    once_at(point, worker.stop.set)
+    drain.run()
     assert sum(experience(own_engine).values()) == 1  # of five
-    status = worker.lanes.status(PLAYER)
-    assert (status.ready, status.claimed, status.drains) == (4, 0, 0)
+    assert counts(worker) == (4, 0, 0)
 
 
-def test_a_batch_that_fails_gives_back_both(
-    worker: Runtime, own_engine: Engine, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("point", ["begin", "commit request", "commit reply"])
+def test_failed_batch_and_prefetched_claim_are_released(
+    worker: Runtime, drain: Drain, own_engine: Engine, once_at: Once, point: str
 ) -> None:
-    at_first_batch(monkeypatch, worker, fails(OperationalError("the database is away")))
-    drain = Drain(worker, PLAYER)
-    drain._step()
-    status = worker.lanes.status(PLAYER)
-    assert (status.ready, status.claimed, status.drains) == (5, 0, 1)
-    while not drain._step():
-        pass
-    assert experience(own_engine) == dict.fromkeys(range(1, 6), 1)
+    once_at(point, fails(OperationalError("the connection was lost")))
+    drain.step()
+    assert counts(worker) == (5, 0, 1)
+    assert sum(experience(own_engine).values()) == (point == "commit reply")
+    finish(drain)
+    assert experience(own_engine) == ALL_APPLIED
 
 
-def test_a_silent_redis_is_not_waited_for_once_more(
-    worker: Runtime, own_engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What was claimed ahead is left to the end of its claim."""
-    at_first_batch(monkeypatch, worker, fails(RedisTimeoutError("Timeout reading from socket")))
-    drain = Drain(worker, PLAYER)
-    drain._step()
-    assert not drain._claims.ahead
+def test_silent_redis_is_not_waited_for_again(worker: Runtime, drain: Drain, once_at: Once) -> None:
+    """The prefetched claim runs out."""
+    once_at("begin", fails(RedisTimeoutError("Timeout reading from socket")))
+    drain.step()
+    assert not drain._claims.has_prefetched
     assert worker.lanes.status(PLAYER).claimed == 1
 
 
-def test_one_that_has_waited_for_long_is_renewed_first(
+def test_claim_that_has_waited_is_renewed_first(
     worker: Runtime, own_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     renewed: list[int] = []
@@ -111,200 +133,90 @@ def test_one_that_has_waited_for_long_is_renewed_first(
     monkeypatch.setattr(worker.lanes, "renew", lambda *arguments: renewed.append(renew(*arguments)))
     Drain(worker, PLAYER).run()
     assert renewed == []
-    push_at_once(worker, [level_up(user, 1) for user in range(1, 6)])
-    monkeypatch.setattr(claims, "AGED", 0.0)
+    push_at_once(worker, [level_up(user, 1) for user in USERS])
+    monkeypatch.setattr(claims, "OLD", 0.0)
     Drain(worker, PLAYER).run()
     assert renewed == [1] * 5
-    assert experience(own_engine) == dict.fromkeys(range(1, 6), 2)
+    assert experience(own_engine) == dict.fromkeys(USERS, 2)
 
 
-def hears_during_commit(monkeypatch: pytest.MonkeyPatch, drain: Drain, do: Callable[[], object]) -> None:
-    """Do something after Redis has answered, while the first batch is committed; then hear the answer."""
-    hear_ahead = drain._claims.hear_ahead
-    todo = [do]
-
-    def heard() -> None:
-        following = drain._claims._next
-        if todo and isinstance(following, claims.PendingClaim):
-            until(following.answer.poll, what="the answer")
-            todo.pop()()
-        hear_ahead()
-
-    monkeypatch.setattr(drain._claims, "hear_ahead", heard)
-
-
-def noted(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, event: str, events: list[str]) -> None:
-    """Note every call of a method."""
-    owner, _, method = name.partition(".")
-    of = getattr(module, owner)
-    call = getattr(of, method)
-
-    def called(*given: Any, **options: Any) -> Any:
-        events.append(event)
-        return call(*given, **options)
-
-    monkeypatch.setattr(of, method, called)
-
-
-def test_the_next_is_decoded_before_one_is_known_to_be_committed(
-    worker: Runtime, own_engine: Engine, monkeypatch: pytest.MonkeyPatch
+def test_prefetched_claim_is_decoded_between_commit_and_its_answer(
+    worker: Runtime, drain: Drain, own_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
-    drain = Drain(worker, PLAYER)
-    hears_during_commit(monkeypatch, drain, lambda: events.append("commit"))
-    noted(monkeypatch, batch, "Batch.__init__", "decode", events)
-    noted(monkeypatch, lanes, "Lanes.begin_ack", "ack", events)
-    drain.run()
-    assert events[:4] == ["decode", "commit", "decode", "ack"]
-    assert events.count("ack") == 5
-    assert experience(own_engine) == dict.fromkeys(range(1, 6), 1)
+    salt = Lane.salt
 
-
-def test_one_that_must_stop_gives_back_what_it_has_heard(
-    worker: Runtime, own_engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drain = Drain(worker, PLAYER)
-    hears_during_commit(monkeypatch, drain, worker.stop.set)
-    drain.run()
-    assert sum(experience(own_engine).values()) == 1  # of five
-    status = worker.lanes.status(PLAYER)
-    assert (status.ready, status.claimed, status.drains) == (4, 0, 0)
-
-
-def test_a_commit_that_is_lost_gives_back_what_was_heard_meanwhile(
-    worker: Runtime, own_engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drain = Drain(worker, PLAYER)
-    hears_during_commit(monkeypatch, drain, lambda: None)
-    apply: Apply = worker.transaction.apply
-    lost = [OperationalError("the connection was lost")]
-
-    def applied(*arguments: Any, **options: Any) -> Applied:
-        done = apply(*arguments, **options)
-        if lost:
-            raise lost.pop()
-        return done
-
-    monkeypatch.setattr(worker.transaction, "apply", applied)
-    drain._step()
-    assert not drain._claims.ahead
-    status = worker.lanes.status(PLAYER)
-    assert (status.ready, status.claimed, status.drains) == (5, 0, 1)
-    while not drain._step():
-        pass
-    assert experience(own_engine) == dict.fromkeys(range(1, 6), 1)
-
-
-def test_an_answer_that_is_lost_is_asked_for_anew(
-    worker: Runtime, own_engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drain = Drain(worker, PLAYER)
-
-    def lose() -> None:
-        following = drain._claims._next
-        assert isinstance(following, claims.PendingClaim)
-        following.answer._taken_in = answers._NOT_YET
-        following.answer._connection._sock.shutdown(socket.SHUT_RDWR)
-
-    hears_during_commit(monkeypatch, drain, lose)
-    drain.run()
-    assert sum(experience(own_engine).values()) == 4
-    assert worker.lanes.status(PLAYER)[:3] == (1, 0, 1)  # of that one the claim has to run out
-
-
-def test_an_entry_that_cannot_be_decoded_ahead_is_met_in_its_turn(
-    worker: Runtime, own_engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A mistake of ours must not end a commit that PostgreSQL is at."""
-    drain = Drain(worker, PLAYER)
-    hears_during_commit(monkeypatch, drain, lambda: None)
-    salt, mistakes = Lane.salt, [ZeroDivisionError("the same again"), ZeroDivisionError("a mistake")]
-
-    def mistaken(lane: Lane) -> Any:
-        if mistakes and lane.user_id == 2:
-            raise mistakes.pop()
+    def noted(lane: Lane) -> Any:
+        events.append("decoded")
         return salt.__get__(lane)
 
-    monkeypatch.setattr(Lane, "salt", property(mistaken))
-    drain._step()
-    assert (len(mistakes), sum(experience(own_engine).values()), caplog.text) == (1, 1, "")
-    drain._step()
-    assert (len(mistakes), sum(experience(own_engine).values())) == (0, 1)
-    assert "the same again" in caplog.text
-    while not drain._step():
-        pass
-    assert experience(own_engine) == dict.fromkeys(range(1, 6), 1)
+    monkeypatch.setattr(Lane, "salt", property(noted))
+    monkeypatch.setattr(failpoints, "hook", events.append)
+    drain.run()
+    order = [event for event in events if event in ("decoded", "commit request", "commit reply", "ack request")]
+    assert order[:5] == ["decoded", "commit request", "decoded", "commit reply", "ack request"]
+    assert (order.count("decoded"), order.count("ack request")) == (5, 5)
+    assert experience(own_engine) == ALL_APPLIED
 
 
-LONG = 400  # commands of 500 bytes: an answer of four times what Redis sends at once
-
-
-@pytest.fixture
-def long_answer(worker: Runtime, own_database_url: str, worker_of: Callable[..., Runtime]) -> answers.PendingReply[Any]:
-    """To a claim of all of them."""
-    Drain(worker, PLAYER).run()
-    push_at_once(worker, [level_up(user, 1, reason="x" * 500) for user in range(1, LONG + 1)])
-    return worker_of(own_database_url).lanes.begin_claim(PLAYER, "drain", "token", LONG)
-
-
-def looked_at(answer: answers.PendingReply[Any]) -> bool:
-    assert select.select([answer._connection._sock], [], [], 10)[0]
-    return answer.poll()
-
-
-def test_a_long_answer_is_taken_in_by_looking_at_it(
-    long_answer: answers.PendingReply[Any], monkeypatch: pytest.MonkeyPatch
+def test_prefetched_claim_whose_reply_is_lost_is_replaced(
+    worker: Runtime, drain: Drain, own_engine: Engine, once_at: Once
 ) -> None:
-    """Redis sends 64 KiB at a time, and more of it only when somebody has read."""
-    while not looked_at(long_answer):
-        pass
-    monkeypatch.setattr(NodePool, "receive", lambda *_: pytest.fail("waited for what is here"))
-    assert len(long_answer.result().lanes) == LONG
+    def lose() -> None:
+        following = drain._claims._next
+        assert isinstance(following, PendingClaim)
+        connection = following.reply._connection._sock
+        assert connection.recv(65_536)
+        connection.shutdown(socket.SHUT_RDWR)
+
+    once_at("commit sent", lose)
+    drain.run()
+    assert sum(experience(own_engine).values()) == 4
+    assert worker.lanes.status(PLAYER)[:3] == (1, 0, 1)  # the lost claim has to run out
 
 
-def test_what_was_taken_in_of_an_answer_is_part_of_it(long_answer: answers.PendingReply[Any]) -> None:
-    looked_at(long_answer)
-    assert len(long_answer.result().lanes) == LONG
+def test_entry_that_cannot_be_decoded_ahead_raises_in_its_turn(
+    drain: Drain, own_engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bug of levelq must not keep COMMIT's answer from being received."""
+    salt, bugs = Lane.salt, [ZeroDivisionError("the same again"), ZeroDivisionError("a bug")]
+
+    def broken(lane: Lane) -> Any:
+        if bugs and lane.user_id == 2:
+            raise bugs.pop()
+        return salt.__get__(lane)
+
+    monkeypatch.setattr(Lane, "salt", property(broken))
+    drain.step()
+    assert (len(bugs), sum(experience(own_engine).values()), caplog.text) == (1, 1, "")
+    drain.step()
+    assert (len(bugs), sum(experience(own_engine).values())) == (0, 1)
+    assert "the same again" in caplog.text
+    finish(drain)
+    assert experience(own_engine) == ALL_APPLIED
 
 
-def test_a_refusal_that_redis_py_takes_for_a_lost_connection_is_heard(worker: Runtime) -> None:
-    """As LOADING is: nothing more comes on that connection, so nothing may be waited for."""
+def test_reply_of_several_sends_is_received_whole(
+    worker: Runtime, drain: Drain, own_database_url: str, worker_of: Callable[..., Runtime]
+) -> None:
+    """Redis sends 64 KiB at a time."""
+    drain.run()
+    push_at_once(worker, [level_up(user, 1, reason="x" * 500) for user in range(1, 401)])
+    reply = worker_of(own_database_url).lanes.begin_claim(PLAYER, "drain", "token", 400)
+    assert len(reply.result().lanes) == 400
+
+
+def test_refusal_that_redis_py_takes_for_a_lost_connection_is_raised(worker: Runtime) -> None:
     lanes = worker.lanes
     pool = lanes._pools.at(KEYS.of(PLAYER, "ready"))
     stranger = pool.acquire()
     with lanes.redis.client() as operator:  # type: ignore[no-untyped-call]
         operator.config_set("requirepass", "a secret")
         try:
-            pool.execute(stranger, [("RESET",)])  # who it was is forgotten
+            pool.execute(stranger, [("RESET",)])  # the connection is not authenticated any more
             pool.release(stranger)
-            # The server takes no call of more than ten arguments from a stranger.
-            answer = lanes._begin(lanes._protocol.sweep(PLAYER), list)
-            assert looked_at(answer)
-            assert answer.poll()
+            # Without a login the server takes no call of more than ten arguments.
             with pytest.raises(AuthenticationError):
-                answer.result()
+                lanes._begin(lanes._protocol.sweep(PLAYER), list).result()
         finally:
             operator.config_set("requirepass", "")
-
-
-@pytest.mark.parametrize("looks", [True, False])
-def test_an_answer_is_heard_by_any_redis_py(
-    long_answer: answers.PendingReply[Any], monkeypatch: pytest.MonkeyPatch, looks: bool
-) -> None:
-    """One before 8 cannot take in a part; then an answer of which there is some is waited for."""
-    monkeypatch.setattr(connections, "LOOKS", looks)
-    while not looked_at(long_answer):
-        assert looks
-    assert len(long_answer.result().lanes) == LONG
-
-
-def test_answers_are_taken_in_whenever_a_statement_is_waited_for(worker: Runtime) -> None:
-    events: list[str] = []
-    work = LaneBatch(Lane("PLAYER", 1), [record_of(level_up(1))], [0])
-    note = events.append
-    worker.transaction.apply(
-        [work], [], lambda: None, meanwhile=lambda: note("statement"), committing=lambda: note("commit")
-    )
-    assert events[-1] == "commit"
-    assert events.count("commit") == 1
-    assert len(events) > 10  # test_round_trips.py counts the statements of a batch

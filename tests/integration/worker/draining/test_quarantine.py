@@ -11,7 +11,8 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from levelq_core.domain.codec import Lane, encode
+from levelq_core.domain.codec import encode
+from levelq_core.domain.record import Lane
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
 from tests.support.coupler import drain_all, push, push_bare, push_raw
@@ -36,44 +37,30 @@ def entry(
 
 
 GOOD = encode(level_up(1))
-RUBBISH: list[tuple[str, bytes, str]] = [
-    ("text", b"give me a level", "not a levelq entry"),
-    ("JSON", b'{"user_id": 1, "xp_gained": 5}', "not a levelq entry"),
-    ("nothing", b"", "not a levelq entry"),
-    ("cut short", GOOD[:40], "53 bytes, expected at least 82"),
-    ("damaged", GOOD[:-1] + b"\x01", "the digest does not match: damaged, or another lane's entry"),
-    ("another lane's", encode(level_up(2)), "the digest does not match: damaged, or another lane's entry"),
-    ("unknown kind", entry(1, kind=9), "unknown kind 9 of encoding version 1"),
-    ("negative gain", entry(1, numbers=(-5, 0, 0, 0, 0)), "a level_up with a negative gain or a level"),
-    (
-        "unknown source",
-        entry(1, kind=3, level=2, numbers=(0,) * 5),
-        "a sync_levels with an unknown source or with changes",
-    ),
-    ("nobody", entry(1, by=-1), "advanced_by below 0"),
-    ("no UTF-8", entry(1, reason=b"\xff\xfe"), "the reason is not UTF-8"),
-    ("NUL", entry(1, reason=b"a\0b"), "the reason is too long or contains NUL"),
-    ("long reason", entry(1, reason=b"r" * 501), "the reason is too long or contains NUL"),
-    ("version 0", entry(1, version=0), "encoding version 0, which never existed"),
-]
+NO_ENTRY, DAMAGED = "not a levelq entry", "the digest does not match: damaged, or another lane's entry"
+BAD_REASON = "the reason is too long or contains NUL"
+BAD_SYNC = entry(1, kind=3, level=2, numbers=(0,) * 5)
+MALFORMED = {
+    "text": (b"give me a level", NO_ENTRY),
+    "JSON": (b'{"user_id": 1, "xp_gained": 5}', NO_ENTRY),
+    "nothing": (b"", NO_ENTRY),
+    "cut short": (GOOD[:40], "53 bytes, expected at least 82"),
+    "damaged": (GOOD[:-1] + b"\x01", DAMAGED),
+    "another lane's": (encode(level_up(2)), DAMAGED),
+    "unknown kind": (entry(1, kind=9), "unknown kind 9 of encoding version 1"),
+    "negative gain": (entry(1, numbers=(-5, 0, 0, 0, 0)), "a level_up with a negative gain or a level"),
+    "unknown source": (BAD_SYNC, "a sync_levels with an unknown source or with changes"),
+    "nobody": (entry(1, by=-1), "advanced_by below 0"),
+    "no UTF-8": (entry(1, reason=b"\xff\xfe"), "the reason is not UTF-8"),
+    "NUL": (entry(1, reason=b"a\0b"), BAD_REASON),
+    "long reason": (entry(1, reason=b"r" * 501), BAD_REASON),
+    "version 0": (entry(1, version=0), "encoding version 0, which never existed"),
+}
 
 
-@pytest.mark.parametrize(("payload", "reason"), [r[1:] for r in RUBBISH], ids=[r[0] for r in RUBBISH])
-def test_rubbish_is_quarantined_and_its_neighbours_are_applied(
-    own_engine: Engine, own_database_url: str, worker_of: Callable[..., Runtime], payload: bytes, reason: str
-) -> None:
-    worker = worker_of(own_database_url)
-    push(worker, [level_up(1, 100), level_up(2, 7)])
-    push_raw(worker, "PLAYER", 1, payload)
-    push(worker, [level_up(1, 1000), level_up(3, 7)])
-    drain_all(worker, "PLAYER")
-    assert experience(own_engine) == {1: 1100, 2: 7, 3: 7}
-    (row,) = quarantine(own_engine)
-    assert (row["specialization"], row["user_id"], row["reason"]) == ("PLAYER", 1, reason)
-    assert bytes(row["raw"])[13:] == payload
-    assert row["length"] == len(payload) + 13
-    assert bytes(row["sha256"]) == sha256(bytes(row["raw"])).digest()
-    assert worker.lanes.status(PLAYER).waiting == 0
+@pytest.fixture
+def worker(own_engine: Engine, own_database_url: str, worker_of: Callable[..., Runtime]) -> Runtime:
+    return worker_of(own_database_url)
 
 
 def quarantine(engine: Engine) -> list[dict[str, Any]]:
@@ -81,10 +68,23 @@ def quarantine(engine: Engine) -> list[dict[str, Any]]:
         return [dict(row) for row in connection.execute(text("SELECT * FROM levelq_quarantine ORDER BY id")).mappings()]
 
 
-def test_an_entry_of_a_megabyte_is_quarantined_by_its_head(
-    own_engine: Engine, own_database_url: str, worker_of: Callable[..., Runtime], redis: Redis
+@pytest.mark.parametrize(("payload", "reason"), MALFORMED.values(), ids=MALFORMED)
+def test_malformed_entry_is_quarantined_and_its_neighbours_are_applied(
+    worker: Runtime, own_engine: Engine, payload: bytes, reason: str
 ) -> None:
-    worker = worker_of(own_database_url)
+    push(worker, [level_up(1, 100), level_up(2, 7)])
+    push_raw(worker, "PLAYER", 1, payload)
+    push(worker, [level_up(1, 1000), level_up(3, 7)])
+    drain_all(worker, "PLAYER")
+    assert experience(own_engine) == {1: 1100, 2: 7, 3: 7}
+    (row,) = quarantine(own_engine)
+    assert (row["specialization"], row["user_id"], row["reason"]) == ("PLAYER", 1, reason)
+    assert (bytes(row["raw"])[13:], row["length"]) == (payload, len(payload) + 13)
+    assert bytes(row["sha256"]) == sha256(bytes(row["raw"])).digest()
+    assert worker.lanes.status(PLAYER).waiting == 0
+
+
+def test_entry_of_a_megabyte_is_quarantined_by_its_head(worker: Runtime, own_engine: Engine, redis: Redis) -> None:
     push_bare(redis, "PLAYER", 1, b"x" * 2**20)
     push(worker, [level_up(1, 100)])
     drain_all(worker, "PLAYER")
@@ -94,10 +94,9 @@ def test_an_entry_of_a_megabyte_is_quarantined_by_its_head(
     assert experience(own_engine) == {1: 100}
 
 
-def test_two_large_entries_that_begin_alike_are_both_kept(
-    own_engine: Engine, own_database_url: str, worker_of: Callable[..., Runtime], redis: Redis
+def test_large_entries_with_the_same_head_are_both_quarantined(
+    worker: Runtime, own_engine: Engine, redis: Redis
 ) -> None:
-    worker = worker_of(own_database_url)
     for end in (b"a", b"b"):
         push_bare(redis, "PLAYER", 1, b"x" * 5000 + end)
     push(worker, [level_up(1, 100)])
@@ -105,11 +104,8 @@ def test_two_large_entries_that_begin_alike_are_both_kept(
     assert len({row["reason"] for row in quarantine(own_engine)}) == 2
 
 
-def test_entries_put_there_by_hand_do_not_upset_the_count(
-    own_engine: Engine, own_database_url: str, worker_of: Callable[..., Runtime], redis: Redis
-) -> None:
+def test_entries_pushed_by_hand_do_not_upset_the_count(worker: Runtime, own_engine: Engine, redis: Redis) -> None:
     """The count guards the partition's limit: below zero it would guard nothing."""
-    worker = worker_of(own_database_url)
     for raw in (b"", b"not JSON", b"13 digits are a stamp"):
         push_bare(redis, "PLAYER", 1, raw)
     push(worker, [level_up(1, 100), level_up(2, 100)])
@@ -119,10 +115,7 @@ def test_entries_put_there_by_hand_do_not_upset_the_count(
     assert worker.lanes.status(PLAYER).waiting == 0
 
 
-def test_a_lane_that_is_no_users(
-    own_engine: Engine, own_database_url: str, worker_of: Callable[..., Runtime], redis: Redis
-) -> None:
-    worker = worker_of(own_database_url)
+def test_lane_whose_name_is_no_user_id_is_quarantined(worker: Runtime, own_engine: Engine, redis: Redis) -> None:
     push_bare(redis, "PLAYER", "007", b"13 digits 123" + GOOD)
     redis.zadd(KEYS.of(PLAYER, "ready"), {"007": 0})
     push(worker, [level_up(7)])
@@ -132,43 +125,37 @@ def test_a_lane_that_is_no_users(
     assert experience(own_engine) == {7: 10}
 
 
-def test_rubbish_delivered_twice_is_quarantined_once(
-    own_engine: Engine, own_database_url: str, worker_of: Callable[..., Runtime], redis: Redis
+def test_malformed_entry_delivered_twice_is_quarantined_once(
+    worker: Runtime, own_engine: Engine, own_database_url: str, worker_of: Callable[..., Runtime], redis: Redis
 ) -> None:
     """The worker dies between COMMIT and the acknowledgement; its claim runs out and another takes the lane."""
-    dying, second = worker_of(own_database_url), worker_of(own_database_url)
-    push_raw(dying, "PLAYER", 1, b"rubbish")
-    push(dying, [level_up(1, 100)])
+    push_raw(worker, "PLAYER", 1, b"malformed")
+    push(worker, [level_up(1, 100)])
     batch = redis.lrange(KEYS.lane(PLAYER, 1), 0, -1)
-    Drain(dying, PLAYER).run()
+    Drain(worker, PLAYER).run()
     redis.rpush(KEYS.lane(PLAYER, 1), *batch)
     redis.incrby(KEYS.of(PLAYER, "count"), 2)
     redis.zadd(KEYS.of(PLAYER, "ready"), {"1": 0})
-    drain_all(second, "PLAYER")
-    assert [row["reason"] for row in quarantine(own_engine)] == ["not a levelq entry"]
+    drain_all(worker_of(own_database_url), "PLAYER")
+    assert [row["reason"] for row in quarantine(own_engine)] == [NO_ENTRY]
     assert experience(own_engine) == {1: 100}
 
 
-def test_a_newer_version_keeps_its_place_in_the_lane(
-    own_engine: Engine, own_database_url: str, worker_of: Callable[..., Runtime], redis: Redis
-) -> None:
-    worker = worker_of(own_database_url)
+def test_entry_of_a_newer_version_stays_in_its_lane(worker: Runtime, own_engine: Engine, redis: Redis) -> None:
     push(worker, [level_up(1, 100)])
     push_raw(worker, "PLAYER", 1, entry(1, version=3))
     push(worker, [level_up(1, 1000), level_up(2, 7)])
     Drain(worker, PLAYER).run()
     assert experience(own_engine) == {1: 100, 2: 7}
     assert quarantine(own_engine) == []
-    left = redis.lrange(KEYS.lane(PLAYER, 1), 0, -1)
-    assert [e[15] for e in left] == [3, 1]
+    assert [e[15] for e in redis.lrange(KEYS.lane(PLAYER, 1), 0, -1)] == [3, 1]
     status = worker.lanes.status(PLAYER)
     assert (status.waiting, status.ready, status.parked, status.claimed) == (2, 0, 1, 0)
 
 
-def test_a_lane_key_of_the_wrong_type_strands_nobody(
-    own_engine: Engine, own_database_url: str, worker_of: Callable[..., Runtime], redis: Redis
+def test_lane_key_of_another_type_is_parked_and_other_lanes_are_applied(
+    worker: Runtime, own_engine: Engine, redis: Redis
 ) -> None:
-    worker = worker_of(own_database_url)
     redis.set(KEYS.lane(PLAYER, 1), "no list")
     redis.zadd(KEYS.of(PLAYER, "ready"), {"1": 0})
     push(worker, [level_up(2), level_up(3)])

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import select
 import socket
-import socketserver
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -22,7 +19,7 @@ import levelq_worker
 from levelq.embedded import Servers
 from levelq_core import Command, LevelUp, SetLevel, Settings, SyncLevels
 from levelq_core.domain.commands import new_command_id
-from levelq_core.keys import Partition
+from levelq_core.lanes.script_files import load
 from levelq_producer import (
     AsyncProducer,
     InvalidCommand,
@@ -36,11 +33,12 @@ from levelq_producer import (
 )
 from levelq_producer.sending import WINDOW
 from levelq_worker.draining.context import Runtime, install
-from tests.support.coupler import drain_all, ledger, runtime, tables
+from tests.support.coupler import drain_all, runtime
 from tests.support.fixtures.keys import KEYS
+from tests.support.fixtures.ports import free_port
+from tests.support.fixtures.proxy import Fault, Proxy
 from tests.support.fixtures.waiting import until
-
-PLAYER = Partition("PLAYER")
+from tests.support.isolation import PLAYER, experience, order, sent
 
 
 def level_up(user_id: int = 1, xp: int = 10, **fields: Any) -> LevelUp:
@@ -79,6 +77,15 @@ def waiting(worker: Runtime) -> int:
     return worker.lanes.status(PLAYER).waiting
 
 
+def queue_of(redis: Redis) -> Queue:
+    return Queue("levelq.PLAYER", connection=redis, serializer=JSONSerializer)
+
+
+def work_with_rq(redis: Redis) -> None:
+    """Run the wake-ups in an ordinary RQ worker."""
+    SimpleWorker([queue_of(redis)], connection=redis, serializer=JSONSerializer).work(burst=True)
+
+
 # The main path
 
 
@@ -100,7 +107,7 @@ def test_each_kind_of_command_comes_back_with_its_outcome(producer: Producer, wo
     assert [o.command_id for o in outcomes] == [handle.command_id for handle in handles]
 
 
-async def test_the_same_for_asyncio(async_producer: AsyncProducer, worker: Runtime) -> None:
+async def test_async_commands_come_back_with_their_outcomes(async_producer: AsyncProducer, worker: Runtime) -> None:
     first = await async_producer.level_up(1, "player", 2600)
     second = await async_producer.set_level(1, "PLAYER", 2)
     third = await async_producer.sync(1, "PLAYER")
@@ -111,13 +118,13 @@ async def test_the_same_for_asyncio(async_producer: AsyncProducer, worker: Runti
     assert await async_producer.handle(first.command_id).result() == outcomes[0]
 
 
-async def test_an_async_result_waits_without_holding_the_loop(async_producer: AsyncProducer) -> None:
+async def test_async_result_waits_without_holding_the_loop(async_producer: AsyncProducer) -> None:
     handle = await async_producer.send(level_up())
     with pytest.raises(OutcomeTimeout, match=rf"command {handle.command_id} was not decided within 0.1 s"):
         await handle.result(timeout=0.1)
 
 
-async def test_an_async_handle_without_a_reply_is_answered_from_the_ledger(
+async def test_async_handle_without_a_reply_is_answered_from_the_ledger(
     servers: Servers, settings: Settings, worker: Runtime
 ) -> None:
     async with AsyncProducer(settings) as producer:
@@ -130,7 +137,7 @@ async def test_an_async_handle_without_a_reply_is_answered_from_the_ledger(
             await handle.result()
 
 
-async def test_async_errors(servers: Servers, redis: Redis) -> None:
+async def test_async_producer_raises_and_returns_errors(servers: Servers, redis: Redis) -> None:
     async with AsyncProducer.from_url(servers.valkey.url, lane_limit=1) as producer:
         with pytest.raises(InvalidCommand):
             await producer.send_many([level_up(), LevelUp(user_id=1, specialization="WIZARD")])
@@ -138,56 +145,48 @@ async def test_async_errors(servers: Servers, redis: Redis) -> None:
         assert [type(handle.error) for handle in handles] == [type(None), LaneFull, type(None)]
         with pytest.raises(LaneFull):
             await producer.send(level_up())
-    async with AsyncProducer.from_url(f"redis://:secret@127.0.0.1:{closed_port()}/0") as producer:
+    async with AsyncProducer.from_url(f"redis://:secret@127.0.0.1:{free_port()}/0") as producer:
         with pytest.raises(QueueUnavailable, match=r"LEVELQ_REDIS_URL redis://:\*\*\*@127\.0\.0\.1") as raised:
             await producer.send(level_up())
         assert "secret" not in str(raised.value)
 
 
-def test_the_drain_of_the_job_is_the_same(producer: Producer, worker: Runtime) -> None:
+def test_drain_by_the_name_of_the_job_applies_a_command(producer: Producer, worker: Runtime) -> None:
     install(worker)
     handle = producer.send(level_up())
     levelq_worker.drain("PLAYER")
     assert handle.result().status == "applied"
 
 
-def test_an_ordinary_rq_worker_runs_the_wake_up_that_a_send_enqueued(
-    producer: Producer, worker: Runtime, redis: Redis
-) -> None:
+def test_ordinary_rq_worker_runs_the_wake_up_of_a_send(producer: Producer, worker: Runtime, redis: Redis) -> None:
     install(worker)
     handles = producer.send_many([level_up(user) for user in range(1, 6)], reply=True)
-    queue = Queue("levelq.PLAYER", connection=redis, serializer=JSONSerializer)
-    assert [(job.func_name, list(job.args)) for job in queue.get_jobs()] == [("levelq_worker.drain", ["PLAYER:1:0"])]
-    SimpleWorker([queue], connection=redis, serializer=JSONSerializer).work(burst=True)
+    assert [(job.func_name, list(job.args)) for job in queue_of(redis).get_jobs()] == [
+        ("levelq_worker.drain", ["PLAYER:1:0"])
+    ]
+    work_with_rq(redis)
     assert {handle.result().status for handle in handles} == {"applied"}
 
 
-def test_a_burst_keeps_each_lanes_order(producer: Producer, worker: Runtime, own_engine: Engine) -> None:
+def test_burst_keeps_the_order_of_each_lane(producer: Producer, worker: Runtime, own_engine: Engine) -> None:
     commands = [level_up(user, 1) for _ in range(200) for user in range(1, 51)]
     handles = producer.send_many(commands)
     assert [handle.command_id for handle in handles] == [command.command_id for command in commands]
     assert {handle.error for handle in handles} == {None}
     drain_all(worker, "PLAYER")
-    with own_engine.connect() as connection:
-        rows = ledger(connection)
-        for user in (1, 50):
-            assert [row["command_id"] for row in rows if row["user_id"] == user] == [
-                command.command_id for command in commands if command.user_id == user
-            ]
+    assert order(own_engine) == sent(commands)
 
 
 def test_at_rest_redis_holds_the_registry_and_no_lane(producer: Producer, worker: Runtime, redis: Redis) -> None:
     install(worker)
     handle = producer.send(level_up())
     producer.send(level_up(), reply=False)
-    queue = Queue("levelq.PLAYER", connection=redis, serializer=JSONSerializer)
-    SimpleWorker([queue], connection=redis, serializer=JSONSerializer).work(burst=True)
+    work_with_rq(redis)
     handle.result()
     ours = {key.decode(): redis.ttl(key) for key in redis.scan_iter("levelq:*")}
     reply = KEYS.reply(handle.command_id.bytes)
     assert 0 < ours.pop(reply) <= 60
     assert KEYS.registry in ours
-    # A few bytes per partition, not per lane.
     kept = {KEYS.database, KEYS.registry, KEYS.shards, KEYS.of(PLAYER, "count"), KEYS.of(PLAYER, "filled")}
     assert set(ours) <= kept
     assert redis.get(KEYS.of(PLAYER, "count")) in (None, b"0")
@@ -207,14 +206,14 @@ def test_without_reply_nothing_is_written_and_the_ledger_answers(
     assert (outcome.status, outcome.duplicate, outcome.message) == ("applied", False, "level stays 1")
 
 
-def test_without_reply_and_without_a_database_nobody_knows(producer: Producer) -> None:
+def test_outcome_without_reply_and_database_is_unknown(producer: Producer) -> None:
     handle = producer.send(level_up(), reply=False)
     assert handle.error is None
     with pytest.raises(OutcomeUnknown, match=r"send with reply=True, or set LEVELQ_DATABASE_URL"):
         handle.result()
 
 
-def test_the_ledger_answers_when_the_reply_is_gone(
+def test_ledger_answers_when_the_reply_is_gone(
     producers: Callable[..., Producer], worker: Runtime, redis: Redis, own_database_url: str
 ) -> None:
     producer = producers(database_url=own_database_url)
@@ -225,9 +224,7 @@ def test_the_ledger_answers_when_the_reply_is_gone(
     assert producer.handle(handle.command_id).result() == fresh
 
 
-def test_while_the_ledger_is_away_the_outcome_still_comes_by_redis(
-    producers: Callable[..., Producer], worker: Runtime
-) -> None:
+def test_outcome_comes_by_redis_while_the_ledger_is_away(producers: Callable[..., Producer], worker: Runtime) -> None:
     handle = producers(database_url="postgresql://nobody@127.0.0.1:1/nowhere").send(level_up(1))
     with pytest.raises(OutcomeTimeout, match=r"not decided within 0.1 s; the ledger could not be asked: .*127.0.0.1:1"):
         handle.result(timeout=0.1)
@@ -235,13 +232,13 @@ def test_while_the_ledger_is_away_the_outcome_still_comes_by_redis(
     assert handle.result(timeout=20).status == "applied"
 
 
-def test_any_process_may_ask_any_number_of_times(producers: Callable[..., Producer], worker: Runtime) -> None:
+def test_outcome_may_be_read_repeatedly_and_elsewhere(producers: Callable[..., Producer], worker: Runtime) -> None:
     handle = producers().send(level_up())
     drain_all(worker, "PLAYER")
     assert producers().handle(handle.command_id).result() == handle.result() == handle.result()
 
 
-def test_a_result_that_is_waited_for_arrives(producer: Producer, worker: Runtime, redis: Redis) -> None:
+def test_result_arrives_while_it_is_waited_for(producer: Producer, worker: Runtime, redis: Redis) -> None:
     handle = producer.send(level_up())
     with ThreadPoolExecutor(1) as pool:
         result = pool.submit(handle.result, 30)
@@ -251,7 +248,7 @@ def test_a_result_that_is_waited_for_arrives(producer: Producer, worker: Runtime
 
 
 @pytest.mark.parametrize("with_ledger", [False, True])
-def test_an_outcome_that_does_not_come(
+def test_outcome_that_does_not_come_times_out(
     producers: Callable[..., Producer], own_database_url: str, with_ledger: bool
 ) -> None:
     producer = producers(**{"database_url": own_database_url} if with_ledger else {})
@@ -261,7 +258,7 @@ def test_an_outcome_that_does_not_come(
         producer.handle(uuid4()).result(timeout=0)
 
 
-def test_the_same_command_again_is_a_duplicate_and_counts_once(
+def test_same_command_again_is_a_duplicate_and_counts_once(
     producer: Producer, worker: Runtime, own_engine: Engine
 ) -> None:
     command = level_up(xp=1000)
@@ -273,11 +270,10 @@ def test_the_same_command_again_is_a_duplicate_and_counts_once(
     for handle in (again, *same_batch):
         outcome = handle.result()
         assert (outcome.status, outcome.duplicate, outcome.from_level, outcome.to_level) == ("applied", True, 1, 2)
-    with own_engine.connect() as connection:
-        assert tables(connection).progress[1, "PLAYER"]["total_xp"] == 1000
+    assert experience(own_engine) == {1: 1000}
 
 
-def test_the_same_id_for_something_else_is_a_conflict(
+def test_same_id_for_another_command_is_a_conflict(
     producers: Callable[..., Producer], worker: Runtime, redis: Redis, own_database_url: str
 ) -> None:
     producer = producers(database_url=own_database_url)
@@ -299,7 +295,7 @@ def test_the_same_id_for_something_else_is_a_conflict(
 # Limits and bad input
 
 
-def test_a_full_lane_refuses_the_rest_of_the_lane_and_no_other(
+def test_full_lane_refuses_the_rest_of_the_lane_and_no_other(
     producers: Callable[..., Producer], worker: Runtime, own_engine: Engine
 ) -> None:
     producer = producers(lane_limit=3)
@@ -314,16 +310,11 @@ def test_a_full_lane_refuses_the_rest_of_the_lane_and_no_other(
     assert producer.send(level_up(3)).error is None
     assert waiting(worker) == 7
     drain_all(worker, "PLAYER")
-    with own_engine.connect() as connection:
-        assert {user: row["total_xp"] for (user, _), row in tables(connection).progress.items()} == {
-            1: 30,
-            2: 30,
-            3: 10,
-        }
+    assert experience(own_engine) == {1: 30, 2: 30, 3: 10}
     assert producer.send(level_up(1)).error is None
 
 
-def test_a_full_partition_refuses_and_others_do_not(producers: Callable[..., Producer], worker: Runtime) -> None:
+def test_full_partition_refuses_and_others_do_not(producers: Callable[..., Producer], worker: Runtime) -> None:
     producer = producers(partition_limit=4)
     handles = producer.send_many([level_up(user) for user in range(1, 7)])
     assert [type(h.error) for h in handles] == [type(None)] * 4 + [PartitionFull] * 2
@@ -371,27 +362,19 @@ def test_one_invalid_command_and_nothing_is_sent(
 
 
 @pytest.mark.parametrize(
-    ("fields", "field"),
+    ("field", "wrong"),
     [
-        ({"xp_gained": -1}, "xp_gained"),
-        ({"xp_gained": float("nan")}, "xp_gained"),
-        ({"xp_gained": 5.0}, "xp_gained"),
-        ({"xp_gained": "5"}, "xp_gained"),
-        ({"xp_gained": True}, "xp_gained"),
-        ({"xp_gained": 2**31}, "xp_gained"),
-        ({"xp_gained": 1, "user_id": 0}, "user_id"),
-        ({"xp_gained": 1, "user_id": "one"}, "user_id"),
-        ({"xp_gained": 1, "user_id": 2**63}, "user_id"),
-        ({"xp_gained": 1, "specialization": "no spaces"}, "specialization"),
-        ({"xp_gained": 1, "bonus": 3}, "bonus"),
-        ({"xp_gained": 1, "reason": "a\0b"}, "reason"),
-        ({"xp_gained": 1, "reason": "r" * 501}, "reason"),
+        *(("xp_gained", wrong) for wrong in (-1, float("nan"), 5.0, "5", True, 2**31)),
+        *(("user_id", wrong) for wrong in (0, "one", 2**63)),
+        ("specialization", "no spaces"),
+        ("bonus", 3),
+        *(("reason", wrong) for wrong in ("a\0b", "r" * 501)),
     ],
 )
-def test_what_cannot_be_built_names_the_field(
-    producer: Producer, redis: Redis, fields: dict[str, Any], field: str
+def test_command_that_cannot_be_built_names_the_field(
+    producer: Producer, redis: Redis, field: str, wrong: object
 ) -> None:
-    given: dict[str, Any] = {"user_id": 1, "specialization": "PLAYER"} | fields
+    given: dict[str, Any] = {"user_id": 1, "specialization": "PLAYER", "xp_gained": 1} | {field: wrong}
     with pytest.raises(InvalidCommand) as raised:
         producer.level_up(**given)
     assert str(raised.value).startswith(f"{field}: ")
@@ -399,35 +382,29 @@ def test_what_cannot_be_built_names_the_field(
     assert redis.keys() == []
 
 
-def test_what_is_no_command_is_refused(producer: Producer, redis: Redis) -> None:
+def test_object_that_is_no_command_is_refused(producer: Producer, redis: Redis) -> None:
     with pytest.raises(InvalidCommand, match=r"command: expected LevelUp, .*, Adjust or Reset, got {'user_id': 1}"):
         producer.send({"user_id": 1})  # type: ignore[arg-type]
     assert redis.keys() == []
 
 
-def test_a_lane_key_of_another_type_refuses_that_lane_only(producer: Producer, redis: Redis) -> None:
+def test_lane_key_of_another_type_refuses_that_lane_only(producer: Producer, redis: Redis) -> None:
     redis.set(KEYS.lane(PLAYER, 1), "no list")
     handles = producer.send_many([level_up(1), level_up(2)])
     assert isinstance(handles[0].error, QueueUnavailable)
     assert handles[1].error is None
 
 
-def test_nothing_to_send_is_no_handles(producer: Producer) -> None:
+def test_nothing_sent_returns_no_handles(producer: Producer) -> None:
     assert producer.send_many([]) == []
 
 
 # Redis that cannot be reached
 
 
-def closed_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @pytest.mark.parametrize("password", [":secret@{host}/0", "{host}/0?password=secret"])
-def test_an_unreachable_redis_is_named_and_its_password_hidden(password: str) -> None:
-    host = f"127.0.0.1:{closed_port()}"
+def test_unreachable_redis_is_named_and_its_password_hidden(password: str) -> None:
+    host = f"127.0.0.1:{free_port()}"
     with Producer.from_url("redis://" + password.format(host=host)) as producer:
         with pytest.raises(QueueUnavailable) as raised:
             producer.send(level_up())
@@ -441,7 +418,7 @@ def test_an_unreachable_redis_is_named_and_its_password_hidden(password: str) ->
             producer.handle(new_command_id()).result(timeout=0.1)
 
 
-def test_a_wrong_password_is_told_without_it(servers: Servers, redis: Redis) -> None:
+def test_wrong_password_is_reported_without_the_password(servers: Servers, redis: Redis) -> None:
     redis.acl_setuser("levelq", enabled=True, passwords=["+right"], keys=["*"], commands=["+@all"])
     try:
         url = servers.valkey.url.replace("unix://", "unix://levelq:{}@")
@@ -456,90 +433,55 @@ def test_a_wrong_password_is_told_without_it(servers: Servers, redis: Redis) -> 
         redis.acl_deluser("levelq")
 
 
-class Cutting(socketserver.ThreadingTCPServer):
-    """Passes everything on to a Redis on a Unix socket, but cuts the connection instead of a push's reply."""
-
-    allow_reuse_address = daemon_threads = True
-    cutting = True
-
-    def __init__(self, upstream: str) -> None:
-        self.upstream = upstream
-        self.cuts = 0
-        super().__init__(("127.0.0.1", 0), _Relay)
-
-
-class _Relay(socketserver.BaseRequestHandler):
-    def handle(self) -> None:
-        server = self.server
-        assert isinstance(server, Cutting)
-        with socket.socket(socket.AF_UNIX) as upstream:
-            upstream.connect(server.upstream)
-            pushing = False
-            while True:
-                readable, _, _ = select.select([self.request, upstream], [], [])
-                for end, other in ((self.request, upstream), (upstream, self.request)):
-                    if end not in readable:
-                        continue
-                    data = end.recv(1 << 20)
-                    if not data:
-                        return
-                    pushing = pushing or b"EVALSHA" in data
-                    if end is upstream and pushing and server.cutting and not data.startswith(b"-NOSCRIPT"):
-                        server.cuts += 1
-                        return
-                    other.sendall(data)
-
-
 @pytest.fixture
-def cutting(servers: Servers) -> Iterator[Cutting]:
-    with Cutting(servers.valkey.url.removeprefix("unix://")) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+def proxy(servers: Servers, redis: Redis) -> Iterator[Proxy]:
+    redis.script_load(load("push").text)  # so that the first push is the only one
+    with Proxy(servers.valkey.url.removeprefix("unix://")) as proxy:
+        yield proxy
 
 
-def test_a_connection_cut_in_the_middle_is_unknown_and_sending_again_is_safe(
-    cutting: Cutting, producers: Callable[..., Producer], worker: Runtime, own_engine: Engine
+def cut_after(queued: int, proxy: Proxy, worker: Runtime, send: Callable[[Any], Any], commands: Any) -> Any:
+    """What `send` returns or raises if its connection is cut once so many commands are queued."""
+    proxy.trap(Fault.DROP_REPLY, load("push").sha.encode())
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(send, commands)
+        until(lambda: waiting(worker) == queued, what="the push")
+        proxy.reset()
+        return sending.result()
+
+
+def test_connection_cut_in_the_middle_is_unknown_and_sending_again_is_safe(
+    proxy: Proxy, producers: Callable[..., Producer], worker: Runtime, own_engine: Engine
 ) -> None:
-    url = f"redis://127.0.0.1:{cutting.server_address[1]}/0"
     command = level_up(xp=1000)
-    producer = producers(url=url)
+    producer = producers(url=f"redis://127.0.0.1:{proxy.port}/0")
     with pytest.raises(SendUnknown, match=r"it may be queued: sending it again with the same id is safe") as raised:
-        producer.send(command)
+        cut_after(1, proxy, worker, producer.send, command)
     assert isinstance(raised.value, QueueUnavailable) and isinstance(raised.value, OutcomeUnknown)
-    assert (cutting.cuts, waiting(worker)) == (1, 1)  # queued it was, and not repeated behind our back
-    cutting.cutting = False
+    assert waiting(worker) == 1  # it was queued, and not repeated
     handle = producer.send(command)
     drain_all(worker, "PLAYER")
     assert (handle.result().status, handle.result().duplicate) == ("applied", True)
-    with own_engine.connect() as connection:
-        assert tables(connection).progress[1, "PLAYER"]["total_xp"] == 1000
+    assert experience(own_engine) == {1: 1000}
 
 
-def test_a_cut_leaves_the_sent_unknown_and_the_rest_unavailable(
-    cutting: Cutting, producers: Callable[..., Producer], worker: Runtime
+def test_cut_leaves_the_sent_unknown_and_the_rest_unavailable(
+    proxy: Proxy, producers: Callable[..., Producer], worker: Runtime
 ) -> None:
-    producer = producers(url=f"redis://127.0.0.1:{cutting.server_address[1]}/0")
-    handles = producer.send_many([level_up(1 + n % 50) for n in range(WINDOW + 10)])
+    producer = producers(url=f"redis://127.0.0.1:{proxy.port}/0")
+    commands = [level_up(1 + n % 50) for n in range(WINDOW + 10)]
+    handles = cut_after(WINDOW, proxy, worker, producer.send_many, commands)
     assert {type(handle.error) for handle in handles[:WINDOW]} == {SendUnknown}
     assert {type(handle.error) for handle in handles[WINDOW:]} == {QueueUnavailable}
     assert waiting(worker) == WINDOW
 
 
-class _Deaf(socketserver.BaseRequestHandler):
-    def handle(self) -> None:
-        self.request.recv(1 << 16)
-
-
-def test_a_server_that_closes_at_once_queued_nothing() -> None:
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Deaf) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        url = f"redis://127.0.0.1:{server.server_address[1]}/0"
-        with Producer.from_url(url) as producer, pytest.raises(QueueUnavailable):
+def test_server_that_closes_at_once_queued_nothing() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        ThreadPoolExecutor(1) as pool,
+        Producer.from_url(f"redis://127.0.0.1:{server.getsockname()[1]}/0") as producer,
+    ):
+        pool.submit(lambda: server.accept()[0].close())  # noqa: PLW0108 - accepted in the thread
+        with pytest.raises(QueueUnavailable):
             producer.send(level_up())
-        server.shutdown()
-        thread.join()

@@ -1,4 +1,4 @@
-"""NOTIFY: an outbox says at each commit that it has rows, and the relay that leads hears it at once."""
+"""NOTIFY: an outbox tells at each commit that it has rows, and the relay with the lease pushes them at once."""
 
 from __future__ import annotations
 
@@ -6,30 +6,21 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
-from uuid import UUID
 
 import psycopg
 import pytest
-from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from levelq_core import ConfigurationError, LevelUp, Settings
-from levelq_core.domain.codec import STAMP_DIGITS
-from levelq_core.keys import Partition
+from levelq_core import ConfigurationError, Settings
 from levelq_producer import Outbox
-from levelq_worker.relay import thread as relaying
+from levelq_worker.relay import thread as relay_thread
 from levelq_worker.relay.thread import Relay
-from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.waiting import until
+from tests.support.outbox import OutboxSystem, level_up
 
-PLAYER = Partition("PLAYER")
 NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
-
-
-def level_up(number: int, specialization: str = "PLAYER") -> LevelUp:
-    return LevelUp(command_id=UUID(int=number), user_id=1, specialization=specialization, xp_gained=1)
+Relays = Callable[[Settings], Relay]
 
 
 @pytest.fixture
@@ -39,12 +30,12 @@ def notifying(settings: Settings) -> Settings:
 
 @pytest.fixture
 def unpolled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After its first round a relay polls no more within this test: what it does, it does because it heard."""
-    monkeypatch.setattr(relaying, "POLL_SECONDS", 3600.0)
+    """A relay polls only once in this test: what it pushes later, it was notified of."""
+    monkeypatch.setattr(relay_thread, "POLL_SECONDS", 3600.0)
 
 
 @pytest.fixture
-def relays() -> Iterator[Callable[[Settings], Relay]]:
+def relays() -> Iterator[Relays]:
     """Start relays that have the lease, and stop them."""
     with ExitStack() as stack:
 
@@ -52,41 +43,31 @@ def relays() -> Iterator[Callable[[Settings], Relay]]:
             relay = Relay(settings, ["PLAYER", "COACH"])
             relay.start()
             stack.callback(relay.stop)
-            until(lambda: len(relay._relays) == 2 and all(r.leads for r in relay._relays.values()), what="the leases")
+            leads = lambda: [r.has_lease for r in relay._relays.values()] == [True, True]  # noqa: E731
+            until(leads, what="the leases")
             return relay
 
         yield start
 
 
-def commit(engine: Engine, settings: Settings, *commands: LevelUp) -> None:
-    with Session(engine) as session:
-        Outbox(session, settings=settings).send_many(commands)
-        session.commit()
-
-
-def lane(redis: Any) -> list[int]:
-    entries = redis.lrange(KEYS.lane(PLAYER, 1), 0, -1)
-    return [UUID(bytes=entry[STAMP_DIGITS + 4 : STAMP_DIGITS + 20]).int for entry in entries]
-
-
 @contextmanager
-def ear(url: str) -> Iterator[psycopg.Connection[Any]]:
+def listening(url: str) -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("LISTEN levelq_outbox")
         yield connection
 
 
-def heard_before(connection: psycopg.Connection[Any], mark: str) -> list[str]:
-    """What was heard before a mark that is set now."""
+def received_before(connection: psycopg.Connection[Any], mark: str) -> list[str]:
+    """What was received before a mark that is sent now."""
     connection.execute("SELECT pg_notify('levelq_outbox', %s)", (mark,))
-    heard: list[str] = []
+    received: list[str] = []
 
     def marked() -> bool:
-        heard.extend(notification.payload for notification in connection.notifies(timeout=0.1))
-        return mark in heard
+        received.extend(notification.payload for notification in connection.notifies(timeout=0.1))
+        return mark in received
 
     until(marked, what="the mark")
-    return heard[:-1]
+    return received[:-1]
 
 
 def listeners(url: str) -> list[int]:
@@ -99,42 +80,49 @@ def listeners(url: str) -> list[int]:
         return [pid for (pid,) in connection.execute(query)]
 
 
-def test_a_commit_tells_once_what_has_new_rows(own_engine: Engine, notifying: Settings, own_database_url: str) -> None:
-    with ear(own_database_url) as listening:
-        commit(own_engine, notifying, level_up(1), level_up(2), level_up(3, "COACH"))
-        assert sorted(heard_before(listening, "first")) == ["COACH", "PLAYER"]
-        commit(own_engine, notifying, level_up(1))  # there already
-        with Session(own_engine) as session:
+def commit_and_wait(outbox: OutboxSystem, notifying: Settings, number: int) -> None:
+    """Commit a command, and wait until the relay has pushed it."""
+    outbox.commit(level_up(number), settings=notifying)
+    until(lambda: outbox.lane()[-1:] == [number], what="the push")
+
+
+def test_a_commit_notifies_once_of_each_specialization_with_new_rows(
+    outbox: OutboxSystem, notifying: Settings, own_database_url: str
+) -> None:
+    with listening(own_database_url) as connection:
+        commands = level_up(1), level_up(2), level_up(3, specialization="COACH")
+        outbox.commit(*commands, settings=notifying)
+        assert sorted(received_before(connection, "first")) == ["COACH", "PLAYER"]
+        outbox.commit(level_up(1), settings=notifying)  # is there already
+        with Session(outbox.engine) as session:
             Outbox(session, settings=notifying).send(level_up(4))
             session.rollback()
-        assert heard_before(listening, "second") == []
+        assert received_before(connection, "second") == []
 
 
-def test_unless_configured_nobody_is_told(own_engine: Engine, settings: Settings, own_database_url: str) -> None:
-    with ear(own_database_url) as listening:
-        commit(own_engine, settings, level_up(1))
-        assert heard_before(listening, "end") == []
-    assert Relay(settings, ["PLAYER"])._listener is None
+def test_without_the_setting_no_commit_notifies(outbox: OutboxSystem, own_database_url: str) -> None:
+    with listening(own_database_url) as connection:
+        outbox.commit(level_up(1))
+        assert received_before(connection, "end") == []
+    assert Relay(outbox.settings, ["PLAYER"])._listener is None
 
 
 @pytest.mark.usefixtures("unpolled")
-def test_a_relay_that_leads_pushes_what_it_hears_of(
-    own_engine: Engine, notifying: Settings, redis: Redis, relays: Callable[[Settings], Relay], own_database_url: str
+def test_a_relay_with_the_lease_pushes_what_it_is_notified_of(
+    outbox: OutboxSystem, notifying: Settings, relays: Relays, own_database_url: str
 ) -> None:
     relays(notifying)
     until(lambda: listeners(own_database_url), what="the listener")
     for number in (1, 2, 3):
-        commit(own_engine, notifying, level_up(number))
-        until(lambda number=number: lane(redis)[-1:] == [number], what="the push")  # type: ignore[misc]
-    assert lane(redis) == [1, 2, 3]
+        commit_and_wait(outbox, notifying, number)
+    assert outbox.lane() == [1, 2, 3]
 
 
 @pytest.mark.usefixtures("unpolled")
 def test_a_listener_whose_backend_is_terminated_listens_again(
-    own_engine: Engine,
+    outbox: OutboxSystem,
     notifying: Settings,
-    redis: Redis,
-    relays: Callable[[Settings], Relay],
+    relays: Relays,
     own_database_url: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -144,47 +132,43 @@ def test_a_listener_whose_backend_is_terminated_listens_again(
         with psycopg.connect(own_database_url) as connection:
             connection.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
         until(lambda pid=pid: listeners(own_database_url) not in ([], [pid]), what="another")  # type: ignore[misc]
-        commit(own_engine, notifying, level_up(number))
-        until(lambda number=number: lane(redis)[-1:] == [number], what="the push")  # type: ignore[misc]
-    said = "waiting: the outbox is only polled, LISTEN failed: "
-    assert [message.startswith(said) for message in caplog.messages] == [True, False] * 3  # and that it works again
+        commit_and_wait(outbox, notifying, number)
+    failed = "waiting: the outbox is only polled, LISTEN failed: "
+    assert [message.startswith(failed) for message in caplog.messages] == [True, False] * 3  # and it works again
 
 
-def test_while_nothing_can_be_heard_the_outbox_is_polled_and_it_is_said_once(
-    own_engine: Engine,
-    notifying: Settings,
-    redis: Redis,
-    relays: Callable[[Settings], Relay],
-    caplog: pytest.LogCaptureFixture,
+def test_while_the_listener_cannot_connect_the_outbox_is_polled_and_one_line_is_logged(
+    outbox: OutboxSystem, notifying: Settings, relays: Relays, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
     relay = relays(notifying.model_copy(update={"listen_url": NOWHERE}))
-    commit(own_engine, notifying, level_up(1))
-    until(lambda: lane(redis) == [1], what="the poll")
-    assert relay._listener is not None
-    until(lambda: relay._listener and relay._listener._weather._failures >= 3, what="several attempts")
+    commit_and_wait(outbox, notifying, 1)
+    assert outbox.lane() == [1]
+    listener = relay._listener
+    assert listener is not None
+    until(lambda: listener._outage._backoff.failures >= 3, what="several attempts")
     assert len(caplog.messages) == 1
     assert "the outbox is only polled, LISTEN failed: " in caplog.messages[0]
 
 
-def test_a_url_that_cannot_be_read_is_named(notifying: Settings) -> None:
+def test_a_listen_url_that_cannot_be_read_is_named(notifying: Settings) -> None:
     with pytest.raises(ConfigurationError, match=r"^LEVELQ_LISTEN_URL: .*port"):
         Relay(notifying.model_copy(update={"listen_url": "postgresql://h:port/d"}), ["PLAYER"])
 
 
-def test_what_others_relay_is_theirs_to_hear(own_engine: Engine, notifying: Settings, redis: Redis) -> None:
+def test_a_relay_without_the_lease_ignores_notifications(outbox: OutboxSystem, notifying: Settings) -> None:
     leading, other = Relay(notifying, ["PLAYER", "COACH"]), Relay(notifying, ["PLAYER", "COACH"])
     assert (leading.poll(), other.poll()) == (0, 0)
-    commit(own_engine, notifying, level_up(1))
-    assert (other.hear({"PLAYER"}), leading.hear({"COACH", "WIZARD"}), lane(redis)) == (0, 0, [])
-    assert (leading.hear({"PLAYER"}), lane(redis)) == (1, [1])
+    outbox.commit(level_up(1), settings=notifying)
+    assert (other.poll_notified({"PLAYER"}), leading.poll_notified({"COACH", "WIZARD"}), outbox.lane()) == (0, 0, [])
+    assert (leading.poll_notified({"PLAYER"}), outbox.lane()) == (1, [1])
     leading.release()
     other.release()
 
 
-@pytest.mark.usefixtures("unpolled")
-def test_a_relay_that_fails_keeps_its_distance_whatever_it_hears(
-    notifying: Settings, relays: Callable[[Settings], Relay], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("unpolled", "redis")
+def test_a_failing_relay_keeps_its_delay_whatever_it_is_notified_of(
+    notifying: Settings, relays: Relays, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     relay = relays(notifying)
     rounds: list[Any] = []
@@ -195,7 +179,7 @@ def test_a_relay_that_fails_keeps_its_distance_whatever_it_hears(
 
     with monkeypatch.context() as patch:
         patch.setattr(relay._lanes, "lease", broken)
-        for _ in range(3):  # the first round fails; the bell's next answer tells that the last one is over
-            relay._bell.ring("PLAYER")
-            until(lambda: not relay._bell._rung.is_set(), what="the relay to hear")
+        for _ in range(3):  # the first round fails; an empty queue tells that the last one is over
+            relay._notifications.put("PLAYER")
+            until(relay._notifications.empty, what="the relay to take it")
     assert len(rounds) == 1

@@ -1,4 +1,4 @@
-"""Changing the number of shards while commands wait: nothing is lost, no lane is reordered, whoever dies on the way."""
+"""Changing the number of shards while commands wait: nothing is lost or reordered, whatever dies meanwhile."""
 
 from __future__ import annotations
 
@@ -7,31 +7,69 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from redis import Redis
-from sqlalchemy import Engine, text
-from sqlalchemy.orm import Session
+from sqlalchemy import Engine
 
-from levelq.cli.overview import look
-from levelq.cli.rebuilding import rebuild
+from levelq.cli.status_report import look
 from levelq.embedded import Servers
-from levelq_core import LevelUp, Settings
+from levelq_core import Settings
 from levelq_core.errors import ConfigurationError, Moved
 from levelq_core.keys import Partition
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.operations.verify import Options, verify
-from levelq_producer import AsyncProducer, Outbox, Producer
-from levelq_worker.draining.context import Runtime
-from levelq_worker.draining.drain import Drain
+from levelq_producer import AsyncProducer, Producer
 from levelq_worker.process.worker_main import drain_until_empty
-from levelq_worker.relay.resharding import begin
+from levelq_worker.relay import resharding
 from levelq_worker.relay.thread import Relay
-from tests.support.coupler import runtime
+from tests.support.fixtures.command_line import Levelq
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.waiting import until
 from tests.support.isolation import experience
+from tests.support.system import System, up
 
 USERS = range(1, 41)
 OLD = Partition("PLAYER")
 NEW = [Partition("PLAYER", 2, shard) for shard in range(4)]
+
+
+class ShardedSystem(System):
+    """A system whose users send commands of a known experience, so that their order can be read."""
+
+    def send(self, xp: int, producer: Producer | None = None) -> None:
+        """One command for each user."""
+        handles = (producer or self.producer).send_many([up(user, xp) for user in USERS])
+        assert not any(handle.error for handle in handles)
+
+    def commit_for_all(self, *experiences: int) -> None:
+        """One command of each experience for each user, through the outbox."""
+        self.commit(*(up(user, xp) for user in USERS for xp in experiences))
+
+    def begin(self, shards: int) -> Layout:
+        """Begin a change."""
+        return resharding.begin(self.lanes, "PLAYER", shards)
+
+    def layout(self) -> Layout:
+        """The layout as it is now."""
+        return self.lanes.layouts(["PLAYER"])["PLAYER"]
+
+    def burst(self) -> None:
+        """Drain everything as a burst worker does."""
+        drain_until_empty(self.settings, ["PLAYER"])
+
+    def order(self) -> dict[int, list[int]]:
+        """The experience of each user's commands, in the order of their effect."""
+        found: dict[int, list[int]] = {}
+        for user_id, xp in self.rows("SELECT user_id, xp FROM levelq_ledger ORDER BY id"):
+            found.setdefault(user_id, []).append(xp)
+        return found
+
+    def waiting(self, *partitions: Partition) -> int:
+        """How many commands wait in these."""
+        return sum(self.status(partition).waiting for partition in partitions)
+
+
+def each(*experiences: int) -> dict[int, list[int]]:
+    """The order if each user's commands took effect as given."""
+    return {user: list(experiences) for user in USERS}
 
 
 @pytest.fixture
@@ -42,14 +80,8 @@ def settings(servers: Servers, own_database_url: str) -> Settings:
 
 
 @pytest.fixture
-def worker(settings: Settings, redis: Redis) -> Iterator[Runtime]:
-    with runtime(settings) as made:
-        yield made
-
-
-@pytest.fixture
-def producer(settings: Settings, redis: Redis) -> Iterator[Producer]:
-    with Producer(settings) as made:
+def system(settings: Settings, redis: Redis, own_engine: Engine) -> Iterator[ShardedSystem]:
+    with ShardedSystem(settings, redis, own_engine) as made:
         yield made
 
 
@@ -60,341 +92,290 @@ def relay(settings: Settings) -> Iterator[Relay]:
     made.release()
 
 
-def level_up(user_id: int, xp: int = 10) -> LevelUp:
-    return LevelUp(user_id=user_id, specialization="PLAYER", xp_gained=xp)
+def test_the_first_layout_is_the_one_that_was_written_first(system: ShardedSystem) -> None:
+    system.producer.send(up(1), reply=False)
+    assert system.redis.hget(KEYS.shards, "PLAYER") == b"1:1"
+    with system.another_producer(shards=8) as other:
+        other.send(up(1), reply=False)
+    assert system.waiting(OLD) == 2
 
 
-def layout(worker: Runtime) -> Layout:
-    return worker.lanes.layouts(["PLAYER"])["PLAYER"]
-
-
-def order(engine: Engine) -> dict[int, list[int]]:
-    """The experience of each user's commands, in the order of their effect."""
-    with engine.connect() as connection:
-        found: dict[int, list[int]] = {}
-        for user_id, xp in connection.execute(text("SELECT user_id, xp FROM levelq_ledger ORDER BY id")):
-            found.setdefault(user_id, []).append(xp)
-    return found
-
-
-def test_the_first_layout_is_what_somebody_set_first(
-    settings: Settings, redis: Redis, worker: Runtime, producer: Producer
-) -> None:
-    producer.send(level_up(1), reply=False)
-    assert redis.hget(KEYS.shards, "PLAYER") == b"1:1"
-    with Producer(settings.model_copy(update={"shards": 8})) as other:
-        other.send(level_up(1), reply=False)
-    assert worker.lanes.status(OLD).waiting == 2  # not 8 to one and 1 to the other
-
-
-def test_a_change_step_by_step(
-    producer: Producer, worker: Runtime, relay: Relay, redis: Redis, own_engine: Engine
-) -> None:
-    producer.send_many([level_up(user, 1) for user in USERS])
-    assert begin(worker.lanes, "PLAYER", 4) == layout(worker) == Layout(2, 4, before=1)
+def test_a_change_step_by_step(system: ShardedSystem, relay: Relay) -> None:
+    system.send(1)
+    assert system.begin(4) == system.layout() == Layout(2, 4, previous_shards=1)
     # Pushes go to the new generation, and nothing of it is claimed.
-    assert not any(handle.error for handle in producer.send_many([level_up(user, 2) for user in USERS]))
-    assert sum(worker.lanes.status(partition).waiting for partition in NEW) == len(USERS)
-    assert worker.lanes.status(OLD).waiting == len(USERS)
-    for partition in NEW:
-        Drain(worker, partition).run()
+    system.send(2)
+    assert (system.waiting(*NEW), system.waiting(OLD)) == (len(USERS), len(USERS))
+    system.run_drains(*NEW)
     relay.poll()
-    assert order(own_engine) == {}
-    assert not layout(worker).steady
+    assert system.order() == {}
+    assert not system.layout().steady
     # A lane that is claimed still counts.
-    claim = worker.lanes.claim(OLD, "drain", "token", 10_000)
+    claim = system.lanes.claim(OLD, "drain", "token", 10_000)
     relay.poll()
-    assert not layout(worker).steady
-    worker.lanes.ack(OLD, "token", [(user, 0, b"") for user, _ in claim.lanes])
-    Drain(worker, OLD).run()
+    assert not system.layout().steady
+    system.lanes.ack(OLD, "token", [(user, 0, b"") for user, _ in claim.lanes])
+    system.run_drains(OLD)
     relay.poll()
-    assert layout(worker) == Layout(2, 4)
-    assert str(OLD).encode() not in redis.zrange(KEYS.registry, 0, -1)
-    for partition in NEW:
-        Drain(worker, partition).run()
-    assert order(own_engine) == {user: [1, 2] for user in USERS}
+    assert system.layout() == Layout(2, 4)
+    assert str(OLD).encode() not in system.redis.zrange(KEYS.registry, 0, -1)
+    system.run_drains(*NEW)
+    assert system.order() == each(1, 2)
 
 
-def test_no_loss_is_reported_where_there_was_none(
-    producer: Producer, worker: Runtime, relay: Relay, caplog: pytest.LogCaptureFixture
-) -> None:
-    producer.send_many([level_up(user) for user in USERS])
-    Drain(worker, OLD).run()
-    begin(worker.lanes, "PLAYER", 4)
-    producer.send_many([level_up(user) for user in USERS])
-    for partition in NEW:
-        Drain(worker, partition).run()
+def test_a_change_reports_no_loss(system: ShardedSystem, relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
+    system.send(10)
+    system.run_drains(OLD)
+    system.begin(4)
+    system.send(10)
+    system.run_drains(*NEW)
     relay.poll()
-    for partition in NEW:
-        Drain(worker, partition).run()
-    assert layout(worker).steady
-    assert not [record for record in caplog.records if "holds nothing" in record.message]
+    system.run_drains(*NEW)
+    assert system.layout().steady
+    assert "holds nothing" not in caplog.text
 
 
-def test_a_burst_worker_sees_a_change_through(producer: Producer, worker: Runtime, own_engine: Engine) -> None:
+def test_a_burst_worker_finishes_a_change(system: ShardedSystem) -> None:
     for xp, shards in enumerate((3, 8, 2, 1), 1):
-        producer.send_many([level_up(user, xp) for user in USERS])
-        begin(worker.lanes, "PLAYER", shards)
-        producer.send_many([level_up(user, 10 * xp) for user in USERS])
-        drain_until_empty(worker.settings, ["PLAYER"])
-    assert order(own_engine) == {user: [1, 10, 2, 20, 3, 30, 4, 40] for user in USERS}
-    assert layout(worker) == Layout(5, 1)
+        system.send(xp)
+        system.begin(shards)
+        system.send(10 * xp)
+        system.burst()
+    assert system.order() == each(1, 10, 2, 20, 3, 30, 4, 40)
+    assert system.layout() == Layout(5, 1)
 
 
 @pytest.mark.parametrize("closed", [0, 1, 3])
-def test_an_operator_who_dies_midway_is_made_up_for(
-    closed: int, producer: Producer, worker: Runtime, relay: Relay, own_engine: Engine
-) -> None:
+def test_a_relay_goes_on_after_an_operator_dies_midway(closed: int, system: ShardedSystem, relay: Relay) -> None:
     """The layout says that it is being closed, and some of the partitions are."""
-    begin(worker.lanes, "PLAYER", 3)
+    system.begin(3)
     relay.poll()
     relay.poll()
-    three = layout(worker)
+    three = system.layout()
     assert three == Layout(2, 3)
-    producer.send_many([level_up(user, 1) for user in USERS])
-    assert worker.lanes.change_layout("PLAYER", three, three.to(5))
+    system.send(1)
+    assert system.lanes.change_layout("PLAYER", three, three.begin_change(5))
     for partition in three.partitions("PLAYER")[:closed]:
-        worker.lanes.close_partition(partition, three.to(5).after)
-    with ThreadPoolExecutor(1) as others:  # a producer waits for somebody to go on
-        sending = others.submit(producer.send_many, [level_up(user, 2) for user in USERS])
+        system.lanes.close_partition(partition, three.begin_change(5).next_step)
+    with ThreadPoolExecutor(1) as others:  # the producer waits for the change to go on
+        sending = others.submit(system.send, 2)
         relay.poll()
-        assert not any(handle.error for handle in sending.result())
-    drain_until_empty(worker.settings, ["PLAYER"])
-    assert order(own_engine) == {user: [1, 2] for user in USERS}
-    assert layout(worker) == Layout(3, 5)
+        sending.result()
+    system.burst()
+    assert system.order() == each(1, 2)
+    assert system.layout() == Layout(3, 5)
 
 
-def test_a_producer_does_not_wait_for_ever(producer: Producer, worker: Runtime, own_engine: Engine) -> None:
-    producer.send(level_up(1), reply=False)
-    assert worker.lanes.change_layout("PLAYER", Layout(1, 1), Layout(1, 1, becoming=2))
-    worker.lanes.close_partition(OLD, Layout(2, 2))
+def test_a_producer_does_not_wait_for_ever(system: ShardedSystem) -> None:
+    system.producer.send(up(1, 10), reply=False)
+    assert system.lanes.change_layout("PLAYER", Layout(1, 1), Layout(1, 1, next_shards=2))
+    system.lanes.close_partition(OLD, Layout(2, 2))
     with pytest.raises(Moved, match="the number of shards changed"):
-        producer.send(level_up(1))
-    drain_until_empty(worker.settings, ["PLAYER"])
-    producer.send(level_up(1), reply=False)
-    drain_until_empty(worker.settings, ["PLAYER"])
-    assert experience(own_engine) == {1: 20}
+        system.producer.send(up(1, 10))
+    system.burst()
+    system.producer.send(up(1, 10), reply=False)
+    system.burst()
+    assert experience(system.engine) == {1: 20}
 
 
-async def test_an_asyncio_producer_follows(settings: Settings, worker: Runtime, own_engine: Engine) -> None:
-    async with AsyncProducer(settings) as producer:
-        await producer.send_many([level_up(user, 1) for user in USERS])
-        begin(worker.lanes, "PLAYER", 4)
-        handles = await producer.send_many([level_up(user, 2) for user in USERS])
+async def test_an_asyncio_producer_follows_a_change(system: ShardedSystem) -> None:
+    async with AsyncProducer(system.settings) as producer:
+        await producer.send_many([up(user, 1) for user in USERS])
+        system.begin(4)
+        handles = await producer.send_many([up(user, 2) for user in USERS])
         assert not any(handle.error for handle in handles)
-        worker.lanes.change_layout("PLAYER", Layout(2, 4, before=1), Layout(2, 4, becoming=2))  # nobody goes on
+        begun = Layout(2, 4, next_shards=2)  # and no relay carries it on
+        system.lanes.change_layout("PLAYER", Layout(2, 4, previous_shards=1), begun)
         for partition in NEW:
-            worker.lanes.close_partition(partition, Layout(3, 2))
+            system.lanes.close_partition(partition, Layout(3, 2))
         with pytest.raises(Moved):
-            await producer.send(level_up(1, 3))
+            await producer.send(up(1, 3))
 
 
-def test_the_outbox_follows(settings: Settings, worker: Runtime, own_engine: Engine, relay: Relay) -> None:
-    def commit(xp: int) -> None:
-        with Session(own_engine) as session:
-            Outbox(session, settings=settings).send_many([level_up(user, xp) for user in USERS])
-            session.commit()
-
-    commit(1)
-    until(lambda: relay.poll() == 0)  # pushed into the old one
-    assert worker.lanes.status(OLD).waiting == len(USERS)
-    begin(worker.lanes, "PLAYER", 4)
-    commit(2)
+def test_the_outbox_follows_a_change(system: ShardedSystem, relay: Relay) -> None:
+    system.commit_for_all(1)
+    until(lambda: relay.poll() == 0)
+    assert system.waiting(OLD) == len(USERS)
+    system.begin(4)
+    system.commit_for_all(2)
     relay.poll()
-    assert sum(worker.lanes.status(partition).waiting for partition in NEW) == 0
-    drain_until_empty(settings, ["PLAYER"])
-    assert order(own_engine) == {user: [1, 2] for user in USERS}
-    with own_engine.connect() as connection:
-        assert connection.execute(text("SELECT count(*) FROM levelq_outbox")).scalar_one() == 0
+    assert system.waiting(*NEW) == 0
+    system.burst()
+    assert system.order() == each(1, 2)
+    assert system.rows("SELECT count(*) FROM levelq_outbox") == [(0,)]
 
 
 @pytest.mark.parametrize("moment", ["before", "during", "after"])
-def test_a_wipe_of_redis_is_made_up_for(
-    moment: str, settings: Settings, producer: Producer, worker: Runtime, relay: Relay, redis: Redis, own_engine: Engine
-) -> None:
-    """The relay remembers the layout, so those that do not are told; what the outbox had is applied, in order."""
-    with Session(own_engine) as session:
-        Outbox(session, settings=settings).send_many([level_up(user, xp) for user in USERS for xp in (1, 2)])
-        session.commit()
+def test_a_relay_puts_the_layout_back_after_redis_is_wiped(moment: str, system: ShardedSystem, relay: Relay) -> None:
+    """The relay remembers the layout; what the outbox had is applied, in order."""
+    system.commit_for_all(1, 2)
     relay.poll()
     if moment == "before":
-        redis.flushall()
-    begin(worker.lanes, "PLAYER", 4)
+        system.redis.flushall()
+    system.begin(4)
     if moment == "during":
         relay.poll()
-        redis.flushall()
-    drain_until_empty(settings, ["PLAYER"])
+        system.redis.flushall()
+    system.burst()
     relay.poll()
     if moment == "after":
-        redis.flushall()
-    with Producer(settings) as fresh:
-        fresh.send_many([level_up(user, 3) for user in USERS])
+        system.redis.flushall()
+    with system.another_producer() as fresh:
+        fresh.send_many([up(user, 3) for user in USERS])
         for _ in range(3):
             relay.poll()
-        assert not any(handle.error for handle in producer.send_many([level_up(user, 4) for user in USERS]))
-        assert not any(handle.error for handle in fresh.send_many([level_up(user, 5) for user in USERS]))
+        system.send(4)
+        system.send(5, fresh)
     for _ in range(2):
-        drain_until_empty(settings, ["PLAYER"])
+        system.burst()
         relay.poll()
-    assert order(own_engine) == {user: [1, 2, 3, 4, 5] for user in USERS}
-    report = verify(own_engine, redis, settings, Options(at_rest=True))
-    assert report.violations == 0
+    assert system.order() == each(1, 2, 3, 4, 5)
+    assert verify(system.engine, system.redis, system.settings, Options(at_rest=True)).violations == 0
 
 
-def test_a_drain_that_is_first_after_a_wipe_does_not_open_a_gate_it_knows_nothing_of(
-    settings: Settings, producer: Producer, worker: Runtime, relay: Relay, redis: Redis, own_engine: Engine
+def test_a_drain_that_is_first_after_a_wipe_leaves_an_unknown_generation_blocked(
+    system: ShardedSystem, relay: Relay
 ) -> None:
     """It reads no layout, so it cannot tell which rows of the outbox go in front of what producers push."""
-    begin(worker.lanes, "PLAYER", 4)
+    system.begin(4)
     relay.poll()
-    with Session(own_engine) as session:
-        Outbox(session, settings=settings).send_many([level_up(user, 1) for user in USERS])
-        session.commit()
+    system.commit_for_all(1)
     until(lambda: relay.poll() == 0)
-    assert sum(worker.lanes.status(partition).waiting for partition in NEW) == len(USERS)
-    redis.flushall()
-    producer._layouts = {"PLAYER": Layout(2, 4)}  # as one that has sent before
-    producer.send_many([level_up(user, 2) for user in USERS])
-    for partition in NEW:
-        Drain(worker, partition).run()
-    assert order(own_engine) == {}
+    assert system.waiting(*NEW) == len(USERS)
+    system.redis.flushall()
+    system.producer._layouts = {"PLAYER": Layout(2, 4)}  # as one that has sent before
+    system.send(2)
+    system.run_drains(*NEW)
+    assert system.order() == {}
     for _ in range(3):
         relay.poll()
-    for partition in NEW:
-        Drain(worker, partition).run()
-    assert order(own_engine) == {user: [1, 2] for user in USERS}
+    system.run_drains(*NEW)
+    assert system.order() == each(1, 2)
 
 
-def test_a_generation_that_only_a_producer_remembers_is_ended(
-    settings: Settings, producer: Producer, worker: Runtime, redis: Redis, own_engine: Engine
-) -> None:
-    """All workers are new since the wipe: what is pushed to it is drained, and the producer is told to ask again."""
-    producer._layouts = {"PLAYER": Layout(5, 4)}
-    producer.send_many([level_up(user, 1) for user in USERS])
+def test_a_generation_that_only_a_producer_remembers_is_ended(system: ShardedSystem) -> None:
+    """All workers are new since the wipe: what is pushed to it is drained, and the producer reads the layout again."""
+    system.producer._layouts = {"PLAYER": Layout(5, 4)}
+    system.send(1)
     for _ in range(2):
-        drain_until_empty(settings, ["PLAYER"])
-    assert layout(worker) == Layout(6, 1)
-    producer.send_many([level_up(user, 2) for user in USERS])
-    drain_until_empty(settings, ["PLAYER"])
-    assert order(own_engine) == {user: [1, 2] for user in USERS}
+        system.burst()
+    assert system.layout() == Layout(6, 1)
+    system.send(2)
+    system.burst()
+    assert system.order() == each(1, 2)
 
 
-def test_rebuild_leaves_the_new_shards_alone_while_the_old_ones_hold_something(
-    settings: Settings, producer: Producer, worker: Runtime, own_engine: Engine, monkeypatch: pytest.MonkeyPatch
+def test_rebuild_leaves_new_shards_blocked_while_the_old_ones_hold_something(
+    system: ShardedSystem, levelq_here: Levelq
 ) -> None:
-    producer.send_many([level_up(user, 1) for user in USERS])
-    begin(worker.lanes, "PLAYER", 4)
-    producer.send_many([level_up(user, 2) for user in USERS])
-    for name, value in settings.environment().items():
-        monkeypatch.setenv(name, value)
-    rebuild(["PLAYER"])
-    for partition in (*NEW, OLD, *NEW):
-        Drain(worker, partition).run()
-    assert order(own_engine) == {user: [1] for user in USERS}
-    drain_until_empty(settings, ["PLAYER"])
-    assert order(own_engine) == {user: [1, 2] for user in USERS}
+    system.send(1)
+    system.begin(4)
+    system.send(2)
+    assert levelq_here("rebuild", "PLAYER")[0] == 0
+    system.run_drains(*NEW, OLD, *NEW)
+    assert system.order() == each(1)
+    system.burst()
+    assert system.order() == each(1, 2)
 
 
-def test_those_who_only_look_write_no_layout(settings: Settings, redis: Redis) -> None:
-    look(settings)
-    assert not redis.exists(KEYS.shards)
+def test_status_writes_no_layout(system: ShardedSystem) -> None:
+    look(system.settings)
+    assert not system.redis.exists(KEYS.shards)
 
 
-def test_a_change_that_is_made_between_two_looks_of_a_relay_is_no_loss(
-    producer: Producer, worker: Runtime, relay: Relay, own_engine: Engine, monkeypatch: pytest.MonkeyPatch
+def test_a_change_made_while_a_relay_reads_is_no_loss(
+    system: ShardedSystem, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has read the old layout, and then sees a partition of the new one."""
-    producer.send_many([level_up(user, 1) for user in USERS])
+    system.send(1)
     relay.poll()
     known = relay._lanes.partitions
 
     def later() -> list[Partition]:
         monkeypatch.undo()
-        begin(worker.lanes, "PLAYER", 4)
-        producer.send_many([level_up(user, 2) for user in USERS])
+        system.begin(4)
+        system.send(2)
         return known()
 
     monkeypatch.setattr(relay._lanes, "partitions", later)
     relay.poll()
-    assert layout(worker) == Layout(2, 4, before=1)
-    stale = dict(relay._places.layouts)
-    relay._places.layouts = {"PLAYER": Layout(1, 1)}
-    relay._resharding.tend(relay._places, [*NEW, OLD])
-    relay._places.layouts = stale
+    assert system.layout() == Layout(2, 4, previous_shards=1)
+    stale = dict(relay._directory.layouts)
+    relay._directory.layouts = {"PLAYER": Layout(1, 1)}
+    relay._resharding.advance(relay._directory, [*NEW, OLD])
+    relay._directory.layouts = stale
     for _ in range(3):
         relay.poll()
-        for partition in (OLD, *NEW):
-            Drain(worker, partition).run()
-    assert layout(worker) == Layout(2, 4)
-    assert order(own_engine) == {user: [1, 2] for user in USERS}
+        system.run_drains(OLD, *NEW)
+    assert system.layout() == Layout(2, 4)
+    assert system.order() == each(1, 2)
 
 
-def test_two_numbers_for_one_generation_become_one_for_the_next(
-    settings: Settings, worker: Runtime, redis: Redis, own_engine: Engine
-) -> None:
-    """Redis was wiped, and somebody with another LEVELQ_SHARDS was the first to push."""
-    four = settings.model_copy(update={"shards": 4})
-    relay = Relay(four, ["PLAYER"])
-    with Producer(four) as producer, Producer(settings) as other:
-        producer.send_many([level_up(user, 1) for user in USERS])
+def test_two_numbers_for_one_generation_become_one_for_the_next(system: ShardedSystem) -> None:
+    """Redis was wiped, and a producer with another LEVELQ_SHARDS was the first to push."""
+    relay = Relay(system.settings.model_copy(update={"shards": 4}), ["PLAYER"])
+    with system.another_producer(shards=4) as producer:
+        system.send(1, producer)
         relay.poll()
-        drain_until_empty(settings, ["PLAYER"])
-        redis.flushall()
-        other.send_many([level_up(user, 2) for user in USERS])
+        system.burst()
+        system.redis.flushall()
+        system.send(2)
         for _ in range(2):
             relay.poll()
-        assert layout(worker) == Layout(2, 4, before=4)
-        producer.send_many([level_up(user, 3) for user in USERS])
-        drain_until_empty(settings, ["PLAYER"])
+        assert system.layout() == Layout(2, 4, previous_shards=4)
+        system.send(3, producer)
+        system.burst()
     relay.release()
-    assert order(own_engine) == {user: [1, 2, 3] for user in USERS}
-    assert layout(worker) == Layout(2, 4)
+    assert system.order() == each(1, 2, 3)
+    assert system.layout() == Layout(2, 4)
 
 
-def test_a_relay_outlives_a_layout_that_it_cannot_read(relay: Relay, redis: Redis, worker: Runtime) -> None:
-    redis.hset(KEYS.shards, "PLAYER", "2:8=9")
+def test_a_relay_outlives_a_layout_that_it_cannot_read(system: ShardedSystem, relay: Relay) -> None:
+    system.redis.hset(KEYS.shards, "PLAYER", "2:8=9")
     assert relay.poll() == 0
-    redis.hset(KEYS.shards, "PLAYER", "1:1")
+    system.redis.hset(KEYS.shards, "PLAYER", "1:1")
     relay.poll()
-    assert worker.lanes.lease(OLD, "take").ours is False
+    assert system.lanes.lease(OLD, "take").ours is False
 
 
-def test_two_people_at_once(worker: Runtime) -> None:
+def test_of_several_operators_at_once_one_begins_a_change(system: ShardedSystem) -> None:
     with ThreadPoolExecutor(8) as people:
-        tries = [people.submit(begin, worker.lanes, "PLAYER", shards) for shards in range(2, 10)]
+        tries = [people.submit(system.begin, shards) for shards in range(2, 10)]
         refused = [str(found.exception()) for found in tries if found.exception()]
     assert len(refused) == 7
-    assert all("PLAYER: " in line and ("under way" in line or "somebody else" in line) for line in refused)
+    assert all("PLAYER: " in line and ("under way" in line or "another change" in line) for line in refused)
 
 
 @pytest.mark.parametrize(
     "prepare, expected",
     [
-        (lambda lanes: None, "expected another number of shards than 1"),
-        (lambda lanes: begin(lanes, "PLAYER", 4), "a change to 4 shards is under way"),
+        (lambda system: None, "expected another number of shards than 1"),
+        (lambda system: system.begin(4), "a change to 4 shards is under way"),
     ],
+    ids=["no change", "another change"],
 )
-def test_what_cannot_be_changed(worker: Runtime, prepare: Callable[..., object], expected: str) -> None:
-    prepare(worker.lanes)
+def test_a_change_that_cannot_be_made_is_refused(
+    system: ShardedSystem, prepare: Callable[[ShardedSystem], object], expected: str
+) -> None:
+    prepare(system)
     with pytest.raises(ConfigurationError) as refused:
-        begin(worker.lanes, "PLAYER", 1)
+        system.begin(1)
     assert expected in str(refused.value)
 
 
-def test_status_says_what_holds_a_change_up_and_nothing_of_what_only_waits(
-    settings: Settings, producer: Producer, worker: Runtime, redis: Redis
-) -> None:
-    producer.send_many([level_up(user) for user in USERS])
-    begin(worker.lanes, "PLAYER", 4)
-    producer.send_many([level_up(user) for user in USERS])
-    Drain(worker, OLD).run()
-    old = settings.model_copy(update={"claim_seconds": 0.5, "sweep_seconds": 0.1})
-    assert not [problem for problem in look(old).problems if "PLAYER" in problem]
-    redis.zadd(KEYS.of(OLD, "ready"), {"1": 2e12})
-    assert "PLAYER: the change to 4 shards waits for 1 parked lane of the old ones" in look(settings).problems
+def test_status_names_what_holds_a_change_up_and_nothing_that_only_waits(system: ShardedSystem) -> None:
+    system.send(10)
+    system.begin(4)
+    system.send(10)
+    system.run_drains(OLD)
+    impatient = system.settings.model_copy(update={"claim_seconds": 0.5, "sweep_seconds": 0.1})
+    assert not [problem for problem in look(impatient).problems if "PLAYER" in problem]
+    system.redis.zadd(KEYS.of(OLD, "ready"), {"1": 2e12})
+    problem = "PLAYER: the change to 4 shards waits for 1 parked lane of the old ones"
+    assert problem in look(system.settings).problems
 
 
-def test_rubbish_for_a_layout_is_named(worker: Runtime, redis: Redis) -> None:
-    redis.hset(KEYS.shards, "PLAYER", "1:x")
+def test_a_layout_that_cannot_be_read_is_named(system: ShardedSystem) -> None:
+    system.redis.hset(KEYS.shards, "PLAYER", "1:x")
     with pytest.raises(ConfigurationError, match="levelq:shards: expected generation:shards, got '1:x'"):
-        layout(worker)
+        system.layout()

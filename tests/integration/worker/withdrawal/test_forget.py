@@ -16,7 +16,6 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from levelq import LevelUp, Outbox, Producer, SetLevel, Settings, level_up_atomic
-from levelq.cli.app import run
 from levelq_core.database.migrations import upgrade, upgrade_sql
 from levelq_core.domain.codec import encode
 from levelq_core.operations.dbcheck import check
@@ -27,15 +26,13 @@ from tests.integration.core.operations.test_grants import statements
 from tests.support.coupler import drain_all, push_raw, runtime, session, wait_until_blocked_by
 from tests.support.db_check import execute, fix
 from tests.support.fixtures import application
+from tests.support.fixtures.command_line import Levelq
+from tests.support.system import up
 from tests.support.verify import PLAYER, World, assert_clean
 
-CommandLine = Callable[..., tuple[int, str, str]]
 SECRET = "met Alice of Elm Street"
 USER = 42_424_242_424_242  # so long that no random id, hash or time holds its digits
-
-
-def up(user_id: int, xp: int = 1, specialization: str = "PLAYER", **fields: Any) -> LevelUp:
-    return LevelUp(user_id=user_id, specialization=specialization, xp_gained=xp, **fields)
+EXPIRES = "expires: "
 
 
 @pytest.fixture
@@ -46,52 +43,49 @@ def world(settings: Settings, redis: Redis, own_engine: Engine, tmp_path: Path) 
         made.recorder.close()
 
 
-@pytest.fixture
-def levelq(settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    """Run a command with the test's settings, or on another database: exit code, stdout, stderr."""
-
-    def call(*arguments: object, **changed: str) -> tuple[int, str, str]:
-        for name, value in (settings.environment() | changed).items():
-            monkeypatch.setenv(name, value)
-        code = run(list(map(str, arguments)))
-        return (code, *capsys.readouterr())
-
-    return call
-
-
 def rows(engine: Engine, query: str, **values: Any) -> list[tuple[Any, ...]]:
     with engine.connect() as connection:
         return [tuple(row) for row in connection.execute(text(query), values)]
 
 
-def dump(engine: Engine, redis: Redis, *, without: str = "") -> str:
-    """All that the database and Redis hold, as text; replies expire by themselves."""
+def dump(world: World) -> list[str]:
+    """All that the database and Redis hold, one line each, but replies."""
+    tables = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^(spec|user_|lic|levelq_)'"
     found = []
-    for (table,) in rows(
-        engine, "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^(spec|user_|lic|levelq_)'"
-    ):
-        found += [f"{table}: {row}" for row in rows(engine, f"SELECT t::text FROM {table} t") if table != without]
-    for key in redis.keys("*"):
-        if b":reply:" not in key:
-            kind = redis.type(key)
-            reads: dict[Any, Callable[..., Any]] = {
-                b"list": lambda key: redis.lrange(key, 0, -1),
-                b"zset": lambda key: redis.zrange(key, 0, -1),
-                b"hash": redis.hgetall,
-                b"set": redis.smembers,
-                b"stream": redis.xrange,
-            }
-            found.append(repr((key, reads.get(kind, redis.get)(key))))
-    return "\n".join(found)
+    for (table,) in rows(world.engine, tables):
+        found += [f"{table}: {row}" for row in rows(world.engine, f"SELECT t::text FROM {table} t")]
+    redis: Any = world.redis
+    reads: dict[bytes, Callable[..., Any]] = {
+        b"list": lambda key: redis.lrange(key, 0, -1),
+        b"zset": lambda key: redis.zrange(key, 0, -1),
+        b"hash": redis.hgetall,
+        b"set": redis.smembers,
+        b"stream": redis.xrange,
+    }
+    for key in sorted(redis.keys("*")):
+        left_ms = redis.pttl(key)  # -2: it has expired meanwhile
+        if b":reply:" not in key and left_ms != -2:
+            value = reads.get(redis.type(key), redis.get)(key)
+            found.append(f"{EXPIRES if left_ms >= 0 else ''}{(key, value)!r}")
+    return found
 
 
-def named_in(dumped: str, user: int = USER) -> list[str]:
+def lasting(world: World) -> list[str]:
+    """What does not expire by itself: a reserved wake-up is gone after 5 s, however little has happened."""
+    return [line for line in dump(world) if not line.startswith(EXPIRES)]
+
+
+def named_in(dumped: list[str], user: int = USER) -> list[str]:
     """The lines of a dump that name a user: in digits, or in the 8 bytes of an integer of either order."""
     forms = [str(user)]
     for order in ("<q", ">q"):
         raw = struct.pack(order, user)
         forms += [raw.hex(), repr(raw)[2:-1]]
-    return [line for line in dumped.splitlines() if any(form in line for form in forms)]
+    return [line for line in dumped if any(form in line for form in forms)]
+
+
+def holds_secret(dumped: list[str]) -> bool:
+    return any(SECRET in line for line in dumped)
 
 
 def live(world: World, user: int = USER) -> list[LevelUp | SetLevel]:
@@ -108,29 +102,29 @@ def live(world: World, user: int = USER) -> list[LevelUp | SetLevel]:
     return commands
 
 
-def test_nothing_personal_of_a_forgotten_user_is_left(world: World, levelq: CommandLine) -> None:
+def test_nothing_personal_of_a_forgotten_user_is_left(world: World, levelq_here: Levelq) -> None:
     live(world)
-    levelq("cancel", USER, "PLAYER", "--yes")
+    levelq_here("cancel", USER, "PLAYER", "--yes")
     waiting = [up(USER, 5, reason=SECRET), up(USER, 6, "INTERNSHIP")]
     world.send(*waiting)
-    levelq("cancel", USER, "INTERNSHIP", "--yes")  # leaves a line in the audit
+    levelq_here("cancel", USER, "INTERNSHIP", "--yes")  # leaves a line in the audit
     push_raw(world.worker, "PLAYER", USER, SECRET.encode())
     with world.engine.begin() as connection:
         Outbox(connection, settings=world.settings).send(up(USER, 7, reason=SECRET))
-    before = dump(world.engine, world.redis)
-    assert named_in(before) and SECRET in before
+    before = lasting(world)
+    assert named_in(before) and holds_secret(before)
 
-    code, told, said = levelq("forget", USER)
+    code, told, said = levelq_here("forget", USER)
     assert (code, said.count("\n"), "--yes" in said) == (2, 1, True)
-    code, told, _ = levelq("forget", USER, "--dry-run")
-    assert code == 0 and dump(world.engine, world.redis) == before
+    code, told, _ = levelq_here("forget", USER, "--dry-run")
+    assert code == 0 and lasting(world) == before
     assert "PLAYER: 2 commands in lanes, 1 row in the outbox" in told
     assert "delete  2 progress rows, 2 license rows, 1 progression" in told
 
-    code, told, _ = levelq("forget", USER, "--yes")
+    code, told, _ = levelq_here("forget", USER, "--yes")
     assert code == 0 and f"user {USER} is forgotten: 2 commands cancelled" in told
-    after = dump(world.engine, world.redis)
-    assert SECRET not in after
+    after = dump(world)
+    assert not holds_secret(after)
     assert named_in(after) == []
     assert rows(world.engine, "SELECT student_id, total_xp FROM specialization_progress") == [(7, 2610)]
     assert rows(world.engine, "SELECT advanced_by FROM license_progressions") == [(None,)]
@@ -140,17 +134,17 @@ def test_nothing_personal_of_a_forgotten_user_is_left(world: World, levelq: Comm
     assert (lines[1][2]["ledger"], lines[1][2]["cancelled"]) == (6, 2)
     assert_clean(world.verify(at_rest=True, partial_history=True))  # the outbox is not recorded
 
-    before = dump(world.engine, world.redis)
-    assert levelq("forget", USER, "--yes") == (0, f"user {USER}: nothing to erase\n", "")
-    assert dump(world.engine, world.redis) == before
+    before = lasting(world)
+    assert levelq_here("forget", USER, "--yes") == (0, f"user {USER}: nothing to erase\n", "")
+    assert lasting(world) == before
 
 
 def test_commands_of_a_forgotten_user_are_still_known_and_later_ones_start_a_new_learner(
-    world: World, levelq: CommandLine
+    world: World, levelq_here: Levelq
 ) -> None:
     commands = live(world)
     refused = world.producer.send(up(USER, 9))
-    levelq("forget", USER, "--yes")
+    levelq_here("forget", USER, "--yes")
     assert refused.result(1).error == "cancelled"
     world.send(*commands[:3])
     again = world.producer.send(commands[0])
@@ -167,7 +161,7 @@ def test_commands_of_a_forgotten_user_are_still_known_and_later_ones_start_a_new
 
 
 def test_long_history_is_cleared_in_batches_and_verify_finds_nothing_in_between(
-    world: World, levelq: CommandLine
+    world: World, levelq_here: Levelq
 ) -> None:
     world.send(*(SetLevel(user_id=USER, specialization="PLAYER", new_level=n % 3 + 1, xp_change=1) for n in range(40)))
     world.drain()
@@ -191,17 +185,17 @@ def test_long_history_is_cleared_in_batches_and_verify_finds_nothing_in_between(
     assert_clean(world.verify(at_rest=True, partial_history=True))
 
 
-def test_author_and_reason_in_the_ledger_are_cleared_also_in_rows_of_others(world: World, levelq: CommandLine) -> None:
+def test_author_and_reason_in_the_ledger_are_cleared_also_in_rows_of_others(world: World, levelq_here: Levelq) -> None:
     live(world)
     columns = "ADD COLUMN IF NOT EXISTS advanced_by bigint, ADD COLUMN IF NOT EXISTS reason text"
     execute(world.engine, f"ALTER TABLE levelq_ledger {columns}")
     world.sql(f"UPDATE levelq_ledger SET advanced_by = CASE user_id WHEN 7 THEN {USER} ELSE 7 END, reason = user_id")
-    assert levelq("forget", USER, "--yes")[0] == 0
+    assert levelq_here("forget", USER, "--yes")[0] == 0
     query = "SELECT DISTINCT user_id, coalesce(advanced_by, 0), coalesce(reason, '') FROM levelq_ledger ORDER BY 1"
     assert rows(world.engine, query) == [(0, 0, ""), (7, 0, "7")]
 
 
-def test_users_are_forgotten_while_workers_drain(world: World, levelq: CommandLine) -> None:
+def test_users_are_forgotten_while_workers_drain(world: World, levelq_here: Levelq) -> None:
     """Each round sends, drains and forgets at once; nothing is applied twice, and the tables stay explained."""
     stop = threading.Event()
     failures: list[BaseException] = []
@@ -219,12 +213,12 @@ def test_users_are_forgotten_while_workers_drain(world: World, levelq: CommandLi
     try:
         for _ in range(8):
             world.send(*(up(user, 400) for user in (1, 2, 3) for _ in range(5)))
-            assert levelq("forget", 2, "--yes")[0] == 0
+            assert levelq_here("forget", 2, "--yes")[0] == 0
     finally:
         stop.set()
         thread.join(30)
     world.drain()
-    levelq("forget", 2, "--yes")
+    levelq_here("forget", 2, "--yes")
     assert failures == []
     found = rows(world.engine, "SELECT student_id, total_xp FROM specialization_progress ORDER BY 1")
     assert found == [(1, 16_000), (3, 16_000)]
@@ -247,73 +241,73 @@ def test_learner_who_starts_while_the_tables_are_cleared_is_forgotten_as_a_whole
     assert_clean(world.verify(at_rest=True))
 
 
-def test_audit_of_a_purge_names_no_user_whose_lane_was_unreadable(world: World, levelq: CommandLine) -> None:
+def test_audit_of_a_purge_names_no_user_whose_lane_was_unreadable(world: World, levelq_here: Levelq) -> None:
     world.send(up(7))
     world.redis.set(world.lane(USER), "no list")
-    assert f"lane:{USER} is no list" in levelq("purge", "--yes")[2]
+    assert f"lane:{USER} is no list" in levelq_here("purge", "--yes")[2]
     world.redis.delete(world.lane(USER))
     ((detail,),) = rows(world.engine, "SELECT detail FROM levelq_audit")
     assert (detail["cancelled"], detail["unreadable"]) == (1, 1)
-    assert named_in(dump(world.engine, world.redis)) == []
+    assert named_in(dump(world)) == []
 
 
 def test_note_of_a_parked_lane_goes_with_it_while_a_dead_drain_holds_the_lane(
-    world: World, levelq: CommandLine
+    world: World, levelq_here: Levelq
 ) -> None:
     world.send(up(USER, reason=SECRET))
     ((user, _),) = world.worker.lanes.claim(PLAYER, "drain", "token", 10).lanes
     world.worker.lanes.ack(PLAYER, "token", [(user, 0, b"")], {user: f"a trigger raised: {SECRET}"})
     assert world.worker.lanes.claim(PLAYER, "drain", "second", 10).lanes
-    assert levelq("forget", USER, "--yes")[0] == 0
-    assert SECRET not in dump(world.engine, world.redis)
+    assert levelq_here("forget", USER, "--yes")[0] == 0
+    assert not holds_secret(dump(world))
     world.expire(USER)
     world.drain()
-    assert named_in(dump(world.engine, world.redis)) == []
+    assert named_in(dump(world)) == []
 
 
-def test_forget_refuses_what_it_cannot_read_before_it_changes_anything(world: World, levelq: CommandLine) -> None:
+def test_forget_refuses_what_it_cannot_read_before_it_changes_anything(world: World, levelq_here: Levelq) -> None:
     live(world)
     payload = encode(up(USER))
     push_raw(world.worker, "PLAYER", USER, payload[:2] + b"\x63" + payload[3:])
-    before = dump(world.engine, world.redis)
-    code, _, said = levelq("forget", USER, "--yes")
+    before = lasting(world)
+    code, _, said = levelq_here("forget", USER, "--yes")
     assert (code, "sent by a newer version of levelq" in said) == (2, True)
     kept = world.redis.lrange(world.lane(USER), 0, -1)
     world.redis.delete(world.lane(USER))
     world.redis.set(world.lane(USER), "no list")
-    assert "expected a list" in levelq("forget", USER, "--yes")[2]
+    assert "expected a list" in levelq_here("forget", USER, "--yes")[2]
     world.redis.delete(world.lane(USER))
     world.redis.rpush(world.lane(USER), *kept)
-    assert dump(world.engine, world.redis) == before
+    assert lasting(world) == before
 
 
-def test_rows_that_other_code_holds_or_refers_to_are_told_and_left(world: World, levelq: CommandLine) -> None:
+def test_rows_that_other_code_holds_or_refers_to_are_told_and_left(world: World, levelq_here: Levelq) -> None:
     live(world)
     changed = {"LEVELQ_CLAIM_SECONDS": "1", "LEVELQ_REDIS_SECONDS": "0.5"}
     with session(str(world.settings.database_url)) as holder:
         holder.execute(f"SELECT FROM specialization_progress WHERE student_id = {USER} FOR UPDATE")
-        code, _, said = levelq("forget", USER, "--yes", **changed)
+        code, _, said = levelq_here("forget", USER, "--yes", **changed)
         assert (code, "other code holds this user's rows" in said, said.count("\n")) == (2, True, 1)
     execute(
         world.engine,
         "CREATE TABLE renewals (license bigint REFERENCES user_licenses (id))",
         "INSERT INTO renewals SELECT id FROM user_licenses",
     )
-    code, _, said = levelq("forget", USER, "--yes", **changed)
+    code, _, said = levelq_here("forget", USER, "--yes", **changed)
     assert (code, "renewals" in said, "delete those first" in said) == (2, True, True)
     assert rows(world.engine, f"SELECT count(*) FROM specialization_progress WHERE student_id = {USER}") == [(2,)]
     execute(world.engine, "DROP TABLE renewals")
-    assert levelq("forget", USER, "--yes", **changed)[0] == 0
+    assert levelq_here("forget", USER, "--yes", **changed)[0] == 0
 
 
 def test_later_command_of_a_user_the_application_deleted_starts_no_learner(
-    settings: Settings, redis: Redis, application_database_url: str, application_engine: Engine, levelq: CommandLine
+    settings: Settings, redis: Redis, application_database_url: str, application_engine: Engine, levelq_here: Levelq
 ) -> None:
     theirs = settings.model_copy(update={"database_url": application_database_url})
     with Producer(theirs) as producer, runtime(theirs) as worker:
         producer.send(up(1, 3000))
         drain_all(worker, "PLAYER")
-        assert levelq("forget", 1, "--yes", LEVELQ_DATABASE_URL=application_database_url)[0] == 0
+        assert levelq_here("forget", 1, "--yes", LEVELQ_DATABASE_URL=application_database_url)[0] == 0
         execute(application_engine, "DELETE FROM users WHERE id = 1")
         later = producer.send(up(1, 5))
         drain_all(worker, "PLAYER")
@@ -338,7 +332,7 @@ def cascading(engine: Engine) -> None:
     )
 
 
-def test_role_with_the_documented_grants_cancels_and_forgets(world: World, levelq: CommandLine) -> None:
+def test_role_with_the_documented_grants_cancels_and_forgets(world: World, levelq_here: Levelq) -> None:
     role = "levelq_operator"
     with world.engine.connect() as connection:
         users = connection.exec_driver_sql("SELECT to_regclass('users') IS NOT NULL").scalar_one()
@@ -350,10 +344,10 @@ def test_role_with_the_documented_grants_cancels_and_forgets(world: World, level
         push_raw(world.worker, "PLAYER", 7, b"malformed")
         with world.engine.begin() as connection:
             Outbox(connection, settings=world.settings).send(up(7))
-        code, told, said = levelq("cancel", 7, "PLAYER", "--yes", LEVELQ_DATABASE_URL=url)
+        code, told, said = levelq_here("cancel", 7, "PLAYER", "--yes", LEVELQ_DATABASE_URL=url)
         assert (code, told.splitlines()[-1], said) == (0, "2 commands cancelled, 1 malformed quarantined", "")
-        assert levelq("purge", "--yes", LEVELQ_DATABASE_URL=url)[0] == 0
-        assert levelq("forget", USER, "--yes", LEVELQ_DATABASE_URL=url)[0::2] == (0, "")
+        assert levelq_here("purge", "--yes", LEVELQ_DATABASE_URL=url)[0] == 0
+        assert levelq_here("forget", USER, "--yes", LEVELQ_DATABASE_URL=url)[0::2] == (0, "")
     finally:
         execute(world.engine, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
@@ -366,11 +360,7 @@ OLDER = (
 
 
 def test_application_deletes_a_user_whose_licenses_have_progressions(
-    settings: Settings,
-    redis: Redis,
-    engines: Callable[..., Engine],
-    blank_database_url: str,
-    levelq: CommandLine,
+    settings: Settings, redis: Redis, engines: Callable[..., Engine], blank_database_url: str, levelq_here: Levelq
 ) -> None:
     engine = engines(blank_database_url)
     cascading(engine)
@@ -383,7 +373,7 @@ def test_application_deletes_a_user_whose_licenses_have_progressions(
     theirs = settings.model_copy(update={"database_url": blank_database_url})
     assert verify(engine, redis, theirs, Options()).violations > 0  # the rows were not levelq's to lose
     assert verify(engine, redis, theirs, Options(foreign_writes=True)).violations == 0
-    assert levelq("forget", 1, "--yes", LEVELQ_DATABASE_URL=blank_database_url)[0] == 0
+    assert levelq_here("forget", 1, "--yes", LEVELQ_DATABASE_URL=blank_database_url)[0] == 0
     assert verify(engine, redis, theirs, Options()).violations == 0
 
 
@@ -428,11 +418,11 @@ def test_database_without_the_audit_is_reported_and_an_upgrade_adds_it(own_engin
         assert check(connection) == []
 
 
-def test_lanes_of_every_shard_and_generation_are_emptied(world: World, levelq: CommandLine) -> None:
-    levelq("shards", "PLAYER", 4, "--no-wait")
+def test_lanes_of_every_shard_and_generation_are_emptied(world: World, levelq_here: Levelq) -> None:
+    levelq_here("shards", "PLAYER", 4, "--no-wait")
     for user in range(1, 9):
         world.producer.send(up(user))
     for user in range(1, 9):
-        assert levelq("forget", user, "--yes")[0] == 0
+        assert levelq_here("forget", user, "--yes")[0] == 0
     assert world.redis.keys("levelq:{PLAYER:*:lane:*") == []
     assert rows(world.engine, "SELECT count(*), max(user_id) FROM levelq_ledger") == [(8, 0)]

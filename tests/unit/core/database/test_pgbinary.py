@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from psycopg.adapt import AdaptersMap, PyFormat, Transformer
 from psycopg.pq import Format
 
-from levelq_core.coupler.ledger import _state
-from levelq_core.database.pgbinary import COPY_HEADER, COPY_TRAILER, DUMPERS, NULL, bigints, field, texts, uuids
+from levelq_core.database.pgbinary import DUMPERS, NULL, bigints, copy_data, eight_bigints, field, texts, uuids
 from levelq_core.domain.rules import FIELDS, State
 
 BIGINTS, TEXTS, UUIDS = 1016, 1009, 2951
@@ -63,15 +62,14 @@ def test_a_copy_field_is_its_length_and_bytes() -> None:
     assert field(b"abc") == b"\0\0\0\3abc"
     assert field(b"") == b"\0\0\0\0"
     assert field(None) == NULL == b"\xff\xff\xff\xff"
-    assert COPY_HEADER == b"PGCOPY\n\xff\r\n\0" + b"\0\0\0\0" * 2
-    assert COPY_TRAILER == b"\xff\xff"
+    assert copy_data([b"row"]) == b"PGCOPY\n\xff\r\n\0" + b"\0\0\0\0" * 2 + b"row" + b"\xff\xff"
 
 
 @given(st.tuples(*[st.integers(0, 2**63 - 1)] * 8))
 def test_a_state_in_the_ledger_is_a_bigint_array(state: State) -> None:
-    raw = _state(state)
+    raw = eight_bigints(state)
     length, array = int.from_bytes(raw[:4], "big"), raw[4:]
     assert len(array) == length
     assert loaded(BIGINTS, array) == list(state)
     assert len(state) == len(FIELDS)
-    assert _state(None) == NULL
+    assert eight_bigints(None) == NULL

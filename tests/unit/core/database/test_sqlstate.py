@@ -6,48 +6,30 @@ import psycopg
 import pytest
 from psycopg import errors
 from psycopg.pq import DiagnosticField
+from sqlalchemy.exc import DBAPIError
 
-from levelq_core.database.sqlstate import ErrorClass, classify, in_words, raised_in_function
+from levelq_core.database.sqlstate import (
+    ErrorClass,
+    classify,
+    driver_error,
+    in_words,
+    raised_in_function,
+    sqlstate_of,
+)
 
 TRANSIENT, RETRY, TOO_SLOW, LOCK_TIMEOUT, ISOLATE = ErrorClass
 
-TABLE = [
-    ("22001", ISOLATE),  # string too long
-    ("22003", ISOLATE),  # out of range
-    ("22021", ISOLATE),  # NUL in text
-    ("22P02", ISOLATE),  # bad text representation
-    ("22P05", ISOLATE),  # untranslatable character
-    ("23000", ISOLATE),
-    ("23502", ISOLATE),  # not null
-    ("23503", ISOLATE),  # foreign key
-    ("2200H", ISOLATE),  # a sequence at its end
-    ("23514", ISOLATE),  # check
-    ("23P01", ISOLATE),  # exclusion
-    ("57014", TOO_SLOW),  # statement timeout
-    ("25P04", TOO_SLOW),  # transaction timeout
-    ("55P03", LOCK_TIMEOUT),  # lock timeout
-    ("08000", TRANSIENT),
-    ("08006", TRANSIENT),
-    ("25006", TRANSIENT),  # read-only: a standby
-    ("25P02", ISOLATE),
-    ("28P01", ISOLATE),  # wrong password
-    ("3D000", ISOLATE),  # no such database
-    ("40001", TRANSIENT),
-    ("40P01", TRANSIENT),  # deadlock
-    ("42501", ISOLATE),  # a grant is missing
-    ("42703", ISOLATE),  # a column is missing
-    ("42P01", ISOLATE),  # a table is missing
-    ("53100", TRANSIENT),  # disk full
-    ("53200", TRANSIENT),
-    ("53300", TRANSIENT),  # too many connections
-    ("57P01", TRANSIENT),  # shutdown
-    ("57P02", TRANSIENT),
-    ("57P03", TRANSIENT),
-    ("57P05", TRANSIENT),
-    ("P0001", ISOLATE),  # an application's trigger raises
-    ("XX000", ISOLATE),
-    ("XX001", ISOLATE),
-]
+MEANINGS = {
+    # Texts (too long, NUL, bad, untranslatable), numbers, constraints, a sequence at its end, a failed transaction, a
+    # wrong password, no such database, missing grants, columns and tables, an application's trigger, damage.
+    ISOLATE: "22001 22003 22021 22P02 22P05 23000 23502 23503 2200H 23514 23P01 25P02 28P01 3D000 42501 42703 42P01 "
+    "P0001 XX000 XX001",
+    TOO_SLOW: "57014 25P04",  # statement and transaction timeout
+    LOCK_TIMEOUT: "55P03",
+    # Connections, a standby, serialization, deadlock, a full disk, memory, too many connections, shutdown.
+    TRANSIENT: "08000 08006 25006 40001 40P01 53100 53200 53300 57P01 57P02 57P03 57P05",
+}
+TABLE = {state: meaning for meaning, states in MEANINGS.items() for state in states.split()}
 
 
 def reported(state: str, **fields: str) -> psycopg.Error:
@@ -56,9 +38,9 @@ def reported(state: str, **fields: str) -> psycopg.Error:
     return errors.lookup(state)("what psycopg says", info=info)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("state", "meaning"), TABLE, ids=[state for state, _ in TABLE])
-def test_each_state_has_its_meaning(state: str, meaning: ErrorClass) -> None:
-    assert classify(reported(state)) is meaning
+@pytest.mark.parametrize("state", TABLE)
+def test_each_state_has_its_meaning(state: str) -> None:
+    assert classify(reported(state)) is TABLE[state]
 
 
 @pytest.mark.parametrize("state", ["ZZ999", "99999", "0A000"])
@@ -68,7 +50,7 @@ def test_an_unknown_state_is_isolated(state: str) -> None:
 
 
 @pytest.mark.parametrize("table", ["levelq_ledger", "specialization_progress", "user_licenses"])
-def test_a_duplicate_of_our_keys_means_somebody_was_faster(table: str) -> None:
+def test_duplicate_of_our_keys_is_run_again(table: str) -> None:
     assert classify(reported("23505", table_name=table, constraint_name="some_key")) is RETRY
     assert classify(reported("23505", table_name=table)) is RETRY
 
@@ -121,3 +103,16 @@ def test_in_words_is_one_line_without_the_values() -> None:
 def test_what_a_function_raises_is_told_from_what_the_statement_does(context: str | None, raised: bool) -> None:
     error = reported("23514") if context is None else reported("23514", context=context)
     assert raised_in_function(error) is raised
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_error_is_the_same_wrapped_by_sqlalchemy_or_not(wrapped: bool) -> None:
+    error = errors.LockNotAvailable("canceling statement")
+    found = DBAPIError("SELECT", {}, error) if wrapped else error
+    assert driver_error(found) is error
+    assert (sqlstate_of(found), classify(found), in_words(found)) == ("55P03", LOCK_TIMEOUT, "canceling statement")
+
+
+def test_an_error_that_is_not_postgresqls_has_no_sqlstate() -> None:
+    error = ValueError("x")
+    assert (driver_error(error), sqlstate_of(error), classify(error)) == (error, None, TRANSIENT)

@@ -1,4 +1,4 @@
-"""The catalog is data: what a file may say, and what each wrong one is told."""
+"""The catalog is data: what a file may contain, and the error of each wrong one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def parsed(tmp_path: Path, text: str) -> Catalog:
     return Catalog.load(path)
 
 
-def test_the_default_is_that_of_the_design() -> None:
+def test_default_catalog() -> None:
     catalog = Catalog.load(None)
     assert list(catalog) == ["PLAYER", "COACH", "INTERNSHIP"]
     for name in ("PLAYER", "COACH"):
@@ -43,13 +43,10 @@ def test_the_default_is_that_of_the_design() -> None:
     assert [track.max_level for track in catalog.values()] == [8, 8, 3]
 
 
-def test_a_file_may_ask_for_every_total(tmp_path: Path) -> None:
+def test_file_may_require_every_total(tmp_path: Path) -> None:
     catalog = parsed(tmp_path, GOOD)
-    assert catalog["GARDENER"] == Track(
-        "GARDENER",
-        (Requirement(), Requirement(100, 2), Requirement(100, 2, 1, 5, 2**63 - 1)),
-        tracks_hours=True,
-    )
+    levels = (Requirement(), Requirement(100, 2), Requirement(100, 2, 1, 5, 2**63 - 1))
+    assert catalog["GARDENER"] == Track("GARDENER", levels, tracks_hours=True)
     assert catalog["PLAYER_2"] == Track("PLAYER_2", (Requirement(), Requirement(10)), tracks_hours=False)
     assert len(catalog) == 2
     assert "gardener" not in catalog
@@ -61,35 +58,26 @@ def test_a_file_may_ask_for_every_total(tmp_path: Path) -> None:
         ("", "expected at least one specialization, got an empty document"),
         ("PLAYER = 5", "PLAYER: expected a table, got 5"),
         ("[[PLAYER]]\nlevels=[0]", "PLAYER: expected a table, got [{'levels': [0]}]"),
-        ('["a b"]\nlevels=[0]', "'a b': expected a name of letters, digits and _, at most 32"),
-        (f"[{'x' * 33}]\nlevels=[0]", f"'{'x' * 33}': expected a name of letters, digits and _, at most 32"),
-        ("[1A]\nlevels=[0]", "'1A': expected a name of letters, digits and _, at most 32"),
-        ('["ß"]\nlevels=[0]', "'ß': expected a name of letters, digits and _, at most 32"),
-        ('["\u017ftaff"]\nlevels=[0]', "'\u017ftaff': expected a name of letters, digits and _, at most 32"),
+        *(
+            (f'["{name}"]\nlevels=[0]', f"'{name}': expected a name of letters, digits and _, at most 32")
+            for name in ("a b", "x" * 33, "1A", "ß", "\u017ftaff")
+        ),
         ("[a]\nlevels=[0]\n[A]\nlevels=[0]", "'A': defined twice (names fold to upper case)"),
         ("[A]\nlevels=[0]\nname='x'", "A: expected levels and tracks_hours, got 'name' too"),
         ("[A]\nlevels=[0]\ntracks_hours=1", "A: tracks_hours: expected true or false, got 1"),
         ("[A]", "A: levels: expected a list with one entry per level, got None"),
         ("[A]\nlevels=[]", "A: levels: expected a list with one entry per level, got []"),
         ("[A]\nlevels=5", "A: levels: expected a list with one entry per level, got 5"),
-        ("[A]\nlevels=[0, -1]", "A: level 2: total_xp: expected a whole number from 0 to 2^63-1, got -1"),
-        ("[A]\nlevels=[0, 5.0]", "A: level 2: total_xp: expected a whole number from 0 to 2^63-1, got 5.0"),
-        ("[A]\nlevels=[0, true]", "A: level 2: total_xp: expected a whole number from 0 to 2^63-1, got True"),
-        ("[A]\nlevels=[0, '5']", "A: level 2: total_xp: expected a whole number from 0 to 2^63-1, got '5'"),
-        ("[A]\nlevels=[0, nan]", "A: level 2: total_xp: expected a whole number from 0 to 2^63-1, got nan"),
-        (
-            "[A]\nlevels=[0, 9223372036854775808]",
-            "A: level 2: total_xp: expected a whole number from 0 to 2^63-1, got 9223372036854775808",
+        *(
+            (f"[A]\nlevels=[0, {raw}]", f"A: level 2: total_xp: expected a whole number from 0 to 2^63-1, got {got}")
+            for raw, got in (("-1", -1), ("5.0", 5.0), ("true", True), ("'5'", "'5'"), ("nan", "nan"), (2**63, 2**63))
         ),
         (
             "[A]\nlevels=[0, {xp=5}]",
             "A: level 2: expected total_xp, completed_sessions, completed_projects, theory_hours, practice_hours, "
             "got 'xp'",
         ),
-        (
-            "[A]\nlevels=[1]",
-            "A: level 1: expected no requirements, got total_xp 1",
-        ),
+        ("[A]\nlevels=[1]", "A: level 1: expected no requirements, got total_xp 1"),
         ("[A]\nlevels=[0, 7, 6]", "A: level 3: total_xp: expected at least 7 as the level before, got 6"),
         (
             "[A]\nlevels=[0, {completed_sessions=2}, {total_xp=9}]",
@@ -99,13 +87,13 @@ def test_a_file_may_ask_for_every_total(tmp_path: Path) -> None:
         ("[A]\nlevels=[0, {practice_hours=2}]\ntracks_hours=false", "A: requires hours, but tracks_hours is not true"),
     ],
 )
-def test_a_wrong_file_is_told_where_and_what(tmp_path: Path, text: str, message: str) -> None:
+def test_wrong_file_is_refused_with_its_place_and_reason(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(CatalogError) as caught:
         parsed(tmp_path, text)
     assert str(caught.value) == f"catalog {tmp_path / 'catalog.toml'}: {message}"
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_unreadable_file_is_named(tmp_path: Path) -> None:
     for path, why in ((tmp_path / "absent.toml", "No such file or directory"), (tmp_path, "Is a directory")):
         with pytest.raises(CatalogError) as caught:
             Catalog.load(path)
@@ -113,7 +101,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"[A", b"A = ", b"\xff\xfe", b"[A]\nlevels=[0]\n[A]\nlevels=[0]"])
-def test_a_file_that_is_no_toml_is_named(tmp_path: Path, raw: bytes) -> None:
+def test_file_that_is_not_toml_is_named(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "catalog.toml"
     path.write_bytes(raw)
     with pytest.raises(CatalogError) as caught:
@@ -135,7 +123,7 @@ _total = st.sampled_from((0, 1, 2, 3, 4, 50, 53, 100, 2**63 - 1)) | st.integers(
 
 
 @given(tracks(), st.tuples(*[_total] * 5))
-def test_a_level_is_reached_when_all_its_requirements_are(track: Track, totals: tuple[int, int, int, int, int]) -> None:
+def test_level_is_reached_when_all_its_requirements_are(track: Track, totals: tuple[int, int, int, int, int]) -> None:
     assert track.level_for(totals) == naive_level(track, totals)
 
 
@@ -143,9 +131,9 @@ def test_a_level_is_reached_when_all_its_requirements_are(track: Track, totals: 
 @example(Catalog.default()["PLAYER"], 999)
 @example(Catalog.default()["PLAYER"], 1000)
 @example(Catalog.default()["PLAYER"], 2**63 - 1)
-def test_the_default_levels_too(track: Track, xp: int) -> None:
+def test_default_levels_are_reached_by_experience(track: Track, xp: int) -> None:
     assert track.level_for((xp, 0, 0, 0, 0)) == naive_level(track, (xp, 0, 0, 0, 0))
 
 
-def test_a_track_that_asks_for_nothing_is_at_its_top_at_once() -> None:
+def test_track_without_requirements_is_at_its_highest_level_at_once() -> None:
     assert Track("ANY", (Requirement(),) * 4).level_for((0, 0, 0, 0, 0)) == 4

@@ -1,4 +1,4 @@
-"""Commands are validated strictly, once, before they go anywhere."""
+"""Commands are validated strictly, once, when they are made."""
 
 from __future__ import annotations
 
@@ -13,18 +13,11 @@ from pydantic import ValidationError
 
 from levelq_core import Adjust, Command, InvalidCommand, LevelUp, Reset, SetLevel, SyncLevels
 from levelq_core.domain.commands import MAX_NUMBER, MAX_USER_ID, build, new_command_id
+from tests.support.commands import CHANGES, GAINS, TOTALS
 
 PLACE: dict[str, Any] = {"user_id": 42, "specialization": "PLAYER"}
-MODELS: dict[type[Command], dict[str, Any]] = {
-    LevelUp: PLACE,
-    SetLevel: PLACE | {"new_level": 2},
-    SyncLevels: PLACE,
-    Adjust: PLACE,
-    Reset: PLACE,
-}
-GAINS = ("xp_gained", "sessions_completed", "projects_completed", "theory_hours", "practice_hours")
-CHANGES = ("xp_change", "sessions_change", "projects_change", "theory_hours_change", "practice_hours_change")
-TOTALS = ("total_xp", "completed_sessions", "completed_projects", "theory_hours", "practice_hours")
+MODELS: dict[type[Command], dict[str, Any]] = dict.fromkeys((LevelUp, SyncLevels, Adjust, Reset), PLACE)
+MODELS[SetLevel] = PLACE | {"new_level": 2}
 NUMBERS = [
     *((LevelUp, name) for name in GAINS),
     *((SetLevel, name) for name in ("new_level", *CHANGES)),
@@ -45,7 +38,7 @@ def refused(model: type[Command], **fields: Any) -> str:
 
 @pytest.mark.parametrize("value", NOT_WHOLE_NUMBERS, ids=repr)
 @pytest.mark.parametrize(("model", "field"), NUMBERS, ids=lambda part: getattr(part, "__name__", part))
-def test_only_whole_numbers_are_whole_numbers(model: type[Command], field: str, value: object) -> None:
+def test_value_that_is_no_integer_is_refused(model: type[Command], field: str, value: object) -> None:
     message = refused(model, **{field: value})
     assert message.startswith(f"{field}: ")
     assert message.endswith(f"got {value!r}")
@@ -54,7 +47,7 @@ def test_only_whole_numbers_are_whole_numbers(model: type[Command], field: str, 
 @pytest.mark.parametrize(
     ("model", "field"), [*((LevelUp, name) for name in GAINS), *((Reset, name) for name in TOTALS)], ids=str
 )
-def test_a_gain_is_0_to_2_31_minus_1(model: type[Command], field: str) -> None:
+def test_gain_is_0_to_2_31_minus_1(model: type[Command], field: str) -> None:
     for value in (0, MAX_NUMBER):
         assert getattr(model(**(PLACE | {field: value})), field) == value
     for value in (-1, MAX_NUMBER + 1, 10**30):
@@ -62,7 +55,7 @@ def test_a_gain_is_0_to_2_31_minus_1(model: type[Command], field: str) -> None:
 
 
 @pytest.mark.parametrize("field", ("new_level", *CHANGES))
-def test_a_change_is_within_31_bits_and_a_sign(field: str) -> None:
+def test_change_is_within_31_bits_and_a_sign(field: str) -> None:
     for value in (-MAX_NUMBER, 0, MAX_NUMBER):
         assert getattr(build(SetLevel, **(MODELS[SetLevel] | {field: value})), field) == value
     for value in (-MAX_NUMBER - 1, MAX_NUMBER + 1, -(10**30)):
@@ -71,10 +64,10 @@ def test_a_change_is_within_31_bits_and_a_sign(field: str) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("field", ("user_id", "advanced_by"))
-def test_a_user_id_is_1_to_2_63_minus_1(model: type[Command], field: str) -> None:
+def test_user_id_is_1_to_2_63_minus_1(model: type[Command], field: str) -> None:
     for value in (1, MAX_USER_ID):
         assert getattr(model(**(MODELS[model] | {field: value})), field) == value
-    for wrong in (0, -1, 2**63, "user", None if field == "user_id" else "nobody"):
+    for wrong in (0, -1, 2**63, "user", None if field == "user_id" else "none"):
         assert refused(model, **{field: wrong}).startswith(f"{field}: ")
 
 
@@ -87,13 +80,13 @@ def test_user_specialization_and_new_level_are_required(model: type[Command]) ->
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_fields_nobody_knows_are_refused(model: type[Command]) -> None:
+def test_unknown_fields_are_refused(model: type[Command]) -> None:
     assert refused(model, levels=5).startswith("levels: Extra inputs are not permitted")
     assert refused(model, kind="level_up").startswith("kind: ")
 
 
 @pytest.mark.parametrize("name", ["p", "Player", "a1", "GAN_FOOTVOLLEY", "x" * 32])
-def test_a_specialization_folds_to_upper_case(name: str) -> None:
+def test_specialization_folds_to_upper_case(name: str) -> None:
     assert LevelUp(user_id=1, specialization=name).specialization == name.upper()
 
 
@@ -121,33 +114,33 @@ def test_a_specialization_folds_to_upper_case(name: str) -> None:
     ],
     ids=repr,
 )
-def test_a_specialization_is_fit_for_a_key_and_a_queue_name(name: object) -> None:
+def test_specialization_unfit_for_a_key_or_a_queue_name_is_refused(name: object) -> None:
     assert refused(LevelUp, specialization=name).startswith("specialization: ")
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_reason_has_500_characters_of_any_length_in_bytes(model: type[Command]) -> None:
+def test_reason_has_500_characters_of_any_length_in_bytes(model: type[Command]) -> None:
     for reason in ("", "x" * 500, "😀" * 500, "line\nbreak\ttab", "\u200b\ufffe"):
         assert model(**MODELS[model], reason=reason).reason == reason
     for bad in ("x" * 501, "😀" * 501, "NUL\0", "\ud800", "ok \udfff", 5, None, b"text"):
         assert refused(model, reason=bad).startswith("reason: ")
 
 
-def test_a_sync_has_one_of_two_sources() -> None:
+def test_sync_has_one_of_two_sources() -> None:
     assert SyncLevels(**PLACE).source == "progress"
     assert SyncLevels(**PLACE, source="license").source == "license"
     for bad in ("PROGRESS", "", "both", None, 0, 1):
         assert refused(SyncLevels, source=bad).startswith("source: ")
 
 
-def test_an_adjust_keeps_the_levels_or_sets_what_is_earned() -> None:
+def test_adjust_keeps_the_levels_or_sets_what_is_earned() -> None:
     assert Adjust(**PLACE).level == "keep"
     assert Adjust(**PLACE, level="earned").level == "earned"
     for bad in ("EARNED", "", "kept", None, 0, 5, True):
         assert refused(Adjust, level=bad).startswith("level: ")
 
 
-def test_a_reset_sets_what_is_earned_or_a_level() -> None:
+def test_reset_sets_what_is_earned_or_a_level() -> None:
     assert Reset(**PLACE).level == "earned"
     for level in (-MAX_NUMBER, 0, 1, 8, MAX_NUMBER):  # whether the catalog has it is decided later, as of a SetLevel
         assert Reset(**PLACE, level=level).level == level
@@ -156,14 +149,14 @@ def test_a_reset_sets_what_is_earned_or_a_level() -> None:
         assert message == f"level: expected 'earned' or a level (an integer of less than 2^31 in size), got {bad!r}"
 
 
-def test_a_command_id_is_a_uuid_and_nothing_that_looks_like_one() -> None:
+def test_command_id_is_a_uuid_and_nothing_else() -> None:
     given_id = UUID(int=0)
     assert LevelUp(**PLACE, command_id=given_id).command_id == given_id
     for bad in (str(given_id), given_id.bytes, given_id.int, None):
         assert refused(LevelUp, command_id=bad).startswith("command_id: ")
 
 
-def test_everything_else_is_nothing_unless_given() -> None:
+def test_other_fields_are_0_or_empty_by_default() -> None:
     up, to = LevelUp(**PLACE), SetLevel(**PLACE, new_level=1)
     assert [getattr(up, name) for name in GAINS] == [0] * 5
     assert [getattr(to, name) for name in CHANGES] == [0] * 5
@@ -173,7 +166,7 @@ def test_everything_else_is_nothing_unless_given() -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_command_cannot_be_changed(model: type[Command]) -> None:
+def test_command_is_immutable(model: type[Command]) -> None:
     command = model(**MODELS[model])
     for name in ("user_id", "specialization", "command_id", "reason"):
         with pytest.raises(ValidationError, match="frozen"):
@@ -196,14 +189,14 @@ def _at(monkeypatch: pytest.MonkeyPatch, nanoseconds: int) -> UUID:
     return new_command_id()
 
 
-def test_a_command_id_has_the_layout_of_rfc_9562(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_id_has_the_layout_of_rfc_9562(monkeypatch: pytest.MonkeyPatch) -> None:
     made = _at(monkeypatch, 0x0123_4567_89AB * 1_000_000 + 999_999)
     assert (made.version, made.variant) == (7, "specified in RFC 4122")
     assert made.int >> 80 == 0x0123_4567_89AB
     assert made.int >> 64 & 0xFFF == 4095  # the last 244 ns of the millisecond
 
 
-def test_command_ids_carry_the_present() -> None:
+def test_command_id_holds_the_current_time() -> None:
     before = time.time_ns() // 1_000_000
     made = new_command_id()
     assert before <= made.int >> 80 <= time.time_ns() // 1_000_000

@@ -1,4 +1,4 @@
-"""What holds whatever commands come, in whatever state, for whatever catalog."""
+"""Properties that hold for any command, state and catalog."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from levelq_core.domain.catalog import Track
-from levelq_core.domain.codec import RESET, Record
+from levelq_core.domain.record import RESET, Record
 from levelq_core.domain.rules import NOTHING, Limits, State, decide, started
+from tests.support.commands import CHANGES, GAINS, TOTALS
 from tests.support.rules_kit import LIMITS, adjust, applied, at, rejected, reset, set_to, sync, up
 from tests.support.strategies import tracks
 
@@ -15,41 +16,10 @@ _small = st.integers(0, 60)
 _change = st.integers(-60, 60)
 _levels = st.integers(0, 14)
 records = st.one_of(
-    st.builds(
-        up,
-        xp_gained=_small,
-        sessions_completed=_small,
-        projects_completed=_small,
-        theory_hours=_small,
-        practice_hours=_small,
-    ),
-    st.builds(
-        set_to,
-        st.integers(-1, 14),
-        xp_change=_change,
-        sessions_change=_change,
-        projects_change=_change,
-        theory_hours_change=_change,
-        practice_hours_change=_change,
-    ),
-    st.builds(
-        adjust,
-        st.sampled_from(("keep", "earned")),
-        xp_change=_change,
-        sessions_change=_change,
-        projects_change=_change,
-        theory_hours_change=_change,
-        practice_hours_change=_change,
-    ),
-    st.builds(
-        reset,
-        st.just("earned") | st.integers(-1, 14),
-        total_xp=_small,
-        completed_sessions=_small,
-        completed_projects=_small,
-        theory_hours=_small,
-        practice_hours=_small,
-    ),
+    st.builds(up, **dict.fromkeys(GAINS, _small)),
+    st.builds(set_to, st.integers(-1, 14), **dict.fromkeys(CHANGES, _change)),
+    st.builds(adjust, st.sampled_from(("keep", "earned")), **dict.fromkeys(CHANGES, _change)),
+    st.builds(reset, st.just("earned") | st.integers(-1, 14), **dict.fromkeys(TOTALS, _small)),
     st.builds(sync, st.sampled_from(("progress", "license"))),
 )
 
@@ -79,16 +49,14 @@ def test_after_an_applied_command_the_levels_are_equal(state: State, record: Rec
 
 
 @given(states(), records, tracks())
-def test_a_refused_command_leaves_the_state(state: State, record: Record, track: Track) -> None:
+def test_refused_command_leaves_the_state(state: State, record: Record, track: Track) -> None:
     decision = decide(state, record, track, TIGHT)
     if decision.error is not None:
         rejected(state, record, track, TIGHT)
 
 
 @given(states(), st.lists(records, max_size=12), tracks())
-def test_the_highest_level_never_falls_and_a_level_up_never_lowers(
-    state: State, batch: list[Record], track: Track
-) -> None:
+def test_highest_level_never_falls_and_a_level_up_never_lowers(state: State, batch: list[Record], track: Track) -> None:
     for record in batch:
         decision = decide(state, record, track, LIMITS)
         if decision.error is None:
@@ -102,7 +70,7 @@ def test_the_highest_level_never_falls_and_a_level_up_never_lowers(
 
 
 @given(states(), st.lists(_small, min_size=1, max_size=8), tracks())
-def test_many_gains_are_as_good_as_one(state: State, gains: list[int], track: Track) -> None:
+def test_many_gains_equal_their_sum(state: State, gains: list[int], track: Track) -> None:
     one = applied(state, up(xp_gained=sum(gains)), track)
     for gain in gains:
         state = applied(state, up(xp_gained=gain), track)
@@ -110,7 +78,7 @@ def test_many_gains_are_as_good_as_one(state: State, gains: list[int], track: Tr
 
 
 @given(states(), st.sampled_from(("progress", "license")), tracks())
-def test_a_sync_twice_is_a_sync_once(state: State, source: str, track: Track) -> None:
+def test_second_sync_changes_nothing(state: State, source: str, track: Track) -> None:
     decision = decide(state, sync(source), track, LIMITS)
     if decision.error is None:
         assert decision.after is not None
@@ -119,7 +87,7 @@ def test_a_sync_twice_is_a_sync_once(state: State, source: str, track: Track) ->
 
 
 @given(states(), records, tracks())
-def test_a_reset_leads_to_the_same_state_wherever_it_starts(state: State, record: Record, track: Track) -> None:
+def test_reset_leads_to_the_same_state_from_any_other(state: State, record: Record, track: Track) -> None:
     if record.kind != RESET:
         return
     decision = decide(state, record, track, LIMITS)
@@ -132,7 +100,7 @@ def test_a_reset_leads_to_the_same_state_wherever_it_starts(state: State, record
 
 
 @given(states(), st.integers(0, 60), tracks())
-def test_an_adjust_and_its_opposite_leave_the_totals(state: State, xp: int, track: Track) -> None:
+def test_adjust_and_its_opposite_leave_the_totals(state: State, xp: int, track: Track) -> None:
     there = applied(state, adjust("earned", xp_change=xp), track)
     back = applied(there, adjust("earned", xp_change=-xp), track)
     assert back[3:] == started(state)[3:]

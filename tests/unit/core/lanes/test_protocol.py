@@ -19,22 +19,7 @@ from levelq_core.lanes.shard_layout import Layout
 FOLDER = files("levelq_core.lanes") / "lua"
 NAMES = sorted(f.name.removesuffix(".lua") for f in FOLDER.iterdir() if f.name.endswith(".lua"))
 SCRIPTS = [name for name in NAMES if name != "prelude"]
-WITH_ALLOW_OOM = {
-    "ack",
-    "bind",
-    "claim",
-    "lease",
-    "recover",
-    "refill",
-    "close",
-    "relayout",
-    "renew",
-    "status",
-    "sweep",
-    "yield",
-    "peek",
-    "withdraw",
-}  # they must work when memory is full
+REFUSED_WHEN_FULL = {"push", "relay"}  # all others must work when memory is full
 PARTITION = Partition("PLAYER", 1, 3)
 TAG = "levelq:{PLAYER:1:3}:"
 # No two alike, so that a swapped pair shows.
@@ -63,18 +48,18 @@ VALUES: dict[str, Any] = {
     "token": "a-token",
     "delays": "10 0",
     "reasons": b"why\n\n",
-    "how many heads to look at": HEADS,
-    "gated": 1,
+    "how many heads to read": HEADS,
+    "restored only": 1,
     "mode": "seize",
     "lease": b"a-lease",
     "lease ms": LEASE_MS,
     "idle only": 1,
     "last": 0,
     "holding": 1,
-    "the layout after it": "2:8<4",
+    "the next layout": "2:8<4",
     "specialization": "PLAYER",
-    "the layout that is expected there": "1:4",
-    "the new one": "1:4>8",
+    "the layout that is expected": "1:4",
+    "the new layout": "1:4>8",
     "the database": b"{}",
     "the binding that it may replace": b"another",
     "page entries": 501,
@@ -88,7 +73,7 @@ CALLS: dict[str, tuple[Call, list[Any]]] = {
         PROTOCOL.push(PARTITION, [(5, [b"x", b"y"]), (6, [b"z"])]),
         [5, 2, b"x", b"y", 6, 1, b"z"],
     ),
-    "claim": (PROTOCOL.claim(PARTITION, "a-drain", "a-token", 501, gated=True, holding=True), []),
+    "claim": (PROTOCOL.claim(PARTITION, "a-drain", "a-token", 501, restored_only=True, holding=True), []),
     "ack": (
         PROTOCOL.ack(PARTITION, "a-token", [(b"5", 10, b"i" * 32), (b"6", 0, b"")], {b"5": "why"}),
         [b"5", b"i" * 32, b"6", b""],
@@ -101,8 +86,8 @@ CALLS: dict[str, tuple[Call, list[Any]]] = {
     "relay": (PROTOCOL.relay(PARTITION, b"a-lease", [(5, [b"x", b"y"])], idle_only=True), [5, 2, b"x", b"y"]),
     "refill": (PROTOCOL.refill(PARTITION, b"a-lease", [(5, [b"x"]), (6, [])], last=False), [5, 1, b"x", 6, 0]),
     "status": (PROTOCOL.status(PARTITION), []),
-    "close": (PROTOCOL.close_partition(PARTITION, Layout(2, 8, before=4)), []),
-    "relayout": (PROTOCOL.change_layout("PLAYER", Layout(1, 4), Layout(1, 4, becoming=8)), []),
+    "close": (PROTOCOL.close_partition(PARTITION, Layout(2, 8, previous_shards=4)), []),
+    "relayout": (PROTOCOL.change_layout("PLAYER", Layout(1, 4), Layout(1, 4, next_shards=8)), []),
     "bind": (PROTOCOL.bind(b"{}", b"another"), []),
     "peek": (PROTOCOL.peek(PARTITION, [(b"5", 0), (b"6", 7)]), [b"5", 0, b"6", 7]),
     "withdraw": (PROTOCOL.withdraw(PARTITION, "a-mark", [(b"5", b"i" * 32)]), [b"5", b"i" * 32]),
@@ -133,15 +118,15 @@ def documented_arguments(name: str) -> list[str]:
     return [re.sub(r" \(.*?\)", "", part).strip() for part in re.split(r",(?![^(]*\))", fixed)]
 
 
-def test_there_is_a_call_for_every_script() -> None:
+def test_every_script_has_a_call() -> None:
     assert sorted(CALLS) == SCRIPTS
     assert all(call.name == name for name, (call, _) in CALLS.items())
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_each_script_opens_with_its_legend(name: str) -> None:
+def test_every_script_begins_with_its_legend(name: str) -> None:
     lines = text(name).splitlines()
-    flags = " flags=allow-oom" if name in WITH_ALLOW_OOM else ""
+    flags = "" if name in REFUSED_WHEN_FULL else " flags=allow-oom"
     flags += ",no-writes" if name in ("status", "peek") else ""  # an operator must see it, whatever is full
     assert lines[0] == f"#!lua{flags}"
     assert re.fullmatch(r"-- [A-Z].+\.( .+)?|-- [A-Z].+", lines[1])
@@ -151,7 +136,7 @@ def test_each_script_opens_with_its_legend(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_the_arguments_come_in_the_order_of_the_legend(name: str) -> None:
+def test_arguments_are_in_the_order_of_the_legend(name: str) -> None:
     call, rest = CALLS[name]
     names = documented_arguments(name)
     assert call.args == [VALUES[argument] for argument in names] + rest
@@ -159,25 +144,25 @@ def test_the_arguments_come_in_the_order_of_the_legend(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_script_reads_every_argument_it_is_given(name: str) -> None:
+def test_every_argument_is_read_by_its_script(name: str) -> None:
     count = len(documented_arguments(name))
     read = {int(n) for n in re.findall(r"ARGV\[(\d+)\]", code(name))}
     assert read == set(range(1, count + 1))
 
 
-def test_claim_takes_no_more_from_one_lane_than_in_all() -> None:
+def test_claim_takes_no_more_from_one_lane_than_in_total() -> None:
     args = PROTOCOL.claim(PARTITION, "a-drain", "a-token", 9, False).args
     by_name = dict(zip(documented_arguments("claim"), args, strict=True))
     assert by_name["batch commands"] == by_name["lane commands"] == 9
 
 
-def test_an_acknowledgement_names_no_delays_and_no_reasons_where_there_are_none() -> None:
+def test_acknowledgement_without_delays_and_reasons_sends_none() -> None:
     lanes = [(b"5", 0, b"i" * 32), (b"6", 0, b"i" * 32)]
     assert PROTOCOL.ack(PARTITION, "a-token", lanes).args[2:] == ["", b"", b"5", b"i" * 32, b"6", b"i" * 32]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in KEYS])
-def test_keys_are_built_from_the_tag_only(name: str) -> None:
+def test_keys_are_built_from_the_tag(name: str) -> None:
     """Every first argument of a command is tag .. '...' or a local that was made so."""
     lua = code(name)
     made = {"lane"} if "tag .. 'lane:' .. user" in lua else set()  # also what a local function calls it
@@ -192,7 +177,7 @@ def test_keys_are_built_from_the_tag_only(name: str) -> None:
         made.add("key")
     if "emptied[#emptied + 1] = lane" in lua:
         made.add("unpack(emptied")
-    for command, key in re.findall(r"call(?:\(|, )'([A-Z]+)'(?:, ([^,)]+))?", lua):
+    for command, key in re.findall(r"(?:call(?:\(|, )|unless_wrong\([^,]+, )'([A-Z]+)'(?:, ([^,)]+))?", lua):
         if command not in ("TIME", "INFO"):
             assert key.startswith("tag .. '") or key in made, f"{command} {key}"
     assert "levelq:" not in lua
@@ -200,7 +185,7 @@ def test_keys_are_built_from_the_tag_only(name: str) -> None:
     assert "cjson" not in lua
 
 
-def test_a_stamp_has_as_many_digits_as_the_codec_reads() -> None:
+def test_stamp_has_the_digits_that_the_codec_reads() -> None:
     assert "'%013.0f'" in text("push")
     assert all(
         "local SIZE, FROM = 32, 18" in text(name) for name in ("ack", "withdraw")
@@ -208,15 +193,14 @@ def test_a_stamp_has_as_many_digits_as_the_codec_reads() -> None:
     assert all("payload_limit + 13" in text(name) for name in ("claim", "peek"))
 
 
-@pytest.mark.parametrize("shebang", [True, False])
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_script_is_loaded_once_with_the_prelude_in_front(name: str, shebang: bool) -> None:
-    script = load(name, shebang=shebang)
-    assert load(name, shebang=shebang) is script
+def test_script_is_loaded_once_with_the_prelude_behind_its_first_line(name: str) -> None:
+    script = load(name)
+    assert load(name) is script
     assert script.sha == sha1(script.text.encode()).hexdigest()
-    assert script.text.startswith("#!lua") is shebang
     first, _, rest = text(name).partition("\n")
-    assert script.text.removeprefix(first + "\n" if shebang else "") == text("prelude") + rest
+    assert first.startswith("#!lua")
+    assert script.text == first + "\n" + text("prelude") + rest
 
 
 def test_replies_are_read() -> None:
@@ -229,15 +213,21 @@ def test_replies_are_read() -> None:
     assert Protocol.pushed(error) is error
     claim = Protocol.claimed([1, 0, [b"9"], [b"5", [b"one", [5000, b"ab" * 20, b"head"]], b"6", []], 7, [b"6"]])
     assert claim.lanes == [(b"5", [b"one", Oversized(5000, "ab" * 20, b"head")]), (b"6", [])]
-    assert (claim.wake, claim.retired, claim.broken, claim.unfilled, claim.at_ms) == (True, False, [b"9"], False, 7)
+    assert (claim.wake, claim.retired, claim.broken, claim.blocked, claim.at_ms) == (True, False, [b"9"], False, 7)
     assert claim.parked == {b"6"}
-    assert Protocol.claimed([b"UNFILLED"]) == Claim([], wake=False, retired=False, broken=[], unfilled=True)
+    assert Protocol.claimed([b"BLOCKED"]) == Claim([], wake=False, retired=False, broken=[], blocked=True)
 
 
 def test_replies_to_the_relay_are_read() -> None:
-    assert Protocol.leased([0, b"x", 0, 0]) == Lease(ours=False, anew=False, value=b"x", filled=False, claimed=0)
-    assert Protocol.leased([1, b"x", 1, 3]) == Lease(ours=True, anew=True, value=b"x", filled=True, claimed=3)
-    assert Protocol.leased([2, b"x", 0, 0]) == Lease(ours=True, anew=False, value=b"x", filled=False, claimed=0)
+    assert Protocol.leased([0, b"x", 0, 0]) == Lease(
+        ours=False, newly_acquired=False, value=b"x", restored=False, claimed=0
+    )
+    assert Protocol.leased([1, b"x", 1, 3]) == Lease(
+        ours=True, newly_acquired=True, value=b"x", restored=True, claimed=3
+    )
+    assert Protocol.leased([2, b"x", 0, 0]) == Lease(
+        ours=True, newly_acquired=False, value=b"x", restored=False, claimed=0
+    )
     for read in (Protocol.relayed, Protocol.refilled):
         assert read([b"LOST"]) == Relayed(True, False, [])
     assert Protocol.relayed([1, [2, b"", 0, b"busy"]]) == Relayed(False, True, [(2, ""), (0, "busy")])

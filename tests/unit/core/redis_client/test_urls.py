@@ -18,17 +18,17 @@ def read(url: str) -> RedisTarget:
 
 
 @pytest.mark.parametrize("url", ["redis://h", "rediss://h:1/2", "unix:///run/valkey.sock"])
-def test_one_server_is_redis_pys(url: str) -> None:
+def test_url_of_one_server_has_no_target(url: str) -> None:
     assert RedisTarget.read(url) is None
 
 
-def test_a_cluster() -> None:
+def test_cluster_url_is_read() -> None:
     place = read("rediss+cluster://u:p%40@a:1,[::1]:2,c?ssl_cert_reqs=none")
     assert place.addresses == [Address("a", 1), Address("::1", 2), Address("c", 6379)]
     assert place.url_of(Address("::1", 2)) == "rediss://u:p%40@[::1]:2/0?ssl_cert_reqs=none"
 
 
-def test_sentinels() -> None:
+def test_sentinel_url_is_read() -> None:
     place = read("redis+sentinel://u:p@a,b:2/lanes/3?sentinel_username=s&sentinel_password=t&protocol=3")
     assert (place.service, place.addresses) == ("lanes", [Address("a", 26379), Address("b", 2)])
     assert place.for_sentinels == {"username": "s", "password": "t"}
@@ -36,7 +36,7 @@ def test_sentinels() -> None:
 
 
 @pytest.mark.parametrize("kind", ["redis", "rediss"])
-def test_tls_is_for_the_sentinels_too(kind: str) -> None:
+def test_tls_is_used_for_the_sentinels_too(kind: str) -> None:
     client = connect(
         f"{kind}+sentinel://a:1/lanes?sentinel_password=t&ssl_cert_reqs=none"
         if kind == "rediss"
@@ -58,12 +58,12 @@ def test_tls_is_for_the_sentinels_too(kind: str) -> None:
         "redis://h?password=s3cret",
     ],
 )
-def test_no_password_is_shown(url: str) -> None:
+def test_redacted_url_shows_no_password(url: str) -> None:
     assert "s3cret" not in redacted(url)
 
 
 @pytest.mark.parametrize("scheme", ["redis", "redis+cluster", "redis+sentinel"])
-def test_a_url_that_cannot_be_read_is_not_quoted(scheme: str) -> None:
+def test_url_that_cannot_be_read_is_not_quoted(scheme: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         Settings.load(redis_url=f"{scheme}://u:s3cret\u2100x@h:1/x", rq_url="redis://h")
     assert "s3cret" not in str(refused.value)

@@ -88,7 +88,7 @@ def test_cause_is_logged_once_while_it_lasts_and_again_when_it_returns(caplog: p
     now = 0.0
     causes = CauseLog(lambda: now)
     for user in range(13, 23):
-        causes.parked(PLAYER, [parked(user, f"learner {user} is blocked (SQLSTATE P0001)"), parked(1, "other")])
+        causes.log_parked(PLAYER, [parked(user, f"learner {user} is blocked (SQLSTATE P0001)"), parked(1, "other")])
         now += LASTS_SECONDS
     assert [record.getMessage() for record in caplog.records] == [
         "PLAYER:1:0: 1 lanes parked: learner 13 is blocked (SQLSTATE P0001); for example user 13",
@@ -96,7 +96,7 @@ def test_cause_is_logged_once_while_it_lasts_and_again_when_it_returns(caplog: p
     ]
     assert "secret" not in caplog.text
     now += LASTS_SECONDS
-    causes.parked(PLAYER, [parked(13, "other")])
+    causes.log_parked(PLAYER, [parked(13, "other")])
     assert len(caplog.records) == 3
 
 

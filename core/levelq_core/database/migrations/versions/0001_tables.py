@@ -36,16 +36,17 @@ def upgrade() -> None:
             create(name)
 
 
-def _id() -> sa.Column[int]:
+def _id() -> sa.Column[Any]:
     return sa.Column("id", sa.BigInteger, sa.Identity(always=False), primary_key=True)
 
 
-def _count(name: str) -> sa.Column[int]:
-    return sa.Column(name, sa.BigInteger, nullable=False, server_default=_ZERO)
+def _filled(type_: Any, *names: str, default: Any = None) -> list[sa.Column[Any]]:
+    """Columns that are NOT NULL."""
+    return [sa.Column(name, type_, nullable=False, server_default=default) for name in names]
 
 
-def _time(name: str) -> sa.Column[object]:
-    return sa.Column(name, sa.DateTime(timezone=True), nullable=False, server_default=_NOW)
+def _times(*names: str) -> list[sa.Column[Any]]:
+    return _filled(sa.DateTime(timezone=True), *names, default=_NOW)
 
 
 def _leave_room(name: str) -> None:
@@ -58,17 +59,12 @@ def _progress(name: str) -> None:
     op.create_table(
         name,
         _id(),
-        sa.Column("student_id", sa.BigInteger, nullable=False),
-        sa.Column("specialization_id", sa.Text, nullable=False),
-        sa.Column("current_level", sa.Integer, nullable=False, server_default=_ONE),
-        _count("total_xp"),
-        _count("completed_sessions"),
-        _count("completed_projects"),
-        _count("theory_hours_completed"),
-        _count("practice_hours_completed"),
-        _time("last_activity"),
-        _time("created_at"),
-        _time("updated_at"),
+        *_filled(sa.BigInteger, "student_id"),
+        *_filled(sa.Text, "specialization_id"),
+        *_filled(sa.Integer, "current_level", default=_ONE),
+        *_filled(sa.BigInteger, "total_xp", "completed_sessions", "completed_projects", default=_ZERO),
+        *_filled(sa.BigInteger, "theory_hours_completed", "practice_hours_completed", default=_ZERO),
+        *_times("last_activity", "created_at", "updated_at"),
         sa.UniqueConstraint("student_id", "specialization_id", name=f"{name}_pair_key"),
     )
     _leave_room(name)
@@ -78,12 +74,10 @@ def _licenses(name: str) -> None:
     op.create_table(
         name,
         _id(),
-        sa.Column("user_id", sa.BigInteger, nullable=False),
-        sa.Column("specialization_type", sa.Text, nullable=False),
-        sa.Column("current_level", sa.Integer, nullable=False, server_default=_ONE),
-        sa.Column("max_achieved_level", sa.Integer, nullable=False, server_default=_ONE),
-        _time("started_at"),
-        _time("last_advanced_at"),
+        *_filled(sa.BigInteger, "user_id"),
+        *_filled(sa.Text, "specialization_type"),
+        *_filled(sa.Integer, "current_level", "max_achieved_level", default=_ONE),
+        *_times("started_at", "last_advanced_at"),
         sa.UniqueConstraint("user_id", "specialization_type", name=f"{name}_pair_key"),
     )
     _leave_room(name)
@@ -93,7 +87,7 @@ def _progressions(name: str) -> None:
     # The licenses may be the application's, with ids of its own type.
     there = inspector()
     id_type: Any = sa.BigInteger
-    if there.has_table("user_licenses"):  # where statements are only printed, ours is not there yet
+    if there.has_table("user_licenses"):  # when statements are only printed, levelq's own does not exist yet
         columns = there.get_columns("user_licenses")
         id_type = next((column["type"] for column in columns if column["name"] == "id"), None)
     if id_type is None:
@@ -103,12 +97,11 @@ def _progressions(name: str) -> None:
         _id(),
         # An application that deletes a license, by a cascade from its users for one, deletes its progressions too.
         sa.Column("user_license_id", id_type, sa.ForeignKey("user_licenses.id", ondelete="CASCADE"), nullable=False),
-        sa.Column("from_level", sa.Integer, nullable=False),
-        sa.Column("to_level", sa.Integer, nullable=False),
+        *_filled(sa.Integer, "from_level", "to_level"),
         sa.Column("advanced_by", sa.BigInteger),
-        sa.Column("advancement_reason", sa.Text, nullable=False, server_default=""),
-        sa.Column("requirements_met", JSONB, nullable=False),
-        _time("advanced_at"),
+        *_filled(sa.Text, "advancement_reason", default=""),
+        *_filled(JSONB, "requirements_met"),
+        *_times("advanced_at"),
     )
     op.create_index(f"{name}_license", name, ["user_license_id", "id"])
 
@@ -117,18 +110,13 @@ def _ledger(name: str) -> None:
     op.create_table(
         name,
         _id(),
-        sa.Column("command_id", sa.Uuid, nullable=False),
-        sa.Column("user_id", sa.BigInteger, nullable=False),
-        sa.Column("specialization", sa.Text, nullable=False),
-        sa.Column("kind", sa.Text, nullable=False),
-        sa.Column("status", sa.Text, nullable=False),
+        *_filled(sa.Uuid, "command_id"),
+        *_filled(sa.BigInteger, "user_id"),
+        *_filled(sa.Text, "specialization", "kind", "status"),
         sa.Column("error", sa.Text),
         sa.Column("message", sa.Text),
-        sa.Column("digest", sa.LargeBinary, nullable=False),
-        *(
-            sa.Column(change, sa.Integer, nullable=False)
-            for change in ("xp", "sessions", "projects", "theory_hours", "practice_hours")
-        ),
+        *_filled(sa.LargeBinary, "digest"),
+        *_filled(sa.Integer, "xp", "sessions", "projects", "theory_hours", "practice_hours"),
         sa.Column("level", sa.Integer, comment="the level that the command names"),
         sa.Column("mode", sa.Text, comment="progress or license: a sync's source; keep or earned: instead of a level"),
         sa.Column("advanced_by", sa.BigInteger),
@@ -137,10 +125,10 @@ def _ledger(name: str) -> None:
         sa.Column("to_level", sa.Integer),
         sa.Column("before", ARRAY(sa.BigInteger), comment="the fields of levelq_core.Totals, in their order"),
         sa.Column("after", ARRAY(sa.BigInteger), comment="the fields of levelq_core.Totals, in their order"),
-        sa.Column("batch", sa.Uuid, nullable=False),
+        *_filled(sa.Uuid, "batch"),
         sa.Column("xid", sa.BigInteger, nullable=False, comment="pg_current_xact_id() of the transaction"),
-        sa.Column("source", sa.Text, nullable=False),
-        _time("applied_at"),
+        *_filled(sa.Text, "source"),
+        *_times("applied_at"),
         sa.UniqueConstraint("command_id", name=f"{name}_command_id_key"),
     )
     op.create_index(f"{name}_user", name, ["user_id", "id"])
@@ -152,12 +140,12 @@ def _outbox(name: str) -> None:
         name,
         _id(),
         sa.Column("command_id", sa.Uuid, nullable=False, unique=True),
-        sa.Column("user_id", sa.BigInteger, nullable=False),
-        sa.Column("specialization", sa.Text, nullable=False),
-        sa.Column("payload", sa.LargeBinary, nullable=False),
-        _time("created_at"),
+        *_filled(sa.BigInteger, "user_id"),
+        *_filled(sa.Text, "specialization"),
+        *_filled(sa.LargeBinary, "payload"),
+        *_times("created_at"),
         sa.Column("pushed_at", sa.DateTime(timezone=True)),
-        sa.Column("pushes", sa.Integer, nullable=False, server_default=_ZERO),
+        *_filled(sa.Integer, "pushes", default=_ZERO),
     )
 
 
@@ -165,13 +153,13 @@ def _quarantine(name: str) -> None:
     op.create_table(
         name,
         _id(),
-        sa.Column("specialization", sa.Text, nullable=False),
+        *_filled(sa.Text, "specialization"),
         sa.Column("user_id", sa.BigInteger),
-        sa.Column("reason", sa.Text, nullable=False),
+        *_filled(sa.Text, "reason"),
         sa.Column("raw", sa.LargeBinary, nullable=False, comment="the first 4 KiB"),
-        sa.Column("length", sa.BigInteger, nullable=False),
-        sa.Column("sha256", sa.LargeBinary, nullable=False),
-        _time("at"),
+        *_filled(sa.BigInteger, "length"),
+        *_filled(sa.LargeBinary, "sha256"),
+        *_times("at"),
     )
     op.create_index(f"{name}_sha256", name, ["sha256"])
     op.create_index(f"{name}_user", name, ["user_id"])
@@ -181,8 +169,8 @@ def _identity(name: str) -> None:
     op.create_table(
         name,
         sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False, server_default=_ONE),
-        sa.Column("identity", sa.Uuid, nullable=False, server_default=sa.text("gen_random_uuid()")),
-        _time("created_at"),
+        *_filled(sa.Uuid, "identity", default=sa.text("gen_random_uuid()")),
+        *_times("created_at"),
         sa.CheckConstraint("id = 1", name=f"{name}_one_row"),
     )
     op.execute(f"INSERT INTO {name} DEFAULT VALUES")
@@ -192,10 +180,7 @@ def _audit(name: str) -> None:
     op.create_table(
         name,
         _id(),
-        _time("at"),
-        sa.Column("actor", sa.Text, nullable=False),
-        sa.Column("origin", sa.Text, nullable=False),
-        sa.Column("action", sa.Text, nullable=False),
-        sa.Column("target", sa.Text, nullable=False),
+        *_times("at"),
+        *_filled(sa.Text, "actor", "origin", "action", "target"),
         sa.Column("detail", JSONB),
     )

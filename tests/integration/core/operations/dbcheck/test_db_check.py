@@ -9,30 +9,23 @@ from pathlib import Path
 import psycopg
 import pytest
 from sqlalchemy import Engine
-from sqlalchemy.orm import Session
 
 from levelq.embedded import Postgres, Servers
-from levelq_core import Catalog, Settings, level_up_atomic
+from levelq_core import Catalog, Settings
 from levelq_core.database.engine import engine_for
 from levelq_core.database.migrations import upgrade
 from levelq_core.database.schema import forget
 from levelq_core.operations.dbcheck import server
-from tests.support.db_check import execute, findings, fix
+from tests.support.db_check import execute, findings, fix, query, role, works
 
 PROGRESS_KEY = "student_id, specialization_id"
 LICENSE_KEY = "user_id, specialization_type"
 
 
 def pair_constraint(engine: Engine, table: str) -> str:
-    with engine.connect() as connection:
-        query = "SELECT conname FROM pg_constraint WHERE contype = 'u' AND conrelid = to_regclass(%s)::oid"
-        name: str = connection.exec_driver_sql(query, (table,)).scalar_one()
-    return name
-
-
-def works(engine: Engine, user: int = 1) -> bool:
-    with Session(engine) as session:
-        return level_up_atomic(session, user, "PLAYER", 1000)["success"]
+    of_table = f"contype = 'u' AND conrelid = to_regclass('{table}')::oid"
+    ((name,),) = query(engine, f"SELECT conname FROM pg_constraint WHERE {of_table}")
+    return str(name)
 
 
 def test_a_sound_database_has_no_findings(engine: Engine) -> None:
@@ -54,84 +47,53 @@ def test_an_empty_database_lacks_all_tables_and_upgrade_makes_them(
 
 # What breaks a sound database of either kind, and the one finding it must give.
 FAULTS = {
-    "a total is missing": (
-        "ALTER TABLE specialization_progress DROP COLUMN total_xp",
-        "specialization_progress has no column total_xp",
-    ),
-    "a time is missing": (
-        "ALTER TABLE license_progressions DROP COLUMN advanced_at",
-        "license_progressions has no column advanced_at",
-    ),
-    "the highest level is missing": (
-        "ALTER TABLE user_licenses DROP COLUMN max_achieved_level",
-        "user_licenses has no column max_achieved_level",
-    ),
-    "the reason is missing": (
-        "ALTER TABLE license_progressions DROP COLUMN advancement_reason",
-        "license_progressions has no column advancement_reason",
-    ),
-    "an id is missing": (
-        "ALTER TABLE license_progressions DROP COLUMN id",
-        "license_progressions has no column id",
-    ),
-    "a column of the ledger is missing": (
-        "ALTER TABLE levelq_ledger DROP COLUMN batch",
-        "levelq_ledger has no column batch",
-    ),
+    "a total is missing": ("ALTER TABLE specialization_progress DROP COLUMN total_xp",
+        "specialization_progress has no column total_xp"),
+    "a time is missing": ("ALTER TABLE license_progressions DROP COLUMN advanced_at",
+        "license_progressions has no column advanced_at"),
+    "the highest level is missing": ("ALTER TABLE user_licenses DROP COLUMN max_achieved_level",
+        "user_licenses has no column max_achieved_level"),
+    "the reason is missing": ("ALTER TABLE license_progressions DROP COLUMN advancement_reason",
+        "license_progressions has no column advancement_reason"),
+    "an id is missing": ("ALTER TABLE license_progressions DROP COLUMN id", "license_progressions has no column id"),
+    "a column of the ledger is missing": ("ALTER TABLE levelq_ledger DROP COLUMN batch",
+        "levelq_ledger has no column batch"),
     "a total is text": (
         "ALTER TABLE specialization_progress ALTER completed_projects DROP DEFAULT, "
         "ALTER completed_projects TYPE text, ALTER completed_projects SET DEFAULT '0'",
-        "specialization_progress.completed_projects is of type text, expected int2 or int4 or int8 or numeric",
-    ),
-    "a level is text": (
-        "ALTER TABLE user_licenses ALTER current_level DROP DEFAULT, ALTER current_level TYPE text",
-        "user_licenses.current_level is of type text, expected int2 or int4 or int8 or numeric",
-    ),
+        "specialization_progress.completed_projects is of type text, expected int2 or int4 or int8 or numeric"),
+    "a level is text": ("ALTER TABLE user_licenses ALTER current_level DROP DEFAULT, ALTER current_level TYPE text",
+        "user_licenses.current_level is of type text, expected int2 or int4 or int8 or numeric"),
     "a specialization is an enum": (
         "CREATE TYPE kind AS ENUM ('PLAYER', 'COACH', 'INTERNSHIP'); ALTER TABLE user_licenses "
         "ALTER specialization_type TYPE kind USING specialization_type::kind",
-        "user_licenses.specialization_type is of type kind, expected text or varchar",
-    ),
-    "a time is text": (
-        "ALTER TABLE user_licenses ALTER started_at DROP DEFAULT, ALTER started_at TYPE text",
-        "user_licenses.started_at is of type text, expected date or timestamp or timestamptz",
-    ),
-    "the ledger has a narrow column": (
-        "ALTER TABLE levelq_ledger ALTER user_id TYPE integer",
-        "levelq_ledger.user_id is of type int4, expected int8",
-    ),
+        "user_licenses.specialization_type is of type kind, expected text or varchar"),
+    "a time is text": ("ALTER TABLE user_licenses ALTER started_at DROP DEFAULT, ALTER started_at TYPE text",
+        "user_licenses.started_at is of type text, expected date or timestamp or timestamptz"),
+    "the ledger has a narrow column": ("ALTER TABLE levelq_ledger ALTER user_id TYPE integer",
+        "levelq_ledger.user_id is of type int4, expected int8"),
     "a column is generated": (
         "ALTER TABLE user_licenses DROP COLUMN last_advanced_at, ADD COLUMN last_advanced_at timestamp "
         "GENERATED ALWAYS AS (NULL::timestamp) STORED",
-        "user_licenses.last_advanced_at is generated from other columns: levelq must write it",
-    ),
+        "user_licenses.last_advanced_at is generated from other columns: levelq must write it"),
     "who advanced must be given": (
         "UPDATE license_progressions SET advanced_by = 1; "
         "ALTER TABLE license_progressions ALTER advanced_by SET NOT NULL",
-        "license_progressions.advanced_by is NOT NULL: levelq writes NULL where nothing is known",
-    ),
+        "license_progressions.advanced_by is NOT NULL: levelq writes NULL where nothing is known"),
     "an id has no default": (
         "ALTER TABLE specialization_progress ALTER id DROP IDENTITY IF EXISTS, ALTER id DROP DEFAULT",
-        "specialization_progress.id has no default: levelq's inserts give no id, and fail",
-    ),
-    "an id has no default and may be null": (
-        "ALTER TABLE license_progressions DROP COLUMN id, ADD COLUMN id integer",
-        "license_progressions.id has no default: levelq's inserts give no id, and fail",
-    ),
-    "a sequence is behind": (
-        "SELECT setval(pg_get_serial_sequence('user_licenses', 'id'), 1, false)",
-        "user_licenses.id: its sequence is behind the highest id, 1: inserts fail as duplicates",
-    ),
+        "specialization_progress.id has no default: levelq's inserts give no id, and fail"),
+    "an id has no default and may be null": ("ALTER TABLE license_progressions DROP COLUMN id, ADD COLUMN id integer",
+        "license_progressions.id has no default: levelq's inserts give no id, and fail"),
+    "a sequence is behind": ("SELECT setval(pg_get_serial_sequence('user_licenses', 'id'), 1, false)",
+        "user_licenses.id: its sequence is behind the highest id, 1: inserts fail as duplicates"),
     "the totals do not fit": (
         "ALTER TABLE license_progressions ALTER requirements_met TYPE varchar(100) "
         "USING left(requirements_met::text, 9)",
-        "license_progressions.requirements_met holds 100 characters: level-ups whose totals need more are rejected",
-    ),
-    "the progress is unlogged": (
-        "ALTER TABLE specialization_progress SET UNLOGGED",
-        "specialization_progress is UNLOGGED: a crash of the server empties it",
-    ),
-}
+        "license_progressions.requirements_met holds 100 characters: level-ups whose totals need more are rejected"),
+    "the progress is unlogged": ("ALTER TABLE specialization_progress SET UNLOGGED",
+        "specialization_progress is UNLOGGED: a crash of the server empties it"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -204,16 +166,13 @@ def test_a_lost_unique_constraint_and_the_duplicates_it_let_in(engine: Engine, t
     assert f"{table}: more than one row for ({key}): 1 PLAYER (2 rows), 2 PLAYER (2 rows)" in found[0].problem
     fix(engine, found)
     assert findings(engine) == []
-    with engine.connect() as connection:
-        kept = connection.exec_driver_sql(f"SELECT id, current_level FROM {table} ORDER BY id").all()
-    assert [tuple(row) for row in kept] == [(1, 2), (2, 2)]
+    assert query(engine, f"SELECT id, current_level FROM {table} ORDER BY id") == [(1, 2), (2, 2)]
     assert works(engine, 3)
 
 
 def set_columns(engine: Engine, table: str) -> list[str]:
-    with engine.connect() as connection:
-        query = "SELECT column_name FROM information_schema.columns WHERE table_name = %s AND column_name <> 'id'"
-        return [row[0] for row in connection.exec_driver_sql(query, (table,))]
+    named = f"table_name = '{table}' AND column_name <> 'id'"
+    return [f'"{row[0]}"' for row in query(engine, f"SELECT column_name FROM information_schema.columns WHERE {named}")]
 
 
 def test_merged_licenses_keep_their_history_and_their_highest_level(engine: Engine) -> None:
@@ -226,11 +185,8 @@ def test_merged_licenses_keep_their_history_and_their_highest_level(engine: Engi
         "UPDATE license_progressions SET user_license_id = 2",
     )
     fix(engine, findings(engine))
-    with engine.connect() as connection:
-        rows = connection.exec_driver_sql("SELECT id, current_level, max_achieved_level FROM user_licenses").all()
-        assert [tuple(row) for row in rows] == [(1, 2, 6)]
-        query = "SELECT user_license_id, count(*) FROM license_progressions GROUP BY 1"
-        assert [tuple(row) for row in connection.exec_driver_sql(query)] == [(1, 1)]
+    assert query(engine, "SELECT id, current_level, max_achieved_level FROM user_licenses") == [(1, 2, 6)]
+    assert query(engine, "SELECT user_license_id, count(*) FROM license_progressions GROUP BY 1") == [(1, 1)]
 
 
 def test_an_index_that_failed_to_build_is_replaced(engine: Engine) -> None:
@@ -251,15 +207,14 @@ def test_an_index_that_failed_to_build_is_replaced(engine: Engine) -> None:
 def test_a_ledger_without_its_unique_id_keeps_the_first_decision(engine: Engine) -> None:
     assert works(engine)
     execute(engine, f"ALTER TABLE levelq_ledger DROP CONSTRAINT {pair_constraint(engine, 'levelq_ledger')}")
-    columns = ", ".join(f'"{name}"' for name in set_columns(engine, "levelq_ledger"))
+    columns = ", ".join(set_columns(engine, "levelq_ledger"))
     execute(engine, f"INSERT INTO levelq_ledger ({columns}) SELECT {columns} FROM levelq_ledger")
     found = findings(engine)
     assert found[0].problem.startswith("levelq_ledger: ")
     assert "the first will be kept" in found[0].problem
     fix(engine, found)
     assert findings(engine) == []
-    with engine.connect() as connection:
-        assert connection.exec_driver_sql("SELECT id FROM levelq_ledger").scalars().all() == [1]
+    assert query(engine, "SELECT id FROM levelq_ledger") == [(1,)]
 
 
 def test_levels_out_of_step_are_counted_with_the_commands_that_mend_them(engine: Engine) -> None:
@@ -326,31 +281,19 @@ def test_several_faults_at_once_are_mended_in_the_order_printed(application_engi
     assert works(engine, 2)
 
 
-def test_synchronous_commit_off_for_the_database_or_the_role(engine: Engine) -> None:
-    name = engine.url.database
-    role = "levelq_check"
-    execute(engine, f"CREATE ROLE {role} LOGIN SUPERUSER", f"ALTER DATABASE {name} SET synchronous_commit = off")
-    mine = engine_for(Settings.load(database_url=re.sub("//[^@]*@", f"//{role}@", url_of(engine))))
-    try:
-        for statement, mended in (
-            (f"ALTER DATABASE {name} SET synchronous_commit = off", f"ALTER DATABASE {name} RESET"),
-            (f"ALTER ROLE {role} SET synchronous_commit = off", f"ALTER ROLE {role} RESET"),
-            (
-                f"ALTER ROLE {role} IN DATABASE {name} SET synchronous_commit = off",
-                f"ALTER ROLE {role} IN DATABASE {name} RESET",
-            ),
-        ):
-            execute(engine, statement)
-            mine.dispose()
-            (finding,) = findings(mine)
-            assert finding.problem.startswith("synchronous_commit is off")
-            assert finding.fix == (f"{mended} synchronous_commit;",)
-            fix(mine, [finding])
-            mine.dispose()
-            assert findings(mine) == []
-    finally:
+@pytest.mark.parametrize("owner", ["DATABASE {name}", "ROLE levelq_check", "ROLE levelq_check IN DATABASE {name}"])
+def test_synchronous_commit_off_for_the_database_or_the_role(engine: Engine, owner: str) -> None:
+    owner = owner.format(name=engine.url.database)
+    with role(engine, "levelq_check", "ALTER ROLE levelq_check SUPERUSER"):
+        mine = engine_for(Settings.load(database_url=re.sub("//[^@]*@", "//levelq_check@", url_of(engine))))
+        execute(engine, f"ALTER {owner} SET synchronous_commit = off")
+        (finding,) = findings(mine)
+        assert finding.problem.startswith("synchronous_commit is off")
+        assert finding.fix == (f"ALTER {owner} RESET synchronous_commit;",)
+        fix(mine, [finding])
         mine.dispose()
-        execute(engine, f"DROP ROLE {role}")
+        assert findings(mine) == []
+        mine.dispose()
 
 
 def url_of(engine: Engine) -> str:

@@ -7,11 +7,11 @@ from redis import Redis
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from levelq.cli.app import run
 from levelq_core import SchemaError, Settings, level_up_atomic
 from levelq_worker.rq_adapter.worker import LaneWorker
 from levelq_worker.support.preflight import preflight
-from tests.support.db_check import execute, findings, fix
+from tests.support.db_check import execute, findings, fix, works
+from tests.support.fixtures.wide_command_line import CommandLine
 
 VIEWED = "ALTER TABLE user_licenses RENAME TO held; CREATE {} user_licenses AS SELECT * FROM held"
 
@@ -102,20 +102,13 @@ def test_tables_that_levelq_cannot_work_on_are_refused_in_one_line(
         assert findings(own_engine) == []
 
 
+@pytest.mark.parametrize("command", [("db", "check"), ("doctor",)], ids=" ".join)
 def test_doctor_and_db_check_exit_with_1(
-    settings: Settings,
-    redis: Redis,
-    own_engine: Engine,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    settings: Settings, redis: Redis, own_engine: Engine, levelq_with: CommandLine, command: tuple[str, ...]
 ) -> None:
     execute(own_engine, *REFUSED["uuid user ids"][0].split("; "))
-    for name, value in settings.environment().items():
-        monkeypatch.setenv(name, value)
-    assert run(["db", "check"]) == 1
-    assert "specialization_progress.student_id is of type uuid" in capsys.readouterr().out
-    assert run(["doctor"]) == 1
-    assert "specialization_progress.student_id is of type uuid" in capsys.readouterr().out
+    told = levelq_with(settings, *command)
+    assert told.code == 1 and "specialization_progress.student_id is of type uuid" in told.out
 
 
 def test_numeric_user_ids_and_domains_of_text_are_accepted(own_engine: Engine) -> None:
@@ -127,5 +120,4 @@ def test_numeric_user_ids_and_domains_of_text_are_accepted(own_engine: Engine) -
         "ALTER TABLE user_licenses ALTER specialization_type TYPE specialization",
     )
     assert findings(own_engine) == []
-    with Session(own_engine) as session:
-        assert level_up_atomic(session, 1, "PLAYER", 5000)["success"]
+    assert works(own_engine, xp=5000)

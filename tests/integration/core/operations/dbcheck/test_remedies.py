@@ -16,8 +16,10 @@ from sqlalchemy.orm import Session
 from levelq_core import SchemaError, Settings, level_up_atomic
 from levelq_core.database.schema import forget
 from levelq_worker.support.preflight import preflight
-from tests.support.db_check import execute
+from tests.support.db_check import execute, query, role, works
+from tests.support.fixtures.databases import as_role
 from tests.support.fixtures.waiting import until
+from tests.support.fixtures.wide_command_line import CommandLine
 from tests.support.remedies import Operator
 
 PROGRESS = "INSERT INTO specialization_progress (student_id, specialization_id, current_level, total_xp"
@@ -241,20 +243,22 @@ IN_THE_WAY = {
 
 
 @pytest.fixture
-def operator(settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Operator:
-    return Operator(settings, monkeypatch, capsys)
+def operator(settings: Settings, levelq_with: CommandLine) -> Operator:
+    return Operator(settings, levelq_with)
 
 
 def rows(engine: Engine) -> list[Row]:
-    query = text("""
+    found = query(
+        engine,
+        """
         SELECT p.student_id, p.specialization_id, p.current_level, l.current_level, l.max_achieved_level,
                coalesce(p.total_xp, 0), (SELECT count(*) FROM license_progressions a WHERE a.user_license_id = l.id)
         FROM specialization_progress p
         FULL JOIN user_licenses l ON (l.user_id, l.specialization_type) = (p.student_id, p.specialization_id)
         ORDER BY 1, 2
-    """)
-    with engine.connect() as connection:
-        return [Row(*row) for row in connection.execute(query)]
+        """,
+    )
+    return [Row(*row) for row in found]
 
 
 @pytest.mark.parametrize("wrong", WRONG)
@@ -356,10 +360,9 @@ def test_rows_that_an_application_holds_together_are_refused_and_not_lost(
     said = operator.psql(operator.printed(), check=False, stop=stop)
     assert "certificates_license_id_key" in said
     assert ("could not create unique index" in said) != stop
-    with own_engine.connect() as connection:
-        assert connection.execute(text("SELECT count(*) FROM certificates")).scalar_one() == 2
-        levels = connection.execute(text("SELECT current_level, max_achieved_level FROM user_licenses ORDER BY id"))
-        assert [tuple(row) for row in levels] == [(2, 6), (1, 6)]
+    assert query(own_engine, "SELECT count(*) FROM certificates") == [(2,)]
+    levels = query(own_engine, "SELECT current_level, max_achieved_level FROM user_licenses ORDER BY id")
+    assert levels == [(2, 6), (1, 6)]
 
 
 def test_what_an_application_writes_while_rows_are_merged_is_kept(operator: Operator, own_engine: Engine) -> None:
@@ -437,17 +440,14 @@ def test_a_command_that_would_be_refused_is_not_printed(operator: Operator, own_
 def test_rights_that_a_role_lacks_are_granted_as_printed(
     operator: Operator, own_engine: Engine, engines: Callable[..., Engine], settings: Settings
 ) -> None:
-    role = "levelq_lacking"
+    name = "levelq_lacking"
     execute(
         own_engine,
         "CREATE TABLE users (id bigint PRIMARY KEY)",
         "ALTER TABLE user_licenses ADD FOREIGN KEY (user_id) REFERENCES users (id)",
-        f"CREATE ROLE {role} LOGIN",
-        f"GRANT SELECT ON specialization_progress, levelq_identity TO {role}",
     )
-    owners = str(settings.database_url)
-    theirs = re.sub("//[^@]*@", f"//{role}@", owners)
-    try:
+    theirs = str(as_role(settings, name).database_url)
+    with role(own_engine, name, f"GRANT SELECT ON specialization_progress, levelq_identity TO {name}"):
         operator.use(LEVELQ_DATABASE_URL=theirs)
         with pytest.raises(SchemaError, match=r"role levelq_lacking .*license_progressions"):
             preflight(Settings.load())
@@ -456,9 +456,5 @@ def test_rights_that_a_role_lacks_are_granted_as_printed(
         assert re.search(r"GRANT SELECT.*, UPDATE \(id\) ON users TO levelq_lacking;", script)
         operator.follow(script)  # as the owner
         operator.require_clean()
-        with Session(engines(theirs)) as session:
-            execute(own_engine, "INSERT INTO users VALUES (7)")
-            answer = level_up_atomic(session, 7, "PLAYER", 5000)
-            assert answer["success"], answer
-    finally:
-        execute(own_engine, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+        execute(own_engine, "INSERT INTO users VALUES (7)")
+        assert works(engines(theirs), 7, xp=5000)

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterator
 
 import pytest
 from sqlalchemy import Engine
-from sqlalchemy.orm import Session
 
-from levelq.cli.overview import look
-from levelq_core import SchemaError, Settings, level_up_atomic
+from levelq.cli.status_report import look
+from levelq_core import SchemaError, Settings
 from levelq_core.operations.checks import check_database
 from levelq_core.operations.dbcheck.sequences import sequences_of
 from levelq_worker.support.preflight import preflight
-from tests.support.db_check import execute, findings, fix
+from tests.support.db_check import execute, findings, fix, role, works
+from tests.support.fixtures.databases import as_role
 
 MOST = 2**31 - 1
-
-
-def works(engine: Engine, user: int) -> bool:
-    with Session(engine) as session:
-        return level_up_atomic(session, user, "PLAYER", 1000)["success"]
 
 
 def narrow(engine: Engine, table: str, column: str = "id") -> None:
@@ -118,15 +112,13 @@ GRANTS = (
 
 
 @pytest.fixture
-def restricted(own_engine: Engine, engines: Callable[..., Engine]) -> Iterator[Engine]:
+def restricted(own_engine: Engine, engines: Callable[..., Engine], settings: Settings) -> Iterator[Engine]:
     """An engine of a role with a worker's rights on the tables, and none on the sequences."""
-    role = "levelq_restricted"
-    execute(own_engine, f"CREATE ROLE {role} LOGIN", *(grant.format(role=role) for grant in GRANTS))
-    url = own_engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    made = engines(re.sub("//[^@]*@", f"//{role}@", url))
-    yield made
-    made.dispose()
-    execute(own_engine, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+    name = "levelq_restricted"
+    with role(own_engine, name, *(grant.format(role=name) for grant in GRANTS)):
+        made = engines(as_role(settings, name).database_url)
+        yield made
+        made.dispose()
 
 
 def test_reading_sequences_needs_no_more_than_a_workers_rights(restricted: Engine, own_engine: Engine) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from redis import Redis
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from levelq.cli.overview import look
+from levelq.cli.status_report import look
 from levelq_core import Catalog, LevelUp, SchemaError, Settings, apply_commands, level_up_atomic
 from levelq_core.operations.checks import check_database
 from levelq_worker.rq_adapter.worker import LaneWorker
 from levelq_worker.support.preflight import preflight
 from tests.support.coupler import put_license, put_progress
-from tests.support.db_check import execute, findings, fix
+from tests.support.db_check import execute, findings, fix, query
 
 SPELLINGS = ("player", "Player", " PLAYER", "PLAYER ", "\tplayer\n")
 
@@ -25,14 +27,15 @@ def put(engine: Engine, user: int, spelling: str, level: int, xp: int = 0, highe
         put_license(connection, (user, spelling), level, highest or level)
 
 
-def rows(engine: Engine) -> list[tuple[int, str, int, int]]:
-    with engine.connect() as connection:
-        query = """
-            SELECT p.student_id, p.specialization_id, p.current_level, l.current_level FROM specialization_progress p
-            JOIN user_licenses l ON (l.user_id, l.specialization_type) = (p.student_id, p.specialization_id)
-            ORDER BY 1, 2
+def rows(engine: Engine) -> list[tuple[Any, ...]]:
+    return query(
+        engine,
         """
-        return [tuple(row) for row in connection.execute(text(query))]
+        SELECT p.student_id, p.specialization_id, p.current_level, l.current_level FROM specialization_progress p
+        JOIN user_licenses l ON (l.user_id, l.specialization_type) = (p.student_id, p.specialization_id)
+        ORDER BY 1, 2
+        """,
+    )
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
@@ -63,25 +66,20 @@ def test_of_twins_the_more_advanced_is_kept_and_its_history_and_highest_level_wi
     put(engine, 7, "Player", 5, xp=19_000)
     put(engine, 8, "player", 2)
     put(engine, 8, "PLAYER", 3)
-    with engine.begin() as connection:
-        connection.execute(
-            text("""
-                INSERT INTO license_progressions (user_license_id, from_level, to_level, advancement_reason,
-                    requirements_met, advanced_at)
-                SELECT id, 1, 2, specialization_type, '{}', now() FROM user_licenses WHERE user_id = 7
-            """)
-        )
+    execute(
+        engine,
+        "INSERT INTO license_progressions (user_license_id, from_level, to_level, advancement_reason, requirements_met,"
+        " advanced_at) SELECT id, 1, 2, specialization_type, '{}', now() FROM user_licenses WHERE user_id = 7",
+    )
     found = findings(engine)
     assert "2 pairs of user and specialization with several rows" in found[0].problem
     assert "the most advanced will be kept" in found[1].problem
     fix(engine, found)
     assert findings(engine) == []
     assert rows(engine) == [(7, "PLAYER", 5, 5), (8, "PLAYER", 3, 3)]
-    with engine.connect() as connection:
-        xp = connection.execute(text("SELECT total_xp FROM specialization_progress WHERE student_id = 7")).scalar_one()
-        highest = connection.execute(text("SELECT max_achieved_level FROM user_licenses WHERE user_id = 7"))
-        audited = connection.execute(text("SELECT count(DISTINCT user_license_id), count(*) FROM license_progressions"))
-        assert (xp, highest.scalar_one(), tuple(audited.one())) == (20_000, 6, (1, 3))
+    assert query(engine, "SELECT total_xp FROM specialization_progress WHERE student_id = 7") == [(20_000,)]
+    assert query(engine, "SELECT max_achieved_level FROM user_licenses WHERE user_id = 7") == [(6,)]
+    assert query(engine, "SELECT count(DISTINCT user_license_id), count(*) FROM license_progressions") == [(1, 3)]
 
 
 def test_foreign_key_that_keeps_the_old_spelling_is_named_before_the_statement_that_renames(own_engine: Engine) -> None:

@@ -11,17 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import typer
 from redis import Redis
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
-from typer.testing import CliRunner
 
-from levelq.cli import verifying
+from levelq.cli.verify import since_of
 from levelq_core import ConfigurationError, Settings
-from levelq_producer import Producer
-from tests.support.coupler import runtime
-from tests.support.verify import World, assert_clean, told, up
+from tests.support.db_check import query
+from tests.support.verify import World, assert_clean, told, up, verify_command, world_on
 
 READ = text("SELECT total_xp FROM specialization_progress WHERE student_id = :user AND specialization_id = 'PLAYER'")
 LOCK = text(f"{READ.text} FOR UPDATE")
@@ -32,22 +29,8 @@ ADD = text("UPDATE specialization_progress SET total_xp = total_xp + :xp WHERE s
 @pytest.fixture
 def world(settings: Settings, redis: Redis, engine: Engine, tmp_path: Path, database_url: str) -> Iterator[World]:
     own = settings.model_copy(update={"database_url": database_url})
-    with Producer(own) as producer, runtime(own) as worker:
-        made = World(own, redis, engine, producer, worker, tmp_path / "history.jsonl")
+    with world_on(own, redis, engine, tmp_path) as made:
         yield made
-        made.recorder.close()
-
-
-def run(world: World, *arguments: str) -> tuple[int, str]:
-    app = typer.Typer()
-    app.command()(verifying.verify)
-    done = CliRunner().invoke(app, arguments, env=world.settings.environment(), catch_exceptions=False)
-    return done.exit_code, " ".join(done.output.split())
-
-
-def apply(world: World, user: int, xp: int) -> None:
-    world.send(up(user, xp))
-    world.drain()
 
 
 def read_then_write(world: World, user: int, xp: int, meanwhile: int) -> None:
@@ -55,17 +38,17 @@ def read_then_write(world: World, user: int, xp: int, meanwhile: int) -> None:
     with Session(world.engine) as session:
         seen = session.execute(READ, {"user": user}).scalar_one()
         session.commit()
-        apply(world, user, meanwhile)
+        world.apply(up(user, meanwhile))
         session.execute(WRITE, {"user": user, "xp": seen + xp})
         session.commit()
 
 
 def test_read_add_write_that_erases_a_command_is_reported_with_user_total_amount_and_times(world: World) -> None:
     for user in (1, 2, 3):
-        apply(world, user, 100)
+        world.apply(up(user, 100))
     read_then_write(world, 1, 10, meanwhile=50)  # 100 -> 150 -> 110, and nothing follows
     read_then_write(world, 2, 10, meanwhile=50)  # the same, and a command follows
-    apply(world, 2, 5)
+    world.apply(up(2, 5))
     read_then_write(world, 3, 80, meanwhile=50)  # 100 -> 150 -> 180: nothing can tell that from an addition of 30
     report = world.verify(foreign_writes=True)
     assert {found[:4] for found in told(report)} == {("I2", "lost", user, "PLAYER") for user in (1, 2)}
@@ -81,7 +64,8 @@ def test_read_add_write_that_erases_a_command_is_reported_with_user_total_amount
     assert "looks the same" in grew.hint
     strict = world.verify()
     assert (strict.broken, strict.violations) == ({"I2"}, 3)
-    code, output = run(world, "--foreign-writes")
+    code, output = verify_command(world, "--foreign-writes")
+    output = " ".join(output.split())
     assert code == 1
     assert "I2 lost: user 1, PLAYER, command " in output
     assert "total_xp fell by 40 (150 to 110)" in output
@@ -92,9 +76,7 @@ def test_read_add_write_that_erases_a_command_is_reported_with_user_total_amount
 @pytest.mark.parametrize("style", ["locks", "adds in SQL"])
 def test_old_code_that_locks_or_adds_in_sql_erases_nothing(world: World, style: str) -> None:
     users, failures = range(1, 6), list[BaseException]()
-    for user in users:
-        world.send(up(user, 100))
-    world.drain()
+    world.apply(*(up(user, 100) for user in users))
 
     def old_code() -> None:
         try:
@@ -112,14 +94,11 @@ def test_old_code_that_locks_or_adds_in_sql_erases_nothing(world: World, style: 
     thread = threading.Thread(target=old_code)
     thread.start()
     for _ in range(10):
-        world.send(*(up(user, 7) for user in users))
-        world.drain()
+        world.apply(*(up(user, 7) for user in users))
     thread.join()
     assert failures == []
     assert_clean(world.verify(foreign_writes=True))
-    with world.engine.connect() as connection:
-        totals = connection.execute(text("SELECT total_xp FROM specialization_progress")).scalars().all()
-    assert totals == [100 + 20 * 3 + 10 * 7] * 5
+    assert query(world.engine, "SELECT total_xp FROM specialization_progress") == [(100 + 20 * 3 + 10 * 7,)] * 5
 
 
 def test_thousands_of_violations_are_cut_with_their_number_on_a_narrow_terminal(world: World) -> None:
@@ -142,8 +121,8 @@ def test_thousands_of_violations_are_cut_with_their_number_on_a_narrow_terminal(
 
 @pytest.mark.parametrize("since", ["1d", "2026-01-31T06:00Z", "2026-01-31 06:00", "2026-01-31", "0001-01-01"])
 def test_since_is_an_age_or_a_time(world: World, since: str) -> None:
-    apply(world, 1, 5)
-    code, output = run(world, "--since", since)
+    world.apply(up(1, 5))
+    code, output = verify_command(world, "--since", since)
     assert code == 0
     assert "Every invariant holds." in output
 
@@ -151,4 +130,4 @@ def test_since_is_an_age_or_a_time(world: World, since: str) -> None:
 @pytest.mark.parametrize("since", ["yesterday", "1", "-1d", "9999-01-01", ""])
 def test_since_that_is_neither_is_refused_with_what_was_expected(since: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"--since: expected .*got '{since}'"):
-        verifying.since_of(since)
+        since_of(since)

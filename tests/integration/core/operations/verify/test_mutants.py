@@ -16,26 +16,19 @@ from sqlalchemy import Engine
 
 from levelq_core import Settings
 from levelq_core import failpoints as faults
-from levelq_producer import Producer
 from levelq_worker.draining import claims
-from levelq_worker.draining.batch import Batch
-from levelq_worker.draining.claims import Held
+from levelq_worker.draining.claims import Claims, HeldClaim
 from levelq_worker.draining.drain import Drain
 from tests.support.mutants import counts_twice_what_comes_twice_in_a_batch, replace
-from tests.support.coupler import runtime
-from tests.support.verify import PLAYER, Traced, World, assert_clean, told, up
+from tests.support.verify import PLAYER, Traced, World, assert_clean, told, up, world_on
 
 mutated = pytest.mark.parametrize("mutant", [False, True], ids=["as it is", "mutant"])
 
 
 @pytest.fixture
-def world(
-    settings: Settings, redis: Redis, own_engine: Engine, tmp_path: Path, own_database_url: str
-) -> Iterator[World]:
-    with Producer(settings) as producer, runtime(settings) as worker:
-        made = World(settings, redis, own_engine, producer, worker, tmp_path / "history.jsonl")
+def world(settings: Settings, redis: Redis, own_engine: Engine, tmp_path: Path) -> Iterator[World]:
+    with world_on(settings, redis, own_engine, tmp_path) as made:
         yield made
-        made.recorder.close()
 
 
 def once_at(monkeypatch: pytest.MonkeyPatch, place: str, happen: Callable[[], object]) -> None:
@@ -134,15 +127,16 @@ def test_trim_by_count_when_redis_was_rolled_back(world: World, monkeypatch: pyt
 @mutated
 def test_ack_before_commit(world: World, monkeypatch: pytest.MonkeyPatch, mutant: bool) -> None:
     """The connection is lost before COMMIT."""
-    take = Drain._take
+    claim = Claims.claim
 
-    def ack_first(self: Drain, held: Held) -> None:
-        batch = Batch(self._partition.specialization, held.claim)
-        self._runtime.lanes.ack(self._partition, held.token, batch.acknowledgements([], 0))
-        take(self, held)
+    def ack_first(self: Claims) -> HeldClaim:
+        held = claim(self)
+        if held.claim.lanes:
+            self.ack(held, held.decode().acknowledgements([], 0))
+        return held
 
     if mutant:
-        monkeypatch.setattr(Drain, "_take", ack_first)
+        monkeypatch.setattr(Claims, "claim", ack_first)
     commands = [up(7, 10), up(8, 20)]
     world.send(*commands, commands[0])
 

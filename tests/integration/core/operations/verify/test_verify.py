@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from redis import Redis
 from sqlalchemy import Engine
-from typer.testing import CliRunner
 
-from levelq.cli import verifying
 from levelq_core import (
     Adjust,
     Command,
@@ -33,11 +30,11 @@ from levelq_core.domain.commands import new_command_id
 from levelq_core.lanes.client import Lanes
 from levelq_core.operations.queries import out_of_step
 from levelq_core.operations.verify import STEPS, Options, verify
-from levelq_producer import Producer
 from levelq_worker.draining.drain import Drain
-from tests.support.coupler import push, push_bare, push_raw, runtime
+from tests.support.coupler import push, push_bare, push_raw
+from tests.support.db_check import query
 from tests.support.fixtures.keys import KEYS
-from tests.support.verify import PLAYER, World, assert_clean, told, up
+from tests.support.verify import PLAYER, World, assert_clean, told, up, verify_command, world_on
 
 
 @pytest.fixture
@@ -47,10 +44,8 @@ def settings(servers: Any, redis: Redis, database_url: str) -> Settings:
 
 @pytest.fixture
 def world(settings: Settings, redis: Redis, engine: Engine, tmp_path: Path) -> Iterator[World]:
-    with Producer(settings) as producer, runtime(settings) as worker:
-        made = World(settings, redis, engine, producer, worker, tmp_path / "history.jsonl")
+    with world_on(settings, redis, engine, tmp_path) as made:
         yield made
-        made.recorder.close()
 
 
 @pytest.fixture
@@ -58,10 +53,42 @@ def three(world: World) -> list[LevelUp]:
     """Three commands of user 7, each applied in a transaction of its own, the second one level up."""
     commands = [up(7, 10), up(7, 1500, sessions_completed=2), up(7, 30)]
     for command in commands:
-        world.send(command)
-        world.drain()
+        world.apply(command)
     assert_clean(world.verify(at_rest=True))
     return commands
+
+
+# What is done to the rows of the three commands, and what is found: the invariant, the verdict, the command by index.
+TAMPERED: dict[str, tuple[list[str], tuple[str, str, int]]] = {
+    "other content than was sent": (
+        ["UPDATE levelq_ledger SET digest = '\\x00' WHERE command_id = :first"], ("I1", "unexpected", 0)),
+    "a total that counted a command twice": (
+        ["UPDATE specialization_progress SET total_xp = total_xp + 1500, completed_sessions = 4"],
+        ("I2", "duplicated", 1)),
+    "a total that lacks a command": (
+        ["UPDATE specialization_progress SET total_xp = total_xp - 10"], ("I2", "lost", 0)),
+    "a command that left the levels apart": (
+        ["UPDATE levelq_ledger SET after[1] = 7 WHERE command_id = :second",
+         "UPDATE levelq_ledger SET before[1] = 7 WHERE command_id = :third"], ("I3", "out of step", 1)),
+    "a highest level that fell": (
+        ["UPDATE levelq_ledger SET after[3] = 8 WHERE command_id = :first",
+         "UPDATE levelq_ledger SET before[3] = 8 WHERE command_id = :second"], ("I3", "out of step", 1)),
+    "a progression that is missing": (["DELETE FROM license_progressions"], ("I4", "broken chain", 1)),
+    "a row that is not where the last command left it": (
+        ["UPDATE user_licenses SET max_achieved_level = 5"], ("I6", "unexplained", 2)),
+    "transactions that overlap": (
+        ["UPDATE levelq_ledger SET (batch, xid) = (SELECT batch, xid FROM levelq_ledger WHERE command_id = :third) "
+         "WHERE command_id = :first"], ("I6", "interleaved", 2)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", TAMPERED)
+def test_tampered_rows_are_found_with_the_command(world: World, three: list[LevelUp], how: str) -> None:
+    statements, (invariant, verdict, command) = TAMPERED[how]
+    ids = {name: sent.command_id for name, sent in zip(("first", "second", "third"), three, strict=True)}
+    for statement in statements:
+        world.sql(statement, **{name: value for name, value in ids.items() if f":{name}" in statement})
+    assert told(world.verify()) == [(invariant, verdict, 7, "PLAYER", three[command].command_id)]
 
 
 # What is right
@@ -98,15 +125,12 @@ def test_all_kinds_of_commands_and_ends_verify_at_rest(world: World) -> None:
 
 def test_it_changes_nothing(world: World, three: list[LevelUp]) -> None:
     world.send(up(8, 1))
-    with world.engine.connect() as connection:
-        before = connection.exec_driver_sql("SELECT pg_current_wal_lsn(), count(*) FROM levelq_ledger").one()
+    rows = query(world.engine, "SELECT count(*) FROM levelq_ledger")
     keys = sorted(world.redis.keys("levelq:*"))
     world.verify()
     assert sorted(world.redis.keys("levelq:*")) == keys
-    with world.engine.connect() as connection:
-        assert connection.exec_driver_sql("SELECT count(*) FROM levelq_ledger").scalar_one() == before[1]
-        left = connection.exec_driver_sql("SELECT count(*) FROM pg_class WHERE starts_with(relname, 'levelq_verify')")
-        assert left.scalar_one() == 0
+    assert query(world.engine, "SELECT count(*) FROM levelq_ledger") == rows
+    assert query(world.engine, "SELECT relname FROM pg_class WHERE starts_with(relname, 'levelq_verify')") == []
 
 
 def test_no_false_alarm_while_a_burst_is_drained(world: World) -> None:
@@ -171,11 +195,9 @@ def test_long_lanes_and_many_lanes_are_read_to_their_ends(world: World) -> None:
 
 
 def test_rows_from_before_levelq_and_a_pruned_ledger(world: World) -> None:
-    world.send(up(7, 2600), SetLevel(user_id=7, specialization="PLAYER", new_level=1))
-    world.drain()
+    world.apply(up(7, 2600), SetLevel(user_id=7, specialization="PLAYER", new_level=1))
     world.sql("DELETE FROM levelq_ledger")
-    world.send(up(7, 30), SetLevel(user_id=7, specialization="PLAYER", new_level=4))
-    world.drain()
+    world.apply(up(7, 30), SetLevel(user_id=7, specialization="PLAYER", new_level=4))
     world.path.write_text("")
     assert_clean(world.verify(at_rest=True, partial_history=True))
 
@@ -234,17 +256,11 @@ def test_unexpected_was_refused(world: World) -> None:
     assert told(world.verify()) == [("I1", "unexpected", 8, "PLAYER", command.command_id)]
 
 
-def test_unexpected_with_other_content(world: World, three: list[LevelUp]) -> None:
-    world.sql("UPDATE levelq_ledger SET digest = '\\x00' WHERE command_id = :id", id=three[0].command_id)
-    assert told(world.verify()) == [("I1", "unexpected", 7, "PLAYER", three[0].command_id)]
-
-
 def test_recovered_is_allowed_and_direct_calls_need_no_record(world: World, three: list[LevelUp]) -> None:
     unknown, refused_then_sent = up(8, 5), up(8, 6)
     world.recorder.sent([unknown, refused_then_sent], [SendUnknown("cut"), QueueUnavailable("no")])
     push(world.worker, [unknown])
-    world.send(refused_then_sent)
-    world.drain()
+    world.apply(refused_then_sent)
     with world.engine.begin() as connection:
         apply_commands(connection, [up(9, 1)])
     report = world.verify(at_rest=True)
@@ -265,8 +281,7 @@ def test_at_rest_nothing_waits(world: World) -> None:
 
 def test_twice_in_the_ledger(world: World) -> None:
     command = SyncLevels(user_id=7, specialization="PLAYER")
-    world.send(up(7, 5), command)
-    world.drain()
+    world.apply(up(7, 5), command)
     world.sql("ALTER TABLE levelq_ledger DROP CONSTRAINT levelq_ledger_command_id_key")
     columns = (
         "command_id, user_id, specialization, kind, status, digest, xp, sessions, projects, theory_hours, "
@@ -277,16 +292,6 @@ def test_twice_in_the_ledger(world: World) -> None:
         id=command.command_id,
     )
     assert told(world.verify()) == [("I2", "duplicated", 7, "PLAYER", command.command_id)]
-
-
-def test_a_total_that_counted_a_command_twice(world: World, three: list[LevelUp]) -> None:
-    world.sql("UPDATE specialization_progress SET total_xp = total_xp + 1500, completed_sessions = 4")
-    assert told(world.verify()) == [("I2", "duplicated", 7, "PLAYER", three[1].command_id)]
-
-
-def test_a_total_that_lacks_a_command(world: World, three: list[LevelUp]) -> None:
-    world.sql("UPDATE specialization_progress SET total_xp = total_xp - 10")
-    assert told(world.verify()) == [("I2", "lost", 7, "PLAYER", three[0].command_id)]
 
 
 def test_a_total_that_nothing_explains(world: World, three: list[LevelUp]) -> None:
@@ -307,8 +312,7 @@ def season(world: World) -> list[Command]:
         up(7, 30), Adjust(user_id=7, specialization="PLAYER", xp_change=-100),
     ]  # fmt: skip
     for command in commands:
-        world.send(command)
-        world.drain()
+        world.apply(command)
     assert_clean(world.verify(at_rest=True))
     return commands
 
@@ -336,11 +340,9 @@ def test_totals_after_a_reset_that_counted_a_command_twice_or_not_at_all(world: 
 def test_a_command_counted_twice_before_a_reset_is_still_found(world: World) -> None:
     """The Reset sets the totals all the same; the piece before it does not add up."""
     first = up(7, 40)
-    world.send(first)
-    world.drain()
+    world.apply(first)
     world.sql("UPDATE specialization_progress SET total_xp = 80")
-    world.send(Reset(user_id=7, specialization="PLAYER", total_xp=5), up(7, 1))
-    world.drain()
+    world.apply(Reset(user_id=7, specialization="PLAYER", total_xp=5), up(7, 1))
     assert ("I2", "duplicated", 7, "PLAYER", first.command_id) in told(world.verify(at_rest=True))
 
 
@@ -354,23 +356,11 @@ def test_a_command_that_added_something_else(world: World, three: list[LevelUp])
 # I3
 
 
-def test_a_command_that_left_the_levels_apart(world: World, three: list[LevelUp]) -> None:
-    world.sql("UPDATE levelq_ledger SET after[1] = 7 WHERE command_id = :id", id=three[1].command_id)
-    world.sql("UPDATE levelq_ledger SET before[1] = 7 WHERE command_id = :id", id=three[2].command_id)
-    assert told(world.verify()) == [("I3", "out of step", 7, "PLAYER", three[1].command_id)]
-
-
 def test_rows_that_are_apart(world: World, three: list[LevelUp]) -> None:
     world.sql("UPDATE specialization_progress SET current_level = 3")
     report = world.verify()
     assert report.broken == {"I3", "I6"}
     assert ("I3", "out of step", 7, "PLAYER", three[2].command_id) in told(report)
-
-
-def test_the_highest_level_that_fell(world: World, three: list[LevelUp]) -> None:
-    world.sql("UPDATE levelq_ledger SET after[3] = 8 WHERE command_id = :id", id=three[0].command_id)
-    world.sql("UPDATE levelq_ledger SET before[3] = 8 WHERE command_id = :id", id=three[1].command_id)
-    assert told(world.verify()) == [("I3", "out of step", 7, "PLAYER", three[1].command_id)]
 
 
 @pytest.mark.parametrize("foreign_writes", [False, True])
@@ -388,15 +378,10 @@ def test_pairs_out_of_step_that_the_ledger_does_not_know_are_violations(world: W
     assert told(report) == [("I3", "out of step", user, "PLAYER", None) for user in range(1, 52)]
     with world.engine.connect() as connection:
         assert [pair.user_id for pair in out_of_step(connection)] == list(range(1, 52))
-    assert run(world, *["--foreign-writes"] * foreign_writes)[0] == 1
+    assert verify_command(world, *["--foreign-writes"] * foreign_writes)[0] == 1
 
 
 # I4
-
-
-def test_a_progression_that_is_missing(world: World, three: list[LevelUp]) -> None:
-    world.sql("DELETE FROM license_progressions")
-    assert told(world.verify()) == [("I4", "broken chain", 7, "PLAYER", three[1].command_id)]
 
 
 def test_a_progression_too_many(world: World, three: list[LevelUp]) -> None:
@@ -409,8 +394,7 @@ def test_a_progression_too_many(world: World, three: list[LevelUp]) -> None:
 
 def test_a_progression_with_other_levels(world: World) -> None:
     commands = [up(7, 1500), up(7, 1500), up(7, 3000)]
-    world.send(*commands)
-    world.drain()
+    world.apply(*commands)
     world.sql("UPDATE license_progressions SET to_level = 7 WHERE from_level = 2")
     assert told(world.verify()) == [("I4", "broken chain", 7, "PLAYER", commands[1].command_id)]
     world.sql("UPDATE license_progressions SET to_level = 3, from_level = 1 WHERE from_level = 2")
@@ -441,8 +425,7 @@ def test_the_order_of_sends_without_an_answer_is_not_known(world: World) -> None
     first, second = up(7, 1), up(7, 2)
     world.recorder.sent([first], [SendUnknown("cut")])
     world.send(second)
-    world.send(first)
-    world.drain()
+    world.apply(first)
     assert_clean(world.verify(at_rest=True))
 
 
@@ -470,25 +453,9 @@ def test_levels_that_changed_between_two_commands(world: World, three: list[Leve
     assert_clean(world.verify(foreign_writes=True))
 
 
-def test_a_row_that_is_not_where_the_last_command_left_it(world: World, three: list[LevelUp]) -> None:
-    world.sql("UPDATE user_licenses SET max_achieved_level = 5")
-    assert told(world.verify()) == [("I6", "unexplained", 7, "PLAYER", three[2].command_id)]
-
-
-def test_transactions_that_overlap(world: World, three: list[LevelUp]) -> None:
-    world.sql(
-        "UPDATE levelq_ledger SET (batch, xid) = (SELECT batch, xid FROM levelq_ledger WHERE command_id = :last) "
-        "WHERE command_id = :first",
-        first=three[0].command_id,
-        last=three[2].command_id,
-    )
-    assert told(world.verify()) == [("I6", "interleaved", 7, "PLAYER", three[2].command_id)]
-
-
 def test_a_batch_of_two_transactions(world: World) -> None:
     commands = [up(7, 1), up(7, 2)]
-    world.send(*commands)
-    world.drain()
+    world.apply(*commands)
     world.sql("UPDATE levelq_ledger SET xid = xid + 1 WHERE command_id = :id", id=commands[0].command_id)
     assert told(world.verify()) == [("I6", "interleaved", 7, "PLAYER", commands[1].command_id)]
 
@@ -496,18 +463,15 @@ def test_a_batch_of_two_transactions(world: World) -> None:
 # I7
 
 
-def test_stranded_in_neither_set(world: World) -> None:
+@pytest.mark.parametrize("where", ["neither set", "both sets"])
+def test_lane_in_neither_or_both_sets_is_stranded(world: World, where: str) -> None:
     command = up(7, 1)
     world.send(command)
-    world.redis.zrem(KEYS.of(PLAYER, "ready"), 7)
-    assert told(world.verify()) == [("I7", "stranded", 7, "PLAYER", command.command_id)]
-
-
-def test_stranded_in_both_sets(world: World) -> None:
-    command = up(7, 1)
-    world.send(command)
-    world.redis.zadd(KEYS.of(PLAYER, "claimed"), {"7": 1})
-    world.redis.hset(KEYS.of(PLAYER, "tokens"), "7", "token")
+    if where == "neither set":
+        world.redis.zrem(KEYS.of(PLAYER, "ready"), 7)
+    else:
+        world.redis.zadd(KEYS.of(PLAYER, "claimed"), {"7": 1})
+        world.redis.hset(KEYS.of(PLAYER, "tokens"), "7", "token")
     assert told(world.verify()) == [("I7", "stranded", 7, "PLAYER", command.command_id)]
 
 
@@ -645,18 +609,10 @@ def test_a_file_that_is_not_there_is_named(world: World, tmp_path: Path) -> None
         world.verify()
 
 
-def run(world: World, *arguments: str) -> tuple[int, str]:
-    """The command by itself, as the command line registers it."""
-    app = typer.Typer()
-    app.command()(verifying.verify)
-    done = CliRunner().invoke(app, arguments, env=world.settings.environment(), catch_exceptions=False)
-    return done.exit_code, done.output
-
-
 def test_the_command_line_on_a_clean_run(world: World, three: list[LevelUp]) -> None:
-    code, _ = run(world, "--history", str(world.path), "--at-rest", "--retention", "30d")
+    code, _ = verify_command(world, "--history", str(world.path), "--at-rest", "--retention", "30d")
     assert code == 0
-    code, output = run(world, "--json")
+    code, output = verify_command(world, "--json")
     found = json.loads(output)
     assert (code, found["violations"], found["notes"]) == (0, 0, [])
     assert {check["invariant"] for check in found["checks"]} == {"I2", "I3", "I4", "I6", "I7", "I8"}
@@ -665,7 +621,7 @@ def test_the_command_line_on_a_clean_run(world: World, three: list[LevelUp]) -> 
 def test_the_command_line_names_what_is_wrong(world: World) -> None:
     command = up(7, 1, command_id=new_command_id())
     world.recorder.sent([command], [None])
-    code, output = run(world, "--history", str(world.path), "--json")
+    code, output = verify_command(world, "--history", str(world.path), "--json")
     (broken,) = [check for check in json.loads(output)["checks"] if check["found"]]
     assert code == 1
     assert broken["examples"] == [

@@ -1,0 +1,119 @@
+# Generated from async_producer_lanes.py by `make sync`: do not edit.
+"""The producer's part of the protocol: push commands, and read how lanes are sharded."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from typing import Any
+
+from redis.exceptions import MovedError, RedisError, ResponseError
+
+from levelq_core.errors import ConfigurationError
+from levelq_core.failpoints import failpoint
+from levelq_core.keys import Partition
+from levelq_core.redis_client.cluster import REDIRECTIONS, NotConnected, as_lost
+from levelq_core.redis_client.node_pools import NodePools
+from levelq_core.redis_client.pool import NodePool, RedisCommand
+
+from .protocol import LaneEntries, PushAnswer, PushError
+from .push_batch import PushBatch
+from .script_caller import ScriptCaller
+from .shard_layout import Layout, LayoutQuery
+
+
+class ProducerLanes(ScriptCaller):
+    """Pushes commands and reads layouts. Raises redis-py's errors; a push is never repeated by itself."""
+
+    def push(
+        self, batches: Sequence[tuple[Partition, Sequence[LaneEntries]]], then: Sequence[RedisCommand] = ()
+    ) -> list[PushAnswer | PushError]:
+        """Append to lanes of one partition or several, in one round trip to each server.
+
+        `then`: commands that follow on the same connection, and wait there for a disk or a replica; their replies are
+        each answer's `durability_replies`. Returns per batch the answer or the error. NotConnected and ResponseError
+        say that nothing of the batch was pushed; after other errors it is unknown.
+        """
+        push = PushBatch([self._protocol.push(partition, lanes) for partition, lanes in batches], then)
+        pools = self._durable_pools if then else self._pools
+        while indexes := push.next_round():
+            by_server = self._by_server(pools, push, indexes)
+            for pool, some in by_server.items():
+                try:
+                    with pool.connection() as connection:
+                        failpoint("push request")
+                        replies = pool.execute(connection, push.commands(some))
+                        if unknown := push.record(some, replies):
+                            replies = pool.execute(connection, push.commands(unknown, known=False))
+                            push.record(unknown, replies)
+                        failpoint("push reply")
+                except Exception as error:  # whatever it was, something may have been sent
+                    push.fail(some, as_lost(error))
+            if push.moved:
+                with suppress(NotConnected, ConfigurationError):
+                    self._pools.moved(push.moved)
+        return push.answers()
+
+    @staticmethod
+    def _by_server(pools: NodePools, push: PushBatch, indexes: Sequence[int]) -> dict[NodePool, list[int]]:
+        found: dict[NodePool, list[int]] = {}
+        for index in indexes:
+            try:
+                pool = pools.at(push.key(index))
+            except (NotConnected, ConfigurationError) as error:
+                push.fail([index], error)
+            else:
+                found.setdefault(pool, []).append(index)
+        return found
+
+    def execute_on_all(self, commands: Sequence[RedisCommand]) -> list[list[Any]]:
+        """Per server the reply or refusal to each command, all on one connection."""
+        replies = []
+        for pool in self._pools.all():
+            with pool.connection() as connection:
+                replies.append(pool.execute(connection, commands))
+        return replies
+
+    def layouts(self, specializations: Collection[str]) -> dict[str, Layout]:
+        """How these specializations are sharded now; LEVELQ_SHARDS where no layout is written yet.
+
+        Raises RedisError, and ConfigurationError for a layout that cannot be read.
+        """
+        query = self.read_layouts(specializations)
+        return query.require()
+
+    def read_layouts(self, specializations: Collection[str]) -> LayoutQuery:
+        """The same, with unwritten layouts as `missing` and those that cannot be read as `unreadable`."""
+        query = LayoutQuery(specializations, self._settings)
+        try:
+            if query.names:
+                query.read(self._execute(query.key, "HMGET", query.key, *query.names))
+        except ResponseError as error:
+            query.refuse(error)
+        return query
+
+    def ensure_layouts(self, specializations: Collection[str]) -> LayoutQuery:
+        """Read the layouts before a push, and write down what is missing, so that all agree.
+
+        Raises RedisError, also where Redis takes no writes.
+        """
+        query = self.read_layouts(specializations)
+        if query.missing:
+            for name in query.missing:
+                self._execute(query.key, "HSETNX", query.key, name, str(query.first))
+            query.read(self._execute(query.key, "HMGET", query.key, *query.names))
+        return query
+
+    def _execute(self, key: str, *command: Any) -> Any:
+        """One command on the server of one key. Raises NotConnected, and redis-py's errors."""
+        reply: Any = None
+        for _ in range(REDIRECTIONS):
+            pool = self._pools.at(key)
+            with pool.connection() as connection:
+                (reply,) = pool.execute(connection, [command])
+            if not isinstance(reply, MovedError):
+                break
+            self._pools.moved(reply)
+        if isinstance(reply, RedisError):
+            raise reply
+        return reply

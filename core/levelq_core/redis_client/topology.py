@@ -1,0 +1,67 @@
+"""The servers behind a client: one, the primary that Sentinels name, or those of a Cluster.
+
+They have one interface, and for asyncio it is AsyncNodePools. Only this package asks which of them it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import MovedError
+
+from levelq_core.errors import ConfigurationError
+
+from .cluster import UNCLUSTERED_URL
+from .cluster_clients import Cluster
+
+
+class SingleServer:
+    """One server, or the primary that Sentinels name: it holds every key. `Cluster` has the same methods."""
+
+    several_servers = False
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    def at(self, key: str | bytes) -> Redis:
+        """The client of the server that holds this key."""
+        return self._redis
+
+    def servers(self) -> list[Redis]:
+        """The client of every server."""
+        return [self._redis]
+
+    def moved(self, error: MovedError) -> None:
+        """The server has said that another one holds a key. Raises ConfigurationError, as no other one is known."""
+        raise ConfigurationError(UNCLUSTERED_URL)
+
+    def lost(self, server: Redis, error: BaseException) -> None:
+        """A server is away; there is no other one to turn to."""
+
+
+Topology = SingleServer | Cluster
+
+
+def topology_of(redis: Redis) -> Topology:
+    """The servers behind a client."""
+    return redis if isinstance(redis, Cluster) else SingleServer(redis)
+
+
+def server_of(redis: Redis, key: str | bytes) -> Redis:
+    """The client of the server that holds a key. Raises NotConnected."""
+    return topology_of(redis).at(key)
+
+
+def servers_of(redis: Redis) -> list[Redis]:
+    """The client of every server; of a cluster, of every primary. Raises NotConnected."""
+    return topology_of(redis).servers()
+
+
+def hosts_of(redis: Redis) -> list[str]:
+    """The hosts of the servers, as the cluster or the Sentinels name them. Raises RedisError."""
+    pools: list[Any] = [server.connection_pool for server in servers_of(redis)]
+    return [
+        pool.get_master_address()[0] if hasattr(pool, "get_master_address") else pool.connection_kwargs["host"]
+        for pool in pools
+    ]

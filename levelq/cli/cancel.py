@@ -1,0 +1,119 @@
+"""`levelq cancel`: cancel what waits of one user; and what `levelq purge` and `levelq forget` share with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from .options import DryRun, Specialization, User, Yes
+from .screen import confirm, count, err, one_line, say
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from levelq_core.settings import Settings
+    from levelq_worker.withdrawal.canceller import Cancelled, Canceller
+    from levelq_worker.withdrawal.waiting_lanes import Waiting
+
+
+def cancel(
+    user: User,
+    specialization: Specialization,
+    command_id: Annotated[UUID | None, typer.Option("--id", help="Only this command.", show_default=False)] = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Cancel one user's waiting commands of one specialization, or one of them.
+
+    In the lane and in the outbox. Each is rejected for good, with the error "cancelled": a waiting sender gets that
+    outcome, and so does the same id sent again. Other commands keep their order. Exit code 1 if the command of --id
+    was not cancelled.
+    """
+    from levelq_core.operations.audit import user_target
+    from levelq_worker.withdrawal.waiting_lanes import Scope
+
+    from .connections import known_specializations, load
+
+    settings = load()
+    (name,) = known_specializations(settings, [specialization])
+    scope, target = Scope((name,), user, command_id), user_target(user, name)
+    with canceller_of(settings) as (canceller, engine):
+        waiting = canceller.look(scope)
+        if command_id is not None and not waiting.total:
+            _not_cancelled(engine, command_id)
+        print_waiting(waiting, target)
+        if dry_run or not waiting.total:
+            return
+        if not yes:
+            confirm("Cancel these commands?" if command_id is None else "Cancel this command?")
+        done = canceller.run(scope, ("cancel", target))
+        print_cancelled(done)
+        if command_id is not None and done.newer:
+            raise typer.Exit(1)
+        if command_id is not None and not done.cancelled:  # a drain was faster
+            _not_cancelled(engine, command_id)
+
+
+@contextmanager
+def canceller_of(settings: Settings) -> Iterator[tuple[Canceller, Engine]]:
+    """A canceller on the servers of the settings, and its engine."""
+    from levelq_core.lanes.lane_editor import LaneEditor
+    from levelq_core.lanes.wakeups import Waker
+    from levelq_worker.withdrawal.canceller import Canceller
+
+    from .connections import database_of, redis_of
+
+    with database_of(settings) as engine, redis_of(settings) as redis, redis_of(settings, rq=True) as rq:
+        waker = Waker(redis, rq, settings.keys)
+        yield Canceller(engine, LaneEditor(redis, settings), waker, settings), engine
+
+
+def _not_cancelled(engine: Engine, command_id: UUID) -> None:
+    """Say what became of a command that does not wait, or no longer. Raises Exit."""
+    from levelq_core.operations.queries import outcome_of
+
+    with engine.connect() as connection:
+        outcome = outcome_of(connection, command_id)
+    known = "the ledger does not know it either"
+    if outcome is not None:
+        known = f"it was decided: {outcome.status}, {outcome.error or outcome.message}"
+    say(f"command {command_id} is not waiting there; {one_line(known)}", on=err)
+    raise typer.Exit(1)
+
+
+def waiting_lines(waiting: Waiting) -> Iterator[str]:
+    """What waits, one line for each specialization."""
+    for name in sorted({*waiting.in_lanes, *waiting.in_outbox}):
+        lane, rows = waiting.in_lanes.get(name, 0), waiting.in_outbox.get(name, 0)
+        yield f"{name}: {count(lane, 'command')} in lanes, {count(rows, 'row')} in the outbox"
+
+
+def print_waiting(waiting: Waiting, target: str) -> None:
+    """What would be cancelled, and what would be left."""
+    say(f"{target}, to cancel for good:" if waiting.total else f"{target}: nothing to cancel")
+    for line in waiting_lines(waiting):
+        say(f"  {line}")
+    _print_left(waiting.newer, waiting.unreadable)
+
+
+def print_cancelled(done: Cancelled) -> None:
+    """What was cancelled, and what was left."""
+    parts = [f"{count(done.cancelled, 'command')} cancelled"]
+    if done.decided:
+        parts.append(f"{done.decided:,} were decided before")
+    if done.quarantined:
+        parts.append(f"{done.quarantined:,} malformed quarantined")
+    say(", ".join(parts))
+    _print_left(done.newer, done.unreadable)
+
+
+def _print_left(newer: int, unreadable: set[str]) -> None:
+    if newer:
+        left = "left: a newer version of levelq sent them, and only that version can cancel them"
+        say(f"{count(newer, 'command')} {left}", on=err)
+    for key in sorted(unreadable):
+        say(f"left: {one_line(key)} is no list; other code wrote that key", on=err)

@@ -1,0 +1,104 @@
+"""`levelq db upgrade` and `levelq db check`: the tables of the database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from .screen import count, err, out, printable, say, verdict
+
+if TYPE_CHECKING:
+    from levelq_core.operations.dbcheck import Finding
+
+
+def upgrade(
+    sql: Annotated[
+        bool, typer.Option("--sql", help="Print the statements for this database as it is, and run none.")
+    ] = False,
+) -> None:
+    """Create the tables that are missing; change none that exists."""
+    from sqlalchemy import inspect
+
+    from levelq_core.database import migrations
+    from levelq_core.database.schema import REQUIRED, read
+    from levelq_core.settings import redacted
+
+    from .connections import database_of, load
+
+    settings = load()
+    url = redacted(settings.database_url or "")
+    if sql:
+        with database_of(settings) as engine:
+            _print_sql(migrations.upgrade_sql(engine), url)
+        return
+    with database_of(settings) as engine:
+        before = set(inspect(engine).get_table_names())
+        with engine.connect() as connection:
+            elsewhere = read(connection).elsewhere
+        migrations.upgrade(engine)
+        created = set(inspect(engine).get_table_names()) - before
+    say(f"Tables in {url}")
+    for name in REQUIRED:
+        result = Text("created", style="green") if name in created else Text("left as it was", style="dim")
+        if name in created and name in elsewhere:
+            schemas = printable(", ".join(elsewhere[name]))
+            result += Text(f"; there is another in schema {schemas}, outside the search path", style="yellow")
+        say(Text(f"  {name:<26}") + result)
+    if not created.issuperset(REQUIRED):
+        say("Run `levelq db check` to see whether the others have all that levelq needs.")
+
+
+def _print_sql(script: str, url: str) -> None:
+    """Only the script goes to stdout, for a file or for psql."""
+    typer.echo(script or "-- nothing to do: the database is at this version of levelq", nl=not script)
+    hint = f"For {url} as it is now. Run them with: psql --set ON_ERROR_STOP=1 --file FILE"
+    say(hint if script else f"Nothing to do in {url}", on=err)
+
+
+def check(
+    sql: Annotated[
+        bool, typer.Option("--sql", help="Print a script for psql: the statements, and the rest as comments.")
+    ] = False,
+) -> None:
+    """Report what the database lacks or what makes it unsafe.
+
+    Changes nothing, but prints the fixes: statements, levelq commands, and, beginning with --, what only you can know
+    or do. Exit code 1 if workers would refuse to start, inserts would fail, or commits could be lost.
+    """
+    from levelq_core.operations import dbcheck
+
+    from .connections import database_of, load
+
+    settings = load()
+    with database_of(settings) as engine, engine.connect() as connection:
+        findings = dbcheck.check(connection, settings.tracks)
+    for finding in findings:
+        _print_script(finding) if sql else _print_finding(finding)
+    errors = sum(finding.severity == "error" for finding in findings)
+    stream = err if sql else out
+    if not findings:
+        say("The database has all that levelq needs, and commits are safe there.", "green", on=stream)
+        return
+    summary = f"{count(errors, 'error')}, {count(len(findings) - errors, 'warning')}"
+    say(f"{summary}. After mending: levelq db check", "bold", on=stream)
+    if errors:
+        raise typer.Exit(1)
+
+
+def _print_finding(finding: Finding) -> None:
+    """The problem, and below it the fix, each statement on a line of its own, ready to be copied."""
+    style = "bold red" if finding.severity == "error" else "bold yellow"
+    out.print(verdict(f"{finding.severity}:", style, f" {finding.problem}"))
+    for line in map(printable, finding.fix):
+        say(f"    {line}", "dim" if line.startswith("--") else "cyan")
+    out.print()
+
+
+def _print_script(finding: Finding) -> None:
+    """The same as SQL. Nothing in it can end a comment early, as each line is printable text."""
+    typer.echo(f"-- {finding.severity}: {printable(finding.problem)}")
+    for line in map(printable, finding.fix):
+        typer.echo(f"-- at a shell: {line}" if line.startswith("levelq ") else line)
+    typer.echo()

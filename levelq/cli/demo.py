@@ -1,0 +1,25 @@
+"""`levelq demo`: the main job on embedded servers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    users: Annotated[int, typer.Option(min=1, help="How many users to simulate.")] = 1000,
+    commands: Annotated[int, typer.Option(min=1, help="How many commands they send.")] = 50_000,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="How many worker processes to start.")] = 2,
+    picture: Annotated[Path, typer.Option(help="Where to save the picture of backlog and throughput.")] = Path(
+        "demo.png"
+    ),
+) -> None:
+    """Watch a burst of level-ups on embedded servers, verified at the end.
+
+    One worker is killed in the middle. Takes less than a minute; exit code 1 if a check fails. Needs levelq\\[demo].
+    """
+    from levelq.demo import run_demo
+
+    raise typer.Exit(run_demo(users, commands, processes, picture, None))

@@ -1,0 +1,68 @@
+"""`levelq namespace show` and `rebind`: the database that the namespace of the Redis keys is bound to."""
+
+from __future__ import annotations
+
+from .options import DryRun, Yes
+from .screen import confirm, count, say
+
+
+def show() -> None:
+    """Show the namespace of the Redis keys and the database it is bound to."""
+    from levelq_core.lanes.client import Lanes
+    from levelq_core.lanes.namespace_binding import bound_to
+    from levelq_core.settings import redacted
+
+    from .connections import load, redis_of
+
+    settings = load()
+    with redis_of(settings) as redis:
+        bound = bound_to(Lanes(redis, settings))
+    say(f"namespace {settings.namespace} at {redacted(settings.redis_url)}")
+    say(f"  bound to {bound}" if bound else "  not bound yet: the first worker binds it")
+
+
+def rebind(
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Bind the namespace to the database of LEVELQ_DATABASE_URL.
+
+    For a database that replaces another: restored from a backup, moved, upgraded by pg_upgrade. From then on, what
+    waits in the lanes is applied to this database. Workers of the other one stop within LEVELQ_SWEEP_SECONDS: stop them
+    first, or what they apply until then goes into the other's tables.
+    """
+    from levelq_core.errors import ConfigurationError
+    from levelq_core.lanes.client import Lanes
+    from levelq_core.lanes.namespace_binding import DatabaseIdentity
+    from levelq_core.operations.identity import ensure_identity, identity_of
+    from levelq_core.settings import redacted
+    from levelq_worker.support.partition_directory import partitions
+
+    from .connections import database_of, load, redis_of
+
+    settings = load()
+    with database_of(settings) as engine, engine.connect() as connection:
+        mine = identity_of(connection) if dry_run else ensure_identity(engine)
+    with redis_of(settings) as redis:
+        lanes = Lanes(redis, settings)
+        raw = lanes.bound()
+        bound: DatabaseIdentity | str = "no database"
+        if raw is not None:
+            try:
+                bound = DatabaseIdentity.decode(raw, lanes.keys.database)
+            except ConfigurationError:
+                bound = "something unreadable"  # is replaced, too
+        if isinstance(bound, DatabaseIdentity) and bound.same_as(mine):
+            say(f"namespace {settings.namespace} is bound to {mine} already")
+            return
+        waiting = sum(lanes.status(partition).waiting for partition in partitions(lanes, settings.tracks))
+        say(f"namespace {settings.namespace} at {redacted(settings.redis_url)}")
+        say(f"  is bound to {bound}")
+        say(f"  would be bound to {mine}, with {count(waiting, 'waiting command')}")
+        if dry_run:
+            return
+        if not yes:
+            confirm("Bind it?")
+        if lanes.bind(mine.encode(), raw or b"") != mine.encode():
+            raise ConfigurationError(f"namespace {settings.namespace}: the binding changed meanwhile; run it again")
+    say(f"namespace {settings.namespace} is bound to {mine}")

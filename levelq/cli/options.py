@@ -1,0 +1,50 @@
+"""Arguments and options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_MAX_AGE = timedelta(days=36_500)
+
+
+def _check_user(user: int) -> int:
+    from levelq_core.domain.commands import MAX_USER_ID
+
+    if not 1 <= user <= MAX_USER_ID:
+        raise typer.BadParameter(f"expected 1 to {MAX_USER_ID}, got {user}")
+    return user
+
+
+class Source(StrEnum):
+    """The side whose level is copied to the other."""
+
+    PROGRESS = "progress"
+    LICENSE = "license"
+
+
+User = Annotated[int, typer.Argument(metavar="USER", help="The user's id.", callback=_check_user)]
+Specialization = Annotated[
+    str, typer.Argument(metavar="SPECIALIZATION", help="PLAYER, COACH, ...: `levelq catalog` lists them.")
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def age_of(option: str, text: str) -> timedelta:
+    """Read 30d, 12h, 90m, 600s or 2w. Raises ConfigurationError."""
+    from levelq_core.errors import ConfigurationError
+
+    match = re.fullmatch(r"(\d{1,9})([smhdw])", text.strip().lower())
+    age = timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else None
+    if age is None or age > _MAX_AGE:
+        raise ConfigurationError(
+            f"{option}: expected a number and a unit (s, m, h, d, w), like 30d or 12h, got {text!r}"
+        )
+    return age

@@ -1,0 +1,53 @@
+"""`levelq purge`: cancel all that waits."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from .cancel import canceller_of, print_cancelled, print_waiting
+from .options import DryRun, Yes
+from .screen import confirm
+
+
+def purge(
+    specialization: Annotated[
+        list[str] | None, typer.Argument(help="The specializations to empty; default: the whole namespace.")
+    ] = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object; needs --yes or --dry-run, because it never asks.")
+    ] = False,
+) -> None:
+    """Cancel all waiting commands of some specializations, or of the namespace.
+
+    In the lanes and in the outbox. Cancelled commands are rejected for good; entries that are no commands are
+    quarantined. A command that is sent while this runs may be left: stop the producers first if nothing may be left.
+    """
+    from levelq_core.errors import ConfigurationError
+    from levelq_worker.withdrawal.canceller import Cancelled
+    from levelq_worker.withdrawal.waiting_lanes import Scope
+
+    from .connections import known_specializations, load
+
+    if as_json and not yes and not dry_run:
+        raise ConfigurationError("--json: expected --yes or --dry-run with it, because it does not ask")
+    settings = load()
+    names = known_specializations(settings, specialization) if specialization else None
+    scope, target = Scope(names), ", ".join(names) if names else "everything"
+    with canceller_of(settings) as (canceller, _):
+        waiting = canceller.look(scope)
+        if not as_json:
+            print_waiting(waiting, target)
+        if not dry_run and not yes and waiting.total:
+            confirm("Cancel these commands?")
+        done = Cancelled() if dry_run or not waiting.total else canceller.run(scope, ("purge", target))
+    if as_json:
+        seen = {"lanes": waiting.lanes, "in_lanes": waiting.in_lanes, "in_outbox": waiting.in_outbox}
+        result = {**done.detail(), "unreadable": sorted(waiting.unreadable | done.unreadable)}
+        typer.echo(json.dumps({"dry_run": dry_run, "waiting": seen, **result}))
+    elif not dry_run and waiting.total:
+        print_cancelled(done)

@@ -1,0 +1,54 @@
+"""`levelq sync`: put one pair of levels in step."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .options import Source, Specialization, User
+from .screen import err, say, verdict
+
+
+def sync(
+    user: User,
+    specialization: Specialization,
+    source: Annotated[Source, typer.Option(metavar="SIDE", help="progress or license: the side that is copied.")],
+) -> None:
+    """Put one pair of levels in step at once, without the queue.
+
+    Copies the level of one side to the other, whose row is made if it is missing. Exit code 1 if it is rejected.
+    """
+    from sqlalchemy.orm import Session
+
+    from levelq_core.coupler.direct import ProgressLicenseCoupler
+    from levelq_core.domain import rules
+    from levelq_core.domain.commands import SyncLevels, build
+    from levelq_core.domain.record import Lane
+    from levelq_core.errors import ConfigurationError, InvalidCommand
+
+    from .connections import database_of, load
+
+    command = build(SyncLevels, user_id=user, specialization=specialization, source=source.value)
+    settings = load()
+    refusal = rules.lane_refusal(Lane(command.specialization, user), settings.tracks, rules.Limits())
+    if refusal is not None:
+        raise InvalidCommand(refusal)
+    with database_of(settings) as engine:
+        engine.connect().close()  # an unreachable database is reported with its address
+        with Session(engine) as session:
+            coupler = ProgressLicenseCoupler(session, catalog=settings.tracks)
+            result = coupler.sync_existing_records_atomic(
+                user, command.specialization, command.source, command.command_id
+            )
+    pair = f"{command.specialization} of user {user}"
+    if result["success"]:
+        done = f"  {pair}: {result['action'].replace('_', ' ')}, level {result['final_level']}"
+        say(verdict("applied", "bold green", done))
+    elif result["error_type"] == "validation_error":
+        say(verdict("rejected", "bold red", f"  {pair}: {result['message']}"))
+    else:
+        raise ConfigurationError(f"LEVELQ_DATABASE_URL: {pair} not synced: {result['message']}")
+    say(f"command {command.command_id}", "dim", on=err)
+    if not result["success"]:
+        raise typer.Exit(1)

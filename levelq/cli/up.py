@@ -1,0 +1,116 @@
+"""`levelq up`: the embedded servers, as long as the command runs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shlex
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from .screen import err, say
+
+if TYPE_CHECKING:
+    from levelq.embedded import Server, Servers
+
+_POLL_SECONDS = 1.0  # how soon the death of a server is noticed
+
+
+class _Stopped(BaseException):
+    """A stop signal arrived."""
+
+
+def up(
+    data: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where the data is kept; made if it does not exist.")
+    ] = Path("levelq-data"),
+) -> None:
+    """Run PostgreSQL and Valkey until Ctrl-C.
+
+    They come from wheels, without Docker or root, and keep their data in a folder. Creates levelq's tables and
+    prints both URLs as export lines to paste into another terminal. For development; needs levelq\\[embedded].
+    """
+    from levelq.embedded import Servers
+    from levelq_core.database.engine import engine_for
+    from levelq_core.database.migrations import upgrade
+    from levelq_core.settings import Settings
+    from levelq_worker.process.startup import hand_over_unblocked, stop_signals
+
+    stops = stop_signals()
+
+    def stop(*_: object) -> NoReturn:
+        for number in stops:
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the servers' own stop
+        raise _Stopped
+
+    try:
+        for number in stops:
+            signal.signal(number, stop)
+        hand_over_unblocked()
+        with _locked(data), Servers(data) as servers:
+            engine = engine_for(Settings.load(database_url=servers.postgres.url), name="levelq up")
+            try:
+                upgrade(engine)
+            finally:
+                engine.dispose()
+            _announce(data, servers)
+            _watch(servers.postgres, servers.valkey)
+    except _Stopped:
+        say(f"Stopped. The data stays in {data}.", on=err)
+
+
+@contextmanager
+def _locked(data: Path) -> Iterator[None]:
+    """Hold the folder for this process. Raises ConfigurationError if another process holds it."""
+    from levelq_core.errors import ConfigurationError
+
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        lock = (data / "lock").open("a+")
+    except OSError as error:
+        raise ConfigurationError(f"--data {data}: {error.strerror}; give a folder that can be written") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            raise ConfigurationError(
+                f"--data {data}: in use by a `levelq up` (process {holder}); stop it, or give another folder"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _announce(data: Path, servers: Servers) -> None:
+    """Only the export lines go to stdout, so that a script can read them."""
+    from levelq.server_account import NAME
+
+    say(f"PostgreSQL and Valkey are up; their data is in {data}. In another terminal, paste:", on=err)
+    cluster = servers.postgres.folder
+    if data.resolve() not in cluster.parents:
+        say(f"PostgreSQL's data is in {cluster}, because its account {NAME} cannot reach {data}.", on=err)
+    for name, url in (("LEVELQ_REDIS_URL", servers.valkey.url), ("LEVELQ_DATABASE_URL", servers.postgres.url)):
+        typer.echo(f"export {name}={shlex.quote(url)}")
+    say("then: levelq worker, levelq send level-up 42 PLAYER --xp 150. Ctrl-C here stops both.", on=err)
+
+
+def _watch(*servers: Server) -> NoReturn:
+    """Wait for a signal. Raises ConfigurationError if a server dies before."""
+    from levelq_core.errors import ConfigurationError
+    from levelq_worker.process.fork import reap_orphans
+
+    while True:
+        for server in servers:
+            if server.process is None or server.process.poll() is not None:
+                raise ConfigurationError(f"{server.name} has ended by itself; the end of {server.log} says why")
+        reap_orphans({server.process.pid for server in servers if server.process is not None})
+        time.sleep(_POLL_SECONDS)

@@ -1,0 +1,33 @@
+"""`levelq worker`: worker processes, until they are stopped."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def worker(
+    processes: Annotated[
+        int | None, typer.Option(min=1, max=256, help="How many processes to keep alive; default: LEVELQ_PROCESSES.")
+    ] = None,
+    burst: Annotated[
+        bool, typer.Option("--burst", help="Stop when nothing is left but lanes parked for later.")
+    ] = False,
+    specialization: Annotated[
+        list[str] | None, typer.Option("--specialization", "-s", help="Serve only this one; may be repeated.")
+    ] = None,
+) -> None:
+    """Apply waiting commands, until stopped.
+
+    Keeps worker processes alive until SIGTERM or Ctrl-C, then lets their batches finish and exits with 0.
+    """
+    from levelq_worker.process.supervisor import supervise
+    from levelq_worker.support.safe_log import log_safely
+
+    from .connections import known_specializations, load
+
+    settings = load()
+    names = known_specializations(settings, specialization or [])
+    log_safely()
+    raise typer.Exit(supervise(settings, processes or settings.processes, names, burst))

@@ -1,0 +1,231 @@
+"""A load test from the checks of its options to the report; everything it started ends with it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+from redis.exceptions import RedisError
+from rich.console import Console
+from rich.text import Text
+
+from levelq.laboratory.environment import Environment, connected_environment, embedded_environment
+from levelq.laboratory.percentiles import Percentiles, duration
+from levelq.laboratory.processes import Helper, counts_of
+from levelq.laboratory.sampler import Sample, Sampler
+from levelq.laboratory.screen import Numbers, Screen, console
+from levelq.laboratory.shutdown import Interrupts, run_folder
+from levelq_core.errors import ConfigurationError
+from levelq_core.operations.verify import Options, Report, verify
+from levelq_core.settings import Settings
+from levelq_worker.support.preflight import preflight
+
+from .arrivals import intended_in, new_tag, tag_in
+from .options import LoadTestOptions, check
+from .report import render
+from .result import Result, facts
+from .sender import THREADS
+from .summary import show_end
+from .timing import figures, timings
+
+_LOOK_SECONDS = 0.1
+_BEGIN_SECONDS = 0.3  # from the word to the senders until the schedule begins
+_DRAIN_SECONDS, _DRAIN_RATE = 30.0, 500  # what is not decided this long after the last send, at this rate, is a failure
+_RECENT_SECONDS = 5.0  # the percentiles on the screen are of this time
+_LINE = ("sent", "decided", "waiting", "decided/s", "p90", "p99", "longest")
+
+
+def run(settings: Settings, options: LoadTestOptions) -> int:
+    """See run_loadtest."""
+    check(settings, options)
+    if options.seed is None:
+        options = options._replace(seed=random.SystemRandom().randrange(10**6))
+    terminal = console()
+    with (
+        Interrupts() as interrupts,
+        run_folder("levelq-loadtest-", options.keep, servers=not options.external) as folder,
+    ):
+        try:
+            _announce(terminal, options)
+            with _environment(settings, options, folder.path) as environment, ExitStack() as stack:
+                test = LoadTest(environment, options, folder.path, terminal, interrupts)
+                result = test.run(stack)
+                options.out.write_text(render(result), encoding="utf-8")
+                show_end(terminal, result)
+        except KeyboardInterrupt:
+            # Not by rich: its buffer may hold what it was about to print.
+            print("interrupted: all processes and servers of the load test are stopped", flush=True)  # noqa: T201
+            return 130
+        folder.kept |= not result.passed
+        if folder.kept:
+            terminal.print(f"  histories, logs and data: {folder.path}", soft_wrap=True, markup=False)
+        return 1 if not result.passed else 130 if result.interrupted else 0
+
+
+def _announce(terminal: Console, options: LoadTestOptions) -> None:
+    s = options.scenario
+    bursts = f", {s.burst:,} within a second at the end of each match" if s.burst else ""
+    terminal.print(
+        f"[bold]levelq loadtest[/] · {s.name}: {s.summary}\n"
+        f"[dim]{s.users:,} users on {s.accounts:,} accounts, pausing {s.think_seconds:.1f} s on average{bursts}; "
+        f"{s.commands:,} commands in {s.seconds:g} s · seed {options.seed}[/]"
+    )
+
+
+@contextmanager
+def _environment(settings: Settings, options: LoadTestOptions, folder: Path) -> Iterator[Environment]:
+    """The test's own servers, or those of the settings where workers serve, or will be started."""
+    name = "levelq loadtest"
+    if not options.external:
+        with embedded_environment(name, {}, options.workers, folder) as environment:
+            yield environment
+        return
+    preflight(settings)
+    with connected_environment(name, settings, options.workers, folder) as environment:
+        if not options.workers and not environment.serving():
+            raise ConfigurationError(
+                "--external: expected workers that serve these queues, got none: "
+                "start `levelq worker`, or give --processes"
+            )
+        yield environment
+
+
+@dataclass
+class LoadTest:
+    """One run."""
+
+    environment: Environment
+    options: LoadTestOptions
+    folder: Path
+    terminal: Console
+    interrupts: Interrupts
+    tag: int = field(default_factory=new_tag)
+    longest: float = 0.0  # the longest wait so far
+    measured: int = 0  # how many of the decided commands it is of
+
+    def run(self, stack: ExitStack) -> Result:
+        """Send, wait until everything is decided, verify. The stack ends the senders."""
+        begun = time.perf_counter()
+        options, environment = self.options, self.environment
+        self._senders = [stack.enter_context(self._sender(number)) for number in range(options.senders)]
+        if environment.workers.processes:
+            environment.start_workers()
+        for sender in self._senders:
+            sender.await_ready()
+        sampler = self._sampler = Sampler(environment, options.users, self._due)
+        about = facts(environment, sampler)
+        self.terminal.print(f"[dim]workers and senders ready after {time.perf_counter() - begun:.1f} s[/]")
+        started, ended, errors = self._load()
+        report = self._verify()
+        decided = sampler.decided
+        found = timings(self._records, dict(zip(decided.ids, decided.committed, strict=True)))
+        return Result(
+            options, started, ended, counts_of(self._senders), errors, found, figures(found), sampler.samples,
+            decided.applied, decided.level_ups, report, about, self.interrupts.requested,
+        )  # fmt: skip
+
+    def _sender(self, number: int) -> Helper:
+        settings, options = self.environment.settings, self.options
+        threads = range(number * THREADS, (number + 1) * THREADS)
+        task = {
+            "seed": options.seed,
+            "scenario": options.scenario,
+            "levels": {name: [level.total_xp for level in track.levels] for name, track in settings.tracks.items()},
+            "records": [(thread, str(self.folder / f"sends-{thread:03}.jsonl")) for thread in threads],
+            "threads": options.senders * THREADS,
+            "tag": self.tag,
+            "first_user": options.users[0],
+        }
+        without_database = settings.model_copy(update={"database_url": None})  # a sender reads no outcomes
+        return Helper("levelq.loadtest.sender", task, without_database, self.folder / f"sender-{number}.log")
+
+    def _due(self, id_bytes: bytes) -> float | None:
+        command_id = UUID(bytes=id_bytes)
+        return intended_in(command_id) if tag_in(command_id) == self.tag else None
+
+    def _load(self) -> tuple[float, float, dict[str, str]]:
+        """From the first arrival until everything queued is decided or time is up: start, end, errors of sends."""
+        started = time.time() + _BEGIN_SECONDS
+        for sender in self._senders:
+            sender.send(repr(started))
+        scenario = self.options.scenario
+        title = f"levelq loadtest · {scenario.name} · {scenario.seconds:g} s · seed {self.options.seed}"
+        self.interrupts.reporting = True
+        with Screen(self.terminal, title, self._sampler, self._numbers, _LINE) as screen:
+            screen.started = started
+            while not all(sender.done for sender in self._senders):
+                self._look(screen)
+                if self.interrupts.requested:
+                    screen.note("stopping: what is queued is waited for, verified and reported (again: stops at once)")
+                    for sender in self._senders:
+                        sender.send("stop")
+                    break
+            errors: dict[str, str] = {}
+            for sender in self._senders:
+                errors |= sender.result()
+            self._drain(screen)
+        return started, time.time(), errors
+
+    def _drain(self, screen: Screen) -> None:
+        """Until everything is decided, time is up, or a stop signal comes."""
+        screen.note("all sent; waiting for the last decisions")
+        deadline = time.monotonic() + _DRAIN_SECONDS + counts_of(self._senders)["queued"] / _DRAIN_RATE
+        requested = self.interrupts.requested
+        self._look(screen)
+        while not self._drained and time.monotonic() < deadline and self.interrupts.requested == requested:
+            self._look(screen)
+
+    def _look(self, screen: Screen) -> None:
+        time.sleep(_LOOK_SECONDS)
+        self.environment.workers.check()
+        self._sampler.look()
+        screen.show()
+
+    @property
+    def _drained(self) -> bool:
+        """Whether everything queued is decided; on the test's own servers, also that no lane holds anything."""
+        last = self._sampler.last
+        return last.decided >= counts_of(self._senders)["queued"] and not (self.environment.embedded and last.waiting)
+
+    @property
+    def _records(self) -> list[Path]:
+        return sorted(self.folder.glob("sends-*.jsonl"))
+
+    def _numbers(self, sample: Sample) -> Numbers:
+        sampler, decided, counts = self._sampler, self._sampler.decided, counts_of(self._senders)
+        self.longest = max([self.longest, *decided.waits(self.measured)])
+        self.measured = len(decided)
+        recent = Percentiles.of(decided.waits(sampler.sample_at(sample.at - _RECENT_SECONDS).decided))
+        numbers: Numbers = {
+            "sent": f"{max(counts['sent'], sample.decided):,}",  # senders report ten times a second
+            "sent again": f"{counts['again']:,}",
+            "decided": f"{sample.decided:,}",
+            "waiting": f"{sample.waiting:,}",
+            "decided/s": f"{sampler.rate(sample.at):,.0f}",
+            "oldest waits": f"{sample.oldest_seconds:.1f} s",
+            f"last {_RECENT_SECONDS:g} s: p50": duration(recent.p50),
+            "p90": duration(recent.p90),
+            "p99": duration(recent.p99),
+            "longest": duration(self.longest),
+        }
+        if failed := counts["refused"] + counts["unknown"]:
+            numbers["refused, unknown"] = Text(f"{failed:,}", "bold red")
+        return numbers
+
+    def _verify(self) -> Report:
+        environment = self.environment
+        options = Options(
+            history=self._records,
+            at_rest=environment.embedded and self._drained,
+            foreign_writes=self.options.foreign_writes,
+            partial_history=not environment.embedded,
+        )
+        try:
+            return verify(environment.engine, environment.redis, environment.settings, options)
+        except RedisError as error:
+            raise ConfigurationError(f"the checker could not read the lanes: {error}") from error

@@ -1,0 +1,145 @@
+"""One sending process of a load test: threads that each send their users' commands when they are due.
+
+Its word is the start's Unix time; a second one stops it early.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import UUID
+
+from levelq.laboratory.processes import read_task, report, stop_at_next_word, wait_for_word
+from levelq_core import Command, LevelUp, Settings
+from levelq_core.errors import LevelqError, NotDurable, SendUnknown
+from levelq_core.operations.verify import Recorder
+from levelq_producer import Producer
+
+from .arrivals import Arrival, Plan, id_of
+from .scenarios import Scenario
+
+THREADS = 16  # per process, as many as a web server's workers; the users of one thread wait for each other
+_REPORT_SECONDS = 0.1
+_COUNTED = ("sent", "again", "queued", "refused", "unknown")
+
+
+class SenderThread(threading.Thread):
+    """Sends the commands of its users, and records them in a file of its own: order is judged within each file."""
+
+    def __init__(
+        self,
+        producer: Producer,
+        arrivals: Sequence[Arrival],
+        record: Path,
+        tag: int,
+        first_user: int,
+        stop: threading.Event,
+    ) -> None:
+        super().__init__(name=record.stem, daemon=True)
+        self.counts = Counter(dict.fromkeys(_COUNTED, 0))  # all keys from the start: another thread reads them
+        self.errors: dict[str, str] = {}  # the first of each kind
+        self.failure: Exception | None = None  # what ended the thread early
+        self.started = 0.0  # the Unix time from which arrivals count
+        self._producer = producer
+        self._arrivals = arrivals
+        self._record = record
+        self._tag = tag
+        self._first_user = first_user
+        self._stop_early = stop
+        self._unqueued: set[UUID] = set()
+
+    def run(self) -> None:
+        """Send each command when it is due or, if that has passed, at once."""
+        try:
+            with Recorder(self._record) as recorder:
+                for arrival in self._arrivals:
+                    commands = self._commands(
+                        arrival
+                    )  # built beforehand, so that at the due time only the send is left
+                    if self._stop_early.wait(max(0.0, self.started + arrival.at - time.time())):
+                        return
+                    recorder.intend(commands)
+                    errors = self._send(commands)
+                    recorder.sent(commands, errors)
+                    self._count(arrival, commands, errors)
+        except Exception as error:  # a full disk, or a bug: silent users would look like a quiet day
+            self.failure = error
+
+    def _commands(self, arrival: Arrival) -> list[Command]:
+        return [
+            LevelUp(
+                user_id=self._first_user + planned.account,
+                specialization=planned.specialization,
+                command_id=id_of(self.started + planned.at, self._tag, planned.number),
+                xp_gained=planned.xp,
+                sessions_completed=1,
+                reason="load test",
+            )
+            for planned in arrival.commands
+        ]
+
+    def _send(self, commands: list[Command]) -> list[Exception | None]:
+        try:
+            return [handle.error for handle in self._producer.send_many(commands)]
+        except LevelqError as error:  # of the call as a whole
+            return [error] * len(commands)
+
+    def _count(self, arrival: Arrival, commands: list[Command], errors: list[Exception | None]) -> None:
+        """`queued` counts commands, not sends: those that will certainly be decided, each once."""
+        self.counts["again" if arrival.again else "sent"] += len(commands)
+        for command, error in zip(commands, errors, strict=True):
+            if error is None or isinstance(error, NotDurable):
+                self.counts["queued"] += not arrival.again or command.command_id in self._unqueued
+                self._unqueued.discard(command.command_id)
+                continue
+            if not arrival.again:
+                self._unqueued.add(command.command_id)
+            self.counts["unknown" if isinstance(error, SendUnknown) else "refused"] += 1
+            self.errors.setdefault(type(error).__name__, str(error))
+
+
+def main() -> None:
+    """Do one task."""
+    task = read_task()
+    stop = threading.Event()
+    plan = Plan(task["seed"], Scenario(*task["scenario"]), task["levels"])
+    with Producer(Settings.load()) as producer:
+        threads = [
+            SenderThread(
+                producer, plan.arrivals(number, task["threads"]), Path(record), task["tag"], task["first_user"], stop
+            )
+            for number, record in task["records"]
+        ]
+        started = wait_for_word()
+        if not started:
+            return
+        stop_at_next_word(stop)
+        for thread in threads:
+            thread.started = float(started)
+            thread.start()
+        follow(threads)
+
+
+def follow(threads: Sequence[SenderThread]) -> None:
+    """Report what was done, some times a second, until the threads end. Raises what ended one of them early."""
+    reported: Counter[str] = Counter()
+    while alive := [thread for thread in threads if thread.is_alive()]:
+        alive[0].join(_REPORT_SECONDS)
+        counts = _sum(threads)
+        report(counts=counts - reported)
+        reported = counts
+    report(counts=_sum(threads) - reported)
+    if failures := [thread.failure for thread in threads if thread.failure]:
+        raise failures[0]
+    report(done={kind: text for thread in threads for kind, text in thread.errors.items()})
+
+
+def _sum(threads: Sequence[SenderThread]) -> Counter[str]:
+    return sum((thread.counts for thread in threads), Counter())
+
+
+if __name__ == "__main__":
+    main()

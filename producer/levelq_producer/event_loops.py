@@ -1,0 +1,148 @@
+"""What a producer has for each event loop, and how it shares the loop; threads.py has the same for threads."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Self, TypeVar
+
+from levelq_core.domain.commands import Command
+from levelq_core.keys import Partition
+from levelq_core.lanes.async_producer_lanes import AsyncProducerLanes
+from levelq_core.lanes.wakeups import Waker
+from levelq_core.redis_client.per_loop import PerLoop, abandon
+from levelq_core.redis_client.pool import BOUND, DURABLE_BOUND, connect, connect_async
+from levelq_core.settings import Settings
+
+from .async_reply_reader import AsyncReplyReader
+from .ledger_reader import LedgerReader
+from .loop_ledger import LoopLedger
+from .sending import LOOP_WINDOW
+
+_TURN = 100  # commands that are validated before other tasks run
+_MANY = 2_000  # commands of a call that make a full collection long
+_NEVER = 1_000_000_000
+T = TypeVar("T")
+
+
+class LoopConnections:
+    """The connections of one loop: `lanes` for sends, `replies` and `ledger` for outcomes."""
+
+    def __init__(self, settings: Settings, ledger: LedgerReader | None, waker: LoopWaker) -> None:
+        self.redis = connect_async(settings.redis_url, settings.redis_seconds)
+        self.lanes = AsyncProducerLanes(self.redis, settings, connections=BOUND, durable=DURABLE_BOUND)
+        self.replies = AsyncReplyReader(self.redis, settings.redis_seconds / 2)
+        self.ledger = None if ledger is None else LoopLedger(ledger)
+        self.waker = waker
+        self.probing = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Close them, on their loop. Tasks that still wait read on, on connections that end with the read."""
+        self.lanes.close()
+        self.replies.pools.close()
+        self.replies.late_pools.close()
+        await self.redis.aclose()
+
+    def abandon(self) -> None:
+        """Close them without their loop, which will not run again."""
+        abandon(self.redis)
+
+
+class AsyncConnections(PerLoop[LoopConnections]):
+    """A producer's connections: each event loop has its own, closed when the loop ends."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._reader = LedgerReader.of(settings)
+        self._waker = LoopWaker(settings)
+        super().__init__(lambda: LoopConnections(settings, self._reader, self._waker))
+
+    async def close(self) -> None:
+        """Close the connections of the running loop, and have other loops close theirs."""
+        await super().close()
+        self._waker.close()
+        if self._reader is not None:
+            self._reader.close()
+
+
+class LoopWaker:
+    """Wakes drains through RQ, which knows no asyncio: the rare wake-up goes out from a thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._redis = connect(settings.redis_url, settings.redis_seconds)
+        self._rq = connect(settings.queue_url, settings.redis_seconds)
+        self._waker = Waker(self._redis, self._rq, settings.keys)
+
+    async def wake(self, partition: Partition) -> None:
+        """Wake a drain. A task that is cancelled now does not cancel the wake-up: other senders rely on it."""
+        try:
+            waking = asyncio.get_running_loop().run_in_executor(None, self._waker.wake, partition)
+        except RuntimeError:  # the loop is about to end, and its threads have ended
+            self._waker.wake(partition)
+        else:
+            await asyncio.shield(waking)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+        self._rq.close()
+
+
+class LoopTurns:
+    """Cuts a long call into turns of some milliseconds, so that the loop's other tasks run in between.
+
+    While a call has many commands, the garbage collector makes no full collections: one over a hundred thousand
+    commands and handles would hold the loop for a tenth of a second. Younger objects are collected.
+    """
+
+    def __init__(self) -> None:
+        self._commands = 0
+        self._paused = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._paused:
+            _resume_full_collections()
+
+    def chunks(self, commands: Iterable[Command]) -> Iterator[list[Command]]:
+        """The commands in chunks, each for one turn. A list that its owner changes meanwhile is sent as it was."""
+        left = iter(list(commands) if isinstance(commands, list) else commands)
+        while chunk := list(islice(left, _TURN)):
+            self._commands += len(chunk)
+            if self._commands >= _MANY and not self._paused:
+                self._paused = True
+                _pause_full_collections()
+            yield chunk
+
+    @staticmethod
+    def windows(commands: Sequence[T]) -> Iterator[Sequence[T]]:
+        """The commands in windows, each for one push."""
+        for start in range(0, len(commands), LOOP_WINDOW):
+            yield commands[start : start + LOOP_WINDOW]
+
+    async def rest(self) -> None:
+        """Let other tasks run, unless the call is a short one."""
+        if self._commands >= _TURN:
+            await asyncio.sleep(0)
+
+
+_collector_lock = threading.Lock()
+_thresholds: list[tuple[int, int, int]] = []  # before the pause, once for each call under way
+
+
+def _pause_full_collections() -> None:
+    with _collector_lock:
+        _thresholds.append(_thresholds[0] if _thresholds else gc.get_threshold())
+        gc.set_threshold(*gc.get_threshold()[:2], _NEVER)
+
+
+def _resume_full_collections() -> None:
+    with _collector_lock:
+        before = _thresholds.pop()
+        if not _thresholds and gc.get_threshold()[2] == _NEVER:
+            gc.set_threshold(*before)

@@ -1,0 +1,77 @@
+"""What a producer has for the threads of each process; event_loops.py has the same for event loops."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Self, TypeVar
+
+from levelq_core.domain.commands import Command
+from levelq_core.lanes.producer_lanes import ProducerLanes
+from levelq_core.lanes.wakeups import Waker
+from levelq_core.redis_client.per_process import PerProcess
+from levelq_core.redis_client.pool import BOUND, DURABLE_BOUND, connect
+from levelq_core.settings import Settings
+
+from .ledger_reader import LedgerReader
+from .reply_reader import ReplyReader
+from .sending import WINDOW
+
+T = TypeVar("T")
+
+
+class ProcessConnections:
+    """The connections of one process: `lanes` for sends, `waker`, `replies` and `ledger` for outcomes."""
+
+    def __init__(self, settings: Settings, ledger: LedgerReader | None) -> None:
+        self.redis = connect(settings.redis_url, settings.redis_seconds)
+        self.lanes = ProducerLanes(self.redis, settings, connections=BOUND, durable=DURABLE_BOUND)
+        self.replies = ReplyReader(self.redis, settings.redis_seconds / 2)
+        self.ledger = ledger
+        self._rq = connect(settings.queue_url, settings.redis_seconds)
+        self.waker = Waker(self.redis, self._rq, settings.keys)
+        self.probing = threading.Lock()
+
+    def close(self) -> None:
+        """Close them."""
+        self.redis.close()
+        self._rq.close()
+
+
+class Connections(PerProcess[ProcessConnections]):
+    """A producer's connections: a forked child makes its own, and leaves its parent's alone."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._reader = LedgerReader.of(settings)
+        super().__init__(lambda: ProcessConnections(settings, self._reader))
+
+    def close(self) -> None:
+        """Close the connections of this process."""
+        self.get().close()
+        if self._reader is not None:
+            self._reader.close()
+
+
+class Turns:
+    """Cuts a call into windows."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave nothing behind."""
+
+    @staticmethod
+    def chunks(commands: Iterable[Command]) -> Iterator[Iterable[Command]]:
+        """The commands, all at once."""
+        yield commands
+
+    @staticmethod
+    def windows(commands: Sequence[T]) -> Iterator[Sequence[T]]:
+        """The commands in windows, each for one push."""
+        for start in range(0, len(commands), WINDOW):
+            yield commands[start : start + WINDOW]
+
+    def rest(self) -> None:
+        """Other threads run by themselves."""

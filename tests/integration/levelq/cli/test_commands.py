@@ -1,0 +1,131 @@
+"""What commands print that only look at servers or change a few rows: check and sync, catalog, doctor, db, status."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from redis import Redis
+
+from levelq_core import Settings
+from tests.support.fixtures.command_line import NOWHERE, SECRET, Levelq, Result, execute
+
+
+def test_status_without_its_database_shows_the_rest(levelq_here: Levelq) -> None:
+    elsewhere = f"postgresql://ann:{SECRET}@{NOWHERE}/app"
+    code, out, err = levelq_here("status", "--json", LEVELQ_DATABASE_URL=elsewhere)
+    found = json.loads(out)
+    assert code == 1 and len(found["partitions"]) == 3
+    assert found["rejected"] is None and found["quarantined"] is None
+    assert err == "" and len(found["problems"]) == 1 and "LEVELQ_DATABASE_URL" in found["problems"][0]
+    code, out, err = levelq_here("status", LEVELQ_DATABASE_URL="")
+    assert (code, err) == (0, "") and "rejected -   quarantined -" in out
+
+
+def test_database_without_tables_is_refused_with_the_command_that_makes_them(
+    levelq_here: Levelq, blank_database_url: str
+) -> None:
+    assert "`levelq db upgrade`" in levelq_here.refused("history", 1, LEVELQ_DATABASE_URL=blank_database_url)
+
+
+def test_pairs_out_of_step_are_listed_and_repaired_by_their_commands(levelq_here: Levelq, settings: Settings) -> None:
+    assert levelq_here("check").code == 0
+    execute(
+        settings,
+        "INSERT INTO specialization_progress (student_id, specialization_id, current_level) "
+        "VALUES (1, 'PLAYER', 5), (2, 'COACH', 4)",
+        "INSERT INTO user_licenses (user_id, specialization_type, current_level) "
+        "VALUES (1, 'PLAYER', 3), (3, 'COACH', 2)",
+    )
+    code, out, _ = levelq_here("check")
+    assert code == 1 and "3 pairs out of step" in out
+    for action in ("sync_to_higher_level", "create_license_from_progress", "create_progress_from_license"):
+        assert action in out
+    commands = re.findall(r"levelq (sync \d \w+ --source \w+)", out)
+    assert commands == [
+        "sync 1 PLAYER --source progress",
+        "sync 2 COACH --source progress",
+        "sync 3 COACH --source license",
+    ]
+    shown = levelq_here("check", "--limit", 1)
+    assert "3 pairs out of step (the first 1 are shown; --limit shows more)" in shown.out
+    for command in commands:
+        done = levelq_here(*command.split())
+        assert done.code == 0 and done.out.startswith("applied  ")
+    assert levelq_here("check") == Result(0, "Every pair of levels is in step.\n", "")
+    nothing = levelq_here("sync", 9, "PLAYER", "--source", "license")
+    assert nothing.code == 1 and nothing.out.startswith("rejected  PLAYER of user 9: ")
+
+
+def test_catalog_is_listed(levelq_here: Levelq, tmp_path: Path) -> None:
+    code, out, _ = levelq_here("catalog", LEVELQ_REDIS_URL=f"redis://{NOWHERE}")
+    assert code == 0 and re.search(r"PLAYER +8 +80,000", out) and "completed_sessions" not in out
+    own = tmp_path / "own.toml"
+    own.write_text("[referee]\nlevels = [0, {total_xp = 10, completed_sessions = 4}]\n")
+    code, out, _ = levelq_here("catalog", LEVELQ_CATALOG=str(own))
+    assert code == 0 and re.search(r"REFEREE +2 +10 +4", out)
+    own.write_text("[referee]\nlevels = [5]\n")
+    assert f"catalog {own}: REFEREE: level 1: " in levelq_here.refused("catalog", LEVELQ_CATALOG=str(own))
+
+
+def test_doctor_reports_only_ok_on_a_sound_installation(levelq_here: Levelq) -> None:
+    code, out, err = levelq_here("doctor")
+    assert (code, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines() if line[0] != " "] == ["ok"] * 9
+    assert "appendfsync everysec" in out
+
+
+def test_doctor_fails_on_what_would_lose_commands(levelq_here: Levelq, redis: Redis, settings: Settings) -> None:
+    execute(settings, "ALTER TABLE user_licenses DROP CONSTRAINT user_licenses_pair_key")
+    kept = {name: str(redis.config_get(name)[name]) for name in ("maxmemory-policy", "appendonly", "maxmemory")}
+    try:
+        redis.config_set("maxmemory-policy", "allkeys-lru")
+        redis.config_set("appendonly", "no")
+        redis.config_set("maxmemory", int(redis.info("memory")["used_memory"] * 1.15))
+        code, out, _ = levelq_here("doctor", LEVELQ_RQ_URL=f"redis://{NOWHERE}")
+    finally:
+        for name, value in kept.items():
+            redis.config_set(name, value)
+    found = {line.split()[1]: line.split()[0] for line in out.splitlines() if line[0] != " "}
+    assert code == 1
+    assert found == {
+        "settings": "ok", "redis": "ok", "eviction": "FAIL", "durability": "warn", "memory": "warn", "clock": "ok",
+        "scripts": "ok", "rq": "FAIL", "database": "ok", "schema": "FAIL",
+    }  # fmt: skip
+    told = " ".join(out.split())
+    for advice in ("CONFIG SET maxmemory-policy noeviction", "CONFIG SET appendonly yes", "levelq db check"):
+        assert advice in told
+
+
+def test_doctor_without_redis_examines_the_rest(levelq_here: Levelq) -> None:
+    code, out, _ = levelq_here("doctor", LEVELQ_REDIS_URL="redis://redis.invalid/0", LEVELQ_DATABASE_URL="")
+    told = " ".join(out.split())
+    assert code == 1
+    assert "FAIL redis LEVELQ_REDIS_URL: redis://redis.invalid/0: " in told
+    assert "warn encryption LEVELQ_REDIS_URL: redis:// to redis.invalid is not encrypted; use rediss://" in told
+    assert "ok database LEVELQ_DATABASE_URL is not set: enough to send, not to work" in told
+
+
+def test_db_upgrade_lists_the_tables_that_it_created_and_left(levelq_here: Levelq, blank_database_url: str) -> None:
+    first = levelq_here("db", "upgrade", LEVELQ_DATABASE_URL=blank_database_url)
+    assert first.code == 0 and first.out.count(" created") == 8 and "left as it was" not in first.out
+    again = levelq_here("db", "upgrade", LEVELQ_DATABASE_URL=blank_database_url)
+    assert again.code == 0 and again.out.count("left as it was") == 8 and " created" not in again.out
+
+
+def test_db_check_prints_the_fix_of_each_finding(levelq_here: Levelq, settings: Settings) -> None:
+    sound = levelq_here("db", "check")
+    assert sound == Result(0, "The database has all that levelq needs, and commits are safe there.\n", "")
+    execute(
+        settings,
+        "ALTER TABLE user_licenses DROP CONSTRAINT user_licenses_pair_key",
+        "INSERT INTO user_licenses (user_id, specialization_type) VALUES (1, 'COACH'), (1, 'COACH')",
+    )
+    code, out, _ = levelq_here("db", "check")
+    assert code == 1 and "2 errors, 1 warning. After mending: levelq db check\n" in out
+    for statement in re.findall(r"^    ((?:UPDATE|DELETE|CREATE).*;)$", out, re.MULTILINE):
+        execute(settings, statement)
+    code, out, _ = levelq_here("db", "check")
+    assert code == 0 and "0 errors, 1 warning" in out
+    assert "    levelq sync 1 COACH --source license\n" in out

@@ -1,0 +1,55 @@
+"""Every help text: what it shows, and that it is quick because of what it does not import."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from levelq.cli.app import run
+
+COMMANDS = (
+    "demo", "up", "worker", "loadtest", "send", "history", "catalog", "status", "doctor", "check", "verify", "sync",
+    "rebuild", "prune", "shards", "cancel", "purge", "forget", "db upgrade", "db check", "namespace show",
+    "namespace rebind",
+)  # fmt: skip
+HEAVY = {"levelq_core", "levelq_producer", "redis", "rq", "sqlalchemy", "psycopg", "alembic", "levelq.embedded"}
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_help_text_with_an_example(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert run([*command.split(), "--help"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert f"Example:  levelq {command}" in shown.out
+
+
+def test_without_a_command_the_help_lists_them_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"│ {command.partition(' ')[0]} " in shown for command in COMMANDS)
+
+
+def test_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert re.fullmatch(r"levelq \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("command", ["", "status", "send", "worker", "loadtest"])
+def test_help_imports_nothing_that_only_a_running_command_needs(command: str) -> None:
+    program = (
+        "import sys; from levelq.cli import app; sys.stdout = sys.stderr;"
+        f" code = app.run({[*command.split(), '--help']}); sys.stdout = sys.__stdout__;"
+        " print('\\n'.join(sys.modules)); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: levelq" in done.stderr
+    assert not HEAVY & set(done.stdout.split())
