@@ -117,7 +117,7 @@ def test_every_point_of_the_code_is_one_that_is_forced() -> None:
         node.args[0].value if isinstance(node.args[0], ast.Constant) else ast.unparse(node.args[0])
         for source in sources()
         for node in ast.walk(source.tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "point"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "failpoint"
     ]
     assert set(passed) == set(POINTS)
 
