@@ -15,6 +15,10 @@ from tests.architecture.sources import ROOT, sources
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests").rglob("*.md")]
 WIDTH = 120
+FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
+PATH = (ROOT / "README.md").read_text().partition("## The path of a command\n")[2].partition("\n## ")[0]
+STEP = re.compile(r"\b(\w+)\(\)")  # in the picture
+LINK = re.compile(r"\[`([\w.]+)`\]\(([^)]+)\)")  # below it
 
 
 def test_settings_page_has_every_setting_and_no_other() -> None:
@@ -46,15 +50,16 @@ class Names:
         everything = set().union(*self.by_file.values())
         for source in sources():  # `from levelq_core... import write as reply` defines reply, too
             self.by_file[source.place] |= {alias for alias, name in _aliases(source.tree) if name in everything}
-        self.defined = {name.rpartition(".")[2] for names in self.by_file.values() for name in names}
+        self.defined = {_last(name) for names in self.by_file.values() for name in names}
         self.called = {name for source in sources() for _, name in source.calls()}
 
-    def unknown(self, text: str) -> list[str]:
+    def unknown(self, text: str) -> set[str]:
         """The names of a text that product code does not define, in the file linked, or never calls."""
-        steps = [name for name in STEP.findall(text) if name not in self.defined & self.called]
-        links = LINK.findall(text)
-        absent = [name for name, file in links if name not in self.by_file.get(file, ())]
-        return [*steps, *absent, *(name for name, _ in links if name.rpartition(".")[2] not in self.called)]
+        links = set(LINK.findall(text))
+        absent = {name for name, file in links if name not in self.by_file.get(file, ())}
+        steps = set(STEP.findall(text))
+        uncalled = {name for name in steps | {name for name, _ in links} if _last(name) not in self.called}
+        return absent | uncalled | steps - self.defined
 
 
 @cache
@@ -76,27 +81,21 @@ def _aliases(tree: ast.Module) -> Iterator[tuple[str, str]]:
             yield from ((alias.asname, alias.name) for alias in node.names if alias.asname)
 
 
-def _calls_of(function: str) -> list[str]:
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _calls_of(file: str, function: str) -> list[str]:
     """The last names of the calls in a function of the product, from top to bottom."""
-    (found,) = (
-        node
-        for source in sources()
-        for node in ast.walk(source.tree)
-        if isinstance(node, FUNCTION) and node.name == function and not source.name.endswith("async_producer")
-    )
+    tree = next(source.tree for source in sources() if source.place == file)
+    found = next(node for node in ast.walk(tree) if isinstance(node, FUNCTION) and node.name == function)
     calls = sorted((n for n in ast.walk(found) if isinstance(n, ast.Call)), key=lambda n: (n.lineno, n.col_offset))
     return [getattr(call.func, "attr", getattr(call.func, "id", "")) for call in calls]
 
 
-FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
-PATH = (ROOT / "README.md").read_text().partition("## The path of a command\n")[2].partition("\n## ")[0]
-STEP = re.compile(r"\b(\w+)\(\)")  # in the picture
-LINK = re.compile(r"\[`([\w.]+)`\]\(([^)]+)\)")  # below it
-
-
 def test_path_in_readme_names_what_product_code_defines_and_calls() -> None:
     assert len(STEP.findall(PATH)) > 15 and len(LINK.findall(PATH)) > 10
-    assert names().unknown(PATH) == []
+    assert names().unknown(PATH) == set()
 
 
 @pytest.mark.parametrize(
@@ -109,21 +108,21 @@ def test_path_in_readme_names_what_product_code_defines_and_calls() -> None:
     ],
 )
 def test_path_with_a_name_that_is_not_there_is_refused(invented: str, name: str) -> None:
-    assert names().unknown(invented) == [name]
+    assert names().unknown(invented) == {name}
 
 
 @pytest.mark.parametrize(
-    ("function", "first", "last", "indent"),
+    ("file", "function", "first", "last", "column"),
     [
-        ("_push", "group_by_lane", "settle", 21),
-        ("_drain_batch", "claim", "ack", 21),
-        ("couple", "lock", "write_rows", 23),
+        ("producer/levelq_producer/producer.py", "_push", "group_by_lane", "settle", 21),
+        ("worker/levelq_worker/draining/drain.py", "_drain_batch", "claim", "ack", 21),
+        ("core/levelq_core/coupler/couple.py", "couple", "lock", "write_rows", 23),
     ],
 )
 def test_path_in_readme_has_the_steps_in_the_order_of_the_code(
-    function: str, first: str, last: str, indent: int
+    file: str, function: str, first: str, last: str, column: int
 ) -> None:
-    steps = re.findall(rf"^.{{20}} {{{indent - 20}}}(\w+)\(\)", PATH, re.MULTILINE)
+    steps = re.findall(rf"^.{{20}} {{{column - 20}}}(\w+)\(\)", PATH, re.MULTILINE)
     steps = steps[steps.index(first) : steps.index(last) + 1]
-    calls = iter(_calls_of(function))
+    calls = iter(_calls_of(file, function))
     assert [step for step in steps if step not in calls] == []
