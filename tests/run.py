@@ -42,6 +42,7 @@ def run(arguments: list[str]) -> int:
         while True:
             number = signal.sigwait({*stops, signal.SIGCHLD})
             if number == signal.SIGCHLD:
+                _reap_orphans(pytest.pid)
                 if pytest.poll() is not None:
                     return pytest.returncode if pytest.returncode >= 0 else 128 - pytest.returncode
                 continue
@@ -54,6 +55,12 @@ def run(arguments: list[str]) -> int:
     finally:
         _kill_all()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _reap_orphans(own: int) -> None:
+    """Reap adopted processes that have ended. It stops at the run itself, whose exit code is still wanted."""
+    while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid != own:
+        os.waitpid(ended.si_pid, 0)
 
 
 def _kill_all() -> None:

@@ -28,6 +28,7 @@ def of_this_run(folder: Path) -> set[psutil.Process]:
     return found
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_leaves_no_process_and_no_folder(tmp_path: Path, number: signal.Signals) -> None:
     tmp_path.chmod(0o755)
@@ -42,9 +43,9 @@ def test_interrupted_run_leaves_no_process_and_no_folder(tmp_path: Path, number:
         start_new_session=True,
     )
     try:
-        until(lambda: len(of_this_run(tmp_path)) > 10, 90, "servers and workers")
+        until(lambda: len(of_this_run(tmp_path)) > 10, 300, "servers and workers")
         run.send_signal(number)
-        assert run.wait(60) == 128 + number
+        assert run.wait(90) == 128 + number
     finally:
         run.kill()
         run.wait()
