@@ -126,7 +126,9 @@ def test_producer_loads_only_its_own_rooms_beside_redis_and_pydantic() -> None:
     loaded = modules_after("from levelq import Producer")
     others = {name for name in loaded if not name.startswith("levelq")}
     assert others <= modules_after(
-        "import hmac, secrets, tomllib, redis\nfrom pydantic import BaseModel, Field\nclass M(BaseModel): x: int = Field(0)"
+        "import hmac, secrets, tomllib, redis\n"
+        "from pydantic import BaseModel, Field\n"
+        "class M(BaseModel): x: int = Field(0)"
     )
     rooms = {name.partition(".")[2].partition(".")[0] for name in loaded if name.startswith("levelq_core.")}
     assert not rooms & {"coupler", "operations"}
