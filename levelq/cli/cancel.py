@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
-import typer
+from typer import Exit, Option
 
 from .options import DryRun, Specialization, User, Yes
 from .screen import confirm, count, err, one_line, say
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def cancel(
     user: User,
     specialization: Specialization,
-    command_id: Annotated[UUID | None, typer.Option("--id", help="Only this command.", show_default=False)] = None,
+    command_id: Annotated[UUID | None, Option("--id", help="Only this command.", show_default=False)] = None,
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -53,7 +53,7 @@ def cancel(
         done = canceller.run(scope, ("cancel", target))
         print_cancelled(done)
         if command_id is not None and done.newer:
-            raise typer.Exit(1)
+            raise Exit(1)
         if command_id is not None and not done.cancelled:  # a drain was faster
             _not_cancelled(engine, command_id)
 
@@ -82,7 +82,7 @@ def _not_cancelled(engine: Engine, command_id: UUID) -> None:
     if outcome is not None:
         known = f"it was decided: {outcome.status}, {outcome.error or outcome.message}"
     say(f"command {command_id} is not waiting there; {one_line(known)}", on=err)
-    raise typer.Exit(1)
+    raise Exit(1)
 
 
 def waiting_lines(waiting: Waiting) -> Iterator[str]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from itertools import islice
 from typing import Annotated
 
-import typer
 from rich.text import Text
+from typer import Exit, Option
 
 from .screen import Listing, count, printable, say, verdict
 
 
-def check(
-    limit: Annotated[int, typer.Option(min=0, help="How many pairs to list at most.")] = 50,
-) -> None:
+def check(limit: Annotated[int, Option(min=0, help="How many pairs to list at most.")] = 50) -> None:
     """List the pairs of levels that are out of step; exit code 1 if there are any.
 
     A pair is a user's progress and license in one specialization. Each is listed with the command that repairs it, or
@@ -52,4 +50,4 @@ def check(
     say(verdict(f"{count(found, 'pair')} out of step", "bold red", more))
     if incomplete:
         say("First do what `levelq db check` says: until then `levelq sync` is refused.")
-    raise typer.Exit(1)
+    raise Exit(1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import typer
 from rich.table import Table
 from rich.text import Text
+from typer import Exit
 
 from .screen import count, one_line, out
 
@@ -36,8 +36,7 @@ def doctor() -> None:
         word, style = _WORDS[finding.severity]
         shown.add_row(Text(word, style=style), finding.topic, Text(one_line(_text(finding))))
     out.print(shown)
-    if any(finding.severity == "error" for finding in findings):
-        raise typer.Exit(1)
+    raise Exit(1 if any(finding.severity == "error" for finding in findings) else 0)
 
 
 def _text(finding: Finding) -> str:

@@ -13,11 +13,7 @@ if TYPE_CHECKING:
     from levelq_worker.withdrawal.forgetting import UserData
 
 
-def forget(
-    user: User,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-) -> None:
+def forget(user: User, yes: Yes = False, dry_run: DryRun = False) -> None:
     """Erase what levelq keeps of a user, in Redis and in the database.
 
     Cancels the user's waiting commands, deletes the rows of the three tables, and leaves only command ids and numbers

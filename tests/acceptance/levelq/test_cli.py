@@ -31,7 +31,7 @@ def test_command_goes_through_the_queue_and_into_the_history(levelq: Levelq, lev
     assert levelq("send", "set_level", 42, "PLAYER", "--level", 2, "--xp", -5000, "--no-wait").code == 0
     before = levelq_here.status()
     assert before["workers"] == 0 and before["rejected"] == 0 and before["quarantined"] == 0
-    rows = {row["partition"]: row for row in before["partitions"]}  # type: ignore[attr-defined]
+    rows = {row["partition"]: row for row in before["partitions"]}
     assert set(rows) == {"COACH:1:0", "INTERNSHIP:1:0", "PLAYER:1:0"}
     player = rows["PLAYER:1:0"]
     assert player.pop("oldest_seconds") > 0
@@ -193,7 +193,7 @@ def test_up_keeps_its_data_and_its_folder_to_itself(
     up = start("up", "--data", data)
     urls = exported(up)
     assert "1 -> 2" in levelq("history", 42, **urls).out
-    waiting = {row["specialization"]: row["waiting"] for row in levelq.status(**urls)["partitions"]}  # type: ignore[attr-defined]
+    waiting = {row["specialization"]: row["waiting"] for row in levelq.status(**urls)["partitions"]}
     assert waiting["PLAYER"] == 1
     up.terminate()
     up.communicate(timeout=60)
