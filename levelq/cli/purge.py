@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option, echo
 
-from .cancel import canceller_of, print_cancelled, print_waiting
+from .cancel import editing, print_cancelled, print_waiting
 from .options import DryRun, Yes
 from .screen import confirm, refused
 
@@ -27,7 +27,7 @@ def purge(
     In the lanes and in the outbox. Cancelled commands are rejected for good; entries that are no commands are
     quarantined. A command that is sent while this runs may be left: stop the producers first if nothing may be left.
     """
-    from levelq_worker.withdrawal.canceller import Cancelled
+    from levelq_worker.withdrawal.canceller import Cancelled, Canceller
     from levelq_worker.withdrawal.waiting_lanes import Scope
 
     from .connections import known_specializations, load
@@ -37,7 +37,8 @@ def purge(
     settings = load()
     names = known_specializations(settings, specialization) if specialization else None
     scope, target = Scope(names), ", ".join(names) if names else "everything"
-    with canceller_of(settings) as (canceller, _):
+    with editing(settings) as parts:
+        canceller = Canceller(*parts)
         waiting = canceller.look(scope)
         if not as_json:
             print_waiting(waiting, target)

@@ -15,27 +15,21 @@ from .screen import Listing, count, say, verdict
 if TYPE_CHECKING:
     from levelq_core.operations.verify import Check, Report
 
+_HISTORY_HELP = "Recorded sends, as JSON lines; may be repeated."
+_AT_REST_HELP = "Nothing may wait any more, or traffic goes on."
+_FOREIGN_WRITES_HELP = "The application also writes to the tables: note what that explains."
+_PARTIAL_HISTORY_HELP = "Other senders did not record their sends."
+_RETENTION_HELP = "Do not look for sends older than this: 30d, 12h."
+_SINCE_HELP = "Only what was decided since, and its users' rows: 1d, 12h or 2026-01-31T06:00Z."
+
 
 def verify(
-    history: Annotated[
-        list[Path] | None, Option(metavar="FILE", help="Recorded sends, as JSON lines; may be repeated.")
-    ] = None,
-    at_rest: Annotated[
-        bool, Option("--at-rest/--online", help="Nothing may wait any more, or traffic goes on.")
-    ] = False,
-    foreign_writes: Annotated[
-        bool, Option("--foreign-writes", help="The application also writes to the tables: note what that explains.")
-    ] = False,
-    partial_history: Annotated[
-        bool, Option("--partial-history", help="Other senders did not record their sends.")
-    ] = False,
-    retention: Annotated[
-        str | None, Option(metavar="AGE", help="Do not look for sends older than this: 30d, 12h.")
-    ] = None,
-    since: Annotated[
-        str | None,
-        Option(metavar="TIME", help="Only what was decided since, and its users' rows: 1d, 12h or 2026-01-31T06:00Z."),
-    ] = None,
+    history: Annotated[list[Path] | None, Option(metavar="FILE", help=_HISTORY_HELP)] = None,
+    at_rest: Annotated[bool, Option("--at-rest/--online", help=_AT_REST_HELP)] = False,
+    foreign_writes: Annotated[bool, Option("--foreign-writes", help=_FOREIGN_WRITES_HELP)] = False,
+    partial_history: Annotated[bool, Option("--partial-history", help=_PARTIAL_HISTORY_HELP)] = False,
+    retention: Annotated[str | None, Option(metavar="AGE", help=_RETENTION_HELP)] = None,
+    since: Annotated[str | None, Option(metavar="TIME", help=_SINCE_HELP)] = None,
     limit: Annotated[int, Option(min=1, max=100_000, help="How many violations of each check to list.")] = 20,
     as_json: AsJson = False,
 ) -> None:

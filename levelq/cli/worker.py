@@ -6,15 +6,14 @@ from typing import Annotated
 
 from typer import Exit, Option
 
+_PROCESSES_HELP = "How many processes to keep alive; default: LEVELQ_PROCESSES."
+_SPECIALIZATION_HELP = "Serve only this one; may be repeated."
+
 
 def worker(
-    processes: Annotated[
-        int | None, Option(min=1, max=256, help="How many processes to keep alive; default: LEVELQ_PROCESSES.")
-    ] = None,
+    processes: Annotated[int | None, Option(min=1, max=256, help=_PROCESSES_HELP)] = None,
     burst: Annotated[bool, Option("--burst", help="Stop when nothing is left but lanes parked for later.")] = False,
-    specialization: Annotated[
-        list[str] | None, Option("--specialization", "-s", help="Serve only this one; may be repeated.")
-    ] = None,
+    specialization: Annotated[list[str] | None, Option("--specialization", "-s", help=_SPECIALIZATION_HELP)] = None,
 ) -> None:
     """Apply waiting commands, until stopped.
 
