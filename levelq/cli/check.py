@@ -34,9 +34,8 @@ def check(limit: Annotated[int, Option(min=0, help="How many pairs to list at mo
     if not found:
         say("Every pair of levels is in step.", "green")
         return
-    numbers = ("User", "Progress", "License")
     columns = ("User", "Specialization", "Progress", "License", "Repair with")
-    shown = Listing(*columns, right=numbers, folding="Repair with")
+    shown = Listing(*columns, right=("User", "Progress", "License"), folding="Repair with")
     incomplete = bool(schema.missing())
     for pair, fix in zip(first, fixes, strict=True):
         levels = pair.progress_level, pair.license_level

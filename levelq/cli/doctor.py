@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from typer import Exit
 
@@ -27,10 +27,7 @@ def doctor() -> None:
 
     from .connections import load
 
-    shown = Table.grid(padding=(0, 2))
-    shown.add_column(no_wrap=True)
-    shown.add_column(no_wrap=True)
-    shown.add_column(overflow="fold")
+    shown = Table.grid(Column(no_wrap=True), Column(no_wrap=True), Column(overflow="fold"), padding=(0, 2))
     findings = list(dict.fromkeys(check_all(load())))
     for finding in _shortened(findings):
         word, style = _WORDS[finding.severity]

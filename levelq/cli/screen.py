@@ -12,7 +12,7 @@ import typer
 from rich import box
 from rich.console import Console, RenderableType
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -76,9 +76,7 @@ class Listing:
         return table
 
     def _blocks(self) -> RenderableType:
-        blocks = Table.grid(padding=(0, 1))
-        blocks.add_column(style="dim", no_wrap=True)
-        blocks.add_column(overflow="fold")
+        blocks = Table.grid(Column(style="dim", no_wrap=True), Column(overflow="fold"), padding=(0, 1))
         for row in self._rows:
             for heading, cell in zip(self._columns, row, strict=True):
                 blocks.add_row(heading, cell)
