@@ -17,7 +17,6 @@ pytest_plugins = [
         "sessions",
         "workers",
         "command_line",
-        "wide_command_line",
     )
 ]
 

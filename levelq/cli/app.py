@@ -4,33 +4,13 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
-from .cancel import cancel
-from .catalog import catalog
-from .check import check
-from .db import check as db_check
-from .db import upgrade
-from .demo import demo
-from .doctor import doctor
-from .forget import forget
-from .history import history
-from .loadtest import loadtest
-from .namespace import rebind, show
-from .prune import prune
-from .purge import purge
-from .rebuild import rebuild
 from .screen import err, one_line, say, verdict
-from .send import send
-from .shards import shards
-from .status import status
-from .sync import sync
-from .up import up
-from .verify import verify
-from .worker import worker
 
 # click's UsageError, of click itself or of the copy that newer versions of typer contain.
 _UsageError: Any = typer.BadParameter.__mro__[2]
@@ -45,57 +25,59 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-db = typer.Typer(help="Create levelq's tables, or check the database.", rich_markup_mode="rich")
-namespace = typer.Typer(help="Show or change the database that the Redis keys are bound to.", rich_markup_mode="rich")
+db = typer.Typer(name="db", help="Create levelq's tables, or check the database.", rich_markup_mode="rich")
+namespace = typer.Typer(
+    name="namespace", help="Show or change the database that the Redis keys are bound to.", rich_markup_mode="rich"
+)
 
 
-def _register(group: typer.Typer, panel: str | None, command: Callable[..., None], example: str) -> None:
-    """The docstring is the help text; its paragraphs are wrapped to the terminal's width."""
-    paragraphs = (command.__doc__ or "").split("\n\n")
-    help_text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-    name = example.split()[1 if group is app else 2]
+def _register(group: typer.Typer, panel: str | None, example: str) -> None:
+    """Add the command that the example calls: a function in the module of that name, or of its group's name.
+
+    Its docstring is the help text; the paragraphs are wrapped to the terminal's width.
+    """
+    words = example.split()
+    name = words[1 if group is app else 2]
+    command = getattr(import_module(f".{words[1]}", __package__), name)
+    help_text = "\n\n".join(" ".join(paragraph.split()) for paragraph in command.__doc__.split("\n\n"))
     group.command(name, help=help_text, epilog=f"Example:  [bold]{example}[/bold]", rich_help_panel=panel)(command)
 
 
-_PANELS: dict[str, list[tuple[Callable[..., None], str]]] = {
-    "Servers and workers": [
-        (demo, "levelq demo --users 1000 --commands 50000"),
-        (up, "levelq up --data levelq-data"),
-        (worker, "levelq worker --processes 2"),
-        (loadtest, "levelq loadtest --scenario contention --seconds 30 --out report.html"),
-    ],
-    "Commands and their outcomes": [
-        (send, "levelq send level-up 42 PLAYER --xp 150 --reason 'Won a match'"),
-        (history, "levelq history 42 --limit 10"),
-        (catalog, "levelq catalog"),
-    ],
-    "Check": [
-        (status, "levelq status --json"),
-        (doctor, "levelq doctor"),
-        (check, "levelq check"),
-        (verify, "levelq verify --history sends.jsonl --at-rest"),
-    ],
-    "Repair and maintain": [
-        (sync, "levelq sync 42 PLAYER --source license"),
-        (rebuild, "levelq rebuild PLAYER"),
-        (prune, "levelq prune --older-than 30d --dry-run"),
-        (shards, "levelq shards PLAYER 8"),
-    ],
-    "Cancel and erase": [
-        (cancel, "levelq cancel 42 PLAYER --id 0196f0a0-0000-7000-8000-000000000000"),
-        (purge, "levelq purge PLAYER --dry-run"),
-        (forget, "levelq forget 42 --dry-run"),
-    ],
+_PANELS = {
+    "Servers and workers": (
+        "levelq demo --users 1000 --commands 50000",
+        "levelq up --data levelq-data",
+        "levelq worker --processes 2",
+        "levelq loadtest --scenario contention --seconds 30 --out report.html",
+    ),
+    "Commands and their outcomes": (
+        "levelq send level-up 42 PLAYER --xp 150 --reason 'Won a match'",
+        "levelq history 42 --limit 10",
+        "levelq catalog",
+    ),
+    "Check": ("levelq status --json", "levelq doctor", "levelq check", "levelq verify --history sends.jsonl --at-rest"),
+    "Repair and maintain": (
+        "levelq sync 42 PLAYER --source license",
+        "levelq rebuild PLAYER",
+        "levelq prune --older-than 30d --dry-run",
+        "levelq shards PLAYER 8",
+    ),
+    "Cancel and erase": (
+        "levelq cancel 42 PLAYER --id 0196f0a0-0000-7000-8000-000000000000",
+        "levelq purge PLAYER --dry-run",
+        "levelq forget 42 --dry-run",
+    ),
 }
-for _panel, _commands in _PANELS.items():
-    for _command, _example in _commands:
-        _register(app, _panel, _command, _example)
-app.add_typer(db, name="db", rich_help_panel="Repair and maintain")
-_register(db, None, upgrade, "levelq db upgrade")
-_register(db, None, db_check, "levelq db check")
-app.add_typer(namespace, name="namespace", rich_help_panel="Repair and maintain")
-_register(namespace, None, show, "levelq namespace show")
-_register(namespace, None, rebind, "levelq namespace rebind --dry-run")
+for _panel, _examples in _PANELS.items():
+    for _example in _examples:
+        _register(app, _panel, _example)
+for _group, _examples in (
+    (db, ("levelq db upgrade", "levelq db check")),
+    (namespace, ("levelq namespace show", "levelq namespace rebind --dry-run")),
+):
+    app.add_typer(_group, rich_help_panel="Repair and maintain")
+    for _example in _examples:
+        _register(_group, None, _example)
 
 _show_traceback = False
 

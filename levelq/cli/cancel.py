@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
-import typer
+from typer import Exit, Option
 
 from .options import DryRun, Specialization, User, Yes
 from .screen import confirm, count, err, one_line, say
@@ -15,15 +15,17 @@ from .screen import confirm, count, err, one_line, say
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from levelq_core.lanes.lane_editor import LaneEditor
+    from levelq_core.lanes.wakeups import Waker
     from levelq_core.settings import Settings
-    from levelq_worker.withdrawal.canceller import Cancelled, Canceller
+    from levelq_worker.withdrawal.canceller import Cancelled
     from levelq_worker.withdrawal.waiting_lanes import Waiting
 
 
 def cancel(
     user: User,
     specialization: Specialization,
-    command_id: Annotated[UUID | None, typer.Option("--id", help="Only this command.", show_default=False)] = None,
+    command_id: Annotated[UUID | None, Option("--id", help="Only this command.", show_default=False)] = None,
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -34,6 +36,7 @@ def cancel(
     was not cancelled.
     """
     from levelq_core.operations.audit import user_target
+    from levelq_worker.withdrawal.canceller import Canceller
     from levelq_worker.withdrawal.waiting_lanes import Scope
 
     from .connections import known_specializations, load
@@ -41,7 +44,8 @@ def cancel(
     settings = load()
     (name,) = known_specializations(settings, [specialization])
     scope, target = Scope((name,), user, command_id), user_target(user, name)
-    with canceller_of(settings) as (canceller, engine):
+    with editing(settings) as parts:
+        canceller, engine = Canceller(*parts), parts[0]
         waiting = canceller.look(scope)
         if command_id is not None and not waiting.total:
             _not_cancelled(engine, command_id)
@@ -53,23 +57,21 @@ def cancel(
         done = canceller.run(scope, ("cancel", target))
         print_cancelled(done)
         if command_id is not None and done.newer:
-            raise typer.Exit(1)
+            raise Exit(1)
         if command_id is not None and not done.cancelled:  # a drain was faster
             _not_cancelled(engine, command_id)
 
 
 @contextmanager
-def canceller_of(settings: Settings) -> Iterator[tuple[Canceller, Engine]]:
-    """A canceller on the servers of the settings, and its engine."""
+def editing(settings: Settings) -> Iterator[tuple[Engine, LaneEditor, Waker, Settings]]:
+    """What a Canceller and Forgetting need, connected."""
     from levelq_core.lanes.lane_editor import LaneEditor
     from levelq_core.lanes.wakeups import Waker
-    from levelq_worker.withdrawal.canceller import Canceller
 
     from .connections import database_of, redis_of
 
     with database_of(settings) as engine, redis_of(settings) as redis, redis_of(settings, rq=True) as rq:
-        waker = Waker(redis, rq, settings.keys)
-        yield Canceller(engine, LaneEditor(redis, settings), waker, settings), engine
+        yield engine, LaneEditor(redis, settings), Waker(redis, rq, settings.keys), settings
 
 
 def _not_cancelled(engine: Engine, command_id: UUID) -> None:
@@ -82,7 +84,7 @@ def _not_cancelled(engine: Engine, command_id: UUID) -> None:
     if outcome is not None:
         known = f"it was decided: {outcome.status}, {outcome.error or outcome.message}"
     say(f"command {command_id} is not waiting there; {one_line(known)}", on=err)
-    raise typer.Exit(1)
+    raise Exit(1)
 
 
 def waiting_lines(waiting: Waiting) -> Iterator[str]:

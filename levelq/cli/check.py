@@ -5,15 +5,13 @@ from __future__ import annotations
 from itertools import islice
 from typing import Annotated
 
-import typer
 from rich.text import Text
+from typer import Exit, Option
 
 from .screen import Listing, count, printable, say, verdict
 
 
-def check(
-    limit: Annotated[int, typer.Option(min=0, help="How many pairs to list at most.")] = 50,
-) -> None:
+def check(limit: Annotated[int, Option(min=0, help="How many pairs to list at most.")] = 50) -> None:
     """List the pairs of levels that are out of step; exit code 1 if there are any.
 
     A pair is a user's progress and license in one specialization. Each is listed with the command that repairs it, or
@@ -36,9 +34,8 @@ def check(
     if not found:
         say("Every pair of levels is in step.", "green")
         return
-    numbers = ("User", "Progress", "License")
     columns = ("User", "Specialization", "Progress", "License", "Repair with")
-    shown = Listing(*columns, right=numbers, folding="Repair with")
+    shown = Listing(*columns, right=("User", "Progress", "License"), folding="Repair with")
     incomplete = bool(schema.missing())
     for pair, fix in zip(first, fixes, strict=True):
         levels = pair.progress_level, pair.license_level
@@ -52,4 +49,4 @@ def check(
     say(verdict(f"{count(found, 'pair')} out of step", "bold red", more))
     if incomplete:
         say("First do what `levelq db check` says: until then `levelq sync` is refused.")
-    raise typer.Exit(1)
+    raise Exit(1)

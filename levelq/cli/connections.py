@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from levelq_core.database.engine import engine_for, unreachable
 from levelq_core.database.urls import check_database_urls
 from levelq_core.errors import ConfigurationError
+from levelq_core.lanes.client import Lanes
 from levelq_core.operations.checks import redis_error
 from levelq_core.operations.identity import require_ours
 from levelq_core.redis_client.pool import connect
@@ -54,18 +55,22 @@ def redis_of(settings: Settings, *, rq: bool = False) -> Iterator[Redis]:
 
 
 @contextmanager
+def lanes_of(settings: Settings) -> Iterator[Lanes]:
+    """The lanes. A RedisError inside becomes a ConfigurationError."""
+    with redis_of(settings) as redis:
+        yield Lanes(redis, settings)
+
+
+@contextmanager
 def database_of(settings: Settings) -> Iterator[Engine]:
     """An engine on the database. A DBAPIError inside becomes a ConfigurationError."""
     engine = engine_for(settings, name="levelq command line", connections=2)
     try:
         yield engine
     except DBAPIError as error:
-        refused = unreachable(settings, error)
-        if getattr(error.orig, "sqlstate", None) in _UNDEFINED:
-            refused = ConfigurationError(
-                f"{refused}; `levelq db upgrade` makes the tables, `levelq db check` shows what is missing"
-            )
-        raise refused from error
+        undefined = getattr(error.orig, "sqlstate", None) in _UNDEFINED
+        hint = "; `levelq db upgrade` makes the tables, `levelq db check` shows what is missing" if undefined else ""
+        raise ConfigurationError(f"{unreachable(settings, error)}{hint}") from error
     finally:
         engine.dispose()
 

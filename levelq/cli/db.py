@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.text import Text
+from typer import Exit, Option, echo
 
 from .screen import count, err, out, printable, say, verdict
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def upgrade(
     sql: Annotated[
-        bool, typer.Option("--sql", help="Print the statements for this database as it is, and run none.")
+        bool, Option("--sql", help="Print the statements for this database as it is, and run none.")
     ] = False,
 ) -> None:
     """Create the tables that are missing; change none that exists."""
@@ -29,11 +29,10 @@ def upgrade(
 
     settings = load()
     url = redacted(settings.database_url or "")
-    if sql:
-        with database_of(settings) as engine:
-            _print_sql(migrations.upgrade_sql(engine), url)
-        return
     with database_of(settings) as engine:
+        if sql:
+            _print_sql(migrations.upgrade_sql(engine), url)
+            return
         before = set(inspect(engine).get_table_names())
         with engine.connect() as connection:
             elsewhere = read(connection).elsewhere
@@ -52,14 +51,14 @@ def upgrade(
 
 def _print_sql(script: str, url: str) -> None:
     """Only the script goes to stdout, for a file or for psql."""
-    typer.echo(script or "-- nothing to do: the database is at this version of levelq", nl=not script)
+    echo(script or "-- nothing to do: the database is at this version of levelq", nl=not script)
     hint = f"For {url} as it is now. Run them with: psql --set ON_ERROR_STOP=1 --file FILE"
     say(hint if script else f"Nothing to do in {url}", on=err)
 
 
 def check(
     sql: Annotated[
-        bool, typer.Option("--sql", help="Print a script for psql: the statements, and the rest as comments.")
+        bool, Option("--sql", help="Print a script for psql: the statements, and the rest as comments.")
     ] = False,
 ) -> None:
     """Report what the database lacks or what makes it unsafe.
@@ -83,8 +82,7 @@ def check(
         return
     summary = f"{count(errors, 'error')}, {count(len(findings) - errors, 'warning')}"
     say(f"{summary}. After mending: levelq db check", "bold", on=stream)
-    if errors:
-        raise typer.Exit(1)
+    raise Exit(1 if errors else 0)
 
 
 def _print_finding(finding: Finding) -> None:
@@ -98,7 +96,7 @@ def _print_finding(finding: Finding) -> None:
 
 def _print_script(finding: Finding) -> None:
     """The same as SQL. Nothing in it can end a comment early, as each line is printable text."""
-    typer.echo(f"-- {finding.severity}: {printable(finding.problem)}")
+    echo(f"-- {finding.severity}: {printable(finding.problem)}")
     for line in map(printable, finding.fix):
-        typer.echo(f"-- at a shell: {line}" if line.startswith("levelq ") else line)
-    typer.echo()
+        echo(f"-- at a shell: {line}" if line.startswith("levelq ") else line)
+    echo()

@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Exit, Option
 
 
 def demo(
-    users: Annotated[int, typer.Option(min=1, help="How many users to simulate.")] = 1000,
-    commands: Annotated[int, typer.Option(min=1, help="How many commands they send.")] = 50_000,
-    processes: Annotated[int, typer.Option(min=1, max=64, help="How many worker processes to start.")] = 2,
-    picture: Annotated[Path, typer.Option(help="Where to save the picture of backlog and throughput.")] = Path(
-        "demo.png"
-    ),
+    users: Annotated[int, Option(min=1, help="How many users to simulate.")] = 1000,
+    commands: Annotated[int, Option(min=1, help="How many commands they send.")] = 50_000,
+    processes: Annotated[int, Option(min=1, max=64, help="How many worker processes to start.")] = 2,
+    picture: Annotated[Path, Option(help="Where to save the picture of backlog and throughput.")] = Path("demo.png"),
 ) -> None:
     """Watch a burst of level-ups on embedded servers, verified at the end.
 
@@ -22,4 +20,4 @@ def demo(
     """
     from levelq.demo import run_demo
 
-    raise typer.Exit(run_demo(users, commands, processes, picture, None))
+    raise Exit(run_demo(users, commands, processes, picture, None))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
+from typer import Exit
 
 from .screen import count, one_line, out
 
@@ -27,17 +27,13 @@ def doctor() -> None:
 
     from .connections import load
 
-    shown = Table.grid(padding=(0, 2))
-    shown.add_column(no_wrap=True)
-    shown.add_column(no_wrap=True)
-    shown.add_column(overflow="fold")
+    shown = Table.grid(Column(no_wrap=True), Column(no_wrap=True), Column(overflow="fold"), padding=(0, 2))
     findings = list(dict.fromkeys(check_all(load())))
     for finding in _shortened(findings):
         word, style = _WORDS[finding.severity]
         shown.add_row(Text(word, style=style), finding.topic, Text(one_line(_text(finding))))
     out.print(shown)
-    if any(finding.severity == "error" for finding in findings):
-        raise typer.Exit(1)
+    raise Exit(1 if any(finding.severity == "error" for finding in findings) else 0)
 
 
 def _text(finding: Finding) -> str:

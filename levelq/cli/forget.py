@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .cancel import waiting_lines
+from .cancel import editing, waiting_lines
 from .options import DryRun, User, Yes
 from .screen import confirm, count, say
 
@@ -13,27 +13,20 @@ if TYPE_CHECKING:
     from levelq_worker.withdrawal.forgetting import UserData
 
 
-def forget(
-    user: User,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-) -> None:
+def forget(user: User, yes: Yes = False, dry_run: DryRun = False) -> None:
     """Erase what levelq keeps of a user, in Redis and in the database.
 
     Cancels the user's waiting commands, deletes the rows of the three tables, and leaves only command ids and numbers
     in the ledger. Delete the user from your own table first, or a command sent later starts a new learner. Workers may
     keep running; run it again to erase what arrived during the first run.
     """
-    from levelq_core.lanes.lane_editor import LaneEditor
-    from levelq_core.lanes.wakeups import Waker
     from levelq_worker.withdrawal.forgetting import Forgetting
 
-    from .connections import database_of, load, redis_of
+    from .connections import load
 
     settings = load()
-    with database_of(settings) as engine, redis_of(settings) as redis, redis_of(settings, rq=True) as rq:
-        waker = Waker(redis, rq, settings.keys)
-        forgetting = Forgetting(engine, LaneEditor(redis, settings), waker, settings, user)
+    with editing(settings) as parts:
+        forgetting = Forgetting(*parts, user)
         known = forgetting.look()
         if not known.total:
             say(f"user {user}: nothing to erase")

@@ -6,7 +6,7 @@ from heapq import merge
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from .options import User
 from .screen import Cell, Listing, count, duration, one_line, say, verdict, when
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 def history(
     user: User,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many entries at most.")] = 50,
-    ids: Annotated[bool, typer.Option("--ids", help="Show the commands' ids, too.")] = False,
+    limit: Annotated[int, Option(min=1, max=10_000, help="How many entries at most.")] = 50,
+    ids: Annotated[bool, Option("--ids", help="Show the commands' ids, too.")] = False,
 ) -> None:
     """Show a user's parked lanes and decided commands, newest first.
 
@@ -50,7 +50,7 @@ def history(
     if not rows:
         say(f"User {user}: nothing was decided yet, or the ledger no longer keeps it.")
         return
-    columns = ["When (UTC)", "Specialization", "Command", "XP", "Level", "Result", *(["Command id"] if ids else [])]
+    columns = ["When (UTC)", "Specialization", "Command", "XP", "Level", "Result", "Command id"][: 7 if ids else 6]
     shown = Listing(*columns, right=("XP",), folding="Result")
     for row in rows:
         shown.add(*row[: len(columns)])
@@ -60,18 +60,16 @@ def history(
 def _parked(settings: Settings, user: int) -> list[tuple[str, UserLane]]:
     """The user's lanes that are parked, by specialization. Prints a line if Redis cannot be read."""
     from levelq_core.errors import ConfigurationError
-    from levelq_core.lanes.client import Lanes
     from levelq_core.lanes.parked import of_user
 
-    from .connections import redis_of
+    from .connections import lanes_of
 
     found: list[tuple[str, UserLane]] = []
     try:
-        with redis_of(settings) as redis:
-            lanes = Lanes(redis, settings)
+        with lanes_of(settings) as lanes:
             names = {partition.specialization for partition in lanes.partitions()} | set(settings.tracks)
             for name, layout in lanes.read_layouts(names).found.items():
-                seen = [of_user(redis, settings.keys, partition, user) for partition in layout.holding(name, user)]
+                seen = [of_user(lanes.redis, lanes.keys, partition, user) for partition in layout.holding(name, user)]
                 found += [(name, lane) for lane in seen if lane is not None]
     except ConfigurationError as error:
         say(verdict("parked lanes unknown", "bold yellow", f"  {one_line(str(error))}"))

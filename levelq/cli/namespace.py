@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from .options import DryRun, Yes
-from .screen import confirm, count, say
+from .screen import confirm, count, refused, say
 
 
 def show() -> None:
     """Show the namespace of the Redis keys and the database it is bound to."""
-    from levelq_core.lanes.client import Lanes
     from levelq_core.lanes.namespace_binding import bound_to
     from levelq_core.redis_client.url_options import redacted
 
-    from .connections import load, redis_of
+    from .connections import lanes_of, load
 
     settings = load()
-    with redis_of(settings) as redis:
-        bound = bound_to(Lanes(redis, settings))
+    with lanes_of(settings) as lanes:
+        bound = bound_to(lanes)
     say(f"namespace {settings.namespace} at {redacted(settings.redis_url)}")
     say(f"  bound to {bound}" if bound else "  not bound yet: the first worker binds it")
 
 
-def rebind(
-    yes: Yes = False,
-    dry_run: DryRun = False,
-) -> None:
+def rebind(yes: Yes = False, dry_run: DryRun = False) -> None:
     """Bind the namespace to the database of LEVELQ_DATABASE_URL.
 
     For a database that replaces another: restored from a backup, moved, upgraded by pg_upgrade. From then on, what
@@ -32,37 +30,32 @@ def rebind(
     first, or what they apply until then goes into the other's tables.
     """
     from levelq_core.errors import ConfigurationError
-    from levelq_core.lanes.client import Lanes
     from levelq_core.lanes.namespace_binding import DatabaseIdentity
     from levelq_core.operations.identity import ensure_identity, identity_of
     from levelq_core.redis_client.url_options import redacted
     from levelq_worker.support.partition_directory import partitions
 
-    from .connections import database_of, load, redis_of
+    from .connections import database_of, lanes_of, load
 
     settings = load()
     with database_of(settings) as engine, engine.connect() as connection:
         mine = identity_of(connection) if dry_run else ensure_identity(engine)
-    with redis_of(settings) as redis:
-        lanes = Lanes(redis, settings)
+    with lanes_of(settings) as lanes:
         raw = lanes.bound()
-        bound: DatabaseIdentity | str = "no database"
-        if raw is not None:
-            try:
-                bound = DatabaseIdentity.decode(raw, lanes.keys.database)
-            except ConfigurationError:
-                bound = "something unreadable"  # is replaced, too
-        if isinstance(bound, DatabaseIdentity) and bound.same_as(mine):
+        bound = None
+        with suppress(ConfigurationError):  # something unreadable is replaced, too
+            bound = None if raw is None else DatabaseIdentity.decode(raw, lanes.keys.database)
+        if bound is not None and bound.same_as(mine):
             say(f"namespace {settings.namespace} is bound to {mine} already")
             return
         waiting = sum(lanes.status(partition).waiting for partition in partitions(lanes, settings.tracks))
         say(f"namespace {settings.namespace} at {redacted(settings.redis_url)}")
-        say(f"  is bound to {bound}")
+        say(f"  is bound to {bound or ('no database' if raw is None else 'something unreadable')}")
         say(f"  would be bound to {mine}, with {count(waiting, 'waiting command')}")
         if dry_run:
             return
         if not yes:
             confirm("Bind it?")
         if lanes.bind(mine.encode(), raw or b"") != mine.encode():
-            raise ConfigurationError(f"namespace {settings.namespace}: the binding changed meanwhile; run it again")
+            raise refused(f"namespace {settings.namespace}: the binding changed meanwhile; run it again")
     say(f"namespace {settings.namespace} is bound to {mine}")

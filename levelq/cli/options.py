@@ -7,7 +7,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated
 
-import typer
+from typer import Argument, BadParameter, Option
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _MAX_AGE = timedelta(days=36_500)
@@ -17,7 +17,7 @@ def _check_user(user: int) -> int:
     from levelq_core.domain.commands import MAX_USER_ID
 
     if not 1 <= user <= MAX_USER_ID:
-        raise typer.BadParameter(f"expected 1 to {MAX_USER_ID}, got {user}")
+        raise BadParameter(f"expected 1 to {MAX_USER_ID}, got {user}")
     return user
 
 
@@ -28,13 +28,13 @@ class Source(StrEnum):
     LICENSE = "license"
 
 
-User = Annotated[int, typer.Argument(metavar="USER", help="The user's id.", callback=_check_user)]
+User = Annotated[int, Argument(metavar="USER", help="The user's id.", callback=_check_user)]
 Specialization = Annotated[
-    str, typer.Argument(metavar="SPECIALIZATION", help="PLAYER, COACH, ...: `levelq catalog` lists them.")
+    str, Argument(metavar="SPECIALIZATION", help="PLAYER, COACH, ...: `levelq catalog` lists them.")
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Yes = Annotated[bool, Option("--yes", help="Do not ask for confirmation.")]
+DryRun = Annotated[bool, Option("--dry-run", help="Only show what would be done.")]
+AsJson = Annotated[bool, Option("--json", help="Print one JSON object.")]
 
 
 def age_of(option: str, text: str) -> timedelta:

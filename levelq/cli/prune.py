@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from .options import age_of
 from .screen import count, say
@@ -12,10 +12,10 @@ from .screen import count, say
 
 def prune(
     older_than: Annotated[
-        str, typer.Option("--older-than", metavar="AGE", help="How old a row must be: 30d, 12h, 90m; 1h at least.")
+        str, Option("--older-than", metavar="AGE", help="How old a row must be: 30d, 12h, 90m; 1h at least.")
     ],
-    quarantine: Annotated[bool, typer.Option("--quarantine", help="Prune quarantined entries, too.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count the rows; remove none.")] = False,
+    quarantine: Annotated[bool, Option("--quarantine", help="Prune quarantined entries, too.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Count the rows; remove none.")] = False,
 ) -> None:
     """Remove old rows from the ledger.
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-import typer
+from typer import Argument, Option, echo
 
-from .cancel import canceller_of, print_cancelled, print_waiting
+from .cancel import editing, print_cancelled, print_waiting
 from .options import DryRun, Yes
-from .screen import confirm
+from .screen import confirm, refused
 
 
 def purge(
     specialization: Annotated[
-        list[str] | None, typer.Argument(help="The specializations to empty; default: the whole namespace.")
+        list[str] | None, Argument(help="The specializations to empty; default: the whole namespace.")
     ] = None,
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object; needs --yes or --dry-run, because it never asks.")
+        bool, Option("--json", help="Print one JSON object; needs --yes or --dry-run, because it never asks.")
     ] = False,
 ) -> None:
     """Cancel all waiting commands of some specializations, or of the namespace.
@@ -27,18 +27,18 @@ def purge(
     In the lanes and in the outbox. Cancelled commands are rejected for good; entries that are no commands are
     quarantined. A command that is sent while this runs may be left: stop the producers first if nothing may be left.
     """
-    from levelq_core.errors import ConfigurationError
-    from levelq_worker.withdrawal.canceller import Cancelled
+    from levelq_worker.withdrawal.canceller import Cancelled, Canceller
     from levelq_worker.withdrawal.waiting_lanes import Scope
 
     from .connections import known_specializations, load
 
     if as_json and not yes and not dry_run:
-        raise ConfigurationError("--json: expected --yes or --dry-run with it, because it does not ask")
+        raise refused("--json: expected --yes or --dry-run with it, because it does not ask")
     settings = load()
     names = known_specializations(settings, specialization) if specialization else None
     scope, target = Scope(names), ", ".join(names) if names else "everything"
-    with canceller_of(settings) as (canceller, _):
+    with editing(settings) as parts:
+        canceller = Canceller(*parts)
         waiting = canceller.look(scope)
         if not as_json:
             print_waiting(waiting, target)
@@ -48,6 +48,6 @@ def purge(
     if as_json:
         seen = {"lanes": waiting.lanes, "in_lanes": waiting.in_lanes, "in_outbox": waiting.in_outbox}
         result = {**done.detail(), "unreadable": sorted(waiting.unreadable | done.unreadable)}
-        typer.echo(json.dumps({"dry_run": dry_run, "waiting": seen, **result}))
+        echo(json.dumps({"dry_run": dry_run, "waiting": seen, **result}))
     elif not dry_run and waiting.total:
         print_cancelled(done)

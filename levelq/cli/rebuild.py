@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument
 
-from .screen import count, say
+from .screen import count, refused, say
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from levelq_core.keys import Partition
     from levelq_core.lanes.client import Lanes
+    from levelq_core.operations.key_faults import KeyFault
     from levelq_core.settings import Settings
     from levelq_worker.relay.restore import OutboxRestore, Restored
 
@@ -24,7 +25,7 @@ _SPARE_SECONDS = 5.0  # beyond one claim length, for them to do so
 
 def rebuild(
     specialization: Annotated[
-        list[str] | None, typer.Argument(help="The specializations to rebuild; default: all of the catalog.")
+        list[str] | None, Argument(help="The specializations to rebuild; default: all of the catalog.")
     ] = None,
 ) -> None:
     """Put back into the lanes what Redis lost of the outbox.
@@ -36,39 +37,36 @@ def rebuild(
 
     Before that it removes what cannot be read from levelq's keys, and names it.
     """
-    from levelq_core.lanes.client import Lanes
-    from levelq_core.lanes.scan import grouped
-    from levelq_core.lanes.scan import lanes as all_lanes
+    from levelq_core.lanes import scan
     from levelq_core.lanes.wakeups import Waker
+    from levelq_core.operations import key_faults
     from levelq_worker.relay.outbox_rows import OutboxRows
     from levelq_worker.relay.restore import OutboxRestore
     from levelq_worker.support.partition_directory import partitions
 
-    from .connections import database_of, known_specializations, load, redis_of
+    from .connections import database_of, known_specializations, lanes_of, load, redis_of
 
     settings = load()
     names = known_specializations(settings, specialization or [])
-    with database_of(settings) as engine, redis_of(settings) as redis, redis_of(settings, rq=True) as rq:
-        lanes = Lanes(redis, settings)
+    with database_of(settings) as engine, lanes_of(settings) as lanes, redis_of(settings, rq=True) as rq:
         _remove_unreadable(lanes, settings, engine)
-        _remove_unreadable_of_rq(rq, [settings.keys.queue(name) for name in names])
-        if recovered := sum(
-            lanes.recover(partition, users) for partition, users in grouped(all_lanes(redis, settings.keys))
-        ):
+        for fault in key_faults.find_in_rq(rq, [settings.keys.queue(name) for name in names]):
+            _remove(rq, fault)  # sweeps replace the wake-ups
+        found = scan.grouped(scan.lanes(lanes.redis, settings.keys))
+        if recovered := sum(lanes.recover(partition, users) for partition, users in found):
             say(f"  {count(recovered, 'lane')} ready again: their set was lost")
-        restore = OutboxRestore(lanes, OutboxRows(engine), Waker(redis, rq, settings.keys))
+        restore = OutboxRestore(lanes, OutboxRows(engine), Waker(lanes.redis, rq, settings.keys))
         for partition in partitions(lanes, names):
             if restore.is_blocked(partition):
                 result = "waits until the shards before it are empty: nothing is lost that it could hold"
             else:
-                found = _restore(lanes, restore, partition, settings)
-                result = f"{count(found.commands, 'command')} put back into {count(found.lanes, 'lane')}"
+                restored = _restore(lanes, restore, partition, settings)
+                result = f"{count(restored.commands, 'command')} put back into {count(restored.lanes, 'lane')}"
             say(f"  {partition!s:<24}{result}")
 
 
 def _restore(lanes: Lanes, restore: OutboxRestore, partition: Partition, settings: Settings) -> Restored:
     """Block claims, wait for those under way to end, restore, unblock. Raises ConfigurationError if it cannot."""
-    from levelq_core.errors import ConfigurationError
     from levelq_worker.relay.restore import LeaseLost
 
     by = time.monotonic() + settings.claim_seconds + _SPARE_SECONDS
@@ -86,7 +84,7 @@ def _restore(lanes: Lanes, restore: OutboxRestore, partition: Partition, setting
         pass
     finally:
         lanes.lease(partition, "release", lease.value)
-    raise ConfigurationError(f"{partition}: Redis or its lanes changed hands meanwhile; run `levelq rebuild` again")
+    raise refused(f"{partition}: Redis or its lanes changed hands meanwhile; run `levelq rebuild` again")
 
 
 def _remove_unreadable(lanes: Lanes, settings: Settings, engine: Engine) -> None:
@@ -104,16 +102,13 @@ def _remove_unreadable(lanes: Lanes, settings: Settings, engine: Engine) -> None
         with engine.connect() as connection:
             require_bound(connection, lanes)
     for fault in faults:
-        key_faults.remove(lanes.redis, fault)
+        _remove(lanes.redis, fault)
         if fault.key == binding:
             lanes.bind(ensure_identity(engine).encode())
-        say(f"  removed  {fault.key}: {fault.what}")
 
 
-def _remove_unreadable_of_rq(rq: Redis, queues: list[str]) -> None:
-    """Remove RQ's keys of another type; sweeps replace the wake-ups."""
+def _remove(redis: Redis, fault: KeyFault) -> None:
     from levelq_core.operations import key_faults
 
-    for fault in key_faults.find_in_rq(rq, queues):
-        key_faults.remove(rq, fault)
-        say(f"  removed  {fault.key}: {fault.what}")
+    key_faults.remove(redis, fault)
+    say(f"  removed  {fault.key}: {fault.what}")

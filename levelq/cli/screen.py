@@ -6,13 +6,17 @@ import shutil
 import sys
 from collections.abc import Collection
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
 
 import typer
 from rich import box
 from rich.console import Console, RenderableType
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from levelq_core.errors import ConfigurationError
 
 _PIPED_WIDTH = 200  # into a file or a pipe: wide enough that little is folded
 _GAP = 3  # between two columns
@@ -21,13 +25,9 @@ _LEAST = 20  # the least width of a column that folds
 Cell = str | int | Text | None
 
 
-def _width(stream_is_terminal: bool) -> int | None:
-    # shutil heeds COLUMNS where there is no terminal to ask.
-    return None if stream_is_terminal else shutil.get_terminal_size((_PIPED_WIDTH, 24)).columns
-
-
-out = Console(highlight=False, width=_width(sys.stdout.isatty()))
-err = Console(highlight=False, stderr=True, width=_width(sys.stderr.isatty()))
+_piped = shutil.get_terminal_size((_PIPED_WIDTH, 24)).columns  # COLUMNS, where there is no terminal to ask
+out = Console(highlight=False, width=None if sys.stdout.isatty() else _piped)
+err = Console(highlight=False, stderr=True, width=None if sys.stderr.isatty() else _piped)
 
 
 def say(text: str | Text, style: str = "", *, on: Console = out) -> None:
@@ -42,9 +42,7 @@ class Listing:
     """
 
     def __init__(self, *columns: str, right: Collection[str] = (), folding: str | None = None) -> None:
-        self._columns = columns
-        self._right = right
-        self._folding = folding
+        self._columns, self._right, self._folding = columns, right, folding
         self._rows: list[list[Text]] = []
         self._sections: set[int] = set()
 
@@ -58,8 +56,7 @@ class Listing:
 
     def print(self) -> None:
         """Print it to stdout."""
-        shown = self._table() if self._needed() <= out.width else self._blocks()
-        out.print(shown)
+        out.print(self._table() if self._needed() <= out.width else self._blocks())
 
     def _needed(self) -> int:
         """The least width in which no cell is cut."""
@@ -72,17 +69,14 @@ class Listing:
     def _table(self) -> RenderableType:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for heading in self._columns:
-            justify = "right" if heading in self._right else "left"
-            folds = heading == self._folding
-            table.add_column(heading, justify=justify, no_wrap=not folds, overflow="fold")  # type: ignore[arg-type]
+            justify: Literal["left", "right"] = "right" if heading in self._right else "left"
+            table.add_column(heading, justify=justify, no_wrap=heading != self._folding, overflow="fold")
         for number, row in enumerate(self._rows):
             table.add_row(*row, end_section=number in self._sections)
         return table
 
     def _blocks(self) -> RenderableType:
-        blocks = Table.grid(padding=(0, 1))
-        blocks.add_column(style="dim", no_wrap=True)
-        blocks.add_column(overflow="fold")
+        blocks = Table.grid(Column(style="dim", no_wrap=True), Column(overflow="fold"), padding=(0, 1))
         for row in self._rows:
             for heading, cell in zip(self._columns, row, strict=True):
                 blocks.add_row(heading, cell)
@@ -93,8 +87,7 @@ class Listing:
 def _cell(value: Cell, style: str) -> Text:
     if isinstance(value, Text):
         return value
-    plain = "-" if value is None else f"{value:,}" if isinstance(value, int) else printable(value)
-    return Text(plain, style=style)
+    return Text("-" if value is None else f"{value:,}" if isinstance(value, int) else printable(value), style)
 
 
 def verdict(word: str, style: str, rest: str) -> Text:
@@ -108,10 +101,15 @@ def confirm(question: str) -> None:
     Raises ConfigurationError if there is no terminal: scripts use --yes.
     """
     if not sys.stdin.isatty():
-        from levelq_core.errors import ConfigurationError
-
-        raise ConfigurationError("nothing was changed: no terminal to ask for confirmation; use --yes in scripts")
+        raise refused("nothing was changed: no terminal to ask for confirmation; use --yes in scripts")
     typer.confirm(question, abort=True)
+
+
+def refused(reason: str) -> ConfigurationError:
+    """The error that ends a command with exit code 2 and this line."""
+    from levelq_core.errors import ConfigurationError
+
+    return ConfigurationError(reason)
 
 
 def printable(text: str) -> str:

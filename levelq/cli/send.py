@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, cast
 from uuid import UUID
 
-import typer
+from typer import Argument, Exit, Option
 
 from .options import Source, Specialization, User
 from .screen import err, one_line, say, verdict
@@ -40,7 +40,6 @@ _FIELDS: dict[str, dict[str, str]] = {
 }
 _COMMON = {"--reason": "reason", "--advanced-by": "advanced_by", "--command-id": "command_id"}
 
-
 _LEVEL_HELP = "set-level: a level; reset: a level or earned (default); adjust: keep (default) or earned."
 _SOURCE_HELP = "sync: progress (default) or license: the side that is copied."
 _ID_HELP = "The idempotency key: the same id takes effect once."
@@ -48,22 +47,22 @@ _DURABILITY_HELP = "How safe it must be in Redis: memory, fsync or replicated; d
 
 
 def send(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="level-up, set-level, sync, adjust or reset.")],
+    kind: Annotated[str, Argument(metavar="KIND", help="level-up, set-level, sync, adjust or reset.")],
     user: User,
     specialization: Specialization,
-    xp: Annotated[int | None, typer.Option(help="Experience to add; reset: the total.")] = None,
-    sessions: Annotated[int | None, typer.Option(help="Completed sessions to add; reset: the total.")] = None,
-    projects: Annotated[int | None, typer.Option(help="Completed projects to add; reset: the total.")] = None,
-    theory_hours: Annotated[int | None, typer.Option(help="Theory hours to add; reset: the total.")] = None,
-    practice_hours: Annotated[int | None, typer.Option(help="Practice hours to add; reset: the total.")] = None,
-    level: Annotated[str | None, typer.Option(metavar="LEVEL", help=_LEVEL_HELP)] = None,
-    source: Annotated[Source | None, typer.Option(metavar="SIDE", help=_SOURCE_HELP)] = None,
-    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="For the record; up to 500 characters.")] = None,
-    advanced_by: Annotated[int | None, typer.Option(metavar="ID", help="The id of the user who grants it.")] = None,
-    command_id: Annotated[UUID | None, typer.Option(metavar="UUID", help=_ID_HELP, show_default=False)] = None,
-    durability: Annotated[Durable | None, typer.Option(metavar="HOW", help=_DURABILITY_HELP)] = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the outcome and print it.")] = True,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long to wait.")] = 5.0,
+    xp: Annotated[int | None, Option(help="Experience to add; reset: the total.")] = None,
+    sessions: Annotated[int | None, Option(help="Completed sessions to add; reset: the total.")] = None,
+    projects: Annotated[int | None, Option(help="Completed projects to add; reset: the total.")] = None,
+    theory_hours: Annotated[int | None, Option(help="Theory hours to add; reset: the total.")] = None,
+    practice_hours: Annotated[int | None, Option(help="Practice hours to add; reset: the total.")] = None,
+    level: Annotated[str | None, Option(metavar="LEVEL", help=_LEVEL_HELP)] = None,
+    source: Annotated[Source | None, Option(metavar="SIDE", help=_SOURCE_HELP)] = None,
+    reason: Annotated[str | None, Option(metavar="TEXT", help="For the record; up to 500 characters.")] = None,
+    advanced_by: Annotated[int | None, Option(metavar="ID", help="The id of the user who grants it.")] = None,
+    command_id: Annotated[UUID | None, Option(metavar="UUID", help=_ID_HELP, show_default=False)] = None,
+    durability: Annotated[Durable | None, Option(metavar="HOW", help=_DURABILITY_HELP)] = None,
+    wait: Annotated[bool, Option("--wait/--no-wait", help="Wait for the outcome and print it.")] = True,
+    timeout: Annotated[float, Option(metavar="SECONDS", min=0, help="How long to wait.")] = 5.0,
 ) -> None:
     """Send one command and print its outcome.
 
@@ -72,18 +71,9 @@ def send(
     """
     from .connections import load, refuse_foreign_lanes
 
-    given = {
-        "--xp": xp,
-        "--sessions": sessions,
-        "--projects": projects,
-        "--theory-hours": theory_hours,
-        "--practice-hours": practice_hours,
-        "--level": level,
-        "--source": source and source.value,
-        "--reason": reason,
-        "--advanced-by": advanced_by,
-        "--command-id": command_id,
-    }
+    numbers = zip(_NUMBERS, (xp, sessions, projects, theory_hours, practice_hours), strict=True)
+    given: dict[str, Any] = dict(numbers) | {"--level": level, "--source": source and source.value}
+    given |= {"--reason": reason, "--advanced-by": advanced_by, "--command-id": command_id}
     command = _command(kind, user, specialization, {name: value for name, value in given.items() if value is not None})
     settings = load()
     refuse_foreign_lanes(settings)
@@ -104,13 +94,13 @@ def _send(settings: Settings, command: Command, durability: Durability | None, t
             handle, durable = producer.handle(command.command_id), False
         if timeout is None:
             say(verdict("queued", "bold green", f"  {handle.command_id}"))
-            raise typer.Exit(0 if durable else 1)
+            raise Exit(0 if durable else 1)
         try:
             outcome = handle.result(timeout)
         except OutcomeTimeout as error:
             raise OutcomeTimeout(f"{error}; it stays queued. `levelq status` shows whether workers run") from None
     _print(outcome)
-    raise typer.Exit(0 if outcome.status == "applied" else 1)
+    raise Exit(0 if outcome.status == "applied" else 1)
 
 
 def _command(kind: str, user: int, specialization: str, options: dict[str, Any]) -> Command:

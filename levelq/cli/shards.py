@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
-from .screen import Listing, count, say
+from .screen import Listing, count, refused, say
 
 if TYPE_CHECKING:
     from levelq_core.lanes.client import Lanes
@@ -18,9 +18,9 @@ _POLL_SECONDS = 0.2
 
 
 def shards(
-    specialization: Annotated[str | None, typer.Argument(help="The one to change; default: show all.")] = None,
-    number: Annotated[int | None, typer.Argument(metavar="[SHARDS]", help="How many shards it is to have.")] = None,
-    wait: Annotated[bool, typer.Option(help="Wait until the lanes of the old shards are empty.")] = True,
+    specialization: Annotated[str | None, Argument(help="The one to change; default: show all.")] = None,
+    number: Annotated[int | None, Argument(metavar="[SHARDS]", help="How many shards it is to have.")] = None,
+    wait: Annotated[bool, Option(help="Wait until the lanes of the old shards are empty.")] = True,
 ) -> None:
     """Show or change how many shards each specialization has.
 
@@ -29,21 +29,18 @@ def shards(
     so that nothing is lost and no lane is reordered. Commands flow meanwhile; producers follow by themselves.
     LEVELQ_SHARDS gives only the first number of shards that a specialization has.
     """
-    from levelq_core.errors import ConfigurationError
-    from levelq_core.lanes.client import Lanes
     from levelq_worker.relay.resharding import begin
 
-    from .connections import known_specializations, load, redis_of, refuse_foreign_lanes
+    from .connections import known_specializations, lanes_of, load, refuse_foreign_lanes
 
     settings = load()
     names = known_specializations(settings, [specialization] if specialization else [])
-    with redis_of(settings) as redis:
-        lanes = Lanes(redis, settings)
+    with lanes_of(settings) as lanes:
         if number is None:
             _print_layouts(lanes, lanes.layouts(names))
             return
         if not 1 <= number <= MAX_SHARDS:
-            raise ConfigurationError(f"shards: expected 1 to {MAX_SHARDS:,}, got {number}")
+            raise refused(f"shards: expected 1 to {MAX_SHARDS:,}, got {number}")
         refuse_foreign_lanes(settings)
         (name,) = names
         layout = begin(lanes, name, number)

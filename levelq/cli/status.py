@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import typer
+from typer import Exit, echo
 
 from .options import AsJson
-from .screen import Listing, count, duration, out, say, verdict
+from .screen import Listing, count, duration, out, refused, say, verdict
 
 if TYPE_CHECKING:
     from levelq_core.keys import Partition
@@ -28,22 +28,19 @@ def status(as_json: AsJson = False) -> None:
     Waiting counts commands; ready, claimed and parked count lanes. Rejected and quarantined come from the
     database, if LEVELQ_DATABASE_URL is set. Below, one line for each problem; exit code 1 if there is any.
     """
-    from levelq_core.errors import ConfigurationError
-
     from .connections import load
     from .status_report import look
 
     report = look(load())
     if as_json:
-        typer.echo(json.dumps(_json(report)))
+        echo(json.dumps(_json(report)))
     if report.lanes is None:
         if as_json:
-            raise typer.Exit(2)
-        raise ConfigurationError("; ".join(report.problems))
+            raise Exit(2)
+        raise refused("; ".join(report.problems))
     if not as_json:
         _print(report, report.lanes)
-    if report.problems:
-        raise typer.Exit(1)
+    raise Exit(1 if report.problems else 0)
 
 
 def _json(report: StatusReport) -> dict[str, Any]:

@@ -65,12 +65,7 @@ def alert_problems(alerts: Iterable[WorkerAlert]) -> Iterator[str]:
 
 
 def lane_problems(
-    lanes: Lanes,
-    settings: Settings,
-    found: Mapping[Partition, Status],
-    serving: Serving | None,
-    *,
-    explained: bool,
+    lanes: Lanes, settings: Settings, found: Mapping[Partition, Status], serving: Serving | None, *, explained: bool
 ) -> Iterator[str]:
     """Partitions that make no progress though they could, and changes of shards that are held up.
 

@@ -18,6 +18,7 @@ from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.namespace_binding import DatabaseIdentity, bound_to, require_same
 from levelq_core.lanes.parked import ParkedLanes, read
 from levelq_core.lanes.protocol import Status
+from levelq_core.lanes.worker_alerts import WorkerAlert
 from levelq_core.operations import key_faults
 from levelq_core.operations.identity import identity_of
 from levelq_core.operations.queries import Holder, counts
@@ -28,16 +29,9 @@ from levelq_worker.rq_adapter.registry import suspension, workers_of
 from levelq_worker.support.parked_lanes import is_locked
 from levelq_worker.support.partition_directory import partitions
 
-from .connections import database_of, redis_of
+from . import status_problems
+from .connections import database_of, lanes_of, redis_of
 from .screen import one_line
-from .status_problems import (
-    alert_problems,
-    database_problems,
-    lane_problems,
-    parked_problems,
-    redis_problems,
-    row_holder,
-)
 
 
 @dataclass
@@ -73,32 +67,30 @@ class StatusReport:
 def look(settings: Settings) -> StatusReport:
     """Read the lanes' Redis, RQ's and the database, as far as they answer."""
     report = StatusReport(settings.namespace)
-    alerts = False
-    with report.errors_are_problems(), redis_of(settings) as redis:
-        lanes = Lanes(redis, settings)
+    alerts: list[WorkerAlert] = []
+    with report.errors_are_problems(), lanes_of(settings) as lanes:
         report.lanes = _statuses(report, lanes, settings)
         _read_parked(report, lanes, report.lanes)
-        report.problems += redis_problems(redis)
-        found = worker_alerts.read(redis, settings.keys)
-        alerts = bool(found)
-        report.problems += alert_problems(found)
+        report.problems += status_problems.redis_problems(lanes.redis)
+        alerts = worker_alerts.read(lanes.redis, lanes.keys)
+        report.problems += status_problems.alert_problems(alerts)
         report.problems += map(str, key_faults.find(lanes, report.lanes))
         with suppress(ConfigurationError):  # one of those faults
             report.bound_to = bound_to(lanes)
     if report.lanes is not None:
         with report.errors_are_problems():
-            _read_workers(report, settings, report.lanes, alerts=alerts)
+            _read_workers(report, settings, report.lanes, alerts=bool(alerts))
     holding: Holder | None = None
     if settings.database_url is not None:
         with report.errors_are_problems(), database_of(settings) as engine, engine.connect() as connection:
-            report.problems += database_problems(connection, settings)
+            report.problems += status_problems.database_problems(connection, settings)
             reasons = [lane.reason for parked in report.parked.values() for lane in parked.lanes]
             if report.unexplained or any(map(is_locked, reasons)):
-                holding = row_holder(connection, settings)
+                holding = status_problems.row_holder(connection, settings)
             report.totals |= counts(connection)
             if report.bound_to is not None:
                 require_same(settings.namespace, report.bound_to, identity_of(connection))
-    report.problems += parked_problems(report.parked, report.unexplained, holding)
+    report.problems += status_problems.parked_problems(report.parked, report.unexplained, holding)
     return report
 
 
@@ -139,7 +131,7 @@ def _read_workers(report: StatusReport, settings: Settings, found: dict[Partitio
         writable = refusal(rq) is None  # else a worker that works all the same cannot register
         if not faults:
             report.serving = {partition: workers_of(rq, queue) for partition, queue in queues.items()}
-    with redis_of(settings) as redis:
+    with lanes_of(settings) as lanes:
         serving = report.serving if writable else None
         explained = alerts or suspended is not None
-        report.problems += lane_problems(Lanes(redis, settings), settings, found, serving, explained=explained)
+        report.problems += status_problems.lane_problems(lanes, settings, found, serving, explained=explained)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
@@ -17,18 +18,18 @@ AGAIN_SECONDS = 0.5  # before the second reading: between two drains a partition
 Serving = Mapping[Partition, set[str]]
 
 
+@dataclass(eq=False)
 class Standstill:
-    """Examines partitions that hold commands; reads the progress of each once."""
+    """Examines partitions that hold commands; reads the progress of each once.
 
-    def __init__(
-        self, lanes: Lanes, settings: Settings, found: Mapping[Partition, Status], serving: Serving | None
-    ) -> None:
-        """`serving`: the workers of each partition, None where RQ cannot list any."""
-        self._lanes = lanes
-        self._settings = settings
-        self._found = found
-        self._serving = serving
-        self._progress: dict[Partition, Progress] = {}
+    `serving`: the workers of each partition, None where RQ cannot list any.
+    """
+
+    lanes: Lanes
+    settings: Settings
+    found: Mapping[Partition, Status]
+    serving: Serving | None
+    progress: dict[Partition, Progress] = field(default_factory=dict)
 
     def problems(self, partitions: Iterable[Partition], *, explained: bool) -> Iterator[str]:
         """What is wrong with those that hold something. `explained`: another problem says why nothing moves.
@@ -37,32 +38,32 @@ class Standstill:
         """
         suspects = []
         for partition in partitions:
-            if self._serving is not None and not self._serving[partition]:
+            if self.serving is not None and not self.serving[partition]:
                 progress = self._of(partition)
                 if not progress.drains and not self._recent(progress):
-                    waiting = count(self._found[partition].waiting, "command")
+                    waiting = count(self.found[partition].waiting, "command")
                     start = f"levelq worker -s {partition.specialization}"
                     yield f"{partition}: {waiting} waiting and no worker serves it: {start}"
-            elif not explained and self._stands(partition, self._found[partition]):
+            elif not explained and self._stands(partition, self.found[partition]):
                 suspects.append(partition)
         if suspects:  # read a second time, after one wait for all of them
             time.sleep(AGAIN_SECONDS)
-            self._progress.clear()
+            self.progress.clear()
         for partition in suspects:
-            again = self._lanes.status(partition)
+            again = self.lanes.status(partition)
             if self._stands(partition, again):
                 what = self._what(self._of(partition), again)
                 yield f"{partition}: {what}: its workers are dead, hang, or cannot reach Redis; their log says more"
 
     def _of(self, partition: Partition) -> Progress:
-        if partition not in self._progress:
-            self._progress[partition] = progress_of(self._lanes.redis, self._lanes.keys, partition)
-        return self._progress[partition]
+        if partition not in self.progress:
+            self.progress[partition] = progress_of(self.lanes.redis, self.lanes.keys, partition)
+        return self.progress[partition]
 
     def _stands(self, partition: Partition, seen: Status) -> bool:
         """Whether work was due for longer than the death of one worker explains, and none was done."""
         progress = self._of(partition)
-        grace = self._settings.claim_seconds + self._settings.sweep_seconds
+        grace = self.settings.claim_seconds + self.settings.sweep_seconds
         lanes_late = seen.ready > 0 and not progress.drains and _waited(progress, seen) > grace
         if progress.restoring or not (lanes_late or self._claims_late(progress)):
             return False
@@ -75,19 +76,19 @@ class Standstill:
         return f"{count(seen.ready, 'lane')} due for up to {waited} and no worker drains them"
 
     def _claims_late(self, progress: Progress) -> bool:
-        return progress.overdue > 0 and progress.overdue_for > self._settings.sweep_seconds
+        return progress.overdue > 0 and progress.overdue_for > self.settings.sweep_seconds
 
     def _evidence(self, partition: Partition) -> Iterator[Progress]:
         """Of the partition, and of others whose workers all serve it, too: workers take their partitions in turn."""
         yield self._of(partition)
-        for other, seen in self._found.items():
-            theirs = (self._serving or {}).get(other) or set()
-            shared = self._serving is None or (theirs and theirs <= self._serving[partition])
+        for other, seen in self.found.items():
+            theirs = (self.serving or {}).get(other) or set()
+            shared = self.serving is None or (theirs and theirs <= self.serving[partition])
             if other != partition and seen.waiting and shared:
                 yield self._of(other)
 
     def _recent(self, progress: Progress) -> bool:
-        return progress.since is not None and progress.since <= self._settings.claim_seconds
+        return progress.since is not None and progress.since <= self.settings.claim_seconds
 
 
 def _waited(progress: Progress, seen: Status) -> float:

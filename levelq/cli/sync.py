@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from typer import Exit, Option
 
 from .options import Source, Specialization, User
-from .screen import err, say, verdict
+from .screen import err, refused, say, verdict
 
 
 def sync(
     user: User,
     specialization: Specialization,
-    source: Annotated[Source, typer.Option(metavar="SIDE", help="progress or license: the side that is copied.")],
+    source: Annotated[Source, Option(metavar="SIDE", help="progress or license: the side that is copied.")],
 ) -> None:
     """Put one pair of levels in step at once, without the queue.
 
@@ -25,7 +25,7 @@ def sync(
     from levelq_core.domain import rules
     from levelq_core.domain.commands import SyncLevels, build
     from levelq_core.domain.record import Lane
-    from levelq_core.errors import ConfigurationError, InvalidCommand
+    from levelq_core.errors import InvalidCommand
 
     from .connections import database_of, load
 
@@ -48,7 +48,6 @@ def sync(
     elif result["error_type"] == "validation_error":
         say(verdict("rejected", "bold red", f"  {pair}: {result['message']}"))
     else:
-        raise ConfigurationError(f"LEVELQ_DATABASE_URL: {pair} not synced: {result['message']}")
+        raise refused(f"LEVELQ_DATABASE_URL: {pair} not synced: {result['message']}")
     say(f"command {command.command_id}", "dim", on=err)
-    if not result["success"]:
-        raise typer.Exit(1)
+    raise Exit(0 if result["success"] else 1)

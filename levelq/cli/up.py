@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
-import typer
+from typer import Option, echo
 
-from .screen import err, say
+from .screen import err, refused, say
 
 if TYPE_CHECKING:
     from levelq.embedded import Server, Servers
 
+_DATA_HELP = "Where the data is kept; made if it does not exist."
 _POLL_SECONDS = 1.0  # how soon the death of a server is noticed
 
 
@@ -27,9 +28,7 @@ class _Stopped(BaseException):
 
 
 def up(
-    data: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where the data is kept; made if it does not exist.")
-    ] = Path("levelq-data"),
+    data: Annotated[Path, Option(metavar="FOLDER", help=_DATA_HELP)] = Path("levelq-data"),
 ) -> None:
     """Run PostgreSQL and Valkey until Ctrl-C.
 
@@ -68,22 +67,19 @@ def up(
 @contextmanager
 def _locked(data: Path) -> Iterator[None]:
     """Hold the folder for this process. Raises ConfigurationError if another process holds it."""
-    from levelq_core.errors import ConfigurationError
-
     try:
         data.mkdir(parents=True, exist_ok=True)
         lock = (data / "lock").open("a+")
     except OSError as error:
-        raise ConfigurationError(f"--data {data}: {error.strerror}; give a folder that can be written") from error
+        raise refused(f"--data {data}: {error.strerror}; give a folder that can be written") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
             holder = lock.read().strip() or "another process"
-            raise ConfigurationError(
-                f"--data {data}: in use by a `levelq up` (process {holder}); stop it, or give another folder"
-            ) from None
+            advice = f"in use by a `levelq up` (process {holder}); stop it, or give another folder"
+            raise refused(f"--data {data}: {advice}") from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -99,18 +95,17 @@ def _announce(data: Path, servers: Servers) -> None:
     if data.resolve() not in cluster.parents:
         say(f"PostgreSQL's data is in {cluster}, because its account {NAME} cannot reach {data}.", on=err)
     for name, url in (("LEVELQ_REDIS_URL", servers.valkey.url), ("LEVELQ_DATABASE_URL", servers.postgres.url)):
-        typer.echo(f"export {name}={shlex.quote(url)}")
+        echo(f"export {name}={shlex.quote(url)}")
     say("then: levelq worker, levelq send level-up 42 PLAYER --xp 150. Ctrl-C here stops both.", on=err)
 
 
 def _watch(*servers: Server) -> NoReturn:
     """Wait for a signal. Raises ConfigurationError if a server dies before."""
-    from levelq_core.errors import ConfigurationError
     from levelq_worker.process.fork import reap_orphans
 
     while True:
         for server in servers:
             if server.process is None or server.process.poll() is not None:
-                raise ConfigurationError(f"{server.name} has ended by itself; the end of {server.log} says why")
+                raise refused(f"{server.name} has ended by itself; the end of {server.log} says why")
         reap_orphans({server.process.pid for server in servers if server.process is not None})
         time.sleep(_POLL_SECONDS)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Exit, Option, echo
 
 from .options import AsJson, age_of
 from .screen import Listing, count, say, verdict
@@ -15,32 +15,22 @@ from .screen import Listing, count, say, verdict
 if TYPE_CHECKING:
     from levelq_core.operations.verify import Check, Report
 
+_HISTORY_HELP = "Recorded sends, as JSON lines; may be repeated."
+_AT_REST_HELP = "Nothing may wait any more, or traffic goes on."
+_FOREIGN_WRITES_HELP = "The application also writes to the tables: note what that explains."
+_PARTIAL_HISTORY_HELP = "Other senders did not record their sends."
+_RETENTION_HELP = "Do not look for sends older than this: 30d, 12h."
+_SINCE_HELP = "Only what was decided since, and its users' rows: 1d, 12h or 2026-01-31T06:00Z."
+
 
 def verify(
-    history: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="Recorded sends, as JSON lines; may be repeated."),
-    ] = None,
-    at_rest: Annotated[
-        bool, typer.Option("--at-rest/--online", help="Nothing may wait any more, or traffic goes on.")
-    ] = False,
-    foreign_writes: Annotated[
-        bool,
-        typer.Option("--foreign-writes", help="The application also writes to the tables: note what that explains."),
-    ] = False,
-    partial_history: Annotated[
-        bool, typer.Option("--partial-history", help="Other senders did not record their sends.")
-    ] = False,
-    retention: Annotated[
-        str | None, typer.Option(metavar="AGE", help="Do not look for sends older than this: 30d, 12h.")
-    ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME", help="Only what was decided since, and its users' rows: 1d, 12h or 2026-01-31T06:00Z."
-        ),
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many violations of each check to list.")] = 20,
+    history: Annotated[list[Path] | None, Option(metavar="FILE", help=_HISTORY_HELP)] = None,
+    at_rest: Annotated[bool, Option("--at-rest/--online", help=_AT_REST_HELP)] = False,
+    foreign_writes: Annotated[bool, Option("--foreign-writes", help=_FOREIGN_WRITES_HELP)] = False,
+    partial_history: Annotated[bool, Option("--partial-history", help=_PARTIAL_HISTORY_HELP)] = False,
+    retention: Annotated[str | None, Option(metavar="AGE", help=_RETENTION_HELP)] = None,
+    since: Annotated[str | None, Option(metavar="TIME", help=_SINCE_HELP)] = None,
+    limit: Annotated[int, Option(min=1, max=100_000, help="How many violations of each check to list.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Verify that nothing was lost, doubled, reordered or half done.
@@ -63,11 +53,10 @@ def verify(
         engine.connect().close()  # an unreachable database is reported with its address
         report = operation.verify(engine, redis, settings, options)
     if as_json:
-        typer.echo(json.dumps(_json(report), default=str))
+        echo(json.dumps(_json(report), default=str))
     else:
         _print(report)
-    if report.violations:
-        raise typer.Exit(1)
+    raise Exit(1 if report.violations else 0)
 
 
 def since_of(text: str | None) -> datetime | None:
@@ -105,14 +94,8 @@ def _json(report: Report) -> dict[str, Any]:
 
 
 def _check(check: Check) -> dict[str, Any]:
-    return {
-        "invariant": check.invariant,
-        "what": check.what,
-        "checked": check.checked,
-        "found": check.found,
-        "hint": check.hint,
-        "examples": [example._asdict() for example in check.examples],
-    }
+    shown = {name: getattr(check, name) for name in ("invariant", "what", "checked", "found", "hint")}
+    return {**shown, "examples": [example._asdict() for example in check.examples]}
 
 
 def _print(report: Report) -> None:
@@ -140,12 +123,9 @@ def _print(report: Report) -> None:
 def _print_examples(check: Check, style: str) -> None:
     """The examples, one a line; how many more there are; what they may mean."""
     for found in check.examples:
-        named = (
-            f"user {found.user_id}" if found.user_id is not None else "",
-            found.specialization or "",
-            f"command {found.command_id}" if found.command_id is not None else "",
-        )
-        subject = ", ".join(filter(None, named))
+        user = None if found.user_id is None else f"user {found.user_id}"
+        command = None if found.command_id is None else f"command {found.command_id}"
+        subject = ", ".join(filter(None, (user, found.specialization, command)))
         rest = f" {subject}: {found.detail}" if subject else f" {found.detail}"
         say(verdict(f"{found.invariant} {found.verdict}:", style, rest))
     more = check.found - len(check.examples)

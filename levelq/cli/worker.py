@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from typer import Exit, Option
+
+_PROCESSES_HELP = "How many processes to keep alive; default: LEVELQ_PROCESSES."
+_SPECIALIZATION_HELP = "Serve only this one; may be repeated."
 
 
 def worker(
-    processes: Annotated[
-        int | None, typer.Option(min=1, max=256, help="How many processes to keep alive; default: LEVELQ_PROCESSES.")
-    ] = None,
-    burst: Annotated[
-        bool, typer.Option("--burst", help="Stop when nothing is left but lanes parked for later.")
-    ] = False,
-    specialization: Annotated[
-        list[str] | None, typer.Option("--specialization", "-s", help="Serve only this one; may be repeated.")
-    ] = None,
+    processes: Annotated[int | None, Option(min=1, max=256, help=_PROCESSES_HELP)] = None,
+    burst: Annotated[bool, Option("--burst", help="Stop when nothing is left but lanes parked for later.")] = False,
+    specialization: Annotated[list[str] | None, Option("--specialization", "-s", help=_SPECIALIZATION_HELP)] = None,
 ) -> None:
     """Apply waiting commands, until stopped.
 
@@ -30,4 +27,4 @@ def worker(
     settings = load()
     names = known_specializations(settings, specialization or [])
     log_safely()
-    raise typer.Exit(supervise(settings, processes or settings.processes, names, burst))
+    raise Exit(supervise(settings, processes or settings.processes, names, burst))

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from levelq_core import Settings
-from tests.support.fixtures.wide_command_line import CommandLine
+from tests.support.fixtures.command_line import Levelq
 
 SHELL = "-- at a shell: "
 
@@ -28,12 +28,10 @@ class Operator:
     of what stands in <>; such a comment is then run. Nothing else in a comment is.
     """
 
-    def __init__(self, settings: Settings, command_line: CommandLine) -> None:
+    def __init__(self, settings: Settings, levelq: Levelq) -> None:
         self.settings = settings
-        self.levelq = command_line.run
-        self.use = command_line.use
+        self.levelq = levelq
         self.fills: Mapping[str, str] = {}
-        self.use(**settings.environment())
 
     def psql(self, script: str, *, check: bool = True, stop: bool = True) -> str:
         """Run a script as psql does, until the first error if it should `stop` there; what it said on stderr."""

@@ -17,21 +17,22 @@ from redis import Redis
 from levelq_core import Settings
 from levelq_core.keys import Partition
 from levelq_producer import Producer
-from tests.support.fixtures.command_line import Levelq
+from tests.support.fixtures.command_line import Levelq, python
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.processes import Started
 from tests.support.fixtures.waiting import until
+
+PLAYER = Partition("PLAYER")
 
 
 def test_command_goes_through_the_queue_and_into_the_history(levelq: Levelq, levelq_here: Levelq) -> None:
     sent = levelq("send", "level-up", 42, "player", "--xp", 2600, "--sessions", 3, "--reason", "Won", "--no-wait")
     assert sent.code == 0
-    command_id = re.fullmatch(r"queued  ([0-9a-f-]{36})\n", sent.out)
-    assert command_id is not None
+    (command_id,) = re.findall(r"^queued  ([0-9a-f-]{36})\n$", sent.out)
     assert levelq("send", "set_level", 42, "PLAYER", "--level", 2, "--xp", -5000, "--no-wait").code == 0
     before = levelq_here.status()
-    assert before["workers"] == 0 and before["rejected"] == 0 and before["quarantined"] == 0
-    rows = {row["partition"]: row for row in before["partitions"]}  # type: ignore[attr-defined]
+    assert (before["workers"], before["rejected"], before["quarantined"]) == (0, 0, 0)
+    rows = {row["partition"]: row for row in before["partitions"]}
     assert set(rows) == {"COACH:1:0", "INTERNSHIP:1:0", "PLAYER:1:0"}
     player = rows["PLAYER:1:0"]
     assert player.pop("oldest_seconds") > 0
@@ -48,7 +49,7 @@ def test_command_goes_through_the_queue_and_into_the_history(levelq: Levelq, lev
     newest, _, oldest = shown.out.partition("level_up")
     assert "rejected: total_xp: 2600" in " ".join(newest.split()) and "-5,000" in newest
     assert "+2,600" in oldest and "1 -> 3" in oldest and "applied" in oldest
-    assert command_id[1] in levelq_here("history", 42, "--ids").out
+    assert command_id in levelq_here("history", 42, "--ids").out
     assert levelq_here("history", 42, "--limit", 1).out.count("PLAYER") == 1
     assert levelq_here("history", 43).out == "User 43: nothing was decided yet, or the ledger no longer keeps it.\n"
 
@@ -73,16 +74,14 @@ def test_adjust_and_reset_go_through_the_queue_and_into_the_history(levelq: Leve
 def test_send_waits_for_the_outcome(levelq: Levelq, start: Callable[..., Started], redis: Redis) -> None:
     start("worker")
     code, out, err = levelq("send", "level-up", 7, "COACH", "--xp", 1200, "--theory-hours", 2, "--timeout", 30)
-    assert code == 0
-    assert out.startswith("applied  COACH of user 7: level 1 -> 2\n")
+    assert code == 0 and out.startswith("applied  COACH of user 7: level 1 -> 2\n")
     assert re.search(r"total_xp +0 -> 1,200", out) and re.search(r"theory_hours +0 -> 2", out)
     command_id = err.split()[-1]
     redis.delete(KEYS.reply(UUID(command_id).bytes))  # else the first send's outcome, still kept, is the answer
     again = levelq("send", "level-up", 7, "COACH", "--xp", 1200, "--theory-hours", 2, "--command-id", command_id)
     assert again.code == 0 and "(decided at an earlier send)" in again.out
     rejected = levelq("send", "set-level", 7, "COACH", "--level", 2, "--sessions", -1)
-    assert rejected.code == 1
-    assert rejected.out == "rejected  COACH of user 7: completed_sessions: 0 -1 would go below zero\n"
+    assert rejected[:2] == (1, "rejected  COACH of user 7: completed_sessions: 0 -1 would go below zero\n")
     synced = levelq("send", "sync", 7, "COACH", "--source", "license")
     assert synced.code == 0 and synced.out.startswith("applied  COACH of user 7: ")
     assert levelq.status()["workers"] == 1
@@ -94,9 +93,8 @@ def test_send_without_a_worker_says_so_in_time(levelq: Levelq) -> None:
 
 
 def test_malformed_entry_is_counted_and_shown_without_its_control_characters(levelq: Levelq, redis: Redis) -> None:
-    place = Partition("PLAYER")
-    redis.rpush(KEYS.lane(place, 42), b"\x1b[31m[bold]rubbish")
-    redis.zadd(KEYS.of(place, "ready"), {"42": 0})
+    redis.rpush(KEYS.lane(PLAYER, 42), b"\x1b[31m[bold]rubbish")
+    redis.zadd(KEYS.of(PLAYER, "ready"), {"42": 0})
     assert levelq("worker", "--burst").code == 0
     assert levelq.status()["quarantined"] == 1
     code, out, _ = levelq("history", 42)
@@ -108,10 +106,8 @@ def test_malformed_entry_is_counted_and_shown_without_its_control_characters(lev
 def test_narrow_terminals_get_every_word(levelq: Levelq, columns: str) -> None:
     assert levelq("send", "level-up", 42, "INTERNSHIP", "--xp", 20000, "--no-wait").code == 0
     assert levelq("worker", "--burst").code == 0
-    for command, words in (
-        ("status", ("INTERNSHIP:1:0", "Claimed")),
-        ("history 42", ("INTERNSHIP", "1 -> 3", "+20,000")),
-    ):
+    expected = {"status": ("INTERNSHIP:1:0", "Claimed"), "history 42": ("INTERNSHIP", "1 -> 3", "+20,000")}
+    for command, words in expected.items():
         out = levelq(*command.split(), COLUMNS=columns).out
         assert max(map(len, out.splitlines())) <= int(columns)
         assert all(word in out for word in words)
@@ -131,17 +127,14 @@ def test_reader_that_closes_stdout_gets_no_error(levelq: Levelq, settings: Setti
 @pytest.mark.parametrize(("missing", "command"), [("typer", "--help"), ("rich", "--help"), ("sqlalchemy", "catalog")])
 def test_missing_library_is_named_with_the_extra_that_installs_it(missing: str, command: str) -> None:
     program = f"import sys; sys.modules['{missing}'] = None; from levelq.cli import main; sys.exit(main())"
-    arguments = [sys.executable, "-c", program, command]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"levelq: {missing} is not installed: pip install 'levelq[worker]'\n"
+    said = f"levelq: {missing} is not installed: pip install 'levelq[worker]'\n"
+    assert python("-c", program, command) == (2, "", said)
 
 
 @pytest.mark.parametrize("module", ["levelq", "levelq_worker"])
 def test_module_runs_the_command_line(module: str) -> None:
-    arguments = [sys.executable, "-m", module, "--version"]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
-    assert re.fullmatch(r"levelq \d+\.\d+\.\d+\S*\n", done.stdout) and done.returncode == 0
+    code, out, _ = python("-m", module, "--version")
+    assert re.fullmatch(r"levelq \d+\.\d+\.\d+\S*\n", out) and code == 0
 
 
 @pytest.fixture
@@ -157,8 +150,7 @@ def test_ctrl_c_ends_quietly(start: Callable[..., Started], redis: Redis) -> Non
     sending = start("send", "level-up", "1", "PLAYER", "--xp", "1", "--timeout", "60")
     until(lambda: redis.info("clients")["blocked_clients"], what="a sender that waits for its outcome")
     sending.send_signal(signal.SIGINT)
-    assert sending.communicate(timeout=30)[0] == ""
-    assert sending.returncode == 130
+    assert (sending.communicate(timeout=30)[0], sending.returncode) == ("", 130)
 
 
 def exported(process: Started) -> dict[str, str]:
@@ -183,8 +175,8 @@ def test_up_keeps_its_data_and_its_folder_to_itself(
     assert levelq("send", "level-up", 42, "PLAYER", "--xp", 1000, "--no-wait", **urls).code == 0
     assert levelq("worker", "--burst", **urls).code == 0
     assert levelq("send", "level-up", 42, "PLAYER", "--xp", 500, "--no-wait", **urls).code == 0
-    line = levelq.refused("up", "--data", data)
-    assert line.startswith(f"levelq: --data {data}: in use by a `levelq up` (process {up.pid}); ")
+    in_use = f"levelq: --data {data}: in use by a `levelq up` (process {up.pid}); "
+    assert levelq.refused("up", "--data", data).startswith(in_use)
     up.send_signal(signal.SIGINT)
     assert up.communicate(timeout=60)[0].endswith(f"Stopped. The data stays in {data}.\n")
     assert up.returncode == 0
@@ -193,7 +185,7 @@ def test_up_keeps_its_data_and_its_folder_to_itself(
     up = start("up", "--data", data)
     urls = exported(up)
     assert "1 -> 2" in levelq("history", 42, **urls).out
-    waiting = {row["specialization"]: row["waiting"] for row in levelq.status(**urls)["partitions"]}  # type: ignore[attr-defined]
+    waiting = {row["specialization"]: row["waiting"] for row in levelq.status(**urls)["partitions"]}
     assert waiting["PLAYER"] == 1
     up.terminate()
     up.communicate(timeout=60)
@@ -205,8 +197,7 @@ def test_up_notices_that_a_server_died(start: Callable[..., Started], server_fol
     with Redis.from_url(exported(up)["LEVELQ_REDIS_URL"]) as redis:
         redis.shutdown(nosave=True)
     out = up.communicate(timeout=60)[0]
-    assert up.returncode == 2
-    assert out.splitlines()[-1].startswith("levelq: valkey has ended by itself; ")
+    assert up.returncode == 2 and out.splitlines()[-1].startswith("levelq: valkey has ended by itself; ")
 
 
 def test_up_says_why_a_folder_cannot_be_used(levelq: Levelq, tmp_path: Path) -> None:
@@ -220,7 +211,7 @@ def test_command_that_erases_refuses_without_a_terminal_and_without_yes(
 ) -> None:
     with Producer(settings) as producer:
         producer.level_up(7, "PLAYER", 5)
-    lane = KEYS.lane(Partition("PLAYER"), 7)
+    lane = KEYS.lane(PLAYER, 7)
     code, out, err = levelq(*command)
     assert (code, err.count("\n")) == (2, 1) and "use --yes in scripts" in err
     assert "1 command in lanes" in out and redis.llen(lane) == 1

@@ -97,8 +97,7 @@ def test_old_backlog_that_workers_drain_in_turn_raises_no_alarm(
                 backlog(redis, 1_000, partition)
         without_drain += sum(not redis.zcard(KEYS.of(partition, "drains")) for partition in PARTITIONS)
         seen = look(settings)
-        assert seen.problems == []
-        assert seen.workers == 1
+        assert (seen.problems, seen.workers) == ([], 1)
     assert without_drain > 0
 
 
@@ -164,8 +163,7 @@ def test_suspended_burst_drains_nothing_and_says_so(
     redis.set("rq:suspended", 1)
     burst = start("worker", "--processes", "1", "--burst", **brief.environment())
     output, _ = burst.communicate(timeout=60)
-    assert burst.returncode == 2
-    assert output == f"levelq: {SUSPENDED}\n"
+    assert (burst.returncode, output) == (2, f"levelq: {SUSPENDED}\n")
     assert waiting(redis, PLAYER) == 3
 
 

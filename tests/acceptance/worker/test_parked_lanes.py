@@ -45,7 +45,7 @@ def told(levelq: Levelq, reason: str) -> None:
     assert lane["attempts"] >= 1
     assert datetime.fromisoformat(lane["since"]) <= datetime.fromisoformat(lane["until"])
     problem = rf"PLAYER:1:0: 1 lane parked since [-0-9]+ [:0-9]+ UTC, for example user 13: {re.escape(reason)}; .+"
-    (line,) = [line for line in found["problems"] if "parked since" in line]  # type: ignore[attr-defined]
+    (line,) = [line for line in found["problems"] if "parked since" in line]
     assert re.fullmatch(problem, line)
     assert f"wrong  {line.partition(reason)[0]}{reason}; " in levelq("status").out
     code, out, _ = levelq("history", 13)

@@ -23,11 +23,11 @@ from levelq_worker.rq_adapter.worker import LaneWorker
 from levelq_worker.support.preflight import preflight
 from tests.integration.core.operations.dbcheck.test_db_check import FAULTS
 from tests.support.db_check import execute, findings, fix, query, role
+from tests.support.fixtures.command_line import LevelqWith
 from tests.support.fixtures.databases import as_role
 from tests.support.fixtures.proxy import Proxy
 from tests.support.fixtures.tls import Authority, Front, authority
 from tests.support.fixtures.valkeys import Node, Valkeys
-from tests.support.fixtures.wide_command_line import CommandLine
 
 
 def errors(settings: Settings) -> list[Finding]:
@@ -68,7 +68,7 @@ def test_worker_refuses_to_start_on_every_error_of_db_check(
 
 
 def test_several_errors_are_refused_in_a_line_each_and_warnings_are_logged(
-    settings: Settings, own_engine: Engine, levelq_with: CommandLine, caplog: pytest.LogCaptureFixture
+    settings: Settings, own_engine: Engine, levelq_with: LevelqWith, caplog: pytest.LogCaptureFixture
 ) -> None:
     execute(
         own_engine,
@@ -77,7 +77,7 @@ def test_several_errors_are_refused_in_a_line_each_and_warnings_are_logged(
         "ALTER TABLE levelq_ledger SET UNLOGGED",
     )
     with caplog.at_level(logging.WARNING, "levelq"):
-        told = levelq_with(settings, "worker", "--burst", "--processes", "3")
+        told = levelq_with(settings)("worker", "--burst", "--processes", "3")
     assert (told.code, told.out) == (2, "")
     lines = told.err.splitlines()
     assert len(lines) == 3, told.err
@@ -86,27 +86,27 @@ def test_several_errors_are_refused_in_a_line_each_and_warnings_are_logged(
     assert {line.split()[1] for line in lines} == {
         "user_licenses.region", "specialization_progress.school", "levelq_ledger",
     }  # fmt: skip
-    assert levelq_with(settings, "db", "check").code == 1
-    assert levelq_with(settings, "doctor").code == 1
+    assert levelq_with(settings)("db", "check").code == 1
+    assert levelq_with(settings)("doctor").code == 1
     execute(
         own_engine,
         "ALTER TABLE user_licenses ALTER COLUMN region SET DEFAULT 'north'",
         "ALTER TABLE specialization_progress ALTER COLUMN school SET DEFAULT 'none'",
     )
     fix(own_engine, findings(own_engine))
-    assert levelq_with(settings, "db", "check").code == 0
-    assert levelq_with(settings, "worker", "--burst").code == 0
+    assert levelq_with(settings)("db", "check").code == 0
+    assert levelq_with(settings)("worker", "--burst").code == 0
 
 
-def test_warnings_alone_exit_0(settings: Settings, own_engine: Engine, levelq_with: CommandLine) -> None:
+def test_warnings_alone_exit_0(settings: Settings, own_engine: Engine, levelq_with: LevelqWith) -> None:
     execute(
         own_engine,
         "INSERT INTO user_licenses (user_id, specialization_type, current_level) VALUES (1, 'PLAYER', 2)",
     )
     for command in (("doctor",), ("db", "check")):
-        told = levelq_with(settings, *command)
+        told = levelq_with(settings)(*command)
         assert told.code == 0 and "warn" in told.out and "levels out of step" in told.out
-    assert levelq_with(settings, "worker", "--burst").code == 0
+    assert levelq_with(settings)("worker", "--burst").code == 0
 
 
 READ_ONLY = "the database is read-only, so nothing can be applied: "
@@ -119,7 +119,7 @@ SET_READ_ONLY = {
 
 @pytest.mark.parametrize("where", SET_READ_ONLY)
 def test_read_only_database_is_an_error_and_what_is_printed_mends_it(
-    where: str, settings: Settings, own_engine: Engine, levelq_with: CommandLine
+    where: str, settings: Settings, own_engine: Engine, levelq_with: LevelqWith
 ) -> None:
     name = own_engine.url.database
     everything = [f"GRANT ALL ON ALL {kind} IN SCHEMA public TO levelq_reads" for kind in ("TABLES", "SEQUENCES")]
@@ -130,21 +130,21 @@ def test_read_only_database_is_an_error_and_what_is_printed_mends_it(
         (found,) = errors(reads)
         assert found.problem == f"{READ_ONLY}default_transaction_read_only is on"
         assert READ_ONLY in refusal(reads).reasons[0]
-        assert levelq_with(reads, "doctor").code == 1
+        assert levelq_with(reads)("doctor").code == 1
         own_engine.dispose()  # a new connection has the setting, too
         execute(own_engine, *found.fix)
         own_engine.dispose()
         assert errors(reads) == []
 
 
-def test_read_only_option_of_the_url_is_an_error(settings: Settings, levelq_with: CommandLine) -> None:
+def test_read_only_option_of_the_url_is_an_error(settings: Settings, levelq_with: LevelqWith) -> None:
     url = f"{settings.database_url}&options=-cdefault_transaction_read_only%3Don"
     reads = settings.model_copy(update={"database_url": url})
     (found,) = errors(reads)
     assert found.fix == (
         "-- take default_transaction_read_only out of the options of LEVELQ_DATABASE_URL (or of PGOPTIONS)",
     )
-    told = levelq_with(reads, "doctor")
+    told = levelq_with(reads)("doctor")
     assert told.code == 1 and f"FAIL  schema      {READ_ONLY}" in told.out
 
 
@@ -164,7 +164,7 @@ def test_standby_is_an_error_that_names_the_primary_as_the_remedy(settings: Sett
 
 
 def test_role_that_may_not_insert_is_an_error_and_the_printed_grant_mends_it(
-    settings: Settings, own_engine: Engine, levelq_with: CommandLine
+    settings: Settings, own_engine: Engine, levelq_with: LevelqWith
 ) -> None:
     with role(own_engine, "levelq_reads", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO levelq_reads"):
         reads = as_role(settings, "levelq_reads")
@@ -172,11 +172,11 @@ def test_role_that_may_not_insert_is_an_error_and_the_printed_grant_mends_it(
         assert found[0].problem == (
             "role levelq_reads lacks INSERT, UPDATE, DELETE on specialization_progress, which a worker needs"
         )
-        assert levelq_with(reads, "doctor").code == levelq_with(reads, "db", "check").code == 1
-        assert levelq_with(reads, "worker", "--burst").code == 2
+        assert levelq_with(reads)("doctor").code == levelq_with(reads)("db", "check").code == 1
+        assert levelq_with(reads)("worker", "--burst").code == 2
         fix(own_engine, found)
         assert errors(reads) == []
-        assert levelq_with(reads, "worker", "--burst").code == 0
+        assert levelq_with(reads)("worker", "--burst").code == 0
 
 
 def test_role_without_any_right_is_told_all_of_them(settings: Settings, own_engine: Engine) -> None:
@@ -226,28 +226,28 @@ def on(settings: Settings, url: str) -> Settings:
 
 @pytest.mark.parametrize("version", ["6.2.5", "5.0.9"])
 def test_redis_below_7_is_refused_in_one_line(
-    version: str, settings: Settings, valkey: Node, levelq_with: CommandLine
+    version: str, settings: Settings, valkey: Node, levelq_with: LevelqWith
 ) -> None:
     """Redis 6.2.5 itself was tried by hand: its scripts cannot say that they work when memory is full."""
     with Proxy(valkey.socket) as proxy:
         proxy.rewritten = {b"redis_version:7.2.4": f"redis_version:{version}".encode(), b"\nvalkey_v": b"\nformer_v"}
         old = on(settings, f"redis://127.0.0.1:{proxy.port}/0")
-        told = levelq_with(old, "worker", "--processes", "3")
+        told = levelq_with(old)("worker", "--processes", "3")
         assert (told.code, told.out) == (2, "")
         assert told.err == (
             f"levelq: Redis {version} at redis://127.0.0.1:{proxy.port}/0 is too old, expected Redis 7 or later, or "
             "Valkey: move to Redis 7 or later, or Valkey\n"
         )
-        doctor = levelq_with(old, "doctor")
+        doctor = levelq_with(old)("doctor")
         assert doctor.code == 1 and doctor.out.count("FAIL") == 1
 
 
 def test_replica_is_refused_and_the_primary_is_named(
-    settings: Settings, valkeys: Valkeys, levelq_with: CommandLine
+    settings: Settings, valkeys: Valkeys, levelq_with: LevelqWith
 ) -> None:
     primary = valkeys.start()
     (replica,) = valkeys.replicas_of(primary)
-    told = levelq_with(on(settings, replica.url), "doctor")
+    told = levelq_with(on(settings, replica.url))("doctor")
     assert told.code == 1 and told.out.count("FAIL") == 1
     assert replica.link is not None
     (reason,) = refusal(on(settings, replica.url)).reasons
@@ -284,12 +284,10 @@ def test_user_of_redis_who_may_not_ask_for_its_version_is_a_warning(settings: Se
     preflight(ann)
 
 
-def test_full_redis_is_a_warning_as_workers_drain_it(
-    settings: Settings, valkey: Node, levelq_with: CommandLine
-) -> None:
+def test_full_redis_is_a_warning_as_workers_drain_it(settings: Settings, valkey: Node, levelq_with: LevelqWith) -> None:
     valkey.client.config_set("maxmemory", "1mb")
     full = on(settings, valkey.url)
-    told = levelq_with(full, "doctor")
+    told = levelq_with(full)("doctor")
     assert told.code == 0
     assert "warn  pushes" in told.out and "command not allowed when used memory > 'maxmemory'" in told.out
     preflight(full)
@@ -309,14 +307,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 def test_certificate_of_redis_that_cannot_be_verified_is_an_error_that_says_what_to_give(
-    made: Authority, settings: Settings, valkey: Node, levelq_with: CommandLine
+    made: Authority, settings: Settings, valkey: Node, levelq_with: LevelqWith
 ) -> None:
     with Front(valkey.socket, made) as front:
         url = f"rediss://localhost:{front.port}/0"
-        told = levelq_with(on(settings, url), "doctor")
+        told = levelq_with(on(settings, url))("doctor")
         advice = "the server's TLS certificate cannot be verified: give LEVELQ_REDIS_URL ssl_ca_certs=/path/to/ca.pem"
         assert told.code == 1 and "FAIL  redis" in told.out and advice in told.out
-        assert advice in levelq_with(on(settings, url), "worker").err
+        assert advice in levelq_with(on(settings, url))("worker").err
         assert errors(on(settings, f"{url}?ssl_ca_certs={made.ca}")) == []
         preflight(on(settings, f"{url}?ssl_ca_certs={made.ca}"))
 
@@ -361,13 +359,13 @@ def through(settings: Settings, port: int, options: str, host: str = "localhost"
 
 
 def test_certificate_of_postgresql_that_cannot_be_verified_is_an_error_that_says_what_to_give(
-    made: Authority, settings: Settings, servers: Servers, levelq_with: CommandLine, tmp_path: Path
+    made: Authority, settings: Settings, servers: Servers, levelq_with: LevelqWith, tmp_path: Path
 ) -> None:
     advice = "the server's TLS certificate cannot be verified: give LEVELQ_DATABASE_URL sslrootcert=/path/to/ca.pem"
     other = authority(tmp_path)
     with database_front(servers, made) as front:
         for options in ("sslmode=verify-full", f"sslmode=verify-full&sslrootcert={other.ca}"):
-            told = levelq_with(through(settings, front.port, options), "doctor")
+            told = levelq_with(through(settings, front.port, options))("doctor")
             assert told.code == 1 and "FAIL  database" in told.out, told.out
             assert advice in told.out, told.out
         trusted = f"sslmode=verify-full&sslrootcert={made.ca}"
@@ -403,7 +401,7 @@ def test_server_that_is_away_is_waited_for_by_a_worker_of_rq_and_refused_by_leve
     assert any(line.startswith("waiting: PostgreSQL: ") for line in caplog.messages)
 
 
-def test_no_password_is_shown(settings: Settings, servers: Servers, levelq_with: CommandLine) -> None:
+def test_no_password_is_shown(settings: Settings, servers: Servers, levelq_with: LevelqWith) -> None:
     with psycopg.connect(servers.postgres.url, autocommit=True) as admin:
         assert admin.execute("SELECT 1").fetchone() == (1,)
     secret = settings.model_copy(
@@ -413,7 +411,7 @@ def test_no_password_is_shown(settings: Settings, servers: Servers, levelq_with:
         }
     )
     for command in ("doctor", "worker"):
-        told = levelq_with(secret, command)
+        told = levelq_with(secret)(command)
         assert told.code in (1, 2) and "hunter2" not in told.out + told.err
 
 

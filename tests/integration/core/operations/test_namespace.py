@@ -39,10 +39,10 @@ from levelq_worker.support.stop import Stop
 from levelq_worker.sweeper import Sweeper
 from tests.support.db_check import execute, query
 from tests.support.fixtures.clusters import ValkeyCluster
+from tests.support.fixtures.command_line import LevelqWith
 from tests.support.fixtures.databases import Databases
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.valkeys import Valkeys
-from tests.support.fixtures.wide_command_line import CommandLine
 
 PLAYER = Partition("PLAYER")
 COMMANDS = 400
@@ -334,12 +334,12 @@ def test_prune_and_rebuild_refuse_another_database(
     staging: Settings,
     engines: Callable[..., Engine],
     redis: Redis,
-    levelq_with: CommandLine,
+    levelq_with: LevelqWith,
 ) -> None:
     refused(lambda: prune(engines(staging.database_url), redis, timedelta(days=30), settings=staging))
     send_by_outbox(engines(staging.database_url))
     for arguments in (("rebuild", "PLAYER"), ("prune", "--older-than", "30d"), ("verify",)):
-        code, told, error = levelq_with(staging, *arguments)
+        code, told, error = levelq_with(staging)(*arguments)
         assert (code, told, error.count("\n")) == (2, "", 1)
         assert error.startswith("levelq: LEVELQ_NAMESPACE levelq is bound to the database ")
     assert waiting(bound, redis) == 0
@@ -355,20 +355,20 @@ def test_producer_refuses_to_answer_from_another_deployments_ledger(bound: Setti
 
 
 def test_status_and_doctor_tell_which_database_and_that_it_is_the_wrong_one(
-    bound: Settings, staging: Settings, redis: Redis, levelq_with: CommandLine
+    bound: Settings, staging: Settings, redis: Redis, levelq_with: LevelqWith
 ) -> None:
     database = str(bound_to(Lanes(redis, bound)))
-    found = json.loads(levelq_with(bound, "status", "--json")[1])
+    found = json.loads(levelq_with(bound)("status", "--json")[1])
     assert (found["namespace"], found["database"]) == ("levelq", database)
     assert not [problem for problem in found["problems"] if "NAMESPACE" in problem]
-    assert f"bound to {database}" in levelq_with(bound, "status")[1].replace("\n", " ")
+    assert f"bound to {database}" in levelq_with(bound)("status")[1].replace("\n", " ")
 
-    found = json.loads(levelq_with(staging, "status", "--json")[1])
+    found = json.loads(levelq_with(staging)("status", "--json")[1])
     assert [p for p in found["problems"] if p.startswith("LEVELQ_NAMESPACE levelq is bound to the database ")]
-    code, told, _ = levelq_with(staging, "doctor")
+    code, told, _ = levelq_with(staging)("doctor")
     assert code == 1
     assert any(line.split()[:2] == ["FAIL", "namespace"] for line in told.splitlines())
-    told = levelq_with(bound, "doctor")[1]
+    told = levelq_with(bound)("doctor")[1]
     assert "namespace levelq, catalog" in told
     assert not any(line.split()[1:2] == ["namespace"] for line in told.splitlines())
 
@@ -381,14 +381,14 @@ def test_command_line_with_another_database_changes_nothing_in_the_lanes(
     staging: Settings,
     redis: Redis,
     arguments: tuple[str, ...],
-    levelq_with: CommandLine,
+    levelq_with: LevelqWith,
 ) -> None:
     before = redis.hgetall(KEYS.shards)
-    code, told, error = levelq_with(staging, *arguments)
+    code, told, error = levelq_with(staging)(*arguments)
     assert (code, told, error.count("\n")) == (2, "", 1)
     assert "is bound to the database" in error
     assert (waiting(bound, redis), redis.hgetall(KEYS.shards)) == (0, before)
-    assert levelq_with(bound, *arguments)[0] == 0
+    assert levelq_with(bound)(*arguments)[0] == 0
 
 
 def test_worker_without_redis_at_its_start_verifies_before_its_first_claim(
@@ -521,29 +521,29 @@ def test_rebind_says_what_it_does_asks_and_binds(
     staging: Settings,
     redis: Redis,
     monkeypatch: pytest.MonkeyPatch,
-    levelq_with: CommandLine,
+    levelq_with: LevelqWith,
 ) -> None:
     send(bound, 7)
     before = redis.get(KEYS.database)
     old = str(bound_to(Lanes(redis, bound)))
 
-    code, told, _ = levelq_with(staging, "namespace", "rebind", "--dry-run")
+    code, told, _ = levelq_with(staging)("namespace", "rebind", "--dry-run")
     assert code == 0
     assert f"is bound to {old}" in told and "7 waiting commands" in told
-    code, _, error = levelq_with(staging, "namespace", "rebind")
+    code, _, error = levelq_with(staging)("namespace", "rebind")
     assert (code, error.count("\n"), "--yes" in error) == (2, 1, True)
     with monkeypatch.context() as terminal:
         terminal.setattr("sys.stdin.isatty", lambda: True, raising=False)
         terminal.setattr("typer.confirm", _declined)
-        assert levelq_with(staging, "namespace", "rebind")[0] == 130
+        assert levelq_with(staging)("namespace", "rebind")[0] == 130
     assert redis.get(KEYS.database) == before
 
-    code, told, _ = levelq_with(staging, "namespace", "rebind", "--yes")
+    code, told, _ = levelq_with(staging)("namespace", "rebind", "--yes")
     assert code == 0
     new = str(bound_to(Lanes(redis, staging)))
     assert told.splitlines()[-1] == f"namespace levelq is bound to {new}"
-    assert f"bound to {new}" in levelq_with(staging, "namespace", "show")[1]
-    assert "already" in levelq_with(staging, "namespace", "rebind", "--yes")[1]
+    assert f"bound to {new}" in levelq_with(staging)("namespace", "show")[1]
+    assert "already" in levelq_with(staging)("namespace", "rebind", "--yes")[1]
     refused(lambda: work(bound))
     work(staging)
     assert (decided(bound), decided(staging)) == (0, 7)
@@ -556,20 +556,20 @@ def _declined(*_: object, abort: bool = False) -> bool:
     raise typer.Abort
 
 
-def test_dry_run_of_rebind_adds_no_identity(bound: Settings, own_engine: Engine, levelq_with: CommandLine) -> None:
+def test_dry_run_of_rebind_adds_no_identity(bound: Settings, own_engine: Engine, levelq_with: LevelqWith) -> None:
     execute(own_engine, "DELETE FROM levelq_identity")
-    code, _, error = levelq_with(bound, "namespace", "rebind", "--dry-run")
+    code, _, error = levelq_with(bound)("namespace", "rebind", "--dry-run")
     assert (code, "levelq_identity: expected one row, found none" in error) == (2, True)
     assert query(own_engine, "SELECT count(*) FROM levelq_identity") == [(0,)]
-    assert levelq_with(bound, "namespace", "rebind", "--yes")[0] == 0
+    assert levelq_with(bound)("namespace", "rebind", "--yes")[0] == 0
 
 
 def test_rebind_replaces_a_binding_that_cannot_be_read(
-    production: Settings, redis: Redis, levelq_with: CommandLine
+    production: Settings, redis: Redis, levelq_with: LevelqWith
 ) -> None:
-    assert "not bound yet" in levelq_with(production, "namespace", "show")[1]
+    assert "not bound yet" in levelq_with(production)("namespace", "show")[1]
     redis.set(KEYS.database, "x")
-    code, told, _ = levelq_with(production, "namespace", "rebind", "--yes")
+    code, told, _ = levelq_with(production)("namespace", "rebind", "--yes")
     assert (code, "something unreadable" in told) == (0, True)
     work(production)
 
@@ -581,7 +581,7 @@ def test_whole_run_in_another_namespace_leaves_no_key_of_the_default_one(
     production: Settings,
     engines: Callable[..., Engine],
     redis: Redis,
-    levelq_with: CommandLine,
+    levelq_with: LevelqWith,
 ) -> None:
     other = production.model_copy(update={"namespace": "other"})
     with Producer(other) as producer:
@@ -608,7 +608,7 @@ def test_whole_run_in_another_namespace_leaves_no_key_of_the_default_one(
         ("prune", "--older-than", "1h"),
         ("send", "level-up", "3", "PLAYER", "--xp", "1", "--no-wait"),
     ):
-        code, told, error = levelq_with(other, *arguments)
+        code, told, error = levelq_with(other)(*arguments)
         assert (code, error) in ((0, ""), (1, "")) if arguments[0] in ("doctor", "status") else code == 0, (
             arguments,
             told,
@@ -621,7 +621,7 @@ def test_whole_run_in_another_namespace_leaves_no_key_of_the_default_one(
     relay.release()
     work(other)
     worker.close()
-    code, told, error = levelq_with(other, "verify", "--at-rest")
+    code, told, error = levelq_with(other)("verify", "--at-rest")
     assert (code, error) == (0, ""), told
     keys.append(redis.keys("*"))
     assert decided(other) == 23

@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 
 from redis import Redis
+from sqlalchemy import Engine
 
-from levelq_core import Settings
-from tests.support.fixtures.command_line import NOWHERE, SECRET, Levelq, Result, execute
+from tests.support.db_check import execute
+from tests.support.fixtures.command_line import NOWHERE, SECRET, Levelq, Result
 
 
 def test_status_without_its_database_shows_the_rest(levelq_here: Levelq) -> None:
@@ -29,10 +30,10 @@ def test_database_without_tables_is_refused_with_the_command_that_makes_them(
     assert "`levelq db upgrade`" in levelq_here.refused("history", 1, LEVELQ_DATABASE_URL=blank_database_url)
 
 
-def test_pairs_out_of_step_are_listed_and_repaired_by_their_commands(levelq_here: Levelq, settings: Settings) -> None:
+def test_pairs_out_of_step_are_listed_and_repaired_by_their_commands(levelq_here: Levelq, own_engine: Engine) -> None:
     assert levelq_here("check").code == 0
     execute(
-        settings,
+        own_engine,
         "INSERT INTO specialization_progress (student_id, specialization_id, current_level) "
         "VALUES (1, 'PLAYER', 5), (2, 'COACH', 4)",
         "INSERT INTO user_licenses (user_id, specialization_type, current_level) "
@@ -76,8 +77,8 @@ def test_doctor_reports_only_ok_on_a_sound_installation(levelq_here: Levelq) -> 
     assert "appendfsync everysec" in out
 
 
-def test_doctor_fails_on_what_would_lose_commands(levelq_here: Levelq, redis: Redis, settings: Settings) -> None:
-    execute(settings, "ALTER TABLE user_licenses DROP CONSTRAINT user_licenses_pair_key")
+def test_doctor_fails_on_what_would_lose_commands(levelq_here: Levelq, redis: Redis, own_engine: Engine) -> None:
+    execute(own_engine, "ALTER TABLE user_licenses DROP CONSTRAINT user_licenses_pair_key")
     kept = {name: str(redis.config_get(name)[name]) for name in ("maxmemory-policy", "appendonly", "maxmemory")}
     try:
         redis.config_set("maxmemory-policy", "allkeys-lru")
@@ -114,18 +115,18 @@ def test_db_upgrade_lists_the_tables_that_it_created_and_left(levelq_here: Level
     assert again.code == 0 and again.out.count("left as it was") == 8 and " created" not in again.out
 
 
-def test_db_check_prints_the_fix_of_each_finding(levelq_here: Levelq, settings: Settings) -> None:
+def test_db_check_prints_the_fix_of_each_finding(levelq_here: Levelq, own_engine: Engine) -> None:
     sound = levelq_here("db", "check")
     assert sound == Result(0, "The database has all that levelq needs, and commits are safe there.\n", "")
     execute(
-        settings,
+        own_engine,
         "ALTER TABLE user_licenses DROP CONSTRAINT user_licenses_pair_key",
         "INSERT INTO user_licenses (user_id, specialization_type) VALUES (1, 'COACH'), (1, 'COACH')",
     )
     code, out, _ = levelq_here("db", "check")
     assert code == 1 and "2 errors, 1 warning. After mending: levelq db check\n" in out
     for statement in re.findall(r"^    ((?:UPDATE|DELETE|CREATE).*;)$", out, re.MULTILINE):
-        execute(settings, statement)
+        execute(own_engine, statement)
     code, out, _ = levelq_here("db", "check")
     assert code == 0 and "0 errors, 1 warning" in out
     assert "    levelq sync 1 COACH --source license\n" in out

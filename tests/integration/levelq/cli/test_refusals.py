@@ -113,26 +113,23 @@ class Guarded(NamedTuple):
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Guarded]:
-    with temporary_folder("levelq-tests-") as folder:
-        yield from _guarded(Servers(folder))
-
-
-def _guarded(both: Servers) -> Iterator[Guarded]:
     port = free_port()
-    both.postgres.options = ("listen_addresses=127.0.0.1", f"port={port}")
-    both.postgres.__class__ = type("Listening", (type(both.postgres),), {"url": property(lambda _: local)})
-    local = f"postgresql://postgres@/postgres?host={both.sockets}&port={port}"
-    with both, Redis.from_url(both.valkey.url) as redis:
-        with psycopg.connect(local, autocommit=True) as connection:
-            connection.execute("CREATE ROLE ann LOGIN PASSWORD 'right'")
-            (rules,) = connection.execute("SHOW hba_file").fetchone() or ("",)
-        Path(rules).write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
-        both.postgres.stop()
-        both.postgres.start()
-        redis.config_set("requirepass", "right")
-        url = both.valkey.url.replace("unix://", f"unix://:{SECRET}@")
-        place = f"127.0.0.1:{port}"
-        yield Guarded(url, f"postgresql://ann:{SECRET}@{place}/postgres", place)
+    place = f"127.0.0.1:{port}"
+    with temporary_folder("levelq-tests-") as folder:
+        both = Servers(folder)
+        local = f"postgresql://postgres@/postgres?host={both.sockets}&port={port}"
+        both.postgres.options = ("listen_addresses=127.0.0.1", f"port={port}")
+        both.postgres.__class__ = type("Listening", (type(both.postgres),), {"url": property(lambda _: local)})
+        with both, Redis.from_url(both.valkey.url) as redis:
+            with psycopg.connect(local, autocommit=True) as connection:
+                connection.execute("CREATE ROLE ann LOGIN PASSWORD 'right'")
+                (rules,) = connection.execute("SHOW hba_file").fetchone() or ("",)
+            Path(rules).write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+            both.postgres.stop()
+            both.postgres.start()
+            redis.config_set("requirepass", "right")
+            url = both.valkey.url.replace("unix://", f"unix://:{SECRET}@")
+            yield Guarded(url, f"postgresql://ann:{SECRET}@{place}/postgres", place)
 
 
 def test_wrong_redis_password_is_reported_without_showing_it(levelq_here: Levelq, guarded: Guarded) -> None:

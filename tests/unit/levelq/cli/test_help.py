@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 
 import pytest
 
 from levelq.cli.app import run
+from tests.support.fixtures.command_line import python
 
 COMMANDS = (
     "demo", "up", "worker", "loadtest", "send", "history", "catalog", "status", "doctor", "check", "verify", "sync",
@@ -26,9 +25,8 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_a_help_text_with_an_example(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert run([*command.split(), "--help"]) == 0
-    shown = capsys.readouterr()
-    assert shown.err == ""
-    assert f"Example:  levelq {command}" in shown.out
+    out, err = capsys.readouterr()
+    assert err == "" and f"Example:  levelq {command}" in out
 
 
 def test_without_a_command_the_help_lists_them_all(capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,7 +47,6 @@ def test_help_imports_nothing_that_only_a_running_command_needs(command: str) ->
         f" code = app.run({[*command.split(), '--help']}); sys.stdout = sys.__stdout__;"
         " print('\\n'.join(sys.modules)); sys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "Usage: levelq" in done.stderr
-    assert not HEAVY & set(done.stdout.split())
+    code, out, err = python("-c", program)
+    assert code == 0 and "Usage: levelq" in err, err
+    assert not HEAVY & set(out.split())

@@ -11,7 +11,7 @@ from levelq_core import SchemaError, Settings, level_up_atomic
 from levelq_worker.rq_adapter.worker import LaneWorker
 from levelq_worker.support.preflight import preflight
 from tests.support.db_check import execute, findings, fix, works
-from tests.support.fixtures.wide_command_line import CommandLine
+from tests.support.fixtures.command_line import LevelqWith
 
 VIEWED = "ALTER TABLE user_licenses RENAME TO held; CREATE {} user_licenses AS SELECT * FROM held"
 
@@ -104,10 +104,10 @@ def test_tables_that_levelq_cannot_work_on_are_refused_in_one_line(
 
 @pytest.mark.parametrize("command", [("db", "check"), ("doctor",)], ids=" ".join)
 def test_doctor_and_db_check_exit_with_1(
-    settings: Settings, redis: Redis, own_engine: Engine, levelq_with: CommandLine, command: tuple[str, ...]
+    settings: Settings, redis: Redis, own_engine: Engine, levelq_with: LevelqWith, command: tuple[str, ...]
 ) -> None:
     execute(own_engine, *REFUSED["uuid user ids"][0].split("; "))
-    told = levelq_with(settings, *command)
+    told = levelq_with(settings)(*command)
     assert told.code == 1 and "specialization_progress.student_id is of type uuid" in told.out
 
 

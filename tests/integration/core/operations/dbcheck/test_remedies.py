@@ -17,9 +17,9 @@ from levelq_core import SchemaError, Settings, level_up_atomic
 from levelq_core.database.schema import forget
 from levelq_worker.support.preflight import preflight
 from tests.support.db_check import execute, query, role, works
+from tests.support.fixtures.command_line import LevelqWith
 from tests.support.fixtures.databases import as_role
 from tests.support.fixtures.waiting import until
-from tests.support.fixtures.wide_command_line import CommandLine
 from tests.support.remedies import Operator
 
 PROGRESS = "INSERT INTO specialization_progress (student_id, specialization_id, current_level, total_xp"
@@ -243,8 +243,8 @@ IN_THE_WAY = {
 
 
 @pytest.fixture
-def operator(settings: Settings, levelq_with: CommandLine) -> Operator:
-    return Operator(settings, levelq_with)
+def operator(settings: Settings, levelq_with: LevelqWith) -> Operator:
+    return Operator(settings, levelq_with(settings))
 
 
 def rows(engine: Engine) -> list[Row]:
@@ -334,7 +334,7 @@ def test_rows_outside_the_catalog_move_once_it_has_their_name(
     assert "levelq sync" not in script + listed.out
     catalog = tmp_path / "catalog.toml"
     catalog.write_text("[PLAYER]\nlevels = [0]\n[GOALIE]\nlevels = [0, 100, 200, 300, 400, 500]\n")
-    operator.use(LEVELQ_CATALOG=str(catalog))
+    operator.levelq.environment["LEVELQ_CATALOG"] = str(catalog)
     assert "levelq sync" not in operator.levelq("check").out.replace("levelq sync 8 GOALIE --source progress", "")
     operator.fix(2)
     assert rows(own_engine) == [
@@ -446,15 +446,15 @@ def test_rights_that_a_role_lacks_are_granted_as_printed(
         "CREATE TABLE users (id bigint PRIMARY KEY)",
         "ALTER TABLE user_licenses ADD FOREIGN KEY (user_id) REFERENCES users (id)",
     )
-    theirs = str(as_role(settings, name).database_url)
+    theirs = as_role(settings, name)
     with role(own_engine, name, f"GRANT SELECT ON specialization_progress, levelq_identity TO {name}"):
-        operator.use(LEVELQ_DATABASE_URL=theirs)
+        operator.levelq.environment |= theirs.environment()
         with pytest.raises(SchemaError, match=r"role levelq_lacking .*license_progressions"):
-            preflight(Settings.load())
+            preflight(theirs)
         script = operator.printed()
         assert "GRANT INSERT, UPDATE, DELETE ON specialization_progress TO levelq_lacking;" in script
         assert re.search(r"GRANT SELECT.*, UPDATE \(id\) ON users TO levelq_lacking;", script)
         operator.follow(script)  # as the owner
         operator.require_clean()
         execute(own_engine, "INSERT INTO users VALUES (7)")
-        assert works(engines(theirs), 7, xp=5000)
+        assert works(engines(str(theirs.database_url)), 7, xp=5000)
