@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from gevent.pool import Pool
-from levelq.loadtest.nearness import refuse_remote
+from levelq.loadtest.remote_guard import refuse_remote
 from locust import User, events, task  # patches the standard library
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment

@@ -26,8 +26,7 @@ def loadtest(
         bool, typer.Option("--external", help="Use the servers and workers of the settings, not embedded ones.")
     ] = False,
     first_user: Annotated[
-        int | None,
-        typer.Option(min=1, max=2**62, help="With --external: the first account's id; the others follow."),
+        int | None, typer.Option(min=1, max=2**62, help="With --external: the first account's id; the others follow.")
     ] = None,
     allow_remote: Annotated[
         bool, typer.Option("--allow-remote", help="With --external: allow servers on other machines.")
@@ -44,11 +43,11 @@ def loadtest(
     servers, unless --external. Needs levelq\\[demo].
     """
     from levelq.loadtest import run_loadtest
+    from levelq.loadtest.options import LoadTestOptions
     from levelq.loadtest.scenarios import chosen
-    from levelq.loadtest.wish import Wish
 
     from .connections import load
 
     picked = chosen(scenario, users=users, accounts=accounts, rate=rate, seconds=seconds, burst=burst, every=every)
-    wish = Wish(picked, seed, processes, senders, out, external, allow_remote, first_user, foreign_writes, keep)
-    raise typer.Exit(run_loadtest(load(), wish))
+    given = (seed, processes, senders, out, external, allow_remote, first_user, foreign_writes, keep)
+    raise typer.Exit(run_loadtest(load(), LoadTestOptions(picked, *given)))
