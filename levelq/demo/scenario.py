@@ -35,10 +35,8 @@ class Send(NamedTuple):
     @property
     def command(self) -> Command:
         """As the producer takes it."""
-        user_id, specialization = self.lane
-        return self.kind(
-            user_id=user_id, specialization=specialization, command_id=self.command_id, reason="demo", **self.fields
-        )
+        about: dict[str, Any] = {"user_id": self.lane[0], "specialization": self.lane[1], "command_id": self.command_id}
+        return self.kind(**about, reason="demo", **self.fields)
 
     @property
     def repeated(self) -> bool:
