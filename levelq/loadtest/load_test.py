@@ -72,7 +72,7 @@ def _announce(terminal: Console, options: LoadTestOptions) -> None:
     bursts = f", {s.burst:,} within a second at the end of each match" if s.burst else ""
     terminal.print(
         f"[bold]levelq loadtest[/] · {s.name}: {s.summary}\n"
-        f"[dim]{s.users:,} users on {s.accounts:,} accounts, pausing {s.think_seconds:.1f} s on average{bursts}; "
+        f"[dim]{s.users:,} users on {s.accounts:,} accounts, pausing {s.users / s.rate:.1f} s on average{bursts}; "
         f"{s.commands:,} commands in {s.seconds:g} s · seed {options.seed}[/]"
     )
 

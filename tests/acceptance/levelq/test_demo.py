@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -131,7 +132,7 @@ class Played:
             runtime.close()
             answers = [sender.answer(handle) for handle in repeated]
         with Session(environment.engine) as session:
-            calls = caller.call(session, SMALL, threading.Event(), 5)
+            calls = caller.call(session, islice(SMALL.direct_calls(), 5), threading.Event())
         self.recorded = Recorded([record], 0, answers, calls)
 
     def checks(self) -> list[Check]:
