@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Self
+from typing import Any, Self
 
 import psycopg
 from redis import Redis
@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 from levelq_core.errors import ConfigurationError
 from levelq_worker.process.fork import with_parent
 
-from .server_account import Identity, account, data_folder, programs, temporary_base
+from .server_account import account, data_folder, programs, temporary_base
 
 START_SECONDS = 60
 
@@ -41,7 +41,7 @@ class Server:
         self.sockets = sockets
         self.log = folder.parent / f"{self.name}.log"
         self.process: subprocess.Popen[bytes] | None = None
-        self.identity = Identity()  # the account it runs as; empty for the account of this process
+        self.identity: dict[str, Any] = {}  # the account it runs as; empty for the account of this process
 
     def command(self) -> Sequence[str | Path]:
         """The program and its arguments."""

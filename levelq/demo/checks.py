@@ -24,6 +24,10 @@ _INVARIANTS = {
     "I7": "no lane is stranded, no claim without end",
     "I8": "no entry left its lane undecided",
 }
+_ANSWERS = {
+    "duplicate": "sent twice: answered with the first decision",
+    "conflict": "same id, other content: refused as a conflict",
+}
 
 # Both rows of every lane against what the ledger applied to it; each command starts where the one before it ended. A
 # reset replaces the totals that it found.
@@ -74,9 +78,8 @@ class Check(NamedTuple):
 
 def check_all(environment: Environment, sends: Sequence[Send], recorded: Recorded) -> list[Check]:
     """All checks of a system at rest."""
-    acknowledged = _counted("every send was acknowledged", recorded.failed, len(sends), "sends")
     return [
-        acknowledged,
+        _counted("every send was acknowledged", recorded.failed, len(sends), "sends"),
         *_invariants(environment, recorded),
         *_rows(environment),
         *_decisions(environment, sends, recorded),
@@ -109,13 +112,10 @@ def _decisions(environment: Environment, sends: Sequence[Send], recorded: Record
         ledger = {row[0]: row for row in connection.exec_driver_sql(_DECISIONS)}
     rejected = {id_ for id_, row in ledger.items() if row.status == "rejected"}
     impossible = {str(send.command_id) for send in sends if send.fate == "rejected"}
-    wrong = len(rejected ^ impossible)
-    yield _counted("rejected: the impossible commands, no others", wrong, len(impossible), "rejections")
+    name = "rejected: the impossible commands, no others"
+    yield _counted(name, len(rejected ^ impossible), len(impossible), "rejections")
     answers = {answer["id"]: answer for answer in recorded.answers}
-    for fate, name in (
-        ("duplicate", "sent twice: answered with the first decision"),
-        ("conflict", "same id, other content: refused as a conflict"),
-    ):
+    for fate, name in _ANSWERS.items():
         ids = [str(send.command_id) for send in sends if send.fate == fate]
         wrong = sum(not _answered(fate, answers.get(id_), ledger.get(id_)) for id_ in ids)
         yield _counted(name, wrong, len(ids), "answers")

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -59,20 +60,22 @@ def run(users: int, commands: int, processes: int, picture: Path, folder: Path |
             return 130
 
 
+@dataclass
 class Demo:
     """One run."""
 
-    def __init__(self, environment: Environment, scenario: Scenario, folder: Path, terminal: Console) -> None:
-        self._environment = environment
-        self._workers = environment.workers
-        self._scenario = scenario
-        self._folder = folder
-        self._terminal = terminal
-        self._sampler = Sampler(environment, range(1, 10 * scenario.users + 1), lambda _: 0.0)
-        self._kill = WorkerKill(environment, scenario.commands)
-        self._memory: dict[int, int] = {}
-        self._peak_bytes = 0
-        self._out_of_step = 0
+    _environment: Environment
+    _scenario: Scenario
+    _folder: Path
+    _terminal: Console
+    _memory: dict[int, int] = field(default_factory=dict)
+    _peak_bytes: int = 0
+    _out_of_step: int = 0
+
+    def __post_init__(self) -> None:
+        self._workers = self._environment.workers
+        self._sampler = Sampler(self._environment, range(1, 10 * self._scenario.users + 1), lambda _: 0.0)
+        self._kill = WorkerKill(self._environment, self._scenario.commands)
 
     def run(self, stack: ExitStack, picture: Path) -> int:
         """Burst, verify, sum up. The stack ends the helpers. Returns the exit code."""
@@ -115,7 +118,7 @@ class Demo:
             self._workers.start()  # the burst piles up until the workers are ready, a second or two
             for helper in (self._caller, *self._senders):
                 helper.send()
-            self._look_until(lambda _: all(sender.ready for sender in self._senders))
+            self._look_until(lambda _: all(sender.ready.is_set() for sender in self._senders))
             with self._kill:
                 self._look_until(self._killed)
                 screen.note("the producers push the rest meanwhile")
@@ -126,8 +129,7 @@ class Demo:
             calls = self._caller.result()["calls"]
             self._look_until(lambda _: True)
         results = [sender.result() for sender in self._senders]
-        spans = [span for result in results for span in result["spans"]]
-        answers = [answer for result in results for answer in result["answers"]]
+        spans, answers = ([one for result in results for one in result[name]] for name in ("spans", "answers"))
         return spans, Recorded(self._records, counts_of(self._senders)["failed"], answers, calls)
 
     def _look_until(self, condition: Callable[[Sample], bool]) -> None:
@@ -164,7 +166,7 @@ class Demo:
         return self._kill.killed_at > 0
 
     def _settled(self, sample: Sample) -> bool:
-        empty = all(sender.done for sender in self._senders) and not sample.waiting
+        empty = all(sender.done.is_set() for sender in self._senders) and not sample.waiting
         return empty and self._kill.returned_at > 0 and len(self._memory) == self._workers.processes
 
     def _numbers(self, sample: Sample) -> Numbers:
@@ -188,9 +190,8 @@ class Demo:
         alive = len(self._workers.workers())
         replaced = bool(self._kill.killed_at) and alive == self._workers.processes
         yield Check("a worker was killed and replaced", replaced, f"{alive} workers alive")
-        looks = f"{len(self._sampler.samples)} looks"
+        looks, peak = f"{len(self._sampler.samples)} looks", self._peak_bytes
         yield Check("a reader never saw two levels differ", self._out_of_step == 0, looks)
-        peak = self._peak_bytes
         yield Check("no worker grew past 200 MB", 0 < peak < _MEMORY_BYTES, f"{megabytes(peak)} at most")
 
 

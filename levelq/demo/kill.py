@@ -32,10 +32,8 @@ class WorkerKill(threading.Thread):
         self.lanes_held = 0
         self.pushed = 0  # set it to how many commands the senders have pushed
         self.now = threading.Event()  # set it to kill without waiting any longer
-        self._redis = environment.redis
+        self._environment = environment
         self._keys = environment.settings.keys
-        self._claim_seconds = environment.settings.claim_seconds
-        self._workers = environment.workers
         self._commands = commands
         self._ended = threading.Event()
 
@@ -55,7 +53,7 @@ class WorkerKill(threading.Thread):
     def run(self) -> None:
         """Wait for the moment, kill, watch the claims."""
         if self._wait(lambda: self._decided() >= _KILL_AFTER):
-            victim = self._workers.busiest()  # takes milliseconds, so it is found before the moment
+            victim = self._environment.workers.busiest()  # takes milliseconds, so it is found before the moment
             if self._wait(self._all_busy):
                 self._kill(victim)
 
@@ -72,7 +70,7 @@ class WorkerKill(threading.Thread):
         self.pid, self.killed_at = victim.pid, time.time()
         # A living worker acknowledges its claims within a batch; the dead one's last until they expire.
         while left:
-            if time.time() - self.killed_at > self._claim_seconds / 2:
+            if time.time() - self.killed_at > self._environment.settings.claim_seconds / 2:
                 self.lanes_held = len(left)
             if self._ended.wait(0.01):
                 return
@@ -81,17 +79,19 @@ class WorkerKill(threading.Thread):
 
     def _decided(self) -> float:
         """The share of all commands that is decided, or a little less."""
-        waiting: list[Any] = self._redis.mget([self._keys.of(partition, "count") for partition in _PARTITIONS])
+        waiting: list[Any] = self._environment.redis.mget(
+            [self._keys.of(partition, "count") for partition in _PARTITIONS]
+        )
         return (self.pushed - sum(int(count or 0) for count in waiting)) / self._commands
 
     def _all_busy(self) -> bool:
         """Whether every worker holds a claim, so that any victim holds some; late in the burst, whether any does."""
         tokens = {token for _, _, token in self._claims()}
-        return len(tokens) >= (self._workers.processes if self._decided() < _KILL_ANYWAY else 1)
+        return len(tokens) >= (self._environment.workers.processes if self._decided() < _KILL_ANYWAY else 1)
 
     def _claims(self) -> set[tuple[str, bytes, bytes]]:
         """Partition, lane and fencing token of every claim."""
-        pipeline = self._redis.pipeline(transaction=False)
+        pipeline = self._environment.redis.pipeline(transaction=False)
         for partition in _PARTITIONS:
             pipeline.hgetall(self._keys.of(partition, "tokens"))
         replies: list[Any] = pipeline.execute()

@@ -6,7 +6,7 @@ The senders send it and the checks compare with it, so what was sent is known in
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, count
 from random import Random
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
@@ -35,10 +35,8 @@ class Send(NamedTuple):
     @property
     def command(self) -> Command:
         """As the producer takes it."""
-        user_id, specialization = self.lane
-        return self.kind(
-            user_id=user_id, specialization=specialization, command_id=self.command_id, reason="demo", **self.fields
-        )
+        about: dict[str, Any] = {"user_id": self.lane[0], "specialization": self.lane[1], "command_id": self.command_id}
+        return self.kind(**about, reason="demo", **self.fields)
 
     @property
     def repeated(self) -> bool:
@@ -78,11 +76,9 @@ class Scenario(NamedTuple):
         """Level-ups for the direct caller, without end: id, lane, xp."""
         rng = Random(f"{self.seed} direct")  # noqa: S311 - a simulation, repeatable
         lanes, weights = self.lanes()
-        milliseconds = self.started_ms
-        while True:
+        for milliseconds in count(self.started_ms):
             (lane,) = rng.choices(lanes, cum_weights=weights)
             yield _id(rng, milliseconds), lane, rng.choice(_GAINS)
-            milliseconds += 1
 
     def lanes(self) -> tuple[list[Lane], list[float]]:
         """All lanes with cumulated weights: the first lane of each user, then the second lanes of some."""

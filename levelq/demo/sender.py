@@ -42,13 +42,8 @@ def main() -> None:
 
 def prepared(sends: list[Send]) -> list[Window]:
     """What each call sends: commands, and those whose id was sent before, which want an answer."""
-    windows = []
-    for start in range(0, len(sends), _WINDOW):
-        part = sends[start : start + _WINDOW]
-        first = [send.command for send in part if not send.repeated]
-        repeated = [send.command for send in part if send.repeated]
-        windows.append((first, repeated))
-    return windows
+    parts = [sends[start : start + _WINDOW] for start in range(0, len(sends), _WINDOW)]
+    return [([s.command for s in part if not s.repeated], [s.command for s in part if s.repeated]) for part in parts]
 
 
 def send(producer: Producer, window: Window, recorder: Recorder) -> list[Handle]:

@@ -94,10 +94,8 @@ def chart(series: Sequence[Series], x: Axis, y: Axis, marks: Sequence[tuple[floa
     legend = "".join(f'<span class="{one.style}"><i></i>{escape(one.name)}</span>' for one in series)
     body = [*_grid(x, y), *(_mark(x, at, text) for at, text in marks), *(_line(one, x, y) for one in reversed(series))]
     label = escape(", ".join(one.name for one in series))
-    return Html(
-        f'<div class="legend">{legend}</div>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(body)}</svg>'
-    )
+    svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(body)}</svg>'
+    return Html(f'<div class="legend">{legend}</div>{svg}')
 
 
 def _grid(x: Axis, y: Axis) -> list[str]:

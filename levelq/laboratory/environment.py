@@ -79,8 +79,13 @@ def embedded_environment(name: str, given: Mapping[str, Any], processes: int, fo
     servers = Servers(folder / "servers")
     servers.postgres.options = ("track_commit_timestamp=on",)  # tells when each batch was committed
     with servers:
-        urls = {"redis_url": servers.valkey.url, "database_url": servers.postgres.url}
-        settings = Settings.load(**{**given, **urls, "rq_url": None, "listen_url": None})
+        urls = {
+            "redis_url": servers.valkey.url,
+            "database_url": servers.postgres.url,
+            "rq_url": None,
+            "listen_url": None,
+        }
+        settings = Settings.load(**{**given, **urls})
         with connected_environment(name, settings, processes, folder, embedded=True) as environment:
             upgrade(environment.engine)
             yield environment

@@ -46,10 +46,8 @@ def join(parts: Iterable[str]) -> Html:
 
 def tiles(values: Mapping[str, str]) -> Html:
     """Large figures, each with its name."""
-    shown = (
-        element("div", join([element("b", value), element("span", name)]), "tile") for name, value in values.items()
-    )
-    return element("div", join(shown), "tiles")
+    shown = [join([element("b", value), element("span", name)]) for name, value in values.items()]
+    return element("div", join(element("div", tile, "tile") for tile in shown), "tiles")
 
 
 def card(heading: str, body: Html, about: str = "") -> Html:

@@ -46,10 +46,10 @@ class Helper:
 
     def __init__(self, module: str, task: dict[str, Any], settings: Settings, log: Path) -> None:
         self.counts: Counter[str] = Counter()  # the sum of all counts that it reported
+        self.ready = threading.Event()  # set while it waits for a word, and when it has ended
+        self.done = threading.Event()  # set when it has ended; `result` tells how
         self._result: dict[str, Any] | None = None
         self._log = log
-        self._ready = threading.Event()
-        self._done = threading.Event()
         self._process = start_python(["-m", module], settings, log, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
@@ -59,7 +59,7 @@ class Helper:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None and not self.done:
+        if self._process.poll() is None and not self.done.is_set():
             self._process.terminate()
         self._listener.join()
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -67,34 +67,24 @@ class Helper:
             self._process.stdin.close()
         self._process.stdout.close()
 
-    @property
-    def ready(self) -> bool:
-        """Whether it waits for a word, or has ended."""
-        return self._ready.is_set()
-
-    @property
-    def done(self) -> bool:
-        """Whether it has ended; `result` tells how."""
-        return self._done.is_set()
-
     def await_ready(self) -> None:
         """Wait until it is prepared. Raises ConfigurationError if it died or takes longer than START_SECONDS."""
-        self._await(self._ready)
+        self._await(self.ready)
 
     def send(self, word: str = "go") -> None:
         """Let it begin, go on or stop, as its module defines."""
-        self._ready.clear()
+        self.ready.clear()
         self._write(word)
 
     def result(self) -> dict[str, Any]:
         """Wait for its result. Raises ConfigurationError, with the end of its log, if it died instead."""
-        self._await(self._done)
+        self._await(self.done)
         assert self._result is not None
         return self._result
 
     def _await(self, event: threading.Event) -> None:
         event.wait(START_SECONDS)
-        if not event.is_set() or (self.done and self._result is None):
+        if not event.is_set() or (self.done.is_set() and self._result is None):
             raise ConfigurationError(f"{self._log.stem} failed; {last_lines(self._log)}")
 
     def _write(self, line: str) -> None:
@@ -110,10 +100,10 @@ class Helper:
             self.counts.update(message.get("counts", {}))
             self._result = message.get("done", self._result)
             if "ready" in message:
-                self._ready.set()
+                self.ready.set()
         self._process.wait()
-        self._done.set()
-        self._ready.set()
+        self.done.set()
+        self.ready.set()
 
 
 def counts_of(helpers: Iterable[Helper]) -> Counter[str]:

@@ -7,6 +7,7 @@ from array import array
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError
@@ -46,15 +47,15 @@ class Sample(NamedTuple):
     batch: int = 0
 
 
+@dataclass
 class Decided:
     """The commands of the run that were committed: ids, and the Unix times at which they were due and committed."""
 
-    def __init__(self) -> None:
-        self.ids: list[bytes] = []
-        self.due = array("d")
-        self.committed = array("d")
-        self.applied = 0
-        self.level_ups = 0
+    ids: list[bytes] = field(default_factory=list)
+    due: array[float] = field(default_factory=lambda: array("d"))
+    committed: array[float] = field(default_factory=lambda: array("d"))
+    applied: int = 0
+    level_ups: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -165,8 +166,7 @@ class Sampler:
             for number, found in enumerate(ids):  # rejected, applied, risen
                 for start in range(0, len(found or b""), 16):
                     command_id = found[start : start + 16]
-                    due = self._due(command_id)
-                    if due is not None:
+                    if (due := self._due(command_id)) is not None:
                         decided.ids.append(command_id)
                         decided.due.append(due)
                         decided.committed.append(now if committed is None else committed - self.clock_ahead)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Self
 
 from rich.console import Console, Group, RenderableType
@@ -31,29 +32,23 @@ def console() -> Console:
 Numbers = dict[str, str | Text]  # what a run shows, by name
 
 
+@dataclass
 class Screen:
     """Shows the sampler's last sample, and what happened, since `started` (a Unix time)."""
 
-    def __init__(
-        self,
-        console: Console,
-        title: str,
-        sampler: Sampler,
-        numbers: Callable[[Sample], Numbers],
-        line: Collection[str],
-    ) -> None:
-        """`numbers`: what to show of a sample; `line`: the names of those that a plain line shows."""
-        self.started = time.time()
-        self._console = console
-        self._title = title
-        self._sampler = sampler
-        self._numbers = numbers
-        self._line = line
-        self._shown = 0.0
-        self._events: dict[str, float] = {}
-        self._mark: float | None = None
-        self._width = min(WIDTH, console.width)
-        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+    _console: Console
+    _title: str
+    _sampler: Sampler
+    _numbers: Callable[[Sample], Numbers]  # what to show of a sample
+    _line: Collection[str]  # the names of the numbers that a plain line shows
+    started: float = field(default_factory=time.time)
+    _shown: float = 0.0
+    _events: dict[str, float] = field(default_factory=dict)
+    _mark: float | None = None
+
+    def __post_init__(self) -> None:
+        self._width = min(WIDTH, self._console.width)
+        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
 
     def __enter__(self) -> Self:
         if self._live:

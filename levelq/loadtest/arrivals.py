@@ -89,11 +89,10 @@ class Plan:
 
     def _players(self, number: int) -> list[int]:
         """The accounts whose matches end at the same time; each plays in one match if there are enough."""
-        rng = self._random(f"players {number}")
+        rng, accounts = self._random(f"players {number}"), range(self.scenario.accounts)
         players: list[int] = []
-        while len(players) < self.scenario.burst:
-            missing = self.scenario.burst - len(players)
-            players += rng.sample(range(self.scenario.accounts), min(missing, self.scenario.accounts))
+        while missing := self.scenario.burst - len(players):
+            players += rng.sample(accounts, min(missing, len(accounts)))
         return players
 
     def _of_match(self, number: int, match: int, ends: float, players: Sequence[int]) -> Arrival:

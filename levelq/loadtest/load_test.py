@@ -72,7 +72,7 @@ def _announce(terminal: Console, options: LoadTestOptions) -> None:
     bursts = f", {s.burst:,} within a second at the end of each match" if s.burst else ""
     terminal.print(
         f"[bold]levelq loadtest[/] · {s.name}: {s.summary}\n"
-        f"[dim]{s.users:,} users on {s.accounts:,} accounts, pausing {s.think_seconds:.1f} s on average{bursts}; "
+        f"[dim]{s.users:,} users on {s.accounts:,} accounts, pausing {s.users / s.rate:.1f} s on average{bursts}; "
         f"{s.commands:,} commands in {s.seconds:g} s · seed {options.seed}[/]"
     )
 
@@ -81,12 +81,12 @@ def _announce(terminal: Console, options: LoadTestOptions) -> None:
 def _environment(settings: Settings, options: LoadTestOptions, folder: Path) -> Iterator[Environment]:
     """The test's own servers, or those of the settings where workers serve, or will be started."""
     name = "levelq loadtest"
-    if not options.external:
-        with embedded_environment(name, {}, options.workers, folder) as environment:
-            yield environment
-        return
-    preflight(settings)
-    with connected_environment(name, settings, options.workers, folder) as environment:
+    if options.external:
+        preflight(settings)
+        opened = connected_environment(name, settings, options.workers, folder)
+    else:
+        opened = embedded_environment(name, {}, options.workers, folder)
+    with opened as environment:
         if not options.workers and not environment.serving():
             raise ConfigurationError(
                 "--external: expected workers that serve these queues, got none: "
@@ -156,18 +156,15 @@ class LoadTest:
         scenario = self.options.scenario
         title = f"levelq loadtest · {scenario.name} · {scenario.seconds:g} s · seed {self.options.seed}"
         self.interrupts.reporting = True
-        with Screen(self.terminal, title, self._sampler, self._numbers, _LINE) as screen:
-            screen.started = started
-            while not all(sender.done for sender in self._senders):
+        with Screen(self.terminal, title, self._sampler, self._numbers, _LINE, started) as screen:
+            while not all(sender.done.is_set() for sender in self._senders):
                 self._look(screen)
                 if self.interrupts.requested:
                     screen.note("stopping: what is queued is waited for, verified and reported (again: stops at once)")
                     for sender in self._senders:
                         sender.send("stop")
                     break
-            errors: dict[str, str] = {}
-            for sender in self._senders:
-                errors |= sender.result()
+            errors = {kind: text for sender in self._senders for kind, text in sender.result().items()}
             self._drain(screen)
         return started, time.time(), errors
 

@@ -34,11 +34,10 @@ class Plots:
     def rates(self) -> Html:
         """Intended sends and commits a second."""
         arrivals, commits = rates(self._intended, self._edges), rates(self._commits, self._edges)
+        committed, meant = (self._points(self._edges, [*found, found[-1]]) for found in (commits, arrivals))
         series = [
-            Series("committed", self._points(self._edges, [*commits, commits[-1]]), "green", steps=True),
-            Series(
-                "meant to arrive", self._points(self._edges, [*arrivals, arrivals[-1]]), "grey", filled=True, steps=True
-            ),
+            Series("committed", committed, "green", steps=True),
+            Series("meant to arrive", meant, "grey", filled=True, steps=True),
         ]
         return chart(series, self._x, linear(max(*arrivals, *commits, 1.0)), self._marks)
 

@@ -7,6 +7,7 @@ is local if all its addresses are, and a Cluster or Sentinels if all servers tha
 from __future__ import annotations
 
 import socket
+from contextlib import closing
 from ipaddress import ip_address
 from typing import Any
 
@@ -23,15 +24,17 @@ from levelq_core.redis_client.url_options import redacted
 from levelq_core.redis_client.urls import RedisTarget
 from levelq_core.settings import Settings
 
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+
 
 def refuse_remote(settings: Settings) -> None:
     """Raise ConfigurationError naming the first setting that leads to a host that is not local."""
     for name, hosts in hosts_of(settings).items():
         _refuse(name, hosts)
     # The hosts of the settings are local, so it is safe to connect to them and ask for the others.
-    _refuse("LEVELQ_REDIS_URL", _named_by_servers("LEVELQ_REDIS_URL", settings.redis_url, settings))
-    if settings.rq_url is not None:
-        _refuse("LEVELQ_RQ_URL", _named_by_servers("LEVELQ_RQ_URL", settings.rq_url, settings))
+    for name, url in {"LEVELQ_REDIS_URL": settings.redis_url, "LEVELQ_RQ_URL": settings.rq_url}.items():
+        if url is not None:
+            _refuse(name, _named_by_servers(name, url, settings))
 
 
 def _refuse(name: str, hosts: list[str]) -> None:
@@ -65,22 +68,19 @@ def _named_by_servers(name: str, url: str, settings: Settings) -> list[str]:
     """The servers of a Cluster, or the primary that Sentinels name; empty for one server."""
     if RedisTarget.read(url) is None:
         return []
-    client = connect(url, settings.redis_seconds)
     try:
-        return redis_hosts_of(client)
+        with closing(connect(url, settings.redis_seconds)) as client:
+            return redis_hosts_of(client)
     except RedisError as error:
         raise ConfigurationError(f"{name}: {redacted(url)}: {error}") from None
-    finally:
-        client.close()
 
 
 def _database_hosts(url: str) -> list[str]:
     """What psycopg is given, and what libpq adds from the environment (PGHOST, PGSERVICE)."""
     parsed, several = target_of(url)
     _, given = parsed.get_dialect()().create_connect_args(parsed)
-    given = {**given, **several}
-    environment = {option.keyword.decode(): option.val.decode() for option in pq.Conninfo.get_defaults() if option.val}
-    options = {**environment, **{name: str(value) for name, value in given.items()}}
+    options = {option.keyword.decode(): option.val.decode() for option in pq.Conninfo.get_defaults() if option.val}
+    options |= {name: str(value) for name, value in {**given, **several}.items()}
     if options.get("service"):
         return [f"service={options['service']}"]  # the address is in a file that libpq reads
     hosts = options.get("hostaddr") or options.get("host") or "/"
@@ -101,12 +101,5 @@ def is_local(host: str) -> bool:
 def _is_own(address: str) -> bool:
     bare = address.partition("%")[0]
     parsed = ip_address(bare)
-    return parsed.is_loopback or parsed.is_unspecified or bare in _own_addresses()
-
-
-def _own_addresses() -> set[str]:
-    interfaces = psutil.net_if_addrs().values()
-    families = (socket.AF_INET, socket.AF_INET6)
-    return {
-        found.address.partition("%")[0] for addresses in interfaces for found in addresses if found.family in families
-    }
+    cards = [card for cards in psutil.net_if_addrs().values() for card in cards if card.family in _FAMILIES]
+    return parsed.is_loopback or parsed.is_unspecified or bare in {card.address.partition("%")[0] for card in cards}

@@ -106,19 +106,14 @@ def _checks(result: Result) -> Iterator[list[str | Cell]]:
 def as_object(result: Result) -> dict[str, Any]:
     """The figures for programs."""
     figures = result.figures
+    decided = {"applied": result.applied, "rejected": result.rejected}
+    sends = {name: result.counts[name] for name in ("again", "refused", "unknown")}
     return {
         "scenario": result.options.scenario._asdict(),
         "seed": result.options.seed,
         "started": result.started,
         "seconds": {name: getattr(figures, name)._asdict() for name in ("waits", "closed", "pushes", "late")},
-        "counts": {
-            "begun": figures.begun,
-            "queued": figures.queued,
-            "applied": result.applied,
-            "rejected": result.rejected,
-            "undecided": figures.undecided,
-            **{name: result.counts[name] for name in ("again", "refused", "unknown")},
-        },
+        "counts": {name: getattr(figures, name) for name in ("begun", "queued", "undecided")} | decided | sends,
         "best_second": figures.best_second,
         "most_waiting": figures.most_waiting,
         "violations": result.report.violations,

@@ -35,11 +35,6 @@ class Scenario(NamedTuple):
         first = min(self.every, self.seconds) / 2
         return [first + number * self.every for number in range(1 + int((self.seconds - first) / self.every))]
 
-    @property
-    def think_seconds(self) -> float:
-        """A user's mean pause between two commands."""
-        return self.users / self.rate
-
 
 SCENARIOS = {
     scenario.name: scenario

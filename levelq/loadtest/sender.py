@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
@@ -26,40 +27,32 @@ _REPORT_SECONDS = 0.1
 _COUNTED = ("sent", "again", "queued", "refused", "unknown")
 
 
+@dataclass(eq=False)
 class SenderThread(threading.Thread):
     """Sends the commands of its users, and records them in a file of its own: order is judged within each file."""
 
-    def __init__(
-        self,
-        producer: Producer,
-        arrivals: Sequence[Arrival],
-        record: Path,
-        tag: int,
-        first_user: int,
-        stop: threading.Event,
-    ) -> None:
-        super().__init__(name=record.stem, daemon=True)
+    producer: Producer
+    arrivals: Sequence[Arrival]
+    record: Path
+    tag: int
+    first_user: int
+    stop_early: threading.Event
+    started: float = 0.0  # the Unix time from which arrivals count
+    errors: dict[str, str] = field(default_factory=dict)  # the first of each kind
+    failure: Exception | None = None  # what ended the thread early
+
+    def __post_init__(self) -> None:
+        super().__init__(name=self.record.stem, daemon=True)
         self.counts = Counter(dict.fromkeys(_COUNTED, 0))  # all keys from the start: another thread reads them
-        self.errors: dict[str, str] = {}  # the first of each kind
-        self.failure: Exception | None = None  # what ended the thread early
-        self.started = 0.0  # the Unix time from which arrivals count
-        self._producer = producer
-        self._arrivals = arrivals
-        self._record = record
-        self._tag = tag
-        self._first_user = first_user
-        self._stop_early = stop
         self._unqueued: set[UUID] = set()
 
     def run(self) -> None:
         """Send each command when it is due or, if that has passed, at once."""
         try:
-            with Recorder(self._record) as recorder:
-                for arrival in self._arrivals:
-                    commands = self._commands(
-                        arrival
-                    )  # built beforehand, so that at the due time only the send is left
-                    if self._stop_early.wait(max(0.0, self.started + arrival.at - time.time())):
+            with Recorder(self.record) as recorder:
+                for arrival in self.arrivals:
+                    commands = self._commands(arrival)  # before the due time, when only the send is left
+                    if self.stop_early.wait(max(0.0, self.started + arrival.at - time.time())):
                         return
                     recorder.intend(commands)
                     errors = self._send(commands)
@@ -71,9 +64,9 @@ class SenderThread(threading.Thread):
     def _commands(self, arrival: Arrival) -> list[Command]:
         return [
             LevelUp(
-                user_id=self._first_user + planned.account,
+                user_id=self.first_user + planned.account,
                 specialization=planned.specialization,
-                command_id=id_of(self.started + planned.at, self._tag, planned.number),
+                command_id=id_of(self.started + planned.at, self.tag, planned.number),
                 xp_gained=planned.xp,
                 sessions_completed=1,
                 reason="load test",
@@ -83,7 +76,7 @@ class SenderThread(threading.Thread):
 
     def _send(self, commands: list[Command]) -> list[Exception | None]:
         try:
-            return [handle.error for handle in self._producer.send_many(commands)]
+            return [handle.error for handle in self.producer.send_many(commands)]
         except LevelqError as error:  # of the call as a whole
             return [error] * len(commands)
 
@@ -107,20 +100,16 @@ def main() -> None:
     stop = threading.Event()
     plan = Plan(task["seed"], Scenario(*task["scenario"]), task["levels"])
     with Producer(Settings.load()) as producer:
-        threads = [
-            SenderThread(
-                producer, plan.arrivals(number, task["threads"]), Path(record), task["tag"], task["first_user"], stop
-            )
-            for number, record in task["records"]
-        ]
-        started = wait_for_word()
-        if not started:
-            return
-        stop_at_next_word(stop)
-        for thread in threads:
-            thread.started = float(started)
-            thread.start()
-        follow(threads)
+        threads = []
+        for number, record in task["records"]:
+            arrivals = plan.arrivals(number, task["threads"])
+            threads.append(SenderThread(producer, arrivals, Path(record), task["tag"], task["first_user"], stop))
+        if started := wait_for_word():
+            stop_at_next_word(stop)
+            for thread in threads:
+                thread.started = float(started)
+                thread.start()
+            follow(threads)
 
 
 def follow(threads: Sequence[SenderThread]) -> None:

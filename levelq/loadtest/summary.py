@@ -20,13 +20,12 @@ def show_end(console: Console, result: Result) -> None:
     headline = f"[bold]p99 {duration(figures.waits.p99)}[/] from arrival to commit · {figures.waits.size:,} commands"
     style = "green" if result.passed else "red"
     console.print(Panel(_latencies(result), title=headline, box=box.ROUNDED, border_style=style, width=width))
-    lines = [
+    for line in (
         f"begun {figures.begun:,} ({figures.offered_rate:,.0f}/s), {result.counts['again']:,} of them twice",
         f"applied {result.applied:,}, rejected {result.rejected:,}, undecided {figures.undecided:,} · "
         f"level-ups {result.level_ups:,}",
         f"best second {figures.best_second:,} commits · most waiting at a time {figures.most_waiting:,}",
-    ]
-    for line in lines:
+    ):
         console.print(f"  {line}", soft_wrap=True)
     for note in result.notes:
         console.print(Text.assemble(("  note: ", "bold yellow"), note), soft_wrap=True)

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import psycopg
 import pytest
 from redis import Redis
@@ -20,7 +19,7 @@ from redis.exceptions import AuthenticationError
 from levelq.embedded import Postgres, Servers, Valkey
 from levelq_core import Settings
 from tests.support.containers import DOTENV, ROOT, compose, seconds
-from tests.support.fixtures.processes import children
+from tests.support.fixtures.processes import children, end_family
 from tests.support.fixtures.waiting import until
 
 
@@ -42,24 +41,18 @@ class ComposedValkey(Valkey):
         return [super().command()[0], *self.arguments[1:], *place]
 
 
-@pytest.fixture
-def short(server_folder: Path) -> Path:
-    """A folder whose path leaves room for a socket's name."""
-    return server_folder
-
-
-def test_valkey_keeps_everything_and_lets_nobody_else_in(short: Path) -> None:
+def test_valkey_keeps_everything_and_lets_nobody_else_in(server_folder: Path) -> None:
     service = compose()["services"]["valkey"]
-    with ComposedValkey(short, service) as server, Redis.from_url(server.url, decode_responses=True) as client:
+    with ComposedValkey(server_folder, service) as server, Redis.from_url(server.url, decode_responses=True) as client:
         config: Any = client.config_get("*")
         assert (config["appendonly"], config["maxmemory-policy"]) == ("yes", "noeviction")
         assert (config["appendfsync"], config["save"], config["maxmemory"]) == ("everysec", "", str(2**30))
-        with Redis(unix_socket_path=str(short / "valkey.sock")) as stranger, pytest.raises(AuthenticationError):
+        with Redis(unix_socket_path=str(server_folder / "valkey.sock")) as stranger, pytest.raises(AuthenticationError):
             stranger.ping()
-        assert valkey_health(service, short, DOTENV["VALKEY_PASSWORD"]) == 0
-        assert valkey_health(service, short, "wrong") != 0
+        assert valkey_health(service, server_folder, DOTENV["VALKEY_PASSWORD"]) == 0
+        assert valkey_health(service, server_folder, "wrong") != 0
         client.set("kept", 1)
-    with ComposedValkey(short, service) as server, Redis.from_url(server.url) as client:
+    with ComposedValkey(server_folder, service) as server, Redis.from_url(server.url) as client:
         assert client.get("kept") == b"1"
 
 
@@ -96,17 +89,17 @@ class ComposedPostgres(Postgres):
         self.options = arguments[1::2]
 
 
-def test_postgres_starts_as_written(short: Path) -> None:
+def test_postgres_starts_as_written(server_folder: Path) -> None:
     service = compose()["services"]["postgres"]
-    with ComposedPostgres(short, service) as server:
+    with ComposedPostgres(server_folder, service) as server:
         with psycopg.connect(server.url) as connection:
             for option in server.options:
                 name, _, wanted = option.partition("=")
                 assert connection.execute(f"SHOW {name}").fetchone() == (wanted,)
             assert connection.info.server_version // 10_000 == int(re.findall(r"\d+", service["image"])[0])
         programs = Path(server.command()[0]).parent
-        assert postgres_health(service, programs, short) == 0
-    assert postgres_health(service, programs, short) != 0
+        assert postgres_health(service, programs, server_folder) == 0
+    assert postgres_health(service, programs, server_folder) != 0
 
 
 def postgres_health(service: Mapping[str, Any], programs: Path, folder: Path) -> int:
@@ -160,11 +153,7 @@ def test_every_levelq_service_does_its_work(environment: dict[str, str]) -> None
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(seconds(services["worker"]["stop_grace_period"])) == 0
     finally:
-        if worker.poll() is None:
-            for child in psutil.Process(worker.pid).children(recursive=True):
-                child.kill()
-            worker.kill()
-            worker.wait()
+        end_family(worker)
 
 
 def levels(environment: Mapping[str, str]) -> list[tuple[int, int, int]]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import psycopg
@@ -23,7 +24,6 @@ from levelq.embedded import Servers
 from levelq_core import Settings
 from tests.support.fixtures.clusters import ValkeyCluster
 from tests.support.fixtures.keys import KEYS
-from tests.support.fixtures.processes import Started
 from tests.support.fixtures.waiting import until
 from tests.support.foreign_trigger import add_foreign_trigger
 
@@ -57,17 +57,15 @@ def end(test: subprocess.Popen[str], code: int) -> str:
 def figures(folder: Path) -> dict[str, Any]:
     """The JSON in the report."""
     (data,) = re.findall(r'id="result">(.*?)</script>', (folder / "report.html").read_text())
-    found: dict[str, Any] = json.loads(data)
-    return found
+    return dict(json.loads(data))
 
 
 def test_stall_of_redis_shows_all_the_waiting_it_causes(server_folder: Path) -> None:
     test = begin(server_folder, "--users", "100", "--rate", "150", "--seconds", "3", "--keep", "kept")
     until(lambda: any((server_folder / "kept").glob("sends-*.jsonl")), 60, "the first sends")
     kept = (server_folder / "kept").resolve()
-    (valkey,) = [
-        one for one in psutil.Process(test.pid).children() if str(kept) in one.cwd() and "valkey" in one.name()
-    ]
+    children = psutil.Process(test.pid).children()
+    (valkey,) = [one for one in children if str(kept) in one.cwd() and "valkey" in one.name()]
     until(lambda: sum(path.stat().st_size for path in kept.glob("sends-*.jsonl")) > 15_000, 30, "some traffic")
     children = psutil.Process(test.pid).children(recursive=True)
     valkey.send_signal(signal.SIGSTOP)
@@ -93,10 +91,8 @@ def test_match_on_an_external_cluster_reports_its_facts(
 ) -> None:
     settings = Settings.load(redis_url=cluster.url, rq_url=servers.valkey.url, database_url=own_database_url, shards=4)
     given = ("--scenario", "match", "--users", "150", "--burst", "300", "--rate", "20", "--seconds", "3")
-    test = begin(
-        tmp_path, *given, "--external", "--first-user", "1000", "--processes", "1", "--senders", "2", settings=settings
-    )
-    output = end(test, 0)
+    external = ("--external", "--first-user", "1000", "--processes", "1", "--senders", "2")
+    output = end(begin(tmp_path, *given, *external, settings=settings), 0)
     found = figures(tmp_path)
     assert found["violations"] == 0 and found["counts"]["begun"] == found["counts"]["applied"] >= 300
     assert int(re.findall(r"level-ups (\d+)", output)[0]) >= 150
@@ -104,18 +100,12 @@ def test_match_on_an_external_cluster_reports_its_facts(
     assert "track_commit_timestamp is off" in found["facts"]["committed at"]
     assert settings.database_url is not None
     with psycopg.connect(settings.database_url) as database:
-        assert database.execute("SELECT min(user_id) >= 1000, max(user_id) < 1150 FROM levelq_ledger").fetchone() == (
-            True,
-            True,
-        )
+        row = database.execute("SELECT min(user_id) >= 1000, max(user_id) < 1150 FROM levelq_ledger").fetchone()
+    assert row == (True, True)
 
 
-@pytest.mark.usefixtures("unmeasured")
-def test_ctrl_c_ends_a_contended_run_with_a_report(
-    tmp_path: Path, settings: Settings, start: Callable[..., Started], redis: Redis
-) -> None:
-    start("worker", "--processes", "2")
-    until(lambda: redis.scard("rq:workers:levelq.PLAYER") == 2, 30, "two workers")
+@pytest.mark.usefixtures("unmeasured", "two_workers")
+def test_ctrl_c_ends_a_contended_run_with_a_report(tmp_path: Path, settings: Settings) -> None:
     given = ("--scenario", "contention", "--users", "200", "--accounts", "20", "--rate", "300", "--seconds", "600")
     test = begin(tmp_path, *given, "--external", "--first-user", "1", settings=settings)
     assert test.stdout is not None
@@ -130,9 +120,8 @@ def test_ctrl_c_ends_a_contended_run_with_a_report(
     assert "interrupted: these are the figures until then" in (tmp_path / "report.html").read_text()
 
 
-def test_violation_is_reported_and_the_folder_kept(
-    tmp_path: Path, settings: Settings, start: Callable[..., Started], redis: Redis
-) -> None:
+@pytest.mark.usefixtures("redis")
+def test_violation_is_reported_and_the_folder_kept(tmp_path: Path, settings: Settings) -> None:
     add_foreign_trigger(settings)
     given = ("--users", "10", "--rate", "20", "--seconds", "1", "--external", "--first-user", "1", "--processes", "1")
     output = end(begin(tmp_path, *given, settings=settings), 1)
@@ -167,13 +156,10 @@ def refused(
 ) -> Callable[..., str]:
     """Run it where no process may start; its one line on stderr."""
 
-    def forbidden(*_: Any, **__: Any) -> None:
-        raise AssertionError("something was started")
-
     def refuse(line: str, **environment: str) -> str:
         for name, value in (settings.environment() | environment).items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(subprocess, "Popen", forbidden)
+        monkeypatch.setattr(subprocess, "Popen", Mock(side_effect=AssertionError("something was started")))
         assert run(["loadtest", *line.split()]) == 2
         told = capsys.readouterr()
         assert told.out.count("\n") <= 2 and told.err.startswith("levelq: ") and told.err.count("\n") == 1

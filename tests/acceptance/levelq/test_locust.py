@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -14,8 +13,6 @@ import pytest
 from redis import Redis
 
 from levelq_core import Settings
-from tests.support.fixtures.processes import Started
-from tests.support.fixtures.waiting import until
 from tests.support.foreign_trigger import add_foreign_trigger
 
 LOCUSTFILE = Path(__file__).parents[3] / "benchmarks" / "locustfile.py"
@@ -33,14 +30,8 @@ def locust(settings: Settings, *arguments: str, **environment: str) -> subproces
     )
 
 
-@pytest.fixture
-def workers(start: Callable[..., Started], redis: Redis) -> None:
-    """Two workers, up."""
-    start("worker", "--processes", "2")
-    until(lambda: redis.scard("rq:workers:levelq.PLAYER") == 2, 30, "two workers")
-
-
-def test_run_of_five_hundred_users_leaves_no_violation(settings: Settings, workers: None, redis: Redis) -> None:
+@pytest.mark.usefixtures("two_workers")
+def test_run_of_five_hundred_users_leaves_no_violation(settings: Settings) -> None:
     done = locust(settings, "-u", "500", "-r", "250", "-t", "10s", "--first-user", "1", "--accounts", "100", "--alone")
     assert done.returncode == 0, done.stdout + done.stderr
     queued = re.search(r"the checker found nothing among [\d,]+ cases; commands queued: (\d+)", done.stdout)
@@ -52,7 +43,8 @@ def test_run_of_five_hundred_users_leaves_no_violation(settings: Settings, worke
     assert row == (int(queued[1]), 100)
 
 
-def test_violation_sets_the_exit_code(settings: Settings, workers: None) -> None:
+@pytest.mark.usefixtures("two_workers")
+def test_violation_sets_the_exit_code(settings: Settings) -> None:
     add_foreign_trigger(settings)
     done = locust(settings, "-u", "5", "-r", "5", "-t", "1s", "--first-user", "1", "--think", "0.1")
     assert done.returncode == 1, done.stdout + done.stderr

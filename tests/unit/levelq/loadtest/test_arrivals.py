@@ -78,9 +78,8 @@ def test_end_of_a_match_raises_every_player_within_a_second() -> None:
 
 def test_more_players_than_accounts_play_in_several_matches() -> None:
     scenario = chosen("match", users=30, rate=0.1, burst=100, seconds=10.0)
-    players = [
-        planned.account for arrival in drawn(scenario) for planned in arrival.commands if len(arrival.commands) > 1
-    ]
+    matches = [arrival.commands for arrival in drawn(scenario) if len(arrival.commands) > 1]
+    players = [planned.account for match in matches for planned in match]
     assert len(players) == 100 and {players.count(account) for account in range(30)} == {3, 4}
 
 

@@ -83,14 +83,11 @@ def test_each_setting_is_checked(name: str) -> None:
     assert "secret" not in str(refused.value)
 
 
-class RemoteCluster(Cluster):
-    """A cluster with one remote server."""
-
-    def __init__(self) -> None:
-        self.close = Mock()  # type: ignore[method-assign]
-
-    def servers(self) -> list[Redis]:
-        return [Redis(host="127.0.0.1"), Redis(host="192.0.2.9")]
+def remote_cluster() -> Any:
+    """A client of a cluster with one remote server."""
+    cluster = Mock(spec=Cluster)
+    cluster.servers.return_value = [Redis(host="127.0.0.1"), Redis(host="192.0.2.9")]
+    return cluster
 
 
 def remote_primary() -> SimpleNamespace:
@@ -101,7 +98,7 @@ def remote_primary() -> SimpleNamespace:
 
 @pytest.mark.parametrize(
     ("url", "connected"),
-    [("redis+cluster://127.0.0.1:1", RemoteCluster), ("redis+sentinel://127.0.0.1/main", remote_primary)],
+    [("redis+cluster://127.0.0.1:1", remote_cluster), ("redis+sentinel://127.0.0.1/main", remote_primary)],
     ids=["cluster", "sentinels"],
 )
 def test_servers_that_local_ones_name_must_be_local(

@@ -3,7 +3,9 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -26,11 +28,6 @@ from levelq_core.operations.verify import Recorder
 RATE, STALL = 100, 1.0
 
 
-class Handle:
-    def __init__(self, error: Exception | None) -> None:
-        self.error = error
-
-
 class Queue:
     """Takes commands at once, and commits them at once, but for one stall; then refuses as it is told."""
 
@@ -39,13 +36,13 @@ class Queue:
         self._stall = stall
         self._errors = errors or []
 
-    def send_many(self, commands: list[LevelUp]) -> list[Handle]:
+    def send_many(self, commands: list[LevelUp]) -> list[SimpleNamespace]:
         error = self._errors.pop(0) if self._errors else None
         if len(self.committed) == RATE // 2 and self._stall:
             threading.Event().wait(self._stall)
         if error is None:
             self.committed |= {command.command_id.bytes: time.time() for command in commands}
-        return [Handle(error) for _ in commands]
+        return [SimpleNamespace(error=error)] * len(commands)
 
 
 def sent(queue: Queue, arrivals: list[Arrival], folder: Path, stop: threading.Event | None = None) -> SenderThread:
@@ -101,11 +98,8 @@ def test_sends_are_counted_by_their_result(tmp_path: Path) -> None:
 
 
 def test_failure_of_a_sender_thread_is_raised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    class Broken(Queue):
-        def send_many(self, commands: list[LevelUp]) -> list[Handle]:
-            raise OSError("no space left")
-
-    thread = sent(Broken(), [arrival(0.0, 1)], tmp_path)
+    queue: Any = Mock(send_many=Mock(side_effect=OSError("no space left")))
+    thread = sent(queue, [arrival(0.0, 1)], tmp_path)
     with pytest.raises(OSError, match="no space left"):
         follow([thread])
     assert "done" not in capsys.readouterr().out
@@ -120,10 +114,8 @@ def test_stopped_sender_thread_sends_nothing_more(tmp_path: Path) -> None:
 
 def test_record_tells_when_each_command_was_due_sent_and_queued(tmp_path: Path) -> None:
     history, tag, before = tmp_path / "sends.jsonl", 3, time.time()
-    commands = [
-        LevelUp(user_id=1, specialization="PLAYER", command_id=id_of(before - 5 + number, tag, 1))
-        for number in range(3)
-    ]
+    ids = [id_of(before - 5 + number, tag, 1) for number in range(3)]
+    commands = [LevelUp(user_id=1, specialization="PLAYER", command_id=command_id) for command_id in ids]
     with Recorder(history) as recorder:
         recorder.intend(commands)
         recorder.sent(commands, [None, LaneFull("full"), SendUnknown("lost")])
