@@ -38,7 +38,7 @@ class InvalidCommand(LevelqError, ValueError):
 
     @classmethod
     def from_details(cls, details: Iterable[Any]) -> InvalidCommand:
-        """Say in one line what a validation found: field, value given, what was expected."""
+        """Describe in one line what a validation found: field, value given, what was expected."""
         return cls("; ".join(describe(detail) for detail in details))
 
 

@@ -76,7 +76,7 @@ def _restore(lanes: Lanes, restore: OutboxRestore, partition: Partition, setting
     try:
         while time.monotonic() < by:
             lease = lanes.lease(partition, "take", lease.value)
-            if lease.newly_acquired or not lease.ours:
+            if lease.newly_acquired or not lease.is_holder:
                 break
             restored = restore.restore(partition, lease, report=False)
             if restored is not None:

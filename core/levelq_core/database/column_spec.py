@@ -14,10 +14,10 @@ _LIMITS = {"int2": 2**15 - 1, "int4": 2**31 - 1, "int8": 2**63 - 1, "numeric": 2
 class Column:
     """One column; a domain counts as the type below it.
 
-    `length`: a varchar's limit in characters. `precision`, `scale`: of a numeric(p,s). `filled`: an insert that
-    leaves it out gives it a value. `always`: an identity column that takes no value from an insert. `domain`: the
-    domain that forbids NULL, if one does. `enum`: whether it is an enum type. `insertable`, `updatable`: whether this
-    role may write it.
+    `length`: a varchar's limit in characters. `precision`, `scale`: of a numeric(p,s). `auto_value`: an
+    insert that leaves it out gives it a value. `always`: an identity column that takes no value from an insert.
+    `domain`: the domain that forbids NULL, if one does. `enum`: whether it is an enum type. `insertable`, `updatable`:
+    whether this role may write it.
     """
 
     type: str
@@ -26,7 +26,7 @@ class Column:
     scale: int | None = None
     nullable: bool = False
     has_default: bool = False
-    filled: bool = False
+    auto_value: bool = False
     generated: bool = False
     always: bool = False
     domain: str | None = None
@@ -143,7 +143,7 @@ def fault_of(table: str, name: str, column: Column) -> str | None:
     if column.generated:
         return f"{table}.{name} is generated from other columns: levelq must write it"
     # Only of a license does levelq read the id; any other id may be of any type that fills itself.
-    if name == "id" and table != LICENSES and column.filled:
+    if name == "id" and table != LICENSES and column.auto_value:
         return None
     types = wanted(table, name).types
     if column.type not in types:

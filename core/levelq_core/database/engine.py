@@ -36,7 +36,7 @@ class LimitedConnection(psycopg.Connection[TupleRow]):
     limit_seconds = math.inf
 
     def wait(self, gen: PQGen[RV], *args: Any, **options: Any) -> RV:
-        """psycopg's one place to wait for an answer. Raises OperationalError, the connection closed, if none comes."""
+        """psycopg waits for every answer here. If none comes, closes the connection and raises OperationalError."""
         return super().wait(self._limited(gen), *args, **options)
 
     def _limited(self, gen: PQGen[RV]) -> PQGen[RV]:

@@ -17,7 +17,7 @@ from sqlalchemy import text
 from .schema import LEDGER, OUTBOX, QUARANTINE
 
 FIRST_SECONDS, MOST_SECONDS = 5, 300  # until a pushed row is overdue: 5 s * 2 ** pushes, 300 s at most
-RECENT = 10_000  # rows of the ledger that tell whether a specialization is in use; it has no index for that
+RECENT = 10_000  # newest ledger rows that are searched for a specialization; the ledger has no index for that
 
 
 def overdue_seconds(pushes: int) -> int:

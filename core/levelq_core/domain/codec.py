@@ -56,7 +56,7 @@ _totals = attrgetter("total_xp", "completed_sessions", "completed_projects", "th
 
 
 class MalformedEntry(ValueError):
-    """These bytes are no command; the message says why."""
+    """These bytes are no command; the message is the reason."""
 
 
 class NewerVersion(ValueError):

@@ -70,9 +70,12 @@ class Claim(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """The reply of lease.lua. `newly_acquired`: it was not ours all the time; `claimed`: lanes that drains hold."""
+    """The reply of lease.lua.
 
-    ours: bool
+    `newly_acquired`: the caller did not hold it before without a break. `claimed`: how many lanes are claimed.
+    """
+
+    is_holder: bool
     newly_acquired: bool
     value: bytes
     restored: bool
@@ -169,7 +172,7 @@ class Protocol:
         return call
 
     def renew(self, partition: Partition, drain: str, token: str, users: Sequence[bytes]) -> Call:
-        """Extend the claims that are still ours."""
+        """Extend the claims that the drain still holds."""
         return self._call("renew", partition, drain, token, self._claim_ms, *users)
 
     def yield_(self, partition: Partition, drain: str) -> Call:
@@ -177,7 +180,7 @@ class Protocol:
         return self._call("yield", partition, drain, *self._wake)
 
     def sweep(self, partition: Partition) -> Call:
-        """Return expired claims, correct the count, and tell whether a drain must be woken."""
+        """Return expired claims, correct the count, and decide whether to wake a drain."""
         return self._call("sweep", partition, self._claim_ms, *self._wake)
 
     def recover(self, partition: Partition, users: Sequence[bytes]) -> Call:

@@ -1,4 +1,4 @@
-"""A Redis or Valkey Cluster: which server holds which keys, and what a failed call says about it. No I/O here.
+"""A Redis or Valkey Cluster: which server holds which keys, and what an error means for the map. No I/O here.
 
 levelq does not use redis-py's client for clusters; docs/decisions.md says why. A command is sent again only where it
 was answered MOVED, because then nothing ran.

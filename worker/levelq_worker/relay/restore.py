@@ -57,7 +57,7 @@ class OutboxRestore:
         `changing`: a change of shards has emptied the previous generation, so the layout blocks this one no longer.
         """
         lease = self._lanes.lease(partition, "take")
-        if not lease.ours:
+        if not lease.is_holder:
             return False
         try:
             restored = lease.restored or self.restore(partition, lease, changing=changing, report=not changing)

@@ -245,7 +245,7 @@ def _decisions(observed: Observed) -> list[tuple[Command, Any]]:
     return [
         (command_of(work.lane, record), outcome_from(work.lane, record, decision))
         for batch in observed.seen
-        for work in sorted(batch.works, key=lambda work: work.places[0])
+        for work in sorted(batch.works, key=lambda work: work.indexes[0])
         for record, decision in zip(work.records, work.decisions, strict=True)
     ]
 

@@ -335,7 +335,7 @@ def test_a_relay_outlives_a_layout_that_it_cannot_read(system: ShardedSystem, re
     assert relay.poll() == 0
     system.redis.hset(KEYS.shards, "PLAYER", "1:1")
     relay.poll()
-    assert system.lanes.lease(OLD, "take").ours is False
+    assert system.lanes.lease(OLD, "take").is_holder is False
 
 
 def test_of_several_operators_at_once_one_begins_a_change(system: ShardedSystem) -> None:

@@ -66,7 +66,7 @@ def test_lanes_are_decoded_in_the_order_of_the_claim() -> None:
     first, second, third = up(7, 1), up(7, 2), up(3, 3)
     made = batch((b"7", [entry(first), entry(second)]), (b"3", [entry(third)]))
     assert [lane.lane for lane in made.lane_batches] == [Lane("PLAYER", 7), Lane("PLAYER", 3)]
-    assert [list(lane.places) for lane in made.lane_batches] == [[0, 1], [2]]
+    assert [list(lane.indexes) for lane in made.lane_batches] == [[0, 1], [2]]
     assert experience(made) == [[1, 2], [3]]
     assert made.lane_batches[0].records[0] == record_of(first)._replace(pushed_ms=AT_MS)
     assert (made.commands, made.quarantined) == (3, [])
