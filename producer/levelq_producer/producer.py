@@ -62,7 +62,7 @@ class Producer:
     def send(self, command: Command, reply: bool = True, durability: Durability | None = None) -> Handle:
         """Queue one command; `reply` keeps its outcome in Redis for a minute after it was decided.
 
-        Returns once it is as safe as `durability` says: "memory", "fsync" or "replicated" (LEVELQ_DURABILITY
+        Returns once the command has the `durability`: "memory", "fsync" or "replicated" (LEVELQ_DURABILITY
         unless given). Raises InvalidCommand, LaneFull, PartitionFull, QueueUnavailable, SendUnknown, NotDurable
         if it is queued and not that safe in time, ConfigurationError if Redis cannot give that durability.
         """

@@ -34,7 +34,7 @@ def begin(lanes: Lanes, specialization: str, shards: int) -> Layout:
     if not layout.steady:
         wanted = layout.next_shards or layout.shards
         raise ConfigurationError(
-            f"{specialization}: a change to {wanted} shards is under way; `levelq shards` tells how far it is"
+            f"{specialization}: a change to {wanted} shards is under way; `levelq shards` shows how far it is"
         )
     if layout.shards == shards:
         raise ConfigurationError(f"{specialization}: expected another number of shards than {shards}, which it has")
