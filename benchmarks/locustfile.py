@@ -22,7 +22,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from gevent.pool import Pool
-from levelq.loadtest.nearness import refuse_remote
 from locust import User, events, task  # patches the standard library
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
@@ -30,6 +29,7 @@ from locust.runners import LocalRunner
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
+from levelq.loadtest.remote_guard import refuse_remote
 from levelq_core import LevelUp, Settings
 from levelq_core.database.engine import engine_for
 from levelq_core.errors import ConfigurationError, LevelqError

@@ -1,4 +1,4 @@
-"""All commands by name, and the one place where an error becomes one line and an exit code."""
+"""All commands by name, and the code that turns an error into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .namespace import rebind, show
 from .prune import prune
 from .purge import purge
 from .rebuild import rebuild
-from .screen import err, one_line, say, verdict
+from .screen import err, one_line, print_line, verdict
 from .send import send
 from .shards import shards
 from .status import status
@@ -131,7 +131,7 @@ def run(arguments: Sequence[str]) -> int:
         if _show_traceback:
             raise
         for line in _lines(error):
-            say(verdict("levelq: ", "bold red", line), on=err)
+            print_line(verdict("levelq: ", "bold red", line), on=err)
         return 2
 
 

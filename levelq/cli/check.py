@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from .screen import Listing, count, printable, say, verdict
+from .screen import Listing, count, print_line, printable, verdict
 
 
 def check(
@@ -34,7 +34,7 @@ def check(
         schema = read(connection)
         fixes = pair_fixes(connection, first, schema, settings.tracks)
     if not found:
-        say("Every pair of levels is in step.", "green")
+        print_line("Every pair of levels is in step.", "green")
         return
     numbers = ("User", "Progress", "License")
     columns = ("User", "Specialization", "Progress", "License", "Repair with")
@@ -49,7 +49,7 @@ def check(
     if limit:
         shown.print()
     more = f" (the first {limit} are shown; --limit shows more)" if 0 < limit < found else ""
-    say(verdict(f"{count(found, 'pair')} out of step", "bold red", more))
+    print_line(verdict(f"{count(found, 'pair')} out of step", "bold red", more))
     if incomplete:
-        say("First do what `levelq db check` says: until then `levelq sync` is refused.")
+        print_line("First do what `levelq db check` says: until then `levelq sync` is refused.")
     raise typer.Exit(1)

@@ -44,11 +44,13 @@ def loadtest(
     servers, unless --external. Needs levelq\\[demo].
     """
     from levelq.loadtest import run_loadtest
+    from levelq.loadtest.options import LoadTestOptions
     from levelq.loadtest.scenarios import chosen
-    from levelq.loadtest.wish import Wish
 
     from .connections import load
 
     picked = chosen(scenario, users=users, accounts=accounts, rate=rate, seconds=seconds, burst=burst, every=every)
-    wish = Wish(picked, seed, processes, senders, out, external, allow_remote, first_user, foreign_writes, keep)
-    raise typer.Exit(run_loadtest(load(), wish))
+    options = LoadTestOptions(
+        picked, seed, processes, senders, out, external, allow_remote, first_user, foreign_writes, keep
+    )
+    raise typer.Exit(run_loadtest(load(), options))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .options import DryRun, Yes
-from .screen import confirm, count, say
+from .screen import confirm, count, print_line
 
 
 def show() -> None:
@@ -17,8 +17,8 @@ def show() -> None:
     settings = load()
     with redis_of(settings) as redis:
         bound = bound_to(Lanes(redis, settings))
-    say(f"namespace {settings.namespace} at {redacted(settings.redis_url)}")
-    say(f"  bound to {bound}" if bound else "  not bound yet: the first worker binds it")
+    print_line(f"namespace {settings.namespace} at {redacted(settings.redis_url)}")
+    print_line(f"  bound to {bound}" if bound else "  not bound yet: the first worker binds it")
 
 
 def rebind(
@@ -53,16 +53,16 @@ def rebind(
             except ConfigurationError:
                 bound = "something unreadable"  # is replaced, too
         if isinstance(bound, DatabaseIdentity) and bound.same_as(mine):
-            say(f"namespace {settings.namespace} is bound to {mine} already")
+            print_line(f"namespace {settings.namespace} is bound to {mine} already")
             return
         waiting = sum(lanes.status(partition).waiting for partition in partitions(lanes, settings.tracks))
-        say(f"namespace {settings.namespace} at {redacted(settings.redis_url)}")
-        say(f"  is bound to {bound}")
-        say(f"  would be bound to {mine}, with {count(waiting, 'waiting command')}")
+        print_line(f"namespace {settings.namespace} at {redacted(settings.redis_url)}")
+        print_line(f"  is bound to {bound}")
+        print_line(f"  would be bound to {mine}, with {count(waiting, 'waiting command')}")
         if dry_run:
             return
         if not yes:
             confirm("Bind it?")
         if lanes.bind(mine.encode(), raw or b"") != mine.encode():
             raise ConfigurationError(f"namespace {settings.namespace}: the binding changed meanwhile; run it again")
-    say(f"namespace {settings.namespace} is bound to {mine}")
+    print_line(f"namespace {settings.namespace} is bound to {mine}")

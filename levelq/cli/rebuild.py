@@ -1,4 +1,4 @@
-"""`levelq rebuild`: put back what Redis lost of the outbox, and remove what cannot be read."""
+"""`levelq rebuild`: restore what Redis lost of the outbox, and remove what cannot be read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .screen import count, say
+from .screen import count, print_line
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -27,12 +27,12 @@ def rebuild(
         list[str] | None, typer.Argument(help="The specializations to rebuild; default: all of the catalog.")
     ] = None,
 ) -> None:
-    """Put back into the lanes what Redis lost of the outbox.
+    """Restore to the lanes what Redis lost of the outbox.
 
-    Workers do this by themselves when Redis has lost everything; this is for when it lost a part. It takes over from
-    the relay, waits until no lane is claimed, puts the undecided commands of each lane that lacks the first of them
-    back at its head, in order, and lets the workers go on. Safe at any time, also twice: a command that is in a lane
-    twice is applied once. What a lane lost behind that first one, the relay pushes when the lane is empty.
+    Workers do this by themselves when Redis has lost everything; this is for when it lost a part. It takes the
+    relay's lease, waits until no lane is claimed, restores the undecided commands of each lane that lacks the first of
+    them to its head, in order, and unblocks claims. Safe at any time, also twice: a command that is in a lane twice is
+    applied once. The relay pushes what a lane lost behind that first command, once the lane is empty.
 
     Before that it removes what cannot be read from levelq's keys, and names it.
     """
@@ -55,7 +55,7 @@ def rebuild(
         if recovered := sum(
             lanes.recover(partition, users) for partition, users in grouped(all_lanes(redis, settings.keys))
         ):
-            say(f"  {count(recovered, 'lane')} ready again: their set was lost")
+            print_line(f"  {count(recovered, 'lane')} ready again: their set was lost")
         restore = OutboxRestore(lanes, OutboxRows(engine), Waker(redis, rq, settings.keys))
         for partition in partitions(lanes, names):
             if restore.is_blocked(partition):
@@ -63,7 +63,7 @@ def rebuild(
             else:
                 found = _restore(lanes, restore, partition, settings)
                 result = f"{count(found.commands, 'command')} put back into {count(found.lanes, 'lane')}"
-            say(f"  {partition!s:<24}{result}")
+            print_line(f"  {partition!s:<24}{result}")
 
 
 def _restore(lanes: Lanes, restore: OutboxRestore, partition: Partition, settings: Settings) -> Restored:
@@ -107,7 +107,7 @@ def _remove_unreadable(lanes: Lanes, settings: Settings, engine: Engine) -> None
         key_faults.remove(lanes.redis, fault)
         if fault.key == binding:
             lanes.bind(ensure_identity(engine).encode())
-        say(f"  removed  {fault.key}: {fault.what}")
+        print_line(f"  removed  {fault.key}: {fault.what}")
 
 
 def _remove_unreadable_of_rq(rq: Redis, queues: list[str]) -> None:
@@ -116,4 +116,4 @@ def _remove_unreadable_of_rq(rq: Redis, queues: list[str]) -> None:
 
     for fault in key_faults.find_in_rq(rq, queues):
         key_faults.remove(rq, fault)
-        say(f"  removed  {fault.key}: {fault.what}")
+        print_line(f"  removed  {fault.key}: {fault.what}")

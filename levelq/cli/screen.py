@@ -30,7 +30,7 @@ out = Console(highlight=False, width=_width(sys.stdout.isatty()))
 err = Console(highlight=False, stderr=True, width=_width(sys.stderr.isatty()))
 
 
-def say(text: str | Text, style: str = "", *, on: Console = out) -> None:
+def print_line(text: str | Text, style: str = "", *, on: Console = out) -> None:
     """Print text as it is: no markup, and lines are not folded."""
     on.print(Text(text, style) if isinstance(text, str) else text, soft_wrap=True)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from levelq_worker.rq_adapter.suspension import suspension
+from levelq_worker.rq_adapter.registry import suspension
 from redis.exceptions import RedisError
 
 from levelq_core.errors import ConfigurationError

@@ -31,7 +31,7 @@ class Standstill:
         self._progress: dict[Partition, Progress] = {}
 
     def problems(self, partitions: Iterable[Partition], *, explained: bool) -> Iterator[str]:
-        """What is wrong with those that hold something. `explained`: another problem says why nothing moves.
+        """What is wrong with those that hold something. `explained`: another problem is why nothing moves.
 
         Raises RedisError.
         """

@@ -203,7 +203,7 @@ def save_picture(
     pushes: list[tuple[float, float]],
     kill: WorkerKill,
 ) -> None:
-    """Save the picture, or say what is missing for one."""
+    """Save the picture, or print what is missing for one."""
     try:
         from .picture import draw  # noqa: PLC0415 - matplotlib is an extra, and slow to import
     except ModuleNotFoundError as error:

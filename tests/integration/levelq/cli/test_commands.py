@@ -123,7 +123,7 @@ def test_db_check_prints_the_fix_of_each_finding(levelq_here: Levelq, settings: 
         "INSERT INTO user_licenses (user_id, specialization_type) VALUES (1, 'COACH'), (1, 'COACH')",
     )
     code, out, _ = levelq_here("db", "check")
-    assert code == 1 and "2 errors, 1 warning. After mending: levelq db check\n" in out
+    assert code == 1 and "2 errors, 1 warning. After fixing: levelq db check\n" in out
     for statement in re.findall(r"^    ((?:UPDATE|DELETE|CREATE).*;)$", out, re.MULTILINE):
         execute(settings, statement)
     code, out, _ = levelq_here("db", "check")
