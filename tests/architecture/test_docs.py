@@ -1,4 +1,4 @@
-"""What the pages say of the code, compared with the code."""
+"""The pages' statements about the code, compared with the code."""
 
 from __future__ import annotations
 

@@ -94,14 +94,14 @@ def test_send_without_a_worker_says_so_in_time(levelq: Levelq) -> None:
 
 
 def test_malformed_entry_is_counted_and_shown_without_its_control_characters(levelq: Levelq, redis: Redis) -> None:
-    place = Partition("PLAYER")
-    redis.rpush(KEYS.lane(place, 42), b"\x1b[31m[bold]rubbish")
-    redis.zadd(KEYS.of(place, "ready"), {"42": 0})
+    partition = Partition("PLAYER")
+    redis.rpush(KEYS.lane(partition, 42), b"\x1b[31m[bold]malformed")
+    redis.zadd(KEYS.of(partition, "ready"), {"42": 0})
     assert levelq("worker", "--burst").code == 0
     assert levelq.status()["quarantined"] == 1
     code, out, _ = levelq("history", 42)
     assert code == 0 and "quarantined: " in out and "\x1b" not in out
-    assert r"b'\x1b[31m[bold]rubbish'" in "".join(out.split())
+    assert r"b'\x1b[31m[bold]malformed'" in "".join(out.split())
 
 
 @pytest.mark.parametrize("columns", ["40", "60", "80"])
@@ -162,7 +162,7 @@ def test_ctrl_c_ends_quietly(start: Callable[..., Started], redis: Redis) -> Non
 
 
 def exported(process: Started) -> dict[str, str]:
-    """The settings that `levelq up` tells to export, once it is up."""
+    """The settings of the `export` lines of `levelq up`, once it is up."""
     assert process.stdout is not None
     found: dict[str, str] = {}
     for line in process.stdout:

@@ -1,4 +1,4 @@
-"""A parked lane through the real command line: who is told why it waits, and what is left when it does not."""
+"""A parked lane through the real command line: where the reason is shown, and what is left when the lane goes on."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def push(system: System, *users: int) -> None:
     system.push(*(up(user, 1000, reason="a secret") for user in users))
 
 
-def told(levelq: Levelq, reason: str) -> None:
-    """Status and history tell of user 13, whose lane is parked with two commands in it."""
+def assert_shown(levelq: Levelq, reason: str) -> None:
+    """Status and history show user 13, whose lane is parked with two commands in it."""
     found = levelq.status()
     parked: Any = found["parked_lanes"]
     (lane,) = parked
@@ -74,7 +74,7 @@ def test_lane_that_a_trigger_refuses_is_told_until_the_trigger_is_gone(
     push(system, 13, 13, 14, *range(20, 30))
     burst(levelq, BLOCKED)
     assert experience(system.engine) == dict.fromkeys((14, *range(20, 30)), 1000)
-    told(levelq, BLOCKED)
+    assert_shown(levelq, BLOCKED)
     start("worker")
     system.sql("DROP TRIGGER block_user_13 ON specialization_progress")
     until(lambda: experience(system.engine).get(13) == 2000, seconds=90, what="user 13's lane to be tried again")
@@ -92,7 +92,7 @@ def test_lane_that_a_session_holds_is_told_with_the_session(
     with psycopg.connect(own_database_url, application_name="a report") as holder:
         holder.execute("SELECT FROM user_licenses WHERE user_id = 13 FOR UPDATE")
         burst(levelq, LOCKED)
-        told(levelq, LOCKED)
+        assert_shown(levelq, LOCKED)
         session = f"session {holder.info.backend_pid} (a report, idle in transaction for "
         assert session in levelq("history", 13).out and session in levelq("status").out
     system.redis.zadd(KEYS.of(PLAYER, "ready"), {"13": 0})  # as if its delay had passed

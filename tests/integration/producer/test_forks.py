@@ -39,7 +39,7 @@ def in_children(work: Callable[[int], object], count: int = CHILDREN, meanwhile:
         child = os.fork()
         if not child:
             code = 1
-            faulthandler.dump_traceback_later(60, exit=True)  # a child that hangs says where
+            faulthandler.dump_traceback_later(60, exit=True)  # a child that hangs prints where
             try:
                 work(number)
                 code = 0

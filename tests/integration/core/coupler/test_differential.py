@@ -89,7 +89,7 @@ class World:
             model.licenses[lane] = {"level": level, "highest": highest or level}
 
     def compare(self, model: Model, source: str) -> None:
-        """Every row of the three tables, every row of the ledger, and what the ledger tells of each command."""
+        """Every row of the three tables, every row of the ledger, and what the ledger holds of each command."""
         with self.engine.connect() as connection:
             assert tables(connection) == predicted(model)
             found = ledger(connection)

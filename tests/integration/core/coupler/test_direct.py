@@ -169,14 +169,14 @@ def test_invalid_user_id_is_refused(own_engine: Engine, own_coupler: ProgressLic
 
 
 @pytest.mark.parametrize(
-    ("field", "place"),
+    ("field", "lane"),
     [
         *(("user_id", (user_id, "PLAYER")) for user_id in (0, "one", None, 1.5, True, 2**63)),
         *(("specialization", (1, name)) for name in (None, 7, "", "no spaces", "nul\0")),
     ],
 )
-def test_validate_refuses_an_invalid_lane(own_coupler: ProgressLicenseCoupler, field: str, place: Any) -> None:
-    assert refused(own_coupler.validate_consistency(*place)).startswith(f"{field}: ")
+def test_validate_refuses_an_invalid_lane(own_coupler: ProgressLicenseCoupler, field: str, lane: Any) -> None:
+    assert refused(own_coupler.validate_consistency(*lane)).startswith(f"{field}: ")
 
 
 @pytest.mark.parametrize("xp", [-1, 2**31, 5.0, float("nan"), float("inf"), True, "5", None])

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: what limits them on our side, when the server or the network says nothing."""
+"""Connections to PostgreSQL: the client's limits when the server or the network is silent."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_silent_server_is_given_up_and_the_batch_is_run_again(
         apply_batch(transactions, batch)
     assert trap.struck.is_set()
     assert isinstance(caught.value.orig, Exception)
-    # Where only the request was lost, the server's limit ends the transaction first, and it says so.
+    # Where only the request was lost, the server's limit ends the transaction first, with its own error.
     assert classify(caught.value.orig) in (ErrorClass.TRANSIENT, ErrorClass.TOO_SLOW)
     committed = (fault, match) == (Fault.DROP_REPLY, b"COMMIT\0")
     assert apply_batch(transactions, batch) == []

@@ -77,10 +77,10 @@ def test_several_errors_are_refused_in_a_line_each_and_warnings_are_logged(
         "ALTER TABLE levelq_ledger SET UNLOGGED",
     )
     with caplog.at_level(logging.WARNING, "levelq"):
-        told = levelq_with(settings, "worker", "--burst", "--processes", "3")
-    assert (told.code, told.out) == (2, "")
-    lines = told.err.splitlines()
-    assert len(lines) == 3, told.err
+        result = levelq_with(settings, "worker", "--burst", "--processes", "3")
+    assert (result.code, result.out) == (2, "")
+    lines = result.err.splitlines()
+    assert len(lines) == 3, result.err
     assert all(line.startswith("levelq: ") for line in lines)
     assert all(line.endswith("; `levelq db check` prints the statements that fix it") for line in lines)
     assert {line.split()[1] for line in lines} == {
@@ -104,8 +104,8 @@ def test_warnings_alone_exit_0(settings: Settings, own_engine: Engine, levelq_wi
         "INSERT INTO user_licenses (user_id, specialization_type, current_level) VALUES (1, 'PLAYER', 2)",
     )
     for command in (("doctor",), ("db", "check")):
-        told = levelq_with(settings, *command)
-        assert told.code == 0 and "warn" in told.out and "levels out of step" in told.out
+        result = levelq_with(settings, *command)
+        assert result.code == 0 and "warn" in result.out and "levels out of step" in result.out
     assert levelq_with(settings, "worker", "--burst").code == 0
 
 
@@ -144,8 +144,8 @@ def test_read_only_option_of_the_url_is_an_error(settings: Settings, levelq_with
     assert found.fix == (
         "-- take default_transaction_read_only out of the options of LEVELQ_DATABASE_URL (or of PGOPTIONS)",
     )
-    told = levelq_with(reads, "doctor")
-    assert told.code == 1 and f"FAIL  schema      {READ_ONLY}" in told.out
+    result = levelq_with(reads, "doctor")
+    assert result.code == 1 and f"FAIL  schema      {READ_ONLY}" in result.out
 
 
 def test_standby_is_an_error_that_names_the_primary_as_the_remedy(settings: Settings) -> None:
@@ -189,7 +189,7 @@ def test_role_without_any_right_is_told_all_of_them(settings: Settings, own_engi
 
 
 def test_row_that_cannot_be_written_is_an_error(settings: Settings, own_engine: Engine) -> None:
-    """What no catalog says: here a trigger; a full disk shows the same way."""
+    """What no catalog shows: here a trigger; a full disk shows the same way."""
     execute(
         own_engine,
         "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS "
@@ -228,13 +228,13 @@ def on(settings: Settings, url: str) -> Settings:
 def test_redis_below_7_is_refused_in_one_line(
     version: str, settings: Settings, valkey: Node, levelq_with: CommandLine
 ) -> None:
-    """Redis 6.2.5 itself was tried by hand: its scripts cannot say that they work when memory is full."""
+    """Redis 6.2.5 itself was tried by hand: its scripts cannot declare that they may run when memory is full."""
     with Proxy(valkey.socket) as proxy:
         proxy.rewritten = {b"redis_version:7.2.4": f"redis_version:{version}".encode(), b"\nvalkey_v": b"\nformer_v"}
         old = on(settings, f"redis://127.0.0.1:{proxy.port}/0")
-        told = levelq_with(old, "worker", "--processes", "3")
-        assert (told.code, told.out) == (2, "")
-        assert told.err == (
+        result = levelq_with(old, "worker", "--processes", "3")
+        assert (result.code, result.out) == (2, "")
+        assert result.err == (
             f"levelq: Redis {version} at redis://127.0.0.1:{proxy.port}/0 is too old, expected Redis 7 or later, or "
             "Valkey: move to Redis 7 or later, or Valkey\n"
         )
@@ -247,8 +247,8 @@ def test_replica_is_refused_and_the_primary_is_named(
 ) -> None:
     primary = valkeys.start()
     (replica,) = valkeys.replicas_of(primary)
-    told = levelq_with(on(settings, replica.url), "doctor")
-    assert told.code == 1 and told.out.count("FAIL") == 1
+    result = levelq_with(on(settings, replica.url), "doctor")
+    assert result.code == 1 and result.out.count("FAIL") == 1
     assert replica.link is not None
     (reason,) = refusal(on(settings, replica.url)).reasons
     assert "is a replica, and takes no writes" in reason and f"127.0.0.1:{replica.link.port}" in reason
@@ -289,9 +289,9 @@ def test_full_redis_is_a_warning_as_workers_drain_it(
 ) -> None:
     valkey.client.config_set("maxmemory", "1mb")
     full = on(settings, valkey.url)
-    told = levelq_with(full, "doctor")
-    assert told.code == 0
-    assert "warn  pushes" in told.out and "command not allowed when used memory > 'maxmemory'" in told.out
+    result = levelq_with(full, "doctor")
+    assert result.code == 0
+    assert "warn  pushes" in result.out and "command not allowed when used memory > 'maxmemory'" in result.out
     preflight(full)
 
 
@@ -313,9 +313,9 @@ def test_certificate_of_redis_that_cannot_be_verified_is_an_error_that_says_what
 ) -> None:
     with Front(valkey.socket, made) as front:
         url = f"rediss://localhost:{front.port}/0"
-        told = levelq_with(on(settings, url), "doctor")
+        result = levelq_with(on(settings, url), "doctor")
         advice = "the server's TLS certificate cannot be verified: give LEVELQ_REDIS_URL ssl_ca_certs=/path/to/ca.pem"
-        assert told.code == 1 and "FAIL  redis" in told.out and advice in told.out
+        assert result.code == 1 and "FAIL  redis" in result.out and advice in result.out
         assert advice in levelq_with(on(settings, url), "worker").err
         assert errors(on(settings, f"{url}?ssl_ca_certs={made.ca}")) == []
         preflight(on(settings, f"{url}?ssl_ca_certs={made.ca}"))
@@ -367,9 +367,9 @@ def test_certificate_of_postgresql_that_cannot_be_verified_is_an_error_that_says
     other = authority(tmp_path)
     with database_front(servers, made) as front:
         for options in ("sslmode=verify-full", f"sslmode=verify-full&sslrootcert={other.ca}"):
-            told = levelq_with(through(settings, front.port, options), "doctor")
-            assert told.code == 1 and "FAIL  database" in told.out, told.out
-            assert advice in told.out, told.out
+            result = levelq_with(through(settings, front.port, options), "doctor")
+            assert result.code == 1 and "FAIL  database" in result.out, result.out
+            assert advice in result.out, result.out
         trusted = f"sslmode=verify-full&sslrootcert={made.ca}"
         assert advice in str(refusal(through(settings, front.port, trusted, host="db.invalid")))
         sound = through(settings, front.port, trusted)
@@ -413,8 +413,8 @@ def test_no_password_is_shown(settings: Settings, servers: Servers, levelq_with:
         }
     )
     for command in ("doctor", "worker"):
-        told = levelq_with(secret, command)
-        assert told.code in (1, 2) and "hunter2" not in told.out + told.err
+        result = levelq_with(secret, command)
+        assert result.code in (1, 2) and "hunter2" not in result.out + result.err
 
 
 # Looks at rows that take long

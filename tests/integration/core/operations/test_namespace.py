@@ -62,7 +62,7 @@ def staging_url(databases: Databases) -> Iterator[str]:
 
 @pytest.fixture
 def staging(production: Settings, staging_url: str) -> Settings:
-    """The deployment that somebody gave production's Redis."""
+    """A deployment that was given production's Redis by mistake."""
     return production.model_copy(update={"database_url": staging_url})
 
 
@@ -339,8 +339,8 @@ def test_prune_and_rebuild_refuse_another_database(
     refused(lambda: prune(engines(staging.database_url), redis, timedelta(days=30), settings=staging))
     send_by_outbox(engines(staging.database_url))
     for arguments in (("rebuild", "PLAYER"), ("prune", "--older-than", "30d"), ("verify",)):
-        code, told, error = levelq_with(staging, *arguments)
-        assert (code, told, error.count("\n")) == (2, "", 1)
+        code, out, error = levelq_with(staging, *arguments)
+        assert (code, out, error.count("\n")) == (2, "", 1)
         assert error.startswith("levelq: LEVELQ_NAMESPACE levelq is bound to the database ")
     assert waiting(bound, redis) == 0
 
@@ -365,12 +365,12 @@ def test_status_and_doctor_tell_which_database_and_that_it_is_the_wrong_one(
 
     found = json.loads(levelq_with(staging, "status", "--json")[1])
     assert [p for p in found["problems"] if p.startswith("LEVELQ_NAMESPACE levelq is bound to the database ")]
-    code, told, _ = levelq_with(staging, "doctor")
+    code, out, _ = levelq_with(staging, "doctor")
     assert code == 1
-    assert any(line.split()[:2] == ["FAIL", "namespace"] for line in told.splitlines())
-    told = levelq_with(bound, "doctor")[1]
-    assert "namespace levelq, catalog" in told
-    assert not any(line.split()[1:2] == ["namespace"] for line in told.splitlines())
+    assert any(line.split()[:2] == ["FAIL", "namespace"] for line in out.splitlines())
+    out = levelq_with(bound, "doctor")[1]
+    assert "namespace levelq, catalog" in out
+    assert not any(line.split()[1:2] == ["namespace"] for line in out.splitlines())
 
 
 @pytest.mark.parametrize(
@@ -384,8 +384,8 @@ def test_command_line_with_another_database_changes_nothing_in_the_lanes(
     levelq_with: CommandLine,
 ) -> None:
     before = redis.hgetall(KEYS.shards)
-    code, told, error = levelq_with(staging, *arguments)
-    assert (code, told, error.count("\n")) == (2, "", 1)
+    code, out, error = levelq_with(staging, *arguments)
+    assert (code, out, error.count("\n")) == (2, "", 1)
     assert "is bound to the database" in error
     assert (waiting(bound, redis), redis.hgetall(KEYS.shards)) == (0, before)
     assert levelq_with(bound, *arguments)[0] == 0
@@ -527,9 +527,9 @@ def test_rebind_says_what_it_does_asks_and_binds(
     before = redis.get(KEYS.database)
     old = str(bound_to(Lanes(redis, bound)))
 
-    code, told, _ = levelq_with(staging, "namespace", "rebind", "--dry-run")
+    code, out, _ = levelq_with(staging, "namespace", "rebind", "--dry-run")
     assert code == 0
-    assert f"is bound to {old}" in told and "7 waiting commands" in told
+    assert f"is bound to {old}" in out and "7 waiting commands" in out
     code, _, error = levelq_with(staging, "namespace", "rebind")
     assert (code, error.count("\n"), "--yes" in error) == (2, 1, True)
     with monkeypatch.context() as terminal:
@@ -538,10 +538,10 @@ def test_rebind_says_what_it_does_asks_and_binds(
         assert levelq_with(staging, "namespace", "rebind")[0] == 130
     assert redis.get(KEYS.database) == before
 
-    code, told, _ = levelq_with(staging, "namespace", "rebind", "--yes")
+    code, out, _ = levelq_with(staging, "namespace", "rebind", "--yes")
     assert code == 0
     new = str(bound_to(Lanes(redis, staging)))
-    assert told.splitlines()[-1] == f"namespace levelq is bound to {new}"
+    assert out.splitlines()[-1] == f"namespace levelq is bound to {new}"
     assert f"bound to {new}" in levelq_with(staging, "namespace", "show")[1]
     assert "already" in levelq_with(staging, "namespace", "rebind", "--yes")[1]
     refused(lambda: work(bound))
@@ -569,8 +569,8 @@ def test_rebind_replaces_a_binding_that_cannot_be_read(
 ) -> None:
     assert "not bound yet" in levelq_with(production, "namespace", "show")[1]
     redis.set(KEYS.database, "x")
-    code, told, _ = levelq_with(production, "namespace", "rebind", "--yes")
-    assert (code, "something unreadable" in told) == (0, True)
+    code, out, _ = levelq_with(production, "namespace", "rebind", "--yes")
+    assert (code, "something unreadable" in out) == (0, True)
     work(production)
 
 
@@ -608,10 +608,10 @@ def test_whole_run_in_another_namespace_leaves_no_key_of_the_default_one(
         ("prune", "--older-than", "1h"),
         ("send", "level-up", "3", "PLAYER", "--xp", "1", "--no-wait"),
     ):
-        code, told, error = levelq_with(other, *arguments)
+        code, out, error = levelq_with(other, *arguments)
         assert (code, error) in ((0, ""), (1, "")) if arguments[0] in ("doctor", "status") else code == 0, (
             arguments,
-            told,
+            out,
             error,
         )
         keys.append(redis.keys("*"))
@@ -621,8 +621,8 @@ def test_whole_run_in_another_namespace_leaves_no_key_of_the_default_one(
     relay.release()
     work(other)
     worker.close()
-    code, told, error = levelq_with(other, "verify", "--at-rest")
-    assert (code, error) == (0, ""), told
+    code, out, error = levelq_with(other, "verify", "--at-rest")
+    assert (code, error) == (0, ""), out
     keys.append(redis.keys("*"))
     assert decided(other) == 23
     names = {key.decode() for found in keys for key in found}

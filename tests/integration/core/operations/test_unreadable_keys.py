@@ -1,4 +1,4 @@
-"""Every key of levelq's with another type, or with content that is none of ours: the rest goes on, it is named, mended.
+"""Every key of levelq's with another type, or with content of another program: the rest goes on, it is named, fixed.
 
 One table: what is planted, then the same look at each reader. PLAYER's keys are spoilt; COACH must not notice.
 """

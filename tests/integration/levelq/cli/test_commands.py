@@ -93,18 +93,18 @@ def test_doctor_fails_on_what_would_lose_commands(levelq_here: Levelq, redis: Re
         "settings": "ok", "redis": "ok", "eviction": "FAIL", "durability": "warn", "memory": "warn", "clock": "ok",
         "scripts": "ok", "rq": "FAIL", "database": "ok", "schema": "FAIL",
     }  # fmt: skip
-    told = " ".join(out.split())
+    printed = " ".join(out.split())
     for advice in ("CONFIG SET maxmemory-policy noeviction", "CONFIG SET appendonly yes", "levelq db check"):
-        assert advice in told
+        assert advice in printed
 
 
 def test_doctor_without_redis_examines_the_rest(levelq_here: Levelq) -> None:
     code, out, _ = levelq_here("doctor", LEVELQ_REDIS_URL="redis://redis.invalid/0", LEVELQ_DATABASE_URL="")
-    told = " ".join(out.split())
+    printed = " ".join(out.split())
     assert code == 1
-    assert "FAIL redis LEVELQ_REDIS_URL: redis://redis.invalid/0: " in told
-    assert "warn encryption LEVELQ_REDIS_URL: redis:// to redis.invalid is not encrypted; use rediss://" in told
-    assert "ok database LEVELQ_DATABASE_URL is not set: enough to send, not to work" in told
+    assert "FAIL redis LEVELQ_REDIS_URL: redis://redis.invalid/0: " in printed
+    assert "warn encryption LEVELQ_REDIS_URL: redis:// to redis.invalid is not encrypted; use rediss://" in printed
+    assert "ok database LEVELQ_DATABASE_URL is not set: enough to send, not to work" in printed
 
 
 def test_db_upgrade_lists_the_tables_that_it_created_and_left(levelq_here: Levelq, blank_database_url: str) -> None:

@@ -43,7 +43,7 @@ class Model:
             self.rows[work.lane] = work.state
             decided.update(zip(work.indexes, work.decisions, strict=True))
         assert len(fresh) == sum(not d.duplicate and d.error != "conflict" for d in decided.values())
-        return [decided[place] for place in range(len(commands))]
+        return [decided[index] for index in range(len(commands))]
 
 
 IDS = [new_command_id() for _ in range(8)]

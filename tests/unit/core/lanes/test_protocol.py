@@ -111,7 +111,7 @@ def header(name: str) -> str:
 
 
 def documented_arguments(name: str) -> list[str]:
-    """What ARGV is said to begin with, up to what comes once per lane or user."""
+    """The documented beginning of ARGV, up to what comes once per lane or user."""
     argv = re.search(r"ARGV (.+?) Returns ", header(name))
     assert argv is not None
     fixed = re.split(r",? then ", argv[1])[0]

@@ -1,4 +1,4 @@
-"""What is logged and told of parked lanes, without a server."""
+"""What is logged and shown of parked lanes, without a server."""
 
 from __future__ import annotations
 

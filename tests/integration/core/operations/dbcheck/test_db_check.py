@@ -1,4 +1,4 @@
-"""`levelq db check`: every fault is found, and what is printed mends it."""
+"""`levelq db check`: every fault is found, and the printed fix repairs it."""
 
 from __future__ import annotations
 

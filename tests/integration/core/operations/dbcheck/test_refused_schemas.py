@@ -107,8 +107,8 @@ def test_doctor_and_db_check_exit_with_1(
     settings: Settings, redis: Redis, own_engine: Engine, levelq_with: CommandLine, command: tuple[str, ...]
 ) -> None:
     execute(own_engine, *REFUSED["uuid user ids"][0].split("; "))
-    told = levelq_with(settings, *command)
-    assert told.code == 1 and "specialization_progress.student_id is of type uuid" in told.out
+    result = levelq_with(settings, *command)
+    assert result.code == 1 and "specialization_progress.student_id is of type uuid" in result.out
 
 
 def test_numeric_user_ids_and_domains_of_text_are_accepted(own_engine: Engine) -> None:
