@@ -100,7 +100,7 @@ class OutcomeTimeout(LevelqError, TimeoutError):
 
 
 class ConfigurationError(LevelqError):
-    """A setting, an address or a permission is wrong; the message names it and says what was expected.
+    """A setting, an address or a permission is wrong; the message names it and what was expected.
 
     `reasons`: where several things are wrong, one sentence for each; else the message alone.
     """

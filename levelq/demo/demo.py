@@ -27,7 +27,7 @@ from .scenario import Scenario
 from .summary import megabytes, show_checks, show_summary
 
 _SENDERS = 2
-_CLAIM_SECONDS = 3.0  # the default is 10; a person who watches waits less gladly
+_CLAIM_SECONDS = 3.0  # the default is 10; a demo should not make people wait
 _MOST_SECONDS, _LEAST_RATE = 60.0, 500  # what is not decided after this time, at this rate, fails the checks
 _LOOK_SECONDS = 0.1
 _MEMORY_BYTES = 200 * 2**20

@@ -219,5 +219,5 @@ class AsyncProducer:
         return await self.send(command, durability=durability)
 
     def handle(self, command_id: UUID) -> AsyncHandle:
-        """A handle on a command that some other process sent. Raises InvalidCommand for what is no UUID."""
+        """A handle on a command that another process sent. Raises InvalidCommand if the id is no UUID."""
         return AsyncHandle(self._connections, require_id(command_id), kept=True)

@@ -215,5 +215,5 @@ class Producer:
         return self.send(command, durability=durability)
 
     def handle(self, command_id: UUID) -> Handle:
-        """A handle on a command that some other process sent. Raises InvalidCommand for what is no UUID."""
+        """A handle on a command that another process sent. Raises InvalidCommand if the id is no UUID."""
         return Handle(self._connections, require_id(command_id), kept=True)

@@ -281,7 +281,7 @@ class Isolation:
             self._todo.append(Piece(rest))
 
     def _park(self, lane_batches: Sequence[LaneBatch], reason: str, *, locked: bool) -> None:
-        """Have these lanes wait. If only a part of a lane was tried, the parts behind it wait, too."""
+        """Park these lanes. If only a part of a lane was tried, the parts behind it are parked, too."""
         for batch in lane_batches:
             batch.decisions = []
             self._parked.append(Parked(batch.whole or batch, reason, locked))

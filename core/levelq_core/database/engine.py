@@ -41,7 +41,7 @@ class LimitedConnection(psycopg.Connection[TupleRow]):
 
     def _limited(self, gen: PQGen[RV]) -> PQGen[RV]:
         until = time.monotonic() + self.limit_seconds
-        ready: Any = None  # nothing, too, when psycopg, which looks ten times a second, found nothing
+        ready: Any = None  # psycopg looks ten times a second; what it found, or nothing
         try:
             awaited = gen.send(ready)
             while True:
@@ -89,7 +89,9 @@ def engine_for(settings: Settings, *, name: str = "levelq", connections: int = 1
         "keepalives_count": 2,
         "tcp_user_timeout": settings.transaction_ms,
     }
-    if not settings.prepared_statements:  # psycopg's: the sixth time, on whichever session a pooler then gives it
+    if (
+        not settings.prepared_statements
+    ):  # psycopg's default: the sixth time, on any session that a pooler then gives it
         defaults["prepare_threshold"] = None
     engine = create_engine(
         url,

@@ -203,7 +203,7 @@ class Protocol:
         return _with_lanes(self._call("relay", partition, lease, int(idle_only), *limits, *self._wake), lanes)
 
     def refill(self, partition: Partition, lease: bytes, lanes: Sequence[LaneEntries], *, last: bool) -> Call:
-        """Put entries back at the head of their lanes, each lane whole; `last` unblocks claims."""
+        """Restore entries at the head of their lanes, each lane whole; `last` unblocks claims."""
         return _with_lanes(self._call("refill", partition, lease, int(last), *self._wake), lanes)
 
     @staticmethod

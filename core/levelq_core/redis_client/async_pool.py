@@ -59,7 +59,7 @@ class AsyncNodePool:
         self.redis = redis
         self._lost = lost
         self._state = PoolState(redis, TaskSlots, most)
-        self.closed = False  # once it is, each connection ends with the call that uses it
+        self.closed = False  # once closed, each connection ends with the call that uses it
 
     async def acquire(self) -> Any:
         """A connection that is open, as far as can be seen. Raises NotConnected."""

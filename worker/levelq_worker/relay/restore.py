@@ -72,8 +72,10 @@ class OutboxRestore:
     ) -> Restored | None:
         """Restore what the outbox has, and unblock claims. None: lanes are still claimed, or it `is_blocked`.
 
-        After `levelq rebuild` blocked the claims, drains may still hold lanes. What they acknowledge now would be put
-        in front of what they leave. `report`: log what Redis has lost, unless the partition was never in use. Raises
+        After `levelq rebuild` blocked the claims, drains may still hold lanes. The restore would put commands that they
+        acknowledge meanwhile in front of those that they leave.
+
+        `report`: log what Redis has lost, unless the partition was never in use. Raises
         LeaseLost, RedisError and DBAPIError: then the restore must start over.
         """
         layout = self._layout(partition)

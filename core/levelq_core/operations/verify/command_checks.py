@@ -39,7 +39,7 @@ UNEXPECTED = Query(
     """,
 )
 
-# Allowed: the producer never learnt what became of it, and it was decided.
+# Allowed: the producer got no answer, and the command was decided.
 RECOVERED = Query(
     "I1",
     "recovered: decided, though the producer never got an answer",
@@ -60,7 +60,7 @@ OUTBOX_EMPTY = Query(
 )
 
 # I5: among the commands of one lane whose order is known, one that was decided before an earlier one; an
-# earlier one that still waits counts as decided last. Cancelling takes commands back in any order.
+# earlier one that still waits counts as decided last. Cancelling decides commands in any order.
 ORDER = Query(
     "I5",
     "commands of a lane were decided in the order they were sent",
@@ -87,7 +87,7 @@ _UNDECIDED = f"""
         AND (SELECT true FROM {QUARANTINE} q WHERE q.sha256 = e.sha256 LIMIT 1) IS NULL
 """
 
-# I8: an entry that stood in its lane, undecided, and went without being in the ledger or the quarantine.
+# I8: an entry that stood in its lane, undecided, and disappeared without being in the ledger or the quarantine.
 REMOVED = Query(
     "I8",
     "entries that left a lane, or were decided, are in the ledger or the quarantine",
