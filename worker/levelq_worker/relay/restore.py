@@ -75,8 +75,8 @@ class OutboxRestore:
         After `levelq rebuild` blocked the claims, drains may still hold lanes. The restore would put commands that they
         acknowledge meanwhile in front of those that they leave.
 
-        `report`: log what Redis has lost, unless the partition was never in use. Raises
-        LeaseLost, RedisError and DBAPIError: then the restore must start over.
+        `report`: log what Redis has lost, unless the partition was never in use. Raises LeaseLost, RedisError and
+        DBAPIError: then the restore must start over.
         """
         layout = self._layout(partition)
         if layout.is_blocked(partition) and not changing:
