@@ -28,7 +28,7 @@ _BY_STATE = (
     ("23502", "ALTER TABLE {table} ALTER COLUMN {column} SET DEFAULT ..., or DROP NOT NULL"),
     ("23", "a constraint of the database refuses it: change the rows it looks at, or the constraint"),
     ("42501", "GRANT the workers' role what it lacks"),
-    ("42", "`levelq db check` shows what the tables lack"),
+    ("42", "`levelq db check` says what the tables lack"),
     ("", "fix its cause; PostgreSQL's log has the details"),
 )
 _STATE = re.compile(r"\(SQLSTATE (\w{5})\)$")
