@@ -258,11 +258,8 @@ class Protocol:
         """The script of an acknowledgement that was sent; Claims.hear_ack."""
         worker = state.workers[w]
         if worker.acked.token:
-            label, action, confirmed = (
-                f"worker {w + 1}: ack.lua, later",
-                f"confirmed {w}",
-                worker._replace(acked=NOTHING),
-            )
+            confirmed = worker._replace(acked=NOTHING)
+            label, action = f"worker {w + 1}: ack.lua, later", f"confirmed {w}"
             lanes, wrong = self.acknowledge(state, worker.acked)
             yield Step(label, action, with_worker(with_lanes(state, lanes), w, confirmed), wrong=wrong)
             yield Step(f"{label}: lost", action, with_worker(state, w, confirmed), fault=True)

@@ -89,9 +89,7 @@ def engine_for(settings: Settings, *, name: str = "levelq", connections: int = 1
         "keepalives_count": 2,
         "tcp_user_timeout": settings.transaction_ms,
     }
-    if (
-        not settings.prepared_statements
-    ):  # psycopg's default: the sixth time, on any session that a pooler then gives it
+    if not settings.prepared_statements:  # psycopg prepares at the sixth use, on any session that a pooler gives it
         defaults["prepare_threshold"] = None
     engine = create_engine(
         url,

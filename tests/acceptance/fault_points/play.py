@@ -42,20 +42,20 @@ class Result(NamedTuple):
 
 def play(scenario: Scenario, site: Site, folder: Path) -> Result:
     """Work, break off at the point, recover without help, fix, work again, and look at everything."""
-    with Stage(scenario, site, folder) as stage:
+    with Trial(scenario, site, folder) as trial:
         try:
-            stage.begin()
-            stage.force()
-            stage.recover()
-            stage.fix()
-            stage.go_on()
-            return stage.finish()
+            trial.begin()
+            trial.force()
+            trial.recover()
+            trial.fix()
+            trial.go_on()
+            return trial.finish()
         except BaseException as error:
             error.add_note("\n".join(f"{log.name}:\n{log.read_text()[-4000:]}" for log in folder.glob("*.log")))
             raise
 
 
-class Stage:
+class Trial:
     """The processes of a scenario, and what is known of them."""
 
     def __init__(self, scenario: Scenario, site: Site, folder: Path) -> None:
