@@ -37,7 +37,7 @@ def drained(worker: Runtime) -> bool:
     return status.ready == status.claimed == 0
 
 
-def test_garbage_is_set_aside_and_good_commands_take_effect_once(
+def test_garbage_is_quarantined_and_good_commands_take_effect_once(
     worker: Runtime, redis: Redis, engine: Engine, rng: Random
 ) -> None:
     garden = Garden(worker, redis, rng)

@@ -75,7 +75,7 @@ def test_after_any_faults_what_was_pushed_is_decided() -> None:
     assert (trap := stuck(graph)) is None, f"\n{trap}"
 
 
-def test_without_faults_nobody_needs_the_sweep() -> None:
+def test_without_faults_no_lane_needs_the_sweep() -> None:
     graph = explore(Protocol(ONE_LANE, longest=(3,)), without_faults)
     assert isinstance(graph, Graph) and len(graph.states) > 4_000
     assert (trap := stuck(graph)) is None, f"\n{trap}"

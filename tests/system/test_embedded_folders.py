@@ -152,7 +152,7 @@ def test_data_closed_to_postgres_is_refused_and_kept(folder: Path) -> None:
     assert (data / "postgres" / "PG_VERSION").exists()
 
 
-def test_other_files_in_place_of_data_are_left_alone(folder: Path) -> None:
+def test_other_files_instead_of_data_are_left_alone(folder: Path) -> None:
     foreign = folder / "data" / "postgres" / "thesis.txt"
     foreign.parent.mkdir(parents=True)
     foreign.write_text("mine")
@@ -166,7 +166,7 @@ def tree(folder: Path) -> dict[Path, tuple[int, int, int]]:
     return {path: (s.st_mode, s.st_uid, s.st_gid) for path in (folder, *folder.rglob("*")) for s in [path.lstat()]}
 
 
-def test_data_of_another_user_is_refused_unchanged_and_mended_by_the_printed_command(folder: Path) -> None:
+def test_data_of_another_user_is_refused_unchanged_and_fixed_by_the_printed_command(folder: Path) -> None:
     data = folder / "data"
     start_and_stop(data)
     cluster = data / "postgres"

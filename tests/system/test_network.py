@@ -34,7 +34,7 @@ def connected() -> Iterator[tuple[Site, Cable, Settings]]:
             yield site, cable, site.settings.model_copy(update=urls)
 
 
-def test_a_worker_that_is_cut_off_hurts_nobody_and_comes_back() -> None:
+def test_a_worker_that_is_cut_off_disturbs_no_other_and_comes_back() -> None:
     with connected() as (site, cable, far), site.scene(Fleet(far, inside=cable.inside), Fleet(site.settings)) as scene:
         for ways in WAYS:
             with scene.fault(f"worker's network cut, {' and '.join(ways)} lost"):

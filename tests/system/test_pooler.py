@@ -45,7 +45,9 @@ def test_six_workers_an_application_and_the_checker_on_two_connections(pooled_si
         assert scene.finish().broken == set()
 
 
-def test_with_prepared_statements_an_old_pgbouncer_says_what_is_wrong(pooled_site: tuple[Site, Pooler]) -> None:
+def test_with_prepared_statements_an_old_pgbouncer_gives_an_error_with_the_remedy(
+    pooled_site: tuple[Site, Pooler],
+) -> None:
     site, _ = pooled_site
     engines = [engine_for(site.settings.model_copy(update={"prepared_statements": True})) for _ in range(2)]
     with pytest.raises(DBAPIError, match='prepared statement "_pg3_0" already exists'):

@@ -88,7 +88,7 @@ def test_send_waits_for_the_outcome(levelq: Levelq, start: Callable[..., Started
     assert levelq.status()["workers"] == 1
 
 
-def test_send_without_a_worker_says_so_in_time(levelq: Levelq) -> None:
+def test_send_without_a_worker_reports_that_in_time(levelq: Levelq) -> None:
     line = levelq.refused("send", "level-up", 1, "PLAYER", "--xp", 1, "--timeout", 0.1)
     assert re.search(r"command [0-9a-f-]{36} was not decided within 0.1 s.*it stays queued.*levelq status", line)
 
@@ -209,7 +209,7 @@ def test_up_notices_that_a_server_died(start: Callable[..., Started], server_fol
     assert out.splitlines()[-1].startswith("levelq: valkey has ended by itself; ")
 
 
-def test_up_says_why_a_folder_cannot_be_used(levelq: Levelq, tmp_path: Path) -> None:
+def test_up_explains_why_a_folder_cannot_be_used(levelq: Levelq, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "File exists; give a folder that can be written" in levelq.refused("up", "--data", tmp_path / "file")
 

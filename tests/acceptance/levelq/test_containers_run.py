@@ -48,7 +48,7 @@ def short(server_folder: Path) -> Path:
     return server_folder
 
 
-def test_valkey_keeps_everything_and_lets_nobody_else_in(short: Path) -> None:
+def test_valkey_keeps_everything_and_refuses_other_clients(short: Path) -> None:
     service = compose()["services"]["valkey"]
     with ComposedValkey(short, service) as server, Redis.from_url(server.url, decode_responses=True) as client:
         config: Any = client.config_get("*")

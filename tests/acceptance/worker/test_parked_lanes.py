@@ -67,7 +67,7 @@ def burst(levelq: Levelq, reason: str) -> None:
     assert "a secret" not in err + out
 
 
-def test_lane_that_a_trigger_refuses_is_told_until_the_trigger_is_gone(
+def test_lane_that_a_trigger_refuses_is_shown_until_the_trigger_is_gone(
     levelq: Levelq, system: System, start: Callable[..., Started]
 ) -> None:
     system.sql(*BLOCKS_USER_13)
@@ -84,7 +84,7 @@ def test_lane_that_a_trigger_refuses_is_told_until_the_trigger_is_gone(
     assert "parked" not in out and out.count("applied") == 2
 
 
-def test_lane_that_a_session_holds_is_told_with_the_session(
+def test_lane_that_a_session_holds_is_shown_with_the_session(
     levelq: Levelq, system: System, own_database_url: str
 ) -> None:
     system.sql("INSERT INTO user_licenses (user_id, specialization_type, current_level) VALUES (13, 'PLAYER', 1)")
@@ -100,7 +100,7 @@ def test_lane_that_a_session_holds_is_told_with_the_session(
     assert not system.redis.exists(KEYS.of(PLAYER, "parked"))
 
 
-def test_history_without_redis_says_so_and_shows_the_rest(levelq: Levelq, system: System) -> None:
+def test_history_without_redis_reports_that_and_shows_the_rest(levelq: Levelq, system: System) -> None:
     push(system, 13)
     assert levelq("worker", "--burst").code == 0
     code, out, err = levelq("history", 13, LEVELQ_REDIS_URL=f"redis://{NOWHERE}")

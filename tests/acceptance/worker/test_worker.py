@@ -86,7 +86,7 @@ def test_commands_pushed_without_a_wake_up_are_found_by_a_sweep(start: Start, sy
     until(lambda: system.applied() == 100, what="the sweep")
 
 
-def test_a_burst_drains_everything_and_says_what_is_parked(start: Start, system: System) -> None:
+def test_a_burst_drains_everything_and_reports_what_is_parked(start: Start, system: System) -> None:
     system.fill(1000)
     system.redis.zadd(KEYS.of(PLAYER, "ready"), {"50": 9e15})
     code, output = ended(start("worker", "--processes", "2", "--burst"))

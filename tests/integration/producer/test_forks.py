@@ -53,7 +53,7 @@ def in_children(work: Callable[[int], object], count: int = CHILDREN, meanwhile:
 
 
 @pytest.mark.parametrize("reply", [False, True], ids=["from the ledger", "from Redis"])
-def test_each_process_is_told_of_its_own_commands_after_a_fork(
+def test_each_process_gets_the_outcomes_of_its_own_commands_after_a_fork(
     settings: Settings, worker: Runtime, reply: bool
 ) -> None:
     with Producer(settings) as producer:

@@ -92,7 +92,7 @@ def test_bad_value_is_reported_with_its_variable(monkeypatch: pytest.MonkeyPatch
     assert message.startswith(f"LEVELQ_{name}: ") and message.endswith(f"got {text!r}")
 
 
-def test_all_bad_values_are_told_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_bad_values_are_named_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEVELQ_SHARDS", "many")
     message = refusal(processes=0, nonsense=1)
     for name in ("LEVELQ_SHARDS: ", "LEVELQ_PROCESSES: ", "LEVELQ_NONSENSE: "):
@@ -122,7 +122,7 @@ def test_a_wait_for_durability_must_end_before_its_call() -> None:
 @pytest.mark.parametrize(
     "url", ["http://user:s3cret@host", "s3cret", "host:6379/s3cret", "redis//:s3cret@h", "x://[s3cret"]
 )
-def test_a_bad_url_is_told_without_its_password(name: str, url: str) -> None:
+def test_a_bad_url_is_refused_without_its_password(name: str, url: str) -> None:
     message = refusal(**{name: url})
     assert message.startswith(f"LEVELQ_{name.upper()}: ")
     assert "s3cret" not in message
@@ -132,7 +132,7 @@ def test_a_bad_url_is_told_without_its_password(name: str, url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://h", "h:6379", ""])
-def test_a_bad_url_is_told_what_was_expected(url: str) -> None:
+def test_a_bad_url_is_refused_with_what_was_expected(url: str) -> None:
     assert "expected a URL that begins with redis:// or rediss:// or unix://" in refusal(redis_url=url)
     assert "expected a URL that begins with postgresql:// or " in refusal(database_url=url)
 
@@ -195,7 +195,7 @@ def test_a_database_url_means_psycopg_3(scheme: str) -> None:
     assert Settings.load(database_url=f"{scheme}://u:p@h/d?x=y").sqlalchemy_url == "postgresql+psycopg://u:p@h/d?x=y"
 
 
-def test_without_a_database_url_the_error_says_which_variable() -> None:
+def test_without_a_database_url_the_error_names_the_variable() -> None:
     with pytest.raises(ConfigurationError, match=r"^LEVELQ_DATABASE_URL: not set, expected postgresql://"):
         _ = Settings.load().sqlalchemy_url
 

@@ -79,7 +79,9 @@ def test_level_is_met_when_everything_it_needs_is(level: Durability, replies: An
         ("fsync", [REFUSED, ALWAYS], (0, 0), "0 of 1 disk (no permissions (it takes Redis 7.2 or later"),
     ],
 )
-def test_shortfall_says_what_was_reached(level: Durability, replies: Any, reached: Any, text: str) -> None:
+def test_shortfall_names_the_durability_that_was_reached(
+    level: Durability, replies: Any, reached: Any, text: str
+) -> None:
     error = wait(level).shortfall(replies, ID)
     assert str(error).startswith(f"command {ID} is queued, but not as durably as asked ({level}): within 1500 ms")
     assert text in str(error)

@@ -482,7 +482,7 @@ OF_THE_COMMAND: dict[str, tuple[str, Command]] = {
 
 
 @pytest.mark.parametrize("how", OF_THE_COMMAND)
-def test_command_is_rejected_for_what_it_says(engine: Engine, how: str) -> None:
+def test_command_is_rejected_for_its_content(engine: Engine, how: str) -> None:
     refuses, command = OF_THE_COMMAND[how]
     execute(engine, refuses)
     message = rejected(engine, command.model_copy(update={"command_id": level_up(1).command_id}))

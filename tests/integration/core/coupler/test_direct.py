@@ -95,7 +95,7 @@ def test_refused_update_changes_nothing(session: Session, coupler: ProgressLicen
         (None, 4, "license", "created_progress", 4),
     ],
 )
-def test_sync_tells_its_action(
+def test_sync_returns_its_action(
     engine: Engine, coupler: ProgressLicenseCoupler, progress: Any, license_: Any, source: Any, action: str, level: int
 ) -> None:
     put(engine, progress, license_)

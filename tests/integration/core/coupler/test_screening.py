@@ -192,7 +192,7 @@ NOT_FORETOLD = {
 
 
 @pytest.mark.parametrize("how", NOT_FORETOLD)
-def test_check_that_cannot_be_foretold_refuses_what_the_database_refuses(
+def test_check_that_cannot_be_predicted_refuses_what_the_database_refuses(
     engine: Engine, worker: Runtime, how: str
 ) -> None:
     with engine.begin() as connection:

@@ -144,7 +144,7 @@ def test_a_dead_network_is_noticed_within_a_claim(through: Settings) -> None:
     engine.dispose()
 
 
-def test_what_the_url_says_of_the_network_wins(through: Settings) -> None:
+def test_network_options_of_the_url_win(through: Settings) -> None:
     url = f"{through.database_url}?tcp_user_timeout=1234&keepalives_idle=77"
     engine = engine_for(through.model_copy(update={"database_url": url}))
     with engine.connect() as connection, a_copy(raw_of(connection)) as peer:

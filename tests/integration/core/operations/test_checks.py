@@ -179,7 +179,7 @@ def test_role_that_may_not_insert_is_an_error_and_the_printed_grant_mends_it(
         assert levelq_with(reads, "worker", "--burst").code == 0
 
 
-def test_role_without_any_right_is_told_all_of_them(settings: Settings, own_engine: Engine) -> None:
+def test_role_without_any_right_gets_all_of_them_listed(settings: Settings, own_engine: Engine) -> None:
     with role(own_engine, "levelq_stranger"):
         stranger = as_role(settings, "levelq_stranger")
         found = [finding.problem for finding in errors(stranger)]
@@ -308,7 +308,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return authority(tmp_path_factory.mktemp("tls"))
 
 
-def test_certificate_of_redis_that_cannot_be_verified_is_an_error_that_says_what_to_give(
+def test_certificate_of_redis_that_cannot_be_verified_is_an_error_that_names_the_option(
     made: Authority, settings: Settings, valkey: Node, levelq_with: CommandLine
 ) -> None:
     with Front(valkey.socket, made) as front:
@@ -360,7 +360,7 @@ def through(settings: Settings, port: int, options: str, host: str = "localhost"
     return settings.model_copy(update={"database_url": url})
 
 
-def test_certificate_of_postgresql_that_cannot_be_verified_is_an_error_that_says_what_to_give(
+def test_certificate_of_postgresql_that_cannot_be_verified_is_an_error_that_names_the_option(
     made: Authority, settings: Settings, servers: Servers, levelq_with: CommandLine, tmp_path: Path
 ) -> None:
     advice = "the server's TLS certificate cannot be verified: give LEVELQ_DATABASE_URL sslrootcert=/path/to/ca.pem"

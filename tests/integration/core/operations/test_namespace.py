@@ -516,7 +516,7 @@ def swap(admin: psycopg.Connection[Any], one: str, other: str) -> None:
 # Rebinding on purpose
 
 
-def test_rebind_says_what_it_does_asks_and_binds(
+def test_rebind_shows_its_effect_asks_and_binds(
     bound: Settings,
     staging: Settings,
     redis: Redis,

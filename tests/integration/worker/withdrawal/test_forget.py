@@ -281,7 +281,7 @@ def test_forget_refuses_what_it_cannot_read_before_it_changes_anything(world: Wo
     assert lasting(world) == before
 
 
-def test_rows_that_other_code_holds_or_refers_to_are_told_and_left(world: World, levelq_here: Levelq) -> None:
+def test_rows_that_other_code_holds_or_refers_to_are_reported_and_left(world: World, levelq_here: Levelq) -> None:
     live(world)
     changed = {"LEVELQ_CLAIM_SECONDS": "1", "LEVELQ_REDIS_SECONDS": "0.5"}
     with session(str(world.settings.database_url)) as holder:

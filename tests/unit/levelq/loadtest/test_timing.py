@@ -118,7 +118,7 @@ def test_stopped_sender_thread_sends_nothing_more(tmp_path: Path) -> None:
     assert not thread.is_alive() and thread.counts["sent"] == 0
 
 
-def test_record_tells_when_each_command_was_due_sent_and_queued(tmp_path: Path) -> None:
+def test_record_shows_when_each_command_was_due_sent_and_queued(tmp_path: Path) -> None:
     history, tag, before = tmp_path / "sends.jsonl", 3, time.time()
     commands = [
         LevelUp(user_id=1, specialization="PLAYER", command_id=id_of(before - 5 + number, tag, 1))

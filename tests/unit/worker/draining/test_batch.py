@@ -205,7 +205,7 @@ def test_lane_that_moved_on_is_parked_as_if_for_the_first_time() -> None:
     assert 10 <= delay <= 20
 
 
-def test_equal_lanes_are_told_apart_when_one_is_parked() -> None:
+def test_equal_lanes_are_distinguished_when_one_is_parked() -> None:
     same = entry(up(1, 1))
     made = batch((b"1", [same]), (b"1", [same]))
     acknowledged = made.acknowledgements(parked(made.lane_batches[1:2]), 10)

@@ -309,7 +309,7 @@ def test_a_script_that_is_run_unread_sets_no_default_that_levelq_made_up(
     assert not answer["success"] and "is_active" in answer["message"]
 
 
-def test_upgrade_tells_of_tables_of_the_same_name_outside_the_search_path(
+def test_upgrade_reports_tables_of_the_same_name_outside_the_search_path(
     operator: Operator, own_engine: Engine
 ) -> None:
     moved = "ALTER TABLE user_licenses SET SCHEMA app"

@@ -484,7 +484,7 @@ def test_a_claim_without_end(world: World) -> None:
     assert violations_of(world.verify()) == [("I7", "stranded", 7, "PLAYER", command.command_id)]
 
 
-def test_lanes_of_partitions_that_nobody_registered_and_names_that_are_no_users(world: World) -> None:
+def test_lanes_of_unregistered_partitions_and_names_that_are_no_users(world: World) -> None:
     push_bare(world.redis, "OTHER", 7, b"x")
     push_bare(world.redis, "PLAYER", "caf\xe9", b"y" * 9000)
     report = world.verify()
