@@ -1,12 +1,11 @@
 # syntax=docker/dockerfile:1
-# levelq's workers and command line: `docker build -t levelq .`. The servers come from their own images, see
-# docker-compose.yml.
+# levelq's workers and command line: `docker build -t levelq .`. docker-compose.yml adds the servers' own images.
 
 FROM python:3.13.9-slim-trixie AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
-# Every archive is checked against its hash here; the next step may install from these files only, so it needs
-# no lock of its own, and of all that the lock names only what levelq[worker] needs reaches the image.
+# This step checks every archive against its hash. The next one installs only what levelq[worker] needs, and only from
+# these files, so it needs no lock.
 COPY requirements.lock ./
 RUN python -m pip download --only-binary :all: --require-hashes --requirement requirements.lock --dest wheels
 COPY pyproject.toml README.md LICENSE ./
@@ -24,8 +23,8 @@ COPY --from=build /opt/levelq /opt/levelq
 ENV PATH=/opt/levelq/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 10001:10001
 WORKDIR /tmp
-# Whether this container has a live worker process. Not whether the servers are well: that is weather, which a worker
-# waits out, and a restart would only cost it its place.
+# Whether this container has a live worker process. It does not test the servers: a worker waits for the end of an
+# outage, and a restart would not help.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --start-interval=1s --retries=3 \
   CMD grep -qsx 'levelq-worker' /proc/[0-9]*/comm
 ENTRYPOINT ["levelq"]

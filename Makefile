@@ -1,4 +1,4 @@
-# `make help` lists what there is. Everything installs into .venv, from the hashes in requirements.lock.
+# `make help` lists the targets. Everything installs into .venv, by the hashes in requirements.lock.
 PYTHON ?= python3
 BIN := .venv/bin
 LOWEST := .venv-lowest/bin
@@ -22,7 +22,7 @@ help: ## this list
 demo: .venv/installed ## the main job on embedded servers: a thousand users, a burst, a killed worker, a verified result
 	@$(BIN)/levelq demo
 
-# Tests mostly wait: for servers, for claims to run out. Each process has servers of its own.
+# Tests mostly wait, for servers or for claims to expire, so several processes run them. Each starts its own servers.
 SIDE_BY_SIDE := --numprocesses=auto --maxprocesses=4 --dist=loadscope
 
 test: .venv/installed ## all tests
@@ -38,7 +38,7 @@ coverage: .venv/installed ## all tests, with coverage, which takes longer
 		-r requirements-lowest.lock >.venv-lowest/pip.log 2>&1 || { cat .venv-lowest/pip.log; exit 1; }
 	@touch $@
 
-# A wheel, as an application installs it, with the oldest versions that it admits.
+# Installs the wheel, as an application does, with the oldest versions that it allows.
 lowest: .venv/installed .venv-lowest/installed ## the main paths on the lowest versions that pyproject.toml allows
 	@rm -rf .venv-lowest/dist
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w .venv-lowest/dist .
@@ -58,13 +58,13 @@ unit integration acceptance: .venv/installed ## one tier of the tests
 chaos: .venv/installed ## random faults against real processes, then the checker: make chaos SECONDS=60 SEED=7
 	@$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
 
-bench: .venv/installed ## levelq beside RQ, Celery, Dramatiq, procrastinate and direct calls: twenty minutes (SMALL=1: half a minute)
+bench: .venv/installed ## levelq compared with RQ, Celery, Dramatiq, procrastinate and direct calls: twenty minutes (SMALL=1: half a minute)
 	@$(BIN)/python -m benchmarks $(if $(SMALL),--small --repeats 1)
 
-loadtest: .venv/installed ## simulated users on embedded servers, verified, with a report: make loadtest SCENARIO=match SECONDS=30
+loadtest: .venv/installed ## simulate users on embedded servers, verify, write a report: make loadtest SCENARIO=match SECONDS=30
 	@$(BIN)/levelq loadtest --scenario $(or $(SCENARIO),contention) --seconds $(or $(SECONDS),20)
 
-scaling: .venv/installed ## what commands cost, and what more workers than cores do: half an hour; see docs/scaling.md
+scaling: .venv/installed ## what commands cost, and the effect of more workers than cores: half an hour; see docs/scaling.md
 	@$(BIN)/python -m benchmarks.scaling $(if $(ROUNDS),--rounds $(ROUNDS))
 
 plan: .venv/installed ## what a load would take: make plan USERS=10_000_000 RATE=100_000 ARGS='--peak 3' (ARGS=--help lists all)
@@ -78,7 +78,7 @@ check: .venv/installed ## format, lint, strict types, import contracts, docs
 	$(BIN)/lint-imports
 	$(BIN)/mkdocs build --config-file .ci/mkdocs.yml --strict --quiet --site-dir ../.venv/site
 
-format: .venv/installed ## put the code into its format
+format: .venv/installed ## format the code, and fix what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -88,17 +88,17 @@ build: .venv/installed ## the wheel and the source archive in dist/, checked as 
 	@$(BIN)/twine check --strict dist/*
 	@$(BIN)/check-wheel-contents dist/*.whl
 
-sync: .venv/installed ## write the modules for threads from those for asyncio
+sync: .venv/installed ## generate the modules for threads from those for asyncio
 	@$(BIN)/python .ci/make_sync.py
 
-docs: .venv/installed ## the documentation at 127.0.0.1:8000
+docs: .venv/installed ## serve the documentation at 127.0.0.1:8000
 	$(BIN)/mkdocs serve --config-file .ci/mkdocs.yml
 
-# Celery 5.3 holds redis below 6, so an application that has both is among the lowest.
+# Celery 5.3 requires redis below 6, so the lowest versions are those of an application with both.
 lock: ## write both locks (needs uv): the newest versions, and the lowest that pyproject.toml allows
 	$(LOCK) pyproject.toml --all-extras --group dev -o requirements.lock
 	echo 'celery[redis]>=5.3,<5.4' | $(LOCK) pyproject.toml - --extra worker --extra embedded --extra demo --extra load \
 		--resolution lowest-direct --only-binary :all: -o requirements-lowest.lock
 
-clean: ## remove what make made
+clean: ## remove everything that make created
 	rm -rf .venv .venv-lowest build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* site dist levelq-data demo.png loadtest.html

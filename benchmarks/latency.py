@@ -74,10 +74,10 @@ def steady(site: Site) -> Steady:
         producer.send(_command(1)).result(60)
         pause = threading.Event()
         begun = time.perf_counter()
-        for place in range(number):
-            if (early := begun + place / RATE - time.perf_counter()) > 0:
+        for index in range(number):
+            if (early := begun + index / RATE - time.perf_counter()) > 0:
                 pause.wait(early)
-            command = _command(1 + place % USERS)
+            command = _command(1 + index % USERS)
             sent[command.command_id.bytes] = time.time()
             producer.send(command, reply=False)
         until(lambda: site.waiting() == 0, 60, "the last command")

@@ -7,7 +7,7 @@
 Exit code 0 if the checker found nothing, 1 if it did or a send failed, 2 if it could not be done.
 
 Locust's users are a closed loop: each sends again only after its last send, so a system that hangs gets less load. For
-latencies without that flaw use `levelq loadtest`. One process only: the checker needs all histories in one place.
+latencies without that flaw use `levelq loadtest`. One process only: the checker needs all histories in one process.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ _NO_CONSTRAINT = "ALTER TABLE specialization_progress DROP CONSTRAINT ck_refusal
 
 
 def grants(share: float) -> list[Grant]:
-    """The work, with this share of the commands, at random places, that the constraint refuses."""
+    """The work, with this share of the commands, at random indexes, that the constraint refuses."""
     made = WORKLOAD.grants()
     for n in random.Random(SEED).sample(range(len(made)), round(share * len(made))):
         made[n] = made[n]._replace(xp=REFUSED_XP)

@@ -66,8 +66,8 @@ def plain(table: Table) -> str:
 
 def draw_rivals(path: Path, drained: dict[str, Sequence[Drained]]) -> None:
     """Bars on a logarithmic axis."""
-    figure, places = plt.subplots(1, len(drained), figsize=(13, 4.2), layout="constrained")
-    for axes, (title, trials) in zip(places, drained.items(), strict=True):
+    figure, panels = plt.subplots(1, len(drained), figsize=(13, 4.2), layout="constrained")
+    for axes, (title, trials) in zip(panels, drained.items(), strict=True):
         rates: dict[str, list[float]] = {}
         for trial in trials:
             rates.setdefault(trial.rival, []).append(trial.rate)
@@ -81,9 +81,9 @@ def draw_rivals(path: Path, drained: dict[str, Sequence[Drained]]) -> None:
         axes.barh(names, middles, color=colors, xerr=errors, error_kw={"ecolor": "#333", "linewidth": 1})
         axes.set_xscale("log")
         axes.set_xlim(1, 5 * middles[-1])
-        for place, (middle, values) in enumerate(zip(middles, (rates[name] for name in names), strict=True)):
+        for row, (middle, values) in enumerate(zip(middles, (rates[name] for name in names), strict=True)):
             axes.annotate(
-                f"{middle:,.0f}" if middle >= 10 else f"{middle:.1f}", (max(values), place), xytext=(5, 0),
+                f"{middle:,.0f}" if middle >= 10 else f"{middle:.1f}", (max(values), row), xytext=(5, 0),
                 textcoords="offset points", va="center", fontweight="bold",
             )  # fmt: skip
         axes.set_title(title)
@@ -103,9 +103,9 @@ def draw_parts(path: Path, trials: dict[str, Drained], ceilings: dict[str, float
         bars = axes.barh(names, values, left=left, color=color, label=part)
         axes.bar_label(bars, fmt="%.0f", label_type="center", color="white", fontweight="bold")
         left = [a + b for a, b in zip(left, values, strict=True)]
-    for place, name in enumerate(names):
+    for row, name in enumerate(names):
         at = 2e6 / ceilings[name]
-        axes.plot((at, at), (place - 0.45, place + 0.45), color=LIMIT_COLOR, linewidth=2.5)
+        axes.plot((at, at), (row - 0.45, row + 0.45), color=LIMIT_COLOR, linewidth=2.5)
     axes.plot([], [], color=LIMIT_COLOR, linewidth=2.5, label="two cores at the ceiling: PostgreSQL alone")
     axes.set_xlabel("microseconds of processor time per command")
     axes.legend(frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.45, 1.18))

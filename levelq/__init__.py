@@ -2,7 +2,8 @@
 
 from levelq import Producer, LevelUp, level_up_atomic
 
-`pip install levelq` is enough to send; names that touch the database or RQ's worker need `levelq[worker]` and say so.
+`pip install levelq` is enough to send; names that touch the database or RQ's worker need `levelq[worker]`; without
+it their import fails with that hint.
 """
 
 from __future__ import annotations

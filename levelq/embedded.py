@@ -54,7 +54,7 @@ class Server:
     def start(self) -> Self:
         """Start it and wait until it answers. Raises ConfigurationError with the end of its log."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: S603 - our own program and arguments
+            self.process = subprocess.Popen(  # noqa: S603 - levelq's own program and arguments
                 self.command(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

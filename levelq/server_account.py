@@ -86,27 +86,27 @@ def data_folder(owner: Account | None, folder: Path) -> Path:
     if folder.is_symlink() and not folder.exists():
         missing = folder.resolve()
         raise ConfigurationError(f"{folder}: expected PostgreSQL's data at {missing}, where it leads, found nothing")
-    filled = folder.is_dir() and any(folder.iterdir())
-    if filled and not (folder / "PG_VERSION").exists():
+    has_files = folder.is_dir() and any(folder.iterdir())
+    if has_files and not (folder / "PG_VERSION").exists():
         raise ConfigurationError(f"{folder}: expected an empty folder or PostgreSQL's data, found other files")
     target = folder.resolve()
     if owner is None:
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
         return target
     closed = owner.closed_folder(target.parent)
-    if closed is not None and (filled or folder.is_symlink()):
+    if closed is not None and (has_files or folder.is_symlink()):
         raise ConfigurationError(
             f"{target}: PostgreSQL does not run as root, and its account {NAME} may not pass {closed}; "
             "move the data to a folder that it can reach, such as one below /var/lib"
         )
-    if filled and target.stat().st_uid != owner.uid:
+    if has_files and target.stat().st_uid != owner.uid:
         raise ConfigurationError(
             f"{target}: PostgreSQL does not run as root, and this data is not of its account {NAME} but of "
             f"{_user(target)}: run levelq as {_user(target)}, or run: chown -R {NAME} {shlex.quote(str(target))}"
         )
     if closed is not None:
         target = _elsewhere(owner, folder)
-    elif not filled:
+    elif not has_files:
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
         owner.own(target)
     return target
@@ -181,7 +181,7 @@ def _open(folder: Path) -> None:
 
 
 def _elsewhere(owner: Account, folder: Path) -> Path:
-    """A new folder for the data below SHARED, and a link to it in the place of `folder`."""
+    """A new folder for the data below SHARED, and a link to it that replaces `folder`."""
     target = Path(tempfile.mkdtemp(prefix="data-", dir=_shared(owner)))
     owner.own(target)
     folder.parent.mkdir(parents=True, exist_ok=True)

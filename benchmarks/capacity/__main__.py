@@ -1,7 +1,7 @@
 """Estimate what a load would take, and what breaks first: `make plan USERS=10_000_000 RATE=100_000`.
 
-Arithmetic on measured costs: those of one machine with two cores, or of the file that --costs names. No server is
-asked. How far the numbers carry: docs/scaling.md.
+Arithmetic on measured costs: those of one machine with two cores, or of the file that --costs names. It needs
+no server. How far the numbers carry: docs/scaling.md.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def _acked(begin_ack: Callable[..., PendingReply[list[int]]]) -> Callable[..., _
 def _decided(decide: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
     def counted(*args: Any) -> list[Any]:
         parked = decide(*args)
-        counts["aside"] += len(parked)
+        counts["parked"] += len(parked)
         return parked
 
     return counted

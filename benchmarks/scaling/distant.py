@@ -2,7 +2,7 @@
 
     python -m benchmarks.scaling.distant
 
-500 users; two and eight workers whose every batch waits longer, in turn; two rounds, five minutes. Tells where more
+500 users; two and eight workers whose every batch waits longer, in turn; two rounds, five minutes. Shows where more
 workers than cores are worth it.
 """
 
@@ -34,7 +34,7 @@ ROUNDS = 2
 
 
 def far(seconds: float) -> None:
-    """Have each batch of this process, and of those it forks, wait so long for the database, as on a long way."""
+    """Have each batch of this process, and of those it forks, wait longer for the database, as over a distance."""
     open_ = Transactions.open
 
     def opened(self: Transactions) -> AbstractContextManager[Transaction]:

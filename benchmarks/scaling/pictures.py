@@ -21,15 +21,15 @@ WITHIN = 0.15
 def predictions(path: Path, found: Sequence[Predicted]) -> None:
     """Measured and predicted rates, with a band of 15 % around each measured one."""
     figure, axes = plt.subplots(figsize=(10, 0.45 * len(found) + 1.4), layout="constrained")
-    for place, one in enumerate(reversed(found)):
-        band = (one.rate * (1 - WITHIN), place - 0.3), 2 * WITHIN * one.rate, 0.6
+    for row, one in enumerate(reversed(found)):
+        band = (one.rate * (1 - WITHIN), row - 0.3), 2 * WITHIN * one.rate, 0.6
         axes.add_patch(Rectangle(*band, color=OTHER_COLOR, alpha=0.3, linewidth=0))
-        axes.plot(one.rate, place, "|", color="#333", markersize=14, markeredgewidth=2)
+        axes.plot(one.rate, row, "|", color="#333", markersize=14, markeredgewidth=2)
         inside = abs(one.off) <= WITHIN
         marker: Any = {"marker": "o", "markerfacecolor": "none" if one.point.fitted else None}
         axes.plot(
             one.predicted_rate,
-            place,
+            row,
             color=LEVELQ_COLOR if inside else LIMIT_COLOR,
             markersize=8,
             linestyle="",

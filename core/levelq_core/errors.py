@@ -38,7 +38,7 @@ class InvalidCommand(LevelqError, ValueError):
 
     @classmethod
     def from_details(cls, details: Iterable[Any]) -> InvalidCommand:
-        """Say in one line what a validation found: field, value given, what was expected."""
+        """Describe in one line what a validation found: field, value given, what was expected."""
         return cls("; ".join(describe(detail) for detail in details))
 
 
@@ -100,7 +100,7 @@ class OutcomeTimeout(LevelqError, TimeoutError):
 
 
 class ConfigurationError(LevelqError):
-    """A setting, an address or a permission is wrong; the message names it and says what was expected.
+    """A setting, an address or a permission is wrong; the message names it and what was expected.
 
     `reasons`: where several things are wrong, one sentence for each; else the message alone.
     """

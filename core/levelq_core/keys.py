@@ -114,7 +114,7 @@ class Keys:
 
     @property
     def notices(self) -> str:
-        """The alerts of workers. The key says weather for WorkerAlerts."""
+        """The alerts of workers (WorkerAlerts). The key keeps its first name."""
         return f"{self.namespace}:weather"
 
     @property

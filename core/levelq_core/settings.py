@@ -120,14 +120,14 @@ class Settings(BaseSettings):
         except ValidationError as error:
             lines = []
             for detail in error.errors(include_url=False):
-                said = detail["msg"].removeprefix("Value error, ")
+                message = detail["msg"].removeprefix("Value error, ")
                 if not detail["loc"]:
-                    lines.append(said)
+                    lines.append(message)
                     continue
                 name = f"LEVELQ_{str(detail['loc'][0]).upper()}"
                 # What is given for a URL may hold a password.
                 got = "" if name.endswith("_URL") else describe(detail).rpartition(", got ")[2]
-                lines.append(f"{name}: {said}{got and f', got {got}'}")
+                lines.append(f"{name}: {message}{got and f', got {got}'}")
             raise ConfigurationError("; ".join(lines)) from None
 
     def environment(self) -> dict[str, str]:

@@ -25,8 +25,8 @@ _LONG_RUNNING = {"worker": 0, "up": 0, "demo": 130, "loadtest": 130}
 def main() -> int:
     """Run `levelq` with the process's arguments; returns its exit code.
 
-    0: done. 1: done, and the answer is bad news (rejected, out of step, a failed check). 2: it could not be
-    done; one line on stderr says why. 130: interrupted. Never a traceback, unless `--traceback` is given.
+    0: done. 1: done, with a bad result (rejected, out of step, a failed check). 2: it could not be
+    done; one line on stderr names the reason. 130: interrupted. Never a traceback, unless `--traceback` is given.
     """
     command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
     if command in _LONG_RUNNING:  # before the imports, which take a second

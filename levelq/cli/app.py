@@ -1,4 +1,4 @@
-"""All commands by name, and the one place where an error becomes one line and an exit code."""
+"""All commands by name, and the code that turns an error into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .screen import err, one_line, say, verdict
+from .screen import err, one_line, print_line, verdict
 
 # click's UsageError, of click itself or of the copy that newer versions of typer contain.
 _UsageError: Any = typer.BadParameter.__mro__[2]
@@ -113,7 +113,7 @@ def run(arguments: Sequence[str]) -> int:
         if _show_traceback:
             raise
         for line in _lines(error):
-            say(verdict("levelq: ", "bold red", line), on=err)
+            print_line(verdict("levelq: ", "bold red", line), on=err)
         return 2
 
 

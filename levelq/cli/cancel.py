@@ -10,7 +10,7 @@ from uuid import UUID
 from typer import Exit, Option
 
 from .options import DryRun, Specialization, User, Yes
-from .screen import confirm, count, err, one_line, say
+from .screen import confirm, count, err, one_line, print_line
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -75,7 +75,7 @@ def editing(settings: Settings) -> Iterator[tuple[Engine, LaneEditor, Waker, Set
 
 
 def _not_cancelled(engine: Engine, command_id: UUID) -> None:
-    """Say what became of a command that does not wait, or no longer. Raises Exit."""
+    """Print what became of a command that is not waiting. Raises Exit."""
     from levelq_core.operations.queries import outcome_of
 
     with engine.connect() as connection:
@@ -83,7 +83,7 @@ def _not_cancelled(engine: Engine, command_id: UUID) -> None:
     known = "the ledger does not know it either"
     if outcome is not None:
         known = f"it was decided: {outcome.status}, {outcome.error or outcome.message}"
-    say(f"command {command_id} is not waiting there; {one_line(known)}", on=err)
+    print_line(f"command {command_id} is not waiting there; {one_line(known)}", on=err)
     raise Exit(1)
 
 
@@ -96,9 +96,9 @@ def waiting_lines(waiting: Waiting) -> Iterator[str]:
 
 def print_waiting(waiting: Waiting, target: str) -> None:
     """What would be cancelled, and what would be left."""
-    say(f"{target}, to cancel for good:" if waiting.total else f"{target}: nothing to cancel")
+    print_line(f"{target}, to cancel for good:" if waiting.total else f"{target}: nothing to cancel")
     for line in waiting_lines(waiting):
-        say(f"  {line}")
+        print_line(f"  {line}")
     _print_left(waiting.newer, waiting.unreadable)
 
 
@@ -109,13 +109,13 @@ def print_cancelled(done: Cancelled) -> None:
         parts.append(f"{done.decided:,} were decided before")
     if done.quarantined:
         parts.append(f"{done.quarantined:,} malformed quarantined")
-    say(", ".join(parts))
+    print_line(", ".join(parts))
     _print_left(done.newer, done.unreadable)
 
 
 def _print_left(newer: int, unreadable: set[str]) -> None:
     if newer:
         left = "left: a newer version of levelq sent them, and only that version can cancel them"
-        say(f"{count(newer, 'command')} {left}", on=err)
+        print_line(f"{count(newer, 'command')} {left}", on=err)
     for key in sorted(unreadable):
-        say(f"left: {one_line(key)} is no list; other code wrote that key", on=err)
+        print_line(f"left: {one_line(key)} is no list; other code wrote that key", on=err)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from .screen import Listing, say
+from .screen import Listing, print_line
 
 
 def catalog() -> None:
@@ -25,4 +25,4 @@ def catalog() -> None:
     shown.print()
     for track in tracks.values():
         if track.tracks_hours:
-            say(f"{track.name} counts theory and practice hours, too.")
+            print_line(f"{track.name} counts theory and practice hours, too.")

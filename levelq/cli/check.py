@@ -8,7 +8,7 @@ from typing import Annotated
 from rich.text import Text
 from typer import Exit, Option
 
-from .screen import Listing, count, printable, say, verdict
+from .screen import Listing, count, print_line, printable, verdict
 
 
 def check(limit: Annotated[int, Option(min=0, help="How many pairs to list at most.")] = 50) -> None:
@@ -32,7 +32,7 @@ def check(limit: Annotated[int, Option(min=0, help="How many pairs to list at mo
         schema = read(connection)
         fixes = pair_fixes(connection, first, schema, settings.tracks)
     if not found:
-        say("Every pair of levels is in step.", "green")
+        print_line("Every pair of levels is in step.", "green")
         return
     columns = ("User", "Specialization", "Progress", "License", "Repair with")
     shown = Listing(*columns, right=("User", "Progress", "License"), folding="Repair with")
@@ -46,7 +46,7 @@ def check(limit: Annotated[int, Option(min=0, help="How many pairs to list at mo
     if limit:
         shown.print()
     more = f" (the first {limit} are shown; --limit shows more)" if 0 < limit < found else ""
-    say(verdict(f"{count(found, 'pair')} out of step", "bold red", more))
+    print_line(verdict(f"{count(found, 'pair')} out of step", "bold red", more))
     if incomplete:
-        say("First do what `levelq db check` says: until then `levelq sync` is refused.")
+        print_line("First do what `levelq db check` says: until then `levelq sync` is refused.")
     raise Exit(1)

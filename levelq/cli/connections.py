@@ -47,8 +47,8 @@ def redis_of(settings: Settings, *, rq: bool = False) -> Iterator[Redis]:
     try:
         yield client
     except RedisError as error:
-        said = str(error).lower()
-        hint = "" if "password" in said or "certificate" in said else "; `levelq doctor` shows more"
+        message = str(error).lower()
+        hint = "" if "password" in message or "certificate" in message else "; `levelq doctor` shows more"
         raise ConfigurationError(f"{redis_error(name, url, error)}{hint}") from error
     finally:
         client.close()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from rich.text import Text
 from typer import Exit, Option, echo
 
-from .screen import count, err, out, printable, say, verdict
+from .screen import count, err, out, print_line, printable, verdict
 
 if TYPE_CHECKING:
     from levelq_core.operations.dbcheck import Finding
@@ -38,22 +38,22 @@ def upgrade(
             elsewhere = read(connection).elsewhere
         migrations.upgrade(engine)
         created = set(inspect(engine).get_table_names()) - before
-    say(f"Tables in {url}")
+    print_line(f"Tables in {url}")
     for name in REQUIRED:
         result = Text("created", style="green") if name in created else Text("left as it was", style="dim")
         if name in created and name in elsewhere:
             schemas = printable(", ".join(elsewhere[name]))
             result += Text(f"; there is another in schema {schemas}, outside the search path", style="yellow")
-        say(Text(f"  {name:<26}") + result)
+        print_line(Text(f"  {name:<26}") + result)
     if not created.issuperset(REQUIRED):
-        say("Run `levelq db check` to see whether the others have all that levelq needs.")
+        print_line("Run `levelq db check` to see whether the others have all that levelq needs.")
 
 
 def _print_sql(script: str, url: str) -> None:
     """Only the script goes to stdout, for a file or for psql."""
     echo(script or "-- nothing to do: the database is at this version of levelq", nl=not script)
     hint = f"For {url} as it is now. Run them with: psql --set ON_ERROR_STOP=1 --file FILE"
-    say(hint if script else f"Nothing to do in {url}", on=err)
+    print_line(hint if script else f"Nothing to do in {url}", on=err)
 
 
 def check(
@@ -78,10 +78,10 @@ def check(
     errors = sum(finding.severity == "error" for finding in findings)
     stream = err if sql else out
     if not findings:
-        say("The database has all that levelq needs, and commits are safe there.", "green", on=stream)
+        print_line("The database has all that levelq needs, and commits are safe there.", "green", on=stream)
         return
     summary = f"{count(errors, 'error')}, {count(len(findings) - errors, 'warning')}"
-    say(f"{summary}. After mending: levelq db check", "bold", on=stream)
+    print_line(f"{summary}. After mending: levelq db check", "bold", on=stream)
     raise Exit(1 if errors else 0)
 
 
@@ -90,7 +90,7 @@ def _print_finding(finding: Finding) -> None:
     style = "bold red" if finding.severity == "error" else "bold yellow"
     out.print(verdict(f"{finding.severity}:", style, f" {finding.problem}"))
     for line in map(printable, finding.fix):
-        say(f"    {line}", "dim" if line.startswith("--") else "cyan")
+        print_line(f"    {line}", "dim" if line.startswith("--") else "cyan")
     out.print()
 
 

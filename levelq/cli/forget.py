@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .cancel import editing, waiting_lines
 from .options import DryRun, User, Yes
-from .screen import confirm, count, say
+from .screen import confirm, count, print_line
 
 if TYPE_CHECKING:
     from levelq_worker.withdrawal.forgetting import UserData
@@ -29,10 +29,10 @@ def forget(user: User, yes: Yes = False, dry_run: DryRun = False) -> None:
         forgetting = Forgetting(*parts, user)
         known = forgetting.look()
         if not known.total:
-            say(f"user {user}: nothing to erase")
+            print_line(f"user {user}: nothing to erase")
             return
         for line in _lines(known):
-            say(f"  {line}")
+            print_line(f"  {line}")
         if dry_run:
             return
         if not yes:
@@ -40,8 +40,8 @@ def forget(user: User, yes: Yes = False, dry_run: DryRun = False) -> None:
         cancelled, erased = forgetting.run()
     deleted = erased.progress + erased.licenses + erased.progressions
     rows = f"{count(deleted, 'row')} deleted, {count(erased.total - deleted, 'row')} cleared"
-    say(f"user {user} is forgotten: {count(cancelled.cancelled, 'command')} cancelled, {rows}")
-    say(f"replies in Redis expire within {settings.reply_seconds} s")
+    print_line(f"user {user} is forgotten: {count(cancelled.cancelled, 'command')} cancelled, {rows}")
+    print_line(f"replies in Redis expire within {settings.reply_seconds} s")
 
 
 def _lines(known: UserData) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from .options import User
-from .screen import Cell, Listing, count, duration, one_line, say, verdict, when
+from .screen import Cell, Listing, count, duration, one_line, print_line, verdict, when
 
 if TYPE_CHECKING:
     from levelq_core.lanes.parked import UserLane
@@ -48,7 +48,7 @@ def history(
     # The ledger is in the order of effect; its times are those at which transactions began, and serve only to merge.
     rows = [row for _, row in islice(merge(decided, others, key=lambda timed: timed[0], reverse=True), limit)]
     if not rows:
-        say(f"User {user}: nothing was decided yet, or the ledger no longer keeps it.")
+        print_line(f"User {user}: nothing was decided yet, or the ledger no longer keeps it.")
         return
     columns = ["When (UTC)", "Specialization", "Command", "XP", "Level", "Result", "Command id"][: 7 if ids else 6]
     shown = Listing(*columns, right=("XP",), folding="Result")
@@ -72,7 +72,7 @@ def _parked(settings: Settings, user: int) -> list[tuple[str, UserLane]]:
                 seen = [of_user(lanes.redis, lanes.keys, partition, user) for partition in layout.holding(name, user)]
                 found += [(name, lane) for lane in seen if lane is not None]
     except ConfigurationError as error:
-        say(verdict("parked lanes unknown", "bold yellow", f"  {one_line(str(error))}"))
+        print_line(verdict("parked lanes unknown", "bold yellow", f"  {one_line(str(error))}"))
     return found
 
 
@@ -86,10 +86,10 @@ def _print_parked(specialization: str, found: UserLane, held: str | None) -> Non
     if lane.until_ms is not None:
         left = (lane.until_ms - found.now_ms) / 1000
         again = f"by itself at {when_utc(lane.until_ms)}, in {duration(left)}" if left > 0 else "due: a worker takes it"
-    say(verdict("parked", "bold yellow", f"  {specialization} {since}"))
+    print_line(verdict("parked", "bold yellow", f"  {specialization} {since}"))
     todo = held if held and is_locked(lane.reason) else advice(lane.reason)
     for label, text in (("why", lane.reason), ("next", again), ("to do", todo)):
-        say(verdict(f"{label:>6}", "dim", f"  {text}"))
+        print_line(verdict(f"{label:>6}", "dim", f"  {text}"))
 
 
 def _decided_row(entry: Entry) -> list[Cell]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from .options import DryRun, Yes
-from .screen import confirm, count, refused, say
+from .screen import confirm, count, print_line, refused
 
 
 def show() -> None:
@@ -18,8 +18,8 @@ def show() -> None:
     settings = load()
     with lanes_of(settings) as lanes:
         bound = bound_to(lanes)
-    say(f"namespace {settings.namespace} at {redacted(settings.redis_url)}")
-    say(f"  bound to {bound}" if bound else "  not bound yet: the first worker binds it")
+    print_line(f"namespace {settings.namespace} at {redacted(settings.redis_url)}")
+    print_line(f"  bound to {bound}" if bound else "  not bound yet: the first worker binds it")
 
 
 def rebind(yes: Yes = False, dry_run: DryRun = False) -> None:
@@ -46,16 +46,16 @@ def rebind(yes: Yes = False, dry_run: DryRun = False) -> None:
         with suppress(ConfigurationError):  # something unreadable is replaced, too
             bound = None if raw is None else DatabaseIdentity.decode(raw, lanes.keys.database)
         if bound is not None and bound.same_as(mine):
-            say(f"namespace {settings.namespace} is bound to {mine} already")
+            print_line(f"namespace {settings.namespace} is bound to {mine} already")
             return
         waiting = sum(lanes.status(partition).waiting for partition in partitions(lanes, settings.tracks))
-        say(f"namespace {settings.namespace} at {redacted(settings.redis_url)}")
-        say(f"  is bound to {bound or ('no database' if raw is None else 'something unreadable')}")
-        say(f"  would be bound to {mine}, with {count(waiting, 'waiting command')}")
+        print_line(f"namespace {settings.namespace} at {redacted(settings.redis_url)}")
+        print_line(f"  is bound to {bound or ('no database' if raw is None else 'something unreadable')}")
+        print_line(f"  would be bound to {mine}, with {count(waiting, 'waiting command')}")
         if dry_run:
             return
         if not yes:
             confirm("Bind it?")
         if lanes.bind(mine.encode(), raw or b"") != mine.encode():
             raise refused(f"namespace {settings.namespace}: the binding changed meanwhile; run it again")
-    say(f"namespace {settings.namespace} is bound to {mine}")
+    print_line(f"namespace {settings.namespace} is bound to {mine}")

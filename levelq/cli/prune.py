@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Option
 
 from .options import age_of
-from .screen import count, say
+from .screen import count, print_line
 
 
 def prune(
@@ -35,4 +35,4 @@ def prune(
     for table in pruned:
         done = "would be removed" if dry_run else "removed"
         kept = f", {count(table.kept, 'old row')} kept: still waiting in a lane or the outbox" if table.kept else ""
-        say(f"{table.table}: {count(table.removed, 'row')} {done}{kept}")
+        print_line(f"{table.table}: {count(table.removed, 'row')} {done}{kept}")

@@ -1,4 +1,4 @@
-"""`levelq rebuild`: put back what Redis lost of the outbox, and remove what cannot be read."""
+"""`levelq rebuild`: restore what Redis lost of the outbox, and remove what cannot be read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument
 
-from .screen import count, refused, say
+from .screen import count, print_line, refused
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -28,12 +28,12 @@ def rebuild(
         list[str] | None, Argument(help="The specializations to rebuild; default: all of the catalog.")
     ] = None,
 ) -> None:
-    """Put back into the lanes what Redis lost of the outbox.
+    """Restore to the lanes what Redis lost of the outbox.
 
-    Workers do this by themselves when Redis has lost everything; this is for when it lost a part. It takes over from
-    the relay, waits until no lane is claimed, puts the undecided commands of each lane that lacks the first of them
-    back at its head, in order, and lets the workers go on. Safe at any time, also twice: a command that is in a lane
-    twice is applied once. What a lane lost behind that first one, the relay pushes when the lane is empty.
+    Workers do this by themselves when Redis has lost everything; this is for when it lost a part. It takes the
+    relay's lease, waits until no lane is claimed, restores the undecided commands of each lane that lacks the first of
+    them to its head, in order, and unblocks claims. Safe at any time, also twice: a command that is in a lane twice is
+    applied once. The relay pushes what a lane lost behind that first command, once the lane is empty.
 
     Before that it removes what cannot be read from levelq's keys, and names it.
     """
@@ -54,7 +54,7 @@ def rebuild(
             _remove(rq, fault)  # sweeps replace the wake-ups
         found = scan.grouped(scan.lanes(lanes.redis, settings.keys))
         if recovered := sum(lanes.recover(partition, users) for partition, users in found):
-            say(f"  {count(recovered, 'lane')} ready again: their set was lost")
+            print_line(f"  {count(recovered, 'lane')} ready again: their set was lost")
         restore = OutboxRestore(lanes, OutboxRows(engine), Waker(lanes.redis, rq, settings.keys))
         for partition in partitions(lanes, names):
             if restore.is_blocked(partition):
@@ -62,7 +62,7 @@ def rebuild(
             else:
                 restored = _restore(lanes, restore, partition, settings)
                 result = f"{count(restored.commands, 'command')} put back into {count(restored.lanes, 'lane')}"
-            say(f"  {partition!s:<24}{result}")
+            print_line(f"  {partition!s:<24}{result}")
 
 
 def _restore(lanes: Lanes, restore: OutboxRestore, partition: Partition, settings: Settings) -> Restored:
@@ -74,7 +74,7 @@ def _restore(lanes: Lanes, restore: OutboxRestore, partition: Partition, setting
     try:
         while time.monotonic() < by:
             lease = lanes.lease(partition, "take", lease.value)
-            if lease.newly_acquired or not lease.ours:
+            if lease.newly_acquired or not lease.is_holder:
                 break
             restored = restore.restore(partition, lease, report=False)
             if restored is not None:
@@ -111,4 +111,4 @@ def _remove(redis: Redis, fault: KeyFault) -> None:
     from levelq_core.operations import key_faults
 
     key_faults.remove(redis, fault)
-    say(f"  removed  {fault.key}: {fault.what}")
+    print_line(f"  removed  {fault.key}: {fault.what}")

@@ -30,7 +30,7 @@ out = Console(highlight=False, width=None if sys.stdout.isatty() else _piped)
 err = Console(highlight=False, stderr=True, width=None if sys.stderr.isatty() else _piped)
 
 
-def say(text: str | Text, style: str = "", *, on: Console = out) -> None:
+def print_line(text: str | Text, style: str = "", *, on: Console = out) -> None:
     """Print text as it is: no markup, and lines are not folded."""
     on.print(Text(text, style) if isinstance(text, str) else text, soft_wrap=True)
 

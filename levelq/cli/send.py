@@ -10,7 +10,7 @@ from uuid import UUID
 from typer import Argument, Exit, Option
 
 from .options import Source, Specialization, User
-from .screen import err, one_line, say, verdict
+from .screen import err, one_line, print_line, verdict
 
 if TYPE_CHECKING:
     from levelq_core.domain.commands import Command
@@ -90,10 +90,10 @@ def _send(settings: Settings, command: Command, durability: Durability | None, t
         try:
             handle = producer.send(command, timeout is not None, durability)
         except NotDurable as error:
-            say(verdict("not durable: ", "bold yellow", one_line(str(error))), on=err)
+            print_line(verdict("not durable: ", "bold yellow", one_line(str(error))), on=err)
             handle, durable = producer.handle(command.command_id), False
         if timeout is None:
-            say(verdict("queued", "bold green", f"  {handle.command_id}"))
+            print_line(verdict("queued", "bold green", f"  {handle.command_id}"))
             raise Exit(0 if durable else 1)
         try:
             outcome = handle.result(timeout)
@@ -147,10 +147,10 @@ def _print(outcome: Outcome) -> None:
     line = verdict(outcome.status, "bold green" if applied else "bold red", lane)
     if outcome.duplicate:
         line.append("  (decided at an earlier send)", style="yellow")
-    say(line)
+    print_line(line)
     before, after = outcome.before, outcome.after
     if applied and before is not None and after is not None:
         for field, value in after:
             if value != (was := getattr(before, field)):
-                say(f"  {field:<20} {was:,} -> {value:,}")
-    say(f"command {outcome.command_id}", "dim", on=err)
+                print_line(f"  {field:<20} {was:,} -> {value:,}")
+    print_line(f"command {outcome.command_id}", "dim", on=err)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from .screen import Listing, count, refused, say
+from .screen import Listing, count, print_line, refused
 
 if TYPE_CHECKING:
     from levelq_core.lanes.client import Lanes
@@ -45,7 +45,7 @@ def shards(
         (name,) = names
         layout = begin(lanes, name, number)
         before = count(layout.previous_shards, "old one")
-        say(f"{name}: commands go to {count(number, 'shard')} now; {before} to be drained first")
+        print_line(f"{name}: commands go to {count(number, 'shard')} now; {before} to be drained first")
         if wait:
             _wait(lanes, name, layout)
 
@@ -78,7 +78,7 @@ def _wait(lanes: Lanes, name: str, layout: Layout) -> None:
     printed = ""
     while (now := lanes.layouts([name])[name]).generation == layout.generation and now.previous_shards:
         if (left := _left(lanes, name, now)) != printed:
-            say(f"  {left}")
+            print_line(f"  {left}")
             printed = left
         time.sleep(_POLL_SECONDS)
-    say(f"{name}: done")
+    print_line(f"{name}: done")

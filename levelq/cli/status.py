@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from typer import Exit, echo
 
 from .options import AsJson
-from .screen import Listing, count, duration, out, refused, say, verdict
+from .screen import Listing, count, duration, out, print_line, refused, verdict
 
 if TYPE_CHECKING:
     from levelq_core.keys import Partition
@@ -95,7 +95,7 @@ def _print(report: StatusReport, lanes: dict[Partition, Status]) -> None:
     bound = f"bound to {report.bound_to}" if report.bound_to else "not bound to a database yet"
     out.print(f"namespace {report.namespace}, {bound}", style="dim", markup=False)
     for problem in report.problems:
-        say(verdict("wrong", "bold red", f"  {problem}"))
+        print_line(verdict("wrong", "bold red", f"  {problem}"))
 
 
 def _oldest(*found: Status) -> str | None:

@@ -69,7 +69,7 @@ def lane_problems(
 ) -> Iterator[str]:
     """Partitions that make no progress though they could, and changes of shards that are held up.
 
-    `serving` is None where RQ cannot list workers. `explained`: another problem says why nothing moves. Raises
+    `serving` is None where RQ cannot list workers. `explained`: another problem is why nothing moves. Raises
     RedisError.
     """
     layouts = lanes.read_layouts({partition.specialization for partition in found}).found

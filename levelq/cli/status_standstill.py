@@ -32,7 +32,7 @@ class Standstill:
     progress: dict[Partition, Progress] = field(default_factory=dict)
 
     def problems(self, partitions: Iterable[Partition], *, explained: bool) -> Iterator[str]:
-        """What is wrong with those that hold something. `explained`: another problem says why nothing moves.
+        """What is wrong with those that hold something. `explained`: another problem is why nothing moves.
 
         Raises RedisError.
         """

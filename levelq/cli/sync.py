@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Exit, Option
 
 from .options import Source, Specialization, User
-from .screen import err, refused, say, verdict
+from .screen import err, print_line, refused, verdict
 
 
 def sync(
@@ -44,10 +44,10 @@ def sync(
     pair = f"{command.specialization} of user {user}"
     if result["success"]:
         done = f"  {pair}: {result['action'].replace('_', ' ')}, level {result['final_level']}"
-        say(verdict("applied", "bold green", done))
+        print_line(verdict("applied", "bold green", done))
     elif result["error_type"] == "validation_error":
-        say(verdict("rejected", "bold red", f"  {pair}: {result['message']}"))
+        print_line(verdict("rejected", "bold red", f"  {pair}: {result['message']}"))
     else:
         raise refused(f"LEVELQ_DATABASE_URL: {pair} not synced: {result['message']}")
-    say(f"command {command.command_id}", "dim", on=err)
+    print_line(f"command {command.command_id}", "dim", on=err)
     raise Exit(0 if result["success"] else 1)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 from typer import Option, echo
 
-from .screen import err, refused, say
+from .screen import err, print_line, refused
 
 if TYPE_CHECKING:
     from levelq.embedded import Server, Servers
@@ -61,7 +61,7 @@ def up(
             _announce(data, servers)
             _watch(servers.postgres, servers.valkey)
     except _Stopped:
-        say(f"Stopped. The data stays in {data}.", on=err)
+        print_line(f"Stopped. The data stays in {data}.", on=err)
 
 
 @contextmanager
@@ -90,13 +90,13 @@ def _announce(data: Path, servers: Servers) -> None:
     """Only the export lines go to stdout, so that a script can read them."""
     from levelq.server_account import NAME
 
-    say(f"PostgreSQL and Valkey are up; their data is in {data}. In another terminal, paste:", on=err)
+    print_line(f"PostgreSQL and Valkey are up; their data is in {data}. In another terminal, paste:", on=err)
     cluster = servers.postgres.folder
     if data.resolve() not in cluster.parents:
-        say(f"PostgreSQL's data is in {cluster}, because its account {NAME} cannot reach {data}.", on=err)
+        print_line(f"PostgreSQL's data is in {cluster}, because its account {NAME} cannot reach {data}.", on=err)
     for name, url in (("LEVELQ_REDIS_URL", servers.valkey.url), ("LEVELQ_DATABASE_URL", servers.postgres.url)):
         echo(f"export {name}={shlex.quote(url)}")
-    say("then: levelq worker, levelq send level-up 42 PLAYER --xp 150. Ctrl-C here stops both.", on=err)
+    print_line("then: levelq worker, levelq send level-up 42 PLAYER --xp 150. Ctrl-C here stops both.", on=err)
 
 
 def _watch(*servers: Server) -> NoReturn:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Exit, Option, echo
 
 from .options import AsJson, age_of
-from .screen import Listing, count, say, verdict
+from .screen import Listing, count, print_line, verdict
 
 if TYPE_CHECKING:
     from levelq_core.operations.verify import Check, Report
@@ -60,7 +60,7 @@ def verify(
 
 
 def since_of(text: str | None) -> datetime | None:
-    """Read the time of --since: an age (1d, 12h), or ISO 8601, in UTC unless it says otherwise.
+    """Read the time of --since: an age (1d, 12h), or ISO 8601, in UTC unless it names a zone.
 
     Raises ConfigurationError, also for a time in the future.
     """
@@ -109,15 +109,15 @@ def _print(report: Report) -> None:
         if check.violations:
             _print_examples(check, "bold red")
     for check in report.notes:
-        say(verdict("note:", "bold yellow", f" {check.found:,} x {check.invariant}, {check.what}"))
+        print_line(verdict("note:", "bold yellow", f" {check.found:,} x {check.invariant}, {check.what}"))
         _print_examples(check, "yellow")
     for remark in report.remarks:
-        say(verdict("note:", "bold yellow", f" {remark}"))
+        print_line(verdict("note:", "bold yellow", f" {remark}"))
     if report.violations:
         broken = ", ".join(sorted(report.broken))
-        say(verdict(count(report.violations, "violation"), "bold red", f" of {broken}"))
+        print_line(verdict(count(report.violations, "violation"), "bold red", f" of {broken}"))
     else:
-        say("Every invariant holds.", "green")
+        print_line("Every invariant holds.", "green")
 
 
 def _print_examples(check: Check, style: str) -> None:
@@ -127,9 +127,9 @@ def _print_examples(check: Check, style: str) -> None:
         command = None if found.command_id is None else f"command {found.command_id}"
         subject = ", ".join(filter(None, (user, found.specialization, command)))
         rest = f" {subject}: {found.detail}" if subject else f" {found.detail}"
-        say(verdict(f"{found.invariant} {found.verdict}:", style, rest))
+        print_line(verdict(f"{found.invariant} {found.verdict}:", style, rest))
     more = check.found - len(check.examples)
     if more:
-        say(f"... and {more:,} more of {check.invariant}, {check.what}")
+        print_line(f"... and {more:,} more of {check.invariant}, {check.what}")
     if check.hint:
-        say(check.hint, "dim")
+        print_line(check.hint, "dim")

@@ -1,6 +1,6 @@
 """The verdict of the demo: `levelq verify`, one SQL check of its own, and the answers to senders and callers.
 
-Each check says how many cases it looked at, so that a check of nothing is seen.
+Each check shows how many cases it looked at, so a check of nothing is noticed.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from .scenario import Scenario
 from .summary import megabytes, show_checks, show_summary
 
 _SENDERS = 2
-_CLAIM_SECONDS = 3.0  # the default is 10; a person who watches waits less gladly
+_CLAIM_SECONDS = 3.0  # the default is 10; a demo should not make people wait
 _MOST_SECONDS, _LEAST_RATE = 60.0, 500  # what is not decided after this time, at this rate, fails the checks
 _LOOK_SECONDS = 0.1
 _MEMORY_BYTES = 200 * 2**20
@@ -204,7 +204,7 @@ def save_picture(
     pushes: list[tuple[float, float]],
     kill: WorkerKill,
 ) -> None:
-    """Save the picture, or say what is missing for one."""
+    """Save the picture, or print what is missing for one."""
     try:
         from .picture import draw  # noqa: PLC0415 - matplotlib is an extra, and slow to import
     except ModuleNotFoundError as error:

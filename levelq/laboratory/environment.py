@@ -1,4 +1,4 @@
-"""Where a run takes place: the servers, connections to them, and the workers of the run."""
+"""The environment of a run: the servers, connections to them, and the workers of the run."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def connected_environment(
 def embedded_environment(name: str, given: Mapping[str, Any], processes: int, folder: Path) -> Iterator[Environment]:
     """New servers with levelq's tables, their data in `folder`; `given`: settings instead of the environment's."""
     servers = Servers(folder / "servers")
-    servers.postgres.options = ("track_commit_timestamp=on",)  # tells when each batch was committed
+    servers.postgres.options = ("track_commit_timestamp=on",)  # records when each batch was committed
     with servers:
         urls = {
             "redis_url": servers.valkey.url,

@@ -27,7 +27,7 @@ def start_python(arguments: list[str], settings: Settings, log: Path, **options:
     """Start Python with these settings and none of the caller's LEVELQ_ variables; its errors go to `log`."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("LEVELQ_")}
     with log.open("ab") as errors:
-        return subprocess.Popen(  # noqa: S603 - our own program and arguments
+        return subprocess.Popen(  # noqa: S603 - levelq's own program and arguments
             [sys.executable, *arguments],
             env=inherited | settings.environment(),
             stderr=errors,
@@ -89,7 +89,7 @@ class Helper:
 
     def _write(self, line: str) -> None:
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it has ended; `result` tells how
+        with suppress(BrokenPipeError):  # it has ended; `result` returns how
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
 

@@ -1,4 +1,4 @@
-"""What a run looks at some times a second: what waits in the lanes, and what the ledger has decided."""
+"""What a run reads several times a second: what waits in the lanes, and what was decided."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from levelq_worker.support.partition_directory import partitions
 
 from .environment import Environment
 
-_CLOCK_READINGS = 9  # the quickest answer says best how two clocks differ
+_CLOCK_READINGS = 9  # the quickest answer shows best how two clocks differ
 
 _SNAPSHOT = "SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint FROM pg_current_snapshot() s"
 
@@ -111,7 +111,7 @@ class Sampler:
         with environment.engine.connect() as connection:
             tracked = connection.exec_driver_sql("SHOW track_commit_timestamp").scalar_one()
             top = connection.exec_driver_sql("SELECT coalesce(max(id), 0) FROM levelq_ledger").scalar_one()
-            self.clock_ahead = _clock_ahead(connection)  # seconds that PostgreSQL's clock is ahead of ours
+            self.clock_ahead = _clock_ahead(connection)  # seconds that PostgreSQL's clock is ahead of this host's
         self.exact = tracked == "on"  # else a commit counts when it was seen
         self._statement = _BATCHES.format(committed=_COMMITTED if self.exact else "NULL::float8")
         self._tail = LedgerTail(int(top))  # what was there before is not of this run
@@ -177,7 +177,7 @@ class Sampler:
 
 
 def _clock_ahead(connection: Connection) -> float:
-    """How many seconds PostgreSQL's clock is ahead of ours; 0 if the difference is less than an answer takes."""
+    """How many seconds PostgreSQL's clock is ahead of this host's; 0 if the difference is less than an answer takes."""
     best = (float("inf"), 0.0)
     for _ in range(_CLOCK_READINGS):
         asked = time.time()

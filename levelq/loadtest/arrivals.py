@@ -4,8 +4,8 @@ An open loop. If a user waited for an answer before the next click, a stuck syst
 waiting of the missing ones would not be measured (coordinated omission). Here each send has an intended time,
 whatever happened before it, and latencies count from there.
 
-The command's id holds that time: it is a UUIDv7 of it, to a quarter of a microsecond, with 30 bits that tell this
-run's commands from all others. So the ledger alone says how long each command took.
+The command's id holds that time: it is a UUIDv7 of it, to a quarter of a microsecond, with 30 bits that only this
+run's commands have. So the ledger alone shows how long each command took.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class PlannedCommand(NamedTuple):
     """One command, and when it is meant to be sent for the first time."""
 
     at: float  # seconds after the start
-    number: int  # 32 random bits that tell it from other commands of the same moment
+    number: int  # 32 random bits that distinguish it from other commands of the same moment
     account: int  # 0 is the first
     specialization: str
     xp: int
@@ -114,7 +114,7 @@ class Plan:
 
 
 def new_tag() -> int:
-    """Random bits that tell this run's commands from all others."""
+    """Random bits that only this run's commands have."""
     return Random().getrandbits(_TAG_BITS)  # noqa: S311 - no secret
 
 

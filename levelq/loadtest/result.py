@@ -118,7 +118,7 @@ def _clock(sampler: Sampler) -> str:
     if not sampler.exact:
         return "when it was seen, up to 0.2 s late: track_commit_timestamp is off"
     ahead = sampler.clock_ahead
-    corrected = f"; its clock differs from ours by {1000 * ahead:+.1f} ms, which is subtracted" if ahead else ""
+    corrected = f"; its clock differs from this host's by {1000 * ahead:+.1f} ms, which is subtracted" if ahead else ""
     return f"PostgreSQL's time of the commit, just before its log is flushed{corrected}"
 
 

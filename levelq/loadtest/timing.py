@@ -59,7 +59,7 @@ def timings(records: Sequence[Path], committed: dict[bytes, float]) -> list[Comm
 
 
 class Figures(NamedTuple):
-    """What the report says in numbers, in seconds and commands."""
+    """The numbers of the report, in seconds and commands."""
 
     waits: Percentiles  # from the intended time to the commit
     closed: Percentiles  # from the actual send to the commit

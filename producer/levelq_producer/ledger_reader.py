@@ -26,7 +26,7 @@ _EACH_SECONDS = 0.0002  # of pause for each waiter, so that 5,000 do not query w
 
 
 class _Request:
-    """What one thread wants to know; `turn` is set when it is answered, or when it shall query for all."""
+    """What one thread wants to know; `turn` is set when it is answered, or when this thread must query for all."""
 
     __slots__ = ("error", "keys", "outcomes", "turn")
 

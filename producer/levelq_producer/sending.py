@@ -61,7 +61,7 @@ class SentCommand:
 
     @property
     def digest(self) -> bytes:
-        """The digest of what was sent, which tells a conflict from a repeat; empty if another process sent it."""
+        """The digest of what was sent. It distinguishes a conflict from a repeat; empty if another process sent it."""
         return digest_in(self.payload) if self.payload else b""
 
 

@@ -115,7 +115,7 @@ def _open_psycopg(connection: Any) -> OpenTransaction:
         raise _autocommit("inside `with connection.transaction():`, or with autocommit off")
 
     def execute(statement: str, values: Values) -> Rows:
-        # A cursor of our own: the connection's may return other rows, or read other placeholders.
+        # levelq's own cursor: the connection's cursor factory may return other rows or read other placeholders.
         with Cursor(connection, row_factory=tuple_row) as cursor, _explained():
             return cursor.execute(_pyformat(statement), values).fetchall()
 
@@ -193,7 +193,7 @@ def _unusable(error: Exception) -> TransactionMisuse:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Say what to do about the errors that the application can fix; all others pass through."""
+    """Explain the errors that the application can fix; all others pass through."""
     try:
         yield
     except Exception as error:

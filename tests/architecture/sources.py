@@ -26,7 +26,7 @@ class Source(NamedTuple):
     tree: ast.Module
 
     @property
-    def place(self) -> str:
+    def where(self) -> str:
         """Its path from the repository's root."""
         return str(self.path.relative_to(ROOT))
 

@@ -1,4 +1,4 @@
-"""What the pages say of the code, compared with the code."""
+"""The pages' statements about the code, compared with the code."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class Names:
     """What product code defines, as `function`, `Class` and `Class.method`, and what it calls, by the last name."""
 
     def __init__(self) -> None:
-        self.by_file = {source.place: set(_defined(source.tree)) for source in sources()}
+        self.by_file = {source.where: set(_defined(source.tree)) for source in sources()}
         everything = set().union(*self.by_file.values())
         for source in sources():  # `from levelq_core... import write as reply` defines reply, too
-            self.by_file[source.place] |= {alias for alias, name in _aliases(source.tree) if name in everything}
+            self.by_file[source.where] |= {alias for alias, name in _aliases(source.tree) if name in everything}
         self.defined = {_last(name) for names in self.by_file.values() for name in names}
         self.called = {name for source in sources() for _, name in source.calls()}
 
@@ -87,7 +87,7 @@ def _last(name: str) -> str:
 
 def _calls_of(file: str, function: str) -> list[str]:
     """The last names of the calls in a function of the product, from top to bottom."""
-    tree = next(source.tree for source in sources() if source.place == file)
+    tree = next(source.tree for source in sources() if source.where == file)
     found = next(node for node in ast.walk(tree) if isinstance(node, FUNCTION) and node.name == function)
     calls = sorted((n for n in ast.walk(found) if isinstance(n, ast.Call)), key=lambda n: (n.lineno, n.col_offset))
     return [getattr(call.func, "attr", getattr(call.func, "id", "")) for call in calls]

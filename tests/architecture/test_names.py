@@ -157,7 +157,7 @@ def test_the_coupler_is_loaded_when_asked_for() -> None:
     assert "sqlalchemy" in loaded_after("from levelq_core import apply_commands")
 
 
-def test_without_the_database_libraries_the_coupler_says_what_to_install() -> None:
+def test_without_the_database_libraries_the_coupler_names_the_extra_to_install() -> None:
     code = """
 import sys
 for name in ("sqlalchemy", "psycopg"):

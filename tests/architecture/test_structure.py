@@ -11,7 +11,7 @@ import pytest
 
 from tests.architecture.sources import PACKAGES, ROOT, Source, reached_from, sources
 
-SOURCES = pytest.mark.parametrize("source", sources(), ids=lambda source: source.place)
+SOURCES = pytest.mark.parametrize("source", sources(), ids=lambda source: source.where)
 MOST_MODULE_LINES = 300  # a subject ends a file, long before this
 MOST_FUNCTION_LINES = 60
 TRANSACTIONS = {
@@ -69,16 +69,16 @@ def test_the_write_path_is_found() -> None:
     assert names >= TRANSACTIONS
 
 
-@pytest.mark.parametrize("source", reached_from(*WRITE_PATH), ids=lambda source: source.place)
+@pytest.mark.parametrize("source", reached_from(*WRITE_PATH), ids=lambda source: source.where)
 def test_only_three_modules_of_the_write_path_open_or_end_transactions(source: Source) -> None:
     if source.name in TRANSACTIONS:
         return
     for line, name in source.calls():
-        assert name not in {"begin", "begin_nested", "commit", "rollback", "transaction"}, f"{source.place}:{line}"
+        assert name not in {"begin", "begin_nested", "commit", "rollback", "transaction"}, f"{source.where}:{line}"
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             sql = " ".join(node.value.split())
-            assert not re.match(r"(BEGIN|COMMIT|START TRANSACTION|ROLLBACK)( (?!TO )|;|$)", sql), source.place
+            assert not re.match(r"(BEGIN|COMMIT|START TRANSACTION|ROLLBACK)( (?!TO )|;|$)", sql), source.where
 
 
 @SOURCES
@@ -95,7 +95,7 @@ def test_every_rq_queue_is_given_the_json_serializer(source: Source) -> None:
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "Queue":
             given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-            assert given.get("serializer") == "JSONSerializer", f"{source.place}:{node.lineno}"
+            assert given.get("serializer") == "JSONSerializer", f"{source.where}:{node.lineno}"
 
 
 @SOURCES
@@ -106,7 +106,7 @@ def test_no_module_is_long(source: Source) -> None:
 @SOURCES
 def test_no_function_is_long(source: Source) -> None:
     long = [
-        f"{source.place}:{node.lineno} {node.name}: {lines} lines"
+        f"{source.where}:{node.lineno} {node.name}: {lines} lines"
         for node in ast.walk(source.tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (lines := (node.end_lineno or 0) - node.lineno + 1) > MOST_FUNCTION_LINES

@@ -62,7 +62,7 @@ def fault(
 
 
 def last(rng: Random, least: float = 0.3, most: float = 2.0) -> None:
-    """Let so many claims pass."""
+    """Let this number of claims pass."""
     _never.wait(CLAIM_SECONDS * rng.uniform(least, most))
 
 
@@ -139,7 +139,7 @@ def _(world: World, rng: Random) -> None:
 
 
 def operate(act: Callable[[], object]) -> None:
-    """What a person does who is told that a server is away: nothing more, and later again."""
+    """What an operator does while a server is away: nothing now, and try again later."""
     with suppress(RedisError, SQLAlchemyError, LevelqError):
         act()
 

@@ -1,4 +1,4 @@
-"""The traffic: processes that send until they are told to stop, and record what they were told.
+"""The traffic: processes that send until they are stopped, and record the replies.
 
 python -m tests.chaos.traffic ROLE FIRST LAST SEED HISTORY, with the settings in the environment. Each has users
 of its own, so the order within a lane is known; the direct caller alone works on everybody's.

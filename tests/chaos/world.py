@@ -94,7 +94,7 @@ class World:
 
     @property
     def histories(self) -> list[Path]:
-        """What producers were told, what workers were granted, and how long recoveries took."""
+        """The replies to producers, the claims of workers, and how long recoveries took."""
         return sorted(self.folder.glob("*.jsonl"))
 
     def start_supervisor(self) -> subprocess.Popen[bytes]:

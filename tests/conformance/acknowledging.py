@@ -1,4 +1,4 @@
-"""ack.lua: exactly what was decided is removed, by identity, by whoever still holds the claim."""
+"""ack.lua: exactly what was decided is removed, by identity, by the drain that still holds the claim."""
 
 from __future__ import annotations
 
@@ -98,20 +98,20 @@ class Acknowledging:
         assert b.count() == 0
 
     def test_malformed_entries_are_removed_by_their_hash(self, b: Bench) -> None:
-        rubbish = [b"", b"{}", b"\0" * 40, b"x" * 10_000]
-        b.redis.rpush(b.key("lane:1"), *rubbish)
+        malformed = [b"", b"{}", b"\0" * 40, b"x" * 10_000]
+        b.redis.rpush(b.key("lane:1"), *malformed)
         b.push(1, payload(1, 0))
         b.claim()
-        assert b.ack("token", 1, *map(malformed_identity, rubbish), *ids(1, 0)) == 5
+        assert b.ack("token", 1, *map(malformed_identity, malformed), *ids(1, 0)) == 5
         assert b.names() == {"drains"}
 
     def test_uncounted_entries_do_not_take_the_count_below_zero(self, bench: Benches) -> None:
         b = bench(partition_limit=3)
-        b.redis.rpush(b.key("lane:1"), *(b"rubbish %d" % n for n in range(9)))
+        b.redis.rpush(b.key("lane:1"), *(b"malformed %d" % n for n in range(9)))
         b.push(1, payload(1, 0))
         b.fill(u2=1)
         b.claim()
-        b.ack("token", 1, *(malformed_identity(b"rubbish %d" % n) for n in range(9)))
+        b.ack("token", 1, *(malformed_identity(b"malformed %d" % n) for n in range(9)))
         assert b.count() == 0
         assert b.push(3, *(payload(3, n) for n in range(9))).lanes == [(3, "partition")]
 

@@ -139,7 +139,7 @@ class Claiming:
     def test_lane_key_of_another_type_does_not_strand_other_lanes(self, b: Bench) -> None:
         b.fill(u1=1, u2=1, u3=1)
         b.redis.delete(b.key("lane:2"))
-        b.redis.set(b.key("lane:2"), "somebody else's")
+        b.redis.set(b.key("lane:2"), "another program's")
         make_due(b, 2, 1, 3)
         before = b.now_ms()
         claim = b.claim()

@@ -16,7 +16,7 @@ from levelq_core.lanes.parked import ParkedLane, read
 from levelq_core.lanes.protocol import Claim, PushAnswer
 
 PARTITION = Partition("PLAYER")
-CLAIM_SECONDS = 600.0  # no test takes so long: time passes only where a test says so
+CLAIM_SECONDS = 600.0  # no test takes longer: time passes only where a test advances it
 
 
 def payload(user_id: int, number: int = 0) -> bytes:
@@ -55,7 +55,7 @@ class Bench:
         return answer
 
     def fill(self, **lanes: int) -> None:
-        """fill(u1=3, u2=1): so many commands, numbered from 0, into the lanes of users 1 and 2, in that order."""
+        """fill(u1=3, u2=1): 3 and 2 commands, counted from 0, into the lanes of users 1 and 2, in that order."""
         for name, count in lanes.items():
             user_id = int(name.removeprefix("u"))
             self.push(user_id, *(payload(user_id, n) for n in range(count)))
@@ -117,7 +117,7 @@ class Bench:
         return [entry[STAMP_DIGITS:] for entry in self.entries(user_id)]
 
     def count(self) -> int:
-        """How many commands the partition says it holds."""
+        """The partition's count of its commands."""
         return int(self.redis.get(self.key("count")) or 0)
 
     def now_ms(self) -> int:
@@ -154,7 +154,7 @@ class Bench:
         return found
 
     def check(self) -> None:
-        """What always holds: no lane stranded, none in two places, the count right, tokens and claims alike.
+        """What always holds: no lane stranded, none in two sets, the count right, tokens and claims alike.
 
         And no note of why a lane is parked without the lane.
         """

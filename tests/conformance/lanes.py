@@ -1,4 +1,4 @@
-"""The suite as one class: subclass it where a `bench` fixture says which Redis it runs on.
+"""The suite as one class: subclass it where a `bench` fixture chooses the Redis.
 
 The tests are in the modules beside this one, by script; the promises are in section 5 of the design.
 """

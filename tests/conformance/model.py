@@ -69,8 +69,8 @@ class Machine(RuleBasedStateMachine):
     def claim(self, drain: str, commands: int) -> str:
         self.return_expired()
         due = self.due()
-        places = (*self.bench.members("ready"), *self.bench.members("claimed"))
-        emptied = any(not self.lanes[user].entries for user in places)  # while claimed: they count as lanes, and go
+        members = (*self.bench.members("ready"), *self.bench.members("claimed"))
+        emptied = any(not self.lanes[user].entries for user in members)  # while claimed: they count as lanes, and go
         token = f"token-{len(self.held)}"
         claim = self.bench.claim(token, commands, drain)
         held = {int(user): [e[13:] for e in entries if isinstance(e, bytes)] for user, entries in claim.lanes}

@@ -86,12 +86,12 @@ class PushBatch:
         assert b.push(1, payload(1, 8), payload(1, 9)).lanes[0][0] == 1
 
     def test_lane_key_of_another_type_is_refused_alone(self, b: Bench) -> None:
-        b.redis.set(b.key("lane:2"), "somebody else's")
+        b.redis.set(b.key("lane:2"), "another program's")
         answer = b.push_to((1, (payload(1),)), (2, (payload(2), payload(2, 1))), (3, (payload(3),)))
         assert answer.lanes == [(1, ""), (0, "type"), (1, "")]
         assert b.members("ready") == [1, 3]
         assert b.count() == 2
-        assert b.redis.get(b.key("lane:2")) == b"somebody else's"
+        assert b.redis.get(b.key("lane:2")) == b"another program's"
 
     def test_closed_partition_takes_nothing(self, b: Bench) -> None:
         b.redis.set(b.key("closed"), "1")
@@ -146,7 +146,7 @@ class PushBatch:
         assert not b.push(2, payload(2)).wake
         assert not b.push(3, payload(3)).wake
         assert b.push(4, payload(4)).wake  # a third lane is due, and one drain takes two
-        assert not b.push(5, payload(5)).wake  # somebody was just told
+        assert not b.push(5, payload(5)).wake  # a wake-up is reserved already
 
     def test_more_commands_than_a_live_drain_takes_wake_another(self, bench: Benches) -> None:
         b = bench(batch_lanes=100, batch_commands=3)

@@ -261,7 +261,7 @@ class Upkeep:
         assert b.ack("last", 1, identity(b.entries(1)[0])) == 1
         assert "progress" not in b.names()
 
-    def test_progress_says_how_long_lanes_are_due_and_claims_expired(self, b: Bench) -> None:
+    def test_progress_has_how_long_lanes_are_due_and_claims_expired(self, b: Bench) -> None:
         b.fill(u1=1, u2=1, u3=1)
         b.claim("ours", commands=2)
         b.pass_time(700)
@@ -282,7 +282,7 @@ class Upkeep:
         assert status[:5] == (7, 2, 1, 1, 1)
         assert 0 <= status.oldest_seconds < 60
 
-    def test_status_says_how_long_the_oldest_command_has_waited(self, b: Bench) -> None:
+    def test_status_has_how_long_the_oldest_command_has_waited(self, b: Bench) -> None:
         b.fill(u1=1, u2=2)
         for user, age in ((1, 40_000), (2, 90_000)):
             stamp = b"%013d" % (b.now_ms() - age)

@@ -1,4 +1,4 @@
-"""Chance with a seed that is told: set FUZZ_SEED to see the same again."""
+"""Random input with a seed that is printed: set FUZZ_SEED to see the same again."""
 
 from __future__ import annotations
 

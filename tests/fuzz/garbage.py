@@ -35,7 +35,7 @@ NO_USERS = (
 
 
 class Rejected(NamedTuple):
-    """What the quarantine must tell of one entry."""
+    """What the quarantine must hold of one entry."""
 
     user_id: int | None
     length: int
@@ -49,7 +49,7 @@ class Garden:
         self._worker, self._redis, self._rng = worker, redis, rng
         self.good: list[UUID] = []
         self.xp: defaultdict[int, int] = defaultdict(int)
-        self.rubbish: set[Rejected] = set()
+        self.malformed: set[Rejected] = set()
         self.broken: set[bytes] = set()
 
     def sow(self, user: int) -> None:
@@ -73,13 +73,13 @@ class Garden:
 
     def _weed(self, user: int, raw: bytes) -> None:
         self._append(str(user).encode(), raw)
-        self.rubbish.add(Rejected(user, len(raw), sha256(raw[:4096]).digest()))
+        self.malformed.add(Rejected(user, len(raw), sha256(raw[:4096]).digest()))
 
     def weed_where_nobody_lives(self, name: bytes) -> None:
         """A lane whose name is no user id, with an entry that would be good elsewhere."""
         raw = STAMP + encode(LevelUp(user_id=7, specialization="PLAYER", xp_gained=5))
         self._append(name, raw)
-        self.rubbish.add(Rejected(None, len(raw), sha256(raw).digest()))
+        self.malformed.add(Rejected(None, len(raw), sha256(raw).digest()))
 
     def break_lane(self, user: int) -> None:
         """A lane key that is no list, or none at all."""

@@ -86,7 +86,7 @@ def truncate(rng: Random, entry: bytes, other: bytes) -> bytes:
 
 
 def splice(rng: Random, entry: bytes, other: bytes) -> bytes:
-    """The beginning of one and the end of another, at the same place or not."""
+    """The beginning of one and the end of another, at the same index or not."""
     at = int(rng.random() * len(entry))
     return entry[:at] + other[at if rng.random() < 0.5 else int(rng.random() * len(other)) :]
 

@@ -70,7 +70,7 @@ def read(entry: bytes, salt: bytes, seen: Counter[str]) -> Record | None:
     try:
         record = decode(entry, salt)
     except MalformedEntry as error:
-        seen["rubbish"] += 1
+        seen["malformed"] += 1
         assert len(str(error)) < 200
     except NewerVersion:
         seen["newer"] += 1
@@ -100,12 +100,12 @@ def test_damaged_entries_are_refused_or_are_what_was_written(rng: Random) -> Non
     before = process.memory_info().rss
     seen = damage(rng, corpus(rng), DAMAGED)
     assert seen.total() == DAMAGED
-    assert min(seen["decoded"], seen["newer"], seen["rubbish"]) > DAMAGED / 1000
+    assert min(seen["decoded"], seen["newer"], seen["malformed"]) > DAMAGED / 1000
     assert process.memory_info().rss - before < 64 * 2**20
 
 
 def test_forged_entries_are_refused_or_are_valid_commands(rng: Random) -> None:
-    """The digest is no signature: whoever may write to Redis may write commands, but only such as there are."""
+    """The digest is no signature: a program that may write to Redis may write commands, but only valid ones."""
     written = corpus(rng)
     fold, seen = Fold(rng), Counter[str]()
     for _ in range(FORGED):
@@ -117,7 +117,7 @@ def test_forged_entries_are_refused_or_are_valid_commands(rng: Random) -> None:
             assert record_of(command)[:11] == record[:11]
             fold(lane, record)
     print(f"forged: {dict(seen)}, folded: {dict(fold.decided)}")
-    assert min(seen["decoded"], seen["rubbish"]) > FORGED / 100
+    assert min(seen["decoded"], seen["malformed"]) > FORGED / 100
     assert min(fold.decided["applied"], fold.decided["validation_error"]) > FORGED / 1000
 
 

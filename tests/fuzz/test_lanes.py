@@ -37,7 +37,7 @@ def drained(worker: Runtime) -> bool:
     return status.ready == status.claimed == 0
 
 
-def test_garbage_is_set_aside_and_good_commands_take_effect_once(
+def test_garbage_is_quarantined_and_good_commands_take_effect_once(
     worker: Runtime, redis: Redis, engine: Engine, rng: Random
 ) -> None:
     garden = Garden(worker, redis, rng)
@@ -72,13 +72,13 @@ def check_rows(engine: Engine, garden: Garden) -> None:
         mine = [order[row.command_id] for row in ledger if row.user_id == user]
         assert mine == sorted(mine)
     assert {row.student_id: row.total_xp for row in progress} == garden.xp
-    assert {Rejected(row.user_id, row.length, bytes(row.sha256)) for row in quarantine} == garden.rubbish
-    assert len(quarantine) == len(garden.rubbish)
+    assert {Rejected(row.user_id, row.length, bytes(row.sha256)) for row in quarantine} == garden.malformed
+    assert len(quarantine) == len(garden.malformed)
     assert max(len(row.raw) for row in quarantine) == 4096
 
 
 def check_lanes(worker: Runtime, redis: Redis, garden: Garden) -> None:
-    """Nothing waits but the keys that are no lists: the worker left those where they are, for somebody to look at."""
+    """Nothing waits but the keys that are no lists: the worker left those as they are, for an operator."""
     lanes = list(redis.scan_iter(KEYS.of(PARTITION, "lane:").encode() + b"*"))
     assert {key.rpartition(b":")[2] for key in lanes} == garden.broken
     assert set(redis.zrange(KEYS.of(PARTITION, "ready"), 0, -1)) == garden.broken

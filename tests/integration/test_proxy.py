@@ -1,4 +1,4 @@
-"""The proxy of the tests itself: it passes on what it must, and loses what it is told to."""
+"""The proxy of the tests itself: it passes on what it must, and loses what a test chooses."""
 
 from __future__ import annotations
 

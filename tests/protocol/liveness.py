@@ -1,8 +1,8 @@
-"""Liveness under weak fairness: whoever can go on, does so in the end.
+"""Liveness under weak fairness: every process that can go on, does so in the end.
 
 In a finite graph an execution that never gets done stays, from some point on, in one strongly connected
 component. It is fair, and so a counterexample, if every action either is taken inside the component or is
-impossible in some state of it. So there is to be no such component among the states that are not done.
+impossible in some state of it. So no such component may exist among the states that are not done.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .search import Counterexample, Edge, Graph
 def stuck(graph: Graph, without: frozenset[str] = frozenset()) -> Counterexample | None:
     """The shortest way to states from which, though no fault happens any more, a pushed command may never be decided.
 
-    `without`: actions that nobody can be expected to take.
+    `without`: actions that no process must take.
     """
     edges = [[edge for edge in some if edge[1] not in without] for some in graph.edges]
     undone = [not done(graph.protocol.commands, state) for state in graph.states]
@@ -27,7 +27,7 @@ def stuck(graph: Graph, without: frozenset[str] = frozenset()) -> Counterexample
 
 
 def fair(edges: list[list[Edge]], component: list[int]) -> bool:
-    """Whether an execution may stay in this component for ever although nobody who can go on is held up."""
+    """Whether an execution may stay in this component for ever although no process that can go on is held up."""
     inside = set(component)
     taken = {action for n in component for to, action in edges[n] if to in inside}
     always = set.intersection(*({action for _, action in edges[n]} for n in component))

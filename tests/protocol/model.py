@@ -1,7 +1,7 @@
 """The lane protocol as steps between states: two workers, producers, and everything that may go wrong.
 
 Each step names the script or the function it stands for, and does what that does, as one atomic change: a
-script is atomic in Redis, and between a row's lock and COMMIT nobody else touches the row. Not modelled, as
+script is atomic in Redis, and between a row's lock and COMMIT no other transaction touches the row. Not modelled, as
 nothing here depends on it: numbers, limits, "not now" delays (a lane may wait any time anyway), several
 partitions, and the content of commands.
 """
@@ -99,7 +99,7 @@ class Protocol:
         return ready, ready._replace(entries=(*lane.entries, command))
 
     def wake(self, label: str, action: str, state: State) -> Steps:
-        """reserve_wake in prelude.lua, then Waker.wake by whoever called the script; the wake-up may be lost."""
+        """reserve_wake in prelude.lua, then Waker.wake by the caller of the script; the wake-up may be lost."""
         r = state.redis
         due = any(lane.ready for lane in r.lanes)
         if not self.wakes or not due or r.reserved or r.ghost or any(r.drains):
@@ -126,7 +126,7 @@ class Protocol:
                 yield from self.claim_ahead(state, w)
         match worker.phase:
             case Phase.IDLE | Phase.LOOKING if worker.acked.token:
-                pass  # Claims._ask and Claims.yield_ hear the last acknowledgement first
+                pass  # Claims._ask and Claims.yield_ confirm the last acknowledgement first
             case Phase.IDLE if self.wakes:
                 yield from self.take(state, w)
             case Phase.IDLE:
@@ -156,7 +156,7 @@ class Protocol:
     def claim(self, state: State, w: int) -> Steps:
         """claim.lua, called by Claims.take: register, take due lanes; or retire.
 
-        Where the reply is lost, nobody knows the token, and the lanes wait for the end of the claim.
+        Where the reply is lost, no process knows the token, and the lanes wait for the end of the claim.
         """
         label, action = f"worker {w + 1}: claim.lua", f"claim {w}"
         r = state.redis
@@ -184,7 +184,7 @@ class Protocol:
             yield Step(f"{label}, reply lost", f"ahead {w}", after, fault=True)
 
     def token(self, state: State) -> tuple[int, int]:
-        """uuid4 in Claims._ask: a token that no claim ever had. (Here: that nobody remembers.) And Redis' counter."""
+        """uuid4 in Claims._ask: a token that no claim ever had. (Here: that is not remembered.) And Redis' counter."""
         seen = {lane.token for lane in state.redis.lanes} | {t for worker in state.workers for t in worker.tokens}
         if state.snapshot:
             seen |= {lane.token for lane in state.snapshot.lanes}
@@ -205,9 +205,9 @@ class Protocol:
         return with_worker(with_redis(state, with_drain(redis, w, False)), w, Worker())
 
     def lock(self, state: State, w: int) -> Steps:
-        """locking.lock in coupler.couple: the rows of all lanes of the batch, unless somebody has them.
+        """locking.lock in coupler.couple: the rows of all lanes of the batch, unless another transaction has them.
 
-        A lane that stays locked is put aside by Isolation: nothing of it is decided. Outage before COMMIT
+        A lane that stays locked is parked by Isolation: nothing of it is decided. Outage before COMMIT
         (Claims.abandon) decides nothing at all, and gives the lanes back.
         """
         worker, other = state.workers[w], state.workers[1 - w]
@@ -217,9 +217,9 @@ class Protocol:
             locked = with_worker(state, w, worker._replace(phase=Phase.LOCKED))
             yield Step(f"worker {w + 1} locks its rows", f"lock {w}", locked)
         for l in taken:
-            aside = worker._replace(batch=with_item(worker.batch, l, ()))
-            yield Step(f"worker {w + 1} puts lane {l + 1} aside", f"aside {w}", with_worker(state, w, aside))
-        yield Step(f"worker {w + 1} abandons: weather", f"lock {w}", abandoned(state, w), fault=True)
+            parked = worker._replace(batch=with_item(worker.batch, l, ()))
+            yield Step(f"worker {w + 1} parks lane {l + 1}", f"park {w}", with_worker(state, w, parked))
+        yield Step(f"worker {w + 1} abandons: outage", f"lock {w}", abandoned(state, w), fault=True)
 
     def commit(self, state: State, w: int) -> Steps:
         """The rest of coupler.couple, and the COMMIT in Transaction.apply.
@@ -251,17 +251,18 @@ class Protocol:
         yield Step(f"{label}, reply lost", action, after, fault=True, wrong=wrong)
         yield Step(f"{label}, request lost", action, with_worker(state, w, gone_on), fault=True)
         if self.ahead and not worker.acked.token:
-            unheard = gone_on._replace(acked=Held(worker.token, worker.batch))
-            yield Step(f"{label} is sent", action, with_worker(state, w, unheard))
+            unconfirmed = gone_on._replace(acked=Held(worker.token, worker.batch))
+            yield Step(f"{label} is sent", action, with_worker(state, w, unconfirmed))
 
     def arrive(self, state: State, w: int) -> Steps:
         """The script of an acknowledgement that was sent; Claims.hear_ack."""
         worker = state.workers[w]
         if worker.acked.token:
-            label, action, heard = f"worker {w + 1}: ack.lua, later", f"heard {w}", worker._replace(acked=NOTHING)
+            confirmed = worker._replace(acked=NOTHING)
+            label, action = f"worker {w + 1}: ack.lua, later", f"confirmed {w}"
             lanes, wrong = self.acknowledge(state, worker.acked)
-            yield Step(label, action, with_worker(with_lanes(state, lanes), w, heard), wrong=wrong)
-            yield Step(f"{label}: lost", action, with_worker(state, w, heard), fault=True)
+            yield Step(label, action, with_worker(with_lanes(state, lanes), w, confirmed), wrong=wrong)
+            yield Step(f"{label}: lost", action, with_worker(state, w, confirmed), fault=True)
 
     def acknowledge(self, state: State, held: Held) -> tuple[tuple[Lane, ...], str]:
         """ack.lua: the lanes after it, and what it removed that it must not."""
@@ -298,7 +299,7 @@ class Protocol:
         yield Step(f"worker {w + 1} retires", f"retire {w}", Protocol.retire(self, state, w))
 
     def crash(self, state: State, w: int) -> Steps:
-        """SIGKILL: whatever it held is lost but for what Redis and PostgreSQL know; another process takes its place."""
+        """SIGKILL: whatever it held is lost but for what Redis and PostgreSQL know; another process replaces it."""
         if state.workers[w].phase != Phase.IDLE:
             yield Step(f"worker {w + 1} is killed", f"crash {w}", died(state, w), fault=True)
 

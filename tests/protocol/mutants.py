@@ -78,7 +78,7 @@ class TwiceInABatch(Protocol):
 
 
 class LedgerForgotten(Protocol):
-    """Nobody asks the ledger: what is delivered again takes effect again."""
+    """No process reads the ledger: what is delivered again takes effect again."""
 
     def decide(self, state: State, w: int) -> tuple[Commands, ...]:
         batch = state.workers[w].batch
@@ -88,7 +88,7 @@ class LedgerForgotten(Protocol):
 
 
 class RetiresInTwoSteps(Protocol):
-    """claim.lua says that nothing is due; the drain then takes back its registration by another call."""
+    """claim.lua returns that nothing is due; the drain then unregisters by another call."""
 
     def retire(self, state: State, w: int) -> State:
         return with_worker(state, w, Worker(Phase.RETIRING))
@@ -155,7 +155,7 @@ class EndsWithoutSuccessor(Protocol):
 
 
 class RetiresBeforeItsAck(Protocol):
-    """A drain asks for lanes before its last acknowledgement was heard, and is retired if there are none."""
+    """A drain asks for lanes before its last acknowledgement is confirmed, and is retired if there are none."""
 
     def work(self, state: State, w: int) -> Iterator[Step]:
         yield from super().work(state, w)

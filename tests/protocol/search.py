@@ -1,4 +1,4 @@
-"""Breadth-first search over all states of a protocol, and what to say when something is wrong."""
+"""Breadth-first search over all states of a protocol, and the report when something is wrong."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ class Graph:
     steps: int = 0
 
     def way_to(self, n: int, what: str, last: Step | None = None) -> Counterexample:
-        """How to get to a state, and to a step further, told with the workers' names kept from step to step."""
+        """How to get to a state, and to a step further, with the workers' names kept from step to step."""
         wanted = [] if last is None else [canonical(self.protocol, last.state)]
         while n:
             wanted.insert(0, self.states[n])
             n = self.ways[n]
-        state, told = self.states[0], []
+        state, trace = self.states[0], []
         for one in wanted:
             step = next(s for s in self.protocol.steps(state) if canonical(self.protocol, s.state) == one)
             state = step.state
-            told.append((step.label, state))
-        return Counterexample(what, told)
+            trace.append((step.label, state))
+        return Counterexample(what, trace)
 
 
 @contextmanager
@@ -110,12 +110,12 @@ def _show(state: State) -> str:
 
 
 def _lane(number: int, lane: Lane) -> str:
-    place = " ready" * lane.ready + (f" claimed with token {lane.token}" if lane.token else "")
-    return f"lane {number} [{' '.join(lane.entries)}]{place}"
+    where = " ready" * lane.ready + (f" claimed with token {lane.token}" if lane.token else "")
+    return f"lane {number} [{' '.join(lane.entries)}]{where}"
 
 
 def _worker(number: int, worker: Worker) -> str:
-    held = (("", Held(worker.token, worker.batch)), ("ahead ", worker.ahead), ("not heard of ", worker.acked))
+    held = (("", Held(worker.token, worker.batch)), ("ahead ", worker.ahead), ("unconfirmed ", worker.acked))
     return f"worker {number} {worker.phase}" + "".join(_claim(what, claim) for what, claim in held if claim.token)
 
 

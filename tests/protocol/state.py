@@ -1,6 +1,6 @@
 """What the model of the lane protocol remembers: Redis, the queue of wake-ups, two workers, the ledger.
 
-Time is not counted: whatever may happen later may happen now, and a deadline is over when a step says so.
+Time is not counted: whatever may happen later may happen now, and a deadline is over when a step ends it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Phase:
 
 
 class Lane(NamedTuple):
-    """One lane in Redis. A token of 0 says that nobody claims it."""
+    """One lane in Redis. A token of 0: not claimed."""
 
     entries: Commands = ()
     ready: bool = False
@@ -75,7 +75,7 @@ class State(NamedTuple):
     """Everything. `job`: a wake-up is queued. `ledger`: per lane, the commands in the order of their effect.
 
     `pushed`: per lane, how many commands were ever pushed; they are pushed in the order of their names.
-    `gone`: what a rollback of Redis took with it, which nobody can expect to see again.
+    `gone`: what a rollback of Redis took with it, which may stay lost.
     `snapshot`: what Redis may be rolled back to; `rolled`: it was.
     """
 
@@ -90,9 +90,9 @@ class State(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One step of somebody. Steps that are no fault go on happening when they can: fairness is by `action`.
+    """One step of one process. Steps that are no fault go on happening when they can: fairness is by `action`.
 
-    `wrong` says what this step itself did that it must not do.
+    `wrong`: what this step itself did that it must not do.
     """
 
     label: str
@@ -103,7 +103,7 @@ class Step(NamedTuple):
 
 
 def start(lanes: int) -> State:
-    """Nothing pushed, nobody working."""
+    """Nothing pushed, no drain at work."""
     return State(Redis((Lane(),) * lanes), (Worker(), Worker()), ((),) * lanes, (0,) * lanes)
 
 

@@ -33,17 +33,17 @@ def broken(protocol: Protocol, what: str) -> list[str]:
     """The steps by which a mutant comes to grief, shown."""
     found = explore(protocol)
     assert isinstance(found, Counterexample), f"{type(protocol).__name__} passes"
-    return told(protocol, found, what)
+    return trace_of(protocol, found, what)
 
 
-def told(protocol: Protocol, found: Counterexample, what: str) -> list[str]:
+def trace_of(protocol: Protocol, found: Counterexample, what: str) -> list[str]:
     print(f"\n{type(protocol).__name__}: {protocol.__doc__}\n{found}")
     assert what in found.what
     return [label for label, _ in found.steps]
 
 
 def without_faults(step: Step) -> bool:
-    """What happens on a good day, on which nobody needs the sweep."""
+    """Without faults, no lane needs the sweep."""
     return not step.fault and step.action != "sweep"
 
 
@@ -75,7 +75,7 @@ def test_after_any_faults_what_was_pushed_is_decided() -> None:
     assert (trap := stuck(graph)) is None, f"\n{trap}"
 
 
-def test_without_faults_nobody_needs_the_sweep() -> None:
+def test_without_faults_no_lane_needs_the_sweep() -> None:
     graph = explore(Protocol(ONE_LANE, longest=(3,)), without_faults)
     assert isinstance(graph, Graph) and len(graph.states) > 4_000
     assert (trap := stuck(graph)) is None, f"\n{trap}"
@@ -168,7 +168,7 @@ def test_a_drain_that_ends_in_two_steps_leaves_a_lane_to_the_sweep(mutant: type[
     assert isinstance(graph, Graph)
     trap = stuck(graph)
     assert trap is not None
-    told(protocol, trap, "may never be decided")
+    trace_of(protocol, trap, "may never be decided")
 
 
 def test_a_drain_that_is_retired_before_its_ack_leaves_a_lane_to_the_sweep() -> None:
@@ -177,7 +177,7 @@ def test_a_drain_that_is_retired_before_its_ack_leaves_a_lane_to_the_sweep() -> 
     assert isinstance(graph, Graph)
     trap = stuck(graph)
     assert trap is not None
-    told(protocol, trap, "may never be decided")
+    trace_of(protocol, trap, "may never be decided")
 
 
 def test_but_the_sweep_finds_it() -> None:
@@ -197,4 +197,4 @@ def test_without_the_sweep_or_deadlines_a_fault_is_for_ever(mutant: type[Protoco
     assert isinstance(graph, Graph)
     trap = stuck(graph)
     assert trap is not None
-    assert fault in told(protocol, trap, "may never be decided")
+    assert fault in trace_of(protocol, trap, "may never be decided")

@@ -134,7 +134,7 @@ def drivers(state: State, guards: Guards) -> Iterator[State]:
 
 
 def changed(state: State, driver: Driver, generation: int, form: int) -> State:
-    """relayout.lua: only in the place of what the driver has read."""
+    """relayout.lua: only if the layout is still what the driver has read."""
     if (state.generation, state.form) != (driver.generation, driver.form):
         return state
     return state._replace(generation=generation, form=form)

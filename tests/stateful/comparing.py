@@ -23,7 +23,7 @@ TICK = 0.01
 
 
 class Compared(RuleBasedStateMachine):
-    """A world and what is said of it; `sound` while they agree."""
+    """A world and its reference; `sound` while they agree."""
 
     def __init__(self, world: World) -> None:
         super().__init__()
@@ -83,17 +83,17 @@ class Compared(RuleBasedStateMachine):
         marks = self.world.marks()
         return [row for command_id, row in self.tables.outbox.items() if marks[command_id]]
 
-    def commit(self, taken: Taken, works: Sequence[LaneBatch], aside: set[int]) -> None:
-        """A batch was committed: every outcome is as it must be, and only what foreign code holds was put aside."""
-        assert aside <= {self.held}
+    def commit(self, taken: Taken, works: Sequence[LaneBatch], parked: set[int]) -> None:
+        """A batch was committed: every outcome is as it must be, and only what foreign code holds was parked."""
+        assert parked <= {self.held}
         if self.held in {work.lane.user_id for work in works} and (self.held, "PLAYER") in self.tables.model.progress:
-            assert aside == {self.held}
-        outcomes = self.tables.commit(taken, aside)
-        assert {work.lane.user_id: decided(work) for work in works if work.lane.user_id not in aside} == outcomes
+            assert parked == {self.held}
+        outcomes = self.tables.commit(taken, parked)
+        assert {work.lane.user_id: decided(work) for work in works if work.lane.user_id not in parked} == outcomes
 
     @invariant()
     def redis_holds_what_it_must(self) -> None:
-        """Every key; and no lane is in two places, or in none."""
+        """Every key; and no lane is in both sets, or in none."""
         keys, seen = self.reference.keys, self.world.look()
         assert seen.lanes == {user: [entry.payload for entry in lane] for user, lane in keys.lanes.items()}
         for user, lane in seen.lanes.items():

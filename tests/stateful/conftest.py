@@ -1,4 +1,4 @@
-"""The worlds: one per engine, on a database of the test's own. Time in them passes only where a machine says so."""
+"""The worlds: one per engine, on a database of the test's own. Time in them passes only where a machine advances it."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Hand:
         return [user for user, _ in self.taken]
 
     def settled(self, user: int, entries: list[Entry]) -> tuple[float, list[Entry]]:
-        """When a lane may be claimed again, and what is to be removed from it."""
+        """When a lane may be claimed again, and what the acknowledgement removes from it."""
         known = readable(entries)
         if self.parked is None:
             return 0, []
@@ -63,7 +63,7 @@ class Machine(Producing):
 
     @rule(target=hands, drain=drains, commands=st.integers(1, 8), meanwhile=st.none() | users)
     def claim(self, drain: str, commands: int, meanwhile: int | None) -> Hand | MultipleResults[Hand]:
-        """Claim, or fill where the gate is closed. Somebody may push before the drain reads the answer."""
+        """Claim, or restore where claims are blocked. A push may come before the drain reads the reply."""
         self.tick()
         lanes, token = self.world.bench.lanes, self.world.token(self.claims)
         self.claims += 1
@@ -135,15 +135,15 @@ class Machine(Producing):
 
     @rule(hand=hands)
     def renew(self, hand: Hand) -> None:
-        """Extend the claims that are still ours."""
+        """Extend the claims that the drain still holds."""
         self.tick()
         names = [b"%d" % user for user in hand.users]
-        ours = self.world.bench.lanes.renew(PARTITION, hand.drain, hand.token, names)
-        assert ours == self.reference.renew(hand.drain, hand.token, hand.users)
+        renewed = self.world.bench.lanes.renew(PARTITION, hand.drain, hand.token, names)
+        assert renewed == self.reference.renew(hand.drain, hand.token, hand.users)
 
     @rule(drain=st.none() | drains)
     def leave_or_sweep(self, drain: str | None) -> None:
-        """A drain ends, or somebody looks for what dead ones left."""
+        """A drain ends, or a sweep looks for what dead ones left."""
         self.tick()
         if drain is None:
             assert self.world.bench.lanes.sweep(PARTITION) == self.reference.sweep()
@@ -196,7 +196,7 @@ class Machine(Producing):
     @precondition(lambda self: self.rarely("lose"))
     @rule(everything=st.booleans(), then=users)
     def lose(self, everything: bool, then: int) -> None:
-        """FLUSHALL, and somebody pushes who does not know it; or a replica falls behind from now on, or is promoted."""
+        """FLUSHALL, then a push; or a replica falls behind from now on, or is promoted."""
         self.tick()
         self.steps["lose"] += 1
         if not everything and self.kept is None:
@@ -245,7 +245,7 @@ class Machine(Producing):
 
 
 def run(make: Callable[[], Machine], number: int, *, examples: int, phases: Collection[Phase]) -> None:
-    """So many random machines, the same ones for the same number."""
+    """This number of random machines, the same ones for the same number."""
     run_state_machine_as_test(
         seed(number)(make),  # type: ignore[arg-type]  # a factory will do
         settings=settings(

@@ -43,7 +43,7 @@ which = st.integers(0, 40)
 
 
 class Producing(Compared):
-    """Sends, sends again, sends rubbish, dies while sending, and relays."""
+    """Sends, sends again, pushes malformed entries, dies while sending, and relays."""
 
     @rule(user=users, wanted=st.lists(contents, min_size=1, max_size=3))
     def push(self, user: int, wanted: list[int]) -> None:
@@ -65,12 +65,12 @@ class Producing(Compared):
         self.push_entries(command.user_id, [Entry(encode(command), command)])
 
     @rule(user=users, kind=st.sampled_from(["text", "cut", "too long", "of another lane", "newer", "newer"]))
-    def push_rubbish(self, user: int, kind: str) -> None:
+    def push_malformed(self, user: int, kind: str) -> None:
         """What a worker cannot read, or only one of a newer version."""
         self.tick()
         payload = self.new(user % len(USERS) + 1, CONTENTS[0]).payload
         raw = {
-            "text": b"rubbish %d" % len(self.made),
+            "text": b"malformed %d" % len(self.made),
             "cut": payload[:40],
             "too long": b"%600d" % len(self.made),
             "of another lane": payload,
@@ -122,6 +122,6 @@ class Producing(Compared):
                 assert not pushed or all(entry.identity in present for entry, marked in rows if marked)
                 rows = [(entry, marked) for entry, marked in rows if not marked]
             self.reference.append(user, [entry for entry, _ in rows[:pushed]])
-            self.reference.clock += TICK / 10  # it may have taken several calls, so the order of lanes is told by Redis
+            self.reference.clock += TICK / 10  # it may have taken several calls, so only Redis knows the order of lanes
         if seen.waking:
             self.reference.wake()

@@ -1,6 +1,6 @@
 """What Redis must hold after each step: the lane protocol in dictionaries and lists, written from its description.
 
-Seconds of `clock` pass only where the machine says so. Entries have no stamps here, and no script is looked at.
+Seconds of `clock` pass only where the machine advances it. Entries have no stamps here, and no script is looked at.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ WAKE_SECONDS = 600.0  # how long a wake-up is reserved; the world sets the same
 
 
 class Entry(NamedTuple):
-    """What lies in a lane: a command, what only a newer version can read, or rubbish."""
+    """What lies in a lane: a command, what only a newer version can read, or a malformed entry."""
 
     payload: bytes
     command: Command | None = None
@@ -80,7 +80,7 @@ class Reference:
         return due > 0 and not (live and enough)
 
     def wake(self, batch_commands: int | None = None) -> bool:
-        """Whether the caller must wake another drain; nobody else will then be told to."""
+        """Whether the caller must wake another drain; then no other caller must."""
         short = self.short_of_drains(batch_commands or self._settings.batch_commands)
         if not short or self.keys.wake_until > self.clock:
             return False
@@ -160,7 +160,7 @@ class Reference:
         return taken, retired
 
     def ack(self, token: str, settled: Settled) -> list[int]:
-        """Per lane how many entries are removed; -1 for a claim that is somebody else's or nobody's."""
+        """Per lane how many entries are removed; -1 for a claim that the drain does not hold."""
         removed = [self._ack_lane(token, *lane) for lane in settled]
         if any(count > 0 for count in removed):
             self.keys.count = max(0, self.keys.count - sum(count for count in removed if count > 0))
@@ -194,13 +194,13 @@ class Reference:
             keys.ready[user] = min(self.clock, keys.ready[user])
 
     def renew(self, drain: str, token: str, users: Sequence[int]) -> int:
-        """How many of the claims are still ours; those last a claim longer."""
+        """How many of the claims the drain still holds; those last a claim longer."""
         deadline = self.clock + self._settings.claim_seconds
         self.keys.drains[drain] = deadline
-        ours = [user for user in users if user in self.keys.claimed and self.keys.claimed[user].token == token]
-        for user in ours:
+        held = [user for user in users if user in self.keys.claimed and self.keys.claimed[user].token == token]
+        for user in held:
             self.keys.claimed[user] = Claimed(deadline, token)
-        return len(ours)
+        return len(held)
 
     def leave(self, drain: str) -> bool:
         """A drain ends; whether its successor must be woken. One that never claimed has not answered its wake-up."""
@@ -217,7 +217,7 @@ class Reference:
         return self.wake() or self._take_over(), before - len(self.keys.claimed)
 
     def _take_over(self) -> bool:
-        """Due for longer than a wake-up is reserved, and no drain came: whoever reserved it does not get through."""
+        """Due for longer than a wake-up is reserved, and no drain came: the wake-up was lost."""
         keys, longest = self.keys, self.in_line()[:1]
         overdue = longest and keys.ready[longest[0]] < self.clock - WAKE_SECONDS
         if not overdue or keys.drains or keys.wake_until <= self.clock or keys.wake_by_sweep:
@@ -226,7 +226,7 @@ class Reference:
         return True
 
     def fill(self, lost: Sequence[tuple[int, Entry]]) -> None:
-        """Put back what the outbox had, in front, unless the lane holds the first of it; open the gate."""
+        """Restore what the outbox had, in front, unless the lane holds the first of it; unblock claims."""
         lanes: dict[int, list[Entry]] = {}
         for user, entry in lost:
             lanes.setdefault(user, []).append(entry)

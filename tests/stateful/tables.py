@@ -29,10 +29,10 @@ class Tables:
         """A row of the outbox; an id that is there already is left as it is."""
         self.outbox.setdefault(command.command_id, (command.user_id, entry))
 
-    def commit(self, taken: Taken, aside: set[int]) -> dict[int, list[Prediction]]:
-        """One batch, its lanes in the order of the claim; the outcomes of each lane that is not put aside.
+    def commit(self, taken: Taken, parked: set[int]) -> dict[int, list[Prediction]]:
+        """One batch, its lanes in the order of the claim; the outcomes of each lane that is not parked.
 
-        An id that comes in several lanes belongs to the first of them, also if that one is put aside.
+        An id that comes in several lanes belongs to the first of them, also if that one is parked.
         """
         outcomes: dict[int, list[Prediction]] = {}
         reserved: dict[UUID, int] = {}
@@ -40,7 +40,7 @@ class Tables:
             known = readable(entries)
             self.quarantine |= {(user, entry.payload) for entry in known if entry.command is None}
             commands = [entry.command for entry in known if entry.command is not None]
-            if user in aside:
+            if user in parked:
                 for command in commands:
                     reserved.setdefault(command.command_id, user)
             elif commands:

@@ -79,7 +79,7 @@ def pops_what_it_claims(patch: Patch) -> None:
     replace(patch, "claim", (taken, taken + "    redis.call('LTRIM', tag .. 'lane:' .. user, #entries, -1)\n"))
 
 
-def claims_while_the_gate_is_closed(patch: Patch) -> None:
+def claims_while_they_are_blocked(patch: Patch) -> None:
     replace(patch, "claim", ("if ARGV[11] == '1' and", "if false and"))
 
 
@@ -117,11 +117,11 @@ def adds_what_a_reset_sets(patch: Patch) -> None:
     patch.setattr(rules, "decide", add)
 
 
-# What cancels. tests/conformance holds the count and several entries: a sweep follows here, and mends a count.
+# What cancels. tests/conformance holds the count and several entries: a sweep follows here, and corrects a count.
 
 
 def withdraws_what_it_did_not_decide(patch: Patch) -> None:
-    patch.setattr(Canceller, "_decide", lambda self, works, rubbish, rows: None)
+    patch.setattr(Canceller, "_decide", lambda self, works, malformed, rows: None)
 
 
 # What fills
@@ -147,7 +147,7 @@ MUTANTS = [
     appends_before_it_is_ready,
     makes_a_claimed_lane_ready,
     pops_what_it_claims,
-    claims_while_the_gate_is_closed,
+    claims_while_they_are_blocked,
     retires_in_two_steps,
     leaves_without_a_successor,
     counts_twice_what_comes_twice_in_a_batch,

@@ -35,10 +35,10 @@ def machine(valkey: World) -> Machine:
     return Machine(valkey)
 
 
-def test_an_id_refused_because_of_a_lane_that_is_put_aside_leaves_its_outbox_row(machine: Machine) -> None:
+def test_an_id_refused_because_of_a_lane_that_is_parked_leaves_its_outbox_row(machine: Machine) -> None:
     """Redis is wiped before that lane is decided: the row was deleted, and the command lost."""
     machine.push(1, [1])
-    machine.serve("a", 8)  # opens the gate
+    machine.serve("a", 8)  # unblocks claims
     machine.serve("a", 8)
     machine.store(1, [2])
     machine.relay(None)

@@ -35,7 +35,7 @@ from tests.support.coupler import Observed, Tables, apply_batch, clear, ledger, 
 from tests.support.fixtures.keys import KEYS
 
 USERS = (1, 2, 3, 4)
-# Small enough that limits are met and batches are cut. Time passes only where the machine says so.
+# Small enough that limits are met and batches are cut. Time passes only where the machine advances it.
 SETTINGS: dict[str, Any] = {
     "claim_seconds": 3600.0,
     "lane_limit": 6,
@@ -59,7 +59,7 @@ class Lost(Exception):
 
 
 class Asleep(Waker):
-    """Wake-ups are lost: a drain runs when the machine says so."""
+    """Wake-ups are lost: a drain runs when the machine starts it."""
 
     def wake(self, partition: Any) -> None:
         """Do nothing."""
@@ -103,7 +103,7 @@ class World:
         self.reset()
 
     def reset(self) -> None:
-        """Empty both; nobody knows anything."""
+        """Empty both; no process remembers anything."""
         self.bench.redis.flushall()
         self.let_go()
         with self._engine.begin() as connection:
@@ -243,7 +243,7 @@ class World:
         canceller.run(Scope(("PLAYER",), user, command_id))
 
     def fill(self) -> bool:
-        """What a drain does that finds the gate closed."""
+        """What a drain does that finds claims blocked."""
         return OutboxRestore(self.bench.lanes, self._rows, self.runtime.waker).ensure_restored(PARTITION)
 
     def poll(self, lost: str | None = None) -> None:
@@ -293,11 +293,11 @@ class World:
 
 
 @contextmanager
-def at(place: str | None, happen: Callable[[], object]) -> Iterator[None]:
+def at(point: str | None, happen: Callable[[], object]) -> Iterator[None]:
     """Let something happen when a fault point is passed."""
 
     def hook(name: str) -> None:
-        if name == place:
+        if name == point:
             happen()
 
     with pytest.MonkeyPatch.context() as patch:

@@ -45,7 +45,7 @@ def compose() -> dict[str, Any]:
 
 
 def stages() -> list[list[tuple[str, str]]]:
-    """The Dockerfile's instructions by stage, continuation lines joined."""
+    """The Dockerfile's instructions by build stage, continuation lines joined."""
     text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE).replace("\\\n", "")
     found: list[list[tuple[str, str]]] = []
     for line in filter(None, map(str.strip, text.splitlines())):

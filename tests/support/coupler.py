@@ -64,7 +64,7 @@ def tables(connection: Connection) -> Tables:
 
 
 def predicted(model: Model) -> Tables:
-    """What the model says that the database holds."""
+    """What the database holds by the model."""
     return Tables(model.progress, model.licenses, _by_lane(model.progressions))
 
 

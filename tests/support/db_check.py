@@ -1,4 +1,4 @@
-"""What the tests of `levelq db check` share: its findings, and doing what they say."""
+"""What the tests of `levelq db check` share: its findings, and their fixes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def works(engine: Engine, user: int = 1, name: str = "PLAYER", xp: int = 1000) -
 
 
 def fix(engine: Engine, found: list[Finding]) -> None:
-    """Do what the findings say: run their statements; levelq's own commands have tests of their own."""
+    """Apply the fixes: run their statements; levelq's own commands have tests of their own."""
     for finding in found:
         for line in finding.fix:
             if line == "levelq db upgrade":

@@ -1,4 +1,4 @@
-"""A trigger of another application, after which the rows hold something else than the ledger says."""
+"""A trigger of another application, after which the rows differ from the ledger."""
 
 from __future__ import annotations
 

@@ -106,5 +106,5 @@ def relay_and_drain(settings: Settings, redis: Redis) -> list[int]:
 
 
 def broken_lease(*_: Any, **__: Any) -> None:
-    """In place of Lanes.lease: the connection is cut."""
+    """Replaces Lanes.lease: the connection is cut."""
     raise RedisConnectionError("cut")

@@ -24,8 +24,8 @@ def _psql() -> Path:
 class Operator:
     """A person who follows what is printed, word by word.
 
-    `fills` are what this person knows: by a part of a comment that a template is in, the text that takes the place
-    of what stands in <>; such a comment is then run. Nothing else in a comment is.
+    `fills` are what this person knows: by a part of a comment that a template is in, the text that replaces
+    what stands in <>; such a comment is then run. Nothing else in a comment is.
     """
 
     def __init__(self, settings: Settings, levelq: Levelq) -> None:
@@ -34,7 +34,7 @@ class Operator:
         self.fills: Mapping[str, str] = {}
 
     def psql(self, script: str, *, check: bool = True, stop: bool = True) -> str:
-        """Run a script as psql does, until the first error if it should `stop` there; what it said on stderr."""
+        """Run a script as psql does, until the first error if it should `stop` there; returns its stderr."""
         done = subprocess.run(
             [_psql(), "-X", "--quiet", "--set", f"ON_ERROR_STOP={int(stop)}", str(self.settings.database_url)],
             input=script,
@@ -56,21 +56,21 @@ class Operator:
         return script
 
     def follow(self, script: str) -> None:
-        """Do what a script says."""
+        """Follow a script."""
         self.psql("\n".join(self._filled(line) for line in script.splitlines()))
         for line in script.splitlines():
             if line.startswith(f"{SHELL}levelq ") and line != f"{SHELL}levelq check":
-                said = self.levelq(*line.removeprefix(f"{SHELL}levelq ").split())
-                assert said.code == 0, (line, said.out)
+                result = self.levelq(*line.removeprefix(f"{SHELL}levelq ").split())
+                assert result.code == 0, (line, result.out)
 
     def follow_pairs(self) -> None:
-        """Do what `levelq check` says."""
+        """Follow the output of `levelq check`."""
         for command in re.findall(r"levelq (sync \S+ \S+ --source \w+)", self.levelq("check").out):
-            said = self.levelq(*command.split())
-            assert said.code == 0, (command, said.out)
+            result = self.levelq(*command.split())
+            assert result.code == 0, (command, result.out)
 
     def fix(self, rounds: int) -> list[str]:
-        """Check and follow until nothing is found, in so many rounds at most; the scripts."""
+        """Check and follow until nothing is found, in this number of rounds at most; returns the scripts."""
         scripts = []
         for _ in range(rounds):
             scripts.append(self.printed())
@@ -85,8 +85,8 @@ class Operator:
             (("db", "check"), "The database has all that levelq needs, and commits are safe there.\n"),
             (("check",), "Every pair of levels is in step.\n"),
         ):
-            said = self.levelq(*command)
-            assert said == (0, answer, ""), said
+            result = self.levelq(*command)
+            assert result == (0, answer, ""), result
 
     def _filled(self, line: str) -> str:
         for part, value in self.fills.items():

@@ -48,7 +48,7 @@ def applied(state: State, record: Record, track: Track = PLAYER, limits: Limits 
 
 
 def rejected(state: State, record: Record, track: Track = PLAYER, limits: Limits = LIMITS) -> str:
-    """The message; a refusal leaves the state as it is and says so."""
+    """The message; a refusal leaves the state as it is."""
     decision = decide(state, record, track, limits)
     assert decision.error == "validation_error"
     assert decision.from_level is decision.to_level is None

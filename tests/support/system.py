@@ -82,7 +82,7 @@ class System:
         push_raw(self.worker, "PLAYER", user_id, payload)
 
     def fill(self, commands: int, users: int = 50) -> None:
-        """Append so many commands without waking a drain."""
+        """Append this number of commands without waking a drain."""
         lanes: dict[int, list[bytes]] = {}
         for n in range(commands):
             user_id = 1 + n % users
@@ -125,7 +125,7 @@ class System:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Wait for a process to end: its exit code, and what it said."""
+    """Wait for a process to end: its exit code and its output."""
     output, _ = process.communicate(timeout=20)
     return process.returncode, output
 

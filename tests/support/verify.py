@@ -45,7 +45,7 @@ class World:
         self.recorder = Recorder(path)
 
     def send(self, *commands: Command) -> None:
-        """Send through the producer, and record what it said."""
+        """Send through the producer, and record its errors."""
         self.recorder.intend(commands)
         handles = self.producer.send_many(commands)
         self.recorder.sent(commands, [handle.error for handle in handles])
@@ -92,7 +92,7 @@ def verify_command(world: World, *arguments: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def told(report: Report) -> list[tuple[str, str, int | None, str | None, UUID | None]]:
+def violations_of(report: Report) -> list[tuple[str, str, int | None, str | None, UUID | None]]:
     """The violations without their wording."""
     return [example[:5] for example in report.examples]
 

@@ -1,4 +1,4 @@
-"""These tests need root. Without it they fail, and say so."""
+"""These tests need root. Without it they fail with that message."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-NOBODY = "02:00:00:00:00:01"  # a hardware address that nobody has: frames to it vanish
+UNUSED_ADDRESS = "02:00:00:00:00:01"  # an unused hardware address: frames to it vanish
 SMALL = "160m"  # holds a new PostgreSQL and some WAL
 
 Way = Literal["requests", "replies"]
@@ -69,12 +69,12 @@ def faked(clock: Path) -> dict[str, str]:
 
 
 class Cable:
-    """A network namespace, and the cable to it from the machine: another host, as far as its processes can tell."""
+    """A network namespace, and the cable to it from the machine: another host to its processes."""
 
     def __init__(self, number: int = 0) -> None:
         self.name = f"levelq-{os.getpid()}-{number}"
         self.inside = ("nsenter", f"--net=/run/netns/{self.name}")
-        # Of the range for benchmarks, which nobody routes.
+        # Of the range for benchmarks, which is not routed.
         self.host, self.guest = (f"198.18.77.{4 * number + n}" for n in (1, 2))
         self._device = f"lq{os.getpid()}n{number}"
 
@@ -108,9 +108,9 @@ class Cable:
     def cut(self, *ways: Way) -> None:
         """Lose all frames that go this way, without a word to either end."""
         if "requests" in ways:
-            self._address_host_as(NOBODY)
+            self._address_host_as(UNUSED_ADDRESS)
         if "replies" in ways:
-            self._address_guest_as(NOBODY)
+            self._address_guest_as(UNUSED_ADDRESS)
 
     def _address_guest_as(self, address: str) -> None:
         run("ip", "neighbour", "replace", self.guest, "lladdr", address, "dev", self._device, "nud", "permanent")

@@ -30,7 +30,7 @@ query_wait_timeout = 30
 
 
 class Pooler:
-    """pgbouncer with so many connections to the server whose sockets are in this folder."""
+    """pgbouncer with this number of connections to the server whose sockets are in this folder."""
 
     def __init__(self, sockets: Path, connections: int) -> None:
         self._sockets = sockets

@@ -1,4 +1,4 @@
-"""A worker whose clock jumps by a day: claims go by the server's clock, so nobody else notices."""
+"""A worker whose clock jumps by a day: claims go by the server's clock, so no other process notices."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ def test_a_full_disk_of_valkey_is_waited_for() -> None:
         with scene.fault("disk of Valkey full", lines=30), filled(site.servers.valkey.folder):
             scene.traffic.fails("QueueUnavailable")
             assert any(
-                "refused, nothing was queued: MISCONF Errors writing to the AOF" in said
-                for said in scene.traffic.messages
+                "refused, nothing was queued: MISCONF Errors writing to the AOF" in message
+                for message in scene.traffic.messages
             )
             scene.says("waiting: Redis: MISCONF")
             assert "Redis refuses pushes: MISCONF Errors writing to the AOF file: No space left" in site.problems()
@@ -59,7 +59,7 @@ def test_a_full_disk_of_postgresql_is_waited_for() -> None:
         with scene.fault("disk of PostgreSQL full, no WAL either", lines=30):
             with filled(site.servers.postgres.folder):
                 until(lambda: panicked(site), what="a panic")
-            # With room while it recovers, it comes back, or ends, or (18, four times in 340) hangs: start it anew.
+            # With room while it recovers, it comes back, or ends, or (18, four times in 340) hangs: start it again.
             site.servers.postgres.stop(signal.SIGQUIT)
             site.servers.postgres.start()
         assert scene.finish().broken == set()

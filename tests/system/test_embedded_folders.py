@@ -72,10 +72,10 @@ def modes(*folders: Path) -> dict[Path, tuple[int, int, int]]:
 
 
 def refused(data: Path) -> str:
-    """Run it where it must refuse to start; what it says, on one line."""
+    """Run it where it must refuse to start; returns its output on one line."""
     with Up(data) as failed:
-        out, said = failed.process.communicate(timeout=60)
-    line = " ".join(said.split())
+        out, printed = failed.process.communicate(timeout=60)
+    line = " ".join(printed.split())
     assert (failed.process.returncode, out) == (2, ""), line
     assert "this is a bug" not in line
     return line
@@ -104,12 +104,12 @@ def test_up_below_a_closed_folder_changes_no_folder_and_keeps_its_data(closed: P
     with Up(data) as first:
         with psycopg.connect(first.database_url) as connection:
             connection.execute("CREATE TABLE kept AS SELECT 1 AS n")
-        said = first.stop()
-    place = (data / "postgres").resolve()
-    assert place.parent == server_account.SHARED and f"PostgreSQL's data is in {place}" in " ".join(said.split())
+        printed = first.stop()
+    target = (data / "postgres").resolve()
+    assert target.parent == server_account.SHARED and f"PostgreSQL's data is in {target}" in " ".join(printed.split())
     with Up(data) as second, psycopg.connect(second.database_url) as connection:
         assert connection.execute("SELECT n FROM kept").fetchone() == (1,)
-    assert (data / "postgres").resolve() == place
+    assert (data / "postgres").resolve() == target
     assert modes(closed) == before
 
 
@@ -152,7 +152,7 @@ def test_data_closed_to_postgres_is_refused_and_kept(folder: Path) -> None:
     assert (data / "postgres" / "PG_VERSION").exists()
 
 
-def test_other_files_in_place_of_data_are_left_alone(folder: Path) -> None:
+def test_other_files_instead_of_data_are_left_alone(folder: Path) -> None:
     foreign = folder / "data" / "postgres" / "thesis.txt"
     foreign.parent.mkdir(parents=True)
     foreign.write_text("mine")
@@ -166,16 +166,16 @@ def tree(folder: Path) -> dict[Path, tuple[int, int, int]]:
     return {path: (s.st_mode, s.st_uid, s.st_gid) for path in (folder, *folder.rglob("*")) for s in [path.lstat()]}
 
 
-def test_data_of_another_user_is_refused_unchanged_and_mended_by_the_printed_command(folder: Path) -> None:
+def test_data_of_another_user_is_refused_unchanged_and_fixed_by_the_printed_command(folder: Path) -> None:
     data = folder / "data"
     start_and_stop(data)
     cluster = data / "postgres"
     subprocess.run(["/bin/chown", "-R", "nobody", cluster], check=True)
     before = tree(cluster)
-    said = refused(data)
-    assert "not of its account levelq_postgres but of nobody: run levelq as nobody" in said
+    printed = refused(data)
+    assert "not of its account levelq_postgres but of nobody: run levelq as nobody" in printed
     assert tree(cluster) == before
-    subprocess.run(["/bin/sh", "-c", said.partition("or run: ")[2]], check=True)
+    subprocess.run(["/bin/sh", "-c", printed.partition("or run: ")[2]], check=True)
     start_and_stop(data)
 
 
@@ -196,8 +196,8 @@ def test_folder_without_room_is_refused_with_the_error_of_initdb(folder: Path) -
     small.mkdir()
     subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=4m", "none", small], check=True)
     try:
-        said = refused(small / "data")
-        assert f"initdb on {small / 'data' / 'postgres'} says: " in said and "No space left on device" in said
+        printed = refused(small / "data")
+        assert f"initdb on {small / 'data' / 'postgres'} says: " in printed and "No space left on device" in printed
         subprocess.run(["/bin/mount", "-o", "remount,size=200m", small], check=True)
         start_and_stop(small / "data")
     finally:

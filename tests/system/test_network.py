@@ -1,4 +1,4 @@
-"""A worker in a network of its own, whose cable is cut: frames vanish, connections stay, nobody is told."""
+"""A worker in a network of its own, whose cable is cut: frames vanish, connections stay, no process is notified."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tests.acceptance.servers.kit.site import Site
 from tests.acceptance.servers.kit.workers import Fleet
 from tests.system.machine import Cable, Way
 
-REDIS_PORT = 17_379  # nobody else is at that address
+REDIS_PORT = 17_379  # no other server has that address
 WAYS: list[tuple[Way, ...]] = [("requests",), ("replies",), ("requests", "replies")]
 
 
 @contextmanager
 def connected() -> Iterator[tuple[Site, Cable, Settings]]:
-    """Servers, a cable, and the settings of whoever is at its other end."""
+    """Servers, a cable, and the settings for its other end."""
     with temporary_folder("levelq-faults-") as folder, Cable() as cable:
         site = Site(folder)
         valkey, postgres = site.servers.valkey, site.servers.postgres
@@ -34,7 +34,7 @@ def connected() -> Iterator[tuple[Site, Cable, Settings]]:
             yield site, cable, site.settings.model_copy(update=urls)
 
 
-def test_a_worker_that_is_cut_off_hurts_nobody_and_comes_back() -> None:
+def test_a_worker_that_is_cut_off_disturbs_no_other_and_comes_back() -> None:
     with connected() as (site, cable, far), site.scene(Fleet(far, inside=cable.inside), Fleet(site.settings)) as scene:
         for ways in WAYS:
             with scene.fault(f"worker's network cut, {' and '.join(ways)} lost"):

@@ -20,7 +20,7 @@ _THEIRS = "pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_
 
 
 @pytest.fixture
-def place() -> Iterator[tuple[Site, Pooler]]:
+def pooled_site() -> Iterator[tuple[Site, Pooler]]:
     """Servers, and a pooler that all but the operator goes through."""
     with temporary_folder("levelq-faults-") as folder, ExitStack() as stack:
         site = stack.enter_context(Site(folder))
@@ -30,8 +30,8 @@ def place() -> Iterator[tuple[Site, Pooler]]:
         yield site, pooler
 
 
-def test_six_workers_an_application_and_the_checker_on_two_connections(place: tuple[Site, Pooler]) -> None:
-    site, pooler = place
+def test_six_workers_an_application_and_the_checker_on_two_connections(pooled_site: tuple[Site, Pooler]) -> None:
+    site, pooler = pooled_site
     with site.scene(Fleet(site.settings, 6)) as scene:
         for _ in range(5):
             scene.flows()
@@ -45,8 +45,10 @@ def test_six_workers_an_application_and_the_checker_on_two_connections(place: tu
         assert scene.finish().broken == set()
 
 
-def test_with_prepared_statements_an_old_pgbouncer_says_what_is_wrong(place: tuple[Site, Pooler]) -> None:
-    site, _ = place
+def test_with_prepared_statements_an_old_pgbouncer_gives_an_error_with_the_remedy(
+    pooled_site: tuple[Site, Pooler],
+) -> None:
+    site, _ = pooled_site
     engines = [engine_for(site.settings.model_copy(update={"prepared_statements": True})) for _ in range(2)]
     with pytest.raises(DBAPIError, match='prepared statement "_pg3_0" already exists'):
         for _ in range(10):

@@ -1,4 +1,4 @@
-"""Unit tests touch no network: whoever tries to connect is stopped here, with a word about where."""
+"""Unit tests touch no network: an attempt to connect fails here, and the error names the address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m levelq_worker` is `python -m levelq`, for scripts that say so: the command line is the front door's."""
+"""`python -m levelq_worker` is `python -m levelq`, for scripts that use the old name."""
 
 from __future__ import annotations
 

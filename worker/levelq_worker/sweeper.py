@@ -47,7 +47,7 @@ class Sweeper(threading.Thread):
             try:
                 self.sweep()
                 failing = False
-            except WrongDatabase:  # the worker stops, and says why
+            except WrongDatabase:  # the worker stops and prints why
                 return
             except Exception as error:  # whatever it is: only sweeps find what dead workers left
                 if not failing:

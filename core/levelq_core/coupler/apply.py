@@ -40,8 +40,8 @@ def apply_commands(
     `database_error` and not recorded, so that the same id may be sent again. `catalog`: the settings' unless given.
     `source` goes into the ledger.
 
-    A command that the database refuses for what it says is rejected for good. If the reason is another one (a trigger
-    raised an error, say) while other commands could be applied, that command and the later ones of its lane come back
+    A command that the database refuses for its content is rejected for good. If there is another reason (for example, a
+    trigger raised an error) and other commands could be applied, that command and the later ones of its lane come back
     as "rejected" with `database_error`, but are not decided: they have no ledger row, and their ids may be used again.
 
     Raises TransactionMisuse, SchemaError, TypeError for what is not a command or not a Connection, and SQLAlchemy's
@@ -65,7 +65,7 @@ def decide(
     source: str = "direct",
     savepoint: bool = True,
 ) -> list[Decided]:
-    """`apply_commands`, which also tells which of the outcomes are final.
+    """`apply_commands`, with each outcome marked as final or not.
 
     Without `savepoint`, the caller must roll back what was done before an error.
     """
@@ -98,11 +98,11 @@ def decide(
     undecided = {id(lane.work): _undecided(lane) for lane in parked}
     decided: dict[int, Decided] = {}
     for lane in lane_batches:
-        for place, record, decision in zip_longest(lane.places, lane.records, lane.decisions):
+        for index, record, decision in zip_longest(lane.indexes, lane.records, lane.decisions):
             is_final = decision is not None
             shown = decision if is_final else undecided[id(lane)]
-            decided[place] = Decided(outcome(lane.lane, record, shown), is_final)
-    return [decided[place] for place in range(len(batch))]
+            decided[index] = Decided(outcome(lane.lane, record, shown), is_final)
+    return [decided[index] for index in range(len(batch))]
 
 
 def _no_connection(given: object) -> str:
@@ -181,10 +181,10 @@ def batch_cursor(connection: Connection) -> Iterator[Cursor[Any]]:
 
 
 def group_by_lane(commands: Iterable[Command]) -> list[LaneBatch]:
-    """Group commands by lane, in order, with their positions."""
+    """Group commands by lane, in order, with their indexes."""
     lanes: dict[Lane, tuple[list[Record], list[int]]] = {}
-    for place, command in enumerate(commands):
-        records, places = lanes.setdefault(lane_of(command), ([], []))
+    for index, command in enumerate(commands):
+        records, indexes = lanes.setdefault(lane_of(command), ([], []))
         records.append(record_of(command))
-        places.append(place)
-    return [LaneBatch(lane, records, places) for lane, (records, places) in lanes.items()]
+        indexes.append(index)
+    return [LaneBatch(lane, records, indexes) for lane, (records, indexes) in lanes.items()]

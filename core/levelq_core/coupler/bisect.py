@@ -1,9 +1,9 @@
 """Run a batch inside a transaction so that what the database refuses costs only the command at fault.
 
 One rule decides who is to blame. An error that follows one lane while others pass is that lane's: its command is
-rejected if the error is provably about what the command says (blame.py), else the lane is parked. An error that every
-lane gets is the database's: it is raised, and no command is charged. A lane that was parked before says nothing about
-the others.
+rejected if the error is provably about the command's content (blame.py), else the lane is parked. An error that every
+lane gets is the database's: it is raised, and no command is charged. A lane that was parked before does not blame
+the database.
 
 Every attempt runs in a SAVEPOINT. A list of pieces that are left to do begins with the whole batch. A piece that fails
 is replaced by its halves, the first half in front, until one command is left: at most 2 log2(n) further attempts for
@@ -281,7 +281,7 @@ class Isolation:
             self._todo.append(Piece(rest))
 
     def _park(self, lane_batches: Sequence[LaneBatch], reason: str, *, locked: bool) -> None:
-        """Have these lanes wait. If only a part of a lane was tried, the parts behind it wait, too."""
+        """Park these lanes. If only a part of a lane was tried, the parts behind it are parked, too."""
         for batch in lane_batches:
             batch.decisions = []
             self._parked.append(Parked(batch.whole or batch, reason, locked))

@@ -1,4 +1,4 @@
-"""Whether an error that follows one command through isolation is provably about what that command says.
+"""Whether an error that follows one command through isolation is provably about the content of that command.
 
 Only then is the command rejected for good. The cause of any other error may be repaired later, so the lane waits.
 """

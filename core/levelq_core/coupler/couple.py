@@ -131,15 +131,15 @@ def _require_current(cursor: Cursor[Any], database: Database) -> None:
 
 
 def owning_lanes(lane_batches: Sequence[LaneBatch]) -> dict[bytes, Lane]:
-    """Of ids that came in several lanes of one batch: the lane of the first, by its position in the input."""
+    """Of ids that came in several lanes of one batch: the lane of the first, by its index in the input."""
     ids = [record.command_id for batch in lane_batches for record in batch.records]
     if len(set(ids)) == len(ids):
         return {}
     first: dict[bytes, tuple[int, Lane]] = {}
     for batch in lane_batches:
-        for place, record in zip(batch.places, batch.records, strict=True):
-            if record.command_id not in first or place < first[record.command_id][0]:
-                first[record.command_id] = (place, batch.lane)
+        for index, record in zip(batch.indexes, batch.records, strict=True):
+            if record.command_id not in first or index < first[record.command_id][0]:
+                first[record.command_id] = (index, batch.lane)
     return {command_id: lane for command_id, (_, lane) in first.items()}
 
 

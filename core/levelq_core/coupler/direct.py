@@ -1,6 +1,6 @@
 """The coupler in the application's own process, on its own SQLAlchemy session.
 
-It runs the workers' code, one command at a time, and may run beside workers. Each call returns a plain dict that says
+It runs the workers' code, one command at a time, and may run beside workers. Each call returns a plain dict with
 what happened; for a refused command it raises LevelUpRefused only with `raise_on_failure=True`.
 """
 

@@ -51,19 +51,19 @@ class BatchInfo(NamedTuple):
 
 @dataclass(slots=True)
 class LaneBatch:
-    """One lane's commands, in order. `places` are their positions in the caller's input.
+    """One lane's commands, in order. `indexes` are their indexes in the caller's input.
 
     `rejection`: why no command of the lane can be applied. `rejected`: commands that the database is known to refuse.
     `locked_state` is what the locked rows held: a level of 0 for a row that was missing, or that this batch inserted.
-    `state` is what they are to hold. `progress_ctid` and `license_ctid`: their ctids, which stay while they are locked.
+    `state` is what they will hold. `progress_ctid` and `license_ctid`: their ctids, which stay while they are locked.
     `sets_totals`: a Reset was applied, so the totals lose their fractions even where nothing else changes.
-    `was_parked`: an error that follows this lane has parked it before, so another one says nothing of the database.
+    `was_parked`: an error that follows this lane has parked it before, so a further one does not blame the database.
     `whole`: the lane's batch, if this is a part of it.
     """
 
     lane: Lane
     records: Sequence[Record]
-    places: Sequence[int]
+    indexes: Sequence[int]
     rejection: Decision | None = None
     decisions: list[Decision] = field(default_factory=list)
     locked_state: State = NOTHING
@@ -120,7 +120,7 @@ class LaneBatch:
 
     def _part(self, which: slice) -> LaneBatch:
         whole = self.whole or self
-        return LaneBatch(self.lane, self.records[which], self.places[which], was_parked=self.was_parked, whole=whole)
+        return LaneBatch(self.lane, self.records[which], self.indexes[which], was_parked=self.was_parked, whole=whole)
 
 
 NewDecision = tuple[LaneBatch, Record, Decision]  # a command decided now

@@ -1,4 +1,4 @@
-"""The lock order, in one place: parents, then progress rows, then license rows, each sorted by lane.
+"""The lock order: parents, then progress rows, then license rows, each sorted by lane.
 
 The order is the same for one lane and for thousands, and missing rows are inserted before any row is locked. Locking
 first deadlocks; docs/explanation/the-transaction.md has the measurement.

@@ -1,8 +1,8 @@
-"""The one place that makes levelq's cursors: on psycopg's connections of either kind, levelq's or an application's.
+"""The one module that makes levelq's cursors: on psycopg's connections of either kind, levelq's or an application's.
 
 What a cursor needs is registered on the cursor. SQLAlchemy copies psycopg's global adapters when an engine is made, so
-an engine older than this import would not know what is registered globally; and what an application registers
-globally, or sets as its cursor factory, must not change how levelq reads its own rows.
+an engine older than this import would not know what is registered globally. What an application registers
+globally, or sets as its cursor factory, does not change how levelq reads its own rows.
 """
 
 from __future__ import annotations

@@ -37,12 +37,12 @@ class LimitedConnection(psycopg.Connection[TupleRow]):
     limit_seconds = math.inf
 
     def wait(self, gen: PQGen[RV], *args: Any, **options: Any) -> RV:
-        """psycopg's one place to wait for an answer. Raises OperationalError, the connection closed, if none comes."""
+        """psycopg waits for every answer here. If none comes, closes the connection and raises OperationalError."""
         return super().wait(self._limited(gen), *args, **options)
 
     def _limited(self, gen: PQGen[RV]) -> PQGen[RV]:
         until = time.monotonic() + self.limit_seconds
-        ready: Any = None  # nothing, too, when psycopg, which looks ten times a second, found nothing
+        ready: Any = None  # psycopg looks ten times a second; what it found, or nothing
         try:
             awaited = gen.send(ready)
             while True:
@@ -90,7 +90,7 @@ def engine_for(settings: Settings, *, name: str = "levelq", connections: int = 1
         "keepalives_count": 2,
         "tcp_user_timeout": settings.transaction_ms,
     }
-    if not settings.prepared_statements:  # psycopg's: the sixth time, on whichever session a pooler then gives it
+    if not settings.prepared_statements:  # psycopg prepares at the sixth use, on any session that a pooler gives it
         defaults["prepare_threshold"] = None
     engine = create_engine(
         url,

@@ -32,7 +32,7 @@ FIND = """
     WHERE command_id = ANY(CAST(:command_ids AS uuid[]))
 """
 
-# Take back rows that this transaction has just written.
+# Delete rows that this transaction has just written.
 WITHDRAW = """
     DELETE FROM levelq_outbox WHERE command_id = ANY(CAST(:command_ids AS uuid[])) RETURNING CAST(command_id AS text)
 """

@@ -1,8 +1,8 @@
 """The relay's statements on the outbox, whose rows stay until their commands are decided.
 
 The coupler deletes a row in the transaction that decides its command, so every row is undecided. A row's
-`pushed_at` is set, and committed, before its command is pushed: a row that is marked may be in its lane,
-one that is not certainly is not. `pushes` counts the marks.
+`pushed_at` is set, and committed, before its command is pushed: a marked row may be in its lane, an
+unmarked one is not. `pushes` counts the marks.
 
 A mark is confirmed for the relay that made it, saw the push accepted and has held the lease ever since. It
 knows its own marks by the id of their transaction, the row's xmin: unlike a time, that id is never the one of
@@ -17,7 +17,7 @@ from sqlalchemy import text
 from .schema import LEDGER, OUTBOX, QUARANTINE
 
 FIRST_SECONDS, MOST_SECONDS = 5, 300  # until a pushed row is overdue: 5 s * 2 ** pushes, 300 s at most
-RECENT = 10_000  # rows of the ledger that tell whether a specialization is in use; it has no index for that
+RECENT = 10_000  # newest ledger rows that are searched for a specialization; the ledger has no index for that
 
 
 def overdue_seconds(pushes: int) -> int:
@@ -61,7 +61,7 @@ MARK_AGAIN = text(f"""
     RETURNING id, user_id, payload, pushes, pg_current_xact_id()::xid::text
 """)
 
-# Take back one mark of rows that were refused. A row without a mark left was certainly never pushed.
+# Remove one mark of rows that were refused. A row without marks was never pushed.
 UNMARK = text(f"""
     UPDATE {OUTBOX} SET pushed_at = CASE WHEN pushes > 1 THEN pushed_at END, pushes = pushes - 1
     WHERE id = ANY(CAST(:ids AS bigint[]))

@@ -16,7 +16,7 @@ def fold(name: str) -> str:
 
 
 def folded(column: str) -> str:
-    """The SQL expression for a name as levelq spells it; C, as a Turkish server makes another letter of an i."""
+    """The SQL expression for a name as levelq spells it; collation C, as Turkish ones fold an i differently."""
     return rf"""upper(btrim({column}, E' \t\n\r\f\x0b') COLLATE "C")"""
 
 

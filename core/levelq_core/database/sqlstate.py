@@ -32,7 +32,7 @@ _BY_STATE = {
 }
 _TRANSIENT_CLASSES = ("08", "53", "57P")
 _TRANSIENT_STATES = ("25006", "25P03", "40001", "40P01")
-# Where a bound parameter could not be read, that is all the context says; a function has lines of its own.
+# The context of an unreadable bound parameter is this one line; a function adds lines of its own.
 _BOUND_PARAMETER = re.compile(r"(?!.*PL/)[^\n]*\$\d+")
 
 
@@ -89,7 +89,7 @@ def in_words(error: Exception) -> str:
     """One line about an error, without the values it was about: fit for a message and for a log."""
     error = driver_error(error)
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
-        said, constraint = " ".join(error.diag.message_primary.split()), error.diag.constraint_name
-        named = f", constraint {constraint}" if constraint and constraint not in said else ""
-        return f"{said}{named} (SQLSTATE {error.sqlstate})"
+        message, constraint = " ".join(error.diag.message_primary.split()), error.diag.constraint_name
+        named = f", constraint {constraint}" if constraint and constraint not in message else ""
+        return f"{message}{named} (SQLSTATE {error.sqlstate})"
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -88,7 +88,7 @@ class Catalog(Mapping[str, Track]):
 
     @classmethod
     def load(cls, path: str | Path | None) -> Self:
-        """Read a TOML catalog, or give the default for None. Raises CatalogError saying where it is wrong."""
+        """Read a TOML catalog, or give the default for None. Raises CatalogError that names the fault."""
         if path is None:
             return cls.default()
         try:

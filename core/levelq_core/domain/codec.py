@@ -56,7 +56,7 @@ _totals = attrgetter("total_xp", "completed_sessions", "completed_projects", "th
 
 
 class MalformedEntry(ValueError):
-    """These bytes are no command; the message says why."""
+    """These bytes are no command; the message is the reason."""
 
 
 class NewerVersion(ValueError):
@@ -140,7 +140,7 @@ def decode(entry: bytes, salt: bytes) -> Record:
 
 
 def _unreadable(entry: bytes) -> MalformedEntry | NewerVersion:
-    """Why an entry is none of this version's."""
+    """The error of an entry that this version cannot read."""
     if entry[STAMP_DIGITS : STAMP_DIGITS + 2] != MAGIC:
         return MalformedEntry("not a levelq entry")
     if entry[STAMP_DIGITS + 2 : STAMP_DIGITS + 3] > bytes([VERSION]):

@@ -84,8 +84,8 @@ def require_same(namespace: str, bound: DatabaseIdentity, mine: DatabaseIdentity
     if not bound.same_as(mine):
         raise WrongDatabase(
             f"LEVELQ_NAMESPACE {namespace} is bound to the database {bound}, and LEVELQ_DATABASE_URL names {mine}: "
-            "give this deployment a namespace of its own, or run `levelq namespace rebind` if this database takes "
-            "the place of the other",
+            "give this deployment a namespace of its own, or run `levelq namespace rebind` if this database "
+            "replaces the other",
             namespace=namespace,
             bound_to=str(bound),
             this_database=str(mine),

@@ -1,6 +1,7 @@
 """Why lanes are parked: the hash `parked` of a partition, user -> "since attempts reason".
 
-ack.lua and claim.lua write it; the lane's score in `ready` says until when. Reading is bounded and changes nothing.
+ack.lua and claim.lua write it; the lane's score in `ready` is the time of the next attempt. Reading is
+bounded and changes nothing.
 """
 
 from __future__ import annotations

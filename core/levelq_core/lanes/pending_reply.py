@@ -53,5 +53,5 @@ class PendingReply(Generic[T]):
         return reply
 
     def cancel(self) -> None:
-        """Do without it."""
+        """Discard the reply."""
         self._connections.discard(self._connection)

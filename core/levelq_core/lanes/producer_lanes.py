@@ -31,8 +31,8 @@ class ProducerLanes(ScriptCaller):
         """Append to lanes of one partition or several, in one round trip to each server.
 
         `then`: commands that follow on the same connection, and wait there for a disk or a replica; their replies are
-        each answer's `durability_replies`. Returns per batch the answer or the error. NotConnected and ResponseError
-        say that nothing of the batch was pushed; after other errors it is unknown.
+        each answer's `durability_replies`. Returns per batch the answer or the error. After NotConnected
+        and ResponseError, nothing of the batch was pushed; after other errors it is unknown.
         """
         push = PushBatch([self._protocol.push(partition, lanes) for partition, lanes in batches], then)
         pools = self._durable_pools if then else self._pools

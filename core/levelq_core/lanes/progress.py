@@ -45,7 +45,7 @@ def progress_of(redis: Redis, keys: Keys, partition: Partition) -> Progress:
     pipeline.exists(keys.of(partition, "filled"))
     pipeline.exists(keys.of(partition, "relay"))
     found = pipeline.execute(raise_on_error=False)
-    drains, at, due, overdue, first, noted, filled, leased = (_readable(answer) for answer in found)
+    drains, at, due, overdue, first, noted, restored, leased = (_readable(answer) for answer in found)
     return Progress(
         drains=drains or 0,
         since=(now - int(at)) / 1000 if at and at.isdigit() else None,
@@ -53,7 +53,7 @@ def progress_of(redis: Redis, keys: Keys, partition: Partition) -> Progress:
         overdue=overdue or 0,
         overdue_for=_age(now, first),
         noted=noted or 0,
-        restoring=bool(leased and not filled),
+        restoring=bool(leased and not restored),
     )
 
 

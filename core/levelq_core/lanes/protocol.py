@@ -72,9 +72,12 @@ class Claim(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """The reply of lease.lua. `newly_acquired`: it was not ours all the time; `claimed`: lanes that drains hold."""
+    """The reply of lease.lua.
 
-    ours: bool
+    `newly_acquired`: the caller did not hold it before without a break. `claimed`: how many lanes are claimed.
+    """
+
+    is_holder: bool
     newly_acquired: bool
     value: bytes
     restored: bool
@@ -171,7 +174,7 @@ class Protocol:
         return call
 
     def renew(self, partition: Partition, drain: str, token: str, users: Sequence[bytes]) -> Call:
-        """Extend the claims that are still ours."""
+        """Extend the claims that the drain still holds."""
         return self._call("renew", partition, drain, token, self._claim_ms, *users)
 
     def yield_(self, partition: Partition, drain: str) -> Call:
@@ -179,7 +182,7 @@ class Protocol:
         return self._call("yield", partition, drain, *self._wake)
 
     def sweep(self, partition: Partition) -> Call:
-        """Return expired claims, correct the count, and tell whether a drain must be woken."""
+        """Return expired claims, correct the count, and decide whether to wake a drain."""
         return self._call("sweep", partition, self._claim_ms, *self._wake)
 
     def recover(self, partition: Partition, users: Sequence[bytes]) -> Call:
@@ -202,7 +205,7 @@ class Protocol:
         return _with_lanes(self._call("relay", partition, lease, int(idle_only), *limits, *self._wake), lanes)
 
     def refill(self, partition: Partition, lease: bytes, lanes: Sequence[LaneEntries], *, last: bool) -> Call:
-        """Put entries back at the head of their lanes, each lane whole; `last` unblocks claims."""
+        """Restore entries at the head of their lanes, each lane whole; `last` unblocks claims."""
         return _with_lanes(self._call("refill", partition, lease, int(last), *self._wake), lanes)
 
     @staticmethod

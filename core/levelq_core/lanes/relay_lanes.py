@@ -28,7 +28,7 @@ class RelayLanes(ScriptCaller):
     def refill(
         self, partition: Partition, lease: bytes, lanes: Sequence[LaneEntries], *, last: bool = False
     ) -> Relayed:
-        """Put outbox entries back at the head of their lanes; `last` lets claims go on. See refill.lua."""
+        """Restore outbox entries at the head of their lanes; `last` unblocks claims. See refill.lua."""
         return self._protocol.refilled(self._run(self._protocol.refill(partition, lease, lanes, last=last)))
 
     def empty(self, partition: Partition, users: Sequence[int]) -> list[int]:

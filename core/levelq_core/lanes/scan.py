@@ -149,7 +149,7 @@ def entries(redis: Redis, keys: Keys, partition: Partition, users: Sequence[byte
 class Counted(NamedTuple):
     """The count of a partition (-1: unreadable) and the number of entries in its lanes, at one moment."""
 
-    said: int
+    stored: int
     standing: int
 
 

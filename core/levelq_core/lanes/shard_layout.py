@@ -102,7 +102,7 @@ class Layout(NamedTuple):
 
 
 class LayoutQuery:
-    """What to read from the hash of layouts, and what its answer says. Threads and asyncio share it.
+    """What to read from the hash of layouts, and what the reply means. Threads and asyncio share it.
 
     `found`: the layouts that can be read, by name. `missing`: names without a layout yet, for which `first` counts.
     `unreadable`: what is wrong with each of the others.

@@ -1,6 +1,6 @@
 """What keeps workers from working, left in Redis for `levelq status`.
 
-Redis is mostly up when PostgreSQL is not; problems of Redis itself are found by status.
+Redis is mostly up when PostgreSQL is not. `levelq status` finds problems of Redis itself.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def _field(read: Callable[[bytes], object], expected: str) -> _Fault:
 
 
 def _due(user: bytes, score: float) -> str | None:
-    """A member that no claim would ever reach. The next claim takes what is due, whatever it is."""
+    """A member that no claim ever takes. The next claim takes what is due, whatever it is."""
     if not _USER.fullmatch(user):
         return f"expected a user id, got {quoted(user)}"
     return f"{quoted(user)}: expected a time, got {score}" if math.isinf(score) else None
@@ -127,7 +127,7 @@ def _binding(redis: Redis, keys: Keys) -> list[KeyFault]:
 
 
 def _closed(lanes: Lanes, partitions: Sequence[Partition]) -> Iterator[KeyFault]:
-    """Partitions with a `closed` key, which refuse pushes, although their layout says that they are open.
+    """Partitions with a `closed` key, which refuse pushes, although they are open by their layout.
 
     A change of shards writes the layout first and then closes its partitions, so the layout is read last.
     """

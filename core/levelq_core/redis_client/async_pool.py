@@ -59,7 +59,7 @@ class AsyncNodePool:
         self.redis = redis
         self._lost = lost
         self._state = PoolState(redis, TaskSlots, most)
-        self.closed = False  # once it is, each connection ends with the call that uses it
+        self.closed = False  # once closed, each connection ends with the call that uses it
 
     async def acquire(self) -> Any:
         """A connection that is open, as far as can be seen. Raises NotConnected."""
@@ -79,7 +79,7 @@ class AsyncNodePool:
         return None
 
     async def _connect(self) -> Any:
-        """A new connection. A timeout while the loop was late says nothing about the server: try again."""
+        """A new connection. A timeout while the loop was late may not be the server's fault: try again."""
         await self._state.making.acquire()
         try:
             for attempts_left in reversed(range(_ATTEMPTS)):
@@ -120,7 +120,7 @@ class AsyncNodePool:
             self._state.slots.release()
 
     def note_loss(self, error: BaseException | None) -> None:
-        """Tell the cluster that this server is away, if that is what the error says."""
+        """Note that this server is away, if the error means that."""
         if self._lost is not None and isinstance(error, (*LOST, ClusterDownError)):
             self._lost(self.redis, error)
 
@@ -179,7 +179,7 @@ class AsyncNodePools:
         return [self.only] if self.only else [self._pool(server) for server in await self._cluster.servers()]
 
     async def moved(self, error: MovedError) -> None:
-        """A server has said that another one holds a key. Raises ConfigurationError if no other one is known."""
+        """Note a MOVED reply: another server holds a key. Raises ConfigurationError outside a cluster."""
         if self.only:
             raise ConfigurationError(UNCLUSTERED_URL)
         await self._cluster.moved(error)

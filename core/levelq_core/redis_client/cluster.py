@@ -1,7 +1,7 @@
-"""A Redis or Valkey Cluster: which server holds which keys, and what a failed call says about it. No I/O here.
+"""A Redis or Valkey Cluster: which server holds which keys, and what an error means for the map. No I/O here.
 
-levelq does not use redis-py's client for clusters; docs/decisions.md says why. A command is sent again only where it
-was answered MOVED, because then nothing ran.
+docs/decisions.md explains why levelq does not use redis-py's client for clusters. A command is sent again only after
+the answer MOVED, because then nothing ran.
 
 Slots must move as a whole (CLUSTER MIGRATESLOTS of Valkey 9). While the keys of a slot move one by one, a script may
 find only some of its keys, and stops midway.

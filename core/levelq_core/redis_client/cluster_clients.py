@@ -59,7 +59,7 @@ class Cluster(Redis):
             raise self._topology.discovery_error(errors)
 
     def moved(self, error: MovedError) -> None:
-        """A server has said which one holds a slot now."""
+        """Note a MOVED reply: it names the server that holds a slot now."""
         self._discover(self._topology.slots)
         self._topology.moved(error)
 
@@ -133,7 +133,7 @@ class AsyncCluster(AsyncRedis):
             raise self._topology.discovery_error(errors)
 
     async def moved(self, error: MovedError) -> None:
-        """A server has said which one holds a slot now."""
+        """Note a MOVED reply: it names the server that holds a slot now."""
         await self._discover(self._topology.slots)
         self._topology.moved(error)
 

@@ -35,5 +35,5 @@ class NodePools:
         return [self._pool(server) for server in self._topology.servers()]
 
     def moved(self, error: MovedError) -> None:
-        """A server has said that another one holds a key. Raises ConfigurationError if no other one is known."""
+        """Note a MOVED reply: another server holds a key. Raises ConfigurationError outside a cluster."""
         self._topology.moved(error)

@@ -27,7 +27,7 @@ from .urls import RedisTarget, url_and_options
 from .versions import OF_POOL, must_reconnect, parser_of
 
 RedisCommand = tuple[Any, ...]  # the name of a command and its arguments
-# As many as a server takes by default. At its own limit redis-py refuses a caller at once; ours lets it wait.
+# As many as a server takes by default. At its own limit redis-py refuses a caller at once; this pool lets it wait.
 CONNECTIONS = 10_000
 # What the sends of one process, or of one event loop, share to one server. More do not make it faster, and a machine
 # that is busy connecting mistakes that for a server that does not answer.

@@ -33,7 +33,7 @@ class SingleServer:
         return [self._redis]
 
     def moved(self, error: MovedError) -> None:
-        """The server has said that another one holds a key. Raises ConfigurationError, as no other one is known."""
+        """Raise ConfigurationError: the server answered MOVED, but the URL names no cluster."""
         raise ConfigurationError(UNCLUSTERED_URL)
 
     def lost(self, server: Redis, error: BaseException) -> None:

@@ -23,12 +23,12 @@ class Workload:
 
     def round(self) -> list[Command]:
         """The next commands of every lane, in turn."""
-        places = range(self._made, self._made + PER_LANE)
+        numbers = range(self._made, self._made + PER_LANE)
         self._made += PER_LANE
-        refused = sum(_refused(n) for n in places) * len(self._lanes)
+        refused = sum(_refused(n) for n in numbers) * len(self._lanes)
         self.rejected += refused
         self.applied += PER_LANE * len(self._lanes) - refused
-        return [_command(user, name, n) for n in places for user, name in self._lanes]
+        return [_command(user, name, n) for n in numbers for user, name in self._lanes]
 
 
 def _refused(n: int) -> bool:

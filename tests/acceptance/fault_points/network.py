@@ -14,7 +14,7 @@ from tests.chaos.traced_worker import noting
 from tests.support.fixtures.proxy import Proxy, Trap
 
 
-class Place(NamedTuple):
+class Site(NamedTuple):
     """Where a scenario may run: a database and a number of Redis's that are its alone meanwhile, and the servers."""
 
     settings: Settings
@@ -22,14 +22,14 @@ class Place(NamedTuple):
 
 
 class Network:
-    """Direct, or through a proxy where a message is to be lost: to the database a COMMIT, to Redis a script's call."""
+    """Direct; or, where a message must be lost, through a proxy: a COMMIT to the database, a script's call to Redis."""
 
-    def __init__(self, scenario: Scenario, place: Place) -> None:
+    def __init__(self, scenario: Scenario, site: Site) -> None:
         self._scenario = scenario
-        self._settings = place.settings.model_copy(update={"claim_seconds": scenario.claim_seconds})
+        self._settings = site.settings.model_copy(update={"claim_seconds": scenario.claim_seconds})
         self._step = scenario.point.partition(" ")[0]
         server = ".s.PGSQL.5432" if self._step == "commit" else "valkey.sock"
-        self._proxy = Proxy(str(place.servers.sockets / server))
+        self._proxy = Proxy(str(site.servers.sockets / server))
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:

@@ -33,11 +33,11 @@ from tests.chaos.traced_worker import noting
 
 SPECIALIZATIONS = ("PLAYER", "COACH")
 ATTEMPTS = 10  # of an application to send what it does not know to be queued
-TWICE_SECONDS = 1.05  # RQ takes a second signal within a second for the first one, sent by somebody else, too
+TWICE_SECONDS = 1.05  # RQ ignores a second signal within a second, as a duplicate of the first
 
 
 class Mistake(Exception):
-    """What a bug of ours would raise."""
+    """The error of a bug in levelq."""
 
 
 class Trigger:
@@ -120,7 +120,7 @@ def worker(log: Path, settings: Settings, hook: Hook | None) -> None:
 def application(
     log: Path, settings: Settings, hook: Hook | None, victim: Victim, history: Path, rounds: Connection
 ) -> None:
-    """Sends each round that it is given, and says when all of it is known to be queued."""
+    """Sends each round that it is given, and reports when all of it is known to be queued."""
     _begin(log, hook)
     with Recorder(history) as recorder, asyncio.Runner() as runner:
         send: Callable[[Sequence[Command]], Any] = Producer(settings).send_many

@@ -25,7 +25,7 @@ context.set_forkserver_preload([processes.__name__])
 
 
 # multiprocessing can read a child's exit code once, and reads those of all children whenever one is started:
-# two threads that do so at the same time, and one of them finds nothing and says 255.
+# two threads that do so at the same time, and one of them finds nothing and reports 255.
 _one_at_a_time = threading.Lock()
 
 
@@ -115,7 +115,7 @@ class Application(Process):
 
 
 class Wire:
-    """The test's end of what is said between it and a hook."""
+    """The test's end of the connection to a hook."""
 
     def __init__(self) -> None:
         self._end, self.far_end = context.Pipe()
@@ -136,11 +136,11 @@ class Wire:
         self._end.send("go on")
 
     def heard(self) -> bool:
-        """Whether the victim said something."""
+        """Whether the victim sent something."""
         return self._end.poll()
 
     def passed(self) -> float:
-        """When the victim said that it passes the point; waits for it."""
+        """Wait for the victim's report that it passes the point; returns the time of it."""
         assert self._end.poll(WAIT_SECONDS), "the victim did not pass the point"
         when: float = self._end.recv()
         return when

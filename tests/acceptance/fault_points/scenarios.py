@@ -50,7 +50,7 @@ class Scenario(NamedTuple):
 
     @property
     def hands_over(self) -> bool:
-        """Whether nothing has to wait for a claim to run out: what a lost reply has granted, nobody knows."""
+        """Whether no lane has to wait until a claim expires; no process knows the claims of a lost reply."""
         return self.fault in SIGNALS and (self.point, self.fault) != ("claim reply", Fault.TERMINATE_TWICE)
 
     @property

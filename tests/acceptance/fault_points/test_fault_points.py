@@ -21,9 +21,9 @@ from levelq.embedded import Servers
 from levelq_core import Settings
 from levelq_core.database.engine import engine_for
 from levelq_core.failpoints import POINTS
-from tests.acceptance.fault_points.network import Place
+from tests.acceptance.fault_points.network import Site
+from tests.acceptance.fault_points.play import Result, play
 from tests.acceptance.fault_points.scenarios import SCENARIOS, Fault, Scenario
-from tests.acceptance.fault_points.stage import Result, play
 from tests.architecture.sources import sources
 from tests.support.fixtures.databases import TABLES, Databases
 from tests.support.fixtures.recoveries import write_down
@@ -33,17 +33,17 @@ pytestmark = pytest.mark.timeout(300)  # more than what a scenario waits for
 
 
 @pytest.fixture(scope="module")
-def places(servers: Servers, databases: Databases) -> Iterator[SimpleQueue[Place]]:
+def sites(servers: Servers, databases: Databases) -> Iterator[SimpleQueue[Site]]:
     """Where scenarios may run, with small batches and slices, so that both workers share a round.
 
     Redis's number 0 is the other tests'.
     """
-    free: SimpleQueue[Place] = SimpleQueue()
+    free: SimpleQueue[Site] = SimpleQueue()
     names = [databases.take("own") for _ in range(SIDE_BY_SIDE)]
     for number, name in enumerate(names, 1):
         urls = {"redis_url": f"{servers.valkey.url}?db={number}", "database_url": databases.url(name)}
         limits = {"sweep_seconds": 0.2, "redis_seconds": 0.5, "slice_seconds": 0.1, "batch_commands": 40}
-        free.put(Place(Settings.load(**urls, **limits), servers))
+        free.put(Site(Settings.load(**urls, **limits), servers))
     yield free
     for name in names:
         databases.give_back("own", name)
@@ -51,19 +51,19 @@ def places(servers: Servers, databases: Databases) -> Iterator[SimpleQueue[Place
 
 @pytest.fixture(scope="module")
 def results(
-    request: pytest.FixtureRequest, places: SimpleQueue[Place], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, sites: SimpleQueue[Site], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[Scenario, Future[Result]]]:
-    """The scenarios of the tests that were asked for, under way; and what they came to, once all are told."""
+    """The scenarios of the chosen tests, as they run; and the summary of their results at the end."""
     folder = tmp_path_factory.mktemp("fault_points")
 
     def run(scenario: Scenario) -> Result:
-        place = places.get()
+        site = sites.get()
         try:
             (folder / str(scenario)).mkdir()
-            return play(scenario, place, folder / str(scenario))
+            return play(scenario, site, folder / str(scenario))
         finally:
-            empty(place.settings)
-            places.put(place)
+            empty(site.settings)
+            sites.put(site)
 
     calls = [getattr(item, "callspec", None) for item in request.session.items]
     wanted = {call.params["scenario"]: None for call in calls if call is not None and "scenario" in call.params}
@@ -71,9 +71,9 @@ def results(
     found = {scenario: pool.submit(run, scenario) for scenario in wanted}
     yield found
     pool.shutdown(cancel_futures=True)
-    told = [future.result() for future in found.values() if not future.cancelled() and future.exception() is None]
-    write_down(map(_line, told))
-    print(summary(told))
+    results = [future.result() for future in found.values() if not future.cancelled() and future.exception() is None]
+    write_down(map(_line, results))
+    print(summary(results))
 
 
 def empty(settings: Settings) -> None:
@@ -93,11 +93,11 @@ def _line(result: Result) -> dict[str, object]:
     return {"kind": f"{scenario.fault.value} at {scenario.point}", "victim": scenario.victim.value, **dict(named)}
 
 
-def summary(told: list[Result]) -> str:
+def summary(results: list[Result]) -> str:
     """Recovery by kind of fault, in seconds."""
     lines = ["", f"{'fault':28} scenarios  commands  median  worst"]
     for fault in Fault:
-        chosen = [result for result in told if result.scenario.fault is fault]
+        chosen = [result for result in results if result.scenario.fault is fault]
         if chosen:
             seconds = [result.recovery_seconds for result in chosen]
             commands = sum(result.commands for result in chosen)

@@ -87,7 +87,7 @@ def test_send_waits_for_the_outcome(levelq: Levelq, start: Callable[..., Started
     assert levelq.status()["workers"] == 1
 
 
-def test_send_without_a_worker_says_so_in_time(levelq: Levelq) -> None:
+def test_send_without_a_worker_reports_that_in_time(levelq: Levelq) -> None:
     line = levelq.refused("send", "level-up", 1, "PLAYER", "--xp", 1, "--timeout", 0.1)
     assert re.search(r"command [0-9a-f-]{36} was not decided within 0.1 s.*it stays queued.*levelq status", line)
 
@@ -99,7 +99,7 @@ def test_malformed_entry_is_counted_and_shown_without_its_control_characters(lev
     assert levelq.status()["quarantined"] == 1
     code, out, _ = levelq("history", 42)
     assert code == 0 and "quarantined: " in out and "\x1b" not in out
-    assert r"b'\x1b[31m[bold]rubbish'" in "".join(out.split())
+    assert r"b'\x1b[31m[bold]malformed'" in "".join(out.split())
 
 
 @pytest.mark.parametrize("columns", ["40", "60", "80"])
@@ -154,7 +154,7 @@ def test_ctrl_c_ends_quietly(start: Callable[..., Started], redis: Redis) -> Non
 
 
 def exported(process: Started) -> dict[str, str]:
-    """The settings that `levelq up` tells to export, once it is up."""
+    """The settings of the `export` lines of `levelq up`, once it is up."""
     assert process.stdout is not None
     found: dict[str, str] = {}
     for line in process.stdout:
@@ -200,7 +200,7 @@ def test_up_notices_that_a_server_died(start: Callable[..., Started], server_fol
     assert up.returncode == 2 and out.splitlines()[-1].startswith("levelq: valkey has ended by itself; ")
 
 
-def test_up_says_why_a_folder_cannot_be_used(levelq: Levelq, tmp_path: Path) -> None:
+def test_up_explains_why_a_folder_cannot_be_used(levelq: Levelq, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "File exists; give a folder that can be written" in levelq.refused("up", "--data", tmp_path / "file")
 

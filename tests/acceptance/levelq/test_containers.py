@@ -63,7 +63,7 @@ def test_services_start_and_stop_in_order() -> None:
     assert seconds(worker["stop_grace_period"]) > float(worker["environment"]["LEVELQ_CLAIM_SECONDS"])
 
 
-def test_image_is_pinned_and_runs_as_nobody() -> None:
+def test_image_is_pinned_and_runs_without_root() -> None:
     project = pyproject()["project"]
     bases = {dict(stage)["FROM"].partition(" ")[0] for stage in stages()}
     assert len(bases) == 1, "both stages need the same Python"

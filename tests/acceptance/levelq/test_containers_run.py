@@ -24,7 +24,7 @@ from tests.support.fixtures.waiting import until
 
 
 class ComposedValkey(Valkey):
-    """The wheel's Valkey with the arguments of the compose file; only its place is ours."""
+    """The wheel's Valkey with the arguments of the compose file; only its folder and port are this test's."""
 
     def __init__(self, folder: Path, service: Mapping[str, Any]) -> None:
         super().__init__(folder / "data", folder)
@@ -56,7 +56,7 @@ def test_valkey_keeps_everything_and_lets_nobody_else_in(server_folder: Path) ->
         assert client.get("kept") == b"1"
 
 
-# The wheel has no valkey-cli. Like the real one, this says what went wrong and exits with 0.
+# The wheel has no valkey-cli. Like the real one, this prints what went wrong and exits with 0.
 _CLI = """#!{python}
 import os, sys, redis
 try:
@@ -113,7 +113,7 @@ def postgres_health(service: Mapping[str, Any], programs: Path, folder: Path) ->
 
 @pytest.fixture
 def environment(servers: Servers, redis: Redis, blank_database_url: str) -> dict[str, str]:
-    """What a levelq container gets, with this test's servers in the place of the compose file's."""
+    """What a levelq container gets, with this test's servers instead of the compose file's."""
     services = compose()["services"]
     given = services["worker"]["environment"]
     named = Settings.load(redis_url=given["LEVELQ_REDIS_URL"], database_url=given["LEVELQ_DATABASE_URL"])
@@ -166,7 +166,7 @@ def levels(environment: Mapping[str, str]) -> list[tuple[int, int, int]]:
 
 
 def worker_health(pid: int) -> int:
-    """The image's health check, looking at one process in place of all that there are."""
+    """The image's health check, for one process instead of all."""
     (check,) = re.findall(r"^\s+CMD (grep .*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     everywhere = "/proc/[0-9]*/comm"
     assert everywhere in check

@@ -96,7 +96,7 @@ def test_interrupted_demo_leaves_no_process(number: signal.Signals, tmp_path: Pa
     assert marked(mark) == []
 
 
-def test_demo_without_matplotlib_says_how_to_get_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_without_matplotlib_names_the_extra_for_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "levelq.demo.picture", raising=False)
     shown = io.StringIO()
@@ -208,7 +208,7 @@ _TOTAL, _LEVEL = "SQL: every total", "SQL: both levels"
         ("UPDATE levelq_ledger SET after[4] = 0 WHERE source = 'direct'", "direct calls"),
         (
             "INSERT INTO levelq_quarantine (specialization, reason, raw, length, sha256)"
-            " VALUES ('PLAYER', 'rubbish', 'x', 1, 'x')",
+            " VALUES ('PLAYER', 'malformed', 'x', 1, 'x')",
             "SQL: nothing is quarantined",
         ),
     ],

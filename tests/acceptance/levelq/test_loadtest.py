@@ -161,9 +161,9 @@ def refused(
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(subprocess, "Popen", Mock(side_effect=AssertionError("something was started")))
         assert run(["loadtest", *line.split()]) == 2
-        told = capsys.readouterr()
-        assert told.out.count("\n") <= 2 and told.err.startswith("levelq: ") and told.err.count("\n") == 1
-        return told.err
+        printed = capsys.readouterr()
+        assert printed.out.count("\n") <= 2 and printed.err.startswith("levelq: ") and printed.err.count("\n") == 1
+        return printed.err
 
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").touch()

@@ -156,7 +156,7 @@ def test_suspended_workers_are_named_and_drain_nothing(
     until(lambda: not waiting(redis, PLAYER), what="the drain")
 
 
-def test_suspended_burst_drains_nothing_and_says_so(
+def test_suspended_burst_drains_nothing_and_reports_that(
     brief: Settings, redis: Redis, own_engine: Engine, start: Start
 ) -> None:
     backlog(redis, 3, PLAYER)

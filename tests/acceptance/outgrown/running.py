@@ -68,7 +68,7 @@ class Running:
         """Run a `levelq` command to its end; its exit code."""
         return self.start_operator(*arguments).wait(60)
 
-    def said(self) -> str:
+    def output(self) -> str:
         """The output of the last command."""
         return (self._folder / "operator.log").read_text()
 
@@ -100,7 +100,7 @@ class Running:
             return int(connection.execute(text(f"SELECT count(*) FROM pg_stat_activity WHERE {mine}")).scalar_one())
 
     def goes_on(self, commands: int = 400) -> None:
-        """Wait until so many more commands are decided."""
+        """Wait until this number of further commands is decided."""
         before = self.decided()
         until(lambda: self.decided() > before + commands, 30, f"{commands} more commands")
 

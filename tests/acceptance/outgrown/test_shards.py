@@ -58,13 +58,13 @@ def test_levelq_shards_refuses_what_it_cannot_change_and_shows_the_change(runnin
             ("NOBODY", "2"): "expected one of PLAYER, COACH, INTERNSHIP, got 'NOBODY'",
         }.items():
             assert running.levelq("shards", *arguments) == 2
-            (line,) = running.said().splitlines()
+            (line,) = running.output().splitlines()
             assert expected in line
         assert running.levelq("shards", "PLAYER", "4", "--no-wait") == 0
-        assert "PLAYER: commands go to 4 shards now; 1 old one to be drained first" in running.said()
+        assert "PLAYER: commands go to 4 shards now; 1 old one to be drained first" in running.output()
         assert running.levelq("shards", "PLAYER", "8") == 2
-        assert "a change to 4 shards is under way" in running.said()
+        assert "a change to 4 shards is under way" in running.output()
         assert running.levelq("shards") == 0
-        shown = running.said()
+        shown = running.output()
         assert "from 1: the old ones are empty" in shown
         assert "INTERNSHIP" in shown

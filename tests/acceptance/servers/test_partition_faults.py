@@ -38,7 +38,7 @@ def network() -> Iterator[tuple[Site, Network]]:
             yield site, Network(site, producers, redis, database)
 
 
-def test_who_is_cut_off_hurts_nobody_and_comes_back() -> None:
+def test_worker_that_is_cut_off_disturbs_no_other_and_comes_back() -> None:
     with network() as (site, net), site.scene(*net.fleets) as scene:
         for ways in WAYS:
             with scene.fault(f"worker cut off from Redis, another from PostgreSQL: {' and '.join(ways)} lost"):

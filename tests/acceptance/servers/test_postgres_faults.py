@@ -20,7 +20,7 @@ from tests.support.fixtures.servers import kill_with_backends
 from tests.support.fixtures.waiting import until
 
 OURS = "application_name IN ('levelq worker', 'levelq relay', 'application')"
-HELD = (1, 2, OUTBOX_USERS[0])  # users whose rows somebody else holds
+HELD = (1, 2, OUTBOX_USERS[0])  # users whose rows another transaction holds
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_a_database_that_goes_away_is_waited_for(site: Site) -> None:
 
 @contextmanager
 def hogged(site: Site, scene: Scene) -> Iterator[None]:
-    """Every connection taken, those of the workers too, until one of them said that it got none."""
+    """Take every connection, those of the workers too, until a worker logs that it got none."""
     with psycopg.connect(site.servers.postgres.url, autocommit=True) as operator, ExitStack() as hogs:
 
         def fill() -> None:
@@ -64,7 +64,7 @@ def hogged(site: Site, scene: Scene) -> Iterator[None]:
                     hogs.enter_context(psycopg.connect(site.servers.postgres.url))
 
         def grab() -> bool:
-            """End the workers' sessions, and be faster: who has a connection back says two lines for nothing."""
+            """End the workers' sessions until they get no new ones: a worker that reconnects logs two lines."""
             operator.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OURS}")
             ends = time.monotonic() + 1
             while "too many clients" not in scene.news and time.monotonic() < ends:

@@ -11,7 +11,7 @@ from tests.acceptance.servers.kit.site import Site
 
 
 def run(site: Site, *arguments: str) -> tuple[int, str]:
-    """The exit code of `levelq ...`, and what it says, on one line each."""
+    """The exit code of `levelq ...`, and its output on one line."""
     done = subprocess.run(
         [sys.executable, "-m", "levelq", *arguments],
         env=os.environ | {"COLUMNS": "1000"} | site.settings.environment(),
@@ -44,11 +44,11 @@ def test_workers_refuse_to_start_on_servers_that_can_lose_what_they_acknowledged
         assert [line.split()[1] for line in refused] == ["maxmemory-policy", "fsync", "synchronous_commit"]
         assert "CONFIG SET maxmemory-policy noeviction" in refused[0]
         assert all("`levelq db check` prints the statements that fix it" in line for line in refused[1:])
-        code, told = run(site, "doctor")
+        code, out = run(site, "doctor")
         assert code == 1
         for verdict in ("FAIL  eviction", "warn  durability  appendonly is off", "FAIL  schema      fsync is off"):
-            assert verdict in told
-        assert "FAIL  schema      synchronous_commit is off" in told
+            assert verdict in out
+        assert "FAIL  schema      synchronous_commit is off" in out
         assert run(site, "db", "check")[0] == 1
         site.redis.config_set("maxmemory-policy", "noeviction")
         site.admin("ALTER DATABASE postgres RESET synchronous_commit")

@@ -1,4 +1,4 @@
-"""Valkey killed, cut short, full, replaced by an older copy: what it lost is told, and all else comes right."""
+"""Valkey killed, cut short, full, replaced by an older copy: its losses are reported, all else is applied."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class Fleet:
         self._hosts: list[Started] = []
 
     def grow(self, size: int) -> None:
-        """Start workers until there are so many, all at work."""
+        """Start workers until this number is at work."""
         while len(self._hosts) < size:
             self._hosts.append(self._start("worker"))
         until(lambda: self._redis.scard("rq:workers") == size, what=f"{size} workers at work")
@@ -105,7 +105,7 @@ class Fleet:
             assert ended(host) == (0, "")
 
     def restart(self) -> None:
-        """Each in its turn: it stops, another takes its place, and only then the next."""
+        """Each in its turn: it stops, another replaces it, and only then the next."""
         size = len(self._hosts)
         for _ in range(size):
             self.shrink(size - 1)

@@ -28,7 +28,7 @@ WIPES = 6
 _MATCHES = "CREATE TABLE matches (n bigserial PRIMARY KEY, command_id uuid UNIQUE, user_id bigint, xp bigint)"
 _MATCH = text("INSERT INTO matches (command_id, user_id, xp) VALUES (:command_id, :user_id, :xp)")
 
-# Each finds what must not be; the name says what.
+# Each finds what must not be there, as its name describes.
 _VIOLATIONS = {
     "I1 lost": "SELECT m.* FROM matches m LEFT JOIN levelq_ledger l USING (command_id) WHERE l.id IS NULL",
     "I1 rejected": "SELECT * FROM levelq_ledger WHERE status <> 'applied'",

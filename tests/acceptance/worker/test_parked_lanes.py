@@ -1,4 +1,4 @@
-"""A parked lane through the real command line: who is told why it waits, and what is left when it does not."""
+"""A parked lane through the real command line: where the reason is shown, and what is left when the lane goes on."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def push(system: System, *users: int) -> None:
     system.push(*(up(user, 1000, reason="a secret") for user in users))
 
 
-def told(levelq: Levelq, reason: str) -> None:
-    """Status and history tell of user 13, whose lane is parked with two commands in it."""
+def assert_shown(levelq: Levelq, reason: str) -> None:
+    """Status and history show user 13, whose lane is parked with two commands in it."""
     found = levelq.status()
     parked: Any = found["parked_lanes"]
     (lane,) = parked
@@ -67,14 +67,14 @@ def burst(levelq: Levelq, reason: str) -> None:
     assert "a secret" not in err + out
 
 
-def test_lane_that_a_trigger_refuses_is_told_until_the_trigger_is_gone(
+def test_lane_that_a_trigger_refuses_is_shown_until_the_trigger_is_gone(
     levelq: Levelq, system: System, start: Callable[..., Started]
 ) -> None:
     system.sql(*BLOCKS_USER_13)
     push(system, 13, 13, 14, *range(20, 30))
     burst(levelq, BLOCKED)
     assert experience(system.engine) == dict.fromkeys((14, *range(20, 30)), 1000)
-    told(levelq, BLOCKED)
+    assert_shown(levelq, BLOCKED)
     start("worker")
     system.sql("DROP TRIGGER block_user_13 ON specialization_progress")
     until(lambda: experience(system.engine).get(13) == 2000, seconds=90, what="user 13's lane to be tried again")
@@ -84,7 +84,7 @@ def test_lane_that_a_trigger_refuses_is_told_until_the_trigger_is_gone(
     assert "parked" not in out and out.count("applied") == 2
 
 
-def test_lane_that_a_session_holds_is_told_with_the_session(
+def test_lane_that_a_session_holds_is_shown_with_the_session(
     levelq: Levelq, system: System, own_database_url: str
 ) -> None:
     system.sql("INSERT INTO user_licenses (user_id, specialization_type, current_level) VALUES (13, 'PLAYER', 1)")
@@ -92,7 +92,7 @@ def test_lane_that_a_session_holds_is_told_with_the_session(
     with psycopg.connect(own_database_url, application_name="a report") as holder:
         holder.execute("SELECT FROM user_licenses WHERE user_id = 13 FOR UPDATE")
         burst(levelq, LOCKED)
-        told(levelq, LOCKED)
+        assert_shown(levelq, LOCKED)
         session = f"session {holder.info.backend_pid} (a report, idle in transaction for "
         assert session in levelq("history", 13).out and session in levelq("status").out
     system.redis.zadd(KEYS.of(PLAYER, "ready"), {"13": 0})  # as if its delay had passed
@@ -100,7 +100,7 @@ def test_lane_that_a_session_holds_is_told_with_the_session(
     assert not system.redis.exists(KEYS.of(PLAYER, "parked"))
 
 
-def test_history_without_redis_says_so_and_shows_the_rest(levelq: Levelq, system: System) -> None:
+def test_history_without_redis_reports_that_and_shows_the_rest(levelq: Levelq, system: System) -> None:
     push(system, 13)
     assert levelq("worker", "--burst").code == 0
     code, out, err = levelq("history", 13, LEVELQ_REDIS_URL=f"redis://{NOWHERE}")

@@ -28,7 +28,7 @@ def code_after(process: Started, number: signal.Signals) -> int:
 
 
 def workers_at_work(worker: Started, number: int) -> list[psutil.Process]:
-    """The processes of a supervisor, once there are so many."""
+    """The processes of a supervisor, once it has this number."""
     until(lambda: len(children(worker)) == number, what=f"{number} children")
     return children(worker)
 
@@ -148,7 +148,7 @@ def test_worker_reaps_adopted_orphans_and_still_sees_the_ends_of_its_own_childre
         until(lambda: len(worker.own("levelq-worker")) == 2, what="another worker")
         worker.process.terminate()
         assert worker.process.wait(30) == 0
-        assert worker.process.stderr.read() == ""  # of orphans there is nothing to say
+        assert worker.process.stderr.read() == ""  # orphans are not logged
 
 
 def test_up_reaps_adopted_orphans_and_still_sees_the_ends_of_its_servers() -> None:

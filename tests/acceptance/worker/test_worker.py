@@ -49,7 +49,7 @@ def patient(settings: Settings) -> Settings:
 
 
 def children_of(worker: Started, number: int) -> list[psutil.Process]:
-    """The processes of a supervisor, once there are so many."""
+    """The processes of a supervisor, once it has this number."""
     until(lambda: len(children(worker)) == number, what=f"{number} children")
     return children(worker)
 
@@ -86,7 +86,7 @@ def test_commands_pushed_without_a_wake_up_are_found_by_a_sweep(start: Start, sy
     until(lambda: system.applied() == 100, what="the sweep")
 
 
-def test_a_burst_drains_everything_and_says_what_is_parked(start: Start, system: System) -> None:
+def test_a_burst_drains_everything_and_reports_what_is_parked(start: Start, system: System) -> None:
     system.fill(1000)
     system.redis.zadd(KEYS.of(PLAYER, "ready"), {"50": 9e15})
     code, output = ended(start("worker", "--processes", "2", "--burst"))
@@ -353,7 +353,7 @@ def test_a_planted_callback_is_not_called(settings: Settings, redis: Redis) -> N
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "reason"),
     [
         (
             "ALTER TABLE user_licenses DROP CONSTRAINT user_licenses_pair_key",
@@ -372,17 +372,17 @@ def test_a_planted_callback_is_not_called(settings: Settings, redis: Redis) -> N
     ids=["constraint", "spelling", "type"],
 )
 def test_workers_refuse_to_start_on_tables_that_they_would_get_wrong(
-    fault: str, told: str, start: Start, system: System
+    fault: str, reason: str, start: Start, system: System
 ) -> None:
     system.fill(1)
     system.sql(fault)
     code, output = ended(start("worker"))
     assert (code, len(output.splitlines())) == (2, 1)
-    assert told in output
+    assert reason in output
     assert "`levelq db check` prints the statements that fix it" in output
     done = run_rq_worker(system.settings)
     assert done.returncode != 0
-    assert told in done.stderr
+    assert reason in done.stderr
     assert system.applied() == 0
 
 

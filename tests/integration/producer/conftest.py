@@ -14,7 +14,7 @@ from tests.support.coupler import runtime
 
 @pytest.fixture
 def worker(settings: Settings) -> Iterator[Runtime]:
-    """A worker in this process, which drains when a test says so."""
+    """A worker in this process, which drains when a test calls it."""
     with runtime(settings) as made:
         yield made
 

@@ -408,8 +408,8 @@ def test_configuration_that_may_not_be_read_must_be_set(primary: Node, producers
         url = primary.url.replace("unix://", "unix://app:any@")
         with pytest.raises(ConfigurationError, match=r"its appendfsync cannot be read \(.*LEVELQ_APPENDFSYNC=always"):
             producers(url).send(level_up(1), durability="fsync")
-        told = producers(url, appendfsync="always", **PATIENT)
-        assert told.send(level_up(2), durability="replicated").error is None
+        patient = producers(url, appendfsync="always", **PATIENT)
+        assert patient.send(level_up(2), durability="replicated").error is None
     finally:
         primary.client.acl_deluser("app")
     assert lane(primary) == [2]
@@ -496,9 +496,9 @@ def test_levelq_send_takes_a_durability(
     monkeypatch.setenv("LEVELQ_DURABLE_SECONDS", "0.1")
     with replica.frozen():
         assert send(monkeypatch, primary, "--durability", "replicated") == 1
-    said = capsys.readouterr()
-    assert said.out.count("queued  ") == 2
-    assert said.err.startswith("not durable: command ") and said.err.count("\n") == 1
+    printed = capsys.readouterr()
+    assert printed.out.count("queued  ") == 2
+    assert printed.err.startswith("not durable: command ") and printed.err.count("\n") == 1
     assert send(monkeypatch, replica, "--durability", "fsync") == 2
     assert "WAITAOF cannot be used with replica" in capsys.readouterr().err
     assert len(lane(primary)) == 2

@@ -30,11 +30,11 @@ from tests.support.producing import blocked, clients, decide, level_up, queued
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Nothing is left open, and asyncio logs nothing."""
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         yield
         gc.collect()
-    assert [str(warning.message) for warning in said] == []
+    assert [str(warning.message) for warning in warned] == []
     assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 

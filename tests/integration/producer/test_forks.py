@@ -39,7 +39,7 @@ def in_children(work: Callable[[int], object], count: int = CHILDREN, meanwhile:
         child = os.fork()
         if not child:
             code = 1
-            faulthandler.dump_traceback_later(60, exit=True)  # a child that hangs says where
+            faulthandler.dump_traceback_later(60, exit=True)  # a child that hangs prints where
             try:
                 work(number)
                 code = 0
@@ -53,7 +53,7 @@ def in_children(work: Callable[[int], object], count: int = CHILDREN, meanwhile:
 
 
 @pytest.mark.parametrize("reply", [False, True], ids=["from the ledger", "from Redis"])
-def test_each_process_is_told_of_its_own_commands_after_a_fork(
+def test_each_process_gets_the_outcomes_of_its_own_commands_after_a_fork(
     settings: Settings, worker: Runtime, reply: bool
 ) -> None:
     with Producer(settings) as producer:

@@ -1,4 +1,4 @@
-"""The capacity model: its arithmetic on round costs, what it says of the costs that are shipped, and bad numbers."""
+"""The capacity model: its arithmetic on round costs, its results for the costs that are shipped, and bad numbers."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ TEN_MILLION = ["--users", "10_000_000", "--rate", "100_000"]
 
 def lines(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
     main([*TEN_MILLION, *arguments])
-    said = capsys.readouterr()
-    assert said.err == ""
-    return said.out.splitlines()
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    return printed.out.splitlines()
 
 
 def plan(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -63,9 +63,9 @@ def test_plan_as_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
 def test_bad_number_gets_one_line(capsys: pytest.CaptureFixture[str], arguments: str, expected: str) -> None:
     with pytest.raises(SystemExit) as raised:
         main(arguments.split())
-    said = capsys.readouterr()
-    assert (raised.value.code, said.out) == (2, "")
-    usage, error = said.err.splitlines()
+    printed = capsys.readouterr()
+    assert (raised.value.code, printed.out) == (2, "")
+    usage, error = printed.err.splitlines()
     assert usage.startswith("usage: ") and error.startswith(f"benchmarks.capacity: error: {expected}")
 
 

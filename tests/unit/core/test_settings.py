@@ -1,4 +1,4 @@
-"""The settings: read once, checked, frozen; a bad one is told in one line that names its variable."""
+"""The settings: read once, checked, frozen; a bad one is refused in one line that names its variable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from levelq_core import CatalogError, ConfigurationError, Settings
 from levelq_core.redis_client.url_options import redacted
 
 
-def told(**given_: object) -> str:
+def refusal(**given_: object) -> str:
     with pytest.raises(ConfigurationError) as caught:
         Settings.load(**given_)
     message = str(caught.value)
@@ -32,7 +32,7 @@ def test_defaults_are_those_of_the_design() -> None:
 
 @pytest.mark.parametrize("name", ["", "Levelq", "2nd", "a:b", "a.b", "a b", "a{b}", "a\n", "é", "a" * 33])
 def test_a_bad_namespace_is_named_with_what_is_expected(name: str) -> None:
-    message = told(namespace=name)
+    message = refusal(namespace=name)
     assert message.startswith("LEVELQ_NAMESPACE: ")
     assert "[a-z][a-z0-9_-]{0,31}" in message
     assert message.endswith(f"got {name!r}")
@@ -88,13 +88,13 @@ def test_what_is_given_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch
 )  # fmt: skip
 def test_bad_value_is_reported_with_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
     monkeypatch.setenv(f"LEVELQ_{name}", text)
-    message = told()
+    message = refusal()
     assert message.startswith(f"LEVELQ_{name}: ") and message.endswith(f"got {text!r}")
 
 
-def test_all_bad_values_are_told_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_bad_values_are_named_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEVELQ_SHARDS", "many")
-    message = told(processes=0, nonsense=1)
+    message = refusal(processes=0, nonsense=1)
     for name in ("LEVELQ_SHARDS: ", "LEVELQ_PROCESSES: ", "LEVELQ_NONSENSE: "):
         assert name in message
 
@@ -102,7 +102,7 @@ def test_all_bad_values_are_told_together(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_call_must_be_shorter_than_a_claim() -> None:
     Settings.load(claim_seconds=2.0, redis_seconds=1.9)
     for claim in (2.0, 1.0):
-        message = told(claim_seconds=claim, redis_seconds=2.0)
+        message = refusal(claim_seconds=claim, redis_seconds=2.0)
         assert "LEVELQ_REDIS_SECONDS" in message
         assert "LEVELQ_CLAIM_SECONDS" in message
 
@@ -111,7 +111,7 @@ def test_a_wait_for_durability_must_end_before_its_call() -> None:
     assert Settings.load(redis_seconds=3.0).durable_ms == 1500
     assert Settings.load(redis_seconds=3.0, durable_seconds=2.9).durable_ms == 2900
     assert Settings.load(redis_seconds=0.05).durable_ms == 25
-    message = told(redis_seconds=3.0, durable_seconds=2.95)
+    message = refusal(redis_seconds=3.0, durable_seconds=2.95)
     assert message == (
         "LEVELQ_DURABLE_SECONDS: expected at least 0.1 less than LEVELQ_REDIS_SECONDS (3), "
         "or a call ends during the wait, got 2.95"
@@ -122,8 +122,8 @@ def test_a_wait_for_durability_must_end_before_its_call() -> None:
 @pytest.mark.parametrize(
     "url", ["http://user:s3cret@host", "s3cret", "host:6379/s3cret", "redis//:s3cret@h", "x://[s3cret"]
 )
-def test_a_bad_url_is_told_without_its_password(name: str, url: str) -> None:
-    message = told(**{name: url})
+def test_a_bad_url_is_refused_without_its_password(name: str, url: str) -> None:
+    message = refusal(**{name: url})
     assert message.startswith(f"LEVELQ_{name.upper()}: ")
     assert "s3cret" not in message
     with pytest.raises(ValidationError) as caught:
@@ -132,9 +132,9 @@ def test_a_bad_url_is_told_without_its_password(name: str, url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://h", "h:6379", ""])
-def test_a_bad_url_is_told_what_was_expected(url: str) -> None:
-    assert "expected a URL that begins with redis:// or rediss:// or unix://" in told(redis_url=url)
-    assert "expected a URL that begins with postgresql:// or " in told(database_url=url)
+def test_a_bad_url_is_refused_with_what_was_expected(url: str) -> None:
+    assert "expected a URL that begins with redis:// or rediss:// or unix://" in refusal(redis_url=url)
+    assert "expected a URL that begins with postgresql:// or " in refusal(database_url=url)
 
 
 def test_neither_repr_nor_str_shows_a_password() -> None:
@@ -195,14 +195,14 @@ def test_a_database_url_means_psycopg_3(scheme: str) -> None:
     assert Settings.load(database_url=f"{scheme}://u:p@h/d?x=y").sqlalchemy_url == "postgresql+psycopg://u:p@h/d?x=y"
 
 
-def test_without_a_database_url_the_error_says_which_variable() -> None:
+def test_without_a_database_url_the_error_names_the_variable() -> None:
     with pytest.raises(ConfigurationError, match=r"^LEVELQ_DATABASE_URL: not set, expected postgresql://"):
         _ = Settings.load().sqlalchemy_url
 
 
 def test_another_driver_is_refused() -> None:
-    assert told(database_url="postgresql+asyncpg://h/d").startswith("LEVELQ_DATABASE_URL: ")
-    assert told(database_url="mysql://h/d").startswith("LEVELQ_DATABASE_URL: ")
+    assert refusal(database_url="postgresql+asyncpg://h/d").startswith("LEVELQ_DATABASE_URL: ")
+    assert refusal(database_url="mysql://h/d").startswith("LEVELQ_DATABASE_URL: ")
 
 
 def test_rq_may_live_elsewhere() -> None:

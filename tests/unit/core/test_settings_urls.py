@@ -69,7 +69,7 @@ def test_escaped_password_is_unescaped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "reason"),
     [
         (f"redis://:{SECRET}@host:x/0", "cannot be read; expected redis://user:password@host:port/0"),
         (f"redis://:{SECRET}@host:65536/0", "cannot be read; expected redis://user:password@host:port/0"),
@@ -108,11 +108,11 @@ def test_escaped_password_is_unescaped() -> None:
 )
 @pytest.mark.parametrize("opened", OPENERS)
 def test_redis_url_that_cannot_work_is_refused_when_the_producer_is_made(
-    opened: Callable[..., object], url: str, said: str
+    opened: Callable[..., object], url: str, reason: str
 ) -> None:
     message = refusal(opened, url, rq_url="redis://h")
     assert message.startswith("LEVELQ_REDIS_URL: ")
-    assert said in message
+    assert reason in message
 
 
 @pytest.mark.parametrize(
@@ -143,15 +143,15 @@ def test_options_have_their_own_types() -> None:
 
 
 def test_sentinel_options_have_their_own_types() -> None:
-    place = RedisTarget.read(
+    target = RedisTarget.read(
         "rediss+sentinel://h/lanes?sentinel_health_check_interval=5&sentinel_ssl_check_hostname=no"
     )
-    assert place is not None
-    assert place.for_sentinels == {"health_check_interval": 5, "ssl_check_hostname": False}
+    assert target is not None
+    assert target.for_sentinels == {"health_check_interval": 5, "ssl_check_hostname": False}
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "reason"),
     [
         (f"postgresql://u:{SECRET}@h:x/d", "cannot be read; expected postgresql://user:password@host:port/database"),
         (f"postgresql://u:{SECRET}@h:65536/d", "cannot be read; expected postgresql://"),
@@ -161,16 +161,16 @@ def test_sentinel_options_have_their_own_types() -> None:
         (f"postgresql://u:{SECRET}[@h/d", "cannot be read"),
     ],
 )
-def test_database_url_that_cannot_be_read_is_refused_before_anything_connects(url: str, said: str) -> None:
+def test_database_url_that_cannot_be_read_is_refused_before_anything_connects(url: str, reason: str) -> None:
     for name in ("database_url", "listen_url"):
         given = {"database_url": "postgresql://h/d", name: url}
         message = refusal(lambda given=given: Producer(Settings.load(**given)))
         assert message.startswith(f"LEVELQ_{name.upper()}: ")
-        assert said in message and ESCAPED in message
+        assert reason in message and ESCAPED in message
 
 
 @pytest.mark.parametrize(
-    ("query", "said"),
+    ("query", "reason"),
     [
         (f"unheard={SECRET}", "expected an option that libpq knows, got 'unheard'"),
         ("prepare_threshold=5", "expected an option that libpq knows, got 'prepare_threshold'"),
@@ -184,17 +184,17 @@ def test_database_url_that_cannot_be_read_is_refused_before_anything_connects(ur
         ("port=123456", "port: expected 1 to 65535, got '123456'"),
     ],
 )
-def test_database_option_that_libpq_refuses_is_refused_by_every_caller(query: str, said: str) -> None:
+def test_database_option_that_libpq_refuses_is_refused_by_every_caller(query: str, reason: str) -> None:
     url = f"postgresql://u:{SECRET}@h/d?{query}"
     settings = Settings.load(database_url=url)
     for call in (Producer, AsyncProducer, engine_for, check_database_urls):
         message = refusal(call, settings)
         assert message.startswith("LEVELQ_DATABASE_URL: ")
-        assert said in message
+        assert reason in message
     message = refusal(Outbox, Session(), settings=settings)
-    assert said in message
+    assert reason in message
     message = refusal(check_database_urls, Settings.load(listen_url=url))
-    assert message.startswith("LEVELQ_LISTEN_URL: ") and said in message
+    assert message.startswith("LEVELQ_LISTEN_URL: ") and reason in message
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_text_is_shown_without_control_characters_and_cut(text: str | bytes, mos
     assert printable(text, most) == shown
 
 
-def test_log_line_holds_one_short_line_whatever_the_message_says() -> None:
+def test_log_line_is_one_short_line_for_any_message() -> None:
     forged = "\x1b[2J\nWARNING forged" + "x" * 10**6
     record = logging.LogRecord("levelq", logging.WARNING, "", 1, "job %s", (forged,), None)
     line = SafeFormatter("%(levelname)s %(message)s").format(record)

@@ -79,7 +79,9 @@ def test_level_is_met_when_everything_it_needs_is(level: Durability, replies: An
         ("fsync", [REFUSED, ALWAYS], (0, 0), "0 of 1 disk (no permissions (it takes Redis 7.2 or later"),
     ],
 )
-def test_shortfall_says_what_was_reached(level: Durability, replies: Any, reached: Any, text: str) -> None:
+def test_shortfall_names_the_durability_that_was_reached(
+    level: Durability, replies: Any, reached: Any, text: str
+) -> None:
     error = wait(level).shortfall(replies, ID)
     assert str(error).startswith(f"command {ID} is queued, but not as durably as asked ({level}): within 1500 ms")
     assert text in str(error)
@@ -112,15 +114,15 @@ def test_level_that_a_server_cannot_give_is_refused_without_the_password(
 
 
 def test_appendfsync_that_cannot_be_read_is_taken_from_the_setting() -> None:
-    told = wait("fsync", appendfsync="always")
-    told.check([[1, 0], REFUSED])
-    assert told.is_met([[1, 0], REFUSED])
+    waiter = wait("fsync", appendfsync="always")
+    waiter.check([[1, 0], REFUSED])
+    assert waiter.is_met([[1, 0], REFUSED])
     with pytest.raises(ConfigurationError, match="and it is everysec"):
-        told.check([[1, 0], EVERYSEC])
+        waiter.check([[1, 0], EVERYSEC])
 
 
 def test_recorder_counts_a_less_durable_command_as_possibly_lost(tmp_path: Path) -> None:
-    """Not false: that would say that it certainly was not queued."""
+    """Not false: that would mean that it certainly was not queued."""
     errors = [None, NotDurable(), SendUnknown(), LaneFull()]
     commands = [LevelUp(user_id=1, specialization="PLAYER") for _ in errors]
     with Recorder(tmp_path / "sends") as recorder:

@@ -1,4 +1,4 @@
-"""Handles without a database, for threads and for asyncio: where an outcome is sought, and what is said without one."""
+"""Handles without a database, for threads and for asyncio: where an outcome is read, and the error without one."""
 
 from __future__ import annotations
 

@@ -289,7 +289,7 @@ def test_less_durable_commands_are_queued_and_the_rest_goes_on() -> None:
     assert [getattr(one.error, "command_id", None) for one in window[:2]] == [one.command_id for one in window[:2]]
 
 
-def test_shortfall_of_one_server_says_nothing_of_what_another_has_confirmed() -> None:
+def test_shortfall_of_one_server_does_not_change_what_another_has_confirmed() -> None:
     window = sent("1 C1")
     assert not push(settlement("fsync"), window, took(1, "", then=ON_DISK), took(1, "", then=NOT_ON_DISK)).durable
     assert errors(window) == [None, NotDurable]

@@ -28,7 +28,7 @@ PARKED_ERROR_MS = 2_000, 60_000
 class ClaimedLane(NamedTuple):
     """A lane of the claim: its commands, if it has any, and what acknowledges its entries, in order.
 
-    `identities` has one for every entry that this worker can read, command or quarantined; `commands_at` says which
+    `identities` has one for every entry that this worker can read, command or quarantined; `commands_at`: which
     of them are commands. `newer`: why the entries behind them wait for a newer worker.
     """
 

@@ -2,7 +2,7 @@
 
 `Drain._drain_batch` is the whole path of a batch, from top to bottom. While there is more than one claim holds, the
 next one is prefetched: Redis works on it while PostgreSQL works on this one, and it is decoded while COMMIT is written
-to disk. An acknowledgement is confirmed when the next one is sent. docs/performance.md says what each is worth.
+to disk. An acknowledgement is confirmed when the next one is sent. docs/performance.md has what each gains.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class Drain:
             runtime.batch_size.halve(self._entries)
             log.warning("%s: batch of %d halved: %s", partition, self._entries, in_words(error))
             return
-        runtime.engine.dispose()  # a session may stay useless (read-only, say) where a new one would not be
+        runtime.engine.dispose()  # a new session may work where this one does not, as when it is read-only
         runtime.binding.reread()
         expected = isinstance(error, RedisError | SQLAlchemyError | SchemaError)
         runtime.outage.failed(describe(error), unexpected=not expected)

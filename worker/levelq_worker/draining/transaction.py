@@ -96,7 +96,7 @@ class Transactions:
         """A transaction for one batch, with its limits set; rolled back if the block raises before it is committed.
 
         Raises SQLAlchemy's DBAPIError. Nothing is decided then, unless COMMIT was sent and its answer lost: then the
-        ledger tells at the next attempt.
+        next attempt reads the ledger.
         """
         begun = time.monotonic()
         with self.engine.connect() as connection, connection.begin():
@@ -121,7 +121,7 @@ class Transactions:
             return sum(connection.execute(text(_END_OVERDUE), {"seconds": seconds}).scalars())
 
     def probe(self) -> None:
-        """Raise DBAPIError if the database cannot be reached, ConfigurationError if it lacks what we need."""
+        """Raise DBAPIError if the database cannot be reached, ConfigurationError if it lacks what levelq needs."""
         with self.engine.connect() as connection:
             schema_of(connection)
 

@@ -60,8 +60,8 @@ class Supervisor:
     """The workers, and what became of them."""
 
     def __init__(self, settings: Settings, processes: int, specializations: Sequence[str], burst: bool) -> None:
-        to_say = multiprocessing.get_context("fork").Semaphore()
-        self._run = partial(child.run, settings, specializations, to_say, burst=burst)
+        may_print = multiprocessing.get_context("fork").Semaphore()
+        self._run = partial(child.run, settings, specializations, may_print, burst=burst)
         self._burst = burst
         self._workers = [SupervisedWorker(settings.claim_seconds) for _ in range(processes)]
         self._stop_seconds = max(settings.claim_seconds, LEAST_STOP_SECONDS)

@@ -45,13 +45,13 @@ POLL_SECONDS = 0.1  # between two looks at lanes that other workers hold
 def run(
     settings: Settings,
     specializations: Sequence[str],
-    to_say: Semaphore | None = None,
+    may_print: Semaphore | None = None,
     *,
     burst: bool,
 ) -> int:
     """Work until asked to stop, or with `burst` until nothing is due; the exit code.
 
-    EXIT_MISCONFIGURED tells the supervisor not to start it again. `to_say`: the first worker of a supervisor that
+    With EXIT_MISCONFIGURED the supervisor does not start it again. `may_print`: the first worker of a supervisor that
     acquires it prints why; the others end for the same reason and print nothing.
     """
     log_safely()
@@ -59,7 +59,7 @@ def run(
         work = drain_until_empty if burst else serve
         return work(settings, specializations)
     except ConfigurationError as error:
-        if to_say is None or to_say.acquire(block=False):
+        if may_print is None or may_print.acquire(block=False):
             for reason in error.reasons:
                 print(f"levelq: {printable(reason)}", file=sys.stderr)  # noqa: T201
         return EXIT_MISCONFIGURED
@@ -175,7 +175,7 @@ def _drain(runtime: Runtime, relay: Relay, specializations: Sequence[str], rq: R
 
 
 def _suspended(rq: Redis) -> str | None:
-    """What `rq suspend` says; None if RQ's Redis does not answer."""
+    """Why workers are suspended, if they are; None also if RQ's Redis does not answer."""
     try:
         return suspension(rq)
     except RedisError:

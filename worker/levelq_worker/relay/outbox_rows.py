@@ -67,7 +67,7 @@ class OutboxRows:
         return _marked(self._rows(outbox.MARK_AGAIN, specialization=specialization, users=list(users)))
 
     def unmark(self, rows: Sequence[Row]) -> None:
-        """Take back one mark of rows that were not pushed."""
+        """Remove one mark of rows that were not pushed."""
         self._rows(outbox.UNMARK, ids=[row.id for row in rows])
 
     def quarantine(self, row: Row, reason: str) -> None:

@@ -86,10 +86,10 @@ class PartitionRelay:
         """
         lease = self._lanes.lease(self._partition, "take" if self._no_push_in_flight else "replace", self._lease)
         self._no_push_in_flight = True
-        self._lease = lease.value if lease.ours else b""
-        if not lease.ours or lease.newly_acquired or not lease.restored:
+        self._lease = lease.value if lease.is_holder else b""
+        if not lease.is_holder or lease.newly_acquired or not lease.restored:
             self._confirmed_xids.clear()
-        if not lease.ours:
+        if not lease.is_holder:
             return 0
         try:
             if not lease.restored and self._restore.restore(self._partition, lease) is None:

@@ -34,7 +34,7 @@ def begin(lanes: Lanes, specialization: str, shards: int) -> Layout:
     if not layout.steady:
         wanted = layout.next_shards or layout.shards
         raise ConfigurationError(
-            f"{specialization}: a change to {wanted} shards is under way; `levelq shards` tells how far it is"
+            f"{specialization}: a change to {wanted} shards is under way; `levelq shards` shows how far it is"
         )
     if layout.shards == shards:
         raise ConfigurationError(f"{specialization}: expected another number of shards than {shards}, which it has")
@@ -92,7 +92,7 @@ class Resharding:
         return not layout.steady
 
     def _restore_layout(self, name: str, layout: Layout, known: Collection[Partition], *, missing: bool) -> bool:
-        """Put the layout back if Redis lost it, so that all producers push to one generation; whether it was lost."""
+        """Restore the layout if Redis lost it, so that all producers push to one generation; whether it was lost."""
         seen = self._seen.get(name)
         newest = max((partition.generation for partition in known), default=0)
         if missing and seen is None and newest <= layout.generation:

@@ -1,9 +1,9 @@
-"""The restore: after Redis lost its data, the outbox's commands go back before anything new is claimed.
+"""The restore: after Redis lost its data, the outbox's commands return to the lanes before claims go on.
 
 Claims of a partition are blocked until it is restored, which is when its key `filled` exists. A drain or a relay that
-finds the key missing takes the relay's lease, puts every marked row back at the head of its lane, and sets the key. The
-lease is in Redis, too: if Redis is wiped again, the next step is refused, and the restore starts over. To repeat a
-restore is safe: a lane that holds the first of its entries already is left alone.
+finds the key missing takes the relay's lease, restores every marked row to the head of its lane, and sets the key. The
+lease is in Redis, too: if Redis is wiped again, the next step is refused, and the restore starts over. A restore
+may be repeated: a lane that holds the first of its entries already is left alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .outbox_rows import OutboxRows
 
 log = logging.getLogger("levelq")
 
-CHUNK = 2_000  # entries put back in one step, or one lane if it has more: some milliseconds of the server
+CHUNK = 2_000  # entries restored in one step, or one lane if it has more: some milliseconds of the server
 
 
 class LeaseLost(Exception):
@@ -30,7 +30,7 @@ class LeaseLost(Exception):
 
 
 class Restored(NamedTuple):
-    """What one restore put back."""
+    """How much one restore returned to the lanes."""
 
     commands: int
     lanes: int
@@ -57,7 +57,7 @@ class OutboxRestore:
         `changing`: a change of shards has emptied the previous generation, so the layout blocks this one no longer.
         """
         lease = self._lanes.lease(partition, "take")
-        if not lease.ours:
+        if not lease.is_holder:
             return False
         try:
             restored = lease.restored or self.restore(partition, lease, changing=changing, report=not changing)
@@ -70,11 +70,13 @@ class OutboxRestore:
     def restore(
         self, partition: Partition, lease: Lease, *, changing: bool = False, report: bool = True
     ) -> Restored | None:
-        """Put back what the outbox has, and unblock the claims. None: lanes are still claimed, or it `is_blocked`.
+        """Restore what the outbox has, and unblock claims. None: lanes are still claimed, or it `is_blocked`.
 
-        After `levelq rebuild` blocked the claims, drains may still hold lanes. What they acknowledge now would be put
-        in front of what they leave. `report`: log what Redis has lost, unless the partition was never in use. Raises
-        LeaseLost, RedisError and DBAPIError: then the restore must start over.
+        After `levelq rebuild` blocked the claims, drains may still hold lanes. The restore would put commands that they
+        acknowledge meanwhile in front of those that they leave.
+
+        `report`: log what Redis has lost, unless the partition was never in use. Raises LeaseLost, RedisError and
+        DBAPIError: then the restore must start over.
         """
         layout = self._layout(partition)
         if layout.is_blocked(partition) and not changing:

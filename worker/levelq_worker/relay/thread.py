@@ -1,9 +1,9 @@
 """The relay: every live worker polls the outbox twice a second for commands that applications have committed.
 
-With LEVELQ_NOTIFY a listener also tells it of commits at once. Per partition one relay at a time has the lease and
-pushes. What it must keep: within a lane, no command is pushed ahead of an earlier one that Redis may lack. A command
+With LEVELQ_NOTIFY a listener also wakes it at each commit. Per partition one relay at a time has the lease and
+pushes. Its invariant: within a lane, no command is pushed ahead of an earlier one that Redis may lack. A command
 pushed twice is harmless, because the ledger knows its id. docs/explanation/lanes.md has the states and transitions,
-docs/explanation/guarantees.md says what a promoted replica can still disorder.
+docs/explanation/guarantees.md what a promoted replica can still disorder.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Relay(threading.Thread):
         try:
             self._binding.verify(self._lanes, self._engine)
             known = self._directory.read()
-        except WrongDatabase:  # the worker stops, and says why
+        except WrongDatabase:  # the worker stops and prints why
             return 0
         except Exception as error:  # whatever it is: without a relay the outbox stands still
             self._failed(error)

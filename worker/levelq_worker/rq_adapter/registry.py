@@ -1,4 +1,4 @@
-"""What RQ's Redis says about workers: which serve a queue, and whether `rq suspend` is in force."""
+"""The workers in RQ's Redis: which serve a queue, and whether `rq suspend` is in force."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def workers_of(rq: Redis, queue: str) -> set[str]:
 
 
 def suspension(rq: Redis) -> str | None:
-    """What to tell while `rq suspend` keeps workers from taking work, else None. Raises RedisError."""
+    """A message while `rq suspend` keeps workers from taking work, else None. Raises RedisError."""
     from rq.suspension import WORKERS_SUSPENDED  # noqa: PLC0415
 
     left = int(rq.ttl(WORKERS_SUSPENDED))  # -2: there is no such key; -1: it does not expire

@@ -44,7 +44,7 @@ __all__ = ["LaneJob", "LaneWorker", "RefusedJob"]
 
 log = logging.getLogger("levelq")
 
-NO_DRAIN = "nobody"  # no drain has this id
+NO_DRAIN = "none"  # no drain has this id
 HEARTBEAT_SECONDS = 60  # beyond two claims: how long RQ keeps a silent worker registered
 
 

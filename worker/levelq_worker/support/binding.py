@@ -60,7 +60,7 @@ class Binding:
                 self.check(lanes)
 
     def check(self, lanes: Lanes) -> None:
-        """Put a verified binding back if Redis lost it. Raises WrongDatabase after a rebind, RedisError."""
+        """Restore a verified binding if Redis lost it. Raises WrongDatabase after a rebind, RedisError."""
         if self._mine is not None:
             self._require(lanes, self._mine)
 

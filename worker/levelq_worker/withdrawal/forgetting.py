@@ -53,7 +53,7 @@ class Forgetting:
             return UserData(waiting, erasing.count(connection, self._user_id))
 
     def run(self) -> tuple[Cancelled, Erased]:
-        """Erase it. One line in the audit says that a user was forgotten and how many rows, but not which user."""
+        """Erase it. One audit line records that a user was forgotten and how many rows went, but not which user."""
         cancelled = self._canceller.run(Scope(user_id=self._user_id))
         Waiting(newer=cancelled.newer, unreadable=cancelled.unreadable).require_readable()
 

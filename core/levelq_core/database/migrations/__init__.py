@@ -78,7 +78,7 @@ def _create_absent(config: Config, *, sql: bool) -> None:
         scripts.get_revision("0001").module.upgrade()
         return []
 
-    start = head if sql else None  # a printed script cannot look which version is there
+    start = head if sql else None  # a printed script cannot check the present version
     with EnvironmentContext(config, scripts, fn=create, as_sql=sql, starting_rev=start, destination_rev=head):
         scripts.run_env()
 

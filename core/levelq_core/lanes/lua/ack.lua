@@ -11,7 +11,7 @@
 --          of a malformed entry the first 32 digits of its sha1), never by count: if Redis was rolled back, other
 --          entries may be there. A stale token changes nothing.
 --          If the script fails midway, the lanes stay claimed until the claims expire.
---          While commands wait, "progress" says when some were last decided or parked.
+--          While commands wait, "progress" holds the time when some were last decided or parked.
 --          A lane has a note in "parked" from its first acknowledgement with a reason until one that removes
 --          entries without a reason, or until it is empty.
 

@@ -17,18 +17,18 @@ local holder = redis.call('GET', tag .. 'relay')
 -- A lease that lasts longer than a new one, or has no end, was written by another program.
 local left = redis.call('PTTL', tag .. 'relay')
 if holder and (left == -1 or left > tonumber(ARGV[5])) then holder = false end
-local ours = holder == lease
+local is_holder = holder == lease
 if mode == 'release' then
-  if ours then redis.call('DEL', tag .. 'relay') end
+  if is_holder then redis.call('DEL', tag .. 'relay') end
   return { 0, '', 0, 0 }
 end
 
 local server = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 local state = 0
-if mode == 'take' and ours and string.sub(lease, -#server) == server then
+if mode == 'take' and is_holder and string.sub(lease, -#server) == server then
   redis.call('PEXPIRE', tag .. 'relay', ARGV[5])
   state = 2
-elseif mode == 'seize' or not holder or ours then
+elseif mode == 'seize' or not holder or is_holder then
   lease = ARGV[3] .. ':' .. server
   redis.call('SET', tag .. 'relay', lease, 'PX', ARGV[5])
   if mode == 'seize' then redis.call('DEL', tag .. 'filled') end

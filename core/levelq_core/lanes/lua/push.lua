@@ -66,7 +66,7 @@ for i, user in ipairs(users) do
   while first <= last do -- Lua's stack takes some 8,000 values in one call
     local upto = math.min(first + 999, last)
     local entries = {}
-    for place = first, upto do entries[#entries + 1] = stamp .. ARGV[place] end
+    for i = first, upto do entries[#entries + 1] = stamp .. ARGV[i] end
     redis.call('RPUSH', tag .. 'lane:' .. user, unpack(entries))
     first = upto + 1
   end

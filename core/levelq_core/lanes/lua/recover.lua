@@ -3,7 +3,7 @@
 --
 -- KEYS[1]  tag .. "ready"
 -- ARGV     tag, then the users
--- Returns  how many were put back
+-- Returns  how many lanes are ready again
 --
 -- Keeps:   A lane that is ready or claimed does not change. No script leaves a lane in neither set.
 

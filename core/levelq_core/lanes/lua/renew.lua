@@ -9,12 +9,12 @@
 
 local tag, token = ARGV[1], ARGV[3]
 local deadline = clock() + tonumber(ARGV[4])
-local ours = 0
+local renewed = 0
 redis.call('ZADD', tag .. 'drains', deadline, ARGV[2])
 for i = 5, #ARGV do
   if redis.call('HGET', tag .. 'tokens', ARGV[i]) == token then
     redis.call('ZADD', tag .. 'claimed', 'XX', deadline, ARGV[i])
-    ours = ours + 1
+    renewed = renewed + 1
   end
 end
-return ours
+return renewed

@@ -35,14 +35,14 @@ local function recount()
   unless_endless(tag .. 'recounted', AT_MOST)
   if lanes > AT_ONCE and not redis.call('SET', tag .. 'recounted', '1', 'NX', 'PX', lanes) then return 0 end
   local sum = standing(tag)
-  local said = unless_wrong('', 'GET', tag .. 'count') or '0'
-  if said == string.format('%.0f', sum) then return 0 end -- not '0x1': INCRBY refuses that
+  local stored = unless_wrong('', 'GET', tag .. 'count') or '0'
+  if stored == string.format('%.0f', sum) then return 0 end -- not '0x1': INCRBY refuses that
   if sum == 0 then
     redis.call('DEL', tag .. 'count', tag .. 'progress')
   else
     redis.call('SET', tag .. 'count', string.format('%.0f', sum))
   end
-  return (tonumber(said) or 0) - sum
+  return (tonumber(stored) or 0) - sum
 end
 local wrong = recount()
 

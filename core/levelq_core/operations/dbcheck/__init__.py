@@ -32,7 +32,7 @@ def check(connection: Connection, catalog: Catalog | None = None, *, thorough: b
     `catalog`: the default one unless given; its names must fit into the columns. `thorough`: look for as long as it
     takes, a second or two for a million rows; a worker that starts leaves out what only warns of rows, and gives each
     look START_SECONDS. Raises SQLAlchemy's DBAPIError if the database does not answer. Changes nothing but
-    statement_timeout, for this transaction: a row that is written as a test is taken back.
+    statement_timeout, for this transaction: a row that is written as a test is rolled back.
     """
     limit(connection, None if thorough else START_SECONDS)
     schema = read(connection)

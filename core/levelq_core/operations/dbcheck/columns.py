@@ -69,9 +69,9 @@ def _check_not_null(connection: Connection, table: str, name: str, fact: Column)
         if fact.domain is not None:
             fix = f"-- {table}.{name}: its domain {fact.domain} forbids NULL: give the column another type"
         yield Finding("error", f"{table}.{name} is NOT NULL: levelq writes NULL where nothing is known", (fix,))
-    elif name not in REQUIRED[table] and not fact.filled and not is_written(table, name, fact):
+    elif name not in REQUIRED[table] and not fact.auto_value and not is_written(table, name, fact):
         problem = f"{table}.{name} is NOT NULL without a default, and levelq gives it no value: inserts fail"
-        quoted, filling = connection.execute(_FILLED, {"name": name, "table": table}).one()
+        quoted, has_trigger = connection.execute(_NAME_AND_TRIGGER, {"name": name, "table": table}).one()
         # A template, not a statement: a guessed value could make a licence that is dead or costs nothing.
         template = (
             f"-- levelq does not know what {name} must hold in a row that it makes: take the default of your model, "
@@ -80,7 +80,7 @@ def _check_not_null(connection: Connection, table: str, name: str, fact: Column)
             "Then run:",
             f"-- ALTER TABLE {table} ALTER COLUMN {quoted} SET DEFAULT <the default of your model>;",
         )
-        if filling:
+        if has_trigger:
             yield Finding("warning", f"{problem}, unless your trigger fills it", template)
         else:
             yield Finding("error", problem, template)
@@ -88,7 +88,7 @@ def _check_not_null(connection: Connection, table: str, name: str, fact: Column)
 
 # A name as SQL needs it, and whether a trigger changes rows before they are inserted. Bits of tgtype: 1 for each row,
 # 2 BEFORE, 4 INSERT.
-_FILLED = text("""
+_NAME_AND_TRIGGER = text("""
     SELECT quote_ident(:name), EXISTS (
         SELECT FROM pg_trigger WHERE tgrelid = to_regclass(:table) AND NOT tgisinternal AND tgenabled <> 'D'
             AND tgtype & 7 = 7)

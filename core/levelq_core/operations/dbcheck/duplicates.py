@@ -89,11 +89,11 @@ def merged(
     pair = f"PARTITION BY {', '.join(key)}"
     windows = f"pair AS ({pair}), advanced AS ({pair} ORDER BY {', '.join(best)})"
 
-    def ranked(more: Sequence[str], place: str = "t.tableoid = k.part AND t.ctid = k.place") -> str:
-        """The rows numbered within each key, the most advanced first, joined on the condition `place`."""
+    def ranked(more: Sequence[str], joined: str = "t.tableoid = k.part AND t.ctid = k.row_ctid") -> str:
+        """The rows numbered within each key, the most advanced first, joined on the condition `joined`."""
         counted = "row_number() OVER advanced AS n, count(*) OVER pair AS rows"
-        chosen = ", ".join(["tableoid AS part", "ctid AS place", counted, *more])
-        return f"(SELECT {chosen} FROM {table} WHERE {condition} WINDOW {windows}) k WHERE {place}"
+        chosen = ", ".join(["tableoid AS part", "ctid AS row_ctid", counted, *more])
+        return f"(SELECT {chosen} FROM {table} WHERE {condition} WINDOW {windows}) k WHERE {joined}"
 
     raised = [name for name in columns if name in _GREATEST]
     values = {name: f"max({name}) OVER pair" for name in raised}
@@ -108,7 +108,7 @@ def merged(
         moved = ", ".join(f"{theirs} = k.kept_{n}" for n, (theirs, _) in enumerate(pairs))
         same = " AND ".join(f"c.{theirs} = k.old_{n}" for n, (theirs, _) in enumerate(pairs))
         statements.append(f"UPDATE {child} c SET {moved} FROM {ranked(kept, same)} AND k.n > 1;")
-        same = " AND ".join(f"c.{theirs} = t.{ours}" for theirs, ours in pairs)
+        same = " AND ".join(f"c.{reference} = t.{referred}" for reference, referred in pairs)
         guards.append(f"AND NOT EXISTS (SELECT FROM {child} c WHERE {same})")
     has = [f"first_value({n}) OVER advanced IS NOT DISTINCT FROM max({n}) OVER pair AS has_{n}" for n in raised]
     statements.append(f"DELETE FROM {table} t USING {ranked(has)} {' '.join(guards)};")

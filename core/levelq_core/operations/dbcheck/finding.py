@@ -17,8 +17,8 @@ class Finding(NamedTuple):
     `warning`: worth knowing; it may pass by itself. `ok`: nothing is wrong, and `problem` names what was found.
 
     `fix` holds SQL statements, each ending with a semicolon, or levelq or Redis commands, or what a person must do
-    (beginning with --), to be run in this order; ALTER SYSTEM and whatever is done CONCURRENTLY need to be run outside
-    a transaction. `topic`: what was checked, in one word.
+    (beginning with --), to be run in this order; ALTER SYSTEM and statements with CONCURRENTLY run outside a
+    transaction. `topic`: what was checked, in one word.
     """
 
     severity: Severity
@@ -28,7 +28,7 @@ class Finding(NamedTuple):
 
 
 class QueryCheck(NamedTuple):
-    """A fault that one query finds. Each row is one finding: its columns take the place of their names in braces."""
+    """A fault that one query finds. Each row is one finding: its columns replace their names in braces."""
 
     query: str
     problem: str

@@ -20,7 +20,7 @@ def limit(connection: Connection, seconds: float | None) -> None:
 
 
 def check_in_time(connection: Connection, what: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """All that `check` finds, or a warning if one of its statements was cut off. What it writes is taken back.
+    """All that `check` finds, or a warning if one of its statements was cut off. What it writes is rolled back.
 
     Raises DBAPIError for all else.
     """

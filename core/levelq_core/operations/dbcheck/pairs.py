@@ -52,7 +52,7 @@ def _level(level: int | None) -> str:
 
 
 def pair_fixes(connection: Connection, pairs: Sequence[Pair], schema: Schema, catalog: Catalog) -> list[str]:
-    """For each pair: the `levelq sync` that fixes it, or a comment (beginning with --) that says why there is none.
+    """For each pair: the `levelq sync` that fixes it, or a comment (beginning with --) why there is none.
 
     A command is printed only if the rules would apply it. Raises DBAPIError.
     """

@@ -50,7 +50,7 @@ def unreadable(connection: Connection, schema: Schema) -> set[str]:
 
 
 def check_write(connection: Connection) -> Iterator[Finding]:
-    """Write a row into the quarantine, which the caller takes back: this shows a full disk, which no catalog does."""
+    """Write a row into the quarantine, which the caller rolls back: this shows a full disk, which no catalog does."""
     try:
         connection.execute(_WRITE)
     except DBAPIError as error:

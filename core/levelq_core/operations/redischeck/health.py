@@ -14,7 +14,7 @@ from levelq_core.operations.dbcheck import Finding
 OLDEST = 7  # the first with scripts that may run when memory is full
 CLOCK_SECONDS = 1.0
 NEARLY_FULL = 0.8
-# Like every script without flags it may write, so it is refused for whatever a push would be refused for: memory
+# A script without flags may write, so the server refuses it for every reason to refuse a push: memory
 # that is full, a log that cannot be written, a replica, too few replicas. It does nothing.
 _PROBE = "#!lua\nreturn 1"
 

@@ -39,10 +39,10 @@ UNEXPECTED = Query(
     """,
 )
 
-# Allowed: the producer never learnt what became of it, and it was decided.
+# Allowed: the producer got no answer, and the command was decided.
 RECOVERED = Query(
     "I1",
-    "recovered: decided, though the producer was never told",
+    "recovered: decided, though the producer never got an answer",
     f"SELECT count(*) FROM {SENT} WHERE possible AND NOT acknowledged",
     f"""
     SELECT user_id, specialization, command_id, 'recovered', 'its sends stayed without an answer'
@@ -60,19 +60,19 @@ OUTBOX_EMPTY = Query(
 )
 
 # I5: among the commands of one lane whose order is known, one that was decided before an earlier one; an
-# earlier one that still waits counts as decided last. Cancelling takes commands back in any order.
+# earlier one that still waits counts as decided last. Cancelling decides commands in any order.
 ORDER = Query(
     "I5",
     "commands of a lane were decided in the order they were sent",
-    f"SELECT count(*) FROM {SENT} WHERE placed AND (ledger_id IS NOT NULL OR in_lane)",
+    f"SELECT count(*) FROM {SENT} WHERE ordered AND (ledger_id IS NOT NULL OR in_lane)",
     f"""
     SELECT user_id, specialization, command_id, 'reordered', 'decided before a command that was sent before it'
     FROM (
-        SELECT *, max(place) OVER (PARTITION BY source, user_id, specialization ORDER BY seq
+        SELECT *, max(order_id) OVER (PARTITION BY source, user_id, specialization ORDER BY seq
                                    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS latest
-        FROM (SELECT *, coalesce(ledger_id, 9223372036854775807) AS place FROM {SENT}
-              WHERE placed AND (ledger_id IS NOT NULL OR in_lane)) placed
-    ) ordered WHERE latest > place
+        FROM (SELECT *, coalesce(ledger_id, 9223372036854775807) AS order_id FROM {SENT}
+              WHERE ordered AND (ledger_id IS NOT NULL OR in_lane)) known
+    ) sent WHERE latest > order_id
     """,
 )
 
@@ -87,7 +87,7 @@ _UNDECIDED = f"""
         AND (SELECT true FROM {QUARANTINE} q WHERE q.sha256 = e.sha256 LIMIT 1) IS NULL
 """
 
-# I8: an entry that stood in its lane, undecided, and went without being in the ledger or the quarantine.
+# I8: an entry that stood in its lane, undecided, and disappeared without being in the ledger or the quarantine.
 REMOVED = Query(
     "I8",
     "entries that left a lane, or were decided, are in the ledger or the quarantine",

@@ -92,13 +92,13 @@ class Watch:
             return
         self.counts.checked += 1
         self.full.checked += 1
-        if 0 <= found.said <= found.standing:
+        if 0 <= found.stored <= found.standing:
             return
-        said = "no number" if found.said < 0 else f"{found.said}"
-        refuses = found.said < 0 or found.said >= self._settings.partition_limit > found.standing
+        shown = "no number" if found.stored < 0 else f"{found.stored}"
+        refuses = found.stored < 0 or found.stored >= self._settings.partition_limit > found.standing
         for check in (self.counts, self.full) if refuses else (self.counts,):
             key = self._keys.of(partition, "count")
-            detail = f"{key} is {said}, and {found.standing} entries stand in the lanes"
+            detail = f"{key} is {shown}, and {found.standing} entries stand in the lanes"
             fix = "the next sweep of a worker corrects it"
             check.add(self._limit, "miscounted", None, partition.specialization, None, f"{detail}; {fix}")
 

@@ -33,7 +33,7 @@ INTENT, REFUSED, ACKNOWLEDGED, UNKNOWN = -1, 0, 1, 2
 
 _SENDS = (
     "command_id uuid, user_id bigint, specialization text, source int, seq bigint, due boolean, acknowledged boolean, "
-    "possible boolean, placed boolean"
+    "possible boolean, ordered boolean"
 )
 _ENTRY = "partition text, lane bytea, specialization text, user_id bigint, command_id uuid, sha256 bytea"
 _TABLES = {
@@ -140,14 +140,14 @@ def load_entries(connection: Connection, table: str, entries: Iterable[Entry]) -
 
 
 def index(connection: Connection, table: str, *columns: str) -> None:
-    """Make the indexes and the statistics that the planner needs, once a table is filled."""
+    """Make the indexes and the statistics that the planner needs, once a table is loaded."""
     for column in columns:
         connection.execute(text(f"CREATE INDEX {table}_{column} ON {table} ({column})"))
     connection.execute(text(f"ANALYZE {table}"))
 
 
 # What the sends of each command came to: `due` if it must be somewhere, `possible` if it may have been
-# queued at all, `placed` if its place among its lane's commands is known. A page of the commands at a time.
+# queued at all, `ordered` if its position among its lane's commands is known. A page of the commands at a time.
 FILL_IDS = f"""
     INSERT INTO {IDS}
     SELECT command_id, min(user_id), min(specialization), min(source), min(seq),
@@ -165,12 +165,12 @@ NEXT_COMMAND = f"""
 """
 BEGUN = f"SELECT to_timestamp(min(sent_at)) FROM {HISTORY}"
 
-# Where the commands of the range's users are now. Commands of forgotten users and cancelled commands are not placed in
-# the order: cancelling does not wait for earlier commands.
+# Where the commands of the range's users are now. Commands of forgotten users and cancelled commands have no
+# position: cancelling does not wait for earlier commands.
 FILL_SENT = f"""
     INSERT INTO {SENT}
     SELECT i.command_id, i.user_id, i.specialization, i.source, i.seq, i.due, i.acknowledged, i.possible,
-           i.placed AND g.apart IS NOT TRUE, g.id,
+           i.ordered AND g.apart IS NOT TRUE, g.id,
            (SELECT true FROM {STANDING} e WHERE e.command_id = i.command_id LIMIT 1) IS NOT NULL,
            (SELECT true FROM {OUTBOX} o WHERE o.command_id = i.command_id LIMIT 1) IS NOT NULL
     FROM {IDS} i CROSS JOIN LATERAL (
@@ -213,7 +213,7 @@ def fill_rows(since: bool) -> str:
     """
 
 
-# A lane too long to load is read from the ledger by its index, in place of ROWS.
+# A lane too long to load is read from the ledger by its index, not from ROWS.
 LANE_ROWS = (
     f"(SELECT {_COLUMNS} FROM {LEDGER} WHERE user_id = :user AND specialization = :specialization AND id > :after)"
 )

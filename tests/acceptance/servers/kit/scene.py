@@ -58,16 +58,16 @@ class Scene:
 
     @property
     def log(self) -> str:
-        """All that the workers have said."""
+        """All log lines of the workers."""
         return "".join(workers.log for workers in self.fleets)
 
     @property
     def news(self) -> str:
-        """What they have said since the fault began."""
+        """Their log lines since the fault began."""
         return "".join(workers.news for workers in self.fleets)
 
     def says(self, pattern: str) -> None:
-        """Wait until the workers say it of this fault."""
+        """Wait until the workers log it about this fault."""
         until(lambda: re.search(pattern, self.news), seconds=60, what=f"the log to say {pattern}")
 
     def at_work(self) -> bool:
@@ -95,7 +95,7 @@ class Scene:
 
     @contextmanager
     def fault(self, kind: str, *, lines: int = 20) -> Iterator[None]:
-        """A fault inside, mended at its end: then what was sent is decided in time. `lines`: of log, at most."""
+        """A fault during the block, repaired at its end: then all sends are decided in time. `lines`: log at most."""
         for workers in self.fleets:
             workers.mark()
         began = time.time()
@@ -106,9 +106,9 @@ class Scene:
         drained = time.time()
         with Recorder(self._history) as recorder:
             recorder.recovered(kind, ended, drained, WORK_SECONDS)
-        told = self.news.count("\n")
-        note(kind, lasted=ended - began, recovered=drained - ended, lines=told)
-        assert told <= lines, self.news
+        logged = self.news.count("\n")
+        note(kind, lasted=ended - began, recovered=drained - ended, lines=logged)
+        assert logged <= lines, self.news
         self._assert_patient(self.news, drained - began)
 
     def _decided_until(self, moment: float) -> bool:
@@ -119,9 +119,9 @@ class Scene:
         return not self.site.count(f"levelq_outbox WHERE created_at <= to_timestamp({moment})")
 
     @staticmethod
-    def _assert_patient(told: str, seconds: float) -> None:
+    def _assert_patient(logged: str, seconds: float) -> None:
         """From the fifth attempt on a worker waits for at least a quarter of a claim."""
-        attempts = [int(n) for n in re.findall(r"working again after (\d+) failed", told)]
+        attempts = [int(n) for n in re.findall(r"working again after (\d+) failed", logged)]
         assert max(attempts, default=0) <= 6 + 2 * seconds
 
     def acknowledged_at(self) -> dict[UUID, float]:
@@ -130,7 +130,7 @@ class Scene:
         return {UUID(line["command_id"]): line["sent_at"] for line in lines if line.get("acknowledged")}
 
     def finish(self) -> Report:
-        """End the traffic, let everything drain, stop the workers; what the checker says."""
+        """End the traffic, let everything drain, stop the workers; returns the checker's result."""
         self.flows()
         self.traffic.__exit__()
         until(lambda: not self.site.waiting(), seconds=60, what="empty lanes")

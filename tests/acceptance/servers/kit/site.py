@@ -70,7 +70,7 @@ class Site:
         return sum(lanes.status(partition).waiting for partition in PARTITIONS)
 
     def problems(self) -> str:
-        """What `levelq status` says is wrong."""
+        """The problems that `levelq status` prints."""
         return "\n".join(look(self.settings).problems)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Producers that go on whatever they are told."""
+"""Producers that go on after every error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PAUSE_SECONDS, FAILED_SECONDS = 0.02, 0.1  # between two sends, and after one th
 
 
 class Traffic:
-    """Producers that go on whatever they are told: two that send, one that commits to the outbox.
+    """Producers that go on after every error: two that send, one that commits to the outbox.
 
     What failed is sent again, with the same ids.
     """
@@ -58,17 +58,17 @@ class Traffic:
         self._recorder.close()
 
     def flows(self, commands: int = 100) -> None:
-        """Wait until so many more commands are acknowledged."""
+        """Wait until this number of further commands is acknowledged."""
         wanted = self.acknowledged + commands
         until(lambda: self.acknowledged >= wanted, seconds=60, what=f"{commands} more commands")
 
     def fails(self, *names: str) -> None:
-        """Wait until producers are told one of these errors some times more."""
+        """Wait until producers get one of these errors some times more."""
         wanted = sum(self.errors[name] for name in names) + 3
         until(lambda: sum(self.errors[name] for name in names) >= wanted, seconds=60, what=" or ".join(names))
 
     def was_told(self, what: str) -> bool:
-        """Whether an error said so."""
+        """Whether an error has this text."""
         return any(what in message for message in set(self.messages))
 
     def _commands(self, number: int, rng: random.Random) -> list[Command]:

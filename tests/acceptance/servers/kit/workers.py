@@ -1,4 +1,4 @@
-"""Workers as an operator runs them: a supervisor, its children, and what they say."""
+"""Workers as an operator runs them: a supervisor, its children, and their log."""
 
 from __future__ import annotations
 
@@ -56,16 +56,16 @@ class Workers:
 
     @property
     def log(self) -> str:
-        """All they have said."""
+        """Their whole log."""
         return self._log.read_text(errors="replace")
 
     @property
     def news(self) -> str:
-        """What they have said since the last `mark`."""
+        """Their log since the last `mark`."""
         return self.log[self._read :]
 
     def mark(self) -> None:
-        """All they have said is read."""
+        """Mark their whole log as read."""
         self._read = len(self.log)
 
     def stop(self) -> None:

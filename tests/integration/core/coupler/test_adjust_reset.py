@@ -144,7 +144,7 @@ def test_calls_in_a_transaction_of_the_caller_do_not_commit(
 def test_level_up_after_a_demotion_rises_again_but_not_after_a_reset(
     engine: Engine, coupler: ProgressLicenseCoupler
 ) -> None:
-    """What the documentation says of SetLevel."""
+    """The documented effect of SetLevel."""
     put(engine, 3, total_xp=2500)
     coupler.update_level_atomic(1, "COACH", 1)
     assert coupler.level_up_atomic(1, "COACH", 1)["success"]

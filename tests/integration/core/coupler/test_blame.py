@@ -162,7 +162,7 @@ def test_parked_lanes_that_come_back_hold_no_other_lane_up(
     drain(first, [level_up(user) for user in range(1, 201)])
     assert len(parked(first)) == 100
     due(redis, *range(1, 101))
-    run(second)  # no lane passes, and none of them says anything new of the database
+    run(second)  # no lane passes, and none of them blames the database
     assert batches(second) and not second.outage.bad
     due(redis, *range(1, 101))
     push_at_once(second, [level_up(user) for user in (201, 202)])
@@ -482,7 +482,7 @@ OF_THE_COMMAND: dict[str, tuple[str, Command]] = {
 
 
 @pytest.mark.parametrize("how", OF_THE_COMMAND)
-def test_command_is_rejected_for_what_it_says(engine: Engine, how: str) -> None:
+def test_command_is_rejected_for_its_content(engine: Engine, how: str) -> None:
     refuses, command = OF_THE_COMMAND[how]
     execute(engine, refuses)
     message = rejected(engine, command.model_copy(update={"command_id": level_up(1).command_id}))

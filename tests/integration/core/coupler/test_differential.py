@@ -89,7 +89,7 @@ class World:
             model.licenses[lane] = {"level": level, "highest": highest or level}
 
     def compare(self, model: Model, source: str) -> None:
-        """Every row of the three tables, every row of the ledger, and what the ledger tells of each command."""
+        """Every row of the three tables, every row of the ledger, and what the ledger holds of each command."""
         with self.engine.connect() as connection:
             assert tables(connection) == predicted(model)
             found = ledger(connection)
@@ -245,7 +245,7 @@ def _decisions(observed: Observed) -> list[tuple[Command, Any]]:
     return [
         (command_of(work.lane, record), outcome_from(work.lane, record, decision))
         for batch in observed.seen
-        for work in sorted(batch.works, key=lambda work: work.places[0])
+        for work in sorted(batch.works, key=lambda work: work.indexes[0])
         for record, decision in zip(work.records, work.decisions, strict=True)
     ]
 

@@ -95,7 +95,7 @@ def test_refused_update_changes_nothing(session: Session, coupler: ProgressLicen
         (None, 4, "license", "created_progress", 4),
     ],
 )
-def test_sync_tells_its_action(
+def test_sync_returns_its_action(
     engine: Engine, coupler: ProgressLicenseCoupler, progress: Any, license_: Any, source: Any, action: str, level: int
 ) -> None:
     put(engine, progress, license_)
@@ -169,14 +169,14 @@ def test_invalid_user_id_is_refused(own_engine: Engine, own_coupler: ProgressLic
 
 
 @pytest.mark.parametrize(
-    ("field", "place"),
+    ("field", "lane"),
     [
         *(("user_id", (user_id, "PLAYER")) for user_id in (0, "one", None, 1.5, True, 2**63)),
         *(("specialization", (1, name)) for name in (None, 7, "", "no spaces", "nul\0")),
     ],
 )
-def test_validate_refuses_an_invalid_lane(own_coupler: ProgressLicenseCoupler, field: str, place: Any) -> None:
-    assert refused(own_coupler.validate_consistency(*place)).startswith(f"{field}: ")
+def test_validate_refuses_an_invalid_lane(own_coupler: ProgressLicenseCoupler, field: str, lane: Any) -> None:
+    assert refused(own_coupler.validate_consistency(*lane)).startswith(f"{field}: ")
 
 
 @pytest.mark.parametrize("xp", [-1, 2**31, 5.0, float("nan"), float("inf"), True, "5", None])

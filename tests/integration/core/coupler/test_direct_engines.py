@@ -252,18 +252,18 @@ def test_closed_session_or_connection_is_reported(own_engine: Engine) -> None:
 MAP = {"schema_translate_map": {None: "tenant_7"}}
 
 
-@pytest.mark.parametrize("place", ["engine", "session", "connection"])
-def test_schema_translate_map_is_refused_and_nothing_is_written(own_engine: Engine, place: str) -> None:
-    engine = own_engine.execution_options(**MAP) if place == "engine" else own_engine
-    with Session(engine, execution_options=MAP if place == "session" else {}) as session:
-        if place == "connection":
+@pytest.mark.parametrize("owner", ["engine", "session", "connection"])
+def test_schema_translate_map_is_refused_and_nothing_is_written(own_engine: Engine, owner: str) -> None:
+    engine = own_engine.execution_options(**MAP) if owner == "engine" else own_engine
+    with Session(engine, execution_options=MAP if owner == "session" else {}) as session:
+        if owner == "connection":
             session.connection(execution_options=MAP)
         result = level_up_atomic(session, 1, "PLAYER", 10)
         assert result.get("error_type") == "database_error"
         assert result["message"].startswith(
             "schema_translate_map: expected none for tables without a schema, got {None: 'tenant_7'}"
         )
-        if place != "connection":  # there it ended with the transaction
+        if owner != "connection":  # there it ended with the transaction
             checked = ProgressLicenseCoupler(session).validate_consistency(1, "PLAYER")
             assert checked["message"].startswith("schema_translate_map: ")
     assert experience(own_engine) == {}

@@ -59,11 +59,11 @@ def test_rejection_of_a_direct_call_keeps_the_command(engine: Engine, coupler: P
     coupler.adjust_atomic(1, "PLAYER", xp_change=-1, level="earned", advanced_by=7, reason="Müller, 勝利")
     coupler.reset_atomic(1, "PLAYER", total_xp=5, level=9, reason="too high")
     coupler.sync_existing_records_atomic(1, "PLAYER", "license")
-    place: dict[str, Any] = {"user_id": 1, "specialization": "PLAYER"}
+    lane: dict[str, Any] = {"user_id": 1, "specialization": "PLAYER"}
     expected = [
-        Adjust(**place, xp_change=-1, level="earned", advanced_by=7, reason="Müller, 勝利"),
-        Reset(**place, total_xp=5, level=9, reason="too high"),
-        SyncLevels(**place, source="license"),
+        Adjust(**lane, xp_change=-1, level="earned", advanced_by=7, reason="Müller, 勝利"),
+        Reset(**lane, total_xp=5, level=9, reason="too high"),
+        SyncLevels(**lane, source="license"),
     ]
     sent, found = ([c.model_dump(exclude={"command_id"}) for c in commands] for commands in (expected, kept(engine)))
     assert found == sent

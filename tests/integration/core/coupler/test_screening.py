@@ -66,7 +66,8 @@ def shape(connection: Connection, chance: random.Random, *, several: bool) -> No
         connection.execute(text(f"UPDATE {table} SET {flag} = {column} % 5 <> {chance.randrange(5)}"))
     checks = chance.sample(BOUNDS if several else BOUNDS + OTHERS, chance.choice([1, 3]))
     for n, (table, condition) in enumerate(checks):
-        if len(checks) > 1 and table in (PROGRESS, LICENSES):  # else the first that a row breaks says who is to blame
+        # Else the first check that a row breaks decides who is to blame.
+        if len(checks) > 1 and table in (PROGRESS, LICENSES):
             connection.execute(text(f"DELETE FROM {table} WHERE NOT ({condition})"))
         connection.execute(text(f"ALTER TABLE {table} ADD CONSTRAINT generated_{n} CHECK ({condition}) NOT VALID"))
     if chance.random() < 0.5:
@@ -191,7 +192,7 @@ NOT_FORETOLD = {
 
 
 @pytest.mark.parametrize("how", NOT_FORETOLD)
-def test_check_that_cannot_be_foretold_refuses_what_the_database_refuses(
+def test_check_that_cannot_be_predicted_refuses_what_the_database_refuses(
     engine: Engine, worker: Runtime, how: str
 ) -> None:
     with engine.begin() as connection:

@@ -187,7 +187,7 @@ def test_change_of_the_callers_is_part_of_what_a_call_starts_from(engine: Engine
 
 @pytest.mark.parametrize("expire", [True, False])
 def test_refused_call_leaves_objects_as_a_rollback_does(engine: Engine, expire: bool) -> None:
-    """SQLAlchemy expires everything at a rollback, whatever `expire_on_commit` says."""
+    """SQLAlchemy expires everything at a rollback, with any `expire_on_commit`."""
     with Session(engine, expire_on_commit=expire) as session:
         row = progress_of(session)
         row.total_xp = 990

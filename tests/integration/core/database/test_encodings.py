@@ -163,8 +163,8 @@ def test_worker_on_a_latin1_database_rejects_what_it_cannot_hold_and_goes_on(
         push(worker, batch())
         drain_all(worker, "PLAYER")
         with worker.engine.connect() as connection:
-            told = [(entry.status, entry.to_level) for entry in history(connection, 1)]
-    assert told == [("applied", 3), ("rejected", None), ("applied", 2)]
+            shown = [(entry.status, entry.to_level) for entry in history(connection, 1)]
+    assert shown == [("applied", 3), ("rejected", None), ("applied", 2)]
     assert reasons(url) == [LATIN1_REASON, "after", LATIN1_REASON]
 
 

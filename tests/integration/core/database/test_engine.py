@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: what limits them on our side, when the server or the network says nothing."""
+"""Connections to PostgreSQL: the client's limits when the server or the network is silent."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_silent_server_is_given_up_and_the_batch_is_run_again(
         apply_batch(transactions, batch)
     assert trap.struck.is_set()
     assert isinstance(caught.value.orig, Exception)
-    # Where only the request was lost, the server's limit ends the transaction first, and it says so.
+    # Where only the request was lost, the server's limit ends the transaction first, with its own error.
     assert classify(caught.value.orig) in (ErrorClass.TRANSIENT, ErrorClass.TOO_SLOW)
     committed = (fault, match) == (Fault.DROP_REPLY, b"COMMIT\0")
     assert apply_batch(transactions, batch) == []
@@ -144,7 +144,7 @@ def test_a_dead_network_is_noticed_within_a_claim(through: Settings) -> None:
     engine.dispose()
 
 
-def test_what_the_url_says_of_the_network_wins(through: Settings) -> None:
+def test_network_options_of_the_url_win(through: Settings) -> None:
     url = f"{through.database_url}?tcp_user_timeout=1234&keepalives_idle=77"
     engine = engine_for(through.model_copy(update={"database_url": url}))
     with engine.connect() as connection, a_copy(raw_of(connection)) as peer:

@@ -102,7 +102,7 @@ def test_column_that_is_no_plain_timestamp_is_left_alone(application_engine: Eng
     assert found.updated_at == expected
 
 
-def test_check_on_updated_at_is_foretold_with_the_time_that_is_written(
+def test_check_on_updated_at_is_predicted_with_the_time_that_is_written(
     application_engine: Engine, worker_of: Callable[..., Runtime], application_database_url: str
 ) -> None:
     """Once a check constraint refused a command, it is evaluated beforehand, for each row as it would be written."""

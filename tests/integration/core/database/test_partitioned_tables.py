@@ -27,7 +27,7 @@ LEARNERS = {
 
 
 def in_partitions(connection: Connection, table: str, method: str, column: str, unique: str) -> None:
-    """Put an empty table of the same columns in its place."""
+    """Replace it by an empty table of the same columns."""
     connection.execute(text(f"ALTER TABLE {table} RENAME TO {table}_flat"))
     made = f"CREATE TABLE {table} (LIKE {table}_flat INCLUDING DEFAULTS INCLUDING IDENTITY)"
     connection.execute(text(f"{made} PARTITION BY {method} ({column})"))

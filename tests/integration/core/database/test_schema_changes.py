@@ -327,7 +327,7 @@ def test_direct_call_goes_on_through_a_migration(engine: Engine, how: str) -> No
             assert coupler.update_level_atomic(user, "PLAYER", 3, advanced_by=2)["success"]
 
 
-def test_consistency_is_told_after_a_level_changed_its_type(engine: Engine) -> None:
+def test_consistency_is_reported_after_a_level_changed_its_type(engine: Engine) -> None:
     """The statement was prepared before, and PostgreSQL refuses a prepared one whose columns change their types."""
     with engine.connect() as connection, Session(connection) as session_:
         coupler = ProgressLicenseCoupler(session_)

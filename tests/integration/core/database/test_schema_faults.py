@@ -1,4 +1,4 @@
-"""Tables that changed under running workers: no command pays for it, and all are applied once the tables are mended."""
+"""Tables that changed under running workers: no command pays for it, and all are applied once the tables are fixed."""
 
 from __future__ import annotations
 
@@ -126,9 +126,9 @@ def test_fault_of_every_lane_is_logged_once_and_charges_nothing(
         for _ in range(3):
             Drain(worker, PLAYER).run()
     assert decided(learner) == {}
-    said = [line for line in caplog.messages if line.startswith("waiting: ")]
-    # The database's words, then ours once the tables were read again.
-    assert said and len(said) == len(set(said)) <= 2
+    messages = [line for line in caplog.messages if line.startswith("waiting: ")]
+    # The database's message, then levelq's once the tables were read again.
+    assert messages and len(messages) == len(set(messages)) <= 2
     assert worker.lanes.status(PLAYER).parked == 0
     execute(learner, fix)
     drain_all(worker, "PLAYER")

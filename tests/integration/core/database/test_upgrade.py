@@ -1,4 +1,4 @@
-"""`levelq db upgrade`: creates what is absent, changes nothing that is there, whoever else upgrades."""
+"""`levelq db upgrade`: creates what is absent, changes nothing that is there, also if others upgrade meanwhile."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _STORAGE = "SELECT oid::bigint, relfilenode::bigint, reloptions FROM pg_class WH
 
 
 def photograph(engine: Engine, tables: list[str]) -> list[Any]:
-    """Everything about these tables, rows with their physical place and version included."""
+    """Everything about these tables, rows with their ctid and version included."""
     with engine.connect() as connection:
         seen: list[Any] = [
             connection.execute(text(query), {"tables": tables}).all()

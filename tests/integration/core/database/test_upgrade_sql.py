@@ -45,7 +45,7 @@ CATALOG = """
 
 
 def catalog(url: str) -> list[Any]:
-    """What the database holds besides rows, and the version it says it has."""
+    """What the database holds besides rows, and its recorded version."""
     with psycopg.connect(url) as connection:
         found = connection.execute(CATALOG).fetchall()
         if ("relation", VERSION_TABLE, "r") in {row[:3] for row in found}:

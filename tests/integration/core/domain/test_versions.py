@@ -150,7 +150,7 @@ def test_older_worker_leaves_a_kind_it_does_not_know_in_its_lane(
     caplog: pytest.LogCaptureFixture,
     kind: type[Adjust] | type[Reset],
 ) -> None:
-    """And says so; what was sent before it is applied, what was sent after it waits behind it."""
+    """It is logged; commands before it are applied, commands after it wait."""
     command = kind(user_id=1, specialization="PLAYER")
     push(worker, old(up(1, 10)))
     push_raw(worker, "PLAYER", 1, encode(command))

@@ -56,5 +56,5 @@ def test_acknowledgement_without_parked_lanes_costs_one_exists(redis: Redis) -> 
 def test_lease_that_no_relay_made_is_taken_over(redis: Redis, lasts_ms: int | None) -> None:
     b = Bench(redis)
     redis.set(b.key("relay"), "planted", px=lasts_ms)
-    assert b.lanes.lease(b.partition, "take").ours
-    assert not b.lanes.lease(b.partition, "take", b"another").ours
+    assert b.lanes.lease(b.partition, "take").is_holder
+    assert not b.lanes.lease(b.partition, "take", b"another").is_holder

@@ -179,7 +179,7 @@ def test_role_that_may_not_insert_is_an_error_and_the_printed_grant_mends_it(
         assert levelq_with(reads)("worker", "--burst").code == 0
 
 
-def test_role_without_any_right_is_told_all_of_them(settings: Settings, own_engine: Engine) -> None:
+def test_role_without_any_right_gets_all_of_them_listed(settings: Settings, own_engine: Engine) -> None:
     with role(own_engine, "levelq_stranger"):
         stranger = as_role(settings, "levelq_stranger")
         found = [finding.problem for finding in errors(stranger)]
@@ -189,7 +189,7 @@ def test_role_without_any_right_is_told_all_of_them(settings: Settings, own_engi
 
 
 def test_row_that_cannot_be_written_is_an_error(settings: Settings, own_engine: Engine) -> None:
-    """What no catalog says: here a trigger; a full disk shows the same way."""
+    """What no catalog shows: here a trigger; a full disk shows the same way."""
     execute(
         own_engine,
         "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS "
@@ -228,7 +228,7 @@ def on(settings: Settings, url: str) -> Settings:
 def test_redis_below_7_is_refused_in_one_line(
     version: str, settings: Settings, valkey: Node, levelq_with: LevelqWith
 ) -> None:
-    """Redis 6.2.5 itself was tried by hand: its scripts cannot say that they work when memory is full."""
+    """Redis 6.2.5 itself was tried by hand: its scripts cannot declare that they may run when memory is full."""
     with Proxy(valkey.socket) as proxy:
         proxy.rewritten = {b"redis_version:7.2.4": f"redis_version:{version}".encode(), b"\nvalkey_v": b"\nformer_v"}
         old = on(settings, f"redis://127.0.0.1:{proxy.port}/0")

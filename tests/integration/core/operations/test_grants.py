@@ -83,7 +83,7 @@ def session_of(settings: Settings) -> Iterator[Callable[[str], Session]]:
 
 @pytest.fixture
 def levelq(settings: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Levelq:
-    """Run `levelq ...` as a role; what it says."""
+    """Run `levelq ...` as a role; returns its output."""
 
     def command(role: str, *arguments: str, code: int = 0) -> str:
         for name, value in as_role(settings, role).environment().items():
@@ -91,9 +91,9 @@ def levelq(settings: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Ca
         monkeypatch.setattr(screen.out, "width", 200)
         capfd.readouterr()
         ended = run(arguments)
-        said = "".join(capfd.readouterr())
-        assert ended == code, said
-        return said
+        printed = "".join(capfd.readouterr())
+        assert ended == code, printed
+        return printed
 
     return command
 
@@ -112,7 +112,7 @@ def test_worker_role_does_all_that_a_worker_does_and_no_more(
     engine: Engine, settings: Settings, redis: Redis, levelq: Levelq
 ) -> None:
     worker = "levelq_worker"
-    assert "FAIL" not in (told := levelq(worker, "doctor")) and "warn" not in told
+    assert "FAIL" not in (printed := levelq(worker, "doctor")) and "warn" not in printed
     assert "has all that levelq needs" in levelq(worker, "db", "check")
     execute(
         engine,
@@ -207,8 +207,8 @@ def test_reader_role_reads_everything_and_writes_nothing(
     assert "wrong" not in levelq(reader, "status")
     levelq(reader, "check")
     assert "Every invariant holds" in levelq(reader, "verify")
-    told = levelq(reader, "db", "check", code=1)
-    assert told.count("which a worker needs") == 6 and "role levelq_reader lacks INSERT" in told
+    printed = levelq(reader, "db", "check", code=1)
+    assert printed.count("which a worker needs") == 6 and "role levelq_reader lacks INSERT" in printed
     assert "levelq_reader lacks" in levelq(reader, "doctor", code=1)
     refused(
         settings,
@@ -230,8 +230,8 @@ def test_pruner_role_removes_old_decisions_alone(
         "INSERT INTO levelq_quarantine (specialization, reason, raw, length, sha256, at) "
         "VALUES ('PLAYER', 'old', '', 0, sha256(''), now() - interval '2 days')",
     )
-    said = levelq("levelq_pruner", "prune", "--older-than", "1d", "--quarantine")
-    assert "levelq_ledger: 1 row removed" in said and "levelq_quarantine: 1 row removed" in said
+    printed = levelq("levelq_pruner", "prune", "--older-than", "1d", "--quarantine")
+    assert "levelq_ledger: 1 row removed" in printed and "levelq_quarantine: 1 row removed" in printed
     refused(
         settings,
         "levelq_pruner",

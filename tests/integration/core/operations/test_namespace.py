@@ -62,7 +62,7 @@ def staging_url(databases: Databases) -> Iterator[str]:
 
 @pytest.fixture
 def staging(production: Settings, staging_url: str) -> Settings:
-    """The deployment that somebody gave production's Redis."""
+    """A deployment that was given production's Redis by mistake."""
     return production.model_copy(update={"database_url": staging_url})
 
 
@@ -516,7 +516,7 @@ def swap(admin: psycopg.Connection[Any], one: str, other: str) -> None:
 # Rebinding on purpose
 
 
-def test_rebind_says_what_it_does_asks_and_binds(
+def test_rebind_shows_its_effect_asks_and_binds(
     bound: Settings,
     staging: Settings,
     redis: Redis,

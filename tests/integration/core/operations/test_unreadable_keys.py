@@ -1,4 +1,4 @@
-"""Every key of levelq's with another type, or with content that is none of ours: the rest goes on, it is named, mended.
+"""Every key of levelq's with another type, or with content of another program: the rest goes on, it is named, fixed.
 
 One table: what is planted, then the same look at each reader. PLAYER's keys are spoilt; COACH must not notice.
 """
@@ -127,7 +127,7 @@ def is_told(key: str, case: str) -> bool:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_unreadable_key_stops_nothing_else_is_named_and_mended(
+def test_unreadable_key_stops_nothing_else_is_named_and_fixed(
     case: str,
     running: Running,
     settings: Settings,
@@ -225,7 +225,7 @@ def test_unreadable_layout_refuses_only_the_commands_of_its_specialization(
     [("8", float("inf"), "'8': expected a time, got inf"), ("bad\x1b", 9e15, "expected a user id, got 'bad\\x1b'")],
     ids=["infinite", "no user"],
 )
-def test_lane_that_no_claim_would_come_to_is_named_and_mended(
+def test_lane_that_no_claim_ever_takes_is_named_and_fixed(
     running: Running,
     settings: Settings,
     redis: Redis,

@@ -305,8 +305,8 @@ def test_url_of_one_server_to_a_cluster_is_refused(
     url = f"redis://127.0.0.1:{layouts.port}/0"
     with Producer.from_url(url, rq_url=servers.valkey.url, shards=SHARDS) as producer:
         errors = [error_of(producer, level_up(n)) for n in range(1, 40)]
-    said = [str(error) for error in errors if error]
-    assert said and all("redis+cluster://" in line for line in said)
+    messages = [str(error) for error in errors if error]
+    assert messages and all("redis+cluster://" in line for line in messages)
     other = next(node for node in cluster.nodes if node is not layouts)
     with Producer.from_url(f"redis://127.0.0.1:{other.port}/0", rq_url=servers.valkey.url) as producer:
         assert "redis+cluster://" in str(error_of(producer, level_up(1)))

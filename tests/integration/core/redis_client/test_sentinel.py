@@ -1,4 +1,4 @@
-"""Lanes behind real Sentinels: whoever sends or drains finds the new primary after a failover."""
+"""Lanes behind real Sentinels: producers and workers find the new primary after a failover."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def drains(worker: Runtime) -> bool:
 
 
 def test_primary_that_becomes_a_replica_is_left(sentinels: Sentinels, settings: Settings) -> None:
-    """A connection kept from before says READONLY; nothing of that is taken for done."""
+    """An older connection answers READONLY; none of those calls counts as done."""
     with Producer(settings) as producer:
         producer.send(level_up(1), reply=False)
         old, new = sentinels.primary, sentinels.replica

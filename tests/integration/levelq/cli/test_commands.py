@@ -94,18 +94,18 @@ def test_doctor_fails_on_what_would_lose_commands(levelq_here: Levelq, redis: Re
         "settings": "ok", "redis": "ok", "eviction": "FAIL", "durability": "warn", "memory": "warn", "clock": "ok",
         "scripts": "ok", "rq": "FAIL", "database": "ok", "schema": "FAIL",
     }  # fmt: skip
-    told = " ".join(out.split())
+    printed = " ".join(out.split())
     for advice in ("CONFIG SET maxmemory-policy noeviction", "CONFIG SET appendonly yes", "levelq db check"):
-        assert advice in told
+        assert advice in printed
 
 
 def test_doctor_without_redis_examines_the_rest(levelq_here: Levelq) -> None:
     code, out, _ = levelq_here("doctor", LEVELQ_REDIS_URL="redis://redis.invalid/0", LEVELQ_DATABASE_URL="")
-    told = " ".join(out.split())
+    printed = " ".join(out.split())
     assert code == 1
-    assert "FAIL redis LEVELQ_REDIS_URL: redis://redis.invalid/0: " in told
-    assert "warn encryption LEVELQ_REDIS_URL: redis:// to redis.invalid is not encrypted; use rediss://" in told
-    assert "ok database LEVELQ_DATABASE_URL is not set: enough to send, not to work" in told
+    assert "FAIL redis LEVELQ_REDIS_URL: redis://redis.invalid/0: " in printed
+    assert "warn encryption LEVELQ_REDIS_URL: redis:// to redis.invalid is not encrypted; use rediss://" in printed
+    assert "ok database LEVELQ_DATABASE_URL is not set: enough to send, not to work" in printed
 
 
 def test_db_upgrade_lists_the_tables_that_it_created_and_left(levelq_here: Levelq, blank_database_url: str) -> None:
@@ -124,7 +124,7 @@ def test_db_check_prints_the_fix_of_each_finding(levelq_here: Levelq, own_engine
         "INSERT INTO user_licenses (user_id, specialization_type) VALUES (1, 'COACH'), (1, 'COACH')",
     )
     code, out, _ = levelq_here("db", "check")
-    assert code == 1 and "2 errors, 1 warning. After mending: levelq db check\n" in out
+    assert code == 1 and "2 errors, 1 warning. After fixing: levelq db check\n" in out
     for statement in re.findall(r"^    ((?:UPDATE|DELETE|CREATE).*;)$", out, re.MULTILINE):
         execute(own_engine, statement)
     code, out, _ = levelq_here("db", "check")

@@ -91,7 +91,7 @@ REFUSED: dict[str, tuple[str, dict[str, str], tuple[str, ...]]] = {
         for command in DATABASE_COMMANDS
     },
     **{f"{name} {url}": ("status", {name: url}, (f"{name}: ",)) for name in (REDIS, RQ, DATABASE) for url in KINDS},
-    **{case: (command, {name: url}, (f"{name}: ", said)) for case, command, name, url, said in WRONG_URLS},
+    **{case: (command, {name: url}, (f"{name}: ", message)) for case, command, name, url, message in WRONG_URLS},
 }  # fmt: skip
 
 
@@ -108,7 +108,7 @@ class Guarded(NamedTuple):
 
     redis_url: str
     database_url: str
-    place: str
+    address: str
 
 
 @pytest.fixture(scope="module")
@@ -141,11 +141,11 @@ def test_wrong_redis_password_is_reported_without_showing_it(levelq_here: Levelq
 def test_wrong_database_password_is_reported_without_showing_it(levelq_here: Levelq, guarded: Guarded) -> None:
     for command in DATABASE_COMMANDS:
         line = levelq_here.refused(*command.split(), LEVELQ_DATABASE_URL=guarded.database_url)
-        assert f"LEVELQ_DATABASE_URL: postgresql://ann:***@{guarded.place}/postgres: " in line
+        assert f"LEVELQ_DATABASE_URL: postgresql://ann:***@{guarded.address}/postgres: " in line
         assert "password authentication failed" in line
 
 
 def test_doctor_reports_wrong_passwords(levelq_here: Levelq, guarded: Guarded) -> None:
     code, out, _ = levelq_here("doctor", LEVELQ_REDIS_URL=guarded.redis_url, LEVELQ_DATABASE_URL=guarded.database_url)
     assert code == 1
-    assert out.count("FAIL") == 2 and "unix://:***@/" in out and f"ann:***@{guarded.place}" in out
+    assert out.count("FAIL") == 2 and "unix://:***@/" in out and f"ann:***@{guarded.address}" in out

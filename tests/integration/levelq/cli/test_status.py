@@ -30,7 +30,7 @@ DEAD = "its workers are dead, hang, or cannot reach Redis; their log says more"
 
 def problems(settings: Settings) -> list[str]:
     """The problems, without their durations."""
-    return [re.sub(r"for (up to )?[0-9.]+ s", r"for \1# s", told) for told in look(settings).problems]
+    return [re.sub(r"for (up to )?[0-9.]+ s", r"for \1# s", problem) for problem in look(settings).problems]
 
 
 def problems_past_the_lock_limit(settings: Settings) -> list[str]:
@@ -217,6 +217,6 @@ def test_suspect_partitions_are_read_a_second_time_together(
         redis.rpush(KEYS.lane(partition, 1), b"%013d" % 1 + encode(LevelUp(user_id=1, specialization="PLAYER")))
         redis.zadd(KEYS.of(partition, "ready"), {"1": 1})
         redis.incr(KEYS.of(partition, "count"))
-    told = look(settings).problems
-    assert len(told) == 16 and all("its workers are dead" in problem for problem in told)
+    problems = look(settings).problems
+    assert len(problems) == 16 and all("its workers are dead" in problem for problem in problems)
     assert len(waits) == 1

@@ -328,7 +328,7 @@ def test_full_partition_refuses_and_others_do_not(producers: Callable[..., Produ
 def test_later_commands_of_a_refused_lane_are_refused_across_round_trips(
     producers: Callable[..., Producer], worker: Runtime
 ) -> None:
-    """One round trip takes so many commands: what comes after a refusal must not slip in with the next."""
+    """Commands behind a refused one must not be queued by the next round trip."""
     producer = producers(lane_limit=10)
     commands = [level_up(1) for _ in range(11)] + [level_up(2 + n % 4000) for n in range(WINDOW)] + [level_up(1)]
     handles = producer.send_many(commands)
@@ -349,12 +349,12 @@ INVALID: list[tuple[Callable[[], Command], str]] = [
 
 
 @pytest.mark.parametrize(("build", "message"), INVALID)
-@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("index", [0, 1, 2])
 def test_one_invalid_command_and_nothing_is_sent(
-    producers: Callable[..., Producer], redis: Redis, build: Callable[[], Command], message: str, place: int
+    producers: Callable[..., Producer], redis: Redis, build: Callable[[], Command], message: str, index: int
 ) -> None:
     commands: list[Command] = [level_up(), SyncLevels(user_id=1, specialization="PLAYER")]
-    commands.insert(place, build())
+    commands.insert(index, build())
     with pytest.raises(InvalidCommand) as raised:
         producers(payload_limit=128).send_many(commands)
     assert str(raised.value).startswith(message)
@@ -441,7 +441,7 @@ def proxy(servers: Servers, redis: Redis) -> Iterator[Proxy]:
 
 
 def cut_after(queued: int, proxy: Proxy, worker: Runtime, send: Callable[[Any], Any], commands: Any) -> Any:
-    """What `send` returns or raises if its connection is cut once so many commands are queued."""
+    """What `send` returns or raises if its connection is cut once this number of commands is queued."""
     proxy.trap(Fault.DROP_REPLY, load("push").sha.encode())
     with ThreadPoolExecutor(1) as pool:
         sending = pool.submit(send, commands)

@@ -165,7 +165,7 @@ def test_row_that_a_trigger_moved_is_updated(own_engine: Engine) -> None:
 
 
 def test_rows_of_a_partitioned_table_may_have_the_same_ctid(own_engine: Engine) -> None:
-    """Each partition has a row at (0,1): a place alone would name several."""
+    """Each partition has a row at (0,1): a ctid alone would name several."""
     with own_engine.begin() as connection:
         connection.execute(text("ALTER TABLE specialization_progress RENAME TO flat"))
         connection.execute(

@@ -1,4 +1,4 @@
-"""NOTIFY: an outbox tells at each commit that it has rows, and the relay with the lease pushes them at once."""
+"""NOTIFY: an outbox notifies at each commit, and the relay with the lease pushes them at once."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_a_failing_relay_keeps_its_delay_whatever_it_is_notified_of(
 
     with monkeypatch.context() as patch:
         patch.setattr(relay._lanes, "lease", broken)
-        for _ in range(3):  # the first round fails; an empty queue tells that the last one is over
+        for _ in range(3):  # the first round fails; an empty queue shows that the last one is over
             relay._notifications.put("PLAYER")
             until(relay._notifications.empty, what="the relay to take it")
     assert len(rounds) == 1

@@ -156,7 +156,7 @@ def test_an_overdue_row_is_pushed_again_with_growing_delay(outbox: OutboxSystem)
 
     for pushes, seconds in enumerate((10, 20, 40, 80, 160, 300, 300), 1):
         outbox.lose_from_lane()
-        assert relay.poll() == 0  # only time tells that it is missing
+        assert relay.poll() == 0  # it is missing only after a time
         pass_time(seconds - 5)
         assert relay.poll() == 0
         pass_time(5)

@@ -147,7 +147,7 @@ def test_a_burst_worker_finishes_a_change(system: ShardedSystem) -> None:
 
 @pytest.mark.parametrize("closed", [0, 1, 3])
 def test_a_relay_goes_on_after_an_operator_dies_midway(closed: int, system: ShardedSystem, relay: Relay) -> None:
-    """The layout says that it is being closed, and some of the partitions are."""
+    """By the layout it is being closed, and some of the partitions are."""
     system.begin(3)
     relay.poll()
     relay.poll()
@@ -236,7 +236,7 @@ def test_a_relay_puts_the_layout_back_after_redis_is_wiped(moment: str, system: 
 def test_a_drain_that_is_first_after_a_wipe_leaves_an_unknown_generation_blocked(
     system: ShardedSystem, relay: Relay
 ) -> None:
-    """It reads no layout, so it cannot tell which rows of the outbox go in front of what producers push."""
+    """It reads no layout, so it does not know which outbox rows come before the producers' pushes."""
     system.begin(4)
     relay.poll()
     system.commit_for_all(1)
@@ -335,7 +335,7 @@ def test_a_relay_outlives_a_layout_that_it_cannot_read(system: ShardedSystem, re
     assert relay.poll() == 0
     system.redis.hset(KEYS.shards, "PLAYER", "1:1")
     relay.poll()
-    assert system.lanes.lease(OLD, "take").ours is False
+    assert system.lanes.lease(OLD, "take").is_holder is False
 
 
 def test_of_several_operators_at_once_one_begins_a_change(system: ShardedSystem) -> None:

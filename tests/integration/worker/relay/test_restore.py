@@ -192,11 +192,11 @@ def test_rebuild_puts_back_what_a_lane_lost(outbox: OutboxSystem, levelq_here: L
     relay.poll()
     outbox.lose_from_lane(1)
     outbox.push(level_up(100))
-    code, told, _ = levelq_here("rebuild", "player")
-    assert (code, told.split()) == (0, ["PLAYER:1:0", "2", "commands", "put", "back", "into", "1", "lane"])
+    code, out, _ = levelq_here("rebuild", "player")
+    assert (code, out.split()) == (0, ["PLAYER:1:0", "2", "commands", "put", "back", "into", "1", "lane"])
     assert (outbox.lane(1), outbox.lane(2)) == ([1, 2, 100], [3])
-    code, told, _ = levelq_here("rebuild")
-    assert (code, told.count("0 commands put back into 0 lanes")) == (0, 3)
+    code, out, _ = levelq_here("rebuild")
+    assert (code, out.count("0 commands put back into 0 lanes")) == (0, 3)
     assert outbox.lane(1) == [1, 2, 100]
     assert relay.poll() == 0
     outbox.drain()
@@ -205,8 +205,8 @@ def test_rebuild_puts_back_what_a_lane_lost(outbox: OutboxSystem, levelq_here: L
 
 @pytest.mark.usefixtures("outbox")
 def test_rebuild_refuses_an_unknown_specialization(levelq_here: Levelq) -> None:
-    code, _, said = levelq_here("rebuild", "WIZARD")
-    assert (code, "expected one of PLAYER, COACH, INTERNSHIP, got 'WIZARD'" in said) == (2, True)
+    code, _, err = levelq_here("rebuild", "WIZARD")
+    assert (code, "expected one of PLAYER, COACH, INTERNSHIP, got 'WIZARD'" in err) == (2, True)
 
 
 def test_rebuild_gives_up_when_a_drain_keeps_its_lanes(
@@ -215,5 +215,5 @@ def test_rebuild_gives_up_when_a_drain_keeps_its_lanes(
     outbox.push(level_up(1))
     outbox.lanes.claim(PLAYER, "drain", "token", 100)
     monkeypatch.setattr("levelq.cli.rebuild._SPARE_SECONDS", -outbox.settings.claim_seconds)
-    code, _, said = levelq_here("rebuild", "PLAYER")
-    assert (code, "run `levelq rebuild` again" in said) == (2, True)
+    code, _, err = levelq_here("rebuild", "PLAYER")
+    assert (code, "run `levelq rebuild` again" in err) == (2, True)

@@ -34,8 +34,8 @@ def empty(system: System) -> bool:
     return not {name for name in names if name.startswith("lane:") or name in ("ready", "parked", "count", "claimed")}
 
 
-def last_line(told: str) -> str:
-    return told.splitlines()[-1]
+def last_line(out: str) -> str:
+    return out.splitlines()[-1]
 
 
 def test_cancelled_command_is_a_final_rejection_for_its_handle_and_for_a_second_send(
@@ -44,8 +44,8 @@ def test_cancelled_command_is_a_final_rejection_for_its_handle_and_for_a_second_
     commands = [up(7, xp) for xp in (1, 2, 3)]
     handles = [system.producer.send(command) for command in commands]
     stays = system.producer.send(up(8))
-    code, told, _ = levelq_here("cancel", 7, "player", "--yes")
-    assert (code, last_line(told)) == (0, "3 commands cancelled")
+    code, out, _ = levelq_here("cancel", 7, "player", "--yes")
+    assert (code, last_line(out)) == (0, "3 commands cancelled")
     for handle in handles:
         outcome = handle.result(1)
         assert (outcome.status, outcome.error, outcome.duplicate) == ("rejected", "cancelled", False)
@@ -74,8 +74,8 @@ def test_one_command_in_the_middle_is_cancelled_and_the_others_keep_their_order(
     assert [row[0] for row in applied] == [c.command_id for c in commands if c.command_id != wanted]
     reasons = {wanted: "was decided: rejected, cancelled", uuid4(): "the ledger does not know it"}
     for command_id, expected in reasons.items():
-        code, _, said = levelq_here("cancel", 7, "PLAYER", "--id", command_id, "--yes")
-        assert (code, expected in said) == (1, True)
+        code, _, err = levelq_here("cancel", 7, "PLAYER", "--id", command_id, "--yes")
+        assert (code, expected in err) == (1, True)
 
 
 def test_command_that_is_applied_before_the_confirmation_is_reported_as_not_cancelled(
@@ -84,16 +84,16 @@ def test_command_that_is_applied_before_the_confirmation_is_reported_as_not_canc
     command = up(7)
     system.producer.send(command)
     monkeypatch.setattr("levelq.cli.cancel.confirm", lambda question: system.drain())
-    code, told, said = levelq_here("cancel", 7, "PLAYER", "--id", command.command_id)
-    assert (code, "was decided: applied" in said) == (1, True)
-    assert "0 commands cancelled" in told
+    code, out, err = levelq_here("cancel", 7, "PLAYER", "--id", command.command_id)
+    assert (code, "was decided: applied" in err) == (1, True)
+    assert "0 commands cancelled" in out
 
 
 def test_command_of_a_newer_version_is_reported_as_not_cancelled(system: System, levelq_here: Levelq) -> None:
     command = up(7)
     system.push_raw(7, newer(encode(command)))
-    code, _, said = levelq_here("cancel", 7, "PLAYER", "--id", command.command_id, "--yes")
-    assert (code, "1 command left: a newer version" in said) == (1, True)
+    code, _, err = levelq_here("cancel", 7, "PLAYER", "--id", command.command_id, "--yes")
+    assert (code, "1 command left: a newer version" in err) == (1, True)
 
 
 def test_outbox_rows_are_cancelled_whether_pushed_or_not(system: System, levelq_here: Levelq) -> None:
@@ -116,9 +116,9 @@ def test_outbox_rows_are_cancelled_whether_pushed_or_not(system: System, levelq_
 def test_commands_must_be_confirmed_and_a_dry_run_changes_nothing(system: System, levelq_here: Levelq) -> None:
     system.producer.send_many([up(7), up(7, specialization="COACH")])
     for command in (("cancel", 7, "PLAYER"), ("purge",), ("purge", "COACH")):
-        code, told, said = levelq_here(*command)
-        assert (code, said.count("\n"), "--yes" in said) == (2, 1, True)
-        assert "1 command in lanes, 0 rows in the outbox" in told
+        code, out, err = levelq_here(*command)
+        assert (code, err.count("\n"), "--yes" in err) == (2, 1, True)
+        assert "1 command in lanes, 0 rows in the outbox" in out
         assert levelq_here(*command, "--dry-run")[0] == 0
     assert levelq_here("purge", "--json")[0] == 2
     expected = {"lanes": 2, "in_lanes": {"COACH": 1, "PLAYER": 1}, "in_outbox": {}}
@@ -131,12 +131,12 @@ def test_purge_cancels_all_of_a_specialization_or_everything(system: System, lev
     coaches = [up(n, specialization="COACH") for n in range(1, 4)]
     system.producer.send_many([*coaches, *(up(n % 300 + 1) for n in range(1500))])
     system.commit(up(9, specialization="INTERNSHIP"), reply=True)
-    code, told, _ = levelq_here("purge", "coach", "--yes", "--json")
-    assert (code, json.loads(told)["cancelled"]) == (0, 3)
+    code, out, _ = levelq_here("purge", "coach", "--yes", "--json")
+    assert (code, json.loads(out)["cancelled"]) == (0, 3)
     assert system.status().waiting == 1500
     system.lanes.claim(PLAYER, "drain", "token", 100)  # a drain that has died holds some
-    code, told, _ = levelq_here("purge", "--yes")
-    assert (code, last_line(told)) == (0, "1,501 commands cancelled")
+    code, out, _ = levelq_here("purge", "--yes")
+    assert (code, last_line(out)) == (0, "1,501 commands cancelled")
     assert set(decisions(system).values()) == {("rejected", "cancelled")}
     assert not system.redis.keys("levelq:{*:lane:*") and system.status().waiting == 0
     assert levelq_here("purge")[1] == "everything: nothing to cancel\n"
@@ -144,10 +144,10 @@ def test_purge_cancels_all_of_a_specialization_or_everything(system: System, lev
 
 def test_one_long_lane_is_cancelled_page_by_page(system: System, levelq_here: Levelq) -> None:
     system.producer.send_many([up(7) for _ in range(2500)])
-    system.push_raw(7, b"rubbish")
+    system.push_raw(7, b"malformed")
     system.push_raw(7, b"x" * 10_000)
-    code, told, _ = levelq_here("purge", "--yes")
-    assert (code, last_line(told)) == (0, "2,500 commands cancelled, 2 malformed quarantined")
+    code, out, _ = levelq_here("purge", "--yes")
+    assert (code, last_line(out)) == (0, "2,500 commands cancelled, 2 malformed quarantined")
     assert empty(system)
     assert system.rows("SELECT length FROM levelq_quarantine ORDER BY length") == [(20,), (10_013,)]
 
@@ -158,10 +158,10 @@ def test_purge_leaves_commands_of_a_newer_version_and_keys_of_other_code(system:
     system.push_raw(7, encode(up(7)))
     system.redis.set(KEYS.lane(PLAYER, 8), "no list")
     push_bare(system.redis, "PLAYER", "no-id", b"stranded, of no user")
-    code, told, said = levelq_here("purge", "--yes")
-    assert (code, last_line(told)) == (0, "1 command cancelled, 1 malformed quarantined")
-    assert "1 command left: a newer version of levelq sent them" in said
-    assert "lane:8 is no list" in said
+    code, out, err = levelq_here("purge", "--yes")
+    assert (code, last_line(out)) == (0, "1 command cancelled, 1 malformed quarantined")
+    assert "1 command left: a newer version of levelq sent them" in err
+    assert "lane:8 is no list" in err
     assert [entry[13:] for entry in system.redis.lrange(KEYS.lane(PLAYER, 7), 0, -1)] == [left]
     assert system.status()[:2] == (0, 1) or system.status().waiting == 1
 

@@ -114,15 +114,15 @@ def test_nothing_personal_of_a_forgotten_user_is_left(world: World, levelq_here:
     before = lasting(world)
     assert named_in(before) and holds_secret(before)
 
-    code, told, said = levelq_here("forget", USER)
-    assert (code, said.count("\n"), "--yes" in said) == (2, 1, True)
-    code, told, _ = levelq_here("forget", USER, "--dry-run")
+    code, out, err = levelq_here("forget", USER)
+    assert (code, err.count("\n"), "--yes" in err) == (2, 1, True)
+    code, out, _ = levelq_here("forget", USER, "--dry-run")
     assert code == 0 and lasting(world) == before
-    assert "PLAYER: 2 commands in lanes, 1 row in the outbox" in told
-    assert "delete  2 progress rows, 2 license rows, 1 progression" in told
+    assert "PLAYER: 2 commands in lanes, 1 row in the outbox" in out
+    assert "delete  2 progress rows, 2 license rows, 1 progression" in out
 
-    code, told, _ = levelq_here("forget", USER, "--yes")
-    assert code == 0 and f"user {USER} is forgotten: 2 commands cancelled" in told
+    code, out, _ = levelq_here("forget", USER, "--yes")
+    assert code == 0 and f"user {USER} is forgotten: 2 commands cancelled" in out
     after = dump(world)
     assert not holds_secret(after)
     assert named_in(after) == []
@@ -270,8 +270,8 @@ def test_forget_refuses_what_it_cannot_read_before_it_changes_anything(world: Wo
     payload = encode(up(USER))
     push_raw(world.worker, "PLAYER", USER, payload[:2] + b"\x63" + payload[3:])
     before = lasting(world)
-    code, _, said = levelq_here("forget", USER, "--yes")
-    assert (code, "sent by a newer version of levelq" in said) == (2, True)
+    code, _, err = levelq_here("forget", USER, "--yes")
+    assert (code, "sent by a newer version of levelq" in err) == (2, True)
     kept = world.redis.lrange(world.lane(USER), 0, -1)
     world.redis.delete(world.lane(USER))
     world.redis.set(world.lane(USER), "no list")
@@ -281,20 +281,20 @@ def test_forget_refuses_what_it_cannot_read_before_it_changes_anything(world: Wo
     assert lasting(world) == before
 
 
-def test_rows_that_other_code_holds_or_refers_to_are_told_and_left(world: World, levelq_here: Levelq) -> None:
+def test_rows_that_other_code_holds_or_refers_to_are_reported_and_left(world: World, levelq_here: Levelq) -> None:
     live(world)
     changed = {"LEVELQ_CLAIM_SECONDS": "1", "LEVELQ_REDIS_SECONDS": "0.5"}
     with session(str(world.settings.database_url)) as holder:
         holder.execute(f"SELECT FROM specialization_progress WHERE student_id = {USER} FOR UPDATE")
-        code, _, said = levelq_here("forget", USER, "--yes", **changed)
-        assert (code, "other code holds this user's rows" in said, said.count("\n")) == (2, True, 1)
+        code, _, err = levelq_here("forget", USER, "--yes", **changed)
+        assert (code, "other code holds this user's rows" in err, err.count("\n")) == (2, True, 1)
     execute(
         world.engine,
         "CREATE TABLE renewals (license bigint REFERENCES user_licenses (id))",
         "INSERT INTO renewals SELECT id FROM user_licenses",
     )
-    code, _, said = levelq_here("forget", USER, "--yes", **changed)
-    assert (code, "renewals" in said, "delete those first" in said) == (2, True, True)
+    code, _, err = levelq_here("forget", USER, "--yes", **changed)
+    assert (code, "renewals" in err, "delete those first" in err) == (2, True, True)
     assert rows(world.engine, f"SELECT count(*) FROM specialization_progress WHERE student_id = {USER}") == [(2,)]
     execute(world.engine, "DROP TABLE renewals")
     assert levelq_here("forget", USER, "--yes", **changed)[0] == 0
@@ -344,8 +344,8 @@ def test_role_with_the_documented_grants_cancels_and_forgets(world: World, level
         push_raw(world.worker, "PLAYER", 7, b"malformed")
         with world.engine.begin() as connection:
             Outbox(connection, settings=world.settings).send(up(7))
-        code, told, said = levelq_here("cancel", 7, "PLAYER", "--yes", LEVELQ_DATABASE_URL=url)
-        assert (code, told.splitlines()[-1], said) == (0, "2 commands cancelled, 1 malformed quarantined", "")
+        code, out, err = levelq_here("cancel", 7, "PLAYER", "--yes", LEVELQ_DATABASE_URL=url)
+        assert (code, out.splitlines()[-1], err) == (0, "2 commands cancelled, 1 malformed quarantined", "")
         assert levelq_here("purge", "--yes", LEVELQ_DATABASE_URL=url)[0] == 0
         assert levelq_here("forget", USER, "--yes", LEVELQ_DATABASE_URL=url)[0::2] == (0, "")
     finally:

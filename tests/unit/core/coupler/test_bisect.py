@@ -1,6 +1,6 @@
 """Isolation without a database: which commands are rejected, which lanes wait, and what happens to the others.
 
-`couple` is replaced by one that fails as the test says, so that every path of the bisection can be taken; the
+`couple` is replaced by one that fails as the test chooses, so that every path of the bisection can be taken; the
 integration tests run the same paths on PostgreSQL.
 """
 

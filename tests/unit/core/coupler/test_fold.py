@@ -41,9 +41,9 @@ class Model:
         fresh = fold(DATABASE, works, self.known, owning_lanes(works))
         for work in works:
             self.rows[work.lane] = work.state
-            decided.update(zip(work.places, work.decisions, strict=True))
+            decided.update(zip(work.indexes, work.decisions, strict=True))
         assert len(fresh) == sum(not d.duplicate and d.error != "conflict" for d in decided.values())
-        return [decided[place] for place in range(len(commands))]
+        return [decided[index] for index in range(len(commands))]
 
 
 IDS = [new_command_id() for _ in range(8)]

@@ -100,7 +100,7 @@ def test_in_words_is_one_line_without_the_values() -> None:
         ("PL/pgSQL function object() line 1 during statement block local variable $1", True),
     ],
 )
-def test_what_a_function_raises_is_told_from_what_the_statement_does(context: str | None, raised: bool) -> None:
+def test_error_of_a_function_is_distinguished_from_one_of_the_statement(context: str | None, raised: bool) -> None:
     error = reported("23514") if context is None else reported("23514", context=context)
     assert raised_in_function(error) is raised
 

@@ -87,7 +87,7 @@ def test_file_may_require_every_total(tmp_path: Path) -> None:
         ("[A]\nlevels=[0, {practice_hours=2}]\ntracks_hours=false", "A: requires hours, but tracks_hours is not true"),
     ],
 )
-def test_wrong_file_is_refused_with_its_place_and_reason(tmp_path: Path, text: str, message: str) -> None:
+def test_wrong_file_is_refused_with_its_position_and_reason(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(CatalogError) as caught:
         parsed(tmp_path, text)
     assert str(caught.value) == f"catalog {tmp_path / 'catalog.toml'}: {message}"

@@ -284,14 +284,14 @@ class TestRowsThatDoNotExist:
 
 
 class TestColumns:
-    @pytest.mark.parametrize("place", range(5), ids=FIELDS[3:])
-    def test_total_over_its_column_is_refused(self, place: int) -> None:
-        field = FIELDS[3 + place]
-        name = GAINS[place]
+    @pytest.mark.parametrize("index", range(5), ids=FIELDS[3:])
+    def test_total_over_its_column_is_refused(self, index: int) -> None:
+        field = FIELDS[3 + index]
+        name = GAINS[index]
         totals = [0] * 5
-        totals[place] = 2**31 - 1 - 10
+        totals[index] = 2**31 - 1 - 10
         state = at(8, 8, 8, *totals)
-        assert applied(state, up(**{name: 10}), COACH, INT4)[3 + place] == 2**31 - 1
+        assert applied(state, up(**{name: 10}), COACH, INT4)[3 + index] == 2**31 - 1
         message = rejected(state, up(**{name: 11}), COACH, INT4)
         assert message == f"{field}: 2147483637 +11 would overflow its column (at most 2147483647)"
 

@@ -111,7 +111,7 @@ def header(name: str) -> str:
 
 
 def documented_arguments(name: str) -> list[str]:
-    """What ARGV is said to begin with, up to what comes once per lane or user."""
+    """The documented beginning of ARGV, up to what comes once per lane or user."""
     argv = re.search(r"ARGV (.+?) Returns ", header(name))
     assert argv is not None
     fixed = re.split(r",? then ", argv[1])[0]
@@ -220,13 +220,13 @@ def test_replies_are_read() -> None:
 
 def test_replies_to_the_relay_are_read() -> None:
     assert Protocol.leased([0, b"x", 0, 0]) == Lease(
-        ours=False, newly_acquired=False, value=b"x", restored=False, claimed=0
+        is_holder=False, newly_acquired=False, value=b"x", restored=False, claimed=0
     )
     assert Protocol.leased([1, b"x", 1, 3]) == Lease(
-        ours=True, newly_acquired=True, value=b"x", restored=True, claimed=3
+        is_holder=True, newly_acquired=True, value=b"x", restored=True, claimed=3
     )
     assert Protocol.leased([2, b"x", 0, 0]) == Lease(
-        ours=True, newly_acquired=False, value=b"x", restored=False, claimed=0
+        is_holder=True, newly_acquired=False, value=b"x", restored=False, claimed=0
     )
     for read in (Protocol.relayed, Protocol.refilled):
         assert read([b"LOST"]) == Relayed(True, False, [])

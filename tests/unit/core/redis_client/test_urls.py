@@ -12,9 +12,9 @@ from levelq_core.redis_client.urls import Address, RedisTarget
 
 
 def read(url: str) -> RedisTarget:
-    place = RedisTarget.read(url)
-    assert place is not None
-    return place
+    target = RedisTarget.read(url)
+    assert target is not None
+    return target
 
 
 @pytest.mark.parametrize("url", ["redis://h", "rediss://h:1/2", "unix:///run/valkey.sock"])
@@ -23,16 +23,16 @@ def test_url_of_one_server_has_no_target(url: str) -> None:
 
 
 def test_cluster_url_is_read() -> None:
-    place = read("rediss+cluster://u:p%40@a:1,[::1]:2,c?ssl_cert_reqs=none")
-    assert place.addresses == [Address("a", 1), Address("::1", 2), Address("c", 6379)]
-    assert place.url_of(Address("::1", 2)) == "rediss://u:p%40@[::1]:2/0?ssl_cert_reqs=none"
+    target = read("rediss+cluster://u:p%40@a:1,[::1]:2,c?ssl_cert_reqs=none")
+    assert target.addresses == [Address("a", 1), Address("::1", 2), Address("c", 6379)]
+    assert target.url_of(Address("::1", 2)) == "rediss://u:p%40@[::1]:2/0?ssl_cert_reqs=none"
 
 
 def test_sentinel_url_is_read() -> None:
-    place = read("redis+sentinel://u:p@a,b:2/lanes/3?sentinel_username=s&sentinel_password=t&protocol=3")
-    assert (place.service, place.addresses) == ("lanes", [Address("a", 26379), Address("b", 2)])
-    assert place.for_sentinels == {"username": "s", "password": "t"}
-    assert place.url_of_primary == "redis://u:p@primary/3?protocol=3"
+    target = read("redis+sentinel://u:p@a,b:2/lanes/3?sentinel_username=s&sentinel_password=t&protocol=3")
+    assert (target.service, target.addresses) == ("lanes", [Address("a", 26379), Address("b", 2)])
+    assert target.for_sentinels == {"username": "s", "password": "t"}
+    assert target.url_of_primary == "redis://u:p@primary/3?protocol=3"
 
 
 @pytest.mark.parametrize("kind", ["redis", "rediss"])

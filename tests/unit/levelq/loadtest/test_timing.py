@@ -29,7 +29,7 @@ RATE, STALL = 100, 1.0
 
 
 class Queue:
-    """Takes commands at once, and commits them at once, but for one stall; then refuses as it is told."""
+    """Takes commands at once, and commits them at once, but for one stall; then refuses as the test chooses."""
 
     def __init__(self, stall: float = 0.0, errors: list[Exception | None] | None = None) -> None:
         self.committed: dict[bytes, float] = {}
@@ -63,29 +63,29 @@ def test_stall_shows_in_every_command_that_was_due_meanwhile(tmp_path: Path) -> 
     queue = Queue(STALL)
     sent(queue, [arrival(number / RATE, number) for number in range(2 * RATE)], tmp_path)
     found = timings([tmp_path / "sends.jsonl"], queue.committed)
-    told = figures(found)
-    assert told.waits.size == told.begun == told.queued == 2 * RATE and told.undecided == 0
+    summary = figures(found)
+    assert summary.waits.size == summary.begun == summary.queued == 2 * RATE and summary.undecided == 0
     slow = [timing.wait for timing in found if timing.wait is not None and timing.wait > 0.1]
     assert 80 <= len(slow) <= 140
-    assert told.waits.longest == pytest.approx(STALL, abs=0.4)
-    assert told.waits.p90 == pytest.approx(0.8 * STALL, abs=0.3)
-    assert told.closed.p90 < 0.1 < told.late.p90  # as if nothing had been, for all but the one that was stuck
-    assert told.closed.longest == pytest.approx(STALL, abs=0.4)
-    assert 85 <= told.most_waiting <= 140
+    assert summary.waits.longest == pytest.approx(STALL, abs=0.4)
+    assert summary.waits.p90 == pytest.approx(0.8 * STALL, abs=0.3)
+    assert summary.closed.p90 < 0.1 < summary.late.p90  # as if nothing had been, for all but the one that was stuck
+    assert summary.closed.longest == pytest.approx(STALL, abs=0.4)
+    assert 85 <= summary.most_waiting <= 140
 
 
 def test_undecided_commands_are_counted_without_a_latency(tmp_path: Path) -> None:
     queue = Queue()
     sent(queue, [arrival(0.0, number) for number in range(4)], tmp_path)
     queue.committed.pop(next(iter(queue.committed)))
-    told = figures(timings([tmp_path / "sends.jsonl"], queue.committed))
-    assert (told.begun, told.queued, told.undecided, told.waits.size) == (4, 4, 1, 3)
+    summary = figures(timings([tmp_path / "sends.jsonl"], queue.committed))
+    assert (summary.begun, summary.queued, summary.undecided, summary.waits.size) == (4, 4, 1, 3)
 
 
 def test_refused_commands_do_not_wait() -> None:
     refused = [CommandTiming(at, at, None, None) for at in (0.1, 0.2, 0.3)]
-    told = figures([CommandTiming(0.0, 0.0, 0.0, 0.5), *refused, CommandTiming(0.4, 0.4, 0.4, 0.5)])
-    assert (told.begun, told.queued, told.undecided, told.most_waiting) == (5, 2, 0, 2)
+    summary = figures([CommandTiming(0.0, 0.0, 0.0, 0.5), *refused, CommandTiming(0.4, 0.4, 0.4, 0.5)])
+    assert (summary.begun, summary.queued, summary.undecided, summary.most_waiting) == (5, 2, 0, 2)
 
 
 def test_sends_are_counted_by_their_result(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_stopped_sender_thread_sends_nothing_more(tmp_path: Path) -> None:
     assert not thread.is_alive() and thread.counts["sent"] == 0
 
 
-def test_record_tells_when_each_command_was_due_sent_and_queued(tmp_path: Path) -> None:
+def test_record_shows_when_each_command_was_due_sent_and_queued(tmp_path: Path) -> None:
     history, tag, before = tmp_path / "sends.jsonl", 3, time.time()
     ids = [id_of(before - 5 + number, tag, 1) for number in range(3)]
     commands = [LevelUp(user_id=1, specialization="PLAYER", command_id=command_id) for command_id in ids]

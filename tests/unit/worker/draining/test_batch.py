@@ -66,7 +66,7 @@ def test_lanes_are_decoded_in_the_order_of_the_claim() -> None:
     first, second, third = up(7, 1), up(7, 2), up(3, 3)
     made = batch((b"7", [entry(first), entry(second)]), (b"3", [entry(third)]))
     assert [lane.lane for lane in made.lane_batches] == [Lane("PLAYER", 7), Lane("PLAYER", 3)]
-    assert [list(lane.places) for lane in made.lane_batches] == [[0, 1], [2]]
+    assert [list(lane.indexes) for lane in made.lane_batches] == [[0, 1], [2]]
     assert experience(made) == [[1, 2], [3]]
     assert made.lane_batches[0].records[0] == record_of(first)._replace(pushed_ms=AT_MS)
     assert (made.commands, made.quarantined) == (3, [])
@@ -205,7 +205,7 @@ def test_lane_that_moved_on_is_parked_as_if_for_the_first_time() -> None:
     assert 10 <= delay <= 20
 
 
-def test_equal_lanes_are_told_apart_when_one_is_parked() -> None:
+def test_equal_lanes_are_distinguished_when_one_is_parked() -> None:
     same = entry(up(1, 1))
     made = batch((b"1", [same]), (b"1", [same]))
     acknowledged = made.acknowledgements(parked(made.lane_batches[1:2]), 10)

@@ -26,7 +26,7 @@ class RecordedWaits(Stop):
 
 
 def failed(times: int, *, most_seconds: float = MOST_SECONDS) -> list[float]:
-    """The waits after so many failures in a row."""
+    """The waits after this number of failures in a row."""
     stop = RecordedWaits()
     outage = Outage(stop, most_seconds=most_seconds)
     for _ in range(times):

@@ -1,4 +1,4 @@
-"""What is logged and told of parked lanes, without a server."""
+"""What is logged and shown of parked lanes, without a server."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def lane(user_id: int, reason: str, since_ms: int = 1_769_828_291_000) -> Parked
         (LOCKED_REASON, "commit or end the transaction"),
     ],
 )
-def test_each_kind_of_reason_says_what_to_do(reason: str, what: str) -> None:
+def test_each_kind_of_reason_has_its_remedy(reason: str, what: str) -> None:
     assert advice(reason).startswith(what)
     assert is_locked(reason) is (reason == LOCKED_REASON)
 

@@ -1,4 +1,4 @@
-"""`levelq db check`: every fault is found, and what is printed mends it."""
+"""`levelq db check`: every fault is found, and the printed fix repairs it."""
 
 from __future__ import annotations
 
@@ -263,7 +263,7 @@ def test_a_name_longer_than_its_column_is_a_warning(application_engine: Engine) 
     assert findings(application_engine, catalog) == []
 
 
-def test_several_faults_at_once_are_mended_in_the_order_printed(application_engine: Engine) -> None:
+def test_several_faults_at_once_are_fixed_in_the_order_printed(application_engine: Engine) -> None:
     engine = application_engine
     assert works(engine)
     execute(

@@ -1,4 +1,4 @@
-"""Databases that went wrong, each mended by doing exactly what is printed: nothing is found then, and nothing lost."""
+"""Faulty databases, each fixed by exactly what is printed: then nothing is found, and nothing was lost."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PAIR = (f"{PROGRESS}) VALUES (7, 'PLAYER', 2, 1500)", f"{LICENSE}) VALUES (7, 'P
 
 
 class Row(NamedTuple):
-    """A learner after all was mended: levels, the highest one, experience, and how many progressions."""
+    """A learner after the fix: levels, the highest one, experience, and how many progressions."""
 
     user: int
     name: str
@@ -49,19 +49,19 @@ KEPT = [Row(7, "PLAYER", 2, 2, 4, 1500)]
 
 
 class Wrong(NamedTuple):
-    """How a database came to be wrong, what its operator knows, and what must be there when all is mended."""
+    """How a database got wrong, what its operator knows, and what must be there after the fix."""
 
     broken: Sequence[str]
     kept: Sequence[Row] = KEPT
     fills: Mapping[str, str] = MappingProxyType({})
     rounds: int = 1
-    said: str = ""
+    explained: str = ""
 
 
 WRONG = {
     "two requests made a progress each": Wrong(
         (NO_PROGRESS_KEY, *PAIR, f"{PROGRESS}, completed_sessions) VALUES (7, 'PLAYER', 1, 700, 9)"),
-        said="the most advanced",
+        explained="the most advanced",
     ),
     "two rows of the same level": Wrong(
         (NO_PROGRESS_KEY, f"{PROGRESS}) VALUES (7, 'PLAYER', 1, 400), (7, 'PLAYER', 1, 700), (7, 'PLAYER', 1, 100)",
@@ -73,7 +73,7 @@ WRONG = {
          f"{LICENSE}) VALUES (7, 'PLAYER', 1, 1)"),
         [Row(7, "PLAYER", 1, 1, 1, 1100)],
         fills={"UPDATE specialization_progress SET total_xp": ""},
-        said="If each row holds a part",
+        explained="If each row holds a part",
     ),
     "totals that are NULL in one of the rows": Wrong(
         ("ALTER TABLE specialization_progress ALTER total_xp DROP NOT NULL", NO_PROGRESS_KEY, *PAIR,
@@ -87,7 +87,7 @@ WRONG = {
          "CREATE TABLE certificates (license_id bigint REFERENCES user_licenses ON DELETE CASCADE)",
          "INSERT INTO certificates SELECT id FROM user_licenses"),
         [Row(7, "PLAYER", 2, 2, 6, 1500, steps=2)],
-        said="Other columns keep the values of that row: is_active",
+        explained="Other columns keep the values of that row: is_active",
     ),
     "licenses without a foreign key from the progressions": Wrong(
         (NO_LICENSE_KEY, *PAIR, f"{LICENSE}) VALUES (7, 'PLAYER', 1, 6)", STEPS,
@@ -102,7 +102,7 @@ WRONG = {
         (*PAIR, f"{PROGRESS}) VALUES (7, 'player', 3, 900), (8, ' coach', 2, 5)",
          f"{LICENSE}) VALUES (7, 'Player', 3, 3), (8, 'Coach', 2, 2)", STEPS),
         [Row(7, "PLAYER", 3, 3, 4, 1500, steps=2), Row(8, "COACH", 2, 2, 2, 5, steps=1)],
-        said="your application must write 'PLAYER' and look for it, too",
+        explained="your application must write 'PLAYER' and look for it, too",
     ),
     "both spellings, each more than once": Wrong(
         (NO_PROGRESS_KEY, NO_LICENSE_KEY, *PAIR, *PAIR, *(line.replace("PLAYER", "player") for line in PAIR * 2),
@@ -118,7 +118,7 @@ WRONG = {
          "ALTER TABLE specialization_progress ALTER specialization_id TYPE kind USING specialization_id::kind",
          "ALTER TABLE user_licenses ALTER specialization_type TYPE kind USING specialization_type::kind"),
         rounds=2,
-        said="native_enum=False",
+        explained="native_enum=False",
     ),
     "char(n), citext and name": Wrong(
         (*PAIR, STEPS, "CREATE EXTENSION citext",
@@ -135,23 +135,23 @@ WRONG = {
         (*PAIR, "ALTER TABLE user_licenses ALTER specialization_type TYPE char(20)",
          "CREATE VIEW licensed AS SELECT user_id, specialization_type FROM user_licenses"),
         fills={"ALTER TABLE user_licenses ALTER COLUMN specialization_type": ""},
-        said="is used by rule _RETURN on view licensed: drop that",
+        explained="is used by rule _RETURN on view licensed: drop that",
     ),
     "an index that compares user ids as text": Wrong(
         (*PAIR, "ALTER TABLE user_licenses ALTER user_id TYPE text",
          "CREATE INDEX folded ON user_licenses (lower(user_id))"),
-        said="is used by index folded: drop that",
+        explained="is used by index folded: drop that",
     ),
     "a check that compares names of an enum": Wrong(
         (*PAIR, "CREATE TYPE kind AS ENUM ('PLAYER', 'COACH')",
          "ALTER TABLE user_licenses ALTER specialization_type TYPE kind USING specialization_type::kind",
          "ALTER TABLE user_licenses ADD CONSTRAINT players CHECK (specialization_type = 'PLAYER')"),
-        said="is used by constraint players on table user_licenses: drop that",
+        explained="is used by constraint players on table user_licenses: drop that",
     ),
     "a column generated from one of the wrong type": Wrong(
         (*PAIR, "ALTER TABLE user_licenses ALTER specialization_type TYPE char(20)",
          "ALTER TABLE user_licenses ADD COLUMN shown text GENERATED ALWAYS AS (specialization_type || '!') STORED"),
-        said="is used by default value for column shown of table user_licenses: drop that",
+        explained="is used by default value for column shown of table user_licenses: drop that",
     ),
     "a value that only the model knows": Wrong(
         (*PAIR, "ALTER TABLE user_licenses ADD COLUMN is_active boolean NOT NULL DEFAULT true, "
@@ -159,7 +159,8 @@ WRONG = {
          "ALTER TABLE user_licenses ALTER is_active DROP DEFAULT, ALTER renewal_cost DROP DEFAULT"),
         fills={"ALTER TABLE user_licenses ALTER COLUMN is_active": "true",
                "ALTER TABLE user_licenses ALTER COLUMN renewal_cost": "1000"},
-        said="levelq does not know what is_active must hold in a row that it makes: take the default of your model",
+        explained="levelq does not know what is_active must hold in a row that it makes: take the default of your"
+        " model",
     ),
     "a column whose name is a word of SQL": Wrong(
         (*PAIR, 'ALTER TABLE user_licenses ADD COLUMN "order" integer NOT NULL DEFAULT 1',
@@ -170,7 +171,7 @@ WRONG = {
         (*PAIR, "CREATE TABLE log (user_id bigint)",
          "CREATE RULE note AS ON UPDATE TO user_licenses DO ALSO INSERT INTO log VALUES (NEW.user_id)"),
         fills={"DROP RULE": ""},
-        said="PostgreSQL refuses INSERT ... ON CONFLICT, by which levelq makes rows",
+        explained="PostgreSQL refuses INSERT ... ON CONFLICT, by which levelq makes rows",
     ),
     "another table that holds the old spelling by a foreign key": Wrong(
         (f"{PROGRESS}) VALUES (7, 'PLAYER', 2, 1500)", f"{LICENSE}) VALUES (7, 'player', 2, 4)",
@@ -200,7 +201,7 @@ WRONG = {
     "a table outside the search path": Wrong(
         (*PAIR, "CREATE SCHEMA app", "ALTER TABLE user_licenses SET SCHEMA app"),
         fills={"ALTER ROLE": ""},
-        said="there is one in schema app, outside the search path",
+        explained="there is one in schema app, outside the search path",
     ),
     "partitioned tables without the constraint": Wrong(
         ("ALTER TABLE specialization_progress RENAME TO flat",
@@ -265,14 +266,14 @@ def rows(engine: Engine) -> list[Row]:
 def test_what_is_printed_mends_the_database_and_loses_nothing(
     operator: Operator, own_engine: Engine, wrong: str
 ) -> None:
-    broken, kept, operator.fills, rounds, said = WRONG[wrong]
+    broken, kept, operator.fills, rounds, explained = WRONG[wrong]
     execute(own_engine, *broken)
     if wrong in IN_THE_WAY:
-        assert said in operator.printed()
+        assert explained in operator.printed()
         execute(own_engine, IN_THE_WAY[wrong])
-        operator.fills, said = {}, ""
+        operator.fills, explained = {}, ""
     scripts = operator.fix(rounds)
-    assert said in scripts[0]
+    assert explained in scripts[0]
     own_engine.dispose()  # a new search path is for new connections
     assert rows(own_engine) == list(kept)
     forget(own_engine)
@@ -308,14 +309,14 @@ def test_a_script_that_is_run_unread_sets_no_default_that_levelq_made_up(
     assert not answer["success"] and "is_active" in answer["message"]
 
 
-def test_upgrade_tells_of_tables_of_the_same_name_outside_the_search_path(
+def test_upgrade_reports_tables_of_the_same_name_outside_the_search_path(
     operator: Operator, own_engine: Engine
 ) -> None:
     moved = "ALTER TABLE user_licenses SET SCHEMA app"
     execute(own_engine, "CREATE SCHEMA app", moved)
     lines = operator.levelq("db", "upgrade").out.splitlines()
-    (told,) = [line for line in lines if "user_licenses" in line]
-    assert told.split(maxsplit=1)[1] == "created; there is another in schema app, outside the search path"
+    (shown,) = [line for line in lines if "user_licenses" in line]
+    assert shown.split(maxsplit=1)[1] == "created; there is another in schema app, outside the search path"
 
 
 def test_rows_outside_the_catalog_move_once_it_has_their_name(
@@ -357,9 +358,9 @@ def test_rows_that_an_application_holds_together_are_refused_and_not_lost(
         "CREATE TABLE certificates (license_id bigint UNIQUE REFERENCES user_licenses ON DELETE CASCADE)",
         "INSERT INTO certificates SELECT id FROM user_licenses",
     )
-    said = operator.psql(operator.printed(), check=False, stop=stop)
-    assert "certificates_license_id_key" in said
-    assert ("could not create unique index" in said) != stop
+    explained = operator.psql(operator.printed(), check=False, stop=stop)
+    assert "certificates_license_id_key" in explained
+    assert ("could not create unique index" in explained) != stop
     assert query(own_engine, "SELECT count(*) FROM certificates") == [(2,)]
     levels = query(own_engine, "SELECT current_level, max_achieved_level FROM user_licenses ORDER BY id")
     assert levels == [(2, 6), (1, 6)]

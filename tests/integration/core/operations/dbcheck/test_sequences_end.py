@@ -1,4 +1,4 @@
-"""Sequences and identity columns that come to their end: told beforehand, and what is printed widens them."""
+"""Sequences and identity columns that near their end: found beforehand, and widened by the printed fix."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def use_up(engine: Engine, table: str, last: int) -> None:
     execute(engine, f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), {last})")
 
 
-def told(engine: Engine) -> list[tuple[str, str]]:
+def problems_of(engine: Engine) -> list[tuple[str, str]]:
     return [finding[:2] for finding in findings(engine)]
 
 
@@ -45,7 +45,7 @@ def test_sequence_beyond_80_percent_is_a_warning_and_the_printed_statements_wide
         last, most = int(MOST * 0.9), MOST
     assert works(engine, 1)
     use_up(engine, table, int(most * 0.79))
-    assert told(engine) == []
+    assert problems_of(engine) == []
     use_up(engine, table, last)
     found = findings(engine)
     assert [finding[:2] for finding in found] == [
@@ -132,7 +132,7 @@ def test_reading_sequences_needs_no_more_than_a_workers_rights(restricted: Engin
     assert findings(restricted) == []
     narrow(own_engine, "user_licenses")
     use_up(own_engine, "user_licenses", int(MOST * 0.9))
-    assert told(restricted) == [
+    assert problems_of(restricted) == [
         ("warning", f"user_licenses.id: its sequence has used 90% of its numbers, {int(MOST * 0.9)} of {MOST}")
     ]
 
@@ -143,9 +143,9 @@ def test_sequence_that_was_set_but_not_used_is_not_called_behind_by_a_role_that_
     fix(own_engine, findings(restricted))
     assert works(own_engine, 1)
     execute(own_engine, "SELECT setval('user_licenses_id_seq', 1, false)")
-    assert [problem for _, problem in told(own_engine)] == [
+    assert [problem for _, problem in problems_of(own_engine)] == [
         "user_licenses.id: its sequence is behind the highest id, 1: inserts fail as duplicates"
     ]
-    assert told(restricted) == []
+    assert problems_of(restricted) == []
     with restricted.connect() as connection:
         assert all(sequence.readable for sequence in sequences_of(connection))

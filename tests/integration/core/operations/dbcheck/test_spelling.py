@@ -97,7 +97,7 @@ def test_foreign_key_that_keeps_the_old_spelling_is_named_before_the_statement_t
     )
 
 
-def test_rows_of_specializations_that_are_not_in_the_catalog_are_a_warning_that_tells_what_to_do(
+def test_rows_of_specializations_that_are_not_in_the_catalog_are_a_warning_with_the_remedy(
     engine: Engine,
 ) -> None:
     put(engine, 7, "junior helper", 5)

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from levelq.cli.verify import since_of
 from levelq_core import ConfigurationError, Settings
 from tests.support.db_check import query
-from tests.support.verify import World, assert_clean, told, up, verify_command, world_on
+from tests.support.verify import World, assert_clean, up, verify_command, violations_of, world_on
 
 READ = text("SELECT total_xp FROM specialization_progress WHERE student_id = :user AND specialization_id = 'PLAYER'")
 LOCK = text(f"{READ.text} FOR UPDATE")
@@ -49,9 +49,9 @@ def test_read_add_write_that_erases_a_command_is_reported_with_user_total_amount
     read_then_write(world, 1, 10, meanwhile=50)  # 100 -> 150 -> 110, and nothing follows
     read_then_write(world, 2, 10, meanwhile=50)  # the same, and a command follows
     world.apply(up(2, 5))
-    read_then_write(world, 3, 80, meanwhile=50)  # 100 -> 150 -> 180: nothing can tell that from an addition of 30
+    read_then_write(world, 3, 80, meanwhile=50)  # 100 -> 150 -> 180: this looks like an addition of 30
     report = world.verify(foreign_writes=True)
-    assert {found[:4] for found in told(report)} == {("I2", "lost", user, "PLAYER") for user in (1, 2)}
+    assert {found[:4] for found in violations_of(report)} == {("I2", "lost", user, "PLAYER") for user in (1, 2)}
     assert report.violations == 2
     time = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
     details = {found.user_id: found.detail for found in report.examples}

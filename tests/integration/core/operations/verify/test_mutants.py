@@ -20,7 +20,7 @@ from levelq_worker.draining import claims
 from levelq_worker.draining.claims import Claims, HeldClaim
 from levelq_worker.draining.drain import Drain
 from tests.support.mutants import counts_twice_what_comes_twice_in_a_batch, replace
-from tests.support.verify import PLAYER, Traced, World, assert_clean, told, up, world_on
+from tests.support.verify import PLAYER, Traced, World, assert_clean, up, violations_of, world_on
 
 mutated = pytest.mark.parametrize("mutant", [False, True], ids=["as it is", "mutant"])
 
@@ -31,11 +31,11 @@ def world(settings: Settings, redis: Redis, own_engine: Engine, tmp_path: Path) 
         yield made
 
 
-def once_at(monkeypatch: pytest.MonkeyPatch, place: str, happen: Callable[[], object]) -> None:
+def once_at(monkeypatch: pytest.MonkeyPatch, point: str, happen: Callable[[], object]) -> None:
     """Let something happen when a fault point is passed for the first time."""
 
     def hook(name: str) -> None:
-        if name == place:
+        if name == point:
             monkeypatch.setattr(faults, "hook", None)
             happen()
 
@@ -48,7 +48,7 @@ TRIM_BY_COUNT = ("    if string.find(entry, wanted", "    if false and string.fi
 
 @mutated
 def test_no_token_check(world: World, monkeypatch: pytest.MonkeyPatch, mutant: bool) -> None:
-    """A worker outlives its claim, and acknowledges under somebody else's."""
+    """A worker outlives its claim, and acknowledges under another's."""
     if mutant:
         replace(monkeypatch, "ack", NO_TOKEN_CHECK)
     world.worker.lanes = Traced(world.redis, world.settings, world.recorder)
@@ -68,7 +68,7 @@ def test_no_token_check(world: World, monkeypatch: pytest.MonkeyPatch, mutant: b
     world.drain()
     report = world.verify(at_rest=True)
     if mutant:
-        assert told(report) == [("I8", "stale", 7, "PLAYER", None)]
+        assert violations_of(report) == [("I8", "stale", 7, "PLAYER", None)]
     else:
         assert_clean(report)
 
@@ -77,7 +77,7 @@ def test_no_token_check(world: World, monkeypatch: pytest.MonkeyPatch, mutant: b
 def test_trim_by_count_with_a_token_that_comes_again(
     world: World, monkeypatch: pytest.MonkeyPatch, mutant: bool
 ) -> None:
-    """The same, with commands that nobody has applied yet at the head of the lane."""
+    """The same, with commands that are not applied yet at the head of the lane."""
     if mutant:
         replace(monkeypatch, "ack", TRIM_BY_COUNT)
         monkeypatch.setattr(claims, "uuid4", lambda: SimpleNamespace(hex="process 1"))
@@ -98,7 +98,7 @@ def test_trim_by_count_with_a_token_that_comes_again(
     world.drain()
     report = world.verify(at_rest=True)
     if mutant:
-        assert told(report) == [("I1", "lost", 7, "PLAYER", command.command_id) for command in later]
+        assert violations_of(report) == [("I1", "lost", 7, "PLAYER", command.command_id) for command in later]
     else:
         assert_clean(report)
 
@@ -119,7 +119,7 @@ def test_trim_by_count_when_redis_was_rolled_back(world: World, monkeypatch: pyt
     world.drain()
     report = world.verify(at_rest=True)
     if mutant:
-        assert told(report) == [("I1", "lost", 7, "PLAYER", command.command_id) for command in later]
+        assert violations_of(report) == [("I1", "lost", 7, "PLAYER", command.command_id) for command in later]
     else:
         assert_clean(report)
 
@@ -151,7 +151,7 @@ def test_ack_before_commit(world: World, monkeypatch: pytest.MonkeyPatch, mutant
     world.drain()
     report = world.verify(at_rest=True)
     if mutant:
-        assert set(told(report)) == {("I1", "lost", c.user_id, "PLAYER", c.command_id) for c in commands}
+        assert set(violations_of(report)) == {("I1", "lost", c.user_id, "PLAYER", c.command_id) for c in commands}
     else:
         assert_clean(report)
 
@@ -166,6 +166,6 @@ def test_no_dedupe_inside_a_batch(world: World, monkeypatch: pytest.MonkeyPatch,
     world.drain()
     report = world.verify(at_rest=True)
     if mutant:
-        assert told(report) == [("I2", "duplicated", 7, "PLAYER", command.command_id)]
+        assert violations_of(report) == [("I2", "duplicated", 7, "PLAYER", command.command_id)]
     else:
         assert_clean(report)

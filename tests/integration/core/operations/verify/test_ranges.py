@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, event, text
 from levelq_core import LevelUp, Settings, SyncLevels
 from levelq_core.operations.verify import Options, Report, verify
 from tests.support.coupler import drain_all, push
-from tests.support.verify import World, assert_clean, told, up, world_on
+from tests.support.verify import World, assert_clean, up, violations_of, world_on
 
 FAR = 2**62  # ids may lie far apart
 WAVES = (10, 1500, 30)
@@ -109,7 +109,7 @@ def test_what_is_wrong_is_found_in_every_range_and_in_nothing_else(world: World)
             expected += [(kind, verdict, user, "PLAYER", waves[n][user].command_id) for kind, verdict, n in found]
     for options in LARGER:
         report = world.verify(**options)
-        assert sorted(told(report), key=str) == sorted(expected, key=str), options
+        assert sorted(violations_of(report), key=str) == sorted(expected, key=str), options
         assert report.violations == len(expected)
 
 
@@ -118,7 +118,7 @@ def test_batch_of_two_transactions_whose_users_are_in_two_ranges_is_found(
 ) -> None:
     world.sql("UPDATE levelq_ledger SET xid = xid + 1 WHERE user_id <= 2 AND xp = 1500")
     for options in MODES:
-        (found,) = told(world.verify(**options))
+        (found,) = violations_of(world.verify(**options))
         assert found[:2] == ("I6", "interleaved")
         assert found[4] in {waves[1][user].command_id for user in (3, FAR)}
 
@@ -138,7 +138,7 @@ def test_lost_unexpected_and_reordered_commands_are_found_in_every_range(world: 
         *(("I5", "reordered", user, "PLAYER", command.command_id) for user, command in second.items()),
     ]
     for options in MODES:
-        assert sorted(told(world.verify(**options)), key=str) == sorted(expected, key=str), options
+        assert sorted(violations_of(world.verify(**options)), key=str) == sorted(expected, key=str), options
 
 
 class LaneBatch:
@@ -236,7 +236,7 @@ def test_both_lanes_of_a_user_too_large_to_load_are_looked_at(world: World) -> N
     assert_clean(world.verify(at_rest=True, range_rows=5))
     world.sql("UPDATE specialization_progress SET total_xp = 0 WHERE specialization_id = 'COACH'")
     report = world.verify(range_rows=5)
-    assert told(report) == [("I2", "lost", 2, "COACH", coach[-1].command_id)]
+    assert violations_of(report) == [("I2", "lost", 2, "COACH", coach[-1].command_id)]
 
 
 # --since
@@ -257,7 +257,7 @@ def test_since_looks_at_later_rows_and_at_their_users_only(world: World, waves: 
     assert_clean(world.verify(partial_history=True, since=DAY_AGO))
     world.sql("UPDATE specialization_progress SET total_xp = total_xp - 7 WHERE student_id = 3")
     report = world.verify(partial_history=True, since=DAY_AGO)
-    assert told(report) == [("I2", "lost", 3, "PLAYER", later.command_id)]
+    assert violations_of(report) == [("I2", "lost", 3, "PLAYER", later.command_id)]
     assert counted(report) == {1}
     assert world.verify(partial_history=True).violations > 1
 
@@ -270,7 +270,7 @@ def test_since_finds_what_changed_between_a_command_of_before_and_the_first_one_
     world.apply(up(2, 4))
     for rows in (1, 20_000):
         report = world.verify(since=DAY_AGO, range_rows=rows)
-        assert told(report) == [("I2", "lost", 2, "PLAYER", waves[2][2].command_id)]
+        assert violations_of(report) == [("I2", "lost", 2, "PLAYER", waves[2][2].command_id)]
         assert "total_xp fell by 9 (1540 to 1531)" in report.examples[0].detail
 
 
@@ -334,7 +334,7 @@ def test_ids_of_forgotten_users_still_count(world: World) -> None:
     world.sql("DELETE FROM user_licenses WHERE user_id = 7")
     world.sql("DELETE FROM specialization_progress WHERE student_id = 7")
     world.sql("UPDATE levelq_ledger SET user_id = 0")
-    assert told(world.verify()) == [("I1", "unexpected", None, "PLAYER", never_sent.command_id)]
+    assert violations_of(world.verify()) == [("I1", "unexpected", None, "PLAYER", never_sent.command_id)]
     world.sql("DELETE FROM levelq_ledger WHERE command_id = :id", id=never_sent.command_id)
     world.sql("ALTER TABLE levelq_ledger DROP CONSTRAINT levelq_ledger_command_id_key")
     world.sql("CREATE TABLE copied AS SELECT * FROM levelq_ledger")

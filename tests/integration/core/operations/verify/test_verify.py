@@ -34,7 +34,7 @@ from levelq_worker.draining.drain import Drain
 from tests.support.coupler import push, push_bare, push_raw
 from tests.support.db_check import query
 from tests.support.fixtures.keys import KEYS
-from tests.support.verify import PLAYER, World, assert_clean, told, up, verify_command, world_on
+from tests.support.verify import PLAYER, World, assert_clean, up, verify_command, violations_of, world_on
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_tampered_rows_are_found_with_the_command(world: World, three: list[Leve
     ids = {name: sent.command_id for name, sent in zip(("first", "second", "third"), three, strict=True)}
     for statement in statements:
         world.sql(statement, **{name: value for name, value in ids.items() if f":{name}" in statement})
-    assert told(world.verify()) == [(invariant, verdict, 7, "PLAYER", three[command].command_id)]
+    assert violations_of(world.verify()) == [(invariant, verdict, 7, "PLAYER", three[command].command_id)]
 
 
 # What is right
@@ -111,7 +111,7 @@ def test_all_kinds_of_commands_and_ends_verify_at_rest(world: World) -> None:
         Adjust(user_id=3, specialization="PLAYER", xp_change=-1),
         Reset(user_id=5, specialization="PLAYER", total_xp=7),
     )
-    push_raw(world.worker, "PLAYER", 1, b"rubbish")
+    push_raw(world.worker, "PLAYER", 1, b"malformed")
     world.drain()
     report = world.verify(at_rest=True)
     assert_clean(report)
@@ -209,14 +209,14 @@ def test_lost_never_arrived(world: World, three: list[LevelUp]) -> None:
     command = up(9, 5)
     world.recorder.sent([command], [None])
     report = world.verify()
-    assert told(report) == [("I1", "lost", 9, "PLAYER", command.command_id)]
+    assert violations_of(report) == [("I1", "lost", 9, "PLAYER", command.command_id)]
 
 
 def test_lost_from_its_lane(world: World) -> None:
     first, second = up(7, 1), up(7, 2)
     world.send(first, second)
     world.redis.lpop(world.lane(7))
-    assert told(world.verify()) == [("I1", "lost", 7, "PLAYER", first.command_id)]
+    assert violations_of(world.verify()) == [("I1", "lost", 7, "PLAYER", first.command_id)]
 
 
 def test_lost_with_all_of_redis_unless_it_is_in_the_outbox(world: World) -> None:
@@ -227,8 +227,8 @@ def test_lost_with_all_of_redis_unless_it_is_in_the_outbox(world: World) -> None
         "INSERT INTO levelq_outbox (command_id, user_id, specialization, payload) VALUES (:id, 8, 'PLAYER', '')",
         id=second.command_id,
     )
-    assert told(world.verify()) == [("I1", "lost", 7, "PLAYER", first.command_id)]
-    assert set(told(world.verify(at_rest=True))) == {
+    assert violations_of(world.verify()) == [("I1", "lost", 7, "PLAYER", first.command_id)]
+    assert set(violations_of(world.verify(at_rest=True))) == {
         ("I1", "lost", 7, "PLAYER", first.command_id),
         ("I1", "waiting", 8, "PLAYER", second.command_id),
     }
@@ -243,7 +243,7 @@ def test_unexpected_never_sent(world: World, three: list[LevelUp]) -> None:
     command = up(8, 5)
     push(world.worker, [command])
     world.drain()
-    assert told(world.verify()) == [("I1", "unexpected", 8, "PLAYER", command.command_id)]
+    assert violations_of(world.verify()) == [("I1", "unexpected", 8, "PLAYER", command.command_id)]
     assert_clean(world.verify(partial_history=True))
 
 
@@ -253,7 +253,7 @@ def test_unexpected_was_refused(world: World) -> None:
     world.recorder.sent([command], [QueueUnavailable("no")])
     push(world.worker, [command])
     world.drain()
-    assert told(world.verify()) == [("I1", "unexpected", 8, "PLAYER", command.command_id)]
+    assert violations_of(world.verify()) == [("I1", "unexpected", 8, "PLAYER", command.command_id)]
 
 
 def test_recovered_is_allowed_and_direct_calls_need_no_record(world: World, three: list[LevelUp]) -> None:
@@ -273,7 +273,7 @@ def test_at_rest_nothing_waits(world: World) -> None:
     command = up(7, 1)
     world.send(command)
     assert_clean(world.verify())
-    assert told(world.verify(at_rest=True)) == [("I1", "waiting", 7, "PLAYER", command.command_id)]
+    assert violations_of(world.verify(at_rest=True)) == [("I1", "waiting", 7, "PLAYER", command.command_id)]
 
 
 # I2
@@ -291,13 +291,13 @@ def test_twice_in_the_ledger(world: World) -> None:
         f"INSERT INTO levelq_ledger ({columns}) SELECT {columns} FROM levelq_ledger WHERE command_id = :id",
         id=command.command_id,
     )
-    assert told(world.verify()) == [("I2", "duplicated", 7, "PLAYER", command.command_id)]
+    assert violations_of(world.verify()) == [("I2", "duplicated", 7, "PLAYER", command.command_id)]
 
 
 def test_a_total_that_nothing_explains(world: World, three: list[LevelUp]) -> None:
     world.sql("UPDATE specialization_progress SET completed_projects = 4")
     report = world.verify()
-    assert told(report) == [("I2", "miscounted", 7, "PLAYER", three[2].command_id)]
+    assert violations_of(report) == [("I2", "miscounted", 7, "PLAYER", three[2].command_id)]
     assert report.examples[0].detail.startswith("completed_projects grew by 4 (0 to 4) between ")
     noted = world.verify(foreign_writes=True)
     assert_clean(noted)
@@ -322,19 +322,19 @@ def test_a_reset_that_set_something_else(world: World, season: list[Command]) ->
     world.sql("UPDATE levelq_ledger SET xp = 0 WHERE command_id = :id", id=reset)
     report = world.verify()
     assert report.broken == {"I2"}
-    assert ("I2", "miscounted", 7, "PLAYER", reset) in told(report)
+    assert ("I2", "miscounted", 7, "PLAYER", reset) in violations_of(report)
 
 
 def test_a_reset_that_took_effect_as_an_addition(world: World, season: list[Command]) -> None:
     world.sql("UPDATE specialization_progress SET total_xp = total_xp + 1510")
-    assert told(world.verify()) == [("I2", "miscounted", 7, "PLAYER", season[4].command_id)]
+    assert violations_of(world.verify()) == [("I2", "miscounted", 7, "PLAYER", season[4].command_id)]
 
 
 def test_totals_after_a_reset_that_counted_a_command_twice_or_not_at_all(world: World, season: list[Command]) -> None:
     world.sql("UPDATE specialization_progress SET total_xp = total_xp + 30")
-    assert told(world.verify()) == [("I2", "duplicated", 7, "PLAYER", season[3].command_id)]
+    assert violations_of(world.verify()) == [("I2", "duplicated", 7, "PLAYER", season[3].command_id)]
     world.sql("UPDATE specialization_progress SET total_xp = total_xp - 60")
-    assert told(world.verify()) == [("I2", "lost", 7, "PLAYER", season[3].command_id)]
+    assert violations_of(world.verify()) == [("I2", "lost", 7, "PLAYER", season[3].command_id)]
 
 
 def test_a_command_counted_twice_before_a_reset_is_still_found(world: World) -> None:
@@ -343,14 +343,14 @@ def test_a_command_counted_twice_before_a_reset_is_still_found(world: World) -> 
     world.apply(first)
     world.sql("UPDATE specialization_progress SET total_xp = 80")
     world.apply(Reset(user_id=7, specialization="PLAYER", total_xp=5), up(7, 1))
-    assert ("I2", "duplicated", 7, "PLAYER", first.command_id) in told(world.verify(at_rest=True))
+    assert ("I2", "duplicated", 7, "PLAYER", first.command_id) in violations_of(world.verify(at_rest=True))
 
 
 def test_a_command_that_added_something_else(world: World, three: list[LevelUp]) -> None:
     world.sql("UPDATE levelq_ledger SET xp = 11 WHERE command_id = :id", id=three[0].command_id)
     report = world.verify()
     assert report.broken == {"I2"}
-    assert ("I2", "miscounted", 7, "PLAYER", three[0].command_id) in told(report)
+    assert ("I2", "miscounted", 7, "PLAYER", three[0].command_id) in violations_of(report)
 
 
 # I3
@@ -360,7 +360,7 @@ def test_rows_that_are_apart(world: World, three: list[LevelUp]) -> None:
     world.sql("UPDATE specialization_progress SET current_level = 3")
     report = world.verify()
     assert report.broken == {"I3", "I6"}
-    assert ("I3", "out of step", 7, "PLAYER", three[2].command_id) in told(report)
+    assert ("I3", "out of step", 7, "PLAYER", three[2].command_id) in violations_of(report)
 
 
 @pytest.mark.parametrize("foreign_writes", [False, True])
@@ -375,7 +375,7 @@ def test_pairs_out_of_step_that_the_ledger_does_not_know_are_violations(world: W
     )
     report = world.verify(foreign_writes=foreign_writes, range_rows=7)
     assert (report.violations, report.broken) == (51, {"I3"})
-    assert told(report) == [("I3", "out of step", user, "PLAYER", None) for user in range(1, 52)]
+    assert violations_of(report) == [("I3", "out of step", user, "PLAYER", None) for user in range(1, 52)]
     with world.engine.connect() as connection:
         assert [pair.user_id for pair in out_of_step(connection)] == list(range(1, 52))
     assert verify_command(world, *["--foreign-writes"] * foreign_writes)[0] == 1
@@ -389,16 +389,16 @@ def test_a_progression_too_many(world: World, three: list[LevelUp]) -> None:
     world.sql(f"INSERT INTO license_progressions ({copied}) SELECT {copied} FROM license_progressions")
     report = world.verify()
     assert report.broken == {"I4"}
-    assert told(report)[0][2:4] == (7, "PLAYER")
+    assert violations_of(report)[0][2:4] == (7, "PLAYER")
 
 
 def test_a_progression_with_other_levels(world: World) -> None:
     commands = [up(7, 1500), up(7, 1500), up(7, 3000)]
     world.apply(*commands)
     world.sql("UPDATE license_progressions SET to_level = 7 WHERE from_level = 2")
-    assert told(world.verify()) == [("I4", "broken chain", 7, "PLAYER", commands[1].command_id)]
+    assert violations_of(world.verify()) == [("I4", "broken chain", 7, "PLAYER", commands[1].command_id)]
     world.sql("UPDATE license_progressions SET to_level = 3, from_level = 1 WHERE from_level = 2")
-    assert told(world.verify()) == [("I4", "broken chain", 7, "PLAYER", commands[1].command_id)]
+    assert violations_of(world.verify()) == [("I4", "broken chain", 7, "PLAYER", commands[1].command_id)]
 
 
 # I5
@@ -409,7 +409,7 @@ def test_decided_in_another_order(world: World) -> None:
     push(world.worker, [first, third, second])
     world.drain()
     world.recorder.sent([first, second, third], [None] * 3)
-    assert told(world.verify()) == [("I5", "reordered", 7, "PLAYER", third.command_id)]
+    assert violations_of(world.verify()) == [("I5", "reordered", 7, "PLAYER", third.command_id)]
 
 
 def test_decided_before_one_that_still_waits(world: World) -> None:
@@ -418,7 +418,7 @@ def test_decided_before_one_that_still_waits(world: World) -> None:
     with world.engine.begin() as connection:
         apply_commands(connection, [second])
     world.recorder.sent([second], [None])
-    assert told(world.verify()) == [("I5", "reordered", 7, "PLAYER", second.command_id)]
+    assert violations_of(world.verify()) == [("I5", "reordered", 7, "PLAYER", second.command_id)]
 
 
 def test_the_order_of_sends_without_an_answer_is_not_known(world: World) -> None:
@@ -438,8 +438,8 @@ def test_a_change_that_the_ledger_does_not_explain(world: World, three: list[Lev
         ("I2", "miscounted", 7, "PLAYER", three[1].command_id),
         ("I2", "lost", 7, "PLAYER", three[1].command_id),
     )
-    assert told(world.verify()) == [fell, grew]
-    assert told(world.verify(foreign_writes=True)) == [fell]
+    assert violations_of(world.verify()) == [fell, grew]
+    assert violations_of(world.verify(foreign_writes=True)) == [fell]
 
 
 def test_levels_that_changed_between_two_commands(world: World, three: list[LevelUp]) -> None:
@@ -449,7 +449,7 @@ def test_levels_that_changed_between_two_commands(world: World, three: list[Leve
     )
     world.sql("UPDATE levelq_ledger SET after[3] = 3 WHERE command_id = :id", id=three[2].command_id)
     world.sql("UPDATE user_licenses SET max_achieved_level = 3")
-    assert told(world.verify()) == [("I6", "unexplained", 7, "PLAYER", three[2].command_id)]
+    assert violations_of(world.verify()) == [("I6", "unexplained", 7, "PLAYER", three[2].command_id)]
     assert_clean(world.verify(foreign_writes=True))
 
 
@@ -457,7 +457,7 @@ def test_a_batch_of_two_transactions(world: World) -> None:
     commands = [up(7, 1), up(7, 2)]
     world.apply(*commands)
     world.sql("UPDATE levelq_ledger SET xid = xid + 1 WHERE command_id = :id", id=commands[0].command_id)
-    assert told(world.verify()) == [("I6", "interleaved", 7, "PLAYER", commands[1].command_id)]
+    assert violations_of(world.verify()) == [("I6", "interleaved", 7, "PLAYER", commands[1].command_id)]
 
 
 # I7
@@ -472,7 +472,7 @@ def test_lane_in_neither_or_both_sets_is_stranded(world: World, where: str) -> N
     else:
         world.redis.zadd(KEYS.of(PLAYER, "claimed"), {"7": 1})
         world.redis.hset(KEYS.of(PLAYER, "tokens"), "7", "token")
-    assert told(world.verify()) == [("I7", "stranded", 7, "PLAYER", command.command_id)]
+    assert violations_of(world.verify()) == [("I7", "stranded", 7, "PLAYER", command.command_id)]
 
 
 def test_a_claim_without_end(world: World) -> None:
@@ -481,14 +481,14 @@ def test_a_claim_without_end(world: World) -> None:
     world.worker.lanes.claim(PLAYER, "drain", "token", 10)
     assert_clean(world.verify())
     world.redis.zincrby(KEYS.of(PLAYER, "claimed"), 60_000, "7")
-    assert told(world.verify()) == [("I7", "stranded", 7, "PLAYER", command.command_id)]
+    assert violations_of(world.verify()) == [("I7", "stranded", 7, "PLAYER", command.command_id)]
 
 
-def test_lanes_of_partitions_that_nobody_registered_and_names_that_are_no_users(world: World) -> None:
+def test_lanes_of_unregistered_partitions_and_names_that_are_no_users(world: World) -> None:
     push_bare(world.redis, "OTHER", 7, b"x")
     push_bare(world.redis, "PLAYER", "caf\xe9", b"y" * 9000)
     report = world.verify()
-    assert sorted(told(report), key=str) == [
+    assert sorted(violations_of(report), key=str) == [
         ("I7", "stranded", 7, "OTHER", None),
         ("I7", "stranded", None, "PLAYER", None),
     ]
@@ -514,13 +514,13 @@ def test_claims_and_tokens_that_disagree(world: World, missing: str) -> None:
         world.redis.zadd(KEYS.of(PLAYER, "ready"), {"7": 1})
     else:
         world.redis.hdel(KEYS.of(PLAYER, "tokens"), "7")
-    assert told(world.verify()) == [("I8", "unfenced", 7, "PLAYER", command.command_id)]
+    assert violations_of(world.verify()) == [("I8", "unfenced", 7, "PLAYER", command.command_id)]
 
 
 def test_an_entry_that_is_removed_undecided_meanwhile(world: World) -> None:
     first, second = up(7, 1), up(7, 2)
     world.send(first, second)
-    push_raw(world.worker, "PLAYER", 8, b"rubbish")
+    push_raw(world.worker, "PLAYER", 8, b"malformed")
     seen = []
 
     def step(name: str) -> None:
@@ -528,13 +528,13 @@ def test_an_entry_that_is_removed_undecided_meanwhile(world: World) -> None:
         if name == "snapshot":
             world.redis.lpop(world.lane(7))
 
-    assert told(world.verify(step=step)) == [("I8", "lost", 7, "PLAYER", first.command_id)]
+    assert violations_of(world.verify(step=step)) == [("I8", "lost", 7, "PLAYER", first.command_id)]
     assert tuple(seen) == STEPS
 
 
 def test_entries_decided_or_quarantined_meanwhile_are_no_loss(world: World) -> None:
     world.send(up(7, 1), up(8, 2))
-    push_raw(world.worker, "PLAYER", 7, b"rubbish")
+    push_raw(world.worker, "PLAYER", 7, b"malformed")
     push_raw(world.worker, "PLAYER", 9, b"z" * 10_000)
     report = world.verify(step=lambda name: world.drain() if name == "lanes again" else None)
     assert_clean(report)
@@ -550,7 +550,7 @@ def test_a_stale_acknowledgement_in_the_trace(world: World) -> None:
     assert_clean(world.verify())
     world.recorder.acknowledged(PLAYER, "one", [b"7"], [0])
     world.recorder.acknowledged(PLAYER, "one", [b"8"], [0])
-    assert sorted(told(world.verify()), key=str) == [("I8", "stale", u, "PLAYER", None) for u in (7, 8)]
+    assert sorted(violations_of(world.verify()), key=str) == [("I8", "stale", u, "PLAYER", None) for u in (7, 8)]
 
 
 # I9

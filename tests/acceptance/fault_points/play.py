@@ -21,7 +21,7 @@ from levelq_core.keys import Partition
 from levelq_core.operations.verify import Options, Recorder, verify
 from tests.acceptance.fault_points import processes
 from tests.acceptance.fault_points.commands import Workload
-from tests.acceptance.fault_points.network import Network, Place
+from tests.acceptance.fault_points.network import Network, Site
 from tests.acceptance.fault_points.running import WAIT_SECONDS, Application, Process, Wire, lapse
 from tests.acceptance.fault_points.scenarios import LOSSES, Fault, Scenario, Victim
 from tests.chaos.traced_worker import record
@@ -40,28 +40,28 @@ class Result(NamedTuple):
     end_seconds: float | None  # until a victim that did not survive was gone
 
 
-def play(scenario: Scenario, place: Place, folder: Path) -> Result:
+def play(scenario: Scenario, site: Site, folder: Path) -> Result:
     """Work, break off at the point, recover without help, fix, work again, and look at everything."""
-    with Stage(scenario, place, folder) as stage:
+    with Trial(scenario, site, folder) as trial:
         try:
-            stage.begin()
-            stage.force()
-            stage.recover()
-            stage.fix()
-            stage.go_on()
-            return stage.finish()
+            trial.begin()
+            trial.force()
+            trial.recover()
+            trial.fix()
+            trial.go_on()
+            return trial.finish()
         except BaseException as error:
             error.add_note("\n".join(f"{log.name}:\n{log.read_text()[-4000:]}" for log in folder.glob("*.log")))
             raise
 
 
-class Stage:
+class Trial:
     """The processes of a scenario, and what is known of them."""
 
-    def __init__(self, scenario: Scenario, place: Place, folder: Path) -> None:
+    def __init__(self, scenario: Scenario, site: Site, folder: Path) -> None:
         self._scenario = scenario
         self._folder = folder
-        self._network = Network(scenario, place)
+        self._network = Network(scenario, site)
         self._settings = self._network.direct
         self._workload = Workload(processes.SPECIALIZATIONS)
         self._sent, self._notes, self._recoveries = (
@@ -136,7 +136,7 @@ class Stage:
             self._end = time.time() - self._met_at
 
     def recover(self) -> None:
-        """Everything is applied, what came meanwhile, too, and nobody mends anything."""
+        """Everything is applied without repair, also what was sent meanwhile."""
         if self._victim is not self._application:
             self._send()
         elif not self._silenced:
@@ -203,7 +203,7 @@ class Stage:
 
     @property
     def _silenced(self) -> bool:
-        """Whether the victim is the application, and it cannot send its round before somebody mends it."""
+        """Whether the victim is the application, and it cannot send its round before the fault is repaired."""
         return self._victim is self._application and self._scenario.fault in (Fault.KILL, Fault.STOP)
 
     def _begin(self) -> None:
@@ -216,7 +216,7 @@ class Stage:
         self._application.finish()
 
     def _work(self) -> None:
-        """Rounds, one after the other, until the victim says something."""
+        """Rounds, one after the other, until the victim reports something."""
         while not self._wire.heard():
             until(lambda: self._wire.heard() or self._short(), WAIT_SECONDS, "a round to be applied")
             self._begin()
