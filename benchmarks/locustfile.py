@@ -22,7 +22,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from gevent.pool import Pool
-from levelq.loadtest.nearness import refuse_remote
 from locust import User, events, task  # patches the standard library
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
@@ -30,8 +29,9 @@ from locust.runners import LocalRunner
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
+from levelq.loadtest.remote_guard import refuse_remote
 from levelq_core import LevelUp, Settings
-from levelq_core.database.engine import engine_for
+from levelq_core.database.engine import engine_open
 from levelq_core.errors import ConfigurationError, LevelqError
 from levelq_core.lanes.client import Lanes
 from levelq_core.operations.verify import Options, Recorder, Report, verify
@@ -116,12 +116,11 @@ class Site:
 
     def verify(self, *, drained: bool) -> Report:
         options = Options(history=self.histories, at_rest=drained and self.alone, partial_history=not self.alone)
-        engine = engine_for(self.settings, name="levelq locust", connections=2)
-        try:
-            with connect(self.settings.redis_url, self.settings.redis_seconds) as redis:
-                return verify(engine, redis, self.settings, options)
-        finally:
-            engine.dispose()
+        with (
+            engine_open(self.settings, name="levelq locust", connections=2) as engine,
+            connect(self.settings.redis_url, self.settings.redis_seconds) as redis,
+        ):
+            return verify(engine, redis, self.settings, options)
 
 
 def fail(error: Exception) -> None:

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from levelq.cli import main
-from levelq_core.lanes.client import Lanes
-from levelq_core.lanes.pending_reply import PendingReply
+from levelq_core.lanes import drain_lanes
 from levelq_worker.draining.claims import Claims, HeldClaim
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
@@ -36,19 +35,6 @@ def read(folder: Path) -> Counter[str]:
     return total
 
 
-class _CountedReply:
-    """The reply to an acknowledgement, whose lost lanes are counted when it is received."""
-
-    def __init__(self, reply: PendingReply[list[int]]) -> None:
-        self._reply = reply
-        self.cancel = reply.cancel
-
-    def result(self) -> list[int]:
-        removed = self._reply.result()
-        counts["lost"] += removed.count(-1)
-        return removed
-
-
 def _claimed(claim: Callable[[Claims], HeldClaim]) -> Callable[[Claims], HeldClaim]:
     def counted(self: Claims) -> HeldClaim:
         begun = time.perf_counter_ns()
@@ -63,14 +49,19 @@ def _claimed(claim: Callable[[Claims], HeldClaim]) -> Callable[[Claims], HeldCla
     return counted
 
 
-def _acked(begin_ack: Callable[..., PendingReply[list[int]]]) -> Callable[..., _CountedReply]:
-    return lambda *args: _CountedReply(begin_ack(*args))
+def _acked(removed_by: Callable[[Any], list[int]]) -> Callable[[Any], list[int]]:
+    def counted(reply: Any) -> list[int]:
+        removed = removed_by(reply)
+        counts["lost"] += removed.count(-1)
+        return removed
+
+    return counted
 
 
 def _decided(decide: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
     def counted(*args: Any) -> list[Any]:
         parked = decide(*args)
-        counts["aside"] += len(parked)
+        counts["parked"] += len(parked)
         return parked
 
     return counted
@@ -108,7 +99,7 @@ def count() -> None:
     """Have this process, and those it forks, count."""
     patched: list[tuple[Any, str, Callable[[Any], Any]]] = [
         (Claims, "claim", _claimed),
-        (Lanes, "begin_ack", _acked),
+        (drain_lanes, "_acked", _acked),
         (Transaction, "decide", _decided),
         (Transactions, "open", _opened),
         (Drain, "run", _drained),

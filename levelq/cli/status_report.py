@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from levelq_worker.rq_adapter.suspension import suspension
 from redis.exceptions import RedisError
 
 from levelq_core.errors import ConfigurationError
@@ -25,7 +24,7 @@ from levelq_core.operations.queries import Holder, counts
 from levelq_core.operations.redischeck.health import refusal
 from levelq_core.redis_client.wrong_type import is_wrong_type
 from levelq_core.settings import Settings
-from levelq_worker.rq_adapter.registry import workers_of
+from levelq_worker.rq_adapter.registry import suspension, workers_of
 from levelq_worker.support.parked_lanes import is_locked
 from levelq_worker.support.partition_directory import partitions
 

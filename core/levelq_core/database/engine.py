@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -106,6 +108,16 @@ def engine_for(settings: Settings, *, name: str = "levelq", connections: int = 1
     if limited:
         _limit(engine, settings.transaction_ms / 1000)
     return engine
+
+
+@contextmanager
+def engine_open(settings: Settings, *, name: str = "levelq", connections: int = 1) -> Iterator[Engine]:
+    """An engine for this block; its connections are closed behind it. Raises as `engine_for`."""
+    engine = engine_for(settings, name=name, connections=connections)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def _limit(engine: Engine, seconds: float) -> None:
