@@ -22,7 +22,7 @@ LevelqError
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 if TYPE_CHECKING:
@@ -166,11 +166,7 @@ class TransactionMisuse(LevelqError):
     """
 
 
-class _Detail(Protocol):
-    def __getitem__(self, key: str, /) -> Any: ...
-
-
-def describe(detail: _Detail) -> str:
+def describe(detail: Any) -> str:
     """One pydantic error detail as `field: expected ..., got value`, safe to print on one line."""
     field = ".".join(str(part) for part in detail["loc"]) or "command"
     got = repr(detail["input"])

@@ -42,13 +42,7 @@ EXIT_MISCONFIGURED = 2  # no restart would help
 POLL_SECONDS = 0.1  # between two looks at lanes that other workers hold
 
 
-def run(
-    settings: Settings,
-    specializations: Sequence[str],
-    to_say: Semaphore | None = None,
-    *,
-    burst: bool,
-) -> int:
+def run(settings: Settings, specializations: Sequence[str], to_say: Semaphore | None = None, *, burst: bool) -> int:
     """Work until asked to stop, or with `burst` until nothing is due; the exit code.
 
     EXIT_MISCONFIGURED tells the supervisor not to start it again. `to_say`: the first worker of a supervisor that
