@@ -51,9 +51,8 @@ def add_options(parser: LocustArgumentParser) -> None:
     group.add_argument("--accounts", type=int, default=100, help="how many accounts all users share")
     group.add_argument("--first-user", type=int, default=0, help="the first account's id: these will gain levels")
     group.add_argument("--think", type=float, default=1.0, help="a user's mean pause in seconds")
-    group.add_argument(
-        "--alone", action="store_true", help="no other senders: every command is recorded, none may wait"
-    )
+    alone = "no other senders: every command is recorded, none may wait"
+    group.add_argument("--alone", action="store_true", help=alone)
     group.add_argument("--allow-remote", action="store_true", help="the servers may be other machines")
 
 
@@ -69,9 +68,8 @@ class Site:
         if not options.think > 0:
             raise ConfigurationError(f"--think: expected more than 0, got {options.think}")
         if not isinstance(environment.runner, LocalRunner):
-            raise ConfigurationError(
-                "--master, --worker, --processes: expected one process, as all histories are its own"
-            )
+            expected = "one process, as all histories are its own"
+            raise ConfigurationError(f"--master, --worker, --processes: expected {expected}")
         if not options.allow_remote:
             refuse_remote(self.settings)
         preflight(self.settings)

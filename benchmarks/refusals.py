@@ -40,9 +40,8 @@ def trial(site: Site, share: float) -> Drained:
     site.reset(WORKLOAD.users)
     site.database.execute(_CONSTRAINT)
     try:
-        return drain_more(
-            site, Levelq(), f"{share:.1%} refused", made, refused=sum(grant.xp == REFUSED_XP for grant in made)
-        )
+        refused = sum(grant.xp == REFUSED_XP for grant in made)
+        return drain_more(site, Levelq(), f"{share:.1%} refused", made, refused=refused)
     finally:
         site.database.execute(_NO_CONSTRAINT)
 

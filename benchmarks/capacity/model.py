@@ -48,9 +48,8 @@ class Model:
         defaults = Settings.model_fields
         self.partition_limit: int = defaults["partition_limit"].default
         self.slice_seconds: float = defaults["slice_seconds"].default
-        self.shape = Shape.of(
-            load.commands_per_lane, defaults["batch_commands"].default, defaults["batch_lanes"].default
-        )
+        commands, lanes = defaults["batch_commands"].default, defaults["batch_lanes"].default
+        self.shape = Shape.of(load.commands_per_lane, commands, lanes)
 
     @property
     def turn_us(self) -> float:

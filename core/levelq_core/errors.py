@@ -72,11 +72,8 @@ class NotDurable(LevelqError):
         milliseconds: int = 0,
     ) -> None:
         super().__init__(message)
-        self.command_id = command_id
-        self.wanted = wanted
-        self.numlocal = numlocal
-        self.numreplicas = numreplicas
-        self.milliseconds = milliseconds
+        self.command_id, self.wanted, self.milliseconds = command_id, wanted, milliseconds
+        self.numlocal, self.numreplicas = numlocal, numreplicas
 
 
 class QueueUnavailable(LevelqError, ConnectionError):
@@ -126,9 +123,7 @@ class WrongDatabase(ConfigurationError):
 
     def __init__(self, message: str = "", *, namespace: str = "", bound_to: str = "", this_database: str = "") -> None:
         super().__init__(message)
-        self.namespace = namespace
-        self.bound_to = bound_to
-        self.this_database = this_database
+        self.namespace, self.bound_to, self.this_database = namespace, bound_to, this_database
 
 
 class LevelUpRefused(LevelqError):
@@ -149,8 +144,7 @@ class LevelUpRefused(LevelqError):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.user_id = user_id
-        self.specialization = specialization
+        self.user_id, self.specialization = user_id, specialization
         self.error_type: ErrorType = error_type
         self.command_id = command_id
         self.result: Failure = result or {"success": False, "message": message, "error_type": error_type}

@@ -101,9 +101,7 @@ def engine_for(settings: Settings, *, name: str = "levelq", connections: int = 1
         pool_reset_on_return="rollback",
         isolation_level="READ COMMITTED",
         # Texts are sent as UTF-8, whatever the URL, PGCLIENTENCODING, the role or the database sets.
-        connect_args={key: value for key, value in defaults.items() if key not in url.query}
-        | hosts
-        | {"client_encoding": "utf8"},
+        connect_args={key: defaults[key] for key in defaults.keys() - url.query} | hosts | {"client_encoding": "utf8"},
     )
     if limited:
         _limit(engine, settings.transaction_ms / 1000)

@@ -50,8 +50,7 @@ def run(settings: Settings, specializations: Sequence[str], to_say: Semaphore | 
     """
     log_safely()
     try:
-        work = drain_until_empty if burst else serve
-        return work(settings, specializations)
+        return (drain_until_empty if burst else serve)(settings, specializations)
     except ConfigurationError as error:
         if to_say is None or to_say.acquire(block=False):
             for reason in error.reasons:
