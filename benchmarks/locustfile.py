@@ -31,7 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from levelq.loadtest.remote_guard import refuse_remote
 from levelq_core import LevelUp, Settings
-from levelq_core.database.engine import engine_for
+from levelq_core.database.engine import engine_open
 from levelq_core.errors import ConfigurationError, LevelqError
 from levelq_core.lanes.client import Lanes
 from levelq_core.operations.verify import Options, Recorder, Report, verify
@@ -51,9 +51,8 @@ def add_options(parser: LocustArgumentParser) -> None:
     group.add_argument("--accounts", type=int, default=100, help="how many accounts all users share")
     group.add_argument("--first-user", type=int, default=0, help="the first account's id: these will gain levels")
     group.add_argument("--think", type=float, default=1.0, help="a user's mean pause in seconds")
-    group.add_argument(
-        "--alone", action="store_true", help="no other senders: every command is recorded, none may wait"
-    )
+    alone = "no other senders: every command is recorded, none may wait"
+    group.add_argument("--alone", action="store_true", help=alone)
     group.add_argument("--allow-remote", action="store_true", help="the servers may be other machines")
 
 
@@ -69,9 +68,8 @@ class Site:
         if not options.think > 0:
             raise ConfigurationError(f"--think: expected more than 0, got {options.think}")
         if not isinstance(environment.runner, LocalRunner):
-            raise ConfigurationError(
-                "--master, --worker, --processes: expected one process, as all histories are its own"
-            )
+            expected = "one process, as all histories are its own"
+            raise ConfigurationError(f"--master, --worker, --processes: expected {expected}")
         if not options.allow_remote:
             refuse_remote(self.settings)
         preflight(self.settings)
@@ -116,12 +114,11 @@ class Site:
 
     def verify(self, *, drained: bool) -> Report:
         options = Options(history=self.histories, at_rest=drained and self.alone, partial_history=not self.alone)
-        engine = engine_for(self.settings, name="levelq locust", connections=2)
-        try:
-            with connect(self.settings.redis_url, self.settings.redis_seconds) as redis:
-                return verify(engine, redis, self.settings, options)
-        finally:
-            engine.dispose()
+        with (
+            engine_open(self.settings, name="levelq locust", connections=2) as engine,
+            connect(self.settings.redis_url, self.settings.redis_seconds) as redis,
+        ):
+            return verify(engine, redis, self.settings, options)
 
 
 def fail(error: Exception) -> None:

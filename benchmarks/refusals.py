@@ -8,13 +8,11 @@ one in a hundred and one in ten. Trials take turns; each share's rate is given a
 
 from __future__ import annotations
 
-import argparse
 import random
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from levelq.server_account import temporary_folder
-
+from .command import options, temporary_site
 from .drain import Drained, drain_more
 from .rivals.levelq import Levelq
 from .site import Site
@@ -42,9 +40,8 @@ def trial(site: Site, share: float) -> Drained:
     site.reset(WORKLOAD.users)
     site.database.execute(_CONSTRAINT)
     try:
-        return drain_more(
-            site, Levelq(), f"{share:.1%} refused", made, refused=sum(grant.xp == REFUSED_XP for grant in made)
-        )
+        refused = sum(grant.xp == REFUSED_XP for grant in made)
+        return drain_more(site, Levelq(), f"{share:.1%} refused", made, refused=refused)
     finally:
         site.database.execute(_NO_CONSTRAINT)
 
@@ -73,10 +70,10 @@ def table(rates: Mapping[float, Sequence[float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     repeats = parser.parse_args().repeats
-    with temporary_folder("levelq-bench-") as folder, Site(folder / "site") as site:
+    with temporary_site() as site:
         print(table(trials(site, repeats)))
 
 

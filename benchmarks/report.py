@@ -18,6 +18,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 LEVELQ_COLOR, OTHER_COLOR, LIMIT_COLOR = "#2f6b2a", "#8a94a6", "#e45756"
+ERROR_BARS = {"ecolor": "#333", "linewidth": 1}
 
 
 class Goal(NamedTuple):
@@ -73,12 +74,9 @@ def draw_rivals(path: Path, drained: dict[str, Sequence[Drained]]) -> None:
             rates.setdefault(trial.rival, []).append(trial.rate)
         names = sorted(rates, key=lambda name: median(rates[name]))
         middles = [median(rates[name]) for name in names]
-        errors = [
-            [m - min(rates[n]) for n, m in zip(names, middles, strict=True)],
-            [max(rates[n]) - m for n, m in zip(names, middles, strict=True)],
-        ]
+        bars = errors([rates[name] for name in names])
         colors = [LEVELQ_COLOR if name == "levelq" else OTHER_COLOR for name in names]
-        axes.barh(names, middles, color=colors, xerr=errors, error_kw={"ecolor": "#333", "linewidth": 1})
+        axes.barh(names, middles, color=colors, xerr=bars, error_kw=ERROR_BARS)
         axes.set_xscale("log")
         axes.set_xlim(1, 5 * middles[-1])
         for row, (middle, values) in enumerate(zip(middles, (rates[name] for name in names), strict=True)):
@@ -129,6 +127,11 @@ def draw_waits(path: Path, curves: dict[str, Sequence[float]], unit: str) -> Non
         axes.set_title(next(iter(curves)), fontsize=14, fontweight="bold")
     plain_axes(axes)
     save(figure, path)
+
+
+def errors(every: Sequence[Sequence[float]]) -> list[list[float]]:
+    """How far below and above its median each row reaches."""
+    return [[median(some) - min(some) for some in every], [max(some) - median(some) for some in every]]
 
 
 def plain_axes(axes: Any, grid: str = "x") -> None:

@@ -9,12 +9,10 @@ the same fault are in docs/reliability.md.
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -27,6 +25,9 @@ from rq import Queue, Retry
 from rq.job import Job
 
 from levelq.embedded import Valkey
+from levelq.server_account import temporary_folder
+
+from .command import options
 
 JOB_SECONDS = 600  # longer than it takes to kill it
 KINDS = ("Worker", "SimpleWorker")
@@ -41,25 +42,21 @@ def job(begun: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--minutes", type=float, default=30.0, help="when to give up (default 30)")
     minutes = parser.parse_args().minutes
     console = Console()
-    with tempfile.TemporaryDirectory(prefix="levelq-rq-") as name:
-        folder = Path(name)
-        with Valkey(folder / "valkey", folder) as valkey:
-            trials = [Trial(valkey.url, folder, kind, retries) for kind in KINDS for retries in RETRIES]
-            try:
-                for trial in trials:
-                    trial.kill_in_the_middle()
-                console.print(
-                    f"{len(trials)} workers killed in the middle of their jobs; waiting up to {minutes:g} min"
-                )
-                wait(trials, time.monotonic() + 60 * minutes)
-            finally:
-                for trial in trials:
-                    trial.end()
-            console.print(table(trials))
+    with temporary_folder("levelq-rq-") as folder, Valkey(folder / "valkey", folder) as valkey:
+        trials = [Trial(valkey.url, folder, kind, retries) for kind in KINDS for retries in RETRIES]
+        try:
+            for trial in trials:
+                trial.kill_in_the_middle()
+            console.print(f"{len(trials)} workers killed in the middle of their jobs; waiting up to {minutes:g} min")
+            wait(trials, time.monotonic() + 60 * minutes)
+        finally:
+            for trial in trials:
+                trial.end()
+        console.print(table(trials))
     return 0
 
 

@@ -9,10 +9,7 @@ client: so its longest time matters, not its mean.
 
 from __future__ import annotations
 
-import argparse
 import sys
-import tempfile
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -21,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from levelq.embedded import Valkey
+from levelq.server_account import temporary_folder
 from levelq_core import LevelUp, Settings
 from levelq_core.domain.codec import IDENTITY_AT, IDENTITY_BYTES, encode
 from levelq_core.keys import Partition
@@ -28,23 +26,27 @@ from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.protocol import Oversized
 from levelq_core.lanes.script_files import load
 
+from .command import options
+
 PLAYER = Partition("PLAYER")
 WINDOW = 2_500  # commands in one push, as a producer sends them
 SCRIPTS = ("push", "claim", "renew", "ack", "sweep", "status", "yield")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--lanes", type=int, default=10_000)
     parser.add_argument("--deep", type=int, default=100_000)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="levelq-scripts-") as name:
-        folder = Path(name)
-        with Valkey(folder / "valkey", folder) as valkey, Redis.from_url(valkey.url) as redis:
-            redis.config_set("slowlog-max-len", 1_000_000)
-            redis.config_set("slowlog-log-slower-than", 0)
-            work(redis, Lanes(redis, Settings.load(redis_url=valkey.url)), given.lanes, given.deep)
-            Console().print(table(redis))
+    with (
+        temporary_folder("levelq-scripts-") as folder,
+        Valkey(folder / "valkey", folder) as valkey,
+        Redis.from_url(valkey.url) as redis,
+    ):
+        redis.config_set("slowlog-max-len", 1_000_000)
+        redis.config_set("slowlog-log-slower-than", 0)
+        work(redis, Lanes(redis, Settings.load(redis_url=valkey.url)), given.lanes, given.deep)
+        Console().print(table(redis))
     return 0
 
 

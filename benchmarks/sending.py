@@ -96,11 +96,7 @@ def memory(site: Site) -> Memory:
 
 def _bytes(site: Site, workload: Workload) -> float:
     site.reset(workload.users)
-    before = _used(site)
+    before = site.redis_bytes()
     with Producer(site.settings) as producer:
         producer.send_many(level_ups(workload.grants()))
-    return _used(site) - before
-
-
-def _used(site: Site) -> int:
-    return int(site.redis.info("memory")["used_memory_dataset"])
+    return site.redis_bytes() - before

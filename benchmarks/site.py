@@ -18,7 +18,7 @@ from redis import Redis
 
 from levelq.embedded import Servers
 from levelq_core import Settings
-from levelq_core.database.engine import engine_for
+from levelq_core.database.engine import engine_open
 from levelq_core.database.migrations import upgrade
 from levelq_core.keys import Partition
 from levelq_worker.process.fork import with_parent
@@ -42,18 +42,16 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._servers = Servers(folder)
-        self._servers.postgres.options = [
-            "track_commit_timestamp=on"
-        ]  # when a command was committed, to the microsecond
+        # When a command was committed, to the microsecond.
+        self._servers.postgres.options = ["track_commit_timestamp=on"]
 
     def __enter__(self) -> Site:
         self._servers.__enter__()
         self.settings = Settings.load(redis_url=self._servers.valkey.url, database_url=self._servers.postgres.url)
         self.redis = Redis.from_url(self.settings.redis_url)
         self.database = psycopg.connect(self._servers.postgres.url, autocommit=True)
-        engine = engine_for(self.settings)
-        upgrade(engine)
-        engine.dispose()
+        with engine_open(self.settings) as engine:
+            upgrade(engine)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -91,18 +89,27 @@ class Site:
 
     def applied(self) -> int:
         """Commands whose effect is in the database: each completes one session."""
-        row = self.database.execute("SELECT coalesce(sum(completed_sessions), 0)::bigint FROM specialization_progress")
-        return int(row.fetchone()[0])  # type: ignore[index]
+        return self.number("SELECT coalesce(sum(completed_sessions), 0)::bigint FROM specialization_progress")
+
+    def number(self, statement: str) -> int:
+        """The only value of a query."""
+        row = self.database.execute(statement).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def redis_bytes(self) -> int:
+        """What Redis's data takes."""
+        return int(self.redis.info("memory")["used_memory_dataset"])
 
     def check(self, commands: int) -> None:
         """Raise AssertionError unless every command took effect once and each pair of levels is equal."""
         assert (found := self.applied()) == commands, f"{found} effects of {commands} commands"
-        out_of_step = self.database.execute("""
+        out_of_step = self.number("""
             SELECT count(*) FROM specialization_progress p JOIN user_licenses l
             ON l.user_id = p.student_id AND l.specialization_type = p.specialization_id
             WHERE p.current_level <> l.current_level
-        """).fetchone()
-        assert out_of_step == (0,), f"{out_of_step[0] if out_of_step else '?'} pairs out of step"
+        """)
+        assert out_of_step == 0, f"{out_of_step} pairs out of step"
 
     @contextmanager
     def running(

@@ -7,21 +7,16 @@ Each in turn with 2, 4, 8 and 16 threads in two processes, on the work of 500 us
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from statistics import median
 
-from rich.console import Console
-
-from levelq.server_account import temporary_folder
-
+from .command import temporary_site, wide_console
 from .drain import drain
 from .rivals.celery_app import CeleryTasks
 from .rivals.direct import Direct
 from .rivals.dramatiq_app import DramatiqMessages
 from .rivals.kinds import Rival
 from .rivals.procrastinate_app import ProcrastinateJobs
-from .site import Site
 from .workload import Workload
 
 SIZES = (2, 4, 8, 16)
@@ -29,22 +24,22 @@ ROUNDS = 2
 SECONDS = 5  # of the ten that a rival's `most` commands take
 PEERS: dict[str, Callable[[int], Rival]] = {
     "procrastinate": ProcrastinateJobs,
-    "Celery": lambda size: CeleryTasks("threads", size),
+    "Celery": CeleryTasks,
     "Dramatiq": DramatiqMessages,
     "direct": lambda size: Direct("orm", size),
 }
 
 
 def main() -> None:
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    console = wide_console()
     rates: dict[tuple[str, int], list[float]] = {}
-    with temporary_folder("levelq-bench-") as folder, Site(folder / "site") as site:
+    with temporary_site() as site:
         for _ in range(ROUNDS):
             for name, made in PEERS.items():
                 for size in SIZES:
                     rival = made(size)
-                    found = drain(site, rival, Workload("500 users", 500, rival.most * SECONDS // 10))
-                    rates.setdefault((name, size), []).append(found.rate)
+                    workload = Workload("500 users", 500, rival.most * SECONDS // 10)
+                    rates.setdefault((name, size), []).append(drain(site, rival, workload).rate)
     console.print("commands a second, 500 users, median of two rounds: threads in each of two processes")
     for name in PEERS:
         row = (f"{size}: {median(rates[name, size]):,.0f}" for size in SIZES)

@@ -9,11 +9,9 @@ then the same with `--since` the last twentieth.
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -23,6 +21,7 @@ from typing import NamedTuple
 
 import psycopg
 
+from .command import options, temporary_site
 from .site import Site
 
 PER_LEARNER = 20
@@ -112,9 +111,7 @@ def measure(site: Site, *options: str) -> Cost:
 
 def _temporary(site: Site) -> int:
     time.sleep(1)  # a backend that ends reports within a second
-    found = site.database.execute("SELECT temp_bytes FROM pg_stat_database WHERE datname = current_database()")
-    row = found.fetchone()
-    return int(row[0]) if row else 0
+    return site.number("SELECT temp_bytes FROM pg_stat_database WHERE datname = current_database()")
 
 
 def line(name: str, rows: int, costs: Sequence[Cost]) -> str:
@@ -127,18 +124,17 @@ def line(name: str, rows: int, costs: Sequence[Cost]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[250_000, 1_000_000])
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     costs: dict[tuple[str, int], list[Cost]] = {}
-    with tempfile.TemporaryDirectory(prefix="levelq-bench-") as folder, Site(Path(folder) / "site") as site:
+    with temporary_site() as site:
         for _ in range(given.repeats):
             for rows in given.rows:
                 fill(site, rows)
                 costs.setdefault(("whole", rows), []).append(measure(site))
-                since = ("--since", f"{rows // 20}s")
-                costs.setdefault(("--since", rows), []).append(measure(site, *since))
+                costs.setdefault(("--since", rows), []).append(measure(site, "--since", f"{rows // 20}s"))
     for (name, rows), found in costs.items():
         print(line(name, rows, found))
     least, most = min(given.rows), max(given.rows)

@@ -81,11 +81,7 @@ def _print(model: Model, needs: Needs, found: list[Limit]) -> None:
 def _json(model: Model, needs: Needs, found: list[Limit]) -> dict[str, Any]:
     return {
         "load": model.load.model_dump(),
-        "microseconds_each": {
-            "worker_turn": model.turn_us,
-            "redis": model.redis_us,
-            "postgresql": model.postgresql_us,
-        },
+        "microseconds_each": {"worker_turn": model.turn_us, "redis": model.redis_us, "postgresql": model.postgresql_us},
         "needs": needs._asdict(),
         "breaks_first": [
             limit._asdict() | {"rate": limit.rate if math.isfinite(limit.rate) else None} for limit in found

@@ -18,14 +18,6 @@ SPREAD = 4  # partitions for each node of a Redis Cluster: their slots fall on n
 MOST_SHARDS = 4_096  # LEVELQ_SHARDS
 
 
-class Hosts(NamedTuple):
-    """How many PostgreSQL hosts each resource needs."""
-
-    processor: int
-    log: int
-    disk: int
-
-
 class Needs(NamedTuple):
     """What a load needs."""
 
@@ -35,7 +27,7 @@ class Needs(NamedTuple):
     shards: int  # LEVELQ_SHARDS
     redis_gb: float  # for the backlog, over all nodes
     postgresql_hosts: int
-    postgresql_hosts_by: dict[str, int]
+    postgresql_hosts_by: dict[str, int]  # that each resource needs
     postgresql_cores: float
     postgresql_connections: int  # without a pooler
     pooled_connections: int  # in a transaction at the same time
@@ -56,9 +48,8 @@ class Model:
         defaults = Settings.model_fields
         self.partition_limit: int = defaults["partition_limit"].default
         self.slice_seconds: float = defaults["slice_seconds"].default
-        self.shape = Shape.of(
-            load.commands_per_lane, defaults["batch_commands"].default, defaults["batch_lanes"].default
-        )
+        commands, lanes = defaults["batch_commands"].default, defaults["batch_lanes"].default
+        self.shape = Shape.of(load.commands_per_lane, commands, lanes)
 
     @property
     def turn_us(self) -> float:
@@ -114,12 +105,10 @@ class Model:
     def redis_nodes(self) -> int:
         """Enough for the commands and for the checks of partitions, which grow with the number of nodes."""
         nodes = 1
-        while (needed := self._redis_needed(nodes)) > nodes:
+        pushed_us = self.load.most * self.redis_us
+        while (needed := self._full(pushed_us + self.watching_us(self.shards(nodes)))) > nodes:
             nodes = needed
         return nodes
-
-    def _redis_needed(self, nodes: int) -> int:
-        return self._full(self.load.most * self.redis_us + self.watching_us(self.shards(nodes)))
 
     @property
     def wal_each(self) -> float:
@@ -154,19 +143,19 @@ class Model:
         kept = load.rate * DAY * load.retention_days * costs.bytes.ledger_row
         lanes = min(self.backlog, load.users * load.specializations)
         watching = self.watching_us(shards)
-        hosts = Hosts(
-            processor=self._full(database_us, load.cores),
-            log=math.ceil(wal / load.wal_mb),
-            disk=math.ceil(kept / 1e12 / load.disk_tb),
-        )
+        hosts = {
+            "processor": self._full(database_us, load.cores),
+            "log": math.ceil(wal / load.wal_mb),
+            "disk": math.ceil(kept / 1e12 / load.disk_tb),
+        }
         return Needs(
             workers=workers,
             worker_hosts=self._full(worker_us, load.cores),
             redis_nodes=nodes,
             shards=shards,
             redis_gb=(self.backlog * costs.bytes.redis_command + lanes * costs.bytes.redis_lane) / 1e9,
-            postgresql_hosts=max(hosts),
-            postgresql_hosts_by=hosts._asdict(),
+            postgresql_hosts=max(hosts.values()),
+            postgresql_hosts_by=hosts,
             postgresql_cores=database_us / 1e6 / load.utilisation,
             postgresql_connections=math.ceil(workers * costs.connections.postgresql),
             pooled_connections=self._full(most * (self.turn_us - costs.drain_us.workers.each(self.shape))),

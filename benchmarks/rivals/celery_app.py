@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 
 from celery import Celery
 
 from ..site import Site
 from ..transaction import job
 from ..workload import Grant
-from .kinds import Promises
+from .kinds import Promises, Workers
 
 TASK = "level_up"
 
@@ -34,15 +32,15 @@ def app_at(url: str) -> Celery:
 
 
 class CeleryTasks:
-    """Two worker processes with a pool of threads each, or two prefork processes."""
+    """Two worker processes with a pool of threads each."""
 
     most = 4_000
 
-    def __init__(self, pool: str = "threads", size: int = 4) -> None:
+    def __init__(self, threads: int = 4) -> None:
         self.name = "Celery"
-        self.how = f"2 processes of {size} threads" if pool == "threads" else "2 processes (prefork)"
+        self.how = f"2 processes of {threads} threads"
         self.promises = Promises("as the workers race", "no", "run again after an hour (visibility timeout)")
-        self._pool, self._size = pool, size
+        self._threads = str(threads)
 
     def fill(self, site: Site, grants: Sequence[Grant]) -> None:
         app = app_at(url_of(site))
@@ -50,13 +48,11 @@ class CeleryTasks:
             for grant in grants:
                 app.send_task(TASK, args=list(grant), producer=producer, ignore_result=True)
 
-    def work(self, site: Site) -> AbstractContextManager[list[subprocess.Popen[bytes]]]:
-        arguments = ["worker", "--loglevel", "WARNING", "--pool", self._pool, "--concurrency", str(self._size)]
+    def work(self, site: Site) -> Workers:
+        arguments = ["worker", "--loglevel", "WARNING", "--pool", "threads", "--concurrency", self._threads]
         arguments += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         commands = [["-m", __name__, url_of(site), *arguments, "-n", f"worker{number}"] for number in range(2)]
-        if self._pool == "prefork":
-            commands = commands[:1]
-        return site.running(self.name, *commands, BENCH_THREADS=str(self._size if self._pool == "threads" else 1))
+        return site.running(self.name, *commands, BENCH_THREADS=self._threads)
 
 
 def url_of(site: Site) -> str:

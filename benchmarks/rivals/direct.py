@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from levelq_core import level_up_atomic
@@ -15,7 +13,7 @@ from levelq_core import level_up_atomic
 from ..site import SPECIALIZATION, Site
 from ..transaction import level_up, sessions
 from ..workload import Grant
-from .kinds import Promises
+from .kinds import Promises, Workers
 
 Call = Callable[[int, int], None]
 
@@ -36,7 +34,7 @@ class Direct:
         for number in range(2):
             (site.folder / f"direct-{number}.json").write_text(json.dumps(grants[number::2]))
 
-    def work(self, site: Site) -> AbstractContextManager[list[subprocess.Popen[bytes]]]:
+    def work(self, site: Site) -> Workers:
         commands = [
             ["-m", __name__, self._call, str(self._threads), str(site.folder / f"direct-{number}.json")]
             for number in range(2)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import dramatiq
@@ -14,7 +12,7 @@ from dramatiq.brokers.redis import RedisBroker
 from ..site import Site
 from ..transaction import job
 from ..workload import Grant
-from .kinds import Promises
+from .kinds import Promises, Workers
 
 
 def actor_at(url: str) -> Any:
@@ -44,7 +42,7 @@ class DramatiqMessages:
         for user_id, xp in grants:
             actor.send(user_id, xp)
 
-    def work(self, site: Site) -> AbstractContextManager[list[subprocess.Popen[bytes]]]:
+    def work(self, site: Site) -> Workers:
         command = ["-m", "dramatiq", "--processes", "2", "--threads", str(self._threads), __name__]
         urls = {"BENCH_DRAMATIQ": site.settings.redis_url, "BENCH_THREADS": str(self._threads)}
         return site.running(self.name, command, **urls)

@@ -10,6 +10,8 @@ from typing import NamedTuple, Protocol
 from ..site import Site
 from ..workload import Grant
 
+Workers = AbstractContextManager[list[subprocess.Popen[bytes]]]
+
 
 class Promises(NamedTuple):
     """What it guarantees, in a few words each."""
@@ -30,5 +32,5 @@ class Rival(Protocol):
     def fill(self, site: Site, grants: Sequence[Grant]) -> None:
         """Queue all of it, with no worker running."""
 
-    def work(self, site: Site) -> AbstractContextManager[list[subprocess.Popen[bytes]]]:
+    def work(self, site: Site) -> Workers:
         """Two worker processes."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 
 from levelq_producer import Producer
 
 from ..site import Site
 from ..workload import Grant, level_ups
-from .kinds import Promises
+from .kinds import Promises, Workers
 
 WINDOW = 10_000  # commands made at a time
 
@@ -33,5 +31,5 @@ class Levelq:
                 for handle in producer.send_many(level_ups(grants[first : first + WINDOW])):
                     assert handle.error is None, handle.error
 
-    def work(self, site: Site) -> AbstractContextManager[list[subprocess.Popen[bytes]]]:
+    def work(self, site: Site) -> Workers:
         return site.running(self.name, self._command, **self._environment)

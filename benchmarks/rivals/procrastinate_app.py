@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 
 from procrastinate import App, PsycopgConnector, SyncPsycopgConnector
 
 from ..site import Site
 from ..transaction import job
 from ..workload import Grant
-from .kinds import Promises
+from .kinds import Promises, Workers
 
 TASK = "level_up"
 POLL_SECONDS = 0.1  # by default a worker that found every user locked is idle for 5 s
@@ -39,7 +37,7 @@ class ProcrastinateJobs:
         # A table filled at once has no statistics yet, and fetching a job by its lock needs them.
         site.database.execute("ANALYZE procrastinate.procrastinate_jobs")
 
-    def work(self, site: Site) -> AbstractContextManager[list[subprocess.Popen[bytes]]]:
+    def work(self, site: Site) -> Workers:
         command = ["-m", __name__, url_of(site), str(self._concurrency)]
         return site.running(self.name, command, command, BENCH_THREADS=str(self._concurrency))
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 from redis import Redis
@@ -14,7 +12,7 @@ from rq.serializers import JSONSerializer
 
 from ..site import Site
 from ..workload import Grant
-from .kinds import Promises
+from .kinds import Promises, Workers
 
 QUEUE = "level-ups"
 JOB = "benchmarks.transaction.job"
@@ -37,7 +35,7 @@ class RqJobs:
             limit: dict[str, Any] = {"rate_limit": RateLimit(f"user:{user_id}", 1)} if self._limited else {}
             queue.enqueue(JOB, user_id, xp, result_ttl=0, **limit)
 
-    def work(self, site: Site) -> AbstractContextManager[list[subprocess.Popen[bytes]]]:
+    def work(self, site: Site) -> Workers:
         command = ["-m", "rq.cli", "worker", "--quiet", "--url", site.settings.redis_url, "-w", f"rq.{self._worker}"]
         command += ["--serializer", "rq.serializers.JSONSerializer", QUEUE]
         return site.running(self.name, command, command)

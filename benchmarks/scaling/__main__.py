@@ -8,23 +8,21 @@ Writes costs.json (for `make plan`), what was measured, tables and two pictures.
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import sys
-import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rich.console import Console
 
 from benchmarks.capacity.costs import Costs
-from levelq.server_account import temporary_folder
 
+from ..command import Timed, options, temporary_site, wide_console
 from ..drain import CORES, Tried, at_one_speed, undisturbed
 from ..site import Site
 from . import apart, crowd, pictures, tables, weighing
@@ -33,22 +31,14 @@ from .fitting import fit, predictions, utilisation, wait_us
 from .shapes import POINTS, Trial, measure
 from .tables import Rows
 
-T = TypeVar("T")
 
-
-class Run:
+class Run(Timed):
     """One run on one site."""
 
     def __init__(self, site: Site, console: Console, out: Path, patience: float) -> None:
-        self._site, self._console, self._out, self._patience = site, console, out, patience
+        super().__init__(console)
+        self._site, self._out, self._patience = site, out, patience
         out.mkdir(parents=True, exist_ok=True)
-
-    def timed(self, what: str, work: Callable[[], T]) -> T:
-        """Run it, and print what was measured and how long that took."""
-        begun = time.monotonic()
-        found = work()
-        self._console.print(f"[dim]{time.monotonic() - begun:6.1f} s[/]  {what}")
-        return found
 
     def tried(self, what: str, trial: Callable[[], Tried]) -> Tried:
         """The least disturbed of a few trials."""
@@ -96,13 +86,12 @@ class Run:
                     trials.append(self.tried(what, partial(crowd.crowd, self._site, workers, load)))
         trials = at_one_speed(trials)
         self._show("workers.md", tables.workers(trials))
-        self._write(
-            "workers.json", json.dumps([t._asdict() | {"drained": t.drained._asdict()} for t in trials], indent=1)
-        )
+        plain = [trial._asdict() | {"drained": trial.drained._asdict()} for trial in trials]
+        self._write("workers.json", json.dumps(plain, indent=1))
         pictures.crowd(self._out / "workers.png", trials)
 
     def _show(self, name: str, rows: Rows) -> None:
-        self._console.print(rows.rich())
+        self.console.print(rows.rich())
         self._write(name, rows.markdown())
 
     def _write(self, name: str, text: str) -> None:
@@ -126,15 +115,15 @@ def _plain(trial: Trial) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("build/scaling"))
     parser.add_argument("--patience", type=float, default=60.0, help="how long each trial waits for a quiet machine")
     parser.add_argument("--costs-only", action="store_true")
     parser.add_argument("--crowd-only", action="store_true")
     given = parser.parse_args()
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-    with temporary_folder("levelq-scaling-") as folder, Site(folder / "site") as site:
+    console = wide_console()
+    with temporary_site() as site:
         run = Run(site, console, given.out, given.patience)
         if not given.crowd_only:
             run.costs(given.rounds)

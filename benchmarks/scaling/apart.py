@@ -11,7 +11,7 @@ from typing import NamedTuple
 from redis import Redis
 
 from benchmarks.capacity.costs import Connections, Idle, Push
-from levelq_core.database.engine import engine_for
+from levelq_core.database.engine import engine_open
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.operations.prune import LEAST, prune
 from levelq_producer import Producer
@@ -131,11 +131,10 @@ def connections(site: Site) -> Connections:
         producer.send_many(level_ups(Workload("", 1_000, 30_000).grants()))
         while site.waiting():
             most = max(most, len(site.redis.client_list()) - before - 1)  # the producer has one
-        found = site.database.execute(
+        purposes = site.number(
             "SELECT count(DISTINCT application_name) FROM pg_stat_activity WHERE application_name LIKE 'levelq %'"
-        ).fetchone()
-    assert found is not None
-    return Connections(redis=math.ceil(most / SERVED), postgresql=found[0])
+        )
+    return Connections(redis=math.ceil(most / SERVED), postgresql=purposes)
 
 
 def prune_rows(site: Site) -> float:
@@ -147,11 +146,8 @@ def prune_rows(site: Site) -> float:
         worker.wait()
     site.database.execute("UPDATE levelq_ledger SET applied_at = applied_at - %s", (LEAST + timedelta(minutes=1),))
     site.database.execute("VACUUM ANALYZE levelq_ledger")
-    engine = engine_for(site.settings)
-    try:
+    with engine_open(site.settings) as engine:
         begun = time.monotonic()
         (pruned,) = prune(engine, site.redis, LEAST, settings=site.settings)
         assert pruned.removed == PRUNED
         return PRUNED / (time.monotonic() - begun)
-    finally:
-        engine.dispose()

@@ -10,18 +10,16 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from levelq.cli import main
-from levelq_core.lanes.client import Lanes
-from levelq_core.lanes.pending_reply import PendingReply
+from levelq_core.lanes import drain_lanes
 from levelq_worker.draining.claims import Claims, HeldClaim
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
-from levelq_worker.draining.transaction import Transaction, Transactions
+from levelq_worker.draining.transaction import Transaction
 
 FOLDER = "LEVELQ_COUNTS"
 counts: Counter[str] = Counter()
@@ -34,19 +32,6 @@ def read(folder: Path) -> Counter[str]:
         total.update(json.loads(file.read_text()))
         file.unlink()
     return total
-
-
-class _CountedReply:
-    """The reply to an acknowledgement, whose lost lanes are counted when it is received."""
-
-    def __init__(self, reply: PendingReply[list[int]]) -> None:
-        self._reply = reply
-        self.cancel = reply.cancel
-
-    def result(self) -> list[int]:
-        removed = self._reply.result()
-        counts["lost"] += removed.count(-1)
-        return removed
 
 
 def _claimed(claim: Callable[[Claims], HeldClaim]) -> Callable[[Claims], HeldClaim]:
@@ -63,56 +48,33 @@ def _claimed(claim: Callable[[Claims], HeldClaim]) -> Callable[[Claims], HeldCla
     return counted
 
 
-def _acked(begin_ack: Callable[..., PendingReply[list[int]]]) -> Callable[..., _CountedReply]:
-    return lambda *args: _CountedReply(begin_ack(*args))
+def _noting(note: Callable[[Any], object]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Makes a function tell `note` what it returns."""
+
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any) -> Any:
+            found = function(*args)
+            note(found)
+            return found
+
+        return counted
+
+    return wrap
 
 
-def _decided(decide: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
-    def counted(*args: Any) -> list[Any]:
-        parked = decide(*args)
-        counts["parked"] += len(parked)
-        return parked
-
-    return counted
-
-
-def _opened(
-    open_: Callable[[Transactions], AbstractContextManager[Transaction]],
-) -> Callable[[Transactions], AbstractContextManager[Transaction]]:
-    @contextmanager
-    def counted(self: Transactions) -> Iterator[Transaction]:
-        with open_(self) as transaction:
-            yield transaction
-        counts["batches"] += 1
-
-    return counted
-
-
-def _drained(run: Callable[[Drain], None]) -> Callable[[Drain], None]:
-    def counted(self: Drain) -> None:
-        counts["drains"] += 1
-        run(self)
-
-    return counted
-
-
-def _closed(close: Callable[[Runtime], None]) -> Callable[[Runtime], None]:
-    def counted(self: Runtime) -> None:
-        close(self)
-        (Path(os.environ[FOLDER]) / f"{os.getpid()}.counts").write_text(json.dumps(counts))
-
-    return counted
+def _leave(_: None) -> None:
+    (Path(os.environ[FOLDER]) / f"{os.getpid()}.counts").write_text(json.dumps(counts))
 
 
 def count() -> None:
     """Have this process, and those it forks, count."""
     patched: list[tuple[Any, str, Callable[[Any], Any]]] = [
         (Claims, "claim", _claimed),
-        (Lanes, "begin_ack", _acked),
-        (Transaction, "decide", _decided),
-        (Transactions, "open", _opened),
-        (Drain, "run", _drained),
-        (Runtime, "close", _closed),
+        (drain_lanes, "_acked", _noting(lambda removed: counts.update(lost=removed.count(-1)))),
+        (Transaction, "decide", _noting(lambda parked: counts.update(parked=len(parked)))),
+        (Transaction, "confirm_commit", _noting(lambda _: counts.update(batches=1))),
+        (Drain, "run", _noting(lambda _: counts.update(drains=1))),
+        (Runtime, "close", _noting(_leave)),
     ]
     for kind, name, wrap in patched:
         setattr(kind, name, wrap(getattr(kind, name)))

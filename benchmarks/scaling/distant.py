@@ -14,22 +14,19 @@ import time
 from contextlib import AbstractContextManager
 from statistics import median
 
-from rich.console import Console
-
 from levelq.cli import main as levelq
-from levelq.server_account import temporary_folder
 from levelq_worker.draining.transaction import Transaction, Transactions
 
+from ..command import temporary_site, wide_console
 from ..drain import drain
 from ..rivals.levelq import Levelq
-from ..site import Site
 from .crowd import LOADS
 from .tables import Rows
 
 MODULE = "benchmarks.scaling.distant"
 WAITS_MS = "LEVELQ_DISTANT_MS"
 DISTANCES_MS = (0, 50, 200)
-CREWS = (("2 workers", 2), ("8", 8))
+CREWS = {"2 workers": 2, "8": 8}
 ROUNDS = 2
 
 
@@ -45,19 +42,16 @@ def far(seconds: float) -> None:
 
 
 def main() -> None:
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    console = wide_console()
     rates: dict[tuple[int, str], list[float]] = {}
-    with temporary_folder("levelq-scaling-") as folder, Site(folder / "site") as site:
+    with temporary_site() as site:
         for _ in range(ROUNDS):
             for distance in DISTANCES_MS:
-                for name, workers in CREWS:
+                for name, workers in CREWS.items():
                     found = drain(site, Levelq(workers, MODULE, **{WAITS_MS: str(distance)}), LOADS[-1])
                     rates.setdefault((distance, name), []).append(found.rate)
-    rows = [
-        (f"{distance} ms", *(f"{median(rates[distance, name]):,.0f}" for name, *_ in CREWS))
-        for distance in DISTANCES_MS
-    ]
-    console.print(Rows("", ("waiting in each batch", *(f">{name}" for name, *_ in CREWS)), rows).markdown())
+    rows = [(f"{ms} ms", *(f"{median(rates[ms, name]):,.0f}" for name in CREWS)) for ms in DISTANCES_MS]
+    console.print(Rows("", ("waiting in each batch", *(f">{name}" for name in CREWS)), rows).markdown())
 
 
 if __name__ == "__main__":

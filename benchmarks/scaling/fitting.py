@@ -62,9 +62,8 @@ def by_point(trials: Sequence[Trial]) -> Iterator[tuple[Point, list[Trial]]]:
 
 
 def _terms(measured: Sequence[tuple[Shape, float]]) -> Terms:
-    return Terms(
-        **dict(zip(_NAMES, least_squares([(1.0, *s) for s, _ in measured], [y for _, y in measured]), strict=True))
-    )
+    amounts = least_squares([(1.0, *shape) for shape, _ in measured], [us for _, us in measured])
+    return Terms(**dict(zip(_NAMES, amounts, strict=True)))
 
 
 def least_squares(rows: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:

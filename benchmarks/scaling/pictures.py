@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 
-from ..report import LEVELQ_COLOR, LIMIT_COLOR, OTHER_COLOR, plain_axes, save
+from ..report import ERROR_BARS, LEVELQ_COLOR, LIMIT_COLOR, OTHER_COLOR, errors, plain_axes, save
 from .crowd import LOADS, WORKERS, Crowded, rates, shares
 from .fitting import Predicted
 
@@ -25,16 +25,9 @@ def predictions(path: Path, found: Sequence[Predicted]) -> None:
         band = (one.rate * (1 - WITHIN), row - 0.3), 2 * WITHIN * one.rate, 0.6
         axes.add_patch(Rectangle(*band, color=OTHER_COLOR, alpha=0.3, linewidth=0))
         axes.plot(one.rate, row, "|", color="#333", markersize=14, markeredgewidth=2)
-        inside = abs(one.off) <= WITHIN
-        marker: Any = {"marker": "o", "markerfacecolor": "none" if one.point.fitted else None}
-        axes.plot(
-            one.predicted_rate,
-            row,
-            color=LEVELQ_COLOR if inside else LIMIT_COLOR,
-            markersize=8,
-            linestyle="",
-            **marker,
-        )
+        color = LEVELQ_COLOR if abs(one.off) <= WITHIN else LIMIT_COLOR
+        face = "none" if one.point.fitted else color
+        axes.plot(one.predicted_rate, row, "o", color=color, markersize=8, markerfacecolor=face)
     axes.set_yticks(range(len(found)), [one.point.name for one in reversed(found)])
     axes.plot([], [], "|", color="#333", markersize=14, markeredgewidth=2, label="measured, and 15 % around it")
     axes.plot([], [], "o", color=LEVELQ_COLOR, markerfacecolor="none", label="the model, fitted to it")
@@ -65,11 +58,7 @@ def crowd(path: Path, trials: Sequence[Crowded]) -> None:
 def _throughput(axes: Any, trials: Sequence[Crowded], names: Sequence[str]) -> None:
     middles = list(rates(trials, trials[0].load).values())
     every = [[t.drained.rate for t in trials if t.workers == n] for n in WORKERS]
-    errors = [
-        [middle - min(some) for middle, some in zip(middles, every, strict=True)],
-        [max(some) - middle for middle, some in zip(middles, every, strict=True)],
-    ]
-    axes.bar(names, middles, color=LEVELQ_COLOR, yerr=errors, error_kw={"ecolor": "#333", "linewidth": 1})
+    axes.bar(names, middles, color=LEVELQ_COLOR, yerr=errors(every), error_kw=ERROR_BARS)
     axes.axhline(0.9 * max(middles), color=LIMIT_COLOR, linewidth=1.5, label="0.9 of the best")
     axes.set_title("commands a second")
     axes.set_ylim(0, 1.25 * max(map(max, every)))

@@ -83,9 +83,7 @@ def workers(trials: Sequence[Crowded]) -> Rows:
             some = [t for t in trials if t.load == load.name and t.workers == number]
             shares = crowd.shares(some)
             least, most = min(t.drained.rate for t in some), max(t.drained.rate for t in some)
-            parts = [
-                f"{median(t.drained.parts[part] for t in some):.1f}" for part in ("workers", "PostgreSQL", "Redis")
-            ]
+            parts = [f"{median(t.drained.parts[part] for t in some):.1f}" for part in PARTS]
             rows.append((
                 load.name, str(number), f"{rates[number]:,.0f} ({least:,.0f} to {most:,.0f})",
                 f"{rates[number] / max(rates.values()):.2f}", *parts,

@@ -23,9 +23,9 @@ class Weighed(Levelq):
     memory = wal = 0
 
     def fill(self, site: Site, grants: Sequence[Grant]) -> None:
-        before = _used(site)
+        before = site.redis_bytes()
         super().fill(site, grants)
-        self.memory = _used(site) - before
+        self.memory = site.redis_bytes() - before
         self.wal = _wal(site)
 
 
@@ -41,19 +41,15 @@ def sizes(site: Site) -> Sizes:
             memory.append(rival.memory / point.commands)
             commands, lanes, _, batches = site.database.execute(COUNTED).fetchone() or (1, 0, 0, 0)
             rows.append((1.0, lanes / commands, batches / commands))
-    rows_written, learners = POINTS[-1].commands, POINTS[-1].workload.learners
-    in_lane = POINTS[1].commands_per_lane
-    lane = max(0.0, (memory[0] - memory[1]) / (1 - 1 / in_lane))
+    lane = max(0.0, (memory[0] - memory[1]) / (1 - 1 / POINTS[1].commands_per_lane))
+    tables = [_size(site, "pg_total_relation_size", name) for name in ("specialization_progress", "user_licenses")]
     return Sizes(
         redis_command=memory[0] - lane,
         redis_lane=lane,
         wal=Terms(**dict(zip(("command", "lane", "batch"), least_squares(rows, wal), strict=True))),
-        ledger_row=_size(site, "pg_total_relation_size", "levelq_ledger") / rows_written,
-        ledger_user_index_row=_size(site, "pg_relation_size", "levelq_ledger_user") / rows_written,
-        learner=sum(
-            _size(site, "pg_total_relation_size", table) for table in ("specialization_progress", "user_licenses")
-        )
-        / learners,
+        ledger_row=_size(site, "pg_total_relation_size", "levelq_ledger") / POINTS[-1].commands,
+        ledger_user_index_row=_size(site, "pg_relation_size", "levelq_ledger_user") / POINTS[-1].commands,
+        learner=sum(tables) / POINTS[-1].workload.learners,
     )
 
 
@@ -71,18 +67,8 @@ def _without_page_images(site: Site) -> Iterator[None]:
 
 
 def _wal(site: Site) -> int:
-    return _number(site, "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint")
+    return site.number("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint")
 
 
 def _size(site: Site, function: str, relation: str) -> int:
-    return _number(site, f"SELECT {function}('{relation}')")
-
-
-def _number(site: Site, statement: str) -> int:
-    row = site.database.execute(statement).fetchone()
-    assert row is not None
-    return int(row[0])
-
-
-def _used(site: Site) -> int:
-    return int(site.redis.info("memory")["used_memory_dataset"])
+    return site.number(f"SELECT {function}('{relation}')")

@@ -22,7 +22,7 @@ LevelqError
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 if TYPE_CHECKING:
@@ -72,11 +72,8 @@ class NotDurable(LevelqError):
         milliseconds: int = 0,
     ) -> None:
         super().__init__(message)
-        self.command_id = command_id
-        self.wanted = wanted
-        self.numlocal = numlocal
-        self.numreplicas = numreplicas
-        self.milliseconds = milliseconds
+        self.command_id, self.wanted, self.milliseconds = command_id, wanted, milliseconds
+        self.numlocal, self.numreplicas = numlocal, numreplicas
 
 
 class QueueUnavailable(LevelqError, ConnectionError):
@@ -126,9 +123,7 @@ class WrongDatabase(ConfigurationError):
 
     def __init__(self, message: str = "", *, namespace: str = "", bound_to: str = "", this_database: str = "") -> None:
         super().__init__(message)
-        self.namespace = namespace
-        self.bound_to = bound_to
-        self.this_database = this_database
+        self.namespace, self.bound_to, self.this_database = namespace, bound_to, this_database
 
 
 class LevelUpRefused(LevelqError):
@@ -149,8 +144,7 @@ class LevelUpRefused(LevelqError):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.user_id = user_id
-        self.specialization = specialization
+        self.user_id, self.specialization = user_id, specialization
         self.error_type: ErrorType = error_type
         self.command_id = command_id
         self.result: Failure = result or {"success": False, "message": message, "error_type": error_type}
@@ -166,11 +160,7 @@ class TransactionMisuse(LevelqError):
     """
 
 
-class _Detail(Protocol):
-    def __getitem__(self, key: str, /) -> Any: ...
-
-
-def describe(detail: _Detail) -> str:
+def describe(detail: Any) -> str:
     """One pydantic error detail as `field: expected ..., got value`, safe to print on one line."""
     field = ".".join(str(part) for part in detail["loc"]) or "command"
     got = repr(detail["input"])

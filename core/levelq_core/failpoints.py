@@ -8,23 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 POINTS = (
-    "push request",
-    "push reply",
-    "tick",
-    "claim request",
-    "claim reply",
-    "decode",
-    "begin",
-    "lock progress",
-    "lock license",
-    "ledger",
-    "write",
-    "copy",
-    "commit request",
-    "commit reply",
-    "ack request",
-    "ack reply",
-)
+    "push request", "push reply", "tick", "claim request", "claim reply", "decode", "begin", "lock progress",
+    "lock license", "ledger", "write", "copy", "commit request", "commit reply", "ack request", "ack reply",
+)  # fmt: skip
 
 hook: Callable[[str], None] | None = None
 

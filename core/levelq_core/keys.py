@@ -55,9 +55,8 @@ class Partition(NamedTuple):
         """Read `PLAYER:1:0`, or `PLAYER` for its first shard. Raises ConfigurationError."""
         match = re.fullmatch(rf"({SPECIALIZATION})(?::(\d{{1,9}}):(\d{{1,9}}))?", name)
         if match is None:
-            raise ConfigurationError(
-                f"partition: expected SPECIALIZATION or SPECIALIZATION:generation:shard, got {name!r}"
-            )
+            expected = "SPECIALIZATION or SPECIALIZATION:generation:shard"
+            raise ConfigurationError(f"partition: expected {expected}, got {name!r}")
         specialization, generation, shard = match.groups()
         return cls(specialization, int(generation or 1), int(shard or 0))
 

@@ -13,14 +13,10 @@ def printable(text: str | bytes, most: int | None = None) -> str:
     part = text if most is None else text[: 4 * most + 4]  # a character has at most four bytes
     shown = part.decode(errors="replace") if isinstance(part, bytes) else part
     cut = most is not None and (len(shown) > most or len(part) < len(text))
-    shown = "".join(c if c.isprintable() else _escaped(c) for c in shown[:most])
-    return f"{shown}..." if cut else shown
+    safe = (c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in shown[:most])
+    return "".join(safe) + "..." * cut
 
 
 def quoted(raw: object) -> str:
     """A name or value from Redis in quotes, short enough for a message."""
     return f"'{printable(raw, MOST_SHOWN)}'" if isinstance(raw, str | bytes) else repr(raw)[:MOST_SHOWN]
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "backslashreplace").decode()

@@ -28,12 +28,9 @@ if TYPE_CHECKING:
     from .producer import Producer
 
 _LAZY = {
-    "AsyncHandle": "async_handles",
-    "AsyncProducer": "async_producer",
-    "Handle": "handles",
-    "Outbox": "outbox",
+    "AsyncHandle": "async_handles", "AsyncProducer": "async_producer", "Handle": "handles", "Outbox": "outbox",
     "Producer": "producer",
-}
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
@@ -44,18 +41,6 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "AsyncHandle",
-    "AsyncProducer",
-    "Handle",
-    "InvalidCommand",
-    "LaneFull",
-    "LevelqError",
-    "NotDurable",
-    "Outbox",
-    "OutcomeTimeout",
-    "OutcomeUnknown",
-    "PartitionFull",
-    "Producer",
-    "QueueUnavailable",
-    "SendUnknown",
-]
+    "AsyncHandle", "AsyncProducer", "Handle", "InvalidCommand", "LaneFull", "LevelqError", "NotDurable", "Outbox",
+    "OutcomeTimeout", "OutcomeUnknown", "PartitionFull", "Producer", "QueueUnavailable", "SendUnknown",
+]  # fmt: skip

@@ -62,9 +62,8 @@ class HandleBase(SentCommand):
         if self.error is not None and not isinstance(self.error, NotDurable):
             raise self.error
         if not self._kept and ledger is None:
-            raise OutcomeUnknown(
-                f"the outcome of {self.command_id} is not kept: send with reply=True, or set LEVELQ_DATABASE_URL"
-            )
+            advice = "send with reply=True, or set LEVELQ_DATABASE_URL"
+            raise OutcomeUnknown(f"the outcome of {self.command_id} is not kept: {advice}")
 
     def _waiter(self, ready: Any) -> Waiter:
         send = outcome_streams.send_key(self.digest, self.pushed_ms) if self.payload and self.pushed_ms else None

@@ -82,9 +82,8 @@ def encode(settings: Settings, command: Command, *, reply: bool) -> bytes:
         raise InvalidCommand(f"command: expected {COMMAND_NAMES}, got {command!r}")
     catalog = settings.tracks
     payload, record = encoded(command, reply=reply)
-    never = rules.lane_refusal(lane_of(command), catalog, _LIMITS) or rules.forbidden(
-        record, catalog[command.specialization], _LIMITS
-    )
+    never = rules.lane_refusal(lane_of(command), catalog, _LIMITS)
+    never = never or rules.forbidden(record, catalog[command.specialization], _LIMITS)
     if never is not None:
         raise InvalidCommand(never)
     if len(payload) > settings.payload_limit:

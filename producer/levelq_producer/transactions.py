@@ -44,9 +44,8 @@ def opener(given: Any) -> Callable[[], OpenTransaction]:
             kind = _KINDS[name]
             return lambda: kind(given)
     hint = _HINTS.get(given.__class__.__name__, "")
-    raise TypeError(
-        f"outbox: expected {EXPECTED}, got {given.__class__.__module__}.{given.__class__.__qualname__}{hint}"
-    )
+    found = f"{given.__class__.__module__}.{given.__class__.__qualname__}"
+    raise TypeError(f"outbox: expected {EXPECTED}, got {found}{hint}")
 
 
 def _open_session(session: Any) -> OpenTransaction:

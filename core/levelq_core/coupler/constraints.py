@@ -38,16 +38,13 @@ def find(cursor: Cursor[Any], error: psycopg.Error) -> Constraint | None:
     diag = error.diag
     if diag.constraint_name is None:
         return None
-    tables = [PROGRESS, LICENSES, PROGRESSIONS]
+    tables, row = [PROGRESS, LICENSES, PROGRESSIONS], None
     if diag.table_name is not None:
         named = (PROGRESS, LICENSES, diag.constraint_name, diag.schema_name, diag.table_name, tables)
         row = cursor.execute(_OF_TABLE, named).fetchone()
     elif diag.datatype_name is not None:
-        row = cursor.execute(
-            _OF_DOMAIN, (diag.constraint_name, diag.schema_name, diag.datatype_name, tables)
-        ).fetchone()
-    else:
-        return None
+        typed = (diag.constraint_name, diag.schema_name, diag.datatype_name, tables)
+        row = cursor.execute(_OF_DOMAIN, typed).fetchone()
     if row is None:
         return None
     kind, table, columns, types, *rest = row

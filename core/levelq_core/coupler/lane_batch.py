@@ -8,12 +8,13 @@ from itertools import groupby
 from typing import NamedTuple
 
 from levelq_core.database.schema import LICENSES, PROGRESS, Schema
+from levelq_core.database.table_names import TOTALS
 from levelq_core.domain.catalog import Catalog
 from levelq_core.domain.record import RESET, Lane, Record
 from levelq_core.domain.rules import NOTHING, Decision, Limits, State, lane_refusal
 from levelq_core.errors import LevelqError
 
-from .statements import LICENSE_VALUES, PROGRESS_VALUES, TOTALS, Statements
+from .statements import LICENSE_VALUES, PROGRESS_VALUES, Statements
 
 
 class Database(NamedTuple):

@@ -62,9 +62,8 @@ def prior_in(row: Sequence[Any]) -> PriorDecision:
     """The decision that a row holds; the columns are those of _FIND."""
     _, digest, user_id, specialization, error, message, from_level, to_level, before, after = row
     states = (tuple(before) if before else None, tuple(after) if after else None)
-    return PriorDecision(
-        Lane(specialization, user_id), digest, Decision(error, message or "", from_level, to_level, *states)
-    )
+    decision = Decision(error, message or "", from_level, to_level, *states)
+    return PriorDecision(Lane(specialization, user_id), digest, decision)
 
 
 def answer(prior: PriorDecision, record: Record) -> Decision:
@@ -142,13 +141,9 @@ def _setting(record: Record) -> bytes:
     """Level, mode and author."""
     mode = _MODES.get((record.kind, record.level))
     names_level = mode is None and record.kind in (SET_LEVEL, RESET)
-    return b"".join(
-        (
-            field(record.level.to_bytes(4, "big", signed=True) if names_level else None),
-            field(mode.encode() if mode else None),
-            field(record.advanced_by.to_bytes(8, "big") if record.advanced_by else None),
-        )
-    )
+    level = record.level.to_bytes(4, "big", signed=True) if names_level else None
+    author = record.advanced_by.to_bytes(8, "big") if record.advanced_by else None
+    return field(level) + field(mode.encode() if mode else None) + field(author)
 
 
 def _reason(reason: str, encoding: str) -> bytes:

@@ -13,9 +13,9 @@ from typing import NamedTuple
 from levelq_core.database.row_times import inserted_times, updated_times
 from levelq_core.database.schema import LICENSES, OUTBOX, PROGRESS, PROGRESSIONS, Schema
 from levelq_core.database.spelling import folded
+from levelq_core.database.table_names import TOTALS
 
 # The columns that a state sets, in its order.
-TOTALS = ("total_xp", "completed_sessions", "completed_projects", "theory_hours_completed", "practice_hours_completed")
 PROGRESS_VALUES = ("current_level", *TOTALS)
 LICENSE_VALUES = ("current_level", "max_achieved_level")
 PROGRESSION_VALUES = ("from_level", "to_level", "advanced_by", "advancement_reason", "requirements_met")
@@ -164,9 +164,8 @@ class Statements:
     @cached_property
     def insert_progress(self) -> str:
         """Insert missing progress rows, with every named column; another transaction may have been faster."""
-        return self._insert(
-            PROGRESS, "student_id, specialization_id", dict.fromkeys(TOTALS, "0") | {"current_level": "1"}
-        )
+        values = dict.fromkeys(TOTALS, "0") | {"current_level": "1"}
+        return self._insert(PROGRESS, "student_id, specialization_id", values)
 
     @cached_property
     def insert_license(self) -> str:

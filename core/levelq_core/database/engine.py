@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -99,13 +101,21 @@ def engine_for(settings: Settings, *, name: str = "levelq", connections: int = 1
         pool_reset_on_return="rollback",
         isolation_level="READ COMMITTED",
         # Texts are sent as UTF-8, whatever the URL, PGCLIENTENCODING, the role or the database sets.
-        connect_args={key: value for key, value in defaults.items() if key not in url.query}
-        | hosts
-        | {"client_encoding": "utf8"},
+        connect_args={key: defaults[key] for key in defaults.keys() - url.query} | hosts | {"client_encoding": "utf8"},
     )
     if limited:
         _limit(engine, settings.transaction_ms / 1000)
     return engine
+
+
+@contextmanager
+def engine_open(settings: Settings, *, name: str = "levelq", connections: int = 1) -> Iterator[Engine]:
+    """An engine for this block; its connections are closed behind it. Raises as `engine_for`."""
+    engine = engine_for(settings, name=name, connections=connections)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def _limit(engine: Engine, seconds: float) -> None:

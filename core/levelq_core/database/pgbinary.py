@@ -94,12 +94,8 @@ class _AsIs(Dumper):
         return obj
 
 
-def _dumper(kind: type[bytes], array_oid: int) -> type[Dumper]:
-    return type(f"{kind.__name__}Dumper", (_AsIs,), {"oid": array_oid})
-
-
 # Registered on each cursor that is given such arrays; see cursors.py.
 DUMPERS: dict[type[bytes], type[Dumper]] = {
-    kind: _dumper(kind, array_oid)
+    kind: type(f"{kind.__name__}Dumper", (_AsIs,), {"oid": array_oid})
     for kind, array_oid in ((BigintArray, 1016), (TextArray, 1009), (TidArray, 1010), (UuidArray, 2951))
 }

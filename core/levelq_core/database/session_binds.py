@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, TableClause, table, update
 from sqlalchemy.exc import UnboundExecutionError
-from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm import Session
 from sqlalchemy.orm.mapper import _all_registries
 
 from levelq_core.errors import TransactionMisuse
@@ -71,22 +71,16 @@ def _bind_for(session: Session, name: str) -> Bind | None:
 
 def _particular_binds(session: Session, name: str) -> Iterator[Bind]:
     """The engines that are bound to the application's mapped classes and tables of this name."""
-    for mapper, mapped in _mappers(name):
-        bind = _get_bind(session, mapper=mapper, clause=update(mapped))
-        if bind is not None:
-            yield bind
+    # SQLAlchemy has no public list of all registries; a session does not know which of them are its application's.
+    for mapper in [mapper for registry in _all_registries() for mapper in registry.mappers]:
+        for mapped in mapper.tables:
+            if isinstance(mapped, TableClause) and mapped.name == name:
+                bind = _get_bind(session, mapper=mapper, clause=update(mapped))
+                if bind is not None:
+                    yield bind
     for key, bind in _binds(session).items():
         if isinstance(key, TableClause) and key.name == name:
             yield bind
-
-
-def _mappers(name: str) -> Iterator[tuple[Mapper[Any], TableClause]]:
-    # SQLAlchemy has no public list of all registries; a session does not know which of them are its application's.
-    for registry in _all_registries():
-        for mapper in registry.mappers:
-            for mapped in mapper.tables:
-                if isinstance(mapped, TableClause) and mapped.name == name:
-                    yield mapper, mapped
 
 
 def _get_bind(session: Session, **arguments: Any) -> Bind | None:

@@ -25,11 +25,7 @@ class ErrorClass(Enum):
 
 
 _KEYS_OF = (LEDGER, PROGRESS, LICENSES)
-_BY_STATE = {
-    "57014": ErrorClass.TOO_SLOW,
-    "25P04": ErrorClass.TOO_SLOW,
-    "55P03": ErrorClass.LOCK_TIMEOUT,
-}
+_BY_STATE = {"57014": ErrorClass.TOO_SLOW, "25P04": ErrorClass.TOO_SLOW, "55P03": ErrorClass.LOCK_TIMEOUT}
 _TRANSIENT_CLASSES = ("08", "53", "57P")
 _TRANSIENT_STATES = ("25006", "25P03", "40001", "40P01")
 # The context of an unreadable bound parameter is this one line; a function adds lines of its own.

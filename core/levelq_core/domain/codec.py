@@ -19,19 +19,7 @@ from struct import Struct
 from struct import error as StructError
 
 from .commands import MAX_NUMBER, MAX_USER_ID, Adjust, Command, LevelUp, SetLevel, SyncLevels
-from .record import (
-    ADJUST,
-    EARNED,
-    KEEP,
-    LEVEL_UP,
-    RESET,
-    SET_LEVEL,
-    SOURCES,
-    SYNC_LEVELS,
-    Record,
-    lane_of,
-    new_tuple,
-)
+from .record import ADJUST, EARNED, KEEP, LEVEL_UP, RESET, SET_LEVEL, SOURCES, SYNC_LEVELS, Record, lane_of, new_tuple
 
 VERSION = 2  # the newest that is read
 MAGIC = b"LQ"

@@ -13,15 +13,9 @@ from .record import ADJUST, EARNED, LEVEL_UP, RESET, SET_LEVEL, SYNC_LEVELS, Lan
 State = tuple[int, int, int, int, int, int, int, int]
 NOTHING: State = (0, 0, 0, 0, 0, 0, 0, 0)
 FIELDS = (
-    "progress_level",
-    "license_level",
-    "max_achieved_level",
-    "total_xp",
-    "completed_sessions",
-    "completed_projects",
-    "theory_hours",
-    "practice_hours",
-)
+    "progress_level", "license_level", "max_achieved_level",
+    "total_xp", "completed_sessions", "completed_projects", "theory_hours", "practice_hours",
+)  # fmt: skip
 
 
 class Limits(NamedTuple):
@@ -117,17 +111,10 @@ def _change(before: State, record: Record, track: Track, limits: Limits, found: 
     totals = (xp, sessions, projects, theory, practice)
     most_xp, most_sessions, most_projects, most_theory, most_practice = limits.totals
     if (
-        xp < 0
-        or sessions < 0
-        or projects < 0
-        or theory < 0
-        or practice < 0
-        or xp > most_xp
-        or sessions > most_sessions
-        or projects > most_projects
-        or theory > most_theory
-        or practice > most_practice
-    ):
+        xp < 0 or sessions < 0 or projects < 0 or theory < 0 or practice < 0
+        or xp > most_xp or sessions > most_sessions or projects > most_projects
+        or theory > most_theory or practice > most_practice
+    ):  # fmt: skip
         return _out_of_range(before, totals, limits, found, is_reset=kind == RESET)
     if kind == LEVEL_UP:
         level = track.level_for(totals)

@@ -80,8 +80,7 @@ class AsyncProducerLanes(AsyncScriptCaller):
 
         Raises RedisError, and ConfigurationError for a layout that cannot be read.
         """
-        query = await self.read_layouts(specializations)
-        return query.require()
+        return (await self.read_layouts(specializations)).require()
 
     async def read_layouts(self, specializations: Collection[str]) -> LayoutQuery:
         """The same, with unwritten layouts as `missing` and those that cannot be read as `unreadable`."""

@@ -8,7 +8,7 @@ from redis.exceptions import ResponseError
 
 from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Partition
-from levelq_core.redis_client.wrong_type import is_wrong_type
+from levelq_core.redis_client.wrong_type import is_wrong_type, unless_wrong_type
 
 from .script_caller import ScriptCaller
 from .shard_layout import Layout
@@ -19,12 +19,7 @@ class NamespaceKeys(ScriptCaller):
 
     def partitions(self) -> list[Partition]:
         """The partitions that were ever woken, without unreadable members (see key_faults.py)."""
-        try:
-            names: Any = self.redis.zrange(self.keys.registry, 0, -1)
-        except ResponseError as error:
-            if not is_wrong_type(error):
-                raise
-            return []
+        names = unless_wrong_type((), self.redis.zrange, self.keys.registry, 0, -1)
         return [partition for name in names if (partition := Partition.read(name)) is not None]
 
     def forget(self, partition: Partition) -> None:

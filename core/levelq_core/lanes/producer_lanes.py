@@ -79,8 +79,7 @@ class ProducerLanes(ScriptCaller):
 
         Raises RedisError, and ConfigurationError for a layout that cannot be read.
         """
-        query = self.read_layouts(specializations)
-        return query.require()
+        return (self.read_layouts(specializations)).require()
 
     def read_layouts(self, specializations: Collection[str]) -> LayoutQuery:
         """The same, with unwritten layouts as `missing` and those that cannot be read as `unreadable`."""

@@ -21,9 +21,8 @@ class UpkeepLanes(ScriptCaller):
         """(the caller must wake a drain, how many expired claims were returned). Corrects the count."""
         wake, returned, wrong = self._run(self._protocol.sweep(partition))
         if wrong:
-            log.warning(
-                "%s: its count was %d too %s and was corrected", partition, abs(wrong), "high" if wrong > 0 else "low"
-            )
+            off = "high" if wrong > 0 else "low"
+            log.warning("%s: its count was %d too %s and was corrected", partition, abs(wrong), off)
         return bool(wake), int(returned)
 
     def recover(self, partition: Partition, users: Sequence[bytes]) -> int:

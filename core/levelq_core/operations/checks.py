@@ -7,14 +7,14 @@ start on its errors.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 
 from redis.exceptions import RedisError
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from levelq_core.database.engine import engine_for, unreachable
+from levelq_core.database.engine import engine_open, unreachable
 from levelq_core.errors import ConfigurationError, SchemaError, WrongDatabase
 from levelq_core.lanes.client import Lanes
 from levelq_core.redis_client.encryption import unverified
@@ -27,6 +27,7 @@ from .dbcheck import Finding
 from .identity import require_bound
 
 LANES, QUEUE = "LEVELQ_REDIS_URL", "LEVELQ_RQ_URL"
+ENGINE = "levelq checks"  # what PostgreSQL shows as the name of these sessions
 
 
 def check_all(settings: Settings, *, thorough: bool = True, binding: bool = True) -> list[Finding]:
@@ -102,7 +103,7 @@ def check_queue(settings: Settings) -> list[Finding]:
 
 def check_database(settings: Settings, *, thorough: bool = True) -> list[Finding]:
     """Check the database. Raises DBAPIError if it does not answer, ConfigurationError."""
-    with _engine(settings) as engine, engine.connect() as connection:
+    with engine_open(settings, name=ENGINE) as engine, engine.connect() as connection:
         version = connection.execute(text("SHOW server_version")).scalar_one()
         where = Finding("ok", f"PostgreSQL {version} at {redacted(settings.database_url or '')}", topic="database")
         found = dbcheck.check(connection, settings.tracks, thorough=thorough)
@@ -114,7 +115,7 @@ def _check_binding(settings: Settings) -> Iterator[Finding]:
     try:
         with (
             closing(connect(settings.redis_url, settings.redis_seconds)) as redis,
-            _engine(settings) as engine,
+            engine_open(settings, name=ENGINE) as engine,
             engine.connect() as connection,
         ):
             require_bound(connection, Lanes(redis, settings))
@@ -129,15 +130,6 @@ def redis_error(name: str, url: str, error: Exception) -> ConfigurationError:
     """An error of Redis in one line: the setting, the URL without its password, the message."""
     cause = str(error).rstrip(".")
     return ConfigurationError(f"{name}: {redacted(url)}: {cause}{unverified(cause, name, 'ssl_ca_certs')}")
-
-
-@contextmanager
-def _engine(settings: Settings) -> Iterator[Engine]:
-    engine = engine_for(settings, name="levelq checks")
-    try:
-        yield engine
-    finally:
-        engine.dispose()
 
 
 def require_sound(findings: list[Finding]) -> None:

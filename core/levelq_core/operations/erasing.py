@@ -47,10 +47,8 @@ def count(connection: Connection, user_id: int) -> Erased:
     authored = [f"(SELECT count(*) FROM {PROGRESSIONS} p WHERE p.advanced_by = :user AND NOT ({_OWN}))"]
     if "advanced_by" in schema.columns[LEDGER]:
         authored.append(f"(SELECT count(*) FROM {LEDGER} WHERE advanced_by = :user AND user_id <> :user)")
-    row = connection.execute(
-        text(_COUNT.format(authored=" + ".join(authored))), {"user": user_id, "target": audit.user_target(user_id)}
-    ).one()
-    return Erased(*row)
+    statement = text(_COUNT.format(authored=" + ".join(authored)))
+    return Erased(*connection.execute(statement, {"user": user_id, "target": audit.user_target(user_id)}).one())
 
 
 def erase(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing, suppress
 from uuid import UUID
 
 from redis.exceptions import RedisError
@@ -48,14 +49,12 @@ def require_bound(connection: Connection, lanes: Lanes) -> None:
 
 def require_ours(engine: Engine, settings: Settings) -> None:
     """The same for a reader of the ledger, which goes on if this cannot be checked now."""
-    client = connect(settings.redis_url, settings.redis_seconds)
-    try:
-        with engine.connect() as connection:
-            require_bound(connection, Lanes(client, settings))
-    except (RedisError, DBAPIError, SchemaError):
-        return
-    finally:
-        client.close()
+    with (
+        suppress(RedisError, DBAPIError, SchemaError),
+        closing(connect(settings.redis_url, settings.redis_seconds)) as redis,
+        engine.connect() as connection,
+    ):
+        require_bound(connection, Lanes(redis, settings))
 
 
 def _server(connection: Connection) -> str:

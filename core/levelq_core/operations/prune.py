@@ -100,12 +100,7 @@ def _standing(lanes: Lanes) -> Iterator[standing.Entry]:
 
 
 def _prune(
-    connection: Connection,
-    kind: _Kind,
-    before: datetime,
-    dry_run: bool,
-    batch: int,
-    step: Callable[[str, int], None],
+    connection: Connection, kind: _Kind, before: datetime, dry_run: bool, batch: int, step: Callable[[str, int], None]
 ) -> Pruned:
     with connection.begin():
         # Each row's own time is compared before it goes; the bound can at most leave a few for the next run.

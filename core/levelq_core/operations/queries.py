@@ -127,12 +127,10 @@ def last_id_before(connection: Connection, table: str, moment: str, before: date
     if first is None:
         return 0
     low, high = int(first) - 1, int(last)
+    nearest = text(f"SELECT id, {moment} < :before FROM {table} WHERE id <= :middle ORDER BY id DESC LIMIT 1")
     while low < high:
         middle = (low + high + 1) // 2
-        found = connection.execute(
-            text(f"SELECT id, {moment} < :before FROM {table} WHERE id <= :middle ORDER BY id DESC LIMIT 1"),
-            {"middle": middle, "before": before},
-        ).one_or_none()
+        found = connection.execute(nearest, {"middle": middle, "before": before}).one_or_none()
         if found is None or found[1]:
             low = middle
         else:

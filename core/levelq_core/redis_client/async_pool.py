@@ -50,12 +50,7 @@ class _Lateness:
 class AsyncNodePool:
     """NodePool for asyncio. A task that is cancelled closes its connection, so no reply is left on one."""
 
-    def __init__(
-        self,
-        redis: AsyncRedis,
-        lost: Callable[[AsyncRedis, BaseException], None] | None,
-        most: int,
-    ) -> None:
+    def __init__(self, redis: AsyncRedis, lost: Callable[[AsyncRedis, BaseException], None] | None, most: int) -> None:
         self.redis = redis
         self._lost = lost
         self._state = PoolState(redis, TaskSlots, most)

@@ -50,12 +50,10 @@ class Cluster(Redis):
             for address in self._topology.candidates():
                 server: Any = self._topology.client(address)
                 try:
-                    slots = self._topology.learn(server.execute_command("CLUSTER", "SLOTS"), address)
+                    if slots := self._topology.learn(server.execute_command("CLUSTER", "SLOTS"), address):
+                        return slots
                 except RedisError as error:
                     errors[address] = error
-                else:
-                    if slots:
-                        return slots
             raise self._topology.discovery_error(errors)
 
     def moved(self, error: MovedError) -> None:
@@ -124,12 +122,10 @@ class AsyncCluster(AsyncRedis):
             for address in self._topology.candidates():
                 server: Any = self._topology.client(address)
                 try:
-                    slots = self._topology.learn(await server.execute_command("CLUSTER", "SLOTS"), address)
+                    if slots := self._topology.learn(await server.execute_command("CLUSTER", "SLOTS"), address):
+                        return slots
                 except RedisError as error:
                     errors[address] = error
-                else:
-                    if slots:
-                        return slots
             raise self._topology.discovery_error(errors)
 
     async def moved(self, error: MovedError) -> None:

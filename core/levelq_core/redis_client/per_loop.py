@@ -92,12 +92,10 @@ def _abandon(held: _Held[Any] | None) -> None:
 
 def abandon(redis: AsyncRedis) -> None:
     """Close the connections of a client whose loop does not run any more."""
-    pools: list[Any] = [
-        client.connection_pool for client in (redis.clients if isinstance(redis, AsyncCluster) else [redis])
-    ]
+    clients = redis.clients if isinstance(redis, AsyncCluster) else [redis]
+    pools: list[Any] = [client.connection_pool for client in clients]
     if isinstance(redis, AsyncPrimary):
-        manager = pools[0].sentinel_manager
-        pools += [sentinel.connection_pool for sentinel in manager.sentinels]
+        pools += [sentinel.connection_pool for sentinel in pools[0].sentinel_manager.sentinels]
     for pool in pools:
         for connection in [*pool._available_connections, *pool._in_use_connections]:
             _close_without_loop(connection)

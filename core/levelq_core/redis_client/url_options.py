@@ -42,29 +42,17 @@ _TEXT = Option(str)  # never refused, so no password is shown
 _SWITCH = _option("(?i:yes|no|true|false|1|0)", lambda text: text.lower() in ("yes", "true", "1"), "yes or no")
 _SECONDS = _option(r"[0-9]{1,6}(\.[0-9]+)?", float, "seconds above 0", bool)
 _EVERYWHERE = {
-    "username": _TEXT,
-    "password": _TEXT,
-    "client_name": _TEXT,
-    "lib_name": _TEXT,
-    "lib_version": _TEXT,
-    "db": _whole(0),
-    "socket_timeout": _SECONDS,
-    "socket_connect_timeout": _SECONDS,
-    "health_check_interval": _whole(0),
+    **dict.fromkeys(("username", "password", "client_name", "lib_name", "lib_version"), _TEXT),
+    **dict.fromkeys(("db", "health_check_interval"), _whole(0)),
+    **dict.fromkeys(("socket_timeout", "socket_connect_timeout"), _SECONDS),
+    **dict.fromkeys(("max_connections", "socket_read_size"), _whole(1)),
     "protocol": _whole(2, 3),
-    "max_connections": _whole(1),
-    "socket_read_size": _whole(1),
 }
 _TCP = {"host": _TEXT, "port": _whole(1, 65_535), "socket_keepalive": _SWITCH}
 _SOCKET = {"path": _TEXT}
 _TLS = {
-    "ssl_keyfile": _TEXT,
-    "ssl_certfile": _TEXT,
-    "ssl_password": _TEXT,
-    "ssl_ca_certs": _TEXT,
-    "ssl_ca_path": _TEXT,
-    "ssl_ca_data": _TEXT,
-    "ssl_ciphers": _TEXT,
+    **dict.fromkeys(("ssl_keyfile", "ssl_certfile", "ssl_password", "ssl_ciphers"), _TEXT),
+    **dict.fromkeys(("ssl_ca_certs", "ssl_ca_path", "ssl_ca_data"), _TEXT),
     "ssl_cert_reqs": _option("none|optional|required", str, "none or optional or required"),
     "ssl_check_hostname": _SWITCH,
 }

@@ -42,13 +42,7 @@ EXIT_MISCONFIGURED = 2  # no restart would help
 POLL_SECONDS = 0.1  # between two looks at lanes that other workers hold
 
 
-def run(
-    settings: Settings,
-    specializations: Sequence[str],
-    may_print: Semaphore | None = None,
-    *,
-    burst: bool,
-) -> int:
+def run(settings: Settings, specializations: Sequence[str], may_print: Semaphore | None = None, *, burst: bool) -> int:
     """Work until asked to stop, or with `burst` until nothing is due; the exit code.
 
     With EXIT_MISCONFIGURED the supervisor does not start it again. `may_print`: the first worker of a supervisor that
@@ -56,8 +50,7 @@ def run(
     """
     log_safely()
     try:
-        work = drain_until_empty if burst else serve
-        return work(settings, specializations)
+        return (drain_until_empty if burst else serve)(settings, specializations)
     except ConfigurationError as error:
         if may_print is None or may_print.acquire(block=False):
             for reason in error.reasons:

@@ -188,8 +188,6 @@ class Relay(threading.Thread):
 
     def _relay_of(self, partition: Partition) -> PartitionRelay:
         if partition not in self._relays:
-            layout = self._directory.layouts[partition.specialization]
-            self._relays[partition] = PartitionRelay(
-                partition, layout, self._lanes, self._rows, self._waker, self._settings
-            )
+            layout, lanes = self._directory.layouts[partition.specialization], self._lanes
+            self._relays[partition] = PartitionRelay(partition, layout, lanes, self._rows, self._waker, self._settings)
         return self._relays[partition]

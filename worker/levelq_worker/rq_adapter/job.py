@@ -40,9 +40,8 @@ class LaneJob(Job):
         try:
             length, digits = pipeline.hstrlen(self.key, "data").hstrlen(self.key, "result_ttl").execute()
             wanted = ["data"] * (0 < length <= MOST_BYTES) + ["result_ttl"] * (0 < digits <= MOST_DIGITS)
-            found: dict[str, Any] = dict(
-                zip(wanted, self.connection.hmget(self.key, wanted) if wanted else (), strict=True)
-            )
+            values: Any = self.connection.hmget(self.key, wanted) if wanted else ()
+            found = dict(zip(wanted, values, strict=True))
         except ResponseError as error:
             raise NoSuchJobError(f"{printable(self.key, MOST_SHOWN)}: {error}") from None
         if not length:
@@ -54,8 +53,7 @@ class LaneJob(Job):
         found = {
             name.decode(errors="replace") if isinstance(name, bytes) else name: raw_data[name] for name in raw_data
         }
-        data = found.get("data", b"")
-        if not data:
+        if not (data := found.get("data", b"")):
             raise NoSuchJobError(f"no such job: {printable(self.key, MOST_SHOWN)}")
         self._read(data, len(data), found.get("result_ttl", b"")[: MOST_DIGITS + 1])
 

@@ -200,8 +200,7 @@ class Canceller:
     ) -> Cancelled:
         """Reject and quarantine on this connection; what is done so far, once that is committed."""
         settings, done = self._settings, self._done
-        limits = {"lock_ms": str(settings.lock_ms), "statement_ms": str(settings.statement_ms)}
-        connection.execute(_LIMITS, limits)
+        connection.execute(_LIMITS, {"lock_ms": str(settings.lock_ms), "statement_ms": str(settings.statement_ms)})
         encoding = schema_of(connection).encoding
         with batch_transaction(connection, cancelling.SOURCE) as (cursor, stamp):
             quarantine(cursor, quarantined)

@@ -118,9 +118,8 @@ class Waiting:
                 f"{self.newer} waiting commands were sent by a newer version of levelq: run this with that version"
             )
         if self.unreadable:
-            raise ConfigurationError(
-                f"{', '.join(sorted(self.unreadable))}: expected a list; other code wrote that key"
-            )
+            keys = ", ".join(sorted(self.unreadable))
+            raise ConfigurationError(f"{keys}: expected a list; other code wrote that key")
 
 
 def count(connection: Connection, lanes: LaneEditor, settings: Settings, scope: Scope) -> Waiting:

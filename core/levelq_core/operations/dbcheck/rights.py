@@ -7,16 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from levelq_core.database.schema import (
-    IDENTITY,
-    LEDGER,
-    LICENSES,
-    OUTBOX,
-    PROGRESS,
-    PROGRESSIONS,
-    QUARANTINE,
-    Schema,
-)
+from levelq_core.database.schema import IDENTITY, LEDGER, LICENSES, OUTBOX, PROGRESS, PROGRESSIONS, QUARANTINE, Schema
 from levelq_core.database.sqlstate import in_words, sqlstate_of
 
 from .finding import Finding, QueryCheck

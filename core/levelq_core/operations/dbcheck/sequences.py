@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
@@ -109,9 +110,8 @@ def check_row_numbers(connection: Connection, table: str, fact: Column) -> Itera
         problem = f"{table}.id has no default: levelq's inserts give no id, and fail"
         yield Finding("error", problem, (*(_numbered(table) if fact.nullable else ()), default, renumbered))
     elif sequence is not None:
-        yield from check_in_time(
-            connection, f"{table}.id", lambda: _check_ahead(connection, table, sequence, renumbered)
-        )
+        ahead = partial(_check_ahead, connection, table, sequence, renumbered)
+        yield from check_in_time(connection, f"{table}.id", ahead)
 
 
 def _numbered(table: str) -> tuple[str, str]:

@@ -71,10 +71,8 @@ def check_spelling(
         pairs = f"SELECT FROM {table} WHERE {condition} GROUP BY {user}, {right} HAVING count(*) > 1"
         doubled = connection.execute(text(f"SELECT count(*) FROM ({pairs}) AS pairs")).scalar_one()
         if doubled:
-            problem += (
-                f"; {counted(doubled, 'pair')} of user and specialization with several rows: look at them first, "
-            )
-            problem += "the most advanced will be kept"
+            several = f"{counted(doubled, 'pair')} of user and specialization with several rows"
+            problem += f"; {several}: look at them first, the most advanced will be kept"
             fix += merged(connection, table, (user, right), facts, condition)
         rename = f"UPDATE {table} SET {name} = {right} WHERE {name} <> {right} AND {condition};"
         yield Finding("error", problem, (*fix, rename))

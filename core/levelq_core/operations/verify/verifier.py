@@ -81,10 +81,8 @@ def _require(connection: Connection) -> Schema:
     """The tables and columns must exist. Constraints need not: the checks find what they would prevent."""
     with connection.begin():
         schema = read(connection)
-    found = schema.columns
-    lacking = [
-        f"{table}.{name}" for table, names in REQUIRED.items() for name in names if name not in found.get(table, ())
-    ]
+    required = [(table, name) for table, names in REQUIRED.items() for name in names]
+    lacking = [f"{table}.{name}" for table, name in required if name not in schema.columns.get(table, ())]
     if lacking:
         raise SchemaError(f"missing: {', '.join(lacking)}. `levelq db check` prints the statements that fix it")
     return schema
@@ -139,10 +137,8 @@ class _Verification:
             scope = scope_of(self.connection, options.since, options.range_rows, unique=unique)
         slow = "an index is missing, so users were read in a few large ranges, with temporary files"
         self.report.remarks += [f"{slow}: {statement}" for statement in scope.slow]
-        history = bool(options.history)
-        return Passes(
-            self.connection, scope, history=history, foreign_writes=options.foreign_writes, limit=options.limit
-        )
+        history, foreign = bool(options.history), options.foreign_writes
+        return Passes(self.connection, scope, history=history, foreign_writes=foreign, limit=options.limit)
 
     def _read_database(self, passes: Passes, reader: Reader) -> None:
         options = self.options
