@@ -107,11 +107,11 @@ class Acknowledging:
 
     def test_uncounted_entries_do_not_take_the_count_below_zero(self, bench: Benches) -> None:
         b = bench(partition_limit=3)
-        b.redis.rpush(b.key("lane:1"), *(b"malformed %d" % n for n in range(9)))
+        b.redis.rpush(b.key("lane:1"), *(b"garbage %d" % n for n in range(9)))
         b.push(1, payload(1, 0))
         b.fill(u2=1)
         b.claim()
-        b.ack("token", 1, *(malformed_identity(b"malformed %d" % n) for n in range(9)))
+        b.ack("token", 1, *(malformed_identity(b"garbage %d" % n) for n in range(9)))
         assert b.count() == 0
         assert b.push(3, *(payload(3, n) for n in range(9))).lanes == [(3, "partition")]
 

@@ -70,7 +70,7 @@ class Producing(Compared):
         self.tick()
         payload = self.new(user % len(USERS) + 1, CONTENTS[0]).payload
         raw = {
-            "text": b"malformed %d" % len(self.made),
+            "text": b"garbage %d" % len(self.made),
             "cut": payload[:40],
             "too long": b"%600d" % len(self.made),
             "of another lane": payload,

@@ -93,13 +93,13 @@ def test_send_without_a_worker_reports_that_in_time(levelq: Levelq) -> None:
 
 
 def test_malformed_entry_is_counted_and_shown_without_its_control_characters(levelq: Levelq, redis: Redis) -> None:
-    redis.rpush(KEYS.lane(PLAYER, 42), b"\x1b[31m[bold]rubbish")
+    redis.rpush(KEYS.lane(PLAYER, 42), b"\x1b[31m[bold]garbage")
     redis.zadd(KEYS.of(PLAYER, "ready"), {"42": 0})
     assert levelq("worker", "--burst").code == 0
     assert levelq.status()["quarantined"] == 1
     code, out, _ = levelq("history", 42)
     assert code == 0 and "quarantined: " in out and "\x1b" not in out
-    assert r"b'\x1b[31m[bold]malformed'" in "".join(out.split())
+    assert r"b'\x1b[31m[bold]garbage'" in "".join(out.split())
 
 
 @pytest.mark.parametrize("columns", ["40", "60", "80"])

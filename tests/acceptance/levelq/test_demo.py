@@ -208,7 +208,7 @@ _TOTAL, _LEVEL = "SQL: every total", "SQL: both levels"
         ("UPDATE levelq_ledger SET after[4] = 0 WHERE source = 'direct'", "direct calls"),
         (
             "INSERT INTO levelq_quarantine (specialization, reason, raw, length, sha256)"
-            " VALUES ('PLAYER', 'malformed', 'x', 1, 'x')",
+            " VALUES ('PLAYER', 'garbage', 'x', 1, 'x')",
             "SQL: nothing is quarantined",
         ),
     ],

@@ -144,7 +144,7 @@ def test_purge_cancels_all_of_a_specialization_or_everything(system: System, lev
 
 def test_one_long_lane_is_cancelled_page_by_page(system: System, levelq_here: Levelq) -> None:
     system.producer.send_many([up(7) for _ in range(2500)])
-    system.push_raw(7, b"malformed")
+    system.push_raw(7, b"garbage")
     system.push_raw(7, b"x" * 10_000)
     code, out, _ = levelq_here("purge", "--yes")
     assert (code, last_line(out)) == (0, "2,500 commands cancelled, 2 malformed quarantined")

@@ -111,7 +111,7 @@ def test_all_kinds_of_commands_and_ends_verify_at_rest(world: World) -> None:
         Adjust(user_id=3, specialization="PLAYER", xp_change=-1),
         Reset(user_id=5, specialization="PLAYER", total_xp=7),
     )
-    push_raw(world.worker, "PLAYER", 1, b"malformed")
+    push_raw(world.worker, "PLAYER", 1, b"garbage")
     world.drain()
     report = world.verify(at_rest=True)
     assert_clean(report)
@@ -520,7 +520,7 @@ def test_claims_and_tokens_that_disagree(world: World, missing: str) -> None:
 def test_an_entry_that_is_removed_undecided_meanwhile(world: World) -> None:
     first, second = up(7, 1), up(7, 2)
     world.send(first, second)
-    push_raw(world.worker, "PLAYER", 8, b"malformed")
+    push_raw(world.worker, "PLAYER", 8, b"garbage")
     seen = []
 
     def step(name: str) -> None:
@@ -534,7 +534,7 @@ def test_an_entry_that_is_removed_undecided_meanwhile(world: World) -> None:
 
 def test_entries_decided_or_quarantined_meanwhile_are_no_loss(world: World) -> None:
     world.send(up(7, 1), up(8, 2))
-    push_raw(world.worker, "PLAYER", 7, b"malformed")
+    push_raw(world.worker, "PLAYER", 7, b"garbage")
     push_raw(world.worker, "PLAYER", 9, b"z" * 10_000)
     report = world.verify(step=lambda name: world.drain() if name == "lanes again" else None)
     assert_clean(report)
