@@ -30,7 +30,8 @@ def run(arguments: list[str]) -> int:
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # make was killed
     stops = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, {*stops, signal.SIGCHLD})
-    folder = Path(tempfile.mkdtemp(prefix="levelq-run-"))
+    # A short name: paths of Unix sockets below it have at most 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="lq-"))
     folder.chmod(0o755)  # PostgreSQL runs under an account of its own when root starts it
     try:
         pytest = subprocess.Popen(

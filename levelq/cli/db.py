@@ -81,7 +81,7 @@ def check(
         print_line("The database has all that levelq needs, and commits are safe there.", "green", on=stream)
         return
     summary = f"{count(errors, 'error')}, {count(len(findings) - errors, 'warning')}"
-    print_line(f"{summary}. After mending: levelq db check", "bold", on=stream)
+    print_line(f"{summary}. After fixing: levelq db check", "bold", on=stream)
     raise Exit(1 if errors else 0)
 
 

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -28,11 +30,18 @@ def of_this_run(folder: Path) -> set[psutil.Process]:
     return found
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Directly below the system's: paths of Unix sockets below it have at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="lq-", dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_run_leaves_no_process_and_no_folder(tmp_path: Path, number: signal.Signals) -> None:
-    tmp_path.chmod(0o755)
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
+def test_interrupted_run_leaves_no_process_and_no_folder(folder: Path, number: signal.Signals) -> None:
+    environment = os.environ | {"TMPDIR": str(folder)}
     for name in [name for name in environment if name.startswith(("PYTEST_", "COV"))]:
         del environment[name]
     run = subprocess.Popen(
@@ -43,11 +52,11 @@ def test_interrupted_run_leaves_no_process_and_no_folder(tmp_path: Path, number:
         start_new_session=True,
     )
     try:
-        until(lambda: len(of_this_run(tmp_path)) > 10, 300, "servers and workers")
+        until(lambda: len(of_this_run(folder)) > 10, 300, "servers and workers")
         run.send_signal(number)
         assert run.wait(90) == 128 + number
     finally:
         run.kill()
         run.wait()
-    assert of_this_run(tmp_path) == set()
-    assert list(tmp_path.iterdir()) == []
+    assert of_this_run(folder) == set()
+    assert list(folder.iterdir()) == []
