@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -47,7 +48,8 @@ def run(arguments: list[str]) -> int:
                 if pytest.poll() is not None:
                     return pytest.returncode if pytest.returncode >= 0 else 128 - pytest.returncode
                 continue
-            os.killpg(pytest.pid, signal.SIGINT)
+            with suppress(ProcessLookupError):
+                os.killpg(pytest.pid, signal.SIGINT)
             try:
                 pytest.wait(GRACE_SECONDS)
             except subprocess.TimeoutExpired:
@@ -60,15 +62,17 @@ def run(arguments: list[str]) -> int:
 
 def _reap_orphans(own: int) -> None:
     """Reap adopted processes that have ended. It stops at the run itself, whose exit code is still wanted."""
-    while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid != own:
-        os.waitpid(ended.si_pid, 0)
+    with suppress(ChildProcessError):  # there are no children at all
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid != own:
+            os.waitpid(ended.si_pid, 0)
 
 
 def _kill_all() -> None:
     """Kill every descendant. One that is orphaned meanwhile becomes a child of this process, and is found again."""
     while left := psutil.Process().children(recursive=True):
         for process in left:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                process.kill()
         psutil.wait_procs(left, timeout=GRACE_SECONDS)
 
 
