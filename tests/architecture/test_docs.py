@@ -126,3 +126,9 @@ def test_path_in_readme_has_the_steps_in_the_order_of_the_code(
     steps = steps[steps.index(first) : steps.index(last) + 1]
     calls = iter(_calls_of(file, function))
     assert [step for step in steps if step not in calls] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_page_shows_no_path_of_one_machine(page: Path) -> None:
+    """Pasted output names where a run had its folders."""
+    assert re.findall(r"/(?:tmp|home|root|work)/\S*", page.read_text()) == []

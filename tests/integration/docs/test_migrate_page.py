@@ -15,10 +15,11 @@ from uuid import uuid4
 import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, event, select, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 
 from levelq import Catalog, LevelUp, ProgressLicenseCoupler, apply_commands, level_up_atomic
 from tests.support.coupler import put_license, put_progress, session, tables, wait_until_blocked_by
+from tests.support.orm import Progress, User
 
 ROOT = Path(__file__).parents[3]
 PAGE, TESTS = ROOT / "docs" / "how-to" / "migrate.md", ROOT / "tests" / "integration"
@@ -69,28 +70,6 @@ SHOWN_BY = {
     "`acquire_locks`": ["test_own_work_goes_into_one_block_with_the_call"],
     "the driver": ["test_direct_engines.test_psycopg2_is_refused_with_the_engine_to_make"],
 }
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Progress(Base):
-    """The application's own view of a progress row."""
-
-    __tablename__ = "specialization_progress"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    student_id: Mapped[int]
-    current_level: Mapped[int]
-    total_xp: Mapped[int]
-
-
-class User(Base):
-    """The application's user."""
-
-    __tablename__ = "users"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
 
 
 def test_every_row_of_the_table_is_shown_by_a_test() -> None:
