@@ -31,7 +31,7 @@ class NamespaceKeys(ScriptCaller):
         return bool(self._run(self._protocol.change_layout(specialization, expected, new)))
 
     def bound(self) -> bytes | None:
-        """The database that the namespace is bound to, as binding.py encodes it; None if it is bound to none.
+        """The database that the namespace is bound to, as namespace_binding.py encodes it; None if it is bound to none.
 
         Raises RedisError, and ConfigurationError if the key holds another type.
         """
@@ -40,7 +40,7 @@ class NamespaceKeys(ScriptCaller):
         except ResponseError as error:
             if not is_wrong_type(error):
                 raise
-            message = "expected a string, found another type; `levelq rebuild` or `levelq namespace rebind` replaces it"
+            message = "expected a string, found another type; `levelq rebuild` replaces it"
             raise ConfigurationError(f"{self.keys.database}: {message}") from None
         return None if found is None else bytes(found)
 
