@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from random import Random
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from levelq_core.errors import LevelqError
+from levelq_core.keys import Partition
 from levelq_core.lanes import scan as standing
 from levelq_core.lanes.lane_editor import LaneEditor
 from levelq_core.lanes.script_files import load
@@ -147,13 +149,14 @@ def operate(act: Callable[[], object]) -> None:
 @fault("an operator cancels", "operator", 3)
 def _(world: World, rng: Random) -> None:
     canceller = Canceller(world.engine, LaneEditor(world.redis, world.settings), world.waker, world.settings)
-    for _ in range(20):
-        partition, user_id = rng.choice(PARTITIONS), rng.choice(range(1, 161))
-        entries: Any = (
-            world.redis.lrange(world.lanes.keys.lane(partition, user_id), 0, -1) if rng.random() < 0.5 else ()
-        )
+
+    def cancel(partition: Partition, user_id: int, only_one: bool) -> None:
+        entries: Any = world.redis.lrange(world.lanes.keys.lane(partition, user_id), 0, -1) if only_one else ()
         only = standing.command_id_of(rng.choice(entries)) if entries else None
-        operate(lambda: canceller.run(Scope((partition.specialization,), user_id, only)))  # noqa: B023
+        canceller.run(Scope((partition.specialization,), user_id, only))
+
+    for _ in range(20):
+        operate(partial(cancel, rng.choice(PARTITIONS), rng.choice(range(1, 161)), rng.random() < 0.5))
     if rng.random() < 0.3:
         operate(lambda: canceller.run(Scope()))
 
