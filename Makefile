@@ -23,7 +23,7 @@ demo: .venv/installed ## the main job on embedded servers: a thousand users, a b
 	@$(BIN)/levelq demo
 
 # Tests mostly wait, for servers or for claims to expire, so several processes run them. Each starts its own servers.
-SIDE_BY_SIDE := --numprocesses=auto --maxprocesses=4 --dist=loadscope
+SIDE_BY_SIDE := --numprocesses=4 --dist=loadscope --no-loadscope-reorder
 
 test: .venv/installed ## all tests
 	@$(BIN)/python -m tests.run -q $(SIDE_BY_SIDE)
