@@ -34,7 +34,7 @@ def finish_tournament(engine: Engine, match_id: int, players: list[int]) -> None
         session.merge(Match(id=match_id))
         for user_id in sorted(players):
             result = level_up_atomic(session, user_id, "PLAYER", 40)
-            if not result["success"]:  # the others, and your own rows, are committed all the same
+            if result["success"] is False:  # the others, and your own rows, are committed all the same
                 print(f"user {user_id}: {result['error_type']}: {result['message']}")
 
 
