@@ -7,7 +7,7 @@ python direct_calls.py  # in a second terminal, in this folder
 import asyncio
 import os
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import BigInteger, Engine, create_engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -21,17 +21,18 @@ class Base(DeclarativeBase):
 class Match(Base):
     __tablename__ = "direct_matches"
     id: Mapped[int] = mapped_column(primary_key=True)
+    winner: Mapped[int] = mapped_column(BigInteger)
 
 
-def finish_match(engine: Engine, match_id: int, winner: int) -> None:
+def finish_match(engine: Engine, winner: int) -> None:
     with Session(engine) as session:
-        session.merge(Match(id=match_id))
+        session.add(Match(winner=winner))
         level_up_atomic(session, winner, "PLAYER", 150, raise_on_failure=True)  # commits both, or rolls both back
 
 
-def finish_tournament(engine: Engine, match_id: int, players: list[int]) -> None:
+def finish_tournament(engine: Engine, players: list[int]) -> None:
     with Session(engine) as session, session.begin():
-        session.merge(Match(id=match_id))
+        session.add(Match(winner=players[0]))
         for user_id in sorted(players):
             result = level_up_atomic(session, user_id, "PLAYER", 40)
             if result["success"] is False:  # the others, and your own rows, are committed all the same
@@ -44,15 +45,10 @@ async def certify_coach(engine: AsyncEngine, user_id: int) -> None:
         await session.run_sync(lambda s: ProgressLicenseCoupler(s).update_level_atomic(user_id, "COACH", 3))
 
 
-def engine_for_levelq(engine: Engine) -> Engine:
-    """If your engine is on psycopg2: one more for levelq, on the same database."""
-    return create_engine(engine.url.set(drivername="postgresql+psycopg"), pool_size=2)
-
-
 if __name__ == "__main__":
-    url = os.environ["LEVELQ_DATABASE_URL"].replace("postgresql://", "postgresql+psycopg2://", 1)
-    engine = engine_for_levelq(create_engine(url))
+    engine = create_engine(os.environ["LEVELQ_DATABASE_URL"].replace("postgresql://", "postgresql+psycopg2://", 1))
     Base.metadata.create_all(engine)
-    finish_match(engine, match_id=1, winner=42)
-    finish_tournament(engine, match_id=2, players=[42, 43])
-    asyncio.run(certify_coach(create_async_engine(engine.url), user_id=42))
+    levels = create_engine(engine.url.set(drivername="postgresql+psycopg"), pool_size=2)
+    finish_match(levels, winner=42)
+    finish_tournament(levels, players=[42, 43])
+    asyncio.run(certify_coach(create_async_engine(levels.url), user_id=42))

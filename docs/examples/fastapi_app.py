@@ -32,7 +32,7 @@ def get_producer(request: Request) -> AsyncProducer:
     return producer
 
 
-Producer = Annotated[AsyncProducer, Depends(get_producer)]
+ProducerDep = Annotated[AsyncProducer, Depends(get_producer)]
 
 
 class Session(BaseModel):
@@ -40,7 +40,7 @@ class Session(BaseModel):
 
 
 @app.post("/players/{user_id}/sessions")
-async def finish_session(user_id: int, session: Session, producer: Producer) -> dict[str, Any]:
+async def finish_session(user_id: int, session: Session, producer: ProducerDep) -> dict[str, Any]:
     handle = await producer.level_up(user_id, "PLAYER", session.xp, sessions_completed=1)
     outcome = await handle.result(timeout=10)
     if outcome.status == "rejected":
@@ -49,13 +49,13 @@ async def finish_session(user_id: int, session: Session, producer: Producer) -> 
 
 
 @app.post("/players/{user_id}/matches", status_code=202)
-async def win_match(user_id: int, producer: Producer, request: Request) -> dict[str, str]:
+async def win_match(user_id: int, producer: ProducerDep, request: Request) -> dict[str, str]:
     handle = await producer.level_up(user_id, "PLAYER", 150, reason="match won")
     return {"status_url": str(request.url_for("command_status", command_id=handle.command_id))}
 
 
 @app.get("/commands/{command_id}")
-async def command_status(command_id: UUID, producer: Producer) -> dict[str, Any]:
+async def command_status(command_id: UUID, producer: ProducerDep) -> dict[str, Any]:
     try:
         outcome = await producer.handle(command_id).result(timeout=0.1)
     except OutcomeTimeout:
