@@ -25,8 +25,6 @@ def match_won(match_id: int, user_id: int) -> int | None:
 
 
 if __name__ == "__main__":
-    import rq_tasks  # RQ finds a task by the name of its module, which must not be __main__
-
     match_id, user_id = map(int, sys.argv[1:])
     queue = Queue("matches", connection=Redis.from_url(os.environ["LEVELQ_REDIS_URL"]))
-    queue.enqueue(rq_tasks.match_won, match_id, user_id, retry=Retry(max=3, interval=[1, 10, 60]))
+    queue.enqueue("rq_tasks.match_won", match_id, user_id, retry=Retry(max=3, interval=[1, 10, 60]))

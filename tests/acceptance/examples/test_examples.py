@@ -106,7 +106,7 @@ def decided(client: httpx.Client, url: str) -> dict[str, Any]:
         told: dict[str, Any] = client.get(url).raise_for_status().json()
         return told if told["status"] != "queued" else None
 
-    return until(ask, what=url) or {}
+    return until(ask, 60, url) or {}
 
 
 @of("fastapi_app.py")
@@ -143,7 +143,7 @@ def test_flask_waits_for_an_outcome_or_sends_with_its_own_transaction(example: E
 @of("django_site/manage.py")
 def test_django_sends_by_the_outbox_on_commit_and_a_command(example: Example, blank_database_url: str) -> None:
     example.settings = example.settings.model_copy(update={"database_url": blank_database_url})
-    migrate, worker, server, award, _ = example.commands
+    migrate, worker, server, _, award, _ = example.commands
     example.run(migrate)
     example.work(worker)
     client = example.serve(server, "--noreload")
@@ -163,7 +163,7 @@ def test_celery_task_that_runs_twice_counts_once(example: Example) -> None:
     example.work(worker)
     example.start(f"{celery} --concurrency 2")
     example.run(f"{send}; {send}; {send.replace('991', '992')}")
-    until(lambda: example.levels() == [(42, "PLAYER", 300, 1, 1)], what="both matches")
+    until(lambda: example.levels() == [(42, "PLAYER", 300, 1, 1)], 60, "both matches")
 
 
 @of("rq_tasks.py")
@@ -202,6 +202,8 @@ def test_direct_calls_need_no_worker(example: Example) -> None:
 
 
 @of("django_site/manage.py")
-def test_django_check_names_a_wrong_setting(example: Example) -> None:
+def test_django_tests_itself_and_names_a_wrong_setting(example: Example) -> None:
+    *_, test, _, _ = example.commands
+    assert "Ran 1 test" in example.run(test)
     shown = example.run("LEVELQ_REDIS_URL=http://here python manage.py check", code=1)
     assert "levelq.E001) LEVELQ['REDIS_URL']: expected a URL that begins with redis://" in shown
