@@ -46,16 +46,18 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}  # all others: errors
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULE_OF.get(name, 'errors')}"), name)
-    except ModuleNotFoundError as error:
-        if error.name in ("sqlalchemy", "psycopg"):
-            raise ImportError(f"{name} needs the database libraries: pip install 'levelq[worker]'") from error
-        raise
-    return value
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for Any
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULE_OF.get(name, 'errors')}"), name)
+        except ModuleNotFoundError as error:
+            if error.name in ("sqlalchemy", "psycopg"):
+                raise ImportError(f"{name} needs the database libraries: pip install 'levelq[worker]'") from error
+            raise
+        return value
 
 
 __all__ = [
