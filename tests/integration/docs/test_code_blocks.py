@@ -1,7 +1,8 @@
 """Every code block of README and docs runs as it stands, in order, and prints what its page shows.
 
 A block that cannot run says why: ```sh no-run: needs Docker. A block in an HTML comment runs, too, and readers do not
-see it: it makes what an application has already, such as a session or a model.
+see it: it makes what an application has already, such as a session or a model. A block that begins with `# name.py`, or
+has "save it as `name.py`" above it, is saved, and run by the shell block that names it; a `test_*.py` by pytest.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tests.integration.docs.page_runner import SERVERS, PageRunner
 from tests.support.fixtures.command_line import LevelqWith
 
 BLOCKS = {page: blocks_of(page) for page in PAGES}
-WITH_CODE = [page for page, blocks in BLOCKS.items() if any(b.language in RUN and not b.refusal for b in blocks)]
+WITH_CODE = [page for page, blocks in BLOCKS.items() if any(block.runs for block in blocks)]
 
 
 @pytest.mark.usefixtures("redis")
@@ -36,8 +37,9 @@ def test_blocks_of_a_page_run_and_print_what_it_shows(
     monkeypatch.chdir(server_folder)
     with PageRunner(levelq, environment, monkeypatch) as runner:
         for block in BLOCKS[page]:
-            if block.language in RUN and not block.refusal:
+            if block.runs:
                 runner.run(block)
+        runner.run_saved_tests()
 
 
 def test_every_block_runs_or_says_why_not() -> None:
