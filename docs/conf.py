@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from levelq import LaneWorker
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
+
+_MARKUP = re.compile(r"(`[^`]*`)|[*|\\]|_(?!\w)")  # of reStructuredText, but not inside code
 
 project = "levelq"
 version = release = version("levelq")
@@ -32,9 +35,13 @@ html_theme_options = {"navigation_with_keys": True, "top_of_page_buttons": []}
 
 
 def _as_markdown(_app: object, what: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:
-    """Docstrings indent code, as Markdown does; reStructuredText wants `::` before it. The page has its own words."""
+    """Docstrings are plain text: `_` and `*` mean themselves, and code is indented, which needs `::` before it."""
     if what == "module":
         lines.clear()
+    lines[:] = [
+        line if line.startswith("    ") else _MARKUP.sub(lambda found: found[1] or "\\" + found[0], line)
+        for line in lines
+    ]
     for number in range(len(lines) - 1, 0, -1):
         above = next((line for line in reversed(lines[:number]) if line), "")
         if lines[number].startswith("    ") and not lines[number - 1] and not above.startswith(" "):

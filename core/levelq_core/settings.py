@@ -131,7 +131,7 @@ class Settings(BaseSettings):
             raise ConfigurationError("; ".join(lines)) from None
 
     def environment(self) -> dict[str, str]:
-        """These settings as `LEVELQ_...` variables, for a child process that needs the same."""
+        """These settings as LEVELQ_ variables, for a child process that needs the same."""
         given = self.model_dump(mode="json", exclude_none=True)
         return {f"LEVELQ_{name.upper()}": str(value) for name, value in given.items()}
 

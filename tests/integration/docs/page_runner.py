@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
@@ -76,16 +76,12 @@ class PageRunner:
             _output_of(sys.executable, "-m", "pytest", "-q", "-p", "no:locust", "-p", "no:cacheprovider", *tests)
 
     def _close(self, names: dict[str, Any]) -> None:
-        """Close what the end of a process would close."""
-        for value in list(names.values()):
-            if isinstance(value, Producer | Session):
-                value.close()
-            elif isinstance(value, Engine):
-                value.dispose()
-            elif isinstance(value, AsyncProducer):
-                self._loop.run(value.close())
-            elif isinstance(value, AsyncEngine):
-                self._loop.run(value.dispose())
+        """Close what the end of a process would close: sessions first, which give connections back to their engines."""
+        for kind in (Session, Producer, AsyncProducer, Engine, AsyncEngine):
+            for value in [value for value in names.values() if isinstance(value, kind)]:
+                close = value.dispose if isinstance(value, Engine | AsyncEngine) else value.close
+                if inspect.isawaitable(done := close()):
+                    self._loop.run(_result(done))
 
     def run(self, block: Block) -> None:
         """Run one block. Fails if it raises, exits with 2, or prints something else than the page shows."""
@@ -236,6 +232,10 @@ _PROGRAMS = {
     "redis-cli": "_run_redis_cli", "export": "_export", "kill": "_kill", "pip": "_pip", "make": "_make",
     "python3": "_venv", ".": "_venv",
 }  # fmt: skip
+
+
+async def _result(awaitable: Awaitable[None]) -> None:
+    await awaitable
 
 
 def _output_of(*command: str) -> str:
