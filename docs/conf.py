@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import version
+from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _MARKUP = re.compile(r"(`[^`]*`)|[*|\\]|_(?!\w)")  # of reStructuredText, but not inside code
 
 project = "levelq"
-version = release = version("levelq")
+version = release = version_of("levelq")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 myst_heading_anchors = 4  # links to headings are checked: a missing one is a warning, and warnings are errors
