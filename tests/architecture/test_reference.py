@@ -28,7 +28,8 @@ def test_errors_page_has_cause_remedy_bases_and_attributes(name: str) -> None:
     text, error = SECTIONS[name], ERRORS[name]
     assert re.search(r"^\*\*Cause\*\*: .+^\*\*Remedy\*\*: ", text, re.MULTILINE | re.DOTALL)
     bases = {base.__name__ for base in error.__bases__} - {"LevelqError", "Exception"}
-    attributes = vars(error("")).keys() - vars(error.__mro__[1]("")).keys()
+    attributes = vars(error).get("__annotations__", {}).keys() | vars(error("")).keys()
+    attributes -= vars(error.__mro__[1]("")).keys()
     assert [word for word in bases | attributes if f"`{word}`" not in text] == []
 
 
