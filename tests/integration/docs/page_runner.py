@@ -99,7 +99,11 @@ class PageRunner:
             raise
 
     def _python(self, block: Block) -> str:
-        return self._execute("\n" * block.line + block.code, str(block.page), vars(self._module))
+        """The addresses redis://localhost:6379/0 and postgresql://.../app stand for those of the page's servers."""
+        redis, database = (os.environ[name] for name in SERVERS)
+        code = block.code.replace("redis://localhost:6379/0", redis)
+        code = re.sub(r"(postgresql(?:\+\w+)?://)[^\s'\"]*/app\b", rf"\1{database.partition('://')[2]}", code)
+        return self._execute("\n" * block.line + code, str(block.page), vars(self._module))
 
     def _execute(self, code: str, file: str, names: dict[str, Any]) -> str:
         compiled = compile(code, file, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
