@@ -70,13 +70,16 @@ scaling: .venv/installed ## what commands cost, and the effect of more workers t
 plan: .venv/installed ## what a load would take: make plan USERS=10_000_000 RATE=100_000 ARGS='--peak 3' (ARGS=--help lists all)
 	@$(BIN)/python -m benchmarks.capacity $(if $(USERS),--users $(USERS)) $(if $(RATE),--rate $(RATE)) $(ARGS)
 
+# Every warning is an error: a link to a page or a heading that does not exist, a docstring that cannot be read.
+SITE := $(BIN)/sphinx-build --fail-on-warning --builder html --doctree-dir .venv/doctrees docs .venv/site
+
 check: .venv/installed ## format, lint, strict types, import contracts, docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python .ci/make_sync.py --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/mkdocs build --config-file .ci/mkdocs.yml --strict --quiet --site-dir ../.venv/site
+	$(SITE) --fresh-env --quiet
 
 format: .venv/installed ## format the code, and fix what the linter can
 	$(BIN)/ruff format .
@@ -91,8 +94,9 @@ build: .venv/installed ## the wheel and the source archive in dist/, checked as 
 sync: .venv/installed ## generate the modules for threads from those for asyncio
 	@$(BIN)/python .ci/make_sync.py
 
-docs: .venv/installed ## serve the documentation at 127.0.0.1:8000
-	$(BIN)/mkdocs serve --config-file .ci/mkdocs.yml
+docs: .venv/installed ## build the documentation in .venv/site, and serve it at 127.0.0.1:8000
+	@$(SITE) --quiet
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory .venv/site 8000
 
 # Celery 5.3 requires redis below 6, so the lowest versions are those of an application with both.
 lock: ## write both locks (needs uv): the newest versions, and the lowest that pyproject.toml allows
