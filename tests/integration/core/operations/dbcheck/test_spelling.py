@@ -9,9 +9,9 @@ from redis import Redis
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from levelq.cli.status_report import look
 from levelq_core import Catalog, LevelUp, SchemaError, Settings, apply_commands, level_up_atomic
 from levelq_core.operations.checks import check_database
+from levelq_core.operations.readings.status import status as look
 from levelq_worker.rq_adapter.worker import LaneWorker
 from levelq_worker.support.preflight import preflight
 from tests.support.coupler import put_license, put_progress
