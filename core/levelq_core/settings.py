@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .domain.catalog import Catalog, is_json
-from .errors import ConfigurationError, describe
+from .errors import CatalogError, ConfigurationError, describe
 from .keys import Keys
 from .redis_client.url_options import MISREAD
 from .redis_client.urls import CLUSTER_SCHEMES, SENTINEL_SCHEMES, SERVER_SCHEMES, check_url
@@ -52,11 +52,12 @@ def _catalog(given: Any) -> Any:
     """Of what may be a catalog, only a file is left for later. JSON of the environment may be parsed already."""
     if isinstance(given, Catalog | Path | None) or (isinstance(given, str) and not is_json(given)):
         return given
-    if isinstance(given, str):
-        return Catalog.load(given)
-    if isinstance(given, Mapping):
-        return Catalog.of(given)
-    raise ValueError("expected a Catalog, or the path of a TOML or JSON file")
+    if not isinstance(given, str | Mapping):
+        raise ValueError("expected a Catalog, or the path of a TOML or JSON file")
+    try:
+        return Catalog.from_json(given) if isinstance(given, str) else Catalog.of(given)
+    except CatalogError as error:
+        raise CatalogError(f"LEVELQ_CATALOG: {error}") from error.__cause__
 
 
 def _plain_catalog(catalog: Catalog | Path) -> str:

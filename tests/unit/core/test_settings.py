@@ -246,5 +246,5 @@ def test_catalog_that_is_too_long_for_a_variable_works_in_this_process_only() ->
 def test_what_is_no_catalog_is_refused() -> None:
     expected = "LEVELQ_CATALOG: expected a Catalog, or the path of a TOML or JSON file, got [0, 5]"
     assert refusal(catalog=[0, 5]) == expected
-    with pytest.raises(CatalogError, match=r"^CHEF: level 2: total_xp: expected a whole number"):
+    with pytest.raises(CatalogError, match=r"^LEVELQ_CATALOG: CHEF: level 2: total_xp: expected a whole number"):
         Settings.load(catalog={"CHEF": [0, -5]})
