@@ -38,7 +38,7 @@ MOST_PARKED = 100  # lanes in a report
 class PartitionStatus(Reading):
     """One partition: how many commands wait, and how many lanes are ready, claimed and parked.
 
-    `oldest_seconds`: the age of the oldest command. `workers`: how many serve it, None if RQ's Redis does not answer.
+    `oldest_seconds`: the age of the oldest command.
     """
 
     partition: str
@@ -48,7 +48,6 @@ class PartitionStatus(Reading):
     claimed: int
     parked: int
     oldest_seconds: float
-    workers: int | None
 
 
 class StatusReport(Reading):
@@ -105,24 +104,24 @@ class _Found:
             namespace=self.namespace,
             database=None if self.bound_to is None else str(self.bound_to),
             lanes_readable=self.lanes is not None,
-            partitions=tuple(self._partition(*item) for item in (self.lanes or {}).items()),
+            partitions=tuple(_partition(*item) for item in (self.lanes or {}).items()),
             **self.totals,
             workers=None if self.serving is None else len(set(chain.from_iterable(self.serving.values()))),
             problems=tuple(self.problems),
             parked_lanes=tuple(ParkedLane.of(*item, held) for item in islice(waiting, MOST_PARKED)),
         )
 
-    def _partition(self, partition: Partition, seen: Status) -> PartitionStatus:
-        return PartitionStatus(
-            partition=str(partition),
-            specialization=partition.specialization,
-            waiting=seen.waiting,
-            ready=seen.ready,
-            claimed=seen.claimed,
-            parked=seen.parked,
-            oldest_seconds=round(seen.oldest_seconds, 3),
-            workers=None if self.serving is None else len(self.serving[partition]),
-        )
+
+def _partition(partition: Partition, seen: Status) -> PartitionStatus:
+    return PartitionStatus(
+        partition=str(partition),
+        specialization=partition.specialization,
+        waiting=seen.waiting,
+        ready=seen.ready,
+        claimed=seen.claimed,
+        parked=seen.parked,
+        oldest_seconds=round(seen.oldest_seconds, 3),
+    )
 
 
 def status(settings: Settings | None = None, *, engine: Engine | None = None) -> StatusReport:
