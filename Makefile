@@ -85,11 +85,12 @@ format: .venv/installed ## format the code, and fix what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-build: .venv/installed ## the wheel and the source archive in dist/, checked as a package index would check them
+build: .venv/installed ## the wheel and the source archive in dist/, checked as a package index would, and tests of that archive
 	@rm -rf dist
 	@$(BIN)/python -m build --no-isolation --outdir dist . >.venv/build.log 2>&1 || { cat .venv/build.log; exit 1; }
 	@$(BIN)/twine check --strict dist/*
 	@$(BIN)/check-wheel-contents dist/*.whl
+	@$(BIN)/python .ci/check_dist.py $(BIN)/python
 
 sync: .venv/installed ## generate the modules for threads from those for asyncio
 	@$(BIN)/python .ci/make_sync.py

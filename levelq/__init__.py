@@ -42,9 +42,11 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "Adjust", "AsyncHandle", "AsyncProducer", "Catalog", "CatalogError", "Command", "ConfigurationError", "Handle",
-    "InvalidCommand", "LaneFull", "LaneWorker", "LevelUp", "LevelUpRefused", "LevelqError", "Moved", "NotDurable",
-    "Outbox", "Outcome", "OutcomeTimeout", "OutcomeUnknown", "PartitionFull", "Producer", "ProgressLicenseCoupler",
-    "QueueFull", "QueueUnavailable", "Reset", "SchemaError", "SendUnknown", "SetLevel", "Settings", "SyncLevels",
-    "Totals", "TransactionMisuse", "WrongDatabase", "apply_commands", "drain", "level_up_atomic",
+    "Adjust", "AsyncHandle", "AsyncProducer", "Catalog", "CatalogError", "CheckReport", "Command",
+    "ConfigurationError", "Handle", "History", "HistoryEntry", "InvalidCommand", "LaneFull", "LaneWorker", "LevelUp",
+    "LevelUpRefused", "LevelqError", "Moved", "NotDurable", "OutOfStep", "Outbox", "Outcome", "OutcomeTimeout",
+    "OutcomeUnknown", "ParkedLane", "ParkedUserLane", "PartitionFull", "PartitionStatus", "Producer",
+    "ProgressLicenseCoupler", "QuarantinedEntry", "QueueFull", "QueueUnavailable", "Reset", "SchemaError",
+    "SendUnknown", "SetLevel", "Settings", "StatusReport", "SyncLevels", "Totals", "TransactionMisuse",
+    "WrongDatabase", "apply_commands", "check", "drain", "level_up_atomic", "status",
 ]  # fmt: skip

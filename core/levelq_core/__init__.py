@@ -33,6 +33,10 @@ if TYPE_CHECKING:
         TransactionMisuse,
         WrongDatabase,
     )
+    from .operations.readings.check import CheckReport, OutOfStep, check
+    from .operations.readings.history import History, HistoryEntry, ParkedUserLane, QuarantinedEntry
+    from .operations.readings.records import ParkedLane
+    from .operations.readings.status import PartitionStatus, StatusReport, status
     from .settings import Settings
 
 _MODULES = {
@@ -41,6 +45,10 @@ _MODULES = {
     "domain.catalog": ["Catalog"],
     "domain.commands": ["Adjust", "Command", "LevelUp", "Reset", "SetLevel", "SyncLevels"],
     "domain.outcome": ["Outcome", "Totals"],
+    "operations.readings.check": ["CheckReport", "OutOfStep", "check"],
+    "operations.readings.history": ["History", "HistoryEntry", "ParkedUserLane", "QuarantinedEntry"],
+    "operations.readings.records": ["ParkedLane"],
+    "operations.readings.status": ["PartitionStatus", "StatusReport", "status"],
     "settings": ["Settings"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}  # all others: errors
@@ -61,9 +69,10 @@ if not TYPE_CHECKING:  # a type checker would take every misspelt name for Any
 
 
 __all__ = [
-    "Adjust", "Catalog", "CatalogError", "Command", "ConfigurationError", "InvalidCommand", "LaneFull", "LevelUp",
-    "LevelUpRefused", "LevelqError", "Moved", "NotDurable", "Outcome", "OutcomeTimeout", "OutcomeUnknown",
-    "PartitionFull", "ProgressLicenseCoupler", "QueueFull", "QueueUnavailable", "Reset", "SchemaError", "SendUnknown",
-    "SetLevel", "Settings", "SyncLevels", "Totals", "TransactionMisuse", "WrongDatabase", "apply_commands",
-    "level_up_atomic",
+    "Adjust", "Catalog", "CatalogError", "CheckReport", "Command", "ConfigurationError", "History", "HistoryEntry",
+    "InvalidCommand", "LaneFull", "LevelUp", "LevelUpRefused", "LevelqError", "Moved", "NotDurable", "OutOfStep",
+    "Outcome", "OutcomeTimeout", "OutcomeUnknown", "ParkedLane", "ParkedUserLane", "PartitionFull", "PartitionStatus",
+    "ProgressLicenseCoupler", "QuarantinedEntry", "QueueFull", "QueueUnavailable", "Reset", "SchemaError",
+    "SendUnknown", "SetLevel", "Settings", "StatusReport", "SyncLevels", "Totals", "TransactionMisuse",
+    "WrongDatabase", "apply_commands", "check", "level_up_atomic", "status",
 ]  # fmt: skip

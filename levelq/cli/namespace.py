@@ -31,9 +31,9 @@ def rebind(yes: Yes = False, dry_run: DryRun = False) -> None:
     """
     from levelq_core.errors import ConfigurationError
     from levelq_core.lanes.namespace_binding import DatabaseIdentity
+    from levelq_core.lanes.partition_directory import partitions
     from levelq_core.operations.identity import ensure_identity, identity_of
     from levelq_core.redis_client.url_options import redacted
-    from levelq_worker.support.partition_directory import partitions
 
     from .connections import database_of, lanes_of, load
 

@@ -12,9 +12,9 @@ from levelq_core.coupler.bisect import LOCKED_REASON
 from levelq_core.coupler.lane_batch import Parked
 from levelq_core.keys import Partition
 from levelq_core.lanes.parked import MOST_BYTES, NEWER_VERSION, WRONG_TYPE, ParkedLane, ParkedLanes, bounded, cause_of
+from levelq_core.operations.parked_advice import MOST_CAUSES as MOST_LINES
+from levelq_core.operations.parked_advice import advice, cause_lines, is_locked, waiting_advice
 from levelq_worker.draining.cause_log import LASTS_SECONDS, MOST_CAUSES, CauseLog
-from levelq_worker.support.parked_lanes import MOST_CAUSES as MOST_LINES
-from levelq_worker.support.parked_lanes import advice, cause_lines, is_locked, waiting_advice
 
 PLAYER = Partition("PLAYER")
 

@@ -21,14 +21,14 @@ from levelq_core.lanes.parked import ParkedLanes
 from levelq_core.lanes.protocol import Status
 from levelq_core.lanes.worker_alerts import WorkerAlert
 from levelq_core.operations.dbcheck import check_read_only, require_spelling, sequence_problems
+from levelq_core.operations.parked_advice import cause_lines, waiting_advice
 from levelq_core.operations.queries import Holder, holder
 from levelq_core.operations.redischeck.health import refusal, risks
+from levelq_core.operations.wording import count, duration
 from levelq_core.redis_client.topology import topology_of
 from levelq_core.settings import Settings
-from levelq_worker.support.parked_lanes import cause_lines, waiting_advice
 
-from .screen import count, duration
-from .status_standstill import Serving, Standstill
+from .standstill import Serving, Standstill
 
 SPELLING_MS = 2000  # however large the tables, a status must be quick
 

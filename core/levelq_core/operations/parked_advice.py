@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.parked import NEWER_VERSION, WRONG_TYPE, ParkedLane, ParkedLanes, cause_of, read
+
+from .wording import count, time_of, when_utc
 
 MOST_CAUSES = 5  # of one partition that have a line of their own
 _LOCKED = "other code holds its rows"  # isolate.LOCKED_REASON begins so
@@ -66,6 +67,11 @@ def is_locked(reason: str) -> bool:
     return reason.startswith(_LOCKED)
 
 
+def remedy(reason: str, held: str | None) -> str:
+    """What to do about a lane. `held`: what to do about rows that other code holds, if that is known."""
+    return held if held and is_locked(reason) else advice(reason)
+
+
 def cause_lines(partition: Partition, found: ParkedLanes, held: str | None = None) -> Iterator[str]:
     """One line for each cause, the most frequent first. `held`: what to do about the rows that other code holds."""
     groups: dict[str, list[ParkedLane]] = {}
@@ -74,12 +80,12 @@ def cause_lines(partition: Partition, found: ParkedLanes, held: str | None = Non
     most_first = sorted(groups.values(), key=len, reverse=True)
     for lanes in most_first[:MOST_CAUSES]:
         first = lanes[0]  # the oldest
-        what = held if held and is_locked(first.reason) else advice(first.reason)
-        since = f"parked since {when_utc(first.since_ms)}, for example user {first.user}"
-        yield f"{partition}: {_lanes(len(lanes))} {since}: {first.reason}; {what}"
+        what = remedy(first.reason, held)
+        since = f"parked since {when_utc(time_of(first.since_ms))}, for example user {first.user}"
+        yield f"{partition}: {count(len(lanes), 'lane')} {since}: {first.reason}; {what}"
     rest = found.total - sum(map(len, most_first[:MOST_CAUSES]))
     if rest > 0:
-        yield f"{partition}: {_lanes(rest)} more parked for other causes: levelq status --json"
+        yield f"{partition}: {count(rest, 'lane')} more parked for other causes: levelq status --json"
 
 
 def burst_lines(lanes: Lanes, partitions: Sequence[Partition]) -> Iterator[str]:
@@ -91,17 +97,3 @@ def burst_lines(lanes: Lanes, partitions: Sequence[Partition]) -> Iterator[str]:
         lines += cause_lines(partition, found)
     yield f"done: nothing is due; lanes parked for later: {parked}"
     yield from lines
-
-
-def when_utc(ms: int) -> str:
-    """A time of the server in ms, for people: 2026-01-31 02:58:11 UTC."""
-    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def iso_utc(ms: int) -> str:
-    """A time of the server in ms, for programs: 2026-01-31T02:58:11.123Z."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _lanes(number: int) -> str:
-    return f"{number:,} lane" if number == 1 else f"{number:,} lanes"

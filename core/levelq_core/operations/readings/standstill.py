@@ -10,9 +10,8 @@ from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.progress import Progress, progress_of
 from levelq_core.lanes.protocol import Status
+from levelq_core.operations.wording import count, duration
 from levelq_core.settings import Settings
-
-from .screen import count, duration
 
 AGAIN_SECONDS = 0.5  # before the second reading: between two drains a partition has none for a moment
 Serving = Mapping[Partition, set[str]]

@@ -11,13 +11,13 @@ import psycopg
 import pytest
 from redis import Redis
 
-from levelq.cli.status_report import look
 from levelq_core import LevelUp, Settings
 from levelq_core.coupler.bisect import LOCKED_REASON
 from levelq_core.domain.codec import STAMP_DIGITS, encode
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.worker_alerts import WorkerAlerts
+from levelq_core.operations.readings.status import status as look
 from levelq_worker.rq_adapter.worker import LaneWorker
 from tests.conformance.kit import identity
 from tests.support.fixtures.command_line import NOWHERE
@@ -58,7 +58,7 @@ def listed(settings: Settings, redis: Redis) -> Iterator[LaneWorker]:
 def test_commands_that_a_worker_serves_are_no_problem(settings: Settings, listed: LaneWorker, redis: Redis) -> None:
     push(settings, redis, 1)
     seen = look(settings)
-    assert (seen.problems, seen.workers) == ([], 1)
+    assert (seen.problems, seen.workers) == ((), 1)
 
 
 def test_commands_without_a_worker_are_named_with_the_command_that_starts_one(settings: Settings, redis: Redis) -> None:
@@ -86,9 +86,9 @@ def test_live_worker_is_counted_again_after_redis_lost_everything(
 def test_expired_claim_that_no_worker_returns_is_named(settings: Settings, redis: Redis, listed: LaneWorker) -> None:
     push(settings, redis, 1, 2)
     Lanes(redis, settings).claim(PLAYER, "drain", "token", 100)
-    assert look(settings).problems == []
+    assert list(look(settings).problems) == []
     redis.zadd(KEYS.of(PLAYER, "claimed"), {"1": 1000 * time.time() - 60_000})
-    assert look(settings).problems == [f"PLAYER:1:0: 1 claim ran out and no worker takes them back: {DEAD}"]
+    assert list(look(settings).problems) == [f"PLAYER:1:0: 1 claim ran out and no worker takes them back: {DEAD}"]
 
 
 def test_due_lane_that_no_worker_drains_is_named(settings: Settings, redis: Redis, listed: LaneWorker) -> None:
@@ -100,7 +100,7 @@ def test_due_lane_that_no_worker_drains_is_named(settings: Settings, redis: Redi
     assert problems(settings) == ["host:1 waiting for # s: PostgreSQL: away"]
     redis.delete(KEYS.notices)
     redis.zadd(KEYS.of(PLAYER, "drains"), {"drain": 1000 * time.time() + 5000})
-    assert look(settings).problems == []
+    assert list(look(settings).problems) == []
 
 
 def test_lane_parked_by_foreign_code_is_named_with_the_session_that_holds_it(
@@ -111,7 +111,7 @@ def test_lane_parked_by_foreign_code_is_named_with_the_session_that_holds_it(
     why = "rows held by other code, a newer version or a key that is no list; the workers' log says which"
     with psycopg.connect(own_database_url, application_name="a report") as holder:
         holder.execute("SELECT FROM user_licenses")  # a reader blocks nothing
-        assert look(settings).problems == [f"1 lane parked for later: {why}"]
+        assert list(look(settings).problems) == [f"1 lane parked for later: {why}"]
         holder.execute("SELECT FROM user_licenses FOR UPDATE")
         pid = holder.info.backend_pid
         assert problems_past_the_lock_limit(settings) == [
@@ -157,7 +157,7 @@ def test_lane_that_is_being_tried_is_still_named(settings: Settings, redis: Redi
     (problem,) = look(settings).problems
     assert "for example user 1: \\x1b[31mno (SQLSTATE P0001); " in problem
     assert lanes.ack(PLAYER, "again", [(b"1", 0, identity(redis.lindex(KEYS.lane(PLAYER, 1), 0)))]) == [1]
-    assert look(settings).problems == []
+    assert list(look(settings).problems) == []
 
 
 def test_worker_that_waits_for_the_database_is_named_with_what_to_do(settings: Settings, redis: Redis) -> None:
@@ -187,13 +187,13 @@ def test_server_that_is_away_is_named_and_the_rest_is_shown(settings: Settings, 
     push(settings, redis, 1)
     away = {"rq_url": f"redis://{NOWHERE}", "database_url": f"postgresql://ann:secret@{NOWHERE}/app"}
     seen = look(settings.model_copy(update=away))
-    assert seen.lanes is not None and seen.lanes[PLAYER].waiting == 1
-    assert (seen.workers, seen.totals) == (None, {"rejected": None, "quarantined": None})
+    assert {found.partition: found.waiting for found in seen.partitions}[str(PLAYER)] == 1
+    assert (seen.workers, seen.rejected, seen.quarantined) == (None, None, None)
     rq, database = seen.problems
     assert rq.startswith("LEVELQ_RQ_URL: redis://127.0.0.1:1: ") and "refused" in rq
     assert database.startswith("LEVELQ_DATABASE_URL: postgresql://ann:***@127.0.0.1:1/app: ")
     seen = look(settings.model_copy(update={"redis_url": f"redis://{NOWHERE}"}))
-    assert (seen.lanes, seen.totals) == (None, {"rejected": 0, "quarantined": 0})
+    assert (seen.lanes_readable, seen.partitions, seen.rejected, seen.quarantined) == (False, (), 0, 0)
     assert len(seen.problems) == 1 and seen.problems[0].startswith("LEVELQ_REDIS_URL: redis://127.0.0.1:1: ")
 
 
@@ -210,7 +210,7 @@ def test_suspect_partitions_are_read_a_second_time_together(
     settings: Settings, redis: Redis, listed: LaneWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("levelq.cli.status_standstill.time.sleep", waits.append)
+    monkeypatch.setattr("levelq_core.operations.readings.standstill.time.sleep", waits.append)
     redis.hset(KEYS.shards, "PLAYER", "1:16")
     for shard in range(16):
         partition = Partition("PLAYER", 1, shard)
