@@ -1,4 +1,4 @@
-"""`levelq demo`: the main job on real servers, watched, with a worker killed in the middle, and verified."""
+"""`levelq demo`: a load test with a killed worker, on servers of its own, verified twice."""
 
 from __future__ import annotations
 

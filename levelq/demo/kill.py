@@ -7,12 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Any, Self
 
-import psutil
-
 from levelq.laboratory.environment import Environment
 from levelq_core.keys import Partition
 
-from .scenario import TOP_LEVEL
+from .burst import TOP_LEVEL
 
 _KILL_AFTER, _KILL_ANYWAY = 0.4, 0.7  # share of all commands decided: when to kill, and when at the latest
 _PARTITIONS = tuple(Partition(name) for name in TOP_LEVEL)
@@ -31,7 +29,6 @@ class WorkerKill(threading.Thread):
         self.returned_at = 0.0
         self.lanes_held = 0
         self.pushed = 0  # set it to how many commands the senders have pushed
-        self.now = threading.Event()  # set it to kill without waiting any longer
         self._environment = environment
         self._keys = environment.settings.keys
         self._commands = commands
@@ -45,26 +42,13 @@ class WorkerKill(threading.Thread):
         self._ended.set()
         self.join()
 
-    @property
-    def seconds(self) -> float:
-        """How long the lanes of the killed worker waited."""
-        return max(0.0, self.returned_at - self.killed_at)
-
     def run(self) -> None:
         """Wait for the moment, kill, watch the claims."""
-        if self._wait(lambda: self._decided() >= _KILL_AFTER):
-            victim = self._environment.workers.busiest()  # takes milliseconds, so it is found before the moment
-            if self._wait(self._all_busy):
-                self._kill(victim)
-
-    def _wait(self, condition: Callable[[], bool]) -> bool:
-        """Wait until it holds, or `now` is set; false if the demo ends first."""
-        while not self.now.is_set() and not condition():
-            if self._ended.wait(0.003):
-                return False
-        return True
-
-    def _kill(self, victim: psutil.Process) -> None:
+        if not self._wait(lambda: self._decided() >= _KILL_AFTER):
+            return
+        victim = self._environment.workers.busiest()  # takes milliseconds, so it is found before the moment
+        if not self._wait(lambda: self._all_busy() or self._decided() >= _KILL_ANYWAY):
+            return
         left = self._claims()
         victim.kill()
         self.pid, self.killed_at = victim.pid, time.time()
@@ -77,17 +61,23 @@ class WorkerKill(threading.Thread):
             left &= self._claims()
         self.returned_at = time.time()
 
+    def _wait(self, condition: Callable[[], bool]) -> bool:
+        """Wait until it holds; false if the demo ends first."""
+        while not condition():
+            if self._ended.wait(0.003):
+                return False
+        return True
+
     def _decided(self) -> float:
         """The share of all commands that is decided, or a little less."""
-        waiting: list[Any] = self._environment.redis.mget(
+        counts: list[Any] = self._environment.redis.mget(
             [self._keys.of(partition, "count") for partition in _PARTITIONS]
         )
-        return (self.pushed - sum(int(count or 0) for count in waiting)) / self._commands
+        return (self.pushed - sum(int(count or 0) for count in counts)) / self._commands
 
     def _all_busy(self) -> bool:
-        """Whether every worker holds a claim, so that any victim holds some; late in the burst, whether any does."""
-        tokens = {token for _, _, token in self._claims()}
-        return len(tokens) >= (self._environment.workers.processes if self._decided() < _KILL_ANYWAY else 1)
+        """Whether every worker holds a claim, so that any victim holds some."""
+        return len({token for _, _, token in self._claims()}) >= self._environment.workers.processes
 
     def _claims(self) -> set[tuple[str, bytes, bytes]]:
         """Partition, lane and fencing token of every claim."""

@@ -1,4 +1,4 @@
-"""One sending process of a load test: threads that each send their users' commands when they are due.
+"""A sending process of a load test or a demo: threads that each send their users' commands when they are due.
 
 Its word is the start's Unix time; a second one stops it early.
 """
@@ -8,19 +8,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
 from levelq.laboratory.processes import read_task, report, stop_at_next_word, wait_for_word
-from levelq_core import Command, LevelUp, Settings
+from levelq_core import Command, Settings
 from levelq_core.errors import LevelqError, NotDurable, SendUnknown
 from levelq_core.operations.verify import Recorder
 from levelq_producer import Producer
 
-from .arrivals import Arrival, Plan, id_of
-from .scenarios import Scenario
+from .arrivals import Arrival, Plan, Schedule
 
 THREADS = 16  # per process, as many as a web server's workers; the users of one thread wait for each other
 _REPORT_SECONDS = 0.1
@@ -51,7 +50,8 @@ class SenderThread(threading.Thread):
         try:
             with Recorder(self.record) as recorder:
                 for arrival in self.arrivals:
-                    commands = self._commands(arrival)  # before the due time, when only the send is left
+                    # Made before the due time, when only the send is left.
+                    commands = [one.command(self.started, self.tag, self.first_user) for one in arrival.commands]
                     if self.stop_early.wait(max(0.0, self.started + arrival.at - time.time())):
                         return
                     recorder.intend(commands)
@@ -60,19 +60,6 @@ class SenderThread(threading.Thread):
                     self._count(arrival, commands, errors)
         except Exception as error:  # a full disk, or a bug: silent users would look like a quiet day
             self.failure = error
-
-    def _commands(self, arrival: Arrival) -> list[Command]:
-        return [
-            LevelUp(
-                user_id=self.first_user + planned.account,
-                specialization=planned.specialization,
-                command_id=id_of(self.started + planned.at, self.tag, planned.number),
-                xp_gained=planned.xp,
-                sessions_completed=1,
-                reason="load test",
-            )
-            for planned in arrival.commands
-        ]
 
     def _send(self, commands: list[Command]) -> list[Exception | None]:
         try:
@@ -94,16 +81,18 @@ class SenderThread(threading.Thread):
             self.errors.setdefault(type(error).__name__, str(error))
 
 
-def main() -> None:
-    """Do one task."""
+def serve(schedule: Callable[..., Schedule]) -> None:
+    """Do one task, which holds the arguments of the schedule."""
     task = read_task()
+    plan = schedule(*task["plan"])
     stop = threading.Event()
-    plan = Plan(task["seed"], Scenario(*task["scenario"]), task["levels"])
     with Producer(Settings.load()) as producer:
-        threads = []
-        for number, record in task["records"]:
-            arrivals = plan.arrivals(number, task["threads"])
-            threads.append(SenderThread(producer, arrivals, Path(record), task["tag"], task["first_user"], stop))
+        threads = [
+            SenderThread(
+                producer, plan.arrivals(number, task["threads"]), Path(record), task["tag"], task["first_user"], stop
+            )
+            for number, record in task["records"]
+        ]
         if started := wait_for_word():
             stop_at_next_word(stop)
             for thread in threads:
@@ -131,4 +120,4 @@ def _sum(threads: Sequence[SenderThread]) -> Counter[str]:
 
 
 if __name__ == "__main__":
-    main()
+    serve(Plan)
