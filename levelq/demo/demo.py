@@ -29,7 +29,6 @@ from levelq.loadtest.result import Result
 from levelq.loadtest.scenarios import Scenario
 from levelq.loadtest.summary import show_end
 from levelq_core import level_up_atomic
-from levelq_core.errors import ConfigurationError
 from levelq_core.operations.queries import out_of_step
 from levelq_core.settings import Settings
 
@@ -43,11 +42,19 @@ _PAUSE_SECONDS = 0.01  # between two direct calls: an application does other thi
 _TARGET = 10_000  # commands a second that the demo is meant to reach on two cores
 
 
-def run(users: int, commands: int, processes: int, picture: Path, folder: Path | None, seed: int | None) -> int:
-    """See run_demo."""
-    for name, value in {"users": users, "commands": commands, "processes": processes}.items():
-        if value < 1:
-            raise ConfigurationError(f"{name}: expected at least 1, got {value}")
+def run_demo(
+    users: int = 1000,
+    commands: int = 50_000,
+    processes: int = 2,
+    picture: Path = Path("demo.png"),
+    folder: Path | None = None,
+    seed: int | None = None,
+) -> int:
+    """Run the demo. Returns 0 if every check passed, 1 if one failed, 130 if it was interrupted.
+
+    `folder` keeps the servers' data; a temporary one is used and removed otherwise. The same `seed`
+    simulates the same users. Raises ConfigurationError if the servers or a process cannot be started.
+    """
     require_empty("folder", folder)
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
     scenario = Scenario("demo", "a burst", users, users, commands / REST_SECONDS, REST_SECONDS)

@@ -45,7 +45,7 @@ class Helper:
     """
 
     def __init__(self, module: str, task: dict[str, Any], settings: Settings, log: Path) -> None:
-        self.counts: Counter[str] = Counter()  # the sum of all counts that it reported
+        self.counts: Counter[str] = Counter()  # as it reported them last
         self.ready = threading.Event()  # set while it waits for a word, and when it has ended
         self.done = threading.Event()  # set when it has ended; `result` tells how
         self._result: dict[str, Any] | None = None
@@ -97,7 +97,7 @@ class Helper:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             message = json.loads(line)
-            self.counts.update(message.get("counts", {}))
+            self.counts = Counter(message.get("counts", self.counts))
             self._result = message.get("done", self._result)
             if "ready" in message:
                 self.ready.set()

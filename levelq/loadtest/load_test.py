@@ -41,8 +41,12 @@ _DRAIN_SECONDS, _DRAIN_RATE = 30.0, 500  # what is not decided this long after t
 _RECENT_SECONDS = 5.0  # the percentiles on the screen are of this time
 
 
-def run(settings: Settings, options: LoadTestOptions) -> int:
-    """See run_loadtest."""
+def run_loadtest(settings: Settings, options: LoadTestOptions) -> int:
+    """Run a load test.
+
+    Returns 0 if the checker found nothing, 1 if it found violations or commands were not decided in time, 130 if the
+    test was interrupted. Raises ConfigurationError for impossible options, before anything is started.
+    """
     check(settings, options)
     if options.seed is None:
         options = options._replace(seed=random.SystemRandom().randrange(10**6))

@@ -103,20 +103,14 @@ def serve(schedule: Callable[..., Schedule]) -> None:
 
 def follow(threads: Sequence[SenderThread]) -> None:
     """Report what was done, some times a second, until the threads end. Raises what ended one of them early."""
-    reported: Counter[str] = Counter()
-    while alive := [thread for thread in threads if thread.is_alive()]:
-        alive[0].join(_REPORT_SECONDS)
-        counts = _sum(threads)
-        report(counts=counts - reported)
-        reported = counts
-    report(counts=_sum(threads) - reported)
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(_REPORT_SECONDS)
+            report(counts=sum((one.counts for one in threads), Counter()))
     if failures := [thread.failure for thread in threads if thread.failure]:
         raise failures[0]
-    report(done={kind: text for thread in threads for kind, text in thread.errors.items()})
-
-
-def _sum(threads: Sequence[SenderThread]) -> Counter[str]:
-    return sum((thread.counts for thread in threads), Counter())
+    counts = sum((one.counts for one in threads), Counter[str]())
+    report(counts=counts, done={kind: text for thread in threads for kind, text in thread.errors.items()})
 
 
 if __name__ == "__main__":

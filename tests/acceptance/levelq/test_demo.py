@@ -34,7 +34,7 @@ from tests.support.fixtures.waiting import until
 SEED = 20
 SMALL = Burst(SEED, users=12, commands=1_500)
 CHECKS = 16  # with the line that sums up the checker's
-CHILD = "import sys; from pathlib import Path; from levelq.demo import run_demo; sys.exit(run_demo({}))"
+CHILD = "import sys; from pathlib import Path; from levelq.demo.demo import run_demo; sys.exit(run_demo({}))"
 
 
 def begin(arguments: str, mark: str, folder: Path) -> subprocess.Popen[str]:
