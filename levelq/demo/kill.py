@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 from levelq.laboratory.environment import Environment
 from levelq_core.keys import Partition
@@ -13,17 +12,17 @@ from levelq_core.keys import Partition
 from .burst import TOP_LEVEL
 
 _KILL_AFTER, _KILL_ANYWAY = 0.4, 0.7  # share of all commands decided: when to kill, and when at the latest
+_POLL_SECONDS = 0.005
 _PARTITIONS = tuple(Partition(name) for name in TOP_LEVEL)
 
 
-class WorkerKill(threading.Thread):
+class WorkerKill:
     """Kills a worker while it holds claims, and watches those come back. Times are Unix seconds, 0 until they come.
 
-    A thread: the burst may be over within a second, and a look at the servers takes a tenth of one.
+    It has a thread of its own: the burst may be over within a second, and a look at the servers takes a tenth of one.
     """
 
     def __init__(self, environment: Environment, commands: int) -> None:
-        super().__init__(name="demo-kill", daemon=True)
         self.pid = 0
         self.killed_at = 0.0
         self.returned_at = 0.0
@@ -32,23 +31,16 @@ class WorkerKill(threading.Thread):
         self._environment = environment
         self._keys = environment.settings.keys
         self._commands = commands
-        self._ended = threading.Event()
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self.join()
-
-    def run(self) -> None:
-        """Wait for the moment, kill, watch the claims."""
-        if not self._wait(lambda: self._decided() >= _KILL_AFTER):
-            return
+    def run(self, ended: threading.Event) -> None:
+        """Wait for the moment, kill, watch the claims; stop early if the demo has ended."""
+        while self._decided() < _KILL_AFTER:
+            if ended.wait(_POLL_SECONDS):
+                return
         victim = self._environment.workers.busiest()  # takes milliseconds, so it is found before the moment
-        if not self._wait(lambda: self._all_busy() or self._decided() >= _KILL_ANYWAY):
-            return
+        while not self._all_busy() and self._decided() < _KILL_ANYWAY:
+            if ended.wait(_POLL_SECONDS):
+                return
         left = self._claims()
         victim.kill()
         self.pid, self.killed_at = victim.pid, time.time()
@@ -56,17 +48,10 @@ class WorkerKill(threading.Thread):
         while left:
             if time.time() - self.killed_at > self._environment.settings.claim_seconds / 2:
                 self.lanes_held = len(left)
-            if self._ended.wait(0.01):
+            if ended.wait(_POLL_SECONDS):
                 return
             left &= self._claims()
         self.returned_at = time.time()
-
-    def _wait(self, condition: Callable[[], bool]) -> bool:
-        """Wait until it holds; false if the demo ends first."""
-        while not condition():
-            if self._ended.wait(0.003):
-                return False
-        return True
 
     def _decided(self) -> float:
         """The share of all commands that is decided, or a little less."""
