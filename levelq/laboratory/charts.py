@@ -86,7 +86,7 @@ class Chart:
         axes.grid(axis="y", color=_RULE, linewidth=1, clip_on=False)
         axes.tick_params(axis="y", length=0, pad=8, labelcolor=_DIM)
         axes.tick_params(axis="x", length=4, pad=3, color=_DIM, labelcolor=_DIM)
-        axes.set_xlabel(self.title, loc="right", color=_DIM, labelpad=0)
+        axes.set_xlabel(self.title, loc="right", color=_DIM, labelpad=2)
         for at, text in self.marks:
             side = -1 if at > 0.8 * self.right else 1  # the word stays within the chart
             axes.axvline(at, color=_DIM, linestyle=(0, (2, 3)), linewidth=1, clip_on=False)

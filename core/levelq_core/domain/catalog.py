@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -91,6 +90,8 @@ class Catalog(Mapping[str, Track]):
         """Read a TOML catalog, or give the default for None. Raises CatalogError that names the fault."""
         if path is None:
             return cls.default()
+        import tomllib  # noqa: PLC0415 - few read a catalog of their own
+
         try:
             document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
