@@ -21,10 +21,34 @@ _FRAME = (62 / 640, 34 / 250, 564 / 640, 204 / 250)  # left, bottom, width and h
 _DIM, _RULE = "#5d6878", "#e1e5eb"
 # By CSS class of the page. In an SVG the page's variables replace the colours, so that they follow its light or dark.
 COLOURS = {
-    "grey": "#7c8798", "green": "#1f8a4c", "orange": "#c7690a", "red": "#c0392b",
-    "pale": "#7db3f0", "blue": "#3b82d6", "deep": "#174f96",
-}  # fmt: skip
+    "grey": "#7c8798",
+    "green": "#1f8a4c",
+    "orange": "#c7690a",
+    "red": "#c0392b",
+    "pale": "#7db3f0",
+    "blue": "#3b82d6",
+    "deep": "#174f96",
+}
 _VARIABLES = {colour: f"var(--{name})" for name, colour in COLOURS.items()} | {_DIM: "var(--dim)", _RULE: "var(--rule)"}
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text, in the page's font
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.spines.bottom": False,
+    "axes.labelcolor": _DIM,
+    "axes.labelpad": 2,
+    "grid.color": _RULE,
+    "grid.linewidth": 1,
+    "xaxis.labellocation": "right",
+    "xtick.color": _DIM,
+    "xtick.major.size": 4,
+    "ytick.color": _DIM,
+    "ytick.major.size": 0,
+    "ytick.major.pad": 8,
+    "lines.solid_joinstyle": "round",
+    "lines.solid_capstyle": "round",
+}
 _LEAST_SECONDS = 0.0001  # an axis of durations shows what is shorter at its end
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 # What the page has no use for: comments, namespaces, the names of groups.
@@ -67,7 +91,7 @@ class Chart:
 
     def svg(self) -> Html:
         """The legend, and the SVG."""
-        with mpl.rc_context({"svg.fonttype": "none", "font.size": 11.5}):
+        with mpl.rc_context(_STYLE | {"font.size": 11.5}):
             figure = Figure(_SIZE)
             self.draw(figure.add_axes(_FRAME))
             drawn = io.StringIO()
@@ -81,19 +105,15 @@ class Chart:
 
     def draw(self, axes: Any) -> None:
         """Draw it on matplotlib's axes."""
+        axes.grid(axis="y", clip_on=False)
         axes.set_axisbelow(True)
-        axes.spines[:].set_visible(False)
-        axes.grid(axis="y", color=_RULE, linewidth=1, clip_on=False)
-        axes.tick_params(axis="y", length=0, pad=8, labelcolor=_DIM)
-        axes.tick_params(axis="x", length=4, pad=3, color=_DIM, labelcolor=_DIM)
-        axes.set_xlabel(self.title, loc="right", color=_DIM, labelpad=2)
+        axes.set_xlabel(self.title)
         for at, text in self.marks:
-            side = -1 if at > 0.8 * self.right else 1  # the word stays within the chart
             axes.axvline(at, color=_DIM, linestyle=(0, (2, 3)), linewidth=1, clip_on=False)
-            axes.annotate(
-                text, (at, 1), xycoords=("data", "axes fraction"), xytext=(4 * side, -9), textcoords="offset points",
-                ha="left" if side > 0 else "right", color=_DIM,
-            )  # fmt: skip
+            side = "right" if at > 0.8 * self.right else "left"  # the word stays within the chart
+            axes.text(
+                at, 0.99, f"\u00a0{text}\u00a0", transform=axes.get_xaxis_transform(), ha=side, va="top", color=_DIM
+            )
         for one in reversed(self.series):
             self._line(axes, one)
         self._scale(axes)
@@ -103,16 +123,14 @@ class Chart:
         y = [max(value, _LEAST_SECONDS) if self.durations else value for _, value in one.points]
         gap = [True, *map(math.isnan, y), True]
         alone = [n for n in range(len(y)) if not gap[n + 1] and gap[n] and gap[n + 2]]  # a line needs two points
-        axes.plot(
-            x, y, color=COLOURS[one.colour], drawstyle="steps-post" if one.steps else "default", label=one.name,
-            linewidth=4 if one.broad else 1.8, alpha=0.5 if one.broad else 1, clip_on=False,
-            solid_capstyle="round", solid_joinstyle="round",
-        )  # fmt: skip
+        style = {"color": COLOURS[one.colour], "clip_on": False}
+        width, alpha = (4, 0.5) if one.broad else (1.8, 1)
+        (line,) = axes.plot(x, y, label=one.name, linewidth=width, alpha=alpha, **style)
+        line.set_drawstyle("steps-post" if one.steps else "default")
         if alone:
-            axes.plot([x[n] for n in alone], [y[n] for n in alone], "o", color=COLOURS[one.colour], markersize=2)
+            axes.plot([x[n] for n in alone], [y[n] for n in alone], "o", markersize=2, **style)
         if one.filled:
-            step = "post" if one.steps else None
-            axes.fill_between(x, y, color=COLOURS[one.colour], alpha=0.16, linewidth=0, step=step, clip_on=False)
+            axes.fill_between(x, y, alpha=0.16, linewidth=0, step="post" if one.steps else None, **style)
 
     def _scale(self, axes: Any) -> None:
         values = [value for one in self.series for _, value in one.points if value > 0] or [0.001]
@@ -137,11 +155,12 @@ class Chart:
 
 def save(path: Path, title: str, charts: Sequence[tuple[str, Chart]]) -> None:
     """Save charts one below the other as one picture; each has a name."""
-    figure = Figure((11, 3.3 * len(charts)), dpi=110, layout="constrained")
-    figure.suptitle(title, fontsize=14, fontweight="bold")
-    for axes, (name, chart) in zip(figure.subplots(len(charts), squeeze=False)[:, 0], charts, strict=True):
-        chart.draw(axes)
-        axes.set_title(name, loc="left", fontsize=10)
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(chart.series), frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with mpl.rc_context(_STYLE):
+        figure = Figure((11, 3.3 * len(charts)), dpi=110, layout="constrained")
+        figure.suptitle(title, fontsize=14, fontweight="bold")
+        for axes, (name, chart) in zip(figure.subplots(len(charts), squeeze=False)[:, 0], charts, strict=True):
+            chart.draw(axes)
+            axes.set_title(name, loc="left", fontsize=10)
+            axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(chart.series), frameon=False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)

@@ -124,12 +124,24 @@ class LoadTest:
             about = facts(self.environment, self.sampler)
             self.terminal.print(f"[dim]ready after {time.perf_counter() - begun:.1f} s[/]")
             started, ended, errors = self._load()
-        report, decided = self._verify(), self.sampler.decided
+        decided = self.sampler.decided
         found = timings(self._records, dict(zip(decided.ids, decided.committed, strict=True)))
         return Result(
-            self.options, started, ended, self.counts, errors, found, figures(found), self.sampler.samples,
-            decided.applied, decided.level_ups, report, about, self.interrupts.requested, self.marks(started),
-        )  # fmt: skip
+            options=self.options,
+            started=started,
+            ended=ended,
+            counts=self.counts,
+            errors=errors,
+            timings=found,
+            figures=figures(found),
+            samples=self.sampler.samples,
+            applied=decided.applied,
+            level_ups=decided.level_ups,
+            report=self._verify(),
+            facts=about,
+            interrupted=self.interrupts.requested,
+            marks=self.marks(started),
+        )
 
     @property
     def title(self) -> str:
