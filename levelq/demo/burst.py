@@ -1,4 +1,4 @@
-"""What the demo's users send: most of it at once, the rest while a worker is dead; all kinds of commands."""
+"""What the demo's users send: all kinds of commands, most of them at once, the rest once a worker was killed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from levelq.loadtest.sender import serve
 from levelq_core import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
 
 TOP_LEVEL = {"PLAYER": 8, "COACH": 8, "INTERNSHIP": 3}
-REST_SECONDS = 4.0  # after the first part, when the killed worker's claims run out
-_FIRST_PART = 0.8  # share of the commands that are sent at once
+_FIRST_PART = 0.8  # share of the commands that are sent at once; the others are held
 _WINDOW = 2_500  # commands in one call
 _CONFLICT_EVERY = 500  # one command of this many reuses an id for other content
 _RANKS_ADDED = 3  # weights are 1/(rank + 3): of a thousand users the hottest sends 4 % of all commands, ten send 24 %
@@ -29,13 +28,12 @@ class Send(NamedTuple):
     kind: type[Command]
     fields: dict[str, Any]
     again: bool = False
-    at: float = 0.0  # when it was first meant to be sent, in seconds after the start
 
     def command(self, started: float, tag: int, first_user: int) -> Command:
-        """As the producer takes it, in a run that started at this Unix time."""
+        """As the producer takes it, in a run that started at this Unix time, when all is due."""
         user_id, specialization = first_user + self.lane[0], self.lane[1]
         about: dict[str, Any] = {"user_id": user_id, "specialization": specialization, "reason": "demo"}
-        return self.kind(**about, command_id=id_of(started + self.at, tag, self.number), **self.fields)
+        return self.kind(**about, command_id=id_of(started, tag, self.number), **self.fields)
 
 
 class Burst(NamedTuple):
@@ -50,12 +48,11 @@ class Burst(NamedTuple):
         sends = [send for send in self.sends() if send.lane[0] % threads == thread]
         middle = int(len(sends) * _FIRST_PART)
         found: list[Arrival] = []
-        times: dict[int, float] = {}
-        for at, part in ((0.0, sends[:middle]), (REST_SECONDS, sends[middle:])):
+        for held, part in ((False, sends[:middle]), (True, sends[middle:])):
             for start in range(0, len(part), _WINDOW):
-                window = [send._replace(at=times.setdefault(send.number, at)) for send in part[start : start + _WINDOW]]
+                window = part[start : start + _WINDOW]
                 for again in (False, True):
-                    found.append(Arrival(at, [send for send in window if send.again is again], again))
+                    found.append(Arrival(0.0, [send for send in window if send.again is again], again, held))
         return [arrival for arrival in found if arrival.commands]
 
     def sends(self) -> list[Send]:

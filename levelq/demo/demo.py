@@ -33,7 +33,7 @@ from levelq_core import level_up_atomic
 from levelq_core.operations.queries import out_of_step
 from levelq_core.settings import Settings
 
-from .burst import REST_SECONDS, Burst
+from .burst import Burst
 from .checks import Check, check_report, check_rows, counted, show_checks
 from .kill import WorkerKill
 
@@ -58,7 +58,7 @@ def run_demo(
     """
     require_empty("folder", folder)
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
-    scenario = Scenario("demo", "a burst", users, users, commands / REST_SECONDS, REST_SECONDS)
+    scenario = Scenario("demo", "a burst", users, users, rate=commands, seconds=1.0)
     options = LoadTestOptions(scenario, seed, processes, out=picture)
     return interruptible("demo", lambda interrupts: _run(options, folder, console(), interrupts))
 
@@ -106,6 +106,7 @@ class Demo(LoadTest):
 
     _memory: dict[int, int] = field(default_factory=dict)  # bytes by process id of a worker
     _peak_bytes: int = 0
+    _rest_sent: bool = False
     _call_seconds: list[float] = field(default_factory=list)
     _out_of_step: int = 0
 
@@ -158,9 +159,13 @@ class Demo(LoadTest):
         self._peak_bytes = max([self._peak_bytes, *self._memory.values()])
         if sample.batch:
             screen.note("the workers are up")
-        if kill.killed_at:
+        if kill.killed_at and not self._rest_sent:
+            self._rest_sent = True
+            for sender in self.senders:
+                sender.send("rest")
             expiry = f"its claims expire within {_CLAIM_SECONDS:g} s (default 10)"
             screen.note(f"SIGKILL for worker {kill.pid}; {expiry}", kill.killed_at, mark=True)
+            screen.note("the producers push the rest meanwhile")
         if kill.returned_at:
             held = f"the {kill.lanes_held} lanes it held are back" if kill.lanes_held else "it held no lane"
             screen.note(held, kill.returned_at)

@@ -41,7 +41,7 @@ class Helper:
     """A module run as a process: it gets a task, reports `ready`, waits for words, reports `counts` and `done`.
 
     It ends when this process does, because its input ends then. The module uses `read_task`, `report`, `wait_for_word`
-    and `stop_at_next_word`.
+    and `set_at_words`.
     """
 
     def __init__(self, module: str, task: dict[str, Any], settings: Settings, log: Path) -> None:
@@ -128,14 +128,16 @@ def wait_for_word() -> str:
     return sys.stdin.readline().strip()
 
 
-def stop_at_next_word(stop: threading.Event) -> None:
-    """In a helper: set the event at the next word, or when the parent ends."""
+def set_at_words(**events: threading.Event) -> None:
+    """In a helper: set the event that each further word names, and all of them when the parent ends."""
 
-    def wait() -> None:
-        sys.stdin.readline()
-        stop.set()
+    def listen() -> None:
+        for line in sys.stdin:
+            events[line.strip()].set()
+        for event in events.values():
+            event.set()
 
-    threading.Thread(target=wait, daemon=True).start()
+    threading.Thread(target=listen, daemon=True).start()
 
 
 class WorkerPool:

@@ -53,11 +53,15 @@ class PlannedCommand(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """One call: its time in seconds after the start, its commands, and whether it sends them again."""
+    """One call: its time in seconds after the start, its commands, and whether it sends them again.
+
+    `held`: it also waits for the word "rest".
+    """
 
     at: float
     commands: Sequence[Any]  # each is a PlannedCommand, or has the same method `command`
     again: bool = False
+    held: bool = False
 
 
 class Schedule(Protocol):

@@ -1,6 +1,6 @@
 """A sending process of a load test or a demo: threads that each send their users' commands when they are due.
 
-Its word is the start's Unix time; a second one stops it early.
+Its first word is the start's Unix time. Then "rest" sends what is held, and "stop" ends it early.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from levelq.laboratory.processes import read_task, report, stop_at_next_word, wait_for_word
+from levelq.laboratory.processes import read_task, report, set_at_words, wait_for_word
 from levelq_core import Command, Settings
 from levelq_core.errors import LevelqError, NotDurable, SendUnknown
 from levelq_core.operations.verify import Recorder
@@ -36,6 +36,7 @@ class SenderThread(threading.Thread):
     tag: int
     first_user: int
     stop_early: threading.Event
+    rest: threading.Event = field(default_factory=threading.Event)  # set it to send what is held
     started: float = 0.0  # the Unix time from which arrivals count
     errors: dict[str, str] = field(default_factory=dict)  # the first of each kind
     failure: Exception | None = None  # what ended the thread early
@@ -52,6 +53,8 @@ class SenderThread(threading.Thread):
                 for arrival in self.arrivals:
                     # Made before the due time, when only the send is left.
                     commands = [one.command(self.started, self.tag, self.first_user) for one in arrival.commands]
+                    if arrival.held:
+                        self.rest.wait()
                     if self.stop_early.wait(max(0.0, self.started + arrival.at - time.time())):
                         return
                     recorder.intend(commands)
@@ -85,16 +88,14 @@ def serve(schedule: Callable[..., Schedule]) -> None:
     """Do one task, which holds the arguments of the schedule."""
     task = read_task()
     plan = schedule(*task["plan"])
-    stop = threading.Event()
+    stop, rest = threading.Event(), threading.Event()
     with Producer(Settings.load()) as producer:
-        threads = [
-            SenderThread(
-                producer, plan.arrivals(number, task["threads"]), Path(record), task["tag"], task["first_user"], stop
-            )
-            for number, record in task["records"]
-        ]
+        threads = []
+        for number, record in task["records"]:
+            arrivals = plan.arrivals(number, task["threads"])
+            threads.append(SenderThread(producer, arrivals, Path(record), task["tag"], task["first_user"], stop, rest))
         if started := wait_for_word():
-            stop_at_next_word(stop)
+            set_at_words(stop=stop, rest=rest)
             for thread in threads:
                 thread.started = float(started)
                 thread.start()
