@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import accumulate
 from random import Random
 from typing import Any, NamedTuple
@@ -43,12 +44,16 @@ class Burst(NamedTuple):
     users: int
     commands: int
 
+    @property
+    def at_once(self) -> int:
+        """How many commands are sent at once; the others are held."""
+        return math.ceil(self.commands * _FIRST_PART)
+
     def arrivals(self, thread: int, threads: int) -> list[Arrival]:
         """What one of the sending threads sends. A user belongs to one, so the order of each lane is known."""
-        sends = [send for send in self.sends() if send.lane[0] % threads == thread]
-        middle = int(len(sends) * _FIRST_PART)
-        found: list[Arrival] = []
-        for held, part in ((False, sends[:middle]), (True, sends[middle:])):
+        sends, found = self.sends(), list[Arrival]()
+        for held, both in ((False, sends[: self.at_once]), (True, sends[self.at_once :])):
+            part = [send for send in both if send.lane[0] % threads == thread]
             for start in range(0, len(part), _WINDOW):
                 window = part[start : start + _WINDOW]
                 for again in (False, True):

@@ -40,6 +40,7 @@ from .kill import WorkerKill
 _CLAIM_SECONDS = 3.0  # the default is 10; a demo should not make people wait
 _MEMORY_BYTES = 200 * 2**20
 _PAUSE_SECONDS = 0.01  # between two direct calls: an application does other things, too
+_HELD_SECONDS = 60.0  # without a kill in this time, which fails a check, the rest is sent
 _TARGET = 10_000  # commands a second that the demo is meant to reach on two cores
 
 
@@ -107,13 +108,14 @@ class Demo(LoadTest):
     _memory: dict[int, int] = field(default_factory=dict)  # bytes by process id of a worker
     _peak_bytes: int = 0
     _rest_sent: bool = False
+    _held_until: float = 0.0
     _call_seconds: list[float] = field(default_factory=list)
     _out_of_step: int = 0
 
     def __post_init__(self) -> None:
         scenario = self.options.scenario
         self._burst = Burst(self.options.seed or 0, scenario.users, scenario.commands)
-        self._kill = WorkerKill(self.environment, scenario.commands)
+        self._kill = WorkerKill(self.environment, self._burst.at_once)
 
     @property
     def title(self) -> str:
@@ -139,6 +141,7 @@ class Demo(LoadTest):
         screen.note(f"{workers.processes} worker processes start; {self.options.senders} producers push meanwhile")
         workers.start()
         ended = threading.Event()
+        self._held_until = time.monotonic() + _HELD_SECONDS
         with ThreadPoolExecutor() as pool:
             kill = pool.submit(self._kill.run, ended)
             calls = pool.submit(call_directly, self.environment.engine, self._burst, ended)
@@ -159,13 +162,14 @@ class Demo(LoadTest):
         self._peak_bytes = max([self._peak_bytes, *self._memory.values()])
         if sample.batch:
             screen.note("the workers are up")
-        if kill.killed_at and not self._rest_sent:
+        if (kill.killed_at or time.monotonic() > self._held_until) and not self._rest_sent:
             self._rest_sent = True
             for sender in self.senders:
                 sender.send("rest")
+            screen.note("the producers push the rest meanwhile")
+        if kill.killed_at:
             expiry = f"its claims expire within {_CLAIM_SECONDS:g} s (default 10)"
             screen.note(f"SIGKILL for worker {kill.pid}; {expiry}", kill.killed_at, mark=True)
-            screen.note("the producers push the rest meanwhile")
         if kill.returned_at:
             held = f"the {kill.lanes_held} lanes it held are back" if kill.lanes_held else "it held no lane"
             screen.note(held, kill.returned_at)

@@ -11,7 +11,7 @@ from levelq_core.keys import Partition
 
 from .burst import TOP_LEVEL
 
-_KILL_AFTER, _KILL_ANYWAY = 0.4, 0.7  # share of all commands decided: when to kill, and when at the latest
+_KILL_AFTER, _KILL_ANYWAY = 0.5, 0.9  # share of the commands decided: when to kill, and when at the latest
 _POLL_SECONDS = 0.005
 _PARTITIONS = tuple(Partition(name) for name in TOP_LEVEL)
 
@@ -23,6 +23,7 @@ class WorkerKill:
     """
 
     def __init__(self, environment: Environment, commands: int) -> None:
+        """`commands`: how many are sent before the kill."""
         self.pid = 0
         self.killed_at = 0.0
         self.returned_at = 0.0
@@ -54,7 +55,7 @@ class WorkerKill:
         self.returned_at = time.time()
 
     def _decided(self) -> float:
-        """The share of all commands that is decided, or a little less."""
+        """The share of the commands that is decided, or a little less."""
         counts: list[Any] = self._environment.redis.mget(
             [self._keys.of(partition, "count") for partition in _PARTITIONS]
         )
