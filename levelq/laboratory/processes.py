@@ -46,14 +46,14 @@ class Helper:
 
     def __init__(self, module: str, task: dict[str, Any], settings: Settings, log: Path) -> None:
         self.counts: Counter[str] = Counter()  # as it reported them last
-        self.ready = threading.Event()  # set while it waits for a word, and when it has ended
+        self.ready = threading.Event()  # set when it waits for its first word, and when it has ended
         self.done = threading.Event()  # set when it has ended; `result` tells how
         self._result: dict[str, Any] | None = None
         self._log = log
         self._process = start_python(["-m", module], settings, log, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        self._write(json.dumps(task))
+        self.send(json.dumps(task))
 
     def __enter__(self) -> Self:
         return self
@@ -71,10 +71,12 @@ class Helper:
         """Wait until it is prepared. Raises ConfigurationError if it died or takes longer than START_SECONDS."""
         self._await(self.ready)
 
-    def send(self, word: str = "go") -> None:
+    def send(self, word: str) -> None:
         """Let it begin, go on or stop, as its module defines."""
-        self.ready.clear()
-        self._write(word)
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it has ended; `result` returns how
+            self._process.stdin.write(word + "\n")
+            self._process.stdin.flush()
 
     def result(self) -> dict[str, Any]:
         """Wait for its result. Raises ConfigurationError, with the end of its log, if it died instead."""
@@ -86,12 +88,6 @@ class Helper:
         event.wait(START_SECONDS)
         if not event.is_set() or (self.done.is_set() and self._result is None):
             raise ConfigurationError(f"{self._log.stem} failed; {last_lines(self._log)}")
-
-    def _write(self, line: str) -> None:
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it has ended; `result` returns how
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
