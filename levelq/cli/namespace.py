@@ -54,8 +54,7 @@ def rebind(yes: Yes = False, dry_run: DryRun = False) -> None:
         print_line(f"  would be bound to {mine}, with {count(waiting, 'waiting command')}")
         if dry_run:
             return
-        if not yes:
-            confirm("Bind it?")
+        confirm("Bind it?", yes=yes)
         if lanes.bind(mine.encode(), raw or b"") != mine.encode():
             raise refused(f"namespace {settings.namespace}: the binding changed meanwhile; run it again")
     print_line(f"namespace {settings.namespace} is bound to {mine}")

@@ -95,14 +95,15 @@ def verdict(word: str, style: str, rest: str) -> Text:
     return Text.assemble((word, style), printable(rest))
 
 
-def confirm(question: str) -> None:
-    """Ask at the terminal, and end the command unless the answer is yes.
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask at the terminal unless `yes`, and end the command unless that is the answer.
 
     Raises ConfigurationError if there is no terminal: scripts use --yes.
     """
-    if not sys.stdin.isatty():
+    if not yes and not sys.stdin.isatty():
         raise refused("nothing was changed: no terminal to ask for confirmation; use --yes in scripts")
-    typer.confirm(question, abort=True)
+    if not yes:
+        typer.confirm(question, abort=True)
 
 
 def refused(reason: str) -> ConfigurationError:

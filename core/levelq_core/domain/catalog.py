@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -155,6 +154,8 @@ def is_json(text: str) -> bool:
 
 
 def _read(path: Path) -> Catalog:
+    import tomllib  # noqa: PLC0415 - few read a catalog of their own
+
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix.lower() == ".json":
