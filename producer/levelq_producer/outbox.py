@@ -30,6 +30,11 @@ def _environment() -> Settings:
     return Settings.load()
 
 
+def forget_settings() -> None:
+    """Read the environment again at the next Outbox without settings: each test may have its own."""
+    _environment.cache_clear()
+
+
 @cache
 def _connections(settings: Settings) -> Connections:
     """Where handles read outcomes: shared by all outboxes, as one lives no longer than a session."""
