@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from uuid import UUID
 
@@ -24,13 +25,15 @@ T = TypeVar("T")
 class AsyncLocalHandle(AsyncHandle):
     """The handle of such a producer: it answers at once."""
 
-    __slots__ = ()
+    __slots__ = ("_answer",)
+
+    _answer: Callable[[], Outcome]
 
     async def result(self, timeout: float | None = 5.0) -> Outcome:
         """The outcome, at once. Raises as the handle of a real producer, and as its producer's class says."""
         producer: AsyncLocalProducer = self._connections
         self._require_answerable(producer.settings.database_url)
-        return await producer._run(producer._answer, self.command_id)
+        return await producer._run(self._answer)
 
 
 class AsyncLocalProducer(Destination, AsyncProducer):
@@ -57,17 +60,19 @@ class AsyncLocalProducer(Destination, AsyncProducer):
         DurabilityWait(self.settings, durability)  # raises for a level that does not exist
         batch = list(commands)
         payloads = [encode(self.settings, command, reply=reply) for command in batch]
-        errors = await self._run(self._take, batch)
+        taken = await self._run(self._take, batch)
         handles: list[AsyncHandle] = []
-        for command, payload, error in zip(batch, payloads, errors, strict=True):
+        for command, payload, (answer, error) in zip(batch, payloads, taken, strict=True):
             handle = AsyncLocalHandle(self, command.command_id, reply, command, payload)
-            handle.error = error
+            handle._answer, handle.error = answer, error
             handles.append(handle)
         return handles
 
     def handle(self, command_id: UUID) -> AsyncHandle:
         """A handle on a command that other code sent. Raises InvalidCommand if the id is no UUID."""
-        return AsyncLocalHandle(self, require_id(command_id), True)
+        handle = AsyncLocalHandle(self, require_id(command_id), True)
+        handle._answer = partial(self._answer, command_id)
+        return handle
 
     async def outcome(self, command_id: UUID) -> Outcome | None:
         """The decision on a command, if there is one."""

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 from levelq_core.domain.commands import Command
 from levelq_core.domain.outcome import Outcome
 from levelq_core.errors import LevelqError
 from levelq_core.settings import Settings
+
+
+class Taken(NamedTuple):
+    """What became of one send: what its handle's `result` calls, and the error of a send that was refused."""
+
+    answer: Callable[[], Outcome]
+    error: LevelqError | None = None
 
 
 class Destination(ABC):
@@ -20,8 +28,8 @@ class Destination(ABC):
         self.settings = settings or Settings.load()
 
     @abstractmethod
-    def _take(self, commands: Sequence[Command]) -> Sequence[LevelqError | None]:
-        """Take valid commands, in order; for each the error with which a real producer would refuse it, or None."""
+    def _take(self, commands: Sequence[Command]) -> Sequence[Taken]:
+        """Take valid commands, in order."""
 
     @abstractmethod
     def _known(self, command_id: UUID) -> Outcome | None:
@@ -29,7 +37,7 @@ class Destination(ABC):
 
     @abstractmethod
     def _answer(self, command_id: UUID) -> Outcome:
-        """What a handle's `result` returns, or raises."""
+        """What the `result` of a handle on a command of other code returns, or raises."""
 
     @abstractmethod
     def _was_sent(self, command_id: UUID) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
@@ -14,12 +15,12 @@ from levelq_core.coupler.sessions import AnySession, check_session, refresh_rows
 from levelq_core.database.session_binds import bind_of
 from levelq_core.domain.commands import Command
 from levelq_core.domain.outcome import Outcome
-from levelq_core.errors import LevelqError, OutcomeTimeout
+from levelq_core.errors import OutcomeTimeout
 from levelq_core.operations.queries import outcome_of
 from levelq_core.settings import Settings
 
 from .async_local import AsyncLocalProducer
-from .destination import Destination
+from .destination import Destination, Taken
 from .local import LocalProducer
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Inliner(Destination):
         self._session = session
         self._decided: dict[UUID, Decided] = {}
 
-    def _take(self, commands: Sequence[Command]) -> Sequence[LevelqError | None]:
+    def _take(self, commands: Sequence[Command]) -> Sequence[Taken]:
         session = self._session()
         with session.begin_nested():  # flushes first, so the caller's pending rows are there
             bind = bind_of(session)
@@ -49,7 +50,7 @@ class Inliner(Destination):
             for user_id in {one.outcome.user_id for one in decided if one.outcome.status == "applied"}:
                 refresh_rows(session, user_id, bind)
         self._decided |= {one.outcome.command_id: one for one in decided}
-        return [None] * len(commands)
+        return [Taken(partial(_outcome, one)) for one in decided]
 
     def _known(self, command_id: UUID) -> Outcome | None:
         decided = self._decided.get(command_id)
@@ -58,14 +59,12 @@ class Inliner(Destination):
         return decided.outcome if decided.is_final else None
 
     def _answer(self, command_id: UUID) -> Outcome:
-        known = self._known(command_id)
-        if known is not None:
-            return known
-        message = f"command {command_id} is not in the ledger that this session sees"
         if command_id in self._decided:
-            why = self._decided[command_id].outcome.message
-            message = f"command {command_id} could not be decided, and a worker would park its lane: {why}"
-        raise OutcomeTimeout(message)
+            return _outcome(self._decided[command_id])
+        known = self._known(command_id)
+        if known is None:
+            raise OutcomeTimeout(f"command {command_id} is not in the ledger that this session sees")
+        return known
 
     def _was_sent(self, command_id: UUID) -> bool:
         return command_id in self._decided
@@ -110,6 +109,14 @@ class AsyncInlineProducer(Inliner, AsyncLocalProducer):
 
     async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
         return await self._async_session.run_sync(lambda _: work(*arguments))
+
+
+def _outcome(decided: Decided) -> Outcome:
+    outcome, is_final = decided
+    if not is_final:
+        why = f"could not be decided, and a worker would park its lane: {outcome.message}"
+        raise OutcomeTimeout(f"command {outcome.command_id} {why}")
+    return outcome
 
 
 def _name(given: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from levelq_core.errors import LevelqError, NotDurable, OutcomeTimeout, OutcomeU
 from levelq_core.settings import Settings
 
 from .async_local import AsyncLocalProducer
-from .destination import Destination
+from .destination import Destination, Taken
 from .expectation import Expectation, shown
 from .local import LocalProducer
 
@@ -92,40 +93,41 @@ class Recorder(Destination):
             message = f"expected {count} of {expectation}, {found} sent"
             raise AssertionError(f"{message}\n{expectation.listing(self.sent)}")
 
-    def _take(self, commands: Sequence[Command]) -> Sequence[LevelqError | None]:
-        errors: list[LevelqError | None] = []
+    def _take(self, commands: Sequence[Command]) -> Sequence[Taken]:
+        taken = []
         for command in commands:
             prepared = self._prepared_for(command)
             error = None if prepared is None or _comes_late(prepared.error) else prepared.error
             if error is None or isinstance(error, NotDurable | SendUnknown):  # with these two it is queued, or may be
                 self.sent.append(command)
-            errors.append(error)
-        return errors
+            taken.append(Taken(partial(self._outcome_of, command), error))
+        return taken
 
     def _known(self, command_id: UUID) -> Outcome | None:
         command = self._find(command_id)
-        prepared = None if command is None else self._prepared_for(command)
-        if command is None or prepared is None or prepared.outcome is None:
-            return None
-        identity = {name: getattr(command, name) for name in ("command_id", "user_id", "specialization")}
-        return prepared.outcome.model_copy(update=identity)
+        prepared = command and self._prepared_for(command)
+        return self._outcome_of(command) if command and prepared and prepared.outcome else None
 
     def _answer(self, command_id: UUID) -> Outcome:
-        known = self._known(command_id)
-        if known is not None:
-            return known
         command = self._find(command_id)
         if command is None:
             raise OutcomeUnknown(f"command {command_id} was not sent through this {type(self).__name__}")
+        return self._outcome_of(command)
+
+    def _outcome_of(self, command: Command) -> Outcome:
         prepared = self._prepared_for(command)
-        if prepared is not None and prepared.error is not None:
+        if prepared is None:
+            kind = type(command).__name__
+            # No LevelqError: the code under test may handle those, and the test would pass for a wrong reason.
+            raise AssertionError(
+                f"no outcome was prepared for {shown(command)}: call answer({kind}, outcome={{...}}) before, "
+                "or use InlineProducer, which applies commands"
+            )
+        if prepared.error is not None:
             raise prepared.error
-        kind = type(command).__name__
-        # No LevelqError: the code under test may handle those, and the test would pass for a wrong reason.
-        raise AssertionError(
-            f"no outcome was prepared for {shown(command)}: call answer({kind}, outcome={{...}}) before, "
-            "or use InlineProducer, which applies commands"
-        )
+        assert prepared.outcome is not None
+        identity = {name: getattr(command, name) for name in ("command_id", "user_id", "specialization")}
+        return prepared.outcome.model_copy(update=identity)
 
     def _was_sent(self, command_id: UUID) -> bool:
         return self._find(command_id) is not None

@@ -118,8 +118,12 @@ def new_namespace() -> str:
 
 
 def empty_namespace(settings: Settings) -> None:
-    """Delete the namespace's keys, and those of its RQ queues."""
-    with connect(settings.redis_url, settings.redis_seconds) as redis:
+    """Delete the namespace's keys, and those of RQ that belong to its queues: wake-ups, and workers that died."""
+    with connect(settings.redis_url, settings.redis_seconds) as client:
+        redis: Any = client
         if found := list(redis.scan_iter(f"*{settings.namespace}[:.]*", count=1_000)):
-            redis.delete(*found)
+            jobs = [id_ for key in found if key.startswith(b"rq:queue:") for id_ in redis.lrange(key, 0, -1)]
+            workers = [name for key in found if key.startswith(b"rq:workers:") for name in redis.smembers(key)]
+            redis.delete(*found, *workers, *(b"rq:job:" + id_ for id_ in jobs))
             redis.srem("rq:queues", *found)
+            redis.srem("rq:workers", *found, *workers)

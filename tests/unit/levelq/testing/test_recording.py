@@ -151,8 +151,9 @@ def test_expectation_that_nothing_can_meet_is_an_error(producer: RecordingProduc
 def test_invalid_command_raises_before_anything_is_recorded(
     producer: RecordingProducer, fields: dict[str, Any], named: str
 ) -> None:
+    given: dict[str, Any] = {"user_id": 42, "specialization": "PLAYER", "xp_gained": 1} | fields
     with pytest.raises(InvalidCommand, match=named):
-        producer.level_up(**{"user_id": 42, "specialization": "PLAYER", "xp_gained": 1} | fields)
+        producer.level_up(**given)
     valid = LevelUp(user_id=1, specialization="PLAYER")
     with pytest.raises(InvalidCommand):
         producer.send_many([valid, LevelUp(user_id=1, specialization="CHESS")])
@@ -169,7 +170,7 @@ def test_latest_answer_that_fits_is_the_outcome(producer: RecordingProducer) -> 
     assert (outcome.status, outcome.error, outcome.message) == ("rejected", "validation_error", "no such user")
     assert (outcome.command_id, outcome.user_id, outcome.specialization) == (refused.command_id, 42, "PLAYER")
     assert (applied.result().status, applied.result().to_level) == ("applied", 1)
-    assert producer.handle(applied.command_id).result(timeout=None) == producer.outcome(applied.command_id)
+    assert producer.handle(applied.command_id).result(timeout=1) == producer.outcome(applied.command_id)
     producer.answer(LevelUp, user_id=7, outcome={"to_level": 2})  # after the send is early enough
     assert applied.result().to_level == 2
 
