@@ -9,6 +9,7 @@ from uuid import UUID
 
 from levelq_core.domain.commands import Command
 from levelq_core.domain.outcome import Outcome
+from levelq_core.errors import OutcomeUnknown
 from levelq_producer import AsyncHandle, AsyncProducer
 from levelq_producer.durability import DurabilityWait
 from levelq_producer.handle_base import require_id
@@ -74,15 +75,23 @@ class AsyncLocalProducer(Destination, AsyncProducer):
         handle._answer = partial(self._answer, command_id)
         return handle
 
-    async def outcome(self, command_id: UUID) -> Outcome | None:
-        """The decision on a command, if there is one."""
-        return await self._run(self._known, require_id(command_id))
+    async def outcome(
+        self, command_id: UUID, user_id: int | None = None, specialization: str | None = None
+    ) -> Outcome | None:
+        """The decision on a command; None while it waits. Raises OutcomeUnknown if it was never sent."""
+        known = await self._run(self._known, require_id(command_id))
+        if known is None and not self._was_sent(command_id):
+            raise OutcomeUnknown(f"command_id: {command_id} is unknown: it was not sent through this producer")
+        return known
 
-    async def state(self, command_id: UUID) -> Literal["queued", "decided", "unknown"]:
+    async def state(
+        self, command_id: UUID, user_id: int | None = None, specialization: str | None = None
+    ) -> Literal["queued", "decided", "unknown"]:
         """Whether a command waits, is decided, or was never sent."""
-        if await self.outcome(command_id) is not None:
-            return "decided"
-        return "queued" if self._was_sent(command_id) else "unknown"
+        try:
+            return "queued" if await self.outcome(command_id) is None else "decided"
+        except OutcomeUnknown:
+            return "unknown"
 
-    async def wait_until_applied(self, user_id: int, specialization: str, timeout: float = 5.0) -> None:
+    async def wait_until_applied(self, user_id: int, specialization: str, timeout: float | None = 5.0) -> None:
         """Return at once: nothing waits on a lane."""

@@ -202,6 +202,8 @@ def test_result_that_nothing_prepared_fails_the_test_and_says_what_to_do(produce
     with pytest.raises(OutcomeUnknown, match="was not sent through this RecordingProducer"):
         producer.handle(stranger.command_id).result()
     assert producer.state(stranger.command_id) == "unknown"
+    with pytest.raises(OutcomeUnknown, match="is unknown"):
+        producer.outcome(stranger.command_id)
     with pytest.raises(OutcomeUnknown, match="reply=True"):  # as a real one without a database
         producer.send(stranger, reply=False).result()
 
