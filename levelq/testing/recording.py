@@ -104,12 +104,12 @@ class Recorder(Destination):
         return taken
 
     def _known(self, command_id: UUID) -> Outcome | None:
-        command = self._find(command_id)
+        command = self._sent_as(command_id)
         prepared = command and self._prepared_for(command)
         return self._outcome_of(command) if command and prepared and prepared.outcome else None
 
     def _answer(self, command_id: UUID) -> Outcome:
-        command = self._find(command_id)
+        command = self._sent_as(command_id)
         if command is None:
             raise OutcomeUnknown(f"command_id: {command_id} was not sent through this {type(self).__name__}")
         return self._outcome_of(command)
@@ -130,9 +130,9 @@ class Recorder(Destination):
         return prepared.outcome.model_copy(update=identity)
 
     def _was_sent(self, command_id: UUID) -> bool:
-        return self._find(command_id) is not None
+        return self._sent_as(command_id) is not None
 
-    def _find(self, command_id: UUID) -> Command | None:
+    def _sent_as(self, command_id: UUID) -> Command | None:
         return next((command for command in self.sent if command.command_id == command_id), None)
 
     def _prepared_for(self, command: Command) -> _Prepared | None:
