@@ -89,6 +89,7 @@ class CleanDatabase:
                 self._create_tables(engine)
                 upgrade(engine)
             self._connection = psycopg.connect(self.url, autocommit=True)
+            self._connection.execute("SET lock_timeout = '10s'")  # an error, where a thread of the test goes on
         except BaseException:
             self._administer(f"DROP DATABASE {self._name} WITH (FORCE)")
             raise

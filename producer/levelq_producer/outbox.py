@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from levelq_core.database import outbox_insert
@@ -22,6 +23,7 @@ from .threads import Connections
 from .transactions import OpenTransaction, opener
 
 _FLAGS_AT, _DIGEST = 3, slice(20, 36)  # of an entry without its stamp; see levelq_core.domain.codec
+C = TypeVar("C")
 _ATTEMPTS = 5  # a row may be decided, and so be deleted, between the insert and the read
 
 
@@ -30,20 +32,19 @@ def _environment() -> Settings:
     return Settings.load()
 
 
+# Where handles read outcomes: shared by all outboxes, as one lives no longer than a session.
+_connections: dict[Settings, Connections] = {}
+_async_connections: dict[Settings, AsyncConnections] = {}
+
+
 def forget_settings() -> None:
-    """Read the environment again at the next Outbox without settings: each test may have its own."""
+    """Close what handles of outboxes share; the next Outbox reads the environment again. Each test has its own."""
     _environment.cache_clear()
-
-
-@cache
-def _connections(settings: Settings) -> Connections:
-    """Where handles read outcomes: shared by all outboxes, as one lives no longer than a session."""
-    return Connections(settings)
-
-
-@cache
-def _async_connections(settings: Settings) -> AsyncConnections:
-    return AsyncConnections(settings)
+    while _connections:
+        _connections.popitem()[1].close()
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:  # which leaves the thread's own loop alone
+        while _async_connections:
+            runner.run(_async_connections.popitem()[1].close())
 
 
 class Outbox:
@@ -98,9 +99,9 @@ class Outbox:
         stored = self._write(transaction, {command.command_id: command for command in batch}, payloads)
         kept = {command_id for command_id, payload in stored.items() if payload[_FLAGS_AT] & FLAG_REPLY}
         if transaction.is_async:
-            async_connections = _async_connections(self.settings)
+            async_connections = _shared(_async_connections, AsyncConnections, self.settings)
             return [AsyncHandle(async_connections, one.command_id, one.command_id in kept) for one in batch]
-        connections = _connections(self.settings)
+        connections = _shared(_connections, Connections, self.settings)
         return [Handle(connections, one.command_id, one.command_id in kept) for one in batch]
 
     def _write(
@@ -143,6 +144,10 @@ def _find(transaction: OpenTransaction, command_ids: Sequence[UUID]) -> dict[UUI
         return {}
     rows = transaction.execute(outbox_insert.FIND, {"command_ids": [str(i) for i in command_ids]})
     return {UUID(_ascii(command_id)): bytes.fromhex(_ascii(payload)) for command_id, payload in rows}
+
+
+def _shared(made: dict[Settings, C], make: Callable[[Settings], C], settings: Settings) -> C:
+    return made[settings] if settings in made else made.setdefault(settings, make(settings))
 
 
 def _ascii(value: str | bytes) -> str:

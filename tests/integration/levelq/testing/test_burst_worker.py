@@ -7,9 +7,23 @@ import signal
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
 
-from levelq import Producer
+from levelq import LevelUp, Outbox, Producer
 from levelq.testing import BurstWorker
+
+
+@pytest.mark.parametrize("user_id", [1, 2])
+def test_outbox_without_settings_has_those_of_each_test(
+    levelq_worker: BurstWorker, levelq_engine: Engine, user_id: int
+) -> None:
+    with Session(levelq_engine) as session:
+        handle = Outbox(session).send(LevelUp(user_id=user_id, specialization="PLAYER", xp_gained=1500))
+        session.commit()
+    levelq_worker.drain()
+    assert handle.result().to_level == 2
+    with levelq_engine.connect() as connection:
+        assert connection.execute(text("SELECT user_id FROM levelq_ledger")).scalars().all() == [user_id]
 
 
 def test_lane_whose_rows_the_test_holds_locked_is_an_error_with_the_reason(
