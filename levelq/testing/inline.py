@@ -24,7 +24,9 @@ from .destination import Destination, Taken
 from .local import LocalProducer
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+
+    AnyAsyncSession = AsyncSession | async_scoped_session[AsyncSession]
 
 T = TypeVar("T")
 
@@ -92,23 +94,24 @@ class InlineProducer(Inliner, LocalProducer):
     """
 
     def __init__(self, session: AnySession, settings: Settings | None = None) -> None:
-        if hasattr(session, "run_sync"):
+        if _name(session).lower().startswith("async"):
             raise TypeError(f"session: expected a SQLAlchemy Session, got {_name(session)}; use AsyncInlineProducer")
         check_session(session)
         super().__init__(lambda: session_of(session), settings)
 
 
 class AsyncInlineProducer(Inliner, AsyncLocalProducer):
-    """The same for asyncio: an AsyncProducer on the test's AsyncSession."""
+    """The same for asyncio: an AsyncProducer on the test's AsyncSession or async_scoped_session."""
 
-    def __init__(self, session: AsyncSession, settings: Settings | None = None) -> None:
-        if not hasattr(session, "run_sync"):
+    def __init__(self, session: AnyAsyncSession, settings: Settings | None = None) -> None:
+        if not _name(session).lower().startswith("async"):
             raise TypeError(f"session: expected a SQLAlchemy AsyncSession, got {_name(session)}; use InlineProducer")
-        super().__init__(lambda: session.sync_session, settings)
-        self._async_session = session
+        given: Any = session
+        self._current: Callable[[], AsyncSession] = given if hasattr(given, "registry") else lambda: given
+        super().__init__(lambda: self._current().sync_session, settings)
 
     async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
-        return await self._async_session.run_sync(lambda _: work(*arguments))
+        return await self._current().run_sync(lambda _: work(*arguments))
 
 
 def _outcome(decided: Decided) -> Outcome:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
 
 from levelq import (
@@ -174,7 +174,9 @@ async def test_async_session_shows_the_new_level(own_engine: Engine) -> None:
         session.add(progress)
         handle = await producer.level_up(42, "PLAYER", 1500)
         assert (await handle).to_level == 2
-        assert (await AsyncInlineProducer(session).handle(handle.command_id)).to_level == 2
+        factory: Any = lambda: session  # noqa: E731
+        scoped: async_scoped_session[AsyncSession] = async_scoped_session(factory, lambda: None)
+        assert (await AsyncInlineProducer(scoped).handle(handle.command_id)).to_level == 2
         assert progress.current_level == 2  # loaded: an expired one would need an await
         await session.rollback()
         assert await session.run_sync(rows) == [0, 0, 0, 0]
