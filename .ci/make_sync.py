@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 MODULES = {
     "core/levelq_core/lanes/async_producer_lanes.py": "core/levelq_core/lanes/producer_lanes.py",
+    "levelq/testing/async_local.py": "levelq/testing/local.py",
     "producer/levelq_producer/async_handles.py": "producer/levelq_producer/handles.py",
     "producer/levelq_producer/async_producer.py": "producer/levelq_producer/producer.py",
     "producer/levelq_producer/async_reply_reader.py": "producer/levelq_producer/reply_reader.py",
@@ -21,6 +22,8 @@ NAMES = {
     # levelq's own: the class or module for threads that has the same methods
     "AsyncConnections": "Connections",
     "AsyncHandle": "Handle",
+    "AsyncLocalHandle": "LocalHandle",
+    "AsyncLocalProducer": "LocalProducer",
     "AsyncProducer": "Producer",
     "AsyncProducerLanes": "ProducerLanes",
     "AsyncReplyReader": "ReplyReader",
@@ -66,6 +69,8 @@ PHRASES = {
     "for all tasks of an event loop that wait": "for all threads of a process that wait",
     "Each task that waits": "Each thread that waits",
     "part of the protocol, for asyncio: push": "part of the protocol: push",
+    "A producer for asyncio that reaches": "A producer that reaches",
+    "Call a function; on asyncio, a subclass may run it where its session allows that.": "Call a function.",
 }
 LEFT_OUT = ["__await__"]  # methods that only asyncio has
 

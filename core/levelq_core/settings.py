@@ -217,3 +217,9 @@ def default_catalog() -> Catalog:
 @lru_cache(maxsize=8)
 def _catalog_at(source: str | None) -> Catalog:
     return Catalog.load(source)
+
+
+def servers_for_tests() -> tuple[str | None, str | None]:
+    """LEVELQ_TEST_REDIS_URL and LEVELQ_TEST_DATABASE_URL: servers for an application's tests; None where unset."""
+    redis_url, database_url = map(os.environ.get, ("LEVELQ_TEST_REDIS_URL", "LEVELQ_TEST_DATABASE_URL"))
+    return redis_url or None, database_url or None
