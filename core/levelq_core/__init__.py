@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from .coupler.apply import apply_commands
     from .coupler.direct import ProgressLicenseCoupler, level_up_atomic
     from .domain.catalog import Catalog
-    from .domain.commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
+    from .domain.commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels, command_id_for
     from .domain.outcome import Outcome, Totals
     from .errors import (
         CatalogError,
         ConfigurationError,
+        InvalidArgument,
         InvalidCommand,
         LaneFull,
         LevelqError,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         OutcomeTimeout,
         OutcomeUnknown,
         PartitionFull,
+        ProducerClosed,
         QueueFull,
         QueueUnavailable,
         SchemaError,
@@ -39,7 +41,7 @@ _MODULES = {
     "coupler.apply": ["apply_commands"],
     "coupler.direct": ["ProgressLicenseCoupler", "level_up_atomic"],
     "domain.catalog": ["Catalog"],
-    "domain.commands": ["Adjust", "Command", "LevelUp", "Reset", "SetLevel", "SyncLevels"],
+    "domain.commands": ["Adjust", "Command", "LevelUp", "Reset", "SetLevel", "SyncLevels", "command_id_for"],
     "domain.outcome": ["Outcome", "Totals"],
     "settings": ["Settings"],
 }
@@ -59,9 +61,9 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "Adjust", "Catalog", "CatalogError", "Command", "ConfigurationError", "InvalidCommand", "LaneFull", "LevelUp",
-    "LevelUpRefused", "LevelqError", "Moved", "NotDurable", "Outcome", "OutcomeTimeout", "OutcomeUnknown",
-    "PartitionFull", "ProgressLicenseCoupler", "QueueFull", "QueueUnavailable", "Reset", "SchemaError", "SendUnknown",
-    "SetLevel", "Settings", "SyncLevels", "Totals", "TransactionMisuse", "WrongDatabase", "apply_commands",
-    "level_up_atomic",
+    "Adjust", "Catalog", "CatalogError", "Command", "ConfigurationError", "InvalidArgument", "InvalidCommand",
+    "LaneFull", "LevelUp", "LevelUpRefused", "LevelqError", "Moved", "NotDurable", "Outcome", "OutcomeTimeout",
+    "OutcomeUnknown", "PartitionFull", "ProducerClosed", "ProgressLicenseCoupler", "QueueFull", "QueueUnavailable",
+    "Reset", "SchemaError", "SendUnknown", "SetLevel", "Settings", "SyncLevels", "Totals", "TransactionMisuse",
+    "WrongDatabase", "apply_commands", "command_id_for", "level_up_atomic",
 ]  # fmt: skip

@@ -18,6 +18,7 @@ from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.namespace_binding import DatabaseIdentity, bound_to, require_same
 from levelq_core.lanes.parked import ParkedLanes, read
 from levelq_core.lanes.protocol import Status
+from levelq_core.lanes.wakeups import workers_of
 from levelq_core.lanes.worker_alerts import WorkerAlert
 from levelq_core.operations import key_faults
 from levelq_core.operations.identity import identity_of
@@ -25,7 +26,7 @@ from levelq_core.operations.queries import Holder, counts
 from levelq_core.operations.redischeck.health import refusal
 from levelq_core.redis_client.wrong_type import is_wrong_type
 from levelq_core.settings import Settings
-from levelq_worker.rq_adapter.registry import suspension, workers_of
+from levelq_worker.rq_adapter.registry import suspension
 from levelq_worker.support.parked_lanes import is_locked
 from levelq_worker.support.partition_directory import partitions
 

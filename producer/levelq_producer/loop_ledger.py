@@ -31,6 +31,10 @@ class LoopLedger:
             self._begin()
         return await future
 
+    async def in_outbox(self, command_id: UUID) -> str | None:
+        """What LedgerReader.in_outbox returns."""
+        return await asyncio.get_running_loop().run_in_executor(None, self._reader.in_outbox, command_id)
+
     def _begin(self) -> None:
         batch, self._pending = self._pending, []
         futures = [future for _, future in batch]

@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, MovedError, RedisError, ResponseError
 
 from levelq_core.domain.outcome import Outcome
-from levelq_core.errors import LevelqError
+from levelq_core.errors import LevelqError, ProducerClosed
 from levelq_core.lanes import outcome_streams
 from levelq_core.redis_client.cluster import NotConnected, as_lost
 from levelq_core.redis_client.node_pools import NodePools
@@ -59,6 +59,10 @@ class ReplyReader:
             yield
         finally:
             self._shared.remove(waiter)
+
+    def end(self) -> None:
+        """Give ProducerClosed to all who wait, or will wait."""
+        self._shared.fail(ProducerClosed())
 
     def wait(self, waiter: Waiter, until: float, *, last: bool = True) -> Outcome | None:
         """The outcome; None if it has not come by `until`. `last`: no other wait follows. Raises RedisError."""
