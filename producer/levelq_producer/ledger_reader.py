@@ -101,8 +101,8 @@ class LedgerReader:
         except DBAPIError as error:
             raise unreachable(self._settings, error) from error
         except (SQLAlchemyError, WrongAnswer) as error:
-            where = f"LEVELQ_DATABASE_URL: {redacted(self._settings.database_url or '')}"
-            raise ConfigurationError(f"{where}: {error}") from error
+            url, setting = redacted(self._settings.database_url or ""), "LEVELQ_DATABASE_URL"
+            raise ConfigurationError(f"{setting}: {url}: {error}", setting=setting, value=url) from error
 
     def _select(self, select: Callable[[Connection], T]) -> T:
         from levelq_core.operations.queries import WrongAnswer  # noqa: PLC0415
@@ -177,7 +177,9 @@ class LedgerReader:
             for request in together:
                 request.outcomes = list(islice(outcomes, len(request.keys)))
         except BaseException as error:  # also what a signal's handler raises, or the others would wait for ever
-            failure = error if isinstance(error, Exception) else ConfigurationError(f"interrupted: {error!r}")
+            failure = (
+                error if isinstance(error, Exception) else ConfigurationError(f"interrupted: {error!r}", value=error)
+            )
             for request in together:
                 request.error = failure
             if not isinstance(error, Exception):

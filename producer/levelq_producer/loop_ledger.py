@@ -42,7 +42,8 @@ class LoopLedger:
             loop = asyncio.get_running_loop()
             query = loop.run_in_executor(None, self._reader.outcomes, [key for key, _ in batch])
         except RuntimeError as error:  # the loop is about to end, and its threads have ended
-            _fail(futures, ConfigurationError(f"the ledger cannot be asked: {error}"))
+            message = f"the ledger cannot be asked: {error}"
+            _fail(futures, ConfigurationError(message, setting="LEVELQ_DATABASE_URL"))
             return
         self._busy = True
         query.add_done_callback(partial(self._done, futures))

@@ -146,7 +146,7 @@ class Settlement:
     def refuse_all(self, window: Sequence[SentCommand], error: Exception) -> None:
         """Note why nothing of this window, nor of those that follow, was sent."""
         if isinstance(error, MovedError):  # of a cluster's server, by a URL of one server
-            error = ConfigurationError(UNCLUSTERED_URL)
+            error = ConfigurationError(UNCLUSTERED_URL, setting="LEVELQ_REDIS_URL")
         if not isinstance(error, LevelqError):
             error = unavailable(self._settings, str(error))
         self._lost = error
@@ -198,7 +198,7 @@ class Settlement:
         if isinstance(error, LevelqError):
             return error
         if isinstance(error, MovedError) and "cluster" not in self._settings.redis_url.partition("://")[0]:
-            return ConfigurationError(UNCLUSTERED_URL)
+            return ConfigurationError(UNCLUSTERED_URL, setting="LEVELQ_REDIS_URL")
         if isinstance(error, ResponseError) and "non local key" not in str(error):
             return unavailable(self._settings, f"refused, nothing was queued: {error}")
         if not isinstance(error, ResponseError):
