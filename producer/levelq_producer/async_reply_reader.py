@@ -111,6 +111,8 @@ class AsyncReplyReader:
         except NotConnected:
             raise
         except RedisConnectionError:  # lost while it waited, as by a restart: reading again is safe
+            if self._shared.failure is not None:  # closed by us
+                return
             refusal = await self._block(pool, streams, seconds)
         if isinstance(refusal, MovedError):
             await self.pools.moved(refusal)

@@ -113,6 +113,8 @@ class ReplyReader:
         except NotConnected:
             raise
         except RedisConnectionError:  # lost while it waited, as by a restart: reading again is safe
+            if self._shared.failure is not None:  # closed by us
+                return
             refusal = self._block(pool, streams, seconds)
         if isinstance(refusal, MovedError):
             self.pools.moved(refusal)

@@ -96,12 +96,12 @@ class SharedRead:
         self._may_unblock = True  # whether CLIENT UNBLOCK is allowed
         self._started = 0.0
         self._poll_seconds = FIRST_POLL_SECONDS
-        self._failure: Exception | None = None  # of every waiter from now on
+        self.failure: Exception | None = None  # of every waiter from now on
 
     def fail(self, error: Exception) -> None:
         """Answer all waiters, and those that are added later, with an error."""
         with self._lock:
-            self._failure = error
+            self.failure = error
             waiters = [waiter for same_key in self._waiters.values() for waiter in same_key]
         for waiter in waiters:
             waiter.error = error
@@ -111,7 +111,7 @@ class SharedRead:
         """Include a waiter in the reads from now on."""
         with self._lock:
             self._waiters.setdefault(waiter.key, []).append(waiter)
-            waiter.error = self._failure
+            waiter.error = self.failure
             self._poll_seconds = FIRST_POLL_SECONDS
 
     def remove(self, waiter: Waiter) -> None:

@@ -24,7 +24,7 @@ class Withdrawing:
     def test_among_too_many_commands_it_is_found_in_a_named_lane_only(self, b: Bench) -> None:
         b.fill(u1=1)
         b.push_to(*((user, (payload(user, 8),)) for user in range(2, 103)))
-        b.redis.rpush(f"levelq:{{{b.partition}}}:lane:1", *[b"0" * 13 + payload(1, 7)] * 10_000)
+        b.redis.rpush(b.settings.keys.lane(b.partition, 1), *[b"0" * 13 + payload(1, 7)] * 10_000)
         assert b.lanes.holds(b.partition, UUID(int=1), 1)
         assert b.lanes.holds(b.partition, UUID(int=9), 1) is False
         assert b.lanes.holds(b.partition, UUID(int=99)) is None

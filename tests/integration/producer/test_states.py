@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -82,7 +82,8 @@ def test_command_without_a_reply_is_decided_if_the_ledger_can_be_read_and_else_u
     with_ledger = producer.settings.database_url is not None
     assert producer.state(handle.command_id) == ("decided" if with_ledger else "unknown")
     if not with_ledger:
-        for ask in (handle.result, lambda: producer.outcome(handle.command_id)):
+        asked: list[Callable[[], object]] = [handle.result, lambda: producer.outcome(handle.command_id)]
+        for ask in asked:
             with pytest.raises(OutcomeUnknown, match=r"send with reply=True.*, or set LEVELQ_DATABASE_URL"):
                 ask()
 
