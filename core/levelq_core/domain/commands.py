@@ -90,6 +90,7 @@ class _OwnMessage:
         return core_schema.custom_error_schema(handler(source), "user_id", custom_error_message=expected)
 
 
+Key = Annotated[str, Field(min_length=1, max_length=MAX_KEY), BeforeValidator(_checked_key)]
 UserId = Annotated[int, Field(ge=1, le=MAX_USER_ID), _OwnMessage()]
 Specialization = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,31}\z"), AfterValidator(str.upper)]
 Number = Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
@@ -108,7 +109,7 @@ class _Command(BaseModel):
     user_id: UserId
     specialization: Specialization
     # Only an input: it sets command_id, and is None afterwards, so a command equals its copies, dumped or received.
-    idempotency_key: Annotated[str, BeforeValidator(_checked_key)] | None = Field(None, exclude=True, repr=False)
+    idempotency_key: Key | None = Field(None, exclude=True, repr=False)
     command_id: UUID = Field(default_factory=new_command_id)
     reason: Reason = ""
     advanced_by: UserId | None = None
