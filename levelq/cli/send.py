@@ -62,7 +62,7 @@ def send(
     command_id: Annotated[UUID | None, Option(metavar="UUID", help=_ID_HELP, show_default=False)] = None,
     durability: Annotated[Durable | None, Option(metavar="HOW", help=_DURABILITY_HELP)] = None,
     wait: Annotated[bool, Option("--wait/--no-wait", help="Wait for the outcome and print it.")] = True,
-    timeout: Annotated[float, Option(metavar="SECONDS", min=0, help="How long to wait.")] = 5.0,
+    timeout: Annotated[float, Option(metavar="SECONDS", min=0.001, help="How long to wait.")] = 5.0,
 ) -> None:
     """Send one command and print its outcome.
 
