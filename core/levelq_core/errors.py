@@ -125,7 +125,6 @@ class QueueUnavailable(LevelqError, ConnectionError):
     value: str = ""
     partition: str = ""
     user_id: int | None = None
-    durability: str = ""
 
 
 class Moved(QueueUnavailable):
