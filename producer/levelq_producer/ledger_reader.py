@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
 from levelq_core.database.urls import check_database_urls
 from levelq_core.domain.outcome import Outcome
-from levelq_core.errors import ConfigurationError
+from levelq_core.errors import ConfigurationError, ProducerClosed
 from levelq_core.redis_client.per_process import PerProcess
 from levelq_core.redis_client.url_options import redacted
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from levelq_core.settings import Settings
 
+T = TypeVar("T")
 Key = tuple[UUID, bytes | None]  # a command's id, and the digest of what was sent under it
 _MOST = 1_000  # commands in one query
 _EACH_SECONDS = 0.0002  # of pause for each waiter, so that 5,000 do not query without one
@@ -44,6 +45,7 @@ class _ProcessState:
         self.lock = threading.Lock()
         self.engine: Engine | None = None
         self.busy = False
+        self.closed = False
         self.pending: list[_Request] = []
         self.waiters = 0
 
@@ -68,43 +70,55 @@ class LedgerReader:
 
         Raises ConfigurationError if the ledger cannot be read, WrongDatabase if it is another deployment's.
         """
-        from sqlalchemy.exc import DBAPIError, SQLAlchemyError  # noqa: PLC0415 - needs levelq[worker]
+        from levelq_core.operations.queries import outcomes_of  # noqa: PLC0415 - needs levelq[worker]
+
+        def select(connection: Connection) -> list[Outcome | None]:
+            steps = range(0, len(keys), _MOST)
+            return [one for start in steps for one in outcomes_of(connection, keys[start : start + _MOST])]
+
+        return self._read(select)
+
+    def in_outbox(self, command_id: UUID) -> str | None:
+        """The specialization of a command that is in the outbox; None if it is not there. Raises as `query`."""
+        from levelq_core.operations.queries import in_outbox  # noqa: PLC0415
+
+        return self._read(lambda connection: in_outbox(connection, command_id))
+
+    def _read(self, select: Callable[[Connection], T]) -> T:
+        from sqlalchemy.exc import DBAPIError, SQLAlchemyError  # noqa: PLC0415
 
         from levelq_core.database.engine import NoAnswer, unreachable  # noqa: PLC0415
         from levelq_core.operations.queries import WrongAnswer  # noqa: PLC0415
 
         try:
             try:
-                return self._select(keys)
+                return self._select(select)
             except DBAPIError as error:
                 # The server ended this connection before, as by a restart: a new one may do. Nothing was changed.
                 if not error.connection_invalidated or isinstance(error.orig, NoAnswer):
                     raise
-                return self._select(keys)
+                return self._select(select)
         except DBAPIError as error:
             raise unreachable(self._settings, error) from error
         except (SQLAlchemyError, WrongAnswer) as error:
-            where = f"LEVELQ_DATABASE_URL: {redacted(self._settings.database_url or '')}"
-            raise ConfigurationError(f"{where}: {error}") from error
+            url, setting = redacted(self._settings.database_url or ""), "LEVELQ_DATABASE_URL"
+            raise ConfigurationError(f"{setting}: {url}: {error}", setting=setting, value=url) from error
 
-    def _select(self, keys: Sequence[Key]) -> list[Outcome | None]:
-        from levelq_core.operations.queries import WrongAnswer, outcomes_of  # noqa: PLC0415
+    def _select(self, select: Callable[[Connection], T]) -> T:
+        from levelq_core.operations.queries import WrongAnswer  # noqa: PLC0415
 
         state, engine = self._state.get(), self._engine()
         pool = engine.pool
-        found: list[Outcome | None] = []
         try:
             with engine.connect() as connection:
                 try:
-                    for start in range(0, len(keys), _MOST):
-                        found += outcomes_of(connection, keys[start : start + _MOST])
+                    return select(connection)
                 except WrongAnswer:
                     connection.invalidate()
                     raise
         finally:
             if state.engine is not engine:  # closed meanwhile, without the connection that was in use
                 pool.dispose()
-        return found
 
     def _engine(self) -> Engine:
         from levelq_core.database.engine import engine_for  # noqa: PLC0415
@@ -112,6 +126,8 @@ class LedgerReader:
 
         state = self._state.get()
         engine = state.engine
+        if state.closed:
+            raise ProducerClosed
         if engine is not None:
             return engine
         made = engine_for(self._settings, name="levelq producer", connections=4, limited=True)
@@ -121,9 +137,12 @@ class LedgerReader:
             made.dispose()
             raise
         with state.lock:
-            kept = state.engine = state.engine or made
-        if kept is not made:  # another thread was first
+            kept = None if state.closed else state.engine or made
+            state.engine = kept
+        if kept is not made:  # another thread was first, or closed the producer
             made.dispose()
+        if kept is None:
+            raise ProducerClosed
         return kept
 
     def outcome(self, command_id: UUID, digest: bytes | None = None) -> Outcome | None:
@@ -158,7 +177,9 @@ class LedgerReader:
             for request in together:
                 request.outcomes = list(islice(outcomes, len(request.keys)))
         except BaseException as error:  # also what a signal's handler raises, or the others would wait for ever
-            failure = error if isinstance(error, Exception) else ConfigurationError(f"interrupted: {error!r}")
+            failure = (
+                error if isinstance(error, Exception) else ConfigurationError(f"interrupted: {error!r}", value=error)
+            )
             for request in together:
                 request.error = failure
             if not isinstance(error, Exception):
@@ -208,6 +229,6 @@ class LedgerReader:
         """Close this process's connections."""
         state = self._state.get()
         with state.lock:
-            engine, state.engine = state.engine, None
+            engine, state.engine, state.closed = state.engine, None, True
         if engine is not None:
             engine.dispose()

@@ -169,4 +169,5 @@ def _ascii(value: str | bytes) -> str:
 
 
 def _used_before(command_id: UUID) -> InvalidCommand:
-    return InvalidCommand(f"command_id: {command_id} is in the outbox with other content; a new command needs a new id")
+    message = f"command_id: {command_id} is in the outbox with other content; a new command needs a new id"
+    return InvalidCommand(message, field="command_id", value=command_id, command_id=command_id)

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from levelq_core.coupler.ledger import COMMAND_COLUMNS, answer, prior_in, record_in
-from levelq_core.database.table_names import LEDGER, LICENSES, PROGRESS, QUARANTINE
+from levelq_core.database.table_names import LEDGER, LICENSES, OUTBOX, PROGRESS, QUARANTINE
 from levelq_core.domain.outcome import Outcome, outcome
 
 
@@ -51,6 +51,12 @@ def outcomes_of(connection: Connection, commands: Sequence[tuple[UUID, bytes | N
     if not rows.keys() <= ids:
         raise WrongAnswer(f"expected rows of {len(ids)} commands, got rows of others")
     return [_outcome(rows[command_id], digest) if command_id in rows else None for command_id, digest in commands]
+
+
+def in_outbox(connection: Connection, command_id: UUID) -> str | None:
+    """The specialization of a command that is in the outbox; None if it is not there."""
+    name: str | None = connection.execute(_IN_OUTBOX, {"id": command_id}).scalar_one_or_none()
+    return name
 
 
 def _outcome(row: Any, digest: bytes | None) -> Outcome:
@@ -111,6 +117,8 @@ _OUTCOMES = text(f"""
            {COMMAND_COLUMNS}
     FROM {LEDGER} WHERE command_id = ANY(CAST(:ids AS uuid[]))
 """)
+
+_IN_OUTBOX = text(f"SELECT specialization FROM {OUTBOX} WHERE command_id = :id")
 
 _COUNTS = text(f"""
     SELECT (SELECT count(*) FROM {LEDGER} WHERE status = 'rejected'), (SELECT count(*) FROM {QUARANTINE})
