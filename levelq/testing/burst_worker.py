@@ -7,10 +7,10 @@ from contextlib import ExitStack
 from typing import Any, Self
 
 from levelq_core.lanes import parked
+from levelq_core.lanes.partition_directory import partitions
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 from levelq_worker.process.worker_main import drain_all, working
-from levelq_core.lanes.partition_directory import partitions
 from levelq_worker.support.stop import Stop
 
 
