@@ -9,7 +9,7 @@ from uuid import UUID
 
 from levelq_core.domain.commands import Command
 from levelq_core.domain.outcome import Outcome
-from levelq_core.errors import LevelqError
+from levelq_core.errors import LevelqError, ProducerClosed
 from levelq_core.settings import Settings
 
 
@@ -26,6 +26,12 @@ class Destination(ABC):
     def __init__(self, settings: Settings | None = None) -> None:
         # In place of a producer's, which makes connections: subclasses name this class before it.
         self.settings = settings or Settings.load()
+        self._closed = False
+
+    def _require_open(self) -> None:
+        """Raise ProducerClosed if the producer was closed."""
+        if self._closed:
+            raise ProducerClosed
 
     @abstractmethod
     def _take(self, commands: Sequence[Command]) -> Sequence[Taken]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from levelq_core.domain.commands import COMMAND_NAMES, Command
+from levelq_core.domain.commands import COMMAND_NAMES, Command, command_id_for
 
 _MOST_SHOWN = 20
 
@@ -27,6 +27,8 @@ class Expectation:
             raise TypeError(f"{', '.join(unknown)}: expected fields of {owner}, which are {', '.join(known)}")
         self._kind = kind
         self._fields = dict(fields)
+        if isinstance(key := self._fields.pop("idempotency_key", None), str):
+            self._fields["command_id"] = command_id_for(key)  # a command keeps only that
         if isinstance(name := fields.get("specialization"), str):
             self._fields["specialization"] = name.upper()  # as commands fold it
 

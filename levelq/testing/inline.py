@@ -65,7 +65,8 @@ class Inliner(Destination):
             return _outcome(self._decided[command_id])
         known = self._known(command_id)
         if known is None:
-            raise OutcomeTimeout(f"command {command_id} is not in the ledger that this session sees")
+            message = f"command {command_id} is not in the ledger that this session sees"
+            raise OutcomeTimeout(message, command_id=command_id, state="unknown")
         return known
 
     def _was_sent(self, command_id: UUID) -> bool:
@@ -118,7 +119,13 @@ def _outcome(decided: Decided) -> Outcome:
     outcome, is_final = decided
     if not is_final:
         why = f"could not be decided, and a worker would park its lane: {outcome.message}"
-        raise OutcomeTimeout(f"command {outcome.command_id} {why}")
+        raise OutcomeTimeout(
+            f"command {outcome.command_id} {why}",
+            command_id=outcome.command_id,
+            state="queued",
+            user_id=outcome.user_id,
+            specialization=outcome.specialization,
+        )
     return outcome
 
 

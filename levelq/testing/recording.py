@@ -111,7 +111,8 @@ class Recorder(Destination):
     def _answer(self, command_id: UUID) -> Outcome:
         command = self._sent_as(command_id)
         if command is None:
-            raise OutcomeUnknown(f"command_id: {command_id} was not sent through this {type(self).__name__}")
+            message = f"command_id: {command_id} was not sent through this {type(self).__name__}"
+            raise OutcomeUnknown(message, command_id=command_id)
         return self._outcome_of(command)
 
     def _outcome_of(self, command: Command) -> Outcome:

@@ -11,6 +11,7 @@ from levelq import (
     Adjust,
     AsyncProducer,
     ConfigurationError,
+    InvalidArgument,
     InvalidCommand,
     LaneFull,
     LevelUp,
@@ -18,9 +19,11 @@ from levelq import (
     OutcomeTimeout,
     OutcomeUnknown,
     Producer,
+    ProducerClosed,
     Reset,
     SetLevel,
     SyncLevels,
+    command_id_for,
 )
 from levelq.testing import AsyncRecordingProducer, RecordingProducer
 
@@ -170,7 +173,7 @@ def test_latest_answer_that_fits_is_the_outcome(producer: RecordingProducer) -> 
     assert (outcome.status, outcome.error, outcome.message) == ("rejected", "validation_error", "no such user")
     assert (outcome.command_id, outcome.user_id, outcome.specialization) == (refused.command_id, 42, "PLAYER")
     assert (applied.result().status, applied.result().to_level) == ("applied", 1)
-    assert producer.handle(applied.command_id).result(timeout=1) == producer.outcome(applied.command_id)
+    assert producer.handle(applied.command_id).result(timeout=None) == producer.outcome(applied.command_id)
     producer.answer(LevelUp, user_id=7, outcome={"to_level": 2})  # after the send is early enough
     assert applied.result().to_level == 2
 
@@ -206,6 +209,20 @@ def test_result_that_nothing_prepared_fails_the_test_and_says_what_to_do(produce
         producer.outcome(stranger.command_id)
     with pytest.raises(OutcomeUnknown, match="reply=True"):  # as a real one without a database
         producer.send(stranger, reply=False).result()
+
+
+def test_key_and_closed_producer_are_those_of_a_real_one(producer: RecordingProducer) -> None:
+    producer.level_up(42, "PLAYER", 150, idempotency_key="match-991", reply=False)
+    handle = producer.handle(command_id_for("match-991"))
+    producer.assert_sent(LevelUp, idempotency_key="match-991")
+    producer.assert_not_sent(idempotency_key="match-992")
+    with pytest.raises(InvalidArgument, match="timeout: expected a number of seconds above 0"):
+        handle.result(timeout=0)
+    producer.close()
+    for call in (handle.result, lambda: producer.level_up(42, "PLAYER", 1), lambda: producer.state(handle.command_id)):
+        with pytest.raises(ProducerClosed):
+            call()
+    producer.assert_sent_count(1)
 
 
 def test_answer_with_a_field_that_does_not_exist_is_an_error(producer: RecordingProducer) -> None:
