@@ -12,9 +12,8 @@ from redis import Redis
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from levelq_core import Settings, command_id_for, level_up_atomic
+from levelq_core import History, Settings, command_id_for, level_up_atomic
 from levelq_core.operations.prune import Pruned, prune
-from levelq_core.operations.queries import history
 from levelq_producer import AsyncProducer, InvalidCommand, Outbox, Producer
 from levelq_worker.draining.context import Runtime
 from levelq_worker.relay.thread import Relay
@@ -83,8 +82,7 @@ def test_key_is_one_command_by_whatever_way_it_comes_until_it_is_pruned(world: W
     assert handle.result().duplicate
     assert query(world.engine, "SELECT total_xp FROM specialization_progress") == [(10,)]
     assert_clean(world.verify(at_rest=True, partial_history=True))
-    with world.engine.connect() as connection:
-        assert [entry.command_id for entry in history(connection, 7)] == [won.command_id]
+    assert [entry.command_id for entry in History(world.engine).of(7)] == [won.command_id]
     assert prune(world.engine, world.redis, month) == [Pruned("levelq_ledger", 1, 0)]
     world.apply(won)
     assert query(world.engine, "SELECT total_xp FROM specialization_progress") == [(20,)]
