@@ -57,7 +57,8 @@ def _catalog(given: Any) -> Any:
     try:
         return Catalog.from_json(given) if isinstance(given, str) else Catalog.of(given)
     except CatalogError as error:
-        raise CatalogError(f"LEVELQ_CATALOG: {error}") from error.__cause__
+        own = vars(error) | {"setting": "LEVELQ_CATALOG", "reasons": ()}
+        raise CatalogError(f"LEVELQ_CATALOG: {error}", **own) from error.__cause__
 
 
 def _plain_catalog(catalog: Catalog | Path) -> str:
@@ -160,7 +161,8 @@ class Settings(BaseSettings):
         given = self.model_dump(mode="json", exclude_none=True)
         if len(given.get("catalog", "")) > MOST_CATALOG:
             what = f"expected at most {MOST_CATALOG:,} bytes of JSON in a variable, got {len(given['catalog']):,}"
-            raise ConfigurationError(f"LEVELQ_CATALOG: {what}; write it to a file, and give the path")
+            message = f"LEVELQ_CATALOG: {what}; write it to a file, and give the path"
+            raise ConfigurationError(message, setting="LEVELQ_CATALOG")
         return {f"LEVELQ_{name.upper()}": str(value) for name, value in given.items()}
 
     @property

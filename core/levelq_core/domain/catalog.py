@@ -104,7 +104,8 @@ class Catalog(Mapping[str, Track]):
         Raises CatalogError, which names the specialization, the level, the value and what was expected.
         """
         if not isinstance(specializations, Mapping):
-            raise CatalogError(f"expected an object with one entry per specialization, got {specializations!r}")
+            message = f"expected an object with one entry per specialization, got {specializations!r}"
+            raise CatalogError(message, value=specializations)
         if not specializations:
             raise CatalogError("expected at least one specialization, got an empty document")
         tracks: dict[str, Track] = {}
@@ -125,7 +126,7 @@ class Catalog(Mapping[str, Track]):
         try:
             document = json.loads(text, object_pairs_hook=_unique)
         except (ValueError, RecursionError) as error:
-            raise CatalogError(f"not valid JSON: {error}") from error
+            raise CatalogError(f"not valid JSON: {error}", value=text) from error
         return cls.of(document)
 
     def to_json(self) -> str:
@@ -166,10 +167,10 @@ def _read(path: Path) -> Catalog:
             return Catalog.from_json(text)
         return Catalog.of(tomllib.loads(text))
     except OSError as error:
-        raise CatalogError(f"cannot be read: {error.strerror}") from error
+        raise CatalogError(f"cannot be read: {error.strerror}", path=str(path)) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         kind = "JSON" if path.suffix.lower() == ".json" else "TOML"
-        raise CatalogError(f"not valid {kind}: {error}") from error
+        raise CatalogError(f"not valid {kind}: {error}", path=str(path)) from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

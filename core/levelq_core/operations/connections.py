@@ -14,6 +14,7 @@ from levelq_core.database.engine import engine_for, unreachable
 from levelq_core.errors import ConfigurationError
 from levelq_core.lanes.client import Lanes
 from levelq_core.redis_client.pool import connect
+from levelq_core.redis_client.url_options import redacted
 from levelq_core.settings import Settings
 
 from .checks import redis_error
@@ -42,7 +43,7 @@ def redis_errors_named(settings: Settings, *, rq: bool = False) -> Iterator[None
         hint = "" if "password" in message or "certificate" in message else "; `levelq doctor` shows more"
         name = "LEVELQ_RQ_URL" if rq and settings.rq_url else "LEVELQ_REDIS_URL"
         url = settings.queue_url if rq else settings.redis_url
-        raise ConfigurationError(f"{redis_error(name, url, error)}{hint}") from error
+        raise ConfigurationError(f"{redis_error(name, url, error)}{hint}", setting=name, value=redacted(url)) from error
 
 
 @contextmanager
@@ -64,7 +65,8 @@ def database_of(settings: Settings, engine: Engine | None = None, *, name: str =
     except DBAPIError as error:
         undefined = getattr(error.orig, "sqlstate", None) in _UNDEFINED
         hint = "; `levelq db upgrade` makes the tables, `levelq db check` shows what is missing" if undefined else ""
-        raise ConfigurationError(f"{unreachable(settings, error)}{hint}") from error
+        why = unreachable(settings, error)
+        raise ConfigurationError(f"{why}{hint}", setting=why.setting, value=why.value) from error
     finally:
         if engine is None:
             used.dispose()
