@@ -13,12 +13,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 MODULES = {
     "core/levelq_core/lanes/async_producer_lanes.py": "core/levelq_core/lanes/producer_lanes.py",
+    "producer/levelq_producer/async_applied.py": "producer/levelq_producer/applied.py",
     "producer/levelq_producer/async_handles.py": "producer/levelq_producer/handles.py",
     "producer/levelq_producer/async_producer.py": "producer/levelq_producer/producer.py",
     "producer/levelq_producer/async_reply_reader.py": "producer/levelq_producer/reply_reader.py",
 }
 NAMES = {
     # levelq's own: the class or module for threads that has the same methods
+    "AsyncAppliedWaits": "AppliedWaits",
     "AsyncConnections": "Connections",
     "AsyncHandle": "Handle",
     "AsyncProducer": "Producer",
@@ -27,6 +29,7 @@ NAMES = {
     "AsyncScriptCaller": "ScriptCaller",
     "LoopConnections": "ProcessConnections",
     "LoopTurns": "Turns",
+    "async_applied": "applied",
     "async_handles": "handles",
     "async_producer_lanes": "producer_lanes",
     "connect_async": "connect",
@@ -63,6 +66,7 @@ PHRASES = {
     "how a task that sent": "how code that sent",
     "and `.result()`, on any event loop.": "and `.result()`.",
     "Any number of tasks may": "Any number of threads may",
+    "Read-your-writes, for asyncio:": "Read-your-writes:",
     "for all tasks of an event loop that wait": "for all threads of a process that wait",
     "Each task that waits": "Each thread that waits",
     "part of the protocol, for asyncio: push": "part of the protocol: push",

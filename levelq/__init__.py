@@ -41,8 +41,9 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "Adjust", "AsyncHandle", "AsyncProducer", "Catalog", "CatalogError", "Command", "ConfigurationError", "Handle",
-    "InvalidCommand", "LaneFull", "LaneWorker", "LevelUp", "LevelUpRefused", "LevelqError", "Moved", "NotDurable",
-    "Outbox", "Outcome", "OutcomeTimeout", "OutcomeUnknown", "PartitionFull", "Producer", "ProgressLicenseCoupler",
-    "QueueFull", "QueueUnavailable", "Reset", "SchemaError", "SendUnknown", "SetLevel", "Settings", "SyncLevels",
-    "Totals", "TransactionMisuse", "WrongDatabase", "apply_commands", "drain", "level_up_atomic",
+    "InvalidCommand", "LaneFull", "LaneWorker", "LevelEvent", "LevelEvents", "LevelUp", "LevelUpRefused", "LevelqError",
+    "Moved", "NotDurable", "Outbox", "Outcome", "OutcomeTimeout", "OutcomeUnknown", "PartitionFull", "Producer",
+    "ProgressLicenseCoupler", "QueueFull", "QueueUnavailable", "Reset", "SchemaError", "SendUnknown", "SetLevel",
+    "Settings", "SyncLevels", "Totals", "TransactionMisuse", "WrongDatabase", "apply_commands", "drain",
+    "level_up_atomic",
 ]  # fmt: skip

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         TransactionMisuse,
         WrongDatabase,
     )
+    from .operations.events import LevelEvent, LevelEvents
     from .settings import Settings
 
 _MODULES = {
@@ -41,6 +42,7 @@ _MODULES = {
     "domain.catalog": ["Catalog"],
     "domain.commands": ["Adjust", "Command", "LevelUp", "Reset", "SetLevel", "SyncLevels"],
     "domain.outcome": ["Outcome", "Totals"],
+    "operations.events": ["LevelEvent", "LevelEvents"],
     "settings": ["Settings"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}  # all others: errors
@@ -59,9 +61,9 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "Adjust", "Catalog", "CatalogError", "Command", "ConfigurationError", "InvalidCommand", "LaneFull", "LevelUp",
-    "LevelUpRefused", "LevelqError", "Moved", "NotDurable", "Outcome", "OutcomeTimeout", "OutcomeUnknown",
-    "PartitionFull", "ProgressLicenseCoupler", "QueueFull", "QueueUnavailable", "Reset", "SchemaError", "SendUnknown",
-    "SetLevel", "Settings", "SyncLevels", "Totals", "TransactionMisuse", "WrongDatabase", "apply_commands",
-    "level_up_atomic",
+    "Adjust", "Catalog", "CatalogError", "Command", "ConfigurationError", "InvalidCommand", "LaneFull", "LevelEvent",
+    "LevelEvents", "LevelUp", "LevelUpRefused", "LevelqError", "Moved", "NotDurable", "Outcome", "OutcomeTimeout",
+    "OutcomeUnknown", "PartitionFull", "ProgressLicenseCoupler", "QueueFull", "QueueUnavailable", "Reset",
+    "SchemaError", "SendUnknown", "SetLevel", "Settings", "SyncLevels", "Totals", "TransactionMisuse", "WrongDatabase",
+    "apply_commands", "level_up_atomic",
 ]  # fmt: skip

@@ -17,6 +17,7 @@ from levelq_core.lanes.shard_layout import Layout
 from levelq_core.redis_client.cluster import NotConnected
 from levelq_core.redis_client.pool import connect_async
 
+from .async_applied import AsyncAppliedWaits
 from .async_handles import AsyncHandle
 from .durability import DurabilityWait
 from .event_loops import AsyncConnections, LoopTurns
@@ -46,6 +47,7 @@ class AsyncProducer:
 
         self.settings = settings or Settings.load()
         self._connections = AsyncConnections(self.settings)
+        self._applied_waits = AsyncAppliedWaits(self._connections)
         self._layouts: dict[str, Layout] = {}  # by specialization, as last read
         self._available: set[Durability] = {"memory"}  # the levels that this Redis gave last
 
@@ -227,3 +229,16 @@ class AsyncProducer:
     def handle(self, command_id: UUID) -> AsyncHandle:
         """A handle on a command that another process sent. Raises InvalidCommand if the id is no UUID."""
         return AsyncHandle(self._connections, require_id(command_id), kept=True)
+
+    async def wait_until_applied(self, user_id: int, specialization: str, timeout: float | None = 5.0) -> None:
+        """Return once all that was pushed to this lane before the call is decided, by any process.
+
+        Then the database has it: read your own writes. With LEVELQ_DATABASE_URL set, this includes what committed
+        transactions wrote to the outbox for this lane; else only what is in Redis. Rejected, cancelled and quarantined
+        commands count as decided.
+
+        Raises OutcomeTimeout after `timeout` seconds (None: never), with the reason; OutcomeUnknown if Redis was
+        restarted or emptied meanwhile, and no ledger can say what was decided; InvalidCommand, QueueUnavailable,
+        ConfigurationError. Many may wait at once: they share the producer's connections.
+        """
+        await self._applied_waits.wait(user_id, specialization, timeout)

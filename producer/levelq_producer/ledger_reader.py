@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
 from levelq_core.database.urls import check_database_urls
@@ -16,10 +16,11 @@ from levelq_core.redis_client.per_process import PerProcess
 from levelq_core.redis_client.url_options import redacted
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from levelq_core.settings import Settings
 
+T = TypeVar("T")
 Key = tuple[UUID, bytes | None]  # a command's id, and the digest of what was sent under it
 _MOST = 1_000  # commands in one query
 _EACH_SECONDS = 0.0002  # of pause for each waiter, so that 5,000 do not query without one
@@ -68,43 +69,55 @@ class LedgerReader:
 
         Raises ConfigurationError if the ledger cannot be read, WrongDatabase if it is another deployment's.
         """
-        from sqlalchemy.exc import DBAPIError, SQLAlchemyError  # noqa: PLC0415 - needs levelq[worker]
+        from levelq_core.operations.queries import outcomes_of  # noqa: PLC0415 - needs levelq[worker]
+
+        def select(connection: Connection) -> list[Outcome | None]:
+            steps = range(0, len(keys), _MOST)
+            return [one for start in steps for one in outcomes_of(connection, keys[start : start + _MOST])]
+
+        return self._read(select)
+
+    def last_in_outbox(self, user_id: int, specialization: str, row: int | None = None) -> int | None:
+        """The last row of a lane that is in the outbox, or only this row; None if there is none. Raises as `query`."""
+        from levelq_core.operations.queries import last_in_outbox  # noqa: PLC0415
+
+        return self._read(lambda connection: last_in_outbox(connection, user_id, specialization, row))
+
+    def _read(self, select: Callable[[Connection], T]) -> T:
+        from sqlalchemy.exc import DBAPIError, SQLAlchemyError  # noqa: PLC0415
 
         from levelq_core.database.engine import NoAnswer, unreachable  # noqa: PLC0415
         from levelq_core.operations.queries import WrongAnswer  # noqa: PLC0415
 
         try:
             try:
-                return self._select(keys)
+                return self._select(select)
             except DBAPIError as error:
                 # The server ended this connection before, as by a restart: a new one may do. Nothing was changed.
                 if not error.connection_invalidated or isinstance(error.orig, NoAnswer):
                     raise
-                return self._select(keys)
+                return self._select(select)
         except DBAPIError as error:
             raise unreachable(self._settings, error) from error
         except (SQLAlchemyError, WrongAnswer) as error:
             where = f"LEVELQ_DATABASE_URL: {redacted(self._settings.database_url or '')}"
             raise ConfigurationError(f"{where}: {error}") from error
 
-    def _select(self, keys: Sequence[Key]) -> list[Outcome | None]:
-        from levelq_core.operations.queries import WrongAnswer, outcomes_of  # noqa: PLC0415
+    def _select(self, select: Callable[[Connection], T]) -> T:
+        from levelq_core.operations.queries import WrongAnswer  # noqa: PLC0415
 
         state, engine = self._state.get(), self._engine()
         pool = engine.pool
-        found: list[Outcome | None] = []
         try:
             with engine.connect() as connection:
                 try:
-                    for start in range(0, len(keys), _MOST):
-                        found += outcomes_of(connection, keys[start : start + _MOST])
+                    return select(connection)
                 except WrongAnswer:
                     connection.invalidate()
                     raise
         finally:
             if state.engine is not engine:  # closed meanwhile, without the connection that was in use
                 pool.dispose()
-        return found
 
     def _engine(self) -> Engine:
         from levelq_core.database.engine import engine_for  # noqa: PLC0415

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
-from redis.exceptions import MovedError, RedisError, ResponseError
+from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseError
 
 from levelq_core.errors import ConfigurationError
 from levelq_core.failpoints import failpoint
@@ -16,6 +16,7 @@ from levelq_core.redis_client.cluster import REDIRECTIONS, NotConnected, as_lost
 from levelq_core.redis_client.node_pools import NodePools
 from levelq_core.redis_client.pool import NodePool, RedisCommand
 
+from .lane_tail import LaneTail
 from .protocol import LaneEntries, PushAnswer, PushError
 from .push_batch import PushBatch
 from .script_caller import ScriptCaller
@@ -102,6 +103,14 @@ class ProducerLanes(ScriptCaller):
                 self._execute(query.key, "HSETNX", query.key, name, str(query.first))
             query.read(self._execute(query.key, "HMGET", query.key, *query.names))
         return query
+
+    def tail(self, partition: Partition, user_id: int, entry: bytes = b"") -> LaneTail:
+        """Whether an entry of a lane still waits, and why; the lane's newest entry unless given. Raises RedisError."""
+        call = self._protocol.tail(partition, user_id, entry)
+        try:
+            return LaneTail.read(self._execute(call.key, *call.command()))
+        except NoScriptError:  # after a restart the server knows no scripts
+            return LaneTail.read(self._execute(call.key, *call.command(known=False)))
 
     def _execute(self, key: str, *command: Any) -> Any:
         """One command on the server of one key. Raises NotConnected, and redis-py's errors."""

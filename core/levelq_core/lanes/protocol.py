@@ -256,6 +256,10 @@ class Protocol:
             for length, entries in zip(reply[::2], reply[1::2], strict=True)
         ]
 
+    def tail(self, partition: Partition, user_id: int, entry: bytes) -> Call:
+        """Read whether an entry of a lane still waits; the newest one if `entry` is empty. See LaneTail."""
+        return self._call("tail", partition, user_id, entry)
+
     def withdraw(self, partition: Partition, mark: str, lanes: Sequence[Withdrawal]) -> Call:
         """Remove decided entries, wherever they are in their lanes."""
         call = self._call("withdraw", partition, mark)

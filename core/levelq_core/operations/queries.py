@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from levelq_core.coupler.ledger import COMMAND_COLUMNS, answer, prior_in, record_in
-from levelq_core.database.table_names import LEDGER, LICENSES, PROGRESS, QUARANTINE
+from levelq_core.database.table_names import LEDGER, LICENSES, OUTBOX, PROGRESS, QUARANTINE
 from levelq_core.domain.outcome import Outcome, outcome
 
 
@@ -75,6 +75,14 @@ def outcomes_of(connection: Connection, commands: Sequence[tuple[UUID, bytes | N
     if not rows.keys() <= ids:
         raise WrongAnswer(f"expected rows of {len(ids)} commands, got rows of others")
     return [_outcome(rows[command_id], digest) if command_id in rows else None for command_id, digest in commands]
+
+
+def last_in_outbox(connection: Connection, user_id: int, specialization: str, row: int | None = None) -> int | None:
+    """The id of the last row of a lane in the outbox, or of this `row` alone; None if it is not there."""
+    first, last = (0, 2**63 - 1) if row is None else (row, row)
+    values = {"user": user_id, "specialization": specialization, "first": first, "last": last}
+    found: int | None = connection.execute(_LAST_IN_OUTBOX, values).scalar_one()
+    return found
 
 
 def _outcome(row: Any, digest: bytes | None) -> Outcome:
@@ -144,6 +152,11 @@ _OUTCOMES = text(f"""
     SELECT command_id, digest, user_id, specialization, error, message, from_level, to_level, before, after,
            {COMMAND_COLUMNS}
     FROM {LEDGER} WHERE command_id = ANY(CAST(:ids AS uuid[]))
+""")
+
+_LAST_IN_OUTBOX = text(f"""
+    SELECT max(id) FROM {OUTBOX}
+    WHERE user_id = :user AND specialization = :specialization AND id BETWEEN :first AND :last
 """)
 
 # Newest first by id, which ascends in the order of effect; applied_at is when the transaction began.
