@@ -8,7 +8,7 @@ those before it committed; so whatever is visible, sorted by id, is in the order
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import NamedTuple
@@ -54,7 +54,7 @@ class LevelEvent(NamedTuple):
 
 
 class _Position(NamedTuple):
-    """All rows up to `reached` are read but those of `pending`, transactions whose rows are above `pending_from`."""
+    """All rows up to `reached` are read but those of `pending`, transactions with rows above `pending_from`."""
 
     reached: int = 0
     pending_from: int = 0
@@ -75,8 +75,10 @@ class _Page(NamedTuple):
         reached = self.last if complete else self.events[handled - 1].id if handled else 0
         if not complete and reached <= self.start.reached:
             return self.start
-        unfinished = self.start.pending & self.open
-        return _Position(reached, self.start.pending_from if unfinished else self.start.reached, self.open)
+        if not self.open:
+            return _Position(reached, reached)
+        from_ = self.start.pending_from if self.start.pending & self.open else self.start.reached
+        return _Position(reached, from_, self.open)
 
 
 class LevelEvents:
@@ -133,11 +135,11 @@ class LevelEvents:
             if caught_up:
                 self._await_rows(deadline)
 
-    def __iter__(self) -> Iterator[LevelEvent]:
+    def __iter__(self) -> Generator[LevelEvent, None, None]:
         """The events that are committed by now; each is handled when the loop takes the next one.
 
         The position is saved after 100 events, and when the loop ends. If it ends by `break` or an error, the event in
-        hand comes again; if the process dies, up to 100 come again.
+        hand comes again, with those before it of a transaction that committed late; if the process dies, up to 100.
         """
         caught_up = stopped = False
         while not caught_up and not stopped:
@@ -152,7 +154,7 @@ class LevelEvents:
                 self._save(connection, page.position(handled))
                 caught_up = page.last == page.start.reached and not page.events
 
-    def follow(self) -> Iterator[LevelEvent]:
+    def follow(self) -> Generator[LevelEvent, None, None]:
         """The same without an end: new events are read within half a second of their commit."""
         while True:
             yield from self
