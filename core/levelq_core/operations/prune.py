@@ -113,9 +113,7 @@ def _prune(
     with connection.begin():
         # Each row's own time is compared before it goes; the bound can at most leave a few for the next run.
         last = last_id_before(connection, kind.table, kind.moment, before)
-    remove = (
-        f"DELETE FROM {kind.table} t USING old WHERE t.id = old.id AND NOT old.stands AND NOT old.unread RETURNING t.id"
-    )
+    remove = f"DELETE FROM {kind.table} t USING ({_COUNT_ONLY}) AS going WHERE t.id = going.id RETURNING t.id"
     statement = text(_BATCH.format(**kind._asdict(), remove=_COUNT_ONLY if dry_run else remove))
     removed = kept = unread = at = 0
     while True:

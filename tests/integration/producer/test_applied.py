@@ -34,11 +34,11 @@ Waits = Callable[..., Future[None]]
 
 
 @pytest.fixture
-def waits() -> Iterator[Waits]:
+def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Waits]:
     """Start a wait in a thread, and return once it has looked at the lane."""
     with ThreadPoolExecutor(4) as pool:
 
-        def start(producer: Producer, *arguments: Any, timeout: float | None = 20) -> Future[None]:
+        def start(producer: Producer, timeout: float | None = 20) -> Future[None]:
             looked = threading.Event()
             lanes = producer._connections.get().lanes
             tail = lanes.tail
@@ -48,10 +48,10 @@ def waits() -> Iterator[Waits]:
                 looked.set()
                 return found
 
-            lanes.tail = observed  # type: ignore[method-assign]
-            wait = pool.submit(producer.wait_until_applied, *(arguments or (1, "PLAYER")), timeout=timeout)
+            monkeypatch.setattr(lanes, "tail", observed)
+            wait = pool.submit(producer.wait_until_applied, 1, "PLAYER", timeout)
             assert looked.wait(20)
-            lanes.tail = tail  # type: ignore[method-assign]
+            monkeypatch.setattr(lanes, "tail", tail)
             return wait
 
         yield start

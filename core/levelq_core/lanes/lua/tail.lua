@@ -9,13 +9,14 @@
 --
 -- Keeps:   Entries are only removed once they are decided, so an entry that is gone was decided, and with it all that
 --          were pushed before it. Unless Redis lost it: then the run id or the time of the restore is another.
+--          Where INFO is not allowed, only a restore shows that.
 --          The search begins at the newest entry. An entry of the same bytes that was pushed later counts as this one.
 
 local tag, user, entry = ARGV[1], ARGV[2], ARGV[3]
 local lane = tag .. 'lane:' .. user
 local waits = 0
 if entry ~= '' then
-  local index = unless_wrong(nil, 'LPOS', lane, entry, 'RANK', -1)
+  local index = redis.call('LPOS', lane, entry, 'RANK', -1)
   if index then waits = index + 1 end
 else
   waits = unless_wrong(0, 'LLEN', lane)
@@ -25,7 +26,7 @@ local note = unless_wrong('', 'HGET', tag .. 'parked', user) or ''
 return {
   entry,
   waits,
-  string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or '',
+  string.match(unless_wrong('', 'INFO', 'server'), 'run_id:(%x+)') or '',
   redis.call('GET', tag .. 'filled') or '',
   string.match(note, '^%d+ %d+ (.*)$') or '',
   redis.call('ZSCORE', tag .. 'claimed', user) and 1 or 0,

@@ -190,7 +190,8 @@ def _audit(name: str) -> None:
 def _event_positions(name: str) -> None:
     op.create_table(
         name,
-        sa.Column("consumer", sa.Text, primary_key=True),
+        _id(),
+        sa.Column("consumer", sa.Text, nullable=False, unique=True),
         *_filled(sa.BigInteger, "position", "pending_from", default=_ZERO),
         *_filled(ARRAY(sa.BigInteger), "pending", default="{}"),
     )
