@@ -83,13 +83,14 @@ class _LaneWait:
 
     def _await_outbox(self, ledger: Any) -> None:
         """Wait for the rows of the outbox: the transaction that decides a command removes its row."""
-        last = ledger.last_in_outbox(self._user_id, self._specialization)
-        row = last
+        lane = self._user_id, self._specialization
+        row = ledger.last_in_outbox(*lane)
         while row is not None:
             if time.monotonic() >= self._deadline:
-                raise self._too_late("commands of the outbox wait, a worker's relay pushes them")
+                raise self._too_late("commands wait in the outbox, or their lane; a worker's relay pushes them")
             time.sleep(min(ledger.pause(LEDGER_SECONDS), max(0, self._deadline - time.monotonic())))
-            row = ledger.last_in_outbox(self._user_id, self._specialization, last)
+            if ledger.last_in_outbox(*lane, row, row) is None:
+                row = ledger.last_in_outbox(*lane, 0, row)  # what was before it, if it was cancelled
 
     def _await_tail(self, partition: Partition, tail: LaneTail) -> None:
         """Wait until an entry, and with it all before it, has left its lane."""
@@ -99,12 +100,14 @@ class _LaneWait:
             while tail.waiting:
                 left = self._deadline - time.monotonic()
                 if left <= 0:
-                    raise self._too_late(f"{tail.waiting:,} commands wait, {_why(partition, tail)}")
+                    raise self._too_late(f"commands waiting: {tail.waiting:,}; {_why(partition, tail)}")
                 if waiter is None:
                     time.sleep(min(max(pause, _EACH_SECONDS * len(self._waiting)), left))
                     pause = min(pause * _GROWTH, _LONGEST_SECONDS)
-                elif replies.wait(waiter, time.monotonic() + min(_KEPT_SECONDS, left), last=False):
-                    return
+                elif outcome := replies.wait(waiter, time.monotonic() + min(_KEPT_SECONDS, left), last=False):
+                    if outcome.error != "cancelled":
+                        return
+                    waiter = None  # it was taken out of its turn: what was before it may wait
                 earlier, tail = tail, self._connections.lanes.tail(partition, self._user_id, entry)
         if tail.lost_since(earlier) and not self._is_decided(entry):
             raise OutcomeUnknown(
@@ -142,4 +145,4 @@ def _why(partition: Partition, tail: LaneTail) -> str:
         return f"the lane is parked: {tail.parked}"
     if tail.claimed:
         return "a worker has claimed them"
-    return f"{tail.drains} drains work on {partition}" if tail.drains else f"no worker drains {partition}"
+    return f"workers drain {partition}" if tail.drains else f"no worker drains {partition}"

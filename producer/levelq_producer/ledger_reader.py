@@ -77,11 +77,11 @@ class LedgerReader:
 
         return self._read(select)
 
-    def last_in_outbox(self, user_id: int, specialization: str, row: int | None = None) -> int | None:
-        """The last row of a lane that is in the outbox, or only this row; None if there is none. Raises as `query`."""
+    def last_in_outbox(self, user_id: int, specialization: str, *ids: int) -> int | None:
+        """See levelq_core.operations.queries. Raises as `query`."""
         from levelq_core.operations.queries import last_in_outbox  # noqa: PLC0415
 
-        return self._read(lambda connection: last_in_outbox(connection, user_id, specialization, row))
+        return self._read(lambda connection: last_in_outbox(connection, user_id, specialization, *ids))
 
     def _read(self, select: Callable[[Connection], T]) -> T:
         from sqlalchemy.exc import DBAPIError, SQLAlchemyError  # noqa: PLC0415

@@ -31,10 +31,10 @@ class LoopLedger:
             self._begin()
         return await future
 
-    async def last_in_outbox(self, user_id: int, specialization: str, row: int | None = None) -> int | None:
+    async def last_in_outbox(self, user_id: int, specialization: str, *ids: int) -> int | None:
         """The same as LedgerReader's, from a thread."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(None, self._reader.last_in_outbox, user_id, specialization, row)
+        return await loop.run_in_executor(None, self._reader.last_in_outbox, user_id, specialization, *ids)
 
     def _begin(self) -> None:
         batch, self._pending = self._pending, []

@@ -62,12 +62,16 @@ class _Position(NamedTuple):
 
 
 class _Page(NamedTuple):
-    """What one read found from `start` on. `last`: up to which id it read. `open`: what had not committed by then."""
+    """What one read found from `start` on. `last`: up to which id it read. `open`: what had not committed by then.
+
+    `caught_up`: there was nothing more.
+    """
 
     start: _Position
     events: list[LevelEvent]
     last: int
     open: frozenset[int]
+    caught_up: bool
 
     def position(self, handled: int) -> _Position:
         """The position after this many of the events. Rows that committed late are all read, or none of them."""
@@ -126,13 +130,12 @@ class LevelEvents:
         deadline = time.monotonic() + wait
         while True:
             with self._page(limit) as (connection, page):
-                caught_up = page.last == page.start.reached
-                if page.events or (caught_up and time.monotonic() >= deadline):
+                if page.events or (page.caught_up and time.monotonic() >= deadline):
                     yield connection, page.events
                     self._save(connection, page.position(len(page.events)))
                     return
                 self._save(connection, page.position(0))
-            if caught_up:
+            if page.caught_up:
                 self._await_rows(deadline)
 
     def __iter__(self) -> Generator[LevelEvent, None, None]:
@@ -141,8 +144,8 @@ class LevelEvents:
         The position is saved after 100 events, and when the loop ends. If it ends by `break` or an error, the event in
         hand comes again, with those before it of a transaction that committed late; if the process dies, up to 100.
         """
-        caught_up = stopped = False
-        while not caught_up and not stopped:
+        ended = False
+        while not ended:
             with self._page(_PAGE) as (connection, page):
                 handled = 0
                 try:
@@ -150,9 +153,9 @@ class LevelEvents:
                         yield event
                         handled += 1
                 except GeneratorExit:
-                    stopped = True
+                    ended = True
                 self._save(connection, page.position(handled))
-                caught_up = page.last == page.start.reached and not page.events
+            ended = ended or page.caught_up
 
     def follow(self) -> Generator[LevelEvent, None, None]:
         """The same without an end: new events are read within half a second of their commit."""
@@ -188,18 +191,24 @@ class LevelEvents:
         connection.execute(_UPDATE, {**values, "pending": sorted(pending)})
 
     def _await_rows(self, deadline: float | None) -> None:
-        """Wait until the ledger has rows that may not have been read, or until the deadline. Locks nothing."""
-        while True:
+        """Wait until the ledger may have rows that were not read, or until the deadline. Locks nothing."""
+        seconds = _pause(deadline)
+        while seconds > 0:
+            time.sleep(seconds)
             with self._engine.connect() as connection:
                 if self.consumer is None:
                     reached, pending = self._own.reached, bool(self._own.pending)
                 else:
-                    reached, pending = connection.execute(_PEEK, {"consumer": self.consumer}).one()
+                    row = connection.execute(_PEEK, {"consumer": self.consumer}).one_or_none()
+                    reached, pending = row or (0, True)  # an operator removed the consumer
                 last = connection.execute(_LAST, {"reached": reached, "span": SPAN}).one().last
-            left = POLL_SECONDS if deadline is None else min(POLL_SECONDS, deadline - time.monotonic())
-            if pending or last > reached or left <= 0:
+            if pending or last > reached:
                 return
-            time.sleep(left)
+            seconds = _pause(deadline)
+
+
+def _pause(deadline: float | None) -> float:
+    return POLL_SECONDS if deadline is None else min(POLL_SECONDS, deadline - time.monotonic())
 
 
 def _read(connection: Connection, start: _Position, limit: int) -> _Page:
@@ -208,7 +217,7 @@ def _read(connection: Connection, start: _Position, limit: int) -> _Page:
     A transaction that holds an id up to `last` without having committed held its lock on the ledger when `last` was
     read, and holds it until it ends. So it is among the writers, or its rows are visible to the third statement.
     """
-    last, is_standby = connection.execute(_LAST, {"reached": start.reached, "span": SPAN}).one()
+    last, newest, is_standby = connection.execute(_LAST, {"reached": start.reached, "span": SPAN}).one()
     if is_standby:
         raise ConfigurationError("engine: expected the primary server, got a standby, which does not know open writers")
     writers = connection.execute(_WRITERS).scalars().all()
@@ -217,7 +226,7 @@ def _read(connection: Connection, start: _Position, limit: int) -> _Page:
     events = [LevelEvent(*row[1:]) for row in rows if row.id is not None]
     if sum(event.id > start.reached for event in events) == limit:
         last = events[-1].id
-    return _Page(start, events, last, frozenset(rows[0].open))
+    return _Page(start, events, last, frozenset(rows[0].open), last >= newest)
 
 
 _LOCK = text(f"SELECT position, pending_from, pending FROM {POSITIONS} WHERE consumer = :consumer FOR UPDATE")
@@ -229,12 +238,12 @@ _UPDATE = text(f"""
         IS DISTINCT FROM (:reached, :pending_from, CAST(:pending AS bigint[]))
 """)
 
-# The id up to which to read, and whether this server is a standby.
+# The id up to which to read, the newest one, and whether this server is a standby.
 _LAST = text(f"""
     SELECT greatest(:reached, coalesce(
-        (SELECT id FROM {LEDGER} WHERE id > :reached ORDER BY id OFFSET :span - 1 LIMIT 1),
-        (SELECT max(id) FROM {LEDGER})
-    )) AS last, pg_is_in_recovery()
+        (SELECT id FROM {LEDGER} WHERE id > :reached ORDER BY id OFFSET :span - 1 LIMIT 1), newest
+    )) AS last, newest, pg_is_in_recovery()
+    FROM (SELECT coalesce(max(id), 0) AS newest FROM {LEDGER}) AS ledger
 """)
 
 # The transactions that hold the lock of a writer of the ledger. pg_locks has the lower 32 bits of an id: the upper ones

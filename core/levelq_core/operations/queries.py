@@ -77,9 +77,10 @@ def outcomes_of(connection: Connection, commands: Sequence[tuple[UUID, bytes | N
     return [_outcome(rows[command_id], digest) if command_id in rows else None for command_id, digest in commands]
 
 
-def last_in_outbox(connection: Connection, user_id: int, specialization: str, row: int | None = None) -> int | None:
-    """The id of the last row of a lane in the outbox, or of this `row` alone; None if it is not there."""
-    first, last = (0, 2**63 - 1) if row is None else (row, row)
+def last_in_outbox(
+    connection: Connection, user_id: int, specialization: str, first: int = 0, last: int = 2**63 - 1
+) -> int | None:
+    """The greatest id of a lane's rows in the outbox from `first` to `last`; None if there is none."""
     values = {"user": user_id, "specialization": specialization, "first": first, "last": last}
     found: int | None = connection.execute(_LAST_IN_OUTBOX, values).scalar_one()
     return found

@@ -23,7 +23,7 @@ from levelq_core.lanes.shard_layout import Layout
 from levelq_core.redis_client.pool import BOUND
 from levelq_producer import AsyncProducer, Producer
 from tests.conformance.kit import identity
-from tests.support.fixtures.command_line import NOWHERE
+from tests.support.fixtures.command_line import NOWHERE, Levelq
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.waiting import until
 from tests.support.outbox import OutboxSystem
@@ -90,20 +90,26 @@ def test_wait_in_one_lane_does_not_wait_for_another(system: System) -> None:
 @pytest.mark.parametrize(
     ("prepare", "why"),
     [
-        (lambda system: None, "3 commands wait, no worker drains PLAYER:1:0"),
-        (lambda system: system.lanes.claim(PLAYER, "drain", "token", 10), "3 commands wait, a worker has claimed them"),
+        (lambda system: None, "commands waiting: 3; no worker drains PLAYER:1:0"),
+        (
+            lambda system: system.lanes.claim(PLAYER, "drain", "token", 10),
+            "commands waiting: 3; a worker has claimed them",
+        ),
         (
             lambda system: (
                 system.lanes.claim(PLAYER, "drain", "token", 10),
                 system.lanes.ack(PLAYER, "token", [(b"1", 60_000, b"")], {b"1": "a trigger\x1b (SQLSTATE P0001)"}),
             ),
-            r"3 commands wait, the lane is parked: a trigger\x1b (SQLSTATE P0001)",
+            r"commands waiting: 3; the lane is parked: a trigger\x1b (SQLSTATE P0001)",
         ),
         (
             lambda system: system.redis.zadd(KEYS.of(PLAYER, "drains"), {"drain": 10**15}),
-            "3 commands wait, 1 drains work on PLAYER:1:0",
+            "commands waiting: 3; workers drain PLAYER:1:0",
         ),
-        (lambda system: system.commit(up(1)), "commands of the outbox wait, a worker's relay pushes them"),
+        (
+            lambda system: system.commit(up(1)),
+            "commands wait in the outbox, or their lane; a worker's relay pushes them",
+        ),
     ],
 )
 def test_timeout_says_how_many_wait_and_why(system: System, prepare: Callable[[System], Any], why: str) -> None:
@@ -126,12 +132,40 @@ def test_command_of_the_outbox_is_waited_for_until_it_is_decided(outbox: OutboxS
     assert outbox.decided() == [1, 2]
 
 
+@pytest.mark.parametrize("reply", [True, False])
+def test_last_command_that_is_cancelled_leaves_those_before_it_to_wait_for(
+    system: System, waits: Waits, levelq_here: Levelq, reply: bool
+) -> None:
+    _, last = system.producer.send_many([up(1), up(1)], reply=reply)
+    wait = waits(system.producer)
+    entry = system.redis.lindex(KEYS.lane(PLAYER, 1), -1)
+    assert levelq_here("cancel", 1, "PLAYER", "--id", last.command_id, "--yes").code == 0
+    with pytest.raises(OutcomeTimeout):
+        system.producer.wait_until_applied(1, "PLAYER", timeout=0.01)
+    assert system.lanes.tail(PLAYER, 1, entry).waiting == 1
+    system.drain()
+    wait.result()
+
+
+def test_row_of_the_outbox_that_is_cancelled_leaves_those_before_it_to_wait_for(
+    outbox: OutboxSystem, waits: Waits
+) -> None:
+    outbox.send(1, 2)
+    wait = waits(outbox.producer)
+    outbox.sql("DELETE FROM levelq_outbox WHERE id = 2")
+    with pytest.raises(OutcomeTimeout, match="in the outbox"):
+        outbox.producer.wait_until_applied(1, "PLAYER", timeout=0.01)
+    assert not wait.done()
+    outbox.sql("DELETE FROM levelq_outbox")
+    wait.result()
+
+
 def test_lane_of_another_generation_is_waited_for(system: System) -> None:
     """While the number of shards changes, new commands wait for those of the previous generation."""
     system.push(up(1))
     assert system.lanes.change_layout("PLAYER", Layout(), Layout(1, 1, next_shards=4))
     assert system.lanes.change_layout("PLAYER", Layout(1, 1, next_shards=4), Layout(2, 4, previous_shards=1))
-    with pytest.raises(OutcomeTimeout, match="1 commands wait, no worker drains PLAYER:1:0"):
+    with pytest.raises(OutcomeTimeout, match="commands waiting: 1; no worker drains PLAYER:1:0"):
         system.producer.wait_until_applied(1, "PLAYER", timeout=0.01)
     system.run_drains(Partition("PLAYER"))
     system.producer.wait_until_applied(1, "PLAYER")

@@ -7,9 +7,10 @@
 --          when the outbox was restored ("": never), why the lane is parked ("": it is not), claimed (0 or 1),
 --          how many drains work on the partition}
 --
--- Keeps:   Entries are only removed once they are decided, so an entry that is gone was decided, and with it all that
---          were pushed before it. Unless Redis lost it: then the run id or the time of the restore is another.
---          Where INFO is not allowed, only a restore shows that.
+-- Keeps:   Entries are only removed once they are decided, from the head; but a cancelled one wherever it is. So it
+--          waits while the head was stamped no later: then entries that were pushed before it wait.
+--          If Redis lost it, the run id or the time of the restore is another. Where INFO is not allowed, only the
+--          latter shows that.
 --          The search begins at the newest entry. An entry of the same bytes that was pushed later counts as this one.
 
 local tag, user, entry = ARGV[1], ARGV[2], ARGV[3]
@@ -17,7 +18,12 @@ local lane = tag .. 'lane:' .. user
 local waits = 0
 if entry ~= '' then
   local index = redis.call('LPOS', lane, entry, 'RANK', -1)
-  if index then waits = index + 1 end
+  local head = redis.call('LINDEX', lane, 0)
+  if index then
+    waits = index + 1
+  elseif head and string.sub(head, 1, 13) <= string.sub(entry, 1, 13) then
+    waits = 1
+  end
 else
   waits = unless_wrong(0, 'LLEN', lane)
   entry = waits > 0 and redis.call('LINDEX', lane, -1) or ''

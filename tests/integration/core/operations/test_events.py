@@ -330,6 +330,13 @@ def test_loop_that_ends_early_gets_only_the_event_in_hand_again(own_engine: Engi
     assert read(own_engine) == [(1, 3, 4)]
 
 
+def test_loop_ends_although_its_own_work_makes_events(own_engine: Engine) -> None:
+    commit(own_engine, level(1, 2))
+    for event in LevelEvents(own_engine, "c"):
+        commit(own_engine, level(event.user_id + 1, 2))
+    assert read(own_engine) == [(2, 1, 2)]
+
+
 def test_consumer_without_a_name_writes_nothing_and_goes_on_where_it_was(own_engine: Engine) -> None:
     commit(own_engine, level(1, 2))
     events = LevelEvents(own_engine)
