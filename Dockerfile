@@ -8,7 +8,7 @@ WORKDIR /build
 # these files, so it needs no lock.
 COPY requirements.lock ./
 RUN python -m pip download --only-binary :all: --require-hashes --requirement requirements.lock --dest wheels
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY levelq levelq
 COPY core core
 COPY producer producer

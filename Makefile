@@ -23,7 +23,7 @@ demo: .venv/installed ## the main job on embedded servers: a thousand users, a b
 	@$(BIN)/levelq demo
 
 # Tests mostly wait, for servers or for claims to expire, so several processes run them. Each starts its own servers.
-SIDE_BY_SIDE := --numprocesses=auto --maxprocesses=4 --dist=loadscope
+SIDE_BY_SIDE := --numprocesses=4 --dist=loadscope --no-loadscope-reorder
 
 test: .venv/installed ## all tests
 	@$(BIN)/python -m tests.run -q $(SIDE_BY_SIDE)
@@ -70,29 +70,34 @@ scaling: .venv/installed ## what commands cost, and the effect of more workers t
 plan: .venv/installed ## what a load would take: make plan USERS=10_000_000 RATE=100_000 ARGS='--peak 3' (ARGS=--help lists all)
 	@$(BIN)/python -m benchmarks.capacity $(if $(USERS),--users $(USERS)) $(if $(RATE),--rate $(RATE)) $(ARGS)
 
+# Every warning is an error: a link to a page or a heading that does not exist, a docstring that cannot be read.
+SITE := $(BIN)/sphinx-build --fail-on-warning --builder html --doctree-dir .venv/doctrees docs .venv/site
+
 check: .venv/installed ## format, lint, strict types, import contracts, docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python .ci/make_sync.py --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/mkdocs build --config-file .ci/mkdocs.yml --strict --quiet --site-dir ../.venv/site
+	$(SITE) --fresh-env --quiet
 
 format: .venv/installed ## format the code, and fix what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-build: .venv/installed ## the wheel and the source archive in dist/, checked as a package index would check them
+build: .venv/installed ## the wheel and the source archive in dist/, checked as a package index would, and tests of that archive
 	@rm -rf dist
 	@$(BIN)/python -m build --no-isolation --outdir dist . >.venv/build.log 2>&1 || { cat .venv/build.log; exit 1; }
 	@$(BIN)/twine check --strict dist/*
 	@$(BIN)/check-wheel-contents dist/*.whl
+	@$(BIN)/python .ci/check_dist.py $(BIN)/python
 
 sync: .venv/installed ## generate the modules for threads from those for asyncio
 	@$(BIN)/python .ci/make_sync.py
 
-docs: .venv/installed ## serve the documentation at 127.0.0.1:8000
-	$(BIN)/mkdocs serve --config-file .ci/mkdocs.yml
+docs: .venv/installed ## build the documentation in .venv/site, and serve it at 127.0.0.1:8000
+	@$(SITE) --quiet
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory .venv/site 8000
 
 # Celery 5.3 requires redis below 6, so the lowest versions are those of an application with both.
 lock: ## write both locks (needs uv): the newest versions, and the lowest that pyproject.toml allows

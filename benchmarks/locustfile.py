@@ -34,11 +34,11 @@ from levelq_core import LevelUp, Settings
 from levelq_core.database.engine import engine_open
 from levelq_core.errors import ConfigurationError, LevelqError
 from levelq_core.lanes.client import Lanes
+from levelq_core.lanes.partition_directory import partitions
 from levelq_core.operations.verify import Options, Recorder, Report, verify
 from levelq_core.operations.verify.command_checks import LOST
 from levelq_core.redis_client.pool import connect
 from levelq_producer import Handle, Producer
-from levelq_worker.support.partition_directory import partitions
 from levelq_worker.support.preflight import preflight
 
 OUTCOME_SECONDS = 30.0

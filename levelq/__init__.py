@@ -23,16 +23,18 @@ _PACKAGES = {
 _PACKAGE_OF = {name: package for package, names in _PACKAGES.items() for name in names}  # all others: levelq_core
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        value = globals()[name] = getattr(import_module(_PACKAGE_OF.get(name, "levelq_core")), name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in ("sqlalchemy", "psycopg"):
-            raise ImportError(f"{name} needs the database libraries: pip install 'levelq[worker]'") from error
-        raise
-    return value
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for Any
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            value = globals()[name] = getattr(import_module(_PACKAGE_OF.get(name, "levelq_core")), name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] in ("sqlalchemy", "psycopg"):
+                raise ImportError(f"{name} needs the database libraries: pip install 'levelq[worker]'") from error
+            raise
+        return value
 
 
 def __dir__() -> list[str]:
@@ -40,10 +42,11 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "Adjust", "AsyncHandle", "AsyncProducer", "Catalog", "CatalogError", "Command", "ConfigurationError", "Handle",
-    "InvalidCommand", "LaneFull", "LaneWorker", "LevelEvent", "LevelEvents", "LevelUp", "LevelUpRefused", "LevelqError",
-    "Moved", "NotDurable", "Outbox", "Outcome", "OutcomeTimeout", "OutcomeUnknown", "PartitionFull", "Producer",
-    "ProgressLicenseCoupler", "QueueFull", "QueueUnavailable", "Reset", "SchemaError", "SendUnknown", "SetLevel",
-    "Settings", "SyncLevels", "Totals", "TransactionMisuse", "WrongDatabase", "apply_commands", "drain",
-    "level_up_atomic",
+    "Adjust", "AsyncHandle", "AsyncProducer", "Catalog", "CatalogError", "CheckReport", "Command", "ConfigurationError",
+    "Handle", "History", "HistoryEntry", "InvalidCommand", "LaneFull", "LaneWorker", "LevelEvent", "LevelEvents",
+    "LevelUp", "LevelUpRefused", "LevelqError", "Moved", "NotDurable", "OutOfStep", "Outbox", "Outcome",
+    "OutcomeTimeout", "OutcomeUnknown", "ParkedLane", "ParkedUserLane", "PartitionFull", "PartitionStatus", "Producer",
+    "ProgressLicenseCoupler", "QuarantinedEntry", "QueueFull", "QueueUnavailable", "Reset", "SchemaError",
+    "SendUnknown", "SetLevel", "Settings", "StatusReport", "SyncLevels", "Totals", "TransactionMisuse", "WrongDatabase",
+    "apply_commands", "check", "drain", "level_up_atomic", "status",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -27,6 +28,7 @@ from levelq_worker.process.fork import with_parent
 from .server_account import account, data_folder, programs, temporary_base
 
 START_SECONDS = 60
+MOST_SOCKET_BYTES = 107  # of the path of a Unix socket
 
 
 class Server:
@@ -180,16 +182,42 @@ class Valkey(Server):
             return False
 
 
-class Servers:
-    """Both servers in one data folder, with their sockets in a private one."""
+def lasting_sockets(folder: Path) -> Path:
+    """Make the folder of the sockets that belongs to a data folder: its path is the same at each start.
 
-    def __init__(self, folder: Path) -> None:
+    The caller has locked the data folder, so what is there was left by a run that was killed: it is removed. Raises
+    ConfigurationError if it cannot be, or if the path is too long.
+    """
+    base = temporary_base() or Path(tempfile.gettempdir())
+    name = f"levelq-{os.geteuid()}-{sha256(os.fsencode(folder.resolve())).hexdigest()[:12]}"
+    sockets = base / name
+    if len(os.fsencode(sockets / ".s.PGSQL.5432")) > MOST_SOCKET_BYTES:
+        raise ConfigurationError(f"TMPDIR: expected a path of at most 60 bytes for the servers' sockets, got {base}")
+    try:
+        if sockets.exists():
+            shutil.rmtree(sockets)
+        sockets.mkdir(mode=0o700)  # never one that is there: it may be another account's
+    except OSError as error:
+        problem = f"{sockets}: expected to make this folder for the servers' sockets: {error.strerror or error}"
+        raise ConfigurationError(f"{problem}; remove it, or set TMPDIR to another folder") from error
+    return sockets
+
+
+class Servers:
+    """Both servers in one data folder, with their sockets in a private one: `sockets`, or a new one.
+
+    `fsync`: whether Valkey writes each command to disk before it answers, as durability "fsync" needs.
+    """
+
+    def __init__(self, folder: Path, sockets: Path | None = None, *, fsync: bool = False) -> None:
         folder = folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        # A socket's path may have at most 107 bytes; a data folder deep in a home directory has more.
-        self.sockets = Path(tempfile.mkdtemp(prefix="levelq-", dir=temporary_base()))
+        # Not below the data folder: that may be deep in a home directory, and a socket's path is short.
+        self.sockets = sockets or Path(tempfile.mkdtemp(prefix="levelq-", dir=temporary_base()))
         self.postgres = Postgres(folder / "postgres", self.sockets)
         self.valkey = Valkey(folder / "valkey", self.sockets)
+        if fsync:
+            self.valkey.options = ("--appendfsync", "always")
 
     def __enter__(self) -> Self:
         try:

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
         WrongDatabase,
     )
     from .operations.events import LevelEvent, LevelEvents
+    from .operations.readings.check import CheckReport, OutOfStep, check
+    from .operations.readings.history import History, HistoryEntry, ParkedUserLane, QuarantinedEntry
+    from .operations.readings.records import ParkedLane
+    from .operations.readings.status import PartitionStatus, StatusReport, status
     from .settings import Settings
 
 _MODULES = {
@@ -43,27 +47,34 @@ _MODULES = {
     "domain.commands": ["Adjust", "Command", "LevelUp", "Reset", "SetLevel", "SyncLevels"],
     "domain.outcome": ["Outcome", "Totals"],
     "operations.events": ["LevelEvent", "LevelEvents"],
+    "operations.readings.check": ["CheckReport", "OutOfStep", "check"],
+    "operations.readings.history": ["History", "HistoryEntry", "ParkedUserLane", "QuarantinedEntry"],
+    "operations.readings.records": ["ParkedLane"],
+    "operations.readings.status": ["PartitionStatus", "StatusReport", "status"],
     "settings": ["Settings"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}  # all others: errors
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULE_OF.get(name, 'errors')}"), name)
-    except ModuleNotFoundError as error:
-        if error.name in ("sqlalchemy", "psycopg"):
-            raise ImportError(f"{name} needs the database libraries: pip install 'levelq[worker]'") from error
-        raise
-    return value
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for Any
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULE_OF.get(name, 'errors')}"), name)
+        except ModuleNotFoundError as error:
+            if error.name in ("sqlalchemy", "psycopg"):
+                raise ImportError(f"{name} needs the database libraries: pip install 'levelq[worker]'") from error
+            raise
+        return value
 
 
 __all__ = [
-    "Adjust", "Catalog", "CatalogError", "Command", "ConfigurationError", "InvalidCommand", "LaneFull", "LevelEvent",
-    "LevelEvents", "LevelUp", "LevelUpRefused", "LevelqError", "Moved", "NotDurable", "Outcome", "OutcomeTimeout",
-    "OutcomeUnknown", "PartitionFull", "ProgressLicenseCoupler", "QueueFull", "QueueUnavailable", "Reset",
-    "SchemaError", "SendUnknown", "SetLevel", "Settings", "SyncLevels", "Totals", "TransactionMisuse", "WrongDatabase",
-    "apply_commands", "level_up_atomic",
+    "Adjust", "Catalog", "CatalogError", "CheckReport", "Command", "ConfigurationError", "History", "HistoryEntry",
+    "InvalidCommand", "LaneFull", "LevelEvent", "LevelEvents", "LevelUp", "LevelUpRefused", "LevelqError", "Moved",
+    "NotDurable", "OutOfStep", "Outcome", "OutcomeTimeout", "OutcomeUnknown", "ParkedLane", "ParkedUserLane",
+    "PartitionFull", "PartitionStatus", "ProgressLicenseCoupler", "QuarantinedEntry", "QueueFull", "QueueUnavailable",
+    "Reset", "SchemaError", "SendUnknown", "SetLevel", "Settings", "StatusReport", "SyncLevels", "Totals",
+    "TransactionMisuse", "WrongDatabase", "apply_commands", "check", "level_up_atomic", "status",
 ]  # fmt: skip

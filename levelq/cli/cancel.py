@@ -52,8 +52,7 @@ def cancel(
         print_waiting(waiting, target)
         if dry_run or not waiting.total:
             return
-        if not yes:
-            confirm("Cancel these commands?" if command_id is None else "Cancel this command?")
+        confirm("Cancel these commands?" if command_id is None else "Cancel this command?", yes=yes)
         done = canceller.run(scope, ("cancel", target))
         print_cancelled(done)
         if command_id is not None and done.newer:

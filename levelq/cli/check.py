@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Annotated
 
 from rich.text import Text
@@ -17,36 +16,28 @@ def check(limit: Annotated[int, Option(min=0, help="How many pairs to list at mo
     A pair is a user's progress and license in one specialization. Each is listed with the command that repairs it, or
     with the reason why no command can.
     """
-    from levelq_core.database.schema import read
-    from levelq_core.domain.results import compare
-    from levelq_core.operations.dbcheck import pair_fixes
-    from levelq_core.operations.queries import out_of_step
+    from levelq_core.operations.readings.check import check as read
 
     from .connections import database_of, load
 
     settings = load()
-    with database_of(settings) as engine, engine.connect() as connection:
-        pairs = out_of_step(connection)
-        first = list(islice(pairs, limit))
-        found = len(first) + sum(1 for _ in pairs)
-        schema = read(connection)
-        fixes = pair_fixes(connection, first, schema, settings.tracks)
-    if not found:
+    with database_of(settings) as engine:
+        report = read(engine, settings.tracks, limit=limit)
+    if not report.total:
         print_line("Every pair of levels is in step.", "green")
         return
     columns = ("User", "Specialization", "Progress", "License", "Repair with")
     shown = Listing(*columns, right=("User", "Progress", "License"), folding="Repair with")
-    incomplete = bool(schema.missing())
-    for pair, fix in zip(first, fixes, strict=True):
-        levels = pair.progress_level, pair.license_level
-        remedy = Text("-" if incomplete else printable(fix))
-        if fix.startswith("levelq ") and not incomplete:
-            remedy.append(f"\n{compare(*levels).get('recommended_action')}", style="dim")
-        shown.add(None if pair.user_id is None else str(pair.user_id), pair.specialization, *levels, remedy)
+    for pair in report.pairs:
+        repair = Text(printable(pair.repair) if report.tables_complete else "-")
+        if pair.action and report.tables_complete:
+            repair.append(f"\n{pair.action}", style="dim")
+        levels = (None if level is None else str(level) for level in (pair.progress_level, pair.license_level))
+        shown.add(None if pair.user_id is None else str(pair.user_id), pair.specialization, *levels, repair)
     if limit:
         shown.print()
-    more = f" (the first {limit} are shown; --limit shows more)" if 0 < limit < found else ""
-    print_line(verdict(f"{count(found, 'pair')} out of step", "bold red", more))
-    if incomplete:
+    more = f" (the first {limit} are shown; --limit shows more)" if 0 < limit < report.total else ""
+    print_line(verdict(f"{count(report.total, 'pair')} out of step", "bold red", more))
+    if not report.tables_complete:
         print_line("First do what `levelq db check` says: until then `levelq sync` is refused.")
     raise Exit(1)

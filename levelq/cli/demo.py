@@ -18,6 +18,6 @@ def demo(
 
     One worker is killed in the middle. Takes less than a minute; exit code 1 if a check fails. Needs levelq\\[demo].
     """
-    from levelq.demo import run_demo
+    from levelq.demo.demo import run_demo
 
-    raise Exit(run_demo(users, commands, processes, picture, None))
+    raise Exit(run_demo(users, commands, processes, picture))

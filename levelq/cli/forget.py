@@ -35,8 +35,7 @@ def forget(user: User, yes: Yes = False, dry_run: DryRun = False) -> None:
             print_line(f"  {line}")
         if dry_run:
             return
-        if not yes:
-            confirm(f"Forget user {user}? This cannot be undone.")
+        confirm(f"Forget user {user}? This cannot be undone.", yes=yes)
         cancelled, erased = forgetting.run()
     deleted = erased.progress + erased.licenses + erased.progressions
     rows = f"{count(deleted, 'row')} deleted, {count(erased.total - deleted, 'row')} cleared"

@@ -12,9 +12,7 @@ from .options import User
 from .screen import Cell, Listing, count, duration, one_line, print_line, verdict, when
 
 if TYPE_CHECKING:
-    from levelq_core.lanes.parked import UserLane
-    from levelq_core.operations.queries import Entry, Quarantined
-    from levelq_core.settings import Settings
+    from levelq_core.operations.readings.history import HistoryEntry, ParkedUserLane, QuarantinedEntry
 
 
 def history(
@@ -27,24 +25,21 @@ def history(
     For a parked lane: since when, why, until when, and what to do about it. Entries of the user's lanes that were no
     commands are listed as quarantined.
     """
-    from levelq_core.operations import queries
-    from levelq_worker.support.parked_lanes import is_locked
+    from levelq_core.errors import ConfigurationError
+    from levelq_core.operations.readings.history import History
 
     from .connections import database_of, load
-    from .status_problems import held_by, row_holder
 
     settings = load()
-    parked = _parked(settings, user)
-    held: str | None = None
-    try:
-        with database_of(settings) as engine, engine.connect() as connection:
-            if any(is_locked(found.parked.reason) for _, found in parked):
-                held = held_by(row_holder(connection, settings))
-            decided = [(entry.at, _decided_row(entry)) for entry in queries.history(connection, user, limit)]
-            others = [(entry.at, _quarantined_row(entry)) for entry in queries.quarantined(connection, user, limit)]
-    finally:
-        for name, found in parked:
-            _print_parked(name, found, held)
+    with database_of(settings) as engine:
+        past = History(engine, settings)
+        try:
+            for lane in past.parked(user):
+                _print_parked(lane)
+        except ConfigurationError as error:
+            print_line(verdict("parked lanes unknown", "bold yellow", f"  {one_line(str(error))}"))
+        decided = [(entry.at, _decided_row(entry)) for entry in past.of(user, limit=limit)]
+        others = [(entry.at, _quarantined_row(entry)) for entry in past.quarantined(user, limit=limit)]
     # The ledger is in the order of effect; its times are those at which transactions began, and serve only to merge.
     rows = [row for _, row in islice(merge(decided, others, key=lambda timed: timed[0], reverse=True), limit)]
     if not rows:
@@ -57,42 +52,21 @@ def history(
     shown.print()
 
 
-def _parked(settings: Settings, user: int) -> list[tuple[str, UserLane]]:
-    """The user's lanes that are parked, by specialization. Prints a line if Redis cannot be read."""
-    from levelq_core.errors import ConfigurationError
-    from levelq_core.lanes.parked import of_user
+def _print_parked(lane: ParkedUserLane) -> None:
+    from levelq_core.operations.wording import when_utc
 
-    from .connections import lanes_of
-
-    found: list[tuple[str, UserLane]] = []
-    try:
-        with lanes_of(settings) as lanes:
-            names = {partition.specialization for partition in lanes.partitions()} | set(settings.tracks)
-            for name, layout in lanes.read_layouts(names).found.items():
-                seen = [of_user(lanes.redis, lanes.keys, partition, user) for partition in layout.holding(name, user)]
-                found += [(name, lane) for lane in seen if lane is not None]
-    except ConfigurationError as error:
-        print_line(verdict("parked lanes unknown", "bold yellow", f"  {one_line(str(error))}"))
-    return found
-
-
-def _print_parked(specialization: str, found: UserLane, held: str | None) -> None:
-    from levelq_worker.support.parked_lanes import advice, is_locked, when_utc
-
-    lane = found.parked
-    waiting = "" if found.waiting is None else f", {count(found.waiting, 'command')} waiting"
-    since = f"since {when_utc(lane.since_ms)}, {count(lane.attempts, 'attempt')}{waiting}"
+    waiting = "" if lane.waiting is None else f", {count(lane.waiting, 'command')} waiting"
+    since = f"since {when_utc(lane.since)}, {count(lane.attempts, 'attempt')}{waiting}"
     again = "being tried now"
-    if lane.until_ms is not None:
-        left = (lane.until_ms - found.now_ms) / 1000
-        again = f"by itself at {when_utc(lane.until_ms)}, in {duration(left)}" if left > 0 else "due: a worker takes it"
-    print_line(verdict("parked", "bold yellow", f"  {specialization} {since}"))
-    todo = held if held and is_locked(lane.reason) else advice(lane.reason)
-    for label, text in (("why", lane.reason), ("next", again), ("to do", todo)):
+    if lane.until is not None and lane.retry_in_seconds is not None:
+        left = lane.retry_in_seconds
+        again = f"by itself at {when_utc(lane.until)}, in {duration(left)}" if left > 0 else "due: a worker takes it"
+    print_line(verdict("parked", "bold yellow", f"  {lane.specialization} {since}"))
+    for label, text in (("why", lane.reason), ("next", again), ("to do", lane.remedy)):
         print_line(verdict(f"{label:>6}", "dim", f"  {text}"))
 
 
-def _decided_row(entry: Entry) -> list[Cell]:
+def _decided_row(entry: HistoryEntry) -> list[Cell]:
     level = None if entry.to_level is None else str(entry.to_level)
     if entry.from_level not in (None, entry.to_level):
         level = f"{entry.from_level} -> {entry.to_level}"
@@ -102,6 +76,6 @@ def _decided_row(entry: Entry) -> list[Cell]:
     return [when(entry.at), entry.specialization, entry.kind, xp, level, result, str(entry.command_id)]
 
 
-def _quarantined_row(entry: Quarantined) -> list[Cell]:
+def _quarantined_row(entry: QuarantinedEntry) -> list[Cell]:
     found = f": {entry.reason}; {count(entry.length, 'byte')}, {entry.raw[:24]!r}"
     return [when(entry.at), entry.specialization, None, None, None, verdict("quarantined", "yellow", found), None]

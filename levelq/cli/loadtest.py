@@ -38,7 +38,7 @@ def loadtest(
     waiting it causes. Ends with `levelq verify` and an HTML report. Exit code 1 if anything is wrong. On embedded
     servers, unless --external. Needs levelq\\[demo].
     """
-    from levelq.loadtest import run_loadtest
+    from levelq.loadtest.load_test import run_loadtest
     from levelq.loadtest.options import LoadTestOptions
     from levelq.loadtest.scenarios import chosen
 

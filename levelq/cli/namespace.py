@@ -31,9 +31,9 @@ def rebind(yes: Yes = False, dry_run: DryRun = False) -> None:
     """
     from levelq_core.errors import ConfigurationError
     from levelq_core.lanes.namespace_binding import DatabaseIdentity
+    from levelq_core.lanes.partition_directory import partitions
     from levelq_core.operations.identity import ensure_identity, identity_of
     from levelq_core.redis_client.url_options import redacted
-    from levelq_worker.support.partition_directory import partitions
 
     from .connections import database_of, lanes_of, load
 
@@ -54,8 +54,7 @@ def rebind(yes: Yes = False, dry_run: DryRun = False) -> None:
         print_line(f"  would be bound to {mine}, with {count(waiting, 'waiting command')}")
         if dry_run:
             return
-        if not yes:
-            confirm("Bind it?")
+        confirm("Bind it?", yes=yes)
         if lanes.bind(mine.encode(), raw or b"") != mine.encode():
             raise refused(f"namespace {settings.namespace}: the binding changed meanwhile; run it again")
     print_line(f"namespace {settings.namespace} is bound to {mine}")

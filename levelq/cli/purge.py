@@ -42,9 +42,10 @@ def purge(
         waiting = canceller.look(scope)
         if not as_json:
             print_waiting(waiting, target)
-        if not dry_run and not yes and waiting.total:
-            confirm("Cancel these commands?")
-        done = Cancelled() if dry_run or not waiting.total else canceller.run(scope, ("purge", target))
+        done = Cancelled()
+        if waiting.total and not dry_run:
+            confirm("Cancel these commands?", yes=yes)
+            done = canceller.run(scope, ("purge", target))
     if as_json:
         seen = {"lanes": waiting.lanes, "in_lanes": waiting.in_lanes, "in_outbox": waiting.in_outbox}
         result = {**done.detail(), "unreadable": sorted(waiting.unreadable | done.unreadable)}

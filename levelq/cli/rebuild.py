@@ -38,11 +38,11 @@ def rebuild(
     Before that it removes what cannot be read from levelq's keys, and names it.
     """
     from levelq_core.lanes import scan
+    from levelq_core.lanes.partition_directory import partitions
     from levelq_core.lanes.wakeups import Waker
     from levelq_core.operations import key_faults
     from levelq_worker.relay.outbox_rows import OutboxRows
     from levelq_worker.relay.restore import OutboxRestore
-    from levelq_worker.support.partition_directory import partitions
 
     from .connections import database_of, known_specializations, lanes_of, load, redis_of
 

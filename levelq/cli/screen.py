@@ -95,14 +95,15 @@ def verdict(word: str, style: str, rest: str) -> Text:
     return Text.assemble((word, style), printable(rest))
 
 
-def confirm(question: str) -> None:
-    """Ask at the terminal, and end the command unless the answer is yes.
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask at the terminal unless `yes`, and end the command unless that is the answer.
 
     Raises ConfigurationError if there is no terminal: scripts use --yes.
     """
-    if not sys.stdin.isatty():
+    if not yes and not sys.stdin.isatty():
         raise refused("nothing was changed: no terminal to ask for confirmation; use --yes in scripts")
-    typer.confirm(question, abort=True)
+    if not yes:
+        typer.confirm(question, abort=True)
 
 
 def refused(reason: str) -> ConfigurationError:
@@ -119,26 +120,27 @@ def printable(text: str) -> str:
     return escaped(text)
 
 
-def one_line(text: str) -> str:
-    """A message on one line."""
-    return printable(" ".join(text.split()))
-
-
 def when(moment: datetime) -> str:
     """A time as the tables show it, in UTC, to the second."""
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def one_line(text: str) -> str:
+    """A message on one line."""
+    from levelq_core.operations.wording import one_line as joined
+
+    return joined(text)
+
+
 def duration(seconds: float) -> str:
-    """A duration in the unit a person would choose: 0.4 s, 12 s, 3.2 min, 2.5 h, 4.0 d."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
+    """A duration in the unit a person would choose; see levelq_core.operations.wording."""
+    from levelq_core.operations.wording import duration as shown
+
+    return shown(seconds)
 
 
 def count(number: int, thing: str) -> str:
     """`1 pair`, `1,200 pairs`."""
-    return f"{number:,} {thing if number == 1 else thing + 's'}"
+    from levelq_core.operations.wording import count as counted
+
+    return counted(number, thing)

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from levelq.embedded import Server, Servers
 
 _DATA_HELP = "Where the data is kept; made if it does not exist."
+_FSYNC_HELP = "Valkey writes each command to disk before it answers; sends wait for that (durability fsync)."
 _POLL_SECONDS = 1.0  # how soon the death of a server is noticed
+_NEXT_STEPS = """
+These lines are the same at each start on this folder. Then:
+
+  levelq worker &                            a worker, which applies what is sent
+  levelq send level-up 42 PLAYER --xp 1500   send a level-up, and see its outcome
+  levelq status                              see what waits, and what is wrong
+
+Ctrl-C here stops both servers."""
 
 
 class _Stopped(BaseException):
@@ -29,13 +38,15 @@ class _Stopped(BaseException):
 
 def up(
     data: Annotated[Path, Option(metavar="FOLDER", help=_DATA_HELP)] = Path("levelq-data"),
+    fsync: Annotated[bool, Option("--fsync", help=_FSYNC_HELP)] = False,
 ) -> None:
     """Run PostgreSQL and Valkey until Ctrl-C.
 
     They come from wheels, without Docker or root, and keep their data in a folder. Creates levelq's tables and
-    prints both URLs as export lines to paste into another terminal. For development; needs levelq\\[embedded].
+    prints export lines to paste into another terminal; for one folder they are the same at each start. For
+    development; needs levelq\\[embedded].
     """
-    from levelq.embedded import Servers
+    from levelq.embedded import Servers, lasting_sockets
     from levelq_core.database.engine import engine_for
     from levelq_core.database.migrations import upgrade
     from levelq_core.settings import Settings
@@ -52,13 +63,13 @@ def up(
         for number in stops:
             signal.signal(number, stop)
         hand_over_unblocked()
-        with _locked(data), Servers(data) as servers:
+        with _locked(data), Servers(data, lasting_sockets(data), fsync=fsync) as servers:
             engine = engine_for(Settings.load(database_url=servers.postgres.url), name="levelq up")
             try:
                 upgrade(engine)
             finally:
                 engine.dispose()
-            _announce(data, servers)
+            _announce(data, servers, fsync=fsync)
             _watch(servers.postgres, servers.valkey)
     except _Stopped:
         print_line(f"Stopped. The data stays in {data}.", on=err)
@@ -86,17 +97,20 @@ def _locked(data: Path) -> Iterator[None]:
         yield
 
 
-def _announce(data: Path, servers: Servers) -> None:
+def _announce(data: Path, servers: Servers, *, fsync: bool) -> None:
     """Only the export lines go to stdout, so that a script can read them."""
     from levelq.server_account import NAME
 
-    print_line(f"PostgreSQL and Valkey are up; their data is in {data}. In another terminal, paste:", on=err)
+    print_line(f"PostgreSQL and Valkey are up; their data is in {data}.", on=err)
     cluster = servers.postgres.folder
     if data.resolve() not in cluster.parents:
         print_line(f"PostgreSQL's data is in {cluster}, because its account {NAME} cannot reach {data}.", on=err)
-    for name, url in (("LEVELQ_REDIS_URL", servers.valkey.url), ("LEVELQ_DATABASE_URL", servers.postgres.url)):
-        echo(f"export {name}={shlex.quote(url)}")
-    print_line("then: levelq worker, levelq send level-up 42 PLAYER --xp 150. Ctrl-C here stops both.", on=err)
+    print_line("In another terminal, paste:\n", on=err)
+    exported = {"LEVELQ_REDIS_URL": servers.valkey.url, "LEVELQ_DATABASE_URL": servers.postgres.url}
+    exported |= {"LEVELQ_DURABILITY": "fsync"} if fsync else {}
+    for name, value in exported.items():
+        echo(f"export {name}={shlex.quote(value)}")
+    print_line(_NEXT_STEPS, on=err)
 
 
 def _watch(*servers: Server) -> NoReturn:

@@ -1,18 +1,20 @@
-"""The verdict of the demo: `levelq verify`, one SQL check of its own, and the answers to senders and callers.
+"""The verdict of the demo: `levelq verify`, and one SQL query that knows nothing of it.
 
 Each check shows how many cases it looked at, so a check of nothing is noticed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from levelq.laboratory.environment import Environment
-from levelq_core.operations.verify import Options, verify
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy import Engine
 
-from .scenario import Send
+from levelq.laboratory.screen import WIDTH
+from levelq_core.operations.verify import Report
 
 _INVARIANTS = {
     "I1": "nothing lost, nothing invented",
@@ -23,10 +25,6 @@ _INVARIANTS = {
     "I6": "batches are whole, nothing else wrote",
     "I7": "no lane is stranded, no claim without end",
     "I8": "no entry left its lane undecided",
-}
-_ANSWERS = {
-    "duplicate": "sent twice: answered with the first decision",
-    "conflict": "same id, other content: refused as a conflict",
 }
 
 # Both rows of every lane against what the ledger applied to it; each command starts where the one before it ended. A
@@ -56,17 +54,6 @@ _ROWS = """
         AND a.specialization = coalesce(p.specialization_id, l.specialization_type)
 """
 
-_DECISIONS = "SELECT command_id::text, status, from_level, to_level, after[4] FROM levelq_ledger"
-
-
-class Recorded(NamedTuple):
-    """What the demo's processes recorded: files of sends, how many failed, answers to repeated ones, direct calls."""
-
-    records: Sequence[Path]
-    failed: int
-    answers: Sequence[dict[str, Any]]
-    calls: Sequence[dict[str, Any]]
-
 
 class Check(NamedTuple):
     """One line of the verdict."""
@@ -76,63 +63,45 @@ class Check(NamedTuple):
     detail: str
 
 
-def check_all(environment: Environment, sends: Sequence[Send], recorded: Recorded) -> list[Check]:
-    """All checks of a system at rest."""
-    return [
-        _counted("every send was acknowledged", recorded.failed, len(sends), "sends"),
-        *_invariants(environment, recorded),
-        *_rows(environment),
-        *_decisions(environment, sends, recorded),
-    ]
-
-
-def _counted(name: str, wrong: int, cases: int, what: str) -> Check:
+def counted(name: str, wrong: int, cases: int, what: str) -> Check:
+    """A check that passes if none of the cases is wrong."""
     return Check(name, wrong == 0, f"{wrong:,} wrong among {cases:,} {what}" if wrong else f"{cases:,} {what}")
 
 
-def _invariants(environment: Environment, recorded: Recorded) -> Iterator[Check]:
-    options = Options(history=recorded.records, at_rest=True)
-    report = verify(environment.engine, environment.redis, environment.settings, options)
+def check_report(report: Report) -> list[Check]:
+    """What `levelq verify` found, one check for each invariant."""
+    found = []
     for invariant, name in _INVARIANTS.items():
         checks = [check for check in report.checks if check.invariant == invariant and not check.note]
         cases, wrong = sum(check.checked for check in checks), sum(check.found for check in checks)
-        yield _counted(f"{invariant} {name}", wrong, cases, "cases")
+        found.append(counted(f"{invariant} {name}", wrong, cases, "cases"))
+    return found
 
 
-def _rows(environment: Environment) -> Iterator[Check]:
-    with environment.engine.connect() as connection:
+def check_rows(engine: Engine) -> list[Check]:
+    """The totals and the levels of both tables, from the ledger alone."""
+    with engine.connect() as connection:
         pairs, totals, levels, quarantined = connection.exec_driver_sql(_ROWS).one()
-    yield _counted("SQL: every total is the sum of what was applied", totals, pairs, "pairs of rows")
-    yield _counted("SQL: both levels are where the last command led", levels, pairs, "pairs of rows")
-    yield Check("SQL: nothing is quarantined", quarantined == 0, f"{quarantined} entries")
+    return [
+        counted("SQL: every total is the sum of what was applied", totals, pairs, "pairs of rows"),
+        counted("SQL: both levels are where the last command led", levels, pairs, "pairs of rows"),
+        Check("SQL: nothing is quarantined", quarantined == 0, f"{quarantined} entries"),
+    ]
 
 
-def _decisions(environment: Environment, sends: Sequence[Send], recorded: Recorded) -> Iterator[Check]:
-    with environment.engine.connect() as connection:
-        ledger = {row[0]: row for row in connection.exec_driver_sql(_DECISIONS)}
-    rejected = {id_ for id_, row in ledger.items() if row.status == "rejected"}
-    impossible = {str(send.command_id) for send in sends if send.fate == "rejected"}
-    name = "rejected: the impossible commands, no others"
-    yield _counted(name, len(rejected ^ impossible), len(impossible), "rejections")
-    answers = {answer["id"]: answer for answer in recorded.answers}
-    for fate, name in _ANSWERS.items():
-        ids = [str(send.command_id) for send in sends if send.fate == fate]
-        wrong = sum(not _answered(fate, answers.get(id_), ledger.get(id_)) for id_ in ids)
-        yield _counted(name, wrong, len(ids), "answers")
-    wrong = sum(not _returned(call["result"], ledger.get(call["id"])) for call in recorded.calls)
-    yield _counted("direct calls: returned what the ledger says", wrong, len(recorded.calls), "calls")
-
-
-def _answered(fate: str, answer: dict[str, Any] | None, row: Any) -> bool:
-    if answer is None or row is None:
-        return False
-    if fate == "conflict":
-        return (answer["status"], answer["error"], answer["duplicate"]) == ("rejected", "conflict", False)
-    return bool(answer["duplicate"]) and answer["status"] == row.status
-
-
-def _returned(result: dict[str, Any], row: Any) -> bool:
-    if row is None or not result["success"]:
-        return False
-    levels = (result["license"]["old_level"], result["license"]["new_level"])
-    return (*levels, result["progress"]["total_xp"]) == tuple(row[2:])
+def show_checks(console: Console, checks: Sequence[Check]) -> None:
+    """One line per check, with a tick or a cross, and a number."""
+    failed = sum(not check.passed for check in checks)
+    verdict = (
+        f"[bold red]{failed} of {len(checks)} checks failed" if failed else f"[bold green]all {len(checks)} passed"
+    )
+    console.print(f"[bold]Verified[/] with `levelq verify` and SQL: {verdict}")
+    table = Table.grid(padding=(0, 1))
+    table.width = min(WIDTH, console.width)
+    table.add_column(width=1)
+    table.add_column(ratio=1)
+    table.add_column(justify="right", style="dim", no_wrap=True)
+    for check in checks:
+        mark = Text("✔", "bold green") if check.passed else Text("✖", "bold red")
+        table.add_row(mark, Text(check.name, "" if check.passed else "bold red"), Text(check.detail))
+    console.print(table)

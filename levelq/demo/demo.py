@@ -1,214 +1,272 @@
-"""The demo from the servers' start to the verdict; everything it started ends with it."""
+"""The demo: a burst of commands, a worker killed in the middle, direct calls beside the queue, and the verdict."""
 
 from __future__ import annotations
 
 import random
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from bisect import bisect_right
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 from rich.console import Console
 from rich.text import Text
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
-from levelq.laboratory.environment import Environment, embedded_environment
-from levelq.laboratory.processes import Helper, counts_of
-from levelq.laboratory.sampler import Sample, Sampler
+from levelq.laboratory.environment import embedded_environment
+from levelq.laboratory.percentiles import Percentiles, duration
+from levelq.laboratory.sampler import Sample
 from levelq.laboratory.screen import Numbers, Screen, console
-from levelq.laboratory.shutdown import Interrupts, require_empty, run_folder
-from levelq_core.errors import ConfigurationError
+from levelq.laboratory.shutdown import Interrupts, interruptible, require_empty, run_folder
+from levelq.loadtest.arrivals import GAINS
+from levelq.loadtest.load_test import LoadTest
+from levelq.loadtest.options import LoadTestOptions
+from levelq.loadtest.result import Result
+from levelq.loadtest.scenarios import Scenario
+from levelq.loadtest.summary import show_end
+from levelq_core import level_up_atomic
 from levelq_core.operations.queries import out_of_step
 from levelq_core.settings import Settings
 
-from .checks import Check, Recorded, check_all
-from .figures import Figures, measure
+from .burst import Burst
+from .checks import Check, check_report, check_rows, counted, show_checks
 from .kill import WorkerKill
-from .scenario import Scenario
-from .summary import megabytes, show_checks, show_summary
 
-_SENDERS = 2
 _CLAIM_SECONDS = 3.0  # the default is 10; a demo should not make people wait
-_MOST_SECONDS, _LEAST_RATE = 60.0, 500  # what is not decided after this time, at this rate, fails the checks
-_LOOK_SECONDS = 0.1
 _MEMORY_BYTES = 200 * 2**20
-_LINE = ("waiting", "decided/s", "batch size", "level-ups", "oldest waits")
+_PAUSE_SECONDS = 0.01  # between two direct calls: an application does other things, too
+_HELD_SECONDS = 60.0  # without a kill in this time, which fails a check, the rest is sent
+_TARGET = 10_000  # commands a second that the demo is meant to reach on two cores
 
 
-def run(users: int, commands: int, processes: int, picture: Path, folder: Path | None, seed: int | None) -> int:
-    """See run_demo."""
-    for name, value in {"users": users, "commands": commands, "processes": processes}.items():
-        if value < 1:
-            raise ConfigurationError(f"{name}: expected at least 1, got {value}")
+def run_demo(
+    users: int = 1000,
+    commands: int = 50_000,
+    processes: int = 2,
+    picture: Path = Path("demo.png"),
+    folder: Path | None = None,
+    seed: int | None = None,
+) -> int:
+    """Run the demo. Returns 0 if every check passed, 1 if one failed, 130 if it was interrupted.
+
+    `folder` keeps the servers' data; a temporary one is used and removed otherwise. The same `seed`
+    simulates the same users. Raises ConfigurationError if the servers or a process cannot be started.
+    """
     require_empty("folder", folder)
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
-    scenario = Scenario(seed, users, commands, int(time.time() * 1000))
-    terminal = console()
-    with Interrupts(), run_folder("levelq-demo-", folder, servers=True) as where:
-        try:
-            terminal.print(f"[bold]levelq demo[/] · seed {seed} · starting PostgreSQL and Valkey from their wheels")
-            settings = {name: field.get_default() for name, field in Settings.model_fields.items()}  # not the caller's
-            settings |= {"claim_seconds": _CLAIM_SECONDS, "sweep_seconds": 1.0}
-            with (
-                embedded_environment("levelq demo", settings, processes, where.path) as environment,
-                ExitStack() as stack,
-            ):
-                return Demo(environment, scenario, where.path, terminal).run(stack, picture)
-        except KeyboardInterrupt:
-            # Not by rich: its buffer may hold what it was about to print.
-            print("interrupted: all processes and servers of the demo are stopped", flush=True)  # noqa: T201
-            return 130
+    scenario = Scenario("demo", "a burst", users, users, rate=commands, seconds=1.0)
+    options = LoadTestOptions(scenario, seed, processes, out=picture)
+    return interruptible("demo", lambda interrupts: _run(options, folder, console(), interrupts))
+
+
+def _run(options: LoadTestOptions, folder: Path | None, terminal: Console, interrupts: Interrupts) -> int:
+    settings = {name: about.get_default() for name, about in Settings.model_fields.items()}  # not the caller's
+    settings |= {"claim_seconds": _CLAIM_SECONDS, "sweep_seconds": 1.0}
+    terminal.print(f"[bold]levelq demo[/] · seed {options.seed} · starting PostgreSQL and Valkey from their wheels")
+    with (
+        run_folder("levelq-demo-", folder, servers=True) as where,
+        embedded_environment("levelq demo", settings, options.workers, where.path) as environment,
+    ):
+        demo = Demo(environment, options, where.path, terminal, interrupts)
+        result = demo.run()
+        checks = demo.checks(result)
+        show_checks(terminal, checks)
+        saved = save_picture(options.out, demo.rate(result), result)
+        show_end(terminal, result, saved=saved, headline=demo.headline(result), about=demo.about(result))
+    return 0 if all(check.passed for check in checks) else 1
+
+
+def call_directly(engine: Engine, burst: Burst, ended: threading.Event) -> list[float]:
+    """Call `level_up_atomic` for the same users, beside the queue; how many seconds each call took.
+
+    Raises LevelUpRefused if one does not succeed.
+    """
+    rng, seconds = random.Random(f"{burst.seed} direct"), list[float]()  # noqa: S311 - a simulation, repeatable
+    lanes, weights = burst.lanes()
+    with Session(engine) as session:
+        while not ended.wait(_PAUSE_SECONDS):
+            ((account, name),) = rng.choices(lanes, cum_weights=weights)
+            begun = time.perf_counter()
+            level_up_atomic(session, 1 + account, name, rng.choice(GAINS), 1, "demo", raise_on_failure=True)
+            seconds.append(time.perf_counter() - begun)
+    return seconds
 
 
 @dataclass
-class Demo:
+class Demo(LoadTest):
     """One run."""
 
-    _environment: Environment
-    _scenario: Scenario
-    _folder: Path
-    _terminal: Console
-    _memory: dict[int, int] = field(default_factory=dict)
+    sender_module: ClassVar = "levelq.demo.burst"
+    sender_threads: ClassVar = 1
+    line: ClassVar[tuple[str, ...]] = ("waiting", "decided", "decided/s", "batch size", "level-ups", "oldest waits")
+
+    _memory: dict[int, int] = field(default_factory=dict)  # bytes by process id of a worker
     _peak_bytes: int = 0
+    _rest_sent: bool = False
+    _held_until: float = 0.0
+    _call_seconds: list[float] = field(default_factory=list)
     _out_of_step: int = 0
 
     def __post_init__(self) -> None:
-        self._workers = self._environment.workers
-        self._sampler = Sampler(self._environment, range(1, 10 * self._scenario.users + 1), lambda _: 0.0)
-        self._kill = WorkerKill(self._environment, self._scenario.commands)
+        scenario = self.options.scenario
+        self._burst = Burst(self.options.seed or 0, scenario.users, scenario.commands)
+        self._kill = WorkerKill(self.environment, self._burst.at_once)
 
-    def run(self, stack: ExitStack, picture: Path) -> int:
-        """Burst, verify, sum up. The stack ends the helpers. Returns the exit code."""
-        self._start_helpers(stack)
-        spans, recorded = self._burst()
-        figures = measure(self._environment.engine, [call["seconds"] for call in recorded.calls], self._kill)
-        begun, sends = time.perf_counter(), self._scenario.sends()
-        checks = [*check_all(self._environment, sends, recorded), *self._of_the_run()]
-        show_checks(self._terminal, checks, time.perf_counter() - begun)
-        show_summary(self._terminal, self._scenario, sends, figures, self._kill, self._workers, self._peak_bytes)
-        save_picture(self._terminal, picture, self._scenario, figures, self._sampler.samples, spans, self._kill)
-        return 0 if all(check.passed for check in checks) else 1
+    @property
+    def title(self) -> str:
+        """The heading of the screen."""
+        burst = self._burst
+        return f"levelq demo · {burst.users:,} users · {burst.commands:,} commands · seed {burst.seed}"
 
-    def _start_helpers(self, stack: ExitStack) -> None:
-        begun = time.perf_counter()
-        settings = self._environment.settings
-        without_database = settings.model_copy(update={"database_url": None})  # answers come from the queue itself
-        self._records = [self._folder / f"sends-{number}.jsonl" for number in range(_SENDERS)]
+    def run(self) -> Result:
+        """Burst, kill, wait until everything is decided, verify."""
+        return replace(super().run(), paced=False)
 
-        def start(module: str, task: dict[str, object], settings: Settings) -> Helper:
-            log = self._folder / f"{module}-{task.get('sender', 0)}.log"
-            task |= {"scenario": self._scenario}
-            return stack.enter_context(Helper(f"levelq.demo.{module}", task, settings, log))
+    def schedule(self) -> list[object]:
+        """The arguments of the schedule that the senders follow."""
+        return [*self._burst]
 
-        tasks = [{"sender": n, "senders": _SENDERS, "record": str(path)} for n, path in enumerate(self._records)]
-        self._senders = [start("sender", task, without_database) for task in tasks]
-        self._caller = start("caller", {}, settings)
-        for helper in (*self._senders, self._caller):
-            helper.await_ready()
-        self._terminal.print(f"[dim]senders ready after {time.perf_counter() - begun:.1f} s[/]")
+    def start_workers(self) -> None:
+        """They start when the senders do, so that the burst piles up: see `during`."""
 
-    def _burst(self) -> tuple[list[tuple[float, float]], Recorded]:
-        """From the first word to the senders until the lanes are empty and the workers complete again."""
-        scenario = self._scenario
-        self._deadline = time.monotonic() + _MOST_SECONDS + scenario.commands / _LEAST_RATE
-        title = f"levelq demo · {scenario.users:,} users · {scenario.commands:,} commands · seed {scenario.seed}"
-        with Screen(self._terminal, title, self._sampler, self._numbers, _LINE) as screen:
-            self._screen = screen
-            screen.note(f"{self._workers.processes} worker processes start; two producers push meanwhile")
-            self._workers.start()  # the burst piles up until the workers are ready, a second or two
-            for helper in (self._caller, *self._senders):
-                helper.send()
-            self._look_until(lambda _: all(sender.ready.is_set() for sender in self._senders))
-            with self._kill:
-                self._look_until(self._killed)
-                screen.note("the producers push the rest meanwhile")
-                for sender in self._senders:
-                    sender.send()
-                self._look_until(self._settled)
-            self._caller.send("stop")
-            calls = self._caller.result()["calls"]
-            self._look_until(lambda _: True)
-        results = [sender.result() for sender in self._senders]
-        spans, answers = ([one for result in results for one in result[name]] for name in ("spans", "answers"))
-        return spans, Recorded(self._records, counts_of(self._senders)["failed"], answers, calls)
+    @contextmanager
+    def during(self, screen: Screen) -> Iterator[None]:
+        """Start the workers, call directly, kill a worker."""
+        workers = self.environment.workers
+        screen.note(f"{workers.processes} worker processes start; {self.options.senders} producers push meanwhile")
+        workers.start()
+        ended = threading.Event()
+        self._held_until = time.monotonic() + _HELD_SECONDS
+        with ThreadPoolExecutor() as pool:
+            kill = pool.submit(self._kill.run, ended)
+            calls = pool.submit(call_directly, self.environment.engine, self._burst, ended)
+            try:
+                yield
+            finally:
+                ended.set()
+        kill.result()
+        self._call_seconds = calls.result()
 
-    def _look_until(self, condition: Callable[[Sample], bool]) -> None:
-        """Look and show until the condition holds or time is up; what is not done then fails a check."""
-        while True:
-            self._workers.check()
-            self._look()
-            if condition(self._sampler.last) or time.monotonic() > self._deadline:
-                return
-            time.sleep(_LOOK_SECONDS)
-
-    def _look(self) -> None:
-        sample, kill, screen = self._sampler.look(), self._kill, self._screen
-        pushed = kill.pushed = counts_of(self._senders)["pushed"]
-        with self._environment.engine.connect() as connection:
+    def look(self, screen: Screen) -> None:
+        """Take a sample, compare levels as any reader might, and note what happened."""
+        sample, kill, counts = self.sampler.look(), self._kill, self.counts
+        kill.pushed = counts["sent"] + counts["again"]
+        with self.environment.engine.connect() as connection:
             self._out_of_step += sum(1 for _ in out_of_step(connection))
-        self._memory = self._workers.memory()
+        self._memory = self.environment.workers.memory()
         self._peak_bytes = max([self._peak_bytes, *self._memory.values()])
         if sample.batch:
             screen.note("the workers are up")
+        if (kill.killed_at or time.monotonic() > self._held_until) and not self._rest_sent:
+            self._rest_sent = True
+            for sender in self.senders:
+                sender.send("rest")
+            screen.note("the producers push the rest meanwhile")
         if kill.killed_at:
             expiry = f"its claims expire within {_CLAIM_SECONDS:g} s (default 10)"
             screen.note(f"SIGKILL for worker {kill.pid}; {expiry}", kill.killed_at, mark=True)
         if kill.returned_at:
             held = f"the {kill.lanes_held} lanes it held are back" if kill.lanes_held else "it held no lane"
             screen.note(held, kill.returned_at)
-        if pushed >= self._scenario.commands and not sample.waiting:
+        if kill.pushed >= self._burst.commands and not sample.waiting:
             screen.note("all lanes are empty")
-        screen.show()
 
-    def _killed(self, sample: Sample) -> bool:
-        if not sample.waiting:  # so small a burst that its middle passed between two looks: kill an idle worker
-            self._kill.now.set()
-        return self._kill.killed_at > 0
+    @property
+    def settled(self) -> bool:
+        """Whether everything is decided, the killed worker's lanes are back, and it is replaced."""
+        complete = len(self._memory) == self.environment.workers.processes
+        return super().settled and self._kill.returned_at > 0 and complete
 
-    def _settled(self, sample: Sample) -> bool:
-        empty = all(sender.done.is_set() for sender in self._senders) and not sample.waiting
-        return empty and self._kill.returned_at > 0 and len(self._memory) == self._workers.processes
-
-    def _numbers(self, sample: Sample) -> Numbers:
-        numbers: Numbers = {
-            "pushed": f"{self._kill.pushed:,}",
-            "waiting": f"{sample.waiting:,}",
-            "decided": f"{sample.decided:,}",
+    def numbers(self, sample: Sample) -> Numbers:
+        """What the screen shows of a sample."""
+        numbers = super().numbers(sample) | {
             "lanes claimed": f"{sample.claimed:,}",
-            "decided/s": f"{self._sampler.rate(sample.at):,.0f}",
             "batch size": f"{sample.batch:,}",
             "level-ups": f"{sample.level_ups:,}",
-            "oldest waits": f"{sample.oldest_seconds:.1f} s",
             "levels differ": f"{self._out_of_step} seen",
-            **{f"worker {pid}": megabytes(size) for pid, size in self._memory.items()},
+            **{f"worker {pid}": _megabytes(size) for pid, size in self._memory.items()},
         }
         if self._kill.killed_at:
             numbers[f"worker {self._kill.pid}"] = Text("killed", "bold red")
         return numbers
 
-    def _of_the_run(self) -> Iterator[Check]:
-        alive = len(self._workers.workers())
-        replaced = bool(self._kill.killed_at) and alive == self._workers.processes
-        yield Check("a worker was killed and replaced", replaced, f"{alive} workers alive")
-        looks, peak = f"{len(self._sampler.samples)} looks", self._peak_bytes
-        yield Check("a reader never saw two levels differ", self._out_of_step == 0, looks)
-        yield Check("no worker grew past 200 MB", 0 < peak < _MEMORY_BYTES, f"{megabytes(peak)} at most")
+    def marks(self, started: float) -> list[tuple[float, str]]:
+        """What the charts mark, in seconds after the start."""
+        return [
+            (self._kill.killed_at - started, "worker killed"),
+            (self._kill.returned_at - started, "its lanes are back"),
+        ]
+
+    def checks(self, result: Result) -> list[Check]:
+        """All checks of the run."""
+        sends = self._burst.commands + len(self._call_seconds)
+        missing = self._burst.commands - result.counts["sent"] - result.counts["again"]
+        failed = missing + result.counts["refused"] + result.counts["unknown"]
+        alive = len(self.environment.workers.workers())
+        replaced = bool(self._kill.killed_at) and alive == self.environment.workers.processes
+        looks, peak = f"{len(result.samples)} looks", self._peak_bytes
+        return [
+            counted("every send was acknowledged, every direct call succeeded", failed, sends, "sends"),
+            *check_report(result.report),
+            *check_rows(self.environment.engine),
+            Check("a worker was killed and replaced", replaced, f"{alive} workers alive"),
+            Check("a reader never saw two levels differ", self._out_of_step == 0, looks),
+            Check("no worker grew past 200 MB", 0 < peak < _MEMORY_BYTES, f"{_megabytes(peak)} at most"),
+        ]
+
+    def rate(self, result: Result, *, outage: bool = False) -> float:
+        """Commits a second after the first batch's; with the outage of the killed worker, or without."""
+        commits = sorted(timing.committed for timing in result.timings if timing.committed is not None)
+        if not commits:
+            return 0.0
+        first, last, number = commits[0], commits[-1], len(commits) - bisect_right(commits, commits[0])
+        if not outage:
+            begins, ends = max(first, self._kill.killed_at), min(last, self._kill.returned_at)
+            number -= bisect_right(commits, ends) - bisect_right(commits, begins)
+            last -= max(0.0, ends - begins)
+        return number / max(last - first, 0.001)
+
+    def headline(self, result: Result) -> str:
+        """The title of the figures."""
+        rate, workers = self.rate(result), self.environment.workers.processes
+        style = "bold green" if rate >= _TARGET else "bold yellow"
+        return f"[{style}]{rate:,.0f} commands/s[/] · {workers} workers, one of them killed · seed {self._burst.seed}"
+
+    def about(self, result: Result) -> list[str]:
+        """What a load test does not show."""
+        kill, calls = self._kill, Percentiles.of(self._call_seconds)
+        with_outage, without = self.rate(result, outage=True), self.rate(result)
+        seconds = kill.returned_at - kill.killed_at
+        recovery = f"{seconds:.1f} s until {kill.lanes_held} lanes were back" if kill.lanes_held else "it held no lane"
+        return [
+            f"mean without the outage {without:,.0f}/s, with it {with_outage:,.0f}/s",
+            f"batch size {max(sample.batch for sample in result.samples):,} at most",
+            f"worker killed: {recovery} · worker memory {_megabytes(self._peak_bytes)} at most",
+            f"direct calls {calls.size:,}: {duration(calls.p50)} in the median, 90 % within {duration(calls.p90)}",
+        ]
 
 
-def save_picture(
-    terminal: Console,
-    path: Path,
-    scenario: Scenario,
-    figures: Figures,
-    samples: list[Sample],
-    pushes: list[tuple[float, float]],
-    kill: WorkerKill,
-) -> None:
-    """Save the picture, or print what is missing for one."""
+def save_picture(path: Path, rate: float, result: Result) -> str:
+    """Save the picture; where it is, or what is missing for one."""
     try:
-        from .picture import draw  # noqa: PLC0415 - matplotlib is an extra, and slow to import
+        from levelq.laboratory.charts import save  # noqa: PLC0415 - matplotlib is an extra, and slow to import
+        from levelq.loadtest.plots import Plots  # noqa: PLC0415 - needs it, too
     except ModuleNotFoundError as error:
-        terminal.print(f"no picture: {error.name} is not installed; pip install 'levelq[demo]'", markup=False)
-        return
-    draw(path, scenario, figures, samples, pushes, kill)
-    terminal.print(f"  picture: {path.resolve()}", soft_wrap=True, markup=False)
+        return f"no picture: {error.name} is not installed; pip install 'levelq[demo]'"
+    plots, scenario = Plots(result), result.options.scenario
+    title = (
+        f"{scenario.commands:,} commands from {scenario.users:,} users, a worker killed in the middle: {rate:,.0f}/s"
+    )
+    rates = plots.rates()
+    rates = replace(rates, series=rates.series[:1])  # all were meant to arrive at once
+    save(path, title, [("commands waiting", plots.waiting()), ("commands a second", rates)])
+    return f"picture: {path.resolve()}"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 2**20:.0f} MB"

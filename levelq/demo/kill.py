@@ -4,67 +4,44 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, Self
-
-import psutil
+from typing import Any
 
 from levelq.laboratory.environment import Environment
 from levelq_core.keys import Partition
 
-from .scenario import TOP_LEVEL
+from .burst import TOP_LEVEL
 
-_KILL_AFTER, _KILL_ANYWAY = 0.4, 0.7  # share of all commands decided: when to kill, and when at the latest
+_KILL_AFTER, _KILL_ANYWAY = 0.5, 0.9  # share of the commands decided: when to kill, and when at the latest
+_POLL_SECONDS = 0.005
 _PARTITIONS = tuple(Partition(name) for name in TOP_LEVEL)
 
 
-class WorkerKill(threading.Thread):
+class WorkerKill:
     """Kills a worker while it holds claims, and watches those come back. Times are Unix seconds, 0 until they come.
 
-    A thread: the burst may be over within a second, and a look at the servers takes a tenth of one.
+    It has a thread of its own: the burst may be over within a second, and a look at the servers takes a tenth of one.
     """
 
     def __init__(self, environment: Environment, commands: int) -> None:
-        super().__init__(name="demo-kill", daemon=True)
+        """`commands`: how many are sent before the kill."""
         self.pid = 0
         self.killed_at = 0.0
         self.returned_at = 0.0
         self.lanes_held = 0
         self.pushed = 0  # set it to how many commands the senders have pushed
-        self.now = threading.Event()  # set it to kill without waiting any longer
         self._environment = environment
         self._keys = environment.settings.keys
         self._commands = commands
-        self._ended = threading.Event()
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self.join()
-
-    @property
-    def seconds(self) -> float:
-        """How long the lanes of the killed worker waited."""
-        return max(0.0, self.returned_at - self.killed_at)
-
-    def run(self) -> None:
-        """Wait for the moment, kill, watch the claims."""
-        if self._wait(lambda: self._decided() >= _KILL_AFTER):
-            victim = self._environment.workers.busiest()  # takes milliseconds, so it is found before the moment
-            if self._wait(self._all_busy):
-                self._kill(victim)
-
-    def _wait(self, condition: Callable[[], bool]) -> bool:
-        """Wait until it holds, or `now` is set; false if the demo ends first."""
-        while not self.now.is_set() and not condition():
-            if self._ended.wait(0.003):
-                return False
-        return True
-
-    def _kill(self, victim: psutil.Process) -> None:
+    def run(self, ended: threading.Event) -> None:
+        """Wait for the moment, kill, watch the claims; stop early if the demo has ended."""
+        while self._decided() < _KILL_AFTER:
+            if ended.wait(_POLL_SECONDS):
+                return
+        victim = self._environment.workers.busiest()  # takes milliseconds, so it is found before the moment
+        while not self._all_busy() and self._decided() < _KILL_ANYWAY:
+            if ended.wait(_POLL_SECONDS):
+                return
         left = self._claims()
         victim.kill()
         self.pid, self.killed_at = victim.pid, time.time()
@@ -72,22 +49,21 @@ class WorkerKill(threading.Thread):
         while left:
             if time.time() - self.killed_at > self._environment.settings.claim_seconds / 2:
                 self.lanes_held = len(left)
-            if self._ended.wait(0.01):
+            if ended.wait(_POLL_SECONDS):
                 return
             left &= self._claims()
         self.returned_at = time.time()
 
     def _decided(self) -> float:
-        """The share of all commands that is decided, or a little less."""
-        waiting: list[Any] = self._environment.redis.mget(
+        """The share of the commands that is decided, or a little less."""
+        counts: list[Any] = self._environment.redis.mget(
             [self._keys.of(partition, "count") for partition in _PARTITIONS]
         )
-        return (self.pushed - sum(int(count or 0) for count in waiting)) / self._commands
+        return (self.pushed - sum(int(count or 0) for count in counts)) / self._commands
 
     def _all_busy(self) -> bool:
-        """Whether every worker holds a claim, so that any victim holds some; late in the burst, whether any does."""
-        tokens = {token for _, _, token in self._claims()}
-        return len(tokens) >= (self._environment.workers.processes if self._decided() < _KILL_ANYWAY else 1)
+        """Whether every worker holds a claim, so that any victim holds some."""
+        return len({token for _, _, token in self._claims()}) >= self._environment.workers.processes
 
     def _claims(self) -> set[tuple[str, bytes, bytes]]:
         """Partition, lane and fencing token of every claim."""

@@ -41,19 +41,19 @@ class Helper:
     """A module run as a process: it gets a task, reports `ready`, waits for words, reports `counts` and `done`.
 
     It ends when this process does, because its input ends then. The module uses `read_task`, `report`, `wait_for_word`
-    and `stop_at_next_word`.
+    and `set_at_words`.
     """
 
     def __init__(self, module: str, task: dict[str, Any], settings: Settings, log: Path) -> None:
-        self.counts: Counter[str] = Counter()  # the sum of all counts that it reported
-        self.ready = threading.Event()  # set while it waits for a word, and when it has ended
+        self.counts: Counter[str] = Counter()  # as it reported them last
+        self.ready = threading.Event()  # set when it waits for its first word, and when it has ended
         self.done = threading.Event()  # set when it has ended; `result` tells how
         self._result: dict[str, Any] | None = None
         self._log = log
         self._process = start_python(["-m", module], settings, log, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        self._write(json.dumps(task))
+        self.send(json.dumps(task))
 
     def __enter__(self) -> Self:
         return self
@@ -71,10 +71,12 @@ class Helper:
         """Wait until it is prepared. Raises ConfigurationError if it died or takes longer than START_SECONDS."""
         self._await(self.ready)
 
-    def send(self, word: str = "go") -> None:
+    def send(self, word: str) -> None:
         """Let it begin, go on or stop, as its module defines."""
-        self.ready.clear()
-        self._write(word)
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it has ended; `result` returns how
+            self._process.stdin.write(word + "\n")
+            self._process.stdin.flush()
 
     def result(self) -> dict[str, Any]:
         """Wait for its result. Raises ConfigurationError, with the end of its log, if it died instead."""
@@ -87,17 +89,11 @@ class Helper:
         if not event.is_set() or (self.done.is_set() and self._result is None):
             raise ConfigurationError(f"{self._log.stem} failed; {last_lines(self._log)}")
 
-    def _write(self, line: str) -> None:
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it has ended; `result` returns how
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
-
     def _listen(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             message = json.loads(line)
-            self.counts.update(message.get("counts", {}))
+            self.counts = Counter(message.get("counts", self.counts))
             self._result = message.get("done", self._result)
             if "ready" in message:
                 self.ready.set()
@@ -128,14 +124,16 @@ def wait_for_word() -> str:
     return sys.stdin.readline().strip()
 
 
-def stop_at_next_word(stop: threading.Event) -> None:
-    """In a helper: set the event at the next word, or when the parent ends."""
+def set_at_words(**events: threading.Event) -> None:
+    """In a helper: set the event that each further word names, and all of them when the parent ends."""
 
-    def wait() -> None:
-        sys.stdin.readline()
-        stop.set()
+    def listen() -> None:
+        for line in sys.stdin:
+            events[line.strip()].set()
+        for event in events.values():
+            event.set()
 
-    threading.Thread(target=wait, daemon=True).start()
+    threading.Thread(target=listen, daemon=True).start()
 
 
 class WorkerPool:

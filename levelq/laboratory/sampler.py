@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from levelq_worker.support.partition_directory import partitions
+from levelq_core.lanes.partition_directory import partitions
 
 from .environment import Environment
 

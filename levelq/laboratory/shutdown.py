@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,25 +25,34 @@ class Interrupts:
     def __init__(self) -> None:
         self.requested = False
         self.reporting = False
-        self._signals = stop_signals()
-        self._before: list[object] = []
 
     def __enter__(self) -> Self:
-        self._before = [signal.signal(number, self._interrupt) for number in self._signals]
+        self._before = {number: signal.signal(number, self._interrupt) for number in stop_signals()}
         hand_over_unblocked()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in zip(self._signals, self._before, strict=True):
-            signal.signal(number, handler)  # type: ignore[arg-type]
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _interrupt(self, *_: object) -> None:
         if self.reporting and not self.requested:
             self.requested = True
             return
-        for number in self._signals:
+        for number in self._before:
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
+
+
+def interruptible(what: str, run: Callable[[Interrupts], int]) -> int:
+    """The exit code of a run, 130 if a stop signal ended it at once."""
+    with Interrupts() as interrupts:
+        try:
+            return run(interrupts)
+        except KeyboardInterrupt:
+            # Not by rich: its buffer may hold what it was about to print.
+            print(f"interrupted: all processes and servers of the {what} are stopped", flush=True)  # noqa: T201
+            return 130
 
 
 @dataclass

@@ -11,12 +11,14 @@ run's commands have. So the ledger alone shows how long each command took.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 from zlib import crc32
+
+from levelq_core import Command, LevelUp
 
 from .scenarios import Scenario
 
@@ -25,7 +27,7 @@ _BURST_SECONDS = 1.0
 _REPEATED = 0.01  # share of the commands that are sent a second time with the same id: a double click, a retry
 _PAUSE_SIGMA = 1.0  # of a pause, lognormal: the median is 0.6 of the mean, one pause in a hundred is 6 times the mean
 _ACTIVITY_SIGMA = 0.7  # of how active users are: of 500, the busiest sends about 6 times the mean
-_GAINS = (10, 20, 25, 40, 60, 80, 120, 200)
+GAINS = (10, 20, 25, 40, 60, 80, 120, 200)
 _TAG_BITS = 30
 
 
@@ -38,22 +40,44 @@ class PlannedCommand(NamedTuple):
     specialization: str
     xp: int
 
+    def command(self, started: float, tag: int, first_user: int) -> Command:
+        """As the producer takes it, in a run that started at this Unix time."""
+        return LevelUp(
+            user_id=first_user + self.account,
+            specialization=self.specialization,
+            command_id=id_of(started + self.at, tag, self.number),
+            xp_gained=self.xp,
+            sessions_completed=1,
+            reason="load test",
+        )
+
 
 class Arrival(NamedTuple):
-    """One call: its time in seconds after the start, its commands, and whether it sends them again."""
+    """One call: its time in seconds after the start, its commands, and whether it sends them again.
+
+    `held`: it also waits for the word "rest".
+    """
 
     at: float
-    commands: tuple[PlannedCommand, ...]
+    commands: Sequence[Any]  # each is a PlannedCommand, or has the same method `command`
     again: bool = False
+    held: bool = False
+
+
+class Schedule(Protocol):
+    """What a sending process follows. The same values give the same schedule in any process."""
+
+    def arrivals(self, thread: int, threads: int) -> list[Arrival]:
+        """What one of the sending threads does, in order. A user belongs to one thread."""
 
 
 class Plan:
-    """The whole schedule. The same values give the same schedule in any process."""
+    """The schedule of a load test."""
 
-    def __init__(self, seed: int, scenario: Scenario, levels: dict[str, list[int]]) -> None:
+    def __init__(self, seed: int, scenario: Iterable[Any], levels: dict[str, list[int]]) -> None:
         """`levels`: for each specialization, the total experience that each of its levels takes."""
         self.seed = seed
-        self.scenario = scenario
+        self.scenario = scenario = Scenario(*scenario)
         self._levels = levels
         self._names = list(levels)
         self._shares = list(accumulate(1 / (rank + 1) for rank in range(len(levels))))
@@ -81,7 +105,7 @@ class Plan:
         while at < self.scenario.seconds:
             account = rng.randrange(accounts) if self.scenario.shared else user % accounts
             (name,) = rng.choices(self._names, cum_weights=self._shares)
-            commands = (PlannedCommand(at, rng.getrandbits(32), account, name, rng.choice(_GAINS)),)
+            commands = (PlannedCommand(at, rng.getrandbits(32), account, name, rng.choice(GAINS)),)
             yield Arrival(at, commands)
             if rng.random() < _REPEATED:
                 yield Arrival(at + rng.uniform(0.1, 1.0), commands, again=True)
@@ -105,7 +129,7 @@ class Plan:
         drawn = crc32(f"{self.seed} player {account}".encode()) / 2**32 * self._shares[-1]
         name = self._names[bisect_right(self._shares, drawn)]
         steps = self._levels[name]
-        gain = steps[number + 1] - steps[number] if number + 1 < len(steps) else rng.choice(_GAINS)
+        gain = steps[number + 1] - steps[number] if number + 1 < len(steps) else rng.choice(GAINS)
         return PlannedCommand(at, rng.getrandbits(32), account, name, gain)
 
     def _random(self, subject: str) -> Random:

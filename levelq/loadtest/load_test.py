@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 from uuid import UUID
 
 from redis.exceptions import RedisError
@@ -19,7 +21,7 @@ from levelq.laboratory.percentiles import Percentiles, duration
 from levelq.laboratory.processes import Helper, counts_of
 from levelq.laboratory.sampler import Sample, Sampler
 from levelq.laboratory.screen import Numbers, Screen, console
-from levelq.laboratory.shutdown import Interrupts, run_folder
+from levelq.laboratory.shutdown import Interrupts, interruptible, run_folder
 from levelq_core.errors import ConfigurationError
 from levelq_core.operations.verify import Options, Report, verify
 from levelq_core.settings import Settings
@@ -37,30 +39,27 @@ _LOOK_SECONDS = 0.1
 _BEGIN_SECONDS = 0.3  # from the word to the senders until the schedule begins
 _DRAIN_SECONDS, _DRAIN_RATE = 30.0, 500  # what is not decided this long after the last send, at this rate, is a failure
 _RECENT_SECONDS = 5.0  # the percentiles on the screen are of this time
-_LINE = ("sent", "decided", "waiting", "decided/s", "p90", "p99", "longest")
 
 
-def run(settings: Settings, options: LoadTestOptions) -> int:
-    """See run_loadtest."""
+def run_loadtest(settings: Settings, options: LoadTestOptions) -> int:
+    """Run a load test.
+
+    Returns 0 if the checker found nothing, 1 if it found violations or commands were not decided in time, 130 if the
+    test was interrupted. Raises ConfigurationError for impossible options, before anything is started.
+    """
     check(settings, options)
     if options.seed is None:
         options = options._replace(seed=random.SystemRandom().randrange(10**6))
-    terminal = console()
-    with (
-        Interrupts() as interrupts,
-        run_folder("levelq-loadtest-", options.keep, servers=not options.external) as folder,
-    ):
-        try:
-            _announce(terminal, options)
-            with _environment(settings, options, folder.path) as environment, ExitStack() as stack:
-                test = LoadTest(environment, options, folder.path, terminal, interrupts)
-                result = test.run(stack)
-                options.out.write_text(render(result), encoding="utf-8")
-                show_end(terminal, result)
-        except KeyboardInterrupt:
-            # Not by rich: its buffer may hold what it was about to print.
-            print("interrupted: all processes and servers of the load test are stopped", flush=True)  # noqa: T201
-            return 130
+    return interruptible("load test", lambda interrupts: _run(settings, options, console(), interrupts))
+
+
+def _run(settings: Settings, options: LoadTestOptions, terminal: Console, interrupts: Interrupts) -> int:
+    with run_folder("levelq-loadtest-", options.keep, servers=not options.external) as folder:
+        _announce(terminal, options)
+        with _environment(settings, options, folder.path) as environment:
+            result = LoadTest(environment, options, folder.path, terminal, interrupts).run()
+            options.out.write_text(render(result), encoding="utf-8")
+            show_end(terminal, result, saved=f"report: {options.out.resolve()}")
         folder.kept |= not result.passed
         if folder.kept:
             terminal.print(f"  histories, logs and data: {folder.path}", soft_wrap=True, markup=False)
@@ -105,44 +104,83 @@ class LoadTest:
     terminal: Console
     interrupts: Interrupts
     tag: int = field(default_factory=new_tag)
+    senders: list[Helper] = field(default_factory=list)
     longest: float = 0.0  # the longest wait so far
     measured: int = 0  # how many of the decided commands it is of
 
-    def run(self, stack: ExitStack) -> Result:
-        """Send, wait until everything is decided, verify. The stack ends the senders."""
+    sender_module: ClassVar = "levelq.loadtest.sender"
+    sender_threads: ClassVar = THREADS  # of each sending process
+    line: ClassVar[tuple[str, ...]] = ("sent", "decided", "waiting", "decided/s", "p90", "p99", "longest")
+
+    def run(self) -> Result:
+        """Send, wait until everything is decided, verify."""
         begun = time.perf_counter()
-        options, environment = self.options, self.environment
-        self._senders = [stack.enter_context(self._sender(number)) for number in range(options.senders)]
-        if environment.workers.processes:
-            environment.start_workers()
-        for sender in self._senders:
-            sender.await_ready()
-        sampler = self._sampler = Sampler(environment, options.users, self._due)
-        about = facts(environment, sampler)
-        self.terminal.print(f"[dim]workers and senders ready after {time.perf_counter() - begun:.1f} s[/]")
-        started, ended, errors = self._load()
-        report = self._verify()
-        decided = sampler.decided
+        with ExitStack() as stack:
+            self.senders += [stack.enter_context(self._sender(number)) for number in range(self.options.senders)]
+            self.start_workers()
+            for sender in self.senders:
+                sender.await_ready()
+            self.sampler = Sampler(self.environment, self.options.users, self._due)
+            about = facts(self.environment, self.sampler)
+            self.terminal.print(f"[dim]ready after {time.perf_counter() - begun:.1f} s[/]")
+            started, ended, errors = self._load()
+        decided = self.sampler.decided
         found = timings(self._records, dict(zip(decided.ids, decided.committed, strict=True)))
         return Result(
-            options, started, ended, counts_of(self._senders), errors, found, figures(found), sampler.samples,
-            decided.applied, decided.level_ups, report, about, self.interrupts.requested,
-        )  # fmt: skip
+            options=self.options,
+            started=started,
+            ended=ended,
+            counts=self.counts,
+            errors=errors,
+            timings=found,
+            figures=figures(found),
+            samples=self.sampler.samples,
+            applied=decided.applied,
+            level_ups=decided.level_ups,
+            report=self._verify(),
+            facts=about,
+            interrupted=self.interrupts.requested,
+            marks=self.marks(started),
+        )
+
+    @property
+    def title(self) -> str:
+        """The heading of the screen."""
+        scenario = self.options.scenario
+        return f"levelq loadtest · {scenario.name} · {scenario.seconds:g} s · seed {self.options.seed}"
+
+    def start_workers(self) -> None:
+        """Start the run's workers, before anything is sent."""
+        if self.environment.workers.processes:
+            self.environment.start_workers()
+
+    def schedule(self) -> list[object]:
+        """The arguments of the schedule that the senders follow."""
+        levels = {
+            name: [level.total_xp for level in track.levels] for name, track in self.environment.settings.tracks.items()
+        }
+        return [self.options.seed, self.options.scenario, levels]
+
+    def marks(self, started: float) -> list[tuple[float, str]]:
+        """What the charts mark, in seconds after the start."""
+        return [(at, "" if number else "matches end") for number, at in enumerate(self.options.scenario.match_ends)]
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What the senders have counted so far."""
+        return counts_of(self.senders)
 
     def _sender(self, number: int) -> Helper:
-        settings, options = self.environment.settings, self.options
-        threads = range(number * THREADS, (number + 1) * THREADS)
+        threads = range(number * self.sender_threads, (number + 1) * self.sender_threads)
         task = {
-            "seed": options.seed,
-            "scenario": options.scenario,
-            "levels": {name: [level.total_xp for level in track.levels] for name, track in settings.tracks.items()},
+            "plan": self.schedule(),
             "records": [(thread, str(self.folder / f"sends-{thread:03}.jsonl")) for thread in threads],
-            "threads": options.senders * THREADS,
+            "threads": self.options.senders * self.sender_threads,
             "tag": self.tag,
-            "first_user": options.users[0],
+            "first_user": self.options.users[0],
         }
-        without_database = settings.model_copy(update={"database_url": None})  # a sender reads no outcomes
-        return Helper("levelq.loadtest.sender", task, without_database, self.folder / f"sender-{number}.log")
+        without_database = self.environment.settings.model_copy(update={"database_url": None})  # it reads no outcomes
+        return Helper(self.sender_module, task, without_database, self.folder / f"sender-{number}.log")
 
     def _due(self, id_bytes: bytes) -> float | None:
         command_id = UUID(bytes=id_bytes)
@@ -151,50 +189,61 @@ class LoadTest:
     def _load(self) -> tuple[float, float, dict[str, str]]:
         """From the first arrival until everything queued is decided or time is up: start, end, errors of sends."""
         started = time.time() + _BEGIN_SECONDS
-        for sender in self._senders:
+        for sender in self.senders:
             sender.send(repr(started))
-        scenario = self.options.scenario
-        title = f"levelq loadtest · {scenario.name} · {scenario.seconds:g} s · seed {self.options.seed}"
-        self.interrupts.reporting = True
-        with Screen(self.terminal, title, self._sampler, self._numbers, _LINE, started) as screen:
-            while not all(sender.done.is_set() for sender in self._senders):
-                self._look(screen)
+        with (
+            Screen(self.terminal, self.title, self.sampler, self.numbers, self.line, started) as screen,
+            self.during(screen),
+        ):
+            while not all(sender.done.is_set() for sender in self.senders):
+                self._wait_and_look(screen)
                 if self.interrupts.requested:
                     screen.note("stopping: what is queued is waited for, verified and reported (again: stops at once)")
-                    for sender in self._senders:
+                    for sender in self.senders:
                         sender.send("stop")
                     break
-            errors = {kind: text for sender in self._senders for kind, text in sender.result().items()}
+            errors = {kind: text for sender in self.senders for kind, text in sender.result().items()}
             self._drain(screen)
         return started, time.time(), errors
+
+    @contextmanager
+    def during(self, screen: Screen) -> Iterator[None]:
+        """What goes on from the first arrival until everything is decided."""
+        self.interrupts.reporting = True
+        yield
 
     def _drain(self, screen: Screen) -> None:
         """Until everything is decided, time is up, or a stop signal comes."""
         screen.note("all sent; waiting for the last decisions")
-        deadline = time.monotonic() + _DRAIN_SECONDS + counts_of(self._senders)["queued"] / _DRAIN_RATE
+        deadline = time.monotonic() + _DRAIN_SECONDS + self.counts["queued"] / _DRAIN_RATE
         requested = self.interrupts.requested
-        self._look(screen)
-        while not self._drained and time.monotonic() < deadline and self.interrupts.requested == requested:
-            self._look(screen)
+        self._wait_and_look(screen)
+        while not self.settled and time.monotonic() < deadline and self.interrupts.requested == requested:
+            self._wait_and_look(screen)
 
-    def _look(self, screen: Screen) -> None:
+    def _wait_and_look(self, screen: Screen) -> None:
         time.sleep(_LOOK_SECONDS)
         self.environment.workers.check()
-        self._sampler.look()
+        self.look(screen)
         screen.show()
 
+    def look(self, screen: Screen) -> None:
+        """Take a sample."""
+        self.sampler.look()
+
     @property
-    def _drained(self) -> bool:
+    def settled(self) -> bool:
         """Whether everything queued is decided; on the test's own servers, also that no lane holds anything."""
-        last = self._sampler.last
-        return last.decided >= counts_of(self._senders)["queued"] and not (self.environment.embedded and last.waiting)
+        last = self.sampler.last
+        return last.decided >= self.counts["queued"] and not (self.environment.embedded and last.waiting)
 
     @property
     def _records(self) -> list[Path]:
         return sorted(self.folder.glob("sends-*.jsonl"))
 
-    def _numbers(self, sample: Sample) -> Numbers:
-        sampler, decided, counts = self._sampler, self._sampler.decided, counts_of(self._senders)
+    def numbers(self, sample: Sample) -> Numbers:
+        """What the screen shows of a sample."""
+        sampler, decided, counts = self.sampler, self.sampler.decided, self.counts
         self.longest = max([self.longest, *decided.waits(self.measured)])
         self.measured = len(decided)
         recent = Percentiles.of(decided.waits(sampler.sample_at(sample.at - _RECENT_SECONDS).decided))
@@ -218,7 +267,7 @@ class LoadTest:
         environment = self.environment
         options = Options(
             history=self._records,
-            at_rest=environment.embedded and self._drained,
+            at_rest=environment.embedded and self.settled,
             foreign_writes=self.options.foreign_writes,
             partial_history=not environment.embedded,
         )

@@ -31,12 +31,14 @@ def _parts(result: Result) -> Iterator[Html]:
         yield element("ul", join(element("li", note) for note in result.notes), "notes")
     yield tiles(_tiles(result))
     charts = [
-        card("Arrivals and commits", plots.rates(), f"Commands a second, in steps of {plots.step:g} s."),
-        card("Waiting", plots.waiting(), "Commands that were due and not yet committed, wherever they waited."),
-        card("Latency over time", plots.over_time(), "From the intended time to the commit, by the intended time."),
+        card("Arrivals and commits", plots.rates().svg(), f"Commands a second, in steps of {plots.step:g} s."),
+        card("Waiting", plots.waiting().svg(), "Commands that were due and not yet committed, wherever they waited."),
+        card(
+            "Latency over time", plots.latencies().svg(), "From the intended time to the commit, by the intended time."
+        ),
         card(
             "Latency, all of it",
-            plots.distribution(),
+            plots.distribution().svg(),
             "Where the two lines part, a test that waits for answers before it sends more would have hidden waiting.",
         ),
     ]

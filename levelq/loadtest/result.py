@@ -43,6 +43,8 @@ class Result:
     report: Report
     facts: dict[str, str]
     interrupted: bool
+    marks: Sequence[tuple[float, str]] = ()  # what happened, in seconds after the start
+    paced: bool = True  # else everything was sent as fast as it could be
 
     @property
     def passed(self) -> bool:
@@ -76,7 +78,7 @@ class Result:
         for kind, text in self.errors.items():
             found.append(f"{counts['refused']:,} sends refused, {counts['unknown']:,} unanswered; first {kind}: {text}")
         late = figures.late.p99
-        if late > _LATE_SECONDS and late > 2 * figures.pushes.longest:  # else a push held them up
+        if self.paced and late > _LATE_SECONDS and late > 2 * figures.pushes.longest:  # else a push held them up
             found.append(
                 f"the senders themselves were late, by {late:.2f} s for one command in a hundred: "
                 "more --senders, a lower --rate, or another machine for them"

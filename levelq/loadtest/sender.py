@@ -1,6 +1,6 @@
-"""One sending process of a load test: threads that each send their users' commands when they are due.
+"""A sending process of a load test or a demo: threads that each send their users' commands when they are due.
 
-Its word is the start's Unix time; a second one stops it early.
+Its first word is the start's Unix time. Then "rest" sends what is held, and "stop" ends it early.
 """
 
 from __future__ import annotations
@@ -8,19 +8,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from levelq.laboratory.processes import read_task, report, stop_at_next_word, wait_for_word
-from levelq_core import Command, LevelUp, Settings
+from levelq.laboratory.processes import read_task, report, set_at_words, wait_for_word
+from levelq_core import Command, Settings
 from levelq_core.errors import LevelqError, NotDurable, SendUnknown
 from levelq_core.operations.verify import Recorder
 from levelq_producer import Producer
 
-from .arrivals import Arrival, Plan, id_of
-from .scenarios import Scenario
+from .arrivals import Arrival, Plan, Schedule
 
 THREADS = 16  # per process, as many as a web server's workers; the users of one thread wait for each other
 _REPORT_SECONDS = 0.1
@@ -37,6 +36,7 @@ class SenderThread(threading.Thread):
     tag: int
     first_user: int
     stop_early: threading.Event
+    rest: threading.Event = field(default_factory=threading.Event)  # set it to send what is held
     started: float = 0.0  # the Unix time from which arrivals count
     errors: dict[str, str] = field(default_factory=dict)  # the first of each kind
     failure: Exception | None = None  # what ended the thread early
@@ -51,7 +51,10 @@ class SenderThread(threading.Thread):
         try:
             with Recorder(self.record) as recorder:
                 for arrival in self.arrivals:
-                    commands = self._commands(arrival)  # before the due time, when only the send is left
+                    # Made before the due time, when only the send is left.
+                    commands = [one.command(self.started, self.tag, self.first_user) for one in arrival.commands]
+                    if arrival.held:
+                        self.rest.wait()
                     if self.stop_early.wait(max(0.0, self.started + arrival.at - time.time())):
                         return
                     recorder.intend(commands)
@@ -60,19 +63,6 @@ class SenderThread(threading.Thread):
                     self._count(arrival, commands, errors)
         except Exception as error:  # a full disk, or a bug: silent users would look like a quiet day
             self.failure = error
-
-    def _commands(self, arrival: Arrival) -> list[Command]:
-        return [
-            LevelUp(
-                user_id=self.first_user + planned.account,
-                specialization=planned.specialization,
-                command_id=id_of(self.started + planned.at, self.tag, planned.number),
-                xp_gained=planned.xp,
-                sessions_completed=1,
-                reason="load test",
-            )
-            for planned in arrival.commands
-        ]
 
     def _send(self, commands: list[Command]) -> list[Exception | None]:
         try:
@@ -94,18 +84,18 @@ class SenderThread(threading.Thread):
             self.errors.setdefault(type(error).__name__, str(error))
 
 
-def main() -> None:
-    """Do one task."""
+def serve(schedule: Callable[..., Schedule]) -> None:
+    """Do one task, which holds the arguments of the schedule."""
     task = read_task()
-    stop = threading.Event()
-    plan = Plan(task["seed"], Scenario(*task["scenario"]), task["levels"])
+    plan = schedule(*task["plan"])
+    stop, rest = threading.Event(), threading.Event()
     with Producer(Settings.load()) as producer:
         threads = []
         for number, record in task["records"]:
             arrivals = plan.arrivals(number, task["threads"])
-            threads.append(SenderThread(producer, arrivals, Path(record), task["tag"], task["first_user"], stop))
+            threads.append(SenderThread(producer, arrivals, Path(record), task["tag"], task["first_user"], stop, rest))
         if started := wait_for_word():
-            stop_at_next_word(stop)
+            set_at_words(stop=stop, rest=rest)
             for thread in threads:
                 thread.started = float(started)
                 thread.start()
@@ -114,21 +104,15 @@ def main() -> None:
 
 def follow(threads: Sequence[SenderThread]) -> None:
     """Report what was done, some times a second, until the threads end. Raises what ended one of them early."""
-    reported: Counter[str] = Counter()
-    while alive := [thread for thread in threads if thread.is_alive()]:
-        alive[0].join(_REPORT_SECONDS)
-        counts = _sum(threads)
-        report(counts=counts - reported)
-        reported = counts
-    report(counts=_sum(threads) - reported)
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(_REPORT_SECONDS)
+            report(counts=sum((one.counts for one in threads), Counter()))
     if failures := [thread.failure for thread in threads if thread.failure]:
         raise failures[0]
-    report(done={kind: text for thread in threads for kind, text in thread.errors.items()})
-
-
-def _sum(threads: Sequence[SenderThread]) -> Counter[str]:
-    return sum((thread.counts for thread in threads), Counter())
+    counts = sum((one.counts for one in threads), Counter[str]())
+    report(counts=counts, done={kind: text for thread in threads for kind, text in thread.errors.items()})
 
 
 if __name__ == "__main__":
-    main()
+    serve(Plan)

@@ -1,6 +1,8 @@
-"""The end of a load test on the screen."""
+"""The end of a load test or a demo on the screen."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -14,10 +16,13 @@ from levelq.laboratory.screen import WIDTH
 from .result import Result
 
 
-def show_end(console: Console, result: Result) -> None:
-    """The figures, the notes about them, the checker's verdict, and where the report is."""
+def show_end(console: Console, result: Result, *, saved: str, headline: str = "", about: Sequence[str] = ()) -> None:
+    """The figures, `about` them, the checker's verdict, and what was saved where."""
     figures, width = result.figures, min(WIDTH, console.width)
-    headline = f"[bold]p99 {duration(figures.waits.p99)}[/] from arrival to commit · {figures.waits.size:,} commands"
+    headline = (
+        headline
+        or f"[bold]p99 {duration(figures.waits.p99)}[/] from arrival to commit · {figures.waits.size:,} commands"
+    )
     style = "green" if result.passed else "red"
     console.print(Panel(_latencies(result), title=headline, box=box.ROUNDED, border_style=style, width=width))
     for line in (
@@ -25,12 +30,13 @@ def show_end(console: Console, result: Result) -> None:
         f"applied {result.applied:,}, rejected {result.rejected:,}, undecided {figures.undecided:,} · "
         f"level-ups {result.level_ups:,}",
         f"best second {figures.best_second:,} commits · most waiting at a time {figures.most_waiting:,}",
+        *about,
     ):
         console.print(f"  {line}", soft_wrap=True)
     for note in result.notes:
         console.print(Text.assemble(("  note: ", "bold yellow"), note), soft_wrap=True)
     _verdict(console, result)
-    console.print(f"  report: {result.options.out.resolve()}", soft_wrap=True, markup=False)
+    console.print(f"  {saved}", soft_wrap=True, markup=False)
 
 
 def _latencies(result: Result) -> Table:

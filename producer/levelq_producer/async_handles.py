@@ -6,15 +6,17 @@ import asyncio
 import time
 from collections.abc import Generator
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
-from levelq_core.domain.outcome import Outcome
 from levelq_core.errors import ConfigurationError
 
 from .event_loops import LoopConnections
 from .handle_base import LEDGER_SECONDS, HandleBase
+
+if TYPE_CHECKING:
+    from levelq_core.domain.outcome import Outcome
 
 
 class AsyncHandle(HandleBase):

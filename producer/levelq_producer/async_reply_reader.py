@@ -6,13 +6,12 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, MovedError, RedisError, ResponseError
 
-from levelq_core.domain.outcome import Outcome
 from levelq_core.errors import LevelqError
 from levelq_core.lanes import outcome_streams
 from levelq_core.redis_client.async_pool import AsyncNodePool, AsyncNodePools
@@ -31,6 +30,9 @@ from .shared_read import (
     single_reads,
     wait_in_loop,
 )
+
+if TYPE_CHECKING:
+    from levelq_core.domain.outcome import Outcome
 
 _SPIN_SECONDS = 0.0005  # between two attempts to end a read that has not started at the server
 Streams = dict[str, Position]

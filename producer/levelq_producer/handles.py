@@ -6,14 +6,17 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from levelq_core.domain.outcome import Outcome
 from levelq_core.errors import ConfigurationError
 
 from .handle_base import LEDGER_SECONDS, HandleBase
 from .threads import ProcessConnections
+
+if TYPE_CHECKING:
+    from levelq_core.domain.outcome import Outcome
 
 
 class Handle(HandleBase):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic
 from uuid import UUID
 
 from levelq_core.database import outbox_insert
@@ -25,6 +25,16 @@ _FLAGS_AT, _DIGEST = 3, slice(20, 36)  # of an entry without its stamp; see leve
 _ATTEMPTS = 5  # a row may be decided, and so be deleted, between the insert and the read
 
 
+if TYPE_CHECKING:  # before Python 3.13 only type checkers know a default
+    from typing_extensions import TypeVar
+
+    _H = TypeVar("_H", Handle, AsyncHandle, default=Handle)
+else:
+    from typing import TypeVar
+
+    _H = TypeVar("_H")
+
+
 @cache
 def _environment() -> Settings:
     return Settings.load()
@@ -41,7 +51,7 @@ def _async_connections(settings: Settings) -> AsyncConnections:
     return AsyncConnections(settings)
 
 
-class Outbox:
+class Outbox(Generic[_H]):
     """Writes commands into the caller's transaction; a worker's relay pushes them within a second of the commit.
 
         with Session(engine) as session:
@@ -53,7 +63,8 @@ class Outbox:
     `session` is a SQLAlchemy Session, scoped_session or Connection, a psycopg Connection, or Django's connection
     (`django.db.connection`, `connections["other"]`), on the database that has levelq's tables. It is neither
     committed nor flushed, and no connection to Redis is needed. On asyncio:
-    `handle = await session.run_sync(lambda s: Outbox(s).send(command))`, and later `await handle`.
+    `handle = await session.run_sync(lambda s: Outbox(s).send(command))`, and later `await handle`; there, write
+    `Outbox[AsyncHandle](s)` for a type checker, which cannot tell the two apart.
 
     Raises TypeError for what has no transaction, TransactionMisuse for an AsyncSession that was passed itself,
     ConfigurationError for settings that cannot work.
@@ -67,7 +78,7 @@ class Outbox:
         self.settings = settings or _environment()
         check_database_urls(self.settings)  # not in `send`, after its row was written
 
-    def send(self, command: Command, reply: bool = True) -> Any:
+    def send(self, command: Command, reply: bool = True) -> _H:
         """Write one command; returns its Handle, in a transaction on asyncio its AsyncHandle.
 
         The outcome comes after the commit. The same command again, with the same content,
@@ -79,7 +90,7 @@ class Outbox:
         (handle,) = self.send_many([command], reply)
         return handle
 
-    def send_many(self, commands: Iterable[Command], reply: bool = False) -> list[Any]:
+    def send_many(self, commands: Iterable[Command], reply: bool = False) -> list[_H]:
         """Write many commands in one statement; one handle each, in order. Raises as `send`: all or none."""
         batch = list(commands)
         payloads: dict[UUID, bytes] = {}
@@ -92,11 +103,9 @@ class Outbox:
         transaction = self._open()
         stored = self._write(transaction, {command.command_id: command for command in batch}, payloads)
         kept = {command_id for command_id, payload in stored.items() if payload[_FLAGS_AT] & FLAG_REPLY}
-        if transaction.is_async:
-            async_connections = _async_connections(self.settings)
-            return [AsyncHandle(async_connections, one.command_id, one.command_id in kept) for one in batch]
-        connections = _connections(self.settings)
-        return [Handle(connections, one.command_id, one.command_id in kept) for one in batch]
+        kind: Any = AsyncHandle if transaction.is_async else Handle
+        connections: Any = (_async_connections if transaction.is_async else _connections)(self.settings)
+        return [kind(connections, one.command_id, one.command_id in kept) for one in batch]
 
     def _write(
         self, transaction: OpenTransaction, commands: Mapping[UUID, Command], payloads: Mapping[UUID, bytes]

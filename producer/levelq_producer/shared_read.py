@@ -12,14 +12,16 @@ import threading
 from collections.abc import Container, Iterable
 from contextlib import suppress
 from enum import Enum, auto
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from redis.exceptions import InvalidResponse
 
-from levelq_core.domain.outcome import Outcome
 from levelq_core.lanes import outcome_streams
 from levelq_core.redis_client.pool import RedisCommand
+
+if TYPE_CHECKING:
+    from levelq_core.domain.outcome import Outcome
 
 FIRST = "0"  # before the first entry of a stream
 FEW = 16  # streams that may be read again at once

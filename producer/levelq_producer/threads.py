@@ -12,12 +12,13 @@ from levelq_core.lanes.wakeups import Waker
 from levelq_core.redis_client.per_process import PerProcess
 from levelq_core.redis_client.pool import BOUND, DURABLE_BOUND, connect
 
-from .ledger_reader import LedgerReader
 from .reply_reader import ReplyReader
 from .sending import WINDOW
 
 if TYPE_CHECKING:
     from levelq_core.settings import Settings
+
+    from .ledger_reader import LedgerReader
 
 T = TypeVar("T")
 
@@ -45,7 +46,11 @@ class Connections(PerProcess[ProcessConnections]):
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._reader = LedgerReader.of(settings)
+        self._reader: LedgerReader | None = None
+        if settings.database_url is not None:
+            from .ledger_reader import LedgerReader  # noqa: PLC0415 - a sender without a database does without
+
+            self._reader = LedgerReader.of(settings)
         super().__init__(lambda: ProcessConnections(settings, self._reader))
 
     def close(self) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
-import subprocess
+from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -161,15 +163,12 @@ def test_the_architecture_page_names_every_module_in_its_room() -> None:
     assert rooms_of_the_page() == rooms_of_the_tree()
 
 
-def tracked() -> list[str]:
-    """What git has or would take: files that are ignored do not count."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    ).stdout.decode()
-    return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+def project_files() -> Iterator[Path]:
+    """What git has or would take, by .gitignore: also in a source archive, which is no checkout."""
+    ignored = [".git", *(line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines())]
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = [name for name in folders if not any(fnmatch(name, pattern) for pattern in ignored)]
+        yield from (Path(folder) / name for name in files if not any(fnmatch(name, pattern) for pattern in ignored))
 
 
 # In pieces, or this file would be the one that names them.
@@ -182,9 +181,9 @@ HOSTS = [
 def test_no_file_names_a_package_registry() -> None:
     pattern = re.compile("|".join(map(re.escape, HOSTS)), re.IGNORECASE)
     found = []
-    for name in tracked():
-        text = (ROOT / name).read_bytes().decode("utf-8", "replace")
-        found += [f"{name}: {match[0]}" for match in pattern.finditer(text)]
+    for path in project_files():
+        text = path.read_bytes().decode("utf-8", "replace")
+        found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in pattern.finditer(text)]
     assert found == []
 
 

@@ -78,6 +78,14 @@ class PushBatch:
         assert b.push(1, *(payload(1, n) for n in range(9))).lanes == [(3, "lane")]
         assert b.push(2, *(payload(2, n) for n in range(9))).lanes == [(1, "partition")]
 
+    def test_full_lane_of_a_partition_beyond_its_limit_reports_lane(self, bench: Benches) -> None:
+        """A restore takes no limit into account."""
+        b = bench(lane_limit=1, partition_limit=2)
+        b.fill(u1=1)
+        b.redis.set(b.key("count"), 3)
+        assert b.push(1, payload(1, 9)).lanes == [(0, "lane")]
+        assert b.push(2, payload(2)).lanes == [(0, "partition")]
+
     def test_acknowledged_command_makes_room(self, bench: Benches) -> None:
         b = bench(lane_limit=2, partition_limit=2)
         b.fill(u1=2)

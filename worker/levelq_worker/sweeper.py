@@ -12,13 +12,13 @@ from levelq_core.errors import WrongDatabase
 from levelq_core.failpoints import failpoint
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
+from levelq_core.lanes.partition_directory import PartitionDirectory
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 
 from .support.binding import Binding
 from .support.outage import describe
-from .support.partition_directory import PartitionDirectory
 from .support.stop import Stop
 
 log = logging.getLogger("levelq")

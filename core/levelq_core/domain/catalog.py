@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import re
-import tomllib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class Track:
 
 
 class Catalog(Mapping[str, Track]):
-    """Specialization name (upper case) to Track. Immutable."""
+    """Specialization name (upper case) to Track. Immutable. See `of` and `from_json`."""
 
     def __init__(self, tracks: Mapping[str, Track]) -> None:
         self._tracks = dict(tracks)
@@ -73,6 +73,12 @@ class Catalog(Mapping[str, Track]):
 
     def __len__(self) -> int:
         return len(self._tracks)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._tracks.items()))
+
+    def __repr__(self) -> str:
+        return f"Catalog({', '.join(self)})"
 
     @classmethod
     def default(cls) -> Self:
@@ -87,29 +93,23 @@ class Catalog(Mapping[str, Track]):
         )
 
     @classmethod
-    def load(cls, path: str | Path | None) -> Self:
-        """Read a TOML catalog, or give the default for None. Raises CatalogError that names the fault."""
-        if path is None:
-            return cls.default()
-        try:
-            document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise CatalogError(f"catalog {path}: cannot be read: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise CatalogError(f"catalog {path}: not valid TOML: {error}") from error
-        try:
-            return cls.parse(document)
-        except CatalogError as error:
-            raise CatalogError(f"catalog {path}: {error}") from None
+    def of(cls, specializations: Mapping[str, Any]) -> Self:
+        """Make a catalog of Python values: of constants, of rows of a table, of a parsed file.
 
-    @classmethod
-    def parse(cls, document: Mapping[str, Any]) -> Self:
-        """Make a catalog of a parsed TOML document: one table per specialization, as docs/reference shows."""
-        if not document:
+            Catalog.of({"PLAYER": [0, 1000], "COACH": {"levels": [0, {"theory_hours": 10}], "tracks_hours": True}})
+
+        Each specialization has a list with one entry per level, or a mapping with `levels` and `tracks_hours`. A level
+        is a number, the total experience that it requires, or a mapping with fields of Requirement.
+
+        Raises CatalogError, which names the specialization, the level, the value and what was expected.
+        """
+        if not isinstance(specializations, Mapping):
+            raise CatalogError(f"expected an object with one entry per specialization, got {specializations!r}")
+        if not specializations:
             raise CatalogError("expected at least one specialization, got an empty document")
         tracks: dict[str, Track] = {}
-        for written, table in document.items():
-            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,31}", written):
+        for written, table in specializations.items():
+            if not isinstance(written, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,31}", written):
                 raise CatalogError(f"{written!r}: expected a name of letters, digits and _, at most 32")
             name = written.upper()
             if name in tracks:
@@ -117,10 +117,81 @@ class Catalog(Mapping[str, Track]):
             tracks[name] = _track(name, table)
         return cls(tracks)
 
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read a JSON object of what `of` takes. Raises CatalogError as `of`."""
+        try:
+            document = json.loads(text, object_pairs_hook=_unique)
+        except (ValueError, RecursionError) as error:
+            raise CatalogError(f"not valid JSON: {error}") from error
+        return cls.of(document)
+
+    def to_json(self) -> str:
+        """The catalog as JSON text, which `from_json` reads."""
+        return json.dumps({name: _plain_track(track) for name, track in self.items()}, separators=(",", ":"))
+
+    @classmethod
+    def load(cls, source: Catalog | str | Path | None) -> Catalog:
+        """The catalog in a file: JSON if its name ends in .json, else TOML. Raises CatalogError that names the fault.
+
+        A text that begins with { is JSON itself, a Catalog is returned as it is, and None gives the default.
+        """
+        if source is None:
+            return cls.default()
+        if isinstance(source, Catalog):
+            return source
+        is_text = isinstance(source, str) and is_json(source)
+        where = "catalog" if is_text else f"catalog {source}"
+        try:
+            return cls.from_json(str(source)) if is_text else _read(Path(source))
+        except CatalogError as error:
+            raise CatalogError(f"{where}: {error}") from error.__cause__
+
+
+def is_json(text: str) -> bool:
+    """Whether this is a catalog as JSON, not the path of one."""
+    return text.lstrip().startswith("{")
+
+
+def _read(path: Path) -> Catalog:
+    import tomllib  # noqa: PLC0415 - few read a catalog of their own
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix.lower() == ".json":
+            return Catalog.from_json(text)
+        return Catalog.of(tomllib.loads(text))
+    except OSError as error:
+        raise CatalogError(f"cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        kind = "JSON" if path.suffix.lower() == ".json" else "TOML"
+        raise CatalogError(f"not valid {kind}: {error}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Raises CatalogError for a name that it has twice, of which json.loads keeps only the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise CatalogError(f"{twice!r}: defined twice")
+    return found
+
+
+def _plain_track(track: Track) -> Any:
+    levels = [_plain_level(level) for level in track.levels]
+    return {"levels": levels, "tracks_hours": True} if track.tracks_hours else levels
+
+
+def _plain_level(level: Requirement) -> int | dict[str, int]:
+    return {name: value for name, value in level._asdict().items() if value} if any(level[1:]) else level.total_xp
+
 
 def _track(name: str, table: object) -> Track:
+    if isinstance(table, list | tuple):
+        table = {"levels": table}
     if not isinstance(table, Mapping):
-        raise CatalogError(f"{name}: expected a table, got {table!r}")
+        raise CatalogError(f"{name}: expected a list of levels, or a table, got {table!r}")
     unknown = set(table) - {"levels", "tracks_hours"}
     if unknown:
         raise CatalogError(f"{name}: expected levels and tracks_hours, got {sorted(unknown)[0]!r} too")
@@ -128,7 +199,7 @@ def _track(name: str, table: object) -> Track:
     if not isinstance(tracks_hours, bool):
         raise CatalogError(f"{name}: tracks_hours: expected true or false, got {tracks_hours!r}")
     rows = table.get("levels")
-    if not isinstance(rows, list) or not rows:
+    if not isinstance(rows, list | tuple) or not rows:
         raise CatalogError(f"{name}: levels: expected a list with one entry per level, got {rows!r}")
     levels = tuple(_requirement(f"{name}: level {n}", row) for n, row in enumerate(rows, 1))
     _check_levels(name, levels, tracks_hours)

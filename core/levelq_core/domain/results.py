@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict, final
 
 from .outcome import Outcome, state_of
 from .record import SOURCES
@@ -14,6 +14,7 @@ from .rules import sync_action
 ErrorType = Literal["validation_error", "database_error", "unknown_error"]
 
 
+@final
 class Failure(TypedDict):
     """Any call that changed nothing."""
 
@@ -23,6 +24,7 @@ class Failure(TypedDict):
     committed: NotRequired[bool]
 
 
+@final
 class ProgressChange(TypedDict):
     """The progress row, before and after."""
 
@@ -32,6 +34,7 @@ class ProgressChange(TypedDict):
     completed_sessions: int
 
 
+@final
 class LicenseChange(TypedDict):
     """The license row, before and after."""
 
@@ -40,6 +43,7 @@ class LicenseChange(TypedDict):
     max_achieved_level: int
 
 
+@final
 class Change(TypedDict):
     """A change of totals or levels that was applied, now or at an earlier call with the same command_id."""
 
@@ -53,6 +57,7 @@ class Change(TypedDict):
     committed: NotRequired[bool]
 
 
+@final
 class Sync(TypedDict):
     """A sync that was applied."""
 
@@ -63,6 +68,7 @@ class Sync(TypedDict):
     committed: NotRequired[bool]
 
 
+@final
 class Consistency(TypedDict):
     """Whether the two rows of a lane are at the same level."""
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redis import Redis
 from redis.exceptions import MovedError
 
-from levelq_core.domain.outcome import Outcome
 from levelq_core.keys import Keys
 from levelq_core.redis_client.cluster import LOST, NotConnected
 from levelq_core.redis_client.topology import Topology, topology_of
+
+if TYPE_CHECKING:
+    from levelq_core.domain.outcome import Outcome
 
 OUTCOME, SEND = b"outcome", b"send"
 KEPT = 16  # outcomes of one id, newest last; several only if the id was sent several times
@@ -75,6 +77,8 @@ def read_entries(entries: Iterable[Any], send: bytes | None) -> tuple[Outcome | 
     Without a send: the first decision on the id, by any sender, rather than a conflict with it. Entries that are no
     outcome, which another program may have written, are skipped.
     """
+    from levelq_core.domain.outcome import Outcome  # noqa: PLC0415 - a sender that waits for none does without
+
     found, last = None, None
     for position, fields in entries:
         last = position

@@ -15,6 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from levelq_core.database.engine import engine_open, unreachable
+from levelq_core.domain.catalog import Catalog
 from levelq_core.errors import ConfigurationError, SchemaError, WrongDatabase
 from levelq_core.lanes.client import Lanes
 from levelq_core.redis_client.encryption import unverified
@@ -71,7 +72,8 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
     except ConfigurationError as error:
         yield Finding("error", str(error), topic="settings")
     else:
-        found = f"namespace {settings.namespace}, catalog {settings.catalog or 'built in'}: {names}"
+        where = "given as an object" if isinstance(settings.catalog, Catalog) else settings.catalog or "built in"
+        found = f"namespace {settings.namespace}, catalog {where}: {names}"
         yield Finding("ok", found, topic="settings")
     yield from redischeck.check_encryption(LANES, settings.redis_url)
     if settings.rq_url is not None:

@@ -1,4 +1,4 @@
-"""What people and handles read from the database: outcomes, histories, pairs out of step, rows by age."""
+"""What readings and handles read from the database: outcomes, counts, pairs out of step, rows by age."""
 
 from __future__ import annotations
 
@@ -12,30 +12,6 @@ from sqlalchemy import Connection, text
 from levelq_core.coupler.ledger import COMMAND_COLUMNS, answer, prior_in, record_in
 from levelq_core.database.table_names import LEDGER, LICENSES, OUTBOX, PROGRESS, QUARANTINE
 from levelq_core.domain.outcome import Outcome, outcome
-
-
-class Entry(NamedTuple):
-    """One decided command in a user's history."""
-
-    at: datetime
-    command_id: UUID
-    specialization: str
-    kind: str
-    status: str
-    message: str
-    xp: int
-    from_level: int | None
-    to_level: int | None
-
-
-class Quarantined(NamedTuple):
-    """One entry of a lane that was no command."""
-
-    at: datetime
-    specialization: str
-    reason: str
-    length: int
-    raw: bytes
 
 
 class Holder(NamedTuple):
@@ -93,16 +69,6 @@ def _outcome(row: Any, digest: bytes | None) -> Outcome:
     return outcome(known.lane, record, known.decision)
 
 
-def history(connection: Connection, user_id: int, limit: int = 50) -> list[Entry]:
-    """A user's latest decided commands, newest first."""
-    return [Entry(*row) for row in connection.execute(_HISTORY, {"user": user_id, "limit": limit})]
-
-
-def quarantined(connection: Connection, user_id: int, limit: int = 50) -> list[Quarantined]:
-    """A user's latest quarantined entries, newest first."""
-    return [Quarantined(*row) for row in connection.execute(_QUARANTINED, {"user": user_id, "limit": limit})]
-
-
 def counts(connection: Connection) -> dict[str, int]:
     """How many commands were ever rejected and how many entries quarantined, within retention."""
     rejected, quarantined_ = connection.execute(_COUNTS).one()
@@ -158,17 +124,6 @@ _OUTCOMES = text(f"""
 _LAST_IN_OUTBOX = text(f"""
     SELECT max(id) FROM {OUTBOX}
     WHERE user_id = :user AND specialization = :specialization AND id BETWEEN :first AND :last
-""")
-
-# Newest first by id, which ascends in the order of effect; applied_at is when the transaction began.
-_HISTORY = text(f"""
-    SELECT applied_at, command_id, specialization, kind, status, coalesce(message, ''), xp, from_level, to_level
-    FROM {LEDGER} WHERE user_id = :user ORDER BY id DESC LIMIT :limit
-""")
-
-_QUARANTINED = text(f"""
-    SELECT at, specialization, reason, length, raw FROM {QUARANTINE}
-    WHERE user_id = :user ORDER BY id DESC LIMIT :limit
 """)
 
 _COUNTS = text(f"""

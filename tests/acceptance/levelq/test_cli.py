@@ -153,20 +153,20 @@ def test_ctrl_c_ends_quietly(start: Callable[..., Started], redis: Redis) -> Non
     assert (sending.communicate(timeout=30)[0], sending.returncode) == ("", 130)
 
 
-def exported(process: Started) -> dict[str, str]:
+def exported(process: Started, lines: int = 2) -> dict[str, str]:
     """The settings of the `export` lines of `levelq up`, once it is up."""
     assert process.stdout is not None
     found: dict[str, str] = {}
     for line in process.stdout:
         if match := re.match(r"export (LEVELQ_\w+)=(.*)", line):
             found[match[1]] = match[2].strip("'")
-        if len(found) == 2:
+        if len(found) == lines:
             return found
     pytest.fail(f"levelq up ended with {process.wait()}")
 
 
 @pytest.mark.usefixtures("interruptible", "unmeasured")
-def test_up_keeps_its_data_and_its_folder_to_itself(
+def test_up_keeps_its_data_its_urls_and_its_folder_to_itself(
     start: Callable[..., Started], levelq: Levelq, server_folder: Path
 ) -> None:
     data = str(server_folder / "data")
@@ -182,8 +182,10 @@ def test_up_keeps_its_data_and_its_folder_to_itself(
     assert up.returncode == 0
     assert not Path(urls["LEVELQ_REDIS_URL"].removeprefix("unix://")).exists()
 
-    up = start("up", "--data", data)
-    urls = exported(up)
+    up = start("up", "--data", data, "--fsync")
+    again = exported(up, lines=3)
+    assert again == urls | {"LEVELQ_DURABILITY": "fsync"}
+    assert levelq("send", "level-up", 43, "COACH", "--xp", 1, "--no-wait", **again).code == 0
     assert "1 -> 2" in levelq("history", 42, **urls).out
     waiting = {row["specialization"]: row["waiting"] for row in levelq.status(**urls)["partitions"]}
     assert waiting["PLAYER"] == 1

@@ -94,5 +94,5 @@ def test_image_finds_what_it_copies_and_nothing_else_is_sent() -> None:
         assert (ROOT / source).exists(), source
     project = pyproject()
     packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    for needed in (*packages, project["project"]["readme"], *project["project"]["license-files"]):
+    for needed in (*packages, "hatch_build.py", "README.md", *project["project"]["license-files"]):
         assert any(Path(needed).is_relative_to(source) for source in copied), needed

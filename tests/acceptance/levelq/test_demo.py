@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import subprocess
@@ -10,35 +9,32 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from uuid import uuid4
 
 import psutil
 import pytest
 from redis import Redis
-from rich.console import Console
-from sqlalchemy.orm import Session
 
-from levelq.demo import caller, sender
-from levelq.demo.checks import Check, Recorded, check_all
-from levelq.demo.demo import save_picture
-from levelq.demo.figures import Batch, rate_curve
-from levelq.demo.scenario import TOP_LEVEL, Scenario
+from levelq.demo.burst import TOP_LEVEL, Burst
+from levelq.demo.checks import Check, check_report, check_rows
+from levelq.demo.demo import call_directly, save_picture
 from levelq.laboratory.environment import Environment, connected_environment
+from levelq.loadtest.sender import SenderThread
 from levelq_core import Settings
 from levelq_core.keys import Partition
-from levelq_core.operations.verify import Recorder
+from levelq_core.operations.verify import Options, verify
 from levelq_producer import Producer
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
 from tests.support.fixtures.keys import KEYS
 
 SEED = 20
-SMALL = Scenario(SEED, users=12, commands=1_500, started_ms=1_700_000_000_000)
-CHECKS = 19
-CHILD = "import sys; from pathlib import Path; from levelq.demo import run_demo; sys.exit(run_demo({}))"
+SMALL = Burst(SEED, users=12, commands=1_500)
+CHECKS = 16  # with the line that sums up the checker's
+CHILD = "import sys; from pathlib import Path; from levelq.demo.demo import run_demo; sys.exit(run_demo({}))"
 
 
 def begin(arguments: str, mark: str, folder: Path) -> subprocess.Popen[str]:
@@ -98,10 +94,11 @@ def test_interrupted_demo_leaves_no_process(number: signal.Signals, tmp_path: Pa
 
 def test_demo_without_matplotlib_names_the_extra_for_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "levelq.demo.picture", raising=False)
-    shown = io.StringIO()
-    save_picture(Console(file=shown, width=100), Path("none.png"), SMALL, None, [], [], None)  # type: ignore[arg-type]
-    assert shown.getvalue() == "no picture: matplotlib is not installed; pip install 'levelq[demo]'\n"
+    monkeypatch.delitem(sys.modules, "levelq.laboratory.charts", raising=False)
+    result: Any = None
+    assert save_picture(Path("none.png"), 0.0, result) == (
+        "no picture: matplotlib is not installed; pip install 'levelq[demo]'"
+    )
 
 
 def test_demo_refuses_a_folder_that_holds_other_data(tmp_path: Path) -> None:
@@ -116,27 +113,30 @@ def test_demo_refuses_a_folder_that_holds_other_data(tmp_path: Path) -> None:
 
 
 class Played:
-    """A small scenario that went through producer, lanes, drain and direct calls, in this process."""
+    """A small burst that went through producer, lanes, drain and direct calls, in this process."""
 
     def __init__(self, environment: Environment, folder: Path) -> None:
         self.environment = environment
-        self.sends = SMALL.sends()
-        settings, repeated, record = environment.settings, [], folder / "sends.jsonl"
-        with Producer(settings.model_copy(update={"database_url": None})) as producer, Recorder(record) as recorder:
-            for window in sender.prepared(self.sends):
-                repeated += sender.send(producer, window, recorder)[len(window[0]) :]
-            runtime = Runtime(settings)
-            for partition in map(Partition, TOP_LEVEL):
-                while environment.lanes.status(partition).waiting:  # a drain ends after a slice
-                    Drain(runtime, partition).run()
-            runtime.close()
-            answers = [sender.answer(handle) for handle in repeated]
-        with Session(environment.engine) as session:
-            calls = caller.call(session, islice(SMALL.direct_calls(), 5), threading.Event())
-        self.recorded = Recorded([record], 0, answers, calls)
+        self.record = folder / "sends.jsonl"
+        settings = environment.settings
+        with Producer(settings.model_copy(update={"database_url": None})) as producer:
+            at_once = [arrival._replace(held=False) for arrival in SMALL.arrivals(0, 1)]
+            sender = SenderThread(producer, at_once, self.record, 1, 1, threading.Event(), started=1_700_000_000.0)
+            sender.run()
+            assert (sender.failure, sender.errors) == (None, {})
+            assert sender.counts["sent"] + sender.counts["again"] == SMALL.commands
+        runtime = Runtime(settings)
+        for partition in map(Partition, TOP_LEVEL):
+            while environment.lanes.status(partition).waiting:  # a drain ends after a slice
+                Drain(runtime, partition).run()
+        runtime.close()
+        enough = Mock(wait=Mock(side_effect=[False] * 5 + [True]))
+        assert len(call_directly(environment.engine, SMALL, enough)) == 5
 
     def checks(self) -> list[Check]:
-        return check_all(self.environment, self.sends, self.recorded)
+        environment, options = self.environment, Options(history=[self.record], at_rest=True)
+        report = verify(environment.engine, environment.redis, environment.settings, options)
+        return [*check_report(report), *check_rows(environment.engine)]
 
     def assert_failed(self, name: str) -> None:
         failed = [check.name for check in self.checks() if not check.passed]
@@ -154,6 +154,13 @@ def test_checks_pass_on_what_levelq_did(played: Played) -> None:
         assert check.passed, check
         empty = "quarantined" in check.name or check.name.startswith("I8")  # right if there are none
         assert check.detail[0] != "0" or empty, f"{check.name}: looked at nothing"
+
+
+def test_commands_are_decided_as_the_burst_means_them(played: Played) -> None:
+    impossible = {send.number for send in SMALL.sends() if -(2**31 - 1) in send.fields.values()}
+    with played.environment.engine.connect() as connection:
+        ids = connection.exec_driver_sql("SELECT command_id FROM levelq_ledger WHERE status = 'rejected'").scalars()
+        assert {command_id.int & 0xFFFFFFFF for command_id in ids} == impossible != set()
 
 
 _ONE = "(SELECT min(id) FROM levelq_ledger WHERE status = 'applied')"
@@ -179,8 +186,8 @@ _TOTAL, _LEVEL = "SQL: every total", "SQL: both levels"
             " gone AS (UPDATE levelq_ledger SET id = -id FROM pair WHERE levelq_ledger.id = pair.z) SELECT 1",
             "I5 nothing reordered",
         ),
-        (f"UPDATE levelq_ledger SET status = 'rejected' WHERE id = {_ONE}", "rejected"),
-        ("UPDATE levelq_ledger SET status = 'applied' WHERE status = 'rejected'", "rejected"),
+        (f"UPDATE levelq_ledger SET status = 'rejected' WHERE id = {_ONE}", _TOTAL),
+        ("UPDATE levelq_ledger SET status = 'applied' WHERE status = 'rejected'", "I2"),
         ("UPDATE specialization_progress SET total_xp = total_xp + 1 WHERE id = 1", _TOTAL),
         ("DELETE FROM specialization_progress WHERE id = 1", _TOTAL),
         ("UPDATE specialization_progress SET current_level = current_level + 1 WHERE id = 1", _LEVEL),
@@ -205,7 +212,7 @@ _TOTAL, _LEVEL = "SQL: every total", "SQL: both levels"
             _LEVEL,
         ),
         ("UPDATE user_licenses SET max_achieved_level = max_achieved_level + 1 WHERE id = 1", _LEVEL),
-        ("UPDATE levelq_ledger SET after[4] = 0 WHERE source = 'direct'", "direct calls"),
+        ("UPDATE levelq_ledger SET after[4] = 0 WHERE source = 'direct'", "I2"),
         (
             "INSERT INTO levelq_quarantine (specialization, reason, raw, length, sha256)"
             " VALUES ('PLAYER', 'garbage', 'x', 1, 'x')",
@@ -219,48 +226,27 @@ def test_tampered_database_fails_a_check(played: Played, tampering: str, name: s
     played.assert_failed(name)
 
 
-def _record(played: Played, **changed: Any) -> None:
-    played.recorded = played.recorded._replace(**changed)
-
-
-def _each_answer(**changed: Any) -> Callable[[Played], None]:
-    return lambda played: _record(played, answers=[answer | changed for answer in played.recorded.answers])
-
-
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        (lambda played: _record(played, answers=played.recorded.answers[1:]), "s"),
-        (_each_answer(duplicate=False), "sent twice"),
-        (_each_answer(error=None), "same id"),
-        (lambda played: played.recorded.calls[0].update(result={"success": False}), "direct calls"),
-        (lambda played: _record(played, failed=1), "every send"),
         (lambda played: played.environment.redis.rpush(KEYS.lane(Partition("COACH"), 1), "x"), "I1"),
         (lambda played: played.environment.redis.zadd(KEYS.of(Partition("COACH"), "claimed"), {"1": 1}), "I8"),
     ],
-    ids=["unanswered", "no duplicate", "no conflict", "refused call", "unacknowledged", "left in a lane", "claimed"],
+    ids=["left in a lane", "claimed"],
 )
 def test_other_faults_fail_a_check(played: Played, change: Callable[[Played], object], name: str) -> None:
     change(played)
     played.assert_failed(name)
 
 
-# ---- its own arithmetic
-
-
-def test_scenario_repeats_from_its_seed_and_gives_each_user_one_sender() -> None:
+def test_burst_repeats_from_its_seed_and_gives_each_user_one_sender() -> None:
     sends = SMALL.sends()
     assert sends == SMALL.sends() != SMALL._replace(seed=SEED + 1).sends()
-    shares = [SMALL.share(0, 2), SMALL.share(1, 2)]
+    shares = [[send for one in SMALL.arrivals(thread, 2) for send in one.commands] for thread in (0, 1)]
     assert sorted(map(str, shares[0] + shares[1])) == sorted(map(str, sends))
     assert not {send.lane[0] for send in shares[0]} & {send.lane[0] for send in shares[1]}
-    assert {send.fate for send in sends} == {"applied", "rejected", "duplicate", "conflict"}
+    again = [send for send in sends if send.again]
+    first = {send.number: send for send in sends if not send.again}
+    assert {first[send.number].fields == send.fields for send in again} == {True, False}  # duplicates and conflicts
     assert len({send.lane[0] for send in sends}) == SMALL.users
     assert {send.kind.__name__ for send in sends} == {"LevelUp", "SetLevel", "SyncLevels", "Adjust", "Reset"}
-
-
-def test_batch_is_spread_over_its_transaction() -> None:
-    batches = [Batch(0.0, 0.5, 100, 100), Batch(0.5, 1.0, 300, 300), Batch(2.0, 2.5, 50, 60)]
-    assert max(rate_curve(batches, 0.0, 2.5, 1.0)) == 400
-    assert rate_curve([], 0.0, 0.0, 0.5) == [0]
-    assert rate_curve(batches, 0.0, 2.5, 0.5)[:5] == [200, 600, 0, 0, 100]

@@ -11,10 +11,10 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
-from levelq.cli.status_report import look
 from levelq_core import LevelUp, Settings
 from levelq_core.domain.codec import encode
 from levelq_core.keys import Partition
+from levelq_core.operations.readings.status import status as look
 from tests.support.fixtures.command_line import NOWHERE, Levelq
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.processes import Started, children
@@ -97,7 +97,7 @@ def test_old_backlog_that_workers_drain_in_turn_raises_no_alarm(
                 backlog(redis, 1_000, partition)
         without_drain += sum(not redis.zcard(KEYS.of(partition, "drains")) for partition in PARTITIONS)
         seen = look(settings)
-        assert (seen.problems, seen.workers) == ([], 1)
+        assert (seen.problems, seen.workers) == ((), 1)
     assert without_drain > 0
 
 
@@ -150,7 +150,7 @@ def test_suspended_workers_are_named_and_drain_nothing(
 ) -> None:
     worker()
     suspend(redis, 50)
-    assert look(brief).problems == [SUSPENDED]
+    assert list(look(brief).problems) == [SUSPENDED]
     assert waiting(redis, PLAYER) == 50
     redis.delete("rq:suspended")
     until(lambda: not waiting(redis, PLAYER), what="the drain")
@@ -183,7 +183,7 @@ def test_rq_keys_of_another_type_are_named_and_keep_no_command_from_being_applie
     output, _ = rebuild.communicate(timeout=60)
     assert (rebuild.returncode, output.count("removed  rq:")) == (0, len(keys)), output
     until(lambda: look(brief).workers == 1, what="the worker to work with RQ again")
-    assert look(brief).problems == []
+    assert list(look(brief).problems) == []
 
 
 def test_suspension_that_expires_is_named_with_the_seconds_left(settings: Settings, redis: Redis) -> None:

@@ -18,9 +18,9 @@ from sqlalchemy import Engine, text
 from levelq_core import Settings
 from levelq_core.database.engine import engine_for
 from levelq_core.lanes.client import Lanes
+from levelq_core.lanes.partition_directory import partitions
 from levelq_core.operations.verify import Options, Report, verify
 from levelq_core.redis_client.pool import connect
-from levelq_worker.support.partition_directory import partitions
 from tests.chaos.traffic import MATCHES, SPECIALIZATIONS
 from tests.support.fixtures.waiting import until
 

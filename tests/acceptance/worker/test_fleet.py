@@ -11,11 +11,12 @@ from typing import Self
 import pytest
 from redis import Redis
 
-from levelq.cli.status_report import look
 from levelq_core import Settings
 from levelq_core.keys import Partition
+from levelq_core.operations.rq_registry import workers_of
 from levelq_core.operations.verify import Options, Recorder, verify
 from levelq_producer import Producer
+from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.processes import Started
 from tests.support.fixtures.recoveries import note
 from tests.support.fixtures.waiting import until
@@ -156,8 +157,7 @@ def test_a_worker_for_coach_alone_and_one_for_all_work_side_by_side(start: Start
     assert applied("PLAYER") == 0
     everything = start("worker")
     until(lambda: applied("PLAYER") == 50, what="PLAYER from the worker for all")
-    serving = look(system.settings).serving or {}
-    assert (len(serving[COACH]), len(serving[PLAYER])) == (2, 1)
+    assert [len(workers_of(system.redis, KEYS.queue(name))) for name in ("COACH", "PLAYER")] == [2, 1]
     for _ in range(10):
         send("COACH", "PLAYER")
     until(lambda: applied("COACH") == applied("PLAYER") == 550, what="both, from both")

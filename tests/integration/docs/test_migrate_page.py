@@ -205,7 +205,7 @@ def test_names_are_folded_and_what_is_no_name_is_refused(engine: Engine, db: Ses
 
 def test_levels_are_those_of_the_catalog(db: Session) -> None:
     assert is_invalid(ProgressLicenseCoupler(db).update_level_atomic(1, "INTERNSHIP", 4))
-    own = Catalog.parse({"INTERNSHIP": {"levels": [0, 10, 20, 30]}})
+    own = Catalog.of({"INTERNSHIP": {"levels": [0, 10, 20, 30]}})
     assert ProgressLicenseCoupler(db, catalog=own).update_level_atomic(1, "INTERNSHIP", 4)["success"]
 
 

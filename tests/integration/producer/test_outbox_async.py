@@ -37,7 +37,7 @@ async def test_async_session_writes_in_its_transaction(make_engine: Engines, set
         for number, end in ((1, session.commit), (2, session.rollback)):
             await session.execute(text(f"INSERT INTO matches VALUES ({number})"))
             command = level_up(number)
-            handle = await session.run_sync(lambda s: Outbox(s, settings=settings).send(command))  # noqa: B023
+            handle = await session.run_sync(lambda s: Outbox[AsyncHandle](s, settings=settings).send(command))  # noqa: B023
             assert isinstance(handle, AsyncHandle)
             await end()
     assert committed(url) == ([1], [1])
@@ -46,10 +46,12 @@ async def test_async_session_writes_in_its_transaction(make_engine: Engines, set
 async def test_async_connection_writes_in_its_transaction(make_engine: Engines, url: str) -> None:
     with pytest.raises(ZeroDivisionError):
         async with make_engine().begin() as connection:
-            await connection.run_sync(lambda c: Outbox(c).send_many([level_up(1), level_up(2)]))
+            await connection.run_sync(lambda c: Outbox[AsyncHandle](c).send_many([level_up(1), level_up(2)]))
             raise ZeroDivisionError
     async with make_engine().begin() as connection:
-        handles = await connection.run_sync(lambda c: Outbox(c).send_many([level_up(3), level_up(4), level_up(3)]))
+        handles = await connection.run_sync(
+            lambda c: Outbox[AsyncHandle](c).send_many([level_up(3), level_up(4), level_up(3)])
+        )
         assert [type(handle) for handle in handles] == [AsyncHandle] * 3
     assert in_outbox(url) == [3, 4]
 
@@ -58,7 +60,7 @@ async def test_handle_is_awaited_while_other_tasks_run(
     make_engine: Engines, settings: Settings, redis: Redis, url: str
 ) -> None:
     async with AsyncSession(make_engine()) as session:
-        handle = await session.run_sync(lambda s: Outbox(s, settings=settings).send(level_up(1)))
+        handle = await session.run_sync(lambda s: Outbox[AsyncHandle](s, settings=settings).send(level_up(1)))
         waiting = asyncio.create_task(handle.result(timeout=30))
         await session.commit()
     assert await asyncio.to_thread(relay_and_drain, settings, redis) == [1]
@@ -75,7 +77,7 @@ def test_handles_made_in_one_loop_are_awaited_in_another(
     async def send(number: int) -> Any:
         engine = create_async_engine(url.replace("postgresql://", "postgresql+psycopg://"))
         async with AsyncSession(engine) as session:
-            handle = await session.run_sync(lambda s: Outbox(s, settings=given).send(level_up(number)))
+            handle = await session.run_sync(lambda s: Outbox[AsyncHandle](s, settings=given).send(level_up(number)))
             await session.commit()
         with pytest.raises(OutcomeTimeout):
             await handle.result(timeout=0.01)
@@ -97,7 +99,7 @@ async def test_what_a_session_refuses_an_async_session_refuses(
 ) -> None:
     async with AsyncSession(make_engine(execution_options=options)) as session:
         with pytest.raises(TransactionMisuse, match=r"AUTOCOMMIT|schema_translate_map"):
-            await session.run_sync(lambda s: Outbox(s).send(level_up(1)))
+            await session.run_sync(lambda s: Outbox[AsyncHandle](s).send(level_up(1)))
         await session.rollback()
     assert in_outbox(url) == []
 
@@ -107,6 +109,6 @@ async def test_errors_of_the_driver_are_explained(make_engine: Engines, url: str
         connection.execute("DROP TABLE levelq_outbox")
     async with AsyncSession(make_engine()) as session:
         with pytest.raises(SchemaError, match=r'table levelq_outbox: .*relation "levelq_outbox" does not exist'):
-            await session.run_sync(lambda s: Outbox(s).send(level_up(1)))
+            await session.run_sync(lambda s: Outbox[AsyncHandle](s).send(level_up(1)))
         with pytest.raises(TransactionMisuse, match="aborted by an earlier error"):
-            await session.run_sync(lambda s: Outbox(s).send(level_up(1)))
+            await session.run_sync(lambda s: Outbox[AsyncHandle](s).send(level_up(1)))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from levelq_core import CatalogError, ConfigurationError, Settings
+from levelq_core import Catalog, CatalogError, ConfigurationError, Settings
 from levelq_core.redis_client.url_options import redacted
+from levelq_core.settings import default_catalog
 
 
 def refusal(**given_: object) -> str:
@@ -219,3 +221,30 @@ def test_the_catalog_is_read_once_and_its_errors_come_through(tmp_path: Path) ->
     assert s.tracks["CHEF"].max_level == 2
     with pytest.raises(CatalogError):
         _ = Settings.load(catalog=path).tracks
+
+
+OWN = Catalog.of({"CHEF": [0, 5]})
+
+
+@pytest.mark.parametrize("source", [OWN, {"chef": [0, 5]}, '{"CHEF": [0, 5]}'])
+def test_a_catalog_that_is_an_object_reaches_child_processes(monkeypatch: pytest.MonkeyPatch, source: Any) -> None:
+    settings = Settings.load(catalog=source)
+    assert (settings.catalog, settings.tracks, hash(settings)) == (OWN, OWN, hash(Settings.load(catalog=OWN)))
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    assert Settings.load() == settings
+    assert default_catalog() == OWN
+
+
+def test_catalog_that_is_too_long_for_a_variable_works_in_this_process_only() -> None:
+    settings = Settings.load(catalog={"CHEF": list(range(30_000))})
+    assert settings.tracks["CHEF"].max_level == 30_000
+    with pytest.raises(ConfigurationError, match=r"^LEVELQ_CATALOG: expected at most 100,000 bytes .*, got 168,900; "):
+        settings.environment()
+
+
+def test_what_is_no_catalog_is_refused() -> None:
+    expected = "LEVELQ_CATALOG: expected a Catalog, or the path of a TOML or JSON file, got [0, 5]"
+    assert refusal(catalog=[0, 5]) == expected
+    with pytest.raises(CatalogError, match=r"^LEVELQ_CATALOG: CHEF: level 2: total_xp: expected a whole number"):
+        Settings.load(catalog={"CHEF": [0, -5]})

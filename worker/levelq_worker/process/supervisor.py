@@ -13,11 +13,11 @@ from functools import partial
 from multiprocessing.context import ForkProcess
 
 from levelq_core.lanes.client import Lanes
+from levelq_core.lanes.partition_directory import partitions
+from levelq_core.operations.parked_advice import burst_lines
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 from levelq_worker.support.backoff import restart_backoff
-from levelq_worker.support.parked_lanes import burst_lines
-from levelq_worker.support.partition_directory import partitions
 from levelq_worker.support.preflight import preflight
 
 from . import startup

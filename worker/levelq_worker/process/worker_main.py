@@ -19,20 +19,20 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Partition
+from levelq_core.lanes.partition_directory import PartitionDirectory
 from levelq_core.lanes.protocol import Status
 from levelq_core.operations.key_faults import find_in_rq
 from levelq_core.operations.redischeck.health import refusal
+from levelq_core.operations.rq_registry import suspension
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 from levelq_core.untrusted_text import printable
 from levelq_worker.draining.context import Runtime, tune_gc
 from levelq_worker.draining.drain import Drain
 from levelq_worker.relay.thread import Relay
-from levelq_worker.rq_adapter.registry import suspension
 from levelq_worker.rq_adapter.worker import LaneWorker
 from levelq_worker.support.backoff import restart_backoff
 from levelq_worker.support.outage import describe
-from levelq_worker.support.partition_directory import PartitionDirectory
 from levelq_worker.support.safe_log import log_safely
 from levelq_worker.support.stop import Stop
 

@@ -16,9 +16,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
+from levelq_core.lanes.partition_directory import PartitionDirectory
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.lanes.wakeups import Waker
-from levelq_worker.support.partition_directory import PartitionDirectory
 
 from .restore import OutboxRestore
 

@@ -23,13 +23,13 @@ from levelq_core.database.engine import engine_for
 from levelq_core.errors import WrongDatabase
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
+from levelq_core.lanes.partition_directory import PartitionDirectory
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 from levelq_worker.support.backoff import Backoff
 from levelq_worker.support.binding import Binding
 from levelq_worker.support.outage import alerts_of, describe
-from levelq_worker.support.partition_directory import PartitionDirectory
 from levelq_worker.support.stop import Stop
 
 from .listener import Listener

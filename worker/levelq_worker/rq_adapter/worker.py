@@ -26,13 +26,13 @@ from sqlalchemy.exc import DBAPIError
 
 from levelq_core.database.urls import check_database_urls
 from levelq_core.errors import ConfigurationError, WrongDatabase
+from levelq_core.lanes.partition_directory import partitions
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 from levelq_core.untrusted_text import MOST_SHOWN, printable
 from levelq_worker.draining.context import Runtime, install, tune_gc
 from levelq_worker.relay.thread import Relay
 from levelq_worker.support.outage import describe
-from levelq_worker.support.partition_directory import partitions
 from levelq_worker.support.preflight import check_servers
 from levelq_worker.support.stop import Stop
 from levelq_worker.sweeper import Sweeper

@@ -33,9 +33,10 @@ while at <= #ARGV do
   local user, sent = ARGV[at], tonumber(ARGV[at + 1])
   -- Under pcall: an error would leave the push half done.
   local is_list, length = pcall(redis.call, 'LLEN', tag .. 'lane:' .. user)
-  local room_in_lane = is_list and lane_limit - length or 0
-  local room = math.min(room_in_lane, partition_limit - total)
-  local accepted = math.max(0, math.min(sent, room))
+  -- A restore may have gone beyond a limit: there is no room then, not less than none.
+  local room_in_lane = is_list and math.max(0, lane_limit - length) or 0
+  local room = math.min(room_in_lane, math.max(0, partition_limit - total))
+  local accepted = math.min(sent, room)
   if accepted > 0 then
     users[#users + 1] = user
     grows[#grows + 1] = { at + 2, at + 1 + accepted }

@@ -10,12 +10,12 @@ from typing import Any, Self
 import psycopg
 from redis import Redis
 
-from levelq.cli.status_report import look
 from levelq.embedded import Servers
 from levelq_core import Settings
 from levelq_core.database.engine import engine_for
 from levelq_core.database.migrations import upgrade
 from levelq_core.lanes.client import Lanes
+from levelq_core.operations.readings.status import status as look
 from tests.acceptance.servers.kit.scene import Scene
 from tests.acceptance.servers.kit.traffic import PARTITIONS
 from tests.acceptance.servers.kit.workers import Fleet

@@ -200,7 +200,7 @@ def test_catalog_that_requires_more_than_experience(world: World, commands: list
     model = world.begin(before)
     model.catalog = DEMANDING
     with world.engine.begin() as connection:
-        outcomes = apply_commands(connection, commands, catalog=Catalog.parse(DEMANDING))
+        outcomes = apply_commands(connection, commands, catalog=Catalog.of(DEMANDING))
     assert [comparable(o) for o in outcomes] == [model.apply(command) for command in commands]
     world.compare(model, "direct")
 

@@ -155,7 +155,7 @@ def test_value_that_its_column_cannot_hold_is_rejected(engine: Engine) -> None:
 
 def test_specialization_that_its_column_cannot_hold_is_rejected(engine: Engine) -> None:
     name = "ABCDEFGHIJKLMNOPQRSTUVWXY"
-    catalog = Catalog.parse({name: {"levels": [0, 10]}, "PLAYER": {"levels": [0, 10]}})
+    catalog = Catalog.of({name: {"levels": [0, 10]}, "PLAYER": {"levels": [0, 10]}})
     commands = [LevelUp(user_id=1, specialization=name, xp_gained=1), level_up(1)]
     with engine.begin() as connection:
         outcomes = apply_commands(connection, commands, catalog=catalog)

@@ -22,7 +22,7 @@ from levelq import (
 )
 from levelq.embedded import Servers
 from levelq_core.database.schema import forget
-from levelq_core.operations.queries import history
+from levelq_core.operations.readings.history import History
 from levelq_worker.support.preflight import preflight
 from tests.support.commands import command_in
 from tests.support.coupler import clear
@@ -100,8 +100,7 @@ def test_db_check_reports_an_older_ledger_and_prints_what_fixes_it(older: Engine
     assert findings(older) == []
     second = Reset(user_id=1, specialization="PLAYER", level=2, advanced_by=7, reason="after")
     assert apply(older, [second])[0].status == "applied"
-    with older.connect() as connection:
-        assert [entry.kind for entry in history(connection, 1)] == ["reset", "level_up"]
+    assert [entry.kind for entry in History(older).of(1)] == ["reset", "level_up"]
     first, last = kept(older)
     assert (first.reason, last) == ("", second)
 

@@ -237,7 +237,7 @@ def test_rows_inserted_for_the_application_have_every_named_column(application_e
 
 
 def test_catalog_of_the_caller_decides(engine: Engine) -> None:
-    catalog = Catalog.parse(
+    catalog = Catalog.of(
         {"CHESS": {"levels": [0, {"completed_sessions": 2}, {"completed_sessions": 2, "total_xp": 5}]}}
     )
     first, second = (up(1, "chess", xp_gained=9, sessions_completed=1) for _ in range(2))

@@ -17,7 +17,8 @@ from levelq.embedded import Servers
 from levelq_core import Command, LevelUp, SchemaError, SetLevel, Settings, apply_commands, level_up_atomic
 from levelq_core.keys import Partition
 from levelq_core.operations.dbcheck import check
-from levelq_core.operations.queries import history, outcome_of
+from levelq_core.operations.queries import outcome_of
+from levelq_core.operations.readings.history import History
 from levelq_producer import Outbox
 from levelq_worker.relay.thread import Relay
 from levelq_worker.support.preflight import preflight
@@ -162,8 +163,7 @@ def test_worker_on_a_latin1_database_rejects_what_it_cannot_hold_and_goes_on(
     with runtime(Settings.load(redis_url=servers.valkey.url, database_url=url)) as worker:
         push(worker, batch())
         drain_all(worker, "PLAYER")
-        with worker.engine.connect() as connection:
-            shown = [(entry.status, entry.to_level) for entry in history(connection, 1)]
+        shown = [(entry.status, entry.to_level) for entry in History(worker.engine).of(1)]
     assert shown == [("applied", 3), ("rejected", None), ("applied", 2)]
     assert reasons(url) == [LATIN1_REASON, "after", LATIN1_REASON]
 

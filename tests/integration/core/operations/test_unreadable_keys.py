@@ -16,19 +16,19 @@ from sqlalchemy import Engine, text
 
 from levelq.cli import connections
 from levelq.cli.rebuild import rebuild
-from levelq.cli.status_report import look
 from levelq_core import ConfigurationError, LevelUp, Settings
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.namespace_binding import bound_to
+from levelq_core.lanes.partition_directory import partitions
 from levelq_core.operations.identity import ensure_identity
+from levelq_core.operations.parked_advice import burst_lines
+from levelq_core.operations.readings.status import status as look
 from levelq_core.operations.verify import Options, verify
 from levelq_producer import AsyncProducer, Producer
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
 from levelq_worker.relay.thread import Relay
-from levelq_worker.support.parked_lanes import burst_lines
-from levelq_worker.support.partition_directory import partitions
 from levelq_worker.sweeper import Sweeper
 from tests.support.fixtures.keys import KEYS
 
@@ -243,5 +243,5 @@ def test_lane_that_no_claim_ever_takes_is_named_and_fixed(
     monkeypatch.setattr(connections, "load", lambda: settings)
     rebuild(["PLAYER"])
     running.step()
-    assert look(settings).problems == []
+    assert list(look(settings).problems) == []
     assert running.applied("PLAYER") == 1

@@ -13,13 +13,14 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from levelq.cli.app import run as levelq
-from levelq.cli.status_report import look
 from levelq.embedded import Servers
 from levelq_core import LevelUp, Settings
 from levelq_core.errors import ConfigurationError, LevelqError, QueueUnavailable, SendUnknown
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
+from levelq_core.lanes.partition_directory import partitions
 from levelq_core.lanes.shard_layout import Layout
+from levelq_core.operations.readings.status import status as look
 from levelq_core.operations.verify import Options, verify
 from levelq_core.redis_client.pool import connect
 from levelq_core.redis_client.topology import servers_of
@@ -28,7 +29,6 @@ from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
 from levelq_worker.relay.resharding import begin
 from levelq_worker.relay.thread import Relay
-from levelq_worker.support.partition_directory import partitions
 from levelq_worker.support.preflight import preflight
 from levelq_worker.sweeper import Sweeper
 from tests.support.coupler import runtime
@@ -409,12 +409,12 @@ def test_status_shows_servers_that_answer_and_names_the_one_that_does_not(
     with Producer(own_settings) as producer:
         producer.send_many([level_up(user) for user in range(1, 200)])
     whole = look(own_settings)
-    assert whole.lanes and len(whole.lanes) == 3 * SHARDS
+    assert len(whole.partitions) == 3 * SHARDS
     needed = {own.holder(key).port for key in (KEYS.shards, KEYS.registry)}
     lost = next(node for node in own.nodes if node.port not in needed)
     lost.kill()
     seen = look(own_settings)
-    assert seen.lanes and 0 < len(seen.lanes) < 3 * SHARDS
+    assert 0 < len(seen.partitions) < 3 * SHARDS
     assert any("their server is away" in problem and str(lost.port) in problem for problem in seen.problems)
 
 

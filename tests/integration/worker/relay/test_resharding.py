@@ -9,12 +9,12 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
-from levelq.cli.status_report import look
 from levelq.embedded import Servers
 from levelq_core import Settings
 from levelq_core.errors import ConfigurationError, Moved
 from levelq_core.keys import Partition
 from levelq_core.lanes.shard_layout import Layout
+from levelq_core.operations.readings.status import status as look
 from levelq_core.operations.verify import Options, verify
 from levelq_producer import AsyncProducer, Producer
 from levelq_worker.process.worker_main import drain_until_empty

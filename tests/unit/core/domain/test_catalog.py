@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from levelq_core import Catalog, CatalogError
 from levelq_core.domain.catalog import Requirement, Track
+from levelq_core.settings import default_catalog
 from tests.support.strategies import tracks
 
 GOOD = """
@@ -56,8 +59,12 @@ def test_file_may_require_every_total(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "expected at least one specialization, got an empty document"),
-        ("PLAYER = 5", "PLAYER: expected a table, got 5"),
-        ("[[PLAYER]]\nlevels=[0]", "PLAYER: expected a table, got [{'levels': [0]}]"),
+        ("PLAYER = 5", "PLAYER: expected a list of levels, or a table, got 5"),
+        (
+            "[[PLAYER]]\nlevels=[0]",
+            "PLAYER: level 1: expected total_xp, completed_sessions, completed_projects, theory_hours, practice_hours, "
+            "got 'levels'",
+        ),
         *(
             (f'["{name}"]\nlevels=[0]', f"'{name}': expected a name of letters, digits and _, at most 32")
             for name in ("a b", "x" * 33, "1A", "ß", "\u017ftaff")
@@ -108,6 +115,66 @@ def test_file_that_is_not_toml_is_named(tmp_path: Path, raw: bytes) -> None:
         Catalog.load(path)
     assert str(caught.value).startswith(f"catalog {path}: not valid TOML: ")
     assert "\n" not in str(caught.value)
+
+
+ASKED = {"chef": [0, 5], "COACH": {"levels": (0, {"total_xp": 7, "theory_hours": 2}), "tracks_hours": True}}
+
+
+def test_catalog_of_values_is_the_same_as_of_its_json_text_and_file(tmp_path: Path) -> None:
+    catalog = Catalog.of(ASKED)
+    assert catalog["CHEF"] == Track("CHEF", (Requirement(), Requirement(5)))
+    assert catalog["COACH"] == Track("COACH", (Requirement(), Requirement(7, theory_hours=2)), tracks_hours=True)
+    text = catalog.to_json()
+    assert text == '{"CHEF":[0,5],"COACH":{"levels":[0,{"total_xp":7,"theory_hours":2}],"tracks_hours":true}}'
+    (tmp_path / "catalog.json").write_text(text)
+    read = [Catalog.from_json(text), Catalog.from_json(text.encode()), Catalog.load(text)]
+    assert {catalog, *read, Catalog.load(tmp_path / "catalog.json")} == {catalog}
+    assert Catalog.load(catalog) is catalog
+
+
+@given(st.lists(tracks(), min_size=1, max_size=3, unique_by=lambda track: track.name))
+def test_every_catalog_survives_its_json(several: list[Track]) -> None:
+    catalog = Catalog({track.name: track for track in several})
+    assert Catalog.from_json(catalog.to_json()) == catalog
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"A": [0, 7, 6]}', "A: level 3: total_xp: expected at least 7 as the level before, got 6"),
+        ('{"A": [0, 7.0]}', "A: level 2: total_xp: expected a whole number from 0 to 2^63-1, got 7.0"),
+        ('{"A": [0], "A": [0, 1]}', "'A': defined twice"),
+        ('{"A": [0', "not valid JSON: Expecting ',' delimiter: line 1 column 9 (char 8)"),
+    ],
+)
+def test_wrong_json_is_refused_wherever_it_comes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    (tmp_path / "catalog.json").write_text(text)
+    monkeypatch.setenv("LEVELQ_CATALOG", text)
+    ways = {
+        message: lambda: Catalog.from_json(text),
+        f"catalog {tmp_path / 'catalog.json'}: {message}": lambda: Catalog.load(tmp_path / "catalog.json"),
+        f"catalog: {message}": default_catalog,
+    }
+    for expected, way in ways.items():
+        with pytest.raises(CatalogError) as caught:
+            way()
+        assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([0, 5], "expected an object with one entry per specialization, got [0, 5]"),
+        ({7: [0]}, "7: expected a name of letters, digits and _, at most 32"),
+        ({"A": [0, Decimal(5)]}, "A: level 2: total_xp: expected a whole number from 0 to 2^63-1, got Decimal('5')"),
+    ],
+)
+def test_wrong_values_are_refused_with_their_position(given: Any, message: str) -> None:
+    with pytest.raises(CatalogError) as caught:
+        Catalog.of(given)
+    assert str(caught.value) == message
 
 
 def naive_level(track: Track, totals: tuple[int, ...]) -> int:

@@ -34,7 +34,7 @@ def result(*, violations: int = 0, undecided: int = 0, size: int = 400, **given:
     counts = Counter(sent=size, queued=size, again=3)
     made = Result(
         options, START, START + 4.1, counts, {}, found, figures(found), samples, size - undecided, 9, Report([check]),
-        {"settings": "a <script>"}, False,
+        {"settings": "a <script>"}, False, [(2.0, "matches end")],
     )  # fmt: skip
     return Result(**{**vars(made), **given})
 

@@ -24,6 +24,7 @@ from levelq.loadtest.timing import (
 )
 from levelq_core import LaneFull, LevelUp, QueueUnavailable, SendUnknown
 from levelq_core.operations.verify import Recorder
+from tests.support.fixtures.waiting import until
 
 RATE, STALL = 100, 1.0
 
@@ -110,6 +111,18 @@ def test_stopped_sender_thread_sends_nothing_more(tmp_path: Path) -> None:
     stop.set()
     thread = sent(Queue(), [arrival(0.0, 1)], tmp_path, stop)
     assert not thread.is_alive() and thread.counts["sent"] == 0
+
+
+def test_held_command_is_sent_at_the_word(tmp_path: Path) -> None:
+    producer: Any = Queue()
+    arrivals = [arrival(0.0, 1), arrival(0.0, 2)._replace(held=True)]
+    thread = SenderThread(producer, arrivals, tmp_path / "sends.jsonl", 1, 1, threading.Event())
+    thread.start()
+    until(lambda: thread.counts["sent"] == 1, what="the first send")
+    assert thread.is_alive()
+    thread.rest.set()
+    thread.join(30)
+    assert thread.counts["sent"] == 2
 
 
 def test_record_shows_when_each_command_was_due_sent_and_queued(tmp_path: Path) -> None:

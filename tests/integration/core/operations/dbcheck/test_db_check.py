@@ -253,7 +253,7 @@ def test_levels_that_are_null_are_a_warning_and_the_printed_statement_fills_them
 
 
 def test_a_name_longer_than_its_column_is_a_warning(application_engine: Engine) -> None:
-    catalog = Catalog.parse({"ASSISTANT_REFEREE_ABROAD": {"levels": [0]}})
+    catalog = Catalog.of({"ASSISTANT_REFEREE_ABROAD": {"levels": [0]}})
     (finding,) = findings(application_engine, catalog)
     problem = (
         "user_licenses.specialization_type holds 20 characters: commands for ASSISTANT_REFEREE_ABROAD are rejected"

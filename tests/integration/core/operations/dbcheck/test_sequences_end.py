@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import Engine
 
-from levelq.cli.status_report import look
 from levelq_core import SchemaError, Settings
 from levelq_core.operations.checks import check_database
 from levelq_core.operations.dbcheck.sequences import sequences_of
+from levelq_core.operations.readings.status import status as look
 from levelq_worker.support.preflight import preflight
 from tests.support.db_check import execute, findings, fix, role, works
 from tests.support.fixtures.databases import as_role

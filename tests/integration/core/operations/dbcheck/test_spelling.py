@@ -9,9 +9,9 @@ from redis import Redis
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from levelq.cli.status_report import look
 from levelq_core import Catalog, LevelUp, SchemaError, Settings, apply_commands, level_up_atomic
 from levelq_core.operations.checks import check_database
+from levelq_core.operations.readings.status import status as look
 from levelq_worker.rq_adapter.worker import LaneWorker
 from levelq_worker.support.preflight import preflight
 from tests.support.coupler import put_license, put_progress
@@ -112,7 +112,7 @@ def test_rows_of_specializations_that_are_not_in_the_catalog_are_a_warning_with_
     )
     assert "add a table [GOALKEEPER] to the file that LEVELQ_CATALOG names" in finding.fix[0]
     assert "rename these rows if levelq should move them, to JUNIOR_HELPER for example" in finding.fix[1]
-    wider = Catalog.parse({name: {"levels": [0, 1000]} for name in ("PLAYER", "GOALKEEPER")})
+    wider = Catalog.of({name: {"levels": [0, 1000]} for name in ("PLAYER", "GOALKEEPER")})
     misspelt = [finding for finding in findings(engine, wider) if finding.severity == "error"]
     assert all("2 rows not spelt as levelq spells them" in finding.problem for finding in misspelt)
     fix(engine, misspelt)

@@ -1,0 +1,70 @@
+"""Connections for one reading or command. Each error names the setting and the host, never a password."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from levelq_core.database.engine import engine_for, unreachable
+from levelq_core.errors import ConfigurationError
+from levelq_core.lanes.client import Lanes
+from levelq_core.redis_client.pool import connect
+from levelq_core.settings import Settings
+
+from .checks import redis_error
+
+_UNDEFINED = ("42P01", "42703", "42704", "3F000")  # a table, a column, an object, a schema
+
+
+@contextmanager
+def redis_of(settings: Settings, *, rq: bool = False) -> Iterator[Redis]:
+    """A client of the lanes' Redis, or of RQ's. A RedisError inside becomes a ConfigurationError."""
+    client = connect(settings.queue_url if rq else settings.redis_url, settings.redis_seconds)
+    try:
+        with redis_errors_named(settings, rq=rq):
+            yield client
+    finally:
+        client.close()
+
+
+@contextmanager
+def redis_errors_named(settings: Settings, *, rq: bool = False) -> Iterator[None]:
+    """A RedisError inside becomes a ConfigurationError that names the setting and the URL."""
+    try:
+        yield
+    except RedisError as error:
+        message = str(error).lower()
+        hint = "" if "password" in message or "certificate" in message else "; `levelq doctor` shows more"
+        name = "LEVELQ_RQ_URL" if rq and settings.rq_url else "LEVELQ_REDIS_URL"
+        url = settings.queue_url if rq else settings.redis_url
+        raise ConfigurationError(f"{redis_error(name, url, error)}{hint}") from error
+
+
+@contextmanager
+def lanes_of(settings: Settings) -> Iterator[Lanes]:
+    """The lanes. A RedisError inside becomes a ConfigurationError."""
+    with redis_of(settings) as redis:
+        yield Lanes(redis, settings)
+
+
+@contextmanager
+def database_of(settings: Settings, engine: Engine | None = None, *, name: str = "levelq") -> Iterator[Engine]:
+    """The application's engine, or one of levelq's own. A DBAPIError inside becomes a ConfigurationError.
+
+    `name`: what PostgreSQL shows for the sessions of levelq's own.
+    """
+    used = engine_for(settings, name=name, connections=2) if engine is None else engine
+    try:
+        yield used
+    except DBAPIError as error:
+        undefined = getattr(error.orig, "sqlstate", None) in _UNDEFINED
+        hint = "; `levelq db upgrade` makes the tables, `levelq db check` shows what is missing" if undefined else ""
+        raise ConfigurationError(f"{unreachable(settings, error)}{hint}") from error
+    finally:
+        if engine is None:
+            used.dispose()

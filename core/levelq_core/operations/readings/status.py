@@ -1,0 +1,221 @@
+"""What waits, who serves it and what is wrong, as far as the servers answer. One that does not is a problem, too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from itertools import chain, islice
+
+from redis.exceptions import RedisError
+from sqlalchemy import Engine
+
+from levelq_core.errors import ConfigurationError
+from levelq_core.keys import Partition
+from levelq_core.lanes import worker_alerts
+from levelq_core.lanes.client import Lanes
+from levelq_core.lanes.namespace_binding import DatabaseIdentity, bound_to, require_same
+from levelq_core.lanes.parked import ParkedLanes, read
+from levelq_core.lanes.partition_directory import partitions
+from levelq_core.lanes.protocol import Status
+from levelq_core.operations import key_faults
+from levelq_core.operations.connections import database_of, lanes_of, redis_errors_named, redis_of
+from levelq_core.operations.identity import identity_of
+from levelq_core.operations.parked_advice import is_locked
+from levelq_core.operations.queries import Holder, counts
+from levelq_core.operations.redischeck.health import refusal
+from levelq_core.operations.rq_registry import suspension, workers_of
+from levelq_core.operations.wording import one_line
+from levelq_core.redis_client.wrong_type import is_wrong_type
+from levelq_core.settings import Settings
+
+from . import problems
+from .records import ParkedLane, Reading
+
+MOST_PARKED = 100  # lanes in a report
+
+
+class PartitionStatus(Reading):
+    """One partition: how many commands wait, and how many lanes are ready, claimed and parked.
+
+    `oldest_seconds`: the age of the oldest command.
+    """
+
+    partition: str
+    specialization: str
+    waiting: int
+    ready: int
+    claimed: int
+    parked: int
+    oldest_seconds: float
+
+
+class StatusReport(Reading):
+    """What `levelq status` prints; `model_dump_json()` is what `levelq status --json` prints.
+
+    `database`: the database that the namespace is bound to. `lanes_readable`: False if the lanes' Redis does not
+    answer; `partitions` is then empty. `rejected` and `quarantined`: totals within the ledger's retention, None without
+    a database. `workers`: how many serve a partition, None if RQ's Redis does not answer. `problems`: what is wrong and
+    what to do, one line each; empty if all is well. `parked_lanes`: the first 100, per partition the oldest first.
+    """
+
+    namespace: str
+    database: str | None
+    lanes_readable: bool
+    partitions: tuple[PartitionStatus, ...]
+    rejected: int | None
+    quarantined: int | None
+    workers: int | None
+    problems: tuple[str, ...]
+    parked_lanes: tuple[ParkedLane, ...]
+
+
+@dataclass
+class _Found:
+    """What was found so far. `lanes` is None if their Redis does not answer, `serving` if RQ's does not.
+
+    `unexplained`: how many lanes are parked without a reason in Redis.
+    """
+
+    namespace: str
+    bound_to: DatabaseIdentity | None = None
+    lanes: dict[Partition, Status] | None = None
+    parked: dict[Partition, ParkedLanes] = field(default_factory=dict)
+    unexplained: int = 0
+    serving: dict[Partition, set[str]] | None = None
+    totals: dict[str, int | None] = field(default_factory=lambda: {"rejected": None, "quarantined": None})
+    problems: list[str] = field(default_factory=list)
+
+    holding: Holder | None = None
+
+    @contextmanager
+    def errors_are_problems(self) -> Iterator[None]:
+        """A ConfigurationError inside becomes one of the problems."""
+        try:
+            yield
+        except ConfigurationError as error:
+            self.problems.append(one_line(str(error)))
+
+    def report(self) -> StatusReport:
+        """The record for the caller."""
+        held = problems.held_by(self.holding)
+        waiting = ((partition, lane) for partition, found in self.parked.items() for lane in found.lanes)
+        return StatusReport(
+            namespace=self.namespace,
+            database=None if self.bound_to is None else str(self.bound_to),
+            lanes_readable=self.lanes is not None,
+            partitions=tuple(_partition(*item) for item in (self.lanes or {}).items()),
+            **self.totals,
+            workers=None if self.serving is None else len(set(chain.from_iterable(self.serving.values()))),
+            problems=tuple(self.problems),
+            parked_lanes=tuple(ParkedLane.of(*item, held) for item in islice(waiting, MOST_PARKED)),
+        )
+
+
+def _partition(partition: Partition, seen: Status) -> PartitionStatus:
+    return PartitionStatus(
+        partition=str(partition),
+        specialization=partition.specialization,
+        waiting=seen.waiting,
+        ready=seen.ready,
+        claimed=seen.claimed,
+        parked=seen.parked,
+        oldest_seconds=round(seen.oldest_seconds, 3),
+    )
+
+
+def status(settings: Settings | None = None, *, engine: Engine | None = None) -> StatusReport:
+    """Read what waits in the lanes, how many workers serve and what is wrong: what `levelq status` prints.
+
+    `settings`: those of the environment unless given. It opens two connections to the lanes' Redis (one for scripts),
+    one to RQ's if that is another, one to the database of LEVELQ_DATABASE_URL if set, and closes them. `engine`: a
+    SQLAlchemy Engine on psycopg 3 on that database, the application's own, to use instead.
+
+    It changes nothing. A server that does not answer is one of the problems; nothing is raised for it. It blocks: for
+    seconds where a server is silent, and half a second where a partition seems to stand still. On an event loop, run
+    it in a thread. Raises ConfigurationError if the settings cannot be read.
+    """
+    settings = settings or Settings.load()
+    found = _Found(settings.namespace)
+    with found.errors_are_problems(), lanes_of(settings) as lanes:
+        alerts = False
+        with found.errors_are_problems(), redis_errors_named(settings):
+            found.lanes = _statuses(found, lanes, settings)
+            alerts = _read_redis(found, lanes, found.lanes)
+        if found.lanes is not None:
+            with found.errors_are_problems(), redis_errors_named(settings):
+                _read_workers(found, lanes, settings, found.lanes, alerts=alerts)
+    if settings.database_url is not None:
+        with found.errors_are_problems():
+            _read_database(found, settings, engine)
+    found.problems += problems.parked_problems(found.parked, found.unexplained, found.holding)
+    return found.report()
+
+
+def _read_redis(found: _Found, lanes: Lanes, statuses: dict[Partition, Status]) -> bool:
+    """Parked lanes, the servers' state, what workers post, unreadable keys; returns whether workers post anything."""
+    _read_parked(found, lanes, statuses)
+    found.problems += problems.redis_problems(lanes.redis)
+    alerts = worker_alerts.read(lanes.redis, lanes.keys)
+    found.problems += problems.alert_problems(alerts)
+    found.problems += map(str, key_faults.find(lanes, statuses))
+    with suppress(ConfigurationError):  # one of those faults
+        found.bound_to = bound_to(lanes)
+    return bool(alerts)
+
+
+def _read_database(found: _Found, settings: Settings, engine: Engine | None) -> None:
+    """Its problems, who holds rows, totals and the binding. Raises ConfigurationError."""
+    with database_of(settings, engine, name="levelq status") as used, used.connect() as connection:
+        found.problems += problems.database_problems(connection, settings)
+        reasons = [lane.reason for parked in found.parked.values() for lane in parked.lanes]
+        if found.unexplained or any(map(is_locked, reasons)):
+            found.holding = problems.row_holder(connection, settings)
+        found.totals |= counts(connection)
+        if found.bound_to is not None:
+            require_same(settings.namespace, found.bound_to, identity_of(connection))
+
+
+def _statuses(found: _Found, lanes: Lanes, settings: Settings) -> dict[Partition, Status]:
+    """Of every partition that answers; in a cluster, a server may be down. Raises RedisError if none answers."""
+    names = {partition.specialization for partition in lanes.partitions()} | set(settings.tracks)
+    statuses: dict[Partition, Status] = {}
+    failed: dict[Partition, RedisError] = {}
+    for partition in partitions(lanes, names):
+        try:
+            statuses[partition] = lanes.status(partition)
+        except RedisError as error:
+            if not is_wrong_type(error):  # key_faults names those
+                failed[partition] = error
+    if failed and not statuses:
+        raise next(iter(failed.values()))
+    for why in dict.fromkeys(map(str, failed.values())):
+        gone = [str(partition) for partition, error in failed.items() if str(error) == why]
+        found.problems.append(one_line(f"{', '.join(gone)}: their server is away: {why}"))
+    return statuses
+
+
+def _read_parked(found: _Found, lanes: Lanes, statuses: dict[Partition, Status]) -> None:
+    """Why lanes are parked. Raises RedisError."""
+    for partition, seen in statuses.items():
+        found.parked[partition] = parked = read(lanes.redis, lanes.keys, partition)
+        if seen.parked > parked.total:  # read again: it may have changed between the two
+            found.unexplained += max(0, min(seen.parked, lanes.status(partition).parked) - parked.total)
+
+
+def _read_workers(
+    found: _Found, lanes: Lanes, settings: Settings, statuses: dict[Partition, Status], *, alerts: bool
+) -> None:
+    """Who serves, and partitions that stand still. Raises RedisError, ConfigurationError."""
+    queues = {partition: settings.keys.queue(partition.specialization) for partition in statuses}
+    with nullcontext(lanes.redis) if settings.rq_url is None else redis_of(settings, rq=True) as rq:
+        suspended = suspension(rq)
+        found.problems += [suspended] if suspended else []
+        faults = key_faults.find_in_rq(rq, sorted(set(queues.values())))
+        found.problems += map(str, faults)
+        writable = refusal(rq) is None  # else a worker that works all the same cannot register
+        if not faults:
+            found.serving = {partition: workers_of(rq, queue) for partition, queue in queues.items()}
+    serving = found.serving if writable else None
+    explained = alerts or suspended is not None
+    found.problems += problems.lane_problems(lanes, settings, statuses, serving, explained=explained)

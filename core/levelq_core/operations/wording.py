@@ -1,0 +1,42 @@
+"""Numbers, durations and times as levelq's messages show them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from levelq_core.untrusted_text import printable
+
+
+def one_line(text: str) -> str:
+    """A message on one line."""
+    return printable(" ".join(text.split()))
+
+
+def duration(seconds: float) -> str:
+    """A duration in the unit a person would choose: 0.4 s, 12 s, 3.2 min, 2.5 h, 4.0 d."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def count(number: int, thing: str) -> str:
+    """`1 pair`, `1,200 pairs`."""
+    return f"{number:,} {thing if number == 1 else thing + 's'}"
+
+
+def time_of(ms: int) -> datetime:
+    """A time of Redis in ms."""
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def when_utc(moment: datetime) -> str:
+    """A time for people: 2026-01-31 02:58:11 UTC."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def iso_utc(moment: datetime) -> str:
+    """A time for programs: 2026-01-31T02:58:11.123Z."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

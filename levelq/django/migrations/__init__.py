@@ -1,0 +1,1 @@
+"""The migrations that create levelq's tables."""

@@ -1,0 +1,3 @@
+"""The application's own `core`, which the wheel must not hide."""
+
+NAME = "the application's own core"
