@@ -14,7 +14,10 @@ ROOT = Path(__file__).parents[1]
 MODULES = {
     "core/levelq_core/lanes/async_producer_lanes.py": "core/levelq_core/lanes/producer_lanes.py",
     "producer/levelq_producer/async_applied.py": "producer/levelq_producer/applied.py",
+    "levelq/testing/async_local.py": "levelq/testing/local.py",
+    "producer/levelq_producer/async_command_methods.py": "producer/levelq_producer/command_methods.py",
     "producer/levelq_producer/async_handles.py": "producer/levelq_producer/handles.py",
+    "producer/levelq_producer/async_lookup.py": "producer/levelq_producer/lookup.py",
     "producer/levelq_producer/async_producer.py": "producer/levelq_producer/producer.py",
     "producer/levelq_producer/async_reply_reader.py": "producer/levelq_producer/reply_reader.py",
 }
@@ -22,7 +25,10 @@ NAMES = {
     # levelq's own: the class or module for threads that has the same methods
     "AsyncAppliedWaits": "AppliedWaits",
     "AsyncConnections": "Connections",
+    "AsyncCommandMethods": "CommandMethods",
     "AsyncHandle": "Handle",
+    "AsyncLocalHandle": "LocalHandle",
+    "AsyncLocalProducer": "LocalProducer",
     "AsyncProducer": "Producer",
     "AsyncProducerLanes": "ProducerLanes",
     "AsyncReplyReader": "ReplyReader",
@@ -30,7 +36,9 @@ NAMES = {
     "LoopConnections": "ProcessConnections",
     "LoopTurns": "Turns",
     "async_applied": "applied",
+    "async_command_methods": "command_methods",
     "async_handles": "handles",
+    "async_lookup": "lookup",
     "async_producer_lanes": "producer_lanes",
     "connect_async": "connect",
     "event_loops": "threads",
@@ -64,12 +72,15 @@ PHRASES = {
     "\n        Other tasks run in between: the loop is held for some milliseconds at a time. Of 2,000 commands or more,"
     "\n        Python's garbage collector makes no full collections in this process until the call returns.\n": "",
     "how a task that sent": "how code that sent",
+    "every field of the command typed, for asyncio.": "every field of the command typed.",
     "and `.result()`, on any event loop.": "and `.result()`.",
     "Any number of tasks may": "Any number of threads may",
     "Read-your-writes, for asyncio:": "Read-your-writes:",
     "for all tasks of an event loop that wait": "for all threads of a process that wait",
     "Each task that waits": "Each thread that waits",
     "part of the protocol, for asyncio: push": "part of the protocol: push",
+    "A producer for asyncio that reaches": "A producer that reaches",
+    "Call a function; on asyncio, a subclass may run it where its session allows that.": "Call a function.",
 }
 LEFT_OUT = ["__await__"]  # methods that only asyncio has
 

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from .coupler.apply import apply_commands
     from .coupler.direct import ProgressLicenseCoupler, level_up_atomic
     from .domain.catalog import Catalog
-    from .domain.commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
+    from .domain.commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels, command_id_for
     from .domain.outcome import Outcome, Totals
     from .errors import (
         CatalogError,
         ConfigurationError,
+        InvalidArgument,
         InvalidCommand,
         LaneFull,
         LevelqError,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         OutcomeTimeout,
         OutcomeUnknown,
         PartitionFull,
+        ProducerClosed,
         QueueFull,
         QueueUnavailable,
         SchemaError,
@@ -44,7 +46,7 @@ _MODULES = {
     "coupler.apply": ["apply_commands"],
     "coupler.direct": ["ProgressLicenseCoupler", "level_up_atomic"],
     "domain.catalog": ["Catalog"],
-    "domain.commands": ["Adjust", "Command", "LevelUp", "Reset", "SetLevel", "SyncLevels"],
+    "domain.commands": ["Adjust", "Command", "LevelUp", "Reset", "SetLevel", "SyncLevels", "command_id_for"],
     "domain.outcome": ["Outcome", "Totals"],
     "operations.events": ["LevelEvent", "LevelEvents"],
     "operations.readings.check": ["CheckReport", "OutOfStep", "check"],
@@ -72,9 +74,10 @@ if not TYPE_CHECKING:  # a type checker would take every misspelt name for Any
 
 __all__ = [
     "Adjust", "Catalog", "CatalogError", "CheckReport", "Command", "ConfigurationError", "History", "HistoryEntry",
-    "InvalidCommand", "LaneFull", "LevelEvent", "LevelEvents", "LevelUp", "LevelUpRefused", "LevelqError", "Moved",
-    "NotDurable", "OutOfStep", "Outcome", "OutcomeTimeout", "OutcomeUnknown", "ParkedLane", "ParkedUserLane",
-    "PartitionFull", "PartitionStatus", "ProgressLicenseCoupler", "QuarantinedEntry", "QueueFull", "QueueUnavailable",
-    "Reset", "SchemaError", "SendUnknown", "SetLevel", "Settings", "StatusReport", "SyncLevels", "Totals",
-    "TransactionMisuse", "WrongDatabase", "apply_commands", "check", "level_up_atomic", "status",
+    "InvalidArgument", "InvalidCommand", "LaneFull", "LevelEvent", "LevelEvents", "LevelUp", "LevelUpRefused",
+    "LevelqError", "Moved", "NotDurable", "OutOfStep", "Outcome", "OutcomeTimeout", "OutcomeUnknown", "ParkedLane",
+    "ParkedUserLane", "PartitionFull", "PartitionStatus", "ProducerClosed", "ProgressLicenseCoupler",
+    "QuarantinedEntry", "QueueFull", "QueueUnavailable", "Reset", "SchemaError", "SendUnknown", "SetLevel", "Settings",
+    "StatusReport", "SyncLevels", "Totals", "TransactionMisuse", "WrongDatabase", "apply_commands", "check",
+    "command_id_for", "level_up_atomic", "status",
 ]  # fmt: skip

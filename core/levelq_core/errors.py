@@ -1,7 +1,9 @@
 """Every error levelq raises, as one tree.
 
 LevelqError
+├── InvalidArgument         an argument of a call cannot be used, such as a timeout of 0
 ├── InvalidCommand          a command that cannot be built or that the catalog can never allow
+├── ProducerClosed          a call on a producer that was closed, or on a handle of it
 ├── QueueFull
 │   ├── LaneFull            one (user, specialization) holds as many commands as it may
 │   └── PartitionFull       one partition holds as many commands as it may
@@ -30,20 +32,65 @@ if TYPE_CHECKING:
 
 
 class LevelqError(Exception):
-    """The base of every error levelq raises."""
+    """The base of every error levelq raises.
+
+    An error has attributes for what its message names, such as `field` and `value`; a pickle and a copy keep them.
+    Where the message does not name it, an attribute has its class's default.
+    """
+
+    def __init__(self, message: str = "", **named: Any) -> None:
+        super().__init__(message)
+        if unknown := [name for name in named if not hasattr(type(self), name)]:
+            raise TypeError(f"{type(self).__name__} has no attribute {', '.join(unknown)}")
+        self.__dict__.update(named)
+
+
+class InvalidArgument(LevelqError, ValueError):
+    """An argument of a call, `field`, cannot be `value`; nothing was done."""
+
+    field: str = ""
+    value: Any = None
 
 
 class InvalidCommand(LevelqError, ValueError):
-    """The command cannot be built, or the catalog can never allow it; nothing was sent."""
+    """The command cannot be built, or the catalog can never allow it; nothing was sent.
+
+    `field` and `value`: the first that is wrong. `limit`: the most that is allowed, where the message names a limit.
+    """
+
+    field: str = ""
+    value: Any = None
+    limit: int | None = None
+    user_id: int | None = None
+    specialization: str = ""
+    command_id: UUID | None = None
 
     @classmethod
     def from_details(cls, details: Iterable[Any]) -> InvalidCommand:
         """Describe in one line what a validation found: field, value given, what was expected."""
-        return cls("; ".join(describe(detail) for detail in details))
+        found = list(details)
+        message = "; ".join(describe(detail) for detail in found)
+        return cls(message, field=field_of(found[0]), value=found[0]["input"])
+
+
+class ProducerClosed(LevelqError):
+    """The producer was closed: it sends nothing, and its handles cannot be waited for. Make another producer."""
+
+    def __init__(self, message: str = "the producer is closed: call it inside its `with` block, or make another one"):
+        super().__init__(message)
 
 
 class QueueFull(LevelqError):
-    """A limit on waiting commands was reached; this command was not queued."""
+    """A limit on waiting commands was reached; this command was not queued.
+
+    `limit` is the value of `setting`, such as LEVELQ_LANE_LIMIT; `partition` is a name such as PLAYER:1:0.
+    """
+
+    user_id: int | None = None
+    specialization: str = ""
+    partition: str = ""
+    limit: int = 0
+    setting: str = ""
 
 
 class LaneFull(QueueFull):
@@ -61,23 +108,23 @@ class NotDurable(LevelqError):
     waits again. `numlocal` and `numreplicas`: how many disks and replicas had confirmed it. `milliseconds`: the wait.
     """
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        command_id: UUID | None = None,
-        wanted: str = "",
-        numlocal: int = 0,
-        numreplicas: int = 0,
-        milliseconds: int = 0,
-    ) -> None:
-        super().__init__(message)
-        self.command_id, self.wanted, self.milliseconds = command_id, wanted, milliseconds
-        self.numlocal, self.numreplicas = numlocal, numreplicas
+    command_id: UUID | None = None
+    wanted: str = ""
+    numlocal: int = 0
+    numreplicas: int = 0
+    milliseconds: int = 0
 
 
 class QueueUnavailable(LevelqError, ConnectionError):
-    """Redis could not be reached or refused the command; it was not queued."""
+    """Redis could not be reached or refused the command; it was not queued.
+
+    `setting` and `value`: the setting that names the server, and its URL without the password.
+    """
+
+    setting: str = ""
+    value: str = ""
+    partition: str = ""
+    user_id: int | None = None
 
 
 class Moved(QueueUnavailable):
@@ -87,32 +134,59 @@ class Moved(QueueUnavailable):
 class OutcomeUnknown(LevelqError):
     """The command's outcome is kept neither in Redis nor in a ledger that this process can read."""
 
+    command_id: UUID | None = None
+
 
 class SendUnknown(OutcomeUnknown, QueueUnavailable):
     """The connection was lost midway: the command may be queued. Sending it again with the same id is safe."""
 
 
 class OutcomeTimeout(LevelqError, TimeoutError):
-    """The command was not decided within the timeout; it still waits, or its outcome is no longer kept."""
+    """The command was not decided within the timeout; it still waits, or its outcome is no longer kept.
+
+    `state`: that of the command when the time was up, as `Producer.state` gives it; None if it could not be read.
+    `workers`: how many workers serve its specialization; None if unknown. `timeout` in seconds.
+    """
+
+    command_id: UUID | None = None
+    timeout: float = 0.0
+    state: str | None = None
+    workers: int | None = None
+    user_id: int | None = None
+    specialization: str = ""
 
 
 class ConfigurationError(LevelqError):
     """A setting, an address or a permission is wrong; the message names it and what was expected.
 
-    `reasons`: where several things are wrong, one sentence for each; else the message alone.
+    `setting` and `value`: the first that is wrong, without a password. `reasons`: where several things are wrong, one
+    sentence for each; else the message alone.
     """
 
-    def __init__(self, message: str = "", *, reasons: Sequence[str] = ()) -> None:
-        super().__init__(message)
-        self.reasons = tuple(reasons) or (message,)
+    setting: str = ""
+    value: Any = None
+    reasons: tuple[str, ...] = ()
+
+    def __init__(self, message: str = "", *, reasons: Sequence[str] = (), **named: Any) -> None:
+        super().__init__(message, reasons=tuple(reasons) or (message,), **named)
 
 
 class CatalogError(ConfigurationError):
     """The catalog file is wrong; the message names the file, the specialization and the level."""
 
+    path: str = ""
+    specialization: str = ""
+    level: int | None = None
+    field: str = ""
+
 
 class SchemaError(ConfigurationError):
-    """The database lacks a table, a column or a unique constraint that levelq needs."""
+    """The database lacks a table, a column or a unique constraint that levelq needs.
+
+    `table`: which one, where the message names one alone.
+    """
+
+    table: str = ""
 
 
 class WrongDatabase(ConfigurationError):
@@ -121,9 +195,9 @@ class WrongDatabase(ConfigurationError):
     `namespace`: LEVELQ_NAMESPACE. `bound_to` and `this_database`: both databases as name, server and short identity.
     """
 
-    def __init__(self, message: str = "", *, namespace: str = "", bound_to: str = "", this_database: str = "") -> None:
-        super().__init__(message)
-        self.namespace, self.bound_to, self.this_database = namespace, bound_to, this_database
+    namespace: str = ""
+    bound_to: str = ""
+    this_database: str = ""
 
 
 class LevelUpRefused(LevelqError):
@@ -156,14 +230,25 @@ class LevelUpRefused(LevelqError):
 class TransactionMisuse(LevelqError):
     """levelq cannot work in this connection or transaction.
 
-    The reason: its driver, its isolation level, a schema_translate_map, or that it is read-only or aborted.
+    The reason: its driver, its isolation level, a schema_translate_map, or that it is read-only or aborted. `field`:
+    which of these, as the message begins. `value`: what was found there.
     """
+
+    field: str = ""
+    value: Any = None
+
+
+def field_of(detail: Any) -> str:
+    """The field that one pydantic error detail is about."""
+    return ".".join(str(part) for part in detail["loc"]) or "command"
 
 
 def describe(detail: Any) -> str:
     """One pydantic error detail as `field: expected ..., got value`, safe to print on one line."""
-    field = ".".join(str(part) for part in detail["loc"]) or "command"
     got = repr(detail["input"])
     if len(got) > 80:
         got = got[:77] + "..."
-    return f"{field}: {detail['msg'].removeprefix('Value error, ')}, got {got}"
+    expected = detail["msg"].removeprefix("Value error, ")
+    if detail.get("type") == "user_id" and type(detail["input"]) is not int:
+        expected += f", not {type(detail['input']).__name__}"
+    return f"{field_of(detail)}: {expected}, got {got}"

@@ -56,7 +56,8 @@ class Partition(NamedTuple):
         match = re.fullmatch(rf"({SPECIALIZATION})(?::(\d{{1,9}}):(\d{{1,9}}))?", name)
         if match is None:
             expected = "SPECIALIZATION or SPECIALIZATION:generation:shard"
-            raise ConfigurationError(f"partition: expected {expected}, got {name!r}")
+            message = f"partition: expected {expected}, got {name!r}"
+            raise ConfigurationError(message, setting="partition", value=name)
         specialization, generation, shard = match.groups()
         return cls(specialization, int(generation or 1), int(shard or 0))
 

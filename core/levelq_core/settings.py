@@ -150,7 +150,7 @@ class Settings(BaseSettings):
                 # What is given for a URL may hold a password.
                 got = "" if name.endswith("_URL") else describe(detail).rpartition(", got ")[2]
                 lines.append(f"{name}: {message}{got and f', got {got}'}")
-            raise ConfigurationError("; ".join(lines)) from None
+            raise ConfigurationError("; ".join(lines), setting=lines[0].partition(":")[0], reasons=lines) from None
 
     def environment(self) -> dict[str, str]:
         """These settings as LEVELQ_ variables, for a child process that needs the same.
@@ -172,7 +172,8 @@ class Settings(BaseSettings):
     def sqlalchemy_url(self) -> str:
         """The database URL for SQLAlchemy: plain postgresql:// means psycopg 3. Raises ConfigurationError if unset."""
         if self.database_url is None:
-            raise ConfigurationError("LEVELQ_DATABASE_URL: not set, expected postgresql://user@host/database")
+            message = "LEVELQ_DATABASE_URL: not set, expected postgresql://user@host/database"
+            raise ConfigurationError(message, setting="LEVELQ_DATABASE_URL")
         return "postgresql+psycopg://" + self.database_url.partition("://")[2]
 
     @property
@@ -217,3 +218,9 @@ def default_catalog() -> Catalog:
 @lru_cache(maxsize=8)
 def _catalog_at(source: str | None) -> Catalog:
     return Catalog.load(source)
+
+
+def servers_for_tests() -> tuple[str | None, str | None]:
+    """LEVELQ_TEST_REDIS_URL and LEVELQ_TEST_DATABASE_URL: servers for an application's tests; None where unset."""
+    redis_url, database_url = map(os.environ.get, ("LEVELQ_TEST_REDIS_URL", "LEVELQ_TEST_DATABASE_URL"))
+    return redis_url or None, database_url or None

@@ -62,7 +62,7 @@ def send(
     command_id: Annotated[UUID | None, Option(metavar="UUID", help=_ID_HELP, show_default=False)] = None,
     durability: Annotated[Durable | None, Option(metavar="HOW", help=_DURABILITY_HELP)] = None,
     wait: Annotated[bool, Option("--wait/--no-wait", help="Wait for the outcome and print it.")] = True,
-    timeout: Annotated[float, Option(metavar="SECONDS", min=0, help="How long to wait.")] = 5.0,
+    timeout: Annotated[float, Option(metavar="SECONDS", min=0.001, help="How long to wait.")] = 5.0,
 ) -> None:
     """Send one command and print its outcome.
 
@@ -82,7 +82,7 @@ def send(
 
 def _send(settings: Settings, command: Command, durability: Durability | None, timeout: float | None) -> None:
     """Send it and, with a timeout, print its outcome. Raises Exit with the command line's exit code."""
-    from levelq_core.errors import NotDurable, OutcomeTimeout
+    from levelq_core.errors import NotDurable
     from levelq_producer import Producer
 
     with Producer(settings) as producer:
@@ -95,10 +95,7 @@ def _send(settings: Settings, command: Command, durability: Durability | None, t
         if timeout is None:
             print_line(verdict("queued", "bold green", f"  {handle.command_id}"))
             raise Exit(0 if durable else 1)
-        try:
-            outcome = handle.result(timeout)
-        except OutcomeTimeout as error:
-            raise OutcomeTimeout(f"{error}; it stays queued. `levelq status` shows whether workers run") from None
+        outcome = handle.result(timeout)
     _print(outcome)
     raise Exit(0 if outcome.status == "applied" else 1)
 

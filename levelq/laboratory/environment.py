@@ -17,7 +17,7 @@ from levelq_core.database.engine import engine_for
 from levelq_core.database.migrations import upgrade
 from levelq_core.errors import ConfigurationError
 from levelq_core.lanes.client import Lanes
-from levelq_core.operations.rq_registry import workers_of
+from levelq_core.lanes.wakeups import workers_of
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from levelq_core.errors import (
+    InvalidArgument,
     InvalidCommand,
     LaneFull,
     LevelqError,
@@ -16,6 +17,7 @@ from levelq_core.errors import (
     OutcomeTimeout,
     OutcomeUnknown,
     PartitionFull,
+    ProducerClosed,
     QueueUnavailable,
     SendUnknown,
 )
@@ -43,6 +45,7 @@ if not TYPE_CHECKING:  # a type checker would take every misspelt name for Any
 
 
 __all__ = [
-    "AsyncHandle", "AsyncProducer", "Handle", "InvalidCommand", "LaneFull", "LevelqError", "NotDurable", "Outbox",
-    "OutcomeTimeout", "OutcomeUnknown", "PartitionFull", "Producer", "QueueUnavailable", "SendUnknown",
+    "AsyncHandle", "AsyncProducer", "Handle", "InvalidArgument", "InvalidCommand", "LaneFull", "LevelqError",
+    "NotDurable", "Outbox", "OutcomeTimeout", "OutcomeUnknown", "PartitionFull", "Producer", "ProducerClosed",
+    "QueueUnavailable", "SendUnknown",
 ]  # fmt: skip

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from contextlib import nullcontext
@@ -14,13 +13,14 @@ from redis.exceptions import RedisError
 
 from levelq_core.domain.codec import FLAG_REPLY, IDENTITY_AT, IDENTITY_BYTES, STAMP_DIGITS, digest_in
 from levelq_core.domain.commands import SyncLevels, build
-from levelq_core.errors import ConfigurationError, OutcomeTimeout, OutcomeUnknown, QueueUnavailable
+from levelq_core.errors import OutcomeTimeout, OutcomeUnknown
 from levelq_core.keys import Partition
 from levelq_core.lanes import outcome_streams
 from levelq_core.lanes.lane_tail import LaneTail
+from levelq_core.redis_client.url_options import redacted
 
-from .handle_base import LEDGER_SECONDS
-from .sending import redis_address
+from .handle_base import LEDGER_SECONDS, require_timeout
+from .sending import unavailable
 from .shared_read import Waiter
 from .threads import Connections, ProcessConnections
 
@@ -41,15 +41,14 @@ class AppliedWaits:
 
     def wait(self, user_id: int, specialization: str, timeout: float | None) -> None:
         """See Producer.wait_until_applied."""
-        if timeout is not None and not timeout > 0:
-            raise ConfigurationError(f"timeout: expected more than 0 seconds, or None, got {timeout!r}")
+        seconds = require_timeout(timeout)
         lane = build(SyncLevels, user_id=user_id, specialization=specialization)  # the checks of a command's lane
-        wait = _LaneWait(self._connections, lane.user_id, lane.specialization, timeout, self._waiting)
+        wait = _LaneWait(self._connections, lane.user_id, lane.specialization, seconds, self._waiting)
         self._waiting.add(wait)
         try:
             wait.run()
         except RedisError as error:
-            raise QueueUnavailable(f"{redis_address(self._connections.settings)}: {error}") from error
+            raise unavailable(self._connections.settings, str(error)) from error
         finally:
             self._waiting.discard(wait)
 
@@ -58,13 +57,12 @@ class _LaneWait:
     """One wait."""
 
     def __init__(
-        self, connections: Any, user_id: int, specialization: str, timeout: float | None, waiting: set[object]
+        self, connections: Any, user_id: int, specialization: str, timeout: float, waiting: set[object]
     ) -> None:
         self._settings: Settings = connections.settings
         self._connections: ProcessConnections = connections.get()
         self._user_id, self._specialization = user_id, specialization
-        self._timeout = math.inf if timeout is None else timeout
-        self._deadline = time.monotonic() + self._timeout
+        self._timeout, self._deadline = timeout, time.monotonic() + timeout
         self._waiting = waiting
 
     def run(self) -> None:
@@ -111,8 +109,8 @@ class _LaneWait:
                 earlier, tail = tail, self._connections.lanes.tail(partition, self._user_id, entry)
         if tail.lost_since(earlier) and not self._is_decided(entry):
             raise OutcomeUnknown(
-                f"{redis_address(self._settings)}: it was restarted or emptied during this call, so it is unknown "
-                f"whether what waited for user {self._user_id} {self._specialization} was decided; call again"
+                f"LEVELQ_REDIS_URL {redacted(self._settings.redis_url)}: restarted or emptied during this call, so it "
+                f"is unknown whether what waited for user {self._user_id} {self._specialization} was decided; call again"
             )
 
     def _waiter(self, entry: bytes) -> Waiter | None:
@@ -133,7 +131,12 @@ class _LaneWait:
 
     def _too_late(self, why: str) -> OutcomeTimeout:
         lane = f"user {self._user_id} {self._specialization}"
-        return OutcomeTimeout(f"{lane}: not all is decided after {self._timeout:g} s: {why}")
+        return OutcomeTimeout(
+            f"{lane}: not all is decided after {self._timeout:g} s: {why}",
+            timeout=self._timeout,
+            user_id=self._user_id,
+            specialization=self._specialization,
+        )
 
 
 def _id_of(entry: bytes) -> UUID:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from redis.exceptions import RedisError
 
-from levelq_core.domain.commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels, build
-from levelq_core.errors import LevelqError
+from levelq_core.domain.commands import Command, SyncLevels, build
+from levelq_core.domain.outcome import Outcome
+from levelq_core.domain.record import lane_of
+from levelq_core.errors import LevelqError, OutcomeUnknown
 from levelq_core.lanes.async_producer_lanes import AsyncProducerLanes
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.redis_client.cluster import NotConnected
 from levelq_core.redis_client.pool import connect_async
 
 from .async_applied import AsyncAppliedWaits
+from .async_command_methods import AsyncCommandMethods
 from .async_handles import AsyncHandle
+from .async_lookup import Found, State, find
 from .durability import DurabilityWait
 from .event_loops import AsyncConnections, LoopTurns
 from .handle_base import require_id
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
 _MOVING_SECONDS = 0.02  # between two reads of where lanes move to
 
 
-class AsyncProducer:
+class AsyncProducer(AsyncCommandMethods):
     """Pushes commands onto their users' lanes. One is enough for all event loops of a process.
 
         async with AsyncProducer.from_url("redis://localhost:6379/0") as producer:
@@ -65,7 +69,7 @@ class AsyncProducer:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections of the running loop, and have other loops close theirs."""
+        """Close the connections of the running loop, and have other loops close theirs. Later calls: ProducerClosed."""
         await self._connections.close()
 
     async def send(self, command: Command, reply: bool = True, durability: Durability | None = None) -> AsyncHandle:
@@ -91,6 +95,7 @@ class AsyncProducer:
         Other tasks run in between: the loop is held for some milliseconds at a time. Of 2,000 commands or more,
         Python's garbage collector makes no full collections in this process until the call returns.
         """
+        self._connections.require_open()
         wait = DurabilityWait(self.settings, durability)
         settlement = Settlement(self.settings, wait)
         handles: list[AsyncHandle] = []
@@ -173,61 +178,9 @@ class AsyncProducer:
                 wait.check(replies)
             self._available.add(wait.level)
 
-    async def level_up(
-        self, user_id: int, specialization: str, xp_gained: int, *, durability: Durability | None = None, **fields: Any
-    ) -> AsyncHandle:
-        """Send a LevelUp; `fields` are the command's others. Raises as `send`."""
-        command = build(LevelUp, user_id=user_id, specialization=specialization, xp_gained=xp_gained, **fields)
-        return await self.send(command, durability=durability)
-
-    async def set_level(
-        self, user_id: int, specialization: str, new_level: int, *, durability: Durability | None = None, **fields: Any
-    ) -> AsyncHandle:
-        """Send a SetLevel; `fields` are the command's others. Raises as `send`."""
-        command = build(SetLevel, user_id=user_id, specialization=specialization, new_level=new_level, **fields)
-        return await self.send(command, durability=durability)
-
-    async def sync(
-        self,
-        user_id: int,
-        specialization: str,
-        source: Literal["progress", "license"] = "progress",
-        *,
-        durability: Durability | None = None,
-        **fields: Any,
-    ) -> AsyncHandle:
-        """Send a SyncLevels. Raises as `send`."""
-        command = build(SyncLevels, user_id=user_id, specialization=specialization, source=source, **fields)
-        return await self.send(command, durability=durability)
-
-    async def adjust(
-        self,
-        user_id: int,
-        specialization: str,
-        xp_change: int = 0,
-        *,
-        durability: Durability | None = None,
-        **fields: Any,
-    ) -> AsyncHandle:
-        """Send an Adjust; `fields` are the command's others. Raises as `send`."""
-        command = build(Adjust, user_id=user_id, specialization=specialization, xp_change=xp_change, **fields)
-        return await self.send(command, durability=durability)
-
-    async def reset(
-        self,
-        user_id: int,
-        specialization: str,
-        total_xp: int = 0,
-        *,
-        durability: Durability | None = None,
-        **fields: Any,
-    ) -> AsyncHandle:
-        """Send a Reset; `fields` are the command's others: totals that are not given become 0. Raises as `send`."""
-        command = build(Reset, user_id=user_id, specialization=specialization, total_xp=total_xp, **fields)
-        return await self.send(command, durability=durability)
-
     def handle(self, command_id: UUID) -> AsyncHandle:
         """A handle on a command that another process sent. Raises InvalidCommand if the id is no UUID."""
+        self._connections.require_open()
         return AsyncHandle(self._connections, require_id(command_id), kept=True)
 
     async def wait_until_applied(self, user_id: int, specialization: str, timeout: float | None = 5.0) -> None:
@@ -242,3 +195,38 @@ class AsyncProducer:
         ConfigurationError. Many may wait at once: they share the producer's connections.
         """
         await self._applied_waits.wait(user_id, specialization, timeout)
+
+    async def outcome(
+        self, command_id: UUID, user_id: int | None = None, specialization: str | None = None
+    ) -> Outcome | None:
+        """The outcome of a command, now; None while it is queued. See `state` for the arguments and errors.
+
+        Raises OutcomeUnknown if the command is unknown.
+        """
+        found = await self._find(command_id, user_id, specialization)
+        if found.state == "unknown":
+            kept = "the database keeps no decision on it" if self.settings.database_url else "its outcome is not kept"
+            raise OutcomeUnknown(
+                f"command_id: {command_id} is unknown: it is not queued, and {kept}. It was never sent, or its outcome "
+                "has expired: send with reply=True and ask in time, or set LEVELQ_DATABASE_URL",
+                command_id=command_id,
+            )
+        return found.outcome
+
+    async def state(self, command_id: UUID, user_id: int | None = None, specialization: str | None = None) -> State:
+        """Where a command is: "queued" in a lane or in the outbox, "decided", or "unknown".
+
+        "unknown": it was never sent, or its outcome is no longer kept. Exact with LEVELQ_DATABASE_URL, and otherwise
+        for LEVELQ_REPLY_SECONDS after the decision on a command sent with reply=True. `user_id` and `specialization`
+        name the lane: then only that is searched. Else all lanes are.
+
+        Raises OutcomeUnknown if too many commands wait to search all lanes, InvalidCommand for an id that is no UUID
+        and for a wrong lane, QueueUnavailable or ConfigurationError if Redis or the ledger cannot be read.
+        """
+        return (await self._find(command_id, user_id, specialization)).state
+
+    async def _find(self, command_id: UUID, user_id: int | None, specialization: str | None) -> Found:
+        connections, lane = self._connections.get(), None
+        if user_id is not None or specialization is not None:
+            lane = lane_of(build(SyncLevels, user_id=user_id, specialization=specialization))
+        return await find(connections, require_id(command_id), lane)

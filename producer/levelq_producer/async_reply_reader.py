@@ -12,7 +12,7 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, MovedError, RedisError, ResponseError
 
-from levelq_core.errors import LevelqError
+from levelq_core.errors import LevelqError, ProducerClosed
 from levelq_core.lanes import outcome_streams
 from levelq_core.redis_client.async_pool import AsyncNodePool, AsyncNodePools
 from levelq_core.redis_client.cluster import NotConnected, as_lost
@@ -59,6 +59,10 @@ class AsyncReplyReader:
             yield
         finally:
             self._shared.remove(waiter)
+
+    def end(self) -> None:
+        """Give ProducerClosed to all who wait, or will wait."""
+        self._shared.fail(ProducerClosed())
 
     async def wait(self, waiter: Waiter, until: float, *, last: bool = True) -> Outcome | None:
         """The outcome; None if it has not come by `until`. `last`: no other wait follows. Raises RedisError."""
@@ -109,6 +113,8 @@ class AsyncReplyReader:
         except NotConnected:
             raise
         except RedisConnectionError:  # lost while it waited, as by a restart: reading again is safe
+            if self._shared.failure is not None:  # closed by us
+                return
             refusal = await self._block(pool, streams, seconds)
         if isinstance(refusal, MovedError):
             await self.pools.moved(refusal)

@@ -41,7 +41,8 @@ class DurabilityWait:
     def __init__(self, settings: Settings, level: Durability | None) -> None:
         self.level: Durability = settings.durability if level is None else level
         if self.level not in LEVELS:
-            raise ConfigurationError(f"durability: expected one of {', '.join(LEVELS)}, got {level!r}")
+            message = f"durability: expected one of {', '.join(LEVELS)}, got {level!r}"
+            raise ConfigurationError(message, setting="durability", value=level)
         self._settings = settings
 
     @property
@@ -61,11 +62,14 @@ class DurabilityWait:
     def check(self, replies: Sequence[Any]) -> None:
         """Read the replies to the probe. Raises ConfigurationError, or QueueUnavailable if no replica is connected."""
         reached = self._read(replies)
-        refused = f"LEVELQ_REDIS_URL {redacted(self._settings.redis_url)}: nothing was queued"
+        url = redacted(self._settings.redis_url)
+        refused = f"LEVELQ_REDIS_URL {url}: nothing was queued: durability {self.level}"
         if reached.obstacle:
-            raise ConfigurationError(f"{refused}: durability {self.level} is not available: {reached.obstacle}")
+            message = f"{refused} is not available: {reached.obstacle}"
+            raise ConfigurationError(message, setting="LEVELQ_REDIS_URL", value=url)
         if self.level == "replicated" and not reached.replicas:
-            raise QueueUnavailable(f"{refused}: durability replicated, and no replica is connected")
+            message = f"{refused}, and no replica is connected"
+            raise QueueUnavailable(message, setting="LEVELQ_REDIS_URL", value=url)
 
     def is_met(self, replies: Sequence[Any]) -> bool:
         """Whether a push is as durable as was asked, by the replies that followed it."""

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from levelq_core.domain.commands import Command
+from levelq_core.errors import ProducerClosed
 from levelq_core.keys import Partition
 from levelq_core.lanes.async_producer_lanes import AsyncProducerLanes
 from levelq_core.lanes.wakeups import Waker
@@ -34,6 +35,7 @@ class LoopConnections:
     """The connections of one loop: `lanes` for sends, `replies` and `ledger` for outcomes."""
 
     def __init__(self, settings: Settings, ledger: LedgerReader | None, waker: LoopWaker) -> None:
+        self.settings = settings
         self.redis = connect_async(settings.redis_url, settings.redis_seconds)
         self.lanes = AsyncProducerLanes(self.redis, settings, connections=BOUND, durable=DURABLE_BOUND)
         self.replies = AsyncReplyReader(self.redis, settings.redis_seconds / 2)
@@ -42,7 +44,8 @@ class LoopConnections:
         self.probing = asyncio.Lock()
 
     async def close(self) -> None:
-        """Close them, on their loop. Tasks that still wait read on, on connections that end with the read."""
+        """Close them, on their loop. Tasks that wait get ProducerClosed when the read that is under way has ended."""
+        self.replies.end()
         self.lanes.close()
         self.replies.pools.close()
         self.replies.late_pools.close()
@@ -60,10 +63,22 @@ class AsyncConnections(PerLoop[LoopConnections]):
         self.settings = settings
         self._reader = LedgerReader.of(settings)
         self._waker = LoopWaker(settings)
+        self._closed = False
         super().__init__(lambda: LoopConnections(settings, self._reader, self._waker))
+
+    def get(self) -> LoopConnections:
+        """The connections of the running loop. Raises ProducerClosed."""
+        self.require_open()
+        return super().get()
+
+    def require_open(self) -> None:
+        """Raise ProducerClosed if the producer was closed."""
+        if self._closed:
+            raise ProducerClosed
 
     async def close(self) -> None:
         """Close the connections of the running loop, and have other loops close theirs."""
+        self._closed = True
         await super().close()
         self._waker.close()
         if self._reader is not None:
@@ -86,6 +101,10 @@ class LoopWaker:
             self._waker.wake(partition)
         else:
             await asyncio.shield(waking)
+
+    async def workers(self, specialization: str) -> int:
+        """How many workers serve a specialization. Raises RedisError."""
+        return await asyncio.get_running_loop().run_in_executor(None, self._waker.workers, specialization)
 
     def close(self) -> None:
         """Close the connections."""

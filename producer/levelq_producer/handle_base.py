@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -9,17 +10,17 @@ from uuid import UUID
 from redis.exceptions import RedisError
 
 from levelq_core.domain.commands import Command
+from levelq_core.domain.record import Lane
 from levelq_core.errors import (
     ConfigurationError,
+    InvalidArgument,
     InvalidCommand,
     NotDurable,
-    OutcomeTimeout,
     OutcomeUnknown,
-    QueueUnavailable,
 )
 from levelq_core.lanes import outcome_streams
 
-from .sending import SentCommand, redis_address
+from .sending import SentCommand, unavailable
 from .shared_read import Waiter
 
 if TYPE_CHECKING:
@@ -44,9 +45,9 @@ class HandleBase(SentCommand):
         self.payload = payload
         self.pushed_ms = 0
         self.error = None
+        self.specialization, self.user_id = "", 0
         if command is not None:
-            self.specialization = command.specialization
-            self.user_id = command.user_id
+            self.specialization, self.user_id = command.specialization, command.user_id
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.command_id}{f' {self.error!r}' if self.error else ''}>"
@@ -63,7 +64,8 @@ class HandleBase(SentCommand):
             raise self.error
         if not self._kept and ledger is None:
             advice = "send with reply=True, or set LEVELQ_DATABASE_URL"
-            raise OutcomeUnknown(f"the outcome of {self.command_id} is not kept: {advice}")
+            message = f"the outcome of {self.command_id} is not kept: {advice}"
+            raise OutcomeUnknown(message, command_id=self.command_id)
 
     def _waiter(self, ready: Any) -> Waiter:
         send = outcome_streams.send_key(self.digest, self.pushed_ms) if self.payload and self.pushed_ms else None
@@ -76,7 +78,7 @@ class HandleBase(SentCommand):
     def _without_redis(self, ledger: Any, error: RedisError) -> None:
         """Go on with the ledger alone. Raises QueueUnavailable if there is none."""
         if ledger is None:
-            raise QueueUnavailable(f"{redis_address(self._settings)}: {error}") from error
+            raise unavailable(self._settings, str(error)) from error
         self._kept = False
 
     def _without_ledger(self, error: ConfigurationError) -> str:
@@ -85,14 +87,28 @@ class HandleBase(SentCommand):
             raise error
         return f"; the ledger could not be asked: {error}"
 
-    def _too_late(self, timeout: float, ledger: Any, addition: str) -> OutcomeTimeout:
-        kept = "" if ledger else f"; outcomes are kept for {self._settings.reply_seconds} s"
-        return OutcomeTimeout(f"command {self.command_id} was not decided within {timeout:g} s{kept}{addition}")
+    @property
+    def _known_lane(self) -> Lane | None:
+        """The command's lane, if this process sent it."""
+        return self.lane if self.payload else None
+
+
+def require_timeout(timeout: float | None) -> float:
+    """The timeout in seconds, infinite for None. Raises InvalidArgument for what is no number above 0."""
+    if timeout is None:
+        return math.inf
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        message = f"timeout: expected a number of seconds above 0, or None to wait without end, got {timeout!r}"
+        raise InvalidArgument(message, field="timeout", value=timeout)
+    return float(timeout)
 
 
 def require_id(command_id: UUID) -> UUID:
     """The id as it is. Raises InvalidCommand for anything but a UUID, such as its text."""
     if not isinstance(command_id, UUID):
         got = repr(command_id)
-        raise InvalidCommand(f"command_id: expected a UUID, got {got[:80]}; UUID(...) makes one of a text")
+        advice = "UUID(...) makes one of a text, levelq.command_id_for(...) of an idempotency key"
+        raise InvalidCommand(
+            f"command_id: expected a UUID, got {got[:80]}; {advice}", field="command_id", value=command_id
+        )
     return command_id

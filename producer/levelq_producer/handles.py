@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from levelq_core.errors import ConfigurationError
+from levelq_core.errors import ConfigurationError, OutcomeTimeout
 
-from .handle_base import LEDGER_SECONDS, HandleBase
+from .handle_base import LEDGER_SECONDS, HandleBase, require_timeout
+from .lookup import explain
 from .threads import ProcessConnections
 
 if TYPE_CHECKING:
@@ -24,16 +25,18 @@ class Handle(HandleBase):
 
     __slots__ = ()
 
-    def result(self, timeout: float = 5.0) -> Outcome:
-        """Wait up to `timeout` seconds for the outcome. Any number of threads may wait at once.
+    def result(self, timeout: float | None = 5.0) -> Outcome:
+        """Wait up to `timeout` seconds for the outcome, or without end. Any number of threads may wait at once.
 
-        Raises the handle's error if the command was not queued, OutcomeTimeout, OutcomeUnknown if the
-        outcome is kept nowhere, QueueUnavailable or ConfigurationError if it cannot be read.
+        Raises the handle's error if the command was not queued, OutcomeTimeout, which says where the command is and
+        whether workers serve it, OutcomeUnknown if the outcome is kept nowhere, QueueUnavailable or ConfigurationError
+        if it cannot be read, InvalidArgument for a timeout of 0 or below, ProducerClosed.
         """
+        seconds = require_timeout(timeout)
         connections: ProcessConnections = self._connections.get()
         replies, ledger = connections.replies, connections.ledger
         self._require_answerable(ledger)
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + seconds
         waiter = self._waiter(threading.Event())
         addition = ""
         with ExitStack() as stack:
@@ -58,6 +61,19 @@ class Handle(HandleBase):
                     return outcome
                 seconds_left = deadline - time.monotonic()
                 if seconds_left <= 0:
-                    raise self._too_late(timeout, ledger, addition)
+                    break
                 if not self._kept and ledger is not None:
                     time.sleep(min(ledger.pause(LEDGER_SECONDS), seconds_left))
+        raise self._too_late(connections, seconds, addition)
+
+    def _too_late(self, connections: ProcessConnections, seconds: float, addition: str) -> OutcomeTimeout:
+        found, workers, words = explain(connections, self.command_id, self._known_lane)
+        return OutcomeTimeout(
+            f"command {self.command_id} was not decided within {seconds:g} s{addition}{words}",
+            command_id=self.command_id,
+            timeout=seconds,
+            state=found and found.state,
+            workers=workers,
+            user_id=self.user_id or None,
+            specialization=self.specialization or (found.specialization if found else ""),
+        )

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from levelq_core.database.urls import check_database_urls
 from levelq_core.domain.outcome import Outcome
-from levelq_core.errors import ConfigurationError
+from levelq_core.errors import ConfigurationError, ProducerClosed
 from levelq_core.redis_client.per_process import PerProcess
 from levelq_core.redis_client.url_options import redacted
 
@@ -45,6 +45,7 @@ class _ProcessState:
         self.lock = threading.Lock()
         self.engine: Engine | None = None
         self.busy = False
+        self.closed = False
         self.pending: list[_Request] = []
         self.waiters = 0
 
@@ -83,6 +84,12 @@ class LedgerReader:
 
         return self._read(lambda connection: last_in_outbox(connection, user_id, specialization, *ids))
 
+    def in_outbox(self, command_id: UUID) -> str | None:
+        """The specialization of a command that is in the outbox; None if it is not there. Raises as `query`."""
+        from levelq_core.operations.queries import in_outbox  # noqa: PLC0415
+
+        return self._read(lambda connection: in_outbox(connection, command_id))
+
     def _read(self, select: Callable[[Connection], T]) -> T:
         from sqlalchemy.exc import DBAPIError, SQLAlchemyError  # noqa: PLC0415
 
@@ -100,8 +107,8 @@ class LedgerReader:
         except DBAPIError as error:
             raise unreachable(self._settings, error) from error
         except (SQLAlchemyError, WrongAnswer) as error:
-            where = f"LEVELQ_DATABASE_URL: {redacted(self._settings.database_url or '')}"
-            raise ConfigurationError(f"{where}: {error}") from error
+            url, setting = redacted(self._settings.database_url or ""), "LEVELQ_DATABASE_URL"
+            raise ConfigurationError(f"{setting}: {url}: {error}", setting=setting, value=url) from error
 
     def _select(self, select: Callable[[Connection], T]) -> T:
         from levelq_core.operations.queries import WrongAnswer  # noqa: PLC0415
@@ -125,6 +132,8 @@ class LedgerReader:
 
         state = self._state.get()
         engine = state.engine
+        if state.closed:
+            raise ProducerClosed
         if engine is not None:
             return engine
         made = engine_for(self._settings, name="levelq producer", connections=4, limited=True)
@@ -134,9 +143,12 @@ class LedgerReader:
             made.dispose()
             raise
         with state.lock:
-            kept = state.engine = state.engine or made
-        if kept is not made:  # another thread was first
+            kept = None if state.closed else state.engine or made
+            state.engine = kept
+        if kept is not made:  # another thread was first, or closed the producer
             made.dispose()
+        if kept is None:
+            raise ProducerClosed
         return kept
 
     def outcome(self, command_id: UUID, digest: bytes | None = None) -> Outcome | None:
@@ -171,7 +183,9 @@ class LedgerReader:
             for request in together:
                 request.outcomes = list(islice(outcomes, len(request.keys)))
         except BaseException as error:  # also what a signal's handler raises, or the others would wait for ever
-            failure = error if isinstance(error, Exception) else ConfigurationError(f"interrupted: {error!r}")
+            failure = (
+                error if isinstance(error, Exception) else ConfigurationError(f"interrupted: {error!r}", value=error)
+            )
             for request in together:
                 request.error = failure
             if not isinstance(error, Exception):
@@ -221,6 +235,6 @@ class LedgerReader:
         """Close this process's connections."""
         state = self._state.get()
         with state.lock:
-            engine, state.engine = state.engine, None
+            engine, state.engine, state.closed = state.engine, None, True
         if engine is not None:
             engine.dispose()

@@ -36,6 +36,10 @@ class LoopLedger:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(None, self._reader.last_in_outbox, user_id, specialization, *ids)
 
+    async def in_outbox(self, command_id: UUID) -> str | None:
+        """What LedgerReader.in_outbox returns."""
+        return await asyncio.get_running_loop().run_in_executor(None, self._reader.in_outbox, command_id)
+
     def _begin(self) -> None:
         batch, self._pending = self._pending, []
         futures = [future for _, future in batch]
@@ -43,7 +47,8 @@ class LoopLedger:
             loop = asyncio.get_running_loop()
             query = loop.run_in_executor(None, self._reader.outcomes, [key for key, _ in batch])
         except RuntimeError as error:  # the loop is about to end, and its threads have ended
-            _fail(futures, ConfigurationError(f"the ledger cannot be asked: {error}"))
+            message = f"the ledger cannot be asked: {error}"
+            _fail(futures, ConfigurationError(message, setting="LEVELQ_DATABASE_URL"))
             return
         self._busy = True
         query.add_done_callback(partial(self._done, futures))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic
 from uuid import UUID
@@ -33,6 +34,7 @@ else:
     from typing import TypeVar
 
     _H = TypeVar("_H")
+C = TypeVar("C")
 
 
 @cache
@@ -40,15 +42,19 @@ def _environment() -> Settings:
     return Settings.load()
 
 
-@cache
-def _connections(settings: Settings) -> Connections:
-    """Where handles read outcomes: shared by all outboxes, as one lives no longer than a session."""
-    return Connections(settings)
+# Where handles read outcomes: shared by all outboxes, as one lives no longer than a session.
+_connections: dict[Settings, Connections] = {}
+_async_connections: dict[Settings, AsyncConnections] = {}
 
 
-@cache
-def _async_connections(settings: Settings) -> AsyncConnections:
-    return AsyncConnections(settings)
+def forget_settings() -> None:
+    """Close what handles of outboxes share; the next Outbox reads the environment again. Each test has its own."""
+    _environment.cache_clear()
+    while _connections:
+        _connections.popitem()[1].close()
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:  # which leaves the thread's own loop alone
+        while _async_connections:
+            runner.run(_async_connections.popitem()[1].close())
 
 
 class Outbox(Generic[_H]):
@@ -104,7 +110,11 @@ class Outbox(Generic[_H]):
         stored = self._write(transaction, {command.command_id: command for command in batch}, payloads)
         kept = {command_id for command_id, payload in stored.items() if payload[_FLAGS_AT] & FLAG_REPLY}
         kind: Any = AsyncHandle if transaction.is_async else Handle
-        connections: Any = (_async_connections if transaction.is_async else _connections)(self.settings)
+        connections: Any = (
+            _shared(_async_connections, AsyncConnections, self.settings)
+            if transaction.is_async
+            else _shared(_connections, Connections, self.settings)
+        )
         return [kind(connections, one.command_id, one.command_id in kept) for one in batch]
 
     def _write(
@@ -149,10 +159,15 @@ def _find(transaction: OpenTransaction, command_ids: Sequence[UUID]) -> dict[UUI
     return {UUID(_ascii(command_id)): bytes.fromhex(_ascii(payload)) for command_id, payload in rows}
 
 
+def _shared(made: dict[Settings, C], make: Callable[[Settings], C], settings: Settings) -> C:
+    return made[settings] if settings in made else made.setdefault(settings, make(settings))
+
+
 def _ascii(value: str | bytes) -> str:
     """A text column's value: psycopg gives bytes where the client encoding is SQL_ASCII."""
     return value if isinstance(value, str) else value.decode("ascii")
 
 
 def _used_before(command_id: UUID) -> InvalidCommand:
-    return InvalidCommand(f"command_id: {command_id} is in the outbox with other content; a new command needs a new id")
+    message = f"command_id: {command_id} is in the outbox with other content; a new command needs a new id"
+    return InvalidCommand(message, field="command_id", value=command_id, command_id=command_id)

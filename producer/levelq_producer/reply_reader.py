@@ -13,7 +13,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, MovedError, RedisError, ResponseError
 
-from levelq_core.errors import LevelqError
+from levelq_core.errors import LevelqError, ProducerClosed
 from levelq_core.lanes import outcome_streams
 from levelq_core.redis_client.cluster import NotConnected, as_lost
 from levelq_core.redis_client.node_pools import NodePools
@@ -61,6 +61,10 @@ class ReplyReader:
             yield
         finally:
             self._shared.remove(waiter)
+
+    def end(self) -> None:
+        """Give ProducerClosed to all who wait, or will wait."""
+        self._shared.fail(ProducerClosed())
 
     def wait(self, waiter: Waiter, until: float, *, last: bool = True) -> Outcome | None:
         """The outcome; None if it has not come by `until`. `last`: no other wait follows. Raises RedisError."""
@@ -111,6 +115,8 @@ class ReplyReader:
         except NotConnected:
             raise
         except RedisConnectionError:  # lost while it waited, as by a restart: reading again is safe
+            if self._shared.failure is not None:  # closed by us
+                return
             refusal = self._block(pool, streams, seconds)
         if isinstance(refusal, MovedError):
             self.pools.moved(refusal)

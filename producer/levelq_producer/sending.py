@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from redis.exceptions import MovedError, ResponseError
@@ -20,6 +20,7 @@ from levelq_core.errors import (
     LevelqError,
     Moved,
     PartitionFull,
+    QueueFull,
     QueueUnavailable,
     SendUnknown,
 )
@@ -79,16 +80,24 @@ class PartitionBatch(NamedTuple):
 def encode(settings: Settings, command: Command, *, reply: bool) -> bytes:
     """The command as an entry. Raises InvalidCommand for what the catalog or the size limit can never allow."""
     if not isinstance(command, Command):
-        raise InvalidCommand(f"command: expected {COMMAND_NAMES}, got {command!r}")
+        message = f"command: expected {COMMAND_NAMES}, got {command!r}"
+        raise InvalidCommand(message, field="command", value=command)
     catalog = settings.tracks
     payload, record = encoded(command, reply=reply)
     never = rules.lane_refusal(lane_of(command), catalog, _LIMITS)
     never = never or rules.forbidden(record, catalog[command.specialization], _LIMITS)
     if never is not None:
-        raise InvalidCommand(never)
+        field = never.partition(":")[0]
+        raise _refused(command, never, field=field, value=getattr(command, field))
     if len(payload) > settings.payload_limit:
-        raise InvalidCommand(f"command: expected at most {settings.payload_limit} bytes, got {len(payload)}")
+        message = f"command: expected at most {settings.payload_limit} bytes, got {len(payload)}"
+        raise _refused(command, message, field="command", value=len(payload), limit=settings.payload_limit)
     return payload
+
+
+def _refused(command: Command, message: str, **named: Any) -> InvalidCommand:
+    own = {"user_id": command.user_id, "specialization": command.specialization, "command_id": command.command_id}
+    return InvalidCommand(message, **named, **own)
 
 
 def group_by_lane(window: Iterable[SentCommand], layouts: Mapping[str, Layout]) -> list[PartitionBatch]:
@@ -137,9 +146,9 @@ class Settlement:
     def refuse_all(self, window: Sequence[SentCommand], error: Exception) -> None:
         """Note why nothing of this window, nor of those that follow, was sent."""
         if isinstance(error, MovedError):  # of a cluster's server, by a URL of one server
-            error = ConfigurationError(UNCLUSTERED_URL)
+            error = ConfigurationError(UNCLUSTERED_URL, setting="LEVELQ_REDIS_URL")
         if not isinstance(error, LevelqError):
-            error = QueueUnavailable(f"{redis_address(self._settings)}: {error}")
+            error = unavailable(self._settings, str(error))
         self._lost = error
         self.still_open(window)
 
@@ -154,7 +163,8 @@ class Settlement:
             if not isinstance(answer, PushAnswer):
                 self._refuse_batch(batch, self._failure(answer))
             elif answer.moved:
-                closed = Moved(f"partition {batch.partition} was closed: the number of shards changed")
+                message = f"partition {batch.partition} was closed: the number of shards changed"
+                closed = Moved(message, partition=str(batch.partition))
                 for sent in batch.users.values():
                     _set_error(sent, closed)
                     settled.moved.extend(sent)
@@ -188,22 +198,25 @@ class Settlement:
         if isinstance(error, LevelqError):
             return error
         if isinstance(error, MovedError) and "cluster" not in self._settings.redis_url.partition("://")[0]:
-            return ConfigurationError(UNCLUSTERED_URL)
-        where = redis_address(self._settings)
+            return ConfigurationError(UNCLUSTERED_URL, setting="LEVELQ_REDIS_URL")
         if isinstance(error, ResponseError) and "non local key" not in str(error):
-            return QueueUnavailable(f"{where}: refused, nothing was queued: {error}")
+            return unavailable(self._settings, f"refused, nothing was queued: {error}")
         if not isinstance(error, ResponseError):
-            self._lost = QueueUnavailable(f"{where}: {error}")
+            self._lost = unavailable(self._settings, str(error))
             if isinstance(error, NotConnected):
                 return self._lost
-        unknown = SendUnknown(f"{where}: {error}; it may be queued: sending it again with the same id is safe")
+        advice = "it may be queued: sending it again with the same id is safe"
+        unknown = unavailable(self._settings, f"{error}; {advice}", SendUnknown)
         unknown.__cause__ = error
         return unknown
 
 
-def redis_address(settings: Settings) -> str:
-    """The setting and the URL that it holds, fit for a message."""
-    return f"LEVELQ_REDIS_URL {redacted(settings.redis_url)}"
+def unavailable(
+    settings: Settings, what: str, kind: type[QueueUnavailable] = QueueUnavailable, **named: Any
+) -> QueueUnavailable:
+    """The error of a Redis that cannot be used; the message begins with its setting and URL, without the password."""
+    url = redacted(settings.redis_url)
+    return kind(f"LEVELQ_REDIS_URL {url}: {what}", setting="LEVELQ_REDIS_URL", value=url, **named)
 
 
 def _set_error(commands: Iterable[SentCommand], error: LevelqError) -> None:
@@ -212,10 +225,15 @@ def _set_error(commands: Iterable[SentCommand], error: LevelqError) -> None:
 
 
 def _full(settings: Settings, partition: Partition, lane: Lane, limit: str) -> LevelqError:
+    own = {"partition": str(partition), "user_id": lane.user_id}
+    kind: type[QueueFull]
     if limit == "lane":
-        most = settings.lane_limit
-        return LaneFull(f"lane {lane.specialization}:{lane.user_id}: {most} commands wait already (LEVELQ_LANE_LIMIT)")
-    if limit == "partition":
-        most = settings.partition_limit
-        return PartitionFull(f"partition {partition}: {most} commands wait already (LEVELQ_PARTITION_LIMIT)")
-    return QueueUnavailable(f"{settings.keys.lane(partition, lane.user_id)} holds something that is not a list")
+        message = f"lane {lane.specialization}:{lane.user_id}: {settings.lane_limit} commands wait already"
+        kind, setting, most = LaneFull, "LEVELQ_LANE_LIMIT", settings.lane_limit
+    elif limit == "partition":
+        message = f"partition {partition}: {settings.partition_limit} commands wait already"
+        kind, setting, most = PartitionFull, "LEVELQ_PARTITION_LIMIT", settings.partition_limit
+    else:
+        key = settings.keys.lane(partition, lane.user_id)
+        return QueueUnavailable(f"{key} holds something that is not a list", **own)
+    return kind(f"{message} ({setting})", specialization=lane.specialization, limit=most, setting=setting, **own)

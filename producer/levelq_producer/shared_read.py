@@ -28,6 +28,7 @@ FEW = 16  # streams that may be read again at once
 EACH_SECONDS = 1e-5  # between the starts of two reads, for each stream in them: what they cost grows likewise
 SHORT_SECONDS = 0.05  # of a read that cannot be ended by CLIENT UNBLOCK
 FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.002, 0.05  # between two polls of a cluster, where no read can be for all
+LONGEST_WAIT = 3_600.0  # for an event, then the waiter looks again: timers take no infinite time
 UNKNOWN, NEVER = 0, -1  # the id of the reading connection: not known yet; not to be unblocked
 
 Position = str | bytes
@@ -97,11 +98,22 @@ class SharedRead:
         self._may_unblock = True  # whether CLIENT UNBLOCK is allowed
         self._started = 0.0
         self._poll_seconds = FIRST_POLL_SECONDS
+        self.failure: Exception | None = None  # of every waiter from now on
+
+    def fail(self, error: Exception) -> None:
+        """Answer all waiters, and those that are added later, with an error."""
+        with self._lock:
+            self.failure = error
+            waiters = [waiter for same_key in self._waiters.values() for waiter in same_key]
+        for waiter in waiters:
+            waiter.error = error
+            waiter.ready.set()
 
     def add(self, waiter: Waiter) -> None:
         """Include a waiter in the reads from now on."""
         with self._lock:
             self._waiters.setdefault(waiter.key, []).append(waiter)
+            waiter.error = self.failure
             self._poll_seconds = FIRST_POLL_SECONDS
 
     def remove(self, waiter: Waiter) -> None:
@@ -253,12 +265,12 @@ def entries_found(streams: Iterable[str], replies: Iterable[Any]) -> list[tuple[
 
 
 def wait_in_thread(event: threading.Event, seconds: float) -> None:
-    """Wait for an event, `seconds` at most."""
-    event.wait(seconds)
+    """Wait for an event, `seconds` at most; for a long wait, less."""
+    event.wait(min(seconds, LONGEST_WAIT))
 
 
 async def wait_in_loop(event: asyncio.Event, seconds: float) -> None:
-    """Wait for an event, `seconds` at most."""
+    """Wait for an event, `seconds` at most; for a long wait, less."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(min(seconds, LONGEST_WAIT)):
             await event.wait()

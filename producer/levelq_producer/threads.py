@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from levelq_core.domain.commands import Command
+from levelq_core.errors import ProducerClosed
 from levelq_core.lanes.producer_lanes import ProducerLanes
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.redis_client.per_process import PerProcess
@@ -27,6 +28,7 @@ class ProcessConnections:
     """The connections of one process: `lanes` for sends, `waker`, `replies` and `ledger` for outcomes."""
 
     def __init__(self, settings: Settings, ledger: LedgerReader | None) -> None:
+        self.settings = settings
         self.redis = connect(settings.redis_url, settings.redis_seconds)
         self.lanes = ProducerLanes(self.redis, settings, connections=BOUND, durable=DURABLE_BOUND)
         self.replies = ReplyReader(self.redis, settings.redis_seconds / 2)
@@ -36,7 +38,8 @@ class ProcessConnections:
         self.probing = threading.Lock()
 
     def close(self) -> None:
-        """Close them."""
+        """Close them; those who wait for an outcome get ProducerClosed."""
+        self.replies.end()
         self.redis.close()
         self._rq.close()
 
@@ -51,11 +54,23 @@ class Connections(PerProcess[ProcessConnections]):
             from .ledger_reader import LedgerReader  # noqa: PLC0415 - a sender without a database does without
 
             self._reader = LedgerReader.of(settings)
+        self._closed = False
         super().__init__(lambda: ProcessConnections(settings, self._reader))
+
+    def get(self) -> ProcessConnections:
+        """The connections of this process. Raises ProducerClosed."""
+        self.require_open()
+        return super().get()
+
+    def require_open(self) -> None:
+        """Raise ProducerClosed if the producer was closed."""
+        if self._closed:
+            raise ProducerClosed
 
     def close(self) -> None:
         """Close the connections of this process."""
-        self.get().close()
+        self._closed = True
+        super().get().close()
         if self._reader is not None:
             self._reader.close()
 

@@ -39,7 +39,8 @@ def opener(given: Any) -> Callable[[], OpenTransaction]:
     for ancestor in given.__class__.__mro__:  # not type(given): a proxy may stand for a session
         name = f"{ancestor.__module__}.{ancestor.__qualname__}"
         if name in _ASYNC:
-            raise TransactionMisuse(f"outbox: expected {EXPECTED}, got {ancestor.__qualname__}: {_ASYNC[name]}")
+            message = f"outbox: expected {EXPECTED}, got {ancestor.__qualname__}: {_ASYNC[name]}"
+            raise TransactionMisuse(message, field="outbox", value=ancestor.__qualname__)
         if name in _KINDS:
             kind = _KINDS[name]
             return lambda: kind(given)
@@ -60,7 +61,8 @@ def _open_session(session: Any) -> OpenTransaction:
     except UnboundExecutionError as error:
         raise TransactionMisuse(
             "session: it has no bind for levelq's tables; give the outbox the connection instead, as in "
-            "Outbox(session.connection(bind_arguments={'mapper': Model}))"
+            "Outbox(session.connection(bind_arguments={'mapper': Model}))",
+            field="session",
         ) from error
     except InvalidRequestError as error:
         raise _unusable(error) from error
@@ -73,11 +75,12 @@ def _open_connection(connection: Any) -> OpenTransaction:
     from sqlalchemy.exc import InvalidRequestError  # noqa: PLC0415
 
     if connection.dialect.name != "postgresql":
-        raise TransactionMisuse(f"database: expected PostgreSQL, got {connection.dialect.name}")
+        raise _other_database(connection.dialect.name)
     if (connection.get_execution_options().get("schema_translate_map") or {}).get(None) is not None:
         raise TransactionMisuse(
             "schema_translate_map: expected none for tables without a schema, because levelq finds its tables by "
-            "search_path; set search_path, or give the outbox a connection without this execution option"
+            "search_path; set search_path, or give the outbox a connection without this execution option",
+            field="schema_translate_map",
         )
     try:
         if connection.connection.dbapi_connection.autocommit:
@@ -103,7 +106,7 @@ def _open_psycopg(connection: Any) -> OpenTransaction:
     from psycopg.rows import tuple_row  # noqa: PLC0415
 
     if connection.closed:
-        raise TransactionMisuse("transaction: the psycopg connection is closed")
+        raise _transaction("the psycopg connection is closed", "closed")
     if connection.info.transaction_status == TransactionStatus.ACTIVE and connection.info.pipeline_status:
         with connection.pipeline():  # a pipeline knows its transaction only after a Sync
             pass
@@ -124,9 +127,9 @@ def _open_psycopg(connection: Any) -> OpenTransaction:
 def _open_django(connection: Any) -> OpenTransaction:
     """Django's connection, on psycopg 3 or psycopg2."""
     if getattr(connection, "vendor", None) != "postgresql":
-        raise TransactionMisuse(f"database: expected PostgreSQL, got {getattr(connection, 'vendor', connection)}")
+        raise _other_database(getattr(connection, "vendor", connection))
     if connection.closed_in_transaction:
-        raise TransactionMisuse("transaction: Django's connection was closed inside its atomic block")
+        raise _transaction("Django's connection was closed inside its atomic block", "closed")
     if connection.in_atomic_block and connection.needs_rollback:
         raise _aborted()
     if not connection.in_atomic_block and connection.get_autocommit():
@@ -175,19 +178,28 @@ def _pyformat(statement: str) -> str:
     return re.sub(r"(?<!:):(\w+)", r"%(\1)s", statement)
 
 
+def _transaction(what: str, value: str) -> TransactionMisuse:
+    return TransactionMisuse(f"transaction: {what}", field="transaction", value=value)
+
+
+def _other_database(name: Any) -> TransactionMisuse:
+    return TransactionMisuse(f"database: expected PostgreSQL, got {name}", field="database", value=name)
+
+
 def _autocommit(instead: str) -> TransactionMisuse:
-    return TransactionMisuse(
-        "transaction: expected one that can be rolled back, got autocommit, where the command would be sent whatever "
-        f"becomes of your data; use the outbox {instead}"
+    return _transaction(
+        "expected one that can be rolled back, got autocommit, where the command would be sent whatever becomes of "
+        f"your data; use the outbox {instead}",
+        "autocommit",
     )
 
 
 def _aborted() -> TransactionMisuse:
-    return TransactionMisuse("transaction: it is aborted by an earlier error; roll it back, then send")
+    return _transaction("it is aborted by an earlier error; roll it back, then send", "aborted")
 
 
 def _unusable(error: Exception) -> TransactionMisuse:
-    return TransactionMisuse(f"transaction: expected one that is open, got: {str(error).splitlines()[0]}")
+    return _transaction(f"expected one that is open, got: {str(error).splitlines()[0]}", "not open")
 
 
 @contextmanager
@@ -204,6 +216,7 @@ def _explained() -> Iterator[None]:
             raise SchemaError(
                 f"table levelq_outbox: {str(cause).splitlines()[0]}: it was looked for in the application's database, "
                 "along its search_path; run `levelq db upgrade` on that database, or give the outbox a connection to "
-                "the one that has levelq's tables"
+                "the one that has levelq's tables",
+                table="levelq_outbox",
             ) from error
         raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from levelq_core.lanes.protocol import Oversized
 from tests.conformance.acknowledging import ids
 from tests.conformance.kit import Bench, Benches, malformed_identity, payload
@@ -9,6 +11,23 @@ from tests.conformance.kit import Bench, Benches, malformed_identity, payload
 
 class Withdrawing:
     """What was decided is removed by identity, the others keep their order, and no lane is stranded."""
+
+    def test_command_is_found_wherever_it_waits_and_nowhere_else(self, b: Bench) -> None:
+        b.fill(u1=3, u2=1)
+        b.claim("t", commands=3)  # the lane of user 1
+        b.push(2, b"malformed", b"x" * 20)
+        for number, users in ((0, [1, 2]), (2, [1]), (9, [])):
+            found = {user: b.lanes.holds(b.partition, UUID(int=number + 1), user) for user in (1, 2, 3)}
+            assert found == {user: user in users for user in (1, 2, 3)}
+            assert b.lanes.holds(b.partition, UUID(int=number + 1)) is bool(users)
+
+    def test_among_too_many_commands_it_is_found_in_a_named_lane_only(self, b: Bench) -> None:
+        b.fill(u1=1)
+        b.push_to(*((user, (payload(user, 8),)) for user in range(2, 103)))
+        b.redis.rpush(b.settings.keys.lane(b.partition, 1), *[b"0" * 13 + payload(1, 7)] * 10_000)
+        assert b.lanes.holds(b.partition, UUID(int=1), 1)
+        assert b.lanes.holds(b.partition, UUID(int=9), 1) is False
+        assert b.lanes.holds(b.partition, UUID(int=99)) is None
 
     def test_entries_are_removed_from_the_middle_in_any_order(self, b: Bench) -> None:
         b.fill(u1=300)

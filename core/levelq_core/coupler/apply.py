@@ -80,7 +80,9 @@ def decide(
     with batch_cursor(connection) as cursor, _savepoint(cursor) if savepoint else nullcontext():
         entry = _enter(cursor, source)
         if entry.is_read_only:
-            raise TransactionMisuse("transaction: expected READ WRITE, got READ ONLY")
+            raise TransactionMisuse(
+                "transaction: expected READ WRITE, got READ ONLY", field="transaction", value="READ ONLY"
+            )
         tracks = default_catalog() if catalog is None else catalog
         isolation = Isolation(
             cursor,
@@ -152,7 +154,8 @@ def _enter(cursor: Cursor[Any], source: str) -> _Entry:
     """Mark the transaction as used by a batch. Raises TransactionMisuse unless it is READ COMMITTED."""
     isolation, read_only, lock_timeout, mark, _, xid = cursor.execute(ENTER).fetchone() or ("", "", "", "", "", 0)
     if isolation != "read committed":
-        raise TransactionMisuse(f"isolation level: expected READ COMMITTED, got {isolation.upper()}")
+        message = f"isolation level: expected READ COMMITTED, got {isolation.upper()}"
+        raise TransactionMisuse(message, field="isolation level", value=isolation.upper())
     return _Entry(BatchInfo(new_command_id().bytes, xid, source), bool(mark), read_only == "on", lock_timeout)
 
 

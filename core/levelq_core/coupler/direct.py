@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from levelq_core.domain.catalog import Catalog
-from levelq_core.domain.commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
+from levelq_core.domain.commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels, fields_of
 from levelq_core.domain.outcome import Outcome
 from levelq_core.domain.record import lane_of
 from levelq_core.domain.results import Change, Consistency, Failure, Sync, changed, compare, synced
@@ -67,11 +67,13 @@ class ProgressLicenseCoupler:
         reason: str = "",
         command_id: UUID | None = None,
         *,
+        idempotency_key: str | None = None,
         raise_on_failure: bool = False,
     ) -> Change | Failure:
         """Set both levels (1 to the top of the catalog) and add the changes, which may be negative.
 
-        The same `command_id` again returns the first decision; None makes a new one.
+        The same `command_id` again returns the first decision; None makes a new one. An `idempotency_key` of 1 to 200
+        characters may be given instead, here and in the other calls.
         """
         return self._apply(SetLevel, locals(), changed)
 
@@ -84,6 +86,7 @@ class ProgressLicenseCoupler:
         reason: str = "Level up",
         command_id: UUID | None = None,
         *,
+        idempotency_key: str | None = None,
         raise_on_failure: bool = False,
     ) -> Change | Failure:
         """Add experience and sessions (0 or more) and rise as far as the totals earn."""
@@ -103,6 +106,7 @@ class ProgressLicenseCoupler:
         reason: str = "",
         command_id: UUID | None = None,
         *,
+        idempotency_key: str | None = None,
         raise_on_failure: bool = False,
     ) -> Change | Failure:
         """Add the changes, which may be negative; the levels stay, or become what the new totals earn, up or down."""
@@ -122,6 +126,7 @@ class ProgressLicenseCoupler:
         reason: str = "",
         command_id: UUID | None = None,
         *,
+        idempotency_key: str | None = None,
         raise_on_failure: bool = False,
     ) -> Change | Failure:
         """Set all totals (0 or more), and both levels to what these earn or to one of the catalog's."""
@@ -134,6 +139,7 @@ class ProgressLicenseCoupler:
         source: Literal["progress", "license"] = "progress",
         command_id: UUID | None = None,
         *,
+        idempotency_key: str | None = None,
         raise_on_failure: bool = False,
     ) -> Sync | Failure:
         """Copy the level of `source` to the other table, inserting its row if it is missing."""
@@ -155,15 +161,12 @@ class ProgressLicenseCoupler:
         return DirectTransaction(session_of(self._given), self._catalog)
 
     def _apply(
-        self, kind: Callable[..., Command], arguments: dict[str, Any], result_of: Callable[[Outcome], _R]
+        self, kind: type[Command], arguments: dict[str, Any], result_of: Callable[[Outcome], _R]
     ) -> _R | Failure:
         """Apply a command whose fields are the arguments of the method that calls this."""
-        fields = {name: value for name, value in arguments.items() if name not in ("self", "raise_on_failure")}
-        if fields["command_id"] is None:
-            del fields["command_id"]
         transaction = self._transaction()
         try:
-            result = result_of(transaction.apply(kind, fields))
+            result = result_of(transaction.apply(kind, fields_of(kind, arguments)))
         except LevelUpRefused as refused:
             if arguments["raise_on_failure"]:
                 raise
@@ -182,6 +185,7 @@ def level_up_atomic(
     reason: str = "Level up",
     command_id: UUID | None = None,
     *,
+    idempotency_key: str | None = None,
     raise_on_failure: bool = False,
 ) -> Change | Failure:
     """Level one learner up on the caller's session; see ProgressLicenseCoupler.
@@ -189,7 +193,14 @@ def level_up_atomic(
     On an AsyncSession: `await session.run_sync(level_up_atomic, user_id, specialization, xp_gained)`.
     """
     return ProgressLicenseCoupler(db).level_up_atomic(
-        user_id, specialization, xp_gained, sessions_completed, reason, command_id, raise_on_failure=raise_on_failure
+        user_id,
+        specialization,
+        xp_gained,
+        sessions_completed,
+        reason,
+        command_id,
+        idempotency_key=idempotency_key,
+        raise_on_failure=raise_on_failure,
     )
 
 

@@ -71,7 +71,8 @@ def target_of(url: str, name: str = "LEVELQ_DATABASE_URL") -> tuple[URL, dict[st
     try:
         return make_url(f"postgresql+psycopg://{url.partition('://')[2]}"), args
     except (ValueError, ArgumentError):  # their words quote what may be half a password
-        raise ConfigurationError(f"{name}: cannot be read; expected postgresql://user@host:port/database") from None
+        message = f"{name}: cannot be read; expected postgresql://user@host:port/database"
+        raise ConfigurationError(message, setting=name) from None
 
 
 def engine_for(settings: Settings, *, name: str = "levelq", connections: int = 1, limited: bool = False) -> Engine:
@@ -131,4 +132,5 @@ def unreachable(settings: Settings, error: DBAPIError) -> ConfigurationError:
     cause = in_words(error)
     name = "LEVELQ_DATABASE_URL"
     advice = unverified(cause, name, "sslrootcert")
-    return ConfigurationError(f"{name}: {redacted(settings.database_url or '')}: {cause}{advice}")
+    url = redacted(settings.database_url or "")
+    return ConfigurationError(f"{name}: {url}: {cause}{advice}", setting=name, value=url)

@@ -36,7 +36,9 @@ def bind_of(session: Session) -> Bind:
         return found
     raise TransactionMisuse(
         f"session: expected one engine for {PROGRESS} and {LICENSES}, which change in one transaction, "
-        f"got {progress.engine.url!r} and {licenses.engine.url!r}"
+        f"got {progress.engine.url!r} and {licenses.engine.url!r}",
+        field="session",
+        value=(repr(progress.engine.url), repr(licenses.engine.url)),
     )
 
 
@@ -64,8 +66,9 @@ def _bind_for(session: Session, name: str) -> Bind | None:
         default = _get_bind(session, clause=update(table(name)))
         found = (found - {default}) or {default}  # type: ignore[arg-type]
     if len(found) > 1:
-        urls = " and ".join(sorted(repr(bind.engine.url) for bind in found))
-        raise TransactionMisuse(f"session: expected one engine for {name}, got several for its mapped classes: {urls}")
+        urls = sorted(repr(bind.engine.url) for bind in found)
+        message = f"session: expected one engine for {name}, got several for its mapped classes: {' and '.join(urls)}"
+        raise TransactionMisuse(message, field="session", value=tuple(urls))
     return found.pop()
 
 

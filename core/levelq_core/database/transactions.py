@@ -17,13 +17,16 @@ def check_driver(dialect: Dialect) -> None:
     """Raise TransactionMisuse, with what to do, unless the driver is psycopg 3."""
     if dialect.name == "postgresql" and dialect.driver == "psycopg":
         return
-    found = f"driver: expected postgresql+psycopg, got {dialect.name}+{dialect.driver}"
+    driver = f"{dialect.name}+{dialect.driver}"
+    found = f"driver: expected postgresql+psycopg, got {driver}"
     if dialect.name != "postgresql":
-        raise TransactionMisuse(f"{found}: levelq's tables are in PostgreSQL")
+        raise TransactionMisuse(f"{found}: levelq's tables are in PostgreSQL", field="driver", value=driver)
     make = "create_async_engine" if dialect.is_async else "create_engine"
     raise TransactionMisuse(
         f"{found}: make an engine for levelq beside yours, on the same URL: "
-        f'{make}(engine.url.set(drivername="postgresql+psycopg")), and use a session on that engine'
+        f'{make}(engine.url.set(drivername="postgresql+psycopg")), and use a session on that engine',
+        field="driver",
+        value=driver,
     )
 
 
@@ -33,7 +36,9 @@ def check_schema(connection: Connection) -> None:
     if translated.get(None) is not None:
         raise TransactionMisuse(
             f"schema_translate_map: expected none for tables without a schema, got {translated!r}: levelq's statements "
-            "cannot follow it. Use a session or engine without it, and set search_path on its connections"
+            "cannot follow it. Use a session or engine without it, and set search_path on its connections",
+            field="schema_translate_map",
+            value=dict(translated),
         )
 
 
@@ -43,12 +48,17 @@ def driver_connection(connection: Connection) -> AnyConnection:
     check_schema(connection)
     raw = connection.connection.driver_connection
     if not isinstance(raw, psycopg.Connection | psycopg.AsyncConnection):
-        raise TransactionMisuse(f"driver connection: expected one of psycopg's, got {type(raw).__qualname__}")
+        found = type(raw).__qualname__
+        message = f"driver connection: expected one of psycopg's, got {found}"
+        raise TransactionMisuse(message, field="driver connection", value=found)
     if raw.autocommit:
-        raise TransactionMisuse("isolation level: expected READ COMMITTED, got AUTOCOMMIT")
+        message = "isolation level: expected READ COMMITTED, got AUTOCOMMIT"
+        raise TransactionMisuse(message, field="isolation level", value="AUTOCOMMIT")
     if raw.info.transaction_status is TransactionStatus.INERROR:
         raise TransactionMisuse(
             "transaction: current transaction is aborted by an earlier error (SQLSTATE 25P02): "
-            "roll it back, or back to a savepoint set before that error"
+            "roll it back, or back to a savepoint set before that error",
+            field="transaction",
+            value="aborted",
         )
     return raw

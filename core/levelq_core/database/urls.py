@@ -60,7 +60,7 @@ def check_database_url(name: str, url: str) -> Hosts:
     Raises ConfigurationError for a URL that cannot be read, an option that libpq does not know, or a value that it
     refuses, with no part of a password.
     """
-    unreadable = ConfigurationError(f"{name}: {_FORM}")
+    unreadable = ConfigurationError(f"{name}: {_FORM}", setting=name)
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -72,19 +72,21 @@ def check_database_url(name: str, url: str) -> Hosts:
     if len(hosts) <= text.count(","):
         raise unreadable
     if len(hosts) > 1 and not all(host for host, _ in hosts):
-        raise ConfigurationError(f"{name}: expected a host before and after each comma; {_FORM}")
+        raise ConfigurationError(f"{name}: expected a host before and after each comma; {_FORM}", setting=name)
     options = parse_qsl(parts.query)
     for option, value in options:
         if option not in OPTIONS and option != "ssl":
             shown = f", got {option!r}" if re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,40}", option) else ""
-            raise ConfigurationError(f"{name}: expected an option that libpq knows{shown}")
+            raise ConfigurationError(f"{name}: expected an option that libpq knows{shown}", setting=name)
         expected = _unmet(option, value)
         if expected:
-            raise ConfigurationError(f"{name}: {option}: expected {expected}, got {value[:80]!r}")
+            message = f"{name}: {option}: expected {expected}, got {value[:80]!r}"
+            raise ConfigurationError(message, setting=name, value=value)
     # libpq would take one port for all hosts, SQLAlchemy does not.
     number, ports = _count("host", options) or len(hosts), _count("port", options)
     if ports not in (0, number):
-        raise ConfigurationError(f"{name}: port: expected one for each host, {number}, got {ports}")
+        message = f"{name}: port: expected one for each host, {number}, got {ports}"
+        raise ConfigurationError(message, setting=name, value=ports)
     return Hosts(user + at, hosts, url.partition("://")[2][len(parts.netloc) :])
 
 

@@ -110,10 +110,12 @@ class Catalog(Mapping[str, Track]):
         tracks: dict[str, Track] = {}
         for written, table in specializations.items():
             if not isinstance(written, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,31}", written):
-                raise CatalogError(f"{written!r}: expected a name of letters, digits and _, at most 32")
+                message = f"{written!r}: expected a name of letters, digits and _, at most 32"
+                raise CatalogError(message, specialization=str(written))
             name = written.upper()
             if name in tracks:
-                raise CatalogError(f"{written!r}: defined twice (names fold to upper case)")
+                message = f"{written!r}: defined twice (names fold to upper case)"
+                raise CatalogError(message, specialization=name)
             tracks[name] = _track(name, table)
         return cls(tracks)
 
@@ -145,7 +147,9 @@ class Catalog(Mapping[str, Track]):
         try:
             return cls.from_json(str(source)) if is_text else _read(Path(source))
         except CatalogError as error:
-            raise CatalogError(f"{where}: {error}") from error.__cause__
+            path = "" if is_text else str(source)
+            own = vars(error) | {"path": path, "reasons": ()}
+            raise CatalogError(f"{where}: {error}", **own) from error.__cause__
 
 
 def is_json(text: str) -> bool:
@@ -174,7 +178,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise CatalogError(f"{twice!r}: defined twice")
+        raise CatalogError(f"{twice!r}: defined twice", specialization=twice)
     return found
 
 
@@ -191,40 +195,46 @@ def _track(name: str, table: object) -> Track:
     if isinstance(table, list | tuple):
         table = {"levels": table}
     if not isinstance(table, Mapping):
-        raise CatalogError(f"{name}: expected a list of levels, or a table, got {table!r}")
+        raise _wrong(name, f"expected a list of levels, or a table, got {table!r}", value=table)
     unknown = set(table) - {"levels", "tracks_hours"}
     if unknown:
-        raise CatalogError(f"{name}: expected levels and tracks_hours, got {sorted(unknown)[0]!r} too")
+        raise _wrong(name, f"expected levels and tracks_hours, got {sorted(unknown)[0]!r} too")
     tracks_hours = table.get("tracks_hours", False)
     if not isinstance(tracks_hours, bool):
-        raise CatalogError(f"{name}: tracks_hours: expected true or false, got {tracks_hours!r}")
+        raise _wrong(name, f"expected true or false, got {tracks_hours!r}", field="tracks_hours", value=tracks_hours)
     rows = table.get("levels")
     if not isinstance(rows, list | tuple) or not rows:
-        raise CatalogError(f"{name}: levels: expected a list with one entry per level, got {rows!r}")
-    levels = tuple(_requirement(f"{name}: level {n}", row) for n, row in enumerate(rows, 1))
+        raise _wrong(name, f"expected a list with one entry per level, got {rows!r}", field="levels", value=rows)
+    levels = tuple(_requirement(name, n, row) for n, row in enumerate(rows, 1))
     _check_levels(name, levels, tracks_hours)
     return Track(name, levels, tracks_hours)
 
 
-def _requirement(where: str, row: object) -> Requirement:
+def _requirement(name: str, level: int, row: object) -> Requirement:
     fields: dict[str, Any] = {"total_xp": row} if not isinstance(row, Mapping) else dict(row)
     for field, value in fields.items():
         if field not in Requirement._fields:
-            raise CatalogError(f"{where}: expected {', '.join(Requirement._fields)}, got {field!r}")
+            expected = ", ".join(Requirement._fields)
+            raise _wrong(name, f"expected {expected}, got {field!r}", level=level)
         if type(value) is not int or not 0 <= value <= MAX_USER_ID:
-            raise CatalogError(f"{where}: {field}: expected a whole number from 0 to 2^63-1, got {value!r}")
+            what = f"expected a whole number from 0 to 2^63-1, got {value!r}"
+            raise _wrong(name, what, level=level, field=field, value=value)
     return Requirement(**fields)
 
 
 def _check_levels(name: str, levels: tuple[Requirement, ...], tracks_hours: bool) -> None:
     if any(levels[0]):
         found = ", ".join(f"{field} {value}" for field, value in levels[0]._asdict().items() if value)
-        raise CatalogError(f"{name}: level 1: expected no requirements, got {found}")
+        raise _wrong(name, f"expected no requirements, got {found}", level=1)
     for n, (lower, higher) in enumerate(pairwise(levels), 2):
         for field, less, more in zip(Requirement._fields, lower, higher, strict=True):
             if more < less:
-                raise CatalogError(
-                    f"{name}: level {n}: {field}: expected at least {less} as the level before, got {more}"
-                )
+                what = f"expected at least {less} as the level before, got {more}"
+                raise _wrong(name, what, level=n, field=field, value=more)
     if not tracks_hours and (levels[-1].theory_hours or levels[-1].practice_hours):
-        raise CatalogError(f"{name}: requires hours, but tracks_hours is not true")
+        raise _wrong(name, "requires hours, but tracks_hours is not true")
+
+
+def _wrong(name: str, what: str, *, level: int | None = None, field: str = "", value: object = None) -> CatalogError:
+    where = [name, *([f"level {level}"] if level else []), *([field] if field else [])]
+    return CatalogError(": ".join([*where, what]), specialization=name, level=level, field=field, value=value)

@@ -8,23 +8,32 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
-from uuid import UUID
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     ValidationError,
+    ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    field_validator,
+    model_validator,
 )
+from pydantic_core import core_schema
 
 from levelq_core.errors import InvalidCommand
 
 MAX_USER_ID = 2**63 - 1
 MAX_NUMBER = 2**31 - 1
+MAX_KEY = 200  # characters of an idempotency key
+KEY_NAMESPACE = uuid5(NAMESPACE_URL, "levelq:idempotency-key")  # a promise: docs/reference/api.md shows it
 
 
 def new_command_id() -> UUID:
@@ -36,6 +45,26 @@ def new_command_id() -> UUID:
     fraction = (rest << 12) // 1_000_000
     random = int.from_bytes(os.urandom(8), "big") & (2**62 - 1)
     return UUID(int=(milliseconds & (2**48 - 1)) << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | random)
+
+
+def command_id_for(key: str) -> UUID:
+    """The command id of an idempotency key of 1 to 200 characters, the same in every process and language.
+
+    It is the UUIDv5 of the key's UTF-8 bytes in KEY_NAMESPACE. Raises InvalidCommand for anything but such a text.
+    """
+    try:
+        return uuid5(KEY_NAMESPACE, _checked_key(key))
+    except ValueError as error:
+        got = repr(key)
+        message = f"idempotency_key: {error}, got {got[:80]}"
+        raise InvalidCommand(message, field="idempotency_key", value=key, limit=MAX_KEY) from None
+
+
+def _checked_key(key: Any) -> Any:
+    fits = isinstance(key, str) and 1 <= len(key) <= MAX_KEY
+    if not fits or any("\ud800" <= character <= "\udfff" for character in key):
+        raise ValueError(f"expected a text of 1 to {MAX_KEY} characters without lone surrogates")
+    return key
 
 
 def _no_nul(text: str) -> str:
@@ -53,7 +82,16 @@ def _level_or_earned(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
         raise ValueError("expected 'earned' or a level (an integer of less than 2^31 in size)") from None
 
 
-UserId = Annotated[int, Field(ge=1, le=MAX_USER_ID)]
+class _OwnMessage:
+    """One message for whatever is wrong with a user id: applications pass other types here than elsewhere."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        expected = "expected an integer from 1 to 2^63 - 1 (int(...) makes one of a text, a Decimal or a NumPy integer)"
+        return core_schema.custom_error_schema(handler(source), "user_id", custom_error_message=expected)
+
+
+Key = Annotated[str, Field(min_length=1, max_length=MAX_KEY), BeforeValidator(_checked_key)]
+UserId = Annotated[int, Field(ge=1, le=MAX_USER_ID), _OwnMessage()]
 Specialization = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,31}\z"), AfterValidator(str.upper)]
 Number = Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Gain = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
@@ -70,9 +108,26 @@ class _Command(BaseModel):
 
     user_id: UserId
     specialization: Specialization
+    # Only an input: it sets command_id, and is None afterwards, so a command equals its copies, dumped or received.
+    idempotency_key: Key | None = Field(None, exclude=True, repr=False)
     command_id: UUID = Field(default_factory=new_command_id)
     reason: Reason = ""
     advanced_by: UserId | None = None
+
+    @field_validator("command_id")
+    @classmethod
+    def _id_or_key(cls, command_id: UUID, info: ValidationInfo) -> UUID:
+        # Not called for the default.
+        if info.data.get("idempotency_key") is not None:
+            raise ValueError("expected either command_id or idempotency_key")
+        return command_id
+
+    @model_validator(mode="after")
+    def _id_of_the_key(self) -> Self:
+        if self.idempotency_key is not None:
+            self.__dict__.update(command_id=command_id_for(self.idempotency_key), idempotency_key=None)
+            self.model_fields_set.add("command_id")
+        return self
 
 
 class LevelUp(_Command):
@@ -151,3 +206,10 @@ def build(model: type[_C], **fields: Any) -> _C:
         return model(**fields)
     except ValidationError as error:
         raise InvalidCommand.from_details(error.errors(include_url=False)) from error
+
+
+def fields_of(model: type[Command], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a command among a method's arguments. An id or a key that is None was not given."""
+    optional = ("command_id", "idempotency_key")
+    given = model.model_fields.keys() & arguments
+    return {name: arguments[name] for name in given if arguments[name] is not None or name not in optional}

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseError
 
+from levelq_core.domain.outcome import Outcome
 from levelq_core.errors import ConfigurationError
 from levelq_core.failpoints import failpoint
 from levelq_core.keys import Partition
@@ -15,8 +17,9 @@ from levelq_core.redis_client.async_pool import AsyncNodePool, AsyncNodePools
 from levelq_core.redis_client.cluster import REDIRECTIONS, NotConnected, as_lost
 from levelq_core.redis_client.pool import RedisCommand
 
+from . import outcome_streams
 from .lane_tail import LaneTail
-from .protocol import LaneEntries, PushAnswer, PushError
+from .protocol import FOUND_AMONG, LaneEntries, PushAnswer, PushError
 from .push_batch import PushBatch
 from .script_caller import AsyncScriptCaller
 from .shard_layout import Layout, LayoutQuery
@@ -112,6 +115,26 @@ class AsyncProducerLanes(AsyncScriptCaller):
             return LaneTail.read(await self._execute(call.key, *call.command()))
         except NoScriptError:  # after a restart the server knows no scripts
             return LaneTail.read(await self._execute(call.key, *call.command(known=False)))
+
+    async def kept_outcome(self, command_id: UUID) -> Outcome | None:
+        """The first decision on a command that Redis keeps for its sender, if it does. Raises RedisError."""
+        key = self._settings.keys.reply(command_id.bytes)
+        reply = await self._execute(key, "XREAD", "STREAMS", key, "0")
+        entries = [entry for _, found in outcome_streams.streams(reply) for entry in found]
+        return outcome_streams.read_entries(entries, None)[0]
+
+    async def holds(self, partition: Partition, command_id: UUID, user_id: int | None = None) -> bool | None:
+        """Whether a command waits in a user's lane of this partition, or in any; None if too many wait to look at all.
+
+        Raises RedisError.
+        """
+        newest = 0
+        while True:
+            call = self._protocol.find(partition, command_id.bytes, user_id, newest)
+            found = await self._execute(call.key, *call.command(known=False))
+            if found >= 0 or user_id is None:
+                return None if found < 0 else bool(found)
+            newest += FOUND_AMONG
 
     async def _execute(self, key: str, *command: Any) -> Any:
         """One command on the server of one key. Raises NotConnected, and redis-py's errors."""

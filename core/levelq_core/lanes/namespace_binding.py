@@ -58,7 +58,9 @@ class DatabaseIdentity:
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ConfigurationError(
                 f"{key}: expected the database that a worker wrote there, got {raw[:80]!r}; "
-                "`levelq namespace rebind` replaces it"
+                "`levelq namespace rebind` replaces it",
+                setting=key,
+                value=raw,
             ) from None
 
 

@@ -41,7 +41,7 @@ class NamespaceKeys(ScriptCaller):
             if not is_wrong_type(error):
                 raise
             message = "expected a string, found another type; `levelq rebuild` replaces it"
-            raise ConfigurationError(f"{self.keys.database}: {message}") from None
+            raise ConfigurationError(f"{self.keys.database}: {message}", setting=self.keys.database) from None
         return None if found is None else bytes(found)
 
     def bind(self, database: bytes, replaced: bytes = b"") -> bytes:

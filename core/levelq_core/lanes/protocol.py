@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 WAKE_MS = 5_000  # for which a reserved wake-up keeps others from being sent; a lost one costs no more
 HEADS = 200  # lane heads among which `status` looks for the oldest command
+FOUND_AMONG = 10_000  # entries among which `find` looks in one call: some milliseconds of the server's time
 LEASE_MS = 3_000  # for which a relay that died keeps others from relaying
 PushError = RedisError | ConfigurationError
 
@@ -259,6 +260,11 @@ class Protocol:
     def tail(self, partition: Partition, user_id: int, entry: bytes) -> Call:
         """Read whether an entry of a lane still waits; the newest one if `entry` is empty. See LaneTail."""
         return self._call("tail", partition, user_id, entry)
+
+    def find(self, partition: Partition, command_id: bytes, user_id: int | None = None, newest: int = 0) -> Call:
+        """Look for a command in one lane, or in all; `newest`: how many of the lane's newest entries to leave out."""
+        user = "" if user_id is None else user_id
+        return self._call("find", partition, command_id, FOUND_AMONG, newest, user)
 
     def withdraw(self, partition: Partition, mark: str, lanes: Sequence[Withdrawal]) -> Call:
         """Remove decided entries, wherever they are in their lanes."""

@@ -139,7 +139,10 @@ class LayoutQuery:
     def errors(self) -> dict[str, ConfigurationError]:
         """`unreadable` as errors."""
         remedy = "`levelq rebuild` removes it"
-        return {name: ConfigurationError(f"{self.key}: {what}; {remedy}") for name, what in self.unreadable.items()}
+        return {
+            name: ConfigurationError(f"{self.key}: {what}; {remedy}", setting=self.key)
+            for name, what in self.unreadable.items()
+        }
 
     def require(self) -> dict[str, Layout]:
         """The layouts by name. Raises ConfigurationError if one cannot be read."""

@@ -1,4 +1,7 @@
-"""Wake-ups: small RQ jobs that carry the name of a partition. A lost or doubled one changes nothing."""
+"""Wake-ups: small RQ jobs that carry the name of a partition, and the workers that take them.
+
+A lost or doubled wake-up changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -51,6 +54,10 @@ class Waker:
                 log.warning("wake-up of %s not sent (%s); a worker's sweep will find the lanes", partition, error)
             self._failing = True
 
+    def workers(self, specialization: str) -> int:
+        """How many workers serve a specialization. Raises RedisError."""
+        return len(workers_of(self._rq, self._keys.queue(specialization)))
+
     def _register(self, partition: Partition) -> None:
         """Note the partition in the registry.
 
@@ -70,3 +77,15 @@ class Waker:
 
             self._queues[name] = Queue(name, connection=self._rq, serializer=JSONSerializer)
         return self._queues[name]
+
+
+def workers_of(rq: Redis, queue: str) -> set[str]:
+    """The RQ workers that serve a queue. A dead one stays listed, but its key expires. Raises RedisError."""
+    from rq import Queue, Worker  # noqa: PLC0415 - a fifth of a second
+    from rq.serializers import JSONSerializer  # noqa: PLC0415
+
+    keys = sorted(Worker.all_keys(queue=Queue(queue, connection=rq, serializer=JSONSerializer)))
+    pipeline = rq.pipeline(transaction=False)
+    for key in keys:
+        pipeline.exists(key)
+    return {key for key, exists in zip(keys, pipeline.execute(), strict=True) if exists}

@@ -131,7 +131,8 @@ def _check_binding(settings: Settings) -> Iterator[Finding]:
 def redis_error(name: str, url: str, error: Exception) -> ConfigurationError:
     """An error of Redis in one line: the setting, the URL without its password, the message."""
     cause = str(error).rstrip(".")
-    return ConfigurationError(f"{name}: {redacted(url)}: {cause}{unverified(cause, name, 'ssl_ca_certs')}")
+    shown, advice = redacted(url), unverified(cause, name, "ssl_ca_certs")
+    return ConfigurationError(f"{name}: {shown}: {cause}{advice}", setting=name, value=shown)
 
 
 def require_sound(findings: list[Finding]) -> None:

@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, text
 
 from levelq_core.database.table_names import LEDGER, POSITIONS
-from levelq_core.errors import ConfigurationError
+from levelq_core.errors import ConfigurationError, InvalidArgument
 
 POLL_SECONDS = 0.5  # between two looks for new rows, while a consumer waits
 SPAN = 100_000  # rows of the ledger that one transaction reads
@@ -102,15 +102,15 @@ class LevelEvents:
     def __init__(self, engine: Engine, consumer: str | None = None) -> None:
         """`engine`: of the application, on the primary server, with any driver that is not asynchronous.
 
-        Raises ConfigurationError for a name that is no text of 1 to 100 characters, TypeError for another engine.
+        Raises InvalidArgument for a name that is no text of 1 to 100 characters, TypeError for another engine.
         """
         if not isinstance(engine, Engine):
             raise TypeError(f"engine: expected a SQLAlchemy Engine, got {type(engine).__qualname__}")
         if consumer is not None and not (
             isinstance(consumer, str) and 1 <= len(consumer) <= _MOST_CHARACTERS and consumer.isprintable()
         ):
-            expected = f"1 to {_MOST_CHARACTERS} printable characters"
-            raise ConfigurationError(f"consumer: expected {expected}, got {consumer!r:.120}")
+            message = f"consumer: expected 1 to {_MOST_CHARACTERS} printable characters, got {consumer!r:.120}"
+            raise InvalidArgument(message, field="consumer", value=consumer)
         self.consumer = consumer
         self._engine = engine
         self._own = _Position()
@@ -126,7 +126,7 @@ class LevelEvents:
         seconds for one; then the list is empty. Raises DBAPIError, ConfigurationError on a standby server.
         """
         if limit < 1:
-            raise ConfigurationError(f"limit: expected at least 1, got {limit}")
+            raise InvalidArgument(f"limit: expected at least 1, got {limit}", field="limit", value=limit)
         deadline = time.monotonic() + wait
         while True:
             with self._page(limit) as (connection, page):

@@ -22,7 +22,8 @@ def identity_of(connection: Connection) -> DatabaseIdentity:
     row = connection.execute(_IDENTITY).one_or_none()
     if row is None:
         raise SchemaError(
-            f"{IDENTITY}: expected one row, found none; a worker's start or `levelq namespace rebind` adds it"
+            f"{IDENTITY}: expected one row, found none; a worker's start or `levelq namespace rebind` adds it",
+            table=IDENTITY,
         )
     # A function that the role may not call is an error even where the statement would not reach it: two statements.
     system = connection.execute(_SYSTEM).scalar_one() if connection.execute(_MAY_READ_SYSTEM).scalar_one() else None

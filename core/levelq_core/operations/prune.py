@@ -98,7 +98,9 @@ def check_age(older_than: timedelta) -> None:
     if older_than < LEAST:
         raise ConfigurationError(
             f"--older-than: expected at least {LEAST} (1h), got {older_than}: "
-            "a command that is sent again after its ledger row is gone takes effect again"
+            "a command that is sent again after its ledger row is gone takes effect again",
+            setting="--older-than",
+            value=older_than,
         )
 
 

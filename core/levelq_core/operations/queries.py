@@ -62,6 +62,12 @@ def last_in_outbox(
     return found
 
 
+def in_outbox(connection: Connection, command_id: UUID) -> str | None:
+    """The specialization of a command that is in the outbox; None if it is not there."""
+    name: str | None = connection.execute(_IN_OUTBOX, {"id": command_id}).scalar_one_or_none()
+    return name
+
+
 def _outcome(row: Any, digest: bytes | None) -> Outcome:
     known, record = prior_in(row[:_KNOWN]), record_in(row)
     if digest is not None and digest != known.digest:
@@ -125,6 +131,8 @@ _LAST_IN_OUTBOX = text(f"""
     SELECT max(id) FROM {OUTBOX}
     WHERE user_id = :user AND specialization = :specialization AND id BETWEEN :first AND :last
 """)
+
+_IN_OUTBOX = text(f"SELECT specialization FROM {OUTBOX} WHERE command_id = :id")
 
 _COUNTS = text(f"""
     SELECT (SELECT count(*) FROM {LEDGER} WHERE status = 'rejected'), (SELECT count(*) FROM {QUARANTINE})

@@ -176,7 +176,7 @@ class AsyncNodePools:
     async def moved(self, error: MovedError) -> None:
         """Note a MOVED reply: another server holds a key. Raises ConfigurationError outside a cluster."""
         if self.only:
-            raise ConfigurationError(UNCLUSTERED_URL)
+            raise ConfigurationError(UNCLUSTERED_URL, setting="LEVELQ_REDIS_URL")
         await self._cluster.moved(error)
 
 

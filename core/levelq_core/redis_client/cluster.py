@@ -121,7 +121,9 @@ class ClusterTopology(Generic[C]):
             if self._source is None and "cluster support disabled" in str(error):
                 return ConfigurationError(
                     f"LEVELQ_REDIS_URL: expected a server of a cluster at {address}, and it runs without cluster "
-                    "support; redis:// is for one server"
+                    "support; redis:// is for one server",
+                    setting="LEVELQ_REDIS_URL",
+                    value=str(address),
                 )
         return NotConnected("; ".join(dict.fromkeys(map(str, errors.values()))) or "no server knows of any slot")
 

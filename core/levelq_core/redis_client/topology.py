@@ -34,7 +34,7 @@ class SingleServer:
 
     def moved(self, error: MovedError) -> None:
         """Raise ConfigurationError: the server answered MOVED, but the URL names no cluster."""
-        raise ConfigurationError(UNCLUSTERED_URL)
+        raise ConfigurationError(UNCLUSTERED_URL, setting="LEVELQ_REDIS_URL")
 
     def lost(self, server: Redis, error: BaseException) -> None:
         """A server is away; there is no other one to turn to."""

@@ -13,7 +13,7 @@ from redis import Redis
 
 from levelq_core import Settings
 from levelq_core.keys import Partition
-from levelq_core.operations.rq_registry import workers_of
+from levelq_core.lanes.wakeups import workers_of
 from levelq_core.operations.verify import Options, Recorder, verify
 from levelq_producer import Producer
 from tests.support.fixtures.keys import KEYS

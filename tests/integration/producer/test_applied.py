@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from levelq_core import (
-    ConfigurationError,
+    InvalidArgument,
     InvalidCommand,
     OutcomeTimeout,
     OutcomeUnknown,
@@ -206,8 +206,8 @@ async def test_many_tasks_share_a_bounded_number_of_connections(system: System) 
     [
         ((0, "PLAYER"), InvalidCommand, "user_id: "),
         ((1, "no name"), InvalidCommand, "specialization: "),
-        ((1, "PLAYER", 0), ConfigurationError, "timeout: expected more than 0 seconds, or None, got 0"),
-        ((1, "PLAYER", float("nan")), ConfigurationError, "timeout: expected more than 0"),
+        ((1, "PLAYER", 0), InvalidArgument, "timeout: expected a number of seconds above 0, or None"),
+        ((1, "PLAYER", float("nan")), InvalidArgument, "timeout: expected"),
     ],
 )
 def test_wrong_argument_is_named(

@@ -240,7 +240,7 @@ def test_new_thread_is_answered_while_the_others_go_on_waiting(
 
 def test_timeout_is_each_waiters_own(producer: Producer, redis: Redis, pool: ThreadPoolExecutor) -> None:
     handles = producer.send_many(level_ups(8), reply=True)
-    short = [pool.submit(handle.result, 0.1 * number) for number, handle in enumerate(handles[:4])]
+    short = [pool.submit(handle.result, 0.1 * number) for number, handle in enumerate(handles[:4], 1)]
     long = waits(pool, handles[4:])
     assert all(isinstance(future.exception(), OutcomeTimeout) for future in short)
     for handle in handles[4:]:

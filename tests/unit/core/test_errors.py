@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import ast
+import copy
+import pickle
 import re
+from typing import Any
+from uuid import UUID
 
 import pytest
 
 import levelq_core
 import levelq_producer
 from levelq_core import errors
-from levelq_core.errors import LevelqError, describe
+from levelq_core.errors import InvalidCommand, LaneFull, LevelqError, ProducerClosed, describe
+from tests.architecture.sources import sources
 
 PUBLIC = {
+    "InvalidArgument",
     "InvalidCommand",
     "LaneFull",
     "PartitionFull",
+    "ProducerClosed",
     "NotDurable",
     "OutcomeTimeout",
     "OutcomeUnknown",
@@ -79,3 +87,57 @@ def test_validation_error_is_one_short_line() -> None:
     assert "\n" not in line
     assert len(line) < 120
     assert describe({"loc": (), "msg": "no", "input": 1}) == "command: no, got 1"
+
+
+NAMED: dict[str, Any] = {
+    "command_id": UUID(int=7),
+    "user_id": 42,
+    "field": "timeout",
+    "limit": 5,
+    "reasons": ("a", "b"),
+}
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
+@pytest.mark.parametrize("error", real().values(), ids=lambda error: error.__name__)
+def test_pickle_and_copy_of_an_error_keep_its_message_and_attributes(error: type[LevelqError], again: Any) -> None:
+    named = {name: value for name, value in NAMED.items() if hasattr(error, name)}
+    first = error(f"{error.__name__}: what is wrong", **named)
+    other = again(first)
+    assert type(other) is error
+    assert (str(other), other.args) == (str(first), first.args)
+    assert vars(other) == vars(first) and named.items() <= vars(other).items()
+
+
+def test_attribute_that_an_error_does_not_have_is_refused() -> None:
+    with pytest.raises(TypeError, match="LaneFull has no attribute lane"):
+        LaneFull("full", lane=1)
+
+
+def test_closed_producers_error_says_what_to_do() -> None:
+    assert "make another one" in str(ProducerClosed())
+
+
+def test_error_of_a_validation_names_the_first_field_that_is_wrong() -> None:
+    details = [{"loc": ("user_id",), "msg": "no", "input": 0}, {"loc": ("reason",), "msg": "no", "input": 1}]
+    error = InvalidCommand.from_details(details)
+    assert (error.field, error.value, str(error)) == ("user_id", 0, "user_id: no, got 0; reason: no, got 1")
+
+
+# Their messages name several things, or nothing that is a value.
+SEVERAL = {"levelq_core.database.schema", "levelq_core.operations.dbcheck", "levelq_core.operations.verify.verifier"}
+
+
+@pytest.mark.parametrize("package", ["levelq_core", "levelq_producer"])
+def test_error_whose_message_names_a_value_has_an_attribute(package: str) -> None:
+    """A message that is put together from values is raised with at least one of them by name."""
+    bare = []
+    for source in sources():
+        if source.name.partition(".")[0] != package or source.name in SEVERAL:
+            continue
+        for node in ast.walk(source.tree):
+            if not isinstance(node, ast.Call) or getattr(node.func, "id", "") not in real() or node.keywords:
+                continue
+            if any(isinstance(arg, ast.JoinedStr | ast.Name) for arg in node.args):
+                bare.append(f"{source.where}:{node.lineno}")
+    assert bare == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -13,8 +14,10 @@ import pytest
 
 from levelq_core import LevelUp, Outcome, OutcomeTimeout, OutcomeUnknown, QueueUnavailable, Settings, Totals
 from levelq_core.domain.codec import digest_in, encode
-from levelq_core.errors import ConfigurationError, LaneFull, NotDurable
+from levelq_core.errors import ConfigurationError, InvalidArgument, LaneFull, NotDurable
 from levelq_core.lanes import outcome_streams
+from levelq_core.lanes.async_producer_lanes import AsyncProducerLanes
+from levelq_core.lanes.producer_lanes import ProducerLanes
 from levelq_producer import AsyncHandle, Handle
 from levelq_producer.async_reply_reader import AsyncReplyReader
 from levelq_producer.ledger_reader import Key, LedgerReader
@@ -68,6 +71,9 @@ class Ledger(LedgerReader):
         self.asked += 1
         return [OUTCOME if self.asked >= self._finds_at else None]
 
+    def in_outbox(self, command_id: UUID) -> str | None:
+        return None
+
 
 class Counted(ReplyReader):
     """Counts the waits for Redis."""
@@ -115,7 +121,8 @@ def ask(request: pytest.FixtureRequest, server: fakeredis.FakeServer) -> Ask:
         timeout: float = 5.0, *, ledger: Any = None, sent: Any = None, kept: bool = True, error: Any = None
     ) -> Outcome:
         with fakeredis.FakeRedis(server=server) as client:
-            connections = SimpleNamespace(replies=Counted(client, 1.0), ledger=ledger)
+            lanes = ProducerLanes(client, SETTINGS)
+            connections = SimpleNamespace(settings=SETTINGS, lanes=lanes, replies=Counted(client, 1.0), ledger=ledger)
             outcome: Outcome = prepared(Handle, connections, sent, kept, error).result(timeout)
             return outcome
 
@@ -123,7 +130,10 @@ def ask(request: pytest.FixtureRequest, server: fakeredis.FakeServer) -> Ask:
         timeout: float = 5.0, *, ledger: Any = None, sent: Any = None, kept: bool = True, error: Any = None
     ) -> Outcome:
         async with fakeredis.FakeAsyncRedis(server=server) as client:
-            connections = SimpleNamespace(replies=AsyncCounted(client, 1.0), ledger=ledger and LoopLedger(ledger))
+            lanes, replies = AsyncProducerLanes(client, SETTINGS), AsyncCounted(client, 1.0)
+            connections = SimpleNamespace(
+                settings=SETTINGS, lanes=lanes, replies=replies, ledger=ledger and LoopLedger(ledger)
+            )
             outcome: Outcome = await prepared(AsyncHandle, connections, sent, kept, error).result(timeout)
             return outcome
 
@@ -138,7 +148,7 @@ def kept(redis: fakeredis.FakeRedis) -> None:
 
 @pytest.mark.usefixtures("kept")
 def test_kept_outcome_is_read_any_number_of_times_even_without_time_to_wait(ask: Ask, redis: Any) -> None:
-    assert [ask(), ask(), ask(0)] == [OUTCOME] * 3
+    assert [ask(), ask(), ask(0.001)] == [OUTCOME] * 3
     assert 0 < redis.ttl(KEYS.reply(ID.bytes)) <= 60
 
 
@@ -199,11 +209,23 @@ def test_queued_command_that_is_not_durable_has_an_outcome(ask: Ask) -> None:
     assert ask(error=NotDurable("no replica had it in time")) == OUTCOME
 
 
-@pytest.mark.parametrize("timeout", [0.05, 0, -1])
-def test_outcome_that_does_not_come_in_time_is_late(ask: Ask, timeout: float) -> None:
-    with pytest.raises(OutcomeTimeout) as caught:
+def test_outcome_that_does_not_come_in_time_is_late(ask: Ask) -> None:
+    with pytest.raises(OutcomeTimeout, match=rf"^command {ID} was not decided within 0\.05 s; its state ") as caught:
+        ask(0.05)
+    assert (caught.value.command_id, caught.value.timeout) == (ID, 0.05)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("-inf"), "5", True, Decimal(5)], ids=repr)
+def test_timeout_that_is_no_number_above_0_is_refused(ask: Ask, timeout: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"^timeout: expected a number of seconds above 0, or None") as caught:
         ask(timeout)
-    assert str(caught.value) == f"command {ID} was not decided within {timeout:g} s; outcomes are kept for 60 s"
+    assert (caught.value.field, repr(caught.value.value), Counted.waits) == ("timeout", repr(timeout), 0)
+
+
+@pytest.mark.usefixtures("kept")
+@pytest.mark.parametrize("timeout", [None, float("inf"), 10**12], ids=repr)
+def test_outcome_may_be_awaited_without_end(ask: Ask, timeout: Any) -> None:
+    assert ask(timeout) == OUTCOME
 
 
 @pytest.fixture
@@ -241,7 +263,7 @@ def test_with_both_the_ledger_is_asked_between_two_waits_for_redis(ask: Ask) -> 
 
 @pytest.mark.usefixtures("gone")
 def test_with_a_ledger_a_late_outcome_is_kept_for_ever(ask: Ask) -> None:
-    with pytest.raises(OutcomeTimeout, match=r"was not decided within 0\.01 s$"):
+    with pytest.raises(OutcomeTimeout, match=r"its state cannot be read: FakeRedis"):
         ask(0.01, ledger=Ledger(10**6), kept=False)
 
 

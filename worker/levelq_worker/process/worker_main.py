@@ -86,10 +86,11 @@ def _poll_while_unusable(
     settings: Settings, specializations: Sequence[str], stop: Stop, rq: Redis, queues: list[str]
 ) -> None:
     """Work without wake-ups while RQ's Redis is down, takes no writes, or holds other types in RQ's keys."""
-    with _working(settings, specializations, stop) as (runtime, relay):
+    tune_gc()
+    with working(settings, specializations, stop) as (runtime, relay):
         while _unusable(rq, queues) is not None and not stop.is_set():
             try:
-                _drain(runtime, relay, specializations, rq)
+                drain_all(runtime, relay, specializations, rq)
             except RedisError as error:
                 runtime.outage.failed(describe(error))
             else:
@@ -120,11 +121,12 @@ def drain_until_empty(settings: Settings, specializations: Sequence[str]) -> int
 
     Raises ConfigurationError if workers are suspended.
     """
+    tune_gc()
     with (
         connect(settings.queue_url, settings.redis_seconds) as rq,
-        _working(settings, specializations, _stop_at_signals()) as (runtime, relay),
+        working(settings, specializations, _stop_at_signals()) as (runtime, relay),
     ):
-        _drain(runtime, relay, specializations, rq)
+        drain_all(runtime, relay, specializations, rq)
         why = _suspended(rq)
         if why is not None:
             raise ConfigurationError(why)
@@ -132,9 +134,8 @@ def drain_until_empty(settings: Settings, specializations: Sequence[str]) -> int
 
 
 @contextmanager
-def _working(settings: Settings, specializations: Sequence[str], stop: Stop) -> Iterator[tuple[Runtime, Relay]]:
+def working(settings: Settings, specializations: Sequence[str], stop: Stop) -> Iterator[tuple[Runtime, Relay]]:
     """A runtime and a relay, to work without RQ."""
-    tune_gc()
     runtime = Runtime(settings, stop)
     relay = Relay(settings, specializations, runtime.binding)
     try:
@@ -144,7 +145,7 @@ def _working(settings: Settings, specializations: Sequence[str], stop: Stop) -> 
         runtime.close()
 
 
-def _drain(runtime: Runtime, relay: Relay, specializations: Sequence[str], rq: Redis) -> None:
+def drain_all(runtime: Runtime, relay: Relay, specializations: Sequence[str], rq: Redis) -> None:
     """Relay and drain until no lane is due or claimed, or until asked to stop. Raises WrongDatabase, RedisError."""
     while not runtime.stop.is_set() and _suspended(rq) is None:
         with suppress(RedisError):  # on a cluster, the server of this key may be down while others are not

@@ -18,13 +18,14 @@ from levelq_core.lanes.namespace_binding import DatabaseIdentity, bound_to, requ
 from levelq_core.lanes.parked import ParkedLanes, read
 from levelq_core.lanes.partition_directory import partitions
 from levelq_core.lanes.protocol import Status
+from levelq_core.lanes.wakeups import workers_of
 from levelq_core.operations import key_faults
 from levelq_core.operations.connections import database_of, lanes_of, redis_errors_named, redis_of
 from levelq_core.operations.identity import identity_of
 from levelq_core.operations.parked_advice import is_locked
 from levelq_core.operations.queries import Holder, counts
 from levelq_core.operations.redischeck.health import refusal
-from levelq_core.operations.rq_registry import suspension, workers_of
+from levelq_core.operations.rq_registry import suspension
 from levelq_core.operations.wording import one_line
 from levelq_core.redis_client.wrong_type import is_wrong_type
 from levelq_core.settings import Settings

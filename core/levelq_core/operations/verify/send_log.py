@@ -184,7 +184,9 @@ class Reader:
                         self._numbers[source] += 1
                         yield source, self._numbers[source], _parse(raw, path, self._numbers[source])
             except OSError as error:
-                raise ConfigurationError(f"--history: {path}: {error.strerror}") from None
+                raise ConfigurationError(
+                    f"--history: {path}: {error.strerror}", setting="--history", value=path
+                ) from None
 
 
 def _parse(raw: bytes, path: Path, number: int) -> Line:
@@ -193,4 +195,5 @@ def _parse(raw: bytes, path: Path, number: int) -> Line:
     except ValidationError as error:
         detail = error.errors(include_url=False)[0]
         detail["loc"] = detail["loc"][1:] or ("line",)
-        raise ConfigurationError(f"--history: {path}, line {number}: {describe(detail)}") from None
+        message = f"--history: {path}, line {number}: {describe(detail)}"
+        raise ConfigurationError(message, setting="--history", value=path) from None

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from levelq_core import (
     Adjust,
     Command,
-    ConfigurationError,
+    InvalidArgument,
     LevelEvent,
     LevelEvents,
     LevelUp,
@@ -386,9 +386,9 @@ def test_unread_events_are_not_pruned(own_engine: Engine, redis: Redis, settings
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"consumer": ""}, ConfigurationError, "consumer: expected 1 to 100 printable characters, got ''"),
-        ({"consumer": "a\n"}, ConfigurationError, r"got 'a\\n'"),
-        ({"consumer": "x" * 101}, ConfigurationError, "expected 1 to 100"),
+        ({"consumer": ""}, InvalidArgument, "consumer: expected 1 to 100 printable characters, got ''"),
+        ({"consumer": "a\n"}, InvalidArgument, r"got 'a\\n'"),
+        ({"consumer": "x" * 101}, InvalidArgument, "expected 1 to 100"),
         (
             {"engine": create_async_engine("postgresql+psycopg://")},
             TypeError,
@@ -404,5 +404,5 @@ def test_wrong_argument_is_named(
 
 
 def test_limit_below_one_is_refused(own_engine: Engine) -> None:
-    with pytest.raises(ConfigurationError, match="limit: expected at least 1, got 0"), LevelEvents(own_engine).batch(0):
+    with pytest.raises(InvalidArgument, match="limit: expected at least 1, got 0"), LevelEvents(own_engine).batch(0):
         pass

@@ -255,7 +255,7 @@ def test_outcome_that_does_not_come_times_out(
     with pytest.raises(OutcomeTimeout, match=r"was not decided within 0\.2 s"):
         producer.send(level_up()).result(timeout=0.2)
     with pytest.raises(OutcomeTimeout):
-        producer.handle(uuid4()).result(timeout=0)
+        producer.handle(uuid4()).result(timeout=0.01)
 
 
 def test_same_command_again_is_a_duplicate_and_counts_once(
@@ -367,7 +367,6 @@ def test_one_invalid_command_and_nothing_is_sent(
         *(("xp_gained", wrong) for wrong in (-1, float("nan"), 5.0, "5", True, 2**31)),
         *(("user_id", wrong) for wrong in (0, "one", 2**63)),
         ("specialization", "no spaces"),
-        ("bonus", 3),
         *(("reason", wrong) for wrong in ("a\0b", "r" * 501)),
     ],
 )

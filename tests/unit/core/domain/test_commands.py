@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from decimal import Decimal
 from typing import Any
-from uuid import UUID
+from uuid import NAMESPACE_URL, UUID, uuid5
 
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from levelq_core import Adjust, Command, InvalidCommand, LevelUp, Reset, SetLevel, SyncLevels
-from levelq_core.domain.commands import MAX_NUMBER, MAX_USER_ID, build, new_command_id
+from levelq_core.domain.codec import encode
+from levelq_core.domain.commands import MAX_NUMBER, MAX_USER_ID, build, command_id_for, new_command_id
 from tests.support.commands import CHANGES, GAINS, TOTALS
 
 PLACE: dict[str, Any] = {"user_id": 42, "specialization": "PLAYER"}
@@ -215,3 +218,55 @@ def test_command_ids_of_one_moment_differ(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_two_commands_do_not_share_an_id() -> None:
     assert LevelUp(**PLACE).command_id != LevelUp(**PLACE).command_id
+
+
+# Idempotency keys
+
+
+def test_id_of_a_key_is_a_uuid5_that_any_language_computes() -> None:
+    """A promise: ids in ledgers, and in other languages' code, rest on it."""
+    namespace = uuid5(NAMESPACE_URL, "levelq:idempotency-key")
+    assert str(namespace) == "29831f37-f137-59fa-a1d5-c3c47a1f7831"
+    assert str(command_id_for("match-991:player-12")) == "880a5877-c92d-5127-962f-54a3aa076b39"
+    for key in ("k", "k" * 200, "é", " match ", "a\0b"):
+        assert command_id_for(key) == uuid5(namespace, key)
+        assert command_id_for(key).version == 5
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_key_gives_the_command_its_id_and_nothing_else(model: type[Command]) -> None:
+    command = model(**MODELS[model], idempotency_key="match-991")
+    same = model(**MODELS[model], command_id=command_id_for("match-991"))
+    assert command == same == model(**command.model_dump()) == model.model_validate_json(command.model_dump_json())
+    assert encode(command) == encode(same)
+    assert command.model_dump(exclude_unset=True)["command_id"] == same.command_id
+    assert "idempotency_key" not in {**command.model_dump(), **command.model_dump(mode="json")}
+
+
+@pytest.mark.parametrize("key", ["", "k" * 201, 5, b"key", ["k"], "\ud800", True], ids=ascii)
+def test_key_that_is_no_text_of_1_to_200_characters_is_refused(key: Any) -> None:
+    message = refused(LevelUp, idempotency_key=key)
+    assert message.startswith("idempotency_key: expected a text of 1 to 200 characters")
+    with pytest.raises(InvalidCommand, match=r"^idempotency_key: expected a text of 1 to 200 characters") as caught:
+        command_id_for(key)
+    assert (caught.value.field, caught.value.value, caught.value.limit) == ("idempotency_key", key, 200)
+
+
+def test_key_beside_an_id_is_refused() -> None:
+    message = refused(LevelUp, idempotency_key="k", command_id=new_command_id())
+    assert message.startswith("command_id: expected either command_id or idempotency_key, got UUID(")
+
+
+@pytest.mark.parametrize(
+    "value", [numpy.int64(42), Decimal(42), "42", UUID(int=42), 42.0], ids=lambda v: type(v).__name__
+)
+def test_user_id_of_another_type_is_refused_with_its_type_and_the_remedy(value: Any) -> None:
+    with pytest.raises(InvalidCommand) as caught:
+        build(LevelUp, user_id=value, specialization="PLAYER")
+    expected = (
+        "user_id: expected an integer from 1 to 2^63 - 1 (int(...) makes one of a text, a Decimal or a NumPy integer)"
+    )
+    assert str(caught.value) == f"{expected}, not {type(value).__name__}, got {value!r}"
+    assert (caught.value.field, caught.value.value) == ("user_id", value)
+    with pytest.raises(ValidationError, match=r"user_id\n.*int\(\.\.\.\) makes one"):
+        LevelUp(user_id=value, specialization="PLAYER")

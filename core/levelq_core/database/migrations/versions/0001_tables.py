@@ -92,7 +92,8 @@ def _progressions(name: str) -> None:
         columns = there.get_columns("user_licenses")
         id_type = next((column["type"] for column in columns if column["name"] == "id"), None)
     if id_type is None:
-        raise SchemaError("user_licenses has no column id for license_progressions to refer to")
+        message = "user_licenses has no column id for license_progressions to refer to"
+        raise SchemaError(message, table="user_licenses")
     op.create_table(
         name,
         _id(),
