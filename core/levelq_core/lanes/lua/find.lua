@@ -29,8 +29,9 @@ if only ~= '' then
   if holds(only) then return 1 end
   return left > 0 and 0 or -1
 end
-for _, set in ipairs({ 'ready', 'claimed' }) do
-  local users = unless_wrong({}, 'ZRANGE', tag .. set, 0, left)
+local ready, claimed = tag .. 'ready', tag .. 'claimed'
+for _, set in ipairs({ ready, claimed }) do
+  local users = unless_wrong({}, 'ZRANGE', set, 0, left)
   for _, user in ipairs(users) do
     if left <= 0 then return -1 end
     if holds(user) then return 1 end

@@ -12,7 +12,18 @@ from redis.exceptions import ResponseError
 
 from levelq_core import Settings
 from levelq_core.keys import Partition
-from levelq_core.lanes.protocol import HEADS, LEASE_MS, WAKE_MS, Claim, Lease, Oversized, Protocol, PushAnswer, Relayed
+from levelq_core.lanes.protocol import (
+    FOUND_AMONG,
+    HEADS,
+    LEASE_MS,
+    WAKE_MS,
+    Claim,
+    Lease,
+    Oversized,
+    Protocol,
+    PushAnswer,
+    Relayed,
+)
 from levelq_core.lanes.script_files import Call, load
 from levelq_core.lanes.shard_layout import Layout
 
@@ -67,6 +78,10 @@ VALUES: dict[str, Any] = {
     "mark": "a-mark",
     "user": 5,
     "entry": b"x",
+    "the command's id": b"i" * 16,
+    "how many entries to read at most": FOUND_AMONG,
+    "how many of the newest to leave out": 9,
+    "the user": 5,
 }
 PROTOCOL = Protocol(SETTINGS)
 KEYS = {"relayout": "<namespace>:shards", "bind": "<namespace>:database"}  # of those that are not on one partition
@@ -93,6 +108,7 @@ CALLS: dict[str, tuple[Call, list[Any]]] = {
     "bind": (PROTOCOL.bind(b"{}", b"another"), []),
     "peek": (PROTOCOL.peek(PARTITION, [(b"5", 0), (b"6", 7)]), [b"5", 0, b"6", 7]),
     "tail": (PROTOCOL.tail(PARTITION, 5, b"x"), []),
+    "find": (PROTOCOL.find(PARTITION, b"i" * 16, 5, newest=9), []),
     "withdraw": (PROTOCOL.withdraw(PARTITION, "a-mark", [(b"5", b"i" * 32)]), [b"5", b"i" * 32]),
 }
 
@@ -130,7 +146,9 @@ def test_every_script_has_a_call() -> None:
 def test_every_script_begins_with_its_legend(name: str) -> None:
     lines = text(name).splitlines()
     flags = "" if name in REFUSED_WHEN_FULL else " flags=allow-oom"
-    flags += ",no-writes" if name in ("status", "peek", "tail") else ""  # an operator must see it, whatever is full
+    flags += (
+        ",no-writes" if name in ("status", "peek", "find", "tail") else ""
+    )  # an operator must see it, whatever is full
     assert lines[0] == f"#!lua{flags}"
     assert re.fullmatch(r"-- [A-Z].+\.( .+)?|-- [A-Z].+", lines[1])
     legend = [found for line in lines if (found := re.match(r"-- (KEYS\[1\]|ARGV|Returns|Keeps:) +\S", line))]
