@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 MODULES = {
     "core/levelq_core/lanes/async_producer_lanes.py": "core/levelq_core/lanes/producer_lanes.py",
+    "producer/levelq_producer/async_applied.py": "producer/levelq_producer/applied.py",
     "levelq/testing/async_local.py": "levelq/testing/local.py",
     "producer/levelq_producer/async_command_methods.py": "producer/levelq_producer/command_methods.py",
     "producer/levelq_producer/async_handles.py": "producer/levelq_producer/handles.py",
@@ -22,6 +23,7 @@ MODULES = {
 }
 NAMES = {
     # levelq's own: the class or module for threads that has the same methods
+    "AsyncAppliedWaits": "AppliedWaits",
     "AsyncConnections": "Connections",
     "AsyncCommandMethods": "CommandMethods",
     "AsyncHandle": "Handle",
@@ -33,6 +35,7 @@ NAMES = {
     "AsyncScriptCaller": "ScriptCaller",
     "LoopConnections": "ProcessConnections",
     "LoopTurns": "Turns",
+    "async_applied": "applied",
     "async_command_methods": "command_methods",
     "async_handles": "handles",
     "async_lookup": "lookup",
@@ -72,6 +75,7 @@ PHRASES = {
     "every field of the command typed, for asyncio.": "every field of the command typed.",
     "and `.result()`, on any event loop.": "and `.result()`.",
     "Any number of tasks may": "Any number of threads may",
+    "Read-your-writes, for asyncio:": "Read-your-writes:",
     "for all tasks of an event loop that wait": "for all threads of a process that wait",
     "Each task that waits": "Each thread that waits",
     "part of the protocol, for asyncio: push": "part of the protocol: push",

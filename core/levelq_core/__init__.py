@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         TransactionMisuse,
         WrongDatabase,
     )
+    from .operations.events import LevelEvent, LevelEvents
     from .operations.readings.check import CheckReport, OutOfStep, check
     from .operations.readings.history import History, HistoryEntry, ParkedUserLane, QuarantinedEntry
     from .operations.readings.records import ParkedLane
@@ -47,6 +48,7 @@ _MODULES = {
     "domain.catalog": ["Catalog"],
     "domain.commands": ["Adjust", "Command", "LevelUp", "Reset", "SetLevel", "SyncLevels", "command_id_for"],
     "domain.outcome": ["Outcome", "Totals"],
+    "operations.events": ["LevelEvent", "LevelEvents"],
     "operations.readings.check": ["CheckReport", "OutOfStep", "check"],
     "operations.readings.history": ["History", "HistoryEntry", "ParkedUserLane", "QuarantinedEntry"],
     "operations.readings.records": ["ParkedLane"],
@@ -72,9 +74,10 @@ if not TYPE_CHECKING:  # a type checker would take every misspelt name for Any
 
 __all__ = [
     "Adjust", "Catalog", "CatalogError", "CheckReport", "Command", "ConfigurationError", "History", "HistoryEntry",
-    "InvalidArgument", "InvalidCommand", "LaneFull", "LevelUp", "LevelUpRefused", "LevelqError", "Moved", "NotDurable",
-    "OutOfStep", "Outcome", "OutcomeTimeout", "OutcomeUnknown", "ParkedLane", "ParkedUserLane", "PartitionFull",
-    "PartitionStatus", "ProducerClosed", "ProgressLicenseCoupler", "QuarantinedEntry", "QueueFull", "QueueUnavailable",
-    "Reset", "SchemaError", "SendUnknown", "SetLevel", "Settings", "StatusReport", "SyncLevels", "Totals",
-    "TransactionMisuse", "WrongDatabase", "apply_commands", "check", "command_id_for", "level_up_atomic", "status",
+    "InvalidArgument", "InvalidCommand", "LaneFull", "LevelEvent", "LevelEvents", "LevelUp", "LevelUpRefused",
+    "LevelqError", "Moved", "NotDurable", "OutOfStep", "Outcome", "OutcomeTimeout", "OutcomeUnknown", "ParkedLane",
+    "ParkedUserLane", "PartitionFull", "PartitionStatus", "ProducerClosed", "ProgressLicenseCoupler",
+    "QuarantinedEntry", "QueueFull", "QueueUnavailable", "Reset", "SchemaError", "SendUnknown", "SetLevel", "Settings",
+    "StatusReport", "SyncLevels", "Totals", "TransactionMisuse", "WrongDatabase", "apply_commands", "check",
+    "command_id_for", "level_up_atomic", "status",
 ]  # fmt: skip

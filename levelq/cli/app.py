@@ -53,6 +53,7 @@ _PANELS = {
     "Commands and their outcomes": (
         "levelq send level-up 42 PLAYER --xp 150 --reason 'Won a match'",
         "levelq history 42 --limit 10",
+        "levelq events --follow --user 42",
         "levelq catalog",
     ),
     "Check": ("levelq status --json", "levelq doctor", "levelq check", "levelq verify --history sends.jsonl --at-rest"),

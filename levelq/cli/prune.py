@@ -20,7 +20,8 @@ def prune(
     """Remove old rows from the ledger.
 
     As long as the ledger keeps a command, sending it again has no effect. Commands that are still in a lane or in the
-    outbox are kept, however old. Rows are removed in small batches, so that traffic does not wait.
+    outbox are kept, however old, and level changes that a consumer of events has not read. Rows are removed in small
+    batches, so that traffic does not wait.
     """
     from levelq_core.operations import prune as operation
 
@@ -35,4 +36,5 @@ def prune(
     for table in pruned:
         done = "would be removed" if dry_run else "removed"
         kept = f", {count(table.kept, 'old row')} kept: still waiting in a lane or the outbox" if table.kept else ""
+        kept += f", {count(table.unread, 'event')} kept: not read by every consumer yet" if table.unread else ""
         print_line(f"{table.table}: {count(table.removed, 'row')} {done}{kept}")

@@ -19,6 +19,7 @@ from levelq_core.lanes.shard_layout import Layout
 from levelq_core.redis_client.cluster import NotConnected
 from levelq_core.redis_client.pool import connect_async
 
+from .async_applied import AsyncAppliedWaits
 from .async_command_methods import AsyncCommandMethods
 from .async_handles import AsyncHandle
 from .async_lookup import Found, State, find
@@ -50,6 +51,7 @@ class AsyncProducer(AsyncCommandMethods):
 
         self.settings = settings or Settings.load()
         self._connections = AsyncConnections(self.settings)
+        self._applied_waits = AsyncAppliedWaits(self._connections)
         self._layouts: dict[str, Layout] = {}  # by specialization, as last read
         self._available: set[Durability] = {"memory"}  # the levels that this Redis gave last
 
@@ -180,6 +182,19 @@ class AsyncProducer(AsyncCommandMethods):
         """A handle on a command that another process sent. Raises InvalidCommand if the id is no UUID."""
         self._connections.require_open()
         return AsyncHandle(self._connections, require_id(command_id), kept=True)
+
+    async def wait_until_applied(self, user_id: int, specialization: str, timeout: float | None = 5.0) -> None:
+        """Return once all that was pushed to this lane before the call is decided, by any process.
+
+        Then the database has it: read your own writes. With LEVELQ_DATABASE_URL set, this includes what committed
+        transactions wrote to the outbox for this lane; else only what is in Redis. Rejected, cancelled and quarantined
+        commands count as decided.
+
+        Raises OutcomeTimeout after `timeout` seconds (None: never), with the reason; OutcomeUnknown if Redis was
+        restarted or emptied meanwhile, and no ledger can say what was decided; InvalidCommand, QueueUnavailable,
+        ConfigurationError. Many may wait at once: they share the producer's connections.
+        """
+        await self._applied_waits.wait(user_id, specialization, timeout)
 
     async def outcome(
         self, command_id: UUID, user_id: int | None = None, specialization: str | None = None

@@ -78,6 +78,12 @@ class LedgerReader:
 
         return self._read(select)
 
+    def last_in_outbox(self, user_id: int, specialization: str, *ids: int) -> int | None:
+        """See levelq_core.operations.queries. Raises as `query`."""
+        from levelq_core.operations.queries import last_in_outbox  # noqa: PLC0415
+
+        return self._read(lambda connection: last_in_outbox(connection, user_id, specialization, *ids))
+
     def in_outbox(self, command_id: UUID) -> str | None:
         """The specialization of a command that is in the outbox; None if it is not there. Raises as `query`."""
         from levelq_core.operations.queries import in_outbox  # noqa: PLC0415

@@ -31,6 +31,11 @@ class LoopLedger:
             self._begin()
         return await future
 
+    async def last_in_outbox(self, user_id: int, specialization: str, *ids: int) -> int | None:
+        """The same as LedgerReader's, from a thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, self._reader.last_in_outbox, user_id, specialization, *ids)
+
     async def in_outbox(self, command_id: UUID) -> str | None:
         """What LedgerReader.in_outbox returns."""
         return await asyncio.get_running_loop().run_in_executor(None, self._reader.in_outbox, command_id)

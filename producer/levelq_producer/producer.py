@@ -19,6 +19,7 @@ from levelq_core.lanes.shard_layout import Layout
 from levelq_core.redis_client.cluster import NotConnected
 from levelq_core.redis_client.pool import connect
 
+from .applied import AppliedWaits
 from .command_methods import CommandMethods
 from .durability import DurabilityWait
 from .handle_base import require_id
@@ -49,6 +50,7 @@ class Producer(CommandMethods):
 
         self.settings = settings or Settings.load()
         self._connections = Connections(self.settings)
+        self._applied_waits = AppliedWaits(self._connections)
         self._layouts: dict[str, Layout] = {}  # by specialization, as last read
         self._available: set[Durability] = {"memory"}  # the levels that this Redis gave last
 
@@ -176,6 +178,19 @@ class Producer(CommandMethods):
         """A handle on a command that another process sent. Raises InvalidCommand if the id is no UUID."""
         self._connections.require_open()
         return Handle(self._connections, require_id(command_id), kept=True)
+
+    def wait_until_applied(self, user_id: int, specialization: str, timeout: float | None = 5.0) -> None:
+        """Return once all that was pushed to this lane before the call is decided, by any process.
+
+        Then the database has it: read your own writes. With LEVELQ_DATABASE_URL set, this includes what committed
+        transactions wrote to the outbox for this lane; else only what is in Redis. Rejected, cancelled and quarantined
+        commands count as decided.
+
+        Raises OutcomeTimeout after `timeout` seconds (None: never), with the reason; OutcomeUnknown if Redis was
+        restarted or emptied meanwhile, and no ledger can say what was decided; InvalidCommand, QueueUnavailable,
+        ConfigurationError. Many may wait at once: they share the producer's connections.
+        """
+        self._applied_waits.wait(user_id, specialization, timeout)
 
     def outcome(
         self, command_id: UUID, user_id: int | None = None, specialization: str | None = None

@@ -25,6 +25,25 @@ class Upkeep:
         assert [int(user) for user, _ in b.claim("next", drain="f").lanes] == [2]
         b.check()
 
+    def test_entry_waits_until_it_is_acknowledged_with_all_before_it(self, b: Bench) -> None:
+        assert b.lanes.tail(b.partition, 1)[:2] == (b"", 0)
+        b.fill(u1=2)
+        before = b.everything()
+        tail = b.lanes.tail(b.partition, 1)
+        assert tail[:2] == (b.entries(1)[-1], 2)
+        assert b.everything() == before
+        b.push(1, payload(1, 9))
+        assert b.lanes.tail(b.partition, 1, tail.entry) == tail
+        ((_, (first, second, _)),) = b.claim().lanes
+        b.ack("token", 1, identity(first), reason="a trigger")
+        assert b.lanes.tail(b.partition, 1, tail.entry) == tail._replace(waiting=1, parked="a trigger", drains=1)
+        b.claim("again")
+        assert b.lanes.tail(b.partition, 1, tail.entry).claimed
+        b.ack("again", 1, identity(second))
+        gone = b.lanes.tail(b.partition, 1, tail.entry)
+        assert (gone.waiting, gone.lost_since(tail)) == (0, False)
+        assert gone._replace(server=b"another").lost_since(tail)
+
     def test_returned_claim_is_not_renewed(self, b: Bench) -> None:
         b.fill(u1=1)
         b.claim("late", drain="d")

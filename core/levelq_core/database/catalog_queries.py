@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
-# Every column of the eight tables, in order, as the search path finds them: the type below its domains, the length of
+# Every column of the nine tables, in order, as the search path finds them: the type below its domains, the length of
 # varchar(n), precision and scale of numeric(p,s), whether an insert may leave the column out, the domain that forbids
 # NULL, and whether this role may write it: an application may have granted only the columns that levelq requires.
 COLUMNS = text("""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .table_names import AUDIT, IDENTITY, LEDGER, LICENSES, OUTBOX, PROGRESSIONS, QUARANTINE
+from .table_names import AUDIT, IDENTITY, LEDGER, LICENSES, OUTBOX, POSITIONS, PROGRESSIONS, QUARANTINE
 
 _LIMITS = {"int2": 2**15 - 1, "int4": 2**31 - 1, "int8": 2**63 - 1, "numeric": 2**63 - 1}
 
@@ -99,7 +99,7 @@ _SHARED = {
     for name in names.split()
 }
 
-# levelq's own five: the ledger is written by binary COPY, which takes exactly these types.
+# levelq's own six: the ledger is written by binary COPY, which takes exactly these types.
 _OWN = {
     name: ColumnSpec(frozenset({type_}), declared)
     for type_, declared, names in (
@@ -108,7 +108,9 @@ _OWN = {
         ("int4", "integer NOT NULL DEFAULT 0", "xp sessions projects theory_hours practice_hours pushes"),
         ("int4", "integer", "level from_level to_level"),
         ("text", "text", "specialization kind status mode error message source reason"),
-        ("text", "text", "actor origin action target"),
+        ("text", "text", "actor origin action target consumer"),
+        ("int8", "bigint NOT NULL DEFAULT 0", "position pending_from"),
+        ("_int8", "bigint[] NOT NULL DEFAULT '{}'", "pending"),
         ("jsonb", "jsonb", "detail"),
         ("uuid", "uuid", "command_id batch"),
         ("uuid", "uuid NOT NULL DEFAULT gen_random_uuid()", "identity"),
@@ -131,8 +133,8 @@ NULLS = {
 
 
 def wanted(table: str, column: str) -> ColumnSpec:
-    """What a named column of one of the eight tables must be."""
-    return _OWN[column] if table in (LEDGER, OUTBOX, QUARANTINE, IDENTITY, AUDIT) else _SHARED[column]
+    """What a named column of one of the nine tables must be."""
+    return _OWN[column] if table in (LEDGER, OUTBOX, QUARANTINE, IDENTITY, AUDIT, POSITIONS) else _SHARED[column]
 
 
 LEVELS = frozenset({"current_level", "max_achieved_level", "from_level", "to_level"})

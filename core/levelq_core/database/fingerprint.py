@@ -11,7 +11,7 @@ from typing import Any
 from .cursors import Cursor
 from .table_names import REQUIRED
 
-# The versions (xmin) of the catalog rows that describe the eight tables, as the search path finds them, and the names
+# The versions (xmin) of the catalog rows that describe the nine tables, as the search path finds them, and the names
 # of the tables and columns that their foreign keys refer to: renaming those leaves the catalog rows unchanged.
 FINGERPRINT = f"""
     WITH named AS (SELECT to_regclass(name)::oid AS oid FROM unnest('{{{",".join(REQUIRED)}}}'::text[]) AS name)

@@ -55,7 +55,7 @@ class Parent:
 
 @dataclass(frozen=True, eq=False)
 class Schema:
-    """The eight tables as they are in this database. Compared by identity: each reading is its own.
+    """The nine tables as they are in this database. Compared by identity: each reading is its own.
 
     `leading`: (table, column) pairs by which a unique index of the table can be searched. `encoding`: the database's.
     `kinds`: by name, what is not a table ("a view"). `elsewhere`: by table that the search path does not find, the

@@ -1,10 +1,10 @@
-"""The eight tables by name, and what each must have."""
+"""The nine tables by name, and what each must have."""
 
 from __future__ import annotations
 
 PROGRESS, LICENSES, PROGRESSIONS = "specialization_progress", "user_licenses", "license_progressions"
 LEDGER, OUTBOX, QUARANTINE = "levelq_ledger", "levelq_outbox", "levelq_quarantine"
-IDENTITY, AUDIT = "levelq_identity", "levelq_audit"
+IDENTITY, AUDIT, POSITIONS = "levelq_identity", "levelq_audit", "levelq_event_positions"
 
 REQUIRED: dict[str, tuple[str, ...]] = {
     PROGRESS: (
@@ -29,6 +29,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     QUARANTINE: ("id", "specialization", "user_id", "reason", "raw", "length", "sha256", "at"),
     IDENTITY: ("id", "identity", "created_at"),
     AUDIT: ("id", "at", "actor", "origin", "action", "target", "detail"),
+    POSITIONS: ("id", "consumer", "position", "pending_from", "pending"),
 }  # fmt: skip
 
 TOTALS = ("total_xp", "completed_sessions", "completed_projects", "theory_hours_completed", "practice_hours_completed")

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
-from redis.exceptions import MovedError, RedisError, ResponseError
+from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseError
 
 from levelq_core.domain.outcome import Outcome
 from levelq_core.errors import ConfigurationError
@@ -18,6 +18,7 @@ from levelq_core.redis_client.cluster import REDIRECTIONS, NotConnected, as_lost
 from levelq_core.redis_client.pool import RedisCommand
 
 from . import outcome_streams
+from .lane_tail import LaneTail
 from .protocol import FOUND_AMONG, LaneEntries, PushAnswer, PushError
 from .push_batch import PushBatch
 from .script_caller import AsyncScriptCaller
@@ -106,6 +107,14 @@ class AsyncProducerLanes(AsyncScriptCaller):
                 await self._execute(query.key, "HSETNX", query.key, name, str(query.first))
             query.read(await self._execute(query.key, "HMGET", query.key, *query.names))
         return query
+
+    async def tail(self, partition: Partition, user_id: int, entry: bytes = b"") -> LaneTail:
+        """Whether an entry of a lane still waits, and why; the lane's newest entry unless given. Raises RedisError."""
+        call = self._protocol.tail(partition, user_id, entry)
+        try:
+            return LaneTail.read(await self._execute(call.key, *call.command()))
+        except NoScriptError:  # after a restart the server knows no scripts
+            return LaneTail.read(await self._execute(call.key, *call.command(known=False)))
 
     async def kept_outcome(self, command_id: UUID) -> Outcome | None:
         """The first decision on a command that Redis keeps for its sender, if it does. Raises RedisError."""

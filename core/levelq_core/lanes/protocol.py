@@ -257,6 +257,10 @@ class Protocol:
             for length, entries in zip(reply[::2], reply[1::2], strict=True)
         ]
 
+    def tail(self, partition: Partition, user_id: int, entry: bytes) -> Call:
+        """Read whether an entry of a lane still waits; the newest one if `entry` is empty. See LaneTail."""
+        return self._call("tail", partition, user_id, entry)
+
     def find(self, partition: Partition, command_id: bytes, user_id: int | None = None, newest: int = 0) -> Call:
         """Look for a command in one lane, or in all; `newest`: how many of the lane's newest entries to leave out."""
         user = "" if user_id is None else user_id

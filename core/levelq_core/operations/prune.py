@@ -1,7 +1,8 @@
 """Retention: remove decided rows that are older than the horizon of exactly-once.
 
 A command that is sent again after its row is gone takes effect again. So a row stays, however old, while its command
-stands in a lane or in the outbox. What is pushed after the pruning began was sent again after the horizon.
+stands in a lane or in the outbox. What is pushed after the pruning began was sent again after the horizon. A level
+change stays until every consumer of events has read it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from redis import Redis
 from sqlalchemy import Connection, Engine, text
 
 from levelq_core.database.schema import LEDGER, OUTBOX, QUARANTINE, schema_of
+from levelq_core.database.table_names import POSITIONS
 from levelq_core.errors import ConfigurationError
 from levelq_core.lanes import scan as standing
 from levelq_core.lanes.client import Lanes
@@ -29,17 +31,22 @@ BATCH = 1_000
 
 
 class Pruned(NamedTuple):
-    """What one table lost, or in a dry run would lose: rows removed, old rows kept because they still stand."""
+    """What one table lost, or in a dry run would lose: rows removed, old rows kept because they still stand.
+
+    `unread`: other old rows that were kept, level changes that a consumer of events has not read.
+    """
 
     table: str
     removed: int
     kept: int
+    unread: int = 0
 
 
 class _Kind(NamedTuple):
     table: str
     moment: str
     stands: str
+    unread: str = "false"
 
 
 def _found(table: str, column: str) -> str:
@@ -47,8 +54,9 @@ def _found(table: str, column: str) -> str:
     return f"(SELECT true FROM {table} s WHERE s.{column} = t.{column} LIMIT 1) IS NOT NULL"
 
 
-# Which rows are still needed: their command, or their entry, waits somewhere.
-_LEDGER = _Kind(LEDGER, "applied_at", f"{_found(IN_LANES, 'command_id')} OR {_found(OUTBOX, 'command_id')}")
+# Which rows are still needed: their command, or their entry, waits somewhere; or a consumer has not read the event.
+_UNREAD = f"(t.from_level <> t.to_level AND t.id > (SELECT min(pending_from) FROM {POSITIONS})) IS TRUE"
+_LEDGER = _Kind(LEDGER, "applied_at", f"{_found(IN_LANES, 'command_id')} OR {_found(OUTBOX, 'command_id')}", _UNREAD)
 _QUARANTINE = _Kind(QUARANTINE, "at", _found(IN_LANES, "sha256"))
 
 
@@ -107,27 +115,28 @@ def _prune(
     with connection.begin():
         # Each row's own time is compared before it goes; the bound can at most leave a few for the next run.
         last = last_id_before(connection, kind.table, kind.moment, before)
-    remove = f"DELETE FROM {kind.table} t USING old WHERE t.id = old.id AND NOT old.stands RETURNING t.id"
+    remove = f"DELETE FROM {kind.table} t USING ({_COUNT_ONLY}) AS going WHERE t.id = going.id RETURNING t.id"
     statement = text(_BATCH.format(**kind._asdict(), remove=_COUNT_ONLY if dry_run else remove))
-    removed = kept = at = 0
+    removed = kept = unread = at = 0
     while True:
         with connection.begin():
             values = {"at": at, "last": last, "before": before, "batch": batch}
-            reached, went, stayed = connection.execute(statement, values).one()
+            reached, went, stayed, waits = connection.execute(statement, values).one()
         if reached is None:
-            return Pruned(kind.table, removed, kept)
-        at, removed, kept = reached, removed + went, kept + stayed
+            return Pruned(kind.table, removed, kept, unread)
+        at, removed, kept, unread = reached, removed + went, kept + stayed, unread + waits
         step(kind.table, removed)
 
 
-_COUNT_ONLY = "SELECT id FROM old WHERE NOT stands"
+_COUNT_ONLY = "SELECT id FROM old WHERE NOT stands AND NOT unread"
 
 # The next rows by id, which of them are old, which of the old ones must stay; the last id of the page.
 _BATCH = """
     WITH page AS MATERIALIZED (
-        SELECT t.id, t.{moment} < :before AS is_old, {stands} AS stands
+        SELECT t.id, t.{moment} < :before AS is_old, {stands} AS stands, {unread} AS unread
         FROM {table} t WHERE t.id > :at AND t.id <= :last ORDER BY t.id LIMIT :batch
-    ), old AS MATERIALIZED (SELECT id, stands FROM page WHERE is_old),
+    ), old AS MATERIALIZED (SELECT id, stands, unread FROM page WHERE is_old),
     gone AS ({remove})
-    SELECT (SELECT max(id) FROM page), (SELECT count(*) FROM gone), (SELECT count(*) FROM old WHERE stands)
+    SELECT (SELECT max(id) FROM page), (SELECT count(*) FROM gone), (SELECT count(*) FROM old WHERE stands),
+           (SELECT count(*) FROM old WHERE unread AND NOT stands)
 """

@@ -53,6 +53,15 @@ def outcomes_of(connection: Connection, commands: Sequence[tuple[UUID, bytes | N
     return [_outcome(rows[command_id], digest) if command_id in rows else None for command_id, digest in commands]
 
 
+def last_in_outbox(
+    connection: Connection, user_id: int, specialization: str, first: int = 0, last: int = 2**63 - 1
+) -> int | None:
+    """The greatest id of a lane's rows in the outbox from `first` to `last`; None if there is none."""
+    values = {"user": user_id, "specialization": specialization, "first": first, "last": last}
+    found: int | None = connection.execute(_LAST_IN_OUTBOX, values).scalar_one()
+    return found
+
+
 def in_outbox(connection: Connection, command_id: UUID) -> str | None:
     """The specialization of a command that is in the outbox; None if it is not there."""
     name: str | None = connection.execute(_IN_OUTBOX, {"id": command_id}).scalar_one_or_none()
@@ -116,6 +125,11 @@ _OUTCOMES = text(f"""
     SELECT command_id, digest, user_id, specialization, error, message, from_level, to_level, before, after,
            {COMMAND_COLUMNS}
     FROM {LEDGER} WHERE command_id = ANY(CAST(:ids AS uuid[]))
+""")
+
+_LAST_IN_OUTBOX = text(f"""
+    SELECT max(id) FROM {OUTBOX}
+    WHERE user_id = :user AND specialization = :specialization AND id BETWEEN :first AND :last
 """)
 
 _IN_OUTBOX = text(f"SELECT specialization FROM {OUTBOX} WHERE command_id = :id")

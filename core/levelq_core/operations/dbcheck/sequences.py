@@ -1,4 +1,4 @@
-"""The sequences and identity columns of the eight tables: they give ids, ahead of the rows, and enough of them."""
+"""The sequences and identity columns of the nine tables: they give ids, ahead of the rows, and enough of them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Sequence(NamedTuple):
 
 
 def sequences_of(connection: Connection) -> list[Sequence]:
-    """Every sequence that fills a column of the eight tables. Needs no right but to use them. Raises DBAPIError."""
+    """Every sequence that fills a column of the nine tables. Needs no right but to use them. Raises DBAPIError."""
     return [Sequence(*row) for row in connection.execute(_SEQUENCES, {"tables": list(REQUIRED)})]
 
 

@@ -29,6 +29,7 @@ ROLES = {
     "Workers": "levelq_worker",
     "An application with direct calls": "levelq_application",
     "An application with an outbox": "levelq_sender",
+    "A consumer of level changes": "levelq_consumer",
     "An operator": "levelq_operator",
     "A reader": "levelq_reader",
     "A pruner": "levelq_pruner",
@@ -186,6 +187,8 @@ def test_sender_role_writes_the_outbox_and_reads_outcomes_alone(
     session.commit()
     levelq("levelq_worker", "worker", "--burst")
     assert sent.result(timeout=5).to_level == 2
+    with Producer(as_role(settings, "levelq_sender")) as producer:
+        producer.wait_until_applied(1, "PLAYER")
     refused(
         settings,
         "levelq_sender",
@@ -204,6 +207,7 @@ def test_reader_role_reads_everything_and_writes_nothing(
     reader = "levelq_reader"
     level_up_atomic(session_of("levelq_application"), 1, "PLAYER", 1000)
     assert "applied" in levelq(reader, "history", "1")
+    assert "1 -> 2" in levelq(reader, "events")
     assert "wrong" not in levelq(reader, "status")
     levelq(reader, "check")
     assert "Every invariant holds" in levelq(reader, "verify")
@@ -216,6 +220,23 @@ def test_reader_role_reads_everything_and_writes_nothing(
         *(f"DELETE FROM {table}" for table in TABLES),
         "UPDATE user_licenses SET current_level = 8",
         "INSERT INTO levelq_outbox (command_id) VALUES (gen_random_uuid())",
+    )
+
+
+@pytest.mark.usefixtures("roles")
+def test_consumer_role_reads_events_and_moves_its_position_alone(
+    settings: Settings, session_of: Callable[[str], Session], levelq: Levelq
+) -> None:
+    level_up_atomic(session_of("levelq_application"), 1, "PLAYER", 1000)
+    assert "1 -> 2" in levelq("levelq_consumer", "events", "--consumer", "mails")
+    assert levelq("levelq_consumer", "events", "--consumer", "mails") == ""
+    refused(
+        settings,
+        "levelq_consumer",
+        "SELECT FROM specialization_progress",
+        "DELETE FROM levelq_event_positions",
+        "UPDATE levelq_ledger SET xp = 0",
+        "INSERT INTO levelq_ledger (command_id) VALUES (gen_random_uuid())",
     )
 
 

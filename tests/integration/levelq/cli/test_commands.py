@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from redis import Redis
 from sqlalchemy import Engine
 
+from levelq_core import LevelEvent, SetLevel, Settings, apply_commands
 from tests.support.db_check import execute
 from tests.support.fixtures.command_line import NOWHERE, SECRET, Levelq, Result
 
@@ -22,6 +27,38 @@ def test_status_without_its_database_shows_the_rest(levelq_here: Levelq) -> None
     assert err == "" and len(found["problems"]) == 1 and "LEVELQ_DATABASE_URL" in found["problems"][0]
     code, out, err = levelq_here("status", LEVELQ_DATABASE_URL="")
     assert (code, err) == (0, "") and "rejected -   quarantined -" in out
+
+
+def test_events_are_printed_oldest_first_and_those_of_a_consumer_once(levelq_here: Levelq, own_engine: Engine) -> None:
+    with own_engine.begin() as connection:
+        for user, level, reason in ((1, 3, "won \x1b[31m"), (2, 2, ""), (1, 1, "back")):
+            command = SetLevel(user_id=user, specialization="PLAYER", new_level=level, reason=reason, advanced_by=7)
+            apply_commands(connection, [command])
+    code, out, _ = levelq_here("events", "--user", 1)
+    assert code == 0 and [line[19:] for line in out.splitlines()] == [
+        "  user 1  PLAYER    1 -> 3  won \\x1b[31m  by 7",
+        "  user 1  PLAYER    3 -> 1  back  by 7",
+    ]
+    rows = [json.loads(line) for line in levelq_here("events", "--json", "--consumer", "mails").out.splitlines()]
+    assert [(row["id"], row["user_id"], row["from_level"], row["to_level"]) for row in rows] == [
+        (1, 1, 1, 3), (2, 2, 1, 2), (3, 1, 3, 1),
+    ]  # fmt: skip
+    assert rows[0].keys() == set(LevelEvent._fields) and rows[0]["reason"] == "won \x1b[31m"
+    assert levelq_here("events", "--consumer", "mails") == Result(0, "", "")
+    assert "consumer: expected 1 to 100 printable" in levelq_here.refused("events", "--consumer", "")
+
+
+def test_followed_events_are_printed_until_interrupted(settings: Settings, own_engine: Engine) -> None:
+    command = [sys.executable, "-m", "levelq", "events", "--follow", "--json"]
+    environment = os.environ | settings.environment()
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        for level in (2, 3):
+            with own_engine.begin() as connection:
+                apply_commands(connection, [SetLevel(user_id=1, specialization="PLAYER", new_level=level)])
+            assert json.loads(following.stdout.readline())["to_level"] == level
+        following.send_signal(signal.SIGINT)
+        assert following.wait(20) == 130
 
 
 def test_database_without_tables_is_refused_with_the_command_that_makes_them(
@@ -110,9 +147,9 @@ def test_doctor_without_redis_examines_the_rest(levelq_here: Levelq) -> None:
 
 def test_db_upgrade_lists_the_tables_that_it_created_and_left(levelq_here: Levelq, blank_database_url: str) -> None:
     first = levelq_here("db", "upgrade", LEVELQ_DATABASE_URL=blank_database_url)
-    assert first.code == 0 and first.out.count(" created") == 8 and "left as it was" not in first.out
+    assert first.code == 0 and first.out.count(" created") == 9 and "left as it was" not in first.out
     again = levelq_here("db", "upgrade", LEVELQ_DATABASE_URL=blank_database_url)
-    assert again.code == 0 and again.out.count("left as it was") == 8 and " created" not in again.out
+    assert again.code == 0 and again.out.count("left as it was") == 9 and " created" not in again.out
 
 
 def test_db_check_prints_the_fix_of_each_finding(levelq_here: Levelq, own_engine: Engine) -> None:

@@ -76,6 +76,8 @@ VALUES: dict[str, Any] = {
     "page entries": 501,
     "page bytes": 10_003,
     "mark": "a-mark",
+    "user": 5,
+    "entry": b"x",
     "the command's id": b"i" * 16,
     "how many entries to read at most": FOUND_AMONG,
     "how many of the newest to leave out": 9,
@@ -105,6 +107,7 @@ CALLS: dict[str, tuple[Call, list[Any]]] = {
     "relayout": (PROTOCOL.change_layout("PLAYER", Layout(1, 4), Layout(1, 4, next_shards=8)), []),
     "bind": (PROTOCOL.bind(b"{}", b"another"), []),
     "peek": (PROTOCOL.peek(PARTITION, [(b"5", 0), (b"6", 7)]), [b"5", 0, b"6", 7]),
+    "tail": (PROTOCOL.tail(PARTITION, 5, b"x"), []),
     "find": (PROTOCOL.find(PARTITION, b"i" * 16, 5, newest=9), []),
     "withdraw": (PROTOCOL.withdraw(PARTITION, "a-mark", [(b"5", b"i" * 32)]), [b"5", b"i" * 32]),
 }
@@ -143,7 +146,9 @@ def test_every_script_has_a_call() -> None:
 def test_every_script_begins_with_its_legend(name: str) -> None:
     lines = text(name).splitlines()
     flags = "" if name in REFUSED_WHEN_FULL else " flags=allow-oom"
-    flags += ",no-writes" if name in ("status", "peek", "find") else ""  # an operator must see it, whatever is full
+    flags += (
+        ",no-writes" if name in ("status", "peek", "find", "tail") else ""
+    )  # an operator must see it, whatever is full
     assert lines[0] == f"#!lua{flags}"
     assert re.fullmatch(r"-- [A-Z].+\.( .+)?|-- [A-Z].+", lines[1])
     legend = [found for line in lines if (found := re.match(r"-- (KEYS\[1\]|ARGV|Returns|Keeps:) +\S", line))]

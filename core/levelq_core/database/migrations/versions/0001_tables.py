@@ -1,4 +1,4 @@
-"""The eight tables. The first three may be the application's own already: those stay as they are."""
+"""The nine tables. The first three may be the application's own already: those stay as they are."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def upgrade() -> None:
         ("levelq_quarantine", _quarantine),
         ("levelq_identity", _identity),
         ("levelq_audit", _audit),
+        ("levelq_event_positions", _event_positions),
     ):
         if not there.has_table(name):
             create(name)
@@ -184,4 +185,14 @@ def _audit(name: str) -> None:
         *_times("at"),
         *_filled(sa.Text, "actor", "origin", "action", "target"),
         sa.Column("detail", JSONB),
+    )
+
+
+def _event_positions(name: str) -> None:
+    op.create_table(
+        name,
+        _id(),
+        sa.Column("consumer", sa.Text, nullable=False, unique=True),
+        *_filled(sa.BigInteger, "position", "pending_from", default=_ZERO),
+        *_filled(ARRAY(sa.BigInteger), "pending", default="{}"),
     )

@@ -196,7 +196,8 @@ WRONG = {
 
     ),
     "no table of ours": Wrong(
-        (*PAIR, "DROP TABLE levelq_ledger, levelq_outbox, levelq_quarantine, levelq_identity, levelq_audit")
+        (*PAIR, "DROP TABLE levelq_ledger, levelq_outbox, levelq_quarantine, levelq_identity, levelq_audit, "
+         "levelq_event_positions")
     ),
     "a table outside the search path": Wrong(
         (*PAIR, "CREATE SCHEMA app", "ALTER TABLE user_licenses SET SCHEMA app"),
