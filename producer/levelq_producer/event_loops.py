@@ -14,11 +14,13 @@ from levelq_core.keys import Partition
 from levelq_core.lanes.async_producer_lanes import AsyncProducerLanes
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.redis_client.per_loop import PerLoop, abandon
-from levelq_core.redis_client.pool import BOUND, DURABLE_BOUND, connect, connect_async
+from levelq_core.redis_client.pool import BOUND, connect, connect_async
 
 from .async_reply_reader import AsyncReplyReader
+from .durability import LEVELS, DurabilityWait
 from .ledger_reader import LedgerReader
 from .loop_ledger import LoopLedger
+from .loop_trips import LoopTrips
 from .sending import LOOP_WINDOW
 
 if TYPE_CHECKING:
@@ -35,11 +37,11 @@ class LoopConnections:
 
     def __init__(self, settings: Settings, ledger: LedgerReader | None, waker: LoopWaker) -> None:
         self.redis = connect_async(settings.redis_url, settings.redis_seconds)
-        self.lanes = AsyncProducerLanes(self.redis, settings, connections=BOUND, durable=DURABLE_BOUND)
+        self.lanes = AsyncProducerLanes(self.redis, settings, connections=BOUND)
         self.replies = AsyncReplyReader(self.redis, settings.redis_seconds / 2)
         self.ledger = None if ledger is None else LoopLedger(ledger)
         self.waker = waker
-        self.probing = asyncio.Lock()
+        self.trips = {level: LoopTrips(settings, DurabilityWait(settings, level)) for level in LEVELS}
 
     async def close(self) -> None:
         """Close them, on their loop. Tasks that still wait read on, on connections that end with the read."""

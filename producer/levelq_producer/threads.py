@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -10,11 +9,13 @@ from levelq_core.domain.commands import Command
 from levelq_core.lanes.producer_lanes import ProducerLanes
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.redis_client.per_process import PerProcess
-from levelq_core.redis_client.pool import BOUND, DURABLE_BOUND, connect
+from levelq_core.redis_client.pool import BOUND, connect
 
+from .durability import LEVELS, DurabilityWait
 from .ledger_reader import LedgerReader
 from .reply_reader import ReplyReader
 from .sending import WINDOW
+from .trips import Trips
 
 if TYPE_CHECKING:
     from levelq_core.settings import Settings
@@ -27,12 +28,12 @@ class ProcessConnections:
 
     def __init__(self, settings: Settings, ledger: LedgerReader | None) -> None:
         self.redis = connect(settings.redis_url, settings.redis_seconds)
-        self.lanes = ProducerLanes(self.redis, settings, connections=BOUND, durable=DURABLE_BOUND)
+        self.lanes = ProducerLanes(self.redis, settings, connections=BOUND)
         self.replies = ReplyReader(self.redis, settings.redis_seconds / 2)
         self.ledger = ledger
         self._rq = connect(settings.queue_url, settings.redis_seconds)
         self.waker = Waker(self.redis, self._rq, settings.keys)
-        self.probing = threading.Lock()
+        self.trips = {level: Trips(settings, DurabilityWait(settings, level)) for level in LEVELS}
 
     def close(self) -> None:
         """Close them."""
