@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from levelq_core.domain.commands import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels, build
 from levelq_core.errors import LevelqError
+from levelq_core.keys import Partition
 from levelq_core.lanes.async_producer_lanes import AsyncProducerLanes
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.redis_client.cluster import NotConnected
@@ -111,9 +112,9 @@ class AsyncProducer:
         """Push a window in a round trip that others may share; again, where its lanes move meanwhile."""
         deadline = time.monotonic() + self.settings.redis_seconds
         connections = self._connections.get()
-        trips = connections.trips[settlement.wait.level]
         while window:
-            trip = await trips.carry(window, self._push)
+            only = self._only_partition(window) if connections.lanes.several_servers else None
+            trip = await connections.trips(settlement.wait, only).carry(window, self._push)
             for partition in trip.take_wake():
                 await connections.waker.wake(partition)
             window = settlement.note(window, trip)
@@ -121,6 +122,13 @@ class AsyncProducer:
             if closed and not await self._follow(closed, deadline):
                 settlement.refuse_moved(window)
                 break
+
+    def _only_partition(self, window: Sequence[SentCommand]) -> Partition | None:
+        """The only partition of a window on a cluster: its trips do not wait for those to other servers."""
+        if any(command.specialization not in self._layouts for command in window):
+            return None
+        batches = group_by_lane(window, self._layouts)
+        return batches[0].partition if len(batches) == 1 else None
 
     async def _push(self, commands: Sequence[SentCommand], trip: Settlement) -> None:
         """Make one round trip: push commands to where their lanes are now."""

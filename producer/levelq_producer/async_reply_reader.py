@@ -11,6 +11,7 @@ from typing import Any
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, MovedError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from levelq_core.domain.outcome import Outcome
 from levelq_core.errors import LevelqError
@@ -106,7 +107,7 @@ class AsyncReplyReader:
             refusal = await self._block(pool, streams, seconds)
         except NotConnected:
             raise
-        except RedisConnectionError:  # lost while it waited, as by a restart: reading again is safe
+        except (RedisConnectionError, RedisTimeoutError):  # a restart, or this process was late: reading again is safe
             refusal = await self._block(pool, streams, seconds)
         if isinstance(refusal, MovedError):
             await self.pools.moved(refusal)

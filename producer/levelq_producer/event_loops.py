@@ -17,14 +17,14 @@ from levelq_core.redis_client.per_loop import PerLoop, abandon
 from levelq_core.redis_client.pool import BOUND, connect, connect_async
 
 from .async_reply_reader import AsyncReplyReader
-from .durability import LEVELS, DurabilityWait
+from .durability import DurabilityWait
 from .ledger_reader import LedgerReader
 from .loop_ledger import LoopLedger
 from .loop_trips import LoopTrips
 from .sending import LOOP_WINDOW
 
 if TYPE_CHECKING:
-    from levelq_core.settings import Settings
+    from levelq_core.settings import Durability, Settings
 
 _TURN = 100  # commands that are validated before other tasks run
 _MANY = 2_000  # commands of a call that make a full collection long
@@ -41,7 +41,14 @@ class LoopConnections:
         self.replies = AsyncReplyReader(self.redis, settings.redis_seconds / 2)
         self.ledger = None if ledger is None else LoopLedger(ledger)
         self.waker = waker
-        self.trips = {level: LoopTrips(settings, DurabilityWait(settings, level)) for level in LEVELS}
+        self._settings = settings
+        self._trips: dict[tuple[Durability, Partition | None], LoopTrips] = {}
+
+    def trips(self, wait: DurabilityWait, partition: Partition | None) -> LoopTrips:
+        """The trips that calls with this durability share; `partition`: the only one to which they go."""
+        key = wait.level, partition
+        found = self._trips.get(key)
+        return self._trips.setdefault(key, LoopTrips(self._settings, wait)) if found is None else found
 
     async def close(self) -> None:
         """Close them, on their loop. Tasks that still wait read on, on connections that end with the read."""

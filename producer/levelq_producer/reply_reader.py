@@ -12,6 +12,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, MovedError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from levelq_core.domain.outcome import Outcome
 from levelq_core.errors import LevelqError
@@ -108,7 +109,7 @@ class ReplyReader:
             refusal = self._block(pool, streams, seconds)
         except NotConnected:
             raise
-        except RedisConnectionError:  # lost while it waited, as by a restart: reading again is safe
+        except (RedisConnectionError, RedisTimeoutError):  # a restart, or this process was late: reading again is safe
             refusal = self._block(pool, streams, seconds)
         if isinstance(refusal, MovedError):
             self.pools.moved(refusal)

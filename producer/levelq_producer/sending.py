@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from redis.exceptions import MovedError, ResponseError
@@ -102,18 +102,7 @@ def group_by_lane(window: Iterable[SentCommand], layouts: Mapping[str, Layout]) 
     return [PartitionBatch(partition, users) for partition, users in batches.items()]
 
 
-class Call(Protocol):
-    """A call that waits for a round trip."""
-
-    @property
-    def commands(self) -> Sequence[SentCommand]:
-        """What it sends."""
-
-
-C = TypeVar("C", bound=Call)
-
-
-def take_trip(waiting: deque[C], most: int, taken: list[C]) -> None:
+def take_trip(waiting: deque[Any], most: int, taken: list[Any]) -> None:
     """Take the first calls from those that wait, with `most` commands in all."""
     while waiting and len(waiting[0].commands) <= most:
         most -= len(waiting[0].commands)
@@ -150,13 +139,14 @@ class Settlement:
 
     def note(self, window: Sequence[SentCommand], trip: Settlement) -> list[SentCommand]:
         """Note what a trip did with a window, for the windows that follow; returns the commands whose lanes moved."""
-        self._lost = trip._lost
         moved = []
-        for command in window if trip._refused or trip.closed else ():
+        for command in window if trip._refused or trip._lost or trip.closed else ():
             if isinstance(command.error, Moved):
                 moved.append(command)
             elif command.error is not None and not isinstance(command.error, NotDurable):
                 self._refused[command.lane] = command.error
+                if command.error is trip._lost or isinstance(command.error, SendUnknown):
+                    self._lost = trip._lost
         return moved
 
     def still_open(self, window: Sequence[SentCommand]) -> Sequence[SentCommand]:

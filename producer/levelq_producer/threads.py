@@ -6,19 +6,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from levelq_core.domain.commands import Command
+from levelq_core.keys import Partition
 from levelq_core.lanes.producer_lanes import ProducerLanes
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.redis_client.per_process import PerProcess
 from levelq_core.redis_client.pool import BOUND, connect
 
-from .durability import LEVELS, DurabilityWait
+from .durability import DurabilityWait
 from .ledger_reader import LedgerReader
 from .reply_reader import ReplyReader
 from .sending import WINDOW
 from .trips import Trips
 
 if TYPE_CHECKING:
-    from levelq_core.settings import Settings
+    from levelq_core.settings import Durability, Settings
 
 T = TypeVar("T")
 
@@ -33,7 +34,14 @@ class ProcessConnections:
         self.ledger = ledger
         self._rq = connect(settings.queue_url, settings.redis_seconds)
         self.waker = Waker(self.redis, self._rq, settings.keys)
-        self.trips = {level: Trips(settings, DurabilityWait(settings, level)) for level in LEVELS}
+        self._settings = settings
+        self._trips: dict[tuple[Durability, Partition | None], Trips] = {}
+
+    def trips(self, wait: DurabilityWait, partition: Partition | None) -> Trips:
+        """The trips that calls with this durability share; `partition`: the only one to which they go."""
+        key = wait.level, partition
+        found = self._trips.get(key)
+        return self._trips.setdefault(key, Trips(self._settings, wait)) if found is None else found
 
     def close(self) -> None:
         """Close them."""

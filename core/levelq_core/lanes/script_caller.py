@@ -35,6 +35,11 @@ class ScriptCaller:
         self._settings = settings
         self._protocol = Protocol(settings)
 
+    @property
+    def several_servers(self) -> bool:
+        """Whether partitions may be on different servers."""
+        return self._pools.only is None
+
     def _begin(self, call: Call, meaning: Callable[[Any], T]) -> PendingReply[T]:
         return PendingReply(self._pools, call, meaning)
 
@@ -50,6 +55,11 @@ class AsyncScriptCaller:
         self._pools = AsyncNodePools(redis, connections)
         self._settings = settings
         self._protocol = Protocol(settings)
+
+    @property
+    def several_servers(self) -> bool:
+        """Whether partitions may be on different servers."""
+        return self._pools.only is None
 
     def close(self) -> None:
         """Keep no connection from now on; the client is the caller's to close."""

@@ -6,7 +6,7 @@ import asyncio
 import queue
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
@@ -50,9 +50,8 @@ class Trips:
     def __init__(self, producer: AsyncProducer) -> None:
         self.begun: asyncio.Queue[int] = asyncio.Queue()
         self.door = asyncio.Semaphore(0)
-        self._lanes: Any = producer._connections.get().lanes
-        self._push = self._lanes.push
-        self._lanes.push = self.push
+        lanes: Any = producer._connections.get().lanes
+        self._push, lanes.push = lanes.push, self.push
 
     async def push(self, batches: Sequence[Any], then: Any) -> Any:
         self.begun.put_nowait(sum(len(entries) for _, lanes in batches for _, entries in lanes))
@@ -68,9 +67,8 @@ class ThreadTrips:
         self.door = threading.Semaphore(0)
         self.errors: list[BaseException] = []
         self.producer = producer
-        self._lanes: Any = producer._connections.get().lanes
-        self._push = self._lanes.push
-        self._lanes.push = self.push
+        lanes: Any = producer._connections.get().lanes
+        self._push, lanes.push = lanes.push, self.push
 
     def push(self, batches: Sequence[Any], then: Any) -> Any:
         self.begun.put(sum(len(entries) for _, lanes in batches for _, entries in lanes))
@@ -81,7 +79,8 @@ class ThreadTrips:
 
     def until_waiting(self, count: int) -> None:
         """Wait until so many calls wait for the next trip."""
-        waiting = self.producer._connections.get().trips["memory"]._waiting
+        (trips,) = self.producer._connections.get()._trips.values()
+        waiting = trips._waiting
         until(lambda: len(waiting) == count, what="the calls")
 
 
@@ -173,7 +172,8 @@ async def test_full_lane_refuses_its_own_commands(servers: Servers, redis: Redis
         trips, first = Trips(producer), asyncio.create_task(producer.send(level_up(3)))
         await trips.begun.get()
         one, others = ([asyncio.create_task(producer.send(level_up(user))) for _ in range(5)] for user in (1, 2))
-        many = asyncio.create_task(producer.send_many([*(level_up(1) for _ in range(LOOP_WINDOW - 10)), level_up(4)]))
+        many_commands = [*(level_up(1) for _ in range(LOOP_WINDOW - 10)), level_up(4)]
+        many = asyncio.create_task(producer.send_many(many_commands))
         after = asyncio.create_task(producer.send(level_up(4)))
         for _ in range(3):
             trips.door.release()
@@ -203,25 +203,23 @@ async def test_lost_connection_hits_the_tasks_of_its_trip(servers: Servers, redi
     assert found == [{type(None)}, {SendUnknown}, {SendUnknown}, {type(None)}, {type(None)}]
 
 
-def test_lost_connection_hits_the_threads_of_its_trip(
-    servers: Servers, redis: Redis, pool: ThreadPoolExecutor
-) -> None:
-    with Proxy(servers.valkey.url.removeprefix("unix://")) as proxy:
-        with Producer.from_url(f"redis://127.0.0.1:{proxy.port}/0") as producer:
-            producer.send(level_up())
-            trips = ThreadTrips(producer)
-            calls = []
-            for waiting in range(5):
-                calls.append(pool.submit(producer.send_many, level_ups(WINDOW // 2)))
-                trips.until_waiting(waiting)
-            trips.begun.get()
-            trips.door.release()
-            trips.begun.get()
-            proxy.trap(Fault.RESET_REPLY, b"EVALSHA")
-            trips.door.release()
-            trips.begun.get()
-            trips.door.release()
-            found = [{type(handle.error) for handle in call.result()} for call in calls]
+def test_lost_connection_hits_the_threads_of_its_trip(servers: Servers, redis: Redis, pool: ThreadPoolExecutor) -> None:
+    proxied = Proxy(servers.valkey.url.removeprefix("unix://"))
+    with proxied as proxy, Producer.from_url(f"redis://127.0.0.1:{proxy.port}/0") as producer:
+        producer.send(level_up())
+        trips = ThreadTrips(producer)
+        calls = []
+        for waiting in range(5):
+            calls.append(pool.submit(producer.send_many, level_ups(WINDOW // 2)))
+            trips.until_waiting(waiting)
+        trips.begun.get()
+        trips.door.release()
+        trips.begun.get()
+        proxy.trap(Fault.RESET_REPLY, b"EVALSHA")
+        trips.door.release()
+        trips.begun.get()
+        trips.door.release()
+        found = [{type(handle.error) for handle in call.result()} for call in calls]
     assert found == [{type(None)}, {SendUnknown}, {SendUnknown}, {type(None)}, {type(None)}]
 
 
@@ -281,11 +279,6 @@ def test_thread_that_dies_with_the_trip_of_others_leaves_them_unknown_and_the_ne
     assert last.result().error is None
 
 
-def in_main_thread(number: int, handler: Callable[[], None]) -> Any:
-    """Run `handler` in the main thread at this signal; returns the handler that was there before."""
-    return signal.signal(number, lambda *_: handler())
-
-
 def test_thread_interrupted_while_it_waits_sends_nothing_and_strands_no_other(
     producer: Producer, redis: Redis, pool: ThreadPoolExecutor
 ) -> None:
@@ -309,23 +302,29 @@ def test_thread_interrupted_while_it_waits_sends_nothing_and_strands_no_other(
     assert [len(lane(redis, user)) for user in (1, 2, 3)] == [1, 0, 1]
 
 
-def test_signal_handler_sends_during_a_send_of_its_own_thread(producer: Producer, redis: Redis) -> None:
+def test_signal_handler_sends_during_a_send_of_its_own_thread(
+    producer: Producer, redis: Redis, pool: ThreadPoolExecutor
+) -> None:
     trips, main = ThreadTrips(producer), threading.main_thread().ident
     assert main is not None
 
-    def handle() -> None:
+    def handle(*_: Any) -> None:
         trips.door.release(2)
         producer.send(level_up(2))
 
-    before = in_main_thread(signal.SIGUSR1, handle)
-    signalling = threading.Thread(target=lambda: (trips.begun.get(), signal.pthread_kill(main, signal.SIGUSR1)))
-    signalling.start()
+    before = signal.signal(signal.SIGUSR1, handle)
+    signalling = pool.submit(_signal, trips, main)
     try:
         assert producer.send(level_up(1)).error is None
+        signalling.result()
     finally:
-        signalling.join()
         signal.signal(signal.SIGUSR1, before)
     assert [len(lane(redis, user)) for user in (1, 2)] == [1, 1]
+
+
+def _signal(trips: ThreadTrips, main: int) -> None:
+    trips.begun.get()
+    signal.pthread_kill(main, signal.SIGUSR1)
 
 
 async def test_sends_to_a_server_that_is_gone_fail_in_their_trips_and_recover(servers: Servers, redis: Redis) -> None:
