@@ -41,9 +41,9 @@ class Shared(NamedTuple):
     send_many: float
 
     @property
-    def of_separate(self) -> float:
-        """How many times the rate of callers that share nothing."""
-        return self.shared / self.separate
+    def of_alone(self) -> float:
+        """How many times the rate of one caller, who sends one by one."""
+        return self.shared / self.alone
 
     @property
     def of_send_many(self) -> float:
@@ -139,12 +139,12 @@ def medians(trials: Sequence[Sequence[Shared]]) -> list[Shared]:
 def table(found: Sequence[Shared]) -> Table:
     """One line for tasks and one for threads."""
     shown = Table(title="Concurrent sends, commands a second", title_justify="left")
-    for name in ("", "one producer", "99 of 100 within", "a producer each", "", "send_many", "", "one caller"):
+    for name in ("", "one producer", "99 of 100 within", "a producer each", "send_many", "", "one caller", ""):
         shown.add_column(name, justify="right" if name else "left")
     for one in found:
         shown.add_row(
-            one.callers, f"{one.shared:,.0f}", f"{one.p99:.0f} ms", f"{one.separate:,.0f}", f"{one.of_separate:.1f} x",
-            f"{one.send_many:,.0f}", f"{one.of_send_many:.2f} of it", f"{one.alone:,.0f}",
+            one.callers, f"{one.shared:,.0f}", f"{one.p99:.0f} ms", f"{one.separate:,.0f}",
+            f"{one.send_many:,.0f}", f"{one.of_send_many:.2f} of it", f"{one.alone:,.0f}", f"{one.of_alone:.1f} x it",
         )  # fmt: skip
     return shown
 

@@ -112,16 +112,17 @@ class AsyncProducer:
         """Push a window in a round trip that others may share; again, where its lanes move meanwhile."""
         deadline = time.monotonic() + self.settings.redis_seconds
         connections = self._connections.get()
-        while window:
+        while True:
             only = self._only_partition(window) if connections.lanes.several_servers else None
             trip = await connections.trips(settlement.wait, only).carry(window, self._push)
             for partition in trip.take_wake():
                 await connections.waker.wake(partition)
-            window = settlement.note(window, trip)
+            if not (window := settlement.note(window, trip)):
+                return
             closed = {command.specialization: trip.closed[command.specialization] for command in window}
-            if closed and not await self._follow(closed, deadline):
+            if not await self._follow(closed, deadline):
                 settlement.refuse_moved(window)
-                break
+                return
 
     def _only_partition(self, window: Sequence[SentCommand]) -> Partition | None:
         """The only partition of a window on a cluster: its trips do not wait for those to other servers."""

@@ -124,6 +124,8 @@ class Settlement:
     A lane that refused one command refuses all that follow in the same call.
     """
 
+    __slots__ = ("_lost", "_refused", "_settings", "closed", "wait", "wake")
+
     def __init__(self, settings: Settings, wait: DurabilityWait) -> None:
         self.wait = wait
         self.wake: list[Partition] = []  # partitions whose drain the trip's callers must wake

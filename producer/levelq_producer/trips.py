@@ -32,8 +32,7 @@ class _Call:
         self.leads = False  # makes the trip for all
         self.companions: list[_Call] = []  # of its trip, which it lets go on
         self.gone = False  # its thread is not here any more, as after KeyboardInterrupt
-        self.latch = threading.Lock()  # opened when it leads or its trip is over; an Event takes ten times as long
-        self.latch.acquire()
+        self.latch = threading.Lock()  # opened when it leads or its trip is over; an Event is ten times slower
 
 
 class Trips:
@@ -55,7 +54,12 @@ class Trips:
             return call.trip
         try:
             self._inside.add(thread)
-            self._join(call)
+            with self._lock:
+                if self._busy:
+                    call.latch.acquire()
+                    self._waiting.append(call)
+                else:
+                    self._busy = call.leads = True
             if not call.leads:
                 call.latch.acquire()
             if call.leads:
@@ -69,13 +73,6 @@ class Trips:
             finally:
                 self._inside.discard(thread)
         return call.trip
-
-    def _join(self, call: _Call) -> None:
-        with self._lock:
-            if self._busy:
-                self._waiting.append(call)
-            else:
-                self._busy = call.leads = True
 
     def _lead(self, call: _Call, push: Push) -> None:
         """Make one trip, for those too that wait by now."""
@@ -116,5 +113,7 @@ class Trips:
                     following.latch.release()
 
 
-def _commands(call: _Call) -> list[SentCommand]:
+def _commands(call: _Call) -> Sequence[SentCommand]:
+    if not call.companions:
+        return call.commands
     return [command for one in (call, *call.companions) for command in one.commands]
