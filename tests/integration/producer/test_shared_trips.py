@@ -63,8 +63,8 @@ class ThreadTrips:
     """The same for threads; what is in `errors` is raised instead of the trip."""
 
     def __init__(self, producer: Producer) -> None:
-        self.begun: queue.Queue[int] = queue.Queue()
-        self.door = threading.Semaphore(0)
+        self.begun: queue.SimpleQueue[int] = queue.SimpleQueue()  # which a signal handler may use, too
+        self._door: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.errors: list[BaseException] = []
         self.producer = producer
         lanes: Any = producer._connections.get().lanes
@@ -72,10 +72,15 @@ class ThreadTrips:
 
     def push(self, batches: Sequence[Any], then: Any) -> Any:
         self.begun.put(sum(len(entries) for _, lanes in batches for _, entries in lanes))
-        self.door.acquire()
+        self._door.get()
         if self.errors:
             raise self.errors.pop()
         return self._push(batches, then=then)
+
+    def let(self, count: int = 1) -> None:
+        """Let so many trips go on."""
+        for _ in range(count):
+            self._door.put(None)
 
     def until_waiting(self, count: int) -> None:
         """Wait until so many calls wait for the next trip."""
@@ -213,12 +218,12 @@ def test_lost_connection_hits_the_threads_of_its_trip(servers: Servers, redis: R
             calls.append(pool.submit(producer.send_many, level_ups(WINDOW // 2)))
             trips.until_waiting(waiting)
         trips.begun.get()
-        trips.door.release()
+        trips.let()
         trips.begun.get()
         proxy.trap(Fault.RESET_REPLY, b"EVALSHA")
-        trips.door.release()
+        trips.let()
         trips.begun.get()
-        trips.door.release()
+        trips.let()
         found = [{type(handle.error) for handle in call.result()} for call in calls]
     assert found == [{type(None)}, {SendUnknown}, {SendUnknown}, {type(None)}, {type(None)}]
 
@@ -236,7 +241,7 @@ def test_threads_share_trips_on_one_connection(producer: Producer, redis: Redis,
         trips.until_waiting(waiting)
     for size in (1, 40):
         assert trips.begun.get() == size
-        trips.door.release()
+        trips.let()
     assert [send.result().error for send in sends] == [None] * 41
     assert lane(redis) == ids(commands)
     assert (scripts_run(redis), clients(redis)) == (2, before)
@@ -268,13 +273,13 @@ def test_thread_that_dies_with_the_trip_of_others_leaves_them_unknown_and_the_ne
         sends.append(pool.submit(producer.send, level_up(waiting + 1)))
         trips.until_waiting(waiting)
     trips.begun.get()
-    trips.door.release()
+    trips.let()
     assert trips.begun.get() == 3
     last = pool.submit(producer.send, level_up(5))
     trips.until_waiting(1)
     trips.errors.append(error)
-    trips.door.release()
-    trips.door.release()
+    trips.let()
+    trips.let()
     assert [type(send.exception()) for send in sends] == [type(None), type(error), SendUnknown, SendUnknown]
     assert last.result().error is None
 
@@ -297,7 +302,7 @@ def test_thread_interrupted_while_it_waits_sends_nothing_and_strands_no_other(
     interrupting.result()
     last = pool.submit(producer.send, level_up(3))
     trips.until_waiting(2)  # the interrupted one is left out of the next trip
-    trips.door.release(2)
+    trips.let(2)
     assert (first.result().error, last.result().error) == (None, None)
     assert [len(lane(redis, user)) for user in (1, 2, 3)] == [1, 0, 1]
 
@@ -309,7 +314,7 @@ def test_signal_handler_sends_during_a_send_of_its_own_thread(
     assert main is not None
 
     def handle(*_: Any) -> None:
-        trips.door.release(2)
+        trips.let(2)
         producer.send(level_up(2))
 
     before = signal.signal(signal.SIGUSR1, handle)
