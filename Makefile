@@ -58,7 +58,7 @@ unit integration acceptance: .venv/installed ## one tier of the tests
 chaos: .venv/installed ## random faults against real processes, then the checker: make chaos SECONDS=60 SEED=7
 	@$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
 
-bench: .venv/installed ## levelq compared with RQ, Celery, Dramatiq, procrastinate and direct calls: twenty minutes (SMALL=1: half a minute)
+bench: .venv/installed ## levelq compared with RQ, Celery, Dramatiq, procrastinate and direct calls: twenty minutes (SMALL=1: a minute)
 	@$(BIN)/python -m benchmarks $(if $(SMALL),--small --repeats 1)
 
 loadtest: .venv/installed ## simulate users on embedded servers, verify, write a report: make loadtest SCENARIO=match SECONDS=30

@@ -57,6 +57,9 @@ IMPORTS = {
     "from levelq_core.redis_client.async_pool import AsyncNodePool, AsyncNodePools": (
         "from levelq_core.redis_client.node_pools import NodePools\nfrom levelq_core.redis_client.pool import NodePool"
     ),
+    "from levelq_core.redis_client.async_pool import AsyncNodePool\n": (
+        "from levelq_core.redis_client.pool import NodePool\n"
+    ),
     "import asyncio\n": "import threading\nimport time\n",
     "from collections.abc import Generator\n": "",
 }

@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks [--repeats 3] [--out build/bench] [--small]
 
 On embedded servers, on loopback sockets, some twenty minutes; --small takes one, for CI's log: levelq against the
-direct transaction and against the ceiling.
+direct transaction and against the ceiling, and concurrent sends.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from . import fairness, latency, refusals, sending
+from . import concurrent, fairness, latency, refusals, sending
 from .ceiling import Ceiling, ceiling
 from .command import Timed, options, temporary_site, wide_console
 from .drain import Drained, drain, drain_more
@@ -79,6 +79,10 @@ class Run(Timed):
         self.ceilings.setdefault(workload.name, []).append(found)
         return found
 
+    def concurrent(self) -> list[list[concurrent.Shared]]:
+        """Its trials of concurrent sends."""
+        return [self.timed("concurrent sends", lambda: concurrent.concurrent(self._site)) for _ in range(self.repeats)]
+
     def rates(self, rival: str, workload: Workload) -> list[float]:
         """Its rates so far."""
         return [trial.rate for trial in self.drained.get(workload.name, []) if trial.rival == rival]
@@ -127,6 +131,7 @@ def small(run: Run, console: Console) -> None:
     rates = {name: spread(run.rates(name, SMALL)) for name in ("direct", "levelq")}
     console.print(f"levelq {rates['levelq']}/s, direct {rates['direct']}/s")
     console.print(f"levelq is {run.of_best(SMALL):.0f} x direct and {run.of_ceiling(SMALL):.2f} of the ceiling")
+    console.print(concurrent.table(concurrent.medians(run.concurrent())))
 
 
 def whole(run: Run, site: Site, console: Console, out: Path) -> None:
@@ -141,6 +146,7 @@ def whole(run: Run, site: Site, console: Console, out: Path) -> None:
         run.ceiling(TWENTY)
     found = Others(run, site)
     tables = [rivals_table(w.name, RIVALS, run.drained[w.name]) for w in (MANY, EACH)]
+    tables.append(concurrent.table(concurrent.medians(found.concurrent)))
     tables.append(goals_table(goals(run, found)))
     for table in tables:
         console.print(table)
@@ -167,6 +173,7 @@ class Others:
             run.timed(f"a burst, {workload.name}", partial(drain, site, Levelq(), workload))
             self.bursts.append(latency.transactions(site))
         self.sent = [run.timed("sending", lambda: sending.sending(site)) for _ in range(run.repeats)]
+        self.concurrent = run.concurrent()
         self.memory = run.timed("memory of what waits", lambda: sending.memory(site))
         self.alone = [run.timed("one command alone", lambda: latency.alone(site)) for _ in range(run.repeats)]
         self.steady = run.timed("a steady rate", lambda: latency.steady(site))
@@ -201,6 +208,7 @@ def goals(run: Run, found: Others) -> list[Goal]:
     alone = median(one.levelq / one.direct for one in found.alone)
     direct = median(one.direct for one in found.alone)
     memory, steady = found.memory, found.steady.p99
+    tasks, threads = concurrent.medians(found.concurrent)
     named = f"{{:.0f}} x {run.best_peer(MANY)[0]}", f"{{:.0f}} x {run.best_peer(EACH)[0]}"
     rows: list[tuple[str, str, str, bool]] = [
         (MANY.name, "120 x the best other", named[0].format(run.of_best(MANY)), run.of_best(MANY) >= 120),
@@ -219,6 +227,15 @@ def goals(run: Run, found: Others) -> list[Goal]:
         ),
         ("send_many, one process", "30,000/s", f"{many:,.0f}/s", many >= 30_000),
         ("send, against RQ's enqueue", "2 x", f"{send / enqueue:.2f} x ({send:,.0f}/s)", send >= 2 * enqueue),
+        *(
+            row
+            for one in (tasks, threads)
+            for row in (
+                (f"{one.callers}, against one caller", "8 x", f"{one.of_alone:.1f} x", one.of_alone >= 8),
+                (f"{one.callers}, of send_many", "0.5", f"{one.of_send_many:.2f}", one.of_send_many >= 0.5),
+            )
+        ),
+        (f"p99 of {tasks.callers} that send", "50 ms", f"{tasks.p99:.0f} ms", tasks.p99 <= 50),
         ("one command alone", "2.5 x direct", f"{alone:.1f} x ({direct:.1f} ms direct)", alone <= 2.5),
         (
             "p99 at a steady 1,000/s", "5 x direct, median", f"{steady / direct:.1f} x ({steady:.1f} ms)",
@@ -257,6 +274,7 @@ def results(run: Run, found: Others) -> dict[str, Any]:
         "drained": {name: [trial._asdict() for trial in trials] for name, trials in run.drained.items()},
         "ceilings": {name: [trial._asdict() for trial in trials] for name, trials in run.ceilings.items()},
         "sending": [sent._asdict() for sent in found.sent],
+        "concurrent": [[one._asdict() for one in trial] for trial in found.concurrent],
         "memory": found.memory._asdict(),
         "alone": [one._asdict() for one in found.alone],
         "steady": {name: value for name, value in found.steady._asdict().items() if name != "waits"},

@@ -15,15 +15,17 @@ from levelq_core.keys import Partition
 from levelq_core.lanes.async_producer_lanes import AsyncProducerLanes
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.redis_client.per_loop import PerLoop, abandon
-from levelq_core.redis_client.pool import BOUND, DURABLE_BOUND, connect, connect_async
+from levelq_core.redis_client.pool import BOUND, connect, connect_async
 
 from .async_reply_reader import AsyncReplyReader
+from .durability import DurabilityWait
 from .ledger_reader import LedgerReader
 from .loop_ledger import LoopLedger
+from .loop_trips import LoopTrips
 from .sending import LOOP_WINDOW
 
 if TYPE_CHECKING:
-    from levelq_core.settings import Settings
+    from levelq_core.settings import Durability, Settings
 
 _TURN = 100  # commands that are validated before other tasks run
 _MANY = 2_000  # commands of a call that make a full collection long
@@ -37,11 +39,17 @@ class LoopConnections:
     def __init__(self, settings: Settings, ledger: LedgerReader | None, waker: LoopWaker) -> None:
         self.settings = settings
         self.redis = connect_async(settings.redis_url, settings.redis_seconds)
-        self.lanes = AsyncProducerLanes(self.redis, settings, connections=BOUND, durable=DURABLE_BOUND)
+        self.lanes = AsyncProducerLanes(self.redis, settings, connections=BOUND)
         self.replies = AsyncReplyReader(self.redis, settings.redis_seconds / 2)
         self.ledger = None if ledger is None else LoopLedger(ledger)
         self.waker = waker
-        self.probing = asyncio.Lock()
+        self._trips: dict[tuple[Durability, Partition | None], LoopTrips] = {}
+
+    def trips(self, wait: DurabilityWait, partition: Partition | None) -> LoopTrips:
+        """The trips that calls with this durability share; `partition`: the only one to which they go."""
+        key = wait.level, partition
+        found = self._trips.get(key)
+        return self._trips.setdefault(key, LoopTrips(self.settings, wait)) if found is None else found
 
     async def close(self) -> None:
         """Close them, on their loop. Tasks that wait get ProducerClosed when the read that is under way has ended."""

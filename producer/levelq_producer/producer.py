@@ -14,6 +14,7 @@ from levelq_core.domain.commands import Command, SyncLevels, build
 from levelq_core.domain.outcome import Outcome
 from levelq_core.domain.record import lane_of
 from levelq_core.errors import LevelqError, OutcomeUnknown
+from levelq_core.keys import Partition
 from levelq_core.lanes.producer_lanes import ProducerLanes
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.redis_client.cluster import NotConnected
@@ -78,7 +79,9 @@ class Producer(CommandMethods):
         unless given). Raises InvalidCommand, LaneFull, PartitionFull, QueueUnavailable, SendUnknown, NotDurable
         if it is queued and not that safe in time, ConfigurationError if Redis cannot give that durability.
         """
-        (handle,) = self.send_many([command], reply, durability)
+        wait = DurabilityWait(self.settings, durability)
+        handle = self._encode(command, reply)
+        self._send_window([handle], Settlement(self.settings, wait))
         if handle.error is not None:
             raise handle.error
         return handle
@@ -92,67 +95,79 @@ class Producer(CommandMethods):
         call's later ones for that lane are refused, too. A handle with NotDurable as its error is queued.
         """
         self._connections.require_open()
-        wait = DurabilityWait(self.settings, durability)
-        settlement = Settlement(self.settings, wait)
+        settlement = Settlement(self.settings, DurabilityWait(self.settings, durability))
         handles: list[Handle] = []
         with Turns() as turns:
             for chunk in turns.chunks(commands):
-                for command in chunk:
-                    payload = encode(self.settings, command, reply=reply)
-                    handles.append(Handle(self._connections, command.command_id, reply, command, payload))
+                handles.extend([self._encode(command, reply) for command in chunk])
                 turns.rest()
             for window in turns.windows(handles):
                 if left := settlement.still_open(window):
-                    self._send_window(left, settlement, wait)
+                    self._send_window(left, settlement)
                 turns.rest()
         return handles
 
-    def _send_window(self, window: Sequence[SentCommand], settlement: Settlement, wait: DurabilityWait) -> None:
-        """Push a window to where its lanes are now."""
-        try:
-            self._require_durability(wait)
-            errors = self._read_layouts(window)
-        except Exception as error:
-            known = isinstance(error, RedisError | LevelqError)
-            settlement.refuse_all(window, error if known else NotConnected(str(error)))
-            return
-        self._push(settlement.refuse_specializations(window, errors), settlement, wait)
+    def _encode(self, command: Command, reply: bool) -> Handle:
+        payload = encode(self.settings, command, reply=reply)
+        return Handle(self._connections, command.command_id, reply, command, payload)
 
-    def _push(self, commands: Sequence[SentCommand], settlement: Settlement, wait: DurabilityWait) -> None:
-        """Push commands; again, where their lanes move meanwhile."""
+    def _send_window(self, window: Sequence[SentCommand], settlement: Settlement) -> None:
+        """Push a window in a round trip that others may share; again, where its lanes move meanwhile."""
         deadline = time.monotonic() + self.settings.redis_seconds
         connections = self._connections.get()
-        while commands:
-            batches = group_by_lane(commands, self._layouts)
-            answers = connections.lanes.push([batch.entries() for batch in batches], then=wait.commands)
-            settled = settlement.settle(batches, answers)
-            for partition in settled.wake:
+        while True:
+            only = self._only_partition(window) if connections.lanes.several_servers else None
+            trip = connections.trips(settlement.wait, only).carry(window, self._push)
+            for partition in trip.take_wake():
                 connections.waker.wake(partition)
-            if not settled.durable:
-                self._available.discard(wait.level)
-            commands = settled.moved
-            if commands and not self._follow(commands, deadline):
-                settlement.refuse_moved(commands)
-                break
+            if not (window := settlement.note(window, trip)):
+                return
+            closed = {command.specialization: trip.closed[command.specialization] for command in window}
+            if not self._follow(closed, deadline):
+                settlement.refuse_moved(window)
+                return
 
-    def _read_layouts(self, window: Sequence[SentCommand]) -> Mapping[str, LevelqError]:
+    def _only_partition(self, window: Sequence[SentCommand]) -> Partition | None:
+        """The only partition of a window on a cluster: its trips do not wait for those to other servers."""
+        if any(command.specialization not in self._layouts for command in window):
+            return None
+        batches = group_by_lane(window, self._layouts)
+        return batches[0].partition if len(batches) == 1 else None
+
+    def _push(self, commands: Sequence[SentCommand], trip: Settlement) -> None:
+        """Make one round trip: push commands to where their lanes are now."""
+        try:
+            self._require_durability(trip.wait)
+            errors = self._read_layouts(commands)
+            lanes = self._connections.get().lanes
+        except Exception as error:
+            known = isinstance(error, RedisError | LevelqError)
+            trip.refuse_all(commands, error if known else NotConnected(str(error)))
+            return
+        batches = group_by_lane(trip.refuse_specializations(commands, errors), self._layouts)
+        answers = lanes.push([batch.entries() for batch in batches], then=trip.wait.commands)
+        settled = trip.settle(batches, answers)
+        trip.wake = settled.wake
+        if not settled.durable:
+            self._available.discard(trip.wait.level)
+
+    def _read_layouts(self, commands: Sequence[SentCommand]) -> Mapping[str, LevelqError]:
         """Read layouts that are not known yet; returns the errors of those that cannot be read. Raises RedisError."""
-        unknown = {command.specialization for command in window} - self._layouts.keys()
+        unknown = {command.specialization for command in commands} - self._layouts.keys()
         if not unknown:
             return {}
         query = self._connections.get().lanes.ensure_layouts(unknown)
         self._layouts |= query.found
         return query.errors
 
-    def _follow(self, moved: Sequence[SentCommand], deadline: float) -> bool:
-        """Read where lanes have moved; False if it cannot be read in time."""
-        names = {command.specialization for command in moved}
+    def _follow(self, closed: Mapping[str, int], deadline: float) -> bool:
+        """Read where the lanes of closed generations have moved; False if it cannot be read in time."""
         while time.monotonic() < deadline:
             try:
-                found = self._connections.get().lanes.layouts(names)
+                found = self._connections.get().lanes.layouts(closed)
             except (RedisError, LevelqError):
                 return False
-            if any(found[name].generation != self._layouts[name].generation for name in names):
+            if any(found[name].generation != closed[name] for name in closed):
                 self._layouts |= found
                 return True
             time.sleep(_MOVING_SECONDS)
@@ -162,17 +177,14 @@ class Producer(CommandMethods):
         """Make sure, before anything is sent, that the server gives this durability. Raises as DurabilityWait.check."""
         if wait.level in self._available:
             return
-        with self._connections.get().probing:  # of many first senders, one probes
-            if wait.level in self._available:
-                return
-            with connect(self.settings.redis_url, self.settings.redis_seconds) as redis:
-                try:
-                    replies_by_server = ProducerLanes(redis, self.settings).execute_on_all(wait.probe)
-                except RedisError as error:
-                    raise NotConnected(str(error)) from error
-            for replies in replies_by_server:
-                wait.check(replies)
-            self._available.add(wait.level)
+        with connect(self.settings.redis_url, self.settings.redis_seconds) as redis:
+            try:
+                replies_by_server = ProducerLanes(redis, self.settings).execute_on_all(wait.probe)
+            except RedisError as error:
+                raise NotConnected(str(error)) from error
+        for replies in replies_by_server:
+            wait.check(replies)
+        self._available.add(wait.level)
 
     def handle(self, command_id: UUID) -> Handle:
         """A handle on a command that another process sent. Raises InvalidCommand if the id is no UUID."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, MovedError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from levelq_core.errors import LevelqError, ProducerClosed
 from levelq_core.lanes import outcome_streams
@@ -114,7 +115,7 @@ class ReplyReader:
             refusal = self._block(pool, streams, seconds)
         except NotConnected:
             raise
-        except RedisConnectionError:  # lost while it waited, as by a restart: reading again is safe
+        except (RedisConnectionError, RedisTimeoutError):  # a restart, or this process was late: reading again is safe
             if self._shared.failure is not None:  # closed by us
                 return
             refusal = self._block(pool, streams, seconds)

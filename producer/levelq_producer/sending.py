@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
@@ -19,6 +20,7 @@ from levelq_core.errors import (
     LaneFull,
     LevelqError,
     Moved,
+    NotDurable,
     PartitionFull,
     QueueFull,
     QueueUnavailable,
@@ -109,6 +111,14 @@ def group_by_lane(window: Iterable[SentCommand], layouts: Mapping[str, Layout]) 
     return [PartitionBatch(partition, users) for partition, users in batches.items()]
 
 
+def take_trip(waiting: deque[Any], most: int, taken: list[Any]) -> None:
+    """Take the first calls from those that wait, with `most` commands in all."""
+    while waiting and len(waiting[0].commands) <= most:
+        most -= len(waiting[0].commands)
+        taken.append(waiting[0])
+        del waiting[0]
+
+
 class Settled(NamedTuple):
     """What is left to do after a push."""
 
@@ -118,13 +128,37 @@ class Settled(NamedTuple):
 
 
 class Settlement:
-    """What became of one call's commands. A lane that refused one refuses all that follow in the same call."""
+    """What became of the commands of one round trip, or of one call, which may take several.
+
+    A lane that refused one command refuses all that follow in the same call.
+    """
+
+    __slots__ = ("_lost", "_refused", "_settings", "closed", "wait", "wake")
 
     def __init__(self, settings: Settings, wait: DurabilityWait) -> None:
+        self.wait = wait
+        self.wake: list[Partition] = []  # partitions whose drain the trip's callers must wake
+        self.closed: dict[str, int] = {}  # by specialization, the generation that takes no commands any more
         self._settings = settings
-        self._wait = wait
         self._refused: dict[Lane, LevelqError] = {}
         self._lost: LevelqError | None = None  # why nothing more is sent
+
+    def take_wake(self) -> list[Partition]:
+        """The partitions to wake, for the first of a trip's callers."""
+        wake, self.wake = self.wake, []
+        return wake
+
+    def note(self, window: Sequence[SentCommand], trip: Settlement) -> list[SentCommand]:
+        """Note what a trip did with a window, for the windows that follow; returns the commands whose lanes moved."""
+        moved = []
+        for command in window if trip._refused or trip._lost or trip.closed else ():
+            if isinstance(command.error, Moved):
+                moved.append(command)
+            elif command.error is not None and not isinstance(command.error, NotDurable):
+                self._refused[command.lane] = command.error
+                if command.error is trip._lost or isinstance(command.error, SendUnknown):
+                    self._lost = trip._lost
+        return moved
 
     def still_open(self, window: Sequence[SentCommand]) -> Sequence[SentCommand]:
         """Refuse the commands that follow a refusal; returns the others."""
@@ -152,6 +186,11 @@ class Settlement:
         self._lost = error
         self.still_open(window)
 
+    def refuse_unknown(self, window: Sequence[SentCommand], error: BaseException) -> None:
+        """Note that the trip was interrupted: what the server did is unknown, and nothing more is sent."""
+        self._lost = unavailable(self._settings, type(error).__name__)
+        _set_error(window, self._unknown(error))
+
     def refuse_moved(self, moved: Sequence[SentCommand]) -> None:
         """Refuse the lanes that moved to partitions that could not be read in time."""
         self._refused |= {command.lane: command.error for command in moved if command.error}
@@ -163,6 +202,7 @@ class Settlement:
             if not isinstance(answer, PushAnswer):
                 self._refuse_batch(batch, self._failure(answer))
             elif answer.moved:
+                self.closed[batch.partition.specialization] = batch.partition.generation
                 message = f"partition {batch.partition} was closed: the number of shards changed"
                 closed = Moved(message, partition=str(batch.partition))
                 for sent in batch.users.values():
@@ -177,11 +217,11 @@ class Settlement:
 
     def _settle_batch(self, batch: PartitionBatch, answer: PushAnswer) -> bool:
         """Note what a partition accepted of a batch; returns whether that is as durable as was asked."""
-        durable = self._wait.is_met(answer.durability_replies)
+        durable = self.wait.is_met(answer.durability_replies)
         for (user_id, sent), (count, limit) in zip(batch.users.items(), answer.lanes, strict=True):
             for command in sent:
                 command.pushed_ms = answer.at_ms
-                command.error = None if durable else self._wait.shortfall(answer.durability_replies, command.command_id)
+                command.error = None if durable else self.wait.shortfall(answer.durability_replies, command.command_id)
             if limit:
                 lane = Lane(batch.partition.specialization, user_id)
                 self._refused[lane] = _full(self._settings, batch.partition, lane, limit)
@@ -205,8 +245,11 @@ class Settlement:
             self._lost = unavailable(self._settings, str(error))
             if isinstance(error, NotConnected):
                 return self._lost
+        return self._unknown(error)
+
+    def _unknown(self, error: BaseException) -> QueueUnavailable:
         advice = "it may be queued: sending it again with the same id is safe"
-        unknown = unavailable(self._settings, f"{error}; {advice}", SendUnknown)
+        unknown = unavailable(self._settings, f"{str(error) or type(error).__name__}; {advice}", SendUnknown)
         unknown.__cause__ = error
         return unknown
 

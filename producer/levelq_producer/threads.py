@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from levelq_core.domain.commands import Command
 from levelq_core.errors import ProducerClosed
+from levelq_core.keys import Partition
 from levelq_core.lanes.producer_lanes import ProducerLanes
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.redis_client.per_process import PerProcess
-from levelq_core.redis_client.pool import BOUND, DURABLE_BOUND, connect
+from levelq_core.redis_client.pool import BOUND, connect
 
+from .durability import DurabilityWait
 from .reply_reader import ReplyReader
 from .sending import WINDOW
+from .trips import Trips
 
 if TYPE_CHECKING:
-    from levelq_core.settings import Settings
+    from levelq_core.settings import Durability, Settings
 
     from .ledger_reader import LedgerReader
 
@@ -30,12 +32,18 @@ class ProcessConnections:
     def __init__(self, settings: Settings, ledger: LedgerReader | None) -> None:
         self.settings = settings
         self.redis = connect(settings.redis_url, settings.redis_seconds)
-        self.lanes = ProducerLanes(self.redis, settings, connections=BOUND, durable=DURABLE_BOUND)
+        self.lanes = ProducerLanes(self.redis, settings, connections=BOUND)
         self.replies = ReplyReader(self.redis, settings.redis_seconds / 2)
         self.ledger = ledger
         self._rq = connect(settings.queue_url, settings.redis_seconds)
         self.waker = Waker(self.redis, self._rq, settings.keys)
-        self.probing = threading.Lock()
+        self._trips: dict[tuple[Durability, Partition | None], Trips] = {}
+
+    def trips(self, wait: DurabilityWait, partition: Partition | None) -> Trips:
+        """The trips that calls with this durability share; `partition`: the only one to which they go."""
+        key = wait.level, partition
+        found = self._trips.get(key)
+        return self._trips.setdefault(key, Trips(self.settings, wait)) if found is None else found
 
     def close(self) -> None:
         """Close them; those who wait for an outcome get ProducerClosed."""

@@ -71,7 +71,7 @@ def with_lane(state: State, generation: int, lane: tuple[int, ...]) -> State:
 
 
 def producers(state: State, guards: Guards) -> Iterator[State]:
-    """Producer._push: append, or get MOVED and read the layout."""
+    """Producer._send_window: append, or get MOVED and read the layout."""
     for producer, generation in enumerate(state.known):
         if state.closed[generation][0]:
             if state.generation != generation:

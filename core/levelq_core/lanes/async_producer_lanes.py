@@ -13,7 +13,7 @@ from levelq_core.domain.outcome import Outcome
 from levelq_core.errors import ConfigurationError
 from levelq_core.failpoints import failpoint
 from levelq_core.keys import Partition
-from levelq_core.redis_client.async_pool import AsyncNodePool, AsyncNodePools
+from levelq_core.redis_client.async_pool import AsyncNodePool
 from levelq_core.redis_client.cluster import REDIRECTIONS, NotConnected, as_lost
 from levelq_core.redis_client.pool import RedisCommand
 
@@ -38,9 +38,8 @@ class AsyncProducerLanes(AsyncScriptCaller):
         and ResponseError, nothing of the batch was pushed; after other errors it is unknown.
         """
         push = PushBatch([self._protocol.push(partition, lanes) for partition, lanes in batches], then)
-        pools = self._durable_pools if then else self._pools
         while indexes := push.next_round():
-            by_server = await self._by_server(pools, push, indexes)
+            by_server = await self._by_server(push, indexes)
             for pool, some in by_server.items():
                 try:
                     async with pool.connection() as connection:
@@ -57,14 +56,11 @@ class AsyncProducerLanes(AsyncScriptCaller):
                     await self._pools.moved(push.moved)
         return push.answers()
 
-    @staticmethod
-    async def _by_server(
-        pools: AsyncNodePools, push: PushBatch, indexes: Sequence[int]
-    ) -> dict[AsyncNodePool, list[int]]:
+    async def _by_server(self, push: PushBatch, indexes: Sequence[int]) -> dict[AsyncNodePool, list[int]]:
         found: dict[AsyncNodePool, list[int]] = {}
         for index in indexes:
             try:
-                pool = await pools.at(push.key(index))
+                pool = await self._pools.at(push.key(index))
             except (NotConnected, ConfigurationError) as error:
                 push.fail([index], error)
             else:

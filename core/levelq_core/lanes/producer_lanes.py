@@ -15,7 +15,6 @@ from levelq_core.errors import ConfigurationError
 from levelq_core.failpoints import failpoint
 from levelq_core.keys import Partition
 from levelq_core.redis_client.cluster import REDIRECTIONS, NotConnected, as_lost
-from levelq_core.redis_client.node_pools import NodePools
 from levelq_core.redis_client.pool import NodePool, RedisCommand
 
 from . import outcome_streams
@@ -39,9 +38,8 @@ class ProducerLanes(ScriptCaller):
         and ResponseError, nothing of the batch was pushed; after other errors it is unknown.
         """
         push = PushBatch([self._protocol.push(partition, lanes) for partition, lanes in batches], then)
-        pools = self._durable_pools if then else self._pools
         while indexes := push.next_round():
-            by_server = self._by_server(pools, push, indexes)
+            by_server = self._by_server(push, indexes)
             for pool, some in by_server.items():
                 try:
                     with pool.connection() as connection:
@@ -58,12 +56,11 @@ class ProducerLanes(ScriptCaller):
                     self._pools.moved(push.moved)
         return push.answers()
 
-    @staticmethod
-    def _by_server(pools: NodePools, push: PushBatch, indexes: Sequence[int]) -> dict[NodePool, list[int]]:
+    def _by_server(self, push: PushBatch, indexes: Sequence[int]) -> dict[NodePool, list[int]]:
         found: dict[NodePool, list[int]] = {}
         for index in indexes:
             try:
-                pool = pools.at(push.key(index))
+                pool = self._pools.at(push.key(index))
             except (NotConnected, ConfigurationError) as error:
                 push.fail([index], error)
             else:

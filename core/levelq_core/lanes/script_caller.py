@@ -25,19 +25,20 @@ T = TypeVar("T")
 class ScriptCaller:
     """Runs scripts on the server that holds their partition. Raises redis-py's errors; a call is never repeated.
 
-    At most `connections` to one server are used at once, and `durable` for pushes that wait for a disk or a replica.
-    A caller who wants another waits for one.
+    At most `connections` to one server are used at once. A caller who wants another waits for one.
     """
 
-    def __init__(
-        self, redis: Redis, settings: Settings, *, connections: int = CONNECTIONS, durable: int = CONNECTIONS
-    ) -> None:
+    def __init__(self, redis: Redis, settings: Settings, *, connections: int = CONNECTIONS) -> None:
         self.redis = redis
         self.keys = settings.keys
         self._pools = NodePools(redis, connections)
-        self._durable_pools = NodePools(redis, durable)
         self._settings = settings
         self._protocol = Protocol(settings)
+
+    @property
+    def several_servers(self) -> bool:
+        """Whether partitions may be on different servers."""
+        return self._pools.only is None
 
     def _begin(self, call: Call, meaning: Callable[[Any], T]) -> PendingReply[T]:
         return PendingReply(self._pools, call, meaning)
@@ -49,16 +50,17 @@ class ScriptCaller:
 class AsyncScriptCaller:
     """The same for one event loop, where scripts are only pushed."""
 
-    def __init__(
-        self, redis: AsyncRedis, settings: Settings, *, connections: int = CONNECTIONS, durable: int = CONNECTIONS
-    ) -> None:
+    def __init__(self, redis: AsyncRedis, settings: Settings, *, connections: int = CONNECTIONS) -> None:
         self.redis = redis
         self._pools = AsyncNodePools(redis, connections)
-        self._durable_pools = AsyncNodePools(redis, durable)
         self._settings = settings
         self._protocol = Protocol(settings)
+
+    @property
+    def several_servers(self) -> bool:
+        """Whether partitions may be on different servers."""
+        return self._pools.only is None
 
     def close(self) -> None:
         """Keep no connection from now on; the client is the caller's to close."""
         self._pools.close()
-        self._durable_pools.close()

@@ -32,8 +32,6 @@ CONNECTIONS = 10_000
 # What the sends of one process, or of one event loop, share to one server. More do not make it faster, and a machine
 # that is busy connecting mistakes that for a server that does not answer.
 BOUND = 32
-# The same for sends that wait for a disk or a replica, each of which holds its connection meanwhile.
-DURABLE_BOUND = 256
 MAKING = 8  # connections of one client that are being made at once
 SLOW_SECONDS = 0.1  # a connection that fails later than this failed because the server is silent
 S = TypeVar("S", ThreadSlots, TaskSlots)

@@ -458,14 +458,29 @@ async def test_levels_work_on_asyncio(primary: Node, replica: Node) -> None:
             await producer.send(level_up(5), durability="fsync")
 
 
-async def test_more_sends_wait_at_once_than_redis_py_has_connections(primary: Node, replica: Node) -> None:
+async def test_sends_that_wait_for_a_replica_share_one_wait(primary: Node, replica: Node) -> None:
     async with AsyncProducer.from_url(primary.url, **PATIENT) as producer:
         await producer.send(level_up(1_000), durability="replicated")
+        primary.client.config_resetstat()
         with replica.frozen():
             sends = [asyncio.create_task(producer.send(level_up(n), durability="replicated")) for n in range(1, 151)]
-            await asyncio.to_thread(until, lambda: blocked(primary.client) == 150, what="all to wait")
+            await asyncio.to_thread(until, lambda: blocked(primary.client) == 1, what="the first to wait")
         handles = await asyncio.gather(*sends)
     assert [handle.error for handle in handles] == [None] * 150
+    assert primary.client.info("commandstats")["cmdstat_wait"]["calls"] == 2  # the first send's, and that of all others
+
+
+async def test_sends_of_several_levels_at_once_share_the_trips_of_their_level(primary: Node, replica: Node) -> None:
+    levels: list[Any] = ["memory", "fsync", "replicated"]
+    async with AsyncProducer.from_url(primary.url, **PATIENT) as producer:
+        for level in levels:
+            await producer.send(level_up(1_000), durability=level)
+        primary.client.config_resetstat()
+        await asyncio.gather(*(producer.send(level_up(n), durability=levels[n % 3]) for n in range(1, 91)))
+    stats: Any = primary.client.info("commandstats")
+    names = ("evalsha", "waitaof", "wait")
+    assert [stats[f"cmdstat_{name}"]["calls"] for name in names] == [6, 4, 2]  # the first of each level goes alone
+    assert sorted(lane(primary)) == [*range(1, 91), 1_000, 1_000, 1_000]
 
 
 async def test_send_cancelled_during_its_wait_leaves_no_reply_to_others(primary: Node, replica: Node) -> None:

@@ -88,19 +88,19 @@ def ids(handles: Sequence[Any]) -> list[Any]:
 # Sends
 
 
-async def test_thousand_tasks_send_on_a_bounded_number_of_connections(servers: Servers, redis: Redis) -> None:
+async def test_thousand_tasks_send_on_one_connection(servers: Servers, redis: Redis) -> None:
     async with AsyncProducer.from_url(servers.valkey.url) as producer:
         with most_connections(redis) as most:
             sent = await asyncio.gather(*(producer.level_up(user, "PLAYER", 5) for user in range(1, 1_001)))
     assert len(sent) == 1_000
-    assert 1 < most() <= BOUND + 5
+    assert 1 <= most() <= 3  # one for sends, two for wake-ups
 
 
-def test_hundreds_of_threads_send_on_a_bounded_number_of_connections(producer: Producer, redis: Redis) -> None:
+def test_hundreds_of_threads_send_on_one_connection(producer: Producer, redis: Redis) -> None:
     with ThreadPoolExecutor(300) as pool, most_connections(redis) as most:
         sent = list(pool.map(lambda user: producer.level_up(user, "PLAYER", 5), range(1, 601)))
     assert len(sent) == 600
-    assert 1 < most() <= BOUND + 5
+    assert 1 <= most() <= 3  # one for sends, two for wake-ups
 
 
 async def test_callers_that_wait_for_a_connection_do_not_wait_for_a_silent_server_one_by_one(

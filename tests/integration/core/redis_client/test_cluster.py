@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from uuid import uuid4
@@ -202,12 +203,18 @@ def drained_one(worker: Runtime, partition: Partition) -> bool:
     return worker.lanes.status(partition).ready == 0
 
 
-def test_send_to_a_silent_server_is_unknown_after_its_timeout(own: ValkeyCluster, own_settings: Settings) -> None:
-    with Producer(own_settings) as producer:
+def test_send_to_a_silent_server_is_unknown_after_its_timeout_and_delays_no_other(
+    own: ValkeyCluster, own_settings: Settings
+) -> None:
+    with Producer(own_settings) as producer, ThreadPoolExecutor(1) as pool:
         producer.send_many([level_up(user) for user in range(1, 50)])
-        silent = own.holder(KEYS.of(Partition.of("PLAYER", 1, SHARDS), "ready"))
-        with silent.frozen():
-            assert isinstance(error_of(producer, level_up(1)), SendUnknown)
+        holders = [own.holder(KEYS.of(Partition.of("PLAYER", user, SHARDS), "ready")) for user in range(1, 50)]
+        other = next(user for user, holder in enumerate(holders, 1) if holder is not holders[0])
+        with holders[0].frozen():
+            silent = pool.submit(error_of, producer, level_up(1))
+            assert error_of(producer, level_up(other)) is None
+            assert not silent.done()
+            assert isinstance(silent.result(), SendUnknown)
 
 
 def test_sweeps_and_relays_go_on_without_the_registry(

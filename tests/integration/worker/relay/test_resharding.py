@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -182,8 +183,9 @@ async def test_an_asyncio_producer_follows_a_change(system: ShardedSystem) -> No
     async with AsyncProducer(system.settings) as producer:
         await producer.send_many([up(user, 1) for user in USERS])
         system.begin(4)
-        handles = await producer.send_many([up(user, 2) for user in USERS])
-        assert not any(handle.error for handle in handles)
+        others = (producer.send_many([up(user, 3)]) for user in USERS)  # at the same time: each follows for itself
+        found = await asyncio.gather(producer.send_many([up(user, 2) for user in USERS]), *others)
+        assert not any(handle.error for handles in found for handle in handles)
         begun = Layout(2, 4, next_shards=2)  # and no relay carries it on
         system.lanes.change_layout("PLAYER", Layout(2, 4, previous_shards=1), begun)
         for partition in NEW:
