@@ -135,6 +135,8 @@ class OutcomeUnknown(LevelqError):
     """The command's outcome is kept neither in Redis nor in a ledger that this process can read."""
 
     command_id: UUID | None = None
+    user_id: int | None = None
+    specialization: str = ""
 
 
 class SendUnknown(OutcomeUnknown, QueueUnavailable):

@@ -109,7 +109,9 @@ class _LaneWait:
         if tail.lost_since(earlier) and not await self._is_decided(entry):
             raise OutcomeUnknown(
                 f"LEVELQ_REDIS_URL {redacted(self._settings.redis_url)}: restarted or emptied during this call, so it "
-                f"is unknown whether all of user {self._user_id} {self._specialization} was decided; call again"
+                f"is unknown whether all of user {self._user_id} {self._specialization} was decided; call again",
+                user_id=self._user_id,
+                specialization=self._specialization,
             )
 
     def _waiter(self, entry: bytes) -> Waiter | None:
