@@ -7,7 +7,6 @@ python -c 'from celery_tasks import match_won; match_won.delay(991, 42)'
 """
 
 import os
-from uuid import NAMESPACE_URL, uuid5
 
 from celery import Celery
 
@@ -22,5 +21,5 @@ producer = Producer()  # before Celery forks: it connects at the first send, in 
 
 @app.task(ignore_result=True, autoretry_for=(QueueUnavailable, QueueFull), retry_backoff=True, max_retries=10)
 def match_won(match_id: int, user_id: int) -> None:
-    command_id = uuid5(NAMESPACE_URL, f"match/{match_id}/{user_id}")  # the same at each run: it counts once
-    producer.level_up(user_id, "PLAYER", 150, command_id=command_id, reason=f"won match {match_id}")
+    key = f"match-{match_id}:player-{user_id}"  # the same at each run: it counts once
+    producer.level_up(user_id, "PLAYER", 150, idempotency_key=key, reason=f"won match {match_id}")

@@ -15,7 +15,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from levelq import AsyncProducer, InvalidCommand, OutcomeTimeout, QueueFull, QueueUnavailable
+from levelq import AsyncProducer, InvalidCommand, OutcomeTimeout, OutcomeUnknown, QueueFull, QueueUnavailable
 
 
 @asynccontextmanager
@@ -42,7 +42,7 @@ class Session(BaseModel):
 @app.post("/players/{user_id}/sessions")
 async def finish_session(user_id: int, session: Session, producer: ProducerDep) -> dict[str, Any]:
     handle = await producer.level_up(user_id, "PLAYER", session.xp, sessions_completed=1)
-    outcome = await handle.result(timeout=10)
+    outcome = await handle
     if outcome.status == "rejected":
         raise HTTPException(409, outcome.message)
     return {"from_level": outcome.from_level, "to_level": outcome.to_level}
@@ -51,14 +51,16 @@ async def finish_session(user_id: int, session: Session, producer: ProducerDep) 
 @app.post("/players/{user_id}/matches", status_code=202)
 async def win_match(user_id: int, producer: ProducerDep, request: Request) -> dict[str, str]:
     handle = await producer.level_up(user_id, "PLAYER", 150, reason="match won")
-    return {"status_url": str(request.url_for("command_status", command_id=handle.command_id))}
+    return {"status_url": str(request.url_for("command_status", user_id=user_id, command_id=handle.command_id))}
 
 
-@app.get("/commands/{command_id}")
-async def command_status(command_id: UUID, producer: ProducerDep) -> dict[str, Any]:
+@app.get("/players/{user_id}/commands/{command_id}")
+async def command_status(user_id: int, command_id: UUID, producer: ProducerDep) -> dict[str, Any]:
     try:
-        outcome = await producer.handle(command_id).result(timeout=0.1)
-    except OutcomeTimeout:
+        outcome = await producer.outcome(command_id, user_id, "PLAYER")
+    except OutcomeUnknown:
+        raise HTTPException(404, "no such command") from None
+    if outcome is None:
         return {"status": "queued"}
     return {"status": outcome.status, "message": outcome.message, "to_level": outcome.to_level}
 

@@ -13,7 +13,16 @@ from flask import Flask, request, url_for
 from sqlalchemy import BigInteger, create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from levelq import InvalidCommand, LevelUp, Outbox, OutcomeTimeout, Producer, QueueFull, QueueUnavailable
+from levelq import (
+    InvalidCommand,
+    LevelUp,
+    Outbox,
+    OutcomeTimeout,
+    OutcomeUnknown,
+    Producer,
+    QueueFull,
+    QueueUnavailable,
+)
 
 app = Flask(__name__)
 producer = Producer()  # one per process: threads share it, and it connects at the first send, after a fork
@@ -45,7 +54,7 @@ def finish_session(user_id: int):
 @app.post("/players/<int:user_id>/training")
 def finish_training(user_id: int):
     handle = producer.level_up(user_id, "PLAYER", 20, reason="training")
-    return {"status_url": url_for("command_status", command_id=handle.command_id, _external=True)}, 202
+    return {"status_url": url_for("command_status", user_id=user_id, command_id=handle.command_id, _external=True)}, 202
 
 
 @app.post("/matches/<int:match_id>")
@@ -55,14 +64,16 @@ def finish_match(match_id: int):
         session.add(Match(id=match_id, winner=winner))
         handle = Outbox(session).send(LevelUp(user_id=winner, specialization="PLAYER", xp_gained=150))
         session.commit()  # the match and the level-up, or neither
-    return {"status_url": url_for("command_status", command_id=handle.command_id, _external=True)}, 202
+    return {"status_url": url_for("command_status", user_id=winner, command_id=handle.command_id, _external=True)}, 202
 
 
-@app.get("/commands/<uuid:command_id>")
-def command_status(command_id: UUID):
+@app.get("/players/<int:user_id>/commands/<uuid:command_id>")
+def command_status(user_id: int, command_id: UUID):
     try:
-        outcome = producer.handle(command_id).result(timeout=0.1)
-    except OutcomeTimeout:
+        outcome = producer.outcome(command_id, user_id, "PLAYER")
+    except OutcomeUnknown:
+        return {"error": "no such command"}, 404
+    if outcome is None:
         return {"status": "queued"}
     return {"status": outcome.status, "message": outcome.message, "to_level": outcome.to_level}
 

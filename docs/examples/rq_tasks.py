@@ -8,7 +8,6 @@ python rq_tasks.py 991 42                  # in a fourth, there, too
 
 import os
 import sys
-from uuid import NAMESPACE_URL, uuid5
 
 from redis import Redis
 from rq import Queue, Retry
@@ -19,8 +18,8 @@ producer = Producer()  # RQ forks for each task; a child process connects at its
 
 
 def match_won(match_id: int, user_id: int) -> int | None:
-    command_id = uuid5(NAMESPACE_URL, f"match/{match_id}/{user_id}")  # the same at each run: it counts once
-    handle = producer.level_up(user_id, "PLAYER", 150, command_id=command_id, reason=f"won match {match_id}")
+    key = f"match-{match_id}:player-{user_id}"  # the same at each run: it counts once
+    handle = producer.level_up(user_id, "PLAYER", 150, idempotency_key=key, reason=f"won match {match_id}")
     return handle.result(timeout=10).to_level
 
 

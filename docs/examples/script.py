@@ -8,19 +8,18 @@ echo 42,1200 | python script.py  # in a third, in this folder
 import csv
 import sys
 from collections.abc import Iterable, Iterator
-from uuid import NAMESPACE_URL, uuid5
 
 from levelq import LevelqError, LevelUp, Producer
 
 
 def read(lines: Iterable[str]) -> Iterator[LevelUp]:
-    """One command per line. Its id comes from the line, so a second run of the same file changes nothing."""
+    """One command per line. Its key comes from the line, so a second run of the same file changes nothing."""
     for user_id, xp in csv.reader(lines):
         yield LevelUp(
             user_id=int(user_id),
             specialization="PLAYER",
             xp_gained=int(xp),
-            command_id=uuid5(NAMESPACE_URL, f"summer-camp/{user_id}"),
+            idempotency_key=f"summer-camp:player-{user_id}",
         )
 
 

@@ -109,7 +109,8 @@ class _Command(BaseModel):
     user_id: UserId
     specialization: Specialization
     # Only an input: it sets command_id, and is None afterwards, so a command equals its copies, dumped or received.
-    idempotency_key: Key | None = Field(None, exclude=True, repr=False)
+    # Type checkers see a default only if it is given by name.
+    idempotency_key: Key | None = Field(default=None, exclude=True, repr=False)
     command_id: UUID = Field(default_factory=new_command_id)
     reason: Reason = ""
     advanced_by: UserId | None = None

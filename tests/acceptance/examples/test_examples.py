@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import psycopg
@@ -99,6 +101,11 @@ def of(name: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("example", [name], indirect=True)
 
 
+def never_sent(client: httpx.Client, url: str) -> int:
+    """The code that a status URL answers for an id that was never sent."""
+    return client.get(re.sub("[0-9a-f-]{36}", str(uuid4()), url)).status_code
+
+
 def decided(client: httpx.Client, url: str) -> dict[str, Any]:
     """What a status URL says once the command is decided."""
 
@@ -116,6 +123,7 @@ def test_fastapi_waits_for_an_outcome_or_gives_a_status_url(example: Example) ->
     posted = client.post("/players/42/matches")
     assert posted.status_code == 202
     assert client.get(posted.json()["status_url"]).json() == {"status": "queued"}
+    assert never_sent(client, posted.json()["status_url"]) == 404
     example.work(worker)
     assert decided(client, posted.json()["status_url"])["to_level"] == 1
     assert client.post("/players/42/sessions", json={"xp": 1200}).json() == {"from_level": 1, "to_level": 2}
@@ -136,6 +144,7 @@ def test_flask_waits_for_an_outcome_or_sends_with_its_own_transaction(example: E
         posted = client.post(url, data=data)
         assert posted.status_code == 202
         assert decided(client, posted.json()["status_url"])["status"] == "applied"
+        assert never_sent(client, posted.json()["status_url"]) == 404
     assert client.post("/matches/7", data={"winner": "42"}).status_code == 500  # its row and its level-up: neither
     assert example.levels() == [(42, "PLAYER", 1370, 2, 2)]
 
@@ -150,6 +159,7 @@ def test_django_sends_by_the_outbox_on_commit_and_a_command(example: Example, bl
     posted = client.post("/matches/", data={"winner": "42"})
     assert posted.status_code == 202
     assert decided(client, posted.json()["status_url"])["status"] == "applied"
+    assert never_sent(client, posted.json()["status_url"]) == 404
     assert client.post("/trainings/", data={"player": "42"}).status_code == 202
     assert "level 1 -> 2" in example.run(award)
     assert client.get("/players/42/").json() == {"level": 2, "total_xp": 150 + 20 + 1200}

@@ -68,12 +68,14 @@ class PageRunner:
         self._end.close()
 
     def run_saved_tests(self) -> None:
-        """Run the `test_*.py` that the page has saved, as an application that has servers already."""
-        if tests := [str(path) for path in Path().glob("test_*.py")]:
-            for name, url in zip(SERVERS, (os.environ[name] for name in SERVERS), strict=True):
-                self._patch.setenv(name.replace("LEVELQ_", "LEVELQ_TEST_"), url)
+        """Run the `test_*.py` that the page has saved, as an application without servers: the plugin starts them."""
+        if tests := sorted(Path().glob("test_*.py")):
+            for name in SERVERS:
                 self._patch.delenv(name)
-            _output_of(sys.executable, "-m", "pytest", "-q", "-p", "no:locust", "-p", "no:cacheprovider", *tests)
+            options = ("-q", "-p", "no:locust", "-p", "no:cacheprovider")
+            printed = _output_of(sys.executable, "-m", "pytest", *options, *map(str, tests))
+            count = sum(path.read_text().count("\ndef test_") for path in tests)
+            assert re.search(rf"^{count} passed in", printed, re.MULTILINE), printed
 
     def _close(self, names: dict[str, Any]) -> None:
         """Close what the end of a process would close: sessions first, which give connections back to their engines."""

@@ -15,12 +15,17 @@ def send(producer: Producer) -> None:
     producer.level_up("42", "PLAYER", 150)  # error: the type of a field
     producer.level_up(42, "PLAYER", "150")  # error
     producer.level_up(42, "PLAYER")  # error: a field is missing
-    producer.level_up(42, "PLAYER", xp="150")  # error: an unknown field
+    producer.level_up(42, "PLAYER", 150, xp=1)  # error: an unknown field
+    producer.level_up(42, "PLAYER", 150, sessions_completed="1")  # error
+    producer.level_up(42, "PLAYER", 150, reply="no")  # error
+    producer.level_up(42, "PLAYER", 150, idempotency_key=5)  # error
     producer.sync(42, "PLAYER", source="licence")  # error: another word
     producer.adjust(42, "PLAYER", 1.5)  # error
     producer.send({"user_id": 42})  # error: no command
     producer.send_many(LevelUp(user_id=42, specialization="PLAYER"))  # error: not many
     producer.handle("0196f0a0-0000-7000-8000-000000000000")  # error: the text of an id
+    producer.state("0196f0a0-0000-7000-8000-000000000000")  # error: the same
+    levelq.command_id_for(991)  # error: no text
 
 
 def build() -> None:

@@ -1,12 +1,12 @@
 """Two ways to send from a transaction, and two to learn what happened."""
 
 from django.db import transaction
-from django.http import JsonResponse
+from django.http import Http404, JsonResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.views.decorators.http import require_POST
 
-from levelq import LevelUp, OutcomeTimeout
+from levelq import LevelUp, OutcomeUnknown
 from levelq.django import outbox, producer
 
 from .models import Match, Progress, Training
@@ -19,7 +19,7 @@ def finish_match(request):
     with transaction.atomic():
         Match.objects.create(winner=winner)
         handle = outbox().send(LevelUp(user_id=winner, specialization="PLAYER", xp_gained=150))
-    return JsonResponse({"status_url": reverse("command_status", args=[handle.command_id])}, status=202)
+    return JsonResponse({"status_url": reverse("command_status", args=[winner, handle.command_id])}, status=202)
 
 
 @require_POST
@@ -32,10 +32,12 @@ def finish_training(request):
     return JsonResponse({}, status=202)
 
 
-def command_status(request, command_id):
+def command_status(request, user_id, command_id):
     try:
-        outcome = producer().handle(command_id).result(timeout=0.1)
-    except OutcomeTimeout:
+        outcome = producer().outcome(command_id, user_id, "PLAYER")
+    except OutcomeUnknown as error:
+        raise Http404 from error
+    if outcome is None:
         return JsonResponse({"status": "queued"})
     return JsonResponse({"status": outcome.status, "message": outcome.message, "to_level": outcome.to_level})
 

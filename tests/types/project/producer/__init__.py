@@ -1,6 +1,6 @@
 """The application's own `producer`: how a web application sends."""
 
-from typing import assert_type
+from typing import Literal, assert_type
 from uuid import UUID
 
 from levelq import (
@@ -22,6 +22,7 @@ from levelq import (
     Settings,
     SyncLevels,
     Totals,
+    command_id_for,
 )
 
 
@@ -33,6 +34,16 @@ def send(producer: Producer, user_id: int) -> int | None:
     if outcome.after is not None:
         assert_type(assert_type(outcome.after, Totals).total_xp, int)
     return assert_type(outcome.to_level, int | None)
+
+
+def match_won(producer: Producer, user_id: int) -> Literal["queued", "decided", "unknown"]:
+    key = f"match-991:player-{user_id}"
+    producer.level_up(user_id, "PLAYER", 150, idempotency_key=key, reply=False)
+    LevelUp(user_id=user_id, specialization="PLAYER", idempotency_key=key)
+    command_id = assert_type(command_id_for(key), UUID)
+    assert_type(producer.outcome(command_id), Outcome | None)
+    assert_type(producer.handle(command_id).result(timeout=None), Outcome)
+    return assert_type(producer.state(command_id), Literal["queued", "decided", "unknown"])
 
 
 def send_all(producer: Producer) -> list[str]:
@@ -62,6 +73,8 @@ async def send_async(user_id: int) -> Outcome | None:
         await producer.adjust(user_id, "COACH", -5, level="earned")
         await producer.reset(user_id, "COACH", 100)
         await producer.sync(user_id, "COACH", "license")
+        assert_type(await producer.state(handle.command_id), Literal["queued", "decided", "unknown"])
+        assert_type(await producer.outcome(handle.command_id, user_id, "COACH"), Outcome | None)
         try:
             outcome = assert_type(await handle, Outcome)
             return assert_type(await producer.handle(outcome.command_id).result(), Outcome)
