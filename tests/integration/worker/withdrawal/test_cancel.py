@@ -83,7 +83,7 @@ def test_command_that_is_applied_before_the_confirmation_is_reported_as_not_canc
 ) -> None:
     command = up(7)
     system.producer.send(command)
-    monkeypatch.setattr("levelq.cli.cancel.confirm", lambda question: system.drain())
+    monkeypatch.setattr("levelq.cli.cancel.confirm", lambda question, **_: system.drain())
     code, out, err = levelq_here("cancel", 7, "PLAYER", "--id", command.command_id)
     assert (code, "was decided: applied" in err) == (1, True)
     assert "0 commands cancelled" in out

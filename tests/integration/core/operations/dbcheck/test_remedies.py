@@ -400,7 +400,7 @@ PAIRS_WITHOUT_COMMAND = {
     ),
     "a user that no command can name": (
         (f"{PROGRESS}) VALUES (-4, 'PLAYER', 2, 5)",),
-        "user_id: Input should be greater than or equal to 1, got -4",
+        "user_id: expected an integer from 1 to 2^63 - 1",
     ),
     "levels that nobody can have": (
         (f"{PROGRESS}) VALUES (7, 'PLAYER', -1, 5)", f"{LICENSE}) VALUES (7, 'PLAYER', 0, 1)"),
