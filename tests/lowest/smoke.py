@@ -27,8 +27,20 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from levelq import AsyncProducer, LevelUp, Outbox, Producer, SetLevel, level_up_atomic
+from levelq import (
+    AsyncProducer,
+    History,
+    LevelEvents,
+    LevelUp,
+    Outbox,
+    Producer,
+    SetLevel,
+    command_id_for,
+    level_up_atomic,
+    status,
+)
 from levelq.embedded import Servers, Valkey
+from levelq.testing import RecordingProducer
 
 LEVELQ = Path(sys.executable).parent / "levelq"
 SHOWN = ("celery", "redis", "rq", "pydantic", "pydantic-settings", "sqlalchemy", "psycopg", "alembic", "typer", "rich")
@@ -123,9 +135,13 @@ def woken() -> None:
         assert outcome.to_level == 2, outcome
 
 
+def _sqlalchemy_url() -> str:
+    return os.environ["LEVELQ_DATABASE_URL"].replace("postgresql://", "postgresql+psycopg://")
+
+
 def direct() -> None:
     """Direct calls on the application's own Session and AsyncSession."""
-    url = os.environ["LEVELQ_DATABASE_URL"].replace("postgresql://", "postgresql+psycopg://")
+    url = _sqlalchemy_url()
     engine = create_engine(url)
     with Session(engine) as session:
         assert level_up_atomic(session, 110, "PLAYER", 1200)["success"]
@@ -144,13 +160,32 @@ def direct() -> None:
 
 def outbox() -> None:
     """A command of the application's own transaction."""
-    engine = create_engine(os.environ["LEVELQ_DATABASE_URL"].replace("postgresql://", "postgresql+psycopg://"))
+    engine = create_engine(_sqlalchemy_url())
     with Session(engine) as session:
         handle = Outbox(session).send(LevelUp(user_id=112, specialization="PLAYER", xp_gained=1000))
         session.commit()
     engine.dispose()
     command("worker", "--burst")
     assert handle.result().to_level == 2
+
+
+def looks_back() -> None:
+    """An idempotency key, states, a wait for all of a lane, events, readings, a producer without servers."""
+    key, engine = "match-991:player-113", create_engine(_sqlalchemy_url())
+    with Producer() as producer:
+        producer.level_up(113, "PLAYER", 1000, idempotency_key=key)
+        assert producer.state(command_id_for(key)) == "queued"
+        command("worker", "--burst")
+        producer.wait_until_applied(113, "PLAYER")
+        outcome = producer.outcome(command_id_for(key))
+    assert outcome is not None and outcome.to_level == 2
+    assert 113 in [event.user_id for event in LevelEvents(engine, consumer="smoke")]
+    assert [entry.command_id for entry in History(engine).of(113)] == [command_id_for(key)]
+    assert status().problems == ()
+    engine.dispose()
+    with RecordingProducer() as recorder:
+        recorder.level_up(113, "PLAYER", 1000)
+        recorder.assert_sent(LevelUp, user_id=113)
 
 
 def reports() -> None:
@@ -206,7 +241,7 @@ def main() -> None:
     print(f"Python {sys.version.split()[0]}, " + ", ".join(f"{name} {version(name)}" for name in SHOWN))
     with TemporaryDirectory(prefix="levelq-lowest-") as folder, Servers(Path(folder)) as servers:
         os.environ |= {"LEVELQ_REDIS_URL": servers.valkey.url, "LEVELQ_DATABASE_URL": servers.postgres.url}
-        for done in (versions, database, sends, woken, direct, outbox, reports, extras, cluster):
+        for done in (versions, database, sends, woken, direct, outbox, looks_back, reports, extras, cluster):
             step(done)
 
 
