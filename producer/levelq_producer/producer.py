@@ -49,7 +49,7 @@ class Producer(CommandMethods):
     def __init__(self, settings: Settings | None = None) -> None:
         from levelq_core.settings import Settings  # noqa: PLC0415 - pydantic-settings, a third of the import's time
 
-        self.settings = settings or Settings.load()
+        self.settings = Settings.of(settings)
         self._connections = Connections(self.settings)
         self._applied_waits = AppliedWaits(self._connections)
         self._layouts: dict[str, Layout] = {}  # by specialization, as last read

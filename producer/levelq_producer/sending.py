@@ -90,7 +90,8 @@ def encode(settings: Settings, command: Command, *, reply: bool) -> bytes:
     never = never or rules.forbidden(record, catalog[command.specialization], _LIMITS)
     if never is not None:
         field = never.partition(":")[0]
-        raise _refused(command, never, field=field, value=getattr(command, field))
+        limit = catalog[command.specialization].max_level if field in ("level", "new_level") else None
+        raise _refused(command, never, field=field, value=getattr(command, field), limit=limit)
     if len(payload) > settings.payload_limit:
         message = f"command: expected at most {settings.payload_limit} bytes, got {len(payload)}"
         raise _refused(command, message, field="command", value=len(payload), limit=settings.payload_limit)

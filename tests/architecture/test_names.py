@@ -162,9 +162,10 @@ def test_without_the_database_libraries_the_coupler_names_the_extra_to_install()
 import sys
 for name in ("sqlalchemy", "psycopg"):
     sys.modules[name] = None
-import levelq, levelq_core
+import levelq, levelq.testing, levelq_core
 names = ("apply_commands", "ProgressLicenseCoupler", "level_up_atomic")
 asked = [(levelq_core, name) for name in names] + [(levelq, name) for name in (*names, "LaneWorker")]
+asked += [(levelq.testing, name) for name in ("InlineProducer", "ServerUrls")]
 for package, name in asked:
     try:
         getattr(package, name)

@@ -136,7 +136,7 @@ def status(settings: Settings | None = None, *, engine: Engine | None = None) ->
     seconds where a server is silent, and half a second where a partition seems to stand still. On an event loop, run
     it in a thread. Raises ConfigurationError if the settings cannot be read.
     """
-    settings = settings or Settings.load()
+    settings = Settings.of(settings)
     found = _Found(settings.namespace)
     with found.errors_are_problems(), lanes_of(settings) as lanes:
         alerts = False
