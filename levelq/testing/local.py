@@ -8,14 +8,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
-from levelq_core.domain.commands import Command, SyncLevels, build
+from levelq_core.domain.commands import Command
 from levelq_core.domain.outcome import Outcome
 from levelq_core.errors import OutcomeUnknown
 from levelq_producer import Handle, Producer
 from levelq_producer.durability import DurabilityWait
 from levelq_producer.handle_base import require_id, require_timeout
 from levelq_producer.lookup import State
-from levelq_producer.sending import encode
+from levelq_producer.sending import encode, require_lane
 
 from .destination import Destination
 
@@ -88,7 +88,7 @@ class LocalProducer(Destination, Producer):
         """The decision on a command; None while it waits. Raises OutcomeUnknown if it was never sent."""
         self._require_open()
         if user_id is not None or specialization is not None:
-            _require_lane(user_id, specialization)
+            require_lane(self.settings, user_id, specialization)
         known = self._run(self._known, require_id(command_id))
         if known is None and not self._was_sent(command_id):
             raise OutcomeUnknown(
@@ -107,9 +107,4 @@ class LocalProducer(Destination, Producer):
         """Return at once: nothing waits on a lane. Raises as Producer's for what is no lane or no timeout."""
         self._require_open()
         require_timeout(timeout)
-        _require_lane(user_id, specialization)
-
-
-def _require_lane(user_id: int | None, specialization: str | None) -> None:
-    """Raise InvalidCommand for what is no lane."""
-    build(SyncLevels, user_id=user_id, specialization=specialization)
+        require_lane(self.settings, user_id, specialization)
