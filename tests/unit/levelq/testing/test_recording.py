@@ -225,7 +225,7 @@ def test_key_misuse_and_closed_producer_are_those_of_a_real_one(producer: Record
         producer.wait_until_applied(*of_no_user)
     with pytest.raises(InvalidCommand, match="user_id: expected an integer"):
         producer.state(UUID(int=1), *of_no_user)
-    with pytest.raises(InvalidCommand, match="specialization: expected one of PLAYER, .*got 'PLAYR'"):
+    with pytest.raises(InvalidCommand, match=r"specialization: expected one of PLAYER, .*got 'PLAYR'"):
         producer.wait_until_applied(42, "PLAYR")
     producer.close()
     for call in (
