@@ -16,7 +16,7 @@ from levelq_core.domain.outcome import ErrorCode, Status, Totals, totals
 from levelq_core.errors import InvalidArgument, SchemaError
 from levelq_core.keys import Partition
 from levelq_core.lanes import parked
-from levelq_core.operations.connections import lanes_of
+from levelq_core.operations.connections import lanes_of, require_engine
 from levelq_core.operations.parked_advice import is_locked
 from levelq_core.settings import Settings
 
@@ -86,8 +86,7 @@ class History:
     """
 
     def __init__(self, engine: Engine, settings: Settings | None = None) -> None:
-        if not isinstance(engine, Engine):
-            raise TypeError(f"engine: expected a SQLAlchemy Engine, got {type(engine).__qualname__}")
+        require_engine(engine)
         self._engine = engine
         self._settings = settings
 

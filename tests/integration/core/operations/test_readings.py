@@ -12,7 +12,7 @@ from redis import Redis
 from sqlalchemy import Engine, create_engine, text
 
 import levelq
-from levelq import Command, History, InvalidArgument, ParkedUserLane, Reset, Settings, apply_commands
+from levelq import Command, History, InvalidArgument, LevelEvents, ParkedUserLane, Reset, Settings, apply_commands
 from levelq_core.lanes.parked import bounded
 from tests.support.fixtures.command_line import NOWHERE, Levelq
 from tests.support.fixtures.keys import KEYS
@@ -141,5 +141,9 @@ def test_wrong_argument_is_refused_with_what_was_expected(given: Any, message: s
     with pytest.raises(InvalidArgument) as caught:
         past.of(**{"user_id": 7} | given)
     assert (str(caught.value), caught.value.field) == (message, message.partition(":")[0])
+
+
+@pytest.mark.parametrize("reading", [History, LevelEvents, levelq.check, lambda given: levelq.status(engine=given)])
+def test_what_is_no_engine_is_refused(reading: Any) -> None:
     with pytest.raises(TypeError, match=r"^engine: expected a SQLAlchemy Engine, got Settings$"):
-        History(Settings.load())  # type: ignore[arg-type]
+        reading(Settings.load())
