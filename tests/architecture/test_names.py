@@ -177,6 +177,24 @@ for package, name in asked:
     loaded_after(code)
 
 
+def test_without_the_database_libraries_a_producer_says_how_to_read_the_ledger() -> None:
+    code = """
+import sys
+for name in ("sqlalchemy", "psycopg"):
+    sys.modules[name] = None
+from uuid import UUID
+from levelq import ConfigurationError, Producer
+with Producer.from_url("redis://localhost:1/0", database_url="postgresql://localhost/none") as producer:
+    try:
+        producer.handle(UUID(int=1)).result(0.1)
+    except ConfigurationError as error:
+        assert "pip install 'levelq[worker]', or unset it" in str(error), error
+    else:
+        raise SystemExit("no error")
+"""
+    loaded_after(code)
+
+
 def test_outbox_is_loaded_without_the_database_libraries() -> None:
     """Django on psycopg2 needs neither."""
     assert not loaded_after("from levelq import Outbox; Outbox") & {*DATABASE, "rq", "levelq_worker"}
