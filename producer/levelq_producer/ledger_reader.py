@@ -107,7 +107,7 @@ class LedgerReader:
             from levelq_core.database.engine import NoAnswer, unreachable  # noqa: PLC0415
             from levelq_core.operations.queries import WrongAnswer  # noqa: PLC0415
         except ModuleNotFoundError as error:
-            what = f"{error.name} is not installed, which reads it: pip install 'levelq[worker]', or unset it"
+            what = f"set, but {error.name} is not installed: pip install 'levelq[worker]', or unset it"
             raise ConfigurationError(f"{setting}: {what}", setting=setting, value=url) from error
         try:
             try:
