@@ -70,7 +70,9 @@ class InvalidCommand(LevelqError, ValueError):
         """Describe in one line what a validation found: field, value given, what was expected."""
         found = list(details)
         message = "; ".join(describe(detail) for detail in found)
-        return cls(message, field=field_of(found[0]), value=found[0]["input"])
+        context = found[0].get("ctx", {})
+        limit = context.get("le", context.get("max_length"))
+        return cls(message, field=field_of(found[0]), value=found[0]["input"], limit=limit)
 
 
 class ProducerClosed(LevelqError):

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .domain.catalog import Catalog, is_json
-from .errors import CatalogError, ConfigurationError, describe
+from .errors import CatalogError, ConfigurationError, InvalidArgument, describe
 from .keys import Keys
 from .redis_client.url_options import MISREAD
 from .redis_client.urls import CLUSTER_SCHEMES, SENTINEL_SCHEMES, SERVER_SCHEMES, check_url
@@ -152,6 +152,16 @@ class Settings(BaseSettings):
                 got = "" if name.endswith("_URL") else describe(detail).rpartition(", got ")[2]
                 lines.append(f"{name}: {message}{got and f', got {got}'}")
             raise ConfigurationError("; ".join(lines), setting=lines[0].partition(":")[0], reasons=lines) from None
+
+    @classmethod
+    def of(cls, given: Settings | None) -> Settings:
+        """These settings, or for None those of the environment. Raises InvalidArgument for anything else, as a URL."""
+        if given is None:
+            return cls.load()
+        if not isinstance(given, Settings):
+            message = f"settings: expected a levelq.Settings, got a {type(given).__name__}; a URL is for from_url"
+            raise InvalidArgument(message, field="settings")  # without the value, which may hold a password
+        return given
 
     def environment(self) -> dict[str, str]:
         """These settings as LEVELQ_ variables, for a child process that needs the same.

@@ -26,7 +26,12 @@ _LAZY = {
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    try:
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name in ("sqlalchemy", "psycopg"):
+            raise ImportError(f"{name} needs the database libraries: pip install 'levelq[worker]'") from error
+        raise
     return value
 
 

@@ -14,7 +14,7 @@ from levelq_producer import AsyncHandle, AsyncProducer
 from levelq_producer.async_lookup import State
 from levelq_producer.durability import DurabilityWait
 from levelq_producer.handle_base import require_id, require_timeout
-from levelq_producer.sending import encode
+from levelq_producer.sending import encode, require_lane
 
 from .destination import Destination
 
@@ -86,6 +86,8 @@ class AsyncLocalProducer(Destination, AsyncProducer):
     ) -> Outcome | None:
         """The decision on a command; None while it waits. Raises OutcomeUnknown if it was never sent."""
         self._require_open()
+        if user_id is not None or specialization is not None:
+            require_lane(self.settings, user_id, specialization)
         known = await self._run(self._known, require_id(command_id))
         if known is None and not self._was_sent(command_id):
             raise OutcomeUnknown(
@@ -96,9 +98,12 @@ class AsyncLocalProducer(Destination, AsyncProducer):
     async def state(self, command_id: UUID, user_id: int | None = None, specialization: str | None = None) -> State:
         """Whether a command waits, is decided, or was never sent."""
         try:
-            return "queued" if await self.outcome(command_id) is None else "decided"
+            return "queued" if await self.outcome(command_id, user_id, specialization) is None else "decided"
         except OutcomeUnknown:
             return "unknown"
 
     async def wait_until_applied(self, user_id: int, specialization: str, timeout: float | None = 5.0) -> None:
-        """Return at once: nothing waits on a lane."""
+        """Return at once: nothing waits on a lane. Raises as AsyncProducer's for what is no lane or no timeout."""
+        self._require_open()
+        require_timeout(timeout)
+        require_lane(self.settings, user_id, specialization)

@@ -25,7 +25,7 @@ class Destination(ABC):
 
     def __init__(self, settings: Settings | None = None) -> None:
         # In place of a producer's, which makes connections: subclasses name this class before it.
-        self.settings = settings or Settings.load()
+        self.settings = Settings.of(settings)
         self._closed = False
 
     def _require_open(self) -> None:

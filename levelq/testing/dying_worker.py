@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from levelq_core import failpoints
+from levelq_core.errors import InvalidArgument
 from levelq_core.settings import Settings
 from levelq_worker.process.fork import with_parent
 from levelq_worker.process.worker_main import run
@@ -23,11 +24,12 @@ def worker_dying_at(point: str, settings: Settings, *, timeout: float = 30.0) ->
     """Run a block beside a real worker process that kills itself (SIGKILL) when it first passes `point`.
 
     The block's end waits for the death. Then the claims of the dead worker expire (LEVELQ_CLAIM_SECONDS), and another
-    worker finishes what it left. Raises ValueError for a name that is not in WORKER_POINTS, AssertionError if the
+    worker finishes what it left. Raises InvalidArgument for a name that is not in WORKER_POINTS, AssertionError if the
     worker has not passed it `timeout` seconds after the block, or has ended for another reason.
     """
     if point not in WORKER_POINTS:
-        raise ValueError(f"failpoint: expected one of {', '.join(map(repr, WORKER_POINTS))}, got {point!r}")
+        message = f"point: expected one of {', '.join(map(repr, WORKER_POINTS))}, got {point!r}"
+        raise InvalidArgument(message, field="point", value=point)
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(  # noqa: S603 - this module
             [sys.executable, "-m", __name__, point],

@@ -37,7 +37,7 @@ class Inliner(Destination):
     def __init__(self, session: Callable[[], Session], settings: Settings | None) -> None:
         super().__init__(settings)
         self._session = session
-        self._decided: dict[UUID, Decided] = {}
+        self._undecided: dict[UUID, Decided] = {}  # as of a lane that a worker would park
 
     def _take(self, commands: Sequence[Command]) -> Sequence[Taken]:
         session = self._session()
@@ -51,26 +51,23 @@ class Inliner(Destination):
             )
             for user_id in {one.outcome.user_id for one in decided if one.outcome.status == "applied"}:
                 refresh_rows(session, user_id, bind)
-        self._decided |= {one.outcome.command_id: one for one in decided}
+        self._undecided |= {one.outcome.command_id: one for one in decided if not one.is_final}
         return [Taken(partial(_outcome, one)) for one in decided]
 
     def _known(self, command_id: UUID) -> Outcome | None:
-        decided = self._decided.get(command_id)
-        if decided is None:
-            return outcome_of(self._connection(), command_id)
-        return decided.outcome if decided.is_final else None
+        return outcome_of(self._connection(), command_id)
 
     def _answer(self, command_id: UUID) -> Outcome:
-        if command_id in self._decided:
-            return _outcome(self._decided[command_id])
         known = self._known(command_id)
+        if known is None and command_id in self._undecided:
+            return _outcome(self._undecided[command_id])
         if known is None:
             message = f"command {command_id} is not in the ledger that this session sees"
             raise OutcomeTimeout(message, command_id=command_id, state="unknown")
         return known
 
     def _was_sent(self, command_id: UUID) -> bool:
-        return command_id in self._decided
+        return command_id in self._undecided
 
     def _connection(self) -> Connection:
         session = self._session()

@@ -11,7 +11,6 @@ from uuid import UUID
 from redis.exceptions import RedisError
 
 from levelq_core.domain.codec import FLAG_REPLY, IDENTITY_AT, IDENTITY_BYTES, STAMP_DIGITS, digest_in
-from levelq_core.domain.commands import SyncLevels, build
 from levelq_core.errors import OutcomeTimeout, OutcomeUnknown
 from levelq_core.keys import Partition
 from levelq_core.lanes import outcome_streams
@@ -20,7 +19,7 @@ from levelq_core.redis_client.url_options import redacted
 
 from .event_loops import AsyncConnections, LoopConnections
 from .handle_base import LEDGER_SECONDS, require_timeout
-from .sending import unavailable
+from .sending import require_lane, unavailable
 from .shared_read import Waiter
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class AsyncAppliedWaits:
     async def wait(self, user_id: int, specialization: str, timeout: float | None) -> None:
         """See AsyncProducer.wait_until_applied."""
         seconds = require_timeout(timeout)
-        lane = build(SyncLevels, user_id=user_id, specialization=specialization)  # the checks of a command's lane
+        lane = require_lane(self._connections.settings, user_id, specialization)
         wait = _LaneWait(self._connections, lane.user_id, lane.specialization, seconds, self._waiting)
         self._waiting.add(wait)
         try:

@@ -10,9 +10,8 @@ from uuid import UUID
 
 from redis.exceptions import RedisError
 
-from levelq_core.domain.commands import Command, SyncLevels, build
+from levelq_core.domain.commands import Command
 from levelq_core.domain.outcome import Outcome
-from levelq_core.domain.record import lane_of
 from levelq_core.errors import LevelqError, OutcomeUnknown
 from levelq_core.keys import Partition
 from levelq_core.lanes.async_producer_lanes import AsyncProducerLanes
@@ -27,7 +26,7 @@ from .async_lookup import Found, State, find
 from .durability import DurabilityWait
 from .event_loops import AsyncConnections, LoopTurns
 from .handle_base import require_id
-from .sending import SentCommand, Settlement, encode, group_by_lane
+from .sending import SentCommand, Settlement, encode, group_by_lane, require_lane
 
 if TYPE_CHECKING:
     from levelq_core.settings import Durability, Settings
@@ -50,7 +49,7 @@ class AsyncProducer(AsyncCommandMethods):
     def __init__(self, settings: Settings | None = None) -> None:
         from levelq_core.settings import Settings  # noqa: PLC0415 - pydantic-settings, a third of the import's time
 
-        self.settings = settings or Settings.load()
+        self.settings = Settings.of(settings)
         self._connections = AsyncConnections(self.settings)
         self._applied_waits = AsyncAppliedWaits(self._connections)
         self._layouts: dict[str, Layout] = {}  # by specialization, as last read
@@ -240,5 +239,5 @@ class AsyncProducer(AsyncCommandMethods):
     async def _find(self, command_id: UUID, user_id: int | None, specialization: str | None) -> Found:
         connections, lane = self._connections.get(), None
         if user_id is not None or specialization is not None:
-            lane = lane_of(build(SyncLevels, user_id=user_id, specialization=specialization))
+            lane = require_lane(self.settings, user_id, specialization)
         return await find(connections, require_id(command_id), lane)

@@ -70,9 +70,10 @@ class LedgerReader:
 
         Raises ConfigurationError if the ledger cannot be read, WrongDatabase if it is another deployment's.
         """
-        from levelq_core.operations.queries import outcomes_of  # noqa: PLC0415 - needs levelq[worker]
 
         def select(connection: Connection) -> list[Outcome | None]:
+            from levelq_core.operations.queries import outcomes_of  # noqa: PLC0415 - needs levelq[worker]
+
             steps = range(0, len(keys), _MOST)
             return [one for start in steps for one in outcomes_of(connection, keys[start : start + _MOST])]
 
@@ -80,22 +81,34 @@ class LedgerReader:
 
     def last_in_outbox(self, user_id: int, specialization: str, *ids: int) -> int | None:
         """See levelq_core.operations.queries. Raises as `query`."""
-        from levelq_core.operations.queries import last_in_outbox  # noqa: PLC0415
 
-        return self._read(lambda connection: last_in_outbox(connection, user_id, specialization, *ids))
+        def select(connection: Connection) -> int | None:
+            from levelq_core.operations.queries import last_in_outbox  # noqa: PLC0415
+
+            return last_in_outbox(connection, user_id, specialization, *ids)
+
+        return self._read(select)
 
     def in_outbox(self, command_id: UUID) -> str | None:
         """The specialization of a command that is in the outbox; None if it is not there. Raises as `query`."""
-        from levelq_core.operations.queries import in_outbox  # noqa: PLC0415
 
-        return self._read(lambda connection: in_outbox(connection, command_id))
+        def select(connection: Connection) -> str | None:
+            from levelq_core.operations.queries import in_outbox  # noqa: PLC0415
+
+            return in_outbox(connection, command_id)
+
+        return self._read(select)
 
     def _read(self, select: Callable[[Connection], T]) -> T:
-        from sqlalchemy.exc import DBAPIError, SQLAlchemyError  # noqa: PLC0415
+        url, setting = redacted(self._settings.database_url or ""), "LEVELQ_DATABASE_URL"
+        try:
+            from sqlalchemy.exc import DBAPIError, SQLAlchemyError  # noqa: PLC0415
 
-        from levelq_core.database.engine import NoAnswer, unreachable  # noqa: PLC0415
-        from levelq_core.operations.queries import WrongAnswer  # noqa: PLC0415
-
+            from levelq_core.database.engine import NoAnswer, unreachable  # noqa: PLC0415
+            from levelq_core.operations.queries import WrongAnswer  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            what = f"set, but {error.name} is not installed: pip install 'levelq[worker]', or unset it"
+            raise ConfigurationError(f"{setting}: {what}", setting=setting, value=url) from error
         try:
             try:
                 return self._select(select)
@@ -107,7 +120,6 @@ class LedgerReader:
         except DBAPIError as error:
             raise unreachable(self._settings, error) from error
         except (SQLAlchemyError, WrongAnswer) as error:
-            url, setting = redacted(self._settings.database_url or ""), "LEVELQ_DATABASE_URL"
             raise ConfigurationError(f"{setting}: {url}: {error}", setting=setting, value=url) from error
 
     def _select(self, select: Callable[[Connection], T]) -> T:

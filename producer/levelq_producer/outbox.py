@@ -81,7 +81,7 @@ class Outbox(Generic[_H]):
 
     def __init__(self, session: Any, *, settings: Settings | None = None) -> None:
         self._open = opener(session)
-        self.settings = settings or _environment()
+        self.settings = _environment() if settings is None else Settings.of(settings)
         check_database_urls(self.settings)  # not in `send`, after its row was written
 
     def send(self, command: Command, reply: bool = True) -> _H:

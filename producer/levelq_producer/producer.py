@@ -10,9 +10,8 @@ from uuid import UUID
 
 from redis.exceptions import RedisError
 
-from levelq_core.domain.commands import Command, SyncLevels, build
+from levelq_core.domain.commands import Command
 from levelq_core.domain.outcome import Outcome
-from levelq_core.domain.record import lane_of
 from levelq_core.errors import LevelqError, OutcomeUnknown
 from levelq_core.keys import Partition
 from levelq_core.lanes.producer_lanes import ProducerLanes
@@ -26,7 +25,7 @@ from .durability import DurabilityWait
 from .handle_base import require_id
 from .handles import Handle
 from .lookup import Found, State, find
-from .sending import SentCommand, Settlement, encode, group_by_lane
+from .sending import SentCommand, Settlement, encode, group_by_lane, require_lane
 from .threads import Connections, Turns
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class Producer(CommandMethods):
     def __init__(self, settings: Settings | None = None) -> None:
         from levelq_core.settings import Settings  # noqa: PLC0415 - pydantic-settings, a third of the import's time
 
-        self.settings = settings or Settings.load()
+        self.settings = Settings.of(settings)
         self._connections = Connections(self.settings)
         self._applied_waits = AppliedWaits(self._connections)
         self._layouts: dict[str, Layout] = {}  # by specialization, as last read
@@ -236,5 +235,5 @@ class Producer(CommandMethods):
     def _find(self, command_id: UUID, user_id: int | None, specialization: str | None) -> Found:
         connections, lane = self._connections.get(), None
         if user_id is not None or specialization is not None:
-            lane = lane_of(build(SyncLevels, user_id=user_id, specialization=specialization))
+            lane = require_lane(self.settings, user_id, specialization)
         return find(connections, require_id(command_id), lane)

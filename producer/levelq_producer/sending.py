@@ -11,7 +11,7 @@ from redis.exceptions import MovedError, ResponseError
 
 from levelq_core.domain import rules
 from levelq_core.domain.codec import digest_in, encoded
-from levelq_core.domain.commands import COMMAND_NAMES, Command
+from levelq_core.domain.commands import COMMAND_NAMES, Command, SyncLevels, build
 from levelq_core.domain.record import Lane, lane_of
 from levelq_core.domain.rules import Limits
 from levelq_core.errors import (
@@ -90,11 +90,21 @@ def encode(settings: Settings, command: Command, *, reply: bool) -> bytes:
     never = never or rules.forbidden(record, catalog[command.specialization], _LIMITS)
     if never is not None:
         field = never.partition(":")[0]
-        raise _refused(command, never, field=field, value=getattr(command, field))
+        limit = catalog[command.specialization].max_level if field in ("level", "new_level") else None
+        raise _refused(command, never, field=field, value=getattr(command, field), limit=limit)
     if len(payload) > settings.payload_limit:
         message = f"command: expected at most {settings.payload_limit} bytes, got {len(payload)}"
         raise _refused(command, message, field="command", value=len(payload), limit=settings.payload_limit)
     return payload
+
+
+def require_lane(settings: Settings, user_id: int | None, specialization: str | None) -> Lane:
+    """The lane of a user. Raises InvalidCommand as a send would: a misspelt one would look like one that is empty."""
+    command = build(SyncLevels, user_id=user_id, specialization=specialization)
+    if never := rules.lane_refusal(lane_of(command), settings.tracks, _LIMITS):
+        field = never.partition(":")[0]
+        raise InvalidCommand(never, field=field, value=getattr(command, field))
+    return lane_of(command)
 
 
 def _refused(command: Command, message: str, **named: Any) -> InvalidCommand:

@@ -162,14 +162,33 @@ def test_without_the_database_libraries_the_coupler_names_the_extra_to_install()
 import sys
 for name in ("sqlalchemy", "psycopg"):
     sys.modules[name] = None
-import levelq, levelq_core
+import levelq, levelq.testing, levelq_core
 names = ("apply_commands", "ProgressLicenseCoupler", "level_up_atomic")
 asked = [(levelq_core, name) for name in names] + [(levelq, name) for name in (*names, "LaneWorker")]
+asked += [(levelq.testing, name) for name in ("InlineProducer", "ServerUrls")]
 for package, name in asked:
     try:
         getattr(package, name)
     except ImportError as error:
         assert str(error) == f"{name} needs the database libraries: pip install 'levelq[worker]'", error
+    else:
+        raise SystemExit("no error")
+"""
+    loaded_after(code)
+
+
+def test_without_the_database_libraries_a_producer_says_how_to_read_the_ledger() -> None:
+    code = """
+import sys
+for name in ("sqlalchemy", "psycopg"):
+    sys.modules[name] = None
+from uuid import UUID
+from levelq import ConfigurationError, Producer
+with Producer.from_url("redis://localhost:1/0", database_url="postgresql://localhost/none") as producer:
+    try:
+        producer.handle(UUID(int=1)).result(0.1)
+    except ConfigurationError as error:
+        assert "pip install 'levelq[worker]', or unset it" in str(error), error
     else:
         raise SystemExit("no error")
 """

@@ -26,7 +26,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import core_schema
+from pydantic_core import PydanticCustomError, core_schema
 
 from levelq_core.errors import InvalidCommand
 
@@ -63,7 +63,8 @@ def command_id_for(key: str) -> UUID:
 def _checked_key(key: Any) -> Any:
     fits = isinstance(key, str) and 1 <= len(key) <= MAX_KEY
     if not fits or any("\ud800" <= character <= "\udfff" for character in key):
-        raise ValueError(f"expected a text of 1 to {MAX_KEY} characters without lone surrogates")
+        expected = f"expected a text of 1 to {MAX_KEY} characters without lone surrogates"
+        raise PydanticCustomError("idempotency_key", expected, {"max_length": MAX_KEY})
     return key
 
 
@@ -87,7 +88,10 @@ class _OwnMessage:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         expected = "expected an integer from 1 to 2^63 - 1 (int(...) makes one of a text, a Decimal or a NumPy integer)"
-        return core_schema.custom_error_schema(handler(source), "user_id", custom_error_message=expected)
+        limit = {"le": MAX_USER_ID}
+        return core_schema.custom_error_schema(
+            handler(source), "user_id", custom_error_message=expected, custom_error_context=limit
+        )
 
 
 Key = Annotated[str, Field(min_length=1, max_length=MAX_KEY), BeforeValidator(_checked_key)]

@@ -70,3 +70,9 @@ def database_of(settings: Settings, engine: Engine | None = None, *, name: str =
     finally:
         if engine is None:
             used.dispose()
+
+
+def require_engine(engine: object) -> None:
+    """Raise TypeError for anything but a SQLAlchemy Engine, such as a URL, a Session or an AsyncEngine."""
+    if not isinstance(engine, Engine):
+        raise TypeError(f"engine: expected a SQLAlchemy Engine, got {type(engine).__qualname__}")

@@ -19,6 +19,8 @@ from sqlalchemy import Connection, Engine, text
 from levelq_core.database.table_names import LEDGER, POSITIONS
 from levelq_core.errors import ConfigurationError, InvalidArgument
 
+from .connections import require_engine
+
 POLL_SECONDS = 0.5  # between two looks for new rows, while a consumer waits
 SPAN = 100_000  # rows of the ledger that one transaction reads
 _PAGE = 100  # events in one transaction of `for event in events`
@@ -104,8 +106,7 @@ class LevelEvents:
 
         Raises InvalidArgument for a name that is no text of 1 to 100 characters, TypeError for another engine.
         """
-        if not isinstance(engine, Engine):
-            raise TypeError(f"engine: expected a SQLAlchemy Engine, got {type(engine).__qualname__}")
+        require_engine(engine)
         if consumer is not None and not (
             isinstance(consumer, str) and 1 <= len(consumer) <= _MOST_CHARACTERS and consumer.isprintable()
         ):

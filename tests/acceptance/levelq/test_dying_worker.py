@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from levelq import Producer, Settings
+from levelq import InvalidArgument, Producer, Settings
 from levelq.testing import WORKER_POINTS, BurstWorker, worker_dying_at
 from levelq_core.failpoints import POINTS
 from tests.architecture.sources import ROOT
@@ -24,7 +24,7 @@ def test_command_counts_once_though_the_worker_dies(
 @pytest.mark.parametrize("wrong", ["before_commit", "push request"])
 def test_point_that_no_worker_passes_is_refused_and_the_names_are_listed(levelq_settings: Settings, wrong: str) -> None:
     listed = rf"expected one of .*'commit request', .*got '{wrong}'"
-    with pytest.raises(ValueError, match=listed), worker_dying_at(wrong, levelq_settings):
+    with pytest.raises(InvalidArgument, match=listed), worker_dying_at(wrong, levelq_settings):
         pass
 
 

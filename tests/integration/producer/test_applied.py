@@ -206,6 +206,7 @@ async def test_many_tasks_share_a_bounded_number_of_connections(system: System) 
     [
         ((0, "PLAYER"), InvalidCommand, "user_id: "),
         ((1, "no name"), InvalidCommand, "specialization: "),
+        ((1, "PLAYR"), InvalidCommand, "specialization: expected one of PLAYER, "),
         ((1, "PLAYER", 0), InvalidArgument, "timeout: expected a number of seconds above 0, or None"),
         ((1, "PLAYER", float("nan")), InvalidArgument, "timeout: expected"),
     ],

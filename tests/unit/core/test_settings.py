@@ -10,6 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from levelq import AsyncProducer, InvalidArgument, Producer, status
+from levelq.testing import RecordingProducer
 from levelq_core import Catalog, CatalogError, ConfigurationError, Settings
 from levelq_core.redis_client.url_options import redacted
 from levelq_core.settings import default_catalog
@@ -175,6 +177,15 @@ def test_redacted_hides_the_password_and_nothing_else(url: str, shown: str) -> N
 def test_redacted_hides_a_password_among_the_options_too(url: str) -> None:
     assert "s3cret" not in redacted(url)
     assert redacted(url).startswith(url.partition("?")[0])
+
+
+@pytest.mark.parametrize("make", [Producer, AsyncProducer, RecordingProducer, status])
+def test_what_is_no_settings_is_refused_without_its_password(make: Any) -> None:
+    with pytest.raises(
+        InvalidArgument, match=r"^settings: expected a levelq\.Settings, got a str; a URL is for"
+    ) as caught:
+        make("redis://:hidden@localhost:6379/0")
+    assert "hidden" not in repr(vars(caught.value))
 
 
 def test_settings_are_frozen() -> None:

@@ -79,6 +79,22 @@ async def test_method_sends_the_command_with_all_that_was_given(name: str) -> No
     assert with_id == (expected[0], True, None)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "limit"),
+    [
+        ("user_id", 2**63, 2**63 - 1),
+        ("xp_gained", 2**31, 2**31 - 1),
+        ("reason", "x" * 501, 500),
+        ("idempotency_key", "x" * 201, 200),
+        ("xp_gained", "5", None),
+    ],
+)
+def test_error_of_a_field_has_its_value_and_the_limit_that_it_names(field: str, value: Any, limit: int | None) -> None:
+    with pytest.raises(InvalidCommand) as caught:
+        Sent().level_up(**{"user_id": 1, "specialization": "PLAYER", "xp_gained": 1, field: value})
+    assert (caught.value.field, caught.value.value, caught.value.limit) == (field, value, limit)
+
+
 def test_wrong_field_is_refused_by_its_name() -> None:
     with pytest.raises(InvalidCommand, match=r"^xp_gained: "):
         Sent().level_up(1, "PLAYER", -1)

@@ -91,7 +91,7 @@ class LaneWorker(SimpleWorker):
         stop: Stop | None = None,
         **options: Any,
     ) -> None:
-        self.settings = settings or Settings.load()
+        self.settings = Settings.of(settings)
         check_database_urls(self.settings)
         given = [queues] if isinstance(queues, str | Queue) else list(queues)
         if connection is None:

@@ -10,6 +10,8 @@ from sqlalchemy import Engine
 from levelq_core.database.schema import read
 from levelq_core.domain.catalog import Catalog
 from levelq_core.domain.results import compare
+from levelq_core.errors import InvalidArgument
+from levelq_core.operations.connections import require_engine
 from levelq_core.operations.dbcheck import pair_fixes
 from levelq_core.operations.queries import out_of_step
 from levelq_core.settings import default_catalog
@@ -51,10 +53,12 @@ def check(engine: Engine, catalog: Catalog | None = None, *, limit: int = 50) ->
     SQLAlchemy Engine on psycopg 3. `catalog`: that of LEVELQ_CATALOG unless given. `limit`: how many pairs to describe
     at most (0: only count them). It blocks: on an event loop, run it in a thread.
 
-    Raises ValueError, and SQLAlchemy's errors as they are.
+    Raises TypeError, InvalidArgument, and SQLAlchemy's errors as they are.
     """
+    require_engine(engine)
     if type(limit) is not int or limit < 0:
-        raise ValueError(f"limit: expected an integer of at least 0, got {limit!r}")
+        message = f"limit: expected an integer of at least 0, got {limit!r}"
+        raise InvalidArgument(message, field="limit", value=limit)
     with engine.connect() as connection:
         found = out_of_step(connection)
         first = list(islice(found, limit))

@@ -13,10 +13,10 @@ from sqlalchemy.exc import DBAPIError
 from levelq_core.database.table_names import LEDGER, QUARANTINE
 from levelq_core.domain.commands import MAX_USER_ID
 from levelq_core.domain.outcome import ErrorCode, Status, Totals, totals
-from levelq_core.errors import SchemaError
+from levelq_core.errors import InvalidArgument, SchemaError
 from levelq_core.keys import Partition
 from levelq_core.lanes import parked
-from levelq_core.operations.connections import lanes_of
+from levelq_core.operations.connections import lanes_of, require_engine
 from levelq_core.operations.parked_advice import is_locked
 from levelq_core.settings import Settings
 
@@ -86,8 +86,7 @@ class History:
     """
 
     def __init__(self, engine: Engine, settings: Settings | None = None) -> None:
-        if not isinstance(engine, Engine):
-            raise TypeError(f"engine: expected a SQLAlchemy Engine, got {type(engine).__qualname__}")
+        require_engine(engine)
         self._engine = engine
         self._settings = settings
 
@@ -102,7 +101,7 @@ class History:
         """The user's decided commands, the newest first; of one specialization, or of all.
 
         `before`: for the next page, the `command_id` of the last entry of this one; or a time with a zone. Rows that
-        were pruned are missing, and an id that the ledger does not keep has nothing before it. Raises ValueError.
+        were pruned are missing, and an id that the ledger does not keep has nothing before it. Raises InvalidArgument.
         """
         _check(user_id, limit)
         given: dict[str, Any] = {"user": user_id, "limit": limit}
@@ -115,7 +114,8 @@ class History:
         elif isinstance(before, UUID):
             conditions.append(f"id < (SELECT id FROM {LEDGER} WHERE command_id = :before)")
         elif before is not None:
-            raise ValueError(f"before: expected a command_id (UUID) or a datetime with a zone, got {before!r}")
+            message = f"before: expected a command_id (UUID) or a datetime with a zone, got {before!r}"
+            raise InvalidArgument(message, field="before", value=before)
         if before is not None:
             given["before"] = before
         statement = text(f"{_DECIDED} WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT :limit")
@@ -123,7 +123,7 @@ class History:
             return tuple(_entry(row) for row in connection.execute(statement, given).mappings())
 
     def quarantined(self, user_id: int, *, limit: int = 50) -> tuple[QuarantinedEntry, ...]:
-        """What workers took out of the user's lanes because it was no command, the newest first. Raises ValueError."""
+        """What workers took out of the user's lanes because it was no command, newest first. Raises InvalidArgument."""
         _check(user_id, limit)
         with self._engine.connect() as connection:
             rows = connection.execute(_QUARANTINED, {"user": user_id, "limit": limit}).mappings()
@@ -132,10 +132,10 @@ class History:
     def parked(self, user_id: int) -> tuple[ParkedUserLane, ...]:
         """The user's lanes that wait now, with the reason and what to do about it.
 
-        Raises ConfigurationError if Redis cannot be read, ValueError.
+        Raises ConfigurationError if Redis cannot be read, InvalidArgument.
         """
         _check(user_id, 1)
-        settings = self._settings or Settings.load()
+        settings = Settings.of(self._settings)
         found: list[tuple[Partition, parked.UserLane]] = []
         with lanes_of(settings) as lanes:
             names = {partition.specialization for partition in lanes.partitions()} | set(settings.tracks)
@@ -165,12 +165,14 @@ def _entry(row: Any) -> HistoryEntry:
 def _check(user_id: int, limit: int) -> None:
     for name, value, most in (("user_id", user_id, MAX_USER_ID), ("limit", limit, MOST_ENTRIES)):
         if type(value) is not int or not 1 <= value <= most:
-            raise ValueError(f"{name}: expected an integer from 1 to {most}, got {value!r}")
+            message = f"{name}: expected an integer from 1 to {most}, got {value!r}"
+            raise InvalidArgument(message, field=name, value=value)
 
 
 def _upper(specialization: str) -> str:
     if not isinstance(specialization, str):
-        raise ValueError(f"specialization: expected its name, got {specialization!r}")
+        message = f"specialization: expected its name, got {specialization!r}"
+        raise InvalidArgument(message, field="specialization", value=specialization)
     return specialization.upper()
 
 

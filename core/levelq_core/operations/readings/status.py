@@ -20,7 +20,7 @@ from levelq_core.lanes.partition_directory import partitions
 from levelq_core.lanes.protocol import Status
 from levelq_core.lanes.wakeups import workers_of
 from levelq_core.operations import key_faults
-from levelq_core.operations.connections import database_of, lanes_of, redis_errors_named, redis_of
+from levelq_core.operations.connections import database_of, lanes_of, redis_errors_named, redis_of, require_engine
 from levelq_core.operations.identity import identity_of
 from levelq_core.operations.parked_advice import is_locked
 from levelq_core.operations.queries import Holder, counts
@@ -134,9 +134,11 @@ def status(settings: Settings | None = None, *, engine: Engine | None = None) ->
 
     It changes nothing. A server that does not answer is one of the problems; nothing is raised for it. It blocks: for
     seconds where a server is silent, and half a second where a partition seems to stand still. On an event loop, run
-    it in a thread. Raises ConfigurationError if the settings cannot be read.
+    it in a thread. Raises ConfigurationError if the settings cannot be read, InvalidArgument, TypeError.
     """
-    settings = settings or Settings.load()
+    settings = Settings.of(settings)
+    if engine is not None:
+        require_engine(engine)
     found = _Found(settings.namespace)
     with found.errors_are_problems(), lanes_of(settings) as lanes:
         alerts = False

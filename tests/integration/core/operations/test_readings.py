@@ -12,7 +12,7 @@ from redis import Redis
 from sqlalchemy import Engine, create_engine, text
 
 import levelq
-from levelq import Command, History, ParkedUserLane, Reset, Settings, apply_commands
+from levelq import Command, History, InvalidArgument, LevelEvents, ParkedUserLane, Reset, Settings, apply_commands
 from levelq_core.lanes.parked import bounded
 from tests.support.fixtures.command_line import NOWHERE, Levelq
 from tests.support.fixtures.keys import KEYS
@@ -138,8 +138,12 @@ def test_check_gives_the_pairs_out_of_step_with_their_repair(own_engine: Engine)
 )
 def test_wrong_argument_is_refused_with_what_was_expected(given: Any, message: str) -> None:
     past = History(create_engine(f"postgresql+psycopg://{NOWHERE}/none"))
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(InvalidArgument) as caught:
         past.of(**{"user_id": 7} | given)
-    assert str(caught.value) == message
+    assert (str(caught.value), caught.value.field) == (message, message.partition(":")[0])
+
+
+@pytest.mark.parametrize("reading", [History, LevelEvents, levelq.check, lambda given: levelq.status(engine=given)])
+def test_what_is_no_engine_is_refused(reading: Any) -> None:
     with pytest.raises(TypeError, match=r"^engine: expected a SQLAlchemy Engine, got Settings$"):
-        History(Settings.load())  # type: ignore[arg-type]
+        reading(Settings.load())

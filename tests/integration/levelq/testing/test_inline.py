@@ -89,8 +89,11 @@ def test_outcomes_are_those_of_a_worker_and_rollback_leaves_nothing(system: Syst
         handles = producer.send_many(STORY, reply=True) if at_once else [producer.send(one) for one in STORY]
         inline = [handle.result() for handle in handles]
         assert rows(session)[0] == 2
+        # Of the three sends with one id, the first was decided.
+        assert producer.outcome(ID) == producer.handle(ID).result() == inline[1]
         session.rollback()
         assert rows(session) == [0, 0, 0, 0]
+        assert producer.state(ID) == "unknown"
     sent = [system.producer.send(one) for one in STORY]
     system.drain("PLAYER", "COACH")
     # Which of two equal commands that are pushed in one millisecond is the duplicate, a real handle cannot tell.

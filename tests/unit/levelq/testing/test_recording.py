@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -211,15 +212,28 @@ def test_result_that_nothing_prepared_fails_the_test_and_says_what_to_do(produce
         producer.send(stranger, reply=False).result()
 
 
-def test_key_and_closed_producer_are_those_of_a_real_one(producer: RecordingProducer) -> None:
+def test_key_misuse_and_closed_producer_are_those_of_a_real_one(producer: RecordingProducer) -> None:
     producer.level_up(42, "PLAYER", 150, idempotency_key="match-991", reply=False)
     handle = producer.handle(command_id_for("match-991"))
     producer.assert_sent(LevelUp, idempotency_key="match-991")
     producer.assert_not_sent(idempotency_key="match-992")
-    with pytest.raises(InvalidArgument, match="timeout: expected a number of seconds above 0"):
-        handle.result(timeout=0)
+    for wait in (handle.result, lambda timeout: producer.wait_until_applied(42, "PLAYER", timeout)):
+        with pytest.raises(InvalidArgument, match="timeout: expected a number of seconds above 0"):
+            wait(0)
+    of_no_user: tuple[Any, ...] = ("42", "PLAYER")
+    with pytest.raises(InvalidCommand, match="user_id: expected an integer"):
+        producer.wait_until_applied(*of_no_user)
+    with pytest.raises(InvalidCommand, match="user_id: expected an integer"):
+        producer.state(UUID(int=1), *of_no_user)
+    with pytest.raises(InvalidCommand, match=r"specialization: expected one of PLAYER, .*got 'PLAYR'"):
+        producer.wait_until_applied(42, "PLAYR")
     producer.close()
-    for call in (handle.result, lambda: producer.level_up(42, "PLAYER", 1), lambda: producer.state(handle.command_id)):
+    for call in (
+        handle.result,
+        lambda: producer.level_up(42, "PLAYER", 1),
+        lambda: producer.state(handle.command_id),
+        lambda: producer.wait_until_applied(42, "PLAYER"),
+    ):
         with pytest.raises(ProducerClosed):
             call()
     producer.assert_sent_count(1)
