@@ -64,8 +64,10 @@ class ReplyReader:
             self._shared.remove(waiter)
 
     def end(self) -> None:
-        """Give ProducerClosed to all who wait, or will wait."""
+        """Give ProducerClosed to all who wait, or will wait, and keep no connection."""
         self._shared.fail(ProducerClosed())
+        self.pools.close()
+        self.late_pools.close()
 
     def wait(self, waiter: Waiter, until: float, *, last: bool = True) -> Outcome | None:
         """The outcome; None if it has not come by `until`. `last`: no other wait follows. Raises RedisError."""
