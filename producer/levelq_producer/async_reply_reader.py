@@ -167,7 +167,12 @@ class AsyncReplyReader:
                 by_server.setdefault(pool, {})[key] = position
         for pool, some in by_server.items():
             try:
-                found = await self._read_each(pool, some) or found
+                try:
+                    found = await self._read_each(pool, some) or found
+                except RedisConnectionError as error:  # a restart, or this process was late: reading again is safe
+                    if isinstance(error, NotConnected) or self._shared.failure is not None:
+                        raise
+                    found = await self._read_each(pool, some) or found
             except InvalidResponse:
                 found = True
             except Exception as error:

@@ -169,7 +169,12 @@ class ReplyReader:
                 by_server.setdefault(pool, {})[key] = position
         for pool, some in by_server.items():
             try:
-                found = self._read_each(pool, some) or found
+                try:
+                    found = self._read_each(pool, some) or found
+                except RedisConnectionError as error:  # a restart, or this process was late: reading again is safe
+                    if isinstance(error, NotConnected) or self._shared.failure is not None:
+                        raise
+                    found = self._read_each(pool, some) or found
             except InvalidResponse:
                 found = True
             except Exception as error:

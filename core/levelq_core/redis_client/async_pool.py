@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ClusterDownError, MovedError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from levelq_core.errors import ConfigurationError
@@ -131,11 +132,18 @@ class AsyncNodePool:
 
     async def receive(self, connection: Any, name: str) -> Any:
         """The next reply, to the command of this name; an error that Redis replied is returned."""
+        since = time.monotonic()
         try:
             return await self.redis.parse_response(connection, name)
         except ResponseError as error:
             self.note_loss(error)
             return error
+        except RedisTimeoutError as error:
+            late = time.monotonic() - since - (connection.socket_timeout or 0)
+            if late < SLOW_SECONDS:
+                raise
+            # The reply may have come meanwhile, so the server does not count as silent.
+            raise RedisConnectionError(f"{error}: this process's event loop was late by {late:.1f} s") from error
 
     async def execute(self, connection: Any, commands: Sequence[RedisCommand]) -> list[Any]:
         """Send commands, and return the reply or the error to each."""
