@@ -99,9 +99,11 @@ class AsyncNodePool:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
         """A connection for the length of this block, in which every reply must be read. Raises NotConnected."""
+        swallowed = _swallowed_cancellation()
         connection = await self.acquire()
         try:
             try:
+                swallowed()
                 yield connection
             except BaseException as error:
                 self.note_loss(error)
@@ -123,12 +125,9 @@ class AsyncNodePool:
     @staticmethod
     async def send(connection: Any, commands: Sequence[RedisCommand]) -> None:
         """Send commands."""
-        task = asyncio.current_task()
-        before = 0 if task is None else task.cancelling()
+        swallowed = _swallowed_cancellation()
         await connection.send_packed_command(connection.pack_commands(commands))
-        # redis-py sends within asyncio.wait_for, which before Python 3.12 may swallow a cancellation.
-        if task is not None and task.cancelling() > before:
-            raise asyncio.CancelledError
+        swallowed()
 
     async def receive(self, connection: Any, name: str) -> Any:
         """The next reply, to the command of this name; an error that Redis replied is returned."""
@@ -186,6 +185,21 @@ class AsyncNodePools:
         if self.only:
             raise ConfigurationError(UNCLUSTERED_URL, setting="LEVELQ_REDIS_URL")
         await self._cluster.moved(error)
+
+
+def _swallowed_cancellation() -> Callable[[], None]:
+    """What raises CancelledError if this task was cancelled since, and goes on.
+
+    redis-py sends within asyncio.wait_for, which before Python 3.12 may swallow a cancellation.
+    """
+    task = asyncio.current_task()
+    before = 0 if task is None else task.cancelling()
+
+    def check() -> None:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
+
+    return check
 
 
 async def _quiet(connection: Any) -> bool:

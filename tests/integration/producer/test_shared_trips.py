@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from traceback import walk_tb
 from typing import Any
 from uuid import UUID
 
@@ -183,7 +184,9 @@ async def test_full_lane_refuses_its_own_commands(servers: Servers, redis: Redis
         for _ in range(3):
             trips.door.release()
         found = await asyncio.gather(first, *one, *others, after, return_exceptions=True)
-        assert [type(error) for error in found if isinstance(error, Exception)] == [LaneFull] * 4
+        errors = [error for error in found if isinstance(error, Exception)]
+        assert [type(error) for error in errors] == [LaneFull] * 4
+        assert {len(list(walk_tb(error.__traceback__))) for error in errors} == {1}  # its own call's frames
         assert [type(handle.error) for handle in await many] == [LaneFull] * (LOOP_WINDOW - 10) + [type(None)]
     assert [len(lane(redis, user)) for user in (1, 2, 3, 4)] == [LIMIT, LIMIT, 1, 2]
 
