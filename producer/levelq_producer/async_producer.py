@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
@@ -83,7 +84,7 @@ class AsyncProducer(AsyncCommandMethods):
         handle = self._encode(command, reply)
         await self._send_window([handle], Settlement(self.settings, wait))
         if handle.error is not None:
-            raise handle.error
+            raise copy(handle.error) from handle.error.__cause__  # others share it, not this call's traceback
         return handle
 
     async def send_many(

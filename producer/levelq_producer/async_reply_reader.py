@@ -62,8 +62,10 @@ class AsyncReplyReader:
             self._shared.remove(waiter)
 
     def end(self) -> None:
-        """Give ProducerClosed to all who wait, or will wait."""
+        """Give ProducerClosed to all who wait, or will wait, and keep no connection."""
         self._shared.fail(ProducerClosed())
+        self.pools.close()
+        self.late_pools.close()
 
     async def wait(self, waiter: Waiter, until: float, *, last: bool = True) -> Outcome | None:
         """The outcome; None if it has not come by `until`. `last`: no other wait follows. Raises RedisError."""
@@ -165,7 +167,12 @@ class AsyncReplyReader:
                 by_server.setdefault(pool, {})[key] = position
         for pool, some in by_server.items():
             try:
-                found = await self._read_each(pool, some) or found
+                try:
+                    found = await self._read_each(pool, some) or found
+                except RedisConnectionError as error:  # a restart, or this process was late: reading again is safe
+                    if isinstance(error, NotConnected) or self._shared.failure is not None:
+                        raise
+                    found = await self._read_each(pool, some) or found
             except InvalidResponse:
                 found = True
             except Exception as error:

@@ -55,8 +55,6 @@ class LoopConnections:
         """Close them, on their loop. Tasks that wait get ProducerClosed when the read that is under way has ended."""
         self.replies.end()
         self.lanes.close()
-        self.replies.pools.close()
-        self.replies.late_pools.close()
         await self.redis.aclose()
 
     def abandon(self) -> None:
@@ -97,9 +95,9 @@ class LoopWaker:
     """Wakes drains through RQ, which knows no asyncio: the rare wake-up goes out from a thread."""
 
     def __init__(self, settings: Settings) -> None:
-        self._redis = connect(settings.redis_url, settings.redis_seconds)
-        self._rq = connect(settings.queue_url, settings.redis_seconds)
-        self._waker = Waker(self._redis, self._rq, settings.keys)
+        redis = connect(settings.redis_url, settings.redis_seconds)
+        self._waker = Waker(redis, connect(settings.queue_url, settings.redis_seconds), settings.keys)
+        self.close = self._waker.close
 
     async def wake(self, partition: Partition) -> None:
         """Wake a drain. A task that is cancelled now does not cancel the wake-up: other senders rely on it."""
@@ -113,11 +111,6 @@ class LoopWaker:
     async def workers(self, specialization: str) -> int:
         """How many workers serve a specialization. Raises RedisError."""
         return await asyncio.get_running_loop().run_in_executor(None, self._waker.workers, specialization)
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._redis.close()
-        self._rq.close()
 
 
 class LoopTurns:

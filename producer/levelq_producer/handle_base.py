@@ -61,7 +61,7 @@ class HandleBase(SentCommand):
         """Raise the handle's error, or OutcomeUnknown if the outcome is kept nowhere."""
         # A command that is not durable is queued, and its outcome is safe in PostgreSQL.
         if self.error is not None and not isinstance(self.error, NotDurable):
-            raise self.error
+            raise self.error.with_traceback(None)  # not with the frames of others: commands share an error
         if not self._kept and ledger is None:
             advice = "send with reply=True, or set LEVELQ_DATABASE_URL"
             message = f"the outcome of {self.command_id} is not kept: {advice}"

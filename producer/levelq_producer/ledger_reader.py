@@ -135,8 +135,9 @@ class LedgerReader:
                     connection.invalidate()
                     raise
         finally:
-            if state.engine is not engine:  # closed meanwhile, without the connection that was in use
-                pool.dispose()
+            if state.engine is not engine:  # closed meanwhile, without the connection that was in use: of this pool,
+                pool.dispose()  # or of the one that the engine has had since
+                engine.pool.dispose()
 
     def _engine(self) -> Engine:
         from levelq_core.database.engine import engine_for  # noqa: PLC0415

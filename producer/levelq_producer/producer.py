@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
@@ -82,7 +83,7 @@ class Producer(CommandMethods):
         handle = self._encode(command, reply)
         self._send_window([handle], Settlement(self.settings, wait))
         if handle.error is not None:
-            raise handle.error
+            raise copy(handle.error) from handle.error.__cause__  # others share it, not this call's traceback
         return handle
 
     def send_many(

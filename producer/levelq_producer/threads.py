@@ -31,12 +31,11 @@ class ProcessConnections:
 
     def __init__(self, settings: Settings, ledger: LedgerReader | None) -> None:
         self.settings = settings
-        self.redis = connect(settings.redis_url, settings.redis_seconds)
-        self.lanes = ProducerLanes(self.redis, settings, connections=BOUND)
-        self.replies = ReplyReader(self.redis, settings.redis_seconds / 2)
+        redis = connect(settings.redis_url, settings.redis_seconds)
+        self.lanes = ProducerLanes(redis, settings, connections=BOUND)
+        self.replies = ReplyReader(redis, settings.redis_seconds / 2)
         self.ledger = ledger
-        self._rq = connect(settings.queue_url, settings.redis_seconds)
-        self.waker = Waker(self.redis, self._rq, settings.keys)
+        self.waker = Waker(redis, connect(settings.queue_url, settings.redis_seconds), settings.keys)
         self._trips: dict[tuple[Durability, Partition | None], Trips] = {}
 
     def trips(self, wait: DurabilityWait, partition: Partition | None) -> Trips:
@@ -48,8 +47,8 @@ class ProcessConnections:
     def close(self) -> None:
         """Close them; those who wait for an outcome get ProducerClosed."""
         self.replies.end()
-        self.redis.close()
-        self._rq.close()
+        self.lanes.close()
+        self.waker.close()
 
 
 class Connections(PerProcess[ProcessConnections]):

@@ -40,6 +40,10 @@ class ScriptCaller:
         """Whether partitions may be on different servers."""
         return self._pools.only is None
 
+    def close(self) -> None:
+        """Keep no connection from now on; the client is the caller's to close."""
+        self._pools.close()
+
     def _begin(self, call: Call, meaning: Callable[[Any], T]) -> PendingReply[T]:
         return PendingReply(self._pools, call, meaning)
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from redis import Redis
@@ -33,21 +35,23 @@ class Waker:
         self._keys = keys
         self._queues: dict[str, Any] = {}
         self._failing = False
+        self._closed = False
 
     def wake(self, partition: Partition) -> None:
         """Enqueue one drain of the partition. The first of several failures is logged: a sweep replaces the wake-up."""
         try:
-            self._register(partition)
-            # No timeout: RQ's is SIGALRM, which can interrupt a COMMIT that takes effect all the same.
-            self._queue(self._keys.queue(partition.specialization)).enqueue_call(
-                FUNCTION,
-                args=(str(partition),),
-                timeout=-1,
-                result_ttl=0,
-                ttl=JOB_SECONDS,
-                failure_ttl=FAILURE_SECONDS,
-                description=f"drain {partition}",
-            )
+            with self._until_closed():
+                self._register(partition)
+                # No timeout: RQ's is SIGALRM, which can interrupt a COMMIT that takes effect all the same.
+                self._queue(self._keys.queue(partition.specialization)).enqueue_call(
+                    FUNCTION,
+                    args=(str(partition),),
+                    timeout=-1,
+                    result_ttl=0,
+                    ttl=JOB_SECONDS,
+                    failure_ttl=FAILURE_SECONDS,
+                    description=f"drain {partition}",
+                )
             self._failing = False
         except RedisError as error:
             if not self._failing:
@@ -56,7 +60,22 @@ class Waker:
 
     def workers(self, specialization: str) -> int:
         """How many workers serve a specialization. Raises RedisError."""
-        return len(workers_of(self._rq, self._keys.queue(specialization)))
+        with self._until_closed():
+            return len(workers_of(self._rq, self._keys.queue(specialization)))
+
+    def close(self) -> None:
+        """Close the connections. A call under way goes on, and closes those that it opens."""
+        self._closed = True
+        self._lanes.close()
+        self._rq.close()
+
+    @contextmanager
+    def _until_closed(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if self._closed:
+                self.close()
 
     def _register(self, partition: Partition) -> None:
         """Note the partition in the registry.

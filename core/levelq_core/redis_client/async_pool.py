@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ClusterDownError, MovedError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from levelq_core.errors import ConfigurationError
@@ -98,9 +99,11 @@ class AsyncNodePool:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
         """A connection for the length of this block, in which every reply must be read. Raises NotConnected."""
+        swallowed = _swallowed_cancellation()
         connection = await self.acquire()
         try:
             try:
+                swallowed()
                 yield connection
             except BaseException as error:
                 self.note_loss(error)
@@ -122,20 +125,24 @@ class AsyncNodePool:
     @staticmethod
     async def send(connection: Any, commands: Sequence[RedisCommand]) -> None:
         """Send commands."""
-        task = asyncio.current_task()
-        before = 0 if task is None else task.cancelling()
+        swallowed = _swallowed_cancellation()
         await connection.send_packed_command(connection.pack_commands(commands))
-        # redis-py sends within asyncio.wait_for, which before Python 3.12 may swallow a cancellation.
-        if task is not None and task.cancelling() > before:
-            raise asyncio.CancelledError
+        swallowed()
 
     async def receive(self, connection: Any, name: str) -> Any:
         """The next reply, to the command of this name; an error that Redis replied is returned."""
+        since = time.monotonic()
         try:
             return await self.redis.parse_response(connection, name)
         except ResponseError as error:
             self.note_loss(error)
             return error
+        except RedisTimeoutError as error:
+            late = time.monotonic() - since - (connection.socket_timeout or 0)
+            if late < SLOW_SECONDS:
+                raise
+            # The reply may have come meanwhile, so the server does not count as silent.
+            raise RedisConnectionError(f"{error}: this process's event loop was late by {late:.1f} s") from error
 
     async def execute(self, connection: Any, commands: Sequence[RedisCommand]) -> list[Any]:
         """Send commands, and return the reply or the error to each."""
@@ -178,6 +185,21 @@ class AsyncNodePools:
         if self.only:
             raise ConfigurationError(UNCLUSTERED_URL, setting="LEVELQ_REDIS_URL")
         await self._cluster.moved(error)
+
+
+def _swallowed_cancellation() -> Callable[[], None]:
+    """What raises CancelledError if this task was cancelled since, and goes on.
+
+    redis-py sends within asyncio.wait_for, which before Python 3.12 may swallow a cancellation.
+    """
+    task = asyncio.current_task()
+    before = 0 if task is None else task.cancelling()
+
+    def check() -> None:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
+
+    return check
 
 
 async def _quiet(connection: Any) -> bool:

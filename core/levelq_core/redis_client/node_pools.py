@@ -19,12 +19,20 @@ class NodePools:
         self._topology = topology_of(redis)
         self._most = most
         self._pools: dict[Redis, NodePool] = {}
+        self._closed = False
         self.only = None if self._topology.several_servers else self._pool(redis)
 
     def _pool(self, server: Redis) -> NodePool:
         if server not in self._pools:
-            self._pools.setdefault(server, NodePool(server, self._topology.lost, self._most))
+            pool = self._pools.setdefault(server, NodePool(server, self._topology.lost, self._most))
+            pool.closed = self._closed
         return self._pools[server]
+
+    def close(self) -> None:
+        """Keep no connection from now on. Calls under way go on, and may open some, which they end."""
+        self._closed = True
+        for pool in list(self._pools.values()):
+            pool.closed = True
 
     def at(self, key: str) -> NodePool:
         """The pool of the server that holds this key. Raises NotConnected."""

@@ -119,6 +119,7 @@ class NodePool:
     ) -> None:
         self.redis = redis
         self._lost = lost
+        self.closed = False  # once closed, each connection ends with the call that uses it
         self._state: PerProcess[PoolState[ThreadSlots]] = PerProcess(lambda: PoolState(redis, ThreadSlots, most))
         weakref.finalize(self, _return_idle, self._state).atexit = False
 
@@ -145,6 +146,9 @@ class NodePool:
 
     def release(self, connection: Any) -> None:
         """Take back a connection on which every reply was read."""
+        if self.closed:
+            self.discard(connection)
+            return
         state = self._state.get()
         state.answered_at = time.monotonic()
         state.connections.append(connection)

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from levelq_core import (
     InvalidArgument,
@@ -20,6 +21,7 @@ from levelq_core import (
 )
 from levelq_core.keys import Partition
 from levelq_core.lanes.shard_layout import Layout
+from levelq_core.operations import queries
 from levelq_core.redis_client.pool import BOUND
 from levelq_producer import AsyncProducer, Producer
 from tests.conformance.kit import identity
@@ -130,6 +132,15 @@ def test_command_of_the_outbox_is_waited_for_until_it_is_decided(outbox: OutboxS
     outbox.drain()
     wait.result()
     assert outbox.decided() == [1, 2]
+
+
+def test_lane_is_found_by_an_index_among_many_rows_of_the_outbox(outbox: OutboxSystem) -> None:
+    for user_id in range(2, 102):
+        outbox.send(*range(100 * user_id, 100 * user_id + 10), user_id=user_id)
+    with outbox.engine.connect() as connection:
+        values = {"user": 1, "specialization": "PLAYER", "first": 0, "last": 2**63 - 1}
+        plan = connection.execute(text(f"EXPLAIN {queries._LAST_IN_OUTBOX}"), values).scalars().all()
+    assert "levelq_outbox_user" in "".join(plan)
 
 
 @pytest.mark.parametrize("reply", [True, False])

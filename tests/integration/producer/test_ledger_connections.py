@@ -6,6 +6,7 @@ import gc
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import psycopg
 import pytest
@@ -74,6 +75,27 @@ def test_close_during_a_query_ends_its_session_after_the_answer(
         producer.close()
         blocker.rollback()
         assert asked.result().status == "applied"
+        until(lambda: sessions(servers) == before, 10, what="the end of the session")
+
+
+def test_close_at_the_start_of_a_query_leaves_no_session(
+    servers: Servers, settings: Settings, worker: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sessions(servers)
+    with Producer(settings) as producer:
+        handle = producer.send(level_up(), reply=False)
+        drain_all(worker, "PLAYER")
+        handle.result()
+        reader: Any = producer._connections.get().ledger
+        engine = reader._state.get().engine
+        connect = engine.connect
+
+        def close_and_connect() -> Any:
+            producer.close()
+            return connect()
+
+        monkeypatch.setattr(engine, "connect", close_and_connect)
+        assert reader.outcome(handle.command_id) is not None
         until(lambda: sessions(servers) == before, 10, what="the end of the session")
 
 

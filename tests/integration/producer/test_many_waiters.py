@@ -18,6 +18,7 @@ from redis import Redis
 from levelq.embedded import Servers
 from levelq_core import LevelUp, Outcome, OutcomeTimeout, QueueUnavailable, Settings
 from levelq_core.lanes.outcome_streams import send_key
+from levelq_core.redis_client.async_pool import AsyncNodePool
 from levelq_core.redis_client.pool import BOUND
 from levelq_producer import AsyncProducer, Handle, InvalidCommand, Producer
 from levelq_worker.draining.context import Runtime
@@ -298,10 +299,37 @@ async def test_many_wait_on_a_cluster(cluster: ValkeyCluster, servers: Servers) 
             await asyncio.sleep(0.2)
             now = [clients(node.client) for node in cluster.nodes]
             assert max(b - a for a, b in zip(before, now, strict=True)) <= 10
-            for handle in handles:
-                decide(cluster.holder(KEYS.reply(handle.command_id.bytes)).client, handle)
+            await asyncio.to_thread(decide_all, cluster, handles)
             outcomes = await asyncio.gather(*waiting, *threads)
     assert ids(outcomes) == ids([*handles[:-30], *handles[-4:]])
+
+
+async def test_late_event_loop_is_not_the_fault_of_a_clusters_server(
+    cluster: ValkeyCluster, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the replies to a read come, something holds the loop for longer than the connection's timeout."""
+    settings = Settings.load(redis_url=cluster.url, rq_url=servers.valkey.url, shards=8, redis_seconds=0.5)
+    send, begun = AsyncNodePool.send, asyncio.Event()
+
+    async def late(connection: Any, commands: Sequence[Any]) -> None:
+        await send(connection, commands)
+        if commands[0][0] == "XREAD" and not begun.is_set():
+            begun.set()
+            asyncio.get_running_loop().call_soon(time.sleep, 0.8)
+
+    async with AsyncProducer(settings) as producer:
+        handles = await producer.send_many(level_ups(30), reply=True)
+        monkeypatch.setattr(AsyncNodePool, "send", staticmethod(late))
+        waiting = [asyncio.create_task(handle.result(timeout=60)) for handle in handles]
+        await begun.wait()
+        await asyncio.to_thread(decide_all, cluster, handles)
+        assert ids(await asyncio.gather(*waiting)) == ids(handles)
+
+
+def decide_all(cluster: ValkeyCluster, handles: Sequence[Any]) -> None:
+    """In a thread of its own: an event loop that is held for long takes that for a server that does not answer."""
+    for handle in handles:
+        decide(cluster.holder(KEYS.reply(handle.command_id.bytes)).client, handle)
 
 
 def test_waiters_read_on_when_the_server_has_ended_their_connection(

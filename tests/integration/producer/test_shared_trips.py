@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from traceback import walk_tb
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from levelq.embedded import Servers
 from levelq_core import Command
 from levelq_core.domain.codec import IDENTITY_AT
 from levelq_core.keys import Partition
-from levelq_producer import AsyncProducer, LaneFull, Producer, QueueUnavailable, SendUnknown
+from levelq_producer import AsyncProducer, LaneFull, Producer, ProducerClosed, QueueUnavailable, SendUnknown
 from levelq_producer.sending import LOOP_WINDOW, WINDOW
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.proxy import Fault, Proxy
@@ -183,9 +184,50 @@ async def test_full_lane_refuses_its_own_commands(servers: Servers, redis: Redis
         for _ in range(3):
             trips.door.release()
         found = await asyncio.gather(first, *one, *others, after, return_exceptions=True)
-        assert [type(error) for error in found if isinstance(error, Exception)] == [LaneFull] * 4
+        errors = [error for error in found if isinstance(error, Exception)]
+        assert [type(error) for error in errors] == [LaneFull] * 4
+        assert {len(list(walk_tb(error.__traceback__))) for error in errors} == {1}  # its own call's frames
         assert [type(handle.error) for handle in await many] == [LaneFull] * (LOOP_WINDOW - 10) + [type(None)]
     assert [len(lane(redis, user)) for user in (1, 2, 3, 4)] == [LIMIT, LIMIT, 1, 2]
+
+
+# The end of the producer
+
+
+async def test_trips_of_tasks_after_close_leave_no_connection_and_those_that_wait_are_told(
+    servers: Servers, redis: Redis
+) -> None:
+    before, producer = clients(redis), AsyncProducer.from_url(servers.valkey.url)
+    await producer.send(level_up(1))
+    redis.delete(KEYS.of(PLAYER, "wake"))  # the next trip wakes a drain
+    trips = Trips(producer)
+    travelling, waiting = (asyncio.create_task(producer.send(level_up(user))) for user in (2, 3))
+    await trips.begun.get()
+    await producer.close()
+    trips.door.release()
+    assert (await travelling).error is None
+    with pytest.raises(ProducerClosed):
+        await waiting
+    await asyncio.to_thread(until, lambda: clients(redis) == before, 10, "the end of all connections")
+
+
+def test_trips_of_threads_after_close_leave_no_connection_and_those_that_wait_are_told(
+    servers: Servers, redis: Redis, pool: ThreadPoolExecutor
+) -> None:
+    before, producer = clients(redis), Producer.from_url(servers.valkey.url)
+    producer.send(level_up(1))
+    redis.delete(KEYS.of(PLAYER, "wake"))
+    trips = ThreadTrips(producer)
+    travelling = pool.submit(producer.send, level_up(2))
+    trips.begun.get()
+    waiting = pool.submit(producer.send, level_up(3))
+    trips.until_waiting(1)
+    producer.close()
+    trips.let()
+    assert travelling.result().error is None
+    with pytest.raises(ProducerClosed):
+        waiting.result()
+    until(lambda: clients(redis) == before, 10, "the end of all connections")
 
 
 # A lost connection

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,9 +13,11 @@ from redis.exceptions import MaxConnectionsError
 
 from levelq_core import Settings
 from levelq_core.lanes.client import Lanes
-from levelq_core.redis_client.pool import NodePool, _quiet, connect
+from levelq_core.redis_client.async_pool import AsyncNodePool
+from levelq_core.redis_client.pool import NodePool, _quiet, connect, connect_async
 from tests.support.fixtures.waiting import until
 from tests.support.isolation import PLAYER
+from tests.support.producing import clients
 
 
 @pytest.fixture
@@ -32,6 +36,34 @@ def number(pool: NodePool, connection: Any) -> int:
     """What the server calls the connection."""
     (found,) = pool.execute(connection, [("CLIENT ID",)])
     return int(found)
+
+
+async def test_cancellation_that_connecting_swallows_ends_the_task_and_the_connection(
+    settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As redis-py does before Python 3.12."""
+    before, begun = clients(redis), asyncio.Event()
+    async with connect_async(settings.redis_url, 5) as client:
+        connecting: Any = client.connection_pool.get_connection
+
+        async def swallowing(*given: Any) -> Any:
+            begun.set()
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            return await connecting(*given)
+
+        monkeypatch.setattr(client.connection_pool, "get_connection", swallowing)
+        task = asyncio.create_task(_use(AsyncNodePool(client, None, 1)))
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.to_thread(until, lambda: clients(redis) == before, 10, "the end of the connection")
+
+
+async def _use(pool: AsyncNodePool) -> None:
+    async with pool.connection():
+        raise AssertionError("the task was cancelled")
 
 
 def test_released_connection_is_used_again(pool: NodePool) -> None:

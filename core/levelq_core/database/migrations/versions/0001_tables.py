@@ -149,6 +149,7 @@ def _outbox(name: str) -> None:
         sa.Column("pushed_at", sa.DateTime(timezone=True)),
         *_filled(sa.Integer, "pushes", default=_ZERO),
     )
+    op.create_index(f"{name}_user", name, ["user_id", "id"])
 
 
 def _quarantine(name: str) -> None:
