@@ -1,4 +1,7 @@
-"""The plugin as applications use it: suites of their own, each in a process of its own."""
+"""The plugin as applications use it: suites of their own, each in a process of its own.
+
+The suite of its page, on servers that the plugin starts: tests/integration/docs.
+"""
 
 from __future__ import annotations
 
@@ -42,22 +45,6 @@ def given_servers(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Servers:
         "LEVELQ_TEST_DATABASE_URL", servers.postgres.url.replace("postgresql://", "postgresql+psycopg://")
     )
     return servers
-
-
-def blocks(page: str) -> dict[str, str]:
-    """The page's modules by name: each Python block begins with a comment that names its file."""
-    modules: dict[str, str] = {}
-    for name, text in re.findall(r"^```python\n# (\w+)\.py\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
-        modules[name] = modules.get(name, "") + text
-    return modules
-
-
-def test_every_code_block_of_the_page_runs_on_servers_that_the_plugin_starts(run: Run) -> None:
-    page = PAGE.read_text()
-    modules = blocks(page)
-    assert page.count("```python") == page.count("```python\n# ")
-    assert set(modules) == {"matches", "conftest", "test_sent", "test_inline", "test_path", "test_faults"}
-    run(**modules).assert_outcomes(passed=sum(text.count("\ndef test_") for text in modules.values()))
 
 
 def databases(servers: Servers) -> set[str]:
