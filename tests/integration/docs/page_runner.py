@@ -104,7 +104,11 @@ class PageRunner:
         redis, database = (os.environ[name] for name in SERVERS)
         code = block.code.replace("redis://localhost:6379/0", redis)
         code = re.sub(r"(postgresql(?:\+\w+)?://)[^\s'\"]*/app\b", rf"\1{database.partition('://')[2]}", code)
-        return self._execute("\n" * block.line + code, str(block.page), vars(self._module))
+        names = vars(self._module)
+        before = dict(names)
+        printed = self._execute("\n" * block.line + code, str(block.page), names)
+        self._close({name: value for name, value in before.items() if names.get(name) is not value})  # given a new value
+        return printed
 
     def _execute(self, code: str, file: str, names: dict[str, Any]) -> str:
         compiled = compile(code, file, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
