@@ -52,7 +52,10 @@ test-system: .venv/installed ## tests that need root, and apt for libfaketime an
 		|| { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends faketime iproute2 util-linux pgbouncer; } >/dev/null
 	@$(BIN)/python -m tests.run -q tests/system
 
-unit integration acceptance: .venv/installed ## one tier of the tests
+unit: .venv/installed ## the tests without servers
+	@$(BIN)/python -m tests.run -q --numprocesses=2 --dist=worksteal tests/unit
+
+integration acceptance: .venv/installed ## one tier of the tests
 	@$(BIN)/python -m tests.run -q $(SIDE_BY_SIDE) tests/$@
 
 chaos: .venv/installed ## random faults against real processes, then the checker: make chaos SECONDS=60 SEED=7

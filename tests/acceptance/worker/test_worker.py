@@ -387,7 +387,7 @@ def test_workers_refuse_to_start_on_tables_that_they_would_get_wrong(
 
 
 def test_a_signal_in_the_middle_of_a_command_does_not_crash_an_idle_worker(settings: Settings) -> None:
-    """What a handler raises while hiredis packs a number ends the process by SIGSEGV, within ten commands."""
+    """What a handler raises while hiredis packs a number ends the process by SIGSEGV, mostly within ten commands."""
     code = """
 import signal
 from levelq_core import Settings
@@ -396,7 +396,7 @@ worker = LaneWorker(["levelq.PLAYER"], settings=Settings.load())
 connection = worker.connection.connection_pool.get_connection()
 signal.signal(signal.SIGALRM, worker.request_stop)
 signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
-for _ in range(2_000):
+for _ in range(200):
     connection.pack_command("EXPIRE", "key", *range(1000))
 signal.setitimer(signal.ITIMER_REAL, 0)
 assert worker.stopping

@@ -70,8 +70,8 @@ class PageRunner:
     def run_saved_tests(self) -> None:
         """Run the `test_*.py` that the page has saved, as an application without servers: the plugin starts them."""
         if tests := sorted(Path().glob("test_*.py")):
-            for name in SERVERS:
-                self._patch.delenv(name)
+            for name in ("PYTEST_ADDOPTS", *SERVERS):
+                self._patch.delenv(name, raising=False)
             options = ("-q", "-p", "no:locust", "-p", "no:cacheprovider")
             printed = _output_of(sys.executable, "-m", "pytest", *options, *map(str, tests))
             count = sum(path.read_text().count("\ndef test_") for path in tests)
@@ -105,7 +105,11 @@ class PageRunner:
         redis, database = (os.environ[name] for name in SERVERS)
         code = block.code.replace("redis://localhost:6379/0", redis)
         code = re.sub(r"(postgresql(?:\+\w+)?://)[^\s'\"]*/app\b", rf"\1{database.partition('://')[2]}", code)
-        return self._execute("\n" * block.line + code, str(block.page), vars(self._module))
+        names = vars(self._module)
+        before = dict(names)
+        printed = self._execute("\n" * block.line + code, str(block.page), names)
+        self._close({name: value for name, value in before.items() if names.get(name) is not value})  # given a new value
+        return printed
 
     def _execute(self, code: str, file: str, names: dict[str, Any]) -> str:
         compiled = compile(code, file, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
@@ -244,7 +248,7 @@ async def _result(awaitable: Awaitable[None]) -> None:
     await awaitable
 
 
-def _output_of(*command: str) -> str:
+def _output_of(*command: str | Path) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

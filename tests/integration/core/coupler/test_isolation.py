@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Callable
 
+import psycopg
 import pytest
 from psycopg import errors
 from sqlalchemy import Engine
@@ -16,7 +17,7 @@ from levelq_core import Catalog, LevelUp, SetLevel, apply_commands
 from levelq_core.coupler.apply import group_by_lane
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
-from tests.support.coupler import apply_batch, drain_all, push, put_rows, session
+from tests.support.coupler import apply_batch, drain_all, push, put_rows
 from tests.support.fixtures.waiting import until
 from tests.support.isolation import (
     DEPTH,
@@ -247,11 +248,11 @@ def test_error_does_not_turn_the_limit_of_a_transaction_off(
     database_url: str, worker_of: Callable[..., Runtime]
 ) -> None:
     """The server does, even if a savepoint caught it: a batch with bad commands could outlive its claims."""
-    worker = worker_of(database_url, claim_seconds=4)
+    worker = worker_of(database_url, claim_seconds=2)
 
     def wait() -> None:
         """Between two attempts, until the server has ended the transaction and its session."""
-        with session(database_url) as observer:
+        with psycopg.connect(database_url, autocommit=True) as observer:  # a transaction would see the same rows again
             workers = (
                 "SELECT FROM pg_stat_activity WHERE application_name = 'levelq worker' AND datname = current_database()"
             )

@@ -43,6 +43,8 @@ def test_drain_hands_over_when_its_slice_is_over(
     redis: Redis, own_engine: Engine, own_database_url: str, worker_of: Callable[..., Runtime]
 ) -> None:
     worker = worker_of(own_database_url, claim_seconds=10, slice_seconds=0.1, batch_commands=1)
+    push(worker, [level_up(1, 0)])
+    drain_all(worker, "PLAYER")  # the partition is open, so the first step applies a batch, however slow the machine
     push_at_once(worker, [level_up(1 + n % 7, 1) for n in range(1_000)])  # a second's work at the very least
     Drain(worker, PLAYER).run()
     status = worker.lanes.status(PLAYER)

@@ -67,7 +67,7 @@ def test_a_handler_may_set_it_at_any_moment() -> None:
 
         signal.signal(signal.SIGALRM, ask)
         signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
-        for _ in range(20_000):
+        for _ in range(5_000):
             stop = Stop()
             stop.wait(0.00001)
             stop.set()
