@@ -108,7 +108,9 @@ class PageRunner:
         names = vars(self._module)
         before = dict(names)
         printed = self._execute("\n" * block.line + code, str(block.page), names)
-        self._close({name: value for name, value in before.items() if names.get(name) is not value})  # given a new value
+        self._close(
+            {name: value for name, value in before.items() if names.get(name) is not value}
+        )  # given a new value
         return printed
 
     def _execute(self, code: str, file: str, names: dict[str, Any]) -> str:
