@@ -51,6 +51,7 @@ class PageRunner:
         self._levelq, self._patch = levelq, patch
         self._module = ModuleType("page")  # what looks annotations up asks for their module
         patch.setitem(sys.modules, "page", self._module)
+        self._replaced: list[Any] = []  # values whose names a later block has given to others
         self._exported: dict[str, str] = {}
         self._started: list[Started] = []
         self._end = ExitStack()
@@ -62,7 +63,7 @@ class PageRunner:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close(vars(self._module))
+        self._close([*vars(self._module).values(), *self._replaced])
         for process in reversed(self._started):
             end_family(process)
         self._end.close()
@@ -77,10 +78,10 @@ class PageRunner:
             count = sum(path.read_text().count("\ndef test_") for path in tests)
             assert re.search(rf"^{count} passed in", printed, re.MULTILINE), printed
 
-    def _close(self, names: dict[str, Any]) -> None:
+    def _close(self, values: list[Any]) -> None:
         """Close what the end of a process would close: sessions first, which give connections back to their engines."""
         for kind in (Session, Producer, AsyncProducer, Engine, AsyncEngine):
-            for value in [value for value in names.values() if isinstance(value, kind)]:
+            for value in [value for value in values if isinstance(value, kind)]:
                 close = value.dispose if isinstance(value, Engine | AsyncEngine) else value.close
                 if inspect.isawaitable(done := close()):
                     self._loop.run(_result(done))
@@ -108,9 +109,7 @@ class PageRunner:
         names = vars(self._module)
         before = dict(names)
         printed = self._execute("\n" * block.line + code, str(block.page), names)
-        self._close(
-            {name: value for name, value in before.items() if names.get(name) is not value}
-        )  # given a new value
+        self._replaced += [value for name, value in before.items() if names.get(name) is not value]
         return printed
 
     def _execute(self, code: str, file: str, names: dict[str, Any]) -> str:
@@ -193,7 +192,7 @@ class PageRunner:
     def _run_script(self, words: list[str]) -> str:
         names = {"__name__": "__main__"}
         printed = self._execute(Path(words[0]).read_text(), words[0], names)
-        self._close(names)
+        self._close(list(names.values()))
         return printed
 
     def _run_psql(self, words: list[str]) -> str:
