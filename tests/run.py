@@ -23,6 +23,13 @@ GRACE_SECONDS = 10.0
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
+def _take_signals() -> None:
+    """Tests are run the same from a terminal, as a shell's background job and under nohup, which ignore signals."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
 def run(arguments: list[str]) -> int:
     """Run pytest; returns its exit code, or 128 + the signal that ended the run."""
     if sys.platform == "linux":
@@ -39,7 +46,7 @@ def run(arguments: list[str]) -> int:
             [sys.executable, "-m", "pytest", *arguments],
             env=os.environ | {"TMPDIR": str(folder)},
             process_group=0,  # Ctrl-C reaches this process alone
-            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, ()),  # noqa: PLW1509 - no other threads
+            preexec_fn=_take_signals,  # noqa: PLW1509 - no other threads
         )
         while True:
             number = signal.sigwait({*stops, signal.SIGCHLD})

@@ -338,10 +338,14 @@ def test_thread_interrupted_while_it_waits_sends_nothing_and_strands_no_other(
         trips.until_waiting(1)
         signal.pthread_kill(main, signal.SIGINT)
 
-    interrupting = pool.submit(interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        producer.send(level_up(2))
-    interrupting.result()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        interrupting = pool.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            producer.send(level_up(2))
+        interrupting.result()
+    finally:
+        signal.signal(signal.SIGINT, before)
     last = pool.submit(producer.send, level_up(3))
     trips.until_waiting(2)  # the interrupted one is left out of the next trip
     trips.let(2)
