@@ -30,7 +30,7 @@ class Progress(Base):
     student_id: Mapped[int]
     specialization_id: Mapped[str]
     current_level: Mapped[int]
-    total_xp: Mapped[int]
+    total_xp: Mapped[int] = mapped_column(default=0)
 
 
 class License(Base):
@@ -39,6 +39,7 @@ class License(Base):
     __tablename__ = "user_licenses"
     id: Mapped[int] = mapped_column(primary_key=True)
     holder: Mapped[int] = mapped_column("user_id")
+    specialization_type: Mapped[str]
     level: Mapped[int] = mapped_column("current_level")
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, get_args
-from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from levelq import (
     Adjust,
@@ -24,31 +23,9 @@ from levelq import (
     TransactionMisuse,
 )
 from levelq.testing import AsyncInlineProducer, InlineProducer
+from tests.support.orm import ID, License, Progress
 from tests.support.system import System
 
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Progress(Base):
-    __tablename__ = "specialization_progress"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    student_id: Mapped[int]
-    specialization_id: Mapped[str]
-    current_level: Mapped[int]
-    total_xp: Mapped[int] = mapped_column(default=0)
-
-
-class License(Base):
-    __tablename__ = "user_licenses"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    user_id: Mapped[int]
-    specialization_type: Mapped[str]
-    current_level: Mapped[int]
-
-
-ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 PLAYER: dict[str, Any] = {"user_id": 42, "specialization": "PLAYER"}
 STORY: list[Command] = [
     SyncLevels(**PLAYER),  # neither row is there: refused
@@ -105,13 +82,13 @@ def test_outcomes_are_those_of_a_worker_and_rollback_leaves_nothing(system: Syst
 
 def test_sessions_objects_show_the_new_level_and_pending_ones_are_flushed(session: Session) -> None:
     session.add(Progress(student_id=42, specialization_id="PLAYER", current_level=1, total_xp=900))
-    session.add(License(user_id=42, specialization_type="PLAYER", current_level=1))
+    session.add(License(holder=42, specialization_type="PLAYER", level=1))
     handle = InlineProducer(session).level_up(42, "PLAYER", 150)
     assert handle.result().to_level == 2
     progress, license_ = session.query(Progress).one(), session.query(License).one()
-    assert (progress.current_level, progress.total_xp, license_.current_level) == (2, 1050, 2)
+    assert (progress.current_level, progress.total_xp, license_.level) == (2, 1050, 2)
     InlineProducer(session).level_up(42, "PLAYER", 1500)
-    assert (progress.current_level, license_.current_level) == (3, 3)
+    assert (progress.current_level, license_.level) == (3, 3)
 
 
 @pytest.mark.parametrize("mode", ["create_savepoint", "rollback_only", "conditional_savepoint"])
