@@ -79,12 +79,12 @@ class ThreadTrips:
         return self._push(batches, then=then)
 
     def let(self, count: int = 1) -> None:
-        """Let so many trips go on."""
+        """Let this number of trips go on."""
         for _ in range(count):
             self._door.put(None)
 
     def until_waiting(self, count: int) -> None:
-        """Wait until so many calls wait for the next trip."""
+        """Wait until this number of calls waits for the next trip."""
         (trips,) = self.producer._connections.get()._trips.values()
         waiting = trips._waiting
         until(lambda: len(waiting) == count, what="the calls")
