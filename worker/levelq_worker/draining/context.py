@@ -15,6 +15,7 @@ from levelq_worker.support.stop import Stop
 
 from .batch_size import BatchSize
 from .cause_log import CauseLog
+from .observing import Observers
 from .transaction import Transactions
 
 
@@ -35,6 +36,7 @@ class Runtime:
         longest = min(MOST_SECONDS, settings.claim_seconds / 2)
         self.outage = Outage(self.stop, most_seconds=longest, notices=alerts_of(redis, settings))
         self.cause_log = CauseLog()
+        self.observers = Observers()
         self.batch_size = BatchSize(settings.batch_commands, settings.batch_seconds)
 
     def close(self) -> None:

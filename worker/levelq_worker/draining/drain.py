@@ -30,8 +30,9 @@ from levelq_worker.relay.restore import OutboxRestore
 from levelq_worker.support.outage import describe
 
 from .batch import Batch
-from .claims import Claims
+from .claims import Claims, HeldClaim
 from .context import Runtime, current
+from .observing import DecidedBatch
 from .transaction import Transaction
 
 log = logging.getLogger("levelq")
@@ -113,7 +114,7 @@ class Drain:
                 transaction.send_commit()
                 claims.decode_prefetched()  # while PostgreSQL writes the commit to disk
                 transaction.confirm_commit()
-            self._note_commit(batch, parked, transaction)
+            self._note_commit(held, batch, parked, transaction)
             reply(lanes.redis, lanes.keys, batch.replies(), runtime.settings.reply_seconds)
             claims.ack(held, batch.acknowledgements(parked, runtime.settings.lock_ms), batch.reasons(parked))
         except BaseException:
@@ -150,10 +151,24 @@ class Drain:
             key, shown = runtime.lanes.keys.of(partition, "lane"), user[:MOST_SHOWN]
             runtime.cause_log.log(logging.ERROR, (partition, shown), what, key, shown)
 
-    def _note_commit(self, batch: Batch, parked: Sequence[Parked], transaction: Transaction) -> None:
-        """The outage is over; adapt the batch size; log what is parked and quarantined."""
+    def _note_commit(self, held: HeldClaim, batch: Batch, parked: Sequence[Parked], transaction: Transaction) -> None:
+        """The outage is over; adapt the batch size; log what is parked and quarantined; tell the observers."""
         runtime, partition = self._runtime, self._partition
         runtime.outage.passed()
+        claimed_seconds = time.monotonic() - held.claimed_at
+        committed_ms = held.claim.at_ms + round(1000 * claimed_seconds)
+        runtime.observers.committed(
+            DecidedBatch(
+                partition=partition,
+                lanes=batch.lane_batches,
+                parked=parked,
+                entries=batch.entries,
+                quarantined=len(batch.quarantined),
+                committed_ms=committed_ms,
+                seconds=transaction.seconds,
+                claimed_seconds=claimed_seconds,
+            )
+        )
         runtime.cause_log.log_parked(partition, parked)
         if not any(lane.locked for lane in parked):
             runtime.batch_size.adapt(batch.entries, transaction.seconds, transaction.empty_seconds)
