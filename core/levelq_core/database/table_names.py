@@ -32,6 +32,8 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     POSITIONS: ("id", "consumer", "position", "pending_from", "pending"),
 }  # fmt: skip
 
+FROM_QUEUE = "queue"  # the first word of the ledger's `source` where a worker decided; its name follows
+
 TOTALS = ("total_xp", "completed_sessions", "completed_projects", "theory_hours_completed", "practice_hours_completed")
 
 # The columns that name the user and the specialization of a row.
