@@ -52,6 +52,7 @@ _PANELS = {
     ),
     "Commands and their outcomes": (
         "levelq send level-up 42 PLAYER --xp 150 --reason 'Won a match'",
+        "levelq explain 42 PLAYER",
         "levelq history 42 --limit 10",
         "levelq events --follow --user 42",
         "levelq catalog",

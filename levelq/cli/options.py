@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
 
@@ -13,7 +13,8 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 _MAX_AGE = timedelta(days=36_500)
 
 
-def _check_user(user: int) -> int:
+def check_user(user: int) -> int:
+    """Refuse an id that no user can have. Raises BadParameter."""
     from levelq_core.domain.commands import MAX_USER_ID
 
     if not 1 <= user <= MAX_USER_ID:
@@ -28,12 +29,16 @@ class Source(StrEnum):
     LICENSE = "license"
 
 
-User = Annotated[int, Argument(metavar="USER", help="The user's id.", callback=_check_user)]
+User = Annotated[int, Argument(metavar="USER", help="The user's id.", callback=check_user)]
 Specialization = Annotated[
     str, Argument(metavar="SPECIALIZATION", help="PLAYER, COACH, ...: `levelq catalog` lists them.")
 ]
 Yes = Annotated[bool, Option("--yes", help="Do not ask for confirmation.")]
 DryRun = Annotated[bool, Option("--dry-run", help="Only show what would be done.")]
+Since = Annotated[
+    str | None, Option("--since", metavar="TIME", help="Only from this time on: 1d, 12h or 2026-01-31T06:00Z.")
+]
+Until = Annotated[str | None, Option("--until", metavar="TIME", help="Only before this time, in the same form.")]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON object.")]
 
 
@@ -48,3 +53,28 @@ def age_of(option: str, text: str) -> timedelta:
             f"{option}: expected a number and a unit (s, m, h, d, w), like 30d or 12h, got {text!r}"
         )
     return age
+
+
+def past_of(option: str, text: str | None) -> datetime | None:
+    """Read a time in the past: an age (1d, 12h), or ISO 8601, in UTC unless it names a zone.
+
+    Raises ConfigurationError, also for a time in the future.
+    """
+    from levelq_core.errors import ConfigurationError
+
+    if text is None:
+        return None
+    now = datetime.now(UTC)
+    try:
+        found = datetime.fromisoformat(text.strip())
+        past = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        try:
+            past = now - age_of(option, text)
+        except ConfigurationError:
+            raise ConfigurationError(
+                f"{option}: expected an age like 1d or 12h, or a time like 2026-01-31T06:00Z, got {text!r}"
+            ) from None
+    if past > now:
+        raise ConfigurationError(f"{option}: expected a time in the past, got {text!r}")
+    return past

@@ -16,8 +16,8 @@ from levelq_core.lanes.worker_alerts import WorkerAlerts
 from levelq_core.settings import Settings
 
 from .backoff import Backoff
-from .worker_name import worker_name
 from .stop import Stop
+from .worker_name import worker_name
 
 log = logging.getLogger("levelq")
 

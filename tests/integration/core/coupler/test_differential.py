@@ -33,8 +33,8 @@ from levelq_core import (
 from levelq_core.domain.outcome import outcome as outcome_from
 from levelq_core.domain.record import Lane, lane_of
 from levelq_core.operations.queries import outcome_of
-from levelq_worker.support.worker_name import worker_name
 from levelq_worker.draining.context import Runtime
+from levelq_worker.support.worker_name import worker_name
 from tests.support.commands import command_in, command_of
 from tests.support.coupler import (
     Observed,
