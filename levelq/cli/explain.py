@@ -44,10 +44,10 @@ def explain(
     if (user is None) == (command is None):
         raise BadParameter("expected either USER or --command ID")
     if command is not None:
-        lane = find_lane(settings, command)
-        if lane is None:
+        its_lane = find_lane(settings, command)
+        if its_lane is None:
             raise refused(f"--command: {command} is neither in the ledger nor in the outbox nor in a lane")
-        specialization, user = lane
+        specialization, user = its_lane
     found = read(settings, check_user(user or 0), specialization, since=past_of("--since", since), limit=limit)
     if as_json:
         echo(found.model_dump_json())

@@ -10,6 +10,10 @@ from .options import AsJson
 from .screen import Listing, count, duration, out, print_line, refused, verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.text import Text
+
     from levelq_core.operations.readings.status import PartitionStatus, StatusReport
 
 _NUMBERS = ("waiting", "ready", "claimed", "parked")
@@ -53,8 +57,26 @@ def _print(report: StatusReport) -> None:
     out.print(verdict(workers, "" if report.workers else "bold yellow", listed))
     bound = f"bound to {report.database}" if report.database else "not bound to a database yet"
     out.print(f"namespace {report.namespace}, {bound}", style="dim", markup=False)
+    for line in _hot_spots(report):
+        print_line(line)
     for problem in report.problems:
         print_line(verdict("wrong", "bold red", f"  {problem}"))
+
+
+def _hot_spots(report: StatusReport) -> Iterator[Text]:
+    """The longest and the oldest lanes, and what was no command."""
+    if report.longest_lanes:
+        lanes = ", ".join(f"{lane.partition} user {lane.user}: {lane.waiting:,}" for lane in report.longest_lanes)
+        yield verdict("longest", "dim", f"  {lanes}")
+        ages = (f"{lane.partition} user {lane.user}: {duration(lane.oldest_seconds)}" for lane in report.oldest_lanes)
+        yield verdict(" oldest", "dim", f"  {', '.join(ages)}")
+    for group in report.quarantined_lately:
+        whose = "" if group.user_id is None else f", for example of user {group.user_id}"
+        what = f"{count(group.entries, 'entry' if group.entries == 1 else 'entrie')} in the last hour{whose}"
+        yield verdict("rubbish", "yellow", f"  {group.specialization}: {what}: {group.reason}")
+    if report.list_writers:
+        clients = ", ".join(client.in_words() for client in report.list_writers)
+        yield verdict(" writer", "yellow", f"  perhaps, as its last command wrote into some list: {clients}")
 
 
 def _oldest(*found: PartitionStatus) -> str | None:

@@ -9,7 +9,7 @@ from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.parked import NEWER_VERSION, WRONG_TYPE, ParkedLane, ParkedLanes, cause_of, read
 
-from .wording import count, time_of, when_utc
+from .wording import count, time_of, users_named, when_utc
 
 MOST_CAUSES = 5  # of one partition that have a line of their own
 _LOCKED = "other code holds its rows"  # isolate.LOCKED_REASON begins so
@@ -81,7 +81,7 @@ def cause_lines(partition: Partition, found: ParkedLanes, held: str | None = Non
     for lanes in most_first[:MOST_CAUSES]:
         first = lanes[0]  # the oldest
         what = remedy(first.reason, held)
-        since = f"parked since {when_utc(time_of(first.since_ms))}, for example user {first.user}"
+        since = f"parked since {when_utc(time_of(first.since_ms))}, {users_named([lane.user for lane in lanes])}"
         yield f"{partition}: {count(len(lanes), 'lane')} {since}: {first.reason}; {what}"
     rest = found.total - sum(map(len, most_first[:MOST_CAUSES]))
     if rest > 0:

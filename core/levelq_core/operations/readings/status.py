@@ -31,6 +31,7 @@ from levelq_core.redis_client.wrong_type import is_wrong_type
 from levelq_core.settings import Settings
 
 from . import problems
+from .hot_spots import HotLane, ListWriter, QuarantineGroup, hot_lanes, list_writers, quarantine_groups
 from .records import ParkedLane, Reading
 
 MOST_PARKED = 100  # lanes in a report
@@ -58,6 +59,10 @@ class StatusReport(Reading):
     answer; `partitions` is then empty. `rejected` and `quarantined`: totals within the ledger's retention, None without
     a database. `workers`: how many serve a partition, None if RQ's Redis does not answer. `problems`: what is wrong and
     what to do, one line each; empty if all is well. `parked_lanes`: the first 100, per partition the oldest first.
+
+    `longest_lanes`, `oldest_lanes`: the first five, among the 1,000 lanes of each partition that are due longest and as
+    many that are claimed. `quarantined_lately`: what was no command in the last hour; if there is any, `list_writers`:
+    connections to Redis whose last command wrote into some list.
     """
 
     namespace: str
@@ -69,6 +74,10 @@ class StatusReport(Reading):
     workers: int | None
     problems: tuple[str, ...]
     parked_lanes: tuple[ParkedLane, ...]
+    longest_lanes: tuple[HotLane, ...] = ()
+    oldest_lanes: tuple[HotLane, ...] = ()
+    quarantined_lately: tuple[QuarantineGroup, ...] = ()
+    list_writers: tuple[ListWriter, ...] = ()
 
 
 @dataclass
@@ -88,6 +97,10 @@ class _Found:
     problems: list[str] = field(default_factory=list)
 
     holding: Holder | None = None
+    longest: tuple[HotLane, ...] = ()
+    oldest: tuple[HotLane, ...] = ()
+    rubbish: tuple[QuarantineGroup, ...] = ()
+    writers: tuple[ListWriter, ...] = ()
 
     @contextmanager
     def errors_are_problems(self) -> Iterator[None]:
@@ -110,6 +123,10 @@ class _Found:
             workers=None if self.serving is None else len(set(chain.from_iterable(self.serving.values()))),
             problems=tuple(self.problems),
             parked_lanes=tuple(ParkedLane.of(*item, held) for item in islice(waiting, MOST_PARKED)),
+            longest_lanes=self.longest,
+            oldest_lanes=self.oldest,
+            quarantined_lately=self.rubbish,
+            list_writers=self.writers,
         )
 
 
@@ -151,6 +168,9 @@ def status(settings: Settings | None = None, *, engine: Engine | None = None) ->
     if settings.database_url is not None:
         with found.errors_are_problems():
             _read_database(found, settings, engine)
+    if found.rubbish:
+        with found.errors_are_problems(), redis_of(settings) as redis:
+            found.writers = list_writers(redis)
     found.problems += problems.parked_problems(found.parked, found.unexplained, found.holding)
     return found.report()
 
@@ -158,6 +178,8 @@ def status(settings: Settings | None = None, *, engine: Engine | None = None) ->
 def _read_redis(found: _Found, lanes: Lanes, statuses: dict[Partition, Status]) -> bool:
     """Parked lanes, the servers' state, what workers post, unreadable keys; returns whether workers post anything."""
     _read_parked(found, lanes, statuses)
+    holding = [partition for partition, seen in statuses.items() if seen.waiting]
+    found.longest, found.oldest = hot_lanes(lanes.redis, lanes.keys, holding)
     found.problems += problems.redis_problems(lanes.redis)
     alerts = worker_alerts.read(lanes.redis, lanes.keys)
     found.problems += problems.alert_problems(alerts)
@@ -175,6 +197,7 @@ def _read_database(found: _Found, settings: Settings, engine: Engine | None) -> 
         if found.unexplained or any(map(is_locked, reasons)):
             found.holding = problems.row_holder(connection, settings)
         found.totals |= counts(connection)
+        found.rubbish = quarantine_groups(connection) if found.totals["quarantined"] else ()
         if found.bound_to is not None:
             require_same(settings.namespace, found.bound_to, identity_of(connection))
 
