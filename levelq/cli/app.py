@@ -64,6 +64,11 @@ _PANELS = {
         "levelq prune --older-than 30d --dry-run",
         "levelq shards PLAYER 8",
     ),
+    "Steer": (
+        "levelq pause PLAYER --for 1h --reason 'migration of the ledger'",
+        "levelq resume PLAYER",
+        "levelq drain PLAYER --wait --timeout 10m",
+    ),
     "Cancel and erase": (
         "levelq cancel 42 PLAYER --id 0196f0a0-0000-7000-8000-000000000000",
         "levelq purge PLAYER --dry-run",

@@ -24,7 +24,9 @@ _STYLES = {"applied": "green", "rejected": "red", "quarantined": "yellow", "wait
 
 
 def explain(
-    user: Annotated[int | None, Argument(metavar="USER", help="The user's id; not with --command.")] = None,
+    user: Annotated[
+        int | None, Argument(metavar="USER", help="The user's id; not with --command.", callback=check_user)
+    ] = None,
     specialization: Annotated[str | None, Argument(help="One specialization; all of the user's if not given.")] = None,
     since: Since = None,
     limit: Annotated[int, Option(min=1, max=10_000, help="The newest events of each kind.")] = 20,
@@ -41,14 +43,14 @@ def explain(
     from .connections import load
 
     settings = load()
-    if (user is None) == (command is None):
-        raise BadParameter("expected either USER or --command ID")
-    if command is not None:
+    if command is not None and user is None:
         its_lane = find_lane(settings, command)
         if its_lane is None:
             raise refused(f"--command: {command} is neither in the ledger nor in the outbox nor in a lane")
         specialization, user = its_lane
-    found = read(settings, check_user(user or 0), specialization, since=past_of("--since", since), limit=limit)
+    elif user is None or command is not None:
+        raise BadParameter("expected either USER or --command ID")
+    found = read(settings, user, specialization, since=past_of("--since", since), limit=limit)
     if as_json:
         echo(found.model_dump_json())
         return

@@ -13,11 +13,11 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 _MAX_AGE = timedelta(days=36_500)
 
 
-def check_user(user: int) -> int:
-    """Refuse an id that no user can have. Raises BadParameter."""
+def check_user(user: int | None) -> int | None:
+    """The id, or None where none is given. Raises BadParameter."""
     from levelq_core.domain.commands import MAX_USER_ID
 
-    if not 1 <= user <= MAX_USER_ID:
+    if user is not None and not 1 <= user <= MAX_USER_ID:
         raise BadParameter(f"expected 1 to {MAX_USER_ID}, got {user}")
     return user
 

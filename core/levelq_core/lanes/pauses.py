@@ -18,13 +18,12 @@ from levelq_core.redis_client.topology import server_of
 from levelq_core.redis_client.wrong_type import is_wrong_type
 from levelq_core.untrusted_text import printable
 
-WHOLE = b"*"  # the field of the whole partition
 MOST_PAUSES = 1_000  # of one partition
 MOST_ACTOR = 100  # characters
 MOST_REASON = 200
 PARKED_REASON = "paused by "  # claim.lua's words for the lane of a paused user begin so
 _PAGE = 500
-_FORM = re.compile(rb"(\d{1,15}) (\d{1,15}) ([^|]*)\|(.*)", re.DOTALL)
+_FORM = re.compile(rb"(\d{1,13}) (\d{1,13}) ([^|]*)\|(.*)", re.DOTALL)
 
 
 class Pause(NamedTuple):
@@ -41,7 +40,7 @@ def pause_of(redis: Redis, keys: Keys, partition: Partition, user_id: int | None
     key = keys.of(partition, "paused")
     pipeline = server_of(redis, key).pipeline(transaction=False)
     pipeline.time()
-    pipeline.hget(key, WHOLE if user_id is None else str(user_id))
+    pipeline.hget(key, who(user_id))
     (seconds, _), raw = pipeline.execute(raise_on_error=False)
     if isinstance(raw, ResponseError) and is_wrong_type(raw):
         return None
@@ -70,6 +69,11 @@ def pauses(redis: Redis, keys: Keys, partition: Partition) -> dict[int | None, P
             if pause is not None:
                 users[int(field)] = pause
     return found | dict(sorted(users.items())[:MOST_PAUSES])
+
+
+def who(user_id: int | None) -> str:
+    """The field of the hash: of one user, or of the whole partition."""
+    return "*" if user_id is None else str(user_id)
 
 
 def read_pause(raw: bytes, now_ms: int = 0) -> Pause | None:

@@ -27,7 +27,7 @@ def record(connection: Connection, action: str, target: str, detail: Mapping[str
     and the database user, the origin this host and program.
     """
     values = {
-        "account": _account(),
+        "account": account(),
         "origin": f"{socket.gethostname()} {_program()}",
         "action": action,
         "target": target,
@@ -51,7 +51,8 @@ def forget_user(connection: Connection, user_id: int) -> int:
     return connection.execute(_FORGET, {"target": user_target(user_id), "forgotten": user_target(0)}).rowcount
 
 
-def _account() -> str:
+def account() -> str:
+    """The account of this process, its number if it has no name."""
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):  # an account without a name, as in a container
