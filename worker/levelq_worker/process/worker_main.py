@@ -30,6 +30,7 @@ from levelq_core.untrusted_text import printable
 from levelq_worker.draining.context import Runtime, tune_gc
 from levelq_worker.draining.drain import Drain
 from levelq_worker.relay.thread import Relay
+from levelq_worker.reporter import Reporter
 from levelq_worker.rq_adapter.worker import LaneWorker
 from levelq_worker.support.backoff import restart_backoff
 from levelq_worker.support.outage import describe
@@ -92,7 +93,9 @@ def _poll_while_unusable(
             try:
                 drain_all(runtime, relay, specializations, rq)
             except RedisError as error:
+                runtime.activity.wait(describe(error))
                 runtime.outage.failed(describe(error))
+                runtime.activity.enter("idle")
             else:
                 stop.wait(settings.sweep_seconds)
 
@@ -135,13 +138,16 @@ def drain_until_empty(settings: Settings, specializations: Sequence[str]) -> int
 
 @contextmanager
 def working(settings: Settings, specializations: Sequence[str], stop: Stop) -> Iterator[tuple[Runtime, Relay]]:
-    """A runtime and a relay, to work without RQ."""
+    """A runtime that reports what it does, and a relay, to work without RQ."""
     runtime = Runtime(settings, stop)
     relay = Relay(settings, specializations, runtime.binding)
+    reporter = Reporter(runtime, specializations)
+    reporter.start()
     try:
         yield runtime, relay
     finally:
         relay.release()
+        reporter.stop()
         runtime.close()
 
 

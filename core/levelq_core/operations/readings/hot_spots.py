@@ -30,7 +30,7 @@ MOST_ROWS = 10_000  # of the quarantine, the newest
 _LIST_WRITERS = ("rpush", "lpush", "rpushx", "lpushx", "linsert", "lset", "lmove", "rpoplpush", "restore")
 
 
-class HotLane(Reading):
+class DeepLane(Reading):
     """A lane: how many commands it holds, and the age of the oldest one."""
 
     partition: str
@@ -64,9 +64,9 @@ class ListWriter(Reading):
         return f"{self.address} ({who}; {self.command.upper()} {self.idle_seconds} s ago)"
 
 
-def hot_lanes(
+def deep_lanes(
     redis: Redis, keys: Keys, partitions: Iterable[Partition]
-) -> tuple[tuple[HotLane, ...], tuple[HotLane, ...]]:
+) -> tuple[tuple[DeepLane, ...], tuple[DeepLane, ...]]:
     """The longest lanes of all partitions, and the oldest, MOST_LANES at most of each. Raises RedisError."""
     long, old = list[LongLane](), list[LongLane]()
     for partition in partitions:
@@ -76,12 +76,12 @@ def hot_lanes(
             old += oldest
     long.sort(key=lambda lane: -lane.entries)
     old.sort(key=lambda lane: -lane.age_ms)
-    return tuple(map(_hot, long[:MOST_LANES])), tuple(map(_hot, old[:MOST_LANES]))
+    return tuple(map(_deep, long[:MOST_LANES])), tuple(map(_deep, old[:MOST_LANES]))
 
 
-def _hot(lane: LongLane) -> HotLane:
+def _deep(lane: LongLane) -> DeepLane:
     user = printable(lane.user, MOST_SHOWN)
-    return HotLane(
+    return DeepLane(
         partition=str(lane.partition),
         user=int(user) if user.isdecimal() else user,
         waiting=lane.entries,
