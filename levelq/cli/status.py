@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
+    from levelq_core.operations.readings.hot_spots import HotSpots
     from levelq_core.operations.readings.status import PartitionStatus, StatusReport
 
 _NUMBERS = ("waiting", "ready", "claimed", "parked")
@@ -58,7 +59,7 @@ def _print(report: StatusReport) -> None:
     out.print(verdict(workers, "" if report.workers else "bold yellow", listed))
     bound = f"bound to {report.database}" if report.database else "not bound to a database yet"
     out.print(f"namespace {report.namespace}, {bound}", style="dim", markup=False)
-    for line in _hot_spots(report):
+    for line in _hot_spots(report.hot_spots):
         print_line(line)
     for note in report.notes:
         print_line(verdict("note", "bold yellow", f"   {note}"))
@@ -66,19 +67,19 @@ def _print(report: StatusReport) -> None:
         print_line(verdict("wrong", "bold red", f"  {problem}"))
 
 
-def _hot_spots(report: StatusReport) -> Iterator[Text]:
+def _hot_spots(spots: HotSpots) -> Iterator[Text]:
     """The longest and the oldest lanes, and what was no command."""
-    if report.longest_lanes:
-        lanes = ", ".join(f"{lane.partition} user {lane.user}: {lane.waiting:,}" for lane in report.longest_lanes)
+    if spots.longest:
+        lanes = ", ".join(f"{lane.partition} user {lane.user}: {lane.waiting:,}" for lane in spots.longest)
         yield verdict("longest", "dim", f"  {lanes}")
-        ages = (f"{lane.partition} user {lane.user}: {duration(lane.oldest_seconds)}" for lane in report.oldest_lanes)
+        ages = (f"{lane.partition} user {lane.user}: {duration(lane.oldest_seconds)}" for lane in spots.oldest)
         yield verdict(" oldest", "dim", f"  {', '.join(ages)}")
-    for group in report.quarantined_lately:
+    for group in spots.quarantined:
         whose = "" if group.user_id is None else f", for example of user {group.user_id}"
         what = f"{count(group.entries, 'entry' if group.entries == 1 else 'entrie')} in the last hour{whose}"
         yield verdict("rubbish", "yellow", f"  {group.specialization}: {what}: {group.reason}")
-    if report.list_writers:
-        clients = ", ".join(client.in_words() for client in report.list_writers)
+    if spots.list_writers:
+        clients = ", ".join(client.in_words() for client in spots.list_writers)
         yield verdict(" writer", "yellow", f"  perhaps, as its last command wrote into some list: {clients}")
 
 

@@ -64,9 +64,21 @@ class ListWriter(Reading):
         return f"{self.address} ({who}; {self.command.upper()} {self.idle_seconds} s ago)"
 
 
-def deep_lanes(
-    redis: Redis, keys: Keys, partitions: Iterable[Partition]
-) -> tuple[tuple[DeepLane, ...], tuple[DeepLane, ...]]:
+class HotSpots(Reading):
+    """What `levelq status` tells beside its counts.
+
+    `longest`, `oldest`: the first five lanes, among the 1,000 of each partition that are due longest and as many that
+    are claimed. `quarantined`: what was no command in the last hour; if there is any, `list_writers`: connections that
+    may have written it.
+    """
+
+    longest: tuple[DeepLane, ...] = ()
+    oldest: tuple[DeepLane, ...] = ()
+    quarantined: tuple[QuarantineGroup, ...] = ()
+    list_writers: tuple[ListWriter, ...] = ()
+
+
+def deep_lanes(redis: Redis, keys: Keys, partitions: Iterable[Partition]) -> HotSpots:
     """The longest lanes of all partitions, and the oldest, MOST_LANES at most of each. Raises RedisError."""
     long, old = list[LongLane](), list[LongLane]()
     for partition in partitions:
@@ -76,7 +88,7 @@ def deep_lanes(
             old += oldest
     long.sort(key=lambda lane: -lane.entries)
     old.sort(key=lambda lane: -lane.age_ms)
-    return tuple(map(_deep, long[:MOST_LANES])), tuple(map(_deep, old[:MOST_LANES]))
+    return HotSpots(longest=tuple(map(_deep, long[:MOST_LANES])), oldest=tuple(map(_deep, old[:MOST_LANES])))
 
 
 def _deep(lane: LongLane) -> DeepLane:

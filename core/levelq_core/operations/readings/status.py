@@ -31,7 +31,7 @@ from levelq_core.redis_client.wrong_type import is_wrong_type
 from levelq_core.settings import Settings
 
 from . import problems
-from .hot_spots import DeepLane, ListWriter, QuarantineGroup, deep_lanes, list_writers, quarantine_groups
+from .hot_spots import HotSpots, deep_lanes, list_writers, quarantine_groups
 from .records import ParkedLane, Reading
 from .workers import Rates, WorkersReport, read_workers
 
@@ -62,10 +62,6 @@ class StatusReport(Reading):
     what to do, one line each; empty if all is well. `notes`: what is unusual, but no problem. `parked_lanes`: the first
     100, per partition the oldest first. `rates`: of each partition in which something was decided in the last ten
     minutes, as the workers report it; `total`: their sum, None if the lanes' Redis does not answer.
-
-    `longest_lanes`, `oldest_lanes`: the first five, among the 1,000 lanes of each partition that are due longest and as
-    many that are claimed. `quarantined_lately`: what was no command in the last hour; if there is any, `list_writers`:
-    connections to Redis whose last command wrote into some list.
     """
 
     namespace: str
@@ -77,10 +73,7 @@ class StatusReport(Reading):
     workers: int | None
     problems: tuple[str, ...]
     parked_lanes: tuple[ParkedLane, ...]
-    longest_lanes: tuple[DeepLane, ...] = ()
-    oldest_lanes: tuple[DeepLane, ...] = ()
-    quarantined_lately: tuple[QuarantineGroup, ...] = ()
-    list_writers: tuple[ListWriter, ...] = ()
+    hot_spots: HotSpots = HotSpots()
     notes: tuple[str, ...] = ()
     rates: tuple[Rates, ...] = ()
     total: Rates | None = None
@@ -104,10 +97,7 @@ class Found:
     workers: WorkersReport | None = None
 
     holding: Holder | None = None
-    longest: tuple[DeepLane, ...] = ()
-    oldest: tuple[DeepLane, ...] = ()
-    rubbish: tuple[QuarantineGroup, ...] = ()
-    writers: tuple[ListWriter, ...] = ()
+    hot_spots: HotSpots = field(default_factory=HotSpots)
 
     @contextmanager
     def errors_are_problems(self) -> Iterator[None]:
@@ -130,10 +120,7 @@ class Found:
             workers=None if self.serving is None else len(set(chain.from_iterable(self.serving.values()))),
             problems=tuple(self.problems),
             parked_lanes=tuple(ParkedLane.of(*item, held) for item in islice(waiting, MOST_PARKED)),
-            longest_lanes=self.longest,
-            oldest_lanes=self.oldest,
-            quarantined_lately=self.rubbish,
-            list_writers=self.writers,
+            hot_spots=self.hot_spots,
             notes=() if self.workers is None else self.workers.notes,
             rates=() if self.workers is None else self.workers.rates,
             total=None if self.workers is None else self.workers.total,
@@ -183,9 +170,9 @@ def find(settings: Settings, engine: Engine | None) -> Found:
     if settings.database_url is not None:
         with found.errors_are_problems():
             _read_database(found, settings, engine)
-    if found.rubbish:
+    if found.hot_spots.quarantined:
         with found.errors_are_problems(), redis_of(settings) as redis:
-            found.writers = list_writers(redis)
+            found.hot_spots = found.hot_spots.model_copy(update={"list_writers": list_writers(redis)})
     found.problems += problems.parked_problems(found.parked, found.unexplained, found.holding)
     return found
 
@@ -194,7 +181,7 @@ def _read_redis(found: Found, lanes: Lanes, settings: Settings, statuses: dict[P
     """Parked lanes, the servers' state, what workers post, unreadable keys; returns whether workers post anything."""
     _read_parked(found, lanes, statuses)
     holding = [partition for partition, seen in statuses.items() if seen.waiting]
-    found.longest, found.oldest = deep_lanes(lanes.redis, lanes.keys, holding)
+    found.hot_spots = deep_lanes(lanes.redis, lanes.keys, holding)
     found.problems += problems.redis_problems(lanes.redis)
     alerts = worker_alerts.read(lanes.redis, lanes.keys)
     found.problems += problems.alert_problems(alerts)
@@ -214,7 +201,8 @@ def _read_database(found: Found, settings: Settings, engine: Engine | None) -> N
         if found.unexplained or any(map(is_locked, reasons)):
             found.holding = problems.row_holder(connection, settings)
         found.totals |= counts(connection)
-        found.rubbish = quarantine_groups(connection) if found.totals["quarantined"] else ()
+        if found.totals["quarantined"]:
+            found.hot_spots = found.hot_spots.model_copy(update={"quarantined": quarantine_groups(connection)})
         if found.bound_to is not None:
             require_same(settings.namespace, found.bound_to, identity_of(connection))
 

@@ -106,8 +106,8 @@ def test_status_is_what_the_command_prints_on_two_connections_to_redis_and_the_e
     ages = {found.partition: found.oldest_seconds for found in report.partitions}
     again = levelq.StatusReport.model_validate_json(printed)
     same_age = [found.model_copy(update={"oldest_seconds": ages[found.partition]}) for found in again.partitions]
-    assert sorted((lane.user, lane.waiting) for lane in again.longest_lanes) == [(7, 1), (8, 1)]
-    aged = {"partitions": tuple(same_age), "longest_lanes": report.longest_lanes, "oldest_lanes": report.oldest_lanes}
+    assert sorted((lane.user, lane.waiting) for lane in again.hot_spots.longest) == [(7, 1), (8, 1)]
+    aged = {"partitions": tuple(same_age), "hot_spots": report.hot_spots}
     assert again.model_copy(update=aged) == report
     assert printed == again.model_dump_json() + "\n"
     assert_frozen(report)

@@ -75,7 +75,9 @@ def test_most_frequent_causes_come_first_and_the_rest_is_counted() -> None:
 
 def test_first_users_of_a_cause_are_named_and_the_rest_is_counted() -> None:
     (line,) = cause_lines(PLAYER, ParkedLanes(7, [lane(n, "a") for n in range(1, 8)]))
-    assert line.startswith("PLAYER:1:0: 7 lanes parked since 2026-01-31 02:58:11 UTC, users 1, 2, 3, 4, 5 and 2 more: a;")
+    assert line.startswith(
+        "PLAYER:1:0: 7 lanes parked since 2026-01-31 02:58:11 UTC, users 1, 2, 3, 4, 5 and 2 more: a;"
+    )
 
 
 def test_rows_that_a_known_session_holds_name_it() -> None:
