@@ -10,7 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 from typer import Argument, BadParameter, Option, echo
 
-from .options import AsJson, Since, check_user, past_of
+from .options import AsJson, Since, check_user, time_of
 from .screen import count, out, print_line, printable, refused, verdict, when
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def explain(
         specialization, user = its_lane
     elif user is None or command is not None:
         raise BadParameter("expected either USER or --command ID")
-    found = read(settings, user, specialization, since=past_of("--since", since), limit=limit)
+    found = read(settings, user, specialization, since=time_of("--since", since), limit=limit)
     if as_json:
         echo(found.model_dump_json())
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from .options import Since, Until, User, past_of
+from .options import OfSpecialization, Since, Until, User, time_of
 from .screen import Cell, Listing, count, duration, one_line, print_line, verdict, when
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def history(
     kind: Annotated[
         list[str] | None, Option(help="Only this kind of command: level-up, set-level, ...; may be repeated.")
     ] = None,
-    specialization: Annotated[str | None, Option("-s", "--specialization", help="Only this one.")] = None,
+    specialization: OfSpecialization = None,
 ) -> None:
     """Show a user's levels, what waits, and decided commands, newest first.
 
@@ -37,7 +37,7 @@ def history(
 
     from .connections import database_of, load
 
-    times = {"since": past_of("--since", since), "until": past_of("--until", until)}
+    times = {"since": time_of("--since", since), "until": time_of("--until", until)}
     wanted = wanted_of(user, limit, specialization, kinds=kind or (), **times)
     settings = load()
     with database_of(settings) as engine:

@@ -35,11 +35,42 @@ Specialization = Annotated[
 ]
 Yes = Annotated[bool, Option("--yes", help="Do not ask for confirmation.")]
 DryRun = Annotated[bool, Option("--dry-run", help="Only show what would be done.")]
-Since = Annotated[
-    str | None, Option("--since", metavar="TIME", help="Only from this time on: 1d, 12h or 2026-01-31T06:00Z.")
-]
-Until = Annotated[str | None, Option("--until", metavar="TIME", help="Only before this time, in the same form.")]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON object.")]
+JsonWithoutQuestion = Annotated[
+    bool, Option("--json", help="Print one JSON object; needs --yes or --dry-run, because it never asks.")
+]
+OfUser = Annotated[int | None, Option("--user", metavar="ID", help="Only of this user.", callback=check_user)]
+OfSpecialization = Annotated[
+    str | None, Option("--specialization", "-s", metavar="NAME", help="Only of this specialization.")
+]
+OfReason = Annotated[str | None, Option("--reason", metavar="TEXT", help="Only with this in the message; any case.")]
+Since = Annotated[str | None, Option("--since", metavar="TIME", help="Only since then: 1d, 12h or 2026-01-31T06:00Z.")]
+Until = Annotated[str | None, Option("--until", metavar="TIME", help="Only before then: 1h or 2026-01-31T06:00Z.")]
+
+
+def time_of(option: str, text: str | None) -> datetime | None:
+    """Read an age (1d, 12h), or ISO 8601, in UTC unless it names a zone.
+
+    Raises ConfigurationError, also for a time in the future.
+    """
+    from levelq_core.errors import ConfigurationError
+
+    if text is None:
+        return None
+    now = datetime.now(UTC)
+    try:
+        found = datetime.fromisoformat(text.strip())
+        moment = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        try:
+            moment = now - age_of(option, text)
+        except ConfigurationError:
+            raise ConfigurationError(
+                f"{option}: expected an age like 1d or 12h, or a time like 2026-01-31T06:00Z, got {text!r}"
+            ) from None
+    if moment > now:
+        raise ConfigurationError(f"{option}: expected a time in the past, got {text!r}")
+    return moment
 
 
 def age_of(option: str, text: str) -> timedelta:
@@ -53,28 +84,3 @@ def age_of(option: str, text: str) -> timedelta:
             f"{option}: expected a number and a unit (s, m, h, d, w), like 30d or 12h, got {text!r}"
         )
     return age
-
-
-def past_of(option: str, text: str | None) -> datetime | None:
-    """Read a time in the past: an age (1d, 12h), or ISO 8601, in UTC unless it names a zone.
-
-    Raises ConfigurationError, also for a time in the future.
-    """
-    from levelq_core.errors import ConfigurationError
-
-    if text is None:
-        return None
-    now = datetime.now(UTC)
-    try:
-        found = datetime.fromisoformat(text.strip())
-        past = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-    except (ValueError, OverflowError):
-        try:
-            past = now - age_of(option, text)
-        except ConfigurationError:
-            raise ConfigurationError(
-                f"{option}: expected an age like 1d or 12h, or a time like 2026-01-31T06:00Z, got {text!r}"
-            ) from None
-    if past > now:
-        raise ConfigurationError(f"{option}: expected a time in the past, got {text!r}")
-    return past

@@ -106,6 +106,12 @@ def confirm(question: str, *, yes: bool) -> None:
         typer.confirm(question, abort=True)
 
 
+def never_ask(as_json: bool, *, yes: bool) -> None:
+    """Raise ConfigurationError for --json where a question would be asked."""
+    if as_json and not yes:
+        raise refused("--json: expected --yes or --dry-run with it, because it does not ask")
+
+
 def refused(reason: str) -> ConfigurationError:
     """The error that ends a command with exit code 2 and this line."""
     from levelq_core.errors import ConfigurationError

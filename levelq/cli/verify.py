@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Exit, Option, echo
 
-from .options import AsJson, age_of, past_of
+from .options import AsJson, age_of, time_of
 from .screen import Listing, count, print_line, verdict
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def verify(
 
     horizon = None if retention is None else datetime.now(UTC) - age_of("--retention", retention)
     options = operation.Options(
-        tuple(history or ()), at_rest, foreign_writes, partial_history, horizon, limit, past_of("--since", since)
+        tuple(history or ()), at_rest, foreign_writes, partial_history, horizon, limit, time_of("--since", since)
     )
     settings = load()
     with redis_of(settings) as redis, database_of(settings) as engine:

@@ -36,6 +36,7 @@ from .records import ParkedLane, Reading
 from .workers import Rates, WorkersReport, read_workers
 
 MOST_PARKED = 100  # lanes in a report
+_TOTALS = ("rejected", "rejected_open", "quarantined")
 
 
 class PartitionStatus(Reading):
@@ -58,10 +59,11 @@ class StatusReport(Reading):
 
     `database`: the database that the namespace is bound to. `lanes_readable`: False if the lanes' Redis does not
     answer; `partitions` is then empty. `rejected` and `quarantined`: totals within the ledger's retention, None without
-    a database. `workers`: how many serve a partition, None if RQ's Redis does not answer. `problems`: what is wrong and
-    what to do, one line each; empty if all is well. `notes`: what is unusual, but no problem. `parked_lanes`: the first
-    100, per partition the oldest first. `rates`: of each partition in which something was decided in the last ten
-    minutes, as the workers report it; `total`: their sum, None if the lanes' Redis does not answer.
+    a database. `rejected_open`: those that an operator has neither retried nor discarded, without what was cancelled.
+    `workers`: how many serve a partition, None if RQ's Redis does not answer. `problems`: what is wrong and what to do,
+    one line each; empty if all is well. `notes`: what is unusual, but no problem. `parked_lanes`: the first 100, per
+    partition the oldest first. `rates`: of each partition in which something was decided in the last ten minutes, as
+    the workers report it; `total`: their sum, None if the lanes' Redis does not answer.
     """
 
     namespace: str
@@ -69,6 +71,7 @@ class StatusReport(Reading):
     lanes_readable: bool
     partitions: tuple[PartitionStatus, ...]
     rejected: int | None
+    rejected_open: int | None
     quarantined: int | None
     workers: int | None
     problems: tuple[str, ...]
@@ -92,7 +95,7 @@ class Found:
     parked: dict[Partition, ParkedLanes] = field(default_factory=dict)
     unexplained: int = 0
     serving: dict[Partition, set[str]] | None = None
-    totals: dict[str, int | None] = field(default_factory=lambda: {"rejected": None, "quarantined": None})
+    totals: dict[str, int | None] = field(default_factory=lambda: dict.fromkeys(_TOTALS))
     problems: list[str] = field(default_factory=list)
     workers: WorkersReport | None = None
 
