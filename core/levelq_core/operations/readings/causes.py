@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from levelq_core.operations.parked_advice import is_locked, waiting_advice
-from levelq_core.operations.wording import count, duration, when_utc
+from levelq_core.operations.wording import count, duration, one_line, when_utc
 
 from .lane_facts import LaneFacts
 
@@ -98,9 +98,11 @@ def _out_of_step(seen: LaneFacts) -> str:
 
 def _rejected(seen: LaneFacts) -> str:
     assert seen.last is not None
+    if seen.last.detail["error"] == "cancelled":
+        return "nothing waits; an operator cancelled the last command: nothing to do"
     return (
-        f"nothing waits; the last command was rejected ({seen.last.detail['message']}): "
-        "end the cause, then send it with a new id"
+        f"nothing waits; the last command was rejected ({one_line(seen.last.detail['message'])}): end the cause, then "
+        f"`levelq rejected retry {seen.last.command_id}` sends it again"
     )
 
 
@@ -184,7 +186,7 @@ CAUSES = (
         lambda s: s.last and s.last.what == "quarantined",
         lambda s: (
             "nothing waits; the last entry was no command and was quarantined: another program writes into the "
-            "lane, or data was damaged; `levelq status` tells of others"
+            "lane, or data was damaged; `levelq quarantine list` shows more"
         ),
     ),
     Cause("fine", lambda s: True, _fine),

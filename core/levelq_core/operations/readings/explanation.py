@@ -105,7 +105,7 @@ def _explanation(found: Found, settings: Settings, wanted: Wanted) -> Explanatio
     lanes = tuple(lane for _, lane in explained)
     known = bool(found.events or found.rows or found.lanes or found.outbox)
     if known or found.redis or found.database:
-        cause, conclusion = (lanes[-1].cause, lanes[-1].conclusion) if lanes else _nothing(found)
+        cause, conclusion = (lanes[-1].cause, lanes[-1].conclusion) if lanes else _nothing(found, wanted.user_id)
     else:
         cause = "unknown_user"
         conclusion = (
@@ -123,11 +123,11 @@ def _explanation(found: Found, settings: Settings, wanted: Wanted) -> Explanatio
     )
 
 
-def _nothing(found: Found) -> tuple[str, str]:
+def _nothing(found: Found, user_id: int) -> tuple[str, str]:
     """The cause where nothing is known of the user, because a server cannot be read."""
     if found.redis:
-        return "redis_away", f"nothing else is known of this user; what waits is unknown: {found.redis}"
-    return "database_unread", f"nothing waits in Redis; all else is unknown: {found.database}"
+        return "redis_away", f"user {user_id}: nothing else is known of this user; what waits is unknown: {found.redis}"
+    return "database_unread", f"user {user_id}: nothing waits in Redis; all else is unknown: {found.database}"
 
 
 def _lane(found: Found, settings: Settings, user_id: int, name: str) -> tuple[int, LaneExplanation]:
