@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -61,7 +62,7 @@ def test_rq_info_counts_wake_ups_and_rq_suspend_holds_workers_until_resume(
         explained = levelq.explain(brief, 7)
         assert explained.cause == "suspended" and "`rq resume --url $LEVELQ_REDIS_URL`" in explained.conclusion
         rq(brief, "resume")
-        assert producer.wait_until_applied(7, "PLAYER", timeout=30) is None
+        producer.wait_until_applied(7, "PLAYER", timeout=30)
     until(lambda: not redis.exists("rq:queue:levelq.PLAYER"), what="the wake-ups to be taken")
     assert levelq.explain(brief, 7).cause == "fine" and levelq.status(brief).problems == ()
 
@@ -80,9 +81,10 @@ def test_lane_that_a_stopped_worker_has_claimed_names_the_worker(
             if redis.zcard(claimed):
                 break
             child.send_signal(signal.SIGCONT)
-    ((user, _),) = redis.zrange(claimed, 0, 0, withscores=True)
-    until(lambda: levelq.explain(brief, int(user)).cause == "claim_expired", what="the claim to run out")
-    (lane,) = levelq.explain(brief, int(user)).lanes
+    first: Any = redis.zrange(claimed, 0, 0)[0]
+    user = int(first)
+    until(lambda: levelq.explain(brief, user).cause == "claim_expired", what="the claim to run out")
+    (lane,) = levelq.explain(brief, user).lanes
     name = f"{socket.gethostname()}:{child.pid}"
     assert lane.lanes[0].claimed_by == name
     assert lane.conclusion.startswith(f"PLAYER: the claim of {name}")

@@ -156,6 +156,19 @@ def _rejected(scene: Scene) -> None:
     scene.system.drain()
 
 
+def _workers_waiting(scene: Scene) -> None:
+    scene.waiting()
+    WorkerAlerts(scene.redis, KEYS, "h:1", 60).post("PostgreSQL: no room left")
+
+
+def _paused(*arguments: object) -> Callable[[Scene], None]:
+    def plant(scene: Scene) -> None:
+        scene.waiting()
+        assert scene.levelq("pause", *arguments).code == 0
+
+    return plant
+
+
 def _away(**environment: str) -> Callable[[Scene], None]:
     def plant(scene: Scene) -> None:
         scene.waiting()
@@ -187,12 +200,12 @@ CASES = {
         "due",
     ),
     "paused": Case(
-        lambda scene: (scene.waiting(), scene.levelq("pause", "--user", 7, "--for", "1h", "--reason", "a check")),
+        _paused("--user", 7, "--for", "1h", "--reason", "a check"),
         rf"2 commands wait because .+ paused it until {WHEN} \(a check\); `levelq resume --user 7` ends that",
         "due",
     ),
     "paused partition": Case(
-        lambda scene: (scene.waiting(), scene.levelq("pause", "PLAYER")),
+        _paused("PLAYER"),
         r"2 commands wait because .+ paused it; `levelq resume PLAYER` ends that",
         "due",
     ),
@@ -225,7 +238,7 @@ CASES = {
         r"2 commands wait and cannot be applied from here: LEVELQ_DATABASE_URL: postgresql://ann:\*\*\*@.+",
     ),
     "workers_waiting": Case(
-        lambda scene: (scene.waiting(), WorkerAlerts(scene.redis, KEYS, "h:1", 60).post("PostgreSQL: no room left")),
+        _workers_waiting,
         "2 commands wait because workers cannot work: PostgreSQL: no room left; they go on by themselves .+",
     ),
     "claim_expired": Case(
@@ -439,7 +452,7 @@ def test_status_tells_the_longest_lanes_and_where_rubbish_comes_from(system: Sys
         system.push(*[up(user) for _ in range(user)])
     seen = levelq.status(system.settings).hot_spots
     assert [(lane.user, lane.waiting) for lane in seen.longest] == [(7, 7), (6, 6), (5, 5), (4, 4), (3, 3)]
-    assert seen.oldest[0].user == 1 and seen.quarantined == seen.list_writers == ()
+    assert (seen.oldest[0].user, seen.quarantined, seen.list_writers) == (1, (), ())
     system.drain()
     system.redis.client_setname("billing")
     for user in (4, 5):

@@ -207,6 +207,7 @@ def test_reader_role_reads_everything_and_writes_nothing(
     reader = "levelq_reader"
     level_up_atomic(session_of("levelq_application"), 1, "PLAYER", 1000)
     assert "applied" in levelq(reader, "history", "1")
+    assert "unknown" not in (explained := levelq(reader, "explain", "1")) and "1 -> 2" in explained
     assert "1 -> 2" in levelq(reader, "events")
     assert "wrong" not in levelq(reader, "status")
     levelq(reader, "check")
