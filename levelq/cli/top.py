@@ -144,7 +144,12 @@ def _pressed_q() -> bool:
 def _frame(seen: Overview, width: int, rows: int) -> RenderableType:
     """One frame that fits into so many columns and rows."""
     status, workers = seen.status, seen.workers
-    lines = [*(f"note   {note}" for note in status.notes), *(f"wrong  {problem}" for problem in status.problems)]
+    lines = [
+        row
+        for word, style, told in (("note", "bold yellow", status.notes), ("wrong", "bold red", status.problems))
+        for line in told
+        for row in verdict(word, style, f"  {line}").wrap(out, width)
+    ]
     known = workers.workers if workers is not None else ()
     heights = _Heights.within(rows, len(status.partitions), len(known), len(lines))
     gap = [Text()] if rows >= _HEADINGS + sum(heights) else []
@@ -159,7 +164,7 @@ def _frame(seen: Overview, width: int, rows: int) -> RenderableType:
         *gap,
         _hot_lanes(seen, width),
         *gap,
-        *(_line(_coloured(line), width) for line in lines[: heights.problems]),
+        *lines[: heights.problems],
         *_more(len(lines) - heights.problems, "lines: levelq status"),
     )
 
@@ -167,11 +172,6 @@ def _frame(seen: Overview, width: int, rows: int) -> RenderableType:
 def _line(text: Text, width: int) -> Text:
     text.truncate(width, overflow="ellipsis")
     return text
-
-
-def _coloured(line: str) -> Text:
-    word = line[:5]
-    return verdict(word, "bold red" if word == "wrong" else "bold yellow", line[5:])
 
 
 def _more(count: int, what: str) -> list[Text]:
@@ -221,7 +221,7 @@ def _partitions(seen: Overview, rows: int, width: int) -> Table:
     table = _table([heading for heading in headings if heading not in hidden])
     for found in busiest[:rows]:
         of = rates.get(found.partition)
-        cells = (
+        cells: tuple[str | Text, ...] = (
             found.partition,
             *(f"{number:,}" for number in (found.waiting, found.ready, found.claimed)),
             Text(f"{found.parked:,}", "yellow" if found.parked else ""),

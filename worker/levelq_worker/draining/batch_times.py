@@ -43,14 +43,16 @@ class BatchTimes:
 
     def add(self, entries: int, seconds: float, now: float) -> None:
         """Take in a committed batch. One that is slow does not change what is usual."""
-        self._recent.append(_Batch(entries, seconds, self._usual_of(entries)))
+        usual = self._usual_of(entries)
+        self._recent.append(_Batch(entries, seconds, usual))
         self.last = now
         self.commands = round(median(batch.entries for batch in self._recent))
         self.seconds = median(batch.seconds for batch in self._recent)
         known = [batch.usual for batch in self._recent if batch.usual is not None]
         self.usual = median(known) if known else None
         self._judge(now)
-        if self.slow_since is None:
+        is_slow = usual is not None and seconds >= max(SLOW_SECONDS, SLOW_FACTOR * usual)
+        if self.slow_since is None and not is_slow:
             size = entries.bit_length()
             self._usual.setdefault(size, deque(maxlen=MOST_USUAL)).append(seconds)
             self._known += 1
