@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from levelq_worker.draining.batch_times import ACCEPTED_SECONDS, LEAST_USUAL, BatchTimes
 
 USUAL = [(20, 0.01)] * LEAST_USUAL  # commands and seconds
-EXPECTED = pytest.approx(0.01)
+EXPECTED: Any = pytest.approx(0.01)
 
 
 def after(*batches: tuple[int, float]) -> BatchTimes:
