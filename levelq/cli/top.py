@@ -20,7 +20,7 @@ from .workers import batch_of, memory_of, state_of
 
 if TYPE_CHECKING:
     from levelq_core.operations.readings.overview import Overview
-    from levelq_core.operations.readings.workers import Rates, WorkerStatus
+    from levelq_core.operations.readings.workers import HotLane, Rates, WorkerStatus
     from levelq_core.settings import Settings
 
 _LOOK_SECONDS = 0.25  # between two looks at the keyboard and the size of the terminal
@@ -40,12 +40,12 @@ class _Heights(NamedTuple):
 
     @classmethod
     def within(cls, rows: int, *needed: int) -> _Heights:
-        """Share what the headings leave: problems first, then workers and partitions evenly."""
+        """Share what the headings leave: a third for problems if they need it, then workers and partitions evenly."""
         left = max(3, rows - _HEADINGS)
-        problems = min(needed[2], max(1, left // 3))
-        left -= problems
-        workers = min(needed[1], max(left // 2, left - needed[0]))
-        return cls(min(needed[0], left - workers), workers, problems)
+        for_rows = left - min(needed[2], max(1, left // 3))
+        workers = min(needed[1], max(for_rows // 2, for_rows - needed[0]))
+        partitions = min(needed[0], for_rows - workers)
+        return cls(partitions, workers, min(needed[2], left - workers - partitions))
 
 
 def top(
@@ -144,8 +144,15 @@ def _pressed_q() -> bool:
 def _frame(seen: Overview, width: int, rows: int) -> RenderableType:
     """One frame that fits into so many columns and rows."""
     status, workers = seen.status, seen.workers
-    lines = [*(f"note   {note}" for note in status.notes), *(f"wrong  {problem}" for problem in status.problems)]
-    known = workers.workers if workers is not None else ()
+    lines = [
+        row
+        for word, style, told in (("note", "bold yellow", status.notes), ("wrong", "bold red", status.problems))
+        for line in told
+        for row in verdict(word, style, f"  {line}").wrap(out, width)
+    ]
+    if workers is None:
+        return Group(*_summary(seen, width), *lines[:rows])
+    known = workers.workers
     heights = _Heights.within(rows, len(status.partitions), len(known), len(lines))
     gap = [Text()] if rows >= _HEADINGS + sum(heights) else []
     return Group(
@@ -157,9 +164,9 @@ def _frame(seen: Overview, width: int, rows: int) -> RenderableType:
         _workers(known, heights.workers, width),
         *_more(len(known) - heights.workers, "workers: levelq workers"),
         *gap,
-        _hot_lanes(seen, width),
+        _hot_lanes(workers.hot_lanes, width),
         *gap,
-        *(_line(_coloured(line), width) for line in lines[: heights.problems]),
+        *lines[: heights.problems],
         *_more(len(lines) - heights.problems, "lines: levelq status"),
     )
 
@@ -167,11 +174,6 @@ def _frame(seen: Overview, width: int, rows: int) -> RenderableType:
 def _line(text: Text, width: int) -> Text:
     text.truncate(width, overflow="ellipsis")
     return text
-
-
-def _coloured(line: str) -> Text:
-    word = line[:5]
-    return verdict(word, "bold red" if word == "wrong" else "bold yellow", line[5:])
 
 
 def _more(count: int, what: str) -> list[Text]:
@@ -221,7 +223,7 @@ def _partitions(seen: Overview, rows: int, width: int) -> Table:
     table = _table([heading for heading in headings if heading not in hidden])
     for found in busiest[:rows]:
         of = rates.get(found.partition)
-        cells = (
+        cells: tuple[str | Text, ...] = (
             found.partition,
             *(f"{number:,}" for number in (found.waiting, found.ready, found.claimed)),
             Text(f"{found.parked:,}", "yellow" if found.parked else ""),
@@ -257,9 +259,8 @@ def _workers(known: Sequence[WorkerStatus], rows: int, width: int) -> Renderable
     return table
 
 
-def _hot_lanes(seen: Overview, width: int) -> Text:
+def _hot_lanes(lanes: Sequence[HotLane], width: int) -> Text:
     """The lanes that take most of the batches, as many as one line holds."""
-    lanes = seen.workers.hot_lanes if seen.workers is not None else ()
     shown = "   ".join(f"{printable(lane.partition)} user {lane.user_id}: {lane.commands:,}" for lane in lanes)
     text = Text.assemble(("Hot lanes", "bold cyan"), (" in 1 min  ", "dim"), shown or "none")
     return _line(text, width)
