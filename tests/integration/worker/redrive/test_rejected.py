@@ -152,7 +152,7 @@ def test_filters_select_by_user_name_error_reason_time_and_id(system: System, le
     assert found == expected
     report = levelq_here.status()
     assert (report["rejected"], report["rejected_open"]) == (4, 3)
-    assert "rejected 4   open 3" in levelq_here("status").out
+    assert "rejected 4   quarantined 0   open rejections 3" in levelq_here("status").out
     assert "keeps no row of a conflict" in levelq_here.refused("rejected", "list", "--error", "conflict")
     assert "in the past" in levelq_here.refused("rejected", "list", "--since", "2999-01-01")
     # A named one is retried though it was cancelled; a cause that the rules still see is not.
