@@ -47,7 +47,9 @@ def audit(
     shown = Listing("When (UTC)", "Who", "From", "Action", "Target", "Detail", folding="Detail")
     for line in found:
         detail = (
-            "" if line.detail is None else ", ".join(f"{name} {_short(value)}" for name, value in line.detail.items())
+            ""
+            if line.detail is None
+            else ", ".join(f"{name} {_short(value)}" for name, value in line.detail.items() if value is not False)
         )
         cells = (line.actor, line.origin, line.action, line.target, detail)
         shown.add(when(line.at), *map(one_line, cells))
