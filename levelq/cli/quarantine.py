@@ -111,7 +111,7 @@ def retry(
     selection, settings = selection_of(ids, user, specialization, reason, since, until), load()
     with lanes_of(settings) as lanes, database_of(settings) as engine:
         returning = Returning(engine, lanes, settings, force=force)
-        plan = returning.look(selection, limit)
+        plan = returning.look(selection, max(limit, len(selection.ids)))
         require_all(ids, [one.source.id for one in plan.entries], "quarantined entry")
         seconds = timeout if wait else None
         carry_out(returning, plan, "quarantined entry", settings, seconds, yes=yes, dry_run=dry_run, as_json=as_json)
@@ -137,6 +137,7 @@ def discard(
 
     never_ask(as_json, yes=yes or dry_run)
     selection, settings = selection_of(ids, user, specialization, reason, since, until), load()
+    limit = max(limit, len(selection.ids))
     with database_of(settings) as engine:
         with engine.connect() as connection:
             found = read(connection, selection, limit + 1, oldest_first=True)

@@ -126,7 +126,7 @@ def retry(
     selection, settings = selection_of(ids, user, specialization, reason, since, until, error), load()
     with lanes_of(settings) as lanes, database_of(settings) as engine:
         retrying = Retrying(engine, lanes, settings, force=force)
-        plan = retrying.look(selection, limit)
+        plan = retrying.look(selection, max(limit, len(selection.ids)))
         require_all(ids, [one.source.command_id for one in plan.entries], "rejected command")
         seconds = timeout if wait else None
         carry_out(retrying, plan, "rejected command", settings, seconds, yes=yes, dry_run=dry_run, as_json=as_json)
@@ -157,12 +157,15 @@ def discard(
 
     never_ask(as_json, yes=yes or dry_run)
     selection, settings = selection_of(ids, user, specialization, reason, since, until, error), load()
+    limit = max(limit, len(selection.ids))
     with database_of(settings) as engine:
         with engine.connect() as connection:
             found = read(connection, selection, limit + 1, oldest_first=True)
         chosen = [one for one in found[:limit] if one.settled is None]
         require_all(ids, [one.command_id for one in found], "rejected command")
-        if not as_json:
+        if not as_json and (before := len(found[:limit]) - len(chosen)):
+            print_line(f"{count(before, 'command')} settled before")
+        if not as_json and (chosen or not found):
             shown = Listing("Commands", "Lanes", "Command", "Why", right=("Commands",), folding="Why")
             for group in alike(chosen, lambda one: f"{one.specialization} {one.kind} {one.message}"):
                 shown.add(len(group), group[0].specialization, group[0].kind, one_line(group[0].message))
