@@ -13,7 +13,8 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 _MAX_AGE = timedelta(days=36_500)
 
 
-def _check_user(user: int | None) -> int | None:
+def check_user(user: int | None) -> int | None:
+    """The id, or None where none is given. Raises BadParameter."""
     from levelq_core.domain.commands import MAX_USER_ID
 
     if user is not None and not 1 <= user <= MAX_USER_ID:
@@ -28,7 +29,7 @@ class Source(StrEnum):
     LICENSE = "license"
 
 
-User = Annotated[int, Argument(metavar="USER", help="The user's id.", callback=_check_user)]
+User = Annotated[int, Argument(metavar="USER", help="The user's id.", callback=check_user)]
 Specialization = Annotated[
     str, Argument(metavar="SPECIALIZATION", help="PLAYER, COACH, ...: `levelq catalog` lists them.")
 ]
@@ -38,7 +39,7 @@ AsJson = Annotated[bool, Option("--json", help="Print one JSON object.")]
 JsonWithoutQuestion = Annotated[
     bool, Option("--json", help="Print one JSON object; needs --yes or --dry-run, because it never asks.")
 ]
-OfUser = Annotated[int | None, Option("--user", metavar="ID", help="Only of this user.", callback=_check_user)]
+OfUser = Annotated[int | None, Option("--user", metavar="ID", help="Only of this user.", callback=check_user)]
 OfSpecialization = Annotated[
     str | None, Option("--specialization", "-s", metavar="NAME", help="Only of this specialization.")
 ]

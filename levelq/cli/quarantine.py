@@ -164,12 +164,15 @@ def _lane(one: KeptEntry) -> str:
 
 def _facts(one: KeptEntry) -> Iterator[tuple[str, Any]]:
     from levelq_core.domain.record import KIND_NAMES
+    from levelq_core.operations.wording import time_of, when_utc
 
     yield "why", one.reason
     yield "length", f"{count(one.length, 'byte')}, {count(len(one.raw), 'byte')} kept"
     yield "sha256", one.sha256
     for name, value in one.fields().items():
         shown = KIND_NAMES.get(int(value), value) if name == "kind" else value
+        if name == "stamp" and str(value).isdecimal():
+            shown = f"{value}, {when_utc(time_of(int(value)))}"
         yield name.replace("_", " "), shown
 
 

@@ -109,10 +109,14 @@ def _held(layouts: Mapping[str, Layout], found: Iterable[Lane]) -> Iterable[scan
 
 _LANES = "unnest(CAST(:users AS bigint[]), CAST(:names AS text[])) AS k(user_id, name)"
 
-# The rejected commands of these lanes that were retried before.
+# The rejected commands of these lanes that were retried before. OFFSET 0: each lane is read by the user's index, where
+# a join might read every rejection.
 _RETRIED = text(f"""
-    SELECT l.id, l.command_id FROM {LEDGER} l JOIN {_LANES} ON l.user_id = k.user_id AND l.specialization = k.name
-    WHERE l.status = 'rejected' AND l.settled = 'retried'
+    SELECT r.id, r.command_id FROM {_LANES} CROSS JOIN LATERAL (
+        SELECT l.id, l.command_id FROM {LEDGER} l
+        WHERE l.user_id = k.user_id AND l.specialization = k.name AND l.status = 'rejected' AND l.settled = 'retried'
+        OFFSET 0
+    ) AS r
 """)
 
 # Per lane: the newest applied command that is no known retry, when the newest of all was applied, and whether the

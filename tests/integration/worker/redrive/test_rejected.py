@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -226,6 +227,27 @@ def test_redis_lost_midway_leaves_what_the_next_run_finishes(
     applied = system.rows("SELECT command_id FROM levelq_ledger WHERE status = 'applied' ORDER BY id")
     assert [row[0] for row in applied] == [retry_id(command_id) for command_id in ids]
     assert listed(levelq_here) == [] and system.total_xp() == 21
+
+
+def test_commit_that_fails_after_the_push_is_made_up_for_by_the_next_run(system: System, levelq_here: Levelq) -> None:
+    """As when the operator's process or the database dies between the two."""
+    (command_id,) = reject(system, up(1, 7))
+    retrying = Retrying(system.engine, system.lanes, system.settings)
+
+    def send(commands: Sequence[Command]) -> list[Any]:
+        system.producer.send_many(commands)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        retrying.run(retrying.look(readings.ALL), send)
+    for _ in ("it waits", "it was applied"):
+        (planned,) = retrying.look(readings.ALL).entries
+        assert (planned.verdict, planned.source.settled) == ("done", None)
+        system.drain()
+    assert system.rows("SELECT FROM levelq_audit") == []
+    assert retry(levelq_here) == {str(command_id): "done"}
+    assert listed(levelq_here) == [] and system.total_xp() == 7
+    assert system.rows("SELECT action FROM levelq_audit") == [("rejected retry",)]
 
 
 def test_read_only_database_sends_nothing_and_redis_that_is_away_settles_nothing(
