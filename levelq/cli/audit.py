@@ -1,14 +1,18 @@
-"""`levelq audit`: what operators did."""
+"""`levelq audit`: what operators did; and how commands that act on Redis alone write their line."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option, echo
 
 from .options import AsJson, OfUser, Since, Until, time_of
-from .screen import Listing, one_line, print_line, when
+from .screen import Listing, err, one_line, print_line, when
+
+if TYPE_CHECKING:
+    from levelq_core.settings import Settings
 
 _MOST_DETAIL = 200  # characters of a line's detail in the table
 
@@ -43,11 +47,31 @@ def audit(
     shown = Listing("When (UTC)", "Who", "From", "Action", "Target", "Detail", folding="Detail")
     for line in found:
         detail = (
-            "" if line.detail is None else ", ".join(f"{name} {_short(value)}" for name, value in line.detail.items())
+            ""
+            if line.detail is None
+            else ", ".join(f"{name} {_short(value)}" for name, value in line.detail.items() if value is not False)
         )
         cells = (line.actor, line.origin, line.action, line.target, detail)
         shown.add(when(line.at), *map(one_line, cells))
     shown.print()
+
+
+def note(settings: Settings, action: str, target: str, detail: Mapping[str, Any] | None = None) -> None:
+    """Write the line of an act that is done; a line on stderr reports it if that is not possible."""
+    from levelq_core.errors import ConfigurationError
+    from levelq_core.operations import audit as operation
+
+    from .connections import database_of
+
+    why = "LEVELQ_DATABASE_URL is not set"
+    if settings.database_url is not None:
+        try:
+            with database_of(settings) as engine, engine.begin() as connection:
+                operation.record(connection, action, target, detail)
+            return
+        except ConfigurationError as error:
+            why = str(error)
+    print_line(f"done, but not in the audit: {one_line(why)}", "yellow", on=err)
 
 
 def _short(value: object) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, echo
 
 from .options import AsJson, DryRun, JsonWithoutQuestion, OfReason, OfSpecialization, OfUser, Since, Until, Yes
-from .rejected import (
+from .redrive import (
     Acted,
     Force,
     Listed,
@@ -111,7 +111,7 @@ def retry(
     selection, settings = selection_of(ids, user, specialization, reason, since, until), load()
     with lanes_of(settings) as lanes, database_of(settings) as engine:
         returning = Returning(engine, lanes, settings, force=force)
-        plan = returning.look(selection, limit)
+        plan = returning.look(selection, max(limit, len(selection.ids)))
         require_all(ids, [one.source.id for one in plan.entries], "quarantined entry")
         seconds = timeout if wait else None
         carry_out(returning, plan, "quarantined entry", settings, seconds, yes=yes, dry_run=dry_run, as_json=as_json)
@@ -137,6 +137,7 @@ def discard(
 
     never_ask(as_json, yes=yes or dry_run)
     selection, settings = selection_of(ids, user, specialization, reason, since, until), load()
+    limit = max(limit, len(selection.ids))
     with database_of(settings) as engine:
         with engine.connect() as connection:
             found = read(connection, selection, limit + 1, oldest_first=True)
@@ -163,12 +164,15 @@ def _lane(one: KeptEntry) -> str:
 
 def _facts(one: KeptEntry) -> Iterator[tuple[str, Any]]:
     from levelq_core.domain.record import KIND_NAMES
+    from levelq_core.operations.wording import time_of, when_utc
 
     yield "why", one.reason
     yield "length", f"{count(one.length, 'byte')}, {count(len(one.raw), 'byte')} kept"
     yield "sha256", one.sha256
     for name, value in one.fields().items():
         shown = KIND_NAMES.get(int(value), value) if name == "kind" else value
+        if name == "stamp" and str(value).isdecimal():
+            shown = f"{value}, {when_utc(time_of(int(value)))}"
         yield name.replace("_", " "), shown
 
 

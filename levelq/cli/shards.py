@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
+from .audit import note
 from .screen import Listing, count, print_line, refused
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def shards(
         refuse_foreign_lanes(settings)
         (name,) = names
         layout = begin(lanes, name, number)
+        note(settings, "shards", name, {"shards": number})
         before = count(layout.previous_shards, "old one")
         print_line(f"{name}: commands go to {count(number, 'shard')} now; {before} to be drained first")
         if wait:

@@ -55,7 +55,7 @@ def _print(report: StatusReport) -> None:
     _print_rates(report)
     totals = {"rejected": report.rejected, "quarantined": report.quarantined}
     if report.rejected_open:
-        totals = {"rejected": report.rejected, "open": report.rejected_open, "quarantined": report.quarantined}
+        totals["open rejections"] = report.rejected_open
     listed = "".join(f"   {name} {'-' if total is None else f'{total:,}'}" for name, total in totals.items())
     workers = "- workers" if report.workers is None else count(report.workers, "worker")
     out.print(verdict(workers, "" if report.workers else "bold yellow", listed))

@@ -15,7 +15,9 @@ from levelq_core.domain.commands import retry_id
 from levelq_core.domain.record import Lane
 from levelq_core.lanes import scan
 from levelq_core.lanes.client import Lanes
+from levelq_core.lanes.shard_layout import Layout
 
+MANY = 10_000  # entries of some lanes, after which no more are read if all these lanes hold other commands
 _WAITING = "other commands wait in its lane or in the outbox"
 
 
@@ -84,22 +86,22 @@ def read(
 
 
 def _read_lanes(lanes: Lanes, found: Mapping[Lane, LaneOrder], known: Mapping[UUID, int]) -> None:
-    """Note what waits in the lanes; a lane that is out of question is not read to its end."""
+    """Note what waits in the lanes."""
     layouts = lanes.read_layouts({lane.specialization for lane in found}).require()
     for partition, users in scan.grouped(_held(layouts, found)):
         orders = {user: found[Lane(partition.specialization, int(user))] for user in users}
-        for entry in scan.entries(lanes.redis, lanes.keys, partition, users):
+        for n, entry in enumerate(scan.entries(lanes.redis, lanes.keys, partition, users)):
             order = orders[entry.user]
             if entry.command_id is not None and entry.command_id in known:
                 order.retried_id = max(order.retried_id, known[entry.command_id])
                 order.waiting_ids.add(entry.command_id)
             elif entry.command_id is not None:
                 order.waiting = True
-            if all(one.waiting for one in orders.values()):
+            if n > MANY and all(one.waiting for one in orders.values()):
                 break
 
 
-def _held(layouts: Mapping[str, Any], found: Iterable[Lane]) -> Iterable[scan.Lane]:
+def _held(layouts: Mapping[str, Layout], found: Iterable[Lane]) -> Iterable[scan.Lane]:
     for lane in found:
         for partition in layouts[lane.specialization].holding(lane.specialization, lane.user_id):
             yield partition, b"%d" % lane.user_id
@@ -107,10 +109,14 @@ def _held(layouts: Mapping[str, Any], found: Iterable[Lane]) -> Iterable[scan.La
 
 _LANES = "unnest(CAST(:users AS bigint[]), CAST(:names AS text[])) AS k(user_id, name)"
 
-# The rejected commands of these lanes that were retried before.
+# The rejected commands of these lanes that were retried before. OFFSET 0: each lane is read by the user's index, where
+# a join might read every rejection.
 _RETRIED = text(f"""
-    SELECT l.id, l.command_id FROM {LEDGER} l JOIN {_LANES} ON l.user_id = k.user_id AND l.specialization = k.name
-    WHERE l.status = 'rejected' AND l.settled = 'retried'
+    SELECT r.id, r.command_id FROM {_LANES} CROSS JOIN LATERAL (
+        SELECT l.id, l.command_id FROM {LEDGER} l
+        WHERE l.user_id = k.user_id AND l.specialization = k.name AND l.status = 'rejected' AND l.settled = 'retried'
+        OFFSET 0
+    ) AS r
 """)
 
 # Per lane: the newest applied command that is no known retry, when the newest of all was applied, and whether the

@@ -126,7 +126,7 @@ class Retrying:
             return "send", ""
         why = f"the cause is still there: {prospect.why}"
         if prospect.never or not self._force:
-            return "refused", why if prospect.never else why + FORCE
+            return "refused", why
         return "send", why
 
 

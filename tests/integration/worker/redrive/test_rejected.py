@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -152,7 +153,7 @@ def test_filters_select_by_user_name_error_reason_time_and_id(system: System, le
     assert found == expected
     report = levelq_here.status()
     assert (report["rejected"], report["rejected_open"]) == (4, 3)
-    assert "rejected 4   open 3" in levelq_here("status").out
+    assert "rejected 4   quarantined 0   open rejections 3" in levelq_here("status").out
     assert "keeps no row of a conflict" in levelq_here.refused("rejected", "list", "--error", "conflict")
     assert "in the past" in levelq_here.refused("rejected", "list", "--since", "2999-01-01")
     # A named one is retried though it was cancelled; a cause that the rules still see is not.
@@ -228,6 +229,27 @@ def test_redis_lost_midway_leaves_what_the_next_run_finishes(
     assert listed(levelq_here) == [] and system.total_xp() == 21
 
 
+def test_commit_that_fails_after_the_push_is_made_up_for_by_the_next_run(system: System, levelq_here: Levelq) -> None:
+    """As when the operator's process or the database dies between the two."""
+    (command_id,) = reject(system, up(1, 7))
+    retrying = Retrying(system.engine, system.lanes, system.settings)
+
+    def send(commands: Sequence[Command]) -> list[Any]:
+        system.producer.send_many(commands)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        retrying.run(retrying.look(readings.ALL), send)
+    for _ in ("it waits", "it was applied"):
+        (planned,) = retrying.look(readings.ALL).entries
+        assert (planned.verdict, planned.source.settled) == ("done", None)
+        system.drain()
+    assert system.rows("SELECT FROM levelq_audit") == []
+    assert retry(levelq_here) == {str(command_id): "done"}
+    assert listed(levelq_here) == [] and system.total_xp() == 7
+    assert system.rows("SELECT action FROM levelq_audit") == [("rejected retry",)]
+
+
 def test_read_only_database_sends_nothing_and_redis_that_is_away_settles_nothing(
     system: System, levelq_here: Levelq
 ) -> None:
@@ -273,7 +295,7 @@ def test_discarded_rejection_leaves_the_list_and_stays_the_answer_to_its_id(
     again = system.producer.send(command)
     system.drain()
     assert (again.result(1).status, again.result(1).duplicate) == ("rejected", True)
-    assert "no rejected command matches" in levelq_here("rejected", "discard", command.command_id, "--yes").out
+    assert levelq_here("rejected", "discard", command.command_id, "--yes").out == "1 command settled before\n"
     ((target, detail),) = system.rows("SELECT target, detail FROM levelq_audit")
     assert (target, detail["commands"]) == ("user 1 PLAYER", [str(command.command_id)])
     assert levelq_here("verify").code == 0
