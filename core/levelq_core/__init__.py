@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .operations.events import LevelEvent, LevelEvents
     from .operations.readings.check import CheckReport, OutOfStep, check
     from .operations.readings.history import History, HistoryEntry, ParkedUserLane, QuarantinedEntry
+    from .operations.readings.pauses import ActivePause
     from .operations.readings.records import ParkedLane
     from .operations.readings.status import PartitionStatus, StatusReport, status
     from .settings import Settings
@@ -51,6 +52,7 @@ _MODULES = {
     "operations.events": ["LevelEvent", "LevelEvents"],
     "operations.readings.check": ["CheckReport", "OutOfStep", "check"],
     "operations.readings.history": ["History", "HistoryEntry", "ParkedUserLane", "QuarantinedEntry"],
+    "operations.readings.pauses": ["ActivePause"],
     "operations.readings.records": ["ParkedLane"],
     "operations.readings.status": ["PartitionStatus", "StatusReport", "status"],
     "settings": ["Settings"],
@@ -73,10 +75,10 @@ if not TYPE_CHECKING:  # a type checker would take every misspelt name for Any
 
 
 __all__ = [
-    "Adjust", "Catalog", "CatalogError", "CheckReport", "Command", "ConfigurationError", "History", "HistoryEntry",
-    "InvalidArgument", "InvalidCommand", "LaneFull", "LevelEvent", "LevelEvents", "LevelUp", "LevelUpRefused",
-    "LevelqError", "Moved", "NotDurable", "OutOfStep", "Outcome", "OutcomeTimeout", "OutcomeUnknown", "ParkedLane",
-    "ParkedUserLane", "PartitionFull", "PartitionStatus", "ProducerClosed", "ProgressLicenseCoupler",
+    "ActivePause", "Adjust", "Catalog", "CatalogError", "CheckReport", "Command", "ConfigurationError", "History",
+    "HistoryEntry", "InvalidArgument", "InvalidCommand", "LaneFull", "LevelEvent", "LevelEvents", "LevelUp",
+    "LevelUpRefused", "LevelqError", "Moved", "NotDurable", "OutOfStep", "Outcome", "OutcomeTimeout", "OutcomeUnknown",
+    "ParkedLane", "ParkedUserLane", "PartitionFull", "PartitionStatus", "ProducerClosed", "ProgressLicenseCoupler",
     "QuarantinedEntry", "QueueFull", "QueueUnavailable", "Reset", "SchemaError", "SendUnknown", "SetLevel", "Settings",
     "StatusReport", "SyncLevels", "Totals", "TransactionMisuse", "WrongDatabase", "apply_commands", "check",
     "command_id_for", "level_up_atomic", "status",

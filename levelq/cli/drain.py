@@ -53,7 +53,7 @@ def drain(
         waiting = _Waiting(settings, names, lanes, Waker(lanes.redis, rq, settings.keys), engine, quiet=as_json)
         woken = wake_drains(lanes, waiting.waker, names)
         left = waiting.run(limit) if wait else waiting.look()
-    problems = waiting.problems() if wait and any(left) else []
+    problems = waiting.problems() if wait and any(left) and not waiting.explained else []
     if as_json:
         echo(json.dumps({"woken": woken, **left._asdict(), "problems": problems}))
     elif wait and any(left):
@@ -74,6 +74,7 @@ class _Waiting:
     waker: Waker
     engine: Engine | None
     quiet: bool
+    explained: bool = False  # the reasons for what is left are on the screen
 
     def look(self) -> Backlog:
         from levelq_core.operations.backlog import backlog
@@ -85,18 +86,18 @@ class _Waiting:
         from levelq_core.operations.backlog import wake_drains
 
         begun = moved = swept = time.monotonic()
-        least, explained = math.inf, False
+        least = math.inf
         with out.status("") if out.is_terminal and not self.quiet else nullcontext() as line:
             while any(left := self.look()):
                 now = time.monotonic()
                 if now - begun >= limit:
                     break
                 if left.commands + left.rows < least:
-                    least, moved, explained = left.commands + left.rows, now, False
-                elif now - moved >= _STILL_SECONDS and not explained and not self.quiet:
+                    least, moved, self.explained = left.commands + left.rows, now, False
+                elif now - moved >= _STILL_SECONDS and not self.explained and not self.quiet:
                     print_line(f"{_shown(left)}, as {_STILL_SECONDS:.0f} s ago")
                     _print_problems(self.problems())
-                    explained = True
+                    self.explained = True
                 if line is not None:
                     line.update(_shown(left))
                 if now - swept >= self.settings.sweep_seconds:

@@ -31,6 +31,7 @@ from levelq_core.redis_client.wrong_type import is_wrong_type
 from levelq_core.settings import Settings
 
 from . import problems
+from .pauses import ActivePause, active_pauses, pause_lines
 from .records import ParkedLane, Reading
 
 MOST_PARKED = 100  # lanes in a report
@@ -58,6 +59,7 @@ class StatusReport(Reading):
     answer; `partitions` is then empty. `rejected` and `quarantined`: totals within the ledger's retention, None without
     a database. `workers`: how many serve a partition, None if RQ's Redis does not answer. `problems`: what is wrong and
     what to do, one line each; empty if all is well. `parked_lanes`: the first 100, per partition the oldest first.
+    `pauses`: what operators have paused, also a problem, because it must not be forgotten.
     """
 
     namespace: str
@@ -69,6 +71,7 @@ class StatusReport(Reading):
     workers: int | None
     problems: tuple[str, ...]
     parked_lanes: tuple[ParkedLane, ...]
+    pauses: tuple[ActivePause, ...]
 
 
 @dataclass
@@ -83,6 +86,7 @@ class _Found:
     lanes: dict[Partition, Status] | None = None
     parked: dict[Partition, ParkedLanes] = field(default_factory=dict)
     unexplained: int = 0
+    pauses: list[ActivePause] = field(default_factory=list)
     serving: dict[Partition, set[str]] | None = None
     totals: dict[str, int | None] = field(default_factory=lambda: {"rejected": None, "quarantined": None})
     problems: list[str] = field(default_factory=list)
@@ -110,6 +114,7 @@ class _Found:
             workers=None if self.serving is None else len(set(chain.from_iterable(self.serving.values()))),
             problems=tuple(self.problems),
             parked_lanes=tuple(ParkedLane.of(*item, held) for item in islice(waiting, MOST_PARKED)),
+            pauses=tuple(self.pauses),
         )
 
 
@@ -157,6 +162,8 @@ def status(settings: Settings | None = None, *, engine: Engine | None = None) ->
 
 def _read_redis(found: _Found, lanes: Lanes, statuses: dict[Partition, Status]) -> bool:
     """Parked lanes, the servers' state, what workers post, unreadable keys; returns whether workers post anything."""
+    found.pauses = active_pauses(lanes, statuses)
+    found.problems += pause_lines(found.pauses)
     _read_parked(found, lanes, statuses)
     found.problems += problems.redis_problems(lanes.redis)
     alerts = worker_alerts.read(lanes.redis, lanes.keys)
@@ -221,4 +228,6 @@ def _read_workers(
             found.serving = {partition: workers_of(rq, queue) for partition, queue in queues.items()}
     serving = found.serving if writable else None
     explained = alerts or suspended is not None
-    found.problems += problems.lane_problems(lanes, settings, statuses, serving, explained=explained)
+    paused = {name for pause in found.pauses if pause.user is None for name in pause.partitions}
+    going = {partition: seen for partition, seen in statuses.items() if str(partition) not in paused}
+    found.problems += problems.lane_problems(lanes, settings, going, serving, explained=explained)
