@@ -11,8 +11,8 @@ from tests.support.fixtures.command_line import python
 
 COMMANDS = (
     "demo", "up", "worker", "loadtest", "send", "history", "catalog", "status", "doctor", "check", "verify", "sync",
-    "rebuild", "prune", "shards", "cancel", "purge", "forget", "db upgrade", "db check", "namespace show",
-    "namespace rebind",
+    "rebuild", "prune", "shards", "pause", "resume", "drain", "cancel", "purge", "forget", "db upgrade", "db check",
+    "namespace show", "namespace rebind",
 )  # fmt: skip
 HEAVY = {"levelq_core", "levelq_producer", "redis", "rq", "sqlalchemy", "psycopg", "alembic", "levelq.embedded"}
 
