@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -17,8 +18,10 @@ from levelq_core.operations.pausing import PauseScope, Pausing
 from levelq_core.operations.readings.status import status
 from levelq_worker.process.worker_main import drain_until_empty
 from levelq_worker.relay import resharding
+from levelq_worker.sweeper import Sweeper
 from tests.support.fixtures.command_line import NOWHERE, SECRET, Levelq
 from tests.support.fixtures.keys import KEYS
+from tests.support.fixtures.waiting import until
 from tests.support.isolation import experience
 from tests.support.outbox import OutboxSystem
 from tests.support.system import PLAYER, System, up
@@ -201,6 +204,23 @@ def test_resume_makes_a_parked_lane_due_and_wakes_a_drain(system: System, levelq
     assert (system.status().ready, system.redis.llen("rq:queue:levelq.PLAYER")) == (1, 1)
     system.drain()
     assert experience(system.engine) == {1: 5}
+
+
+def test_pause_ends_by_itself_and_a_sweep_wakes_a_drain(system: System) -> None:
+    acting = Pausing(None, LaneEditor(system.redis, system.settings), system.waker, system.settings)
+    (pause,) = acting.pause(PauseScope(["PLAYER"]), timedelta(milliseconds=500)).now
+    system.push(up(1))
+    sweeper = Sweeper(system.settings, ["PLAYER"])
+
+    def woken() -> bool:
+        sweeper.sweep()
+        return bool(system.redis.llen("rq:queue:levelq.PLAYER"))
+
+    until(woken, what="a wake-up")
+    seconds, microseconds = system.redis.time()
+    assert pause.until is not None and seconds + microseconds / 1e6 >= pause.until.timestamp()
+    system.drain()
+    assert experience(system.engine) == {1: 1}
 
 
 def test_drain_waits_until_nothing_is_left_and_says_why_it_does_not_end(system: System, levelq_here: Levelq) -> None:
