@@ -41,13 +41,14 @@ def drain(
     from levelq_core.lanes.wakeups import Waker
     from levelq_core.operations.backlog import wake_drains
 
-    from .connections import database_of, known_specializations, lanes_of, load, redis_of
+    from .connections import database_of, known_specializations, lanes_of, load, redis_of, refuse_foreign_lanes
 
     if timeout is not None and not wait:
         raise refused("--timeout: expected --wait with it")
     limit = math.inf if timeout is None else age_of("--timeout", timeout).total_seconds()
     settings = load()
     names = known_specializations(settings, specialization or [])
+    refuse_foreign_lanes(settings)
     database = nullcontext() if settings.database_url is None else database_of(settings)
     with database as engine, lanes_of(settings) as lanes, redis_of(settings, rq=True) as rq:
         waiting = _Waiting(settings, names, lanes, Waker(lanes.redis, rq, settings.keys), engine, quiet=as_json)
