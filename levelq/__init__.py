@@ -42,13 +42,13 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "Adjust", "AsyncHandle", "AsyncProducer", "Catalog", "CatalogError", "CheckReport", "Command", "ConfigurationError",
-    "Explanation", "Handle", "History", "HistoryEntry", "HotLane", "InvalidArgument", "InvalidCommand",
-    "LaneExplanation", "LaneFull", "LaneWorker", "LevelEvent", "LevelEvents", "LevelUp", "LevelUpRefused",
-    "LevelqError", "Moved", "NotDurable", "OutOfStep", "Outbox", "Outcome", "OutcomeTimeout", "OutcomeUnknown",
-    "Overview", "ParkedLane", "ParkedUserLane", "PartitionFull", "PartitionStatus", "Producer", "ProducerClosed",
-    "ProgressLicenseCoupler", "QuarantinedEntry", "QueueFull", "QueueUnavailable", "Rates", "Reset", "SchemaError",
-    "SendUnknown", "SetLevel", "Settings", "StatusReport", "SyncLevels", "Totals", "TransactionMisuse",
+    "ActivePause", "Adjust", "AsyncHandle", "AsyncProducer", "Catalog", "CatalogError", "CheckReport", "Command",
+    "ConfigurationError", "Explanation", "Handle", "History", "HistoryEntry", "HotLane", "InvalidArgument",
+    "InvalidCommand", "LaneExplanation", "LaneFull", "LaneWorker", "LevelEvent", "LevelEvents", "LevelUp",
+    "LevelUpRefused", "LevelqError", "Moved", "NotDurable", "OutOfStep", "Outbox", "Outcome", "OutcomeTimeout",
+    "OutcomeUnknown", "Overview", "ParkedLane", "ParkedUserLane", "PartitionFull", "PartitionStatus", "Producer",
+    "ProducerClosed", "ProgressLicenseCoupler", "QuarantinedEntry", "QueueFull", "QueueUnavailable", "Rates", "Reset",
+    "SchemaError", "SendUnknown", "SetLevel", "Settings", "StatusReport", "SyncLevels", "Totals", "TransactionMisuse",
     "WaitingCommand", "WaitingLane", "WorkerStatus", "WorkersReport", "WrongDatabase", "apply_commands", "check",
     "command_id_for", "drain", "explain", "level_up_atomic", "overview", "status", "workers",
 ]  # fmt: skip

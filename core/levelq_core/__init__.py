@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .operations.readings.explanation import Explanation, LaneExplanation, explain
     from .operations.readings.history import History, HistoryEntry, QuarantinedEntry
     from .operations.readings.overview import Overview, overview
+    from .operations.readings.pauses import ActivePause
     from .operations.readings.records import ParkedLane
     from .operations.readings.status import PartitionStatus, StatusReport, status
     from .operations.readings.waiting import ParkedUserLane, WaitingCommand, WaitingLane
@@ -57,6 +58,7 @@ _MODULES = {
     "operations.readings.explanation": ["Explanation", "LaneExplanation", "explain"],
     "operations.readings.history": ["History", "HistoryEntry", "QuarantinedEntry"],
     "operations.readings.overview": ["Overview", "overview"],
+    "operations.readings.pauses": ["ActivePause"],
     "operations.readings.records": ["ParkedLane"],
     "operations.readings.status": ["PartitionStatus", "StatusReport", "status"],
     "operations.readings.waiting": ["ParkedUserLane", "WaitingCommand", "WaitingLane"],
@@ -81,12 +83,12 @@ if not TYPE_CHECKING:  # a type checker would take every misspelt name for Any
 
 
 __all__ = [
-    "Adjust", "Catalog", "CatalogError", "CheckReport", "Command", "ConfigurationError", "Explanation", "History",
-    "HistoryEntry", "HotLane", "InvalidArgument", "InvalidCommand", "LaneExplanation", "LaneFull", "LevelEvent",
-    "LevelEvents", "LevelUp", "LevelUpRefused", "LevelqError", "Moved", "NotDurable", "OutOfStep", "Outcome",
-    "OutcomeTimeout", "OutcomeUnknown", "Overview", "ParkedLane", "ParkedUserLane", "PartitionFull", "PartitionStatus",
-    "ProducerClosed", "ProgressLicenseCoupler", "QuarantinedEntry", "QueueFull", "QueueUnavailable", "Rates", "Reset",
-    "SchemaError", "SendUnknown", "SetLevel", "Settings", "StatusReport", "SyncLevels", "Totals", "TransactionMisuse",
-    "WaitingCommand", "WaitingLane", "WorkerStatus", "WorkersReport", "WrongDatabase", "apply_commands", "check",
-    "command_id_for", "explain", "level_up_atomic", "overview", "status", "workers",
+    "ActivePause", "Adjust", "Catalog", "CatalogError", "CheckReport", "Command", "ConfigurationError", "Explanation",
+    "History", "HistoryEntry", "HotLane", "InvalidArgument", "InvalidCommand", "LaneExplanation", "LaneFull",
+    "LevelEvent", "LevelEvents", "LevelUp", "LevelUpRefused", "LevelqError", "Moved", "NotDurable", "OutOfStep",
+    "Outcome", "OutcomeTimeout", "OutcomeUnknown", "Overview", "ParkedLane", "ParkedUserLane", "PartitionFull",
+    "PartitionStatus", "ProducerClosed", "ProgressLicenseCoupler", "QuarantinedEntry", "QueueFull", "QueueUnavailable",
+    "Rates", "Reset", "SchemaError", "SendUnknown", "SetLevel", "Settings", "StatusReport", "SyncLevels", "Totals",
+    "TransactionMisuse", "WaitingCommand", "WaitingLane", "WorkerStatus", "WorkersReport", "WrongDatabase",
+    "apply_commands", "check", "command_id_for", "explain", "level_up_atomic", "overview", "status", "workers",
 ]  # fmt: skip

@@ -41,19 +41,20 @@ def drain(
     from levelq_core.lanes.wakeups import Waker
     from levelq_core.operations.backlog import wake_drains
 
-    from .connections import database_of, known_specializations, lanes_of, load, redis_of
+    from .connections import database_of, known_specializations, lanes_of, load, redis_of, refuse_foreign_lanes
 
     if timeout is not None and not wait:
         raise refused("--timeout: expected --wait with it")
     limit = math.inf if timeout is None else age_of("--timeout", timeout).total_seconds()
     settings = load()
     names = known_specializations(settings, specialization or [])
+    refuse_foreign_lanes(settings)
     database = nullcontext() if settings.database_url is None else database_of(settings)
     with database as engine, lanes_of(settings) as lanes, redis_of(settings, rq=True) as rq:
         waiting = _Waiting(settings, names, lanes, Waker(lanes.redis, rq, settings.keys), engine, quiet=as_json)
         woken = wake_drains(lanes, waiting.waker, names)
         left = waiting.run(limit) if wait else waiting.look()
-    problems = waiting.problems() if wait and any(left) else []
+    problems = waiting.problems() if wait and any(left) and not waiting.explained else []
     if as_json:
         echo(json.dumps({"woken": woken, **left._asdict(), "problems": problems}))
     elif wait and any(left):
@@ -74,6 +75,7 @@ class _Waiting:
     waker: Waker
     engine: Engine | None
     quiet: bool
+    explained: bool = False  # the reasons for what is left are on the screen
 
     def look(self) -> Backlog:
         from levelq_core.operations.backlog import backlog
@@ -85,18 +87,18 @@ class _Waiting:
         from levelq_core.operations.backlog import wake_drains
 
         begun = moved = swept = time.monotonic()
-        least, explained = math.inf, False
+        least = math.inf
         with out.status("") if out.is_terminal and not self.quiet else nullcontext() as line:
             while any(left := self.look()):
                 now = time.monotonic()
                 if now - begun >= limit:
                     break
                 if left.commands + left.rows < least:
-                    least, moved, explained = left.commands + left.rows, now, False
-                elif now - moved >= _STILL_SECONDS and not explained and not self.quiet:
+                    least, moved, self.explained = left.commands + left.rows, now, False
+                elif now - moved >= _STILL_SECONDS and not self.explained and not self.quiet:
                     print_line(f"{_shown(left)}, as {_STILL_SECONDS:.0f} s ago")
                     _print_problems(self.problems())
-                    explained = True
+                    self.explained = True
                 if line is not None:
                     line.update(_shown(left))
                 if now - swept >= self.settings.sweep_seconds:

@@ -81,11 +81,12 @@ def _print_waiting(lane: WaitingLane) -> None:
 
 
 def _print_parked(lane: ParkedUserLane) -> None:
+    from levelq_core.lanes.pauses import PARKED_REASON
     from levelq_core.operations.wording import when_utc
 
     waiting = "" if lane.waiting is None else f", {count(lane.waiting, 'command')} waiting"
     since = f"since {when_utc(lane.since)}, {count(lane.attempts, 'attempt')}{waiting}"
-    again = "being tried now"
+    again = "when the pause ends" if lane.reason.startswith(PARKED_REASON) else "being tried now"
     if lane.until is not None and lane.retry_in_seconds is not None:
         left = lane.retry_in_seconds
         again = f"by itself at {when_utc(lane.until)}, in {duration(left)}" if left > 0 else "due: a worker takes it"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,11 +15,12 @@ from .screen import confirm, count, duration, err, one_line, print_line, refused
 
 if TYPE_CHECKING:
     from levelq_core.operations.pausing import PauseChange, PauseScope, Pausing
+    from levelq_core.operations.readings.pauses import ActivePause
     from levelq_core.settings import Settings
 
 _POLL_SECONDS = 0.05
 
-Names = Annotated[list[str] | None, Argument(metavar="[SPECIALIZATION]...", help="Default: the whole namespace.")]
+Names = Annotated[list[str] | None, Argument(help="Default: the whole namespace.")]
 OneUser = Annotated[int | None, Option("--user", metavar="ID", help="Only this user's lanes.", callback=check_user)]
 
 
@@ -52,9 +53,8 @@ def pause(
             confirm("Pause every specialization of this namespace?", yes=yes)
         change = pausing.pause(scope, length, reason)
         if not as_json:
-            for now in change.now:
-                again = next((f" (was {was.how})" for was in change.before if was.what == now.what), "")
-                print_line(f"{now.what}: {one_line(now.how + again)}")
+            print_pauses(change.now)
+            print_pauses(change.before, "it was ")
         held = _wait(pausing, scope, settings, quiet=as_json) if wait else pausing.in_hand(scope)
         if not as_json:
             print_line(f"{count(held, 'lane')} still with drains" if held else "no drain applies anything of it now")
@@ -90,15 +90,22 @@ def _wait(pausing: Pausing, scope: PauseScope, settings: Settings, *, quiet: boo
     return 0
 
 
+def print_pauses(pauses: Sequence[ActivePause], before: str = "") -> None:
+    """One line for what has the same pause."""
+    from levelq_core.operations.readings.pauses import described, pause_what
+
+    for (user, how), names in described(pauses).items():
+        print_line(f"{pause_what(user, names)}: {before}{one_line(how)}")
+
+
 def print_dry(pausing: Pausing, scope: PauseScope, as_json: bool) -> None:
     """What is paused of it now."""
     found = pausing.look(scope)
     if as_json:
         echo(json.dumps({"dry_run": True, "target": scope.target, "before": _records(found)}))
         return
-    print_line(f"{scope.target}: nothing was changed")
-    for each in found or ():
-        print_line(f"  {each.what} is {one_line(each.how)}")
+    print_line(f"{scope.target}: nothing was changed; {'this is paused' if found else 'it is not paused'}")
+    print_pauses(found)
 
 
 def print_end(pausing: Pausing, change: PauseChange, as_json: bool, **more: Any) -> None:
@@ -110,5 +117,5 @@ def print_end(pausing: Pausing, change: PauseChange, as_json: bool, **more: Any)
         print_line(f"not written into the audit: {one_line(pausing.unwritten)}", on=err)
 
 
-def _records(pauses: Any) -> list[Any]:
+def _records(pauses: Sequence[ActivePause]) -> list[Any]:
     return [pause.model_dump(mode="json") for pause in pauses]

@@ -7,8 +7,8 @@ from typing import Annotated
 from typer import Option
 
 from .options import AsJson, DryRun
-from .pause import Names, OneUser, print_dry, print_end, steering
-from .screen import one_line, print_line
+from .pause import Names, OneUser, print_dry, print_end, print_pauses, steering
+from .screen import print_line
 
 
 def resume(
@@ -28,8 +28,7 @@ def resume(
             return
         change = pausing.resume(scope)
         if not as_json:
-            for was in change.before:
-                print_line(f"{was.what}: resumed; it was {one_line(was.how)}")
+            print_pauses(change.before, "resumed; it was ")
             if not change.before:
                 print_line(f"{scope.target}: not paused")
         print_end(pausing, change, as_json)

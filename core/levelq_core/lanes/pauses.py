@@ -11,11 +11,9 @@ import re
 from typing import Any, NamedTuple
 
 from redis import Redis
-from redis.exceptions import ResponseError
 
 from levelq_core.keys import Keys, Partition
 from levelq_core.redis_client.topology import server_of
-from levelq_core.redis_client.wrong_type import is_wrong_type
 from levelq_core.untrusted_text import printable
 
 MOST_PAUSES = 1_000  # of one partition
@@ -37,16 +35,7 @@ class Pause(NamedTuple):
 
 def pause_of(redis: Redis, keys: Keys, partition: Partition, user_id: int | None = None) -> Pause | None:
     """The pause of a partition, or of one user's lane in it; None if there is none. Raises RedisError."""
-    key = keys.of(partition, "paused")
-    pipeline = server_of(redis, key).pipeline(transaction=False)
-    pipeline.time()
-    pipeline.hget(key, who(user_id))
-    (seconds, _), raw = pipeline.execute(raise_on_error=False)
-    if isinstance(raw, ResponseError) and is_wrong_type(raw):
-        return None
-    if isinstance(raw, Exception):
-        raise raw
-    return None if raw is None else read_pause(raw, int(seconds) * 1000)
+    return _first(server_of(redis, keys.of(partition, "paused")), keys.of(partition, "paused"), user_id)[0]
 
 
 def pauses(redis: Redis, keys: Keys, partition: Partition) -> dict[int | None, Pause]:
@@ -54,21 +43,31 @@ def pauses(redis: Redis, keys: Keys, partition: Partition) -> dict[int | None, P
 
     Without those that are over or cannot be read. Raises RedisError.
     """
-    whole = pause_of(redis, keys, partition)
-    found: dict[int | None, Pause] = {} if whole is None else {None: whole}
     key = keys.of(partition, "paused")
     server: Any = server_of(redis, key)
-    if server.type(key) != b"hash":
-        return found
-    now_ms, cursor = int(server.time()[0]) * 1000, None
+    whole, now_ms, exists = _first(server, key, None)
     users: dict[int | None, Pause] = {}
+    cursor = None if exists else 0
     while cursor != 0 and len(users) < MOST_PAUSES:
         cursor, page = server.hscan(key, cursor or 0, count=_PAGE)
         for field, raw in page.items():
             pause = read_pause(raw, now_ms) if field.isdigit() else None
             if pause is not None:
                 users[int(field)] = pause
-    return found | dict(sorted(users.items())[:MOST_PAUSES])
+    return ({} if whole is None else {None: whole}) | dict(sorted(users.items())[:MOST_PAUSES])
+
+
+def _first(server: Redis, key: str, user_id: int | None) -> tuple[Pause | None, int, bool]:
+    """One pause, the server's time in ms, and whether the key holds a hash: one round trip where nothing is paused."""
+    pipeline = server.pipeline(transaction=False)
+    pipeline.time()
+    pipeline.type(key)
+    pipeline.hget(key, who(user_id))
+    (seconds, microseconds), kind, raw = pipeline.execute(raise_on_error=False)
+    now_ms = int(seconds) * 1000 + int(microseconds) // 1000
+    if kind != b"hash":
+        return None, now_ms, False
+    return read_pause(raw, now_ms) if isinstance(raw, bytes) else None, now_ms, True
 
 
 def who(user_id: int | None) -> str:

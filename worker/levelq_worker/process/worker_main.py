@@ -20,6 +20,7 @@ from redis.exceptions import NoPermissionError, RedisError
 from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Partition
 from levelq_core.lanes.partition_directory import PartitionDirectory
+from levelq_core.lanes.pauses import Pause, pauses
 from levelq_core.lanes.protocol import Status
 from levelq_core.operations.key_faults import find_in_rq
 from levelq_core.operations.redischeck.health import refusal
@@ -159,14 +160,15 @@ def drain_all(runtime: Runtime, relay: Relay, specializations: Sequence[str], rq
         relay.poll()
         directory = PartitionDirectory(runtime.lanes, specializations)
         found, failure = _sweep(runtime, directory.read())
-        blocked = {p for p, _ in found if directory.layouts[p.specialization].is_blocked(p)}
-        due = [partition for partition, status in found if status.ready and partition not in blocked]
+        blocked = {p for p, _, _ in found if directory.layouts[p.specialization].is_blocked(p)}
+        due = [p for p, status, paused in found if status.ready and p not in blocked and None not in paused]
         for partition in due:
             Drain(runtime, partition).run()
         if not due:
             if failure is not None:
                 raise failure
-            busy = blocked or any(status.claimed for _, status in found)
+            paused_names = {p.specialization for p, _, paused in found if paused}  # it may keep a change from its end
+            busy = {p.specialization for p in blocked} - paused_names or any(status.claimed for _, status, _ in found)
             if not busy and not relay.waits_for_other_relays():
                 break
             runtime.stop.wait(POLL_SECONDS)
@@ -182,14 +184,18 @@ def _suspended(rq: Redis) -> str | None:
         return None
 
 
-def _sweep(runtime: Runtime, known: Sequence[Partition]) -> tuple[list[tuple[Partition, Status]], RedisError | None]:
+_Swept = tuple[Partition, Status, dict[int | None, Pause]]
+
+
+def _sweep(runtime: Runtime, known: Sequence[Partition]) -> tuple[list[_Swept], RedisError | None]:
     """Sweep and count the partitions; the last error, because on a cluster one server may be down."""
-    found: list[tuple[Partition, Status]] = []
+    lanes = runtime.lanes
+    found: list[_Swept] = []
     failure: RedisError | None = None
     for partition in known:
         try:
-            runtime.lanes.sweep(partition)
-            found.append((partition, runtime.lanes.status(partition)))
+            lanes.sweep(partition)
+            found.append((partition, lanes.status(partition), pauses(lanes.redis, lanes.keys, partition)))
         except RedisError as error:
             failure = error
     return found, failure

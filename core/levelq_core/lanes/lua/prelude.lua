@@ -52,12 +52,16 @@ local function pause_of(tag, now, who)
   return ends and (ends == 0 or ends > now) and pause or nil
 end
 
--- Move the lane of a paused user behind all times, and note who paused it. It may hold another note, which is replaced.
+-- A pause in words.
+local function paused_by(pause)
+  local ends, actor, reason = string.match(pause, '^%d+ (%d+) ([^|]*)|(.*)$')
+  return 'paused by ' .. actor .. (reason == '' and '' or ': ' .. reason) .. (ends == '0' and ', until resumed' or '')
+end
+
+-- Move the lane of a paused user behind all times; the note of who paused it replaces any other.
 local function park_paused(tag, user, pause)
-  local since, ends, actor, reason = string.match(pause, '^(%d+) (%d+) ([^|]*)|(.*)$')
-  local why = 'paused by ' .. actor .. (reason == '' and '' or ': ' .. reason)
   redis.call('ZADD', tag .. 'ready', PAUSED, user)
-  redis.call('HSET', tag .. 'parked', user, since .. ' 0 ' .. why .. (ends == '0' and ', until resumed' or ''))
+  redis.call('HSET', tag .. 'parked', user, string.match(pause, '^%d+') .. ' 0 ' .. paused_by(pause))
 end
 
 -- Whether the caller should enqueue a wake-up: a lane is due, the live drains cannot take all due lanes in one batch

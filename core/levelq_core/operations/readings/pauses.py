@@ -32,21 +32,10 @@ class ActivePause(Reading):
     partitions: tuple[str, ...]
 
     @property
-    def what(self) -> str:
-        """`PLAYER`, or `user 42 in PLAYER`."""
-        return self.specialization if self.user is None else f"user {self.user} in {self.specialization}"
-
-    @property
     def how(self) -> str:
         """By whom, since when, until when and why."""
         until = "until resumed" if self.until is None else f"until {when_utc(self.until)}"
         return f"paused by {self.actor} since {when_utc(self.since)}, {until}" + (self.reason and f": {self.reason}")
-
-    @property
-    def line(self) -> str:
-        """The same as a problem, and how to end it."""
-        user = "" if self.user is None else f" --user {self.user}"
-        return f"{self.what}: {self.how}; to end it: levelq resume {self.specialization}{user}"
 
 
 def active_pauses(lanes: Lanes, partitions: Iterable[Partition]) -> list[ActivePause]:
@@ -82,10 +71,26 @@ def _record(parts: Sequence[PausedPart]) -> ActivePause:
     )
 
 
-def pause_lines(found: Sequence[ActivePause]) -> Iterator[str]:
-    """One line for each specialization, and for the first of the users."""
-    whole = [pause for pause in found if pause.user is None]
-    users = found[len(whole) :]
-    yield from (pause.line for pause in (*whole, *users[:MOST_LINES]))
-    if users[MOST_LINES:]:
-        yield f"{count(len(users) - MOST_LINES, 'user')} more paused: levelq status --json"
+def described(found: Iterable[ActivePause]) -> dict[tuple[int | None, str], list[str]]:
+    """The specializations of each pause, by user and `how`; those paused together differ by less than a second."""
+    names: dict[tuple[int | None, str], list[str]] = {}
+    for pause in found:
+        names.setdefault((pause.user, pause.how), []).append(pause.specialization)
+    return names
+
+
+def pause_what(user: int | None, names: Sequence[str]) -> str:
+    """`COACH, PLAYER`, or `user 42 in COACH, PLAYER`."""
+    return ", ".join(names) if user is None else f"user {user} in {', '.join(names)}"
+
+
+def pause_lines(found: Iterable[ActivePause]) -> Iterator[str]:
+    """What is paused, how, and how to end it: a line for each pause of specializations, and for the first users."""
+    users = 0
+    for (user, how), names in described(found).items():
+        users += user is not None
+        if users <= MOST_LINES:
+            option = "" if user is None else f" --user {user}"
+            yield f"{pause_what(user, names)}: {how}; to end it: levelq resume {' '.join(names)}{option}"
+    if users > MOST_LINES:
+        yield f"{count(users - MOST_LINES, 'user')} more paused: levelq status --json"

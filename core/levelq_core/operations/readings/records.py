@@ -93,8 +93,8 @@ class CommandContent(Reading):
 class ParkedLane(Reading):
     """A lane that waits: since when, until when, why, and what to do about it.
 
-    `until`: the earliest time of the next attempt, None while a worker has the lane. `user` is a text only if the key
-    in Redis names no user.
+    `until`: the earliest time of the next attempt, None while a worker has the lane or its user is paused. `user` is
+    a text only if the key in Redis names no user.
     """
 
     partition: str

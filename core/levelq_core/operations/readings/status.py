@@ -32,6 +32,7 @@ from levelq_core.settings import Settings
 
 from . import problems
 from .hot_spots import HotSpots, deep_lanes, list_writers, quarantine_groups
+from .pauses import ActivePause, active_pauses, pause_lines
 from .records import ParkedLane, Reading
 from .workers import Rates, WorkersReport, read_workers
 
@@ -63,7 +64,8 @@ class StatusReport(Reading):
     `workers`: how many serve a partition, None if RQ's Redis does not answer. `problems`: what is wrong and what to do,
     one line each; empty if all is well. `notes`: what is unusual, but no problem. `parked_lanes`: the first 100, per
     partition the oldest first. `rates`: of each partition in which something was decided in the last ten minutes, as
-    the workers report it; `total`: their sum, None if the lanes' Redis does not answer.
+    the workers report it; `total`: their sum, None if the lanes' Redis does not answer. `pauses`: what operators have
+    paused, also a problem, because it must not be forgotten.
     """
 
     namespace: str
@@ -76,6 +78,7 @@ class StatusReport(Reading):
     workers: int | None
     problems: tuple[str, ...]
     parked_lanes: tuple[ParkedLane, ...]
+    pauses: tuple[ActivePause, ...] = ()
     hot_spots: HotSpots = HotSpots()
     notes: tuple[str, ...] = ()
     rates: tuple[Rates, ...] = ()
@@ -94,6 +97,7 @@ class Found:
     lanes: dict[Partition, Status] | None = None
     parked: dict[Partition, ParkedLanes] = field(default_factory=dict)
     unexplained: int = 0
+    pauses: list[ActivePause] = field(default_factory=list)
     serving: dict[Partition, set[str]] | None = None
     totals: dict[str, int | None] = field(default_factory=lambda: dict.fromkeys(_TOTALS))
     problems: list[str] = field(default_factory=list)
@@ -127,6 +131,7 @@ class Found:
             notes=() if self.workers is None else self.workers.notes,
             rates=() if self.workers is None else self.workers.rates,
             total=None if self.workers is None else self.workers.total,
+            pauses=tuple(self.pauses),
         )
 
 
@@ -182,6 +187,8 @@ def find(settings: Settings, engine: Engine | None) -> Found:
 
 def _read_redis(found: Found, lanes: Lanes, settings: Settings, statuses: dict[Partition, Status]) -> bool:
     """Parked lanes, the servers' state, what workers post, unreadable keys; returns whether workers post anything."""
+    found.pauses = active_pauses(lanes, statuses)
+    found.problems += pause_lines(found.pauses)
     _read_parked(found, lanes, statuses)
     holding = [partition for partition, seen in statuses.items() if seen.waiting]
     found.hot_spots = deep_lanes(lanes.redis, lanes.keys, holding)
@@ -252,4 +259,6 @@ def _read_workers(
             found.serving = {partition: workers_of(rq, queue) for partition, queue in queues.items()}
     serving = found.serving if writable else None
     explained = alerts or suspended is not None
-    found.problems += problems.lane_problems(lanes, settings, statuses, serving, explained=explained)
+    paused = {name for pause in found.pauses if pause.user is None for name in pause.partitions}
+    going = {partition: seen for partition, seen in statuses.items() if str(partition) not in paused}
+    found.problems += problems.lane_problems(lanes, settings, going, serving, explained=explained)

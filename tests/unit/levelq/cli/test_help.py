@@ -15,6 +15,7 @@ COMMANDS = (
     "namespace rebind",
     "rejected list", "rejected show", "rejected retry", "rejected discard", "quarantine list", "quarantine show",
     "quarantine retry", "quarantine discard", "audit",
+    "pause", "resume", "drain",
 )  # fmt: skip
 HEAVY = {"levelq_core", "levelq_producer", "redis", "rq", "sqlalchemy", "psycopg", "alembic", "levelq.embedded"}
 
