@@ -37,9 +37,14 @@ if TYPE_CHECKING:
     )
     from .operations.events import LevelEvent, LevelEvents
     from .operations.readings.check import CheckReport, OutOfStep, check
-    from .operations.readings.history import History, HistoryEntry, ParkedUserLane, QuarantinedEntry
+    from .operations.readings.explanation import Explanation, LaneExplanation, explain
+    from .operations.readings.history import History, HistoryEntry, QuarantinedEntry
+    from .operations.readings.overview import Overview, overview
+    from .operations.readings.pauses import ActivePause
     from .operations.readings.records import ParkedLane
     from .operations.readings.status import PartitionStatus, StatusReport, status
+    from .operations.readings.waiting import ParkedUserLane, WaitingCommand, WaitingLane
+    from .operations.readings.workers import HotLane, Rates, WorkersReport, WorkerStatus, workers
     from .settings import Settings
 
 _MODULES = {
@@ -50,9 +55,14 @@ _MODULES = {
     "domain.outcome": ["Outcome", "Totals"],
     "operations.events": ["LevelEvent", "LevelEvents"],
     "operations.readings.check": ["CheckReport", "OutOfStep", "check"],
-    "operations.readings.history": ["History", "HistoryEntry", "ParkedUserLane", "QuarantinedEntry"],
+    "operations.readings.explanation": ["Explanation", "LaneExplanation", "explain"],
+    "operations.readings.history": ["History", "HistoryEntry", "QuarantinedEntry"],
+    "operations.readings.overview": ["Overview", "overview"],
+    "operations.readings.pauses": ["ActivePause"],
     "operations.readings.records": ["ParkedLane"],
     "operations.readings.status": ["PartitionStatus", "StatusReport", "status"],
+    "operations.readings.waiting": ["ParkedUserLane", "WaitingCommand", "WaitingLane"],
+    "operations.readings.workers": ["HotLane", "Rates", "WorkerStatus", "WorkersReport", "workers"],
     "settings": ["Settings"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}  # all others: errors
@@ -73,11 +83,12 @@ if not TYPE_CHECKING:  # a type checker would take every misspelt name for Any
 
 
 __all__ = [
-    "Adjust", "Catalog", "CatalogError", "CheckReport", "Command", "ConfigurationError", "History", "HistoryEntry",
-    "InvalidArgument", "InvalidCommand", "LaneFull", "LevelEvent", "LevelEvents", "LevelUp", "LevelUpRefused",
-    "LevelqError", "Moved", "NotDurable", "OutOfStep", "Outcome", "OutcomeTimeout", "OutcomeUnknown", "ParkedLane",
-    "ParkedUserLane", "PartitionFull", "PartitionStatus", "ProducerClosed", "ProgressLicenseCoupler",
-    "QuarantinedEntry", "QueueFull", "QueueUnavailable", "Reset", "SchemaError", "SendUnknown", "SetLevel", "Settings",
-    "StatusReport", "SyncLevels", "Totals", "TransactionMisuse", "WrongDatabase", "apply_commands", "check",
-    "command_id_for", "level_up_atomic", "status",
+    "ActivePause", "Adjust", "Catalog", "CatalogError", "CheckReport", "Command", "ConfigurationError", "Explanation",
+    "History", "HistoryEntry", "HotLane", "InvalidArgument", "InvalidCommand", "LaneExplanation", "LaneFull",
+    "LevelEvent", "LevelEvents", "LevelUp", "LevelUpRefused", "LevelqError", "Moved", "NotDurable", "OutOfStep",
+    "Outcome", "OutcomeTimeout", "OutcomeUnknown", "Overview", "ParkedLane", "ParkedUserLane", "PartitionFull",
+    "PartitionStatus", "ProducerClosed", "ProgressLicenseCoupler", "QuarantinedEntry", "QueueFull", "QueueUnavailable",
+    "Rates", "Reset", "SchemaError", "SendUnknown", "SetLevel", "Settings", "StatusReport", "SyncLevels", "Totals",
+    "TransactionMisuse", "WaitingCommand", "WaitingLane", "WorkerStatus", "WorkersReport", "WrongDatabase",
+    "apply_commands", "check", "command_id_for", "explain", "level_up_atomic", "overview", "status", "workers",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ key of a partition carries its tag in braces, so all of them share one Cluster s
     levelq:{PLAYER:1:0}:claimed      zset   user -> deadline (ms) of the claim on its lane
     levelq:{PLAYER:1:0}:tokens       hash   user -> token of that claim
     levelq:{PLAYER:1:0}:parked       hash   user -> since when (ms), after how many attempts and why its lane is parked
+    levelq:{PLAYER:1:0}:paused       hash   `*` or user -> since and until when (ms), by whom and why it is paused
     levelq:{PLAYER:1:0}:drains       zset   drain -> deadline (ms) of its registration
     levelq:{PLAYER:1:0}:wake         string a wake-up is reserved (expires)
     levelq:{PLAYER:1:0}:count        string commands in all lanes of the partition
@@ -20,6 +21,7 @@ key of a partition carries its tag in braces, so all of them share one Cluster s
     levelq:partitions                zset   partition -> time (s) of its last wake-up, by the waker's clock
     levelq:shards                    hash   specialization -> how many shards it has, see shard_layout.py
     levelq:weather                   hash   worker -> its alert: since when and until when (ms), and why it cannot work
+    levelq:workers                   hash   worker -> its last report, see worker_reports.py (expires)
     levelq:reply:<command id>        stream the outcome, for a sender that wants a reply (expires)
     levelq:database                  string the database that the namespace is bound to, see namespace_binding.py
     levelq:{CHECK}:write             string exists only while a script tries whether it may write
@@ -116,6 +118,11 @@ class Keys:
     def notices(self) -> str:
         """The alerts of workers (WorkerAlerts). The key keeps its first name."""
         return f"{self.namespace}:weather"
+
+    @property
+    def workers(self) -> str:
+        """The reports of workers (WorkerReports)."""
+        return f"{self.namespace}:workers"
 
     @property
     def database(self) -> str:

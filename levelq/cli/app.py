@@ -26,6 +26,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 db = typer.Typer(name="db", help="Create levelq's tables, or check the database.", rich_markup_mode="rich")
+rejected = typer.Typer(
+    name="rejected", help="List, retry or discard commands that were rejected.", rich_markup_mode="rich"
+)
+quarantine = typer.Typer(
+    name="quarantine", help="List, retry or discard entries that were no commands.", rich_markup_mode="rich"
+)
 namespace = typer.Typer(
     name="namespace", help="Show or change the database that the Redis keys are bound to.", rich_markup_mode="rich"
 )
@@ -38,7 +44,8 @@ def _register(group: typer.Typer, panel: str | None, example: str) -> None:
     """
     words = example.split()
     name = words[1 if group is app else 2]
-    command = getattr(import_module(f".{words[1]}", __package__), name)
+    module = import_module(f".{words[1]}", __package__)
+    command = getattr(module, f"{name}_", None) or getattr(module, name)  # `list_` is the command `list`
     help_text = "\n\n".join(" ".join(paragraph.split()) for paragraph in command.__doc__.split("\n\n"))
     group.command(name, help=help_text, epilog=f"Example:  [bold]{example}[/bold]", rich_help_panel=panel)(command)
 
@@ -52,16 +59,30 @@ _PANELS = {
     ),
     "Commands and their outcomes": (
         "levelq send level-up 42 PLAYER --xp 150 --reason 'Won a match'",
+        "levelq explain 42 PLAYER",
         "levelq history 42 --limit 10",
         "levelq events --follow --user 42",
         "levelq catalog",
     ),
-    "Check": ("levelq status --json", "levelq doctor", "levelq check", "levelq verify --history sends.jsonl --at-rest"),
+    "Check": (
+        "levelq status --json",
+        "levelq workers",
+        "levelq top",
+        "levelq doctor",
+        "levelq check",
+        "levelq verify --history sends.jsonl --at-rest",
+        "levelq audit --since 1d",
+    ),
     "Repair and maintain": (
         "levelq sync 42 PLAYER --source license",
         "levelq rebuild PLAYER",
         "levelq prune --older-than 30d --dry-run",
         "levelq shards PLAYER 8",
+    ),
+    "Steer": (
+        "levelq pause PLAYER --for 1h --reason 'migration of the ledger'",
+        "levelq resume PLAYER",
+        "levelq drain PLAYER --wait --timeout 10m",
     ),
     "Cancel and erase": (
         "levelq cancel 42 PLAYER --id 0196f0a0-0000-7000-8000-000000000000",
@@ -72,11 +93,31 @@ _PANELS = {
 for _panel, _examples in _PANELS.items():
     for _example in _examples:
         _register(app, _panel, _example)
-for _group, _examples in (
-    (db, ("levelq db upgrade", "levelq db check")),
-    (namespace, ("levelq namespace show", "levelq namespace rebind --dry-run")),
+for _group, _panel, _examples in (
+    (
+        rejected,
+        "Commands and their outcomes",
+        (
+            "levelq rejected list --since 1h",
+            "levelq rejected show 0196f0a0-0000-7000-8000-000000000000",
+            "levelq rejected retry --error database_error --since 1h --dry-run",
+            "levelq rejected discard --user 42",
+        ),
+    ),
+    (
+        quarantine,
+        "Commands and their outcomes",
+        (
+            "levelq quarantine list --since 1h",
+            "levelq quarantine show 17",
+            "levelq quarantine retry --dry-run",
+            "levelq quarantine discard 17",
+        ),
+    ),
+    (db, "Repair and maintain", ("levelq db upgrade", "levelq db check")),
+    (namespace, "Repair and maintain", ("levelq namespace show", "levelq namespace rebind --dry-run")),
 ):
-    app.add_typer(_group, rich_help_panel="Repair and maintain")
+    app.add_typer(_group, rich_help_panel=_panel)
     for _example in _examples:
         _register(_group, None, _example)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from rich.text import Text
 from typer import Exit, Option, echo
 
+from .audit import note
 from .screen import count, err, out, print_line, printable, verdict
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def upgrade(
             schemas = printable(", ".join(elsewhere[name]))
             result += Text(f"; there is another in schema {schemas}, outside the search path", style="yellow")
         print_line(Text(f"  {name:<26}") + result)
+    if created:
+        note(settings, "db upgrade", "tables", {"created": sorted(created)})
     if not created.issuperset(REQUIRED):
         print_line("Run `levelq db check` to see whether the others have all that levelq needs.")
 

@@ -47,6 +47,8 @@ def _lines(known: UserData) -> Iterator[str]:
     rows = known.rows
     for line in waiting_lines(known.waiting):
         yield f"cancel  {line}"
+    if known.pauses:
+        yield f"resume  {count(known.pauses, 'paused lane')}"
     deleted = (("progress row", rows.progress), ("license row", rows.licenses), ("progression", rows.progressions))
     yield f"delete  {', '.join(count(number, what) for what, number in deleted)}"
     cleared = (("ledger row", rows.ledger), ("quarantine row", rows.quarantine), ("audit line", rows.audit))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from .audit import note
 from .options import DryRun, Yes
 from .screen import confirm, count, print_line, refused
 
@@ -57,4 +58,5 @@ def rebind(yes: Yes = False, dry_run: DryRun = False) -> None:
         confirm("Bind it?", yes=yes)
         if lanes.bind(mine.encode(), raw or b"") != mine.encode():
             raise refused(f"namespace {settings.namespace}: the binding changed meanwhile; run it again")
+    note(settings, "namespace rebind", settings.namespace, {"from": bound and str(bound), "to": str(mine)})
     print_line(f"namespace {settings.namespace} is bound to {mine}")

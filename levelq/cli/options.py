@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
 
@@ -13,10 +13,11 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 _MAX_AGE = timedelta(days=36_500)
 
 
-def _check_user(user: int) -> int:
+def check_user(user: int | None) -> int | None:
+    """The id, or None where none is given. Raises BadParameter."""
     from levelq_core.domain.commands import MAX_USER_ID
 
-    if not 1 <= user <= MAX_USER_ID:
+    if user is not None and not 1 <= user <= MAX_USER_ID:
         raise BadParameter(f"expected 1 to {MAX_USER_ID}, got {user}")
     return user
 
@@ -28,13 +29,48 @@ class Source(StrEnum):
     LICENSE = "license"
 
 
-User = Annotated[int, Argument(metavar="USER", help="The user's id.", callback=_check_user)]
+User = Annotated[int, Argument(metavar="USER", help="The user's id.", callback=check_user)]
 Specialization = Annotated[
     str, Argument(metavar="SPECIALIZATION", help="PLAYER, COACH, ...: `levelq catalog` lists them.")
 ]
 Yes = Annotated[bool, Option("--yes", help="Do not ask for confirmation.")]
 DryRun = Annotated[bool, Option("--dry-run", help="Only show what would be done.")]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON object.")]
+JsonWithoutQuestion = Annotated[
+    bool, Option("--json", help="Print one JSON object; needs --yes or --dry-run, because it never asks.")
+]
+OfUser = Annotated[int | None, Option("--user", metavar="ID", help="Only of this user.", callback=check_user)]
+OfSpecialization = Annotated[
+    str | None, Option("--specialization", "-s", metavar="NAME", help="Only of this specialization.")
+]
+OfReason = Annotated[str | None, Option("--reason", metavar="TEXT", help="Only with this in the message; any case.")]
+Since = Annotated[str | None, Option("--since", metavar="TIME", help="Only since then: 1d, 12h or 2026-01-31T06:00Z.")]
+Until = Annotated[str | None, Option("--until", metavar="TIME", help="Only before then: 1h or 2026-01-31T06:00Z.")]
+
+
+def time_of(option: str, text: str | None) -> datetime | None:
+    """Read an age (1d, 12h), or ISO 8601, in UTC unless it names a zone.
+
+    Raises ConfigurationError, also for a time in the future.
+    """
+    from levelq_core.errors import ConfigurationError
+
+    if text is None:
+        return None
+    now = datetime.now(UTC)
+    try:
+        found = datetime.fromisoformat(text.strip())
+        moment = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        try:
+            moment = now - age_of(option, text)
+        except ConfigurationError:
+            raise ConfigurationError(
+                f"{option}: expected an age like 1d or 12h, or a time like 2026-01-31T06:00Z, got {text!r}"
+            ) from None
+    if moment > now:
+        raise ConfigurationError(f"{option}: expected a time in the past, got {text!r}")
+    return moment
 
 
 def age_of(option: str, text: str) -> timedelta:

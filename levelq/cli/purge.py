@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-from typer import Argument, Option, echo
+from typer import Argument, echo
 
 from .cancel import editing, print_cancelled, print_waiting
-from .options import DryRun, Yes
-from .screen import confirm, refused
+from .options import DryRun, JsonWithoutQuestion, Yes
+from .screen import confirm, never_ask
 
 
 def purge(
@@ -18,9 +18,7 @@ def purge(
     ] = None,
     yes: Yes = False,
     dry_run: DryRun = False,
-    as_json: Annotated[
-        bool, Option("--json", help="Print one JSON object; needs --yes or --dry-run, because it never asks.")
-    ] = False,
+    as_json: JsonWithoutQuestion = False,
 ) -> None:
     """Cancel all waiting commands of some specializations, or of the namespace.
 
@@ -32,8 +30,7 @@ def purge(
 
     from .connections import known_specializations, load
 
-    if as_json and not yes and not dry_run:
-        raise refused("--json: expected --yes or --dry-run with it, because it does not ask")
+    never_ask(as_json, yes=yes or dry_run)
     settings = load()
     names = known_specializations(settings, specialization) if specialization else None
     scope, target = Scope(names), ", ".join(names) if names else "everything"

@@ -40,7 +40,8 @@ def rebuild(
     from levelq_core.lanes import scan
     from levelq_core.lanes.partition_directory import partitions
     from levelq_core.lanes.wakeups import Waker
-    from levelq_core.operations import key_faults
+    from levelq_core.operations import audit, key_faults
+    from levelq_core.operations.identity import ensure_identity
     from levelq_worker.relay.outbox_rows import OutboxRows
     from levelq_worker.relay.restore import OutboxRestore
 
@@ -49,20 +50,30 @@ def rebuild(
     settings = load()
     names = known_specializations(settings, specialization or [])
     with database_of(settings) as engine, lanes_of(settings) as lanes, redis_of(settings, rq=True) as rq:
-        _remove_unreadable(lanes, settings, engine)
+        faults = _unreadable(lanes, settings, engine)
+        with engine.begin() as connection:
+            line = audit.record(connection, "rebuild", ", ".join(names))
+        for fault in faults:
+            _remove(lanes.redis, fault)
+            if fault.key == settings.keys.database:
+                lanes.bind(ensure_identity(engine).encode())
         for fault in key_faults.find_in_rq(rq, [settings.keys.queue(name) for name in names]):
             _remove(rq, fault)  # sweeps replace the wake-ups
         found = scan.grouped(scan.lanes(lanes.redis, settings.keys))
         if recovered := sum(lanes.recover(partition, users) for partition, users in found):
             print_line(f"  {count(recovered, 'lane')} ready again: their set was lost")
+        detail = {"removed_keys": len(faults), "lanes_ready_again": recovered, "commands_restored": 0}
         restore = OutboxRestore(lanes, OutboxRows(engine), Waker(lanes.redis, rq, settings.keys))
         for partition in partitions(lanes, names):
             if restore.is_blocked(partition):
                 result = "waits until the shards before it are empty: nothing is lost that it could hold"
             else:
                 restored = _restore(lanes, restore, partition, settings)
+                detail["commands_restored"] += restored.commands
                 result = f"{count(restored.commands, 'command')} put back into {count(restored.lanes, 'lane')}"
             print_line(f"  {partition!s:<24}{result}")
+        with engine.begin() as connection:
+            audit.update(connection, line, detail)
 
 
 def _restore(lanes: Lanes, restore: OutboxRestore, partition: Partition, settings: Settings) -> Restored:
@@ -87,24 +98,18 @@ def _restore(lanes: Lanes, restore: OutboxRestore, partition: Partition, setting
     raise refused(f"{partition}: Redis or its lanes changed hands meanwhile; run `levelq rebuild` again")
 
 
-def _remove_unreadable(lanes: Lanes, settings: Settings, engine: Engine) -> None:
-    """Remove what cannot be read from levelq's keys; a binding is replaced by that of this database.
-
-    Raises WrongDatabase, before anything is removed, if the namespace is bound to another database.
-    """
+def _unreadable(lanes: Lanes, settings: Settings, engine: Engine) -> list[KeyFault]:
+    """What cannot be read in levelq's keys. Raises WrongDatabase if the namespace is bound to another database."""
     from levelq_core.lanes.scan import partitions
     from levelq_core.operations import key_faults
-    from levelq_core.operations.identity import ensure_identity, require_bound
+    from levelq_core.operations.identity import require_bound
 
     binding = settings.keys.database
     faults = key_faults.find(lanes, partitions(lanes.redis, settings))
     if all(fault.key != binding for fault in faults):
         with engine.connect() as connection:
             require_bound(connection, lanes)
-    for fault in faults:
-        _remove(lanes.redis, fault)
-        if fault.key == binding:
-            lanes.bind(ensure_identity(engine).encode())
+    return faults
 
 
 def _remove(redis: Redis, fault: KeyFault) -> None:

@@ -106,6 +106,12 @@ def confirm(question: str, *, yes: bool) -> None:
         typer.confirm(question, abort=True)
 
 
+def never_ask(as_json: bool, *, yes: bool) -> None:
+    """Raise ConfigurationError for --json where a question would be asked."""
+    if as_json and not yes:
+        raise refused("--json: expected --yes or --dry-run with it, because it does not ask")
+
+
 def refused(reason: str) -> ConfigurationError:
     """The error that ends a command with exit code 2 and this line."""
     from levelq_core.errors import ConfigurationError
@@ -137,6 +143,11 @@ def duration(seconds: float) -> str:
     from levelq_core.operations.wording import duration as shown
 
     return shown(seconds)
+
+
+def per_second(rate: float) -> str:
+    """A rate: 0.4, 12, 1,234."""
+    return f"{rate:,.0f}" if rate >= 9.95 or not rate else f"{rate:,.1f}"
 
 
 def count(number: int, thing: str) -> str:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from typer import Argument, Exit, Option
 
+from .audit import note
 from .options import Source, Specialization, User
 from .screen import err, one_line, print_line, verdict
 
@@ -83,6 +84,7 @@ def send(
 def _send(settings: Settings, command: Command, durability: Durability | None, timeout: float | None) -> None:
     """Send it and, with a timeout, print its outcome. Raises Exit with the command line's exit code."""
     from levelq_core.errors import NotDurable
+    from levelq_core.operations.audit import user_target
     from levelq_producer import Producer
 
     with Producer(settings) as producer:
@@ -92,11 +94,16 @@ def _send(settings: Settings, command: Command, durability: Durability | None, t
         except NotDurable as error:
             print_line(verdict("not durable: ", "bold yellow", one_line(str(error))), on=err)
             handle, durable = producer.handle(command.command_id), False
-        if timeout is None:
-            print_line(verdict("queued", "bold green", f"  {handle.command_id}"))
-            raise Exit(0 if durable else 1)
-        outcome = handle.result(timeout)
-    _print(outcome)
+        try:
+            if timeout is None:
+                print_line(verdict("queued", "bold green", f"  {handle.command_id}"))
+                raise Exit(0 if durable else 1)
+            outcome = handle.result(timeout)
+            _print(outcome)
+        finally:
+            if settings.database_url is not None:
+                target = user_target(command.user_id, command.specialization)
+                note(settings, "send", target, {"kind": command.kind, "command_id": str(command.command_id)})
     raise Exit(0 if outcome.status == "applied" else 1)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
+from .audit import note
 from .screen import Listing, count, print_line, refused
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def shards(
         refuse_foreign_lanes(settings)
         (name,) = names
         layout = begin(lanes, name, number)
+        note(settings, "shards", name, {"shards": number})
         before = count(layout.previous_shards, "old one")
         print_line(f"{name}: commands go to {count(number, 'shard')} now; {before} to be drained first")
         if wait:
@@ -64,11 +66,15 @@ def _print_layouts(lanes: Lanes, layouts: dict[str, Layout]) -> None:
 
 def _left(lanes: Lanes, name: str, layout: Layout) -> str:
     """What the old shards still hold, in words."""
+    from levelq_core.lanes.pauses import pauses
+
     seen = [lanes.status(partition) for partition in layout.previous_partitions(name)]
     waiting = sum(status.waiting for status in seen)
     if not waiting:
         return "the old ones are empty, a worker opens the new ones next"
     parked = sum(status.parked for status in seen)
+    if any(pauses(lanes.redis, lanes.keys, partition) for partition in layout.previous_partitions(name)):
+        return f"{count(waiting, 'command')} left in the old ones, which are paused: `levelq resume {name}`"
     lanes_left = f"{count(parked, 'lane')} parked" if parked else "workers take them first"
     return f"{count(waiting, 'command')} left in the old ones, {lanes_left}"
 

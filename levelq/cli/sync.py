@@ -26,6 +26,7 @@ def sync(
     from levelq_core.domain.commands import SyncLevels, build
     from levelq_core.domain.record import Lane
     from levelq_core.errors import InvalidCommand
+    from levelq_core.operations import audit
 
     from .connections import database_of, load
 
@@ -36,11 +37,14 @@ def sync(
         raise InvalidCommand(refusal)
     with database_of(settings) as engine:
         engine.connect().close()  # an unreachable database is reported with its address
-        with Session(engine) as session:
+        with Session(engine) as session, session.begin():
             coupler = ProgressLicenseCoupler(session, catalog=settings.tracks)
             result = coupler.sync_existing_records_atomic(
                 user, command.specialization, command.source, command.command_id
             )
+            if result["success"]:
+                detail = {"source": source.value, "command_id": str(command.command_id)}
+                audit.record(session.connection(), "sync", audit.user_target(user, command.specialization), detail)
     pair = f"{command.specialization} of user {user}"
     if result["success"]:
         done = f"  {pair}: {result['action'].replace('_', ' ')}, level {result['final_level']}"

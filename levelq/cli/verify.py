@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Exit, Option, echo
 
-from .options import AsJson, age_of
+from .options import AsJson, age_of, time_of
 from .screen import Listing, count, print_line, verdict
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def verify(
 
     horizon = None if retention is None else datetime.now(UTC) - age_of("--retention", retention)
     options = operation.Options(
-        tuple(history or ()), at_rest, foreign_writes, partial_history, horizon, limit, since_of(since)
+        tuple(history or ()), at_rest, foreign_writes, partial_history, horizon, limit, time_of("--since", since)
     )
     settings = load()
     with redis_of(settings) as redis, database_of(settings) as engine:
@@ -57,31 +57,6 @@ def verify(
     else:
         _print(report)
     raise Exit(1 if report.violations else 0)
-
-
-def since_of(text: str | None) -> datetime | None:
-    """Read the time of --since: an age (1d, 12h), or ISO 8601, in UTC unless it names a zone.
-
-    Raises ConfigurationError, also for a time in the future.
-    """
-    from levelq_core.errors import ConfigurationError
-
-    if text is None:
-        return None
-    now = datetime.now(UTC)
-    try:
-        found = datetime.fromisoformat(text.strip())
-        since = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-    except (ValueError, OverflowError):
-        try:
-            since = now - age_of("--since", text)
-        except ConfigurationError:
-            raise ConfigurationError(
-                f"--since: expected an age like 1d or 12h, or a time like 2026-01-31T06:00Z, got {text!r}"
-            ) from None
-    if since > now:
-        raise ConfigurationError(f"--since: expected a time in the past, got {text!r}")
-    return since
 
 
 def _json(report: Report) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from levelq_core.lanes import parked
 from levelq_core.lanes.partition_directory import partitions
+from levelq_core.operations.readings.pauses import active_pauses, pause_lines
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 from levelq_worker.process.worker_main import drain_all, working
@@ -34,8 +35,8 @@ class BurstWorker:
     def drain(self, timeout: float = 30.0) -> None:
         """Work until nothing waits, also for claims that a dead worker left to expire, and for lanes parked before.
 
-        Raises AssertionError if commands still wait: lanes are parked, as behind rows that an open transaction of the
-        test has locked, or `timeout` seconds were not enough. Raises WrongDatabase and RedisError.
+        Raises AssertionError if commands still wait: lanes are paused or parked, as behind rows that an open
+        transaction of the test has locked, or `timeout` seconds were not enough. Raises WrongDatabase and RedisError.
         """
         timer = threading.Timer(timeout, self._stop.set)
         timer.start()
@@ -46,8 +47,16 @@ class BurstWorker:
             timer.cancel()
         if self._stop.is_set():
             raise AssertionError(f"not drained within {timeout:g} s; the log of `levelq` says why")
+        if paused := self._paused():
+            raise AssertionError("; ".join(paused))
         if found := self._parked():
             raise AssertionError(f"parked: {'; '.join(lane for lane, _ in found[:10])} ({len(found)} lanes)")
+
+    def _paused(self) -> list[str]:
+        """The paused partitions that hold commands."""
+        lanes = self._runtime.lanes
+        holding = [partition for partition in partitions(lanes, self._names) if lanes.status(partition).waiting]
+        return list(pause_lines(pause for pause in active_pauses(lanes, holding) if pause.user is None))
 
     def _parked(self) -> list[tuple[str, float]]:
         """The parked lanes with their reasons, and in how many seconds each is due."""

@@ -10,9 +10,12 @@ from redis.exceptions import RedisError
 from levelq_core.domain.outcome import Outcome
 from levelq_core.domain.record import Lane
 from levelq_core.errors import LevelqError, OutcomeUnknown
+from levelq_core.keys import Partition
 
 from .event_loops import LoopConnections
 from .sending import unavailable
+
+OUTBOX = "the outbox"
 
 State = Literal["queued", "decided", "unknown"]
 
@@ -51,14 +54,18 @@ async def explain(
         return found, None, f"; its state is unknown: never sent, or decided and no longer kept{kept}"
     if found.state == "decided":
         return found, None, "; it is decided by now"
+    waits = ""
     try:
+        if lane is not None and found.place != OUTBOX:
+            tail = await connections.lanes.tail(Partition.parse(found.place), lane.user_id)
+            waits = tail.parked and f"; its lane waits: {tail.parked}"
         workers = await connections.waker.workers(found.specialization)
     except RedisError as error:
-        return found, None, f"; it is queued in {found.place}; which workers serve it cannot be read: {error}"
+        return found, None, f"; it is queued in {found.place}{waits}; which workers serve it cannot be read: {error}"
     serve = f"{workers} workers serve" if workers > 1 else "1 worker serves"
     if not workers:
         serve = f"no worker serves (`levelq worker -s {found.specialization}` starts one)"
-    return found, workers, f"; it is queued in {found.place}, which {serve}"
+    return found, workers, f"; it is queued in {found.place}, which {serve}{waits}"
 
 
 async def _search(connections: LoopConnections, command_id: UUID, lane: Lane | None) -> Found:
@@ -85,7 +92,7 @@ async def _queued(connections: LoopConnections, command_id: UUID, lane: Lane | N
             if held is None:
                 unread.append(str(partition))
     if connections.ledger is not None and (own := await connections.ledger.in_outbox(command_id)):
-        return Found("queued", place="the outbox", specialization=own)
+        return Found("queued", place=OUTBOX, specialization=own)
     return None
 
 

@@ -13,9 +13,11 @@ from levelq_core.domain.codec import IDENTITY_AT, IDENTITY_BYTES, STAMP_DIGITS, 
 from levelq_core.keys import Partition
 from levelq_core.lanes.lane_editor import LaneEditor
 from levelq_core.lanes.parked import ParkedLane, read
+from levelq_core.lanes.pauses import Pause, pause_of
 from levelq_core.lanes.protocol import Claim, PushAnswer
 
 PARTITION = Partition("PLAYER")
+FAR = 1e16  # prelude.lua's PAUSED: the lane of a paused user
 CLAIM_SECONDS = 600.0  # no test takes longer: time passes only where a test advances it
 
 
@@ -77,11 +79,22 @@ class Bench:
         (removed,) = self.lanes.withdraw(self.partition, [(b"%d" % user_id, b"".join(identities))])
         return removed
 
+    def pause(self, user_id: int | None = None, for_ms: int = 0, reason: str = "") -> Pause | None:
+        """Pause the partition or a user; what was paused before."""
+        before, now = self.lanes.pause(self.partition, user_id, for_ms, "ann", reason)
+        assert pause_of(self.redis, self.lanes.keys, self.partition, user_id) == now
+        return before
+
     def pass_time(self, seconds: float) -> None:
         """Let time pass for the partition, by moving everything in it into the past."""
         for name in ("ready", "claimed", "drains"):
             for member, score in self.scores(name).items():
-                self.redis.zadd(self.key(name), {member: score - seconds * 1000})
+                if score < FAR:
+                    self.redis.zadd(self.key(name), {member: score - seconds * 1000})
+        for who, pause in self.redis.hgetall(self.key("paused")).items():
+            since, ends, why = pause.split(b" ", 2)
+            shifted = [int(ms) and int(ms) - int(seconds * 1000) for ms in (since, ends)]
+            self.redis.hset(self.key("paused"), who, b"%d %d %b" % (*shifted, why))
         left = self.redis.pttl(self.key("wake"))
         if left > seconds * 1000:
             self.redis.pexpire(self.key("wake"), int(left - seconds * 1000))

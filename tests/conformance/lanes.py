@@ -12,6 +12,7 @@ from tests.conformance.claiming import Claiming
 from tests.conformance.kit import Bench, Benches
 from tests.conformance.model import Interleaving
 from tests.conformance.parking import Parking
+from tests.conformance.pausing import Pausing
 from tests.conformance.pushing import PushBatch
 from tests.conformance.upkeep import Upkeep
 from tests.conformance.withdrawing import Withdrawing
@@ -19,7 +20,7 @@ from tests.conformance.withdrawing import Withdrawing
 __all__ = ["Bench", "Benches", "LanesConformance"]
 
 
-class LanesConformance(PushBatch, Claiming, Acknowledging, Parking, Upkeep, Withdrawing, Interleaving):
+class LanesConformance(PushBatch, Claiming, Acknowledging, Parking, Pausing, Upkeep, Withdrawing, Interleaving):
     """Every promise of the lane scripts."""
 
     @pytest.fixture

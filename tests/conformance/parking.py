@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from levelq_core.lanes.parked import MOST_BYTES, MOST_LANES, WRONG_TYPE, ParkedLanes, of_user, read
+from levelq_core.lanes.parked import MOST_BYTES, MOST_LANES, WRONG_TYPE, ParkedLanes, read
+from levelq_core.lanes.user_lane import of_user
 from tests.conformance.acknowledging import ids
 from tests.conformance.kit import Bench, Benches, payload
 
@@ -149,7 +150,7 @@ class Parking:
             assert (lane.reason, lane.attempts) == (WRONG_TYPE, attempt)
             assert lane.until_ms is not None and lane.until_ms - b.now_ms() > 50_000
             found = of_user(b.redis, b.lanes.keys, b.partition, 1)
-            assert found is not None and (found.parked, found.waiting) == (lane, None)
+            assert (found.parked, found.waiting) == (lane, None)
             b.pass_time(61)
         b.redis.delete(b.key("lane:1"))
         b.fill(u1=1)
@@ -164,9 +165,10 @@ class Parking:
         b.push(1, payload(1, 5))
         assert b.parked() == noted
         found = of_user(b.redis, b.lanes.keys, b.partition, 1)
-        assert found is not None and (found.parked, found.waiting) == (noted["1"], 2)
+        assert (found.parked, found.waiting, found.due_ms) == (noted["1"], 2, noted["1"].until_ms)
         assert found.now_ms <= b.now_ms() < found.now_ms + 60_000
-        assert of_user(b.redis, b.lanes.keys, b.partition, 2) is None
+        other = of_user(b.redis, b.lanes.keys, b.partition, 2)
+        assert (other.parked, other.waiting, other.due_ms, other.claimed_by) == (None, 0, None, None)
 
     def test_bounded_number_of_parked_lanes_is_read(self, bench: Benches) -> None:
         b = bench(batch_lanes=5000)

@@ -47,6 +47,7 @@ class Protocol:
     most: int = 2  # entries of one lane that one claim takes
     wakes: bool = True  # without: any idle worker may start a drain at any time, which allows all that wake-ups do
     ahead: bool = False  # whether a worker claims its next batch, and goes on to it, before Redis has answered its ack
+    pauses: bool = False  # whether an operator may pause the partition, and resumes it in the end
     rollback: bool = False  # whether Redis may once be rolled back to an earlier state of its own
 
     def steps(self, state: State) -> Steps:
@@ -60,6 +61,8 @@ class Protocol:
         if self.wakes:
             yield from self.registrations(state)
             yield from self.wake_twice(state)
+        if self.pauses:
+            yield from self.pause(state)
         if self.rollback:
             yield from self.roll_back(state)
 
@@ -101,7 +104,7 @@ class Protocol:
     def wake(self, label: str, action: str, state: State) -> Steps:
         """reserve_wake in prelude.lua, then Waker.wake by the caller of the script; the wake-up may be lost."""
         r = state.redis
-        due = any(lane.ready for lane in r.lanes)
+        due = any(lane.ready for lane in r.lanes) and not r.paused
         if not self.wakes or not due or r.reserved or r.ghost or any(r.drains):
             yield Step(label, action, state)
             return
@@ -191,7 +194,12 @@ class Protocol:
         return next(n for n in range(1, len(seen) + 2) if n not in seen), 0
 
     def take_due(self, redis: Redis, token: int) -> tuple[Redis, Batch]:
-        """claim.lua's loop over due lanes: read the head, then move the lane; its commands stay where they are."""
+        """claim.lua's loop over due lanes: read the head, then move the lane; its commands stay where they are.
+
+        While the partition is paused there are none, which retires a drain that has no batch.
+        """
+        if redis.paused:
+            return redis, (None,) * len(redis.lanes)
         lanes, batch = [], []
         for lane in redis.lanes:
             due = lane.ready and bool(lane.entries)
@@ -325,6 +333,15 @@ class Protocol:
                 held = any(lane.token in worker.tokens for worker in state.workers)
                 after = with_lane(state, l, Lane(lane.entries, ready=True))
                 yield Step(f"the claim on lane {l + 1} expires", f"expire {l}", after, fault=held)
+
+    def pause(self, state: State) -> Steps:
+        """pause.lua; and the end of the pause: Pausing.resume with its sweep, or the sweep that finds it over."""
+        paused = state.redis.paused
+        after = with_redis(state, state.redis._replace(paused=not paused))
+        if paused:
+            yield from self.wake("the pause ends", "resume", after)
+        else:
+            yield Step("pause.lua", "pause", after, fault=True)
 
     @staticmethod
     def registrations(state: State) -> Steps:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .model import Protocol
-from .state import Batch, Commands, Lane, Phase, Redis, State, Step, Worker, with_lanes, with_worker
+from .state import Batch, Commands, Lane, Phase, Redis, State, Step, Worker, with_lanes, with_redis, with_worker
 
 
 class Processes(Protocol):
@@ -152,6 +152,26 @@ class EndsWithoutSuccessor(Protocol):
 
     def leave(self, state: State, w: int) -> Iterator[Step]:
         yield Step(f"worker {w + 1}: yield.lua", f"yield {w}", Protocol.retire(self, state, w))
+
+
+class ResumesWithoutWaking(Protocol):
+    """A pause ends, and it is left to the next push to wake a drain for what came in meanwhile."""
+
+    def pause(self, state: State) -> Iterator[Step]:
+        if not state.redis.paused:
+            yield from super().pause(state)
+        else:
+            yield Step("the pause ends", "resume", with_redis(state, state.redis._replace(paused=False)))
+
+
+class WakesWhilePaused(Protocol):
+    """reserve_wake does not ask whether the partition is paused: wake-ups come for drains that may take nothing."""
+
+    def wake(self, label: str, action: str, state: State) -> Iterator[Step]:
+        paused = state.redis.paused
+        running = with_redis(state, state.redis._replace(paused=False))
+        for step in super().wake(label, action, running):
+            yield step._replace(state=with_redis(step.state, step.state.redis._replace(paused=paused)))
 
 
 class RetiresBeforeItsAck(Protocol):

@@ -41,6 +41,7 @@ class Redis(NamedTuple):
     ghost: bool = False
     reserved: bool = False
     counter: int = 0
+    paused: bool = False
 
 
 class Held(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.protocol import mutants
-from tests.protocol.liveness import stuck
+from tests.protocol.liveness import components, stuck
 from tests.protocol.model import Protocol
 from tests.protocol.search import Counterexample, Graph, explore
 from tests.protocol.state import Step, start
@@ -108,6 +108,37 @@ def test_searching_like_states_once_leaves_nothing_out(protocol: Protocol) -> No
     assert len(seen) > len(reduced.states)
 
 
+def with_a_pause(step: Step) -> bool:
+    """No fault but a pause, and no sweep."""
+    return step.action == "pause" or without_faults(step)
+
+
+def wakes_for_nothing(graph: Graph) -> bool:
+    """Whether workers can start drains of a paused partition for ever."""
+    paused = [state.redis.paused for state in graph.states]
+    inside = [[edge for edge in some if paused[edge[0]] and paused[n]] for n, some in enumerate(graph.edges)]
+    return any(
+        action == "sweep" or action.startswith("claim") for part in components(inside)
+        for n in part for to, action in inside[n] if to in part
+    )  # fmt: skip
+
+
+def test_a_pause_loses_nothing_and_needs_no_sweep_to_end() -> None:
+    faulty = safe(Protocol((("a1",),), longest=(1,), pauses=True), least=1_000)
+    faultless = explore(Protocol(SMALL, longest=(2,), pauses=True), with_a_pause)
+    assert isinstance(faultless, Graph) and len(faultless.states) > 1_000
+    assert [stuck(graph) for graph in (faulty, faultless)] == [None, None]
+
+
+def test_no_drain_runs_in_circles_over_a_paused_partition() -> None:
+    for protocol, in_circles in ((Protocol, False), (mutants.WakesWhilePaused, True)):
+        graph = explore(
+            protocol(SMALL, longest=(2,), pauses=True), lambda step: step.action == "pause" or not step.fault
+        )
+        assert isinstance(graph, Graph)
+        assert wakes_for_nothing(graph) is in_circles
+
+
 # Each guard, and what it guards against
 
 
@@ -165,6 +196,15 @@ def test_trim_by_identity_does_not_rely_on_the_token(mutant: type[Protocol], rol
 def test_a_drain_that_ends_in_two_steps_leaves_a_lane_to_the_sweep(mutant: type[Protocol]) -> None:
     protocol = mutant(SMALL, longest=(2,))
     graph = explore(protocol, without_faults)
+    assert isinstance(graph, Graph)
+    trap = stuck(graph)
+    assert trap is not None
+    trace_of(protocol, trap, "may never be decided")
+
+
+def test_a_pause_that_ends_without_a_wake_up_leaves_a_lane_to_the_sweep() -> None:
+    protocol = mutants.ResumesWithoutWaking(SMALL, longest=(2,), pauses=True)
+    graph = explore(protocol, with_a_pause)
     assert isinstance(graph, Graph)
     trap = stuck(graph)
     assert trap is not None

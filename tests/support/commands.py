@@ -7,6 +7,7 @@ from uuid import UUID
 
 from levelq_core import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
 from levelq_core.coupler.ledger import record_in
+from levelq_core.domain import codec
 from levelq_core.domain.record import ADJUST, EARNED, LEVEL_UP, RESET, SET_LEVEL, SOURCES, SYNC_LEVELS, Lane, Record
 
 GAINS = ("xp_gained", "sessions_completed", "projects_completed", "theory_hours", "practice_hours")
@@ -37,5 +38,5 @@ def command_of(lane: Lane, record: Record) -> Command:
 
 
 def command_in(row: Any) -> Command:
-    """The command of one ledger row as it was sent."""
-    return command_of(Lane(row.specialization, row.user_id), record_in(row))
+    """The command of one ledger row as it was sent, made as a retry makes it."""
+    return codec.command_of(Lane(row.specialization, row.user_id), record_in(row))

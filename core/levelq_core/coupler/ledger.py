@@ -127,19 +127,20 @@ _ID = Struct(">hi16s")
 _NUMBERS = Struct(">i16siiiiiiiiii")
 _LEVELS = Struct(">iiii")
 _KINDS = {name: kind for kind, name in KIND_NAMES.items()}
-_MODES = {
+# What stands in `mode` instead of a level, by kind and the record's level.
+MODES = {
     **{(SYNC_LEVELS, level): source for level, source in enumerate(SOURCES)},
     (ADJUST, KEEP): "keep",
     (ADJUST, EARNED): "earned",
     (RESET, EARNED): "earned",
 }
-_LEVELS_OF_MODES = {mode: level for (_, level), mode in _MODES.items()}
+_LEVELS_OF_MODES = {mode: level for (_, level), mode in MODES.items()}
 _APPLIED = {kind: field(name.encode()) + field(b"applied") + NULL + NULL for kind, name in KIND_NAMES.items()}
 
 
 def _setting(record: Record) -> bytes:
     """Level, mode and author."""
-    mode = _MODES.get((record.kind, record.level))
+    mode = MODES.get((record.kind, record.level))
     names_level = mode is None and record.kind in (SET_LEVEL, RESET)
     level = record.level.to_bytes(4, "big", signed=True) if names_level else None
     author = record.advanced_by.to_bytes(8, "big") if record.advanced_by else None

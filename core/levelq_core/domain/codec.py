@@ -17,9 +17,24 @@ from hashlib import blake2b
 from operator import attrgetter
 from struct import Struct
 from struct import error as StructError
+from typing import Any
+from uuid import UUID
 
-from .commands import MAX_NUMBER, MAX_USER_ID, Adjust, Command, LevelUp, SetLevel, SyncLevels
-from .record import ADJUST, EARNED, KEEP, LEVEL_UP, RESET, SET_LEVEL, SOURCES, SYNC_LEVELS, Record, lane_of, new_tuple
+from .commands import MAX_NUMBER, MAX_USER_ID, Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels, build
+from .record import (
+    ADJUST,
+    EARNED,
+    KEEP,
+    LEVEL_UP,
+    RESET,
+    SET_LEVEL,
+    SOURCES,
+    SYNC_LEVELS,
+    Lane,
+    Record,
+    lane_of,
+    new_tuple,
+)
 
 VERSION = 2  # the newest that is read
 MAGIC = b"LQ"
@@ -38,9 +53,10 @@ _BODY_AT = STAMP_DIGITS + _HEADER.size
 _FIXED = _STAMPED.size
 _MAX_REASON_BYTES = 2000  # 500 characters of at most four bytes
 
-_gains = attrgetter("xp_gained", "sessions_completed", "projects_completed", "theory_hours", "practice_hours")
-_changes = attrgetter("xp_change", "sessions_change", "projects_change", "theory_hours_change", "practice_hours_change")
-_totals = attrgetter("total_xp", "completed_sessions", "completed_projects", "theory_hours", "practice_hours")
+_GAINS = ("xp_gained", "sessions_completed", "projects_completed", "theory_hours", "practice_hours")
+_CHANGES = ("xp_change", "sessions_change", "projects_change", "theory_hours_change", "practice_hours_change")
+_TOTALS = ("total_xp", "completed_sessions", "completed_projects", "theory_hours", "practice_hours")
+_gains, _changes, _totals = attrgetter(*_GAINS), attrgetter(*_CHANGES), attrgetter(*_TOTALS)
 
 
 class MalformedEntry(ValueError):
@@ -68,6 +84,25 @@ def encoded(command: Command, *, reply: bool = False) -> tuple[bytes, Record]:
 def record_of(command: Command) -> Record:
     """The record that decoding the command's entry gives."""
     return encoded(command)[1]
+
+
+def command_of(lane: Lane, record: Record, command_id: UUID | None = None) -> Command:
+    """The command that a record of this lane holds, under another id if one is given. Raises InvalidCommand."""
+    own = UUID(bytes=record.command_id) if command_id is None else command_id
+    fields: dict[str, Any] = {"user_id": lane.user_id, "specialization": lane.specialization, "command_id": own}
+    fields |= {"reason": record.reason, "advanced_by": record.advanced_by or None}
+    kind, level, numbers = record.kind, record.level, record[5:10]
+    if kind == LEVEL_UP:
+        return build(LevelUp, **fields, **dict(zip(_GAINS, numbers, strict=True)))
+    if kind == SYNC_LEVELS:
+        return build(SyncLevels, **fields, source=SOURCES[level])
+    if kind == RESET:
+        totals = dict(zip(_TOTALS, numbers, strict=True))
+        return build(Reset, **fields, **totals, level="earned" if level == EARNED else level)
+    changes = dict(zip(_CHANGES, numbers, strict=True))
+    if kind == ADJUST:
+        return build(Adjust, **fields, **changes, level="earned" if level == EARNED else "keep")
+    return build(SetLevel, **fields, **changes, new_level=level)
 
 
 def digest_in(payload: bytes) -> bytes:
@@ -125,6 +160,25 @@ def decode(entry: bytes, salt: bytes) -> Record:
     ):  # fmt: skip
         _check(record, version)
     return record
+
+
+def legible(entry: bytes) -> dict[str, int | str]:
+    """The fields of a stamped entry as far as it has them, whatever is wrong with it; for people."""
+    if entry[STAMP_DIGITS : STAMP_DIGITS + 2] != MAGIC:
+        return {}
+    stamp, _, version, flags, command_id, digest, *numbers = _STAMPED.unpack(entry[:_FIXED].ljust(_FIXED, b"\0"))
+    values = (stamp.decode("ascii", "replace"), version, flags, str(UUID(bytes=command_id)), digest.hex(), *numbers)
+    named = zip(_LEGIBLE, values, strict=True)
+    found: dict[str, int | str] = {name: value for (name, end), value in named if end <= len(entry)}
+    return found if len(entry) <= _FIXED else found | {"reason": entry[_FIXED:].decode(errors="replace")}
+
+
+# Where each field of an entry ends.
+_LEGIBLE = (
+    ("stamp", 13), ("version", 16), ("flags", 17), ("command_id", 33), ("digest", 49), ("kind", 50),
+    ("advanced_by", 58), ("level", 62), ("xp", 66), ("sessions", 70), ("projects", 74), ("theory_hours", 78),
+    ("practice_hours", 82),
+)  # fmt: skip
 
 
 def _unreadable(entry: bytes) -> MalformedEntry | NewerVersion:

@@ -34,6 +34,7 @@ MAX_USER_ID = 2**63 - 1
 MAX_NUMBER = 2**31 - 1
 MAX_KEY = 200  # characters of an idempotency key
 KEY_NAMESPACE = uuid5(NAMESPACE_URL, "levelq:idempotency-key")  # a promise: docs/reference/api.md shows it
+RETRY_NAMESPACE = uuid5(NAMESPACE_URL, "levelq:retry")  # a promise, too: retries that are recorded are found by it
 
 
 def new_command_id() -> UUID:
@@ -58,6 +59,14 @@ def command_id_for(key: str) -> UUID:
         got = repr(key)
         message = f"idempotency_key: {error}, got {got[:80]}"
         raise InvalidCommand(message, field="idempotency_key", value=key, limit=MAX_KEY) from None
+
+
+def retry_id(command_id: UUID) -> UUID:
+    """The id under which a rejected command is retried: the UUIDv5 of the id's text in RETRY_NAMESPACE.
+
+    So a retry that is sent twice is one command, and what was retried as what can be told from the ids alone.
+    """
+    return uuid5(RETRY_NAMESPACE, str(command_id))
 
 
 def _checked_key(key: Any) -> Any:

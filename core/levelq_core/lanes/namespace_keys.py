@@ -23,8 +23,9 @@ class NamespaceKeys(ScriptCaller):
         return [partition for name in names if (partition := Partition.read(name)) is not None]
 
     def forget(self, partition: Partition) -> None:
-        """Remove a partition that is closed and empty from the registry."""
+        """Remove a partition that is closed and empty from the registry, and its pauses."""
         self.redis.zrem(self.keys.registry, str(partition))
+        self.redis.delete(self.keys.of(partition, "paused"))
 
     def change_layout(self, specialization: str, expected: Layout, new: Layout) -> bool:
         """Replace one layout by another, if it is still the expected one; returns whether it was."""

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from redis import Redis
-from redis.exceptions import ResponseError
 
 from levelq_core.keys import Keys, Partition
 from levelq_core.redis_client.topology import server_of
@@ -50,14 +49,6 @@ class ParkedLanes(NamedTuple):
 
     total: int
     lanes: list[ParkedLane]
-
-
-class UserLane(NamedTuple):
-    """One user's parked lane, how many entries it holds (None: its key is no list), and the server's time in ms."""
-
-    parked: ParkedLane
-    waiting: int | None
-    now_ms: int
 
 
 def bounded(reason: str) -> bytes:
@@ -102,34 +93,20 @@ def read(redis: Redis, keys: Keys, partition: Partition) -> ParkedLanes:
     users = list(found)[:MOST_LANES]
     no_scores = [None] * len(users)
     scores = unless_wrong_type(no_scores, server.zmscore, keys.of(partition, "ready"), users) if users else no_scores
-    read_ = [_lane(user, found[user], score) for user, score in zip(users, scores, strict=True)]
+    read_ = [parked_lane(user, found[user], score) for user, score in zip(users, scores, strict=True)]
     lanes = [lane for lane in read_ if lane is not None]
     return ParkedLanes(total, sorted(lanes, key=lambda lane: lane.since_ms))
 
 
-def of_user(redis: Redis, keys: Keys, partition: Partition, user_id: int) -> UserLane | None:
-    """One user's lane if it is parked. Raises RedisError."""
-    key = keys.of(partition, "parked")
-    pipeline = server_of(redis, key).pipeline(transaction=False)
-    pipeline.time()
-    pipeline.hget(key, str(user_id))
-    pipeline.zscore(keys.of(partition, "ready"), str(user_id))
-    pipeline.llen(keys.lane(partition, user_id))
-    (seconds, microseconds), note, score, waiting = pipeline.execute(raise_on_error=False)
-    if not isinstance(note, bytes):
-        return None
-    if isinstance(waiting, ResponseError):
-        waiting = None
-    now_ms = int(seconds) * 1000 + int(microseconds) // 1000
-    lane = _lane(b"%d" % user_id, note, score if isinstance(score, float) else None)
-    return None if lane is None else UserLane(lane, waiting, now_ms)
-
-
-def _lane(user: bytes, note: bytes, score: float | None) -> ParkedLane | None:
-    """A parked lane; None if the note is not "since attempts reason"."""
+def parked_lane(user: bytes, note: bytes, score: object) -> ParkedLane | None:
+    """A parked lane by its note and its score in `ready`; None if the note is not "since attempts reason"."""
     match = _NOTE.match(note)
     if match is None:
         return None
-    until = None if score is None or abs(score) > _LAST_MS else int(score)
     reason = printable(note[match.end() :], MOST_BYTES)
-    return ParkedLane(printable(user, MOST_SHOWN), int(match[1]), until, int(match[2]), reason)
+    return ParkedLane(printable(user, MOST_SHOWN), int(match[1]), time_in(score), int(match[2]), reason)
+
+
+def time_in(score: object) -> int | None:
+    """A score as a time in ms; None if there is none, or if it is no time."""
+    return int(score) if isinstance(score, float) and abs(score) <= _LAST_MS else None

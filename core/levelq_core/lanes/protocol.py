@@ -12,6 +12,7 @@ from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Partition
 
 from .parked import Acknowledgements, Reasons, reason_lines
+from .pauses import MOST_PAUSES
 from .script_files import Call
 from .shard_layout import Layout
 
@@ -265,6 +266,10 @@ class Protocol:
         """Look for a command in one lane, or in all; `newest`: how many of the lane's newest entries to leave out."""
         user = "" if user_id is None else user_id
         return self._call("find", partition, command_id, FOUND_AMONG, newest, user)
+
+    def pause(self, partition: Partition, who: str, for_ms: int, why: str) -> Call:
+        """Pause a partition (`who` is "*") or a user's lane in it, for `for_ms` or, if that is 0, until resumed."""
+        return self._call("pause", partition, who, for_ms, why, MOST_PAUSES)
 
     def withdraw(self, partition: Partition, mark: str, lanes: Sequence[Withdrawal]) -> Call:
         """Remove decided entries, wherever they are in their lanes."""

@@ -25,6 +25,7 @@ from .shard_layout import Layout
 STEP = 200  # entries of one lane in one call
 LANES = 50  # in one call: 10,000 entries at most, typically 1 MB, never more than 40 MB
 COUNTED_LANES = 100_000  # of one partition in one call, as many as a sweep reads
+LOOKED_AT = 1_000  # due lanes, and as many claimed ones, in which the longest are looked for: 1 ms of the server
 PAGE = 1_000  # keys in one step of SCAN
 
 Lane = tuple[Partition, bytes]
@@ -157,6 +158,23 @@ def counted(redis: Redis, keys: Keys, partition: Partition) -> Counted | None:
     """Both numbers; None if the partition has more lanes than can be read in one step."""
     reply = _run(redis, keys, "count", partition, COUNTED_LANES)
     return Counted(*map(int, reply)) if reply else None
+
+
+class LongLane(NamedTuple):
+    """A lane that holds entries: how many, and the age of the first one in ms."""
+
+    partition: Partition
+    user: bytes
+    entries: int
+    age_ms: int
+
+
+def longest(redis: Redis, keys: Keys, partition: Partition, most: int) -> tuple[list[LongLane], list[LongLane]]:
+    """The longest lanes, and those whose first entry is oldest, among the LOOKED_AT due and claimed longest."""
+    longest_, oldest = _run(redis, keys, "longest", partition, LOOKED_AT, most)
+    found = ([LongLane(partition, *flat[n : n + 3]) for n in range(0, len(flat), 3)] for flat in (longest_, oldest))
+    first, second = found
+    return first, second
 
 
 def _score(raw: bytes | float | None) -> float | None:

@@ -18,8 +18,10 @@ from levelq_core.keys import Keys, Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.namespace_binding import DatabaseIdentity
 from levelq_core.lanes.parked import is_note
+from levelq_core.lanes.pauses import read_pause
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.lanes.worker_alerts import read_alert
+from levelq_core.lanes.worker_reports import read_report
 from levelq_core.redis_client.topology import server_of
 from levelq_core.untrusted_text import quoted
 
@@ -27,7 +29,7 @@ MOST_MEMBERS = 1_000  # of one key that are examined
 REMEDY = "`levelq rebuild` removes it"
 _TYPES: Mapping[str, bytes] = {
     **dict.fromkeys(("ready", "claimed", "drains"), b"zset"),
-    **dict.fromkeys(("tokens", "parked"), b"hash"),
+    **dict.fromkeys(("tokens", "parked", "paused"), b"hash"),
     **dict.fromkeys(("wake", "count", "progress", "closed", "filled", "relay"), b"string"),
 }
 _RQ_TYPES: Mapping[str, bytes] = {"rq:workers": b"set", "rq:queues": b"set"}
@@ -62,6 +64,7 @@ def find(lanes: Lanes, partitions: Iterable[Partition]) -> list[KeyFault]:
         (keys.registry, b"zset", _registered),
         (keys.shards, b"hash", _field(Layout.read, "generation:shards")),
         (keys.notices, b"hash", _field(read_alert, "since, until and a reason")),
+        (keys.workers, b"hash", _field(read_report, "a worker's report")),
     ):
         server = server_of(redis, key)
         found += _wrong_types(server, {key: kind}) or _members(server, key, kind, fault)
@@ -70,7 +73,11 @@ def find(lanes: Lanes, partitions: Iterable[Partition]) -> list[KeyFault]:
         server = server_of(redis, keys.of(partition, "ready"))
         wrong = _wrong_types(server, {keys.of(partition, name): kind for name, kind in _TYPES.items()})
         found += wrong
-        for name, fault in (("ready", _due), ("parked", _field(is_note, "since, attempts and a reason"))):
+        for name, fault in (
+            ("ready", _due),
+            ("parked", _field(is_note, "since, attempts and a reason")),
+            ("paused", _field(read_pause, "since, until, actor and a reason")),
+        ):
             key = keys.of(partition, name)
             if not any(each.key == key for each in wrong):
                 found += _members(server, key, _TYPES[name], fault)

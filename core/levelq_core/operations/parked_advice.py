@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.parked import NEWER_VERSION, WRONG_TYPE, ParkedLane, ParkedLanes, cause_of, read
+from levelq_core.lanes.pauses import PARKED_REASON
 
-from .wording import count, time_of, when_utc
+from .wording import count, time_of, users_named, when_utc
 
 MOST_CAUSES = 5  # of one partition that have a line of their own
 _LOCKED = "other code holds its rows"  # isolate.LOCKED_REASON begins so
@@ -18,6 +19,7 @@ _BY_WORDS = (
     (_LOCKED, "commit or end the transaction that holds them"),
     (NEWER_VERSION, "start workers of the version that sent it"),
     (WRONG_TYPE, "other code wrote that key: move it away with RENAME"),
+    (PARKED_REASON, "`levelq resume --user` ends the pause"),
 )
 # By SQLSTATE; the first that fits. Names in braces are read from the message.
 _BY_STATE = (
@@ -73,27 +75,28 @@ def remedy(reason: str, held: str | None) -> str:
 
 
 def cause_lines(partition: Partition, found: ParkedLanes, held: str | None = None) -> Iterator[str]:
-    """One line for each cause, the most frequent first. `held`: what to do about the rows that other code holds."""
+    """One line for each cause but pauses, the most frequent first. `held`: what to do about rows that others hold."""
     groups: dict[str, list[ParkedLane]] = {}
-    for lane in found.lanes:
+    lanes = [lane for lane in found.lanes if not lane.reason.startswith(PARKED_REASON)]
+    for lane in lanes:
         groups.setdefault(cause_of(lane.reason), []).append(lane)
     most_first = sorted(groups.values(), key=len, reverse=True)
-    for lanes in most_first[:MOST_CAUSES]:
-        first = lanes[0]  # the oldest
+    for group in most_first[:MOST_CAUSES]:
+        first = group[0]  # the oldest
         what = remedy(first.reason, held)
-        since = f"parked since {when_utc(time_of(first.since_ms))}, for example user {first.user}"
-        yield f"{partition}: {count(len(lanes), 'lane')} {since}: {first.reason}; {what}"
-    rest = found.total - sum(map(len, most_first[:MOST_CAUSES]))
+        since = f"parked since {when_utc(time_of(first.since_ms))}, {users_named([lane.user for lane in group])}"
+        yield f"{partition}: {count(len(group), 'lane')} {since}: {first.reason}; {what}"
+    rest = found.total - (len(found.lanes) - len(lanes)) - sum(map(len, most_first[:MOST_CAUSES]))
     if rest > 0:
         yield f"{partition}: {count(rest, 'lane')} more parked for other causes: levelq status --json"
 
 
-def burst_lines(lanes: Lanes, partitions: Sequence[Partition]) -> Iterator[str]:
-    """After a burst: how many lanes are parked, and why. Raises RedisError."""
+def burst_lines(lanes: Lanes, partitions: Sequence[Partition], paused: Sequence[str] = ()) -> Iterator[str]:
+    """After a burst: how many lanes are parked, and why; and lines about what is `paused`. Raises RedisError."""
     parked, lines = 0, list[str]()
     for partition in partitions:
         found = read(lanes.redis, lanes.keys, partition)
         parked += max(found.total, lanes.status(partition).parked)  # a short delay may have passed by now
         lines += cause_lines(partition, found)
-    yield f"done: nothing is due; lanes parked for later: {parked}"
-    yield from lines
+    yield f"done: nothing is due{' but what is paused' if paused else ''}; lanes parked for later: {parked}"
+    yield from (*lines, *paused)

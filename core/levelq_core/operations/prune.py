@@ -7,7 +7,7 @@ change stays until every consumer of events has read it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from levelq_core.lanes import scan as standing
 from levelq_core.lanes.client import Lanes
 from levelq_core.settings import Settings
 
+from . import audit
 from .identity import require_bound
 from .queries import last_id_before
 from .verify.temp_tables import STANDING as IN_LANES
@@ -90,7 +91,23 @@ def prune(
                 load_entries(connection, IN_LANES, _standing(lanes))
                 index(connection, IN_LANES, "command_id", "sha256")
             kinds = (_LEDGER, _QUARANTINE) if quarantine else (_LEDGER,)
-            return [_prune(connection, kind, before, dry_run, batch, step) for kind in kinds]
+            pruned, detail = [], {"older_than_seconds": int(older_than.total_seconds())}
+            line = None if dry_run else _audit(connection, None, kinds, detail)
+            for kind in kinds:
+                pruned.append(_prune(connection, kind, before, dry_run, batch, step))
+                detail[kind.table] = pruned[-1].removed
+                if line is not None:
+                    _audit(connection, line, kinds, detail)
+            return pruned
+
+
+def _audit(connection: Connection, line: int | None, kinds: Sequence[_Kind], detail: dict[str, int]) -> int:
+    """Write the run's line before anything is removed; afterwards note how many rows went."""
+    with connection.begin():
+        if line is None:
+            return audit.record(connection, "prune", ", ".join(kind.table for kind in kinds), detail)
+        audit.update(connection, line, detail)
+        return line
 
 
 def check_age(older_than: timedelta) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from levelq_core.coupler.ledger import COMMAND_COLUMNS, answer, prior_in, record_in
-from levelq_core.database.table_names import LEDGER, LICENSES, OUTBOX, PROGRESS, QUARANTINE
+from levelq_core.database.table_names import LEDGER, LICENSES, OPEN_REJECTION, OUTBOX, PROGRESS, QUARANTINE
 from levelq_core.domain.outcome import Outcome, outcome
 
 
@@ -76,9 +76,11 @@ def _outcome(row: Any, digest: bytes | None) -> Outcome:
 
 
 def counts(connection: Connection) -> dict[str, int]:
-    """How many commands were ever rejected and how many entries quarantined, within retention."""
-    rejected, quarantined_ = connection.execute(_COUNTS).one()
-    return {"rejected": rejected, "quarantined": quarantined_}
+    """How many commands were ever rejected and how many entries quarantined, within retention.
+
+    `rejected_open`: those that were neither retried, discarded, cancelled nor forgotten.
+    """
+    return dict(connection.execute(_COUNTS).mappings().one())
 
 
 def holder(connection: Connection, tables: Iterable[str], seconds: float) -> Holder | None:
@@ -135,7 +137,9 @@ _LAST_IN_OUTBOX = text(f"""
 _IN_OUTBOX = text(f"SELECT specialization FROM {OUTBOX} WHERE command_id = :id")
 
 _COUNTS = text(f"""
-    SELECT (SELECT count(*) FROM {LEDGER} WHERE status = 'rejected'), (SELECT count(*) FROM {QUARANTINE})
+    SELECT (SELECT count(*) FROM {LEDGER} WHERE status = 'rejected') AS rejected,
+           (SELECT count(*) FROM {LEDGER} WHERE {OPEN_REJECTION}) AS rejected_open,
+           (SELECT count(*) FROM {QUARANTINE}) AS quarantined
 """)
 
 # Reading takes AccessShareLock, which blocks no writer of rows.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from levelq_core.untrusted_text import printable
+
+MOST_NAMED = 5  # users in a message
 
 
 def one_line(text: str) -> str:
@@ -25,6 +28,13 @@ def duration(seconds: float) -> str:
 def count(number: int, thing: str) -> str:
     """`1 pair`, `1,200 pairs`."""
     return f"{number:,} {thing if number == 1 else thing + 's'}"
+
+
+def users_named(users: Sequence[int | str]) -> str:
+    """The first few by name: `user 13`, `users 1, 2, 3, 4, 5 and 7 more`."""
+    named = ", ".join(map(str, users[:MOST_NAMED]))
+    more = f" and {len(users) - MOST_NAMED:,} more" if len(users) > MOST_NAMED else ""
+    return f"user{'s' if len(users) > 1 else ''} {named}{more}"
 
 
 def time_of(ms: int) -> datetime:

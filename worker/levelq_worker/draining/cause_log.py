@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from levelq_core.coupler.lane_batch import Parked
 from levelq_core.keys import Partition
 from levelq_core.lanes.parked import cause_of
+from levelq_core.operations.wording import count, users_named
 
 log = logging.getLogger("levelq")
 
@@ -26,14 +27,16 @@ class CauseLog:
         self._met_at: dict[Cause, float] = {}  # the one met last is last
 
     def log_parked(self, partition: Partition, lanes: Sequence[Parked]) -> None:
-        """Log why these lanes are parked, with one user of each cause as an example."""
+        """Log why these lanes are parked, with the first users of each cause."""
         by_cause: dict[str, list[Parked]] = {}
         for lane in lanes:
             by_cause.setdefault(cause_of(lane.reason), []).append(lane)
         for cause, same in by_cause.items():
-            what = "%s: %d lanes parked: %s; for example user %d"
-            user_id = same[0].work.lane.user_id
-            self.log(logging.WARNING, (partition, cause), what, partition, len(same), same[0].reason, user_id)
+            users = users_named([lane.work.lane.user_id for lane in same])
+            what = "%s: %s parked: %s; %s"
+            self.log(
+                logging.WARNING, (partition, cause), what, partition, count(len(same), "lane"), same[0].reason, users
+            )
 
     def log(self, level: int, cause: Cause, message: str, *arguments: object) -> None:
         """Log a message unless its cause was met before and lasts."""

@@ -14,6 +14,7 @@ from levelq_core.keys import Partition
 from levelq_core.lanes.parked import Acknowledgements, Reasons
 from levelq_core.lanes.pending_reply import PendingReply
 from levelq_core.lanes.protocol import Claim
+from levelq_worker.support.worker_name import worker_name
 
 from .batch import Batch
 from .context import Runtime
@@ -95,7 +96,8 @@ class Claims:
                 self._next.decode()
 
     def _send(self, *, holding: bool) -> PendingClaim:
-        token, commands = uuid4().hex, self._runtime.batch_size.commands
+        token = f"{worker_name()} {uuid4().hex}"  # user_lane.worker_in reads the name
+        commands = self._runtime.batch_size.commands
         begin_claim = self._runtime.lanes.begin_claim
         reply = begin_claim(self._partition, self._drain, token, commands, restored_only=True, holding=holding)
         return PendingClaim(token, commands, time.monotonic(), reply)

@@ -15,6 +15,7 @@ from multiprocessing.context import ForkProcess
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.partition_directory import partitions
 from levelq_core.operations.parked_advice import burst_lines
+from levelq_core.operations.readings.pauses import active_pauses, pause_lines
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 from levelq_worker.support.backoff import restart_backoff
@@ -44,7 +45,9 @@ def supervise(settings: Settings, processes: int, specializations: Sequence[str]
     if burst and code == 0:
         with connect(settings.redis_url, settings.redis_seconds) as redis:
             lanes = Lanes(redis, settings)
-            print("\n".join(burst_lines(lanes, partitions(lanes, specializations))))  # noqa: T201 - the result
+            found = partitions(lanes, specializations)
+            paused = list(pause_lines(active_pauses(lanes, found)))
+            print("\n".join(burst_lines(lanes, found, paused)))  # noqa: T201 - the result
     return code
 
 

@@ -20,6 +20,7 @@ from redis.exceptions import NoPermissionError, RedisError
 from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Partition
 from levelq_core.lanes.partition_directory import PartitionDirectory
+from levelq_core.lanes.pauses import Pause, pauses
 from levelq_core.lanes.protocol import Status
 from levelq_core.operations.key_faults import find_in_rq
 from levelq_core.operations.redischeck.health import refusal
@@ -30,6 +31,7 @@ from levelq_core.untrusted_text import printable
 from levelq_worker.draining.context import Runtime, tune_gc
 from levelq_worker.draining.drain import Drain
 from levelq_worker.relay.thread import Relay
+from levelq_worker.reporter import Reporter
 from levelq_worker.rq_adapter.worker import LaneWorker
 from levelq_worker.support.backoff import restart_backoff
 from levelq_worker.support.outage import describe
@@ -92,7 +94,9 @@ def _poll_while_unusable(
             try:
                 drain_all(runtime, relay, specializations, rq)
             except RedisError as error:
+                runtime.activity.wait(describe(error))
                 runtime.outage.failed(describe(error))
+                runtime.activity.enter("idle")
             else:
                 stop.wait(settings.sweep_seconds)
 
@@ -135,13 +139,16 @@ def drain_until_empty(settings: Settings, specializations: Sequence[str]) -> int
 
 @contextmanager
 def working(settings: Settings, specializations: Sequence[str], stop: Stop) -> Iterator[tuple[Runtime, Relay]]:
-    """A runtime and a relay, to work without RQ."""
+    """A runtime that reports what it does, and a relay, to work without RQ."""
     runtime = Runtime(settings, stop)
     relay = Relay(settings, specializations, runtime.binding)
+    reporter = Reporter(runtime, specializations)
+    reporter.start()
     try:
         yield runtime, relay
     finally:
         relay.release()
+        reporter.stop()
         runtime.close()
 
 
@@ -153,14 +160,15 @@ def drain_all(runtime: Runtime, relay: Relay, specializations: Sequence[str], rq
         relay.poll()
         directory = PartitionDirectory(runtime.lanes, specializations)
         found, failure = _sweep(runtime, directory.read())
-        blocked = {p for p, _ in found if directory.layouts[p.specialization].is_blocked(p)}
-        due = [partition for partition, status in found if status.ready and partition not in blocked]
+        blocked = {p for p, _, _ in found if directory.layouts[p.specialization].is_blocked(p)}
+        due = [p for p, status, paused in found if status.ready and p not in blocked and None not in paused]
         for partition in due:
             Drain(runtime, partition).run()
         if not due:
             if failure is not None:
                 raise failure
-            busy = blocked or any(status.claimed for _, status in found)
+            paused_names = {p.specialization for p, _, paused in found if paused}  # it may keep a change from its end
+            busy = {p.specialization for p in blocked} - paused_names or any(status.claimed for _, status, _ in found)
             if not busy and not relay.waits_for_other_relays():
                 break
             runtime.stop.wait(POLL_SECONDS)
@@ -176,14 +184,18 @@ def _suspended(rq: Redis) -> str | None:
         return None
 
 
-def _sweep(runtime: Runtime, known: Sequence[Partition]) -> tuple[list[tuple[Partition, Status]], RedisError | None]:
+_Swept = tuple[Partition, Status, dict[int | None, Pause]]
+
+
+def _sweep(runtime: Runtime, known: Sequence[Partition]) -> tuple[list[_Swept], RedisError | None]:
     """Sweep and count the partitions; the last error, because on a cluster one server may be down."""
-    found: list[tuple[Partition, Status]] = []
+    lanes = runtime.lanes
+    found: list[_Swept] = []
     failure: RedisError | None = None
     for partition in known:
         try:
-            runtime.lanes.sweep(partition)
-            found.append((partition, runtime.lanes.status(partition)))
+            lanes.sweep(partition)
+            found.append((partition, lanes.status(partition), pauses(lanes.redis, lanes.keys, partition)))
         except RedisError as error:
             failure = error
     return found, failure

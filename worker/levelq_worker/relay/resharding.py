@@ -17,6 +17,7 @@ from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.partition_directory import PartitionDirectory
+from levelq_core.lanes.pauses import pauses
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.lanes.wakeups import Waker
 
@@ -28,7 +29,8 @@ log = logging.getLogger("levelq")
 def begin(lanes: Lanes, specialization: str, shards: int) -> Layout:
     """Close this generation and open the next one with `shards` partitions; returns the layout after that.
 
-    Raises ConfigurationError if a change is under way, or if there is nothing to change; RedisError.
+    Raises ConfigurationError if a change is under way, if something is paused or if there is nothing to change;
+    RedisError.
     """
     layout = lanes.ensure_layouts([specialization]).require()[specialization]
     if not layout.steady:
@@ -36,6 +38,12 @@ def begin(lanes: Lanes, specialization: str, shards: int) -> Layout:
         raise ConfigurationError(
             f"{specialization}: a change to {wanted} shards is under way; `levelq shards` shows how far it is"
         )
+    for partition in layout.partitions(specialization):
+        if pauses(lanes.redis, lanes.keys, partition):
+            raise ConfigurationError(
+                f"{specialization}: something is paused, and a change waits until the old shards are empty: "
+                "`levelq status` names it, `levelq resume` ends it"
+            )
     if layout.shards == shards:
         raise ConfigurationError(f"{specialization}: expected another number of shards than {shards}, which it has")
     changing = layout.begin_change(shards)

@@ -32,6 +32,7 @@ from levelq_core.settings import Settings
 from levelq_core.untrusted_text import MOST_SHOWN, printable
 from levelq_worker.draining.context import Runtime, install, tune_gc
 from levelq_worker.relay.thread import Relay
+from levelq_worker.reporter import Reporter
 from levelq_worker.support.outage import describe
 from levelq_worker.support.preflight import check_servers
 from levelq_worker.support.stop import Stop
@@ -192,6 +193,7 @@ class LaneWorker(SimpleWorker):
         bound to another database meanwhile.
         """
         runtime = self._runtime
+        reporter = Reporter(runtime, self.specializations, self.name)
         try:
             if self._supervised:
                 runtime.transactions.probe()
@@ -199,7 +201,9 @@ class LaneWorker(SimpleWorker):
                 check_servers(self.settings)
             runtime.binding.verify(runtime.lanes, runtime.engine)
         except (DBAPIError, RedisError) as error:
+            runtime.activity.wait(describe(error))
             runtime.outage.failed(describe(error))
+            runtime.activity.enter("idle")
         except ConfigurationError:
             runtime.close()
             raise
@@ -207,8 +211,8 @@ class LaneWorker(SimpleWorker):
         options["dequeue_strategy"] = DequeueStrategy.ROUND_ROBIN
         sweeper = Sweeper(self.settings, self.specializations, runtime.binding)
         relay = Relay(self.settings, self.specializations, runtime.binding)
-        sweeper.start()
-        relay.start()
+        for thread in (reporter, sweeper, relay):
+            thread.start()
         try:
             worked = bool(super().work(*args, **options))
             if runtime.binding.refused is not None:
@@ -218,6 +222,7 @@ class LaneWorker(SimpleWorker):
             relay.stop()
             sweeper.stop()
             self._hand_over()
+            reporter.stop()
             runtime.close()
 
     def _hand_over(self) -> None:

@@ -6,9 +6,7 @@ While an outage lasts, an alert in Redis shows its last cause to `levelq status`
 from __future__ import annotations
 
 import logging
-import os
 import random
-import socket
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -19,6 +17,7 @@ from levelq_core.settings import Settings
 
 from .backoff import Backoff
 from .stop import Stop
+from .worker_name import worker_name
 
 log = logging.getLogger("levelq")
 
@@ -71,5 +70,5 @@ def describe(error: Exception) -> str:
 
 def alerts_of(redis: Redis, settings: Settings, thread: str = "") -> WorkerAlerts:
     """The alert of this process or of one of its threads. It outlasts the longest attempt and the wait after it."""
-    worker = f"{socket.gethostname()}:{os.getpid()} {thread}".rstrip()
+    worker = f"{worker_name()} {thread}".rstrip()
     return WorkerAlerts(redis, settings.keys, worker, 2 * settings.claim_seconds + 2 * MOST_SECONDS)

@@ -9,7 +9,10 @@ from sqlalchemy.exc import DBAPIError
 
 from levelq_core.database.sqlstate import in_words, sqlstate_of
 from levelq_core.errors import ConfigurationError
+from levelq_core.keys import Partition
+from levelq_core.lanes import scan
 from levelq_core.lanes.lane_editor import LaneEditor
+from levelq_core.lanes.pauses import pause_of
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.operations import audit, erasing
 from levelq_core.operations.erasing import FORGOTTEN, Erased
@@ -29,11 +32,12 @@ class UserData(NamedTuple):
 
     waiting: Waiting
     rows: Erased
+    pauses: int  # of this user's lanes
 
     @property
     def total(self) -> int:
-        """Entries and rows."""
-        return self.waiting.total + self.rows.total
+        """Entries, rows and pauses."""
+        return self.waiting.total + self.rows.total + self.pauses
 
 
 class Forgetting:
@@ -41,6 +45,7 @@ class Forgetting:
 
     def __init__(self, engine: Engine, lanes: LaneEditor, waker: Waker, settings: Settings, user_id: int) -> None:
         self._engine = engine
+        self._lanes = lanes
         self._settings = settings
         self._user_id = user_id
         self._canceller = Canceller(engine, lanes, waker, settings)
@@ -50,12 +55,17 @@ class Forgetting:
         waiting = self._canceller.look(Scope(user_id=self._user_id))
         waiting.require_readable()
         with self._engine.connect() as connection:
-            return UserData(waiting, erasing.count(connection, self._user_id))
+            rows = erasing.count(connection, self._user_id)
+        lanes = self._lanes
+        found = (pause_of(lanes.redis, lanes.keys, each, self._user_id) for each in self._partitions())
+        return UserData(waiting, rows, sum(pause is not None for pause in found))
 
     def run(self) -> tuple[Cancelled, Erased]:
         """Erase it. One audit line records that a user was forgotten and how many rows went, but not which user."""
         cancelled = self._canceller.run(Scope(user_id=self._user_id))
         Waiting(newer=cancelled.newer, unreadable=cancelled.unreadable).require_readable()
+        for partition in self._partitions():
+            self._lanes.resume(partition, self._user_id)
 
         def record(connection: Connection, erased: Erased) -> None:
             audit.record(connection, "forget", audit.user_target(FORGOTTEN), cancelled.detail() | erased._asdict())
@@ -71,3 +81,6 @@ class Forgetting:
                 f"user {self._user_id}: {in_words(error)}; {_ADVICE[state]}, and run this again: the waiting commands "
                 "are cancelled, the tables are unchanged"
             ) from error
+
+    def _partitions(self) -> set[Partition]:
+        return scan.partitions(self._lanes.redis, self._settings)

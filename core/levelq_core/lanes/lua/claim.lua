@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Take due lanes for one drain, or retire the drain if nothing is due.
+-- Take due lanes for one drain, or retire the drain if nothing is due or the partition is paused.
 --
 -- KEYS[1]  tag .. "ready"
 -- ARGV     tag, drain, claim ms, token, wake ms, batch commands, batch lanes, batch bytes,
@@ -9,11 +9,12 @@
 --          {users of these lanes that were parked for a database error}}
 --          or {"BLOCKED"}, and nothing was done: the outbox must be restored first, see refill.lua.
 --          An entry over the payload limit is returned as {length, sha1, first 4 KiB}.
---          Retired: nothing was due, and the drain is no longer registered.
+--          Retired: nothing was due and not paused, and the drain is no longer registered.
 --
 -- Keeps:   Commands stay in their lane until ack.lua removes them. The head of a lane is read, under pcall, before the
 --          lane moves to claimed: a lane key of the wrong type cannot strand the lanes behind it.
 --          Finding nothing due and retiring the drain are one step, so no push falls between.
+--          Nothing is taken of a paused partition, nor of a paused user: their lane is parked until the pause is over.
 
 local tag, drain = ARGV[1], ARGV[2]
 local claim_ms, token, wake_ms = tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
@@ -68,9 +69,23 @@ local function few(entries, most, bytes_left)
 end
 
 local ready, claimed, tokens = tag .. 'ready', tag .. 'claimed', tag .. 'tokens'
+
+-- Mostly nothing is paused: then this costs one EXISTS.
+local any_paused = redis.call('EXISTS', tag .. 'paused') == 1
+local all_paused = any_paused and pause_of(tag, now, '*')
+local due = all_paused and {} or redis.call('ZRANGEBYSCORE', ready, '-inf', now, 'LIMIT', 0, batch_lanes)
+if any_paused then
+  local others = {}
+  for _, user in ipairs(due) do
+    local pause = pause_of(tag, now, user)
+    if pause then park_paused(tag, user, pause) else others[#others + 1] = user end
+  end
+  due = others
+end
+
 local lanes, broken, commands, bytes = {}, {}, 0, 0
 local gone, deadlines, held, empty = 0, {}, {}, {}
-for _, user in ipairs(redis.call('ZRANGEBYSCORE', ready, '-inf', now, 'LIMIT', 0, batch_lanes)) do
+for _, user in ipairs(due) do
   if commands >= batch_commands or bytes >= batch_bytes then break end
   local lane = tag .. 'lane:' .. user
   local most, bytes_left = math.min(lane_commands, batch_commands - commands), batch_bytes - bytes
@@ -96,7 +111,7 @@ end
 in_steps('HDEL', tag .. 'parked', empty)
 in_steps('ZADD', claimed, deadlines)
 in_steps('HSET', tokens, held)
--- By rank, which is cheaper than by name: these lanes were the first of ready, and broken ones have moved.
+-- By rank, which is cheaper than by name: these lanes were the first of ready; broken and paused ones have moved.
 if gone > 0 then redis.call('ZREMRANGEBYRANK', ready, 0, gone - 1) end
 
 -- The reason of a lane parked for a database error ends with the SQLSTATE. Mostly nothing is parked.
@@ -109,7 +124,7 @@ if #held > 0 and redis.call('EXISTS', tag .. 'parked') == 1 then
 end
 
 local retired = 0
-if ARGV[12] ~= '1' and #lanes == 0 and redis.call('ZCOUNT', ready, '-inf', now) == 0 then
+if ARGV[12] ~= '1' and #lanes == 0 and (all_paused or redis.call('ZCOUNT', ready, '-inf', now) == 0) then
   redis.call('ZREM', drains, drain)
   retired = 1
 end

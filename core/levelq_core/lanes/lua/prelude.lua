@@ -42,14 +42,37 @@ local function return_expired(tag, now, claim_ms)
   return returned
 end
 
+-- The score in ready of a paused user's lane: later than any time. The sweep makes it due when the pause is over.
+local PAUSED = 1e16
+
+-- The pause of the whole partition ("*") or of a user: "since until actor|reason"; nil if it is over or unreadable.
+local function pause_of(tag, now, who)
+  local pause = unless_wrong(false, 'HGET', tag .. 'paused', who)
+  local ends = pause and tonumber(string.match(pause, '^%d+ (%d+) [^|]*|'))
+  return ends and (ends == 0 or ends > now) and pause or nil
+end
+
+-- A pause in words.
+local function paused_by(pause)
+  local ends, actor, reason = string.match(pause, '^%d+ (%d+) ([^|]*)|(.*)$')
+  return 'paused by ' .. actor .. (reason == '' and '' or ': ' .. reason) .. (ends == '0' and ', until resumed' or '')
+end
+
+-- Move the lane of a paused user behind all times; the note of who paused it replaces any other.
+local function park_paused(tag, user, pause)
+  redis.call('ZADD', tag .. 'ready', PAUSED, user)
+  redis.call('HSET', tag .. 'parked', user, string.match(pause, '^%d+') .. ' 0 ' .. paused_by(pause))
+end
+
 -- Whether the caller should enqueue a wake-up: a lane is due, the live drains cannot take all due lanes in one batch
--- each, and no other caller has reserved a wake-up (a reservation expires). If "drains" holds another type, no drain
+-- each, the partition is not paused, and no other caller has reserved a wake-up (a reservation expires). If "drains" holds another type, no drain
 -- counts: push.lua has appended already, so no error may be raised here.
 local function reserve_wake(tag, now, wake_ms, batch_commands, batch_lanes)
   local due = redis.call('ZCOUNT', tag .. 'ready', '-inf', now)
   if due == 0 then return 0 end
   local drains = unless_wrong(0, 'ZCOUNT', tag .. 'drains', '(' .. now, '+inf')
   if drains > 0 and due <= drains * batch_lanes and waiting(tag) <= drains * batch_commands then return 0 end
+  if pause_of(tag, now, '*') then return 0 end
   if redis.call('SET', tag .. 'wake', '1', 'NX', 'PX', wake_ms) then return 1 end
   return 0
 end

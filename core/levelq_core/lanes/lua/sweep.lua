@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Repair what dead workers left: expired claims, due lanes without a drain, a wrong count.
+-- Repair what dead workers left: expired claims, due lanes without a drain, a wrong count. End pauses that are over.
 --
 -- KEYS[1]  tag .. "ready"
 -- ARGV     tag, claim ms, wake ms, batch commands, batch lanes
@@ -8,6 +8,7 @@
 -- Keeps:   A due lane gets a wake-up within one sweep after its claim ends, whichever drain, wake-up or worker died.
 --          The count is the number of entries in the lanes of ready and claimed: all are read and the count is set in
 --          one step, so no push or acknowledgement falls between.
+--          A lane that was parked for a pause is due within one sweep after the pause is over or was removed.
 
 local tag, now = ARGV[1], clock()
 local claim_ms, wake_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -46,13 +47,29 @@ local function recount()
 end
 local wrong = recount()
 
+local ready = tag .. 'ready'
+local MOST_PAUSES = 1000 -- pause.lua allows no more
+if unless_wrong(MOST_PAUSES + 1, 'HLEN', tag .. 'paused') <= MOST_PAUSES then
+  local pauses = redis.call('HGETALL', tag .. 'paused')
+  for i = 1, #pauses, 2 do
+    local readable = string.find(pauses[i + 1], '^%d+ %d+ [^|]*|')
+    if readable and not pause_of(tag, now, pauses[i]) then redis.call('HDEL', tag .. 'paused', pauses[i]) end
+  end
+end
+for _, user in ipairs(redis.call('ZRANGEBYSCORE', ready, PAUSED, PAUSED, 'LIMIT', 0, 2 * MOST_PAUSES)) do
+  if not pause_of(tag, now, user) then
+    redis.call('ZADD', ready, now, user)
+    redis.call('HDEL', tag .. 'parked', user)
+  end
+end
+
 local wake = reserve_wake(tag, now, wake_ms, tonumber(ARGV[4]), tonumber(ARGV[5]))
 
 -- Lanes are due for longer than a reservation lasts, and no drain lives: wake-ups do not arrive. A sender that cannot
 -- reach RQ would always reserve the next one first, so the sweep takes the reservation over, once while it lasts.
-local first = redis.call('ZRANGE', tag .. 'ready', 0, 0, 'WITHSCORES')
+local first = redis.call('ZRANGE', ready, 0, 0, 'WITHSCORES')
 if first[2] and tonumber(first[2]) < now - wake_ms and redis.call('ZCARD', tag .. 'drains') == 0
-  and wake == 0 and redis.call('GET', tag .. 'wake') ~= 'sweep' then
+  and wake == 0 and redis.call('GET', tag .. 'wake') ~= 'sweep' and not pause_of(tag, now, '*') then
   redis.call('SET', tag .. 'wake', 'sweep', 'PX', wake_ms)
   wake = 1
 end

@@ -21,7 +21,7 @@ from .rights import check_rights, check_write, unreadable
 from .sequences import check_sequences, sequence_problems
 from .server import check_read_only, check_server
 from .spelling import check_names, check_spelling, misspelt
-from .tables import CASCADE, UNLOGGED, check_tables
+from .tables import CASCADE, OPEN_INDEX, UNLOGGED, check_tables
 
 START_SECONDS = 10.0  # how long a start may wait for one look at a table's rows
 
@@ -46,7 +46,7 @@ def check(connection: Connection, catalog: Catalog | None = None, *, thorough: b
         found += check_key(connection, table, facts, schema)
     found += UNLOGGED.find(connection, tables=list(facts))
     found += check_sequences(connection)
-    found += CASCADE.find(connection)
+    found += [*CASCADE.find(connection), *OPEN_INDEX.find(connection)]
     if not any(finding.severity == "error" for finding in found):
         found += check_in_time(connection, QUARANTINE, lambda: check_write(connection))
     comparable = [table for table, names in PAIR.items() if _comparable(facts.get(table, {}), table, names)]

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, text
 
-from levelq_core.database.schema import LICENSES, PROGRESS, PROGRESSIONS, REQUIRED, Schema
+from levelq_core.database.schema import LEDGER, LICENSES, PROGRESS, PROGRESSIONS, REQUIRED, Schema
+from levelq_core.database.table_names import OPEN_REJECTION
 
 from .finding import Finding, QueryCheck
 
@@ -63,6 +64,17 @@ UNLOGGED = QueryCheck(
     """,
     "{name} is UNLOGGED: a crash of the server empties it",
     "ALTER TABLE {name} SET LOGGED;",
+)
+
+# A ledger that had its column added later lacks the index.
+OPEN_INDEX = QueryCheck(
+    f"""
+    SELECT FROM pg_attribute WHERE attrelid = to_regclass('{LEDGER}') AND attname = 'settled' AND NOT EXISTS (
+        SELECT FROM pg_index WHERE indrelid = attrelid AND pg_get_expr(indpred, indrelid) LIKE '%settled%')
+    """,
+    f"{LEDGER} has no index of its open rejections: `levelq status` and `levelq rejected` read many rows",
+    f"CREATE INDEX {LEDGER}_open ON {LEDGER} (id) WHERE {OPEN_REJECTION};",
+    "warning",
 )
 
 # The foreign key from progressions to licenses, if it keeps an application from deleting its users. levelq's own table

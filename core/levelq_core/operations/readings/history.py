@@ -2,56 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from levelq_core.database.table_names import LEDGER, QUARANTINE
 from levelq_core.domain.commands import MAX_USER_ID
 from levelq_core.domain.outcome import ErrorCode, Status, Totals, totals
+from levelq_core.domain.record import KIND_NAMES
 from levelq_core.errors import InvalidArgument, SchemaError
-from levelq_core.keys import Partition
-from levelq_core.lanes import parked
-from levelq_core.operations.connections import lanes_of, require_engine
+from levelq_core.operations.connections import redis_of, require_engine
 from levelq_core.operations.parked_advice import is_locked
 from levelq_core.settings import Settings
 
+from .levels import Levels, rows_of
 from .problems import held_by, row_holder
-from .records import ParkedLane, Reading
+from .records import CommandContent, Reading
+from .waiting import ParkedUserLane, WaitingLane, user_lanes
 
 MOST_ENTRIES = 10_000  # of one page
 
 
-class HistoryEntry(Reading):
+class HistoryEntry(CommandContent):
     """One decided command: what it held, and what was decided.
 
-    `xp` and the numbers below it are what the command adds; of a reset, the totals that it sets. `before` and `after`
-    are None where no row was read. `at`: when the transaction began; commands of one batch have the same.
+    `before` and `after` are None where no row was read. `at`: when the transaction began; commands of one batch have
+    the same. `xid`: the transaction's id in PostgreSQL. `source`: `queue` and the worker that decided it (`host:pid`),
+    `direct`, or `cancel`.
     """
 
-    command_id: UUID
-    user_id: int
-    specialization: str
-    kind: str
     status: Status
     error: ErrorCode | None
     message: str
     at: datetime
-    xp: int
-    sessions: int
-    projects: int
-    theory_hours: int
-    practice_hours: int
     from_level: int | None
     to_level: int | None
     before: Totals | None
     after: Totals | None
-    reason: str
-    advanced_by: int | None
+    batch: UUID
+    xid: int
+    source: str
 
 
 class QuarantinedEntry(Reading):
@@ -64,16 +59,17 @@ class QuarantinedEntry(Reading):
     raw: bytes
 
 
-class ParkedUserLane(ParkedLane):
-    """A lane of the user that is parked now.
+class Wanted(NamedTuple):
+    """Which of a user's entries: of one specialization, of these kinds, decided from `since` on and before `until`.
 
-    `waiting`: how many commands it holds, None if its key is no list. `retry_in_seconds`: until the next attempt, by
-    the clock of Redis; 0 if it is due, None while a worker has it.
+    `kinds`: of commands, as in the ledger; empty for all. Times have a zone.
     """
 
-    specialization: str
-    waiting: int | None
-    retry_in_seconds: float | None
+    user_id: int
+    specialization: str | None = None
+    kinds: tuple[str, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 class History:
@@ -97,64 +93,110 @@ class History:
         *,
         limit: int = 50,
         before: UUID | datetime | None = None,
+        kinds: Sequence[str] = (),
+        since: datetime | None = None,
     ) -> tuple[HistoryEntry, ...]:
         """The user's decided commands, the newest first; of one specialization, or of all.
 
-        `before`: for the next page, the `command_id` of the last entry of this one; or a time with a zone. Rows that
-        were pruned are missing, and an id that the ledger does not keep has nothing before it. Raises InvalidArgument.
+        `before`: for the next page, the `command_id` of the last entry of this one; or a time with a zone. `since`: the
+        first time that is included. `kinds`: only these kinds of commands, such as `level_up`. Rows that were pruned
+        are missing, and an id that the ledger does not keep has nothing before it. Raises InvalidArgument.
         """
-        _check(user_id, limit)
-        given: dict[str, Any] = {"user": user_id, "limit": limit}
-        conditions = ["user_id = :user"]
-        if specialization is not None:
-            given["specialization"] = _upper(specialization)
-            conditions.append("specialization = :specialization")
-        if isinstance(before, datetime) and before.tzinfo is not None:
-            conditions.append("applied_at < :before")
-        elif isinstance(before, UUID):
-            conditions.append(f"id < (SELECT id FROM {LEDGER} WHERE command_id = :before)")
-        elif before is not None:
+        if before is not None and not (isinstance(before, UUID) or _is_time(before)):
             message = f"before: expected a command_id (UUID) or a datetime with a zone, got {before!r}"
             raise InvalidArgument(message, field="before", value=before)
-        if before is not None:
-            given["before"] = before
-        statement = text(f"{_DECIDED} WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT :limit")
+        until, entry = (before, None) if isinstance(before, datetime) else (None, before)
+        wanted = wanted_of(user_id, limit, specialization, kinds=kinds, since=since, until=until)
         with self._engine.connect() as connection:
-            return tuple(_entry(row) for row in connection.execute(statement, given).mappings())
+            return decided(connection, wanted, limit, before=entry)
 
     def quarantined(self, user_id: int, *, limit: int = 50) -> tuple[QuarantinedEntry, ...]:
         """What workers took out of the user's lanes because it was no command, newest first. Raises InvalidArgument."""
-        _check(user_id, limit)
+        check_arguments(user_id, limit)
         with self._engine.connect() as connection:
-            rows = connection.execute(_QUARANTINED, {"user": user_id, "limit": limit}).mappings()
-            return tuple(QuarantinedEntry.model_validate(dict(row)) for row in rows)
+            return quarantined(connection, Wanted(user_id), limit)
 
-    def parked(self, user_id: int) -> tuple[ParkedUserLane, ...]:
-        """The user's lanes that wait now, with the reason and what to do about it.
+    def levels(self, user_id: int) -> tuple[Levels, ...]:
+        """The user's levels in both tables, by specialization. Raises InvalidArgument."""
+        check_arguments(user_id, 1)
+        with self._engine.connect() as connection:
+            return tuple(found.levels for found in rows_of(connection, user_id))
+
+    def waiting(self, user_id: int) -> tuple[WaitingLane, ...]:
+        """The user's lanes that hold commands or are parked, each with its first commands, and why it is parked.
 
         Raises ConfigurationError if Redis cannot be read, InvalidArgument.
         """
-        _check(user_id, 1)
+        check_arguments(user_id, 1)
         settings = Settings.of(self._settings)
-        found: list[tuple[Partition, parked.UserLane]] = []
-        with lanes_of(settings) as lanes:
-            names = {partition.specialization for partition in lanes.partitions()} | set(settings.tracks)
-            for name, layout in lanes.read_layouts(names).found.items():
-                for partition in layout.holding(name, user_id):
-                    lane = parked.of_user(lanes.redis, lanes.keys, partition, user_id)
-                    found += [] if lane is None else [(partition, lane)]
+        with redis_of(settings) as redis:
+            found = list(user_lanes(redis, settings, user_id))
         held: str | None = None
-        if any(is_locked(lane.parked.reason) for _, lane in found):
+        if any(lane.parked is not None and is_locked(lane.parked.reason) for lane, _ in found):
             with suppress(DBAPIError, SchemaError), self._engine.connect() as connection:
                 held = held_by(row_holder(connection, settings))
-        return tuple(_user_lane(partition, lane, held) for partition, lane in found)
+        return tuple(WaitingLane.of(lane, first, held) for lane, first in found if lane.waiting != 0 or lane.parked)
+
+    def parked(self, user_id: int) -> tuple[ParkedUserLane, ...]:
+        """Those of `waiting` that are parked: with the reason and what to do about it. Raises the same."""
+        return tuple(lane.parked for lane in self.waiting(user_id) if lane.parked is not None)
 
 
-def _user_lane(partition: Partition, lane: parked.UserLane, held: str | None) -> ParkedUserLane:
-    until = lane.parked.until_ms
-    left = None if until is None else max(0.0, (until - lane.now_ms) / 1000)
-    more = {"specialization": partition.specialization, "waiting": lane.waiting, "retry_in_seconds": left}
-    return ParkedUserLane.of(partition, lane.parked, held, **more)
+def decided(
+    connection: Connection, wanted: Wanted, limit: int, *, before: UUID | None = None
+) -> tuple[HistoryEntry, ...]:
+    """The newest decided commands among those wanted, the newest first; `before` one, if given. Raises DBAPIError."""
+    conditions = ["user_id = :user_id", *_conditions(wanted, "applied_at")]
+    if wanted.kinds:
+        conditions.append("kind = ANY(CAST(:kinds AS text[]))")
+    if before is not None:
+        conditions.append(f"id < (SELECT id FROM {LEDGER} WHERE command_id = :before)")
+    statement = text(f"{_DECIDED} WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT :limit")
+    given = {**wanted._asdict(), "kinds": list(wanted.kinds), "limit": limit, "before": before}
+    return tuple(_entry(row) for row in connection.execute(statement, given).mappings())
+
+
+def quarantined(connection: Connection, wanted: Wanted, limit: int) -> tuple[QuarantinedEntry, ...]:
+    """The newest entries that were no command, the newest first. Raises DBAPIError."""
+    conditions = " AND ".join(["user_id = :user_id", *_conditions(wanted, "at")])
+    statement = text(f"{_QUARANTINED} WHERE {conditions} ORDER BY id DESC LIMIT :limit")
+    rows = connection.execute(statement, {**wanted._asdict(), "limit": limit}).mappings()
+    return tuple(QuarantinedEntry.model_validate(dict(row)) for row in rows)
+
+
+def wanted_of(
+    user_id: int,
+    limit: int,
+    specialization: str | None = None,
+    *,
+    kinds: Sequence[str] = (),
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> Wanted:
+    """What a caller wants to read, checked. Raises InvalidArgument."""
+    check_arguments(user_id, limit)
+    for name, moment in (("since", since), ("until", until)):
+        if moment is not None and not _is_time(moment):
+            message = f"{name}: expected a datetime with a zone, got {moment!r}"
+            raise InvalidArgument(message, field=name, value=moment)
+    return Wanted(user_id, _upper(specialization), kinds_of(kinds), since, until)
+
+
+def kinds_of(kinds: Sequence[str]) -> tuple[str, ...]:
+    """Kinds of commands as the ledger spells them: `level-up` is `level_up`. Raises InvalidArgument."""
+    found = tuple(kind.lower().replace("-", "_") for kind in kinds)
+    for kind, folded in zip(kinds, found, strict=True):
+        if folded not in KIND_NAMES.values():
+            message = f"kinds: expected some of {', '.join(KIND_NAMES.values())}, got {kind!r}"
+            raise InvalidArgument(message, field="kinds", value=kind)
+    return found
+
+
+def _conditions(wanted: Wanted, moment: str) -> list[str]:
+    """What restricts the rows to the specialization and the times that are wanted."""
+    conditions = ["specialization = :specialization"] if wanted.specialization is not None else []
+    conditions += [f"{moment} >= :since"] if wanted.since is not None else []
+    return conditions + ([f"{moment} < :until"] if wanted.until is not None else [])
 
 
 def _entry(row: Any) -> HistoryEntry:
@@ -162,29 +204,31 @@ def _entry(row: Any) -> HistoryEntry:
     return HistoryEntry.model_validate({**row, **states})
 
 
-def _check(user_id: int, limit: int) -> None:
+def _is_time(value: object) -> bool:
+    return isinstance(value, datetime) and value.tzinfo is not None
+
+
+def check_arguments(user_id: int, limit: int) -> None:
+    """Raise InvalidArgument for a user or a limit out of range."""
     for name, value, most in (("user_id", user_id, MAX_USER_ID), ("limit", limit, MOST_ENTRIES)):
         if type(value) is not int or not 1 <= value <= most:
             message = f"{name}: expected an integer from 1 to {most}, got {value!r}"
             raise InvalidArgument(message, field=name, value=value)
 
 
-def _upper(specialization: str) -> str:
-    if not isinstance(specialization, str):
+def _upper(specialization: str | None) -> str | None:
+    if specialization is not None and not isinstance(specialization, str):
         message = f"specialization: expected its name, got {specialization!r}"
         raise InvalidArgument(message, field="specialization", value=specialization)
-    return specialization.upper()
+    return None if specialization is None else specialization.upper()
 
 
-# Newest first by id, which ascends in the order of effect; applied_at is when the transaction began.
+# By id, which ascends in the order of effect; applied_at is when the transaction began.
 _DECIDED = f"""
     SELECT command_id, user_id, specialization, kind, status, error, coalesce(message, '') AS message, applied_at AS at,
-           xp, sessions, projects, theory_hours, practice_hours, from_level, to_level, before, after,
-           coalesce(reason, '') AS reason, advanced_by
+           xp, sessions, projects, theory_hours, practice_hours, level, mode, from_level, to_level, before, after,
+           coalesce(reason, '') AS reason, advanced_by, batch, xid, source
     FROM {LEDGER}
 """
 
-_QUARANTINED = text(f"""
-    SELECT at, specialization, reason, length, raw FROM {QUARANTINE}
-    WHERE user_id = :user ORDER BY id DESC LIMIT :limit
-""")
+_QUARANTINED = f"SELECT at, specialization, reason, length, raw FROM {QUARANTINE}"

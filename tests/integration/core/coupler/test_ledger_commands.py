@@ -30,7 +30,7 @@ from tests.support.db_check import execute, findings, fix
 from tests.support.isolation import apply, level_up
 from tests.support.strategies import commands
 
-ADDED = ("level", "mode", "advanced_by", "reason")
+ADDED = ("level", "mode", "advanced_by", "reason", "settled")
 
 
 def kept(engine: Engine) -> list[Command]:
@@ -97,6 +97,9 @@ def test_db_check_reports_an_older_ledger_and_prints_what_fixes_it(older: Engine
         ("error", f"levelq_ledger has no column {name}") for name in ADDED
     ]
     fix(older, found)
+    (index,) = findings(older)  # it needs the last of these columns
+    assert (index.severity, "no index of its open rejections" in index.problem) == ("warning", True)
+    fix(older, [index])
     assert findings(older) == []
     second = Reset(user_id=1, specialization="PLAYER", level=2, advanced_by=7, reason="after")
     assert apply(older, [second])[0].status == "applied"

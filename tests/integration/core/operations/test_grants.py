@@ -130,7 +130,7 @@ def test_worker_role_does_all_that_a_worker_does_and_no_more(
     assert "applied" in levelq(worker, "history", "1")
     assert "rejected 2   quarantined 1" in levelq(worker, "status")
     levelq(worker, "check", code=1)  # user 2 has no license
-    levelq(worker, "sync", "2", "PLAYER", "--source", "progress")
+    levelq("levelq_operator", "sync", "2", "PLAYER", "--source", "progress")
     levelq(worker, "check")
     levelq(worker, "namespace", "show")
     refused(
@@ -207,11 +207,13 @@ def test_reader_role_reads_everything_and_writes_nothing(
     reader = "levelq_reader"
     level_up_atomic(session_of("levelq_application"), 1, "PLAYER", 1000)
     assert "applied" in levelq(reader, "history", "1")
+    assert "unknown" not in (explained := levelq(reader, "explain", "1")) and "1 -> 2" in explained
     assert "1 -> 2" in levelq(reader, "events")
     assert "wrong" not in levelq(reader, "status")
     levelq(reader, "check")
     assert "Every invariant holds" in levelq(reader, "verify")
     printed = levelq(reader, "db", "check", code=1)
+    assert levelq(reader, "rejected", "list") and levelq(reader, "quarantine", "list") and levelq(reader, "audit")
     assert printed.count("which a worker needs") == 6 and "role levelq_reader lacks INSERT" in printed
     assert "levelq_reader lacks" in levelq(reader, "doctor", code=1)
     refused(

@@ -131,14 +131,14 @@ def test_parked_lanes_are_named_by_cause_with_what_to_do(
     locked = {b"%d" % user: LOCKED_REASON for user in (4, 5)}
     why = raised | locked | {b"6": missing}
     lanes.ack(PLAYER, "token", [(user, 60_000 if user in why else 0, b"") for user, _ in claim.lanes], why)
-    since = r"parked since [0-9-]{10} [0-9:]{8} UTC, for example user"
+    since = r"parked since [0-9-]{10} [0-9:]{8} UTC, users?"
     blocked, held, no_default = look(settings).problems
     assert re.fullmatch(
-        rf"PLAYER:1:0: 3 lanes {since} 1: learner 1 is blocked \(SQLSTATE P0001\); a trigger or function of the"
+        rf"PLAYER:1:0: 3 lanes {since} 1, 2, 3: learner 1 is blocked \(SQLSTATE P0001\); a trigger or function of the"
         " database raised this: change what it checks, or the trigger",
         blocked,
     )
-    assert re.fullmatch(rf"PLAYER:1:0: 2 lanes {since} 4: {LOCKED_REASON}; commit or end .+", held)
+    assert re.fullmatch(rf"PLAYER:1:0: 2 lanes {since} 4, 5: {LOCKED_REASON}; commit or end .+", held)
     assert re.fullmatch(
         rf"PLAYER:1:0: 1 lane {since} 6: {re.escape(missing)}; ALTER TABLE user_licenses ALTER COLUMN campus SET .+",
         no_default,
@@ -155,7 +155,7 @@ def test_lane_that_is_being_tried_is_still_named(settings: Settings, redis: Redi
     lanes.ack(PLAYER, "token", [(b"1", 0, b"")], {b"1": "\x1b[31mno (SQLSTATE P0001)"})
     lanes.claim(PLAYER, "drain", "again", 100)
     (problem,) = look(settings).problems
-    assert "for example user 1: \\x1b[31mno (SQLSTATE P0001); " in problem
+    assert "UTC, user 1: \\x1b[31mno (SQLSTATE P0001); " in problem
     assert lanes.ack(PLAYER, "again", [(b"1", 0, identity(redis.lindex(KEYS.lane(PLAYER, 1), 0)))]) == [1]
     assert list(look(settings).problems) == []
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from levelq_core import Adjust, Command, InvalidCommand, LevelUp, Reset, SetLevel, SyncLevels
 from levelq_core.domain.codec import encode
-from levelq_core.domain.commands import MAX_NUMBER, MAX_USER_ID, build, command_id_for, new_command_id
+from levelq_core.domain.commands import MAX_NUMBER, MAX_USER_ID, build, command_id_for, new_command_id, retry_id
 from tests.support.commands import CHANGES, GAINS, TOTALS
 
 PLACE: dict[str, Any] = {"user_id": 42, "specialization": "PLAYER"}
@@ -231,6 +231,13 @@ def test_id_of_a_key_is_a_uuid5_that_any_language_computes() -> None:
     for key in ("k", "k" * 200, "é", " match ", "a\0b"):
         assert command_id_for(key) == uuid5(namespace, key)
         assert command_id_for(key).version == 5
+
+
+def test_id_of_a_retry_follows_from_that_of_its_command_and_of_nothing_else() -> None:
+    """A promise: the retries that ledgers hold are found by it."""
+    first = retry_id(UUID("01980000-0000-7000-8000-000000000001"))
+    assert str(first) == "3c4d40df-138d-5c4a-a1ca-b493e723edc3"
+    assert retry_id(first) not in (first, UUID("01980000-0000-7000-8000-000000000001"))
 
 
 @pytest.mark.parametrize("model", MODELS)

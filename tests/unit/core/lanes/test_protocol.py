@@ -12,6 +12,7 @@ from redis.exceptions import ResponseError
 
 from levelq_core import Settings
 from levelq_core.keys import Partition
+from levelq_core.lanes.pauses import MOST_PAUSES
 from levelq_core.lanes.protocol import (
     FOUND_AMONG,
     HEADS,
@@ -82,6 +83,10 @@ VALUES: dict[str, Any] = {
     "how many entries to read at most": FOUND_AMONG,
     "how many of the newest to leave out": 9,
     "the user": 5,
+    "who": "*",
+    "for how long": 60_000,
+    "by whom and why": "ann|tests",
+    "most pauses of one partition": MOST_PAUSES,
 }
 PROTOCOL = Protocol(SETTINGS)
 KEYS = {"relayout": "<namespace>:shards", "bind": "<namespace>:database"}  # of those that are not on one partition
@@ -109,6 +114,7 @@ CALLS: dict[str, tuple[Call, list[Any]]] = {
     "peek": (PROTOCOL.peek(PARTITION, [(b"5", 0), (b"6", 7)]), [b"5", 0, b"6", 7]),
     "tail": (PROTOCOL.tail(PARTITION, 5, b"x"), []),
     "find": (PROTOCOL.find(PARTITION, b"i" * 16, 5, newest=9), []),
+    "pause": (PROTOCOL.pause(PARTITION, "*", 60_000, "ann|tests"), []),
     "withdraw": (PROTOCOL.withdraw(PARTITION, "a-mark", [(b"5", b"i" * 32)]), [b"5", b"i" * 32]),
 }
 

@@ -66,11 +66,18 @@ def test_most_frequent_causes_come_first_and_the_rest_is_counted() -> None:
     lanes = [lane(n, letters[0]) for n in (1, 2)] + [lane(n + 10, letters[n]) for n in range(1, 8)]
     lines = list(cause_lines(PLAYER, ParkedLanes(2_000, lanes)))
     assert lines[0] == (
-        "PLAYER:1:0: 2 lanes parked since 2026-01-31 02:58:11 UTC, for example user 1: a;"
+        "PLAYER:1:0: 2 lanes parked since 2026-01-31 02:58:11 UTC, users 1, 2: a;"
         " fix its cause; PostgreSQL's log has the details"
     )
     assert len(lines) == MOST_LINES + 1
     assert lines[-1] == "PLAYER:1:0: 1,994 lanes more parked for other causes: levelq status --json"
+
+
+def test_first_users_of_a_cause_are_named_and_the_rest_is_counted() -> None:
+    (line,) = cause_lines(PLAYER, ParkedLanes(7, [lane(n, "a") for n in range(1, 8)]))
+    assert line.startswith(
+        "PLAYER:1:0: 7 lanes parked since 2026-01-31 02:58:11 UTC, users 1, 2, 3, 4, 5 and 2 more: a;"
+    )
 
 
 def test_rows_that_a_known_session_holds_name_it() -> None:
@@ -91,8 +98,8 @@ def test_cause_is_logged_once_while_it_lasts_and_again_when_it_returns(caplog: p
         causes.log_parked(PLAYER, [parked(user, f"learner {user} is blocked (SQLSTATE P0001)"), parked(1, "other")])
         now += LASTS_SECONDS
     assert [record.getMessage() for record in caplog.records] == [
-        "PLAYER:1:0: 1 lanes parked: learner 13 is blocked (SQLSTATE P0001); for example user 13",
-        "PLAYER:1:0: 1 lanes parked: other; for example user 1",
+        "PLAYER:1:0: 1 lane parked: learner 13 is blocked (SQLSTATE P0001); user 13",
+        "PLAYER:1:0: 1 lane parked: other; user 1",
     ]
     assert "secret" not in caplog.text
     now += LASTS_SECONDS

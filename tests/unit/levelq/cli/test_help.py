@@ -10,9 +10,12 @@ from levelq.cli.app import run
 from tests.support.fixtures.command_line import python
 
 COMMANDS = (
-    "demo", "up", "worker", "loadtest", "send", "history", "catalog", "status", "doctor", "check", "verify", "sync",
-    "rebuild", "prune", "shards", "cancel", "purge", "forget", "db upgrade", "db check", "namespace show",
+    "demo", "up", "worker", "loadtest", "send", "explain", "history", "catalog", "status", "doctor", "check", "verify",
+    "sync", "rebuild", "prune", "shards", "cancel", "purge", "forget", "db upgrade", "db check", "namespace show",
     "namespace rebind",
+    "rejected list", "rejected show", "rejected retry", "rejected discard", "quarantine list", "quarantine show",
+    "quarantine retry", "quarantine discard", "audit",
+    "pause", "resume", "drain",
 )  # fmt: skip
 HEAVY = {"levelq_core", "levelq_producer", "redis", "rq", "sqlalchemy", "psycopg", "alembic", "levelq.embedded"}
 
@@ -40,7 +43,7 @@ def test_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str])
     assert re.fullmatch(r"levelq \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("command", ["", "status", "send", "worker", "loadtest"])
+@pytest.mark.parametrize("command", ["", "status", "send", "worker", "loadtest", "rejected retry"])
 def test_help_imports_nothing_that_only_a_running_command_needs(command: str) -> None:
     program = (
         "import sys; from levelq.cli import app; sys.stdout = sys.stderr;"

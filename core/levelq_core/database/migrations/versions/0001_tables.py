@@ -9,6 +9,7 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from levelq_core.database.migrations import inspector
+from levelq_core.database.table_names import OPEN_REJECTION
 from levelq_core.errors import SchemaError
 
 revision = "0001"
@@ -131,10 +132,12 @@ def _ledger(name: str) -> None:
         sa.Column("xid", sa.BigInteger, nullable=False, comment="pg_current_xact_id() of the transaction"),
         *_filled(sa.Text, "source"),
         *_times("applied_at"),
+        sa.Column("settled", sa.Text, comment="what an operator did about a rejection: retried or discarded"),
         sa.UniqueConstraint("command_id", name=f"{name}_command_id_key"),
     )
     op.create_index(f"{name}_user", name, ["user_id", "id"])
     op.create_index(f"{name}_rejected", name, ["id"], postgresql_where=sa.text("status = 'rejected'"))
+    op.create_index(f"{name}_open", name, ["id"], postgresql_where=sa.text(OPEN_REJECTION))
 
 
 def _outbox(name: str) -> None:

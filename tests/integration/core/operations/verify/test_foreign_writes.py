@@ -15,7 +15,7 @@ from redis import Redis
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from levelq.cli.verify import since_of
+from levelq.cli.options import time_of
 from levelq_core import ConfigurationError, Settings
 from tests.support.db_check import query
 from tests.support.verify import World, assert_clean, up, verify_command, violations_of, world_on
@@ -130,4 +130,4 @@ def test_since_is_an_age_or_a_time(world: World, since: str) -> None:
 @pytest.mark.parametrize("since", ["yesterday", "1", "-1d", "9999-01-01", ""])
 def test_since_that_is_neither_is_refused_with_what_was_expected(since: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"--since: expected .*got '{since}'"):
-        since_of(since)
+        time_of("--since", since)

@@ -1,0 +1,155 @@
+"""What `levelq status` tells beside its counts: the longest and oldest lanes, and where rubbish comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import NoPermissionError, ResponseError
+from sqlalchemy import Connection, text
+
+from levelq_core.database.table_names import QUARANTINE
+from levelq_core.keys import Keys, Partition
+from levelq_core.lanes.parked import cause_of
+from levelq_core.lanes.scan import LongLane, longest
+from levelq_core.operations.queries import last_id_before
+from levelq_core.redis_client.topology import servers_of
+from levelq_core.untrusted_text import MOST_SHOWN, printable
+
+from .records import Reading, Time
+
+MOST_LANES = 5
+MOST_GROUPS = 10
+MOST_CLIENTS = 5
+RECENT = timedelta(hours=1)
+MOST_ROWS = 10_000  # of the quarantine, the newest
+# Commands that put entries into a list. levelq's own entries come by scripts, RQ's in transactions.
+_LIST_WRITERS = ("rpush", "lpush", "rpushx", "lpushx", "linsert", "lset", "lmove", "rpoplpush", "restore")
+
+
+class DeepLane(Reading):
+    """A lane: how many commands it holds, and the age of the oldest one."""
+
+    partition: str
+    user: int | str
+    waiting: int
+    oldest_seconds: float
+
+
+class QuarantineGroup(Reading):
+    """Entries of the last hour that were no commands, of one specialization and reason; and one user's lane of them."""
+
+    specialization: str
+    reason: str
+    entries: int
+    user_id: int | None
+    last_at: Time
+
+
+class ListWriter(Reading):
+    """A connection to the lanes' Redis whose last command wrote into a list. Redis does not tell into which."""
+
+    address: str
+    name: str
+    user: str
+    command: str
+    idle_seconds: int
+
+    def in_words(self) -> str:
+        """From where, under which names, and what it did last."""
+        who = ", ".join(filter(None, (self.name, f"user {self.user}")))
+        return f"{self.address} ({who}; {self.command.upper()} {self.idle_seconds} s ago)"
+
+
+class HotSpots(Reading):
+    """What `levelq status` tells beside its counts.
+
+    `longest`, `oldest`: the first five lanes, among the 1,000 of each partition that are due longest and as many that
+    are claimed. `quarantined`: what was no command in the last hour; if there is any, `list_writers`: connections that
+    may have written it.
+    """
+
+    longest: tuple[DeepLane, ...] = ()
+    oldest: tuple[DeepLane, ...] = ()
+    quarantined: tuple[QuarantineGroup, ...] = ()
+    list_writers: tuple[ListWriter, ...] = ()
+
+
+def deep_lanes(redis: Redis, keys: Keys, partitions: Iterable[Partition]) -> HotSpots:
+    """The longest lanes of all partitions, and the oldest, MOST_LANES at most of each. Raises RedisError."""
+    long, old = list[LongLane](), list[LongLane]()
+    for partition in partitions:
+        with suppress(ResponseError):  # a key of another type, which key_faults names
+            longest_, oldest = longest(redis, keys, partition, MOST_LANES)
+            long += longest_
+            old += oldest
+    long.sort(key=lambda lane: -lane.entries)
+    old.sort(key=lambda lane: -lane.age_ms)
+    return HotSpots(longest=tuple(map(_deep, long[:MOST_LANES])), oldest=tuple(map(_deep, old[:MOST_LANES])))
+
+
+def _deep(lane: LongLane) -> DeepLane:
+    user = printable(lane.user, MOST_SHOWN)
+    return DeepLane(
+        partition=str(lane.partition),
+        user=int(user) if user.isdecimal() else user,
+        waiting=lane.entries,
+        oldest_seconds=lane.age_ms / 1000,
+    )
+
+
+def quarantine_groups(connection: Connection) -> tuple[QuarantineGroup, ...]:
+    """What was quarantined in the last hour, the most frequent first: of the newest MOST_ROWS. Raises DBAPIError."""
+    since = datetime.now(UTC) - RECENT
+    values = {"after": last_id_before(connection, QUARANTINE, "at", since), "since": since, "most": MOST_ROWS}
+    groups: dict[tuple[str, str], QuarantineGroup] = {}
+    for row in connection.execute(_RECENT, values):
+        key = row.specialization, cause_of(row.reason)
+        known = groups.get(key)
+        if known is not None:
+            groups[key] = known.model_copy(update={"entries": known.entries + row.entries})
+        else:
+            reason = printable(row.reason, MOST_SHOWN)
+            groups[key] = QuarantineGroup(
+                specialization=row.specialization,
+                reason=reason,
+                entries=row.entries,
+                user_id=row.user_id,
+                last_at=row.last_at,
+            )
+    return tuple(sorted(groups.values(), key=lambda group: -group.entries)[:MOST_GROUPS])
+
+
+def list_writers(redis: Redis) -> tuple[ListWriter, ...]:
+    """Connections that may have written into lanes, those of the latest commands first. Raises RedisError."""
+    found: list[ListWriter] = []
+    for server in servers_of(redis):
+        with suppress(NoPermissionError):  # a role without CLIENT LIST
+            found += _list_writers(server)
+    return tuple(sorted(found, key=lambda client: client.idle_seconds)[:MOST_CLIENTS])
+
+
+def _list_writers(server: Redis) -> Iterator[ListWriter]:
+    clients: Any = server.client_list()
+    for client in clients:
+        if client.get("cmd") in _LIST_WRITERS:
+            shown = {name: printable(str(client.get(name, "")), MOST_SHOWN) for name in ("addr", "name", "user", "cmd")}
+            yield ListWriter(
+                address=shown["addr"],
+                name=shown["name"],
+                user=shown["user"],
+                command=shown["cmd"],
+                idle_seconds=int(client.get("idle", 0)),
+            )
+
+
+# What was quarantined lately, by specialization and reason.
+_RECENT = text(f"""
+    SELECT specialization, reason, count(*) AS entries, max(user_id) AS user_id, max(at) AS last_at
+    FROM (SELECT specialization, reason, user_id, at FROM {QUARANTINE}
+          WHERE id > :after AND at >= :since ORDER BY id DESC LIMIT :most) AS recent
+    GROUP BY specialization, reason ORDER BY entries DESC LIMIT 1000
+""")

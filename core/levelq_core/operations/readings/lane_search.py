@@ -1,0 +1,54 @@
+"""Finds the lane of a command by its id alone: in the ledger, in the outbox, or in a lane."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import Engine, text
+
+from levelq_core.database.table_names import LEDGER, OUTBOX
+from levelq_core.domain.record import Lane
+from levelq_core.errors import ConfigurationError
+from levelq_core.keys import Partition
+from levelq_core.lanes import scan
+from levelq_core.lanes.client import Lanes
+from levelq_core.operations.connections import database_of, lanes_of
+from levelq_core.settings import Settings
+
+
+def find_lane(settings: Settings, command_id: UUID, *, engine: Engine | None = None) -> Lane | None:
+    """The lane of a command; None if it is not found, which may mean that it was just decided.
+
+    `engine`: to use instead of LEVELQ_DATABASE_URL; without either, only the lanes are searched. Raises
+    ConfigurationError if a server cannot be read, or if too many commands wait to search them all.
+    """
+    if engine is not None or settings.database_url is not None:
+        with database_of(settings, engine, name="levelq explain") as used, used.connect() as connection:
+            row = connection.execute(_FIND, {"id": command_id}).first()
+        if row is not None:
+            return Lane(row.specialization, row.user_id)
+    with lanes_of(settings) as lanes:
+        for partition in sorted(scan.partitions(lanes.redis, settings)):
+            held = lanes.holds(partition, command_id)
+            if held is None:
+                message = f"--command: {partition} holds too many commands to search; give the user's id instead"
+                raise ConfigurationError(message, setting="--command", value=str(command_id))
+            if held and (lane := _lane_with(lanes, partition, command_id)) is not None:
+                return lane
+    return None
+
+
+def _lane_with(lanes: Lanes, partition: Partition, command_id: UUID) -> Lane | None:
+    for there, user in scan.lanes(lanes.redis, lanes.keys):
+        user_id = scan.user_id_of(user) if there == partition else None
+        if user_id is not None and lanes.holds(partition, command_id, user_id):
+            return Lane(partition.specialization, user_id)
+    return None
+
+
+_FIND = text(f"""
+    SELECT user_id, specialization FROM {LEDGER} WHERE command_id = :id AND user_id > 0
+    UNION ALL
+    SELECT user_id, specialization FROM {OUTBOX} WHERE command_id = :id
+    LIMIT 1
+""")

@@ -1,0 +1,101 @@
+"""Entries of lanes that were no commands: what is kept of each, and whether this version can read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Engine, text
+
+from levelq_core.database.table_names import QUARANTINE
+from levelq_core.domain import codec
+from levelq_core.domain.commands import Command
+from levelq_core.domain.record import Lane
+from levelq_core.operations.connections import require_engine
+
+from .history import QuarantinedEntry
+from .records import Time
+from .selection import Selection
+
+ALL = Selection()
+
+
+class KeptEntry(QuarantinedEntry):
+    """One entry of the quarantine. `user_id` is None if its lane's name is no user id, or the user was forgotten.
+
+    `sha256`: of `raw`, hexadecimal.
+    """
+
+    id: int
+    at: Time
+    user_id: int | None
+    sha256: str
+
+    @property
+    def lane(self) -> Lane:
+        """The lane it was in; user 0 if it has none."""
+        return Lane(self.specialization, self.user_id or 0)
+
+    @property
+    def entry(self) -> bytes:
+        """Its bytes as they would be in a lane: a row of the outbox has no stamp."""
+        return b"0" * codec.STAMP_DIGITS + self.raw if self.raw.startswith(codec.MAGIC) else self.raw
+
+    def fields(self) -> dict[str, int | str]:
+        """The fields of the wire format, as far as it has them."""
+        return codec.legible(self.entry)
+
+    def command(self) -> Command:
+        """The command that it holds after all.
+
+        Raises ValueError (MalformedEntry, NewerVersion, InvalidCommand) with the reason why there is none.
+        """
+        if self.user_id is None:
+            raise codec.MalformedEntry(
+                "no user is known: the name of its lane was no user id, or the user was forgotten"
+            )
+        if self.length != len(self.raw):
+            raise codec.MalformedEntry(f"only the first {len(self.raw):,} of its {self.length:,} bytes are kept")
+        return codec.command_of(self.lane, codec.decode(self.entry, self.lane.salt))
+
+
+def quarantined(
+    engine: Engine, selection: Selection = ALL, *, limit: int = 50, before: int | None = None
+) -> tuple[KeptEntry, ...]:
+    """Quarantined entries, the newest first: what `levelq quarantine list` prints. Changes nothing.
+
+    `before`: for the next page, the `id` of the last one of this page. Raises SQLAlchemy's errors.
+    """
+    require_engine(engine)
+    with engine.connect() as connection:
+        return tuple(read(connection, selection, limit, before=before))
+
+
+def read(
+    connection: Connection, selection: Selection, limit: int, *, before: int | None = None, oldest_first: bool = False
+) -> list[KeptEntry]:
+    """The same on a connection; `oldest_first`: the first `limit`."""
+    conditions, values = selection.conditions(connection, QUARANTINE, "at", "reason")
+    for condition, name, value in (
+        ("id = ANY(CAST(:ids AS bigint[]))", "ids", list(selection.ids) or None),
+        ("id < :before", "before", before),
+    ):
+        if value is not None:
+            conditions.append(condition)
+            values[name] = value
+    order = "ASC" if oldest_first else "DESC"
+    statement = text(f"{_ROWS} WHERE {' AND '.join(conditions or ['true'])} ORDER BY id {order} LIMIT :limit")
+    rows = connection.execute(statement, values | {"limit": limit}).mappings()
+    return [KeptEntry.model_validate(dict(row)) for row in rows]
+
+
+def delete(connection: Connection, ids: Sequence[int]) -> list[Any]:
+    """Delete these rows; the ids of those that were there. Raises DBAPIError."""
+    return list(connection.execute(_DELETE, {"ids": list(ids)}).scalars())
+
+
+_ROWS = f"""
+    SELECT id, at, specialization, user_id, reason, length, raw, encode(sha256, 'hex') AS sha256 FROM {QUARANTINE}
+"""
+
+_DELETE = text(f"DELETE FROM {QUARANTINE} WHERE id = ANY(CAST(:ids AS bigint[])) RETURNING id")

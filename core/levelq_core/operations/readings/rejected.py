@@ -1,0 +1,145 @@
+"""Rejected commands: what each held, why it was rejected, and what became of it since."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import Field
+from sqlalchemy import Connection, Engine, text
+
+from levelq_core.coupler.ledger import COMMAND_COLUMNS, record_in
+from levelq_core.database.table_names import LEDGER, OPEN_REJECTION
+from levelq_core.domain.codec import command_of
+from levelq_core.domain.commands import Command, retry_id
+from levelq_core.domain.record import Lane
+from levelq_core.operations.connections import require_engine
+
+from .records import Reading, Time
+from .selection import Selection
+
+ALL = Selection()
+
+
+class Retry(Reading):
+    """The command that retries another one. `undecided`: it waits in its lane, or Redis lost it."""
+
+    command_id: UUID
+    status: Literal["applied", "rejected", "undecided"]
+    message: str = ""
+
+
+class RejectedCommand(Reading):
+    """One rejected command. `id` is that of its ledger row; user 0: it was forgotten.
+
+    The numbers are those of the command, `level` and `mode` as in the ledger. `settled`: `retried` or `discarded`, None
+    while it is open. `retry` is None if no retry of it is known.
+    """
+
+    id: int
+    command_id: UUID
+    user_id: int
+    specialization: str
+    kind: str
+    error: str
+    message: str
+    at: Time
+    xp: int
+    sessions: int
+    projects: int
+    theory_hours: int
+    practice_hours: int
+    level: int | None
+    mode: str | None
+    reason: str
+    advanced_by: int | None
+    source: str
+    settled: str | None
+    retry: Retry | None = None
+    digest: bytes = Field(exclude=True, repr=False)
+
+    @property
+    def lane(self) -> Lane:
+        """The lane it belongs to."""
+        return Lane(self.specialization, self.user_id)
+
+    @property
+    def retry_id(self) -> UUID:
+        """The id of its retry."""
+        return retry_id(self.command_id)
+
+    def retried(self) -> Command:
+        """A new command of the same content. Raises InvalidCommand for what this version no longer allows."""
+        return command_of(self.lane, record_in(self), self.retry_id)
+
+
+def rejected(
+    engine: Engine, selection: Selection = ALL, *, limit: int = 50, before: int | None = None
+) -> tuple[RejectedCommand, ...]:
+    """Rejected commands, the newest first: what `levelq rejected list` prints. Changes nothing.
+
+    `before`: for the next page, the `id` of the last one of this page. Raises SQLAlchemy's errors.
+    """
+    require_engine(engine)
+    with engine.connect() as connection:
+        return tuple(read(connection, selection, limit, before=before))
+
+
+def read(
+    connection: Connection, selection: Selection, limit: int, *, before: int | None = None, oldest_first: bool = False
+) -> list[RejectedCommand]:
+    """The same on a connection; `oldest_first`: in the ledger's order, the first `limit`."""
+    conditions, values = selection.conditions(connection, LEDGER, "applied_at", "message")
+    if selection.ids:
+        conditions += ["command_id = ANY(CAST(:ids AS uuid[]))", "status = 'rejected'"]
+    else:
+        conditions.append(
+            "status = 'rejected'" if selection.settled or selection.error == "cancelled" else OPEN_REJECTION
+        )
+    if before is not None:
+        conditions.append("id < :before")
+    order = "ASC" if oldest_first else "DESC"
+    statement = text(f"{_ROWS} WHERE {' AND '.join(conditions)} ORDER BY id {order} LIMIT :limit")
+    given = {**values, "ids": list(selection.ids), "before": before, "limit": limit}
+    rows = connection.execute(statement, given).mappings().all()
+    retries = retries_of(connection, [row["command_id"] for row in rows])
+    return [_rejected(row, retries.get(row["command_id"])) for row in rows]
+
+
+def retries_of(connection: Connection, command_ids: Iterable[UUID]) -> dict[UUID, Retry]:
+    """The retries of these commands that are decided, by the id of the command that each retries."""
+    originals = {retry_id(command_id): command_id for command_id in command_ids}
+    rows = connection.execute(_DECIDED, {"ids": list(originals)})
+    return {
+        originals[row.command_id]: Retry(command_id=row.command_id, status=row.status, message=row.message)
+        for row in rows
+    }
+
+
+def settle(connection: Connection, ids: Sequence[int], how: Literal["retried", "discarded"]) -> None:
+    """Note in these ledger rows what an operator did; none is discarded that was settled before. Raises DBAPIError."""
+    connection.execute(_SETTLE, {"ids": list(ids), "how": how})
+
+
+def _rejected(row: Any, retry: Retry | None) -> RejectedCommand:
+    if retry is None and row["settled"] == "retried":
+        retry = Retry(command_id=retry_id(row["command_id"]), status="undecided")
+    return RejectedCommand.model_validate({**row, "retry": retry})
+
+
+_ROWS = f"""
+    SELECT id, command_id, user_id, specialization, error, coalesce(message, '') AS message, applied_at AS at, digest,
+           source, settled, {COMMAND_COLUMNS.replace(" reason", " coalesce(reason, '') AS reason")}
+    FROM {LEDGER}
+"""
+
+_DECIDED = text(f"""
+    SELECT command_id, status, coalesce(message, '') AS message FROM {LEDGER}
+    WHERE command_id = ANY(CAST(:ids AS uuid[]))
+""")
+
+_SETTLE = text(f"""
+    UPDATE {LEDGER} SET settled = :how
+    WHERE id = ANY(CAST(:ids AS bigint[])) AND (settled IS NULL OR :how = 'retried')
+""")

@@ -1,0 +1,79 @@
+"""Which rows of the ledger or of the quarantine an operator means, and the SQL conditions that say so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from levelq_core.errors import InvalidArgument
+from levelq_core.operations.queries import last_id_before
+
+ERRORS = ("validation_error", "database_error", "cancelled")  # of ledger rows
+_SLACK = timedelta(hours=1)  # a row's time is that of its transaction's begin: a longer one may be missed
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is not given does not restrict.
+
+    `ids`: command ids, or row ids of the quarantine; rows that are named so count even if they are settled. `reason`: a
+    part of the message, in any case. `since` and `until`: times with a zone. `settled`: also rejections that were
+    retried, discarded or cancelled. Raises InvalidArgument for an error that no row can have.
+    """
+
+    ids: tuple[UUID, ...] | tuple[int, ...] = ()
+    user_id: int | None = None
+    specialization: str | None = None
+    error: str | None = None
+    reason: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    settled: bool = False
+
+    def __post_init__(self) -> None:
+        if self.error is not None and self.error not in ERRORS:
+            message = f"error: expected one of {', '.join(ERRORS)}, got {self.error!r}"
+            if self.error == "conflict":
+                message += ": the ledger keeps no row of a conflict, only the command that first had the id"
+            raise InvalidArgument(message, field="error", value=self.error)
+
+    def conditions(
+        self, connection: Connection, table: str, moment: str, reason: str
+    ) -> tuple[list[str], dict[str, Any]]:
+        """The conditions and their values; `moment` and `reason` are columns. A time becomes a range of ids, too."""
+        found: list[str] = []
+        values: dict[str, Any] = {}
+        for condition, name, value in (
+            ("user_id = :user", "user", self.user_id),
+            ("specialization = :specialization", "specialization", self.specialization),
+            ("error = :error", "error", self.error),
+            (f"strpos(lower({reason}), lower(:reason)) > 0", "reason", self.reason),
+            (f"{moment} >= :since", "since", self.since),
+            (f"{moment} < :until", "until", self.until),
+        ):
+            if value is not None:
+                found.append(condition)
+                values[name] = value
+        if self.since is not None:
+            found.append("id > :first")
+            values["first"] = last_id_before_since(connection, table, moment, self.since)
+        if self.until is not None:
+            found.append("id <= :last")
+            values["last"] = last_id_before(connection, table, moment, _shifted(self.until, _SLACK))
+        return found, values
+
+
+def last_id_before_since(connection: Connection, table: str, moment: str, since: datetime) -> int:
+    """An id below those of all rows since then, of transactions that were no longer than an hour."""
+    return last_id_before(connection, table, moment, _shifted(since, -_SLACK))
+
+
+def _shifted(moment: datetime, by: timedelta) -> datetime:
+    try:
+        return moment + by
+    except OverflowError:
+        return moment

@@ -1,0 +1,184 @@
+"""`levelq quarantine list|show|retry|discard`: entries of lanes that were no commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, echo
+
+from .options import AsJson, DryRun, JsonWithoutQuestion, OfReason, OfSpecialization, OfUser, Since, Until, Yes
+from .redrive import (
+    Acted,
+    Force,
+    Listed,
+    Timeout,
+    Wait,
+    alike,
+    carry_out,
+    print_facts,
+    print_listed,
+    require_all,
+    selection_of,
+)
+from .screen import Listing, confirm, count, err, never_ask, one_line, print_line, verdict, when
+
+if TYPE_CHECKING:
+    from levelq_core.operations.readings.quarantine import KeptEntry
+
+Ids = Annotated[list[int] | None, Argument(metavar="[ID]...", help="Only these: the numbers that `list` shows.")]
+_WIDTH = 16  # bytes in one line of a dump
+
+
+def list_(
+    ids: Ids = None,
+    user: OfUser = None,
+    specialization: OfSpecialization = None,
+    reason: OfReason = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Listed = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List quarantined entries, newest first."""
+    from levelq_core.operations.readings.quarantine import quarantined
+
+    from .connections import database_of, load
+
+    selection = selection_of(ids, user, specialization, reason, since, until)
+    with database_of(load()) as engine:
+        found = quarantined(engine, selection, limit=limit + 1)
+    if as_json:
+        rows = [one.model_dump(mode="json") for one in found[:limit]]
+        echo(json.dumps({"entries": rows, "more": len(found) > limit}))
+        return
+    shown = Listing("Id", "When (UTC)", "User", "Bytes", "Why", right=("Id", "Bytes"), folding="Why")
+    for one in found[:limit]:
+        shown.add(str(one.id), when(one.at), _lane(one), one.length, one_line(one.reason))
+    print_listed(shown, len(found), limit, "quarantined entry")
+
+
+def show(ids: Annotated[list[int], Argument(metavar="ID...", help="The numbers that `list` shows.")]) -> None:
+    """Show quarantined entries: why, their fields as far as they can be read, and their bytes."""
+    from levelq_core.errors import ConfigurationError
+    from levelq_core.operations.readings.quarantine import quarantined
+    from levelq_worker.redrive.quarantined import Returning
+
+    from .connections import database_of, lanes_of, load
+
+    settings, selection = load(), selection_of(ids)
+    with database_of(settings) as engine:
+        for one in (found := quarantined(engine, selection, limit=len(ids))):
+            print_line(verdict("quarantined", "bold yellow", f"  {one.id}  {when(one.at)} UTC  {_lane(one)}"))
+            print_facts(_facts(one))
+            for line in _dump(one.raw):
+                print_line(f"  {line}")
+        try:
+            with lanes_of(settings) as lanes:
+                for planned in Returning(engine, lanes, settings).look(selection).entries:
+                    print_line(f"retry of {planned.source.id}: {planned.verdict}: {one_line(planned.why)}")
+        except ConfigurationError as error:
+            print_line(f"retry: unknown: {one_line(str(error))}", on=err)
+    require_all(ids, [one.id for one in found], "quarantined entry")
+
+
+def retry(
+    ids: Ids = None,
+    user: OfUser = None,
+    specialization: OfSpecialization = None,
+    reason: OfReason = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Acted = 1_000,
+    force: Force = False,
+    wait: Wait = False,
+    timeout: Timeout = 30.0,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: JsonWithoutQuestion = False,
+) -> None:
+    """Send quarantined entries to their lanes that this version can read, each under its own id.
+
+    After an update, or with a higher LEVELQ_PAYLOAD_LIMIT. Refused: entries of which only a part is kept, and, unless
+    forced, those that would come after newer commands of their lane. Exit code 1 if some were refused or left.
+    """
+    from levelq_worker.redrive.quarantined import Returning
+
+    from .connections import database_of, lanes_of, load
+
+    never_ask(as_json, yes=yes or dry_run)
+    selection, settings = selection_of(ids, user, specialization, reason, since, until), load()
+    with lanes_of(settings) as lanes, database_of(settings) as engine:
+        returning = Returning(engine, lanes, settings, force=force)
+        plan = returning.look(selection, max(limit, len(selection.ids)))
+        require_all(ids, [one.source.id for one in plan.entries], "quarantined entry")
+        seconds = timeout if wait else None
+        carry_out(returning, plan, "quarantined entry", settings, seconds, yes=yes, dry_run=dry_run, as_json=as_json)
+
+
+def discard(
+    ids: Ids = None,
+    user: OfUser = None,
+    specialization: OfSpecialization = None,
+    reason: OfReason = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Acted = 1_000,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: JsonWithoutQuestion = False,
+) -> None:
+    """Delete entries from the quarantine for good. The audit keeps their lengths and hashes."""
+    from levelq_core.operations.readings.quarantine import read
+    from levelq_worker.redrive import quarantined as operation
+
+    from .connections import database_of, load
+
+    never_ask(as_json, yes=yes or dry_run)
+    selection, settings = selection_of(ids, user, specialization, reason, since, until), load()
+    limit = max(limit, len(selection.ids))
+    with database_of(settings) as engine:
+        with engine.connect() as connection:
+            found = read(connection, selection, limit + 1, oldest_first=True)
+        chosen = found[:limit]
+        require_all(ids, [one.id for one in found], "quarantined entry")
+        if not as_json:
+            shown = Listing("Entries", "Lanes", "Why", right=("Entries",), folding="Why")
+            for group in alike(chosen, lambda one: f"{one.specialization} {one.reason}"):
+                shown.add(len(group), group[0].specialization, one_line(group[0].reason))
+            print_listed(shown, len(found), limit, "quarantined entry")
+        discarded = 0
+        if chosen and not dry_run:
+            confirm(f"Delete {count(len(chosen), 'row')} from the quarantine? This cannot be undone.", yes=yes)
+            discarded = operation.discard(engine, settings, chosen)
+    if as_json:
+        echo(json.dumps({"dry_run": dry_run, "matched": len(chosen), "discarded": discarded}))
+    elif discarded:
+        print_line(f"{count(discarded, 'row')} deleted from the quarantine")
+
+
+def _lane(one: KeptEntry) -> str:
+    return f"{'-' if one.user_id is None else one.user_id} {one.specialization}"
+
+
+def _facts(one: KeptEntry) -> Iterator[tuple[str, Any]]:
+    from levelq_core.domain.record import KIND_NAMES
+    from levelq_core.operations.wording import time_of, when_utc
+
+    yield "why", one.reason
+    yield "length", f"{count(one.length, 'byte')}, {count(len(one.raw), 'byte')} kept"
+    yield "sha256", one.sha256
+    for name, value in one.fields().items():
+        shown = KIND_NAMES.get(int(value), value) if name == "kind" else value
+        if name == "stamp" and str(value).isdecimal():
+            shown = f"{value}, {when_utc(time_of(int(value)))}"
+        yield name.replace("_", " "), shown
+
+
+def _dump(raw: bytes) -> Iterator[str]:
+    """The bytes in hexadecimal, and beside them those that are visible ASCII."""
+    for at in range(0, len(raw), _WIDTH):
+        part = raw[at : at + _WIDTH]
+        visible = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
+        yield f"{at:04x}  {part.hex(' '):<{3 * _WIDTH - 1}}  {visible}"

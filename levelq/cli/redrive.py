@@ -1,0 +1,175 @@
+"""What `levelq rejected` and `levelq quarantine` share: their options, and a retry from its plan to its outcomes."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+from uuid import UUID
+
+from typer import Exit, Option, echo
+
+from .options import time_of
+from .screen import Listing, confirm, count, err, one_line, print_line, verdict
+
+if TYPE_CHECKING:
+    from levelq_core.domain.commands import Command
+    from levelq_core.errors import LevelqError
+    from levelq_core.operations.readings.selection import Selection
+    from levelq_core.settings import Settings
+    from levelq_producer import Handle, Producer
+    from levelq_worker.redrive.plan import Plan, Send
+
+T = TypeVar("T")
+
+Listed = Annotated[int, Option(min=1, max=10_000, help="How many at most, the newest first.")]
+Acted = Annotated[int, Option(min=1, max=10_000, help="How many at most, the oldest first.")]
+Force = Annotated[bool, Option("--force", help="Also out of order, or though the cause is still there.")]
+Wait = Annotated[bool, Option("--wait/--no-wait", help="Wait for the outcomes and print them.")]
+Timeout = Annotated[float, Option(metavar="SECONDS", min=0.001, help="How long --wait waits.")]
+
+_STYLES = {"send": "green", "sent": "bold green", "done": "dim", "refused": "yellow", "left": "bold red"}
+_WORDS = {"done": "before"}  # how a verdict is shown, if not as it is named
+
+
+def selection_of(
+    ids: Sequence[Any] | None,
+    user: int | None = None,
+    specialization: str | None = None,
+    reason: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    error: str | None = None,
+    *,
+    settled: bool = False,
+) -> Selection:
+    """What the options select. Raises ConfigurationError, InvalidArgument."""
+    from levelq_core.operations.readings.selection import Selection
+
+    name = None if specialization is None else specialization.upper()
+    begin, end = time_of("--since", since), time_of("--until", until)
+    return Selection(tuple(ids or ()), user, name, error, reason, begin, end, settled)
+
+
+def require_all(wanted: Sequence[Any] | None, found: Sequence[Any], thing: str) -> None:
+    """Name ids that were given and not found, and end the command if none was. Raises Exit."""
+    for missing in (absent := sorted(set(wanted or ()) - set(found))):
+        print_line(f"no {thing} {missing}", on=err)
+    if absent and not found:
+        raise Exit(1)
+
+
+def print_listed(shown: Listing, found: int, limit: int, thing: str) -> None:
+    """A listing, and whether there are more."""
+    if not found:
+        print_line(f"no {thing} matches")
+        return
+    shown.print()
+    if found > limit:
+        print_line(f"more than {limit:,} match: raise --limit, or narrow it down", "dim")
+
+
+def print_facts(facts: Iterator[tuple[str, Any]]) -> None:
+    """Lines of a label and a value, without those that are empty."""
+    for label, value in facts:
+        if value not in (None, "", 0):
+            print_line(verdict(f"{label:>12}", "dim", f"  {one_line(str(value))}"))
+
+
+def alike(found: Iterable[T], words: Callable[[T], str]) -> list[list[T]]:
+    """Groups whose words differ at most in numbers, the largest first: those have one cause."""
+    groups: dict[str, list[T]] = {}
+    for one in found:
+        groups.setdefault(re.sub(r"\d+", "N", words(one)), []).append(one)
+    return sorted(groups.values(), key=len, reverse=True)
+
+
+class Acting(Protocol):
+    """Retrying or Returning."""
+
+    def run(self, plan: Plan[Any], send: Send) -> Plan[Any]:
+        """Send what a plan holds."""
+
+
+class _Sender:
+    """Sends through a producer, and keeps the handles of what is waited for."""
+
+    def __init__(self, producer: Producer, *, reply: bool) -> None:
+        self._producer, self._reply = producer, reply
+        self._handles: list[Handle] = []
+
+    def __call__(self, commands: Sequence[Command]) -> list[LevelqError | None]:
+        handles = self._producer.send_many(commands, reply=self._reply)
+        self._handles += handles
+        return [handle.error for handle in handles]
+
+    def outcomes(self, seconds: float) -> Iterator[tuple[UUID, str, str]]:
+        """Of each command that was sent: its id, applied, rejected or undecided, and the message."""
+        from levelq_core.errors import LevelqError, NotDurable
+
+        end = time.monotonic() + seconds
+        for handle in self._handles:
+            if handle.error is not None and not isinstance(handle.error, NotDurable):
+                continue
+            try:
+                outcome = handle.result(max(0.001, end - time.monotonic()))
+                yield handle.command_id, outcome.status, outcome.message
+            except LevelqError as error:
+                yield handle.command_id, "undecided", str(error)
+
+
+def carry_out(
+    acting: Acting,
+    plan: Plan[Any],
+    thing: str,
+    settings: Settings,
+    seconds: float | None,
+    *,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Show a plan, ask, run it, and show what became of it; `seconds`: how long to wait for outcomes. Raises Exit."""
+    outcomes: list[tuple[UUID, str, str]] = []
+    chosen = plan.of("send")
+    if not as_json:
+        _print_plan(plan, thing)
+    if not dry_run and plan.of("send", "done"):
+        if chosen:
+            confirm(f"Send {count(len(chosen), thing)} once more?", yes=yes)
+        from levelq_producer import Producer
+
+        with Producer(settings) as producer:
+            sender = _Sender(producer, reply=seconds is not None)
+            plan = acting.run(plan, sender)
+            if seconds is not None:
+                outcomes = [*sender.outcomes(seconds)]
+    if as_json:
+        entries = [one.model_dump(mode="json") for one in plan.entries]
+        decided = [{"command_id": str(i), "status": s, "message": m} for i, s, m in outcomes]
+        echo(json.dumps({"dry_run": dry_run, "more": plan.more, "entries": entries, "outcomes": decided}))
+    elif chosen and not dry_run:
+        _print_done(plan, thing, outcomes)
+    bad = plan.of("refused", "left") or any(status != "applied" for _, status, _ in outcomes)
+    raise Exit(1 if bad else 0)
+
+
+def _print_plan(plan: Plan[Any], thing: str) -> None:
+    shown = Listing("Number", "Retry", "Why", "For example", right=("Number",), folding="Why")
+    for group in alike(plan.entries, lambda one: f"{one.verdict} {one.why}"):
+        one = group[0]
+        word = verdict(_WORDS.get(one.verdict, one.verdict), _STYLES[one.verdict], "")
+        shown.add(len(group), word, one_line(one.why), f"{one.source.user_id} {one.source.specialization}")
+    print_listed(shown, len(plan.entries) + plan.more, len(plan.entries), thing)
+
+
+def _print_done(plan: Plan[Any], thing: str, outcomes: Sequence[tuple[UUID, str, str]]) -> None:
+    print_line(f"{count(len(plan.of('sent')), thing)} sent once more")
+    for left in alike(plan.of("left"), lambda one: str(one.why)):
+        print_line(verdict("left", "bold red", f"  {len(left):,}: {one_line(left[0].why)}"))
+    for group in alike(outcomes, lambda outcome: f"{outcome[1]} {outcome[2]}"):
+        _, status, message = group[0]
+        style = "bold green" if status == "applied" else "bold red"
+        print_line(verdict(status, style, f"  {len(group):,}: {one_line(message)}"))

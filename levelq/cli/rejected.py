@@ -1,0 +1,205 @@
+"""`levelq rejected list|show|retry|discard`: what to do about commands that were rejected."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+from typer import Argument, Option, echo
+
+from .options import AsJson, DryRun, JsonWithoutQuestion, OfReason, OfSpecialization, OfUser, Since, Until, Yes
+from .redrive import (
+    Acted,
+    Force,
+    Listed,
+    Timeout,
+    Wait,
+    alike,
+    carry_out,
+    print_facts,
+    print_listed,
+    require_all,
+    selection_of,
+)
+from .screen import Cell, Listing, confirm, count, err, never_ask, one_line, print_line, verdict, when
+
+if TYPE_CHECKING:
+    from levelq_core.operations.readings.rejected import RejectedCommand
+
+Ids = Annotated[list[UUID] | None, Argument(metavar="[ID]...", help="Only these commands, settled or not.")]
+OfError = Annotated[
+    str | None, Option("--error", metavar="NAME", help="Only validation_error, database_error or cancelled.")
+]
+
+_UNDECIDED = {"undecided": "not decided yet"}
+
+
+def list_(
+    ids: Ids = None,
+    user: OfUser = None,
+    specialization: OfSpecialization = None,
+    error: OfError = None,
+    reason: OfReason = None,
+    since: Since = None,
+    until: Until = None,
+    settled: Annotated[bool, Option("--all", help="Also what was retried, discarded or cancelled.")] = False,
+    limit: Listed = 50,
+    show_ids: Annotated[bool, Option("--ids", help="Show the commands' ids, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List rejected commands that wait for an operator, newest first.
+
+    Those that were retried, discarded or cancelled are left out, unless --all is given or their ids.
+    """
+    from levelq_core.operations.readings.rejected import rejected
+
+    from .connections import database_of, load
+
+    selection = selection_of(ids, user, specialization, reason, since, until, error, settled=settled)
+    with database_of(load()) as engine:
+        found = rejected(engine, selection, limit=limit + 1)
+    if as_json:
+        rows = [one.model_dump(mode="json") for one in found[:limit]]
+        echo(json.dumps({"commands": rows, "more": len(found) > limit}))
+        return
+    columns = ["When (UTC)", "User", "Command", "Why", "Command id"][: 5 if show_ids else 4]
+    shown = Listing(*columns, folding="Why")
+    for one in found[:limit]:
+        lane = f"{one.user_id} {one.specialization}"
+        shown.add(*[when(one.at), lane, one.kind, _why(one), str(one.command_id)][: len(columns)])
+    print_listed(shown, len(found), limit, "rejected command")
+
+
+def show(ids: Annotated[list[UUID], Argument(metavar="ID...", help="The commands' ids.")]) -> None:
+    """Show all that is known of rejected commands, and what a retry would do."""
+    from levelq_core.errors import ConfigurationError
+    from levelq_core.operations.readings.rejected import rejected
+    from levelq_worker.redrive.rejected import Retrying
+
+    from .connections import database_of, lanes_of, load
+
+    settings, selection = load(), selection_of(ids)
+    with database_of(settings) as engine:
+        for one in (found := rejected(engine, selection, limit=len(ids))):
+            print_line(
+                verdict("rejected", "bold red", f"  {when(one.at)} UTC  user {one.user_id} {one.specialization}")
+            )
+            print_facts(_facts(one))
+        try:
+            with lanes_of(settings) as lanes:
+                for planned in Retrying(engine, lanes, settings).look(selection).entries:
+                    print_line(f"retry of {planned.source.command_id}: {planned.verdict}: {one_line(planned.why)}")
+        except ConfigurationError as error:
+            print_line(f"retry: unknown: {one_line(str(error))}", on=err)
+    require_all(ids, [one.command_id for one in found], "rejected command")
+
+
+def retry(
+    ids: Ids = None,
+    user: OfUser = None,
+    specialization: OfSpecialization = None,
+    error: OfError = None,
+    reason: OfReason = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Acted = 1_000,
+    force: Force = False,
+    wait: Wait = False,
+    timeout: Timeout = 30.0,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: JsonWithoutQuestion = False,
+) -> None:
+    """Send rejected commands once more, in the order of the ledger.
+
+    Each as a new command of the same content, whose id follows from the old one: a second retry of a command changes
+    nothing. Refused, unless forced: what would come after newer commands of its lane, and what the rules would reject
+    again. Exit code 1 if some were refused or left or, with --wait, rejected again.
+    """
+    from levelq_worker.redrive.rejected import Retrying
+
+    from .connections import database_of, lanes_of, load
+
+    never_ask(as_json, yes=yes or dry_run)
+    selection, settings = selection_of(ids, user, specialization, reason, since, until, error), load()
+    with lanes_of(settings) as lanes, database_of(settings) as engine:
+        retrying = Retrying(engine, lanes, settings, force=force)
+        plan = retrying.look(selection, max(limit, len(selection.ids)))
+        require_all(ids, [one.source.command_id for one in plan.entries], "rejected command")
+        seconds = timeout if wait else None
+        carry_out(retrying, plan, "rejected command", settings, seconds, yes=yes, dry_run=dry_run, as_json=as_json)
+
+
+def discard(
+    ids: Ids = None,
+    user: OfUser = None,
+    specialization: OfSpecialization = None,
+    error: OfError = None,
+    reason: OfReason = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Acted = 1_000,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: JsonWithoutQuestion = False,
+) -> None:
+    """Note that nothing is to be done about rejected commands.
+
+    They leave `levelq rejected list` and the number of open ones in `levelq status`. Their ledger rows stay, so a
+    second send of the same id still has no effect.
+    """
+    from levelq_core.operations.readings.rejected import read
+    from levelq_worker.redrive import rejected as operation
+
+    from .connections import database_of, load
+
+    never_ask(as_json, yes=yes or dry_run)
+    selection, settings = selection_of(ids, user, specialization, reason, since, until, error), load()
+    limit = max(limit, len(selection.ids))
+    with database_of(settings) as engine:
+        with engine.connect() as connection:
+            found = read(connection, selection, limit + 1, oldest_first=True)
+        chosen = [one for one in found[:limit] if one.settled is None]
+        require_all(ids, [one.command_id for one in found], "rejected command")
+        if not as_json and (before := len(found[:limit]) - len(chosen)):
+            print_line(f"{count(before, 'command')} settled before")
+        if not as_json and (chosen or not found):
+            shown = Listing("Commands", "Lanes", "Command", "Why", right=("Commands",), folding="Why")
+            for group in alike(chosen, lambda one: f"{one.specialization} {one.kind} {one.message}"):
+                shown.add(len(group), group[0].specialization, group[0].kind, one_line(group[0].message))
+            print_listed(shown, len(chosen) + (len(found) > limit), len(chosen), "rejected command")
+        discarded = 0
+        if chosen and not dry_run:
+            confirm(f"Discard {count(len(chosen), 'rejected command')}?", yes=yes)
+            discarded = operation.discard(engine, settings, chosen)
+    if as_json:
+        echo(json.dumps({"dry_run": dry_run, "matched": len(chosen), "discarded": discarded}))
+    elif discarded:
+        print_line(f"{count(discarded, 'rejected command')} discarded")
+
+
+def _why(one: RejectedCommand) -> Cell:
+    became = (
+        f"; retried: {_UNDECIDED.get(one.retry.status, one.retry.status)}"
+        if one.retry
+        else f"; {one.settled}"
+        if one.settled
+        else ""
+    )
+    return verdict(one.error, "red", f": {one_line(one.message)}{became}")
+
+
+def _facts(one: RejectedCommand) -> Iterator[tuple[str, Any]]:
+    yield "command", one.command_id
+    yield "kind", " ".join(filter(None, (one.kind, one.mode)))
+    for name in ("level", "xp", "sessions", "projects", "theory_hours", "practice_hours"):
+        yield name.replace("_", " "), getattr(one, name)
+    yield "author", one.advanced_by
+    yield "reason", one.reason
+    yield "why", f"{one.error}: {one.message}"
+    yield "from", one.source
+    yield "settled", one.settled
+    if one.retry is not None:
+        yield "retried as", f"{one.retry.command_id}: {one.retry.status} {one.retry.message}"
