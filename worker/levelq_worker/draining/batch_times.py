@@ -15,7 +15,7 @@ RECENT = 5  # batches that are compared; a single slow one changes nothing
 LEAST_USUAL = 10  # batches before anything is called usual
 MOST_USUAL = 50  # of each size
 SLOW_FACTOR, FAST_FACTOR = 4.0, 2.0  # slow from the first on, until below the second
-SLOW_SECONDS = 0.1  # what is faster is never called slow
+SLOW_SECONDS = 0.1  # what is faster is not called slow, nor what is faster than half of it any longer
 ACCEPTED_SECONDS = 1800.0  # after so long, what was slow becomes the usual
 
 
@@ -82,7 +82,7 @@ class BatchTimes:
         if self.slow_since is None:
             if factor >= SLOW_FACTOR and self.seconds >= SLOW_SECONDS:
                 self.slow_since = now
-        elif factor < FAST_FACTOR:
+        elif factor < FAST_FACTOR or self.seconds < SLOW_SECONDS / 2:
             self.slow_since = None
         elif now - self.slow_since > ACCEPTED_SECONDS:
             self.slow_since, self._known = None, 0
