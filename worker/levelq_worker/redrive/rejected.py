@@ -54,7 +54,8 @@ class Retrying:
 
     def run(self, plan: Plan[RejectedCommand], send: Send) -> Plan[RejectedCommand]:
         """Retry the commands of a plan, each examined once more; what became of them."""
-        chosen = plan.of("send", "done")
+        due = plan.of("send", "done")
+        chosen = [one for one in due if one.verdict == "send" or one.source.settled != "retried"]
         line = AuditLine("rejected retry", (one.source.lane for one in chosen), self._actor)
         became: dict[int, Retry] = {}
         for page in pages(chosen):

@@ -102,6 +102,7 @@ def test_three_hundred_are_retried_in_one_call_in_the_order_of_the_ledger(system
     again = retry(levelq_here, *ids[:2])
     assert set(again.values()) == {"done"} and system.status().waiting == 0
     assert levelq_here("rejected", "retry", "--yes").out == "no rejected command matches\n"
+    assert system.rows("SELECT target FROM levelq_audit") == [("7 users",)]
 
 
 @pytest.mark.parametrize("newer", ["applied", "waiting", "in the outbox"])
