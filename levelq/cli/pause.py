@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from levelq_core.operations.readings.pauses import ActivePause
     from levelq_core.settings import Settings
 
-_POLL_SECONDS = 0.05
+_POLL_SECONDS = 0.1
 
 Names = Annotated[list[str] | None, Argument(help="Default: the whole namespace.")]
 OneUser = Annotated[int | None, Option("--user", metavar="ID", help="Only this user's lanes.", callback=check_user)]

@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from random import Random
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from levelq_core.keys import Partition
 from levelq_core.lanes import scan as standing
 from levelq_core.lanes.lane_editor import LaneEditor
 from levelq_core.lanes.script_files import load
+from levelq_core.operations.pausing import PauseScope, Pausing
 from levelq_worker.withdrawal.canceller import Canceller
 from levelq_worker.withdrawal.forgetting import Forgetting
 from levelq_worker.withdrawal.waiting_lanes import Scope
@@ -166,6 +168,15 @@ def _(world: World, rng: Random) -> None:
     for user_id in rng.sample(range(1, 161), 3):
         lanes = LaneEditor(world.redis, world.settings)
         operate(Forgetting(world.engine, lanes, world.waker, world.settings, user_id).run)
+
+
+@fault("an operator pauses and resumes", "operator", 2)
+def _(world: World, rng: Random) -> None:
+    acting = Pausing(world.engine, LaneEditor(world.redis, world.settings), world.waker, world.settings)
+    scope = PauseScope((rng.choice(PARTITIONS).specialization,), rng.choice([None, rng.randint(1, 160)]))
+    operate(lambda: acting.pause(scope, timedelta(seconds=CLAIM_SECONDS)))  # it ends by itself if Redis is away then
+    last(rng)
+    operate(lambda: acting.resume(scope))
 
 
 # Servers

@@ -35,7 +35,8 @@ class LaneEditor(Lanes):
         """
         reply = self._run(self._protocol.pause(partition, who(user_id), for_ms, f"{actor.replace('|', '/')}|{reason}"))
         if reply[0] == b"FULL":
-            raise ConfigurationError(f"{partition}: {MOST_PAUSES:,} users are paused, and no more can be")
+            message = f"{partition}: {MOST_PAUSES:,} users are paused, and no more can be"
+            raise ConfigurationError(message, setting="paused", value=str(partition))
         before, now = map(read_pause, reply)
         assert now is not None
         return before, now

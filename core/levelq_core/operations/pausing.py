@@ -99,9 +99,7 @@ class Pausing:
         for partition in self._parts(scope):
             was = self._lanes.resume(partition, scope.user_id)
             before += [] if was is None else [(partition, scope.user_id, was)]
-            wake, _ = self._lanes.sweep(partition)
-            if wake:
-                self._waker.wake(partition)
+            self._sweep(partition)
         if before:
             self._record("resume", scope, {"partitions": len(before)})
         return PauseChange(grouped(before), [])
@@ -111,9 +109,14 @@ class Pausing:
         held = 0
         for partition in self._parts(scope):
             if self._lanes.claims(partition, scope.user_id):
-                self._lanes.sweep(partition)
+                self._sweep(partition)
                 held += self._lanes.claims(partition, scope.user_id)
         return held
+
+    def _sweep(self, partition: Partition) -> None:
+        wake, _ = self._lanes.sweep(partition)
+        if wake:
+            self._waker.wake(partition)
 
     def _parts(self, scope: PauseScope) -> Iterator[Partition]:
         """The partitions of a scope, read again at the end: a change of shards may have begun meanwhile."""

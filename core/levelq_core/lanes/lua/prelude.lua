@@ -65,8 +65,8 @@ local function park_paused(tag, user, pause)
 end
 
 -- Whether the caller should enqueue a wake-up: a lane is due, the live drains cannot take all due lanes in one batch
--- each, the partition is not paused, and no other caller has reserved a wake-up (a reservation expires). If "drains" holds another type, no drain
--- counts: push.lua has appended already, so no error may be raised here.
+-- each, the partition is not paused, and no other caller has reserved a wake-up (a reservation expires). If "drains"
+-- holds another type, no drain counts: push.lua has appended already, so no error may be raised here.
 local function reserve_wake(tag, now, wake_ms, batch_commands, batch_lanes)
   local due = redis.call('ZCOUNT', tag .. 'ready', '-inf', now)
   if due == 0 then return 0 end

@@ -52,6 +52,16 @@ def test_acknowledgement_without_parked_lanes_costs_one_exists(redis: Redis) -> 
     assert not {"cmdstat_hget", "cmdstat_hset"} & set(calls)
 
 
+def test_claim_without_pauses_costs_one_exists_for_them(redis: Redis) -> None:
+    b = Bench(redis, batch_lanes=500)
+    b.push_to(*((user, (payload(user),)) for user in range(1, 301)))
+    redis.config_resetstat()
+    assert len(b.claim().lanes) == 300
+    calls = {name: stats["calls"] for name, stats in redis.info("commandstats").items()}
+    assert calls["cmdstat_exists"] == 2  # paused, parked
+    assert not {"cmdstat_hget", "cmdstat_hgetall"} & set(calls)
+
+
 @pytest.mark.parametrize("lasts_ms", [None, 10**9])
 def test_lease_that_no_relay_made_is_taken_over(redis: Redis, lasts_ms: int | None) -> None:
     b = Bench(redis)

@@ -329,7 +329,7 @@ def test_verify_refuses_another_database(
     assert verify(engines(bound.database_url), redis, bound).violations == 0
 
 
-def test_prune_and_rebuild_refuse_another_database(
+def test_commands_of_an_operator_refuse_another_database(
     bound: Settings,
     staging: Settings,
     engines: Callable[..., Engine],
@@ -338,7 +338,8 @@ def test_prune_and_rebuild_refuse_another_database(
 ) -> None:
     refused(lambda: prune(engines(staging.database_url), redis, timedelta(days=30), settings=staging))
     send_by_outbox(engines(staging.database_url))
-    for arguments in (("rebuild", "PLAYER"), ("prune", "--older-than", "30d"), ("verify",)):
+    others = ("pause", "PLAYER"), ("resume",), ("drain",), ("verify",)
+    for arguments in (("rebuild", "PLAYER"), ("prune", "--older-than", "30d"), *others):
         code, told, error = levelq_with(staging)(*arguments)
         assert (code, told, error.count("\n")) == (2, "", 1)
         assert error.startswith("levelq: LEVELQ_NAMESPACE levelq is bound to the database ")
