@@ -25,7 +25,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-db = typer.Typer(name="db", help="Create levelq's tables, or check the database.", rich_markup_mode="rich")
+db = typer.Typer(
+    name="db", help="Create levelq's tables, check the database, or let it forbid drift.", rich_markup_mode="rich"
+)
 namespace = typer.Typer(
     name="namespace", help="Show or change the database that the Redis keys are bound to.", rich_markup_mode="rich"
 )
@@ -73,7 +75,7 @@ for _panel, _examples in _PANELS.items():
     for _example in _examples:
         _register(app, _panel, _example)
 for _group, _examples in (
-    (db, ("levelq db upgrade", "levelq db check")),
+    (db, ("levelq db upgrade", "levelq db check", "levelq db enforce --report")),
     (namespace, ("levelq namespace show", "levelq namespace rebind --dry-run")),
 ):
     app.add_typer(_group, rich_help_panel="Repair and maintain")

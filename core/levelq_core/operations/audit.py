@@ -19,15 +19,23 @@ from sqlalchemy import Connection, text
 from levelq_core.database.table_names import AUDIT
 
 
-def record(connection: Connection, action: str, target: str, detail: Mapping[str, Any] | None = None) -> int:
+def record(
+    connection: Connection,
+    action: str,
+    target: str,
+    detail: Mapping[str, Any] | None = None,
+    *,
+    actor: str | None = None,
+) -> int:
     """Write a line in the caller's transaction; returns its id. Raises DBAPIError.
 
     `action`: the command's name. `target`: what it was done to; a user is named by `user_target`, so that the line can
-    be cleared when the user is forgotten. `detail`: numbers and names, as JSON. The actor is the account on this host
-    and the database user, the origin this host and program.
+    be cleared when the user is forgotten. `detail`: numbers and names, as JSON. `actor`: who acts, such as a login of
+    the web console; the account on this host unless given. The line adds the database user. The origin is this host and
+    program.
     """
     values = {
-        "account": _account(),
+        "account": actor or _account(),
         "origin": f"{socket.gethostname()} {_program()}",
         "action": action,
         "target": target,
