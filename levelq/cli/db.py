@@ -94,7 +94,7 @@ def enforce(
         if found.out_of_step and not off:
             raise refused(enforcement.refusal(found.out_of_step))
         print_line(_REMOVES if off else _PUTS_IN_FORCE)
-        print_line("Meanwhile the tables are locked for writers, half a second at most.")
+        print_line("Writers of the two tables wait until it is done, half a second at most.")
         if dry_run:
             return
         confirm("Remove it?" if off else "Put it in force?", yes=yes)
