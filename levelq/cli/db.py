@@ -83,6 +83,9 @@ def enforce(
         with engine.connect() as connection:
             if sql:
                 _print_enforcement_sql(enforcement.enforcement_sql(connection, on=not off))
+                found = enforcement.read_enforcement(connection)
+                if found.out_of_step and not off:
+                    print_line(f"First repair the {count(found.out_of_step, 'pair')} out of step: levelq adopt", on=err)
                 return
             found = enforcement.read_enforcement(connection, pairs=report or not off)
         if report:

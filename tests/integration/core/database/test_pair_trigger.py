@@ -10,12 +10,10 @@ from itertools import combinations
 import psycopg
 import pytest
 from psycopg import AsyncConnection
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
-from levelq_core import apply_commands
 from levelq_core.operations.enforcement import enforce
 from tests.support.db_check import execute, query
-from tests.support.isolation import level_up
 
 DRIFT, SERIALIZE, DEADLOCK = "23514", "40001", "40P01"
 RC, RR, SERIALIZABLE = "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"

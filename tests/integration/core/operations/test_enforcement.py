@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -84,7 +83,7 @@ def test_levelqs_own_transactions_go_on(enforced: Engine) -> None:
     execute(enforced, *DRIFTED)
     outcomes = apply(enforced, [level_up(user, xp) for user in (1, 2, 3, 4) for xp in (1200, 30_000)])
     assert {outcome.status for outcome in outcomes} == {"applied"}
-    assert query(enforced, f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]
+    assert query(enforced, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]
     levels = "SELECT p.current_level, l.current_level FROM specialization_progress p"
     pairs = query(enforced, f"{levels} JOIN user_licenses l ON l.user_id = p.student_id")
     assert len(pairs) == 4 and all(progress == license_ for progress, license_ in pairs)
@@ -94,7 +93,9 @@ def test_application_without_rights_on_the_other_table_is_checked_all_the_same(e
     with role(enforced, "old_service", "GRANT SELECT, UPDATE ON user_licenses TO old_service"):
         for level, refused in ((3, False), (4, True)):
             with enforced.connect() as connection:
-                connection.exec_driver_sql(f"SET LOCAL ROLE old_service; UPDATE user_licenses SET current_level = {level}")
+                connection.exec_driver_sql(
+                    f"SET LOCAL ROLE old_service; UPDATE user_licenses SET current_level = {level}"
+                )
                 if refused:
                     with pytest.raises(IntegrityError, match="at different levels"):
                         connection.commit()
@@ -111,6 +112,15 @@ def test_trigger_that_makes_levels_differ_parks_its_lane_and_no_other(system: Sy
     levels = "SELECT student_id, current_level FROM specialization_progress ORDER BY 1"
     assert system.rows(levels) == [(1, 2), (3, 2)]
     assert system.status().parked == 1 and system.status().waiting == 1
+
+
+def test_check_constraint_of_licenses_is_evaluated_beforehand_as_without_it(system: System) -> None:
+    enforce(system.engine)
+    system.sql("ALTER TABLE user_licenses ADD CONSTRAINT low CHECK (current_level < 3)")
+    system.push(*(up(user, 3000 if user % 5 == 0 else 1500) for user in range(1, 21)))
+    system.drain()
+    assert list(system.worker.transactions.checks.errors()) == ["user_licenses.low"]
+    assert system.rows("SELECT count(*) FROM levelq_ledger WHERE status = 'rejected'") == [(4,)]
 
 
 def test_report_tells_each_state_and_enforcing_again_makes_it_whole(
@@ -203,7 +213,7 @@ def test_printed_statements_run_as_a_migration_of_alembic(own_engine: Engine) ->
 )  # fmt: skip
 def test_tables_of_other_shapes_are_enforced(own_engine: Engine, change: tuple[str, ...]) -> None:
     execute(own_engine, *change)
-    execute(own_engine, f"ALTER DATABASE {own_engine.url.database} SET search_path = \"it's\", public")
+    execute(own_engine, f'ALTER DATABASE {own_engine.url.database} SET search_path = "it\'s", public')
     own_engine.dispose()
     assert enforce(own_engine).state == "on"
     for statement in (PROGRESS, LICENSE):
