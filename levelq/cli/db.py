@@ -12,7 +12,7 @@ from .screen import confirm, count, err, out, print_line, printable, refused, ve
 
 if TYPE_CHECKING:
     from levelq_core.operations.dbcheck import Finding
-    from levelq_core.operations.enforcement import Enforcement
+    from levelq_core.operations.readings.enforcement import Enforcement
 
 
 def upgrade(
@@ -74,6 +74,7 @@ def enforce(
     step, it is not put in force. Workers and the application may keep running.
     """
     from levelq_core.operations import enforcement
+    from levelq_core.operations.readings.enforcement import read_enforcement
 
     from .connections import database_of, load
 
@@ -83,11 +84,11 @@ def enforce(
         with engine.connect() as connection:
             if sql:
                 _print_enforcement_sql(enforcement.enforcement_sql(connection, on=not off))
-                found = enforcement.read_enforcement(connection)
+                found = read_enforcement(connection)
                 if found.out_of_step and not off:
                     print_line(f"First repair the {count(found.out_of_step, 'pair')} out of step: levelq adopt", on=err)
                 return
-            found = enforcement.read_enforcement(connection, pairs=report or not off)
+            found = read_enforcement(connection, pairs=report or not off)
         if report:
             _print_enforcement(found)
             raise Exit(1 if found.state == "partly" or found.out_of_step else 0)
@@ -115,7 +116,7 @@ _STYLES = {"on": "green", "off": "yellow", "partly": "bold red"}
 
 
 def _print_enforcement(found: Enforcement) -> None:
-    from levelq_core.operations.enforcement import SENTENCES
+    from levelq_core.operations.readings.enforcement import SENTENCES
 
     print_line(verdict(found.state, _STYLES[found.state], f": {SENTENCES[found.state]}"))
     for table in found.tables:
@@ -148,7 +149,7 @@ def check(
     or do. Exit code 1 if workers would refuse to start, inserts would fail, or commits could be lost.
     """
     from levelq_core.operations import dbcheck
-    from levelq_core.operations.enforcement import SENTENCES, is_enforced
+    from levelq_core.operations.readings.enforcement import SENTENCES, is_enforced
 
     from .connections import database_of, load
 

@@ -25,8 +25,8 @@ from levelq_core.settings import Settings
 
 from . import dbcheck, redischeck
 from .dbcheck import Finding
-from .enforcement import SENTENCES, is_enforced
 from .identity import require_bound
+from .readings.enforcement import SENTENCES, is_enforced
 
 LANES, QUEUE = "LEVELQ_REDIS_URL", "LEVELQ_RQ_URL"
 ENGINE = "levelq checks"  # what PostgreSQL shows as the name of these sessions

@@ -1,81 +1,26 @@
-"""`levelq db enforce`: whether the database itself forbids levels out of step, and switching that on and off."""
+"""`levelq db enforce`: makes the database refuse levels out of step, or ends that."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
-from typing import Literal
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from levelq_core.database import pair_trigger
-from levelq_core.database.pair_trigger import State
-from levelq_core.database.schema import LICENSES, PROGRESS, Schema, read
+from levelq_core.database.schema import LICENSES, PROGRESS, read
 from levelq_core.database.sqlstate import sqlstate_of
 from levelq_core.database.table_names import AUDIT
-from levelq_core.errors import ConfigurationError, SchemaError
+from levelq_core.errors import ConfigurationError
 
 from . import audit
 from .queries import holder
+from .readings.enforcement import Enforcement, read_enforcement
 from .readings.problems import held_by
-from .readings.records import Reading
 from .wording import count
 
 ACTION = "enforce"
-SENTENCES = {
-    "on": "the database refuses levels out of step",
-    "off": "the database does not refuse levels out of step (`levelq db enforce`)",
-    "partly": "the database refuses levels out of step only in part",
-}
 _LOCK_TIMEOUT = "55P03"
-
-
-class EnforcedTable(Reading):
-    """Whether the triggers of one table are in force.
-
-    `half there`: one of the two is missing. `disabled`: by ALTER TABLE ... DISABLE TRIGGER. `outdated`: made by another
-    version of levelq, or before a table was renamed or moved.
-    """
-
-    table: str
-    state: State
-
-
-class Enforcement(Reading):
-    """Whether the database forbids levels out of step: `on` only if it does so on both tables.
-
-    `out_of_step`: the pairs whose two rows differ now, None if they were not counted.
-    """
-
-    state: Literal["on", "off", "partly"]
-    tables: tuple[EnforcedTable, ...]
-    out_of_step: int | None = None
-
-
-def read_enforcement(connection: Connection, schema: Schema | None = None, *, pairs: bool = True) -> Enforcement:
-    """Read whether it is in force, and with `pairs` count the pairs out of step, a second or two for a million.
-
-    Raises SchemaError if one of the two tables is missing, DBAPIError.
-    """
-    schema = schema or read(connection)
-    absent = [table for table in pair_trigger.COUPLED if table not in schema.columns]
-    if absent:
-        raise SchemaError(f"{'; '.join(map(schema.absence, absent))}. `levelq db upgrade` makes it")
-    found = pair_trigger.installed(connection, schema)
-    tables = tuple(EnforcedTable(table=name, state=found.state(name)) for name in pair_trigger.COUPLED)
-    state: Literal["on", "off", "partly"] = "partly"
-    if tables[0].state == tables[1].state and tables[0].state in ("on", "off"):
-        state = tables[0].state
-    number = int(connection.execute(_DIFFERENT).scalar_one()) if pairs else None
-    return Enforcement(state=state, tables=tables, out_of_step=number)
-
-
-def is_enforced(connection: Connection) -> bool:
-    """Whether it is in force on both tables; False if one of them is missing. Raises DBAPIError."""
-    with suppress(SchemaError):
-        return read_enforcement(connection, pairs=False).state == "on"
-    return False
 
 
 def enforce(engine: Engine, *, on: bool = True, actor: str | None = None) -> Enforcement:
@@ -90,7 +35,7 @@ def enforce(engine: Engine, *, on: bool = True, actor: str | None = None) -> Enf
     if before.state == ("on" if on else "off"):
         return before
     if before.out_of_step:
-        raise ConfigurationError(refusal(before.out_of_step))
+        raise ConfigurationError(refusal(before.out_of_step), value=before.out_of_step)
     try:
         with engine.begin() as connection:
             if on:
@@ -104,7 +49,7 @@ def enforce(engine: Engine, *, on: bool = True, actor: str | None = None) -> Enf
         with engine.connect() as connection:
             held = held_by(holder(connection, pair_trigger.COUPLED, 0.0)) or "other transactions held them"
         reason = f"no lock on {_TARGET} within {pair_trigger.LOCK_TIMEOUT}: {held}"
-        raise ConfigurationError(f"{reason}. Nothing was changed; run it again") from error
+        raise ConfigurationError(f"{reason}. Nothing was changed; run it again", value=_TARGET) from error
     with engine.connect() as connection:
         return read_enforcement(connection)
 
@@ -140,17 +85,12 @@ def _require_rights(connection: Connection) -> None:
         role = connection.execute(text("SELECT current_user")).scalar_one()
         raise ConfigurationError(
             f"role {role}: expected SELECT, UPDATE and no row security on {', '.join(lacking)}: the triggers read and "
-            "lock the other side with the rights of the role that makes them; use the role that owns the tables"
+            "lock the other side with the rights of the role that makes them; use the role that owns the tables",
+            value=role,
         )
 
 
 _TARGET = f"{PROGRESS}, {LICENSES}"
-
-_DIFFERENT = text(f"""
-    SELECT count(*) FROM {PROGRESS} p
-    JOIN {LICENSES} l ON l.user_id = p.student_id AND l.specialization_type = p.specialization_id
-    WHERE coalesce(p.current_level, 1) <> coalesce(l.current_level, 1)
-""")
 
 _RIGHTS = text("""
     SELECT name, has_any_column_privilege(found, 'UPDATE') AND has_table_privilege(found, 'SELECT')

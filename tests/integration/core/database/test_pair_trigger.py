@@ -74,7 +74,7 @@ class Transaction:
             return
         if self._under_way is None:
             statement = self._steps.pop(0)
-            self._under_way = asyncio.create_task(self._connection.execute(statement))  # type: ignore[arg-type]
+            self._under_way = asyncio.create_task(self._connection.execute(statement))
         while not self._under_way.done():
             if await self._is_blocked():
                 return

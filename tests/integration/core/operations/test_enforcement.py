@@ -12,7 +12,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
 from levelq_core import ConfigurationError, Settings
-from levelq_core.operations.enforcement import enforce, enforcement_sql, read_enforcement
+from levelq_core.operations.enforcement import enforce, enforcement_sql
+from levelq_core.operations.readings.enforcement import read_enforcement
 from tests.support.db_check import execute, findings, query, role
 from tests.support.fixtures.command_line import Levelq, LevelqWith
 from tests.support.isolation import apply, level_up, raising
