@@ -25,7 +25,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-db = typer.Typer(name="db", help="Create levelq's tables, or check the database.", rich_markup_mode="rich")
+db = typer.Typer(
+    name="db", help="Create levelq's tables, check the database, or let it forbid drift.", rich_markup_mode="rich"
+)
 rejected = typer.Typer(
     name="rejected", help="List, retry or discard commands that were rejected.", rich_markup_mode="rich"
 )
@@ -114,7 +116,7 @@ for _group, _panel, _examples in (
             "levelq quarantine discard 17",
         ),
     ),
-    (db, "Repair and maintain", ("levelq db upgrade", "levelq db check")),
+    (db, "Repair and maintain", ("levelq db upgrade", "levelq db check", "levelq db enforce --report")),
     (namespace, "Repair and maintain", ("levelq namespace show", "levelq namespace rebind --dry-run")),
 ):
     app.add_typer(_group, rich_help_panel=_panel)

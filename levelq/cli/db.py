@@ -1,4 +1,4 @@
-"""`levelq db upgrade` and `levelq db check`: the tables of the database."""
+"""`levelq db upgrade`, `check` and `enforce`: the tables of the database."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from rich.text import Text
 from typer import Exit, Option, echo
 
 from .audit import note
-from .screen import count, err, out, print_line, printable, verdict
+from .options import DryRun, Yes
+from .screen import confirm, count, err, out, print_line, printable, refused, verdict
 
 if TYPE_CHECKING:
     from levelq_core.operations.dbcheck import Finding
+    from levelq_core.operations.readings.enforcement import Enforcement
 
 
 def upgrade(
@@ -59,6 +61,86 @@ def _print_sql(script: str, url: str) -> None:
     print_line(hint if script else f"Nothing to do in {url}", on=err)
 
 
+def enforce(
+    report: Annotated[
+        bool, Option("--report", help="Only show whether it is in force, and how many pairs are out of step.")
+    ] = False,
+    off: Annotated[bool, Option("--off", help="Remove it.")] = False,
+    sql: Annotated[bool, Option("--sql", help="Print the statements, for psql or Alembic, and run none.")] = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Make the database refuse each transaction that would commit a pair of different levels, whoever runs it.
+
+    Two constraint triggers on specialization_progress and on user_licenses check, at COMMIT, each pair whose level or
+    key has changed. The error has SQLSTATE 23514 and names the constraint levelq_pair_in_step. While pairs are out of
+    step, it is not put in force. Workers and the application may keep running.
+    """
+    from levelq_core.operations import enforcement
+    from levelq_core.operations.readings.enforcement import read_enforcement
+
+    from .connections import database_of, load
+
+    if report and (off or sql):
+        raise refused("--report: expected without --off and --sql, because it only shows")
+    with database_of(load()) as engine:
+        with engine.connect() as connection:
+            if sql:
+                _print_enforcement_sql(enforcement.enforcement_sql(connection, on=not off))
+                found = read_enforcement(connection)
+                if found.out_of_step and not off:
+                    print_line(f"First repair the {count(found.out_of_step, 'pair')} out of step: levelq adopt", on=err)
+                return
+            found = read_enforcement(connection, pairs=report or not off)
+        if report:
+            _print_enforcement(found)
+            raise Exit(1 if found.state == "partly" or found.out_of_step else 0)
+        if found.state == ("off" if off else "on"):
+            _print_enforcement(found)
+            return
+        if found.out_of_step and not off:
+            raise refused(enforcement.refusal(found.out_of_step))
+        print_line(_REMOVES if off else _PUTS_IN_FORCE)
+        print_line("Writers of the two tables wait until it is done, half a second at most.")
+        if dry_run:
+            return
+        confirm("Remove it?" if off else "Put it in force?", yes=yes)
+        found = enforcement.enforce(engine, on=not off)
+    _print_enforcement(found)
+    raise Exit(1 if found.out_of_step and not off else 0)
+
+
+_PUTS_IN_FORCE = (
+    "From then on a transaction that changes a level, or makes a row, fails at COMMIT\n"
+    "if it leaves progress and license of a pair at different levels."
+)
+_REMOVES = "From then on any code may commit progress and license at different levels."
+_STYLES = {"on": "green", "off": "yellow", "partly": "bold red"}
+
+
+def _print_enforcement(found: Enforcement) -> None:
+    from levelq_core.operations.readings.enforcement import SENTENCES
+
+    print_line(verdict(found.state, _STYLES[found.state], f": {SENTENCES[found.state]}"))
+    for table in found.tables:
+        print_line(f"  {table.table:<26}{table.state}")
+    if found.state == "partly":
+        print_line("Make it whole with `levelq db enforce`, or remove it with `levelq db enforce --off`.")
+    if found.out_of_step is not None:
+        print_line(f"{count(found.out_of_step, 'pair')} out of step", "bold red" if found.out_of_step else "")
+    if found.out_of_step:
+        print_line("`levelq check` lists them, `levelq adopt` repairs them.")
+        if found.state != "off":
+            print_line("A transaction that changes a level of such a pair must leave both equal.")
+
+
+def _print_enforcement_sql(script: str) -> None:
+    """Only the script goes to stdout, for a file, psql or a migration."""
+    echo(script or "-- nothing to do", nl=not script)
+    hint = "Run them in one transaction: psql --single-transaction --set ON_ERROR_STOP=1 --file FILE"
+    print_line(hint if script else "Nothing to do", on=err)
+
+
 def check(
     sql: Annotated[
         bool, Option("--sql", help="Print a script for psql: the statements, and the rest as comments.")
@@ -70,16 +152,20 @@ def check(
     or do. Exit code 1 if workers would refuse to start, inserts would fail, or commits could be lost.
     """
     from levelq_core.operations import dbcheck
+    from levelq_core.operations.readings.enforcement import SENTENCES, is_enforced
 
     from .connections import database_of, load
 
     settings = load()
     with database_of(settings) as engine, engine.connect() as connection:
         findings = dbcheck.check(connection, settings.tracks)
+        enforced = is_enforced(connection)
     for finding in findings:
         _print_script(finding) if sql else _print_finding(finding)
     errors = sum(finding.severity == "error" for finding in findings)
     stream = err if sql else out
+    if enforced:
+        print_line(f"levelq db enforce is on: {SENTENCES['on']}.", on=stream)
     if not findings:
         print_line("The database has all that levelq needs, and commits are safe there.", "green", on=stream)
         return

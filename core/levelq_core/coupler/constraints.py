@@ -52,13 +52,15 @@ def find(cursor: Cursor[Any], error: psycopg.Error) -> Constraint | None:
 
 
 # By name, of the table as the search path finds it. What fires before levelq's UPDATE of a table may change the locked
-# row: its own triggers BEFORE, and for licenses every trigger of progress. Bits of tgtype: 2 BEFORE, 16 UPDATE.
+# row: its own triggers BEFORE, and for licenses every trigger of progress but levelq's, which change no row. Bits of
+# tgtype: 2 BEFORE, 16 UPDATE.
 _OF_TABLE = """
     SELECT c.contype::text, r.relname::text, k.names, k.types, pg_get_expr(c.conbin, c.conrelid),
            r.relkind = 'r' AND NOT r.relhassubclass AND NOT r.relispartition AND NOT r.relhasrules AND k.plain
                AND cardinality(k.names) = cardinality(c.conkey)
                AND NOT EXISTS (SELECT FROM pg_trigger t WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
-                               AND t.tgtype & 16 = 16 AND CASE WHEN t.tgrelid = r.oid THEN t.tgtype & 2 = 2
+                               AND t.tgname <> 'levelq_pair_in_step' AND t.tgtype & 16 = 16
+                               AND CASE WHEN t.tgrelid = r.oid THEN t.tgtype & 2 = 2
                                ELSE t.tgrelid = to_regclass(%s) AND r.relname = %s END),
            CASE WHEN cardinality(c.confkey) = 1 THEN c.confrelid::regclass::text END, quote_ident(p.attname)
     FROM pg_constraint c

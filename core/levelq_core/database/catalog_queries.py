@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
+from .table_names import PAIR_TRIGGERS
+
 # Every column of the nine tables, in order, as the search path finds them: the type below its domains, the length of
 # varchar(n), precision and scale of numeric(p,s), whether an insert may leave the column out, the domain that forbids
 # NULL, and whether this role may write it: an application may have granted only the columns that levelq requires.
@@ -60,12 +62,14 @@ PARENTS = text("""
         AND NOT EXISTS (SELECT FROM pg_constraint whole WHERE whole.oid = f.conparentid AND whole.conrelid = f.conrelid)
 """)
 
-# Constraints that would be checked at COMMIT, where the command at fault cannot be found.
-DEFERRED = text("""
+# Constraints that would be checked at COMMIT, where the command at fault cannot be found. Not levelq's own triggers,
+# since levelq leaves both levels equal: if they refuse a COMMIT all the same, the next attempt checks all before.
+DEFERRED = text(f"""
     SELECT quote_ident(n.nspname) || '.' || quote_ident(f.conname)
     FROM unnest(CAST(:tables AS text[])) AS wanted(name)
     JOIN pg_class c ON c.oid = to_regclass(wanted.name)
     JOIN pg_constraint f ON f.conrelid = c.oid AND f.condeferred
+        AND f.conname NOT IN {PAIR_TRIGGERS}
     JOIN pg_namespace n ON n.oid = f.connamespace
     ORDER BY 1
 """)

@@ -48,3 +48,6 @@ PAIR: dict[str, tuple[str, str]] = {
 
 # What the three unique constraints cover, without which levelq does not work.
 UNIQUE_KEYS: dict[str, tuple[str, ...]] = {**PAIR, LEDGER: ("command_id",)}
+
+# The constraint triggers of `levelq db enforce` on progress and licenses: for updates, and for inserts.
+PAIR_TRIGGERS = ("levelq_pair_in_step", "levelq_pair_in_step_insert")

@@ -26,6 +26,7 @@ from levelq_core.settings import Settings
 from . import dbcheck, redischeck
 from .dbcheck import Finding
 from .identity import require_bound
+from .readings.enforcement import SENTENCES, is_enforced
 
 LANES, QUEUE = "LEVELQ_REDIS_URL", "LEVELQ_RQ_URL"
 ENGINE = "levelq checks"  # what PostgreSQL shows as the name of these sessions
@@ -109,7 +110,9 @@ def check_database(settings: Settings, *, thorough: bool = True) -> list[Finding
         version = connection.execute(text("SHOW server_version")).scalar_one()
         where = Finding("ok", f"PostgreSQL {version} at {redacted(settings.database_url or '')}", topic="database")
         found = dbcheck.check(connection, settings.tracks, thorough=thorough)
-        return [where, *(found or [Finding("ok", "complete and writable, and commits are safe")])]
+        found = found or [Finding("ok", "complete and writable, and commits are safe")]
+        enforced = [Finding("ok", SENTENCES["on"], topic="enforce")] if is_enforced(connection) else []
+        return [where, *found, *enforced]
 
 
 def _check_binding(settings: Settings) -> Iterator[Finding]:

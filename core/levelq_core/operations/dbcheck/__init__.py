@@ -16,7 +16,7 @@ from .columns import Facts, check_columns
 from .duplicates import check_key
 from .finding import Finding, Severity
 from .limits import check_in_time, limit
-from .pairs import check_levels, check_null_levels, pair_fixes
+from .pairs import check_enforcement, check_levels, check_null_levels, pair_fixes
 from .rights import check_rights, check_write, unreadable
 from .sequences import check_sequences, sequence_problems
 from .server import check_read_only, check_server
@@ -50,6 +50,8 @@ def check(connection: Connection, catalog: Catalog | None = None, *, thorough: b
     if not any(finding.severity == "error" for finding in found):
         found += check_in_time(connection, QUARANTINE, lambda: check_write(connection))
     comparable = [table for table, names in PAIR.items() if _comparable(facts.get(table, {}), table, names)]
+    if len(comparable) == len(PAIR):
+        found += check_enforcement(connection, schema)
     respelt: list[Finding] = []
     for table in comparable:
         spelling = partial(check_spelling, connection, table, facts, catalog)

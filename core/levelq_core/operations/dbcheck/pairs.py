@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from levelq_core.database import pair_trigger
 from levelq_core.database.schema import LICENSES, PAIR, PROGRESS, Schema
 from levelq_core.database.spelling import fold, folded
 from levelq_core.domain import rules
@@ -45,6 +46,15 @@ def check_levels(connection: Connection, schema: Schema, catalog: Catalog) -> It
         rest, more = (", ...", ("levelq check",)) if number > SHOWN else ("", ())
         problem = f"levels out of step (progress, license) in {counted(number, 'pair')}: {examples}{rest}"
         yield Finding("warning", problem, (*dict.fromkeys(pair_fixes(connection, first, schema, catalog)), *more))
+
+
+def check_enforcement(connection: Connection, schema: Schema) -> Iterator[Finding]:
+    """Yield a warning if the triggers of `levelq db enforce` are there, but not in force on both tables."""
+    found = pair_trigger.installed(connection, schema)
+    states = {table: found.state(table) for table in pair_trigger.COUPLED}
+    if set(states.values()) not in ({"on"}, {"off"}):
+        where = ", ".join(f"{state} on {table}" for table, state in states.items())
+        yield Finding("warning", f"{pair_trigger.NAME}: {where}: levels can drift apart", ("levelq db enforce",))
 
 
 def _level(level: int | None) -> str:
