@@ -1,0 +1,120 @@
+"""What one worker process counts, in memory that it shares with the process that serves the figures.
+
+The memory is mapped before the fork, and has a row of numbers for each worker of a supervisor. A worker that is killed
+loses nothing, and the one that is started in its place goes on in the same row: no counter falls while the supervisor
+lives.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Collection, Iterator
+from itertools import chain
+from operator import itemgetter
+
+from levelq_core.domain.record import KIND_NAMES, Record
+from levelq_core.domain.rules import Decision
+from levelq_worker.draining.observing import DecidedBatch, Incident, Observers
+
+from . import names
+from .names import OTHER, Metric
+
+_Labels = tuple[str, ...]
+# By index: an attribute of a NamedTuple takes twice as long.
+_KIND, _PUSHED = (itemgetter(Record._fields.index(name)) for name in ("kind", "pushed_ms"))
+_ERROR, _DUPLICATE = (Decision._fields.index(name) for name in ("error", "duplicate"))
+
+
+class Layout:
+    """Where each series begins in a row: for the specializations of a catalog, `cells` numbers in all."""
+
+    def __init__(self, specializations: Collection[str]) -> None:
+        self.specializations = frozenset(specializations)
+        self.starts: dict[Metric, dict[_Labels, int]] = {}
+        self.cells = 0
+        for metric in names.METRICS:
+            self.starts[metric] = {}
+            for labels in metric.series(specializations):
+                self.starts[metric][labels] = self.cells
+                self.cells += metric.cells
+
+    def start(self, metric: Metric, *labels: str) -> int:
+        """The first number of a series; labels that are in no list count as OTHER."""
+        starts = self.starts[metric]
+        if labels and labels[0] not in self.specializations:
+            labels = (OTHER, *labels[1:])
+        return starts[labels] if labels in starts else starts[(*labels[:-1], OTHER)]
+
+
+class Figures:
+    """The row of one worker process. It is counted on the working thread; incidents also on the sweeper's."""
+
+    def __init__(self, layout: Layout, row: memoryview[float]) -> None:
+        self._layout = layout
+        self._row = row
+        self._incidents = threading.Lock()
+
+    def observe(self, observers: Observers) -> None:
+        """Count what these observers are told from now on."""
+        observers.add(self.committed)
+        observers.watch(self.met)
+
+    def committed(self, batch: DecidedBatch) -> None:
+        """Count a batch, its commands in groups: docs/performance.md has what it costs."""
+        name = batch.partition.specialization
+        self._count_commands(name, batch)
+        self.observe_value(names.BATCH, name, batch.entries)
+        self.observe_value(names.TRANSACTION, name, batch.seconds)
+        self.observe_value(names.LOCKS, name, batch.lock_seconds)
+        self.add(names.QUARANTINED, name, amount=batch.quarantined)
+        for lane in batch.parked:
+            self.add(names.PARKED, name, "locked" if lane.locked else "error")
+
+    def met(self, incident: Incident) -> None:
+        """Count an incident."""
+        with self._incidents:
+            if incident.what == "claims_expired":
+                self.add(names.EXPIRED, incident.specialization, amount=incident.times)
+            else:
+                self.add(names.RETRIES, incident.specialization, incident.error)
+
+    def add(self, metric: Metric, *labels: str, amount: float = 1) -> None:
+        """Add to a counter or a gauge."""
+        self._row[self._layout.start(metric, *labels)] += amount
+
+    def observe_value(self, metric: Metric, name: str, value: float, count: int = 1) -> None:
+        """Note a value of a histogram, `count` times."""
+        start = self._layout.start(metric, name)
+        self._row[start + bisect_left(metric.buckets, value)] += count
+        self._row[start + metric.cells - 1] += value * count
+
+    def _count_commands(self, name: str, batch: DecidedBatch) -> None:
+        kinds = Counter(map(_KIND, _decided(batch)))
+        for record, decision in _not_applied(batch):
+            kinds[record.kind] -= 1
+            kind = KIND_NAMES.get(record.kind, OTHER)
+            self.add(names.COMMANDS, name, kind, "duplicate" if decision.duplicate else "rejected")
+            if decision.error is not None and not decision.duplicate:
+                self.add(names.REJECTIONS, name, decision.error)
+        for number, count in kinds.items():
+            self.add(names.COMMANDS, name, KIND_NAMES.get(number, OTHER), "applied", amount=count)
+        for pushed_ms, count in Counter(map(_PUSHED, _decided(batch))).items():
+            self.observe_value(names.LATENCY, name, max(0, batch.committed_ms - pushed_ms) / 1000, count)
+
+
+def _decided(batch: DecidedBatch) -> Iterator[Record]:
+    """The records with a decision; further ones of their lanes are parked."""
+    lanes = ((lane.records, len(lane.decisions)) for lane in batch.lanes)
+    return chain.from_iterable(records if len(records) == number else records[:number] for records, number in lanes)
+
+
+def _not_applied(batch: DecidedBatch) -> Iterator[tuple[Record, Decision]]:
+    """The commands that were rejected or are duplicates: mostly none."""
+    decisions = chain.from_iterable(lane.decisions for lane in batch.lanes)
+    if [1 for decision in decisions if decision[_ERROR] is not None or decision[_DUPLICATE]]:
+        for lane in batch.lanes:
+            for record, decision in zip(lane.records, lane.decisions, strict=False):
+                if decision.error is not None or decision.duplicate:
+                    yield record, decision
