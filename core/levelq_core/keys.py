@@ -7,6 +7,7 @@ key of a partition carries its tag in braces, so all of them share one Cluster s
     levelq:{PLAYER:1:0}:claimed      zset   user -> deadline (ms) of the claim on its lane
     levelq:{PLAYER:1:0}:tokens       hash   user -> token of that claim
     levelq:{PLAYER:1:0}:parked       hash   user -> since when (ms), after how many attempts and why its lane is parked
+    levelq:{PLAYER:1:0}:paused       hash   `*` or user -> since and until when (ms), by whom and why drains leave it alone
     levelq:{PLAYER:1:0}:drains       zset   drain -> deadline (ms) of its registration
     levelq:{PLAYER:1:0}:wake         string a wake-up is reserved (expires)
     levelq:{PLAYER:1:0}:count        string commands in all lanes of the partition

@@ -1,0 +1,83 @@
+"""What an operator has paused: the hash `paused` of a partition, `*` or user -> "since until actor|reason".
+
+`*` is the whole partition. pause.lua writes it; the scripts let drains take nothing that is paused; a sweep removes
+what is over. Times are the server's, in ms; `until` is 0 for a pause that lasts until it is ended. Reading is bounded
+and changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from levelq_core.keys import Keys, Partition
+from levelq_core.redis_client.topology import server_of
+from levelq_core.redis_client.wrong_type import is_wrong_type
+from levelq_core.untrusted_text import printable
+
+WHOLE = b"*"  # the field of the whole partition
+MOST_PAUSES = 1_000  # of one partition
+MOST_ACTOR = 100  # characters
+MOST_REASON = 200
+PARKED_REASON = "paused by "  # claim.lua's words for the lane of a paused user begin so
+_PAGE = 500
+_FORM = re.compile(rb"(\d{1,15}) (\d{1,15}) ([^|]*)\|(.*)", re.DOTALL)
+
+
+class Pause(NamedTuple):
+    """Since when and until when (ms, None: until resumed) something is paused, by whom and why ("": not said)."""
+
+    since_ms: int
+    until_ms: int | None
+    actor: str
+    reason: str
+
+
+def pause_of(redis: Redis, keys: Keys, partition: Partition, user_id: int | None = None) -> Pause | None:
+    """The pause of a partition, or of one user's lane in it; None if there is none. Raises RedisError."""
+    key = keys.of(partition, "paused")
+    pipeline = server_of(redis, key).pipeline(transaction=False)
+    pipeline.time()
+    pipeline.hget(key, WHOLE if user_id is None else str(user_id))
+    (seconds, _), raw = pipeline.execute(raise_on_error=False)
+    if isinstance(raw, ResponseError) and is_wrong_type(raw):
+        return None
+    if isinstance(raw, Exception):
+        raise raw
+    return None if raw is None else read_pause(raw, int(seconds) * 1000)
+
+
+def pauses(redis: Redis, keys: Keys, partition: Partition) -> dict[int | None, Pause]:
+    """The pauses of a partition by user, MOST_PAUSES at most; None stands for the whole partition, and is first.
+
+    Without those that are over or cannot be read. Raises RedisError.
+    """
+    whole = pause_of(redis, keys, partition)
+    found: dict[int | None, Pause] = {} if whole is None else {None: whole}
+    key = keys.of(partition, "paused")
+    server: Any = server_of(redis, key)
+    if server.type(key) != b"hash":
+        return found
+    now_ms, cursor = int(server.time()[0]) * 1000, None
+    users: dict[int | None, Pause] = {}
+    while cursor != 0 and len(users) < MOST_PAUSES:
+        cursor, page = server.hscan(key, cursor or 0, count=_PAGE)
+        for field, raw in page.items():
+            pause = read_pause(raw, now_ms) if field.isdigit() else None
+            if pause is not None:
+                users[int(field)] = pause
+    return found | dict(sorted(users.items())[:MOST_PAUSES])
+
+
+def read_pause(raw: bytes, now_ms: int = 0) -> Pause | None:
+    """One value of the hash; None if it is no pause, or was over at `now_ms`."""
+    match = _FORM.fullmatch(raw)
+    if match is None:
+        return None
+    until_ms = int(match[2]) or None
+    if until_ms is not None and until_ms <= now_ms:
+        return None
+    return Pause(int(match[1]), until_ms, printable(match[3], MOST_ACTOR), printable(match[4], MOST_REASON))
