@@ -21,6 +21,7 @@ key of a partition carries its tag in braces, so all of them share one Cluster s
     levelq:partitions                zset   partition -> time (s) of its last wake-up, by the waker's clock
     levelq:shards                    hash   specialization -> how many shards it has, see shard_layout.py
     levelq:weather                   hash   worker -> its alert: since when and until when (ms), and why it cannot work
+    levelq:workers                   hash   worker -> its last report, see worker_reports.py (expires)
     levelq:reply:<command id>        stream the outcome, for a sender that wants a reply (expires)
     levelq:database                  string the database that the namespace is bound to, see namespace_binding.py
     levelq:{CHECK}:write             string exists only while a script tries whether it may write
@@ -117,6 +118,11 @@ class Keys:
     def notices(self) -> str:
         """The alerts of workers (WorkerAlerts). The key keeps its first name."""
         return f"{self.namespace}:weather"
+
+    @property
+    def workers(self) -> str:
+        """The reports of workers (WorkerReports)."""
+        return f"{self.namespace}:workers"
 
     @property
     def database(self) -> str:

@@ -20,6 +20,7 @@ from levelq_core.lanes.namespace_binding import DatabaseIdentity
 from levelq_core.lanes.parked import is_note
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.lanes.worker_alerts import read_alert
+from levelq_core.lanes.worker_reports import read_report
 from levelq_core.redis_client.topology import server_of
 from levelq_core.untrusted_text import quoted
 
@@ -62,6 +63,7 @@ def find(lanes: Lanes, partitions: Iterable[Partition]) -> list[KeyFault]:
         (keys.registry, b"zset", _registered),
         (keys.shards, b"hash", _field(Layout.read, "generation:shards")),
         (keys.notices, b"hash", _field(read_alert, "since, until and a reason")),
+        (keys.workers, b"hash", _field(read_report, "a worker's report")),
     ):
         server = server_of(redis, key)
         found += _wrong_types(server, {key: kind}) or _members(server, key, kind, fault)
