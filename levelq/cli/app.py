@@ -56,7 +56,13 @@ _PANELS = {
         "levelq events --follow --user 42",
         "levelq catalog",
     ),
-    "Check": ("levelq status --json", "levelq doctor", "levelq check", "levelq verify --history sends.jsonl --at-rest"),
+    "Check": (
+        "levelq status --json",
+        "levelq doctor",
+        "levelq check",
+        "levelq verify --history sends.jsonl --at-rest",
+        "levelq metrics --port 9465",
+    ),
     "Repair and maintain": (
         "levelq sync 42 PLAYER --source license",
         "levelq rebuild PLAYER",

@@ -1,4 +1,4 @@
-"""Figures in Prometheus' formats, and the HTTP server that it scrapes. The one module that needs prometheus_client."""
+"""Figures in Prometheus' formats, and the HTTP server that it scrapes. Imported by what serves them alone."""
 
 from __future__ import annotations
 

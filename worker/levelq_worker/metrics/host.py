@@ -29,7 +29,7 @@ def listen(host: str, port: int, setting: str = SETTING) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=WAITING_SCRAPES)
     except (OSError, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or str(error)
+        why = str(getattr(error, "strerror", None) or error).partition(" (while ")[0]  # Python names the address again
         message = f"{setting}: cannot listen at {host} port {port} (LEVELQ_METRICS_HOST): {why}"
         raise ConfigurationError(message, setting=setting, value=str(port)) from error
 
