@@ -74,7 +74,7 @@ def compared(site: Site, workload: Workload, repeats: int) -> tuple[float, float
         metered = number % 4 in (1, 2)  # off on, on off
         environment = {"LEVELQ_METRICS_PORT": port} if metered else {}
         with Scrapes(port if metered else ""):
-            spent[metered].append(sum(drain(site, Levelq(**environment), workload).parts.values()))
+            spent[metered].append(sum(drain(site, Levelq(2, "levelq", **environment), workload).parts.values()))
     return median(spent[False]), median(spent[True])
 
 

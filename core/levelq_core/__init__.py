@@ -38,8 +38,10 @@ if TYPE_CHECKING:
     from .operations.events import LevelEvent, LevelEvents
     from .operations.readings.check import CheckReport, OutOfStep, check
     from .operations.readings.history import History, HistoryEntry, ParkedUserLane, QuarantinedEntry
+    from .operations.readings.overview import Overview, overview
     from .operations.readings.records import ParkedLane
     from .operations.readings.status import PartitionStatus, StatusReport, status
+    from .operations.readings.workers import HotLane, Rates, WorkersReport, WorkerStatus, workers
     from .settings import Settings
 
 _MODULES = {
@@ -51,8 +53,10 @@ _MODULES = {
     "operations.events": ["LevelEvent", "LevelEvents"],
     "operations.readings.check": ["CheckReport", "OutOfStep", "check"],
     "operations.readings.history": ["History", "HistoryEntry", "ParkedUserLane", "QuarantinedEntry"],
+    "operations.readings.overview": ["Overview", "overview"],
     "operations.readings.records": ["ParkedLane"],
     "operations.readings.status": ["PartitionStatus", "StatusReport", "status"],
+    "operations.readings.workers": ["HotLane", "Rates", "WorkerStatus", "WorkersReport", "workers"],
     "settings": ["Settings"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}  # all others: errors
@@ -74,10 +78,11 @@ if not TYPE_CHECKING:  # a type checker would take every misspelt name for Any
 
 __all__ = [
     "Adjust", "Catalog", "CatalogError", "CheckReport", "Command", "ConfigurationError", "History", "HistoryEntry",
-    "InvalidArgument", "InvalidCommand", "LaneFull", "LevelEvent", "LevelEvents", "LevelUp", "LevelUpRefused",
-    "LevelqError", "Moved", "NotDurable", "OutOfStep", "Outcome", "OutcomeTimeout", "OutcomeUnknown", "ParkedLane",
-    "ParkedUserLane", "PartitionFull", "PartitionStatus", "ProducerClosed", "ProgressLicenseCoupler",
-    "QuarantinedEntry", "QueueFull", "QueueUnavailable", "Reset", "SchemaError", "SendUnknown", "SetLevel", "Settings",
-    "StatusReport", "SyncLevels", "Totals", "TransactionMisuse", "WrongDatabase", "apply_commands", "check",
-    "command_id_for", "level_up_atomic", "status",
+    "HotLane", "InvalidArgument", "InvalidCommand", "LaneFull", "LevelEvent", "LevelEvents", "LevelUp",
+    "LevelUpRefused", "LevelqError", "Moved", "NotDurable", "OutOfStep", "Outcome", "OutcomeTimeout", "OutcomeUnknown",
+    "Overview", "ParkedLane", "ParkedUserLane", "PartitionFull", "PartitionStatus", "ProducerClosed",
+    "ProgressLicenseCoupler", "QuarantinedEntry", "QueueFull", "QueueUnavailable", "Rates", "Reset", "SchemaError",
+    "SendUnknown", "SetLevel", "Settings", "StatusReport", "SyncLevels", "Totals", "TransactionMisuse", "WorkerStatus",
+    "WorkersReport", "WrongDatabase", "apply_commands", "check", "command_id_for", "level_up_atomic", "overview",
+    "status", "workers",
 ]  # fmt: skip

@@ -58,6 +58,8 @@ _PANELS = {
     ),
     "Check": (
         "levelq status --json",
+        "levelq workers",
+        "levelq top",
         "levelq doctor",
         "levelq check",
         "levelq verify --history sends.jsonl --at-rest",

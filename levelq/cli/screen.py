@@ -139,6 +139,11 @@ def duration(seconds: float) -> str:
     return shown(seconds)
 
 
+def per_second(rate: float) -> str:
+    """A rate: 0.4, 12, 1,234."""
+    return f"{rate:,.0f}" if rate >= 9.95 or not rate else f"{rate:,.1f}"
+
+
 def count(number: int, thing: str) -> str:
     """`1 pair`, `1,200 pairs`."""
     from levelq_core.operations.wording import count as counted

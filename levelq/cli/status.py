@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from typer import Exit, echo
 
 from .options import AsJson
-from .screen import Listing, count, duration, out, print_line, refused, verdict
+from .screen import Listing, count, duration, out, per_second, print_line, refused, verdict
 
 if TYPE_CHECKING:
     from levelq_core.operations.readings.status import PartitionStatus, StatusReport
@@ -47,14 +47,33 @@ def _print(report: StatusReport) -> None:
         shown.end_section()
         shown.add("all", *sums, _oldest(*report.partitions), style="bold")
     shown.print()
+    _print_rates(report)
     totals = {"rejected": report.rejected, "quarantined": report.quarantined}
     listed = "".join(f"   {name} {'-' if total is None else f'{total:,}'}" for name, total in totals.items())
     workers = "- workers" if report.workers is None else count(report.workers, "worker")
     out.print(verdict(workers, "" if report.workers else "bold yellow", listed))
     bound = f"bound to {report.database}" if report.database else "not bound to a database yet"
     out.print(f"namespace {report.namespace}, {bound}", style="dim", markup=False)
+    for note in report.notes:
+        print_line(verdict("note", "bold yellow", f"   {note}"))
     for problem in report.problems:
         print_line(verdict("wrong", "bold red", f"  {problem}"))
+
+
+def _print_rates(report: StatusReport) -> None:
+    """How fast and how late: of the last minute beside the last ten, so that one sees whether it gets worse."""
+    if report.total is None or not report.rates:
+        return
+    numbers = ("1 min/s", "10 min/s", "Rejected/s", "p99 1 min", "p99 10 min")
+    shown = Listing("Decided", *numbers, right=numbers)
+    for rates in (*report.rates, *([report.total] if len(report.rates) > 1 else [])):
+        shown.add(
+            rates.partition,
+            *(per_second(rate) for rate in (rates.rate_1_min, rates.rate_10_min, rates.rejected_1_min)),
+            *(None if lag is None else duration(lag) for lag in (rates.lag_p99_seconds, rates.lag_p99_10_min_seconds)),
+            style="bold" if rates is report.total else "",
+        )
+    shown.print()
 
 
 def _oldest(*found: PartitionStatus) -> str | None:

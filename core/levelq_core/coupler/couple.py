@@ -97,6 +97,7 @@ def fold(
                 earlier = PriorDecision(owning_lanes[command_id], b"", Decision(None, ""))
             if earlier is not None:
                 decisions.append(ledger.answer(earlier, record))
+                (batch.whole or batch).exceptional = True
                 continue
             if rejected and command_id in rejected:
                 decision = rejected[command_id]
@@ -109,6 +110,8 @@ def fold(
                     state = decision.after
                     if record.kind == RESET:
                         batch.sets_totals = True
+            if decision.error is not None:
+                (batch.whole or batch).exceptional = True
             prior[command_id] = new_tuple(PriorDecision, (lane, record.digest, decision))
             decisions.append(decision)
             new.append((batch, record, decision))

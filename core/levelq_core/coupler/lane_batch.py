@@ -59,7 +59,8 @@ class LaneBatch:
     `state` is what they will hold. `progress_ctid` and `license_ctid`: their ctids, which stay while they are locked.
     `sets_totals`: a Reset was applied, so the totals lose their fractions even where nothing else changes.
     `was_parked`: an error that follows this lane has parked it before, so a further one does not blame the database.
-    `whole`: the lane's batch, if this is a part of it.
+    `whole`: the lane's batch, if this is a part of it. `exceptional`: some of its commands may be rejected, or were
+    decided before. To count, only the decisions of such lanes need be read.
     """
 
     lane: Lane
@@ -78,6 +79,7 @@ class LaneBatch:
     sets_totals: bool = False
     was_parked: bool = False
     whole: LaneBatch | None = None
+    exceptional: bool = False
 
     def reset(self, database: Database) -> None:
         """Forget what a rolled-back attempt found and decided."""

@@ -7,7 +7,7 @@ remove it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -127,12 +127,16 @@ class Read(NamedTuple):
 
 
 class WorkerReports:
-    """Posts the reports of one process. Errors of Redis are the caller's: a lost report changes nothing."""
+    """Posts the reports of one worker, under a name that no other has.
 
-    def __init__(self, redis: Redis, keys: Keys, worker: str) -> None:
+    `gone`: whether another worker is known to have died, so that its report can be removed.
+    """
+
+    def __init__(self, redis: Redis, keys: Keys, worker: str, gone: Callable[[WorkerReport], bool]) -> None:
         self._redis = redis
         self._key = keys.workers
         self._worker = worker
+        self._gone = gone
         self._pruned_ms = 0
 
     def now_ms(self) -> int:
@@ -140,7 +144,7 @@ class WorkerReports:
         return _now_ms(self._redis, self._key)
 
     def post(self, report: WorkerReport) -> None:
-        """Post the report. Now and then, remove those that have expired. Raises RedisError."""
+        """Post the report. The first time and now and then, remove those of dead workers. Raises RedisError."""
         server = server_of(self._redis, self._key)
         with server.pipeline(transaction=False) as pipeline:
             pipeline.hset(self._key, self._worker, report.model_dump_json())
@@ -155,9 +159,12 @@ class WorkerReports:
             server.delete(self._key)  # those that live post again
             return
         found: Mapping[bytes, bytes] = server.hgetall(self._key)
-        expired = [name for name, raw in found.items() if _is_expired(read_report(raw), now_ms)]
-        if expired:
-            server.hdel(self._key, *expired)
+        others = {
+            name: read_report(raw) for name, raw in found.items() if name.decode(errors="replace") != self._worker
+        }
+        dead = [name for name, other in others.items() if other and (_is_expired(other, now_ms) or self._gone(other))]
+        if dead:
+            server.hdel(self._key, *dead)
 
     def withdraw(self) -> None:
         """Remove the report: the process ends. It expires by itself if Redis does not answer."""
@@ -186,8 +193,8 @@ def read_report(raw: bytes) -> WorkerReport | None:
         return None
 
 
-def _is_expired(report: WorkerReport | None, now_ms: int) -> bool:
-    return report is not None and now_ms - report.posted_ms > 1000 * KEPT_SECONDS
+def _is_expired(report: WorkerReport, now_ms: int) -> bool:
+    return now_ms - report.posted_ms > 1000 * KEPT_SECONDS
 
 
 def _now_ms(redis: Redis, key: str) -> int:

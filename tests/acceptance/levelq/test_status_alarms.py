@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Callable
 from itertools import count, islice
 
@@ -15,6 +16,7 @@ from levelq_core import LevelUp, Settings
 from levelq_core.domain.codec import encode
 from levelq_core.keys import Partition
 from levelq_core.operations.readings.status import status as look
+from levelq_core.operations.readings.workers import workers
 from tests.support.fixtures.command_line import NOWHERE, Levelq
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.processes import Started, children
@@ -225,3 +227,23 @@ def test_suspended_worker_registers_again_after_redis_lost_everything(
     suspend(redis, 1)
     redis.delete(*redis.keys("rq:worker*"))
     until(lambda: look(brief).workers == 1, what="the worker to register again")
+
+
+def test_stopped_worker_is_named_with_its_host_until_it_goes_on_or_is_replaced(
+    brief: Settings, redis: Redis, worker: Start
+) -> None:
+    def silent() -> list[str]:
+        return [problem for problem in look(brief).problems if "is silent since" in problem]
+
+    supervisor = worker()
+    (child,) = until(lambda: children(supervisor), what="the child")
+    child.send_signal(signal.SIGSTOP)
+    (problem,) = until(silent, what="the silence")
+    assert problem.startswith(f"worker {socket.gethostname()}:{child.pid} is silent since ")
+    child.send_signal(signal.SIGCONT)
+    until(lambda: not silent(), what="the next report")
+    child.kill()
+    until(lambda: [found.pid for found in workers(brief).workers] not in ([], [child.pid]), what="its successor")
+    assert [found.pid for found in workers(brief).workers] == [each.pid for each in children(supervisor)]
+    supervisor.terminate()
+    until(lambda: not workers(brief).workers, what="the end of the report")

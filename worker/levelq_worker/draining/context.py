@@ -13,6 +13,7 @@ from levelq_worker.support.binding import Binding
 from levelq_worker.support.outage import MOST_SECONDS, Outage, alerts_of
 from levelq_worker.support.stop import Stop
 
+from .activity import Activity
 from .batch_size import BatchSize
 from .cause_log import CauseLog
 from .observing import Observers
@@ -37,6 +38,7 @@ class Runtime:
         self.outage = Outage(self.stop, most_seconds=longest, notices=alerts_of(redis, settings))
         self.cause_log = CauseLog()
         self.observers = Observers()
+        self.activity = Activity()
         self.batch_size = BatchSize(settings.batch_commands, settings.batch_seconds)
 
     def close(self) -> None:

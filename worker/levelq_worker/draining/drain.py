@@ -58,6 +58,7 @@ class Drain:
         self._partition = partition
         self._claims = Claims(runtime, partition)
         self._entries = 0  # of the batch in hand
+        self._begun: float | None = None
         self._ends_at = math.inf
 
     def run(self) -> None:
@@ -65,7 +66,8 @@ class Drain:
         binding = self._runtime.binding
         if binding.refused is not None:
             raise binding.refused
-        self._ends_at = time.monotonic() + self._runtime.settings.slice_seconds
+        self._begun = time.monotonic()
+        self._ends_at = self._begun + self._runtime.settings.slice_seconds
         retired = False
         try:
             while not retired and not self._is_over():
@@ -76,6 +78,7 @@ class Drain:
         finally:
             if not retired:
                 self._leave()
+            self._runtime.activity.enter("idle")
 
     def step(self) -> bool:
         """Drain one batch; True if nothing was due, so that the drain is retired. Raises WrongDatabase.
@@ -97,6 +100,7 @@ class Drain:
         if runtime.outage.bad:
             runtime.transactions.probe()  # claim nothing that could not be applied
         runtime.binding.verify(lanes, runtime.engine)
+        runtime.activity.enter("draining", self._partition, since=self._begun)
         held = claims.claim()
         if held.claim.blocked:
             return self._restore()
@@ -110,11 +114,13 @@ class Drain:
             batch = held.decode()
             self._entries = batch.entries
             claims.renew_if_old(held)
+            runtime.activity.enter("transaction", self._partition)
             with runtime.transactions.open() as transaction:
                 parked = transaction.decide(batch.lane_batches, batch.quarantined, partial(claims.renew, held))
                 transaction.send_commit()
                 claims.decode_prefetched()  # while PostgreSQL writes the commit to disk
                 transaction.confirm_commit()
+            runtime.activity.enter("draining", self._partition, since=self._begun)
             self._note_commit(held, batch, parked, transaction)
             reply(lanes.redis, lanes.keys, batch.replies(), runtime.settings.reply_seconds)
             claims.ack(held, batch.acknowledgements(parked, runtime.settings.lock_ms), batch.reasons(parked))
@@ -200,6 +206,7 @@ class Drain:
         runtime.engine.dispose()  # a new session may work where this one does not, as when it is read-only
         runtime.binding.reread()
         expected = isinstance(error, RedisError | SQLAlchemyError | SchemaError)
+        runtime.activity.wait(describe(error))
         runtime.outage.failed(describe(error), unexpected=not expected)
 
     def _leave(self) -> None:

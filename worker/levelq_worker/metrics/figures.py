@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterator
 from itertools import chain
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 
 from levelq_core.domain.record import KIND_NAMES, Record
 from levelq_core.domain.rules import Decision
@@ -24,7 +24,8 @@ from .names import OTHER, Metric
 _Labels = tuple[str, ...]
 # By index: an attribute of a NamedTuple takes twice as long.
 _KIND, _PUSHED = (itemgetter(Record._fields.index(name)) for name in ("kind", "pushed_ms"))
-_ERROR, _DUPLICATE = (Decision._fields.index(name) for name in ("error", "duplicate"))
+_RECORDS, _EXCEPTIONAL = attrgetter("records"), attrgetter("exceptional")
+SAMPLED = 500  # commands of a batch whose times are noted; a larger one is sampled
 
 
 class Layout:
@@ -91,30 +92,39 @@ class Figures:
         self._row[start + metric.cells - 1] += value * count
 
     def _count_commands(self, name: str, batch: DecidedBatch) -> None:
-        kinds = Counter(map(_KIND, _decided(batch)))
+        records = _decided(batch)
+        sent = bytes(map(_KIND, records))
+        kinds = {number: sent.count(number) for number in KIND_NAMES}
         for record, decision in _not_applied(batch):
             kinds[record.kind] -= 1
-            kind = KIND_NAMES.get(record.kind, OTHER)
-            self.add(names.COMMANDS, name, kind, "duplicate" if decision.duplicate else "rejected")
+            self.add(names.COMMANDS, name, KIND_NAMES[record.kind], "duplicate" if decision.duplicate else "rejected")
             if decision.error is not None and not decision.duplicate:
                 self.add(names.REJECTIONS, name, decision.error)
         for number, count in kinds.items():
-            self.add(names.COMMANDS, name, KIND_NAMES.get(number, OTHER), "applied", amount=count)
-        for pushed_ms, count in Counter(map(_PUSHED, _decided(batch))).items():
-            self.observe_value(names.LATENCY, name, max(0, batch.committed_ms - pushed_ms) / 1000, count)
+            self.add(names.COMMANDS, name, KIND_NAMES[number], "applied", amount=count)
+        self._observe_latencies(name, records, batch.committed_ms)
+
+    def _observe_latencies(self, name: str, records: list[Record], committed_ms: int) -> None:
+        """Note how long commands took. Of many, some stand for the others, so that their number is right."""
+        step = 1 + len(records) // SAMPLED
+        sampled = records[::step]
+        weights = Counter({ms: step * count for ms, count in Counter(map(_PUSHED, sampled)).items()})
+        if sampled:
+            weights[sampled[-1].pushed_ms] -= step * len(sampled) - len(records)
+        for pushed_ms, count in weights.items():
+            self.observe_value(names.LATENCY, name, max(0, committed_ms - pushed_ms) / 1000, count)
 
 
-def _decided(batch: DecidedBatch) -> Iterator[Record]:
-    """The records with a decision; further ones of their lanes are parked."""
-    lanes = ((lane.records, len(lane.decisions)) for lane in batch.lanes)
-    return chain.from_iterable(records if len(records) == number else records[:number] for records, number in lanes)
+def _decided(batch: DecidedBatch) -> list[Record]:
+    """The records with a decision; further ones of parked lanes have none."""
+    if not batch.parked:
+        return list(chain.from_iterable(map(_RECORDS, batch.lanes)))
+    return [record for lane in batch.lanes for record in lane.records[: len(lane.decisions)]]
 
 
 def _not_applied(batch: DecidedBatch) -> Iterator[tuple[Record, Decision]]:
-    """The commands that were rejected or are duplicates: mostly none."""
-    decisions = chain.from_iterable(lane.decisions for lane in batch.lanes)
-    if [1 for decision in decisions if decision[_ERROR] is not None or decision[_DUPLICATE]]:
-        for lane in batch.lanes:
-            for record, decision in zip(lane.records, lane.decisions, strict=False):
-                if decision.error is not None or decision.duplicate:
-                    yield record, decision
+    """The commands that were rejected or are duplicates."""
+    for lane in filter(_EXCEPTIONAL, batch.lanes):
+        for record, decision in zip(lane.records, lane.decisions, strict=False):
+            if decision.error is not None or decision.duplicate:
+                yield record, decision

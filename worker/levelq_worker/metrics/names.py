@@ -20,7 +20,7 @@ _SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60
 _COUNTS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 100_000.0)
 
 VALUES: dict[str, tuple[str, ...]] = {  # of each label but the specialization
-    "kind": (*KIND_NAMES.values(), OTHER),
+    "kind": tuple(KIND_NAMES.values()),
     "outcome": ("applied", "rejected", "duplicate"),
     "error": ("validation_error", "conflict", "database_error", OTHER),
     "cause": ("locked", "error"),

@@ -31,6 +31,7 @@ from levelq_worker.draining.context import Runtime, tune_gc
 from levelq_worker.draining.drain import Drain
 from levelq_worker.metrics.figures import Figures
 from levelq_worker.relay.thread import Relay
+from levelq_worker.reporter import Reporter
 from levelq_worker.rq_adapter.worker import LaneWorker
 from levelq_worker.support.backoff import restart_backoff
 from levelq_worker.support.outage import describe
@@ -106,7 +107,9 @@ def _poll_while_unusable(
             try:
                 drain_all(runtime, relay, specializations, rq)
             except RedisError as error:
+                runtime.activity.wait(describe(error))
                 runtime.outage.failed(describe(error))
+                runtime.activity.enter("idle")
             else:
                 stop.wait(settings.sweep_seconds)
 
@@ -151,15 +154,18 @@ def drain_until_empty(settings: Settings, specializations: Sequence[str], figure
 def working(
     settings: Settings, specializations: Sequence[str], stop: Stop, figures: Figures | None = None
 ) -> Iterator[tuple[Runtime, Relay]]:
-    """A runtime and a relay, to work without RQ."""
+    """A runtime that reports what it does, and a relay, to work without RQ."""
     runtime = Runtime(settings, stop)
     if figures is not None:
         figures.observe(runtime.observers)
     relay = Relay(settings, specializations, runtime.binding)
+    reporter = Reporter(runtime, specializations)
+    reporter.start()
     try:
         yield runtime, relay
     finally:
         relay.release()
+        reporter.stop()
         runtime.close()
 
 

@@ -34,6 +34,7 @@ from levelq_worker.draining.context import Runtime, install, tune_gc
 from levelq_worker.metrics.figures import Figures
 from levelq_worker.metrics.host import HostMetrics
 from levelq_worker.relay.thread import Relay
+from levelq_worker.reporter import Reporter
 from levelq_worker.support.outage import describe
 from levelq_worker.support.preflight import check_servers
 from levelq_worker.support.stop import Stop
@@ -197,6 +198,7 @@ class LaneWorker(SimpleWorker):
         any work, or when the namespace is bound to another database meanwhile.
         """
         runtime = self._runtime
+        reporter = Reporter(runtime, self.specializations, self.name)
         try:
             if self._supervised:
                 runtime.transactions.probe()
@@ -204,12 +206,14 @@ class LaneWorker(SimpleWorker):
                 check_servers(self.settings)
             runtime.binding.verify(runtime.lanes, runtime.engine)
         except (DBAPIError, RedisError) as error:
+            runtime.activity.wait(describe(error))
             runtime.outage.failed(describe(error))
+            runtime.activity.enter("idle")
         except ConfigurationError:
             runtime.close()
             raise
         with self._serving_figures():
-            return self._sweep_and_work(*args, **options)
+            return self._sweep_and_work(reporter, *args, **options)
 
     @contextmanager
     def _serving_figures(self) -> Iterator[None]:
@@ -231,14 +235,14 @@ class LaneWorker(SimpleWorker):
             server.shutdown()
             server.server_close()
 
-    def _sweep_and_work(self, *args: Any, **options: Any) -> bool:
+    def _sweep_and_work(self, reporter: Reporter, *args: Any, **options: Any) -> bool:
         runtime = self._runtime
         tune_gc()
         options["dequeue_strategy"] = DequeueStrategy.ROUND_ROBIN
         sweeper = Sweeper(self.settings, self.specializations, runtime.binding, runtime.observers)
         relay = Relay(self.settings, self.specializations, runtime.binding)
-        sweeper.start()
-        relay.start()
+        for thread in (reporter, sweeper, relay):
+            thread.start()
         try:
             worked = bool(super().work(*args, **options))
             if runtime.binding.refused is not None:
@@ -248,6 +252,7 @@ class LaneWorker(SimpleWorker):
             relay.stop()
             sweeper.stop()
             self._hand_over()
+            reporter.stop()
             runtime.close()
 
     def _hand_over(self) -> None:

@@ -32,6 +32,7 @@ from levelq_core.settings import Settings
 
 from . import problems
 from .records import ParkedLane, Reading
+from .workers import Rates, WorkersReport, read_workers
 
 MOST_PARKED = 100  # lanes in a report
 
@@ -57,7 +58,9 @@ class StatusReport(Reading):
     `database`: the database that the namespace is bound to. `lanes_readable`: False if the lanes' Redis does not
     answer; `partitions` is then empty. `rejected` and `quarantined`: totals within the ledger's retention, None without
     a database. `workers`: how many serve a partition, None if RQ's Redis does not answer. `problems`: what is wrong and
-    what to do, one line each; empty if all is well. `parked_lanes`: the first 100, per partition the oldest first.
+    what to do, one line each; empty if all is well. `notes`: what is unusual, but no problem. `parked_lanes`: the first
+    100, per partition the oldest first. `rates`: of each partition in which something was decided in the last ten
+    minutes, as the workers report it; `total`: their sum, None if the lanes' Redis does not answer.
     """
 
     namespace: str
@@ -69,10 +72,13 @@ class StatusReport(Reading):
     workers: int | None
     problems: tuple[str, ...]
     parked_lanes: tuple[ParkedLane, ...]
+    notes: tuple[str, ...] = ()
+    rates: tuple[Rates, ...] = ()
+    total: Rates | None = None
 
 
 @dataclass
-class _Found:
+class Found:
     """What was found so far. `lanes` is None if their Redis does not answer, `serving` if RQ's does not.
 
     `unexplained`: how many lanes are parked without a reason in Redis.
@@ -86,6 +92,7 @@ class _Found:
     serving: dict[Partition, set[str]] | None = None
     totals: dict[str, int | None] = field(default_factory=lambda: {"rejected": None, "quarantined": None})
     problems: list[str] = field(default_factory=list)
+    workers: WorkersReport | None = None
 
     holding: Holder | None = None
 
@@ -110,6 +117,9 @@ class _Found:
             workers=None if self.serving is None else len(set(chain.from_iterable(self.serving.values()))),
             problems=tuple(self.problems),
             parked_lanes=tuple(ParkedLane.of(*item, held) for item in islice(waiting, MOST_PARKED)),
+            notes=() if self.workers is None else self.workers.notes,
+            rates=() if self.workers is None else self.workers.rates,
+            total=None if self.workers is None else self.workers.total,
         )
 
 
@@ -139,12 +149,17 @@ def status(settings: Settings | None = None, *, engine: Engine | None = None) ->
     settings = Settings.of(settings)
     if engine is not None:
         require_engine(engine)
-    found = _Found(settings.namespace)
+    return find(settings, engine).report()
+
+
+def find(settings: Settings, engine: Engine | None) -> Found:
+    """Read all of it; what a server does not answer is one of the problems."""
+    found = Found(settings.namespace)
     with found.errors_are_problems(), lanes_of(settings) as lanes:
         alerts = False
         with found.errors_are_problems(), redis_errors_named(settings):
             found.lanes = _statuses(found, lanes, settings)
-            alerts = _read_redis(found, lanes, found.lanes)
+            alerts = _read_redis(found, lanes, settings, found.lanes)
         if found.lanes is not None:
             with found.errors_are_problems(), redis_errors_named(settings):
                 _read_workers(found, lanes, settings, found.lanes, alerts=alerts)
@@ -152,22 +167,24 @@ def status(settings: Settings | None = None, *, engine: Engine | None = None) ->
         with found.errors_are_problems():
             _read_database(found, settings, engine)
     found.problems += problems.parked_problems(found.parked, found.unexplained, found.holding)
-    return found.report()
+    return found
 
 
-def _read_redis(found: _Found, lanes: Lanes, statuses: dict[Partition, Status]) -> bool:
+def _read_redis(found: Found, lanes: Lanes, settings: Settings, statuses: dict[Partition, Status]) -> bool:
     """Parked lanes, the servers' state, what workers post, unreadable keys; returns whether workers post anything."""
     _read_parked(found, lanes, statuses)
     found.problems += problems.redis_problems(lanes.redis)
     alerts = worker_alerts.read(lanes.redis, lanes.keys)
     found.problems += problems.alert_problems(alerts)
+    found.workers = read_workers(lanes.redis, settings)
+    found.problems += found.workers.problems
     found.problems += map(str, key_faults.find(lanes, statuses))
     with suppress(ConfigurationError):  # one of those faults
         found.bound_to = bound_to(lanes)
     return bool(alerts)
 
 
-def _read_database(found: _Found, settings: Settings, engine: Engine | None) -> None:
+def _read_database(found: Found, settings: Settings, engine: Engine | None) -> None:
     """Its problems, who holds rows, totals and the binding. Raises ConfigurationError."""
     with database_of(settings, engine, name="levelq status") as used, used.connect() as connection:
         found.problems += problems.database_problems(connection, settings)
@@ -179,7 +196,7 @@ def _read_database(found: _Found, settings: Settings, engine: Engine | None) -> 
             require_same(settings.namespace, found.bound_to, identity_of(connection))
 
 
-def _statuses(found: _Found, lanes: Lanes, settings: Settings) -> dict[Partition, Status]:
+def _statuses(found: Found, lanes: Lanes, settings: Settings) -> dict[Partition, Status]:
     """Of every partition that answers; in a cluster, a server may be down. Raises RedisError if none answers."""
     names = {partition.specialization for partition in lanes.partitions()} | set(settings.tracks)
     statuses: dict[Partition, Status] = {}
@@ -198,7 +215,7 @@ def _statuses(found: _Found, lanes: Lanes, settings: Settings) -> dict[Partition
     return statuses
 
 
-def _read_parked(found: _Found, lanes: Lanes, statuses: dict[Partition, Status]) -> None:
+def _read_parked(found: Found, lanes: Lanes, statuses: dict[Partition, Status]) -> None:
     """Why lanes are parked. Raises RedisError."""
     for partition, seen in statuses.items():
         found.parked[partition] = parked = read(lanes.redis, lanes.keys, partition)
@@ -207,7 +224,7 @@ def _read_parked(found: _Found, lanes: Lanes, statuses: dict[Partition, Status])
 
 
 def _read_workers(
-    found: _Found, lanes: Lanes, settings: Settings, statuses: dict[Partition, Status], *, alerts: bool
+    found: Found, lanes: Lanes, settings: Settings, statuses: dict[Partition, Status], *, alerts: bool
 ) -> None:
     """Who serves, and partitions that stand still. Raises RedisError, ConfigurationError."""
     queues = {partition: settings.keys.queue(partition.specialization) for partition in statuses}

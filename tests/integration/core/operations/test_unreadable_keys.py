@@ -35,7 +35,9 @@ from tests.support.fixtures.keys import KEYS
 PLAYER, COACH = Partition("PLAYER"), Partition("COACH")
 HUGE = b"x" * 2_000_000
 CONTENTS = {"text": b"bad\x1b[2J", "bytes": b"\xff\xfe\x00", "huge": HUGE}
-GLOBAL = {KEYS.registry: "zset", KEYS.shards: "hash", KEYS.notices: "hash", KEYS.database: "string"}
+GLOBAL = {
+    KEYS.registry: "zset", KEYS.shards: "hash", KEYS.notices: "hash", KEYS.workers: "hash", KEYS.database: "string"
+}  # fmt: skip
 OF_PARTITION = {
     "ready": "zset", "claimed": "zset", "tokens": "hash", "parked": "hash", "drains": "zset", "wake": "string",
     "count": "string", "progress": "string", "closed": "string", "filled": "string", "relay": "string",
@@ -117,7 +119,7 @@ for _key in KEYS_AND_TYPES:
         CASES[f"{_key.rpartition(':')[2]}-{_kind}"] = _planted
 
 MENDED = {KEYS.of(PLAYER, name) for name in ("count", "wake", "progress", "drains")}  # by a sweep or acknowledgement
-NAMED = {KEYS.registry, KEYS.shards, KEYS.notices, KEYS.database, KEYS.of(PLAYER, "parked")}
+NAMED = {KEYS.registry, KEYS.shards, KEYS.notices, KEYS.workers, KEYS.database, KEYS.of(PLAYER, "parked")}
 
 
 def is_told(key: str, case: str) -> bool:

@@ -46,6 +46,7 @@ def batch(name: str = "PLAYER") -> DecidedBatch:
     one = LaneBatch(Lane(name, 1), [record(LEVEL_UP, 9_000), record(LEVEL_UP, 9_000), record(LEVEL_UP, 9_990)], [])
     one.decisions = [APPLIED, APPLIED]
     other = LaneBatch(Lane(name, 2), [record(SET_LEVEL, 4_000), record(LEVEL_UP, 11_000), record(SET_LEVEL, 9_000)], [])
+    other.exceptional = True
     other.decisions = [REJECTED, REJECTED._replace(duplicate=True), APPLIED]
     parked = [Parked(one, "locked by others", locked=True)]
     return DecidedBatch(Partition(name), [one, other], parked, 7, 1, 10_000, 0.2, 0.3, lock_seconds=0.004)

@@ -1,0 +1,265 @@
+"""`levelq top`: what a running system does, as it does it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from select import select
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from typer import Option
+
+from .screen import duration, out, per_second, printable, verdict
+from .workers import batch_of, memory_of, state_of
+
+if TYPE_CHECKING:
+    from levelq_core.operations.readings.overview import Overview
+    from levelq_core.operations.readings.workers import Rates, WorkerStatus
+    from levelq_core.settings import Settings
+
+_LOOK_SECONDS = 0.25  # between two looks at the keyboard and the size of the terminal
+_HEADINGS = 12  # rows: the summary, the headings, the hot lanes, and lines that say how many are left out
+_UNLIMITED = 1_000  # rows, where no terminal limits them
+_WIDE, _NARROW = 104, 72  # columns: from here on, versions and memory have room; below, only what matters most has
+_LONGEST_NAME = 20
+_ORDER = ("silent", "waiting", "transaction", "draining", "idle")
+
+
+class _Heights(NamedTuple):
+    """How many rows each part may take."""
+
+    partitions: int
+    workers: int
+    problems: int
+
+    @classmethod
+    def within(cls, rows: int, *needed: int) -> _Heights:
+        """Share what the headings leave: problems first, then workers and partitions evenly."""
+        left = max(3, rows - _HEADINGS)
+        problems = min(needed[2], max(1, left // 3))
+        left -= problems
+        workers = min(needed[1], max(left // 2, left - needed[0]))
+        return cls(min(needed[0], left - workers), workers, problems)
+
+
+def top(
+    interval: Annotated[float, Option(min=0.2, max=3600, help="Seconds between two readings.")] = 2.0,
+    once: Annotated[bool, Option("--once", help="Print one frame and end.")] = False,
+) -> None:
+    """Follow partitions, rates, lag, batches, hot lanes, workers and problems on the terminal.
+
+    Ends with q or Ctrl-C. Rates are commands decided a second, of the last 10 s; lags are the time from send to commit,
+    of the last minute. Piped, it prints one frame.
+    """
+    from levelq_core.operations.readings.overview import overview
+
+    from .connections import load
+
+    settings = load()
+    if once or not out.is_terminal:
+        out.print(_frame(overview(settings), out.width, _UNLIMITED))
+        return
+    with suppress(KeyboardInterrupt):
+        _follow(_Reader(settings, interval))
+
+
+class _Reader(threading.Thread):
+    """Reads again and again, so that a server that is silent for seconds does not stop the keyboard."""
+
+    def __init__(self, settings: Settings, interval: float) -> None:
+        super().__init__(name="levelq-top", daemon=True)
+        self.latest: Overview | None = None
+        self.failure: Exception | None = None
+        self._settings = settings
+        self._interval = interval
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Read until ended."""
+        from levelq_core.operations.readings.overview import overview
+
+        try:
+            while not self._ended.is_set():
+                self.latest = overview(self._settings)
+                self._ended.wait(self._interval)
+        except Exception as error:  # the main thread raises it
+            self.failure = error
+
+    def end(self) -> None:
+        """Read no more."""
+        self._ended.set()
+
+
+def _follow(reader: _Reader) -> None:
+    """Draw each reading until q is pressed. Raises what the reader met."""
+    from rich.live import Live
+
+    reader.start()
+    shown: object = None
+    try:
+        with _keys(), Live(Text("reading ..."), console=out, screen=True, auto_refresh=False) as live:
+            while not _pressed_q():
+                if reader.failure is not None:
+                    raise reader.failure
+                latest, size = reader.latest, out.size
+                if latest is not None and (latest, size) != shown:
+                    shown = latest, size
+                    live.update(_frame(latest, size.width, size.height), refresh=True)
+    finally:
+        reader.end()
+
+
+@contextmanager
+def _keys() -> Iterator[None]:
+    """Have the terminal pass on each key at once, and show none."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    import termios
+    import tty
+
+    before = termios.tcgetattr(sys.stdin)
+    try:
+        tty.setcbreak(sys.stdin)
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def _pressed_q() -> bool:
+    """Whether q was pressed, after waiting for a key for a moment."""
+    if not sys.stdin.isatty():
+        threading.Event().wait(_LOOK_SECONDS)
+        return False
+    ready, _, _ = select([sys.stdin], [], [], _LOOK_SECONDS)
+    return bool(ready) and os.read(sys.stdin.fileno(), 1) in (b"q", b"Q", b"")
+
+
+def _frame(seen: Overview, width: int, rows: int) -> RenderableType:
+    """One frame that fits into so many columns and rows."""
+    status, workers = seen.status, seen.workers
+    lines = [
+        row
+        for word, style, told in (("note", "bold yellow", status.notes), ("wrong", "bold red", status.problems))
+        for line in told
+        for row in verdict(word, style, f"  {line}").wrap(out, width)
+    ]
+    known = workers.workers if workers is not None else ()
+    heights = _Heights.within(rows, len(status.partitions), len(known), len(lines))
+    gap = [Text()] if rows >= _HEADINGS + sum(heights) else []
+    return Group(
+        *_summary(seen, width),
+        *gap,
+        _partitions(seen, heights.partitions, width),
+        *_more(len(status.partitions) - heights.partitions, "partitions"),
+        *gap,
+        _workers(known, heights.workers, width),
+        *_more(len(known) - heights.workers, "workers: levelq workers"),
+        *gap,
+        _hot_lanes(seen, width),
+        *gap,
+        *lines[: heights.problems],
+        *_more(len(lines) - heights.problems, "lines: levelq status"),
+    )
+
+
+def _line(text: Text, width: int) -> Text:
+    text.truncate(width, overflow="ellipsis")
+    return text
+
+
+def _more(count: int, what: str) -> list[Text]:
+    return [Text(f"  and {count:,} more {what}", "dim")] if count > 0 else []
+
+
+def _summary(seen: Overview, width: int) -> Iterator[Text]:
+    status = seen.status
+    yield _line(Text(f"levelq top   namespace {status.namespace}   {seen.at:%H:%M:%S} UTC   q ends", "bold"), width)
+    if status.total is None:
+        yield _line(Text("Redis does not answer; trying again", "bold red"), width)
+        return
+    total, waiting = status.total, sum(found.waiting for found in status.partitions)
+    rates = ((total.rate_10_s, "now"), (total.rate_1_min, "1 min"), (total.rate_10_min, "10 min"))
+    decided = "   ".join(f"{per_second(rate)}/s {over}" for rate, over in rates)
+    yield _line(Text(f"decided {decided}   rejected {per_second(total.rejected_1_min)}/s"), width)
+    lags = f"lag p50 {_lag(total.lag_p50_seconds)}   p99 {_lag(total.lag_p99_seconds)}"
+    before = f"   10 min p99 {_lag(total.lag_p99_10_min_seconds)}"
+    yield _line(Text(f"{lags}{before}   waiting {waiting:,}"), width)
+
+
+def _lag(seconds: float | None) -> str:
+    return "-" if seconds is None else duration(seconds) if seconds >= 0.1 else f"{1000 * seconds:.0f} ms"
+
+
+def _table(columns: Sequence[str]) -> Table:
+    """An empty table. All but the first column and the state hold numbers."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold cyan")
+    for position, heading in enumerate(columns):
+        text = position == 0 or heading in ("State", "Version")
+        limit = 24 if heading == "State" else None
+        table.add_column(
+            heading, justify="left" if text else "right", no_wrap=True, overflow="ellipsis", max_width=limit
+        )
+    return table
+
+
+def _partitions(seen: Overview, rows: int, width: int) -> Table:
+    """The partitions with the most waiting and decided commands."""
+    rates: dict[str, Rates] = {of.partition: of for of in seen.status.rates}
+    busiest = sorted(
+        seen.status.partitions,
+        key=lambda found: (-found.waiting, -(rates[found.partition].rate_10_s if found.partition in rates else 0.0)),
+    )
+    headings = ("Partition", "Waiting", "Ready", "Claimed", "Parked", "Oldest", "Rate/s", "p99 lag")
+    hidden = ("Ready", "Claimed", "Oldest") if width < _NARROW else ()
+    table = _table([heading for heading in headings if heading not in hidden])
+    for found in busiest[:rows]:
+        of = rates.get(found.partition)
+        cells: tuple[str | Text, ...] = (
+            found.partition,
+            *(f"{number:,}" for number in (found.waiting, found.ready, found.claimed)),
+            Text(f"{found.parked:,}", "yellow" if found.parked else ""),
+            duration(found.oldest_seconds) if found.waiting else "-",
+            per_second(of.rate_10_s) if of else "0",
+            _lag(of.lag_p99_seconds if of else None),
+        )
+        table.add_row(*(cell for heading, cell in zip(headings, cells, strict=True) if heading not in hidden))
+    return table
+
+
+def _workers(known: Sequence[WorkerStatus], rows: int, width: int) -> RenderableType:
+    """The workers: silent and waiting ones first."""
+    if not known:
+        return Text("no worker reports", "bold yellow")
+    headings = ("Worker", "State", "Since", "Rate/s", "Batch", "Usual", "Version", "Memory")
+    hidden = () if width >= _WIDE else ("Version", "Memory") if width >= _NARROW else headings[4:]
+    table = _table([heading for heading in headings if heading not in hidden])
+    now = max(worker.reported for worker in known)
+    for worker in sorted(known, key=lambda worker: (_ORDER.index(worker.state), -worker.rate_10_s))[:rows]:
+        name = printable(worker.name)
+        cells: tuple[str | Text, ...] = (
+            name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}",
+            state_of(worker),
+            duration(max(0.0, (now - worker.since).total_seconds())),
+            per_second(worker.rate_10_s),
+            batch_of(worker) or "-",
+            "-" if worker.usual_seconds is None else f"{worker.usual_seconds:.3f} s",
+            printable(worker.version),
+            memory_of(worker) or "-",
+        )
+        table.add_row(*(cell for heading, cell in zip(headings, cells, strict=True) if heading not in hidden))
+    return table
+
+
+def _hot_lanes(seen: Overview, width: int) -> Text:
+    """The lanes that take most of the batches, as many as one line holds."""
+    lanes = seen.workers.hot_lanes if seen.workers is not None else ()
+    shown = "   ".join(f"{printable(lane.partition)} user {lane.user_id}: {lane.commands:,}" for lane in lanes)
+    text = Text.assemble(("Hot lanes", "bold cyan"), (" in 1 min  ", "dim"), shown or "none")
+    return _line(text, width)

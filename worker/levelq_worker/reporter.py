@@ -1,0 +1,199 @@
+"""The thread that posts this process's report (worker_reports.py) as often as a sweep, from its Activity."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+
+from redis.exceptions import RedisError
+
+from levelq_core.domain.lag_histogram import merged
+from levelq_core.domain.record import Lane
+from levelq_core.keys import Partition
+from levelq_core.lanes.worker_reports import (
+    MOST_LANES,
+    WINDOWS,
+    BatchFigures,
+    HotLane,
+    PartitionFigures,
+    WorkerReport,
+    WorkerReports,
+)
+from levelq_core.untrusted_text import printable
+
+from .draining.activity import Tally
+from .draining.context import Runtime
+
+log = logging.getLogger("levelq")
+
+MOST_PARTITIONS = 100  # in a report: those with the most commands
+SPARE_SECONDS = 1.0  # beyond two sweeps and two slow answers, before a worker that posts nothing is called silent
+_MINUTE = WINDOWS[1]
+
+
+class Reporter(threading.Thread):
+    """Of one worker. `rq_name`: the worker's name in RQ's registry."""
+
+    def __init__(self, runtime: Runtime, specializations: Sequence[str], rq_name: str | None = None) -> None:
+        super().__init__(name="levelq-reporter", daemon=True)
+        settings = runtime.settings
+        self._stopped = threading.Event()
+        self._seconds = settings.sweep_seconds
+        self._within_seconds = 2 * settings.sweep_seconds + 2 * settings.redis_seconds + SPARE_SECONDS
+        self._most_seconds = 2 * settings.redis_seconds
+        self._activity = runtime.activity
+        runtime.observers.add(self._activity.committed)
+        self._rq_name = rq_name
+        self._specializations = tuple(specializations)
+        self._host, self._pid, self._version = socket.gethostname(), os.getpid(), metadata.version("levelq")
+        self._started_at = time.monotonic()
+        unique = f"{self._host}:{self._pid}:{time.time_ns()}"  # containers may share a host's name and a pid
+        self._reports = WorkerReports(runtime.lanes.redis, settings.keys, unique, self._is_gone)
+        self._totals: Counter[str] = Counter()
+        self._minutes: deque[tuple[float, Mapping[Partition, Tally]]] = deque()
+        self._failing = False
+
+    def run(self) -> None:
+        """Post until stopped."""
+        while True:
+            self.post()
+            if self._stopped.wait(self._seconds):
+                return
+
+    def stop(self) -> None:
+        """Ask it to end, wait for a post under way, and remove the report."""
+        self._stopped.set()
+        if self.is_alive():
+            self.join(self._most_seconds)
+        self._reports.withdraw()
+
+    def post(self) -> None:
+        """Post what the worker does now. An error of Redis is logged once: nothing depends on a report."""
+        try:
+            now = time.monotonic()
+            self._take(now)
+            self._reports.post(self._report(now, self._reports.now_ms()))
+            self._failing = False
+        except RedisError as error:
+            if not self._failing:
+                log.warning("report: Redis: %s", printable(str(error)))
+            self._failing = True
+
+    def _is_gone(self, report: WorkerReport) -> bool:
+        """Whether another worker of this host was killed: its process does not exist, or is this one."""
+        if report.host != self._host:
+            return False
+        try:
+            os.kill(report.pid, 0)
+        except PermissionError:
+            return False
+        except (OSError, OverflowError):
+            return True
+        return report.pid == self._pid
+
+    def _take(self, now: float) -> None:
+        """Add what was decided since the last report; forget what is older than the longest window."""
+        taken = self._activity.take()
+        self._totals.update(quarantined=taken.quarantined, batches=taken.batches)
+        for tally in taken.tallies.values():
+            self._totals.update(applied=tally.applied, rejected=tally.rejected, duplicates=tally.duplicates)
+        self._minutes.append((now, taken.tallies))
+        while self._minutes[0][0] <= now - WINDOWS[-1]:
+            self._minutes.popleft()
+
+    def _report(self, now: float, now_ms: int) -> WorkerReport:
+        def ms(moment: float) -> int:
+            return now_ms - round(1000 * (now - moment))
+
+        state, since, partition, why = self._activity.now
+        times = self._activity.times
+        batch = None
+        if times.last:
+            batch = BatchFigures(
+                commands=times.commands,
+                seconds=round(times.seconds, 4),
+                usual_seconds=None if times.usual is None else round(times.usual, 4),
+                slow_ms=None if times.slow_since is None else ms(times.slow_since),
+                at_ms=ms(times.last),
+            )
+        return WorkerReport(
+            name=f"{self._host}:{self._pid}",
+            host=self._host,
+            pid=self._pid,
+            rq_name=self._rq_name,
+            version=self._version,
+            specializations=self._specializations,
+            started_ms=ms(self._started_at),
+            posted_ms=now_ms,
+            within_seconds=self._within_seconds,
+            state=state,
+            state_ms=ms(since),
+            partition=None if partition is None else str(partition),
+            why=why,
+            progress_ms=ms(self._activity.progress),
+            applied=self._totals["applied"],
+            rejected=self._totals["rejected"],
+            duplicates=self._totals["duplicates"],
+            quarantined=self._totals["quarantined"],
+            batches=self._totals["batches"],
+            partitions=self._partitions(now),
+            batch=batch,
+            hot=tuple(self._hot(now)),
+            memory_bytes=_resident_bytes(),
+        )
+
+    def _since(self, moment: float) -> Iterator[tuple[Partition, Tally]]:
+        """What was decided after a moment."""
+        for at, tallies in self._minutes:
+            if at > moment:
+                yield from tallies.items()
+
+    def _partitions(self, now: float) -> dict[str, PartitionFigures]:
+        """The figures of each partition with commands in the last ten minutes, the busiest first."""
+        decided: dict[Partition, list[float]] = {}
+        rejected: dict[Partition, list[float]] = {}
+        for window, seconds in enumerate(WINDOWS):
+            lasted = max(1.0, min(seconds, now - self._started_at))
+            for partition, tally in self._since(now - seconds):
+                rates = decided.setdefault(partition, [0.0] * len(WINDOWS))
+                rates[window] += (tally.applied + tally.rejected) / lasted
+                rates = rejected.setdefault(partition, [0.0] * len(WINDOWS))
+                rates[window] += tally.rejected / lasted
+        busiest = sorted(decided, key=lambda partition: decided[partition][1:], reverse=True)[:MOST_PARTITIONS]
+        return {
+            str(partition): PartitionFigures.model_validate({
+                "decided": [round(rate, 2) for rate in decided[partition]],
+                "rejected": [round(rate, 2) for rate in rejected[partition]],
+                "lags": self._lags(partition, now - _MINUTE),
+                "lags_10_min": self._lags(partition, now - WINDOWS[-1]),
+            })
+            for partition in busiest
+        }  # fmt: skip
+
+    def _lags(self, partition: Partition, moment: float) -> Counter[int]:
+        return merged(tally.lags for found, tally in self._since(moment) if found == partition)
+
+    def _hot(self, now: float) -> Iterator[HotLane]:
+        """The lanes with the most commands in the last minute, of those that stood out in a batch."""
+        found: Counter[tuple[Partition, Lane]] = Counter()
+        for partition, tally in self._since(now - _MINUTE):
+            for lane, commands in tally.hot.items():
+                found[partition, lane] += commands
+        for (partition, lane), commands in found.most_common(MOST_LANES):
+            yield HotLane(partition=str(partition), user_id=lane.user_id, commands=commands)
+
+
+def _resident_bytes() -> int | None:
+    """The resident memory of this process, where /proc tells."""
+    with suppress(OSError, ValueError, IndexError):
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    return None
