@@ -9,6 +9,7 @@ processor time for one command is compared, of workers, Redis and PostgreSQL tog
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from statistics import median
@@ -19,7 +20,6 @@ from levelq_worker.draining.context import Runtime, tune_gc
 from levelq_worker.draining.drain import Drain
 from levelq_worker.draining.observing import DecidedBatch
 from levelq_worker.metrics.host import HostMetrics
-from tests.support.fixtures.ports import free_port
 
 from .command import options, temporary_site
 from .drain import drain
@@ -99,6 +99,12 @@ class Scrapes:
                 urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=5).read()
             except OSError:  # the workers are not up yet, or have ended
                 continue
+
+
+def free_port() -> int:
+    """A port that nothing listens on just now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ def families(layout: Layout, rows: Sequence[Sequence[float]]) -> Iterator[Family
 
 
 def _family(metric: Metric, layout: Layout, sums: Sequence[float]) -> Family:
-    series = layout.starts[metric].items()
+    series = layout.starts[metric.name].items()
     if metric.type == "histogram":
         histogram = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
         bounds = [*map(floatToGoString, metric.buckets), "+Inf"]

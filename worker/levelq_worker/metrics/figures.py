@@ -25,7 +25,7 @@ _Labels = tuple[str, ...]
 # By index: an attribute of a NamedTuple takes twice as long.
 _KIND, _PUSHED = (itemgetter(Record._fields.index(name)) for name in ("kind", "pushed_ms"))
 _RECORDS, _EXCEPTIONAL = attrgetter("records"), attrgetter("exceptional")
-SAMPLED = 500  # commands of a batch whose times are noted; a larger one is sampled
+SAMPLED = 250  # commands of a batch whose times are noted; a larger one is sampled
 
 
 class Layout:
@@ -33,17 +33,17 @@ class Layout:
 
     def __init__(self, specializations: Collection[str]) -> None:
         self.specializations = frozenset(specializations)
-        self.starts: dict[Metric, dict[_Labels, int]] = {}
+        self.starts: dict[str, dict[_Labels, int]] = {}  # by the metric's name: hashing a Metric takes a microsecond
         self.cells = 0
         for metric in names.METRICS:
-            self.starts[metric] = {}
+            self.starts[metric.name] = {}
             for labels in metric.series(specializations):
-                self.starts[metric][labels] = self.cells
+                self.starts[metric.name][labels] = self.cells
                 self.cells += metric.cells
 
     def start(self, metric: Metric, *labels: str) -> int:
         """The first number of a series; labels that are in no list count as OTHER."""
-        starts = self.starts[metric]
+        starts = self.starts[metric.name]
         if labels and labels[0] not in self.specializations:
             labels = (OTHER, *labels[1:])
         return starts[labels] if labels in starts else starts[(*labels[:-1], OTHER)]
@@ -66,9 +66,9 @@ class Figures:
         """Count a batch, its commands in groups: docs/performance.md has what it costs."""
         name = batch.partition.specialization
         self._count_commands(name, batch)
-        self.observe_value(names.BATCH, name, batch.entries)
-        self.observe_value(names.TRANSACTION, name, batch.seconds)
-        self.observe_value(names.LOCKS, name, batch.lock_seconds)
+        self.observe_values(names.BATCH, name, (batch.entries, 1))
+        self.observe_values(names.TRANSACTION, name, (batch.seconds, 1))
+        self.observe_values(names.LOCKS, name, (batch.lock_seconds, 1))
         self.add(names.QUARANTINED, name, amount=batch.quarantined)
         for lane in batch.parked:
             self.add(names.PARKED, name, "locked" if lane.locked else "error")
@@ -85,11 +85,12 @@ class Figures:
         """Add to a counter or a gauge."""
         self._row[self._layout.start(metric, *labels)] += amount
 
-    def observe_value(self, metric: Metric, name: str, value: float, count: int = 1) -> None:
-        """Note a value of a histogram, `count` times."""
-        start = self._layout.start(metric, name)
-        self._row[start + bisect_left(metric.buckets, value)] += count
-        self._row[start + metric.cells - 1] += value * count
+    def observe_values(self, metric: Metric, name: str, *values: tuple[float, int]) -> None:
+        """Note values of a histogram, each with how often it came."""
+        start, row = self._layout.start(metric, name), self._row
+        for value, times in values:
+            row[start + bisect_left(metric.buckets, value)] += times
+            row[start + metric.cells - 1] += value * times
 
     def _count_commands(self, name: str, batch: DecidedBatch) -> None:
         records = _decided(batch)
@@ -101,18 +102,19 @@ class Figures:
             if decision.error is not None and not decision.duplicate:
                 self.add(names.REJECTIONS, name, decision.error)
         for number, count in kinds.items():
-            self.add(names.COMMANDS, name, KIND_NAMES[number], "applied", amount=count)
+            if count:
+                self.add(names.COMMANDS, name, KIND_NAMES[number], "applied", amount=count)
         self._observe_latencies(name, records, batch.committed_ms)
 
     def _observe_latencies(self, name: str, records: list[Record], committed_ms: int) -> None:
         """Note how long commands took. Of many, some stand for the others, so that their number is right."""
         step = 1 + len(records) // SAMPLED
         sampled = records[::step]
-        weights = Counter({ms: step * count for ms, count in Counter(map(_PUSHED, sampled)).items()})
+        weights = {pushed_ms: step * count for pushed_ms, count in Counter(map(_PUSHED, sampled)).items()}
         if sampled:
             weights[sampled[-1].pushed_ms] -= step * len(sampled) - len(records)
-        for pushed_ms, count in weights.items():
-            self.observe_value(names.LATENCY, name, max(0, committed_ms - pushed_ms) / 1000, count)
+        found = ((max(0, committed_ms - pushed_ms) / 1000, count) for pushed_ms, count in weights.items())
+        self.observe_values(names.LATENCY, name, *found)
 
 
 def _decided(batch: DecidedBatch) -> list[Record]:

@@ -42,10 +42,10 @@ class Counted:
         Drain(self.system.worker, PLAYER).step()
 
     def value(self, metric: names.Metric, *labels: str) -> float:
-        return self._cells[LAYOUT.starts[metric][("PLAYER", *labels)]]
+        return self._cells[LAYOUT.starts[metric.name][("PLAYER", *labels)]]
 
     def sum_of(self, metric: names.Metric) -> float:
-        return self._cells[LAYOUT.starts[metric][("PLAYER",)] + metric.cells - 1]
+        return self._cells[LAYOUT.starts[metric.name][("PLAYER",)] + metric.cells - 1]
 
 
 @pytest.fixture

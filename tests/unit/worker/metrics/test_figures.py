@@ -27,11 +27,11 @@ class Row:
         Figures(LAYOUT, memoryview(self.cells)).observe(self.observers)
 
     def value(self, metric: names.Metric, *labels: str) -> float:
-        return self.cells[LAYOUT.starts[metric][labels]]
+        return self.cells[LAYOUT.starts[metric.name][labels]]
 
     def histogram(self, metric: names.Metric, name: str) -> tuple[dict[float, float], float]:
         """The buckets that hold something, by their upper bound, and the sum."""
-        start = LAYOUT.starts[metric][(name,)]
+        start = LAYOUT.starts[metric.name][(name,)]
         *counts, total = self.cells[start : start + metric.cells]
         bounds = (*metric.buckets, float("inf"))
         return {bound: count for bound, count in zip(bounds, counts, strict=True) if count}, total
@@ -82,3 +82,13 @@ def test_incident_is_counted(incident: Incident, metric: names.Metric, labels: t
     row = Row()
     row.observers.met(incident)
     assert row.value(metric, *labels) == times == sum(row.cells)
+
+
+def test_times_of_a_large_batch_are_sampled_and_their_number_is_right() -> None:
+    row = Row()
+    lane = LaneBatch(Lane("PLAYER", 1), [record(LEVEL_UP, 1_000 + 9 * n) for n in range(999)], [])
+    lane.decisions = [APPLIED] * 999
+    row.observers.committed(DecidedBatch(Partition("PLAYER"), [lane], [], 999, 0, 10_000, 0.2, 0.3))
+    buckets, total = row.histogram(names.LATENCY, "PLAYER")
+    assert row.value(names.COMMANDS, "PLAYER", "level_up", "applied") == sum(buckets.values()) == 999
+    assert total == pytest.approx(sum((10_000 - 1_000 - 9 * n) / 1000 for n in range(999)), rel=0.01)
