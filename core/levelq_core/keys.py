@@ -24,6 +24,8 @@ key of a partition carries its tag in braces, so all of them share one Cluster s
     levelq:workers                   hash   worker -> its last report, see worker_reports.py (expires)
     levelq:reply:<command id>        stream the outcome, for a sender that wants a reply (expires)
     levelq:database                  string the database that the namespace is bound to, see namespace_binding.py
+    levelq:drift                     hash   what the audits of the two tables found, see drift_report.py
+    levelq:auditor                   string the lease of the one worker that audits (expires)
     levelq:{CHECK}:write             string exists only while a script tries whether it may write
 
 RQ has one queue for each specialization, named `levelq.PLAYER`.
@@ -128,6 +130,16 @@ class Keys:
     def database(self) -> str:
         """The database that the namespace is bound to."""
         return f"{self.namespace}:database"
+
+    @property
+    def drift(self) -> str:
+        """What the audits of the two tables found: `report` of the last one, `run` of the one under way."""
+        return f"{self.namespace}:drift"
+
+    @property
+    def auditor(self) -> str:
+        """The lease of the worker that audits."""
+        return f"{self.namespace}:auditor"
 
     @property
     def check(self) -> str:

@@ -120,6 +120,8 @@ class Settings(BaseSettings):
     payload_limit: int = Field(4_096, ge=128, le=2**20)
     processes: int = Field(1, ge=1, le=256)
     shards: int = Field(1, ge=1, le=4_096)
+    metrics_port: int | None = Field(None, ge=1, le=65_535)
+    metrics_host: str = Field("127.0.0.1", pattern=r"^[A-Za-z0-9._:%-]{1,255}$")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -74,6 +74,7 @@ _PANELS = {
         "levelq check",
         "levelq verify --history sends.jsonl --at-rest",
         "levelq audit --since 1d",
+        "levelq metrics --port 9465",
     ),
     "Repair and maintain": (
         "levelq sync 42 PLAYER --source license",

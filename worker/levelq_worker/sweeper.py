@@ -17,6 +17,7 @@ from levelq_core.lanes.wakeups import Waker
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 
+from .draining.observing import Incident, Observers
 from .support.binding import Binding
 from .support.outage import describe
 from .support.stop import Stop
@@ -27,16 +28,23 @@ log = logging.getLogger("levelq")
 class Sweeper(threading.Thread):
     """Returns expired claims and wakes drains of due lanes. It renews no claim: only a working thread may.
 
-    `binding`: the worker's, which each sweep checks.
+    `binding`: the worker's, which each sweep checks. `observers`: are told of expired claims.
     """
 
-    def __init__(self, settings: Settings, specializations: Collection[str], binding: Binding | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        specializations: Collection[str],
+        binding: Binding | None = None,
+        observers: Observers | None = None,
+    ) -> None:
         super().__init__(name="levelq-sweeper", daemon=True)
         self._settings = settings
         self._stopped = threading.Event()
         redis = connect(settings.redis_url, settings.redis_seconds)
         self._lanes = Lanes(redis, settings)
         self._binding = binding or Binding(Stop(), settings.sweep_seconds)
+        self._observers = observers or Observers()
         self._directory = PartitionDirectory(self._lanes, specializations)
         self._waker = Waker(redis, connect(settings.queue_url, settings.redis_seconds), settings.keys)
 
@@ -79,6 +87,7 @@ class Sweeper(threading.Thread):
         wake, returned = self._lanes.sweep(partition)
         if returned:
             log.warning("%s: %d claims of a dead or stopped worker returned", partition, returned)
+            self._observers.met(Incident("claims_expired", partition.specialization, returned))
         if wake:
             self._waker.wake(partition)
 

@@ -29,7 +29,7 @@ from levelq_core.domain.record import Lane
 from levelq_core.domain.rules import Decision
 
 from .blame import is_commands_fault
-from .couple import couple, owning_lanes
+from .couple import Stopwatch, couple, owning_lanes
 from .lane_batch import BatchInfo, Database, LaneBatch, Parked, RowsVanished, SchemaChanged, separate_parked
 from .locking import locked_elsewhere
 from .screening import Remembered, Screen
@@ -68,6 +68,7 @@ class Isolation:
     are raised. `checks`: the check constraints that refused commands of recent batches. `reread`: reads the tables
     again after a change; may raise SchemaError. `between`: called after each failed attempt.
     `tables_changed`: afterwards, whether a statement did not fit the tables: the schema should be read again.
+    `locking`: how long it took to lock rows.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Isolation:
         self._faults: list[Exception] = []  # of lanes that were not parked before
         self._unyielding: set[str | None] = set()  # unique constraints (None: missing rows) that no attempt got past
         self.tables_changed = False
+        self.locking = Stopwatch()
 
     def run(self, lane_batches: Sequence[LaneBatch]) -> None:
         """Decide all commands of these lanes, sorted here; afterwards each has its decisions, in order.
@@ -152,7 +154,8 @@ class Isolation:
             batch.rejection = batch.rejection or rejection
         self._cursor.execute(SAVEPOINT)
         try:
-            couple(self._cursor, self._database, lane_batches, self._info, self._owning_lanes, self._screen)
+            known = self._info, self._owning_lanes, self._screen, self.locking
+            couple(self._cursor, self._database, lane_batches, *known)
         except (psycopg.Error, UnicodeEncodeError, RowsVanished, SchemaChanged) as error:
             if self._cursor.connection.closed:
                 raise

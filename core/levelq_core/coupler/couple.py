@@ -6,7 +6,9 @@ commits it. One lane and a thousand run the same statements.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from levelq_core.database.cursors import Cursor
@@ -25,6 +27,18 @@ from .screening import ROUNDS, Screen
 from .statements import OUTBOX_DELETE, REMOVE_LICENSE, REMOVE_PROGRESS, Update
 
 
+class Stopwatch:
+    """`seconds`: how long its blocks took together."""
+
+    seconds = 0.0
+
+    def __enter__(self) -> None:
+        self._begun = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.monotonic() - self._begun
+
+
 def couple(
     cursor: Cursor[Any],
     database: Database,
@@ -32,15 +46,17 @@ def couple(
     info: BatchInfo,
     owning_lanes: Mapping[bytes, Lane],
     screen: Screen | None = None,
+    locking: AbstractContextManager[None] = nullcontext(),  # noqa: B008 - it has no state
 ) -> None:
     """Decide every command of `lane_batches`, which are sorted by lane, and write the rows, the audit and the ledger.
 
     `owning_lanes`: see the function of that name. `screen` finds the commands that a check constraint would refuse,
-    before they are written.
+    before they are written. `locking` is entered while the rows are locked.
     Fills in `decisions`. The caller has set statements.SAVEPOINT. Raises psycopg's errors, RowsVanished, and
     SchemaChanged where something would be rejected; then nothing is decided and the caller must roll back to there.
     """
-    lock(cursor, database, lane_batches)
+    with locking:
+        lock(cursor, database, lane_batches)
     failpoint("ledger")
     prior = ledger.find(cursor, lane_batches)
     new = fold(database, lane_batches, prior, owning_lanes)

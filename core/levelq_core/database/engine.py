@@ -110,9 +110,11 @@ def engine_for(settings: Settings, *, name: str = "levelq", connections: int = 1
 
 
 @contextmanager
-def engine_open(settings: Settings, *, name: str = "levelq", connections: int = 1) -> Iterator[Engine]:
-    """An engine for this block; its connections are closed behind it. Raises as `engine_for`."""
-    engine = engine_for(settings, name=name, connections=connections)
+def engine_open(
+    settings: Settings, *, name: str = "levelq", connections: int = 1, limited: bool = False
+) -> Iterator[Engine]:
+    """An engine for this block; its connections are closed behind it. See `engine_for`."""
+    engine = engine_for(settings, name=name, connections=connections, limited=limited)
     try:
         yield engine
     finally:

@@ -56,7 +56,8 @@ class Claim(NamedTuple):
     """The lanes that one drain took in one step: (user as Redis holds it, entries), oldest lane first; and when.
 
     `blocked`: nothing was taken, because outbox commands that Redis lost must be restored first.
-    `parked`: users whose lane was parked for a database error and is tried again.
+    `parked`: users whose lane was parked for a database error and is tried again. `returned`: how many expired claims
+    were returned first.
     """
 
     lanes: list[tuple[bytes, list[bytes | Oversized]]]
@@ -66,6 +67,7 @@ class Claim(NamedTuple):
     blocked: bool = False
     at_ms: int = 0
     parked: frozenset[bytes] = frozenset()
+    returned: int = 0
 
     @property
     def entries(self) -> int:
@@ -159,12 +161,13 @@ class Protocol:
         """Read claim.lua's reply."""
         if reply[0] == b"BLOCKED":
             return Claim([], wake=False, retired=False, broken=[], blocked=True)
-        wake, retired, broken, flat, at_ms, parked = reply
+        wake, retired, broken, flat, at_ms, parked, returned = reply
         lanes = [
             (user, [e if isinstance(e, bytes) else _oversized(e) for e in entries])
             for user, entries in zip(flat[::2], flat[1::2], strict=True)
         ]
-        return Claim(lanes, bool(wake), bool(retired), broken, at_ms=at_ms, parked=frozenset(parked))
+        tried_again = frozenset(parked)
+        return Claim(lanes, bool(wake), bool(retired), broken, at_ms=at_ms, parked=tried_again, returned=returned)
 
     def ack(self, partition: Partition, token: str, lanes: Acknowledgements, reasons: Reasons = None) -> Call:
         """Remove decided entries: per lane (user, delay in ms, identities). `reasons`: why lanes are parked."""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
+import psycopg
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -32,7 +33,7 @@ from levelq_worker.support.outage import describe
 from .batch import Batch
 from .claims import Claims, HeldClaim
 from .context import Runtime, current
-from .observing import DecidedBatch
+from .observing import DecidedBatch, Incident
 from .transaction import Transaction
 
 log = logging.getLogger("levelq")
@@ -152,6 +153,8 @@ class Drain:
         runtime, partition = self._runtime, self._partition
         if claim.wake:
             runtime.waker.wake(partition)
+        if claim.returned:
+            runtime.observers.met(Incident("claims_expired", partition.specialization, claim.returned))
         for user in claim.broken:
             what = "%s of %r is not a list; looked at again in a minute"
             key, shown = runtime.lanes.keys.of(partition, "lane"), user[:MOST_SHOWN]
@@ -173,6 +176,7 @@ class Drain:
                 committed_ms=committed_ms,
                 seconds=transaction.seconds,
                 claimed_seconds=claimed_seconds,
+                lock_seconds=transaction.lock_seconds,
             )
         )
         runtime.cause_log.log_parked(partition, parked)
@@ -188,6 +192,7 @@ class Drain:
     def _failed(self, error: Exception) -> None:
         """Halve a batch that was too slow; end if a key of the partition holds another type; else wait."""
         runtime, partition = self._runtime, self._partition
+        runtime.observers.met(Incident("batch_failed", partition.specialization, error=_error_class(error)))
         self._claims.release_all(error)
         if is_wrong_type(error):  # other partitions go on
             what = "%s: %s; `levelq status` names the key"
@@ -212,3 +217,12 @@ class Drain:
             what = "%s: not handed over (%s); a sweep will"
             cause = self._partition, "not handed over"
             self._runtime.cause_log.log(logging.WARNING, cause, what, self._partition, in_words(error))
+
+
+def _error_class(error: Exception) -> str:
+    """The class of an error that ended a batch, as Incident names it."""
+    if isinstance(error, RedisError):
+        return "redis"
+    if isinstance(error, SchemaError):
+        return "schema"
+    return classify(error).name.lower() if isinstance(error, SQLAlchemyError | psycopg.Error) else "unexpected"

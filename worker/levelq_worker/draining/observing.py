@@ -17,7 +17,8 @@ class DecidedBatch(NamedTuple):
 
     `lanes`: the commands by lane; a lane's decisions belong to the first of its records, and further records are
     parked. `entries`: commands and malformed entries. `committed_ms`: by the clock of Redis, as a record's `pushed_ms`.
-    `seconds`: how long the transaction took; `claimed_seconds`: from the claim to the commit.
+    `seconds`: how long the transaction took; `claimed_seconds`: from the claim to the commit; `lock_seconds`: how long
+    it took to lock the rows, waits for other transactions included.
     """
 
     partition: Partition
@@ -28,21 +29,49 @@ class DecidedBatch(NamedTuple):
     committed_ms: int
     seconds: float
     claimed_seconds: float
+    lock_seconds: float = 0.0
+
+
+class Incident(NamedTuple):
+    """What went wrong and is tried again: `times` of it, in one specialization.
+
+    `what`: "claims_expired", of dead or stopped workers, returned by this one; or "batch_failed", and then `error` is
+    the class of error: "redis", a name of `ErrorClass` in lower case, "schema" or "unexpected".
+    """
+
+    what: str
+    specialization: str
+    times: int = 1
+    error: str = ""
 
 
 Observer = Callable[[DecidedBatch], None]
+Watcher = Callable[[Incident], None]
 
 
 class Observers:
-    """Called with each committed batch, on the working thread: an observer must be quick and do no I/O."""
+    """Called with each committed batch, on the working thread: an observer must be quick and do no I/O.
+
+    Watchers are called with each incident, on the thread that met it.
+    """
 
     def __init__(self) -> None:
         self._observers: list[Observer] = []
+        self._watchers: list[Watcher] = []
         self._failed: set[Observer] = set()
 
     def add(self, observer: Observer) -> None:
         """Call it with every batch from now on."""
         self._observers.append(observer)
+
+    def watch(self, watcher: Watcher) -> None:
+        """Call it with every incident from now on. It must not raise."""
+        self._watchers.append(watcher)
+
+    def met(self, incident: Incident) -> None:
+        """Tell all watchers."""
+        for watcher in self._watchers:
+            watcher(incident)
 
     def committed(self, batch: DecidedBatch) -> None:
         """Tell all observers. One that fails is logged once; the batch is committed all the same."""

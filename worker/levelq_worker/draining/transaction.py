@@ -131,10 +131,11 @@ class Transactions:
 class Transaction:
     """One batch's transaction. Call `decide`, `send_commit` and `confirm_commit`, in this order.
 
-    Once it is committed: `seconds` that it took, and `empty_seconds` that it would have taken without a command.
+    Once it is committed: `seconds` that it took, `empty_seconds` that it would have taken without a command, and
+    `lock_seconds` that locking the rows took.
     """
 
-    seconds = empty_seconds = 0.0
+    seconds = empty_seconds = lock_seconds = 0.0
 
     def __init__(
         self, owner: Transactions, connection: Connection, cursor: Cursor[Any], info: BatchInfo, begun: float
@@ -175,6 +176,7 @@ class Transaction:
                 between=go_on,
             )
             isolation.run(lanes)
+            self.lock_seconds = isolation.locking.seconds
             if isolation.tables_changed:
                 forget(owner.engine)
         return parked

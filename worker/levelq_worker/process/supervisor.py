@@ -18,6 +18,7 @@ from levelq_core.operations.parked_advice import burst_lines
 from levelq_core.operations.readings.pauses import active_pauses, pause_lines
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
+from levelq_worker.metrics.host import HostMetrics
 from levelq_worker.support.backoff import restart_backoff
 from levelq_worker.support.preflight import preflight
 
@@ -28,6 +29,7 @@ from .fork import DUMP_STACKS, forked, reap_orphans
 log = logging.getLogger("levelq")
 
 NAME = "levelq-worker"  # of a worker's process, which a health check may look for
+METRICS_NAME = "levelq-metrics"  # of the process that serves their figures
 DUMP_SECONDS = 1.0  # for an overdue worker to write its stacks
 LEAST_STOP_SECONDS = 5.0  # what an interpreter on a busy machine may need to end, however short the claims
 
@@ -38,10 +40,11 @@ def supervise(settings: Settings, processes: int, specializations: Sequence[str]
     Returns an exit code: 0 after a clean stop or a finished burst, 1 if a worker had to be killed.
     Raises ConfigurationError, before anything is started, for what cannot work.
     """
+    metrics = HostMetrics.open(settings, processes)
     preflight(settings)
     warn_of_too_many(processes)
     startup.hand_over()
-    code = Supervisor(settings, processes, specializations, burst).run()
+    code = Supervisor(settings, processes, specializations, burst, metrics).run()
     if burst and code == 0:
         with connect(settings.redis_url, settings.redis_seconds) as redis:
             lanes = Lanes(redis, settings)
@@ -60,13 +63,22 @@ def warn_of_too_many(processes: int) -> None:
 
 
 class Supervisor:
-    """The workers, and what became of them."""
+    """The workers, and what became of them; with `metrics`, also the process that serves their figures."""
 
-    def __init__(self, settings: Settings, processes: int, specializations: Sequence[str], burst: bool) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        processes: int,
+        specializations: Sequence[str],
+        burst: bool,
+        metrics: HostMetrics | None = None,
+    ) -> None:
         may_print = multiprocessing.get_context("fork").Semaphore()
         self._run = partial(child.run, settings, specializations, may_print, burst=burst)
         self._burst = burst
+        self._metrics = metrics
         self._workers = [SupervisedWorker(settings.claim_seconds) for _ in range(processes)]
+        self._exporter = SupervisedWorker(settings.claim_seconds, METRICS_NAME)
         self._stop_seconds = max(settings.claim_seconds, LEAST_STOP_SECONDS)
         self._stop_by: float | None = None
         self._signals = {signal.SIGCHLD, *startup.stop_signals()}
@@ -77,16 +89,18 @@ class Supervisor:
         try:
             return self._watch()
         finally:
-            for worker in self._workers:
+            for worker in (*self._workers, self._exporter):
                 worker.kill()
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _watch(self) -> int:
         killed = False
         while True:
-            for worker in self._workers:
-                self._reap_and_restart(worker)
-            reap_orphans({worker.process.pid for worker in self._workers if worker.process is not None})
+            self._restart_exporter()
+            for number, worker in enumerate(self._workers):
+                self._reap_and_restart(number, worker)
+            own = (*self._workers, self._exporter)
+            reap_orphans({worker.process.pid for worker in own if worker.process is not None})
             if all(worker.process is None and worker.done for worker in self._workers):
                 misconfigured = any(worker.exit_code == child.EXIT_MISCONFIGURED for worker in self._workers)
                 return 1 if killed else child.EXIT_MISCONFIGURED if misconfigured else 0
@@ -96,16 +110,30 @@ class Supervisor:
             if self._stop_by is not None and time.monotonic() > self._stop_by:
                 killed |= self._kill_overdue()
 
-    def _reap_and_restart(self, worker: SupervisedWorker) -> None:
+    def _restart_exporter(self) -> None:
+        """Keep the process that serves the figures alive. It holds none of them, and may be killed at any moment."""
+        exporter = self._exporter
+        if exporter.process is not None and not exporter.alive:
+            exporter.ended(finished=False)
+        if self._metrics is not None and exporter.process is None and time.monotonic() >= exporter.start_at:
+            exporter.start(self._metrics.serve)
+
+    def _reap_and_restart(self, number: int, worker: SupervisedWorker) -> None:
         """Note a worker's end; start it again unless it is done."""
         if worker.process is not None and worker.process.exitcode is not None:
+            if self._metrics is not None:
+                self._metrics.ended(number)
             worker.ended(finished=self._stop_by is not None or (self._burst and worker.process.exitcode == 0))
             if worker.exit_code == child.EXIT_MISCONFIGURED:
                 self._stop()
         if self._stop_by is not None and worker.process is None:
             worker.done = True
         if worker.process is None and not worker.done and time.monotonic() >= worker.start_at:
-            worker.start(self._run)
+            run = self._run
+            if self._metrics is not None:
+                self._metrics.began(number)
+                run = partial(run, figures=self._metrics.figures[number])
+            worker.start(run)
 
     def _stop(self) -> None:
         """Pass the signal on. A worker stops after its transaction at the latest, which is shorter than a claim."""
@@ -131,14 +159,16 @@ class Supervisor:
         """How long to wait for a signal: until the next start or the deadline of a stop."""
         now = time.monotonic()
         times = [worker.start_at for worker in self._workers if worker.process is None and not worker.done]
+        times += [] if self._metrics is None or self._exporter.process is not None else [self._exporter.start_at]
         times += [] if self._stop_by is None else [self._stop_by]
         return max(0.0, min(times, default=now + 60.0) - now)
 
 
 class SupervisedWorker:
-    """One worker process, started again at most half a claim after it ends."""
+    """One worker process, started again at most half a claim after it ends. `name`: see `forked`."""
 
-    def __init__(self, claim_seconds: float) -> None:
+    def __init__(self, claim_seconds: float, name: str = NAME) -> None:
+        self._name = name
         self.process: ForkProcess | None = None
         self.done = False
         self.exit_code = 0
@@ -149,7 +179,7 @@ class SupervisedWorker:
     def start(self, run: Callable[[], int]) -> None:
         """Start the process; it ends with this one."""
         self._started = time.monotonic()
-        self.process = forked(run, NAME)
+        self.process = forked(run, self._name)
 
     def ended(self, *, finished: bool) -> None:
         """The process has ended: the worker is done, or to be started again after a growing delay."""
@@ -161,7 +191,8 @@ class SupervisedWorker:
             return
         delay = self._backoff.next_delay(time.monotonic() - self._started)
         self.start_at = time.monotonic() + delay
-        log.warning("worker %d ended with %d; starting another in %.1f s", pid, self.exit_code, delay)
+        what = self._name.removeprefix("levelq-")
+        log.warning("%s %d ended with %d; starting another in %.1f s", what, pid, self.exit_code, delay)
 
     @property
     def alive(self) -> bool:

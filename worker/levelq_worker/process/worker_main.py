@@ -30,6 +30,7 @@ from levelq_core.settings import Settings
 from levelq_core.untrusted_text import printable
 from levelq_worker.draining.context import Runtime, tune_gc
 from levelq_worker.draining.drain import Drain
+from levelq_worker.metrics.figures import Figures
 from levelq_worker.relay.thread import Relay
 from levelq_worker.reporter import Reporter
 from levelq_worker.rq_adapter.worker import LaneWorker
@@ -44,15 +45,23 @@ EXIT_MISCONFIGURED = 2  # no restart would help
 POLL_SECONDS = 0.1  # between two looks at lanes that other workers hold
 
 
-def run(settings: Settings, specializations: Sequence[str], may_print: Semaphore | None = None, *, burst: bool) -> int:
+def run(
+    settings: Settings,
+    specializations: Sequence[str],
+    may_print: Semaphore | None = None,
+    *,
+    burst: bool,
+    figures: Figures | None = None,
+) -> int:
     """Work until asked to stop, or with `burst` until nothing is due; the exit code.
 
     With EXIT_MISCONFIGURED the supervisor does not start it again. `may_print`: the first worker of a supervisor that
-    acquires it prints why; the others end for the same reason and print nothing.
+    acquires it prints why; the others end for the same reason and print nothing. `figures`: where it counts what it
+    does.
     """
     log_safely()
     try:
-        return (drain_until_empty if burst else serve)(settings, specializations)
+        return (drain_until_empty if burst else serve)(settings, specializations, figures)
     except ConfigurationError as error:
         if may_print is None or may_print.acquire(block=False):
             for reason in error.reasons:
@@ -63,7 +72,7 @@ def run(settings: Settings, specializations: Sequence[str], may_print: Semaphore
         return 1
 
 
-def serve(settings: Settings, specializations: Sequence[str]) -> int:
+def serve(settings: Settings, specializations: Sequence[str], figures: Figures | None = None) -> int:
     """Work until asked to stop. RQ's worker ends when it loses its Redis; then another one begins in this process."""
     stop = _stop_at_signals()
     queues = [settings.keys.queue(name) for name in specializations]
@@ -75,8 +84,8 @@ def serve(settings: Settings, specializations: Sequence[str]) -> int:
                 why = _unusable(rq, queues)
                 if why is not None:
                     log.warning("working without wake-ups: %s", why)
-                    _poll_while_unusable(settings, specializations, stop, rq, queues)
-                worker = LaneWorker(queues, connection=rq, settings=settings, stop=stop)
+                    _poll_while_unusable(settings, specializations, stop, rq, queues, figures)
+                worker = LaneWorker(queues, connection=rq, settings=settings, stop=stop, figures=figures)
                 worker.work(logging_level="WARNING")
         except RedisError as error:
             log.warning("LEVELQ_RQ_URL: %s", error)
@@ -85,11 +94,16 @@ def serve(settings: Settings, specializations: Sequence[str]) -> int:
 
 
 def _poll_while_unusable(
-    settings: Settings, specializations: Sequence[str], stop: Stop, rq: Redis, queues: list[str]
+    settings: Settings,
+    specializations: Sequence[str],
+    stop: Stop,
+    rq: Redis,
+    queues: list[str],
+    figures: Figures | None,
 ) -> None:
     """Work without wake-ups while RQ's Redis is down, takes no writes, or holds other types in RQ's keys."""
     tune_gc()
-    with working(settings, specializations, stop) as (runtime, relay):
+    with working(settings, specializations, stop, figures) as (runtime, relay):
         while _unusable(rq, queues) is not None and not stop.is_set():
             try:
                 drain_all(runtime, relay, specializations, rq)
@@ -120,7 +134,7 @@ def _unusable(rq: Redis, queues: Sequence[str]) -> str | None:
     return why
 
 
-def drain_until_empty(settings: Settings, specializations: Sequence[str]) -> int:
+def drain_until_empty(settings: Settings, specializations: Sequence[str], figures: Figures | None = None) -> int:
     """Relay and drain without wake-ups until no lane is due or claimed.
 
     Raises ConfigurationError if workers are suspended.
@@ -128,7 +142,7 @@ def drain_until_empty(settings: Settings, specializations: Sequence[str]) -> int
     tune_gc()
     with (
         connect(settings.queue_url, settings.redis_seconds) as rq,
-        working(settings, specializations, _stop_at_signals()) as (runtime, relay),
+        working(settings, specializations, _stop_at_signals(), figures) as (runtime, relay),
     ):
         drain_all(runtime, relay, specializations, rq)
         why = _suspended(rq)
@@ -138,9 +152,13 @@ def drain_until_empty(settings: Settings, specializations: Sequence[str]) -> int
 
 
 @contextmanager
-def working(settings: Settings, specializations: Sequence[str], stop: Stop) -> Iterator[tuple[Runtime, Relay]]:
+def working(
+    settings: Settings, specializations: Sequence[str], stop: Stop, figures: Figures | None = None
+) -> Iterator[tuple[Runtime, Relay]]:
     """A runtime that reports what it does, and a relay, to work without RQ."""
     runtime = Runtime(settings, stop)
+    if figures is not None:
+        figures.observe(runtime.observers)
     relay = Relay(settings, specializations, runtime.binding)
     reporter = Reporter(runtime, specializations)
     reporter.start()

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -31,6 +31,8 @@ from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 from levelq_core.untrusted_text import MOST_SHOWN, printable
 from levelq_worker.draining.context import Runtime, install, tune_gc
+from levelq_worker.metrics.figures import Figures
+from levelq_worker.metrics.host import HostMetrics
 from levelq_worker.relay.thread import Relay
 from levelq_worker.reporter import Reporter
 from levelq_worker.support.outage import describe
@@ -76,7 +78,7 @@ class LaneWorker(SimpleWorker):
 
     Works from `levelq worker` and from `rq worker -w levelq_worker.LaneWorker levelq.PLAYER ...`. Ends when RQ's
     Redis is lost, full or silent; the caller starts another one. Raises ConfigurationError for a queue that is not of
-    the namespace. `stop`: see Runtime.
+    the namespace. `stop`: see Runtime. `figures`: where a supervisor's worker counts what it does.
     """
 
     job_class = LaneJob
@@ -90,6 +92,7 @@ class LaneWorker(SimpleWorker):
         connection: Redis | None = None,
         settings: Settings | None = None,
         stop: Stop | None = None,
+        figures: Figures | None = None,
         **options: Any,
     ) -> None:
         self.settings = Settings.of(settings)
@@ -112,6 +115,8 @@ class LaneWorker(SimpleWorker):
         self.log.addFilter(_redis_errors)
         self._supervised = stop is not None
         self._runtime = install(Runtime(self.settings, stop))
+        if figures is not None:
+            figures.observe(self._runtime.observers)
 
     def _require_own(self, queues: Sequence[str]) -> None:
         """Refuse queues of another namespace: this worker would take their wake-ups and drain its own lanes."""
@@ -189,8 +194,8 @@ class LaneWorker(SimpleWorker):
         """RQ's work loop, taking the queues in turn so that no specialization starves another.
 
         Raises ConfigurationError, before any work, for what `levelq doctor` calls an error (under a supervisor, which
-        has checked that, only for what its own start needs); WrongDatabase, before any work, or when the namespace is
-        bound to another database meanwhile.
+        has checked that, only for what its own start needs) and if LEVELQ_METRICS_PORT is in use; WrongDatabase, before
+        any work, or when the namespace is bound to another database meanwhile.
         """
         runtime = self._runtime
         reporter = Reporter(runtime, self.specializations, self.name)
@@ -207,9 +212,34 @@ class LaneWorker(SimpleWorker):
         except ConfigurationError:
             runtime.close()
             raise
+        with self._serving_figures():
+            return self._sweep_and_work(reporter, *args, **options)
+
+    @contextmanager
+    def _serving_figures(self) -> Iterator[None]:
+        """Serve what this worker counts at LEVELQ_METRICS_PORT; under a supervisor, that does."""
+        try:
+            metrics = None if self._supervised else HostMetrics.open(self.settings, 1)
+        except ConfigurationError:
+            self._runtime.close()
+            raise
+        if metrics is None:
+            yield
+            return
+        metrics.figures[0].observe(self._runtime.observers)
+        metrics.began(0)
+        server = metrics.serve_in_thread()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            server.server_close()
+
+    def _sweep_and_work(self, reporter: Reporter, *args: Any, **options: Any) -> bool:
+        runtime = self._runtime
         tune_gc()
         options["dequeue_strategy"] = DequeueStrategy.ROUND_ROBIN
-        sweeper = Sweeper(self.settings, self.specializations, runtime.binding)
+        sweeper = Sweeper(self.settings, self.specializations, runtime.binding, runtime.observers)
         relay = Relay(self.settings, self.specializations, runtime.binding)
         for thread in (reporter, sweeper, relay):
             thread.start()

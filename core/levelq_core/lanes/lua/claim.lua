@@ -6,7 +6,7 @@
 --          lane commands (limit for one lane), payload limit, restored only (1: take nothing until what Redis lost
 --          of the outbox is restored), holding (1: the drain has a batch, whose ack may make lanes due: do not retire)
 -- Returns  {wake (0 or 1), retired (0 or 1), {broken users}, {per lane: user, {entries}}, the time in ms,
---          {users of these lanes that were parked for a database error}}
+--          {users of these lanes that were parked for a database error}, how many expired claims were returned}
 --          or {"BLOCKED"}, and nothing was done: the outbox must be restored first, see refill.lua.
 --          An entry over the payload limit is returned as {length, sha1, first 4 KiB}.
 --          Retired: nothing was due and not paused, and the drain is no longer registered.
@@ -28,7 +28,7 @@ redis.call('ZREMRANGEBYSCORE', drains, '-inf', now)
 if not redis.call('ZSCORE', drains, drain) then redis.call('DEL', tag .. 'wake') end
 redis.call('ZADD', drains, now + claim_ms, drain)
 
-return_expired(tag, now, claim_ms)
+local returned = return_expired(tag, now, claim_ms)
 
 -- Few entries are read at first, and one at a time after one that is too large: an entry of many megabytes, written by
 -- another program, must not hold up the server. An entry counts with its whole size, not with what is returned of it.
@@ -128,4 +128,4 @@ if ARGV[12] ~= '1' and #lanes == 0 and (all_paused or redis.call('ZCOUNT', ready
   redis.call('ZREM', drains, drain)
   retired = 1
 end
-return { reserve_wake(tag, now, wake_ms, batch_commands, batch_lanes), retired, broken, lanes, now, parked }
+return { reserve_wake(tag, now, wake_ms, batch_commands, batch_lanes), retired, broken, lanes, now, parked, returned }

@@ -238,10 +238,10 @@ def test_replies_are_read() -> None:
     assert Protocol.pushed([b"MOVED"]) == PushAnswer(False, [], moved=True)
     error = ResponseError("OOM")
     assert Protocol.pushed(error) is error
-    claim = Protocol.claimed([1, 0, [b"9"], [b"5", [b"one", [5000, b"ab" * 20, b"head"]], b"6", []], 7, [b"6"]])
+    claim = Protocol.claimed([1, 0, [b"9"], [b"5", [b"one", [5000, b"ab" * 20, b"head"]], b"6", []], 7, [b"6"], 4])
     assert claim.lanes == [(b"5", [b"one", Oversized(5000, "ab" * 20, b"head")]), (b"6", [])]
     assert (claim.wake, claim.retired, claim.broken, claim.blocked, claim.at_ms) == (True, False, [b"9"], False, 7)
-    assert claim.parked == {b"6"}
+    assert claim.parked == {b"6"} and claim.returned == 4
     assert Protocol.claimed([b"BLOCKED"]) == Claim([], wake=False, retired=False, broken=[], blocked=True)
 
 

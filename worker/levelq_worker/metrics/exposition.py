@@ -1,0 +1,92 @@
+"""Figures in Prometheus' formats, and the HTTP server that it scrapes. Imported by what serves them alone."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from http.server import HTTPServer
+from importlib import metadata
+from itertools import accumulate
+from socket import socket
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import MetricsHandler, generate_latest
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from levelq_core.untrusted_text import printable
+
+from .figures import Layout
+from .names import METRICS, Metric
+
+log = logging.getLogger("levelq")
+
+BUILD = "levelq_build_info", "The version of levelq, as a label."
+REQUEST_SECONDS = 5.0  # for a client to send its request, and to take each part of the answer
+
+Collect = Callable[[], Iterable[Family]]
+
+
+def families(layout: Layout, rows: Sequence[Sequence[float]]) -> Iterator[Family]:
+    """Every metric of a worker host, summed over the rows."""
+    sums = [sum(cells) for cells in zip(*rows, strict=True)]
+    for metric in METRICS:
+        yield _family(metric, layout, sums)
+    build = GaugeMetricFamily(*BUILD, labels=["version"])
+    build.add_metric([metadata.version("levelq")], 1)
+    yield build
+
+
+def _family(metric: Metric, layout: Layout, sums: Sequence[float]) -> Family:
+    series = layout.starts[metric.name].items()
+    if metric.type == "histogram":
+        histogram = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+        bounds = [*map(floatToGoString, metric.buckets), "+Inf"]
+        for labels, start in series:
+            *counts, total = sums[start : start + metric.cells]
+            histogram.add_metric(labels, list(zip(bounds, accumulate(counts), strict=True)), total)
+        return histogram
+    made = (CounterMetricFamily if metric.type == "counter" else GaugeMetricFamily)(
+        metric.name, metric.help, labels=metric.labels
+    )
+    for labels, start in series:
+        made.add_metric(labels, sums[start])
+    return made
+
+
+class _Server(HTTPServer):
+    """One scrape at a time."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log one line, where the base class prints a traceback: mostly the client has gone away."""
+        log.warning("metrics: a scrape failed: %s", printable(str(sys.exc_info()[1])))
+
+
+def server_of(listening: socket, collect: Collect) -> HTTPServer:
+    """A server at this socket; each scrape calls `collect`."""
+    handler: Any = type("Handler", (MetricsHandler,), {"registry": registry_of(collect), "timeout": REQUEST_SECONDS})
+    server = _Server(listening.getsockname()[:2], handler, bind_and_activate=False)
+    server.socket.close()
+    server.socket = listening
+    return server
+
+
+def registry_of(collect: Collect) -> CollectorRegistry:
+    """A registry of prometheus_client that holds only this."""
+
+    class _Collector(Collector):
+        def collect(self) -> Iterable[Family]:
+            return collect()
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector())
+    return registry
+
+
+def text_of(collect: Collect) -> str:
+    """What a scrape would return, in Prometheus' text format."""
+    return generate_latest(registry_of(collect)).decode()
