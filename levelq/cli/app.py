@@ -59,6 +59,7 @@ _PANELS = {
     "Check": ("levelq status --json", "levelq doctor", "levelq check", "levelq verify --history sends.jsonl --at-rest"),
     "Repair and maintain": (
         "levelq sync 42 PLAYER --source license",
+        "levelq adopt --dry-run",
         "levelq rebuild PLAYER",
         "levelq prune --older-than 30d --dry-run",
         "levelq shards PLAYER 8",

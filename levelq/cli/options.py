@@ -13,10 +13,11 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 _MAX_AGE = timedelta(days=36_500)
 
 
-def _check_user(user: int) -> int:
+def check_user(user: int | None) -> int | None:
+    """Refuse what is no user id."""
     from levelq_core.domain.commands import MAX_USER_ID
 
-    if not 1 <= user <= MAX_USER_ID:
+    if user is not None and not 1 <= user <= MAX_USER_ID:
         raise BadParameter(f"expected 1 to {MAX_USER_ID}, got {user}")
     return user
 
@@ -28,7 +29,15 @@ class Source(StrEnum):
     LICENSE = "license"
 
 
-User = Annotated[int, Argument(metavar="USER", help="The user's id.", callback=_check_user)]
+class AnySource(StrEnum):
+    """The same for many pairs; `higher` copies the higher level of each."""
+
+    HIGHER = "higher"
+    PROGRESS = "progress"
+    LICENSE = "license"
+
+
+User = Annotated[int, Argument(metavar="USER", help="The user's id.", callback=check_user)]
 Specialization = Annotated[
     str, Argument(metavar="SPECIALIZATION", help="PLAYER, COACH, ...: `levelq catalog` lists them.")
 ]

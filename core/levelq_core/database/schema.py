@@ -90,8 +90,11 @@ class Schema:
             reason=audit["advancement_reason"].length or 500,
         )
 
-    def missing(self) -> list[str]:
-        """What levelq cannot work without or would get wrong, one sentence each; empty if all is there."""
+    def missing(self, *, keys: bool = True) -> list[str]:
+        """What levelq cannot work without or would get wrong, one sentence each; empty if all is there.
+
+        `keys`: the unique constraints, too.
+        """
         found = list(encoding_fault(self.encoding))
         for table, names in REQUIRED.items():
             present = self.columns.get(table)
@@ -104,7 +107,7 @@ class Schema:
             found += [f"{table} has no column {name}" for name in names if name not in present]
             faults = (fault_of(table, name, present[name]) for name in names if name in present)
             found += [fault for fault in faults if fault is not None]
-            if table in UNIQUE_KEYS and not self.has_key(table):
+            if keys and table in UNIQUE_KEYS and not self.has_key(table):
                 found.append(f"{table} has no unique constraint on ({', '.join(sorted(UNIQUE_KEYS[table]))})")
         return found
 
