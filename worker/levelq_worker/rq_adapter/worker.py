@@ -30,6 +30,7 @@ from levelq_core.lanes.partition_directory import partitions
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 from levelq_core.untrusted_text import MOST_SHOWN, printable
+from levelq_worker.auditor import Auditor
 from levelq_worker.draining.context import Runtime, install, tune_gc
 from levelq_worker.relay.thread import Relay
 from levelq_worker.support.outage import describe
@@ -207,14 +208,17 @@ class LaneWorker(SimpleWorker):
         options["dequeue_strategy"] = DequeueStrategy.ROUND_ROBIN
         sweeper = Sweeper(self.settings, self.specializations, runtime.binding)
         relay = Relay(self.settings, self.specializations, runtime.binding)
+        auditor = Auditor(self.settings, runtime.binding)
         sweeper.start()
         relay.start()
+        auditor.start()
         try:
             worked = bool(super().work(*args, **options))
             if runtime.binding.refused is not None:
                 raise runtime.binding.refused
             return worked
         finally:
+            auditor.stop()
             relay.stop()
             sweeper.stop()
             self._hand_over()

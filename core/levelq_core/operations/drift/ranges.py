@@ -47,7 +47,7 @@ class PairRanges:
         self._compare = _comparison(merged)
         led = [[(table, column) in schema.leading for column in columns] for table, columns in PAIR.items()]
         self._by_name = not all(by_user for by_user, _ in led)
-        self._whole = not all(map(any, led))
+        self._whole = not all(map(any, led)) or (merged and self._by_name)  # of one pair, names may differ
         self._names: list[str] | None = None
 
     def read(self, connection: Connection, position: Position = START, size: int = SIZE) -> Range:
