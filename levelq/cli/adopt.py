@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated
 
+from rich.text import Text
 from typer import Exit, Option, echo
 
 from .options import AnySource, DryRun, Yes
-from .screen import Listing, confirm, count, duration, err, print_line, refused, verdict
+from .screen import Listing, confirm, count, duration, err, print_line, printable, refused, verdict
 
 if TYPE_CHECKING:
     from levelq_core.operations.drift.adoption import Adoption, Repaired
@@ -50,7 +51,7 @@ def adopt(
     Finds levels out of step, missing rows, names that are not in upper case, several rows of one pair, levels that are
     NULL and missing unique constraints. Shows the plan, asks, and repairs in small transactions at a bounded rate.
     Workers and applications may run meanwhile. If it is interrupted, run it again: it goes on where it stopped. Exit
-    code 1 if something is left.
+    code 1 if something is left, but for names that are not in the catalog.
     """
     from levelq_core.operations.drift.adoption import Adoption
 
@@ -70,14 +71,17 @@ def require_answer(*, yes: bool, dry_run: bool, as_json: bool) -> None:
 
 
 def repair(adoption: Adoption, settings: Settings, *, yes: bool, dry_run: bool, as_json: bool) -> None:
-    """Show the plan, ask, repair, and check again. Raises Exit with 1 if something is left, or would be repaired."""
+    """Show the plan, ask, repair, and check again. Raises Exit with 1 if something is left, or would be repaired.
+
+    Names that are not in the catalog do not count: levelq leaves them alone.
+    """
     plan = adoption.plan()
     if not as_json:
         _print_plan(plan)
     done: Repaired | None = None
     left = plan
     if plan.total and not dry_run:
-        confirm(f"Repair {plan.total:,} in the database?", yes=yes)
+        confirm(f"Repair {'this' if plan.total == 1 else f'these {plan.total:,}'}?", yes=yes)
         with _progress(plan.total, quiet=as_json) as step:
             done = adoption.run(step)
         _have_audited(settings)
@@ -88,21 +92,22 @@ def repair(adoption: Adoption, settings: Settings, *, yes: bool, dry_run: bool, 
         echo(json.dumps(found, default=lambda record: record.model_dump(mode="json")))
     elif done is not None:
         _print_done(done, left)
-    raise Exit(1 if left.total or left.left else 0)
+    raise Exit(1 if any(planned.kind != "unknown_name" for planned in left.repairs) else 0)
 
 
 def _print_plan(plan: RepairPlan) -> None:
     if not plan.repairs:
         print_line(verdict("Every pair of levels is in step", "green", f": {count(plan.pairs, 'pair')} compared."))
         return
-    shown = Listing("Found", "How many", "What will be done", "For example", right=("How many",), folding="For example")
+    shown = Listing("Found", "How many", "What will be done", right=("How many",), folding="What will be done")
     for planned in plan.repairs:
-        name = _KINDS[planned.kind] + (f" in {planned.table}" if planned.table else "")
-        shown.add(
-            name, planned.number, planned.action, ", ".join(planned.examples), style="" if planned.repaired else "dim"
-        )
+        where = f"{planned.table}: " if planned.table else ""
+        style = "" if planned.repaired else "dim"
+        action = Text(f"{where}{planned.action}", style)
+        action.append(f"\n{printable(', '.join(planned.examples))}", style="dim")
+        shown.add(_KINDS[planned.kind], planned.number, action, style=style)
     shown.print()
-    left = f", {plan.left:,} are left" if plan.left else ""
+    left = f", {plan.left:,} left as they are" if plan.left else ""
     print_line(f"{count(plan.pairs, 'pair')} compared: {plan.total:,} to repair{left}")
 
 
