@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Self
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, Pool, text
@@ -111,6 +112,13 @@ class Schema:
                 found.append(f"{table} has no unique constraint on ({', '.join(sorted(UNIQUE_KEYS[table]))})")
         return found
 
+    def require(self, *, keys: bool = True) -> Self:
+        """This schema. Raises SchemaError for what is missing."""
+        missing = self.missing(keys=keys)
+        if missing:
+            raise SchemaError(f"{'; '.join(missing)}. `levelq db check` prints the statements that fix it")
+        return self
+
     def has_key(self, table: str) -> bool:
         """Whether the table has the unique constraint that levelq needs."""
         return frozenset(UNIQUE_KEYS[table]) in self.unique.get(table, frozenset())
@@ -171,10 +179,7 @@ def schema_of(connection: Connection) -> Schema:
         return known
     if known is None or connection.execute(text(FINGERPRINT)).scalar_one() != known.fingerprint:
         forget(connection.engine)
-        known = read(connection)
-        missing = known.missing()
-        if missing:
-            raise SchemaError(f"{'; '.join(missing)}. `levelq db check` prints the statements that fix it")
+        known = read(connection).require()
     _cache[connection.engine.pool] = (known, time.monotonic())
     return known
 

@@ -32,6 +32,8 @@ BATCH = 500  # pairs or users in one transaction
 RATE = 2_000  # pairs or rows repaired in a second, unless another rate is given
 
 T = TypeVar("T")
+_OF_ROWS = ("22", "23", "40", "55", "57014", "P0")  # values, constraints, deadlocks, locks, a timeout, a RAISE
+_NO_RIGHT = "42501"
 Step = Callable[[int], None]  # told after each transaction how many pairs or rows were repaired in it
 
 # Those of a worker's batch. Lock waits are short: what other code holds is left for the next run.
@@ -130,7 +132,7 @@ class Adoption:
             for statement in statements:
                 connection.exec_driver_sql(statement)
         except DBAPIError as error:
-            self._failed(error, 1)
+            self._failed(error, 1, _NO_RIGHT)  # only the owner may make an index
         else:
             with self._transaction("no_constraint", 1):
                 pass
@@ -193,10 +195,10 @@ class Adoption:
     def _fail(self, why: str, number: int) -> None:
         self._done.failed[why] = self._done.failed.get(why, 0) + number
 
-    def _failed(self, error: DBAPIError, number: int) -> None:
-        """Count an error of these rows; raise one of the connection, the server or this role's rights."""
+    def _failed(self, error: DBAPIError, number: int, *states: str) -> None:
+        """Count an error of these rows, or with one of these states; raise any other."""
         state = sqlstate_of(error) or ""
-        if error.connection_invalidated or not state.startswith(("23", "40", "55", "57014", "P0", "22")):
+        if error.connection_invalidated or not state.startswith((*_OF_ROWS, *states)):
             raise error
         self._fail(in_words(error), number)
 

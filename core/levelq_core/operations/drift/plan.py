@@ -9,7 +9,6 @@ from sqlalchemy import Connection, Engine
 
 from levelq_core.database.schema import PAIR, Schema, read
 from levelq_core.domain.catalog import Catalog
-from levelq_core.errors import SchemaError
 from levelq_core.operations.dbcheck.spelling import names_outside
 from levelq_core.operations.queries import Pair
 from levelq_core.operations.readings.records import Reading
@@ -87,7 +86,7 @@ class Planner:
         """
         found: list[PlannedRepair] = []
         with self._engine.connect() as connection:
-            schema = readable_schema(connection)
+            schema = read(connection).require(keys=False)
             if rows:
                 found += _of_tables(connection, schema, self._catalog)
         merged = any(planned.kind in ("misspelt", "duplicates") for planned in found)
@@ -162,15 +161,6 @@ def _kind_of(pair: Pair) -> str:
 def _shown(pair: Pair) -> str:
     levels = ("none" if level is None else f"{level}" for level in (pair.progress_level, pair.license_level))
     return f"user {pair.user_id} {pair.specialization} ({', '.join(levels)})"
-
-
-def readable_schema(connection: Connection) -> Schema:
-    """The tables, which may lack the unique constraints. Raises SchemaError for all else that they lack."""
-    schema = read(connection)
-    missing = schema.missing(keys=False)
-    if missing:
-        raise SchemaError(f"{'; '.join(missing)}. `levelq db check` prints the statements that fix it")
-    return schema
 
 
 def _of_tables(connection: Connection, schema: Schema, catalog: Catalog) -> Iterable[PlannedRepair]:

@@ -94,7 +94,8 @@ def test_what_other_code_holds_or_refuses_is_left_and_named_and_the_rest_repaire
     execute(own_engine, f"{PROGRESS} {pairs}")
     execute(
         own_engine,
-        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not user %%', NEW.user_id; END $$",
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE 'not user %%', NEW.user_id; END $$",
         "CREATE TRIGGER refuse BEFORE INSERT ON user_licenses FOR EACH ROW WHEN (NEW.user_id = 7) "
         "EXECUTE FUNCTION refuse()",
     )
