@@ -80,7 +80,7 @@ class Auditor(threading.Thread):
             except WrongDatabase:  # the worker stops and prints why
                 return
             except Exception as error:  # whatever it is: the next attempt goes on where this one stopped
-                if not failing:
+                if not failing and not self._stopped.is_set():
                     expected = isinstance(error, RedisError | SQLAlchemyError)
                     log.warning("audit of the levels: %s", describe(error), exc_info=None if expected else error)
                 failing = True

@@ -101,7 +101,7 @@ class Adoption:
         with self._engine.connect() as connection:
             missing = read(connection).missing()
         if missing:  # without its unique constraints a table takes no commands
-            self._fail("; ".join(missing), 1)
+            self._fail(f"{'; '.join(missing)}: `levelq db check` prints the statements that fix it", 1)
         else:
             self._repair_pairs()
         if self._audit_line is not None and self._done.failed:
