@@ -18,6 +18,7 @@ from levelq_core.operations.readings.status import status
 from levelq_worker import auditor as module
 from levelq_worker.auditor import Auditor
 from tests.support.fixtures.keys import KEYS
+from tests.support.fixtures.processes import Started
 from tests.support.fixtures.waiting import until
 from tests.support.system import System, up
 
@@ -197,3 +198,9 @@ def test_thread_audits_when_it_is_due_unless_audits_are_off(
     if seconds:
         until(lambda: drift_report.read(system.redis, KEYS) is not None, what="a report")
     assert one.is_alive() == bool(seconds)
+
+
+def test_worker_process_repairs_drift(system: System, start: Callable[..., Started]) -> None:
+    plant(system, {1: (3, 1), 2: (None, 4)})
+    start("worker", "--specialization", "PLAYER", LEVELQ_DRIFT_SECONDS="0.2", LEVELQ_DRIFT_POLICY="higher")
+    until(lambda: levels(system) == {1: (3, 3), 2: (4, 4)}, 30, "the repair")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -24,6 +25,7 @@ from tests.support.fixtures.processes import Started
 
 PROGRESS = "INSERT INTO specialization_progress (student_id, specialization_id, current_level) VALUES"
 LICENSE = "INSERT INTO user_licenses (user_id, specialization_type, current_level, max_achieved_level) VALUES"
+PLAYER = "'PLAYER'"
 AUDIT = "SELECT action, target, detail FROM levelq_audit ORDER BY id"
 
 
@@ -114,6 +116,35 @@ def test_what_other_code_holds_or_refuses_is_left_and_named_and_the_rest_repaire
     assert [detail for *_, detail in query(own_engine, AUDIT)] == [
         {"pairs": 38, "failed": 2},
         {"pairs": 2, "failed": 0},
+    ]
+
+
+def test_adoption_beside_old_code_loses_nothing_of_either(own_engine: Engine, settings: Settings) -> None:
+    users = range(1, 301)
+    execute(own_engine, f"{PROGRESS} {', '.join(f'({user}, {PLAYER}, 3)' for user in users)}")
+    execute(own_engine, f"{LICENSE} {', '.join(f'({user}, {PLAYER}, 1, 1)' for user in users if user % 2)}")
+
+    def old_code(first: int) -> None:
+        """Locks the progress, then the license, as an application does, and counts a session."""
+        for user in users[first::4]:
+            with own_engine.begin() as connection:
+                for lock in (
+                    "SELECT FROM specialization_progress WHERE student_id = :user FOR UPDATE",
+                    "SELECT FROM user_licenses WHERE user_id = :user FOR UPDATE",
+                    "UPDATE specialization_progress SET completed_sessions = completed_sessions + 1 "
+                    "WHERE student_id = :user",
+                ):
+                    connection.execute(text(lock), {"user": user})
+
+    with ThreadPoolExecutor(3) as pool:
+        old = [pool.submit(old_code, first) for first in (0, 1)]
+        done = pool.submit(Adoption(own_engine, settings, rate=200).run).result()
+        for code in old:
+            code.result()
+    assert (done.repaired, done.failed) == ({"pairs": 300}, {})
+    assert not Adoption(own_engine, settings).plan().repairs
+    assert query(own_engine, "SELECT sum(completed_sessions), min(current_level) FROM specialization_progress") == [
+        (150, 3)
     ]
 
 
