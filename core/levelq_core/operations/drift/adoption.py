@@ -95,7 +95,7 @@ class Adoption:
 
     def run(self, step: Step = lambda repaired: None) -> Repaired:
         """Repair it. What was committed before an error stays, and the next run goes on there."""
-        self._done, self._step, self._begun = Repaired(), step, time.monotonic()
+        self._done, self._step, begun = Repaired(), step, time.monotonic()
         if self._rows:
             self._repair_tables()
         with self._engine.connect() as connection:
@@ -107,7 +107,7 @@ class Adoption:
         if self._audit_line is not None and self._done.failed:
             with self._engine.begin() as connection:
                 self._write_audit(connection)
-        self._done.seconds = time.monotonic() - self._begun
+        self._done.seconds = time.monotonic() - begun
         return self._done
 
     def _repair_tables(self) -> None:
@@ -118,19 +118,19 @@ class Adoption:
             for some in _parts(repair.faulty, self._batch):
                 with self._transaction(repair.kind, sum(faulty.rows for faulty in some), by_index=False) as connection:
                     repair.run(connection, [faulty.user_id for faulty in some])
-        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text("SET statement_timeout = 0"))
-            for statements in table_repairs.index_statements(connection, read(connection)).values():
-                self._make_index(connection, statements)
-            connection.execute(text("RESET statement_timeout"))
+        with self._engine.connect() as connection:
+            indexes = table_repairs.index_statements(connection, read(connection))
+        for statements in indexes.values():
+            if not statements[-1].startswith("--"):
+                self._make_index(statements)
         forget(self._engine)
 
-    def _make_index(self, connection: Connection, statements: Sequence[str]) -> None:
-        if statements[-1].startswith("--"):
-            return
+    def _make_index(self, statements: Sequence[str]) -> None:
+        """Run these outside a transaction."""
         try:
-            for statement in statements:
-                connection.exec_driver_sql(statement)
+            with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                for statement in statements:
+                    connection.exec_driver_sql(statement)
         except DBAPIError as error:
             self._failed(error, 1, _NO_RIGHT)  # only the owner may make an index
         else:
@@ -161,6 +161,7 @@ class Adoption:
 
         An error rolls it back and is counted, unless every transaction would get it.
         """
+        begun = time.monotonic()
         before = self._done.repaired.get(kind, 0), dict(self._done.failed)
         settings = self._settings
         limits = {"lock_ms": str(settings.lock_ms), "statement_ms": "0", "by_index": by_index}
@@ -179,9 +180,7 @@ class Adoption:
             self._audit_line = line
         done = self._done.repaired.get(kind, 0) - before[0]
         self._step(done)
-        behind = self._done.total / self._rate - (time.monotonic() - self._begun)
-        if behind > 0:
-            time.sleep(behind)
+        time.sleep(max(0.0, number / self._rate - (time.monotonic() - begun)))
 
     def _write_audit(self, connection: Connection) -> int:
         if self._audit_line is None:
