@@ -79,9 +79,11 @@ class Auditor(threading.Thread):
                 failing = False
             except WrongDatabase:  # the worker stops and prints why
                 return
+            except RedisError:  # drains and relays report it
+                continue
             except Exception as error:  # whatever it is: the next attempt goes on where this one stopped
                 if not failing and not self._stopped.is_set():
-                    expected = isinstance(error, RedisError | SQLAlchemyError)
+                    expected = isinstance(error, SQLAlchemyError)
                     log.warning("audit of the levels: %s", describe(error), exc_info=None if expected else error)
                 failing = True
 
