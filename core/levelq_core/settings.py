@@ -71,6 +71,8 @@ QueueUrl = Annotated[
 ]
 DatabaseUrl = Annotated[str, _scheme(*DATABASE_SCHEMES)]
 Durability = Literal["memory", "fsync", "replicated"]
+DriftPolicy = Literal["report", "progress", "license", "higher"]
+Seconds = Annotated[float, BeforeValidator(lambda given: 0 if given in (None, "none") else given)]
 CatalogSource = Annotated[
     Catalog | Path | None, BeforeValidator(_catalog), PlainSerializer(_plain_catalog, when_used="json-unless-none")
 ]
@@ -110,6 +112,8 @@ class Settings(BaseSettings):
     durability: Durability = "memory"
     durable_seconds: float | None = Field(None, ge=0.001, le=60)
     appendfsync: Literal["always"] | None = None
+    drift_seconds: Seconds = Field(3600.0, ge=0, le=2_592_000)
+    drift_policy: DriftPolicy = "report"
     batch_commands: int = Field(5_000, ge=1, le=100_000)
     batch_seconds: float = Field(0.15, ge=0.01, le=600)
     batch_lanes: int = Field(1_000, ge=1, le=20_000)

@@ -78,6 +78,7 @@ _PANELS = {
     ),
     "Repair and maintain": (
         "levelq sync 42 PLAYER --source license",
+        "levelq adopt --dry-run",
         "levelq rebuild PLAYER",
         "levelq prune --older-than 30d --dry-run",
         "levelq shards PLAYER 8",

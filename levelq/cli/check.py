@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 
 from rich.text import Text
-from typer import Exit, Option
+from typer import Exit, Option, echo
 
+from .options import AsJson
 from .screen import Listing, count, print_line, printable, verdict
 
 
-def check(limit: Annotated[int, Option(min=0, help="How many pairs to list at most.")] = 50) -> None:
+def check(
+    limit: Annotated[int, Option(min=0, help="How many pairs to list at most.")] = 50, as_json: AsJson = False
+) -> None:
     """List the pairs of levels that are out of step; exit code 1 if there are any.
 
     A pair is a user's progress and license in one specialization. Each is listed with the command that repairs it, or
@@ -23,6 +26,9 @@ def check(limit: Annotated[int, Option(min=0, help="How many pairs to list at mo
     settings = load()
     with database_of(settings) as engine:
         report = read(engine, settings.tracks, limit=limit)
+    if as_json:
+        echo(report.model_dump_json())
+        raise Exit(1 if report.total else 0)
     if not report.total:
         print_line("Every pair of levels is in step.", "green")
         return

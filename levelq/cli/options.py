@@ -29,6 +29,14 @@ class Source(StrEnum):
     LICENSE = "license"
 
 
+class AnySource(StrEnum):
+    """The same for many pairs; `higher` copies the higher level of each."""
+
+    HIGHER = "higher"
+    PROGRESS = "progress"
+    LICENSE = "license"
+
+
 User = Annotated[int, Argument(metavar="USER", help="The user's id.", callback=check_user)]
 Specialization = Annotated[
     str, Argument(metavar="SPECIALIZATION", help="PLAYER, COACH, ...: `levelq catalog` lists them.")

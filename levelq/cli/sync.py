@@ -1,24 +1,67 @@
-"""`levelq sync`: put one pair of levels in step."""
+"""`levelq sync`: put one pair of levels in step, or with `--all` all of them."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from typer import Exit, Option
+from typer import Argument, BadParameter, Exit, Option
 
-from .options import Source, Specialization, User
+from .adopt import AsJson, Rate, repair, require_answer
+from .options import AnySource, DryRun, Yes, check_user
 from .screen import err, print_line, refused, verdict
 
 
 def sync(
-    user: User,
-    specialization: Specialization,
-    source: Annotated[Source, Option(metavar="SIDE", help="progress or license: the side that is copied.")],
+    source: Annotated[
+        AnySource, Option(metavar="SIDE", help="progress or license: the side that is copied. With --all also higher.")
+    ],
+    user: Annotated[int | None, Argument(metavar="USER", help="The user's id.", callback=check_user)] = None,
+    specialization: Annotated[
+        str | None, Argument(metavar="SPECIALIZATION", help="PLAYER, COACH, ...: `levelq catalog` lists them.")
+    ] = None,
+    every: Annotated[bool, Option("--all", help="All pairs out of step.")] = False,
+    only: Annotated[
+        list[str] | None, Option("--specialization", "-s", help="With --all: only pairs of this one; repeatable.")
+    ] = None,
+    rate: Rate = 2_000,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Put one pair of levels in step at once, without the queue.
+    """Put one pair of levels in step at once, without the queue; with --all, every pair that is out of step.
 
-    Copies the level of one side to the other, whose row is made if it is missing. Exit code 1 if it is rejected.
+    Copies the level of one side to the other, whose row is made if it is missing. Exit code 1 if it is rejected, or if
+    a pair is left out of step. --all shows how many pairs there are and asks; it repairs in small transactions, and if
+    it is interrupted, the next run goes on where it stopped.
     """
+    if every:
+        if user is not None:
+            raise BadParameter("expected either --all or USER SPECIALIZATION")
+        require_answer(yes=yes, dry_run=dry_run, as_json=as_json)
+        _sync_all(source, only, rate, yes=yes, dry_run=dry_run, as_json=as_json)
+        return
+    if user is None or specialization is None:
+        raise BadParameter("expected USER SPECIALIZATION, or --all")
+    if source is AnySource.HIGHER:
+        raise BadParameter("expected progress or license for one pair, got higher")
+    _sync_one(user, specialization, source.value)
+
+
+def _sync_all(source: AnySource, only: list[str] | None, rate: int, *, yes: bool, dry_run: bool, as_json: bool) -> None:
+    from levelq_core.operations.drift.adoption import Adoption
+
+    from .connections import database_of, known_specializations, load
+
+    settings = load()
+    names = known_specializations(settings, only) if only else None
+    audited = ("sync", ", ".join(names) if names else "everything")
+    with database_of(settings) as engine:
+        engine.connect().close()  # an unreachable database is reported with its address
+        adoption = Adoption(engine, settings, source.value, names=names, rate=rate, rows=False, audited=audited)
+        repair(adoption, settings, yes=yes, dry_run=dry_run, as_json=as_json)
+
+
+def _sync_one(user: int, specialization: str, source: str) -> None:
     from sqlalchemy.orm import Session
 
     from levelq_core.coupler.direct import ProgressLicenseCoupler
@@ -30,7 +73,7 @@ def sync(
 
     from .connections import database_of, load
 
-    command = build(SyncLevels, user_id=user, specialization=specialization, source=source.value)
+    command = build(SyncLevels, user_id=user, specialization=specialization, source=source)
     settings = load()
     refusal = rules.lane_refusal(Lane(command.specialization, user), settings.tracks, rules.Limits())
     if refusal is not None:

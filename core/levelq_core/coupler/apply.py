@@ -64,10 +64,12 @@ def decide(
     catalog: Catalog | None = None,
     source: str = "direct",
     savepoint: bool = True,
+    waits: bool = False,
 ) -> list[Decided]:
     """`apply_commands`, with each outcome marked as final or not.
 
-    Without `savepoint`, the caller must roll back what was done before an error.
+    Without `savepoint`, the caller must roll back what was done before an error. `waits`: the lanes whose rows other
+    code holds for longer than lock_timeout come back undecided, where the error would be raised.
     """
     if not isinstance(connection, Connection):
         raise TypeError(_no_connection(connection))
@@ -89,7 +91,8 @@ def decide(
             Database.of(schema_of(connection), tracks),
             entry.info,
             parked=parked,
-            waits=entry.has_batch,  # of a second batch, the lanes that it cannot lock at once come back undecided
+            waits=waits
+            or entry.has_batch,  # of a second batch, the lanes that it cannot lock at once come back undecided
             reread=lambda: Database.of(reread(connection), tracks),
         )
         if entry.has_batch:
@@ -97,7 +100,7 @@ def decide(
         isolation.run(lane_batches)
         if entry.has_batch:
             cursor.execute(SET_LOCK_TIMEOUT, (entry.lock_timeout,))
-    undecided = {id(lane.work): _undecided(lane) for lane in parked}
+    undecided = {id(lane.work): _undecided(lane, second=entry.has_batch) for lane in parked}
     decided: dict[int, Decided] = {}
     for lane in lane_batches:
         for index, record, decision in zip_longest(lane.indexes, lane.records, lane.decisions):
@@ -114,9 +117,9 @@ def _no_connection(given: object) -> str:
     return f"{found}; of a session, give session.connection()"
 
 
-def _undecided(parked: Parked) -> Decision:
-    """The answer for the commands of a lane that would have to wait, where the caller cannot."""
-    if not parked.locked:
+def _undecided(parked: Parked, *, second: bool) -> Decision:
+    """The answer for the commands of a lane that would have to wait. `second`: an earlier batch of this transaction."""
+    if not parked.locked or not second:
         return Decision("database_error", parked.reason)
     lane = parked.work.lane
     message = (

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Self
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, Pool, text
@@ -90,8 +91,11 @@ class Schema:
             reason=audit["advancement_reason"].length or 500,
         )
 
-    def missing(self) -> list[str]:
-        """What levelq cannot work without or would get wrong, one sentence each; empty if all is there."""
+    def missing(self, *, keys: bool = True) -> list[str]:
+        """What levelq cannot work without or would get wrong, one sentence each; empty if all is there.
+
+        `keys`: the unique constraints, too.
+        """
         found = list(encoding_fault(self.encoding))
         for table, names in REQUIRED.items():
             present = self.columns.get(table)
@@ -104,9 +108,16 @@ class Schema:
             found += [f"{table} has no column {name}" for name in names if name not in present]
             faults = (fault_of(table, name, present[name]) for name in names if name in present)
             found += [fault for fault in faults if fault is not None]
-            if table in UNIQUE_KEYS and not self.has_key(table):
+            if keys and table in UNIQUE_KEYS and not self.has_key(table):
                 found.append(f"{table} has no unique constraint on ({', '.join(sorted(UNIQUE_KEYS[table]))})")
         return found
+
+    def require(self, *, keys: bool = True) -> Self:
+        """This schema. Raises SchemaError for what is missing."""
+        missing = self.missing(keys=keys)
+        if missing:
+            raise SchemaError(f"{'; '.join(missing)}. `levelq db check` prints the statements that fix it")
+        return self
 
     def has_key(self, table: str) -> bool:
         """Whether the table has the unique constraint that levelq needs."""
@@ -168,10 +179,7 @@ def schema_of(connection: Connection) -> Schema:
         return known
     if known is None or connection.execute(text(FINGERPRINT)).scalar_one() != known.fingerprint:
         forget(connection.engine)
-        known = read(connection)
-        missing = known.missing()
-        if missing:
-            raise SchemaError(f"{'; '.join(missing)}. `levelq db check` prints the statements that fix it")
+        known = read(connection).require()
     _cache[connection.engine.pool] = (known, time.monotonic())
     return known
 

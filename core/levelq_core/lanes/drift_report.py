@@ -19,6 +19,7 @@ from levelq_core.redis_client.wrong_type import unless_wrong_type
 from levelq_core.untrusted_text import MOST_SHOWN, printable
 
 MOST_EXAMPLES = 5
+LEASE_MS = 60_000  # renewed after each range; an auditor that died keeps the others waiting for so long
 _REPORT, _RUN = "report", "run"
 
 
@@ -38,8 +39,9 @@ class DriftedPair(NamedTuple):
     def read(cls, found: Any) -> Self:
         """Read what JSON made of one. Raises ValueError or TypeError."""
         user_id, specialization, progress, license_, obstacle = found
-        levels = (None if level is None else int(level) for level in (progress, license_))
-        return cls(int(user_id), printable(str(specialization), MOST_SHOWN), *levels, printable(str(obstacle), 300))
+        progress, license_ = (None if level is None else int(level) for level in (progress, license_))
+        name, why = printable(str(specialization), MOST_SHOWN), printable(str(obstacle), 300)
+        return cls(int(user_id), name, progress, license_, why)
 
 
 class DriftReport(NamedTuple):
@@ -73,7 +75,7 @@ class DriftReport(NamedTuple):
     @classmethod
     def decode(cls, raw: bytes | None) -> Self | None:
         """Read what `encode` gives; None for anything else, because any program may have written it."""
-        with suppress(ValueError, TypeError, AttributeError, RecursionError, OverflowError):
+        with suppress(ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
             found = json.loads(raw or b"")
             examples = tuple(DriftedPair.read(pair) for pair in found.pop("examples")[:MOST_EXAMPLES])
             policy = printable(str(found.pop("policy")), MOST_SHOWN)
@@ -101,10 +103,10 @@ class AuditRun(NamedTuple):
 class AuditLease:
     """The lease of one auditor, known by `token`. Raises RedisError."""
 
-    def __init__(self, redis: Redis, keys: Keys, token: str, lease_ms: int) -> None:
+    def __init__(self, redis: Redis, keys: Keys, token: str) -> None:
         self._server: Any = server_of(redis, keys.drift)
         self._lease: Any = server_of(redis, keys.auditor)
-        self._keys, self._token, self._lease_ms = keys, token.encode(), lease_ms
+        self._keys, self._token = keys, token.encode()
 
     def take(self, every_ms: int, policy: str) -> AuditRun | None:
         """Begin an audit, or go on with one that broke off.
@@ -113,13 +115,14 @@ class AuditLease:
         """
         now = self._now_ms()
         run, report = self._read(now)
-        last = 0 if report is None else report.started_ms
-        if (run is None and last <= now < last + every_ms) or not self._lease.set(
-            self._keys.auditor, self._token, px=self._lease_ms, nx=True
-        ):
+        if run is None and report is not None and report.started_ms <= now < report.started_ms + every_ms:
             return None
-        run, report = self._read(now)  # again: the holder before may have finished meanwhile
-        if run is None and report is not None and report.started_ms != last:
+        if not self._lease.set(self._keys.auditor, self._token, px=LEASE_MS, nx=True):
+            if not 0 <= self._lease.pttl(self._keys.auditor) <= LEASE_MS:  # another program wrote this
+                self._lease.delete(self._keys.auditor)
+            return None
+        run, finished = self._read(now)  # again: the holder before may have finished meanwhile
+        if run is None and finished != report:
             self.release()
             return None
         return run or AuditRun(DriftReport(now, policy=policy), [])
@@ -128,7 +131,7 @@ class AuditLease:
         """Note how far the audit is, and keep the lease; False if another worker has it by now."""
         if self._lease.get(self._keys.auditor) != self._token:
             return False
-        self._lease.pexpire(self._keys.auditor, self._lease_ms)
+        self._lease.pexpire(self._keys.auditor, LEASE_MS)
         self._server.hset(self._keys.drift, _RUN, json.dumps([run.report.encode(), run.position]))
         return True
 

@@ -68,6 +68,8 @@ def find(lanes: Lanes, partitions: Iterable[Partition]) -> list[KeyFault]:
     ):
         server = server_of(redis, key)
         found += _wrong_types(server, {key: kind}) or _members(server, key, kind, fault)
+    for key, kind in ((keys.drift, b"hash"), (keys.auditor, b"string")):
+        found += _wrong_types(server_of(redis, key), {key: kind})
     found += _binding(redis, keys)
     for partition in partitions:
         server = server_of(redis, keys.of(partition, "ready"))

@@ -259,3 +259,10 @@ def test_what_is_no_catalog_is_refused() -> None:
     assert refusal(catalog=[0, 5]) == expected
     with pytest.raises(CatalogError, match=r"^LEVELQ_CATALOG: CHEF: level 2: total_xp: expected a whole number"):
         Settings.load(catalog={"CHEF": [0, -5]})
+
+
+@pytest.mark.parametrize("given", ["none", "0", None, 0])
+def test_audits_of_the_levels_are_switched_off(given: object) -> None:
+    off = Settings.load(drift_seconds=given)
+    assert off.drift_seconds == 0
+    assert off.environment()["LEVELQ_DRIFT_SECONDS"] == "0.0"  # for worker processes

@@ -30,6 +30,7 @@ from levelq_core.lanes.partition_directory import partitions
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 from levelq_core.untrusted_text import MOST_SHOWN, printable
+from levelq_worker.auditor import Auditor
 from levelq_worker.draining.context import Runtime, install, tune_gc
 from levelq_worker.metrics.figures import Figures
 from levelq_worker.metrics.host import HostMetrics
@@ -241,7 +242,8 @@ class LaneWorker(SimpleWorker):
         options["dequeue_strategy"] = DequeueStrategy.ROUND_ROBIN
         sweeper = Sweeper(self.settings, self.specializations, runtime.binding, runtime.observers)
         relay = Relay(self.settings, self.specializations, runtime.binding)
-        for thread in (reporter, sweeper, relay):
+        auditor = Auditor(self.settings, runtime.binding)
+        for thread in (reporter, sweeper, relay, auditor):
             thread.start()
         try:
             worked = bool(super().work(*args, **options))
@@ -249,6 +251,7 @@ class LaneWorker(SimpleWorker):
                 raise runtime.binding.refused
             return worked
         finally:
+            auditor.stop()
             relay.stop()
             sweeper.stop()
             self._hand_over()

@@ -38,7 +38,7 @@ def check_key(connection: Connection, table: str, facts: Mapping[str, Facts], sc
         return
     yield from check_in_time(connection, table, lambda: _check_duplicates(connection, table, key, facts))
     problem = f"{table} has no unique constraint on ({', '.join(key)}): workers refuse to start"
-    yield Finding("error", problem, _unique_index(connection, table, key))
+    yield Finding("error", problem, unique_index(connection, table, key))
 
 
 def _check_duplicates(
@@ -60,7 +60,8 @@ def _check_duplicates(
     yield Finding("error", problem, fix)
 
 
-def _unique_index(connection: Connection, table: str, columns: Sequence[str]) -> tuple[str, ...]:
+def unique_index(connection: Connection, table: str, columns: Sequence[str]) -> tuple[str, ...]:
+    """The statements that make the unique constraint, or a comment why it cannot be made. Raises DBAPIError."""
     index, key = f"{table}_levelq_key", ", ".join(columns)
     there, partitioned_by = connection.execute(_INDEX, {"name": index, "table": table}).one()
     lacking = ", ".join(sorted(set(partitioned_by or ()) - set(columns)))

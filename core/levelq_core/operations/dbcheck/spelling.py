@@ -78,8 +78,11 @@ def check_spelling(
         yield Finding("error", problem, (*fix, rename))
 
 
-def check_names(connection: Connection, tables: Sequence[str], catalog: Catalog) -> Iterator[Finding]:
-    """Yield the rows of specializations that are not in the catalog as one finding, the most frequent first."""
+def names_outside(connection: Connection, tables: Sequence[str], catalog: Catalog) -> dict[str | None, dict[str, int]]:
+    """The names that are not in the catalog, with the number of their rows by table, the most frequent first.
+
+    Raises DBAPIError.
+    """
     found: dict[str | None, dict[str, int]] = {}
     for table in tables:
         name = PAIR[table][1]
@@ -92,7 +95,13 @@ def check_names(connection: Connection, tables: Sequence[str], catalog: Catalog)
         """)
         for spelt, rows in connection.execute(query, {"names": list(catalog)}):
             found.setdefault(spelt, {})[table] = rows
-    first = sorted(found, key=lambda spelt: (-sum(found[spelt].values()), spelt or ""))[:SHOWN]
+    return {spelt: found[spelt] for spelt in sorted(found, key=lambda name: (-sum(found[name].values()), name or ""))}
+
+
+def check_names(connection: Connection, tables: Sequence[str], catalog: Catalog) -> Iterator[Finding]:
+    """Yield the rows of specializations that are not in the catalog as one finding, the most frequent first."""
+    found = names_outside(connection, tables, catalog)
+    first = list(found)[:SHOWN]
     if not first:
         return
     examples = ", ".join(

@@ -17,6 +17,7 @@ from levelq_core.database.schema import LICENSES, PROGRESS, schema_of
 from levelq_core.errors import SchemaError
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
+from levelq_core.lanes.drift_report import DriftReport
 from levelq_core.lanes.parked import ParkedLanes
 from levelq_core.lanes.protocol import Status
 from levelq_core.lanes.worker_alerts import WorkerAlert
@@ -24,7 +25,7 @@ from levelq_core.operations.dbcheck import check_read_only, require_spelling, se
 from levelq_core.operations.parked_advice import cause_lines, waiting_advice
 from levelq_core.operations.queries import Holder, holder
 from levelq_core.operations.redischeck.health import refusal, risks
-from levelq_core.operations.wording import count, duration
+from levelq_core.operations.wording import count, duration, time_of, when_utc
 from levelq_core.redis_client.topology import topology_of
 from levelq_core.settings import Settings
 
@@ -62,6 +63,26 @@ def alert_problems(alerts: Iterable[WorkerAlert]) -> Iterator[str]:
         advice = waiting_advice(what)
         seconds = max(alert.seconds for alert in waiting)
         yield f"{who} waiting for {duration(seconds)}: {what}" + (f"; {advice}" if advice else "")
+
+
+def drift_problems(report: DriftReport | None) -> Iterator[str]:
+    """The pairs out of step that the last audit of the workers found and did not repair."""
+    if report is None or not report.remaining:
+        return
+    first = ", ".join(
+        f"user {pair.user_id} {pair.specialization} ({_level(pair.progress_level)}, {_level(pair.license_level)})"
+        for pair in report.examples
+    )
+    more = ", ..." if report.remaining > len(report.examples) else ""
+    found = f"{report.remaining:,} of {count(report.compared, 'pair')} out of step (progress, license)"
+    advice = "`levelq check` says why no command repairs them"
+    if report.remaining > report.unrepairable:
+        advice = "`levelq sync --all --source higher` repairs them, or LEVELQ_DRIFT_POLICY"
+    yield f"{found}, audited {when_utc(time_of(report.finished_ms))}: {first}{more}; {advice}"
+
+
+def _level(level: int | None) -> str:
+    return "none" if level is None else str(level)
 
 
 def lane_problems(

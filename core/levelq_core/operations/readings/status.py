@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Partition
-from levelq_core.lanes import worker_alerts
+from levelq_core.lanes import drift_report, worker_alerts
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.namespace_binding import DatabaseIdentity, bound_to, require_same
 from levelq_core.lanes.parked import ParkedLanes, read
@@ -197,6 +197,7 @@ def _read_redis(found: Found, lanes: Lanes, settings: Settings, statuses: dict[P
     found.problems += problems.alert_problems(alerts)
     found.workers = read_workers(lanes.redis, settings)
     found.problems += found.workers.problems
+    found.problems += problems.drift_problems(drift_report.read(lanes.redis, lanes.keys))
     found.problems += map(str, key_faults.find(lanes, statuses))
     with suppress(ConfigurationError):  # one of those faults
         found.bound_to = bound_to(lanes)

@@ -36,7 +36,8 @@ PLAYER, COACH = Partition("PLAYER"), Partition("COACH")
 HUGE = b"x" * 2_000_000
 CONTENTS = {"text": b"bad\x1b[2J", "bytes": b"\xff\xfe\x00", "huge": HUGE}
 GLOBAL = {
-    KEYS.registry: "zset", KEYS.shards: "hash", KEYS.notices: "hash", KEYS.workers: "hash", KEYS.database: "string"
+    KEYS.registry: "zset", KEYS.shards: "hash", KEYS.notices: "hash", KEYS.workers: "hash", KEYS.database: "string",
+    KEYS.drift: "hash", KEYS.auditor: "string",
 }  # fmt: skip
 OF_PARTITION = {
     "ready": "zset", "claimed": "zset", "tokens": "hash", "parked": "hash", "drains": "zset", "wake": "string",

@@ -332,7 +332,7 @@ def cascading(engine: Engine) -> None:
     )
 
 
-def test_role_with_the_documented_grants_cancels_and_forgets(world: World, levelq_here: Levelq) -> None:
+def test_role_with_the_documented_grants_cancels_adopts_and_forgets(world: World, levelq_here: Levelq) -> None:
     role = "levelq_operator"
     with world.engine.connect() as connection:
         users = connection.exec_driver_sql("SELECT to_regclass('users') IS NOT NULL").scalar_one()
@@ -347,6 +347,8 @@ def test_role_with_the_documented_grants_cancels_and_forgets(world: World, level
         code, out, err = levelq_here("cancel", 7, "PLAYER", "--yes", LEVELQ_DATABASE_URL=url)
         assert (code, out.splitlines()[-1], err) == (0, "2 commands cancelled, 1 malformed quarantined", "")
         assert levelq_here("purge", "--yes", LEVELQ_DATABASE_URL=url)[0] == 0
+        execute(world.engine, "UPDATE user_licenses SET current_level = current_level + 1")
+        assert levelq_here("adopt", "--yes", LEVELQ_DATABASE_URL=url)[0] == 0
         assert levelq_here("forget", USER, "--yes", LEVELQ_DATABASE_URL=url)[0::2] == (0, "")
     finally:
         execute(world.engine, f"DROP OWNED BY {role}", f"DROP ROLE {role}")

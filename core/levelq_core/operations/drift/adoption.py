@@ -1,0 +1,206 @@
+"""Repair a whole database: in small transactions, at a bounded rate, resumably.
+
+Nothing is remembered between two runs: what is repaired is no longer found. Levels and missing rows go through the
+coupler as SyncLevels commands, which compare the pair again under its locks, write the ledger and the progressions, and
+keep `max_achieved_level`. Workers and other code may run meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from levelq_core.coupler.apply import decide
+from levelq_core.database.schema import forget, read
+from levelq_core.database.sqlstate import in_words, sqlstate_of
+from levelq_core.domain.commands import SyncLevels
+from levelq_core.lanes.parked import cause_of
+from levelq_core.operations import audit
+from levelq_core.settings import Settings
+
+from . import table_repairs
+from .plan import Planner, RepairPlan
+from .repairs import Policy
+
+BATCH = 500  # pairs or users in one transaction
+RATE = 2_000  # pairs or rows repaired in a second, unless another rate is given
+
+T = TypeVar("T")
+_OF_ROWS = ("22", "23", "40", "55", "57014", "P0")  # values, constraints, deadlocks, locks, a timeout, a RAISE
+_NO_RIGHT = "42501"
+Step = Callable[[int], None]  # told after each transaction how many pairs or rows were repaired in it
+
+# Those of a worker's batch. Lock waits are short: what other code holds is left for the next run.
+_LIMITS = text("""
+    SELECT set_config('lock_timeout', :lock_ms, true), set_config('statement_timeout', :statement_ms, true),
+           CASE WHEN current_setting('synchronous_commit') = 'off'
+                THEN set_config('synchronous_commit', 'on', true) END,
+           CASE WHEN :by_index THEN set_config('enable_hashjoin', 'off', true) END,
+           CASE WHEN :by_index THEN set_config('enable_mergejoin', 'off', true) END
+""")
+
+
+@dataclass
+class Repaired:
+    """What a run did: how many of each kind, how many failed for each reason, and how long it took."""
+
+    repaired: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def total(self) -> int:
+        """How many pairs and rows were repaired."""
+        return sum(self.repaired.values())
+
+    def detail(self) -> dict[str, Any]:
+        """For the audit: numbers only, because a message of the database may name a user."""
+        return {**self.repaired, "failed": sum(self.failed.values())}
+
+
+class Adoption:
+    """Plans and repairs. `names`: only pairs of these specializations; then rows of the tables are left as they are.
+
+    `rate`: how many pairs or rows are repaired in a second, at most. `rows`: whether to repair misspelt rows and
+    several rows of a pair, too. `audited`: the action and the target of the line in the audit. Raises DBAPIError,
+    SchemaError.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        source: Policy = "higher",
+        *,
+        names: Sequence[str] | None = None,
+        rate: int = RATE,
+        rows: bool = True,
+        audited: tuple[str, str] = ("adopt", "everything"),
+    ) -> None:
+        self._engine, self._settings, self._rows = engine, settings, rows
+        self._planner = Planner(engine, settings.tracks, source, names)
+        self._rate, self._batch = rate, max(1, min(BATCH, rate // 2))
+        self._audited = audited
+        self._audit_line: int | None = None
+
+    def plan(self) -> RepairPlan:
+        """What there is to repair. Changes nothing."""
+        return self._planner.plan(rows=self._rows)
+
+    def run(self, step: Step = lambda repaired: None) -> Repaired:
+        """Repair it. What was committed before an error stays, and the next run goes on there."""
+        self._done, self._step, begun = Repaired(), step, time.monotonic()
+        if self._rows:
+            self._repair_tables()
+        with self._engine.connect() as connection:
+            missing = read(connection).missing()
+        if missing:  # without its unique constraints a table takes no commands
+            self._fail(f"{'; '.join(missing)}: `levelq db check` prints the statements that fix it", 1)
+        else:
+            self._repair_pairs()
+        if self._audit_line is not None and self._done.failed:
+            with self._engine.begin() as connection:
+                self._write_audit(connection)
+        self._done.seconds = time.monotonic() - begun
+        return self._done
+
+    def _repair_tables(self) -> None:
+        with self._engine.connect() as connection:
+            schema = read(connection)
+            found = list(table_repairs.find(connection, schema, self._settings.tracks))
+        for repair in found:
+            for some in _parts(repair.faulty, self._batch):
+                with self._transaction(repair.kind, sum(faulty.rows for faulty in some), by_index=False) as connection:
+                    repair.run(connection, [faulty.user_id for faulty in some])
+        with self._engine.connect() as connection:
+            indexes = table_repairs.index_statements(connection, read(connection))
+        for statements in indexes.values():
+            if not statements[-1].startswith("--"):
+                self._make_index(statements)
+        forget(self._engine)
+
+    def _make_index(self, statements: Sequence[str]) -> None:
+        """Run these outside a transaction."""
+        try:
+            with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                for statement in statements:
+                    connection.exec_driver_sql(statement)
+        except DBAPIError as error:
+            self._failed(error, 1, _NO_RIGHT)  # only the owner may make an index
+        else:
+            with self._transaction("no_constraint", 1):
+                pass
+
+    def _repair_pairs(self) -> None:
+        with self._engine.connect() as connection:
+            schema = read(connection)
+        for _, differing in self._planner.differing(schema):
+            commands = [repair.command for _, repair in differing if repair.command is not None]
+            for some in _parts(commands, self._batch):
+                self._apply(some)
+
+    def _apply(self, commands: Sequence[SyncLevels]) -> None:
+        """Apply these in one transaction; what cannot be applied is counted by its reason, and left."""
+        catalog = self._settings.tracks
+        with self._transaction("pairs", len(commands)) as connection:
+            decided = decide(connection, commands, catalog=catalog, source=self._audited[0], waits=True)
+            refused = [each.outcome.message for each in decided if each.outcome.error is not None]
+            for message in refused:
+                self._fail(cause_of(message), 1)
+            self._count("pairs", -len(refused))
+
+    @contextmanager
+    def _transaction(self, kind: str, number: int, *, by_index: bool = True) -> Iterator[Connection]:
+        """A transaction that repairs this many, and writes that into the audit; then a rest, for the rate.
+
+        An error rolls it back and is counted, unless every transaction would get it.
+        """
+        begun = time.monotonic()
+        before = self._done.repaired.get(kind, 0), dict(self._done.failed)
+        settings = self._settings
+        limits = {"lock_ms": str(settings.lock_ms), "statement_ms": "0", "by_index": by_index}
+        if by_index:
+            limits["statement_ms"] = str(settings.statement_ms)
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(_LIMITS, limits)
+                self._count(kind, number)
+                yield connection
+                line = self._write_audit(connection)
+        except DBAPIError as error:
+            self._done.repaired[kind], self._done.failed = before
+            self._failed(error, number)
+        else:
+            self._audit_line = line
+        done = self._done.repaired.get(kind, 0) - before[0]
+        self._step(done)
+        time.sleep(max(0.0, number / self._rate - (time.monotonic() - begun)))
+
+    def _write_audit(self, connection: Connection) -> int:
+        if self._audit_line is None:
+            return audit.record(connection, *self._audited, self._done.detail())
+        audit.update(connection, self._audit_line, self._done.detail())
+        return self._audit_line
+
+    def _count(self, kind: str, number: int) -> None:
+        self._done.repaired[kind] = self._done.repaired.get(kind, 0) + number
+
+    def _fail(self, why: str, number: int) -> None:
+        self._done.failed[why] = self._done.failed.get(why, 0) + number
+
+    def _failed(self, error: DBAPIError, number: int, *states: str) -> None:
+        """Count an error of these rows, or with one of these states; raise any other."""
+        state = sqlstate_of(error) or ""
+        if error.connection_invalidated or not state.startswith((*_OF_ROWS, *states)):
+            raise error
+        self._fail(in_words(error), number)
+
+
+def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[begin : begin + size] for begin in range(0, len(items), size))
