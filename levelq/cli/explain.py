@@ -73,7 +73,10 @@ def _print_events(events: tuple[Event, ...]) -> None:
         if "batch" in event.detail:
             detail = event.detail
             said.append(
-                printable(f" tx {detail['xid']} batch ..{str(detail['batch'])[-12:]} {detail['source']}"), "dim"
+                printable(
+                    f" tx {detail['xid']} batch ..{str(detail['batch'])[-12:]} {detail['worker'] or detail['source']}"
+                ),
+                "dim",
             )
         rows.add_row(when(event.at), said)
     if events:

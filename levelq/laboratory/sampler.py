@@ -25,7 +25,7 @@ _SNAPSHOT = "SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text
 # The batches of these users' commands since a row of the ledger: the time of the commit, if kept, and the ids of the
 # commands that were rejected, applied without a level-up, and applied with one.
 _BATCHES = """
-    SELECT xid, max(id), starts_with(source, 'queue'), {committed},
+    SELECT xid, max(id), source = 'queue', {committed},
            string_agg(uuid_send(command_id), '') FILTER (WHERE status <> 'applied'),
            string_agg(uuid_send(command_id), '') FILTER (WHERE status = 'applied' AND risen IS NOT TRUE),
            string_agg(uuid_send(command_id), '') FILTER (WHERE status = 'applied' AND risen)

@@ -163,10 +163,12 @@ def _enter(cursor: Cursor[Any], source: str) -> _Entry:
 
 
 @contextmanager
-def batch_transaction(connection: Connection, source: str) -> Iterator[tuple[Cursor[Any], BatchInfo]]:
+def batch_transaction(
+    connection: Connection, source: str, worker: str | None = None
+) -> Iterator[tuple[Cursor[Any], BatchInfo]]:
     """A cursor on a transaction that holds only this batch, and what the batch writes into the ledger."""
     with batch_cursor(connection) as cursor:
-        yield cursor, _enter(cursor, source).info
+        yield cursor, _enter(cursor, source).info._replace(worker=worker)
 
 
 @contextmanager

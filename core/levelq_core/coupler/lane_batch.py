@@ -43,11 +43,12 @@ class Database(NamedTuple):
 
 
 class BatchInfo(NamedTuple):
-    """What a batch writes into each of its ledger rows: its id, its transaction, where it came from."""
+    """What a batch writes into each of its ledger rows: its id, its transaction, where it came from, which worker."""
 
     batch: bytes
     xid: int
     source: str
+    worker: str | None = None
 
 
 @dataclass(slots=True)

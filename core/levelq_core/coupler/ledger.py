@@ -33,9 +33,9 @@ COMMAND_COLUMNS = "kind, xp, sessions, projects, theory_hours, practice_hours, l
 LEDGER_COPY = (
     f"COPY {LEDGER} (command_id, user_id, specialization, kind, status, error, message, digest, xp, sessions, "
     "projects, theory_hours, practice_hours, level, mode, advanced_by, reason, from_level, to_level, before, after, "
-    "batch, xid, source) FROM STDIN (FORMAT BINARY)"
+    "batch, xid, source, worker) FROM STDIN (FORMAT BINARY)"
 )
-_COLUMNS = 24
+_COLUMNS = 25
 
 # The decisions on these commands.
 _FIND = f"""
@@ -96,6 +96,7 @@ def write(
 def _pack(rows: Iterable[tuple[Lane, Record, Decision]], info: BatchInfo, encoding: str) -> Iterator[bytes]:
     """The rows for LEDGER_COPY. Commands of a batch have much in common; that is packed once."""
     tail = field(info.batch) + field(info.xid.to_bytes(8, "big")) + field(info.source.encode())
+    tail += field(info.worker.encode() if info.worker else None)
     settings: dict[tuple[int, int, int], bytes] = {}
     last_lane, lane_fields = None, b""
     last_state, packed_state = None, NULL

@@ -15,7 +15,6 @@ from __future__ import annotations
 from sqlalchemy import text
 
 from .schema import LEDGER, OUTBOX, QUARANTINE
-from .table_names import FROM_QUEUE
 
 FIRST_SECONDS, MOST_SECONDS = 5, 300  # until a pushed row is overdue: 5 s * 2 ** pushes, 300 s at most
 RECENT = 10_000  # newest ledger rows that are searched for a specialization; the ledger has no index for that
@@ -87,5 +86,5 @@ QUARANTINE_ROW = text(f"""
 # Whether commands of this specialization came through the lanes lately; direct calls need no Redis.
 IN_USE = text(f"""
     SELECT EXISTS (SELECT FROM (SELECT specialization, source FROM {LEDGER} ORDER BY id DESC LIMIT {RECENT}) AS recent
-                   WHERE specialization = :specialization AND starts_with(source, '{FROM_QUEUE}'))
+                   WHERE specialization = :specialization AND source = 'queue')
 """)

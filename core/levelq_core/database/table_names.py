@@ -23,7 +23,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     LEDGER: (
         "id", "command_id", "user_id", "specialization", "kind", "status", "error", "message", "digest", "xp",
         "sessions", "projects", "theory_hours", "practice_hours", "level", "mode", "advanced_by", "reason",
-        "from_level", "to_level", "before", "after", "batch", "xid", "source", "applied_at", "settled",
+        "from_level", "to_level", "before", "after", "batch", "xid", "source", "worker", "applied_at", "settled",
     ),
     OUTBOX: ("id", "command_id", "user_id", "specialization", "payload", "created_at", "pushed_at", "pushes"),
     QUARANTINE: ("id", "specialization", "user_id", "reason", "raw", "length", "sha256", "at"),
@@ -32,7 +32,6 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     POSITIONS: ("id", "consumer", "position", "pending_from", "pending"),
 }  # fmt: skip
 
-FROM_QUEUE = "queue"  # the first word of the ledger's `source` where a worker decided; its name follows
 
 # Which rows of the ledger wait for an operator: rejections that were neither retried nor discarded. What an operator
 # cancelled, and what was forgotten, does not. The index levelq_ledger_open has the same condition.

@@ -182,7 +182,7 @@ _TOTAL, _LEVEL = "SQL: every total", "SQL: both levels"
         (f"UPDATE levelq_ledger SET command_id = gen_random_uuid() WHERE id = {_ONE}", "I1 nothing lost"),
         (
             "WITH pair AS (SELECT user_id, specialization, min(id) AS a, max(id) AS z FROM levelq_ledger"
-            " WHERE starts_with(source, 'queue') GROUP BY 1, 2 HAVING count(*) > 1 LIMIT 1),"
+            " WHERE source = 'queue' GROUP BY 1, 2 HAVING count(*) > 1 LIMIT 1),"
             " gone AS (UPDATE levelq_ledger SET id = -id FROM pair WHERE levelq_ledger.id = pair.z) SELECT 1",
             "I5 nothing reordered",
         ),

@@ -21,7 +21,6 @@ from levelq_core.coupler.screening import Remembered
 from levelq_core.database.cursors import Cursor
 from levelq_core.database.schema import QUARANTINE, Schema, forget, reread, schema_of
 from levelq_core.database.sqlstate import ErrorClass, classify
-from levelq_core.database.table_names import FROM_QUEUE
 from levelq_core.domain.catalog import Catalog
 from levelq_core.failpoints import failpoint
 from levelq_core.settings import Settings
@@ -103,7 +102,7 @@ class Transactions:
         begun = time.monotonic()
         with self.engine.connect() as connection, connection.begin():
             failpoint("begin")
-            with batch_transaction(connection, f"{FROM_QUEUE} {worker_name()}") as (cursor, info):
+            with batch_transaction(connection, "queue", worker_name()) as (cursor, info):
                 cursor.execute(_LIMITS, self._limits)
                 yield Transaction(self, connection, cursor, info, begun)
 

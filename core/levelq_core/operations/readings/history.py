@@ -32,8 +32,8 @@ class HistoryEntry(CommandContent):
     """One decided command: what it held, and what was decided.
 
     `before` and `after` are None where no row was read. `at`: when the transaction began; commands of one batch have
-    the same. `xid`: the transaction's id in PostgreSQL. `source`: `queue` and the worker that decided it (`host:pid`),
-    `direct`, or `cancel`.
+    the same. `xid`: the transaction's id in PostgreSQL. `source`: where the batch came from, such as `queue`,
+    `direct` or `cancel`. `worker`: which worker process decided it (`host:pid`), None if it was no worker.
     """
 
     status: Status
@@ -47,6 +47,7 @@ class HistoryEntry(CommandContent):
     batch: UUID
     xid: int
     source: str
+    worker: str | None
 
 
 class QuarantinedEntry(Reading):
@@ -227,7 +228,7 @@ def _upper(specialization: str | None) -> str | None:
 _DECIDED = f"""
     SELECT command_id, user_id, specialization, kind, status, error, coalesce(message, '') AS message, applied_at AS at,
            xp, sessions, projects, theory_hours, practice_hours, level, mode, from_level, to_level, before, after,
-           coalesce(reason, '') AS reason, advanced_by, batch, xid, source
+           coalesce(reason, '') AS reason, advanced_by, batch, xid, source, worker
     FROM {LEDGER}
 """
 

@@ -185,7 +185,7 @@ def test_direct_calls_beside_two_drains_of_the_same_users_lose_nothing(
         for _ in range(called):
             expected[chooser.choice(users)] += 7
     assert_sums(engine, expected)
-    from_queue = [row[:2] for row in recorded(engine, "user_id", "command_id", "source") if row[2].startswith("queue ")]
+    from_queue = [row[:2] for row in recorded(engine, "user_id", "command_id", "source") if row[2] == "queue"]
     # Per user, each in the order of effect.
     assert sorted(from_queue, key=first) == sorted(((c.user_id, c.command_id) for c in commands), key=first)
     for worker in workers:

@@ -34,7 +34,6 @@ from levelq_core.domain.outcome import outcome as outcome_from
 from levelq_core.domain.record import Lane, lane_of
 from levelq_core.operations.queries import outcome_of
 from levelq_worker.draining.context import Runtime
-from levelq_worker.support.worker_name import worker_name
 from tests.support.commands import command_in, command_of
 from tests.support.coupler import (
     Observed,
@@ -238,7 +237,7 @@ def test_whole_queue(
     # Each lane was delivered once, whole and in the order it was pushed.
     sent, decided = (by_lane((lane_of(c), c) for c in found) for found in (commands, [c for c, _ in delivered]))
     assert decided == sent
-    world.compare(model, f"queue {worker_name()}")
+    world.compare(model, "queue")
 
 
 def _decisions(observed: Observed) -> list[tuple[Command, Any]]:

@@ -362,7 +362,8 @@ def test_timeline_is_one_over_both_servers_in_time_order(system: System, levelq_
     ]  # fmt: skip
     direct, rejected, retried = found.events[:3]
     assert direct.summary == 'level_up +1,200 XP: level 1 -> 2, 0 -> 1,200 XP; "by hand\\x1b[31m"'
-    assert (direct.detail["source"], rejected.detail["source"]) == ("direct", f"queue {worker_name()}")
+    assert (direct.detail["source"], direct.detail["worker"]) == ("direct", None)
+    assert (rejected.detail["source"], rejected.detail["worker"]) == ("queue", worker_name())
     assert rejected.summary.startswith("set_level to level 99: new_level: ")
     assert rejected.summary.endswith(f'; by 3, "too high"; retried as {retry.command_id}: applied')
     assert retried.summary.endswith(f"level 2 -> 3; the retry of {refused.command_id}")

@@ -131,6 +131,7 @@ def _ledger(name: str) -> None:
         *_filled(sa.Uuid, "batch"),
         sa.Column("xid", sa.BigInteger, nullable=False, comment="pg_current_xact_id() of the transaction"),
         *_filled(sa.Text, "source"),
+        sa.Column("worker", sa.Text, comment="the worker process that decided it: host:pid"),
         *_times("applied_at"),
         sa.Column("settled", sa.Text, comment="what an operator did about a rejection: retried or discarded"),
         sa.UniqueConstraint("command_id", name=f"{name}_command_id_key"),
