@@ -61,6 +61,10 @@ def _catalog(given: Any) -> Any:
         raise CatalogError(f"LEVELQ_CATALOG: {error}", **own) from error.__cause__
 
 
+def _lower(given: Any) -> Any:
+    return given.lower() if isinstance(given, str) else given
+
+
 def _plain_catalog(catalog: Catalog | Path) -> str:
     return catalog.to_json() if isinstance(catalog, Catalog) else str(catalog)
 
@@ -71,6 +75,7 @@ QueueUrl = Annotated[
 ]
 DatabaseUrl = Annotated[str, _scheme(*DATABASE_SCHEMES)]
 Durability = Literal["memory", "fsync", "replicated"]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
 CatalogSource = Annotated[
     Catalog | Path | None, BeforeValidator(_catalog), PlainSerializer(_plain_catalog, when_used="json-unless-none")
 ]
@@ -120,6 +125,8 @@ class Settings(BaseSettings):
     payload_limit: int = Field(4_096, ge=128, le=2**20)
     processes: int = Field(1, ge=1, le=256)
     shards: int = Field(1, ge=1, le=4_096)
+    log_format: Literal["text", "json"] = "text"
+    log_level: LogLevel = "warning"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

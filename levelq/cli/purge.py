@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
-from typer import Argument, Option, echo
+from typer import Argument, Option
 
 from .cancel import editing, print_cancelled, print_waiting
 from .options import DryRun, Yes
-from .screen import confirm, refused
+from .screen import confirm, print_json, refused
 
 
 def purge(
@@ -49,6 +48,6 @@ def purge(
     if as_json:
         seen = {"lanes": waiting.lanes, "in_lanes": waiting.in_lanes, "in_outbox": waiting.in_outbox}
         result = {**done.detail(), "unreadable": sorted(waiting.unreadable | done.unreadable)}
-        echo(json.dumps({"dry_run": dry_run, "waiting": seen, **result}))
+        print_json({"dry_run": dry_run, "waiting": seen, **result})
     elif not dry_run and waiting.total:
         print_cancelled(done)

@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 from levelq_core.coupler.lane_batch import Parked
 from levelq_core.keys import Partition
 from levelq_core.lanes.parked import cause_of
-
-log = logging.getLogger("levelq")
+from levelq_core.log_events import log_event
 
 LASTS_SECONDS = 150.0  # a cause that was not met for this long has ended: lanes are parked for a minute at most
 MOST_CAUSES = 1_000  # remembered; beyond that, the one met longest ago counts as new
@@ -31,16 +30,17 @@ class CauseLog:
         for lane in lanes:
             by_cause.setdefault(cause_of(lane.reason), []).append(lane)
         for cause, same in by_cause.items():
-            what = "%s: %d lanes parked: %s; for example user %d"
-            user_id = same[0].work.lane.user_id
-            self.log(logging.WARNING, (partition, cause), what, partition, len(same), same[0].reason, user_id)
+            what = "%(partition)s: %(lanes)d lanes parked: %(error)s; for example user %(user)d"
+            example = {"error": same[0].reason, "user": same[0].work.lane.user_id}
+            fields = {"partition": partition, "lanes": len(same), **example}
+            self.log(logging.WARNING, (partition, cause), "lanes_parked", what, **fields)
 
-    def log(self, level: int, cause: Cause, message: str, *arguments: object) -> None:
-        """Log a message unless its cause was met before and lasts."""
+    def log(self, level: int, cause: Cause, event: str, message: str, **fields: object) -> None:
+        """Log an event, as log_event does, unless its cause was met before and lasts."""
         now = self._clock()
         before = self._met_at.pop(cause, None)
         self._met_at[cause] = now
         if len(self._met_at) > MOST_CAUSES:
             del self._met_at[next(iter(self._met_at))]
         if before is None or now - before > LASTS_SECONDS:
-            log.log(level, message, *arguments)
+            log_event(level, event, message, **fields)

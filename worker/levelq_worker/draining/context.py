@@ -14,8 +14,9 @@ from levelq_worker.support.outage import MOST_SECONDS, Outage, alerts_of
 from levelq_worker.support.stop import Stop
 
 from .batch_size import BatchSize
+from .batch_spans import trace_batch
 from .cause_log import CauseLog
-from .observing import Observers
+from .observing import Observers, log_batch
 from .transaction import Transactions
 
 
@@ -37,6 +38,8 @@ class Runtime:
         self.outage = Outage(self.stop, most_seconds=longest, notices=alerts_of(redis, settings))
         self.cause_log = CauseLog()
         self.observers = Observers()
+        self.observers.add(trace_batch)
+        self.observers.add(log_batch)
         self.batch_size = BatchSize(settings.batch_commands, settings.batch_seconds)
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Partition
 from levelq_core.lanes.partition_directory import PartitionDirectory
 from levelq_core.lanes.protocol import Status
+from levelq_core.log_events import log_event
 from levelq_core.operations.key_faults import find_in_rq
 from levelq_core.operations.redischeck.health import refusal
 from levelq_core.operations.rq_registry import suspension
@@ -36,8 +37,6 @@ from levelq_worker.support.outage import describe
 from levelq_worker.support.safe_log import log_safely
 from levelq_worker.support.stop import Stop
 
-log = logging.getLogger("levelq")
-
 EXIT_MISCONFIGURED = 2  # no restart would help
 POLL_SECONDS = 0.1  # between two looks at lanes that other workers hold
 
@@ -48,7 +47,7 @@ def run(settings: Settings, specializations: Sequence[str], may_print: Semaphore
     With EXIT_MISCONFIGURED the supervisor does not start it again. `may_print`: the first worker of a supervisor that
     acquires it prints why; the others end for the same reason and print nothing.
     """
-    log_safely()
+    log_safely(settings)
     try:
         return (drain_until_empty if burst else serve)(settings, specializations)
     except ConfigurationError as error:
@@ -57,7 +56,7 @@ def run(settings: Settings, specializations: Sequence[str], may_print: Semaphore
                 print(f"levelq: {printable(reason)}", file=sys.stderr)  # noqa: T201
         return EXIT_MISCONFIGURED
     except RedisError as error:
-        print(f"levelq: LEVELQ_RQ_URL: {error}", file=sys.stderr)  # noqa: T201
+        print(f"levelq: LEVELQ_RQ_URL: {printable(str(error))}", file=sys.stderr)  # noqa: T201
         return 1
 
 
@@ -72,12 +71,12 @@ def serve(settings: Settings, specializations: Sequence[str]) -> int:
             with connect(settings.queue_url, settings.redis_seconds) as rq:
                 why = _unusable(rq, queues)
                 if why is not None:
-                    log.warning("working without wake-ups: %s", why)
+                    log_event(logging.WARNING, "wake_ups_unusable", "working without wake-ups: %(error)s", error=why)
                     _poll_while_unusable(settings, specializations, stop, rq, queues)
                 worker = LaneWorker(queues, connection=rq, settings=settings, stop=stop)
                 worker.work(logging_level="WARNING")
         except RedisError as error:
-            log.warning("LEVELQ_RQ_URL: %s", error)
+            log_event(logging.WARNING, "rq_lost", "LEVELQ_RQ_URL: %(error)s", error=error)
         stop.wait(backoff.next_delay(time.monotonic() - begun))
     return 0
 
