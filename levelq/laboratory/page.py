@@ -32,7 +32,7 @@ def page(title: str, parts: Iterable[Html], data: Mapping[str, Any]) -> str:
     """The whole page; `data` stands in it as JSON for programs."""
     template = Template((files(__package__) / "page.html").read_text(encoding="utf-8"))
     embedded = to_json(data).replace("<", "\\u003c")
-    return template.substitute(title=escape(title), body="\n".join(parts), data=embedded)
+    return template.substitute(title=escape(printable(title)), body="\n".join(parts), data=embedded)
 
 
 def element(tag: str, content: str, style: str = "") -> Html:

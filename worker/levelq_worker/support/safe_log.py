@@ -36,12 +36,12 @@ def log_safely(settings: Settings) -> None:
     """
     handler = logging.StreamHandler()
     text = "%(asctime)s %(process)d %(levelname)s %(message)s"
-    handler.setFormatter(_json_formatter() if settings.log_format == "json" else SafeFormatter(text))
+    handler.setFormatter(json_formatter() if settings.log_format == "json" else SafeFormatter(text))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("levelq").setLevel(settings.log_level.upper())
 
 
-def _json_formatter() -> logging.Formatter:
+def json_formatter() -> logging.Formatter:
     """One JSON object on a line: time, process, level, logger, message; of levelq's events also `event` and fields."""
     from structlog import processors, stdlib  # noqa: PLC0415 - only for JSON
 
