@@ -7,6 +7,7 @@ and no current span, so there is nothing to trace.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -14,18 +15,34 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanContext, Tracer, TracerProvider
 
+FLUSH_MS = 2_000  # how long a worker that ends waits for its exporter
+
 
 def tracer() -> Tracer | None:
     """The application's tracer; None if it does not use OpenTelemetry."""
-    api = sys.modules.get("opentelemetry.trace")
-    if api is None or isinstance(provider := api.get_tracer_provider(), api.ProxyTracerProvider):
-        return None  # some libraries import the API only to look whether it is in use
-    return _tracer_of(provider)
+    provider = _provider()
+    return None if provider is None else _tracer_of(provider)
 
 
 @lru_cache(maxsize=2)
 def _tracer_of(provider: TracerProvider) -> Tracer:
     return provider.get_tracer("levelq")
+
+
+def flush() -> None:
+    """Export the spans that have ended, within FLUSH_MS: a process that is forked ends without its exit handlers."""
+    export = getattr(_provider(), "force_flush", None)
+    if export is not None:
+        export(FLUSH_MS)
+
+
+def _provider() -> TracerProvider | None:
+    api = sys.modules.get("opentelemetry.trace")
+    get: Callable[[], TracerProvider] | None = getattr(api, "get_tracer_provider", None)
+    if api is None or get is None:  # while another thread imports it, it has none
+        return None
+    provider = get()  # libraries import the API to look whether it is in use: then it is only a stand-in
+    return None if isinstance(provider, api.ProxyTracerProvider) else provider
 
 
 def context_of(span: Span) -> bytes:

@@ -79,9 +79,7 @@ async def test_trace_goes_from_each_way_to_send_to_the_commit(system: System, tr
     assert len(sends) == 3 and {span.kind for span in sends.values()} == {SpanKind.PRODUCER}
     assert {parent_of(span) for span in sends.values()} == {ids(request)}  # type: ignore[arg-type]
     processed = traces.named("process PLAYER") + traces.named("process COACH")
-    assert sorted(parent_of(span) or () for span in processed) == sorted(  # type: ignore[type-var]
-        [*sends, ids(traces.named("send")[0])]
-    )
+    assert sorted(parent_of(span) or () for span in processed) == sorted([*sends, ids(traces.named("send")[0])])
     (drain,) = traces.named("drain PLAYER")
     assert drain.parent is None and links_of(drain) == set(sends)
     for span in traces.named("process PLAYER"):
@@ -173,11 +171,11 @@ WORKER = """
 import sys
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
 
 provider = TracerProvider()
 exporter = ConsoleSpanExporter(out=open(sys.argv.pop(1), "a"), formatter=lambda span: span.to_json(indent=None) + "\\n")
-provider.add_span_processor(SimpleSpanProcessor(exporter))
+provider.add_span_processor(BatchSpanProcessor(exporter))
 trace.set_tracer_provider(provider)
 
 from levelq.cli import main

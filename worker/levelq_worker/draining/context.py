@@ -9,6 +9,7 @@ from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
+from levelq_core.tracing import flush as flush_spans
 from levelq_worker.support.binding import Binding
 from levelq_worker.support.outage import MOST_SECONDS, Outage, alerts_of
 from levelq_worker.support.stop import Stop
@@ -47,6 +48,7 @@ class Runtime:
         self.outage.end()
         self.lanes.redis.close()
         self.engine.dispose()
+        flush_spans()
 
 
 def tune_gc() -> None:

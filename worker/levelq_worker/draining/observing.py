@@ -87,7 +87,7 @@ def log_batch(batch: DecidedBatch) -> None:
         ms, transaction_ms = round(1000 * batch.claimed_seconds, 1), round(1000 * batch.seconds, 1)
         what = (
             "%(partition)s: %(commands)d commands in %(ms).1f ms: %(applied)d applied, %(rejected)d rejected, "
-            "%(duplicates)d duplicates; %(parked)d lanes parked, %(quarantined)d entries quarantined"
+            "%(duplicates)d duplicates; %(parked)d lanes parked, %(quarantined)d quarantined"
         )
         times = {"ms": ms, "transaction_ms": transaction_ms}
         log_event(logging.DEBUG, "batch", what, partition=batch.partition, **counts, **times)

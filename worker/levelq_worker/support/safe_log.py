@@ -34,6 +34,8 @@ def log_safely(settings: Settings) -> None:
 
     The level is that of levelq's own lines; of other libraries, RQ among them, it logs warnings and errors.
     """
+    if logging.getLogger().handlers:
+        return
     handler = logging.StreamHandler()
     text = "%(asctime)s %(process)d %(levelname)s %(message)s"
     handler.setFormatter(json_formatter() if settings.log_format == "json" else SafeFormatter(text))
