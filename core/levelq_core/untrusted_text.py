@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -34,11 +35,16 @@ def quoted(raw: object) -> str:
 
 
 def to_json(value: Any) -> str:
-    """JSON on one line that is safe in a terminal: only printable ASCII, the rest as \\u escapes.
+    """A record, or plain values, as JSON on one line that is safe in a terminal: ASCII, the rest as \\u escapes.
 
     A program that reads it gets the text as it is. What JSON does not know, such as a time or an id, becomes its text.
     """
-    return json.dumps(value, default=str).replace("\x7f", "\\u007f")  # DEL is the one that json leaves
+    text = value.model_dump_json() if hasattr(value, "model_dump_json") else json.dumps(value, default=str)
+    return re.sub("[^ -~]", _escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1].replace("\x7f", "\\u007f")  # DEL is the one that json leaves
 
 
 def csv_line(values: Iterable[object]) -> str:

@@ -55,7 +55,7 @@ def print_json(value: Any) -> None:
     """Print a record or plain values to stdout as one line of JSON, ASCII only."""
     from levelq_core.untrusted_text import to_json
 
-    typer.echo(to_json(value.model_dump(mode="json") if hasattr(value, "model_dump") else value))
+    typer.echo(to_json(value))
 
 
 class Listing:
