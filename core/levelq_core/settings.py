@@ -61,6 +61,10 @@ def _catalog(given: Any) -> Any:
         raise CatalogError(f"LEVELQ_CATALOG: {error}", **own) from error.__cause__
 
 
+def _lower(given: Any) -> Any:
+    return given.lower() if isinstance(given, str) else given
+
+
 def _plain_catalog(catalog: Catalog | Path) -> str:
     return catalog.to_json() if isinstance(catalog, Catalog) else str(catalog)
 
@@ -73,6 +77,7 @@ DatabaseUrl = Annotated[str, _scheme(*DATABASE_SCHEMES)]
 Durability = Literal["memory", "fsync", "replicated"]
 DriftPolicy = Literal["report", "progress", "license", "higher"]
 Seconds = Annotated[float, BeforeValidator(lambda given: 0 if given in (None, "none") else given)]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
 CatalogSource = Annotated[
     Catalog | Path | None, BeforeValidator(_catalog), PlainSerializer(_plain_catalog, when_used="json-unless-none")
 ]
@@ -126,6 +131,8 @@ class Settings(BaseSettings):
     shards: int = Field(1, ge=1, le=4_096)
     metrics_port: int | None = Field(None, ge=1, le=65_535)
     metrics_host: str = Field("127.0.0.1", pattern=r"^[A-Za-z0-9._:%-]{1,255}$")
+    log_format: Literal["text", "json"] = "text"
+    log_level: LogLevel = "warning"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated
 
 from rich.text import Text
-from typer import Exit, Option, echo
+from typer import Exit, Option
 
 from .options import AnySource, DryRun, Yes
-from .screen import Listing, confirm, count, duration, err, print_line, printable, refused, verdict
+from .screen import Listing, confirm, count, duration, err, print_json, print_line, printable, refused, verdict
 
 if TYPE_CHECKING:
     from levelq_core.operations.drift.adoption import Adoption, Repaired
@@ -89,7 +88,7 @@ def repair(adoption: Adoption, settings: Settings, *, yes: bool, dry_run: bool, 
     if as_json:
         result = None if done is None else {"repaired": done.repaired, "failed": done.failed, "seconds": done.seconds}
         found = {"dry_run": dry_run, "plan": plan, "done": result, "left": left}
-        echo(json.dumps(found, default=lambda record: record.model_dump(mode="json")))
+        print_json(found)
     elif done is not None:
         _print_done(done, left)
     raise Exit(1 if any(planned.kind != "unknown_name" for planned in left.repairs) else 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated, Any
@@ -132,10 +133,12 @@ _show_traceback = False
 def _root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-    traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error arose, to report a bug.")] = False,
+    show_traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show where an error arose, to report a bug.")
+    ] = False,
 ) -> None:
     global _show_traceback  # noqa: PLW0603 - read after the command has failed, outside typer
-    _show_traceback = traceback
+    _show_traceback = show_traceback
     if version:
         from importlib import metadata
 
@@ -156,10 +159,9 @@ def run(arguments: Sequence[str]) -> int:
     except (ModuleNotFoundError, BrokenPipeError):
         raise
     except Exception as error:
-        if _show_traceback:
-            raise
-        for line in _lines(error):
-            print_line(verdict("levelq: ", "bold red", line), on=err)
+        lines = traceback.format_exc().splitlines() if _show_traceback else _lines(error)
+        for line in lines:
+            print_line(line if _show_traceback else verdict("levelq: ", "bold red", line), on=err)
         return 2
 
 
@@ -170,15 +172,16 @@ def _lines(error: Exception) -> list[str]:
         hint = f" (see {context.command_path} --help)" if context else ""
         return [one_line(error.format_message()) + hint]
 
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from levelq_core.database.sqlstate import in_words
     from levelq_core.errors import ConfigurationError, LevelqError
 
     if isinstance(error, ConfigurationError):
         return [one_line(reason) for reason in error.reasons]
     if isinstance(error, LevelqError):
         return [one_line(str(error))]
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from levelq_core.database.sqlstate import in_words
+
     if isinstance(error, SQLAlchemyError):
         return [f"LEVELQ_DATABASE_URL: {one_line(in_words(error))}"]
     if isinstance(error, OSError):

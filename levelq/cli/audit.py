@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Option, echo
+from typer import Option
 
 from .options import AsJson, OfUser, Since, Until, time_of
-from .screen import Listing, err, one_line, print_line, when
+from .screen import Listing, err, one_line, print_json, print_line, when
 
 if TYPE_CHECKING:
     from levelq_core.settings import Settings
@@ -39,7 +38,7 @@ def audit(
     with database_of(load()) as engine:
         found = audit_lines(engine, since=begin, until=end, action=action, user_id=user, limit=limit)
     if as_json:
-        echo(json.dumps({"lines": [line.model_dump(mode="json") for line in found]}))
+        print_json({"lines": [line.model_dump(mode="json") for line in found]})
         return
     if not found:
         print_line("no line matches: nothing was done, or the audit no longer keeps it")

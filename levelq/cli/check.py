@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from rich.text import Text
-from typer import Exit, Option, echo
+from typer import Exit, Option
 
 from .options import AsJson
-from .screen import Listing, count, print_line, printable, verdict
+from .screen import Listing, count, print_json, print_line, printable, verdict
 
 
 def check(
@@ -27,7 +27,7 @@ def check(
     with database_of(settings) as engine:
         report = read(engine, settings.tracks, limit=limit)
     if as_json:
-        echo(report.model_dump_json())
+        print_json(report)
         raise Exit(1 if report.total else 0)
     if not report.total:
         print_line("Every pair of levels is in step.", "green")

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 from levelq_core.database.urls import check_database_urls
 from levelq_core.errors import ConfigurationError
-from levelq_core.operations import connections
-from levelq_core.operations.identity import require_ours
 from levelq_core.settings import Settings
+from levelq_worker.support.safe_log import log_safely
+
+if TYPE_CHECKING:  # a command loads the libraries of the servers that it reads, and no others
+    from redis import Redis
+    from sqlalchemy import Engine
+
+    from levelq_core.lanes.client import Lanes
 
 
 def load() -> Settings:
-    """The settings; their database URLs are checked. Raises ConfigurationError."""
+    """The settings, by which this process logs; their database URLs are checked. Raises ConfigurationError."""
     settings = Settings.load()
+    log_safely(settings)
     check_database_urls(settings)
     return settings
 
@@ -28,12 +35,31 @@ def known_specializations(settings: Settings, wanted: Sequence[str]) -> list[str
     return names
 
 
-lanes_of, redis_of = connections.lanes_of, connections.redis_of
-database_of = partial(connections.database_of, name="levelq command line")
+def lanes_of(settings: Settings) -> AbstractContextManager[Lanes]:
+    """The lanes. A RedisError inside becomes a ConfigurationError."""
+    from levelq_core.operations import connections
+
+    return connections.lanes_of(settings)
+
+
+def redis_of(settings: Settings, *, rq: bool = False) -> AbstractContextManager[Redis]:
+    """A client of the lanes' Redis, or of RQ's. A RedisError inside becomes a ConfigurationError."""
+    from levelq_core.operations import connections
+
+    return connections.redis_of(settings, rq=rq)
+
+
+def database_of(settings: Settings) -> AbstractContextManager[Engine]:
+    """An engine on the database. A DBAPIError inside becomes a ConfigurationError."""
+    from levelq_core.operations import connections
+
+    return connections.database_of(settings, name="levelq command line")
 
 
 def refuse_foreign_lanes(settings: Settings) -> None:
     """Raise WrongDatabase if a database is set and the namespace is bound to another; silent if that is unknown now."""
     if settings.database_url is not None:
+        from levelq_core.operations.identity import require_ours
+
         with database_of(settings) as engine:
             require_ours(engine, settings)

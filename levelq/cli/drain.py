@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -10,10 +9,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, Exit, Option, echo
+from typer import Argument, Exit, Option
 
 from .options import AsJson, age_of
-from .screen import count, one_line, out, print_line, refused, verdict
+from .screen import count, one_line, out, print_json, print_line, refused, verdict
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -56,7 +55,7 @@ def drain(
         left = waiting.run(limit) if wait else waiting.look()
     problems = waiting.problems() if wait and any(left) and not waiting.explained else []
     if as_json:
-        echo(json.dumps({"woken": woken, **left._asdict(), "problems": problems}))
+        print_json({"woken": woken, **left._asdict(), "problems": problems})
     elif wait and any(left):
         print_line(verdict("not done", "bold red", f"  {_shown(left)} left after {timeout}"))
         _print_problems(problems)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Option, echo
+from typer import Option
 
-from .screen import print_line, verdict, when
+from .screen import print_json, print_line, verdict, when
 
 if TYPE_CHECKING:
     from levelq_core.operations.events import LevelEvent
@@ -41,7 +40,7 @@ def events(
 
 def _print(event: LevelEvent, as_json: bool) -> None:
     if as_json:
-        echo(json.dumps(event._asdict() | {"at": event.at.isoformat(), "command_id": str(event.command_id)}))
+        print_json(event._asdict() | {"at": event.at.isoformat()})
         return
     by = "" if event.advanced_by is None else f"  by {event.advanced_by}"
     change = f"{event.from_level} -> {event.to_level}"

@@ -8,10 +8,10 @@ from uuid import UUID
 from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
-from typer import Argument, BadParameter, Option, echo
+from typer import Argument, BadParameter, Option
 
 from .options import AsJson, Since, check_user, time_of
-from .screen import count, out, print_line, printable, refused, verdict, when
+from .screen import count, out, print_json, print_line, printable, refused, verdict, when
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ def explain(
         raise BadParameter("expected either USER or --command ID")
     found = read(settings, user, specialization, since=time_of("--since", since), limit=limit)
     if as_json:
-        echo(found.model_dump_json())
+        print_json(found)
         return
     _print_events(found.events)
     for lane in found.lanes:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Option, echo
+from typer import Argument, Option
 
 from .options import AsJson, DryRun, Yes, age_of, check_user
-from .screen import confirm, count, duration, err, one_line, print_line, refused
+from .screen import confirm, count, duration, err, one_line, print_json, print_line, refused
 
 if TYPE_CHECKING:
     from levelq_core.operations.pausing import PauseChange, PauseScope, Pausing
@@ -102,7 +101,7 @@ def print_dry(pausing: Pausing, scope: PauseScope, as_json: bool) -> None:
     """What is paused of it now."""
     found = pausing.look(scope)
     if as_json:
-        echo(json.dumps({"dry_run": True, "target": scope.target, "before": _records(found)}))
+        print_json({"dry_run": True, "target": scope.target, "before": _records(found)})
         return
     print_line(f"{scope.target}: nothing was changed; {'this is paused' if found else 'it is not paused'}")
     print_pauses(found)
@@ -112,7 +111,7 @@ def print_end(pausing: Pausing, change: PauseChange, as_json: bool, **more: Any)
     """The JSON object, and on stderr why the act is not in the audit."""
     if as_json:
         shown = {"before": _records(change.before), "now": _records(change.now)}
-        echo(json.dumps({"dry_run": False, **shown, **more, "unwritten": pausing.unwritten}))
+        print_json({"dry_run": False, **shown, **more, "unwritten": pausing.unwritten})
     if pausing.unwritten is not None:
         print_line(f"not written into the audit: {one_line(pausing.unwritten)}", on=err)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
-from typer import Argument, echo
+from typer import Argument
 
 from .cancel import editing, print_cancelled, print_waiting
 from .options import DryRun, JsonWithoutQuestion, Yes
-from .screen import confirm, never_ask
+from .screen import confirm, never_ask, print_json
 
 
 def purge(
@@ -46,6 +45,6 @@ def purge(
     if as_json:
         seen = {"lanes": waiting.lanes, "in_lanes": waiting.in_lanes, "in_outbox": waiting.in_outbox}
         result = {**done.detail(), "unreadable": sorted(waiting.unreadable | done.unreadable)}
-        echo(json.dumps({"dry_run": dry_run, "waiting": seen, **result}))
+        print_json({"dry_run": dry_run, "waiting": seen, **result})
     elif not dry_run and waiting.total:
         print_cancelled(done)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, echo
+from typer import Argument
 
 from .options import AsJson, DryRun, JsonWithoutQuestion, OfReason, OfSpecialization, OfUser, Since, Until, Yes
 from .redrive import (
@@ -22,7 +21,7 @@ from .redrive import (
     require_all,
     selection_of,
 )
-from .screen import Listing, confirm, count, err, never_ask, one_line, print_line, verdict, when
+from .screen import Listing, confirm, count, err, never_ask, one_line, print_json, print_line, verdict, when
 
 if TYPE_CHECKING:
     from levelq_core.operations.readings.quarantine import KeptEntry
@@ -51,7 +50,7 @@ def list_(
         found = quarantined(engine, selection, limit=limit + 1)
     if as_json:
         rows = [one.model_dump(mode="json") for one in found[:limit]]
-        echo(json.dumps({"entries": rows, "more": len(found) > limit}))
+        print_json({"entries": rows, "more": len(found) > limit})
         return
     shown = Listing("Id", "When (UTC)", "User", "Bytes", "Why", right=("Id", "Bytes"), folding="Why")
     for one in found[:limit]:
@@ -153,7 +152,7 @@ def discard(
             confirm(f"Delete {count(len(chosen), 'row')} from the quarantine? This cannot be undone.", yes=yes)
             discarded = operation.discard(engine, settings, chosen)
     if as_json:
-        echo(json.dumps({"dry_run": dry_run, "matched": len(chosen), "discarded": discarded}))
+        print_json({"dry_run": dry_run, "matched": len(chosen), "discarded": discarded})
     elif discarded:
         print_line(f"{count(discarded, 'row')} deleted from the quarantine")
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 from uuid import UUID
 
-from typer import Exit, Option, echo
+from typer import Exit, Option
 
 from .options import time_of
-from .screen import Listing, confirm, count, err, one_line, print_line, verdict
+from .screen import Listing, confirm, count, err, one_line, print_json, print_line, verdict
 
 if TYPE_CHECKING:
     from levelq_core.domain.commands import Command
@@ -149,7 +148,7 @@ def carry_out(
     if as_json:
         entries = [one.model_dump(mode="json") for one in plan.entries]
         decided = [{"command_id": str(i), "status": s, "message": m} for i, s, m in outcomes]
-        echo(json.dumps({"dry_run": dry_run, "more": plan.more, "entries": entries, "outcomes": decided}))
+        print_json({"dry_run": dry_run, "more": plan.more, "entries": entries, "outcomes": decided})
     elif chosen and not dry_run:
         _print_done(plan, thing, outcomes)
     bad = plan.of("refused", "left") or any(status != "applied" for _, status, _ in outcomes)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
-from typer import Argument, Option, echo
+from typer import Argument, Option
 
 from .options import AsJson, DryRun, JsonWithoutQuestion, OfReason, OfSpecialization, OfUser, Since, Until, Yes
 from .redrive import (
@@ -23,7 +22,7 @@ from .redrive import (
     require_all,
     selection_of,
 )
-from .screen import Cell, Listing, confirm, count, err, never_ask, one_line, print_line, verdict, when
+from .screen import Cell, Listing, confirm, count, err, never_ask, one_line, print_json, print_line, verdict, when
 
 if TYPE_CHECKING:
     from levelq_core.operations.readings.rejected import RejectedCommand
@@ -62,7 +61,7 @@ def list_(
         found = rejected(engine, selection, limit=limit + 1)
     if as_json:
         rows = [one.model_dump(mode="json") for one in found[:limit]]
-        echo(json.dumps({"commands": rows, "more": len(found) > limit}))
+        print_json({"commands": rows, "more": len(found) > limit})
         return
     columns = ["When (UTC)", "User", "Command", "Why", "Command id"][: 5 if show_ids else 4]
     shown = Listing(*columns, folding="Why")
@@ -175,7 +174,7 @@ def discard(
             confirm(f"Discard {count(len(chosen), 'rejected command')}?", yes=yes)
             discarded = operation.discard(engine, settings, chosen)
     if as_json:
-        echo(json.dumps({"dry_run": dry_run, "matched": len(chosen), "discarded": discarded}))
+        print_json({"dry_run": dry_run, "matched": len(chosen), "discarded": discarded})
     elif discarded:
         print_line(f"{count(discarded, 'rejected command')} discarded")
 

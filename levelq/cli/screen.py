@@ -1,17 +1,22 @@
-"""How commands print: consoles, tables, lines with a coloured verdict, and questions. No text is read as markup."""
+"""How commands print: consoles, tables, lines with a coloured verdict, JSON, and questions.
+
+All that a command prints goes through here, so no text of others acts on the terminal: it is never read as markup, and
+its control characters are escaped.
+"""
 
 from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -25,14 +30,32 @@ _LEAST = 20  # the least width of a column that folds
 Cell = str | int | Text | None
 
 
+class _SafeConsole(Console):
+    """A console that escapes control characters in whatever is printed on it."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text == "\n" or segment.text.isprintable():
+                yield segment
+            else:
+                yield segment._replace(text="\n".join(map(printable, segment.text.split("\n"))))
+
+
 _piped = shutil.get_terminal_size((_PIPED_WIDTH, 24)).columns  # COLUMNS, where there is no terminal to ask
-out = Console(highlight=False, width=None if sys.stdout.isatty() else _piped)
-err = Console(highlight=False, stderr=True, width=None if sys.stderr.isatty() else _piped)
+out = _SafeConsole(highlight=False, width=None if sys.stdout.isatty() else _piped)
+err = _SafeConsole(highlight=False, stderr=True, width=None if sys.stderr.isatty() else _piped)
 
 
 def print_line(text: str | Text, style: str = "", *, on: Console = out) -> None:
-    """Print text as it is: no markup, and lines are not folded."""
-    on.print(Text(text, style) if isinstance(text, str) else text, soft_wrap=True)
+    """Print one line as it is: no markup, not folded; control characters of a str, line breaks too, are escaped."""
+    on.print(Text(printable(text), style) if isinstance(text, str) else text, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print a record or plain values to stdout as one line of JSON, ASCII only."""
+    from levelq_core.untrusted_text import to_json
+
+    typer.echo(to_json(value))
 
 
 class Listing:
@@ -92,7 +115,7 @@ def _cell(value: Cell, style: str) -> Text:
 
 def verdict(word: str, style: str, rest: str) -> Text:
     """A line that begins with a word in colour."""
-    return Text.assemble((word, style), printable(rest))
+    return Text.assemble((printable(word), style), printable(rest))
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -103,7 +126,7 @@ def confirm(question: str, *, yes: bool) -> None:
     if not yes and not sys.stdin.isatty():
         raise refused("nothing was changed: no terminal to ask for confirmation; use --yes in scripts")
     if not yes:
-        typer.confirm(question, abort=True)
+        typer.confirm(printable(question), abort=True)
 
 
 def never_ask(as_json: bool, *, yes: bool) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from typer import Exit, echo
+from typer import Exit
 
 from .options import AsJson
-from .screen import Listing, count, duration, out, per_second, print_line, refused, verdict
+from .screen import Listing, count, duration, out, per_second, print_json, print_line, refused, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ def status(as_json: AsJson = False) -> None:
 
     report = read(load())
     if as_json:
-        echo(report.model_dump_json())
+        print_json(report)
     if not report.lanes_readable:
         if as_json:
             raise Exit(2)
@@ -60,7 +60,7 @@ def _print(report: StatusReport) -> None:
     workers = "- workers" if report.workers is None else count(report.workers, "worker")
     out.print(verdict(workers, "" if report.workers else "bold yellow", listed))
     bound = f"bound to {report.database}" if report.database else "not bound to a database yet"
-    out.print(f"namespace {report.namespace}, {bound}", style="dim", markup=False)
+    print_line(f"namespace {report.namespace}, {bound}", "dim")
     for line in _hot_spots(report.hot_spots):
         print_line(line)
     for note in report.notes:

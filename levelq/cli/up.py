@@ -105,12 +105,14 @@ def _announce(data: Path, servers: Servers, *, fsync: bool) -> None:
     cluster = servers.postgres.folder
     if data.resolve() not in cluster.parents:
         print_line(f"PostgreSQL's data is in {cluster}, because its account {NAME} cannot reach {data}.", on=err)
-    print_line("In another terminal, paste:\n", on=err)
+    print_line("In another terminal, paste:", on=err)
+    print_line("", on=err)
     exported = {"LEVELQ_REDIS_URL": servers.valkey.url, "LEVELQ_DATABASE_URL": servers.postgres.url}
     exported |= {"LEVELQ_DURABILITY": "fsync"} if fsync else {}
     for name, value in exported.items():
         echo(f"export {name}={shlex.quote(value)}")
-    print_line(_NEXT_STEPS, on=err)
+    for line in _NEXT_STEPS.splitlines():
+        print_line(line, on=err)
 
 
 def _watch(*servers: Server) -> NoReturn:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Exit, Option, echo
+from typer import Exit, Option
 
 from .options import AsJson, age_of, time_of
-from .screen import Listing, count, print_line, verdict
+from .screen import Listing, count, print_json, print_line, verdict
 
 if TYPE_CHECKING:
     from levelq_core.operations.verify import Check, Report
@@ -53,7 +52,7 @@ def verify(
         engine.connect().close()  # an unreachable database is reported with its address
         report = operation.verify(engine, redis, settings, options)
     if as_json:
-        echo(json.dumps(_json(report), default=str))
+        print_json(_json(report))
     else:
         _print(report)
     raise Exit(1 if report.violations else 0)

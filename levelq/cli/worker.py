@@ -20,11 +20,9 @@ def worker(
     Keeps worker processes alive until SIGTERM or Ctrl-C, then lets their batches finish and exits with 0.
     """
     from levelq_worker.process.supervisor import supervise
-    from levelq_worker.support.safe_log import log_safely
 
     from .connections import known_specializations, load
 
     settings = load()
     names = known_specializations(settings, specialization or [])
-    log_safely()
     raise Exit(supervise(settings, processes or settings.processes, names, burst))

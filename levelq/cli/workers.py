@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from rich.text import Text
-from typer import Exit, echo
+from typer import Exit
 
 from .options import AsJson
-from .screen import Listing, count, duration, out, per_second, print_line, verdict
+from .screen import Listing, count, duration, out, per_second, print_json, print_line, verdict
 
 if TYPE_CHECKING:
     from levelq_core.operations.readings.workers import WorkerStatus
@@ -29,7 +29,7 @@ def workers(as_json: AsJson = False) -> None:
 
     report = read(load())
     if as_json:
-        echo(report.model_dump_json())
+        print_json(report)
         raise Exit(1 if report.problems else 0)
     if report.workers:
         numbers = ("PID", "Since", "Rate/s", "Batch", "Memory")

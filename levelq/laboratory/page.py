@@ -1,16 +1,17 @@
 """An HTML page that needs no network: headings, tiles, cards, tables and charts, in the light or dark of its reader.
 
-Every text is escaped; what is markup already is `Html`.
+Every text is escaped, control characters too; what is markup already is `Html`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from string import Template
 from typing import Any, NamedTuple
+
+from levelq_core.untrusted_text import printable, to_json
 
 
 class Html(str):
@@ -30,8 +31,8 @@ class Cell(NamedTuple):
 def page(title: str, parts: Iterable[Html], data: Mapping[str, Any]) -> str:
     """The whole page; `data` stands in it as JSON for programs."""
     template = Template((files(__package__) / "page.html").read_text(encoding="utf-8"))
-    embedded = json.dumps(data).replace("</", "<\\/")
-    return template.substitute(title=escape(title), body="\n".join(parts), data=embedded)
+    embedded = to_json(data).replace("<", "\\u003c")
+    return template.substitute(title=escape(printable(title)), body="\n".join(parts), data=embedded)
 
 
 def element(tag: str, content: str, style: str = "") -> Html:
@@ -79,4 +80,4 @@ def _cell(cell: str | Cell, tag: str) -> Html:
 
 
 def _html(content: str) -> str:
-    return content if isinstance(content, Html) else escape(content)
+    return content if isinstance(content, Html) else escape(printable(content))

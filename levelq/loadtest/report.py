@@ -9,6 +9,7 @@ from typing import Any
 
 from levelq.laboratory.page import Cell, Html, card, element, facts, join, page, table, tiles
 from levelq.laboratory.percentiles import Percentiles, duration
+from levelq_core.untrusted_text import printable
 
 from .plots import Plots
 from .result import Result
@@ -91,7 +92,7 @@ def _commands(result: Result) -> dict[str, str]:
 
 def _command(line: str) -> Html:
     """A command line that breaks only between its options."""
-    first, *options = escape(line).split(" --")
+    first, *options = escape(printable(line)).split(" --")
     return element("code", Html(first + "".join(f" <span>--{option}</span>" for option in options)))
 
 

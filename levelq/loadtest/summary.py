@@ -12,6 +12,7 @@ from rich.text import Text
 
 from levelq.laboratory.percentiles import duration
 from levelq.laboratory.screen import WIDTH
+from levelq_core.untrusted_text import printable
 
 from .result import Result
 
@@ -34,7 +35,7 @@ def show_end(console: Console, result: Result, *, saved: str, headline: str = ""
     ):
         console.print(f"  {line}", soft_wrap=True)
     for note in result.notes:
-        console.print(Text.assemble(("  note: ", "bold yellow"), note), soft_wrap=True)
+        console.print(Text.assemble(("  note: ", "bold yellow"), printable(note)), soft_wrap=True)
     _verdict(console, result)
     console.print(f"  {saved}", soft_wrap=True, markup=False)
 
@@ -55,7 +56,7 @@ def _verdict(console: Console, result: Result) -> None:
     report = result.report
     for found in report.examples[:5]:
         line = f"  {found.invariant} {found.verdict}: user {found.user_id}: {found.detail}"
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(printable(line), soft_wrap=True, markup=False)
     if report.violations:
         broken = ", ".join(sorted(report.broken))
         console.print(f"[bold red]✖ the checker found {report.violations:,} violations of {broken}[/]")

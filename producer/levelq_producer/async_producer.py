@@ -27,6 +27,7 @@ from .async_lookup import Found, State, find
 from .durability import DurabilityWait
 from .event_loops import AsyncConnections, LoopTurns
 from .handle_base import require_id
+from .send_span import send_span
 from .sending import SentCommand, Settlement, encode, group_by_lane, require_lane
 
 if TYPE_CHECKING:
@@ -81,10 +82,11 @@ class AsyncProducer(AsyncCommandMethods):
         if it is queued and not that safe in time, ConfigurationError if Redis cannot give that durability.
         """
         wait = DurabilityWait(self.settings, durability)
-        handle = self._encode(command, reply)
-        await self._send_window([handle], Settlement(self.settings, wait))
-        if handle.error is not None:
-            raise copy(handle.error) from handle.error.__cause__  # others share it, not this call's traceback
+        with send_span("send", command) as trace:
+            handle = self._encode(command, reply, trace)
+            await self._send_window([handle], Settlement(self.settings, wait))
+            if handle.error is not None:
+                raise copy(handle.error) from handle.error.__cause__  # others share it, not this call's traceback
         return handle
 
     async def send_many(
@@ -101,9 +103,9 @@ class AsyncProducer(AsyncCommandMethods):
         self._connections.require_open()
         settlement = Settlement(self.settings, DurabilityWait(self.settings, durability))
         handles: list[AsyncHandle] = []
-        with LoopTurns() as turns:
+        with send_span("send", handles) as trace, LoopTurns() as turns:
             for chunk in turns.chunks(commands):
-                handles.extend([self._encode(command, reply) for command in chunk])
+                handles.extend([self._encode(command, reply, trace) for command in chunk])
                 await turns.rest()
             for window in turns.windows(handles):
                 if left := settlement.still_open(window):
@@ -111,8 +113,8 @@ class AsyncProducer(AsyncCommandMethods):
                 await turns.rest()
         return handles
 
-    def _encode(self, command: Command, reply: bool) -> AsyncHandle:
-        payload = encode(self.settings, command, reply=reply)
+    def _encode(self, command: Command, reply: bool, trace: bytes) -> AsyncHandle:
+        payload = encode(self.settings, command, reply=reply, trace=trace)
         return AsyncHandle(self._connections, command.command_id, reply, command, payload)
 
     async def _send_window(self, window: Sequence[SentCommand], settlement: Settlement) -> None:

@@ -18,6 +18,7 @@ from levelq_core.settings import Settings
 from .async_handles import AsyncHandle
 from .event_loops import AsyncConnections
 from .handles import Handle
+from .send_span import send_span
 from .sending import encode
 from .threads import Connections
 from .transactions import OpenTransaction, opener
@@ -99,9 +100,13 @@ class Outbox(Generic[_H]):
     def send_many(self, commands: Iterable[Command], reply: bool = False) -> list[_H]:
         """Write many commands in one statement; one handle each, in order. Raises as `send`: all or none."""
         batch = list(commands)
+        with send_span("outbox", batch) as trace:
+            return self._send(batch, reply, trace)
+
+    def _send(self, batch: Sequence[Command], reply: bool, trace: bytes) -> list[_H]:
         payloads: dict[UUID, bytes] = {}
         for command in batch:
-            payload = encode(self.settings, command, reply=reply)
+            payload = encode(self.settings, command, reply=reply, trace=trace)
             if payloads.setdefault(command.command_id, payload)[_DIGEST] != payload[_DIGEST]:
                 raise _used_before(command.command_id)
         if not batch:

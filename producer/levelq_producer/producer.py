@@ -26,6 +26,7 @@ from .durability import DurabilityWait
 from .handle_base import require_id
 from .handles import Handle
 from .lookup import Found, State, find
+from .send_span import send_span
 from .sending import SentCommand, Settlement, encode, group_by_lane, require_lane
 from .threads import Connections, Turns
 
@@ -80,10 +81,11 @@ class Producer(CommandMethods):
         if it is queued and not that safe in time, ConfigurationError if Redis cannot give that durability.
         """
         wait = DurabilityWait(self.settings, durability)
-        handle = self._encode(command, reply)
-        self._send_window([handle], Settlement(self.settings, wait))
-        if handle.error is not None:
-            raise copy(handle.error) from handle.error.__cause__  # others share it, not this call's traceback
+        with send_span("send", command) as trace:
+            handle = self._encode(command, reply, trace)
+            self._send_window([handle], Settlement(self.settings, wait))
+            if handle.error is not None:
+                raise copy(handle.error) from handle.error.__cause__  # others share it, not this call's traceback
         return handle
 
     def send_many(
@@ -97,9 +99,9 @@ class Producer(CommandMethods):
         self._connections.require_open()
         settlement = Settlement(self.settings, DurabilityWait(self.settings, durability))
         handles: list[Handle] = []
-        with Turns() as turns:
+        with send_span("send", handles) as trace, Turns() as turns:
             for chunk in turns.chunks(commands):
-                handles.extend([self._encode(command, reply) for command in chunk])
+                handles.extend([self._encode(command, reply, trace) for command in chunk])
                 turns.rest()
             for window in turns.windows(handles):
                 if left := settlement.still_open(window):
@@ -107,8 +109,8 @@ class Producer(CommandMethods):
                 turns.rest()
         return handles
 
-    def _encode(self, command: Command, reply: bool) -> Handle:
-        payload = encode(self.settings, command, reply=reply)
+    def _encode(self, command: Command, reply: bool, trace: bytes) -> Handle:
+        payload = encode(self.settings, command, reply=reply, trace=trace)
         return Handle(self._connections, command.command_id, reply, command, payload)
 
     def _send_window(self, window: Sequence[SentCommand], settlement: Settlement) -> None:

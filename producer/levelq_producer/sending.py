@@ -10,7 +10,7 @@ from uuid import UUID
 from redis.exceptions import MovedError, ResponseError
 
 from levelq_core.domain import rules
-from levelq_core.domain.codec import digest_in, encoded
+from levelq_core.domain.codec import digest_in, encoded, with_trace
 from levelq_core.domain.commands import COMMAND_NAMES, Command, SyncLevels, build
 from levelq_core.domain.record import Lane, lane_of
 from levelq_core.domain.rules import Limits
@@ -79,8 +79,11 @@ class PartitionBatch(NamedTuple):
         return self.partition, [(user_id, [one.payload for one in sent]) for user_id, sent in self.users.items()]
 
 
-def encode(settings: Settings, command: Command, *, reply: bool) -> bytes:
-    """The command as an entry. Raises InvalidCommand for what the catalog or the size limit can never allow."""
+def encode(settings: Settings, command: Command, *, reply: bool, trace: bytes = b"") -> bytes:
+    """The command as an entry, with the trace context if it has room for it.
+
+    Raises InvalidCommand for what the catalog or the size limit can never allow.
+    """
     if not isinstance(command, Command):
         message = f"command: expected {COMMAND_NAMES}, got {command!r}"
         raise InvalidCommand(message, field="command", value=command)
@@ -95,6 +98,8 @@ def encode(settings: Settings, command: Command, *, reply: bool) -> bytes:
     if len(payload) > settings.payload_limit:
         message = f"command: expected at most {settings.payload_limit} bytes, got {len(payload)}"
         raise _refused(command, message, field="command", value=len(payload), limit=settings.payload_limit)
+    if trace and len(payload) + len(trace) <= settings.payload_limit:
+        return with_trace(payload, trace)
     return payload
 
 

@@ -137,6 +137,18 @@ def test_everything_public_is_documented(source: Source) -> None:
     assert undocumented(source.tree) == []
 
 
+@pytest.mark.parametrize("source", [s for s in sources() if s.name.startswith("levelq.cli.")], ids=lambda s: s.where)
+def test_commands_print_through_the_screen_alone(source: Source) -> None:
+    """There text of others is made safe; `echo` is for scripts and export lines, which hold none."""
+    may_echo = source.name in {f"levelq.cli.{name}" for name in ("screen", "app", "db", "up")}
+    used = {name for _, name in source.calls()}
+    assert not used & {"dumps", "model_dump_json", "secho", *([] if may_echo else ["echo"])}
+    names = {
+        node.func.id for node in ast.walk(source.tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert "print" not in names
+
+
 def rooms_of_the_page() -> dict[str, set[str]]:
     """What docs/explanation/architecture.md has under the heading of each folder: modules, and folders with a slash."""
     page = (ROOT / "docs" / "explanation" / "architecture.md").read_text()

@@ -8,7 +8,7 @@ from random import Random
 from typing import Literal, NamedTuple
 
 from levelq_core import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
-from levelq_core.domain.codec import STAMP_DIGITS, decode, encode
+from levelq_core.domain.codec import STAMP_DIGITS, decode, encode, with_trace
 from levelq_core.domain.commands import MAX_NUMBER, MAX_USER_ID
 from levelq_core.domain.record import Lane, lane_of
 
@@ -40,7 +40,10 @@ def corpus(rng: Random) -> list[Written]:
 
 def _write(command: Command, reply: bool) -> Written:
     lane = lane_of(command)
-    entry = STAMP + encode(command, reply=reply)
+    payload = encode(command, reply=reply)
+    if command.command_id.int % 2:
+        payload = with_trace(payload, command.command_id.bytes + bytes(8))
+    entry = STAMP + payload
     return Written(lane, lane.salt, entry, content(decode(entry, lane.salt)))
 
 

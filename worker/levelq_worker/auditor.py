@@ -29,6 +29,7 @@ from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.drift_report import MOST_EXAMPLES, AuditLease, AuditRun, DriftedPair, DriftReport
 from levelq_core.lanes.protocol import LaneEntries, PushAnswer
 from levelq_core.lanes.wakeups import Waker
+from levelq_core.log_events import log_event
 from levelq_core.operations.drift.ranges import SIZE, START, PairRanges, Position, Range
 from levelq_core.operations.drift.repairs import repairs
 from levelq_core.redis_client.pool import connect
@@ -37,8 +38,6 @@ from levelq_core.settings import Settings
 from .support.binding import Binding
 from .support.outage import describe
 from .support.stop import Stop
-
-log = logging.getLogger("levelq")
 
 POLL_SECONDS = 10.0  # between two looks whether an audit is due: soon enough after another auditor's death
 REST = 49  # times as long as a range took: so an audit takes a fiftieth of the time, whatever the database's speed
@@ -84,7 +83,9 @@ class Auditor(threading.Thread):
             except Exception as error:  # whatever it is: the next attempt goes on where this one stopped
                 if not failing and not self._stopped.is_set():
                     expected = isinstance(error, SQLAlchemyError)
-                    log.warning("audit of the levels: %s", describe(error), exc_info=None if expected else error)
+                    shown = None if expected else error
+                    what = "audit of the levels: %(error)s"
+                    log_event(logging.WARNING, "audit_failed", what, error=describe(error), exc_info=shown)
                 failing = True
 
     def audit(self) -> DriftReport | None:
@@ -201,6 +202,6 @@ def _position(found: Sequence[Any]) -> Position:
 
 def _log(report: DriftReport) -> None:
     if report.out_of_step:
-        found = f"{report.out_of_step:,} of {report.compared:,} pairs out of step"
-        repair = "commands sent for all" if not report.remaining else f"commands sent for {report.repaired:,}"
-        log.warning("audit of the levels: %s, %s; `levelq status` says more", found, repair)
+        counts = {"out_of_step": report.out_of_step, "compared": report.compared, "repaired": report.repaired}
+        what = "audit of the levels: %(out_of_step)d of %(compared)d pairs out of step, commands sent for %(repaired)d"
+        log_event(logging.WARNING, "levels_out_of_step", f"{what}; `levelq status` says more", **counts)

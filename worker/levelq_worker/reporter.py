@@ -27,12 +27,10 @@ from levelq_core.lanes.worker_reports import (
     WorkerReport,
     WorkerReports,
 )
-from levelq_core.untrusted_text import printable
+from levelq_core.log_events import log_event
 
 from .draining.activity import Tally
 from .draining.context import Runtime
-
-log = logging.getLogger("levelq")
 
 MOST_PARTITIONS = 100  # in a report: those with the most commands
 SPARE_SECONDS = 1.0  # beyond two sweeps and two slow answers, before a worker that posts nothing is called silent
@@ -84,7 +82,7 @@ class Reporter(threading.Thread):
             self._failing = False
         except RedisError as error:
             if not self._failing:
-                log.warning("report: Redis: %s", printable(str(error)))
+                log_event(logging.WARNING, "report_failed", "report: Redis: %(error)s", error=error)
             self._failing = True
 
     def _is_gone(self, report: WorkerReport) -> bool:

@@ -14,6 +14,7 @@ from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.partition_directory import PartitionDirectory
 from levelq_core.lanes.wakeups import Waker
+from levelq_core.log_events import log_event
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 
@@ -21,8 +22,6 @@ from .draining.observing import Incident, Observers
 from .support.binding import Binding
 from .support.outage import describe
 from .support.stop import Stop
-
-log = logging.getLogger("levelq")
 
 
 class Sweeper(threading.Thread):
@@ -59,7 +58,9 @@ class Sweeper(threading.Thread):
                 return
             except Exception as error:  # whatever it is: only sweeps find what dead workers left
                 if not failing:
-                    log.warning("sweep: %s", describe(error), exc_info=None if isinstance(error, RedisError) else error)
+                    cause = None if isinstance(error, RedisError) else error
+                    what = describe(error)
+                    log_event(logging.WARNING, "sweep_failed", "sweep: %(error)s", error=what, exc_info=cause)
                 failing = True
             if self._stopped.wait(self._settings.sweep_seconds):
                 return
@@ -86,7 +87,8 @@ class Sweeper(threading.Thread):
     def _sweep(self, partition: Partition) -> None:
         wake, returned = self._lanes.sweep(partition)
         if returned:
-            log.warning("%s: %d claims of a dead or stopped worker returned", partition, returned)
+            what = "%(partition)s: %(claims)d claims of a dead or stopped worker returned"
+            log_event(logging.WARNING, "claims_returned", what, partition=partition, claims=returned)
             self._observers.met(Incident("claims_expired", partition.specialization, returned))
         if wake:
             self._waker.wake(partition)

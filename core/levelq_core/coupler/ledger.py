@@ -104,7 +104,7 @@ def _pack(rows: Iterable[tuple[Lane, Record, Decision]], info: BatchInfo, encodi
         if lane is not last_lane:
             last_lane = lane
             lane_fields = field(lane.user_id.to_bytes(8, "big")) + field(lane.specialization.encode())
-        command_id, digest, kind, author, level, xp, sessions, projects, theory, practice, reason, _, _ = record
+        command_id, digest, kind, author, level, xp, sessions, projects, theory, practice, reason, _, _, _ = record
         error, _, from_level, to_level, before, after, _ = decision
         setting = settings.get((kind, author, level)) or settings.setdefault((kind, author, level), _setting(record))
         # What a command leaves is what the lane's next one finds: the same object.

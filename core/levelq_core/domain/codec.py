@@ -1,14 +1,16 @@
 """The wire format: the bytes of a command in its lane. A promise; docs/reference/wire-format.md shows it.
 
     13 digits      milliseconds of Redis TIME when it was pushed (push.lua puts them in front)
-    2s  B  B       magic "LQ", version of the kind's encoding, flags (bit 0: keep the outcome for the sender)
+    2s  B  B       magic "LQ", version of the kind's encoding, flags (bit 0: keep the outcome; bit 1: see the end)
     16s 16s        command id, digest
     B q 6i         kind, advanced_by (0: none), level, xp, sessions, projects, theory, practice
     rest           reason, UTF-8
+    16s 8s         only with bit 1: trace id and parent id of the send's sampled trace
 
-An entry does not repeat its lane's user and specialization, but the digest covers them, so an entry in another lane is
-malformed. Numbers are little-endian and of fixed width: one call reads an entry, and no number passes through a float
-(Lua's cjson rounds beyond 2^53).
+The digest covers the content: kind to reason, and the lane's user and specialization, which an entry does not repeat.
+So an entry in another lane is malformed, and a command sent again in another trace is the same command. Numbers are
+little-endian and of fixed width: one call reads an entry, and no number passes through a float (Lua's cjson rounds
+beyond 2^53).
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ from .record import (
 
 VERSION = 2  # the newest that is read
 MAGIC = b"LQ"
-FLAG_REPLY = 1
+FLAG_REPLY, FLAG_TRACE = 1, 2
+TRACE_BYTES = 24
 # A worker leaves entries of a version that it does not know in their lanes, so each kind keeps its first version.
 _KINDS_OF_VERSION = {1: (LEVEL_UP, SET_LEVEL, SYNC_LEVELS), 2: (ADJUST, RESET)}
 _VERSION_OF_KIND = {kind: version for version, kinds in _KINDS_OF_VERSION.items() for kind in kinds}
@@ -78,7 +81,12 @@ def encoded(command: Command, *, reply: bool = False) -> tuple[bytes, Record]:
     digest = _digest(lane_of(command).salt, body)
     command_id = command.command_id.bytes
     payload = _HEADER.pack(MAGIC, _VERSION_OF_KIND[body[0]], FLAG_REPLY if reply else 0, command_id, digest) + body
-    return payload, new_tuple(Record, (command_id, digest, *_BODY.unpack_from(body), command.reason, reply, 0))
+    return payload, new_tuple(Record, (command_id, digest, *_BODY.unpack_from(body), command.reason, reply, 0, b""))
+
+
+def with_trace(payload: bytes, trace: bytes) -> bytes:
+    """An encoded command that carries a trace context of TRACE_BYTES."""
+    return b"%b%c%b%b" % (payload[:3], payload[3] | FLAG_TRACE, payload[4:], trace)
 
 
 def record_of(command: Command) -> Record:
@@ -142,6 +150,11 @@ def decode(entry: bytes, salt: bytes) -> Record:
         raise _unreadable(entry) from None
     if magic != MAGIC or not 1 <= version <= VERSION:
         raise _unreadable(entry)
+    trace = b""
+    if flags & FLAG_TRACE:
+        if len(entry) < _FIXED + TRACE_BYTES:
+            raise MalformedEntry("its flags announce a trace context, which it does not have")
+        entry, trace = entry[:-TRACE_BYTES], entry[-TRACE_BYTES:]
     if _digest(salt, entry[_BODY_AT:]) != digest:
         raise MalformedEntry("the digest does not match: damaged, or another lane's entry")
     reason = _reason(entry[_FIXED:]) if len(entry) > _FIXED else ""
@@ -152,7 +165,22 @@ def decode(entry: bytes, salt: bytes) -> Record:
     reply = flags & FLAG_REPLY == FLAG_REPLY
     record = new_tuple(
         Record,
-        (command_id, digest, kind, by, level, xp, sessions, projects, theory, practice, reason, reply, pushed_ms),
+        (
+            command_id,
+            digest,
+            kind,
+            by,
+            level,
+            xp,
+            sessions,
+            projects,
+            theory,
+            practice,
+            reason,
+            reply,
+            pushed_ms,
+            trace,
+        ),
     )
     if (
         kind != LEVEL_UP or version != 1 or by < 0 or level

@@ -27,7 +27,10 @@ class Lane(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A validated command. `advanced_by`: 0 if there is none. A Reset's numbers are totals, the others' are changes."""
+    """A validated command. `advanced_by`: 0 if there is none. A Reset's numbers are totals, the others' are changes.
+
+    `trace`: the sender's trace context, which is no part of the content; empty without one.
+    """
 
     command_id: bytes
     digest: bytes
@@ -42,6 +45,7 @@ class Record(NamedTuple):
     reason: str = ""
     reply: bool = False
     pushed_ms: int = 0
+    trace: bytes = b""
 
 
 # Makes a NamedTuple of all its fields, without its own constructor, which is a Python function.

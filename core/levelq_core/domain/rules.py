@@ -72,7 +72,7 @@ def lane_refusal(lane: Lane, catalog: Catalog, limits: Limits) -> str | None:
 
 def forbidden(record: Record, track: Track, limits: Limits) -> str | None:
     """Why this command can never be applied, whatever the rows hold; None if it can."""
-    _, _, kind, advanced_by, level, _, _, _, theory, practice, reason, _, _ = record
+    _, _, kind, advanced_by, level, _, _, _, theory, practice, reason, _, _, _ = record
     if (theory or practice) and not track.tracks_hours:
         field, value = ("theory", theory) if theory else ("practice", practice)
         suffix = "_change" if kind in (SET_LEVEL, ADJUST) else ""
@@ -100,7 +100,7 @@ def decide(state: State, record: Record, track: Track, limits: Limits) -> Decisi
 
 def _change(before: State, record: Record, track: Track, limits: Limits, found: State) -> Decision:
     progress, license_, highest, xp, sessions, projects, theory, practice = before
-    _, _, kind, _, wanted, more_xp, more_sessions, more_projects, more_theory, more_practice, _, _, _ = record
+    _, _, kind, _, wanted, more_xp, more_sessions, more_projects, more_theory, more_practice, _, _, _, _ = record
     if kind == RESET:
         xp = sessions = projects = theory = practice = 0
     xp += more_xp

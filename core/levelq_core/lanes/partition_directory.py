@@ -8,10 +8,9 @@ from collections.abc import Collection
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.shard_layout import Layout, LayoutQuery
+from levelq_core.log_events import log_event
 from levelq_core.redis_client.cluster import LOST
 from levelq_core.redis_client.topology import topology_of
-
-log = logging.getLogger("levelq")
 
 
 class PartitionDirectory:
@@ -54,8 +53,8 @@ class PartitionDirectory:
     def _warn(self, query: LayoutQuery) -> None:
         problems = set(query.unreadable.values())
         for problem in sorted(problems - self._warned):
-            what = "%s: %s; a worker that starts now leaves its lanes alone: `levelq rebuild`"
-            log.warning(what, query.key, problem)
+            what = "%(key)s: %(problem)s; a worker that starts now leaves its lanes alone: `levelq rebuild`"
+            log_event(logging.WARNING, "layout_unreadable", what, key=query.key, problem=problem)
         self._warned = problems
 
 

@@ -6,12 +6,11 @@ import logging
 from collections.abc import Sequence
 
 from levelq_core.keys import Partition
+from levelq_core.log_events import log_event
 
 from .protocol import Status
 from .script_caller import ScriptCaller
 from .shard_layout import Layout
-
-log = logging.getLogger("levelq")
 
 
 class UpkeepLanes(ScriptCaller):
@@ -22,7 +21,8 @@ class UpkeepLanes(ScriptCaller):
         wake, returned, wrong = self._run(self._protocol.sweep(partition))
         if wrong:
             off = "high" if wrong > 0 else "low"
-            log.warning("%s: its count was %d too %s and was corrected", partition, abs(wrong), off)
+            what = "%(partition)s: its count was %(by)d too %(direction)s and was corrected"
+            log_event(logging.WARNING, "count_corrected", what, partition=partition, by=abs(wrong), direction=off)
         return bool(wake), int(returned)
 
     def recover(self, partition: Partition, users: Sequence[bytes]) -> int:

@@ -16,10 +16,9 @@ from redis.exceptions import RedisError
 
 from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Keys, Partition
+from levelq_core.log_events import log_event
 from levelq_core.redis_client.topology import topology_of
 from levelq_core.redis_client.wrong_type import is_wrong_type
-
-log = logging.getLogger("levelq")
 
 FUNCTION = "levelq_worker.drain"
 JOB_SECONDS = 60  # by then a sweep has replaced a wake-up that no worker took
@@ -55,7 +54,8 @@ class Waker:
             self._failing = False
         except RedisError as error:
             if not self._failing:
-                log.warning("wake-up of %s not sent (%s); a worker's sweep will find the lanes", partition, error)
+                what = "wake-up of %(partition)s not sent (%(error)s); a worker's sweep will find the lanes"
+                log_event(logging.WARNING, "wake_up_not_sent", what, partition=partition, error=error)
             self._failing = True
 
     def workers(self, specialization: str) -> int:

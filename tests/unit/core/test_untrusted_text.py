@@ -1,13 +1,21 @@
-"""Text that others wrote, in a terminal and in a log."""
+"""Text that others wrote, in a terminal, a log, JSON, CSV and HTML."""
 
 from __future__ import annotations
 
+import csv
+import json
 import logging
+import sys
+from html.parser import HTMLParser
 
 import pytest
 
-from levelq_core.untrusted_text import printable
-from levelq_worker.support.safe_log import MOST_CHARACTERS, SafeFormatter
+from levelq.laboratory.page import element, page, table
+from levelq_core.untrusted_text import csv_line, printable, to_json
+from levelq_worker.support.safe_log import MOST_CHARACTERS, SafeFormatter, json_formatter
+from tests.support.hostile import RAW, TEXTS, assert_safe
+
+EACH = pytest.mark.parametrize("hostile", TEXTS.values(), ids=TEXTS)
 
 
 @pytest.mark.parametrize(
@@ -34,3 +42,69 @@ def test_log_line_is_one_short_line_for_any_message() -> None:
     line = SafeFormatter("%(levelname)s %(message)s").format(record)
     assert line.startswith("WARNING job \\x1b[2J\\nWARNING forged") and line.isprintable()
     assert len(line) < MOST_CHARACTERS + 20
+
+
+@EACH
+def test_hostile_text_is_one_visible_line_in_every_format(hostile: str) -> None:
+    assert_safe(printable(hostile))
+    assert "\n" not in printable(hostile)
+    line = to_json({"reason": hostile})
+    assert line.isascii() and line.isprintable() and json.loads(line) == {"reason": hostile}
+    (cells,) = csv.reader([csv_line([hostile, 5, -5.5, None])])
+    assert cells[0].lstrip("'") == printable(hostile) and cells[1:] == ["5", "-5.5", ""]
+    assert not cells[0].strip().startswith(("=", "+", "-", "@"))
+
+
+@pytest.mark.parametrize("raw", RAW.values(), ids=RAW)
+def test_bytes_of_others_are_shown_as_text_that_is_safe(raw: bytes) -> None:
+    assert_safe(printable(raw, 80))
+    assert_safe(csv_line([raw]))
+
+
+@pytest.mark.parametrize("formula", ["=1+1", "+1", "-1", "@x", "  =1", "\uff1d1", "=\x1b[0m"])
+def test_formula_is_text_in_csv(formula: str) -> None:
+    assert csv_line([formula]) == f"'{printable(formula)}\n"
+
+
+class _Read(HTMLParser):
+    """The text of a page, and its elements."""
+
+    def __init__(self, markup: str) -> None:
+        super().__init__()
+        self.text, self.tags = "", list[str]()
+        self.feed(markup)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def handle_starttag(self, tag: str, _: object) -> None:
+        self.tags.append(tag)
+
+
+@EACH
+def test_hostile_text_stays_text_in_a_page(hostile: str) -> None:
+    made = page(hostile, [element("p", hostile), table([[hostile]])], {"reason": hostile})
+    read, plain = _Read(made), _Read(page("", [element("p", ""), table([[""]])], {"reason": ""}))
+    assert read.tags == plain.tags and read.text.count(printable(hostile)) >= 2
+    assert_safe(made)
+
+
+@EACH
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_hostile_text_in_the_log_is_one_line_of_either_format(hostile: str, form: str) -> None:
+    formatter = json_formatter() if form == "json" else SafeFormatter("%(levelname)s %(message)s")
+    try:
+        raise ValueError(hostile)
+    except ValueError:
+        info = sys.exc_info()
+    record = logging.LogRecord("levelq", logging.ERROR, "", 1, "entry %(entry)s", ({"entry": hostile},), info)
+    record.entry = hostile
+    line = formatter.format(record)
+    assert_safe(line)
+    if form == "text":
+        message, *stack = line.split("\n")
+        assert message == f"ERROR entry {printable(hostile)}" and all(row.startswith("  ") for row in stack)
+    else:
+        found = json.loads(line)
+        assert found["entry"] == printable(hostile) and found["message"] == f"entry {printable(hostile)}"
+        assert_safe(found["exception"])

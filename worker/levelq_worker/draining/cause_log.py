@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from levelq_core.coupler.lane_batch import Parked
 from levelq_core.keys import Partition
 from levelq_core.lanes.parked import cause_of
+from levelq_core.log_events import log_event
 from levelq_core.operations.wording import count, users_named
-
-log = logging.getLogger("levelq")
 
 LASTS_SECONDS = 150.0  # a cause that was not met for this long has ended: lanes are parked for a minute at most
 MOST_CAUSES = 1_000  # remembered; beyond that, the one met longest ago counts as new
@@ -33,17 +32,16 @@ class CauseLog:
             by_cause.setdefault(cause_of(lane.reason), []).append(lane)
         for cause, same in by_cause.items():
             users = users_named([lane.work.lane.user_id for lane in same])
-            what = "%s: %s parked: %s; %s"
-            self.log(
-                logging.WARNING, (partition, cause), what, partition, count(len(same), "lane"), same[0].reason, users
-            )
+            what = f"%(partition)s: {count(len(same), 'lane')} parked: %(error)s; %(users)s"
+            fields = {"partition": partition, "lanes": len(same), "error": same[0].reason, "users": users}
+            self.log(logging.WARNING, (partition, cause), "lanes_parked", what, **fields)
 
-    def log(self, level: int, cause: Cause, message: str, *arguments: object) -> None:
-        """Log a message unless its cause was met before and lasts."""
+    def log(self, level: int, cause: Cause, event: str, message: str, **fields: object) -> None:
+        """Log an event, as log_event does, unless its cause was met before and lasts."""
         now = self._clock()
         before = self._met_at.pop(cause, None)
         self._met_at[cause] = now
         if len(self._met_at) > MOST_CAUSES:
             del self._met_at[next(iter(self._met_at))]
         if before is None or now - before > LASTS_SECONDS:
-            log.log(level, message, *arguments)
+            log_event(level, event, message, **fields)

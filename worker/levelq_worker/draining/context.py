@@ -9,14 +9,16 @@ from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
+from levelq_core.tracing import flush as flush_spans
 from levelq_worker.support.binding import Binding
 from levelq_worker.support.outage import MOST_SECONDS, Outage, alerts_of
 from levelq_worker.support.stop import Stop
 
 from .activity import Activity
 from .batch_size import BatchSize
+from .batch_spans import trace_batch
 from .cause_log import CauseLog
-from .observing import Observers
+from .observing import Observers, log_batch
 from .transaction import Transactions
 
 
@@ -39,6 +41,8 @@ class Runtime:
         self.cause_log = CauseLog()
         self.observers = Observers()
         self.activity = Activity()
+        self.observers.add(trace_batch)
+        self.observers.add(log_batch)
         self.batch_size = BatchSize(settings.batch_commands, settings.batch_seconds)
 
     def close(self) -> None:
@@ -46,6 +50,7 @@ class Runtime:
         self.outage.end()
         self.lanes.redis.close()
         self.engine.dispose()
+        flush_spans()
 
 
 def tune_gc() -> None:

@@ -24,6 +24,7 @@ from levelq_core.failpoints import failpoint
 from levelq_core.keys import Partition
 from levelq_core.lanes.outcome_streams import write as reply
 from levelq_core.lanes.protocol import Claim
+from levelq_core.log_events import log_event
 from levelq_core.redis_client.wrong_type import is_wrong_type
 from levelq_core.untrusted_text import MOST_SHOWN
 from levelq_worker.relay.outbox_rows import OutboxRows
@@ -35,8 +36,6 @@ from .claims import Claims, HeldClaim
 from .context import Runtime, current
 from .observing import DecidedBatch, Incident
 from .transaction import Transaction
-
-log = logging.getLogger("levelq")
 
 RESTORE_SECONDS = 0.05  # between two looks at claims that another worker is about to unblock
 
@@ -128,7 +127,8 @@ class Drain:
             claims.release(held)  # nothing was decided, or it is unknown: the ledger knows
             raise
         if any(lane.locked for lane in parked) and (ended := runtime.transactions.end_overdue()):
-            log.warning("%s: %d transactions of stopped workers ended", self._partition, ended)
+            what = "%(partition)s: %(transactions)d transactions of stopped workers ended"
+            log_event(logging.WARNING, "transactions_ended", what, partition=self._partition, transactions=ended)
         return held.claim.retired
 
     def _is_over(self) -> bool:
@@ -156,9 +156,9 @@ class Drain:
         if claim.returned:
             runtime.observers.met(Incident("claims_expired", partition.specialization, claim.returned))
         for user in claim.broken:
-            what = "%s of %r is not a list; looked at again in a minute"
+            what = "%(key)s of %(user)r is not a list; looked at again in a minute"
             key, shown = runtime.lanes.keys.of(partition, "lane"), user[:MOST_SHOWN]
-            runtime.cause_log.log(logging.ERROR, (partition, shown), what, key, shown)
+            runtime.cause_log.log(logging.ERROR, (partition, shown), "lane_unreadable", what, key=key, user=shown)
 
     def _note_commit(self, held: HeldClaim, batch: Batch, parked: Sequence[Parked], transaction: Transaction) -> None:
         """The outage is over; adapt the batch size; log what is parked and quarantined; tell the observers."""
@@ -183,11 +183,12 @@ class Drain:
         if not any(lane.locked for lane in parked):
             runtime.batch_size.adapt(batch.entries, transaction.seconds, transaction.empty_seconds)
         if batch.quarantined:
-            log.error("%s: %d entries quarantined", partition, len(batch.quarantined))
+            what, entries = "%(partition)s: %(entries)d entries quarantined", len(batch.quarantined)
+            log_event(logging.ERROR, "entries_quarantined", what, partition=partition, entries=entries)
         newer = next((lane.newer for lane in batch.lanes if lane.newer), None)
         if newer:
-            what = "%s: lanes wait for a newer worker: %s"
-            runtime.cause_log.log(logging.ERROR, (partition, newer), what, partition, newer)
+            what, cause = "%(partition)s: lanes wait for a newer worker: %(error)s", (partition, newer)
+            runtime.cause_log.log(logging.ERROR, cause, "newer_version", what, partition=partition, error=newer)
 
     def _failed(self, error: Exception) -> None:
         """Halve a batch that was too slow; end if a key of the partition holds another type; else wait."""
@@ -195,13 +196,16 @@ class Drain:
         runtime.observers.met(Incident("batch_failed", partition.specialization, error=_error_class(error)))
         self._claims.release_all(error)
         if is_wrong_type(error):  # other partitions go on
-            what = "%s: %s; `levelq status` names the key"
-            runtime.cause_log.log(logging.ERROR, (partition, "type"), what, partition, in_words(error))
+            what, cause = "%(partition)s: %(error)s; `levelq status` names the key", (partition, "type")
+            error_text = in_words(error)
+            runtime.cause_log.log(logging.ERROR, cause, "key_unreadable", what, partition=partition, error=error_text)
             self._ends_at = 0.0
             return
         if classify(error) is ErrorClass.TOO_SLOW and self._entries > 1:
             runtime.batch_size.halve(self._entries)
-            log.warning("%s: batch of %d halved: %s", partition, self._entries, in_words(error))
+            what, entries = "%(partition)s: batch of %(entries)d halved: %(error)s", self._entries
+            why = in_words(error)
+            log_event(logging.WARNING, "batch_halved", what, partition=partition, entries=entries, error=why)
             return
         runtime.engine.dispose()  # a new session may work where this one does not, as when it is read-only
         runtime.binding.reread()
@@ -214,9 +218,10 @@ class Drain:
         try:
             self._claims.yield_()
         except RedisError as error:
-            what = "%s: not handed over (%s); a sweep will"
-            cause = self._partition, "not handed over"
-            self._runtime.cause_log.log(logging.WARNING, cause, what, self._partition, in_words(error))
+            what, partition = "%(partition)s: not handed over (%(error)s); a sweep will", self._partition
+            cause, why = (partition, "not handed over"), in_words(error)
+            log = self._runtime.cause_log.log
+            log(logging.WARNING, cause, "not_handed_over", what, partition=partition, error=why)
 
 
 def _error_class(error: Exception) -> str:

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from levelq_core.coupler.lane_batch import LaneBatch, Parked
 from levelq_core.keys import Partition
-
-log = logging.getLogger("levelq")
+from levelq_core.log_events import log, log_event
 
 
 class DecidedBatch(NamedTuple):
@@ -43,6 +42,31 @@ class Incident(NamedTuple):
     specialization: str
     times: int = 1
     error: str = ""
+
+    def counts(self) -> BatchCounts:
+        """How many commands were decided in which way."""
+        decisions = [decision for lane in self.lanes for decision in lane.decisions]
+        duplicates = sum(decision.duplicate for decision in decisions)
+        rejected = sum(decision.error is not None and not decision.duplicate for decision in decisions)
+        return BatchCounts(
+            commands=len(decisions),
+            applied=len(decisions) - duplicates - rejected,
+            rejected=rejected,
+            duplicates=duplicates,
+            parked=len(self.parked),
+            quarantined=self.quarantined,
+        )
+
+
+class BatchCounts(NamedTuple):
+    """A batch in numbers. `commands` is the sum of `applied`, `rejected` and `duplicates`; `parked` counts lanes."""
+
+    commands: int
+    applied: int
+    rejected: int
+    duplicates: int
+    parked: int
+    quarantined: int
 
 
 Observer = Callable[[DecidedBatch], None]
@@ -80,5 +104,19 @@ class Observers:
                 observer(batch)
             except Exception:
                 if observer not in self._failed:
-                    log.exception("an observer of batches failed; further failures are not logged")
+                    what = "an observer of batches failed; further failures are not logged"
+                    log_event(logging.ERROR, "observer_failed", what, exc_info=True)
                 self._failed.add(observer)
+
+
+def log_batch(batch: DecidedBatch) -> None:
+    """The observer that logs each batch, at level debug."""
+    if log.isEnabledFor(logging.DEBUG):
+        counts = batch.counts()._asdict()
+        ms, transaction_ms = round(1000 * batch.claimed_seconds, 1), round(1000 * batch.seconds, 1)
+        what = (
+            "%(partition)s: %(commands)d commands in %(ms).1f ms: %(applied)d applied, %(rejected)d rejected, "
+            "%(duplicates)d duplicates; %(parked)d lanes parked, %(quarantined)d quarantined"
+        )
+        times = {"ms": ms, "transaction_ms": transaction_ms}
+        log_event(logging.DEBUG, "batch", what, partition=batch.partition, **counts, **times)

@@ -18,12 +18,10 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from levelq_core.untrusted_text import printable
+from levelq_core.log_events import log_event
 
 from .figures import Layout
 from .names import METRICS, Metric
-
-log = logging.getLogger("levelq")
 
 BUILD = "levelq_build_info", "The version of levelq, as a label."
 REQUEST_SECONDS = 5.0  # for a client to send its request, and to take each part of the answer
@@ -63,7 +61,7 @@ class _Server(HTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log one line, where the base class prints a traceback: mostly the client has gone away."""
-        log.warning("metrics: a scrape failed: %s", printable(str(sys.exc_info()[1])))
+        log_event(logging.WARNING, "scrape_failed", "metrics: a scrape failed: %(error)s", error=sys.exc_info()[1])
 
 
 def server_of(listening: socket, collect: Collect) -> HTTPServer:

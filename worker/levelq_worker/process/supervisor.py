@@ -14,10 +14,12 @@ from multiprocessing.context import ForkProcess
 
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.partition_directory import partitions
+from levelq_core.log_events import log_event
 from levelq_core.operations.parked_advice import burst_lines
 from levelq_core.operations.readings.pauses import active_pauses, pause_lines
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
+from levelq_core.untrusted_text import printable
 from levelq_worker.metrics.host import HostMetrics
 from levelq_worker.support.backoff import restart_backoff
 from levelq_worker.support.preflight import preflight
@@ -25,8 +27,6 @@ from levelq_worker.support.preflight import preflight
 from . import startup
 from . import worker_main as child
 from .fork import DUMP_STACKS, forked, reap_orphans
-
-log = logging.getLogger("levelq")
 
 NAME = "levelq-worker"  # of a worker's process, which a health check may look for
 METRICS_NAME = "levelq-metrics"  # of the process that serves their figures
@@ -50,7 +50,7 @@ def supervise(settings: Settings, processes: int, specializations: Sequence[str]
             lanes = Lanes(redis, settings)
             found = partitions(lanes, specializations)
             paused = list(pause_lines(active_pauses(lanes, found)))
-            print("\n".join(burst_lines(lanes, found, paused)))  # noqa: T201 - the result
+            print("\n".join(map(printable, burst_lines(lanes, found, paused))))  # noqa: T201 - the result
     return code
 
 
@@ -58,8 +58,9 @@ def warn_of_too_many(processes: int) -> None:
     """Log a warning if there are more workers than cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or processes
     if processes > cores:
-        what = "%d worker processes on %d cores: more than one per core helps only where the servers are far away"
-        log.warning(f"{what} (LEVELQ_PROCESSES)", processes, cores)
+        what = "%(processes)d worker processes on %(cores)d cores: more than one per core helps only "
+        what += "where the servers are far away (LEVELQ_PROCESSES)"
+        log_event(logging.WARNING, "too_many_processes", what, processes=processes, cores=cores)
 
 
 class Supervisor:
@@ -147,8 +148,8 @@ class Supervisor:
         """Kill the workers that did not stop in time, after they have written their stacks; whether there were any."""
         overdue = [worker for worker in self._workers if worker.alive]
         for worker in overdue:
-            what = "a worker did not end within %.0f s of being asked to: killed; where it stood:"
-            log.warning(what, self._stop_seconds)
+            what = "a worker did not end within %(seconds).0f s of being asked to: killed; where it stood:"
+            log_event(logging.WARNING, "worker_overdue", what, seconds=self._stop_seconds)
             worker.dump_stacks()
         until = time.monotonic() + DUMP_SECONDS
         for worker in overdue:
@@ -191,8 +192,9 @@ class SupervisedWorker:
             return
         delay = self._backoff.next_delay(time.monotonic() - self._started)
         self.start_at = time.monotonic() + delay
-        what = self._name.removeprefix("levelq-")
-        log.warning("%s %d ended with %d; starting another in %.1f s", what, pid, self.exit_code, delay)
+        what = "%(process)s %(pid)d ended with %(exit_code)d; starting another in %(seconds).1f s"
+        fields = {"process": self._name.removeprefix("levelq-"), "pid": pid, "exit_code": self.exit_code}
+        log_event(logging.WARNING, "process_ended", what, **fields, seconds=delay)
 
     @property
     def alive(self) -> bool:

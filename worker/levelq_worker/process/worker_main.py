@@ -22,6 +22,7 @@ from levelq_core.keys import Partition
 from levelq_core.lanes.partition_directory import PartitionDirectory
 from levelq_core.lanes.pauses import Pause, pauses
 from levelq_core.lanes.protocol import Status
+from levelq_core.log_events import log_event
 from levelq_core.operations.key_faults import find_in_rq
 from levelq_core.operations.redischeck.health import refusal
 from levelq_core.operations.rq_registry import suspension
@@ -38,8 +39,6 @@ from levelq_worker.support.backoff import restart_backoff
 from levelq_worker.support.outage import describe
 from levelq_worker.support.safe_log import log_safely
 from levelq_worker.support.stop import Stop
-
-log = logging.getLogger("levelq")
 
 EXIT_MISCONFIGURED = 2  # no restart would help
 POLL_SECONDS = 0.1  # between two looks at lanes that other workers hold
@@ -59,7 +58,7 @@ def run(
     acquires it prints why; the others end for the same reason and print nothing. `figures`: where it counts what it
     does.
     """
-    log_safely()
+    log_safely(settings)
     try:
         return (drain_until_empty if burst else serve)(settings, specializations, figures)
     except ConfigurationError as error:
@@ -68,7 +67,7 @@ def run(
                 print(f"levelq: {printable(reason)}", file=sys.stderr)  # noqa: T201
         return EXIT_MISCONFIGURED
     except RedisError as error:
-        print(f"levelq: LEVELQ_RQ_URL: {error}", file=sys.stderr)  # noqa: T201
+        print(f"levelq: LEVELQ_RQ_URL: {printable(str(error))}", file=sys.stderr)  # noqa: T201
         return 1
 
 
@@ -83,12 +82,12 @@ def serve(settings: Settings, specializations: Sequence[str], figures: Figures |
             with connect(settings.queue_url, settings.redis_seconds) as rq:
                 why = _unusable(rq, queues)
                 if why is not None:
-                    log.warning("working without wake-ups: %s", why)
+                    log_event(logging.WARNING, "wake_ups_unusable", "working without wake-ups: %(error)s", error=why)
                     _poll_while_unusable(settings, specializations, stop, rq, queues, figures)
                 worker = LaneWorker(queues, connection=rq, settings=settings, stop=stop, figures=figures)
                 worker.work(logging_level="WARNING")
         except RedisError as error:
-            log.warning("LEVELQ_RQ_URL: %s", error)
+            log_event(logging.WARNING, "rq_lost", "LEVELQ_RQ_URL: %(error)s", error=error)
         stop.wait(backoff.next_delay(time.monotonic() - begun))
     return 0
 

@@ -17,13 +17,12 @@ from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.lanes.wakeups import Waker
+from levelq_core.log_events import log_event
 from levelq_core.settings import Settings
 from levelq_worker.support.backoff import Backoff
 
 from .outbox_rows import Marked, OutboxRows, Row
 from .restore import LeaseLost, OutboxRestore
-
-log = logging.getLogger("levelq")
 
 WINDOW = 2_000  # rows marked and pushed in one step: some 40 ms
 WINDOWS = 5  # new rows in one round, before another partition has its turn
@@ -188,10 +187,12 @@ class PartitionRelay:
             self._refusing.remove(_WHOLE_PARTITION)
         elif why == "partition":
             if self._refusing.add(_WHOLE_PARTITION):
-                log.warning("outbox: %s is full; its rows wait", self._partition)
+                what = "outbox: %(partition)s is full; its rows wait"
+                log_event(logging.WARNING, "partition_full", what, partition=self._partition)
         elif why in ("lane", "type") and self._refusing.add(user_id):
             problem = "holds no list" if why == "type" else "is full"
-            log.warning("outbox: %s %s; its rows wait", self._settings.keys.lane(self._partition, user_id), problem)
+            what, key = "outbox: %(key)s %(problem)s; its rows wait", self._settings.keys.lane(self._partition, user_id)
+            log_event(logging.WARNING, "lane_refuses_rows", what, key=key, problem=problem)
 
     def _readable(self, rows: Sequence[Row]) -> Iterator[Row]:
         """The rows that a drain can decode; the others go into the quarantine."""
@@ -203,7 +204,8 @@ class PartitionRelay:
             except codec.NewerVersion:
                 pass  # a newer worker may take it from its lane
             except codec.MalformedEntry as error:
-                log.error("outbox: row %d quarantined: %s", row.id, error)
+                what = "outbox: row %(row)d quarantined: %(error)s"
+                log_event(logging.ERROR, "row_quarantined", what, row=row.id, error=error)
                 self._rows.quarantine(row, str(error))
                 continue
             yield row

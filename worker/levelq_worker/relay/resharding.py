@@ -20,10 +20,9 @@ from levelq_core.lanes.partition_directory import PartitionDirectory
 from levelq_core.lanes.pauses import pauses
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.lanes.wakeups import Waker
+from levelq_core.log_events import log_event
 
 from .restore import OutboxRestore
-
-log = logging.getLogger("levelq")
 
 
 def begin(lanes: Lanes, specialization: str, shards: int) -> Layout:
@@ -111,7 +110,9 @@ class Resharding:
             self._seen[name] = layout
             return False
         if self._lanes.change_layout(name, layout, right):  # if it has changed since, the next round looks again
-            log.warning("%s: Redis has lost its layout, %s; now it is %s", name, seen or "which is unknown", right)
+            what = "%(specialization)s: Redis has lost its layout, %(before)s; now it is %(after)s"
+            before = seen or "which is unknown"
+            log_event(logging.WARNING, "layout_lost", what, specialization=name, before=before, after=right)
             self._seen[name] = right
         return True
 
@@ -124,7 +125,8 @@ class Resharding:
         if not all(self._restore.ensure_restored(partition, changing=True) for partition in new):
             return
         if self._lanes.change_layout(name, layout, layout.next_step):
-            log.warning("%s: has %d shards now; it had %d", name, layout.shards, layout.previous_shards)
+            what, before = "%(specialization)s: has %(shards)d shards now; it had %(before)d", layout.previous_shards
+            log_event(logging.WARNING, "shards_changed", what, specialization=name, shards=layout.shards, before=before)
         for partition in previous:
             self._lanes.forget(partition)
         for partition in new:

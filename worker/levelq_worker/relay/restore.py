@@ -17,10 +17,9 @@ from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.protocol import LaneEntries, Lease
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.lanes.wakeups import Waker
+from levelq_core.log_events import log_event
 
 from .outbox_rows import OutboxRows
-
-log = logging.getLogger("levelq")
 
 CHUNK = 2_000  # entries restored in one step, or one lane if it has more: some milliseconds of the server
 
@@ -95,12 +94,11 @@ class OutboxRestore:
                 raise LeaseLost
         self._put(partition, lease, [], last=True)
         if report and (commands or self._rows.in_use(partition.specialization)):
-            log.warning(
-                "%s: Redis holds nothing of this partition: %d outbox commands were put back; "
-                "commands sent by other ways and not yet applied are lost",
-                partition,
-                commands,
+            what = (
+                "%(partition)s: Redis holds nothing of this partition: %(commands)d outbox commands were put back; "
+                "commands sent by other ways and not yet applied are lost"
             )
+            log_event(logging.WARNING, "partition_restored", what, partition=partition, commands=commands)
         return Restored(commands, lanes)
 
     def _chunks(self, partition: Partition, layout: Layout) -> Iterator[list[LaneEntries]]:

@@ -25,6 +25,7 @@ from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.partition_directory import PartitionDirectory
 from levelq_core.lanes.wakeups import Waker
+from levelq_core.log_events import log_event
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
 from levelq_worker.support.backoff import Backoff
@@ -37,8 +38,6 @@ from .outbox_rows import OutboxRows
 from .partition import WINDOW, PartitionRelay
 from .resharding import Resharding
 from .restore import OutboxRestore
-
-log = logging.getLogger("levelq")
 
 POLL_SECONDS = 0.5  # a command is pushed within this time of its commit, and the time of the push
 MOST_SECONDS = 4.0  # between two rounds while they fail, at most half a claim
@@ -156,8 +155,9 @@ class Relay(threading.Thread):
 
     def _failed(self, error: Exception) -> None:
         if not self._backoff.failures:
-            expected = isinstance(error, RedisError | SQLAlchemyError)
-            log.warning("relay: %s", describe(error), exc_info=None if expected else error)
+            cause = None if isinstance(error, RedisError | SQLAlchemyError) else error
+            what = describe(error)
+            log_event(logging.WARNING, "relay_failed", "relay: %(error)s", error=what, exc_info=cause)
         self._delay = self._backoff.next_delay()
         self._alerts.post(f"relay: {describe(error)}")
         self._engine.dispose()  # a new session works where an old one may have become read-only

@@ -64,7 +64,8 @@ def _is_job(answer: tuple[Any, bytes]) -> bool:
     if _JOB_ID.fullmatch(entry):
         return True
     shown = printable(entry, MOST_SHOWN)
-    current().cause_log.log(logging.WARNING, ("queue", None), "dropped from a queue: expected a job id, got %s", shown)
+    what = "dropped from a queue: expected a job id, got %(entry)s"
+    current().cause_log.log(logging.WARNING, ("queue", None), "queue_entry_dropped", what, entry=shown)
     return False
 
 

@@ -46,8 +46,6 @@ from .queue import LaneQueue
 
 __all__ = ["LaneJob", "LaneWorker", "RefusedJob"]
 
-log = logging.getLogger("levelq")
-
 NO_DRAIN = "none"  # no drain has this id
 HEARTBEAT_SECONDS = 60  # beyond two claims: how long RQ keeps a silent worker registered
 
@@ -178,8 +176,9 @@ class LaneWorker(SimpleWorker):
         """
         error = exc_info[1]
         if isinstance(error, RefusedJob):
-            shown = printable(job.id, MOST_SHOWN)
-            self._runtime.cause_log.log(logging.WARNING, ("job", str(error)), "job %s refused: %s", shown, error)
+            what, shown = "job %(job)s refused: %(error)s", printable(job.id, MOST_SHOWN)
+            cause = "job", str(error)
+            self._runtime.cause_log.log(logging.WARNING, cause, "job_refused", what, job=shown, error=error)
         elif not isinstance(error, RedisError | WrongDatabase):
             super().handle_exception(job, *exc_info)
 

@@ -14,11 +14,10 @@ from levelq_core.errors import ConfigurationError, WrongDatabase
 from levelq_core.lanes import namespace_binding as binding
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.namespace_binding import DatabaseIdentity
+from levelq_core.log_events import log_event
 from levelq_core.operations.identity import ensure_identity
 
 from .stop import Stop
-
-log = logging.getLogger("levelq")
 
 
 class Binding:
@@ -82,7 +81,7 @@ class Binding:
                 if self._mine is None or not mine.same_as(self._mine):
                     raise
                 if not self._unreadable:
-                    log.warning("%s", error)
+                    log_event(logging.WARNING, "binding_unreadable", "%(error)s", error=error)
                 self._unreadable = True
             else:
                 self._unreadable = False

@@ -13,13 +13,12 @@ from redis.exceptions import RedisError
 
 from levelq_core.database.sqlstate import driver_error, in_words
 from levelq_core.lanes.worker_alerts import WorkerAlerts
+from levelq_core.log_events import log_event
 from levelq_core.settings import Settings
 
 from .backoff import Backoff
 from .stop import Stop
 from .worker_name import worker_name
-
-log = logging.getLogger("levelq")
 
 FIRST_SECONDS, MOST_SECONDS = 0.1, 5.0
 MOST_LOGGED = 5  # causes of one outage that are logged: a starting server gives several, a flapping one many
@@ -42,7 +41,7 @@ class Outage:
     def failed(self, what: str, *, unexpected: bool = False) -> None:
         """Note a failure and wait, with jitter, longer each time; returns at once when asked to stop."""
         if what not in self._logged and len(self._logged) < MOST_LOGGED:
-            log.warning("waiting: %s", what, exc_info=unexpected)
+            log_event(logging.WARNING, "outage", "waiting: %(error)s", error=what, exc_info=unexpected)
             self._logged.add(what)
         if self._notices is not None:
             self._notices.post(what)
@@ -51,7 +50,8 @@ class Outage:
     def passed(self) -> None:
         """Note a success."""
         if self.bad:
-            log.warning("working again after %d failed attempts", self._backoff.failures)
+            what, failures = "working again after %(attempts)d failed attempts", self._backoff.failures
+            log_event(logging.WARNING, "outage_over", what, attempts=failures)
             self.end()
         self._backoff.reset()
         self._logged.clear()

@@ -13,13 +13,12 @@ from levelq_core.database.engine import engine_open, unreachable
 from levelq_core.database.urls import check_database_urls
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.namespace_binding import bound_to, require_same
+from levelq_core.log_events import log_event
 from levelq_core.operations import checks
 from levelq_core.operations.dbcheck import Finding
 from levelq_core.operations.identity import ensure_identity
 from levelq_core.redis_client.pool import connect
 from levelq_core.settings import Settings
-
-log = logging.getLogger("levelq")
 
 
 def preflight(settings: Settings) -> None:
@@ -50,7 +49,7 @@ def check_servers(settings: Settings) -> None:
 def _require(findings: Iterable[Finding]) -> None:
     found = list(findings)
     for line in dict.fromkeys(_warning(finding) for finding in found if finding.severity == "warning"):
-        log.warning("%s", line)
+        log_event(logging.WARNING, "check_warning", "%(problem)s", problem=line)
     checks.require_sound(found)
 
 

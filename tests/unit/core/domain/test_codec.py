@@ -21,6 +21,7 @@ from levelq_core.domain.codec import (
     decode,
     encode,
     record_of,
+    with_trace,
 )
 from levelq_core.domain.commands import new_command_id
 from levelq_core.domain.record import Lane, Record, lane_of
@@ -120,6 +121,34 @@ def test_what_was_written_is_read(command: Command, reply: bool, pushed_ms: int)
     record = decode(entry, lane_of(command).salt)
     assert record == record_of(command)._replace(reply=reply, pushed_ms=pushed_ms)
     assert entry[IDENTITY_AT : IDENTITY_AT + IDENTITY_BYTES] == record.command_id + record.digest
+
+
+TRACE = bytes(range(24))
+
+
+def test_trace_context_stands_at_the_end_and_a_flag_announces_it() -> None:
+    payload = encode(GOLDEN[0][0], reply=True)
+    assert with_trace(payload, TRACE) == payload[:3] + b"\x03" + payload[4:] + TRACE
+
+
+@given(commands, st.booleans(), st.binary(min_size=24, max_size=24))
+def test_trace_context_is_no_part_of_the_content(command: Command, reply: bool, trace: bytes) -> None:
+    payload = encode(command, reply=reply)
+    entry = STAMP + with_trace(payload, trace)
+    assert decode(entry, lane_of(command).salt) == decode(STAMP + payload, lane_of(command).salt)._replace(trace=trace)
+    assert entry[IDENTITY_AT : IDENTITY_AT + IDENTITY_BYTES] == payload[4:36]
+
+
+def test_entry_too_short_for_its_trace_context_is_malformed_whatever_its_digest() -> None:
+    body = written()[STAMP_DIGITS + 36 :]
+    digest = blake2b(b"PLAYER:42:" + body[:-24], digest_size=16).digest()
+    for entry in (
+        written(flags=2),
+        written(flags=2, reason=b"x" * 23)[:-1],
+        STAMP + b"LQ\x01\x02" + ID.bytes + digest + body,
+    ):
+        with pytest.raises(MalformedEntry, match="trace context, which it does not have"):
+            decode(entry, LANE.salt)
 
 
 @given(commands)

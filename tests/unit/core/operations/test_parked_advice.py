@@ -110,8 +110,8 @@ def test_cause_is_logged_once_while_it_lasts_and_again_when_it_returns(caplog: p
 def test_bounded_number_of_causes_is_remembered(caplog: pytest.LogCaptureFixture) -> None:
     causes = CauseLog(lambda: 0.0)
     for n in range(MOST_CAUSES + 1):
-        causes.log(logging.WARNING, (PLAYER, n), "cause %d", n)
+        causes.log(logging.WARNING, (PLAYER, n), "cause", "cause %(n)d", n=n)
     caplog.clear()
-    causes.log(logging.WARNING, (PLAYER, MOST_CAUSES), "known")
-    causes.log(logging.WARNING, (PLAYER, 0), "forgotten")
+    causes.log(logging.WARNING, (PLAYER, MOST_CAUSES), "cause", "known")
+    causes.log(logging.WARNING, (PLAYER, 0), "cause", "forgotten")
     assert caplog.messages == ["forgotten"]

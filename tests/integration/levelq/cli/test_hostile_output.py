@@ -1,0 +1,118 @@
+"""Text of users, applications, the database and other programs, through every command that shows it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from sqlalchemy import Engine, text
+
+from levelq.cli import app
+from levelq_core import LevelUp, SetLevel, Settings, apply_commands
+from levelq_core.keys import Partition
+from levelq_core.lanes.worker_alerts import WorkerAlerts
+from levelq_core.untrusted_text import printable
+from levelq_worker.draining.context import Runtime
+from levelq_worker.draining.drain import Drain
+from tests.support.coupler import push, push_bare, runtime
+from tests.support.db_check import execute
+from tests.support.fixtures.command_line import Levelq, LevelqWith
+from tests.support.fixtures.keys import KEYS
+from tests.support.hostile import RAW, TEXTS, assert_safe
+
+PLAYER, COACH = Partition("PLAYER"), Partition("COACH")
+ALL = "".join(text for name, text in TEXTS.items() if name != "long")
+RAISES = """
+    CREATE FUNCTION scold() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION '%%', NEW.advancement_reason; END $$;
+    CREATE TRIGGER scold BEFORE INSERT ON license_progressions FOR EACH ROW EXECUTE FUNCTION scold()
+"""
+# What shows text of others, and its form for programs.
+SHOWING = ("events", "history 1", "history 2", "status", "check", "db check", "doctor", "verify --at-rest", "catalog")
+AS_JSON = ("events --json", "status --json", "verify --json", "purge PLAYER --dry-run --json")
+
+
+def write_reasons(engine: Engine) -> None:
+    """Decided commands of user 1, one with each text as its reason."""
+    with engine.begin() as connection:
+        for level, reason in enumerate(TEXTS.values()):
+            command = SetLevel(user_id=1, specialization="PLAYER", new_level=2 + level % 7, reason=reason)
+            apply_commands(connection, [command])
+
+
+def plant(worker: Runtime, redis: Redis, engine: Engine) -> None:
+    """Malformed entries, a message of the database, names of lanes, rows, workers and keys."""
+    for raw in RAW.values():
+        push_bare(redis, "PLAYER", 1, raw)
+    push_bare(redis, "PLAYER", ALL, b"of no user")
+    redis.zadd(KEYS.of(PLAYER, "ready"), {"1": 1, ALL: 1})
+    execute(engine, RAISES)
+    push(worker, [LevelUp(user_id=2, specialization="PLAYER", xp_gained=1500, reason=ALL)])
+    Drain(worker, PLAYER).run()
+    redis.set(KEYS.lane(COACH, ALL), "no list")
+    redis.zadd(KEYS.of(COACH, "ready"), {ALL: 1})
+    WorkerAlerts(redis, KEYS, ALL, 60).post(ALL)
+    with engine.begin() as connection:
+        values = {"name": ALL.replace("\0", "")[:40]}
+        connection.execute(
+            text(
+                "INSERT INTO specialization_progress (student_id, specialization_id, current_level) "
+                "VALUES (9, :name, 2)"
+            ),
+            values,
+        )
+
+
+def test_no_command_prints_what_acts_on_a_terminal(
+    levelq_with: LevelqWith, settings: Settings, redis: Redis, own_engine: Engine
+) -> None:
+    levelq = levelq_with(settings)
+    write_reasons(own_engine)
+    with runtime(settings) as worker:
+        plant(worker, redis, own_engine)
+        shown = {}
+        for command in (*SHOWING, *AS_JSON):
+            code, out, err = levelq(*command.split())
+            assert code in (0, 1), err
+            assert_safe(out + err)
+            shown[command] = out + err
+    for command in AS_JSON:
+        assert shown[command].isascii()
+    reasons = [json.loads(line)["reason"] for line in shown["events --json"].splitlines()]
+    assert set(reasons) == set(TEXTS.values())  # programs get the text as it is
+    for reason in TEXTS.values():
+        assert printable(reason) in shown["events"]  # neither folded nor read as markup
+    for command in ("status", "history 2"):
+        assert "\\x1b[31mred" in shown[command], shown[command]
+    assert "b'\\xff\\xfe" in shown["history 1"]
+    assert "\\x1b[2J" in shown["check"]
+
+
+@pytest.mark.parametrize("name", [name for name in TEXTS if name != "long"])
+def test_refused_arguments_and_settings_are_echoed_visibly(levelq_here: Levelq, tmp_path: Path, name: str) -> None:
+    hostile = TEXTS[name]
+    for arguments in (
+        ("send", hostile, 1, "PLAYER"),
+        ("send", "level-up", hostile, "PLAYER"),
+        ("send", "level-up", 1, hostile),
+        ("send", "level-up", 1, "PLAYER", "--command-id", hostile),
+        ("sync", 1, hostile, "--source", "license"),
+        ("worker", "-s", hostile),
+        ("prune", "--older-than", hostile),
+        (hostile,),
+    ):
+        code, out, err = levelq_here(*arguments)
+        assert (code, out) == (2, ""), arguments
+        assert_safe(err)
+    code, out, err = levelq_here("catalog", LEVELQ_CATALOG=str(tmp_path / hostile.replace("/", "")))
+    assert (code, out) == (2, "")
+    assert_safe(err)
+
+
+def test_traceback_is_printed_visibly(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.run(["--traceback", "send", ALL, "1", "PLAYER"]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback (most recent call last):\n") and "InvalidCommand: KIND: expected" in shown
+    assert_safe(shown)
