@@ -86,7 +86,7 @@ def _sync_one(user: int, specialization: str, source: str) -> None:
                 user, command.specialization, command.source, command.command_id
             )
             if result["success"]:
-                detail = {"source": source.value, "command_id": str(command.command_id)}
+                detail = {"source": command.source, "command_id": str(command.command_id)}
                 audit.record(session.connection(), "sync", audit.user_target(user, command.specialization), detail)
     pair = f"{command.specialization} of user {user}"
     if result["success"]:

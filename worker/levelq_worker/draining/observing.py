@@ -30,19 +30,6 @@ class DecidedBatch(NamedTuple):
     claimed_seconds: float
     lock_seconds: float = 0.0
 
-
-class Incident(NamedTuple):
-    """What went wrong and is tried again: `times` of it, in one specialization.
-
-    `what`: "claims_expired", of dead or stopped workers, returned by this one; or "batch_failed", and then `error` is
-    the class of error: "redis", a name of `ErrorClass` in lower case, "schema" or "unexpected".
-    """
-
-    what: str
-    specialization: str
-    times: int = 1
-    error: str = ""
-
     def counts(self) -> BatchCounts:
         """How many commands were decided in which way."""
         decisions = [decision for lane in self.lanes for decision in lane.decisions]
@@ -56,6 +43,19 @@ class Incident(NamedTuple):
             parked=len(self.parked),
             quarantined=self.quarantined,
         )
+
+
+class Incident(NamedTuple):
+    """What went wrong and is tried again: `times` of it, in one specialization.
+
+    `what`: "claims_expired", of dead or stopped workers, returned by this one; or "batch_failed", and then `error` is
+    the class of error: "redis", a name of `ErrorClass` in lower case, "schema" or "unexpected".
+    """
+
+    what: str
+    specialization: str
+    times: int = 1
+    error: str = ""
 
 
 class BatchCounts(NamedTuple):

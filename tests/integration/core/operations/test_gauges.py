@@ -38,7 +38,7 @@ def filled(system: System) -> System:
     system.fill(2, users=2)
     now_ms = system.redis.time()[0] * 1000
     system.redis.hset(KEYS.of(PLAYER, "paused"), mapping={"*": f"{now_ms} 0 ops|", "7": f"{now_ms} 0 ops|", "8": "?"})
-    lease = AuditLease(system.redis, KEYS, "auditor", 1000)
+    lease = AuditLease(system.redis, KEYS, "auditor")
     lease.finish(DriftReport(now_ms, compared=10, out_of_step=5, repaired=2))
     return system
 
