@@ -425,7 +425,7 @@ def test_status_shows_servers_that_answer_and_names_the_one_that_does_not(
     assert any("their server is away" in problem and str(lost.port) in problem for problem in seen.problems)
 
 
-def test_users_are_cancelled_and_forgotten_on_every_server(
+def test_users_are_paused_cancelled_and_forgotten_on_every_server(
     settings: Settings, worker: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in settings.environment().items():
@@ -433,7 +433,14 @@ def test_users_are_cancelled_and_forgotten_on_every_server(
     commands = [level_up(user_id) for user_id in range(1, 41)]
     with Producer(settings) as producer:
         handles = [producer.send(command) for command in commands]
+        assert levelq(["pause", "PLAYER"]) == levelq(["pause", "--user", "7"]) == 0
+        for partition in PLAYERS:
+            Drain(worker, partition).run()
+        assert sum(worker.lanes.status(partition).waiting for partition in PLAYERS) == 40
+        assert [len(pause.partitions) for pause in look(settings).pauses] == [SHARDS, 1, 1, 1]
+        assert levelq(["resume"]) == 0
         assert levelq(["forget", "7", "--yes"]) == 0
+        assert look(settings).pauses == ()
         assert levelq(["purge", "PLAYER", "--yes"]) == 0
         assert {handle.result(2).error for handle in handles} == {"cancelled"}
     assert sum(worker.lanes.status(partition).waiting for partition in PLAYERS) == 0
