@@ -425,7 +425,7 @@ def test_status_shows_servers_that_answer_and_names_the_one_that_does_not(
     assert any("their server is away" in problem and str(lost.port) in problem for problem in seen.problems)
 
 
-def test_users_are_paused_cancelled_and_forgotten_on_every_server(
+def test_users_are_paused_cancelled_forgotten_and_retried_on_every_server(
     settings: Settings, worker: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in settings.environment().items():
@@ -444,3 +444,7 @@ def test_users_are_paused_cancelled_and_forgotten_on_every_server(
         assert levelq(["purge", "PLAYER", "--yes"]) == 0
         assert {handle.result(2).error for handle in handles} == {"cancelled"}
     assert sum(worker.lanes.status(partition).waiting for partition in PLAYERS) == 0
+    retried = [str(command.command_id) for command in commands if command.user_id != 7]
+    for _ in ("sent", "found in their lanes"):
+        assert levelq(["rejected", "retry", *retried, "--yes"]) == 0
+        assert sum(worker.lanes.status(partition).waiting for partition in PLAYERS) == 39
