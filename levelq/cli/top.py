@@ -150,9 +150,9 @@ def _frame(seen: Overview, width: int, rows: int) -> RenderableType:
         for line in told
         for row in verdict(word, style, f"  {line}").wrap(out, width)
     ]
-    if workers is None:
+    if not status.lanes_readable:
         return Group(*_summary(seen, width), *lines[:rows])
-    known = workers.workers
+    known = () if workers is None else workers.workers
     heights = _Heights.within(rows, len(status.partitions), len(known), len(lines))
     gap = [Text()] if rows >= _HEADINGS + sum(heights) else []
     return Group(
@@ -164,7 +164,7 @@ def _frame(seen: Overview, width: int, rows: int) -> RenderableType:
         _workers(known, heights.workers, width),
         *_more(len(known) - heights.workers, "workers: levelq workers"),
         *gap,
-        _hot_lanes(workers.hot_lanes, width),
+        _hot_lanes(() if workers is None else workers.hot_lanes, width),
         *gap,
         *lines[: heights.problems],
         *_more(len(lines) - heights.problems, "lines: levelq status"),
@@ -184,7 +184,8 @@ def _summary(seen: Overview, width: int) -> Iterator[Text]:
     status = seen.status
     yield _line(Text(f"levelq top   namespace {status.namespace}   {seen.at:%H:%M:%S} UTC   q ends", "bold"), width)
     if status.total is None:
-        yield _line(Text("Redis does not answer; trying again", "bold red"), width)
+        away = "the workers' reports cannot be read" if status.lanes_readable else "Redis does not answer"
+        yield _line(Text(f"{away}; trying again", "bold red"), width)
         return
     total, waiting = status.total, sum(found.waiting for found in status.partitions)
     rates = ((total.rate_10_s, "now"), (total.rate_1_min, "1 min"), (total.rate_10_min, "10 min"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -22,6 +23,7 @@ from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.partition_directory import partitions
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.operations.readings.status import status as look
+from levelq_core.operations.readings.workers import workers
 from levelq_core.operations.verify import Options, verify
 from levelq_core.redis_client.pool import connect
 from levelq_core.redis_client.topology import servers_of
@@ -30,6 +32,7 @@ from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
 from levelq_worker.relay.resharding import begin
 from levelq_worker.relay.thread import Relay
+from levelq_worker.reporter import Reporter
 from levelq_worker.support.preflight import preflight
 from levelq_worker.sweeper import Sweeper
 from tests.support.coupler import runtime
@@ -369,6 +372,15 @@ def test_sweep_goes_on_behind_a_server_that_is_away(own: ValkeyCluster, own_sett
         assert claim.lanes
         lost.kill()
         until(lambda: swept(sweeper) and worker.lanes.status(later).claimed == 0, what="its claims to be returned")
+
+
+def test_worker_on_a_cluster_reports_and_leaves(settings: Settings) -> None:
+    with runtime(settings) as worker:
+        reporter = Reporter(worker, ["PLAYER"])
+        reporter.post()
+        assert [found.pid for found in workers(settings).workers] == [os.getpid()]
+        reporter.stop()
+        assert workers(settings).workers == ()
 
 
 def swept(sweeper: Sweeper) -> bool:
