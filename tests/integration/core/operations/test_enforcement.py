@@ -58,7 +58,6 @@ def enforced(engine: Engine) -> Iterator[Engine]:
         ("UPDATE specialization_progress SET current_level = 4 WHERE student_id = 3;"
          "DELETE FROM specialization_progress WHERE student_id = 2;"
          "UPDATE specialization_progress SET student_id = 2", True),
-        ("UPDATE user_licenses SET user_id = 3; UPDATE specialization_progress SET current_level = 3", False),
         ("UPDATE user_licenses SET user_id = 3, current_level = 1", True),
         ("DELETE FROM user_licenses", False),
     ],
