@@ -1,4 +1,4 @@
-"""Prometheus' own tool on the alert rules, the configuration and the names: it comes with apt's package `prometheus`."""
+"""promtool on the alert rules, the configuration and the names. It comes with apt's package `prometheus`."""
 
 from __future__ import annotations
 
