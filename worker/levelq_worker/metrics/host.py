@@ -65,6 +65,10 @@ class HostMetrics:
         """The process of this row has ended."""
         self.figures[number].add(PROCESSES, amount=-1)
 
+    def close_port(self) -> None:
+        """Close this process's copy of the socket; the process that serves has its own."""
+        self._listening.close()
+
     def serve(self) -> int:
         """Answer scrapes for ever."""
         self._server().serve_forever()

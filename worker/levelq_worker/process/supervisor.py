@@ -130,11 +130,16 @@ class Supervisor:
         if self._stop_by is not None and worker.process is None:
             worker.done = True
         if worker.process is None and not worker.done and time.monotonic() >= worker.start_at:
-            run = self._run
             if self._metrics is not None:
                 self._metrics.began(number)
-                run = partial(run, figures=self._metrics.figures[number])
-            worker.start(run)
+            worker.start(partial(self._work, number))
+
+    def _work(self, number: int) -> int:
+        """What a worker process runs."""
+        if self._metrics is None:
+            return self._run()
+        self._metrics.close_port()  # a worker that outlives its supervisor must not keep it from the next one
+        return self._run(figures=self._metrics.figures[number])
 
     def _stop(self) -> None:
         """Pass the signal on. A worker stops after its transaction at the latest, which is shorter than a claim."""
