@@ -197,8 +197,8 @@ class SupervisedWorker:
             return
         delay = self._backoff.next_delay(time.monotonic() - self._started)
         self.start_at = time.monotonic() + delay
-        what = "%(process)s %(pid)d ended with %(exit_code)d; starting another in %(seconds).1f s"
-        fields = {"process": self._name.removeprefix("levelq-"), "pid": pid, "exit_code": self.exit_code}
+        what = "%(program)s %(pid)d ended with %(exit_code)d; starting another in %(seconds).1f s"
+        fields = {"program": self._name.removeprefix("levelq-"), "pid": pid, "exit_code": self.exit_code}
         log_event(logging.WARNING, "process_ended", what, **fields, seconds=delay)
 
     @property
