@@ -45,9 +45,9 @@ __all__ = [
     "Adjust", "AsyncHandle", "AsyncProducer", "Catalog", "CatalogError", "CheckReport", "Command", "ConfigurationError",
     "Handle", "History", "HistoryEntry", "HotLane", "InvalidArgument", "InvalidCommand", "LaneFull", "LaneWorker",
     "LevelEvent", "LevelEvents", "LevelUp", "LevelUpRefused", "LevelqError", "Moved", "NotDurable", "OutOfStep",
-    "Outbox", "Outcome", "OutcomeTimeout", "OutcomeUnknown", "Overview", "ParkedLane", "ParkedUserLane",
-    "PartitionFull", "PartitionStatus", "Producer", "ProducerClosed", "ProgressLicenseCoupler", "QuarantinedEntry",
-    "QueueFull", "QueueUnavailable", "Rates", "Reset", "SchemaError", "SendUnknown", "SetLevel", "Settings",
-    "StatusReport", "SyncLevels", "Totals", "TransactionMisuse", "WorkerStatus", "WorkersReport", "WrongDatabase",
+    "Outbox", "Outcome", "OutcomeTimeout", "OutcomeUnknown", "ParkedLane", "ParkedUserLane", "PartitionFull",
+    "PartitionStatus", "Producer", "ProducerClosed", "ProgressLicenseCoupler", "QuarantinedEntry", "QueueFull",
+    "QueueUnavailable", "Rates", "Reset", "SchemaError", "SendUnknown", "SetLevel", "Settings", "StatusReport",
+    "SyncLevels", "SystemOverview", "Totals", "TransactionMisuse", "WorkerStatus", "WorkersReport", "WrongDatabase",
     "apply_commands", "check", "command_id_for", "drain", "level_up_atomic", "overview", "status", "workers",
 ]  # fmt: skip

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .operations.events import LevelEvent, LevelEvents
     from .operations.readings.check import CheckReport, OutOfStep, check
     from .operations.readings.history import History, HistoryEntry, ParkedUserLane, QuarantinedEntry
-    from .operations.readings.overview import Overview, overview
+    from .operations.readings.overview import SystemOverview, overview
     from .operations.readings.records import ParkedLane
     from .operations.readings.status import PartitionStatus, StatusReport, status
     from .operations.readings.workers import HotLane, Rates, WorkersReport, WorkerStatus, workers
@@ -53,7 +53,7 @@ _MODULES = {
     "operations.events": ["LevelEvent", "LevelEvents"],
     "operations.readings.check": ["CheckReport", "OutOfStep", "check"],
     "operations.readings.history": ["History", "HistoryEntry", "ParkedUserLane", "QuarantinedEntry"],
-    "operations.readings.overview": ["Overview", "overview"],
+    "operations.readings.overview": ["SystemOverview", "overview"],
     "operations.readings.records": ["ParkedLane"],
     "operations.readings.status": ["PartitionStatus", "StatusReport", "status"],
     "operations.readings.workers": ["HotLane", "Rates", "WorkerStatus", "WorkersReport", "workers"],
@@ -80,9 +80,9 @@ __all__ = [
     "Adjust", "Catalog", "CatalogError", "CheckReport", "Command", "ConfigurationError", "History", "HistoryEntry",
     "HotLane", "InvalidArgument", "InvalidCommand", "LaneFull", "LevelEvent", "LevelEvents", "LevelUp",
     "LevelUpRefused", "LevelqError", "Moved", "NotDurable", "OutOfStep", "Outcome", "OutcomeTimeout", "OutcomeUnknown",
-    "Overview", "ParkedLane", "ParkedUserLane", "PartitionFull", "PartitionStatus", "ProducerClosed",
-    "ProgressLicenseCoupler", "QuarantinedEntry", "QueueFull", "QueueUnavailable", "Rates", "Reset", "SchemaError",
-    "SendUnknown", "SetLevel", "Settings", "StatusReport", "SyncLevels", "Totals", "TransactionMisuse", "WorkerStatus",
+    "ParkedLane", "ParkedUserLane", "PartitionFull", "PartitionStatus", "ProducerClosed", "ProgressLicenseCoupler",
+    "QuarantinedEntry", "QueueFull", "QueueUnavailable", "Rates", "Reset", "SchemaError", "SendUnknown", "SetLevel",
+    "Settings", "StatusReport", "SyncLevels", "SystemOverview", "Totals", "TransactionMisuse", "WorkerStatus",
     "WorkersReport", "WrongDatabase", "apply_commands", "check", "command_id_for", "level_up_atomic", "overview",
     "status", "workers",
 ]  # fmt: skip
