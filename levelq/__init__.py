@@ -46,9 +46,9 @@ __all__ = [
     "ConfigurationError", "Explanation", "Handle", "History", "HistoryEntry", "HotLane", "InvalidArgument",
     "InvalidCommand", "LaneExplanation", "LaneFull", "LaneWorker", "LevelEvent", "LevelEvents", "LevelUp",
     "LevelUpRefused", "LevelqError", "Moved", "NotDurable", "OutOfStep", "Outbox", "Outcome", "OutcomeTimeout",
-    "OutcomeUnknown", "Overview", "ParkedLane", "ParkedUserLane", "PartitionFull", "PartitionStatus", "Producer",
+    "OutcomeUnknown", "ParkedLane", "ParkedUserLane", "PartitionFull", "PartitionStatus", "Producer",
     "ProducerClosed", "ProgressLicenseCoupler", "QuarantinedEntry", "QueueFull", "QueueUnavailable", "Rates", "Reset",
-    "SchemaError", "SendUnknown", "SetLevel", "Settings", "StatusReport", "SyncLevels", "Totals", "TransactionMisuse",
+    "SchemaError", "SendUnknown", "SetLevel", "Settings", "StatusReport", "SyncLevels", "SystemOverview", "Totals", "TransactionMisuse",
     "WaitingCommand", "WaitingLane", "WorkerStatus", "WorkersReport", "WrongDatabase", "apply_commands", "check",
     "command_id_for", "drain", "explain", "level_up_atomic", "overview", "status", "workers",
 ]  # fmt: skip

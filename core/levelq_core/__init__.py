@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .operations.readings.check import CheckReport, OutOfStep, check
     from .operations.readings.explanation import Explanation, LaneExplanation, explain
     from .operations.readings.history import History, HistoryEntry, QuarantinedEntry
-    from .operations.readings.overview import Overview, overview
+    from .operations.readings.overview import SystemOverview, overview
     from .operations.readings.pauses import ActivePause
     from .operations.readings.records import ParkedLane
     from .operations.readings.status import PartitionStatus, StatusReport, status
@@ -57,7 +57,7 @@ _MODULES = {
     "operations.readings.check": ["CheckReport", "OutOfStep", "check"],
     "operations.readings.explanation": ["Explanation", "LaneExplanation", "explain"],
     "operations.readings.history": ["History", "HistoryEntry", "QuarantinedEntry"],
-    "operations.readings.overview": ["Overview", "overview"],
+    "operations.readings.overview": ["SystemOverview", "overview"],
     "operations.readings.pauses": ["ActivePause"],
     "operations.readings.records": ["ParkedLane"],
     "operations.readings.status": ["PartitionStatus", "StatusReport", "status"],
@@ -86,9 +86,9 @@ __all__ = [
     "ActivePause", "Adjust", "Catalog", "CatalogError", "CheckReport", "Command", "ConfigurationError", "Explanation",
     "History", "HistoryEntry", "HotLane", "InvalidArgument", "InvalidCommand", "LaneExplanation", "LaneFull",
     "LevelEvent", "LevelEvents", "LevelUp", "LevelUpRefused", "LevelqError", "Moved", "NotDurable", "OutOfStep",
-    "Outcome", "OutcomeTimeout", "OutcomeUnknown", "Overview", "ParkedLane", "ParkedUserLane", "PartitionFull",
+    "Outcome", "OutcomeTimeout", "OutcomeUnknown", "ParkedLane", "ParkedUserLane", "PartitionFull",
     "PartitionStatus", "ProducerClosed", "ProgressLicenseCoupler", "QuarantinedEntry", "QueueFull", "QueueUnavailable",
-    "Rates", "Reset", "SchemaError", "SendUnknown", "SetLevel", "Settings", "StatusReport", "SyncLevels", "Totals",
+    "Rates", "Reset", "SchemaError", "SendUnknown", "SetLevel", "Settings", "StatusReport", "SyncLevels", "SystemOverview", "Totals",
     "TransactionMisuse", "WaitingCommand", "WaitingLane", "WorkerStatus", "WorkersReport", "WrongDatabase",
     "apply_commands", "check", "command_id_for", "explain", "level_up_atomic", "overview", "status", "workers",
 ]  # fmt: skip

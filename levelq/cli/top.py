@@ -19,7 +19,7 @@ from .screen import duration, out, per_second, printable, verdict
 from .workers import batch_of, memory_of, state_of
 
 if TYPE_CHECKING:
-    from levelq_core.operations.readings.overview import Overview
+    from levelq_core.operations.readings.overview import SystemOverview
     from levelq_core.operations.readings.workers import HotLane, Rates, WorkerStatus
     from levelq_core.settings import Settings
 
@@ -74,7 +74,7 @@ class _Reader(threading.Thread):
 
     def __init__(self, settings: Settings, interval: float) -> None:
         super().__init__(name="levelq-top", daemon=True)
-        self.latest: Overview | None = None
+        self.latest: SystemOverview | None = None
         self.failure: Exception | None = None
         self._settings = settings
         self._interval = interval
@@ -141,7 +141,7 @@ def _pressed_q() -> bool:
     return bool(ready) and os.read(sys.stdin.fileno(), 1) in (b"q", b"Q", b"")
 
 
-def _frame(seen: Overview, width: int, rows: int) -> RenderableType:
+def _frame(seen: SystemOverview, width: int, rows: int) -> RenderableType:
     """One frame that fits into so many columns and rows."""
     status, workers = seen.status, seen.workers
     lines = [
@@ -180,7 +180,7 @@ def _more(count: int, what: str) -> list[Text]:
     return [Text(f"  and {count:,} more {what}", "dim")] if count > 0 else []
 
 
-def _summary(seen: Overview, width: int) -> Iterator[Text]:
+def _summary(seen: SystemOverview, width: int) -> Iterator[Text]:
     status = seen.status
     yield _line(Text(f"levelq top   namespace {status.namespace}   {seen.at:%H:%M:%S} UTC   q ends", "bold"), width)
     if status.total is None:
@@ -212,7 +212,7 @@ def _table(columns: Sequence[str]) -> Table:
     return table
 
 
-def _partitions(seen: Overview, rows: int, width: int) -> Table:
+def _partitions(seen: SystemOverview, rows: int, width: int) -> Table:
     """The partitions with the most waiting and decided commands."""
     rates: dict[str, Rates] = {of.partition: of for of in seen.status.rates}
     busiest = sorted(

@@ -14,7 +14,7 @@ from .status import StatusReport, find
 from .workers import WorkersReport
 
 
-class Overview(Reading):
+class SystemOverview(Reading):
     """What waits and what is wrong, and what the workers do. `at`: by the clock of the reader.
 
     `workers`: None if the lanes' Redis does not answer.
@@ -25,7 +25,7 @@ class Overview(Reading):
     workers: WorkersReport | None
 
 
-def overview(settings: Settings | None = None, *, engine: Engine | None = None) -> Overview:
+def overview(settings: Settings | None = None, *, engine: Engine | None = None) -> SystemOverview:
     """Read what `levelq top` shows; one reading costs some 20 ms of processor time. Changes nothing.
 
     Connections, arguments, blocking and errors are those of `status`.
@@ -34,4 +34,4 @@ def overview(settings: Settings | None = None, *, engine: Engine | None = None) 
     if engine is not None:
         require_engine(engine)
     found = find(settings, engine)
-    return Overview(at=datetime.now(UTC), status=found.report(), workers=found.workers)
+    return SystemOverview(at=datetime.now(UTC), status=found.report(), workers=found.workers)
