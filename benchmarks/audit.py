@@ -60,9 +60,11 @@ def main() -> None:
         each = [sum(one.parts.values()) for one in drained]
         print(f"audits {name:3}  {median(d.rate for d in drained):8,.0f}/s  {median(each):6.1f} us for one command")
     pairs = list(zip(found["on"], found["off"], strict=True))
-    rates = median(on.rate / off.rate for on, off in pairs)
-    costs = median(sum(on.parts.values()) / sum(off.parts.values()) for on, off in pairs)
-    print(f"with audits to without: rate {rates:.3f}, processor time for one command {costs:.3f}")
+    rates = [on.rate / off.rate for on, off in pairs]
+    costs = [sum(on.parts.values()) / sum(off.parts.values()) for on, off in pairs]
+    for name, ratios in (("rate", rates), ("processor time for one command", costs)):
+        listed = ", ".join(f"{ratio:.3f}" for ratio in ratios)
+        print(f"with an audit to without: {name} {median(ratios):.3f} ({listed})", flush=True)
 
 
 if __name__ == "__main__":

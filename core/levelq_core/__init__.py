@@ -86,9 +86,9 @@ __all__ = [
     "ActivePause", "Adjust", "Catalog", "CatalogError", "CheckReport", "Command", "ConfigurationError", "Explanation",
     "History", "HistoryEntry", "HotLane", "InvalidArgument", "InvalidCommand", "LaneExplanation", "LaneFull",
     "LevelEvent", "LevelEvents", "LevelUp", "LevelUpRefused", "LevelqError", "Moved", "NotDurable", "OutOfStep",
-    "Outcome", "OutcomeTimeout", "OutcomeUnknown", "ParkedLane", "ParkedUserLane", "PartitionFull",
-    "PartitionStatus", "ProducerClosed", "ProgressLicenseCoupler", "QuarantinedEntry", "QueueFull", "QueueUnavailable",
-    "Rates", "Reset", "SchemaError", "SendUnknown", "SetLevel", "Settings", "StatusReport", "SyncLevels", "SystemOverview", "Totals",
+    "Outcome", "OutcomeTimeout", "OutcomeUnknown", "ParkedLane", "ParkedUserLane", "PartitionFull", "PartitionStatus",
+    "ProducerClosed", "ProgressLicenseCoupler", "QuarantinedEntry", "QueueFull", "QueueUnavailable", "Rates", "Reset",
+    "SchemaError", "SendUnknown", "SetLevel", "Settings", "StatusReport", "SyncLevels", "SystemOverview", "Totals",
     "TransactionMisuse", "WaitingCommand", "WaitingLane", "WorkerStatus", "WorkersReport", "WrongDatabase",
     "apply_commands", "check", "command_id_for", "explain", "level_up_atomic", "overview", "status", "workers",
 ]  # fmt: skip
