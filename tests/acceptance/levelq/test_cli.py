@@ -50,7 +50,7 @@ def test_command_goes_through_the_queue_and_into_the_history(levelq: Levelq, lev
     assert "rejected: total_xp: 2600" in " ".join(newest.split()) and "-5,000" in newest
     assert "+2,600" in oldest and "1 -> 3" in oldest and "applied" in oldest
     assert command_id in levelq_here("history", 42, "--ids").out
-    assert levelq_here("history", 42, "--limit", 1).out.count("PLAYER") == 1
+    assert levelq_here("history", 42, "--limit", 1).out.count("PLAYER") == 2  # with the levels now
     assert levelq_here("history", 43).out == "User 43: nothing was decided yet, or the ledger no longer keeps it.\n"
 
 
@@ -65,8 +65,9 @@ def test_adjust_and_reset_go_through_the_queue_and_into_the_history(levelq: Leve
     lines = [" ".join(line.replace("│", " ").split()) for line in levelq_here("history", 42).out.splitlines()]
     shown = [line.partition("PLAYER ")[2] for line in lines if "PLAYER" in line]
     assert shown == [
+        "level 2, highest 3, 0 XP",
         "set_level - 1 -> 2 applied", "reset = 0 3 -> 1 applied", "reset = 1,500 2 -> 3 applied",
-        "adjust +5,000 2 applied", "adjust -300 3 -> 2 applied", "level_up +2,600 1 -> 3 applied",
+        "adjust +5,000 2 applied", 'adjust -300 3 -> 2 applied; "refund"', "level_up +2,600 1 -> 3 applied",
     ]  # fmt: skip
     assert levelq_here("check").code == 0 and levelq_here("verify", "--at-rest").code == 0
 
