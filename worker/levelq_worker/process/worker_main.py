@@ -29,6 +29,7 @@ from levelq_core.settings import Settings
 from levelq_core.untrusted_text import printable
 from levelq_worker.draining.context import Runtime, tune_gc
 from levelq_worker.draining.drain import Drain
+from levelq_worker.draining.observing import Incident
 from levelq_worker.metrics.figures import Figures
 from levelq_worker.relay.thread import Relay
 from levelq_worker.reporter import Reporter
@@ -206,7 +207,9 @@ def _sweep(runtime: Runtime, known: Sequence[Partition]) -> tuple[list[tuple[Par
     failure: RedisError | None = None
     for partition in known:
         try:
-            runtime.lanes.sweep(partition)
+            _, returned = runtime.lanes.sweep(partition)
+            if returned:
+                runtime.observers.met(Incident("claims_expired", partition.specialization, returned))
             found.append((partition, runtime.lanes.status(partition)))
         except RedisError as error:
             failure = error
