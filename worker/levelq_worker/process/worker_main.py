@@ -31,6 +31,7 @@ from levelq_core.settings import Settings
 from levelq_core.untrusted_text import printable
 from levelq_worker.draining.context import Runtime, tune_gc
 from levelq_worker.draining.drain import Drain
+from levelq_worker.draining.observing import Incident
 from levelq_worker.metrics.figures import Figures
 from levelq_worker.relay.thread import Relay
 from levelq_worker.reporter import Reporter
@@ -211,7 +212,9 @@ def _sweep(runtime: Runtime, known: Sequence[Partition]) -> tuple[list[_Swept], 
     failure: RedisError | None = None
     for partition in known:
         try:
-            lanes.sweep(partition)
+            _, returned = lanes.sweep(partition)
+            if returned:
+                runtime.observers.met(Incident("claims_expired", partition.specialization, returned))
             found.append((partition, lanes.status(partition), pauses(lanes.redis, lanes.keys, partition)))
         except RedisError as error:
             failure = error
