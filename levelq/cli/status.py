@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from levelq_core.operations.readings.hot_spots import HotSpots
     from levelq_core.operations.readings.status import PartitionStatus, StatusReport
 
+_LONG, _OLD_SECONDS = 100, 10.0  # from where on a lane is worth a mention
 _NUMBERS = ("waiting", "ready", "claimed", "parked")
 
 
@@ -70,11 +71,13 @@ def _print(report: StatusReport) -> None:
 
 
 def _hot_spots(spots: HotSpots) -> Iterator[Text]:
-    """The longest and the oldest lanes, and what was no command."""
-    if spots.longest:
-        lanes = ", ".join(f"{lane.partition} user {lane.user}: {lane.waiting:,}" for lane in spots.longest)
-        yield verdict("longest", "dim", f"  {lanes}")
-        ages = (f"{lane.partition} user {lane.user}: {duration(lane.oldest_seconds)}" for lane in spots.oldest)
+    """Lanes that are long or old, and what was no command."""
+    long = [f"{lane.partition} user {lane.user}: {lane.waiting:,}" for lane in spots.longest if lane.waiting >= _LONG]
+    if long:
+        yield verdict("longest", "dim", f"  {', '.join(long)}")
+    old = [lane for lane in spots.oldest if lane.oldest_seconds >= _OLD_SECONDS]
+    if old:
+        ages = (f"{lane.partition} user {lane.user}: {duration(lane.oldest_seconds)}" for lane in old)
         yield verdict(" oldest", "dim", f"  {', '.join(ages)}")
     for group in spots.quarantined:
         whose = "" if group.user_id is None else f", for example of user {group.user_id}"
