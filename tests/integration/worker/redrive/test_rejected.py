@@ -296,7 +296,7 @@ def test_discarded_rejection_leaves_the_list_and_stays_the_answer_to_its_id(
     again = system.producer.send(command)
     system.drain()
     assert (again.result(1).status, again.result(1).duplicate) == ("rejected", True)
-    assert levelq_here("rejected", "discard", command.command_id, "--yes").out == "1 command settled before\n"
+    assert levelq_here("rejected", "discard", command.command_id, "--yes").out == "1 rejected command settled before\n"
     ((target, detail),) = system.rows("SELECT target, detail FROM levelq_audit")
     assert (target, detail["commands"]) == ("user 1 PLAYER", [str(command.command_id)])
     assert levelq_here("verify").code == 0
