@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from typer import Argument
-
+from .options import OfCatalog
 from .screen import count, print_line, refused
 
 if TYPE_CHECKING:
@@ -23,11 +22,7 @@ _POLL_SECONDS = 0.1  # between two attempts, while drains give their lanes back
 _SPARE_SECONDS = 5.0  # beyond one claim length, for them to do so
 
 
-def rebuild(
-    specialization: Annotated[
-        list[str] | None, Argument(help="The specializations to rebuild; default: all of the catalog.")
-    ] = None,
-) -> None:
+def rebuild(specialization: OfCatalog = None) -> None:
     """Restore to the lanes what Redis lost of the outbox.
 
     Workers do this by themselves when Redis has lost everything; this is for when it lost a part. It takes the
