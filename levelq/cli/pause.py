@@ -32,7 +32,7 @@ def pause(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Have drains leave specializations, or one user's lanes, alone.
+    """Stop drains from taking commands of specializations, or of one user.
 
     Producers go on: their commands wait, in order. When this returns, no drain applies anything of what is paused.
     It lasts until `levelq resume`, or for the time of --for. It does not hold back direct calls (level_up_atomic).

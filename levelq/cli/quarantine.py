@@ -89,7 +89,7 @@ def retry(
     dry_run: DryRun = False,
     as_json: JsonWithoutQuestion = False,
 ) -> None:
-    """Send quarantined entries to their lanes that this version can read, each under its own id.
+    """Send those quarantined entries to their lanes that this version can read, each under its own id.
 
     After an update, or with a higher LEVELQ_PAYLOAD_LIMIT. Refused: entries of which only a part is kept, and, unless
     forced, those that would come after newer commands of their lane. Exit code 1 if some were refused or left.

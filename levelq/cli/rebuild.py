@@ -47,7 +47,8 @@ def rebuild(specialization: OfCatalog = None) -> None:
     with database_of(settings) as engine, lanes_of(settings) as lanes, redis_of(settings, rq=True) as rq:
         faults = _unreadable(lanes, settings, engine)
         with engine.begin() as connection:
-            line = audit.record(connection, "rebuild", ", ".join(names))
+            line = audit.RunLine("rebuild", ", ".join(names))
+            line.write(connection, {})
         for fault in faults:
             _remove(lanes.redis, fault)
             if fault.key == settings.keys.database:
@@ -68,7 +69,7 @@ def rebuild(specialization: OfCatalog = None) -> None:
                 result = f"{count(restored.commands, 'command')} put back into {count(restored.lanes, 'lane')}"
             print_line(f"  {partition!s:<24}{result}")
         with engine.begin() as connection:
-            audit.update(connection, line, detail)
+            line.write(connection, detail)
 
 
 def _restore(lanes: Lanes, restore: OutboxRestore, partition: Partition, settings: Settings) -> Restored:

@@ -97,7 +97,7 @@ class Thing(NamedTuple):
     warning: str = ""
 
 
-class Retrying(Protocol):
+class Retrier(Protocol):
     """What retries one of the two: see levelq_worker.redrive."""
 
     def look(self, selection: Selection, limit: int = ...) -> Plan[Any]:
@@ -111,7 +111,7 @@ def show_each(
     thing: Thing,
     ids: Sequence[Any],
     read: Callable[..., Sequence[Any]],
-    retrying: Callable[..., Retrying],
+    retrying: Callable[..., Retrier],
     show: Callable[[Any], None],
 ) -> None:
     """Show these, and what a retry would do with each: unknown while Redis does not answer."""
@@ -200,7 +200,7 @@ class _Sender:
 
 def retry_each(
     thing: Thing,
-    retrying: Callable[..., Retrying],
+    retrying: Callable[..., Retrier],
     selection: Selection,
     limit: int,
     *,

@@ -129,7 +129,7 @@ def discard(
     dry_run: DryRun = False,
     as_json: JsonWithoutQuestion = False,
 ) -> None:
-    """Note that nothing is to be done about rejected commands.
+    """Settle rejected commands without a retry.
 
     They leave `levelq rejected list` and the number of open ones in `levelq status`. Their ledger rows stay, so a
     second send of the same id still has no effect.

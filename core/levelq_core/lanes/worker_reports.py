@@ -60,7 +60,7 @@ class PartitionFigures(_Posted):
 class BatchFigures(_Posted):
     """The last batches. `commands` and `seconds`: the medians of the last five, `at_ms`: when the last was committed.
 
-    `usual_seconds`: what transactions with so many commands took before, None while that is unknown. `slow_ms`: since
+    `usual_seconds`: what transactions of this size took before, None while that is unknown. `slow_ms`: since
     when they have taken several times as long, None if they do not.
     """
 
@@ -84,9 +84,9 @@ class WorkerReport(_Posted):
 
     `name`: host:pid. `rq_name`: its name in RQ's registry, None for a worker that works without RQ. `within_seconds`:
     how soon after a report the next one comes. `state`, since `state_ms`: "idle", "draining" or in a "transaction" of
-    `partition`, or "waiting" for a server, `why` says for what. `progress_ms`: when the working thread last got on; in
-    any state but idle it gets on within seconds. The counts are totals since the start. `slow`: see BatchFigures.
-    `memory_bytes`: resident memory, None where the system does not tell.
+    `partition`, or "waiting" for a server, `why` says for what. `progress_ms`: when the working thread last made
+    progress, which it does within seconds in any state but idle. The counts are totals since the start. `memory_bytes`:
+    resident memory, None where the system does not tell.
     """
 
     name: Name
