@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from rq.suspension import suspend
 from sqlalchemy.orm import Session
 
 import levelq
@@ -105,7 +106,7 @@ def _parked(scene: Scene) -> None:
 
 def _suspended(scene: Scene) -> None:
     scene.waiting()
-    subprocess.run([RQ, "suspend", "--url", scene.system.settings.queue_url], check=True, capture_output=True)
+    suspend(scene.redis)
 
 
 def _stalled(scene: Scene) -> None:
