@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 from rich.text import Text
 from typer import Exit, Option
 
-from .options import AnySource, DryRun, Yes
-from .screen import Listing, confirm, count, duration, err, print_json, print_line, printable, refused, verdict
+from .options import AnySource, DryRun, JsonWithoutQuestion, Yes
+from .screen import Listing, confirm, count, duration, err, never_ask, print_json, print_line, printable, verdict
 
 if TYPE_CHECKING:
     from levelq_core.operations.drift.adoption import Adoption, Repaired
@@ -33,7 +33,6 @@ _KINDS = {
 }
 
 Rate = Annotated[int, Option("--rate", min=1, help="How many pairs or rows to repair in a second, at most.")]
-AsJson = Annotated[bool, Option("--json", help="Print one JSON object; needs --yes or --dry-run: it never asks.")]
 
 
 def adopt(
@@ -43,7 +42,7 @@ def adopt(
     rate: Rate = 2_000,
     yes: Yes = False,
     dry_run: DryRun = False,
-    as_json: AsJson = False,
+    as_json: JsonWithoutQuestion = False,
 ) -> None:
     """Put the rows of a whole database in order, so that levelq can work on them.
 
@@ -56,17 +55,11 @@ def adopt(
 
     from .connections import database_of, load
 
-    require_answer(yes=yes, dry_run=dry_run, as_json=as_json)
+    never_ask(as_json, yes=yes or dry_run)
     settings = load()
     with database_of(settings) as engine:
         engine.connect().close()  # an unreachable database is reported with its address
         repair(Adoption(engine, settings, source.value, rate=rate), settings, yes=yes, dry_run=dry_run, as_json=as_json)
-
-
-def require_answer(*, yes: bool, dry_run: bool, as_json: bool) -> None:
-    """Raise ConfigurationError if --json would have to ask."""
-    if as_json and not yes and not dry_run:
-        raise refused("--json: expected --yes or --dry-run with it, because it does not ask")
 
 
 def repair(adoption: Adoption, settings: Settings, *, yes: bool, dry_run: bool, as_json: bool) -> None:

@@ -77,17 +77,17 @@ _PANELS = {
         "levelq audit --since 1d",
         "levelq metrics --port 9465",
     ),
+    "Steer": (
+        "levelq pause PLAYER --for 1h --reason 'migration of the ledger'",
+        "levelq resume PLAYER",
+        "levelq drain PLAYER --wait --timeout 10m",
+    ),
     "Repair and maintain": (
         "levelq sync 42 PLAYER --source license",
         "levelq adopt --dry-run",
         "levelq rebuild PLAYER",
         "levelq prune --older-than 30d --dry-run",
         "levelq shards PLAYER 8",
-    ),
-    "Steer": (
-        "levelq pause PLAYER --for 1h --reason 'migration of the ledger'",
-        "levelq resume PLAYER",
-        "levelq drain PLAYER --wait --timeout 10m",
     ),
     "Cancel and erase": (
         "levelq cancel 42 PLAYER --id 0196f0a0-0000-7000-8000-000000000000",

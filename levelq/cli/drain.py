@@ -9,9 +9,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, Exit, Option
+from typer import Exit, Option
 
-from .options import AsJson, age_of
+from .options import AsJson, OfCatalog, age_of
 from .screen import count, one_line, out, print_json, print_line, refused, verdict
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _STILL_SECONDS = 5.0  # without progress, after which the reasons are shown
 
 
 def drain(
-    specialization: Annotated[list[str] | None, Argument(help="Default: all of the catalog.")] = None,
+    specialization: OfCatalog = None,
     wait: Annotated[bool, Option("--wait", help="Wait until nothing is left in lanes and outbox.")] = False,
     timeout: Annotated[str | None, Option(metavar="TIME", help="Give up after 30s or 10m; default: never.")] = None,
     as_json: AsJson = False,

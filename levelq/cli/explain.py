@@ -27,7 +27,9 @@ def explain(
     user: Annotated[
         int | None, Argument(metavar="USER", help="The user's id; not with --command.", callback=check_user)
     ] = None,
-    specialization: Annotated[str | None, Argument(help="One specialization; all of the user's if not given.")] = None,
+    specialization: Annotated[
+        str | None, Argument(metavar="SPECIALIZATION", help="Default: all of the user's.")
+    ] = None,
     since: Since = None,
     limit: Annotated[int, Option(min=1, max=10_000, help="The newest events of each kind.")] = 20,
     command: Annotated[UUID | None, Option(metavar="ID", help="Explain the lane of this command.")] = None,

@@ -25,8 +25,8 @@ def metrics(
     """Print what waits, who serves it and how the tables stand, in Prometheus' text format.
 
     One reading holds the whole namespace, so scrape it once, not on every worker host; what workers do, they serve
-    themselves at LEVELQ_METRICS_PORT. With --port each scrape reads anew, one at a time, at LEVELQ_METRICS_HOST. Exit
-    code 1 if a server is away or something could not be read; stderr has a line for each.
+    themselves at LEVELQ_METRICS_PORT. With --port each scrape is a new reading, one at a time, at LEVELQ_METRICS_HOST.
+    Exit code 1 if a server is away or something could not be read; stderr has a line for each.
     """
     from levelq_core.operations.readings.gauges import gauges
     from levelq_worker.metrics.exposition import server_of, text_of

@@ -41,6 +41,8 @@ User = Annotated[int, Argument(metavar="USER", help="The user's id.", callback=c
 Specialization = Annotated[
     str, Argument(metavar="SPECIALIZATION", help="PLAYER, COACH, ...: `levelq catalog` lists them.")
 ]
+Specializations = Annotated[list[str] | None, Argument(metavar="SPECIALIZATION", help="Default: the whole namespace.")]
+OfCatalog = Annotated[list[str] | None, Argument(metavar="SPECIALIZATION", help="Default: all of the catalog.")]
 Yes = Annotated[bool, Option("--yes", help="Do not ask for confirmation.")]
 DryRun = Annotated[bool, Option("--dry-run", help="Only show what would be done.")]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON object.")]

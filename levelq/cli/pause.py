@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Option
+from typer import Option
 
-from .options import AsJson, DryRun, Yes, age_of, check_user
+from .options import AsJson, DryRun, Specializations, Yes, age_of, check_user
 from .screen import confirm, count, duration, err, one_line, print_json, print_line, refused
 
 if TYPE_CHECKING:
@@ -19,12 +19,11 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.1
 
-Names = Annotated[list[str] | None, Argument(help="Default: the whole namespace.")]
 OneUser = Annotated[int | None, Option("--user", metavar="ID", help="Only this user's lanes.", callback=check_user)]
 
 
 def pause(
-    specialization: Names = None,
+    specialization: Specializations = None,
     user: OneUser = None,
     lasting: Annotated[str | None, Option("--for", metavar="TIME", help="End by itself, after 30m or 1h.")] = None,
     reason: Annotated[str, Option(help="Why; `levelq status` shows it.")] = "",
@@ -33,7 +32,7 @@ def pause(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Have drains leave specializations, or one user's lanes, alone.
+    """Stop drains from taking commands of specializations, or of one user.
 
     Producers go on: their commands wait, in order. When this returns, no drain applies anything of what is paused.
     It lasts until `levelq resume`, or for the time of --for. It does not hold back direct calls (level_up_atomic).

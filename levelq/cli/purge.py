@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from typer import Argument
-
 from .cancel import editing, print_cancelled, print_waiting
-from .options import DryRun, JsonWithoutQuestion, Yes
+from .options import DryRun, JsonWithoutQuestion, Specializations, Yes
 from .screen import confirm, never_ask, print_json
 
 
 def purge(
-    specialization: Annotated[
-        list[str] | None, Argument(help="The specializations to empty; default: the whole namespace.")
-    ] = None,
+    specialization: Specializations = None,
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: JsonWithoutQuestion = False,

@@ -12,21 +12,29 @@ from .redrive import (
     Acted,
     Force,
     Listed,
+    Thing,
     Timeout,
     Wait,
-    alike,
-    carry_out,
+    discard_each,
     print_facts,
     print_listed,
-    require_all,
+    retry_each,
     selection_of,
+    show_each,
 )
-from .screen import Listing, confirm, count, err, never_ask, one_line, print_json, print_line, verdict, when
+from .screen import Listing, count, one_line, print_json, print_line, verdict, when
 
 if TYPE_CHECKING:
     from levelq_core.operations.readings.quarantine import KeptEntry
 
-Ids = Annotated[list[int] | None, Argument(metavar="[ID]...", help="Only these: the numbers that `list` shows.")]
+Ids = Annotated[list[int] | None, Argument(metavar="ID", help="Only these: the numbers that `list` shows.")]
+_THING = Thing(
+    "quarantined entry",
+    lambda one: one.id,
+    ("Lanes", "Why"),
+    lambda one: (one.specialization, one.reason),
+    " Their bytes are deleted for good.",
+)
 _WIDTH = 16  # bytes in one line of a dump
 
 
@@ -58,28 +66,12 @@ def list_(
     print_listed(shown, len(found), limit, "quarantined entry")
 
 
-def show(ids: Annotated[list[int], Argument(metavar="ID...", help="The numbers that `list` shows.")]) -> None:
+def show(ids: Annotated[list[int], Argument(metavar="ID", help="The numbers that `list` shows.")]) -> None:
     """Show quarantined entries: why, their fields as far as they can be read, and their bytes."""
-    from levelq_core.errors import ConfigurationError
     from levelq_core.operations.readings.quarantine import quarantined
     from levelq_worker.redrive.quarantined import Returning
 
-    from .connections import database_of, lanes_of, load
-
-    settings, selection = load(), selection_of(ids)
-    with database_of(settings) as engine:
-        for one in (found := quarantined(engine, selection, limit=len(ids))):
-            print_line(verdict("quarantined", "bold yellow", f"  {one.id}  {when(one.at)} UTC  {_lane(one)}"))
-            print_facts(_facts(one))
-            for line in _dump(one.raw):
-                print_line(f"  {line}")
-        try:
-            with lanes_of(settings) as lanes:
-                for planned in Returning(engine, lanes, settings).look(selection).entries:
-                    print_line(f"retry of {planned.source.id}: {planned.verdict}: {one_line(planned.why)}")
-        except ConfigurationError as error:
-            print_line(f"retry: unknown: {one_line(str(error))}", on=err)
-    require_all(ids, [one.id for one in found], "quarantined entry")
+    show_each(_THING, ids, quarantined, Returning, _show)
 
 
 def retry(
@@ -97,23 +89,17 @@ def retry(
     dry_run: DryRun = False,
     as_json: JsonWithoutQuestion = False,
 ) -> None:
-    """Send quarantined entries to their lanes that this version can read, each under its own id.
+    """Send those quarantined entries to their lanes that this version can read, each under its own id.
 
     After an update, or with a higher LEVELQ_PAYLOAD_LIMIT. Refused: entries of which only a part is kept, and, unless
     forced, those that would come after newer commands of their lane. Exit code 1 if some were refused or left.
     """
     from levelq_worker.redrive.quarantined import Returning
 
-    from .connections import database_of, lanes_of, load
-
-    never_ask(as_json, yes=yes or dry_run)
-    selection, settings = selection_of(ids, user, specialization, reason, since, until), load()
-    with lanes_of(settings) as lanes, database_of(settings) as engine:
-        returning = Returning(engine, lanes, settings, force=force)
-        plan = returning.look(selection, max(limit, len(selection.ids)))
-        require_all(ids, [one.source.id for one in plan.entries], "quarantined entry")
-        seconds = timeout if wait else None
-        carry_out(returning, plan, "quarantined entry", settings, seconds, yes=yes, dry_run=dry_run, as_json=as_json)
+    selection, seconds = selection_of(ids, user, specialization, reason, since, until), timeout if wait else None
+    retry_each(
+        _THING, Returning, selection, limit, force=force, seconds=seconds, yes=yes, dry_run=dry_run, as_json=as_json
+    )
 
 
 def discard(
@@ -132,29 +118,15 @@ def discard(
     from levelq_core.operations.readings.quarantine import read
     from levelq_worker.redrive import quarantined as operation
 
-    from .connections import database_of, load
+    selection = selection_of(ids, user, specialization, reason, since, until)
+    discard_each(_THING, read, operation.discard, selection, limit, yes=yes, dry_run=dry_run, as_json=as_json)
 
-    never_ask(as_json, yes=yes or dry_run)
-    selection, settings = selection_of(ids, user, specialization, reason, since, until), load()
-    limit = max(limit, len(selection.ids))
-    with database_of(settings) as engine:
-        with engine.connect() as connection:
-            found = read(connection, selection, limit + 1, oldest_first=True)
-        chosen = found[:limit]
-        require_all(ids, [one.id for one in found], "quarantined entry")
-        if not as_json:
-            shown = Listing("Entries", "Lanes", "Why", right=("Entries",), folding="Why")
-            for group in alike(chosen, lambda one: f"{one.specialization} {one.reason}"):
-                shown.add(len(group), group[0].specialization, one_line(group[0].reason))
-            print_listed(shown, len(found), limit, "quarantined entry")
-        discarded = 0
-        if chosen and not dry_run:
-            confirm(f"Delete {count(len(chosen), 'row')} from the quarantine? This cannot be undone.", yes=yes)
-            discarded = operation.discard(engine, settings, chosen)
-    if as_json:
-        print_json({"dry_run": dry_run, "matched": len(chosen), "discarded": discarded})
-    elif discarded:
-        print_line(f"{count(discarded, 'row')} deleted from the quarantine")
+
+def _show(one: KeptEntry) -> None:
+    print_line(verdict("quarantined", "bold yellow", f"  {one.id}  {when(one.at)} UTC  {_lane(one)}"))
+    print_facts(_facts(one))
+    for line in _dump(one.raw):
+        print_line(f"  {line}")
 
 
 def _lane(one: KeptEntry) -> str:

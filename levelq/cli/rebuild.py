@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from typer import Argument
-
+from .options import OfCatalog
 from .screen import count, print_line, refused
 
 if TYPE_CHECKING:
@@ -23,11 +22,7 @@ _POLL_SECONDS = 0.1  # between two attempts, while drains give their lanes back
 _SPARE_SECONDS = 5.0  # beyond one claim length, for them to do so
 
 
-def rebuild(
-    specialization: Annotated[
-        list[str] | None, Argument(help="The specializations to rebuild; default: all of the catalog.")
-    ] = None,
-) -> None:
+def rebuild(specialization: OfCatalog = None) -> None:
     """Restore to the lanes what Redis lost of the outbox.
 
     Workers do this by themselves when Redis has lost everything; this is for when it lost a part. It takes the
@@ -52,7 +47,8 @@ def rebuild(
     with database_of(settings) as engine, lanes_of(settings) as lanes, redis_of(settings, rq=True) as rq:
         faults = _unreadable(lanes, settings, engine)
         with engine.begin() as connection:
-            line = audit.record(connection, "rebuild", ", ".join(names))
+            line = audit.RunLine("rebuild", ", ".join(names))
+            line.write(connection, {})
         for fault in faults:
             _remove(lanes.redis, fault)
             if fault.key == settings.keys.database:
@@ -73,7 +69,7 @@ def rebuild(
                 result = f"{count(restored.commands, 'command')} put back into {count(restored.lanes, 'lane')}"
             print_line(f"  {partition!s:<24}{result}")
         with engine.begin() as connection:
-            audit.update(connection, line, detail)
+            line.write(connection, detail)
 
 
 def _restore(lanes: Lanes, restore: OutboxRestore, partition: Partition, settings: Settings) -> Restored:

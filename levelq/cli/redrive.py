@@ -1,23 +1,22 @@
-"""What `levelq rejected` and `levelq quarantine` share: their options, and a retry from its plan to its outcomes."""
+"""What `levelq rejected` and `levelq quarantine` share: their options, show, retry and discard."""
 
 from __future__ import annotations
 
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 from typer import Exit, Option
 
 from .options import time_of
-from .screen import Listing, confirm, count, err, one_line, print_json, print_line, verdict
+from .screen import Listing, confirm, count, err, never_ask, one_line, print_json, print_line, verdict
 
 if TYPE_CHECKING:
     from levelq_core.domain.commands import Command
     from levelq_core.errors import LevelqError
     from levelq_core.operations.readings.selection import Selection
-    from levelq_core.settings import Settings
     from levelq_producer import Handle, Producer
     from levelq_worker.redrive.plan import Plan, Send
 
@@ -85,11 +84,91 @@ def alike(found: Iterable[T], words: Callable[[T], str]) -> list[list[T]]:
     return sorted(groups.values(), key=len, reverse=True)
 
 
-class Acting(Protocol):
-    """Retrying or Returning."""
+class Thing(NamedTuple):
+    """What a group of commands acts on: its name, its id, and the columns that tell kinds of it apart.
+
+    `warning`: what its discarding also does.
+    """
+
+    name: str
+    id_of: Callable[[Any], Any]
+    headings: tuple[str, ...]
+    cells: Callable[[Any], tuple[str, ...]]
+    warning: str = ""
+
+
+class Retrier(Protocol):
+    """What retries one of the two: see levelq_worker.redrive."""
+
+    def look(self, selection: Selection, limit: int = ...) -> Plan[Any]:
+        """What it would do."""
 
     def run(self, plan: Plan[Any], send: Send) -> Plan[Any]:
         """Send what a plan holds."""
+
+
+def show_each(
+    thing: Thing,
+    ids: Sequence[Any],
+    read: Callable[..., Sequence[Any]],
+    retrying: Callable[..., Retrier],
+    show: Callable[[Any], None],
+) -> None:
+    """Show these, and what a retry would do with each: unknown while Redis does not answer."""
+    from levelq_core.errors import ConfigurationError
+
+    from .connections import database_of, lanes_of, load
+
+    settings, selection = load(), selection_of(ids)
+    with database_of(settings) as engine:
+        for one in (found := read(engine, selection, limit=len(ids))):
+            show(one)
+        try:
+            with lanes_of(settings) as lanes:
+                for planned in retrying(engine, lanes, settings).look(selection).entries:
+                    print_line(f"retry of {thing.id_of(planned.source)}: {planned.verdict}: {one_line(planned.why)}")
+        except ConfigurationError as error:
+            print_line(f"retry: unknown: {one_line(str(error))}", on=err)
+    require_all(ids, [thing.id_of(one) for one in found], thing.name)
+
+
+def discard_each(
+    thing: Thing,
+    read: Callable[..., Sequence[Any]],
+    discard: Callable[..., int],
+    selection: Selection,
+    limit: int,
+    *,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Show what is selected, ask, and discard it. What was settled before is left."""
+    from .connections import database_of, load
+
+    never_ask(as_json, yes=yes or dry_run)
+    settings, limit = load(), max(limit, len(selection.ids))
+    with database_of(settings) as engine:
+        with engine.connect() as connection:
+            found = read(connection, selection, limit + 1, oldest_first=True)
+        require_all(selection.ids, [thing.id_of(one) for one in found], thing.name)
+        chosen = [one for one in found[:limit] if getattr(one, "settled", None) is None]
+        before = len(found[:limit]) - len(chosen)
+        if not as_json and before:
+            print_line(f"{count(before, thing.name)} settled before")
+        if not as_json and (chosen or not found):
+            shown = Listing("Number", *thing.headings, right=("Number",), folding=thing.headings[-1])
+            for group in alike(chosen, lambda one: " ".join(thing.cells(one))):
+                shown.add(len(group), *map(one_line, thing.cells(group[0])))
+            print_listed(shown, len(chosen) + (len(found) > limit), len(chosen), thing.name)
+        discarded = 0
+        if chosen and not dry_run:
+            confirm(f"Discard {count(len(chosen), thing.name)}?{thing.warning}", yes=yes)
+            discarded = discard(engine, settings, chosen)
+    if as_json:
+        print_json({"dry_run": dry_run, "matched": len(chosen), "discarded": discarded})
+    elif discarded:
+        print_line(f"{count(discarded, thing.name)} discarded")
 
 
 class _Sender:
@@ -119,38 +198,46 @@ class _Sender:
                 yield handle.command_id, "undecided", str(error)
 
 
-def carry_out(
-    acting: Acting,
-    plan: Plan[Any],
-    thing: str,
-    settings: Settings,
-    seconds: float | None,
+def retry_each(
+    thing: Thing,
+    retrying: Callable[..., Retrier],
+    selection: Selection,
+    limit: int,
     *,
+    force: bool,
+    seconds: float | None,
     yes: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Show a plan, ask, run it, and show what became of it; `seconds`: how long to wait for outcomes. Raises Exit."""
-    outcomes: list[tuple[UUID, str, str]] = []
-    chosen = plan.of("send")
-    if not as_json:
-        _print_plan(plan, thing)
-    if not dry_run and plan.of("send", "done"):
-        if chosen:
-            confirm(f"Send {count(len(chosen), thing)} once more?", yes=yes)
-        from levelq_producer import Producer
+    """Show the plan, ask, run it, and show what became of it; `seconds`: how long to wait for outcomes. Raises Exit."""
+    from .connections import database_of, lanes_of, load
 
-        with Producer(settings) as producer:
-            sender = _Sender(producer, reply=seconds is not None)
-            plan = acting.run(plan, sender)
-            if seconds is not None:
-                outcomes = [*sender.outcomes(seconds)]
+    never_ask(as_json, yes=yes or dry_run)
+    settings, outcomes = load(), list[tuple[UUID, str, str]]()
+    with lanes_of(settings) as lanes, database_of(settings) as engine:
+        acting = retrying(engine, lanes, settings, force=force)
+        plan = acting.look(selection, max(limit, len(selection.ids)))
+        require_all(selection.ids, [thing.id_of(one.source) for one in plan.entries], thing.name)
+        chosen = plan.of("send")
+        if not as_json:
+            _print_plan(plan, thing.name)
+        if not dry_run and plan.of("send", "done"):
+            if chosen:
+                confirm(f"Send {count(len(chosen), thing.name)} once more?", yes=yes)
+            from levelq_producer import Producer
+
+            with Producer(settings) as producer:
+                sender = _Sender(producer, reply=seconds is not None)
+                plan = acting.run(plan, sender)
+                if seconds is not None:
+                    outcomes = [*sender.outcomes(seconds)]
     if as_json:
         entries = [one.model_dump(mode="json") for one in plan.entries]
         decided = [{"command_id": str(i), "status": s, "message": m} for i, s, m in outcomes]
         print_json({"dry_run": dry_run, "more": plan.more, "entries": entries, "outcomes": decided})
     elif chosen and not dry_run:
-        _print_done(plan, thing, outcomes)
+        _print_done(plan, thing.name, outcomes)
     bad = plan.of("refused", "left") or any(status != "applied" for _, status, _ in outcomes)
     raise Exit(1 if bad else 0)
 

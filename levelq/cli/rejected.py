@@ -13,26 +13,33 @@ from .redrive import (
     Acted,
     Force,
     Listed,
+    Thing,
     Timeout,
     Wait,
-    alike,
-    carry_out,
+    discard_each,
     print_facts,
     print_listed,
-    require_all,
+    retry_each,
     selection_of,
+    show_each,
 )
-from .screen import Cell, Listing, confirm, count, err, never_ask, one_line, print_json, print_line, verdict, when
+from .screen import Cell, Listing, one_line, print_json, print_line, verdict, when
 
 if TYPE_CHECKING:
     from levelq_core.operations.readings.rejected import RejectedCommand
 
-Ids = Annotated[list[UUID] | None, Argument(metavar="[ID]...", help="Only these commands, settled or not.")]
+Ids = Annotated[list[UUID] | None, Argument(metavar="ID", help="Only these commands, settled or not.")]
 OfError = Annotated[
     str | None, Option("--error", metavar="NAME", help="Only validation_error, database_error or cancelled.")
 ]
 
 _UNDECIDED = {"undecided": "not decided yet"}
+_THING = Thing(
+    "rejected command",
+    lambda one: one.command_id,
+    ("Lanes", "Command", "Why"),
+    lambda one: (one.specialization, one.kind, one.message),
+)
 
 
 def list_(
@@ -71,28 +78,12 @@ def list_(
     print_listed(shown, len(found), limit, "rejected command")
 
 
-def show(ids: Annotated[list[UUID], Argument(metavar="ID...", help="The commands' ids.")]) -> None:
+def show(ids: Annotated[list[UUID], Argument(metavar="ID", help="The commands' ids.")]) -> None:
     """Show all that is known of rejected commands, and what a retry would do."""
-    from levelq_core.errors import ConfigurationError
     from levelq_core.operations.readings.rejected import rejected
     from levelq_worker.redrive.rejected import Retrying
 
-    from .connections import database_of, lanes_of, load
-
-    settings, selection = load(), selection_of(ids)
-    with database_of(settings) as engine:
-        for one in (found := rejected(engine, selection, limit=len(ids))):
-            print_line(
-                verdict("rejected", "bold red", f"  {when(one.at)} UTC  user {one.user_id} {one.specialization}")
-            )
-            print_facts(_facts(one))
-        try:
-            with lanes_of(settings) as lanes:
-                for planned in Retrying(engine, lanes, settings).look(selection).entries:
-                    print_line(f"retry of {planned.source.command_id}: {planned.verdict}: {one_line(planned.why)}")
-        except ConfigurationError as error:
-            print_line(f"retry: unknown: {one_line(str(error))}", on=err)
-    require_all(ids, [one.command_id for one in found], "rejected command")
+    show_each(_THING, ids, rejected, Retrying, _show)
 
 
 def retry(
@@ -119,16 +110,10 @@ def retry(
     """
     from levelq_worker.redrive.rejected import Retrying
 
-    from .connections import database_of, lanes_of, load
-
-    never_ask(as_json, yes=yes or dry_run)
-    selection, settings = selection_of(ids, user, specialization, reason, since, until, error), load()
-    with lanes_of(settings) as lanes, database_of(settings) as engine:
-        retrying = Retrying(engine, lanes, settings, force=force)
-        plan = retrying.look(selection, max(limit, len(selection.ids)))
-        require_all(ids, [one.source.command_id for one in plan.entries], "rejected command")
-        seconds = timeout if wait else None
-        carry_out(retrying, plan, "rejected command", settings, seconds, yes=yes, dry_run=dry_run, as_json=as_json)
+    selection, seconds = selection_of(ids, user, specialization, reason, since, until, error), timeout if wait else None
+    retry_each(
+        _THING, Retrying, selection, limit, force=force, seconds=seconds, yes=yes, dry_run=dry_run, as_json=as_json
+    )
 
 
 def discard(
@@ -144,7 +129,7 @@ def discard(
     dry_run: DryRun = False,
     as_json: JsonWithoutQuestion = False,
 ) -> None:
-    """Note that nothing is to be done about rejected commands.
+    """Settle rejected commands without a retry.
 
     They leave `levelq rejected list` and the number of open ones in `levelq status`. Their ledger rows stay, so a
     second send of the same id still has no effect.
@@ -152,31 +137,13 @@ def discard(
     from levelq_core.operations.readings.rejected import read
     from levelq_worker.redrive import rejected as operation
 
-    from .connections import database_of, load
+    selection = selection_of(ids, user, specialization, reason, since, until, error)
+    discard_each(_THING, read, operation.discard, selection, limit, yes=yes, dry_run=dry_run, as_json=as_json)
 
-    never_ask(as_json, yes=yes or dry_run)
-    selection, settings = selection_of(ids, user, specialization, reason, since, until, error), load()
-    limit = max(limit, len(selection.ids))
-    with database_of(settings) as engine:
-        with engine.connect() as connection:
-            found = read(connection, selection, limit + 1, oldest_first=True)
-        chosen = [one for one in found[:limit] if one.settled is None]
-        require_all(ids, [one.command_id for one in found], "rejected command")
-        if not as_json and (before := len(found[:limit]) - len(chosen)):
-            print_line(f"{count(before, 'command')} settled before")
-        if not as_json and (chosen or not found):
-            shown = Listing("Commands", "Lanes", "Command", "Why", right=("Commands",), folding="Why")
-            for group in alike(chosen, lambda one: f"{one.specialization} {one.kind} {one.message}"):
-                shown.add(len(group), group[0].specialization, group[0].kind, one_line(group[0].message))
-            print_listed(shown, len(chosen) + (len(found) > limit), len(chosen), "rejected command")
-        discarded = 0
-        if chosen and not dry_run:
-            confirm(f"Discard {count(len(chosen), 'rejected command')}?", yes=yes)
-            discarded = operation.discard(engine, settings, chosen)
-    if as_json:
-        print_json({"dry_run": dry_run, "matched": len(chosen), "discarded": discarded})
-    elif discarded:
-        print_line(f"{count(discarded, 'rejected command')} discarded")
+
+def _show(one: RejectedCommand) -> None:
+    print_line(verdict("rejected", "bold red", f"  {when(one.at)} UTC  user {one.user_id} {one.specialization}"))
+    print_facts(_facts(one))
 
 
 def _why(one: RejectedCommand) -> Cell:

@@ -6,13 +6,13 @@ from typing import Annotated
 
 from typer import Option
 
-from .options import AsJson, DryRun
-from .pause import Names, OneUser, print_dry, print_end, print_pauses, steering
+from .options import AsJson, DryRun, Specializations
+from .pause import OneUser, print_dry, print_end, print_pauses, steering
 from .screen import print_line
 
 
 def resume(
-    specialization: Names = None,
+    specialization: Specializations = None,
     user: OneUser = None,
     yes: Annotated[bool, Option("--yes", hidden=True)] = False,  # it never asks; as for pause
     dry_run: DryRun = False,

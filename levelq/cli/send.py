@@ -84,7 +84,6 @@ def send(
 def _send(settings: Settings, command: Command, durability: Durability | None, timeout: float | None) -> None:
     """Send it and, with a timeout, print its outcome. Raises Exit with the command line's exit code."""
     from levelq_core.errors import NotDurable
-    from levelq_core.operations.audit import user_target
     from levelq_producer import Producer
 
     with Producer(settings) as producer:
@@ -102,6 +101,8 @@ def _send(settings: Settings, command: Command, durability: Durability | None, t
             _print(outcome)
         finally:
             if settings.database_url is not None:
+                from levelq_core.operations.audit import user_target
+
                 target = user_target(command.user_id, command.specialization)
                 note(settings, "send", target, {"kind": command.kind, "command_id": str(command.command_id)})
     raise Exit(0 if outcome.status == "applied" else 1)

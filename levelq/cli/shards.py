@@ -19,8 +19,10 @@ _POLL_SECONDS = 0.2
 
 
 def shards(
-    specialization: Annotated[str | None, Argument(help="The one to change; default: show all.")] = None,
-    number: Annotated[int | None, Argument(metavar="[SHARDS]", help="How many shards it is to have.")] = None,
+    specialization: Annotated[
+        str | None, Argument(metavar="SPECIALIZATION", help="The one to change; default: show all.")
+    ] = None,
+    number: Annotated[int | None, Argument(metavar="SHARDS", help="How many shards it gets.")] = None,
     wait: Annotated[bool, Option(help="Wait until the lanes of the old shards are empty.")] = True,
 ) -> None:
     """Show or change how many shards each specialization has.

@@ -81,11 +81,11 @@ def _hot_spots(spots: HotSpots) -> Iterator[Text]:
         yield verdict(" oldest", "dim", f"  {', '.join(ages)}")
     for group in spots.quarantined:
         whose = "" if group.user_id is None else f", for example of user {group.user_id}"
-        what = f"{count(group.entries, 'entry' if group.entries == 1 else 'entrie')} in the last hour{whose}"
-        yield verdict("rubbish", "yellow", f"  {group.specialization}: {what}: {group.reason}")
+        what = f"{count(group.entries, 'entry')} in the last hour{whose}"
+        yield verdict("malformed", "yellow", f"  {group.specialization}: {what}: {group.reason}")
     if spots.list_writers:
         clients = ", ".join(client.in_words() for client in spots.list_writers)
-        yield verdict(" writer", "yellow", f"  perhaps, as its last command wrote into some list: {clients}")
+        yield verdict("   writer", "yellow", f"  perhaps, as its last command wrote into some list: {clients}")
 
 
 def _print_rates(report: StatusReport) -> None:

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from typer import Argument, BadParameter, Exit, Option
 
-from .adopt import AsJson, Rate, repair, require_answer
-from .options import AnySource, DryRun, Yes, check_user
-from .screen import err, print_line, refused, verdict
+from .adopt import Rate, repair
+from .options import AnySource, DryRun, JsonWithoutQuestion, Yes, check_user
+from .screen import err, never_ask, print_line, refused, verdict
 
 
 def sync(
@@ -26,7 +26,7 @@ def sync(
     rate: Rate = 2_000,
     yes: Yes = False,
     dry_run: DryRun = False,
-    as_json: AsJson = False,
+    as_json: JsonWithoutQuestion = False,
 ) -> None:
     """Put one pair of levels in step at once, without the queue; with --all, every pair that is out of step.
 
@@ -37,7 +37,7 @@ def sync(
     if every:
         if user is not None:
             raise BadParameter("expected either --all or USER SPECIALIZATION")
-        require_answer(yes=yes, dry_run=dry_run, as_json=as_json)
+        never_ask(as_json, yes=yes or dry_run)
         _sync_all(source, only, rate, yes=yes, dry_run=dry_run, as_json=as_json)
         return
     if user is None or specialization is None:

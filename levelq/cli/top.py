@@ -142,7 +142,7 @@ def _pressed_q() -> bool:
 
 
 def _frame(seen: SystemOverview, width: int, rows: int) -> RenderableType:
-    """One frame that fits into so many columns and rows."""
+    """One frame of this width and of this many rows at most."""
     status, workers = seen.status, seen.workers
     lines = [
         row

@@ -31,6 +31,7 @@ from levelq_core.log_events import log_event
 
 from .draining.activity import Tally
 from .draining.context import Runtime
+from .support.worker_name import worker_name
 
 MOST_PARTITIONS = 100  # in a report: those with the most commands
 SPARE_SECONDS = 1.0  # beyond two sweeps and two slow answers, before a worker that posts nothing is called silent
@@ -51,9 +52,10 @@ class Reporter(threading.Thread):
         runtime.observers.add(self._activity.committed)
         self._rq_name = rq_name
         self._specializations = tuple(specializations)
-        self._host, self._pid, self._version = socket.gethostname(), os.getpid(), metadata.version("levelq")
+        self._name, self._version = worker_name(), metadata.version("levelq")
+        self._host, self._pid = socket.gethostname(), os.getpid()
         self._started_at = time.monotonic()
-        unique = f"{self._host}:{self._pid}:{time.time_ns()}"  # containers may share a host's name and a pid
+        unique = f"{self._name}:{time.time_ns()}"  # containers may share a host's name and a pid
         self._reports = WorkerReports(runtime.lanes.redis, settings.keys, unique, self._is_gone)
         self._totals: Counter[str] = Counter()
         self._minutes: deque[tuple[float, Mapping[Partition, Tally]]] = deque()
@@ -123,7 +125,7 @@ class Reporter(threading.Thread):
                 at_ms=ms(times.last),
             )
         return WorkerReport(
-            name=f"{self._host}:{self._pid}",
+            name=self._name,
             host=self._host,
             pid=self._pid,
             rq_name=self._rq_name,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 from redis import Redis
 
 from levelq_core.keys import Keys
-from levelq_core.redis_client.topology import server_of
+from levelq_core.redis_client.topology import server_of, time_ms
 from levelq_core.redis_client.wrong_type import unless_wrong_type
 from levelq_core.untrusted_text import MOST_SHOWN, printable
 
@@ -113,7 +113,7 @@ class AuditLease:
 
         None if another worker has the lease, or the last audit began less than `every_ms` ago.
         """
-        now = self._now_ms()
+        now = time_ms(self._server)
         run, report = self._read(now)
         if run is None and report is not None and report.started_ms <= now < report.started_ms + every_ms:
             return None
@@ -137,7 +137,7 @@ class AuditLease:
 
     def finish(self, report: DriftReport) -> DriftReport:
         """Publish what the audit found, and release the lease."""
-        report = report._replace(finished_ms=self._now_ms())
+        report = report._replace(finished_ms=time_ms(self._server))
         with self._server.pipeline() as pipeline:
             pipeline.hset(self._keys.drift, _REPORT, report.encode())
             pipeline.hdel(self._keys.drift, _RUN)
@@ -160,7 +160,3 @@ class AuditLease:
             if report is not None and report.started_ms <= now and isinstance(position, list):
                 run = AuditRun(report, position)
         return run, DriftReport.decode(last)
-
-    def _now_ms(self) -> int:
-        seconds, microseconds = self._server.time()
-        return int(seconds) * 1000 + int(microseconds) // 1000

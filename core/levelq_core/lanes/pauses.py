@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from redis import Redis
 
 from levelq_core.keys import Keys, Partition
-from levelq_core.redis_client.topology import server_of
+from levelq_core.redis_client.topology import ms_of, server_of
 from levelq_core.untrusted_text import printable
 
 MOST_PAUSES = 1_000  # of one partition
@@ -63,8 +63,8 @@ def _first(server: Redis, key: str, user_id: int | None) -> tuple[Pause | None, 
     pipeline.time()
     pipeline.type(key)
     pipeline.hget(key, who(user_id))
-    (seconds, microseconds), kind, raw = pipeline.execute(raise_on_error=False)
-    now_ms = int(seconds) * 1000 + int(microseconds) // 1000
+    time, kind, raw = pipeline.execute(raise_on_error=False)
+    now_ms = ms_of(time)
     if kind != b"hash":
         return None, now_ms, False
     return read_pause(raw, now_ms) if isinstance(raw, bytes) else None, now_ms, True

@@ -8,7 +8,7 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from levelq_core.keys import Keys, Partition
-from levelq_core.redis_client.topology import server_of
+from levelq_core.redis_client.topology import server_of, time_ms
 
 
 class Progress(NamedTuple):
@@ -33,8 +33,7 @@ def progress_of(redis: Redis, keys: Keys, partition: Partition) -> Progress:
     """Read it in one round trip. A key of another type counts as missing. Raises RedisError."""
     ready, claimed = keys.of(partition, "ready"), keys.of(partition, "claimed")
     server: Any = server_of(redis, ready)
-    seconds, microseconds = server.time()
-    now = int(seconds) * 1000 + int(microseconds) // 1000
+    now = time_ms(server)
     pipeline = server.pipeline(transaction=True)
     pipeline.zcount(keys.of(partition, "drains"), f"({now}", "+inf")
     pipeline.get(keys.of(partition, "progress"))

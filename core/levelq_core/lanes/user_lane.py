@@ -8,7 +8,7 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from levelq_core.keys import Keys, Partition
-from levelq_core.redis_client.topology import server_of
+from levelq_core.redis_client.topology import ms_of, server_of
 from levelq_core.untrusted_text import MOST_SHOWN, printable
 
 from .parked import ParkedLane, parked_lane, time_in
@@ -47,11 +47,11 @@ def of_user(redis: Redis, keys: Keys, partition: Partition, user_id: int) -> Use
     for reply in replies:
         if isinstance(reply, RedisError) and not isinstance(reply, ResponseError):
             raise reply
-    (seconds, microseconds), waiting, due, claimed, token, note = replies
+    time, waiting, due, claimed, token, note = replies
     due_ms = time_in(due)
     return UserLane(
         partition,
-        int(seconds) * 1000 + int(microseconds) // 1000,
+        ms_of(time),
         waiting if isinstance(waiting, int) else None,
         due_ms,
         time_in(claimed),

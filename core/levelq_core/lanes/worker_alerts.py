@@ -13,7 +13,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from levelq_core.keys import Keys
-from levelq_core.redis_client.topology import server_of
+from levelq_core.redis_client.topology import server_of, time_ms
 from levelq_core.redis_client.wrong_type import unless_wrong_type
 from levelq_core.untrusted_text import MOST_SHOWN, printable
 
@@ -45,7 +45,7 @@ class WorkerAlerts:
     def post(self, what: str) -> None:
         """Post the alert, or renew it: it expires after `seconds`."""
         with suppress(RedisError):
-            now = _now_ms(self._redis, self._key)
+            now = time_ms(server_of(self._redis, self._key))
             self._since = self._since or now
             until = now + int(1000 * self._seconds)
             crowded = int(self._redis.hlen(self._key)) >= MOST_WORKERS
@@ -65,7 +65,7 @@ class WorkerAlerts:
 
 def read(redis: Redis, keys: Keys) -> list[WorkerAlert]:
     """The alerts that have not expired and can be read (see key_faults.py), the oldest first. Raises RedisError."""
-    now = _now_ms(redis, keys.notices)
+    now = time_ms(server_of(redis, keys.notices))
     found: list[WorkerAlert] = []
     for worker, value in unless_wrong_type({}, redis.hgetall, keys.notices).items():
         alert = read_alert(value)
@@ -84,8 +84,3 @@ def read_alert(raw: bytes) -> tuple[float, float, str] | None:
         return None
     numbers = all(isinstance(time, int) and abs(time) < 2**53 for time in (since, until))
     return (since, until, what) if numbers and isinstance(what, str) else None
-
-
-def _now_ms(redis: Redis, key: str) -> int:
-    seconds, microseconds = server_of(redis, key).time()
-    return int(seconds) * 1000 + int(microseconds) // 1000

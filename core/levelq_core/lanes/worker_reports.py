@@ -16,7 +16,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from levelq_core.keys import Keys
-from levelq_core.redis_client.topology import server_of
+from levelq_core.redis_client.topology import server_of, time_ms
 from levelq_core.redis_client.wrong_type import unless_wrong_type
 from levelq_core.untrusted_text import printable
 
@@ -60,7 +60,7 @@ class PartitionFigures(_Posted):
 class BatchFigures(_Posted):
     """The last batches. `commands` and `seconds`: the medians of the last five, `at_ms`: when the last was committed.
 
-    `usual_seconds`: what transactions with so many commands took before, None while that is unknown. `slow_ms`: since
+    `usual_seconds`: what transactions of this size took before, None while that is unknown. `slow_ms`: since
     when they have taken several times as long, None if they do not.
     """
 
@@ -84,9 +84,9 @@ class WorkerReport(_Posted):
 
     `name`: host:pid. `rq_name`: its name in RQ's registry, None for a worker that works without RQ. `within_seconds`:
     how soon after a report the next one comes. `state`, since `state_ms`: "idle", "draining" or in a "transaction" of
-    `partition`, or "waiting" for a server, `why` says for what. `progress_ms`: when the working thread last got on; in
-    any state but idle it gets on within seconds. The counts are totals since the start. `slow`: see BatchFigures.
-    `memory_bytes`: resident memory, None where the system does not tell.
+    `partition`, or "waiting" for a server, `why` says for what. `progress_ms`: when the working thread last made
+    progress, which it does within seconds in any state but idle. The counts are totals since the start. `memory_bytes`:
+    resident memory, None where the system does not tell.
     """
 
     name: Name
@@ -141,7 +141,7 @@ class WorkerReports:
 
     def now_ms(self) -> int:
         """The time of the Redis that holds the reports. Raises RedisError."""
-        return _now_ms(self._redis, self._key)
+        return time_ms(server_of(self._redis, self._key))
 
     def post(self, report: WorkerReport) -> None:
         """Post the report. The first time and now and then, remove those of dead workers. Raises RedisError."""
@@ -179,7 +179,7 @@ def read(redis: Redis, keys: Keys) -> list[WorkerReport]:
 
 def read_at(redis: Redis, keys: Keys) -> Read:
     """The same, with the time of Redis, which tells who is silent. Raises RedisError."""
-    now = _now_ms(redis, keys.workers)
+    now = time_ms(server_of(redis, keys.workers))
     found = map(read_report, unless_wrong_type({}, redis.hgetall, keys.workers).values())
     reports = [report for report in found if report is not None and not _is_expired(report, now)]
     return Read(sorted(reports, key=lambda report: (report.host, report.pid, report.started_ms)), now)
@@ -195,8 +195,3 @@ def read_report(raw: bytes) -> WorkerReport | None:
 
 def _is_expired(report: WorkerReport, now_ms: int) -> bool:
     return now_ms - report.posted_ms > 1000 * KEPT_SECONDS
-
-
-def _now_ms(redis: Redis, key: str) -> int:
-    seconds, microseconds = server_of(redis, key).time()
-    return int(seconds) * 1000 + int(microseconds) // 1000

@@ -44,9 +44,18 @@ def record(
     return int(connection.execute(_INSERT, values).scalar_one())
 
 
-def update(connection: Connection, line: int, detail: Mapping[str, Any]) -> None:
-    """Replace the detail of a line, after each transaction of a command that takes several."""
-    connection.execute(_UPDATE, {"id": line, "detail": json.dumps(detail)})
+class RunLine:
+    """The one line of a command that may take several transactions. Arguments as those of `record`."""
+
+    def __init__(self, action: str, target: str, *, actor: str | None = None) -> None:
+        self._action, self._target, self._actor = action, target, actor
+        self._line: int | None = None
+
+    def write(self, connection: Connection, detail: Mapping[str, Any]) -> None:
+        """Note what is done so far: in a new line, or in that of an earlier transaction. Raises DBAPIError."""
+        values = {"id": self._line, "detail": json.dumps(detail)}
+        if self._line is None or not connection.execute(_UPDATE, values).rowcount:  # none: it was rolled back
+            self._line = record(connection, self._action, self._target, detail, actor=self._actor)
 
 
 def user_target(user_id: int, specialization: str | None = None) -> str:

@@ -1,4 +1,4 @@
-"""What still waits, for `levelq drain --wait`: commands in lanes and outbox, and what drains have in hand."""
+"""What still waits, for `levelq drain --wait`: commands in lanes and outbox, and lanes that drains hold."""
 
 from __future__ import annotations
 

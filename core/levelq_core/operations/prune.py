@@ -7,7 +7,7 @@ change stays until every consumer of events has read it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -92,22 +92,20 @@ def prune(
                 index(connection, IN_LANES, "command_id", "sha256")
             kinds = (_LEDGER, _QUARANTINE) if quarantine else (_LEDGER,)
             pruned, detail = [], {"older_than_seconds": int(older_than.total_seconds())}
-            line = None if dry_run else _audit(connection, None, kinds, detail)
+            line = audit.RunLine("prune", ", ".join(kind.table for kind in kinds))
+
+            def note() -> None:
+                """Write the line before anything is removed; afterwards note how many rows went."""
+                if not dry_run:
+                    with connection.begin():
+                        line.write(connection, detail)
+
+            note()
             for kind in kinds:
                 pruned.append(_prune(connection, kind, before, dry_run, batch, step))
                 detail[kind.table] = pruned[-1].removed
-                if line is not None:
-                    _audit(connection, line, kinds, detail)
+                note()
             return pruned
-
-
-def _audit(connection: Connection, line: int | None, kinds: Sequence[_Kind], detail: dict[str, int]) -> int:
-    """Write the run's line before anything is removed; afterwards note how many rows went."""
-    with connection.begin():
-        if line is None:
-            return audit.record(connection, "prune", ", ".join(kind.table for kind in kinds), detail)
-        audit.update(connection, line, detail)
-        return line
 
 
 def check_age(older_than: timedelta) -> None:

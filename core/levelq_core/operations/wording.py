@@ -26,8 +26,9 @@ def duration(seconds: float) -> str:
 
 
 def count(number: int, thing: str) -> str:
-    """`1 pair`, `1,200 pairs`."""
-    return f"{number:,} {thing if number == 1 else thing + 's'}"
+    """`1 pair`, `1,200 pairs`, `2 entries`."""
+    many = f"{thing[:-1]}ies" if thing.endswith("ry") else f"{thing}s"
+    return f"{number:,} {thing if number == 1 else many}"
 
 
 def users_named(users: Sequence[int | str]) -> str:

@@ -53,6 +53,17 @@ def server_of(redis: Redis, key: str | bytes) -> Redis:
     return topology_of(redis).at(key)
 
 
+def time_ms(server: Redis) -> int:
+    """A server's time in ms. Raises RedisError."""
+    return ms_of(server.time())
+
+
+def ms_of(answer: Any) -> int:
+    """What TIME answers, in ms."""
+    seconds, microseconds = answer
+    return int(seconds) * 1000 + int(microseconds) // 1000
+
+
 def servers_of(redis: Redis) -> list[Redis]:
     """The client of every server; of a cluster, of every primary. Raises NotConnected."""
     return topology_of(redis).servers()

@@ -118,7 +118,7 @@ def test_slow_trigger_is_named_until_it_is_gone(system: System, reporter: Report
     )
     (problem,) = batches(3)
     assert re.match(
-        r"batches take 0\.\d s, usually 0\.0\d+ s for so many \(\d commands?\): the database is slow", problem
+        r"batches take 0\.\d s, usually 0\.0\d+ s for this size \(\d commands?\): the database is slow", problem
     )
     assert worker_of(system).slow_since is not None
     system.sql("DROP FUNCTION slow CASCADE")

@@ -20,9 +20,9 @@ from levelq_core.lanes.worker_reports import State
 from .batch_times import BatchTimes
 from .observing import DecidedBatch
 
-HOT_SHARE, HOT_COMMANDS = 50, 8  # a hot lane has a fiftieth of a batch, and so many commands
-# The lags of larger batches are sampled, to cost less than a hundredth of a batch: about so many commands of a batch in
-# so many lanes, and fewer than so many of each lane.
+HOT_SHARE, HOT_COMMANDS = 50, 8  # a hot lane has a fiftieth of a batch at least, and 8 commands
+# Lags of larger batches are sampled, so that they cost less than 1 % of a batch: about 20 commands of a batch, and
+# fewer than 8 of each lane.
 SAMPLED_COMMANDS, SAMPLED_OF_LANE = 20, 8
 
 
@@ -59,7 +59,7 @@ class Activity:
 
     def __init__(self) -> None:
         self.now = Now("idle", time.monotonic())
-        self.progress = time.monotonic()  # when the working thread last got on
+        self.progress = time.monotonic()  # when the working thread last made progress
         self.times = BatchTimes()
         self._lock = threading.Lock()
         self._taken = Taken({}, 0, 0)
@@ -105,7 +105,7 @@ def _count(batch: DecidedBatch, tally: Tally) -> None:
     for lane in lanes[::step]:
         _add_lags(tally.lags, lane, batch.committed_ms, step)
     least = max(HOT_COMMANDS, batch.entries // HOT_SHARE)
-    if batch.entries - len(lanes) >= least - 1:  # else no lane can have so many
+    if batch.entries - len(lanes) >= least - 1:  # else no lane can have that many
         for lane in lanes:
             if len(lane.decisions) >= least:
                 tally.hot[lane.lane] += len(lane.decisions)
@@ -122,7 +122,7 @@ _is_exceptional = attrgetter("exceptional")
 
 
 def _add_lags(lags: Counter[int], lane: LaneBatch, committed_ms: int, weight: int) -> None:
-    """Add the lags of a lane's decided commands, each counted so often. Of many, some stand for the others."""
+    """Add the lags of a lane's decided commands, each counted `weight` times. Of many, a sample is counted."""
     commands = len(lane.decisions)
     step = 1 + commands // SAMPLED_OF_LANE
     for position in range(step // 2, commands, step):

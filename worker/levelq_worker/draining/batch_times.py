@@ -15,8 +15,8 @@ RECENT = 5  # batches that are compared; a single slow one changes nothing
 LEAST_USUAL = 10  # batches before anything is called usual
 MOST_USUAL = 50  # of each size
 SLOW_FACTOR, FAST_FACTOR = 4.0, 2.0  # slow from the first on, until below the second
-SLOW_SECONDS = 0.1  # what is faster is not called slow, nor what is faster than half of it any longer
-ACCEPTED_SECONDS = 1800.0  # after so long, what was slow becomes the usual
+SLOW_SECONDS = 0.1  # a faster batch is not slow; a slow spell ends below half of it
+ACCEPTED_SECONDS = 1800.0  # after this, what was slow becomes the usual
 
 
 class _Batch(NamedTuple):
@@ -26,7 +26,7 @@ class _Batch(NamedTuple):
 
 
 class _Usual:
-    """The seconds of the last batches of one size. Their median is computed anew for one of five."""
+    """The seconds of the last batches of one size. Their median is computed at every fifth."""
 
     def __init__(self) -> None:
         self.median = 0.0

@@ -1,7 +1,7 @@
 """The metrics of a worker host: names, labels and buckets. docs/reference/metrics.md is compared with this module.
 
 Every label has a fixed list of values, so the number of series is known when a worker starts: nothing is counted per
-user, and no text of others becomes a label.
+user, and no text from outside becomes a label.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What of a lane is newer than a command that would be sent once more, so that it would come out of order."""
+"""What in a lane is newer than a command, which would come out of order if it were sent once more."""
 
 from __future__ import annotations
 

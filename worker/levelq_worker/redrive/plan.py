@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -56,25 +56,15 @@ class Plan(NamedTuple, Generic[Source]):
         return [planned for planned in self.entries if planned.verdict in verdicts]
 
 
-class AuditLine:
-    """The one line of a run that takes several transactions: written in the first, updated in the others."""
-
-    def __init__(self, action: str, lanes: Iterable[Lane], actor: str | None) -> None:
-        found = set(lanes)
-        users = {lane.user_id for lane in found}
-        self._target = f"{len(users)} users"
-        if len(users) == 1:
-            name = next(iter(found)).specialization if len(found) == 1 else None
-            self._target = audit.user_target(next(iter(users)), name)
-        self._action, self._actor = action, actor
-        self._line: int | None = None
-
-    def write(self, connection: Connection, detail: dict[str, Any]) -> None:
-        """Write what is done so far."""
-        if self._line is None:
-            self._line = audit.record(connection, self._action, self._target, detail, actor=self._actor)
-        else:
-            audit.update(connection, self._line, detail)
+def audit_line(action: str, lanes: Iterable[Lane], actor: str | None) -> audit.RunLine:
+    """The line of a run, which names the user or the lane if there is only one."""
+    found = set(lanes)
+    users = {lane.user_id for lane in found}
+    target = f"{len(users)} users"
+    if len(users) == 1:
+        name = next(iter(found)).specialization if len(found) == 1 else None
+        target = audit.user_target(next(iter(users)), name)
+    return audit.RunLine(action, target, actor=actor)
 
 
 T = TypeVar("T")

@@ -22,7 +22,7 @@ from levelq_core.operations.readings.selection import Selection
 from levelq_core.settings import Settings
 
 from . import lane_order
-from .plan import PAGE, AuditLine, Plan, Planned, Send, Verdict, pages, set_limits
+from .plan import PAGE, Plan, Planned, Send, Verdict, audit_line, pages, set_limits
 from .prospects import prospects
 from .rejected import FORCE
 
@@ -52,7 +52,7 @@ class Returning:
     def run(self, plan: Plan[KeptEntry], send: Send) -> Plan[KeptEntry]:
         """Send the entries of a plan, each examined once more; what became of them."""
         chosen = plan.of("send")
-        line = AuditLine("quarantine retry", (one.source.lane for one in chosen), self._actor)
+        line = audit_line("quarantine retry", (one.source.lane for one in chosen), self._actor)
         became: dict[int, Return] = {}
         for page in pages(chosen):
             with self._engine.begin() as connection:
@@ -105,7 +105,7 @@ class Returning:
 
 def discard(engine: Engine, settings: Settings, entries: Sequence[KeptEntry], *, actor: str | None = None) -> int:
     """Delete entries from the quarantine for good; returns how many. Raises DBAPIError."""
-    line = AuditLine("quarantine discard", (one.lane for one in entries), actor)
+    line = audit_line("quarantine discard", (one.lane for one in entries), actor)
     gone: list[dict[str, object]] = []
     for page in pages(entries):
         with engine.begin() as connection:

@@ -22,7 +22,7 @@ from levelq_core.settings import Settings
 
 from . import lane_order
 from .lane_order import LaneOrder
-from .plan import PAGE, AuditLine, Plan, Planned, Send, Verdict, pages, set_limits
+from .plan import PAGE, Plan, Planned, Send, Verdict, audit_line, pages, set_limits
 from .prospects import Prospect, prospects
 
 Retry = Planned[RejectedCommand]
@@ -56,7 +56,7 @@ class Retrying:
         """Retry the commands of a plan, each examined once more; what became of them."""
         due = plan.of("send", "done")
         chosen = [one for one in due if one.verdict == "send" or one.source.settled != "retried"]
-        line = AuditLine("rejected retry", (one.source.lane for one in chosen), self._actor)
+        line = audit_line("rejected retry", (one.source.lane for one in chosen), self._actor)
         became: dict[int, Retry] = {}
         for page in pages(chosen):
             with self._engine.begin() as connection:
@@ -134,12 +134,12 @@ class Retrying:
 def discard(
     engine: Engine, settings: Settings, commands: Sequence[RejectedCommand], *, actor: str | None = None
 ) -> int:
-    """Note that nothing is to be done about these rejections; returns how many were not settled before.
+    """Settle these rejections without a retry; returns how many were not settled before.
 
     Their ledger rows stay: by them a second send of the same id is recognized. Raises DBAPIError.
     """
     chosen = [one for one in commands if one.settled is None]
-    line = AuditLine("rejected discard", (one.lane for one in chosen), actor)
+    line = audit_line("rejected discard", (one.lane for one in chosen), actor)
     names: list[str] = []
     for page in pages(chosen):
         with engine.begin() as connection:

@@ -84,8 +84,7 @@ class Canceller:
         self._waker = waker
         self._settings = settings
         self._done = Cancelled()
-        self._audited: tuple[str, str] | None = None
-        self._audit_line: int | None = None
+        self._line: audit.RunLine | None = None
 
     def look(self, scope: Scope) -> Waiting:
         """Count what waits. Changes nothing."""
@@ -98,7 +97,7 @@ class Canceller:
 
         `audited`: the action and the target of the line in the audit; None writes no line.
         """
-        self._done, self._audited, self._audit_line = Cancelled(), audited, None
+        self._done, self._line = Cancelled(), audit.RunLine(*audited) if audited else None
         with self._engine.connect() as connection:
             self._require_bound(connection)
         self._cancel_outbox(scope)  # first: what the relay pushes meanwhile is found in the lanes
@@ -175,13 +174,14 @@ class Canceller:
             try:
                 with self._engine.begin() as connection:
                     done = self._reject(connection, works, quarantined, rows)
-                    line = self._audit(connection, done)
+                    if self._line is not None:
+                        self._line.write(connection, done.detail())
                 break
             except DBAPIError as error:
                 repeat = classify(error) is ErrorClass.RETRY or sqlstate_of(error) in ("40P01", "55P03")
                 if attempt == ATTEMPTS or not repeat:
                     raise
-        self._done, self._audit_line = done, line
+        self._done = done
 
         answers = [
             (outcome(work.lane, record, decision), replies.send_key(record.digest, record.pushed_ms))
@@ -213,12 +213,3 @@ class Canceller:
             decided=done.decided + sum(len(work.decisions) for work in works) - cancelled,
             quarantined=done.quarantined + len(quarantined) + len(rows),
         )
-
-    def _audit(self, connection: Connection, done: Cancelled) -> int | None:
-        """Write the one line, or update it with what is done so far."""
-        if self._audited is None:
-            return None
-        if self._audit_line is None:
-            return audit.record(connection, *self._audited, done.detail())
-        audit.update(connection, self._audit_line, done.detail())
-        return self._audit_line

@@ -86,8 +86,8 @@ class Adoption:
         self._engine, self._settings, self._rows = engine, settings, rows
         self._planner = Planner(engine, settings.tracks, source, names)
         self._rate, self._batch = rate, max(1, min(BATCH, rate // 2))
-        self._audited = audited
-        self._audit_line: int | None = None
+        self._source, self._line = audited[0], audit.RunLine(*audited)
+        self._written = False
 
     def plan(self) -> RepairPlan:
         """What there is to repair. Changes nothing."""
@@ -104,9 +104,9 @@ class Adoption:
             self._fail(f"{'; '.join(missing)}: `levelq db check` prints the statements that fix it", 1)
         else:
             self._repair_pairs()
-        if self._audit_line is not None and self._done.failed:
+        if self._written and self._done.failed:
             with self._engine.begin() as connection:
-                self._write_audit(connection)
+                self._line.write(connection, self._done.detail())
         self._done.seconds = time.monotonic() - begun
         return self._done
 
@@ -149,7 +149,7 @@ class Adoption:
         """Apply these in one transaction; what cannot be applied is counted by its reason, and left."""
         catalog = self._settings.tracks
         with self._transaction("pairs", len(commands)) as connection:
-            decided = decide(connection, commands, catalog=catalog, source=self._audited[0], waits=True)
+            decided = decide(connection, commands, catalog=catalog, source=self._source, waits=True)
             refused = [each.outcome.message for each in decided if each.outcome.error is not None]
             for message in refused:
                 self._fail(cause_of(message), 1)
@@ -172,21 +172,15 @@ class Adoption:
                 connection.execute(_LIMITS, limits)
                 self._count(kind, number)
                 yield connection
-                line = self._write_audit(connection)
+                self._line.write(connection, self._done.detail())
         except DBAPIError as error:
             self._done.repaired[kind], self._done.failed = before
             self._failed(error, number)
         else:
-            self._audit_line = line
+            self._written = True
         done = self._done.repaired.get(kind, 0) - before[0]
         self._step(done)
         time.sleep(max(0.0, number / self._rate - (time.monotonic() - begun)))
-
-    def _write_audit(self, connection: Connection) -> int:
-        if self._audit_line is None:
-            return audit.record(connection, *self._audited, self._done.detail())
-        audit.update(connection, self._audit_line, self._done.detail())
-        return self._audit_line
 
     def _count(self, kind: str, number: int) -> None:
         self._done.repaired[kind] = self._done.repaired.get(kind, 0) + number

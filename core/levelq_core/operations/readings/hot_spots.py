@@ -1,4 +1,4 @@
-"""What `levelq status` tells beside its counts: the longest and oldest lanes, and where rubbish comes from."""
+"""What `levelq status` tells beside its counts: the longest and oldest lanes, and where malformed entries come from."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ def _silent(found: Read) -> Iterator[str]:
 
 
 def _hanging(found: Read, settings: Settings) -> Iterator[str]:
-    """Workers that report, but whose working thread does not get on: each step of a drain has a limit."""
+    """Workers that report, but whose working thread makes no progress: each step of a drain has a limit."""
     for report in found.reports:
         seconds = (report.posted_ms - report.progress_ms) / 1000
         busy = report.state in ("draining", "transaction")
@@ -231,9 +231,9 @@ def _slow(found: Read) -> Iterator[str]:
         _, worst = max(slow, key=lambda found: found[0])
         since = when_utc(time_of(min(batch.slow_ms or 0 for _, batch in slow)))
         yield (
-            f"batches take {_brief(worst.seconds)}, usually {_brief(worst.usual_seconds or 0)} for so many "
-            f"({count(worst.commands, 'command')}): the database is slow since {since}; look for triggers, waits for "
-            "locks and load: SELECT pid, wait_event, query FROM pg_stat_activity WHERE state <> 'idle'"
+            f"batches take {_brief(worst.seconds)}, usually {_brief(worst.usual_seconds or 0)} for this "
+            f"size ({count(worst.commands, 'command')}): the database is slow since {since}; look for triggers, waits "
+            "for locks and load: SELECT pid, wait_event, query FROM pg_stat_activity WHERE state <> 'idle'"
         )
 
 

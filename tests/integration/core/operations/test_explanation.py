@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from rq.suspension import suspend
 from sqlalchemy.orm import Session
 
 import levelq
@@ -105,7 +106,7 @@ def _parked(scene: Scene) -> None:
 
 def _suspended(scene: Scene) -> None:
     scene.waiting()
-    subprocess.run([RQ, "suspend", "--url", scene.system.settings.queue_url], check=True, capture_output=True)
+    suspend(scene.redis)
 
 
 def _stalled(scene: Scene) -> None:
@@ -448,7 +449,7 @@ def test_rows_that_several_sessions_share_name_them_and_what_a_role_may_not_read
         system.sql("DROP OWNED BY levelq_blind", "DROP ROLE levelq_blind")
 
 
-def test_status_tells_the_longest_lanes_and_where_rubbish_comes_from(system: System, levelq_here: Levelq) -> None:
+def test_status_tells_the_longest_lanes_and_who_sends_malformed_entries(system: System, levelq_here: Levelq) -> None:
     for user in range(1, 8):
         system.push(*[up(user) for _ in range(user)])
     seen = levelq.status(system.settings).hot_spots
@@ -463,7 +464,7 @@ def test_status_tells_the_longest_lanes_and_where_rubbish_comes_from(system: Sys
     (group,) = levelq.status(system.settings).hot_spots.quarantined
     assert (group.specialization, group.entries, group.reason) == ("PLAYER", 2, "not a levelq entry")
     printed = levelq_here("status").out
-    assert "rubbish  PLAYER: 2 entries in the last hour, for example of user 5: not a levelq entry" in printed
+    assert "malformed  PLAYER: 2 entries in the last hour, for example of user 5: not a levelq entry" in printed
     assert re.search(
         r"writer  perhaps, as its last command wrote into some list: .*\(billing, user default; RPUSH", printed
     )

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from levelq_core.operations.audit import RunLine
+from levelq_core.operations.readings.audit_lines import audit_lines
 from tests.support.fixtures.command_line import NOWHERE, Levelq
 from tests.support.system import System, up
 
@@ -83,3 +85,12 @@ def test_commands_without_a_database_name_it(levelq_here: Levelq) -> None:
     away = f"postgresql://{NOWHERE}/app"
     for command in ("audit", "rejected list", "rejected retry --yes", "quarantine list", "quarantine discard --yes"):
         assert "LEVELQ_DATABASE_URL" in levelq_here.refused(*command.split(), LEVELQ_DATABASE_URL=away)
+
+
+def test_line_of_a_run_whose_first_transaction_is_rolled_back_is_written_by_the_next(system: System) -> None:
+    line = RunLine("prune", "everything")
+    for removed, ends in ((1, "ROLLBACK"), (2, "COMMIT"), (5, "COMMIT")):
+        with system.engine.connect() as connection:
+            line.write(connection, {"removed": removed})
+            connection.exec_driver_sql(ends)
+    assert [found.detail for found in audit_lines(system.engine)] == [{"removed": 5}]

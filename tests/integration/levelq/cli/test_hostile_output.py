@@ -13,6 +13,7 @@ from levelq.cli import app
 from levelq_core import LevelUp, SetLevel, Settings, apply_commands
 from levelq_core.keys import Partition
 from levelq_core.lanes.worker_alerts import WorkerAlerts
+from levelq_core.operations.audit import record
 from levelq_core.untrusted_text import printable
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
@@ -30,16 +31,24 @@ RAISES = """
     CREATE TRIGGER scold BEFORE INSERT ON license_progressions FOR EACH ROW EXECUTE FUNCTION scold()
 """
 # What shows text of others, and its form for programs.
-SHOWING = ("events", "history 1", "history 2", "status", "check", "db check", "doctor", "verify --at-rest", "catalog")
-AS_JSON = ("events --json", "status --json", "verify --json", "purge PLAYER --dry-run --json")
+SHOWING = (
+    "events", "history 1", "history 2", "status", "check", "db check", "doctor", "verify --at-rest", "catalog",
+    "explain 1", "explain 2", "rejected list", "rejected retry --dry-run", "rejected discard --dry-run",
+    "quarantine list", "quarantine show 1", "audit", "workers", "top --once", "metrics", "adopt --dry-run",
+)  # fmt: skip
+AS_JSON = (
+    "events --json", "status --json", "verify --json", "purge PLAYER --dry-run --json", "explain 2 --json",
+    "rejected list --json", "quarantine list --json", "audit --json", "workers --json", "check --json",
+)  # fmt: skip
 
 
 def write_reasons(engine: Engine) -> None:
-    """Decided commands of user 1, one with each text as its reason."""
+    """Decided commands of user 1, one with each text as its reason; and a rejected one of user 3."""
     with engine.begin() as connection:
         for level, reason in enumerate(TEXTS.values()):
             command = SetLevel(user_id=1, specialization="PLAYER", new_level=2 + level % 7, reason=reason)
             apply_commands(connection, [command])
+        apply_commands(connection, [LevelUp(user_id=3, specialization="PLAYER", theory_hours=1, reason=ALL)])
 
 
 def plant(worker: Runtime, redis: Redis, engine: Engine) -> None:
@@ -56,6 +65,8 @@ def plant(worker: Runtime, redis: Redis, engine: Engine) -> None:
     WorkerAlerts(redis, KEYS, ALL, 60).post(ALL)
     with engine.begin() as connection:
         values = {"name": ALL.replace("\0", "")[:40]}
+        connection.execute(text("UPDATE levelq_ledger SET message = :name WHERE user_id = 3"), values)
+        record(connection, "prune", ALL.replace("\0", ""), {"note": ALL.replace("\0", "")}, actor=ALL.replace("\0", ""))
         connection.execute(
             text(
                 "INSERT INTO specialization_progress (student_id, specialization_id, current_level) "
@@ -84,7 +95,7 @@ def test_no_command_prints_what_acts_on_a_terminal(
     assert set(reasons) == set(TEXTS.values())  # programs get the text as it is
     for reason in TEXTS.values():
         assert printable(reason) in shown["events"]  # neither folded nor read as markup
-    for command in ("status", "history 2"):
+    for command in ("status", "history 2", "explain 2", "rejected list", "audit"):
         assert "\\x1b[31mred" in shown[command], shown[command]
     assert "b'\\xff\\xfe" in shown["history 1"]
     assert "\\x1b[2J" in shown["check"]

@@ -18,6 +18,12 @@ print(*sys.modules, file=sys.stderr)
 sys.exit(code)
 """
 
+READING = (
+    "explain 1", "events", "rejected list", "quarantine list", "audit", "workers", "pause PLAYER", "resume PLAYER",
+    "drain PLAYER", "rejected retry --dry-run", "quarantine retry --dry-run", "sync --all --source higher --dry-run",
+    "adopt --dry-run",
+)  # fmt: skip
+
 
 @pytest.mark.parametrize(
     ("command", "others"),
@@ -26,6 +32,8 @@ sys.exit(code)
         ("send level-up 1 PLAYER --no-wait", DATABASE),
         ("history 1", {"rq", "levelq_producer"}),
         ("status", {"levelq_producer"}),
+        ("top --once", {"levelq_producer", "rich.live"}),
+        ("metrics", {"levelq_producer", "levelq_worker.relay.thread"}),
     ],
 )
 def test_command_imports_only_what_it_uses(settings: Settings, command: str, others: set[str]) -> None:
@@ -35,3 +43,17 @@ def test_command_imports_only_what_it_uses(settings: Settings, command: str, oth
     code, _, err = python("-c", PROGRAM, *command.split(), **environment)
     assert code == 0, err
     assert not (ALWAYS | others) & set(err.split())
+
+
+def test_commands_of_an_operator_import_neither_rq_nor_a_producer(settings: Settings) -> None:
+    """In one process, for speed: what a command imports is still there after the next one."""
+    unwanted = ALWAYS | {"rq", "levelq_producer", "prometheus_client", "rich.live"}
+    program = f"""
+import sys
+sys.modules["opentelemetry"] = None
+from levelq.cli import app
+for command in {READING}:
+    print(app.run(command.split()), command, *({unwanted} & set(sys.modules)), file=sys.stderr)
+"""
+    _, _, err = python("-c", program, **settings.environment())
+    assert err.splitlines() == [f"0 {command}" for command in READING]

@@ -109,7 +109,7 @@ def test_malformed_entries_of_a_drain_are_listed_shown_and_discarded(system: Sys
     assert "ubbish.]0;x." in shown.out and "version  1" in shown.out
     code, _, err = levelq_here("quarantine", "discard", 1)
     assert (code, "--yes" in err) == (2, True)
-    assert levelq_here("quarantine", "discard", 1, 2, "--yes").out.endswith("2 rows deleted from the quarantine\n")
+    assert levelq_here("quarantine", "discard", 1, 2, "--yes").out.endswith("2 quarantined entries discarded\n")
     ((action, target, detail),) = system.rows("SELECT action, target, detail FROM levelq_audit")
     assert (action, target) == ("quarantine discard", "user 7 PLAYER")
     named: list[dict[str, Any]] = [{key: row[key] for key in ("id", "length", "sha256")} for row in rows[:0:-1]]

@@ -175,23 +175,6 @@ def test_what_can_never_be_applied_is_refused_even_by_force(system: System, leve
     assert retry(levelq_here, *ids, "--force") == dict.fromkeys(map(str, ids), "refused")
 
 
-def test_hostile_text_is_shown_as_text(system: System, levelq_here: Levelq) -> None:
-    (command_id,) = reject(system, up(1, reason=HOSTILE))
-    with system.engine.begin() as connection:
-        connection.execute(text("UPDATE levelq_ledger SET message = :text"), {"text": HOSTILE})
-    for arguments in (
-        ("list",),
-        ("list", "--ids"),
-        ("show", command_id),
-        ("retry", "--dry-run"),
-        ("discard", "--dry-run"),
-    ):
-        shown = levelq_here("rejected", *arguments).out
-        assert "\x1b" not in shown and "\r" not in shown and "\u202e" not in shown
-    assert "\\x1b[2J" in levelq_here("rejected", "show", command_id).out
-    assert listed(levelq_here)[0]["reason"] == HOSTILE
-
-
 def test_lane_and_partition_that_are_full_leave_the_rest_rejected(system: System, levelq_here: Levelq) -> None:
     ids = reject(system, up(1, 1), up(1, 2), up(1, 3), up(2, 4))
     found = json.loads(levelq_here("rejected", "retry", "--yes", "--json", LEVELQ_LANE_LIMIT="2").out)["entries"]
@@ -296,7 +279,7 @@ def test_discarded_rejection_leaves_the_list_and_stays_the_answer_to_its_id(
     again = system.producer.send(command)
     system.drain()
     assert (again.result(1).status, again.result(1).duplicate) == ("rejected", True)
-    assert levelq_here("rejected", "discard", command.command_id, "--yes").out == "1 command settled before\n"
+    assert levelq_here("rejected", "discard", command.command_id, "--yes").out == "1 rejected command settled before\n"
     ((target, detail),) = system.rows("SELECT target, detail FROM levelq_audit")
     assert (target, detail["commands"]) == ("user 1 PLAYER", [str(command.command_id)])
     assert levelq_here("verify").code == 0

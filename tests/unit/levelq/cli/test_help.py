@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
-from levelq.cli.app import run
+from levelq.cli.app import app, run
 from tests.support.fixtures.command_line import python
 
-COMMANDS = (
-    "demo", "up", "worker", "loadtest", "send", "explain", "history", "catalog", "status", "doctor", "check", "verify",
-    "sync", "rebuild", "prune", "shards", "cancel", "purge", "forget", "db upgrade", "db check", "namespace show",
-    "namespace rebind",
-    "rejected list", "rejected show", "rejected retry", "rejected discard", "quarantine list", "quarantine show",
-    "quarantine retry", "quarantine discard", "audit",
-    "pause", "resume", "drain",
-)  # fmt: skip
+
+def _commands(group: Any, words: str = "") -> Iterator[str]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{name} ")
+        else:
+            yield words + name
+
+
+COMMANDS = tuple(_commands(get_command(app)))
 HEAVY = {"levelq_core", "levelq_producer", "redis", "rq", "sqlalchemy", "psycopg", "alembic", "levelq.embedded"}
 
 
