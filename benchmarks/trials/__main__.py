@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from random import Random
 from typing import NamedTuple
 
@@ -88,11 +89,9 @@ def hold(system: System, wanted: str) -> None:
     for name, value in system.environment.items():
         print(f"export {name}='{value}'")
     print(f"\n{'A problem' if secret else problem.name} is planted. Enter ends the system.", flush=True)
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
-    threading.Thread(target=lambda: sys.stdin.readline() and ended.set(), daemon=True).start()
-    ended.wait()
+    with suppress(KeyboardInterrupt):
+        if not sys.stdin.readline():  # without a terminal, only a signal ends it
+            threading.Event().wait()
     left = system.levelq("status").shown.partition(" wrong ")[2]
     print(f"It was {problem.name}. " + (f"levelq status still says: {left}" if left else "levelq status: all is well."))
 
@@ -103,6 +102,7 @@ def main() -> None:
     parser.add_argument("--plant", metavar="NAME|?SEED", help="plant one, print the environment, wait")
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if given.plant and not given.plant.startswith("?") and given.plant not in BY_NAME:
         parser.error(f"--plant: expected ?SEED or one of {', '.join(BY_NAME)}, got {given.plant!r}")
     console = wide_console()

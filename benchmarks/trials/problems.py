@@ -149,17 +149,14 @@ def continue_worker(system: System, found: re.Match[str]) -> Steps:
 
 def loop(system: System) -> None:
     """An application that sends the same user's commands as fast as it can."""
-
-    def send(ended: object) -> None:
-        while not system.looping.wait(0.02):
-            system.sender.send(LevelUp(user_id=HOT, specialization="PLAYER", xp_gained=1) for _ in range(1_000))
-
-    system.looping = system.background(send)
+    system.loop(
+        lambda: system.sender.send(LevelUp(user_id=HOT, specialization="PLAYER", xp_gained=1) for _ in range(1_000))
+    )
 
 
 def end_loop(system: System, found: re.Match[str]) -> Steps:
     yield act(system, "pause", "--user", found[1], "--reason", "sends in a loop")
-    system.looping.set()
+    system.loop_ended.set()
     yield "(mend the application)"
     yield act(system, "resume", "--user", found[1])
 

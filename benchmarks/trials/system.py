@@ -104,7 +104,7 @@ class System:
 
     def __init__(self, site: Site, rate: int = RATE, users: int = USERS, pairs: int = PAIRS) -> None:
         self.site, self.rate, self.users, self.pairs = site, rate, users, pairs
-        self._stack = ExitStack()
+        self.loop_ended = threading.Event()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -168,14 +168,17 @@ class System:
         self._stack.callback(client.close)
         return client
 
-    def background(self, work: Callable[[threading.Event], None]) -> threading.Event:
-        """Run `work` in a thread until the event it is given is set, at the latest when the system ends."""
-        ended = threading.Event()
-        thread = threading.Thread(target=work, args=(ended,))
+    def loop(self, turn: Callable[[], None]) -> None:
+        """Do this again and again in a thread, until `loop_ended` is set."""
+
+        def run() -> None:
+            while not self.loop_ended.wait(0.02):
+                turn()
+
+        thread = threading.Thread(target=run, name="loop")
         self._stack.callback(thread.join)
-        self._stack.callback(ended.set)
+        self._stack.callback(self.loop_ended.set)
         thread.start()
-        return ended
 
     def applied(self) -> int:
         """Commands whose effect is in the database: each adds one of experience."""
