@@ -111,13 +111,15 @@ def main() -> None:
         if given.plant:
             hold(system, given.plant)
             return
-        for name in given.name or BY_NAME:
-            trials.append(run(system, BY_NAME[name]))
-            print(f"{name}: named after {trials[-1].named_seconds:.1f} s", file=sys.stderr, flush=True)
-    if given.json:
-        print(json.dumps([trial._asdict() for trial in trials], indent=1))
-    else:
-        console.print(table(trials))
+        try:
+            for name in given.name or BY_NAME:
+                trials.append(run(system, BY_NAME[name]))
+                print(f"{name}: named after {trials[-1].named_seconds:.1f} s", file=sys.stderr, flush=True)
+        finally:
+            if given.json:
+                print(json.dumps([trial._asdict() for trial in trials], indent=1))
+            else:
+                console.print(table(trials))
 
 
 if __name__ == "__main__":

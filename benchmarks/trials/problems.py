@@ -98,7 +98,10 @@ def litter(system: System) -> None:
 
 
 def clean(system: System, found: re.Match[str]) -> Steps:
-    yield "(stop the program that writes there)"
+    shown = system.levelq("status").shown
+    assert re.search(r"writer .*billing.*RPUSH", shown), shown
+    yield "levelq status"
+    yield "(stop the client that it names)"
     yield act(system, "quarantine", "discard", "--yes")
 
 
@@ -157,7 +160,7 @@ def loop(system: System) -> None:
 def end_loop(system: System, found: re.Match[str]) -> Steps:
     yield act(system, "pause", "--user", found[1], "--reason", "sends in a loop")
     system.loop_ended.set()
-    yield "(mend the application)"
+    yield "(end the application's loop)"
     yield act(system, "resume", "--user", found[1])
 
 
@@ -206,7 +209,7 @@ PROBLEMS = (
     ),
     Problem(
         "rubbish", "rubbish in lanes", litter, ("quarantine", "list"),
-        r"not a levelq entry.*invoice", clean,
+        r"PLAYER \d+ not a levelq entry", clean,
     ),
     Problem(
         "rejections", "a burst of rejections", send_too_early, ("rejected", "list", "--since", "1h"),
