@@ -165,10 +165,10 @@ def end_loop(system: System, found: re.Match[str]) -> Steps:
 
 
 def drift(system: System) -> None:
-    every = system.pairs // len(SERVED) // DRIFTED
+    idle = system.pairs // len(SERVED) - system.users  # a command of the sender's users would repair theirs
     system.sql(f"""
-        UPDATE user_licenses SET current_level = current_level + 1
-        WHERE specialization_type = 'COACH' AND user_id % {every} = 0
+        UPDATE user_licenses SET current_level = current_level + 1 WHERE specialization_type = 'COACH'
+        AND user_id > {system.users} AND (user_id - {system.users}) % {idle // DRIFTED} = 0
     """)
 
 
