@@ -100,7 +100,8 @@ def enforce(
             return
         if found.out_of_step and not off:
             raise refused(enforcement.refusal(found.out_of_step))
-        print_line(_REMOVES if off else _PUTS_IN_FORCE)
+        for line in _REMOVES if off else _PUTS_IN_FORCE:
+            print_line(line)
         print_line("Writers of the two tables wait until it is done, half a second at most.")
         if dry_run:
             return
@@ -111,10 +112,10 @@ def enforce(
 
 
 _PUTS_IN_FORCE = (
-    "From then on a transaction that changes a level, or makes a row, fails at COMMIT\n"
-    "if it leaves progress and license of a pair at different levels."
+    "From then on a transaction that changes a level, or makes a row, fails at COMMIT",
+    "if it leaves progress and license of a pair at different levels.",
 )
-_REMOVES = "From then on any code may commit progress and license at different levels."
+_REMOVES = ("From then on any code may commit progress and license at different levels.",)
 _STYLES = {"on": "green", "off": "yellow", "partly": "bold red"}
 
 

@@ -21,13 +21,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from levelq_core.database.engine import engine_for
 from levelq_core.database.schema import Schema, schema_of
-from levelq_core.domain.codec import encode
+from levelq_core.domain.codec import decode, encode, record_of
 from levelq_core.domain.commands import SyncLevels
+from levelq_core.domain.record import lane_of
 from levelq_core.errors import WrongDatabase
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.drift_report import MOST_EXAMPLES, AuditLease, AuditRun, DriftedPair, DriftReport
 from levelq_core.lanes.protocol import LaneEntries, PushAnswer
+from levelq_core.lanes.user_lane import newest_entries
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.log_events import log_event
 from levelq_core.operations.drift.ranges import SIZE, START, PairRanges, Position, Range
@@ -63,6 +65,7 @@ class Auditor(threading.Thread):
         self._engine = engine_for(settings, name="levelq auditor", limited=True)
         self._binding = binding or Binding(Stop(), settings.sweep_seconds)
         self._token = uuid4().hex
+        self._size = SIZE
 
     def start(self) -> None:
         """Begin, unless audits are switched off."""
@@ -109,13 +112,15 @@ class Auditor(threading.Thread):
     def _audit(self, lease: AuditLease, run: AuditRun) -> DriftReport | None:
         with self._engine.connect() as connection:
             schema = schema_of(connection)
-        ranges, size = PairRanges(schema), SIZE
+        ranges = PairRanges(schema)
         position = _position(run.position)
         report = run.report._replace(policy=self._settings.drift_policy)
         while True:
             begun = time.monotonic()
+            size, self._size = self._size, LEAST  # for the next attempt, if this range takes too long
             found, report = self._audit_range(ranges, schema, position, size, report)
             seconds = time.monotonic() - begun
+            self._size = max(LEAST, size // 2) if seconds > LONG_SECONDS else min(SIZE, 2 * size)
             if found.next is None:
                 report = lease.finish(report)
                 _log(report)
@@ -123,7 +128,6 @@ class Auditor(threading.Thread):
             position = found.next
             if not lease.renew(AuditRun(report, list(position))):
                 return None
-            size = max(LEAST, size // 2) if seconds > LONG_SECONDS else min(SIZE, 2 * size)
             if self._stopped.wait(min(MOST_REST_SECONDS, REST * seconds)):
                 return None
 
@@ -170,6 +174,7 @@ class Auditor(threading.Thread):
             for command in window:
                 layout = layouts[command.specialization]
                 batches.setdefault(layout.partition(command.specialization, command.user_id), []).append(command)
+            batches = {key: left for key, some in batches.items() if (left := self._not_waiting(key, some))}
             answers = self._lanes.push([(partition, _entries(some)) for partition, some in batches.items()])
             for (partition, some), answer in zip(batches.items(), answers, strict=True):
                 if not isinstance(answer, PushAnswer):
@@ -179,6 +184,12 @@ class Auditor(threading.Thread):
                 if answer.wake:
                     self._waker.wake(partition)
         return refused
+
+    def _not_waiting(self, partition: Partition, commands: Sequence[SyncLevels]) -> list[SyncLevels]:
+        """Those whose lane does not end with the same repair: of an earlier audit, if it was not drained since."""
+        users = [command.user_id for command in commands]
+        entries = newest_entries(self._redis, self._settings.keys, partition, users)
+        return [command for command, entry in zip(commands, entries, strict=True) if not _is_same(entry, command)]
 
     def stop(self) -> None:
         """Ask it to end, wait for the range under way, and close its connections."""
@@ -193,9 +204,17 @@ def _entries(commands: Sequence[SyncLevels]) -> list[LaneEntries]:
     return [(command.user_id, [encode(command)]) for command in commands]
 
 
+def _is_same(entry: Any, command: SyncLevels) -> bool:
+    """Whether this is an entry of a lane that does what the command does."""
+    with suppress(ValueError, TypeError):
+        found, wanted = decode(entry, lane_of(command).salt), record_of(command)
+        return (found.kind, found.level) == (wanted.kind, wanted.level)
+    return False
+
+
 def _position(found: Sequence[Any]) -> Position:
     """Where an audit goes on; at the beginning if that cannot be read."""
-    if len(found) == 2 and type(found[0]) is int and abs(found[0]) <= 2**63 and isinstance(found[1], str | None):
+    if len(found) == 2 and type(found[0]) is int and -(2**63) <= found[0] < 2**63 and isinstance(found[1], str | None):
         return Position(*found)
     return START
 

@@ -89,8 +89,11 @@ def read(redis: Redis, keys: Keys) -> DriftReport | None:
 
 
 def request_audit(redis: Redis, keys: Keys) -> None:
-    """Have a worker audit within seconds, because what the last audit found was changed. Raises RedisError."""
-    unless_wrong_type(None, redis.hdel, keys.drift, _REPORT)
+    """Have a worker audit within seconds, because what the last audit found was changed. Raises RedisError.
+
+    An audit under way begins again: it counted pairs that are repaired by now.
+    """
+    unless_wrong_type(None, redis.hdel, keys.drift, _REPORT, _RUN)
 
 
 class AuditRun(NamedTuple):
@@ -107,6 +110,7 @@ class AuditLease:
         self._server: Any = server_of(redis, keys.drift)
         self._lease: Any = server_of(redis, keys.auditor)
         self._keys, self._token = keys, token.encode()
+        self._noted = False  # whether Redis holds how far this audit is
 
     def take(self, every_ms: int, policy: str) -> AuditRun | None:
         """Begin an audit, or go on with one that broke off.
@@ -125,23 +129,26 @@ class AuditLease:
         if run is None and finished != report:
             self.release()
             return None
+        self._noted = run is not None
         return run or AuditRun(DriftReport(now, policy=policy), [])
 
     def renew(self, run: AuditRun) -> bool:
-        """Note how far the audit is, and keep the lease; False if another worker has it by now."""
+        """Note how far the audit is, and keep the lease; False if another worker has it, or a new audit is wanted."""
         if self._lease.get(self._keys.auditor) != self._token:
             return False
         self._lease.pexpire(self._keys.auditor, LEASE_MS)
-        self._server.hset(self._keys.drift, _RUN, json.dumps([run.report.encode(), run.position]))
+        added = self._server.hset(self._keys.drift, _RUN, json.dumps([run.report.encode(), run.position]))
+        if added and self._noted:  # request_audit removed it
+            self._server.hdel(self._keys.drift, _RUN)
+            return False
+        self._noted = True
         return True
 
     def finish(self, report: DriftReport) -> DriftReport:
-        """Publish what the audit found, and release the lease."""
+        """Publish what the audit found, unless a new audit is wanted meanwhile, and release the lease."""
         report = report._replace(finished_ms=time_ms(self._server))
-        with self._server.pipeline() as pipeline:
-            pipeline.hset(self._keys.drift, _REPORT, report.encode())
-            pipeline.hdel(self._keys.drift, _RUN)
-            pipeline.execute()
+        if self._server.hdel(self._keys.drift, _RUN) or not self._noted:
+            self._server.hset(self._keys.drift, _REPORT, report.encode())
         self.release()
         return report
 

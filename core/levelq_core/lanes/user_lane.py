@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from redis import Redis
@@ -30,6 +31,19 @@ class UserLane(NamedTuple):
     claimed_by: str | None
     ahead: int
     parked: ParkedLane | None
+
+
+def newest_entries(redis: Redis, keys: Keys, partition: Partition, users: Iterable[int]) -> list[Any]:
+    """The last entry of each of these users' lanes in one partition; None or an error where there is none.
+
+    Raises RedisError if the server is away.
+    """
+    server: Any = server_of(redis, keys.of(partition, "ready"))
+    pipeline = server.pipeline(transaction=False)
+    for user_id in users:
+        pipeline.lindex(keys.lane(partition, user_id), -1)
+    found: list[Any] = pipeline.execute(raise_on_error=False)
+    return found
 
 
 def of_user(redis: Redis, keys: Keys, partition: Partition, user_id: int) -> UserLane:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from decimal import Decimal
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -30,6 +31,11 @@ class Pair(NamedTuple):
     specialization: str
     progress_level: int | None
     license_level: int | None
+
+    @classmethod
+    def read(cls, row: Iterable[Any]) -> Self:
+        """Make one of a row, in which numbers of numeric columns are Decimals."""
+        return cls(*(int(each) if isinstance(each, Decimal) and each == each.to_integral() else each for each in row))
 
 
 class WrongAnswer(RuntimeError):
@@ -92,7 +98,7 @@ def holder(connection: Connection, tables: Iterable[str], seconds: float) -> Hol
 def out_of_step(connection: Connection) -> Iterator[Pair]:
     """Every lane whose two rows differ, or of which one is missing, as one snapshot sees them."""
     for row in connection.execute(_OUT_OF_STEP, execution_options={"yield_per": 1000}):
-        yield Pair(*row)
+        yield Pair.read(row)
 
 
 def side_by_side(progress: str = PROGRESS, licenses: str = LICENSES) -> str:

@@ -63,7 +63,9 @@ def _check_duplicates(
 def unique_index(connection: Connection, table: str, columns: Sequence[str]) -> tuple[str, ...]:
     """The statements that make the unique constraint, or a comment why it cannot be made. Raises DBAPIError."""
     index, key = f"{table}_levelq_key", ", ".join(columns)
-    there, partitioned_by = connection.execute(_INDEX, {"name": index, "table": table}).one()
+    there, under_way, partitioned_by = connection.execute(_INDEX, {"name": index, "table": table}).one()
+    if under_way:  # which DROP INDEX would wait for, to drop it
+        return (f"-- {index} is being made by another session",)
     lacking = ", ".join(sorted(set(partitioned_by or ()) - set(columns)))
     if lacking:
         return (f"-- {table} is partitioned by {lacking}, which such a constraint would have to include: use ({key})",)
@@ -158,9 +160,10 @@ _FIRST_DECISIONS = (
     f"FROM {LEDGER}) k WHERE t.id = k.id AND k.id <> k.keep;"
 )
 
-# Whether an index of this name exists, and the columns by which the table is partitioned.
+# Whether an index of this name exists, whether one is being made, and the columns by which the table is partitioned.
 _INDEX = text("""
-    SELECT to_regclass(:name) IS NOT NULL, (
+    SELECT to_regclass(:name) IS NOT NULL,
+           EXISTS (SELECT FROM pg_stat_progress_create_index WHERE index_relid = to_regclass(:name)), (
         SELECT array_agg(a.attname::text) FROM pg_partitioned_table p
         JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = ANY(p.partattrs)
         WHERE p.partrelid = to_regclass(:table))

@@ -16,10 +16,18 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from levelq_core.coupler.apply import decide
+from levelq_core.coupler.apply import Decided, decide
 from levelq_core.database.schema import forget, read
-from levelq_core.database.sqlstate import in_words, sqlstate_of
+from levelq_core.database.sqlstate import (
+    ErrorClass,
+    classify,
+    driver_error,
+    in_words,
+    names_what_is_not_there,
+    sqlstate_of,
+)
 from levelq_core.domain.commands import SyncLevels
+from levelq_core.domain.record import SOURCES
 from levelq_core.lanes.parked import cause_of
 from levelq_core.operations import audit
 from levelq_core.settings import Settings
@@ -27,13 +35,13 @@ from levelq_core.settings import Settings
 from . import table_repairs
 from .plan import Planner, RepairPlan
 from .repairs import Policy
+from .table_repairs import Faulty, TableRepair
 
 BATCH = 500  # pairs or users in one transaction
 RATE = 2_000  # pairs or rows repaired in a second, unless another rate is given
 
 T = TypeVar("T")
-_OF_ROWS = ("22", "23", "40", "55", "57014", "P0")  # values, constraints, deadlocks, locks, a timeout, a RAISE
-_NO_RIGHT = "42501"
+_NO_RIGHT, _MADE_ALREADY = "42501", "42P07"
 Step = Callable[[int], None]  # told after each transaction how many pairs or rows were repaired in it
 
 # Those of a worker's batch. Lock waits are short: what other code holds is left for the next run.
@@ -83,7 +91,7 @@ class Adoption:
         rows: bool = True,
         audited: tuple[str, str] = ("adopt", "everything"),
     ) -> None:
-        self._engine, self._settings, self._rows = engine, settings, rows
+        self._engine, self._settings, self._policy, self._rows = engine, settings, source, rows
         self._planner = Planner(engine, settings.tracks, source, names)
         self._rate, self._batch = rate, max(1, min(BATCH, rate // 2))
         self._source, self._line = audited[0], audit.RunLine(*audited)
@@ -116,8 +124,7 @@ class Adoption:
             found = list(table_repairs.find(connection, schema, self._settings.tracks))
         for repair in found:
             for some in _parts(repair.faulty, self._batch):
-                with self._transaction(repair.kind, sum(faulty.rows for faulty in some), by_index=False) as connection:
-                    repair.run(connection, [faulty.user_id for faulty in some])
+                self._repair_rows(repair, some)
         with self._engine.connect() as connection:
             indexes = table_repairs.index_statements(connection, read(connection))
         for statements in indexes.values():
@@ -125,14 +132,30 @@ class Adoption:
                 self._make_index(statements)
         forget(self._engine)
 
+    def _repair_rows(self, repair: TableRepair, some: Sequence[Faulty]) -> None:
+        """In one transaction; if that fails, each half by itself, so that only the rows at fault are left."""
+        failed = dict(self._done.failed)
+        with self._transaction(repair.kind, sum(faulty.rows for faulty in some), by_index=False) as connection:
+            repair.run(connection, [faulty.user_id for faulty in some])
+        if self._done.failed != failed and len(some) > 1:
+            self._done.failed = failed
+            for half in _parts(some, (len(some) + 1) // 2):
+                self._repair_rows(repair, half)
+
     def _make_index(self, statements: Sequence[str]) -> None:
-        """Run these outside a transaction."""
+        """Run these outside a transaction, unless writers wait for it: then it waits for them as briefly as a batch."""
+        blocks = table_repairs.blocks_writers(statements)
+        connected = self._engine.begin() if blocks else self._engine.connect()
         try:
-            with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            with connected as connection:
+                if blocks:
+                    connection.execute(_LIMITS, self._limits(by_index=False))
+                else:
+                    connection.execution_options(isolation_level="AUTOCOMMIT")
                 for statement in statements:
                     connection.exec_driver_sql(statement)
         except DBAPIError as error:
-            self._failed(error, 1, _NO_RIGHT)  # only the owner may make an index
+            self._failed(error, 1, _NO_RIGHT, _MADE_ALREADY)  # only the owner may; another adoption may have done it
         else:
             with self._transaction("no_constraint", 1):
                 pass
@@ -147,13 +170,24 @@ class Adoption:
 
     def _apply(self, commands: Sequence[SyncLevels]) -> None:
         """Apply these in one transaction; what cannot be applied is counted by its reason, and left."""
-        catalog = self._settings.tracks
         with self._transaction("pairs", len(commands)) as connection:
-            decided = decide(connection, commands, catalog=catalog, source=self._source, waits=True)
+            decided = self._decide(connection, commands)
             refused = [each.outcome.message for each in decided if each.outcome.error is not None]
             for message in refused:
                 self._fail(cause_of(message), 1)
             self._count("pairs", -len(refused))
+
+    def _decide(self, connection: Connection, commands: Sequence[SyncLevels]) -> list[Decided]:
+        """Decide these. `higher` is decided under the locks, too: other code may have raised the other side by then."""
+        while True:
+            compared = connection.begin_nested()
+            decided = decide(connection, commands, catalog=self._settings.tracks, source=self._source, waits=True)
+            lowered = {each.outcome.command_id for each in decided if self._policy == "higher" and _lowers(each)}
+            if not lowered:
+                compared.commit()
+                return decided
+            compared.rollback()  # which releases the locks as well, so look again
+            commands = [_other_side(each) if each.command_id in lowered else each for each in commands]
 
     @contextmanager
     def _transaction(self, kind: str, number: int, *, by_index: bool = True) -> Iterator[Connection]:
@@ -163,13 +197,9 @@ class Adoption:
         """
         begun = time.monotonic()
         before = self._done.repaired.get(kind, 0), dict(self._done.failed)
-        settings = self._settings
-        limits = {"lock_ms": str(settings.lock_ms), "statement_ms": "0", "by_index": by_index}
-        if by_index:
-            limits["statement_ms"] = str(settings.statement_ms)
         try:
             with self._engine.begin() as connection:
-                connection.execute(_LIMITS, limits)
+                connection.execute(_LIMITS, self._limits(by_index=by_index))
                 self._count(kind, number)
                 yield connection
                 self._line.write(connection, self._done.detail())
@@ -182,6 +212,10 @@ class Adoption:
         self._step(done)
         time.sleep(max(0.0, number / self._rate - (time.monotonic() - begun)))
 
+    def _limits(self, *, by_index: bool) -> dict[str, Any]:
+        statement_ms = self._settings.statement_ms if by_index else 0
+        return {"lock_ms": str(self._settings.lock_ms), "statement_ms": str(statement_ms), "by_index": by_index}
+
     def _count(self, kind: str, number: int) -> None:
         self._done.repaired[kind] = self._done.repaired.get(kind, 0) + number
 
@@ -189,11 +223,22 @@ class Adoption:
         self._done.failed[why] = self._done.failed.get(why, 0) + number
 
     def _failed(self, error: DBAPIError, number: int, *states: str) -> None:
-        """Count an error of these rows, or with one of these states; raise any other."""
-        state = sqlstate_of(error) or ""
-        if error.connection_invalidated or not state.startswith((*_OF_ROWS, *states)):
+        """Count an error of these rows, or with one of these states; raise what every transaction would get."""
+        state, cause = sqlstate_of(error) or "", driver_error(error)
+        transient = classify(error) is ErrorClass.TRANSIENT and not state.startswith("40")  # not of a deadlock
+        if state not in states and (transient or names_what_is_not_there(cause)):
             raise error
         self._fail(in_words(error), number)
+
+
+def _lowers(decided: Decided) -> bool:
+    """Whether it lowered a level."""
+    before, to_level = decided.outcome.before, decided.outcome.to_level
+    return before is not None and to_level is not None and to_level < max(before.progress_level, before.license_level)
+
+
+def _other_side(command: SyncLevels) -> SyncLevels:
+    return command.model_copy(update={"source": SOURCES[1 - SOURCES.index(command.source)]})
 
 
 def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -175,7 +175,8 @@ def _of_tables(connection: Connection, schema: Schema, catalog: Catalog) -> Iter
         )
     for table, statements in table_repairs.index_statements(connection, schema).items():
         possible = not statements[-1].startswith("--")
-        action = "make it, without blocking writers" if possible else f"left: {statements[-1].removeprefix('-- ')}"
+        how = "writers of the partitioned table wait" if table_repairs.blocks_writers(statements) else "no writer waits"
+        action = f"make it; {how} meanwhile" if possible else f"left: {statements[-1].removeprefix('-- ')}"
         yield PlannedRepair(
             kind="no_constraint", table=table, number=1, repaired=possible, action=action, examples=statements[-1:]
         )

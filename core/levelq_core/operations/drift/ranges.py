@@ -74,7 +74,7 @@ class PairRanges:
         values = {"after": position.after, "upto": upto, "name": position.name}
         statement = self._compare[(upto is not None, position.name is not None)]
         pairs, *columns = connection.execute(statement, values).one()
-        differing = [Pair(*row) for row in zip(*columns, strict=True)] if columns[0] else []
+        differing = [Pair.read(row) for row in zip(*columns, strict=True)] if columns[0] else []
         return Range(pairs, sorted(differing, key=lambda pair: pair[:2]), None)
 
     def _all_names(self, connection: Connection) -> list[str]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -52,16 +51,10 @@ def repairs(
     makes a missing row from the one that is there; None copies the lower where the higher cannot be. `reason` goes into
     the commands. `spelling`: look for rows that are spelt otherwise. Raises DBAPIError.
     """
-    pairs = [Pair(_whole(p.user_id), p.specialization, _whole(p[2]), _whole(p[3])) for p in pairs]
     limits = Limits() if schema.missing(keys=False) else schema.limits
     respelt = _respelt(connection, pairs) if spelling else set()
     gone = _without_user(connection, pairs, schema)
     return [_repair(pair, catalog, limits, _obstacle(pair, catalog, respelt, gone), policy, reason) for pair in pairs]
-
-
-def _whole(number: Any) -> Any:
-    """A whole number of a numeric column as an integer."""
-    return int(number) if isinstance(number, Decimal) and number == number.to_integral() else number
 
 
 def _obstacle(

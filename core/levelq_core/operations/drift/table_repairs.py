@@ -70,6 +70,11 @@ def index_statements(connection: Connection, schema: Schema) -> dict[str, Sequen
     return {table: unique_index(connection, table, UNIQUE_KEYS[table]) for table in tables}
 
 
+def blocks_writers(statements: Sequence[str]) -> bool:
+    """Whether writers wait while these make an index: that of a partitioned table."""
+    return "CONCURRENTLY" not in statements[-1]
+
+
 _Found = tuple[TableRepair, str, dict[str, Any]]  # with the query for the faulty rows, and its values
 
 
