@@ -74,12 +74,8 @@ def _print_events(events: tuple[Event, ...]) -> None:
             said.append(f"\n{event.command_id}", "dim")
         if "batch" in event.detail:
             detail = event.detail
-            said.append(
-                printable(
-                    f" tx {detail['xid']} batch ..{str(detail['batch'])[-12:]} {detail['worker'] or detail['source']}"
-                ),
-                "dim",
-            )
+            by = detail.get("worker", detail["source"])  # a direct call has no worker
+            said.append(printable(f" tx {detail['xid']} batch ..{str(detail['batch'])[-12:]} {by}"), "dim")
         rows.add_row(when(event.at), said)
     if events:
         out.print(rows)

@@ -34,6 +34,10 @@ def test_promtool_accepts_rules_and_configuration(promtool: str, kind: str, file
     subprocess.run([promtool, "check", kind, str(MONITORING / file)], check=True)
 
 
+def test_alerts_fire_where_something_is_wrong_and_only_there(promtool: str) -> None:
+    subprocess.run([promtool, "test", "rules", str(Path(__file__).with_name("alerts.test.yml"))], check=True)
+
+
 def test_promtool_finds_nothing_wrong_with_the_metrics(promtool: str) -> None:
     layout = Layout(["PLAYER"])
     every = [Sample(name=name, labels=dict.fromkeys(labels, "x"), value=1) for name, (labels, _) in GAUGES.items()]

@@ -29,7 +29,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     QUARANTINE: ("id", "specialization", "user_id", "reason", "raw", "length", "sha256", "at"),
     IDENTITY: ("id", "identity", "created_at"),
     AUDIT: ("id", "at", "actor", "origin", "action", "target", "detail"),
-    POSITIONS: ("id", "consumer", "position", "pending_from", "pending"),
+    POSITIONS: ("id", "consumer", "position", "pending", "pending_above"),
 }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ MOST_PAUSES = 1_000  # of one partition
 MOST_ACTOR = 100  # characters
 MOST_REASON = 200
 PARKED_REASON = "paused by "  # claim.lua's words for the lane of a paused user begin so
+PARKED_UNTIL = 1e16  # prelude.lua's PAUSED: the score in `ready` of a paused user's lane
 _PAGE = 500
 _FORM = re.compile(rb"(\d{1,13}) (\d{1,13}) ([^|]*)\|(.*)", re.DOTALL)
 
@@ -55,6 +56,13 @@ def pauses(redis: Redis, keys: Keys, partition: Partition) -> dict[int | None, P
             if pause is not None:
                 users[int(field)] = pause
     return ({} if whole is None else {None: whole}) | dict(sorted(users.items())[:MOST_PAUSES])
+
+
+def lanes_parked(redis: Redis, keys: Keys, partition: Partition) -> int:
+    """How many lanes are parked for the pause of their user. Raises RedisError."""
+    key = keys.of(partition, "ready")
+    server: Any = server_of(redis, key)
+    return int(server.zcount(key, PARKED_UNTIL, "+inf"))
 
 
 def _first(server: Redis, key: str, user_id: int | None) -> tuple[Pause | None, int, bool]:

@@ -8,9 +8,10 @@ those before it committed; so whatever is visible, sorted by id, is in the order
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
 
@@ -56,11 +57,10 @@ class LevelEvent(NamedTuple):
 
 
 class _Position(NamedTuple):
-    """All rows up to `reached` are read but those of `pending`, transactions with rows above `pending_from`."""
+    """All rows up to `reached` are read but those of `pending`: transactions, each with the id above which they are."""
 
     reached: int = 0
-    pending_from: int = 0
-    pending: frozenset[int] = frozenset()
+    pending: Mapping[int, int] = MappingProxyType({})
 
 
 class _Page(NamedTuple):
@@ -81,10 +81,7 @@ class _Page(NamedTuple):
         reached = self.last if complete else self.events[handled - 1].id if handled else 0
         if not complete and reached <= self.start.reached:
             return self.start
-        if not self.open:
-            return _Position(reached, reached)
-        from_ = self.start.pending_from if self.start.pending & self.open else self.start.reached
-        return _Position(reached, from_, self.open)
+        return _Position(reached, {xid: self.start.pending.get(xid, self.start.reached) for xid in self.open})
 
 
 class LevelEvents:
@@ -114,7 +111,7 @@ class LevelEvents:
             raise InvalidArgument(message, field="consumer", value=consumer)
         self.consumer = consumer
         self._engine = engine
-        self._own = _Position()
+        self._own = self._next = _Position()
 
     @contextmanager
     def batch(self, limit: int = 500, wait: float = 0.0) -> Iterator[tuple[Connection, list[LevelEvent]]]:
@@ -171,7 +168,11 @@ class LevelEvents:
             self._engine.connect().execution_options(isolation_level="READ COMMITTED") as connection,
             connection.begin(),
         ):
+            if connection.execute(_IS_STANDBY).scalar_one():
+                message = "engine: expected the primary server, got a standby, which does not know open writers"
+                raise ConfigurationError(message)
             yield connection, _read(connection, self._lock(connection), limit)
+        self._own = self._next  # not if the commit fails
 
     def _lock(self, connection: Connection) -> _Position:
         """The position, locked until the transaction ends."""
@@ -181,15 +182,14 @@ class LevelEvents:
         if row is None:
             connection.execute(_INSERT, {"consumer": self.consumer})
             row = connection.execute(_LOCK, {"consumer": self.consumer}).one()
-        return _Position(row.position, row.pending_from, frozenset(row.pending))
+        return _Position(row.position, dict(zip(row.pending, row.pending_above, strict=True)))
 
     def _save(self, connection: Connection, position: _Position) -> None:
         if self.consumer is None:
-            self._own = position
+            self._next = position
             return
-        reached, pending_from, pending = position
-        values = {"consumer": self.consumer, "reached": reached, "pending_from": pending_from}
-        connection.execute(_UPDATE, {**values, "pending": sorted(pending)})
+        values = {"consumer": self.consumer, "reached": position.reached, **_lists(position.pending)}
+        connection.execute(_UPDATE, values)
 
     def _await_rows(self, deadline: float | None) -> None:
         """Wait until the ledger may have rows that were not read, or until the deadline. Locks nothing."""
@@ -208,6 +208,10 @@ class LevelEvents:
             seconds = _pause(deadline)
 
 
+def _lists(pending: Mapping[int, int]) -> dict[str, list[int]]:
+    return {"pending": list(pending.keys()), "above": list(pending.values())}
+
+
 def _pause(deadline: float | None) -> float:
     return POLL_SECONDS if deadline is None else min(POLL_SECONDS, deadline - time.monotonic())
 
@@ -218,11 +222,9 @@ def _read(connection: Connection, start: _Position, limit: int) -> _Page:
     A transaction that holds an id up to `last` without having committed held its lock on the ledger when `last` was
     read, and holds it until it ends. So it is among the writers, or its rows are visible to the third statement.
     """
-    last, newest, is_standby = connection.execute(_LAST, {"reached": start.reached, "span": SPAN}).one()
-    if is_standby:
-        raise ConfigurationError("engine: expected the primary server, got a standby, which does not know open writers")
+    last, newest = connection.execute(_LAST, {"reached": start.reached, "span": SPAN}).one()
     writers = connection.execute(_WRITERS).scalars().all()
-    values = {**start._asdict(), "pending": list(start.pending), "last": last, "limit": limit, "writers": writers}
+    values = {"reached": start.reached, "last": last, "limit": limit, "writers": writers, **_lists(start.pending)}
     rows = connection.execute(_READ, values).all()
     events = [LevelEvent(*row[1:]) for row in rows if row.id is not None]
     if sum(event.id > start.reached for event in events) == limit:
@@ -230,20 +232,23 @@ def _read(connection: Connection, start: _Position, limit: int) -> _Page:
     return _Page(start, events, last, frozenset(rows[0].open), last >= newest)
 
 
-_LOCK = text(f"SELECT position, pending_from, pending FROM {POSITIONS} WHERE consumer = :consumer FOR UPDATE")
+_LOCK = text(f"SELECT position, pending, pending_above FROM {POSITIONS} WHERE consumer = :consumer FOR UPDATE")
 _PEEK = text(f"SELECT position, pending <> '{{}}' FROM {POSITIONS} WHERE consumer = :consumer")
 _INSERT = text(f"INSERT INTO {POSITIONS} (consumer) VALUES (:consumer) ON CONFLICT DO NOTHING")
 _UPDATE = text(f"""
-    UPDATE {POSITIONS} SET position = :reached, pending_from = :pending_from, pending = CAST(:pending AS bigint[])
-    WHERE consumer = :consumer AND (position, pending_from, pending)
-        IS DISTINCT FROM (:reached, :pending_from, CAST(:pending AS bigint[]))
+    UPDATE {POSITIONS}
+    SET position = :reached, pending = CAST(:pending AS bigint[]), pending_above = CAST(:above AS bigint[])
+    WHERE consumer = :consumer AND (position, pending, pending_above)
+        IS DISTINCT FROM (:reached, CAST(:pending AS bigint[]), CAST(:above AS bigint[]))
 """)
 
-# The id up to which to read, the newest one, and whether this server is a standby.
+_IS_STANDBY = text("SELECT pg_is_in_recovery()")
+
+# The id up to which to read, and the newest one.
 _LAST = text(f"""
     SELECT greatest(:reached, coalesce(
         (SELECT id FROM {LEDGER} WHERE id > :reached ORDER BY id OFFSET :span - 1 LIMIT 1), newest
-    )) AS last, newest, pg_is_in_recovery()
+    )) AS last, newest
     FROM (SELECT coalesce(max(id), 0) AS newest FROM {LEDGER}) AS ledger
 """)
 
@@ -261,18 +266,25 @@ _WRITERS = text(f"""
     ) AS held
 """)
 
-# The changes, and which writers had not committed, as one snapshot sees both. The row of a forgotten user has user 0.
+# The changes, and which writers had not committed, as one snapshot sees both. Rows that were read before are looked at
+# only when a transaction has ended that was pending, from where it can have some. A forgotten user's row has user 0.
 _COLUMNS = """id, user_id, specialization, from_level, to_level, coalesce(reason, '') AS reason, advanced_by,
     applied_at, command_id, coalesce(before[3], from_level) AS highest"""
 _IS_CHANGE = "from_level <> to_level AND user_id > 0"
 _READ = text(f"""
-    SELECT ARRAY(
-        SELECT xid FROM unnest(CAST(:writers AS bigint[])) AS w(xid)
-        WHERE NOT pg_visible_in_snapshot(CAST(CAST(xid AS text) AS xid8), pg_current_snapshot())
-    ) AS open, e.*
-    FROM (VALUES (1)) AS one LEFT JOIN (
+    WITH held AS MATERIALIZED (
+        SELECT ARRAY(
+            SELECT xid FROM unnest(CAST(:writers AS bigint[])) AS w(xid)
+            WHERE NOT pg_visible_in_snapshot(CAST(CAST(xid AS text) AS xid8), pg_current_snapshot())
+        ) AS open
+    ), ended AS MATERIALIZED (
+        SELECT xid, above FROM held, unnest(CAST(:pending AS bigint[]), CAST(:above AS bigint[])) AS p(xid, above)
+        WHERE xid <> ALL(open)
+    )
+    SELECT held.open, e.* FROM held LEFT JOIN (
         (SELECT {_COLUMNS} FROM {LEDGER}
-         WHERE id > :pending_from AND id <= :reached AND xid = ANY(CAST(:pending AS bigint[])) AND {_IS_CHANGE})
+         WHERE id > (SELECT min(above) FROM ended) AND id <= :reached
+            AND xid = ANY(ARRAY(SELECT xid FROM ended)) AND {_IS_CHANGE})
         UNION ALL
         (SELECT {_COLUMNS} FROM {LEDGER}
          WHERE id > :reached AND id <= :last AND {_IS_CHANGE} ORDER BY id LIMIT :limit)

@@ -56,7 +56,8 @@ def _found(table: str, column: str) -> str:
 
 
 # Which rows are still needed: their command, or their entry, waits somewhere; or a consumer has not read the event.
-_UNREAD = f"(t.from_level <> t.to_level AND t.id > (SELECT min(pending_from) FROM {POSITIONS})) IS TRUE"
+_READ = f"SELECT min(least(position, (SELECT min(id) FROM unnest(pending_above) AS p(id)))) FROM {POSITIONS}"
+_UNREAD = f"(t.from_level <> t.to_level AND t.id > ({_READ})) IS TRUE"
 _LEDGER = _Kind(LEDGER, "applied_at", f"{_found(IN_LANES, 'command_id')} OR {_found(OUTBOX, 'command_id')}", _UNREAD)
 _QUARANTINE = _Kind(QUARANTINE, "at", _found(IN_LANES, "sha256"))
 

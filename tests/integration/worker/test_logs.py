@@ -30,13 +30,13 @@ setup_loghandlers("WARNING")
 logging.getLogger("rq.worker").warning("Job %s lost", "\\x1b[31mx")
 logging.getLogger("rq.worker").info("heartbeat")
 logging.getLogger("sqlalchemy.engine").info("SELECT")
-log_event(logging.WARNING, "claims_returned", "%(partition)s: %(claims)d claims", partition="PLAYER:1:0", claims=2)
+log_event(logging.WARNING, "claims_returned", "%(partition)s: %(claims)d claims", partition="PLAYER:1:0", claims=2, n=float("nan"))
 log_event(logging.INFO, "quiet", "not shown")
 """
 
 
 def lines_of(err: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in err.splitlines()]
+    return [json.loads(line, parse_constant=pytest.fail) for line in err.splitlines()]
 
 
 def test_worker_logs_each_batch_at_debug_and_nothing_while_idle(system: System, levelq: Levelq) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import MutableMapping
 from types import TracebackType
 from typing import Any
@@ -69,7 +70,7 @@ def _safe(_: Any, __: str, entry: MutableMapping[str, Any]) -> str:
 
 
 def _shown(name: str, value: object) -> object:
-    if value is None or isinstance(value, int | float):
+    if value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if name == "exception":
         return "\n".join(map(printable, str(value).split("\n")))

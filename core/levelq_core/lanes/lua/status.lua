@@ -7,7 +7,7 @@
 --
 -- Keeps:   It works on a replica and on a server that cannot write.
 --          Its time is bounded by ARGV[2]: only the lanes that have been due or claimed longest are searched for the
---          oldest command. It is there unless lanes are parked.
+--          oldest command. It is there unless lanes are parked. Those of paused users are left out.
 
 local tag, most = ARGV[1], tonumber(ARGV[2])
 local ready, claimed = tag .. 'ready', tag .. 'claimed'
@@ -15,7 +15,7 @@ local now = clock()
 local oldest = now
 
 for _, set in ipairs({ ready, claimed }) do
-  for _, user in ipairs(unless_wrong({}, 'ZRANGE', set, 0, most - 1)) do
+  for _, user in ipairs(unless_wrong({}, 'ZRANGEBYSCORE', set, '-inf', '(' .. PAUSED, 'LIMIT', 0, most)) do
     local ok, head = pcall(redis.call, 'LINDEX', tag .. 'lane:' .. user, 0)
     local pushed = ok and head and tonumber(string.sub(head, 1, 13))
     if pushed and pushed > 0 then oldest = math.min(oldest, pushed) end

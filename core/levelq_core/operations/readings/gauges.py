@@ -46,8 +46,11 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {  # name: labels, meaning
     "levelq_waiting_commands": (("specialization",), "Commands in all lanes."),
     "levelq_ready_lanes": (("specialization",), "Lanes that may be claimed now."),
     "levelq_claimed_lanes": (("specialization",), "Lanes that a drain holds."),
-    "levelq_parked_lanes": (("specialization",), "Lanes that may not be claimed before a later time."),
-    "levelq_oldest_command_age_seconds": (("specialization",), "Age of the oldest command; 0 if none waits."),
+    "levelq_parked_lanes": (("specialization",), "Lanes that wait for a later time, without those of paused users."),
+    "levelq_oldest_command_age_seconds": (
+        ("specialization",),
+        "Age of the oldest command, without paused users' lanes; 0 if none waits.",
+    ),
     "levelq_drains": (("specialization",), "Drains at work."),
     "levelq_paused": (("specialization",), "1 if an operator has paused the specialization."),
     "levelq_paused_lanes": (("specialization",), "Lanes of users whom an operator has paused."),
@@ -167,8 +170,11 @@ def _read_lanes(found: _Found, lanes: Lanes) -> None:
     for name, parts in by_name.items():
         try:
             with found.unless_wrong_type():
-                _add_lanes(found, name, [lanes.status(part) for part in parts])
+                seen = [lanes.status(part) for part in parts]
+                _add_lanes(found, name, seen)
                 paused = [pauses.pauses(redis, keys, part) for part in parts]
+                for_pauses = sum(pauses.lanes_parked(redis, keys, part) for part in parts)
+                found.add("levelq_parked_lanes", max(0, sum(part.parked for part in seen) - for_pauses), name)
                 found.add("levelq_paused", any(None in by_user for by_user in paused), name)
                 found.add("levelq_paused_lanes", sum(len(by_user.keys() - {None}) for by_user in paused), name)
         except RedisError as error:
@@ -186,7 +192,7 @@ def _read_lanes(found: _Found, lanes: Lanes) -> None:
 def _add_lanes(found: _Found, name: str, parts: list[Status]) -> None:
     for gauge, field in (
         ("waiting_commands", "waiting"), ("ready_lanes", "ready"), ("claimed_lanes", "claimed"),
-        ("parked_lanes", "parked"), ("drains", "drains"),
+        ("drains", "drains"),
     ):  # fmt: skip
         found.add(f"levelq_{gauge}", sum(getattr(part, field) for part in parts), name)
     oldest = max((part.oldest_seconds for part in parts if part.waiting), default=0)

@@ -11,10 +11,10 @@ from tempfile import TemporaryDirectory
 import psycopg
 import pytest
 from redis import Redis
-from sqlalchemy import Engine
+from sqlalchemy import Engine, NullPool, create_engine
 
 from levelq.embedded import Servers
-from levelq_core import Settings
+from levelq_core import LevelEvents, Settings
 from levelq_core.errors import ConfigurationError, SchemaError
 from levelq_core.operations import dbcheck
 from levelq_core.operations.checks import check_all
@@ -161,6 +161,9 @@ def test_standby_is_an_error_that_names_the_primary_as_the_remedy(settings: Sett
         found = errors(standby)
         assert found[0].problem == f"{READ_ONLY}it is a standby"
         assert "target_session_attrs=read-write" in found[0].fix[0]
+        engine = create_engine(standby.sqlalchemy_url, poolclass=NullPool)
+        with pytest.raises(ConfigurationError, match="expected the primary server, got a standby"):
+            list(LevelEvents(engine, "a consumer"))
 
 
 def test_role_that_may_not_insert_is_an_error_and_the_printed_grant_mends_it(

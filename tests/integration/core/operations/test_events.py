@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from redis import Redis
 from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 
@@ -172,6 +173,25 @@ def test_database_restored_where_transaction_numbers_start_again_gives_each_even
     commit(own_engine, level(1, 3))
     assert read(own_engine) == [(1, 2, 3)]
     assert read(own_engine) == []
+
+
+def test_long_transaction_does_not_make_each_page_read_again_what_came_since(own_engine: Engine) -> None:
+    long = opened(own_engine, level(1, 2))
+    for _ in range(2):
+        commit(own_engine, *(level(2, 2 + n % 7) for n in range(200)))
+        assert len(read(own_engine)) == 200
+    brief = opened(own_engine, level(3, 2))
+    commit(own_engine, level(2, 2))
+    assert read(own_engine) == [(2, 5, 2)]
+    ended(brief)
+    scanned = "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = 'levelq_ledger'"
+    large = create_engine(own_engine.url, connect_args={"options": "-c enable_seqscan=off"})  # as of a large ledger
+    with LevelEvents(large, "c").batch() as (connection, batch):
+        assert changes(batch) == [(3, 1, 2)]
+        assert connection.execute(text(scanned)).scalar_one() < 50
+    large.dispose()
+    ended(long)
+    assert read(own_engine) == [(1, 1, 2)]
 
 
 def test_transaction_prepared_for_two_phases_is_not_skipped(own_engine: Engine) -> None:
@@ -344,6 +364,17 @@ def test_consumer_without_a_name_writes_nothing_and_goes_on_where_it_was(own_eng
     commit(own_engine, level(1, 3))
     assert changes(list(events)) == [(1, 2, 3)]
     assert query(own_engine, "SELECT FROM levelq_event_positions") == []
+
+
+@pytest.mark.parametrize("consumer", [None, "c"])
+def test_batch_whose_commit_fails_comes_again(table: Engine, consumer: str | None) -> None:
+    execute(table, "ALTER TABLE achievements ADD UNIQUE (user_id) DEFERRABLE INITIALLY DEFERRED")
+    commit(table, level(1, 3))
+    events = LevelEvents(table, consumer)
+    with pytest.raises(IntegrityError), events.batch() as (connection, batch):
+        award(connection, batch)
+    assert changes(list(events)) == [(1, 1, 3)]
+    assert list(events) == []
 
 
 def test_batch_waits_for_the_next_event_and_no_longer_than_it_is_told(own_engine: Engine) -> None:

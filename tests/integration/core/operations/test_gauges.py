@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from levelq_core import Settings
 from levelq_core.lanes.drift_report import AuditLease, DriftReport
+from levelq_core.lanes.lane_editor import LaneEditor
 from levelq_core.operations.readings import gauges as module
 from levelq_core.operations.readings.gauges import GAUGES, gauges
 from tests.support.fixtures.command_line import NOWHERE, LevelqWith
@@ -25,6 +26,21 @@ def read(settings: Settings) -> dict[tuple[str, ...], float]:
     found = gauges(settings)
     assert len({(sample.name, *sample.labels.values()) for sample in found.samples}) == len(found.samples)
     return {(sample.name, *sample.labels.values()): sample.value for sample in found.samples}
+
+
+def test_commands_of_a_paused_user_are_neither_lag_nor_parked_lanes(system: System) -> None:
+    system.push(up(7))
+    lanes = LaneEditor(system.redis, system.settings)
+    for seconds in (30, 0):  # a lane that waits for another reason, and then for the pause
+        later = system.redis.time()[0] * 1000 + seconds * 1000
+        system.redis.zadd(KEYS.of(PLAYER, "ready"), {"7": later})
+        found = read(system.settings)
+        assert found["levelq_parked_lanes", "PLAYER"] == bool(seconds)
+        assert found["levelq_oldest_command_age_seconds", "PLAYER"] > 0
+    lanes.pause(PLAYER, 7, 0, "ops", "")
+    found = read(system.settings)
+    assert found["levelq_paused_lanes", "PLAYER"] == found["levelq_waiting_commands", "PLAYER"] == 1
+    assert found["levelq_parked_lanes", "PLAYER"] == found["levelq_oldest_command_age_seconds", "PLAYER"] == 0
 
 
 @pytest.fixture

@@ -33,12 +33,15 @@ RAISES = """
 # What shows text of others, and its form for programs.
 SHOWING = (
     "events", "history 1", "history 2", "status", "check", "db check", "doctor", "verify --at-rest", "catalog",
-    "explain 1", "explain 2", "rejected list", "rejected retry --dry-run", "rejected discard --dry-run",
-    "quarantine list", "quarantine show 1", "audit", "workers", "top --once", "metrics", "adopt --dry-run",
+    "explain 1", "explain 2", "rejected list --ids", "rejected retry --dry-run", "rejected discard --dry-run",
+    "quarantine list", "quarantine show 1",
+    "quarantine retry --dry-run", "quarantine discard --dry-run", "audit", "top --once", "workers", "metrics",
+    "pause --dry-run", "resume --user 3", "adopt --dry-run", "db enforce --report", "shards", "cancel 2 PLAYER --dry-run",
 )  # fmt: skip
 AS_JSON = (
-    "events --json", "status --json", "verify --json", "purge PLAYER --dry-run --json", "explain 2 --json",
-    "rejected list --json", "quarantine list --json", "audit --json", "workers --json", "check --json",
+    "events --json", "status --json", "verify --json", "purge PLAYER --dry-run --json", "explain 1 --json",
+    "explain 2 --json", "rejected list --json", "quarantine list --json", "audit --json", "workers --json",
+    "pause --dry-run --json", "adopt --dry-run --json", "check --json",
 )  # fmt: skip
 
 
@@ -63,6 +66,7 @@ def plant(worker: Runtime, redis: Redis, engine: Engine) -> None:
     redis.set(KEYS.lane(COACH, ALL), "no list")
     redis.zadd(KEYS.of(COACH, "ready"), {ALL: 1})
     WorkerAlerts(redis, KEYS, ALL, 60).post(ALL)
+    plant_for_operators(redis, engine)
     with engine.begin() as connection:
         values = {"name": ALL.replace("\0", "")[:40]}
         connection.execute(text("UPDATE levelq_ledger SET message = :name WHERE user_id = 3"), values)
@@ -76,6 +80,27 @@ def plant(worker: Runtime, redis: Redis, engine: Engine) -> None:
         )
 
 
+def plant_for_operators(redis: Redis, engine: Engine) -> None:
+    """A report of a worker, a pause, a drift report, a consumer, lines of the audit."""
+    seconds = redis.time()[0]
+    now_ms, name = seconds * 1000, ALL[:200]
+    numbers = dict.fromkeys(("applied", "rejected", "duplicates", "quarantined", "batches", "pid", "memory_bytes"), 1)
+    times = dict.fromkeys(("started_ms", "posted_ms", "state_ms", "progress_ms"), now_ms)
+    names = dict.fromkeys(("name", "host", "rq_name", "version", "partition", "why"), name)
+    report = {
+        **numbers, **times, **names, "specializations": [name], "within_seconds": 60, "state": "waiting",
+        "partitions": {}, "batch": None, "hot": [],
+    }  # fmt: skip
+    redis.hset(KEYS.workers, ALL, json.dumps(report))
+    redis.hset(KEYS.workers, "rubbish", ALL)
+    redis.hset(KEYS.of(PLAYER, "paused"), mapping={"*": f"{now_ms} 0 {ALL}|{ALL}", "3": f"{now_ms} 0 {name}|{name}"})
+    audited, position = "INSERT INTO levelq_audit (actor, origin, action, target, detail)", "levelq_event_positions"
+    stored = {"name": ALL.replace("\0", ""), "target": "user 1 " + ALL, "detail": json.dumps({ALL: ALL})}
+    with engine.begin() as connection:
+        connection.execute(text(f"{audited} VALUES (:name, :name, :name, :target, :detail)"), stored)
+        connection.execute(text(f"INSERT INTO {position} (consumer) VALUES (:name)"), stored)
+
+
 def test_no_command_prints_what_acts_on_a_terminal(
     levelq_with: LevelqWith, settings: Settings, redis: Redis, own_engine: Engine
 ) -> None:
@@ -86,7 +111,7 @@ def test_no_command_prints_what_acts_on_a_terminal(
         shown = {}
         for command in (*SHOWING, *AS_JSON):
             code, out, err = levelq(*command.split())
-            assert code in (0, 1), err
+            assert code in (0, 1), (command, err)
             assert_safe(out + err)
             shown[command] = out + err
     for command in AS_JSON:
@@ -95,7 +120,7 @@ def test_no_command_prints_what_acts_on_a_terminal(
     assert set(reasons) == set(TEXTS.values())  # programs get the text as it is
     for reason in TEXTS.values():
         assert printable(reason) in shown["events"]  # neither folded nor read as markup
-    for command in ("status", "history 2", "explain 2", "rejected list", "audit"):
+    for command in ("status", "history 2", "explain 2", "rejected list --ids", "audit", "workers", "adopt --dry-run"):
         assert "\\x1b[31mred" in shown[command], shown[command]
     assert "b'\\xff\\xfe" in shown["history 1"]
     assert "\\x1b[2J" in shown["check"]
@@ -112,6 +137,17 @@ def test_refused_arguments_and_settings_are_echoed_visibly(levelq_here: Levelq, 
         ("sync", 1, hostile, "--source", "license"),
         ("worker", "-s", hostile),
         ("prune", "--older-than", hostile),
+        ("explain", hostile),
+        ("explain", 1, hostile),
+        ("rejected", "list", "--since", hostile),
+        ("rejected", "retry", hostile),
+        ("quarantine", "discard", hostile),
+        ("audit", "--until", hostile),
+        ("pause", hostile),
+        ("pause", "PLAYER", "--for", hostile),
+        ("resume", "--user", hostile),
+        ("adopt", "--source", hostile),
+        ("metrics", "--port", hostile),
         (hostile,),
     ):
         code, out, err = levelq_here(*arguments)

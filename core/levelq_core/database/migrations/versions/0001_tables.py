@@ -198,6 +198,6 @@ def _event_positions(name: str) -> None:
         name,
         _id(),
         sa.Column("consumer", sa.Text, nullable=False, unique=True),
-        *_filled(sa.BigInteger, "position", "pending_from", default=_ZERO),
-        *_filled(ARRAY(sa.BigInteger), "pending", default="{}"),
+        *_filled(sa.BigInteger, "position", default=_ZERO),
+        *_filled(ARRAY(sa.BigInteger), "pending", "pending_above", default="{}"),
     )
