@@ -90,9 +90,10 @@ def test_lag_is_the_time_from_send_to_commit(system: System) -> None:
     with session(str(system.settings.database_url)) as holder:
         holder.execute("SELECT FROM user_licenses WHERE user_id < 3 FOR UPDATE")
         system.push(up(1), up(2))
+        pushed = time.monotonic()
         system.run_drains(PLAYER)
-        until(lambda: time.monotonic() > sent + 0.3)
-    held = time.monotonic() - sent
+        until(lambda: time.monotonic() > pushed + 0.3)
+    held = time.monotonic() - pushed
     system.drain()
     reporter.post()
     total = status(system.settings).total
@@ -118,11 +119,11 @@ def test_slow_trigger_is_named_until_it_is_gone(system: System, reporter: Report
     )
     (problem,) = batches(3)
     assert re.match(
-        r"batches take 0\.\d s, usually 0\.0\d+ s for this size \(\d commands?\): the database is slow", problem
+        r"batches take \d+\.\d s, usually \d+\.\d+ s for this size \(\d commands?\): the database is slow", problem
     )
     assert worker_of(system).slow_since is not None
     system.sql("DROP FUNCTION slow CASCADE")
-    assert batches(4) == ()
+    until(lambda: batches(1) == ())
 
 
 def test_silent_worker_is_named_with_its_host_and_versions_are_compared(
