@@ -53,6 +53,7 @@ class Producer(CommandMethods):
         self.settings = Settings.of(settings)
         self._connections = Connections(self.settings)
         self._applied_waits = AppliedWaits(self._connections)
+        self._wait = DurabilityWait(self.settings, None)
         self._layouts: dict[str, Layout] = {}  # by specialization, as last read
         self._available: set[Durability] = {"memory"}  # the levels that this Redis gave last
 
@@ -80,10 +81,10 @@ class Producer(CommandMethods):
         unless given). Raises InvalidCommand, LaneFull, PartitionFull, QueueUnavailable, SendUnknown, NotDurable
         if it is queued and not that safe in time, ConfigurationError if Redis cannot give that durability.
         """
-        wait = DurabilityWait(self.settings, durability)
+        wait = self._wait if durability is None else DurabilityWait(self.settings, durability)
         with send_span("send", command) as trace:
             handle = self._encode(command, reply, trace)
-            self._send_window([handle], Settlement(self.settings, wait))
+            self._send_window([handle], wait)
             if handle.error is not None:
                 raise copy(handle.error) from handle.error.__cause__  # others share it, not this call's traceback
         return handle
@@ -97,7 +98,8 @@ class Producer(CommandMethods):
         call's later ones for that lane are refused, too. A handle with NotDurable as its error is queued.
         """
         self._connections.require_open()
-        settlement = Settlement(self.settings, DurabilityWait(self.settings, durability))
+        wait = self._wait if durability is None else DurabilityWait(self.settings, durability)
+        settlement = Settlement(self.settings, wait)
         handles: list[Handle] = []
         with send_span("send", handles) as trace, Turns() as turns:
             for chunk in turns.chunks(commands):
@@ -105,7 +107,8 @@ class Producer(CommandMethods):
                 turns.rest()
             for window in turns.windows(handles):
                 if left := settlement.still_open(window):
-                    self._send_window(left, settlement)
+                    for trip in self._send_window(left, wait):
+                        settlement.note(left, trip)
                 turns.rest()
         return handles
 
@@ -113,21 +116,25 @@ class Producer(CommandMethods):
         payload = encode(self.settings, command, reply=reply, trace=trace)
         return Handle(self._connections, command.command_id, reply, command, payload)
 
-    def _send_window(self, window: Sequence[SentCommand], settlement: Settlement) -> None:
-        """Push a window in a round trip that others may share; again, where its lanes move meanwhile."""
+    def _send_window(self, window: Sequence[SentCommand], wait: DurabilityWait) -> list[Settlement]:
+        """Push a window in a round trip that others may share; again, where its lanes move meanwhile.
+
+        Returns the trips. Commands keep the error Moved if where their lanes moved to cannot be read in time.
+        """
         deadline = time.monotonic() + self.settings.redis_seconds
         connections = self._connections.get()
+        trips: list[Settlement] = []
         while True:
             only = self._only_partition(window) if connections.lanes.several_servers else None
-            trip = connections.trips(settlement.wait, only).carry(window, self._push)
+            trip = connections.trips(wait, only).carry(window, self._push)
+            trips.append(trip)
             for partition in trip.take_wake():
                 connections.waker.wake(partition)
-            if not (window := settlement.note(window, trip)):
-                return
+            if not (window := trip.moved(window)):
+                return trips
             closed = {command.specialization: trip.closed[command.specialization] for command in window}
             if not self._follow(closed, deadline):
-                settlement.refuse_moved(window)
-                return
+                return trips
 
     def _only_partition(self, window: Sequence[SentCommand]) -> Partition | None:
         """The only partition of a window on a cluster: its trips do not wait for those to other servers."""

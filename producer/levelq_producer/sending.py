@@ -88,8 +88,9 @@ def encode(settings: Settings, command: Command, *, reply: bool, trace: bytes = 
         message = f"command: expected {COMMAND_NAMES}, got {command!r}"
         raise InvalidCommand(message, field="command", value=command)
     catalog = settings.tracks
-    payload, record = encoded(command, reply=reply)
-    never = rules.lane_refusal(lane_of(command), catalog, _LIMITS)
+    lane = lane_of(command)
+    payload, record = encoded(lane, command, reply=reply)
+    never = rules.lane_refusal(lane, catalog, _LIMITS)
     never = never or rules.forbidden(record, catalog[command.specialization], _LIMITS)
     if never is not None:
         field = never.partition(":")[0]
@@ -163,17 +164,17 @@ class Settlement:
         wake, self.wake = self.wake, []
         return wake
 
-    def note(self, window: Sequence[SentCommand], trip: Settlement) -> list[SentCommand]:
-        """Note what a trip did with a window, for the windows that follow; returns the commands whose lanes moved."""
-        moved = []
+    def moved(self, window: Sequence[SentCommand]) -> list[SentCommand]:
+        """The commands of a window that were not queued, because their lanes moved."""
+        return [command for command in window if isinstance(command.error, Moved)] if self.closed else []
+
+    def note(self, window: Sequence[SentCommand], trip: Settlement) -> None:
+        """Note what a trip did with a window, for the windows that follow."""
         for command in window if trip._refused or trip._lost or trip.closed else ():
-            if isinstance(command.error, Moved):
-                moved.append(command)
-            elif command.error is not None and not isinstance(command.error, NotDurable):
+            if command.error is not None and not isinstance(command.error, NotDurable):
                 self._refused[command.lane] = command.error
                 if command.error is trip._lost or isinstance(command.error, SendUnknown):
-                    self._lost = trip._lost
-        return moved
+                    self._lost = self._lost or trip._lost
 
     def still_open(self, window: Sequence[SentCommand]) -> Sequence[SentCommand]:
         """Refuse the commands that follow a refusal; returns the others."""
@@ -205,10 +206,6 @@ class Settlement:
         """Note that the trip was interrupted: what the server did is unknown, and nothing more is sent."""
         self._lost = unavailable(self._settings, type(error).__name__)
         _set_error(window, self._unknown(error))
-
-    def refuse_moved(self, moved: Sequence[SentCommand]) -> None:
-        """Refuse the lanes that moved to partitions that could not be read in time."""
-        self._refused |= {command.lane: command.error for command in moved if command.error}
 
     def settle(self, batches: Sequence[PartitionBatch], answers: Sequence[PushAnswer | PushError]) -> Settled:
         """Note what became of each command of a push."""

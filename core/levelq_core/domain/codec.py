@@ -72,13 +72,13 @@ class NewerVersion(ValueError):
 
 def encode(command: Command, *, reply: bool = False) -> bytes:
     """The payload push.lua stamps and appends; at most 69 bytes and the reason."""
-    return encoded(command, reply=reply)[0]
+    return encoded(lane_of(command), command, reply=reply)[0]
 
 
-def encoded(command: Command, *, reply: bool = False) -> tuple[bytes, Record]:
-    """The payload, and the record that its entry gives when it is decoded, but for the time of the push."""
+def encoded(lane: Lane, command: Command, *, reply: bool = False) -> tuple[bytes, Record]:
+    """The payload of a command of this lane, and the record that decoding its entry gives, but for the push's time."""
     body = _body(command)
-    digest = _digest(lane_of(command).salt, body)
+    digest = _digest(lane.salt, body)
     command_id = command.command_id.bytes
     payload = _HEADER.pack(MAGIC, _VERSION_OF_KIND[body[0]], FLAG_REPLY if reply else 0, command_id, digest) + body
     return payload, new_tuple(Record, (command_id, digest, *_BODY.unpack_from(body), command.reason, reply, 0, b""))
@@ -91,7 +91,7 @@ def with_trace(payload: bytes, trace: bytes) -> bytes:
 
 def record_of(command: Command) -> Record:
     """The record that decoding the command's entry gives."""
-    return encoded(command)[1]
+    return encoded(lane_of(command), command)[1]
 
 
 def command_of(lane: Lane, record: Record, command_id: UUID | None = None) -> Command:

@@ -54,4 +54,4 @@ new_tuple = tuple.__new__
 
 def lane_of(command: Command) -> Lane:
     """The lane a command belongs to."""
-    return Lane(command.specialization, command.user_id)
+    return new_tuple(Lane, (command.specialization, command.user_id))

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
 from redis.asyncio import Redis as AsyncRedis
+from redis.connection import HiredisRespSerializer
 from redis.exceptions import ClusterDownError, MovedError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -21,6 +22,7 @@ from .connection_slots import TaskSlots
 from .pool import CONNECTIONS, SLOW_SECONDS, PoolState, RedisCommand
 from .versions import OF_POOL, must_reconnect
 
+_pack = HiredisRespSerializer().pack  # in C; redis-py packs in Python for asyncio
 _ATTEMPTS = 4  # to connect while the loop is late
 _MEASURE_SECONDS = 0.05  # between two measurements of how late the loop is
 
@@ -126,7 +128,7 @@ class AsyncNodePool:
     async def send(connection: Any, commands: Sequence[RedisCommand]) -> None:
         """Send commands."""
         swallowed = _swallowed_cancellation()
-        await connection.send_packed_command(connection.pack_commands(commands))
+        await connection.send_packed_command([part for command in commands for part in _pack(*command)])
         swallowed()
 
     async def receive(self, connection: Any, name: str) -> Any:

@@ -251,8 +251,10 @@ def test_moved_commands_are_pushed_again_to_where_their_lanes_are_now() -> None:
 
 
 def test_lane_whose_move_cannot_be_followed_is_refused_from_then_on() -> None:
-    call, window, following = settlement(), sent("1 2 3"), sent("1 4")
-    call.refuse_moved(push(call, window, MOVED).moved)
+    call, trip, window, following = settlement(), settlement(), sent("1 2 3"), sent("1 4")
+    push(trip, window, MOVED)
+    assert trip.moved(window) == window
+    call.note(window, trip)
     assert lanes_of(call.still_open(following)) == "4"
     assert errors([*window, *following]) == [Moved] * 4 + [None]
 

@@ -34,7 +34,8 @@ def prospects(connection: Connection, settings: Settings, commands: Sequence[Com
     missing = _missing_users(connection, schema, states)
     found: list[Prospect | None] = []
     for command in commands:
-        lane, (payload, record) = lane_of(command), encoded(command)
+        lane = lane_of(command)
+        payload, record = encoded(lane, command)
         never = rules.lane_refusal(lane, catalog, schema.limits)
         never = never or rules.forbidden(record, catalog[lane.specialization], schema.limits)
         if never is None and len(payload) > settings.payload_limit:
