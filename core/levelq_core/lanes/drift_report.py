@@ -90,7 +90,8 @@ def read(redis: Redis, keys: Keys) -> DriftReport | None:
 
 def request_audit(redis: Redis, keys: Keys) -> None:
     """Have a worker audit within seconds, because what the last audit found was changed. Raises RedisError."""
-    unless_wrong_type(None, redis.hdel, keys.drift, _REPORT)
+    redis.delete(keys.auditor)  # an audit under way ends unpublished: it may have seen the rows as they were before
+    unless_wrong_type(None, redis.hdel, keys.drift, _REPORT, _RUN)
 
 
 class AuditRun(NamedTuple):
@@ -136,8 +137,10 @@ class AuditLease:
         return True
 
     def finish(self, report: DriftReport) -> DriftReport:
-        """Publish what the audit found, and release the lease."""
+        """Publish what the audit found and release the lease, unless the lease was lost: then another audit is due."""
         report = report._replace(finished_ms=self._now_ms())
+        if self._lease.get(self._keys.auditor) != self._token:
+            return report
         with self._server.pipeline() as pipeline:
             pipeline.hset(self._keys.drift, _REPORT, report.encode())
             pipeline.hdel(self._keys.drift, _RUN)
