@@ -119,7 +119,7 @@ class System:
         self.workers = self.start_worker(*SERVED, processes=2)
         producer = self._stack.enter_context(Producer(self.site.settings))
         self.sender = self._stack.enter_context(Sender(producer, self.rate, self.users))
-        until(lambda: self.applied() > 5 * self.rate, 20, "the first commands")
+        until(lambda: self.applied() > 3 * self.rate, 60, "the first commands")
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()

@@ -93,6 +93,7 @@ def request_audit(redis: Redis, keys: Keys) -> None:
 
     An audit under way begins again: it counted pairs that are repaired by now.
     """
+    redis.delete(keys.auditor)  # so the audit under way ends unpublished
     unless_wrong_type(None, redis.hdel, keys.drift, _REPORT, _RUN)
 
 
@@ -145,10 +146,14 @@ class AuditLease:
         return True
 
     def finish(self, report: DriftReport) -> DriftReport:
-        """Publish what the audit found, unless a new audit is wanted meanwhile, and release the lease."""
+        """Publish what the audit found and release the lease, unless the lease was lost: then another audit is due."""
         report = report._replace(finished_ms=time_ms(self._server))
-        if self._server.hdel(self._keys.drift, _RUN) or not self._noted:
-            self._server.hset(self._keys.drift, _REPORT, report.encode())
+        if self._lease.get(self._keys.auditor) != self._token:
+            return report
+        with self._server.pipeline() as pipeline:
+            pipeline.hset(self._keys.drift, _REPORT, report.encode())
+            pipeline.hdel(self._keys.drift, _RUN)
+            pipeline.execute()
         self.release()
         return report
 

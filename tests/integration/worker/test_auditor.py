@@ -143,6 +143,18 @@ def test_of_two_auditors_one_works_and_an_audit_is_not_repeated_before_it_is_due
     assert isinstance(both[0].audit(), DriftReport)
 
 
+def test_audit_under_way_when_another_is_requested_is_not_published(
+    system: System, auditor: Callable[..., Auditor]
+) -> None:
+    lease = drift_report.AuditLease(system.redis, KEYS, "under way")
+    run = lease.take(0, "report")
+    assert run is not None and lease.renew(run)
+    drift_report.request_audit(system.redis, KEYS)
+    lease.finish(run.report._replace(out_of_step=10))  # what was repaired meanwhile
+    assert drift_report.read(system.redis, KEYS) is None
+    assert isinstance(auditor(system, drift_seconds=3600).audit(), DriftReport)
+
+
 @pytest.mark.parametrize("planted", ["", "no JSON", '["{}", 5]', '["[]", []]'], ids=["kept", "text", "number", "list"])
 def test_another_auditor_goes_on_where_one_stopped(
     system: System, auditor: Callable[..., Auditor], monkeypatch: pytest.MonkeyPatch, planted: str
