@@ -35,7 +35,7 @@ class Pair(NamedTuple):
     @classmethod
     def read(cls, row: Iterable[Any]) -> Self:
         """Make one of a row, in which numbers of numeric columns are Decimals."""
-        return cls(*(int(each) if isinstance(each, Decimal) and each == each.to_integral() else each for each in row))
+        return cls._make(int(n) if isinstance(n, Decimal) and n == n.to_integral() else n for n in row)
 
 
 class WrongAnswer(RuntimeError):

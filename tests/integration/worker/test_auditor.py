@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 from redis import Redis
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from levelq_core import Settings
 from levelq_core.lanes import drift_report
 from levelq_core.lanes.drift_report import DriftReport
+from levelq_core.operations.drift.ranges import SIZE, PairRanges, Position, Range
+from levelq_core.operations.readings.check import check
 from levelq_core.operations.readings.status import status
 from levelq_worker import auditor as module
 from levelq_worker.auditor import Auditor
@@ -117,6 +120,71 @@ def test_repair_waits_its_turn_in_a_busy_lane(system: System, auditor: Callable[
     # The first command lifted the progress to the license's level, so there was nothing to repair any more.
     ups = ("level_up", 4, 4, [4, 4])
     assert kinds == [ups, ups, ("sync_levels", 4, 4, [4, 4]), ups]
+
+
+def test_repair_that_still_waits_is_not_sent_again(system: System, auditor: Callable[..., Auditor]) -> None:
+    plant(system, {1: (3, 1), 2: (1, 4)})
+    for policy in ("higher", "higher", "progress"):  # a lane that is paused, or has no worker
+        report = auditor(system, drift_policy=policy).audit()
+        assert report is not None and report.repaired == 2
+    system.drain()
+    sent = system.rows("SELECT user_id, kind FROM levelq_ledger ORDER BY user_id, id")
+    assert [user for user, _ in sent] == [1, 2, 2]  # user 1's progress was the higher one
+    assert levels(system) == {1: (3, 3), 2: (4, 4)}
+
+
+def test_numeric_levels_are_reported(system: System, auditor: Callable[..., Auditor]) -> None:
+    for table in ("specialization_progress", "user_licenses"):
+        system.sql(f"ALTER TABLE {table} ALTER current_level TYPE numeric(5, 0)")
+    plant(system, {1: (3, 1)})
+    report = auditor(system).audit()
+    assert report is not None and report.examples == ((1, "PLAYER", 3, 1, ""),)
+    assert '"progress_level":3,' in check(system.engine).model_dump_json()
+
+
+def test_audit_that_a_repair_overtook_begins_again(
+    system: System, auditor: Callable[..., Auditor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SIZE", 1)
+    plant(system, dict.fromkeys((1, 2, 3), (3, 1)))
+    one = auditor(system)
+    audit_range = one._audit_range
+    asked: list[bool] = []
+
+    def repaired(*given: Any) -> Any:
+        found = audit_range(*given)
+        if found[1].compared == 2 and not asked:  # the second range
+            system.sql("UPDATE user_licenses SET current_level = 3")
+            drift_report.request_audit(system.redis, KEYS)
+            asked.append(True)
+        return found
+
+    monkeypatch.setattr(one, "_audit_range", repaired)
+    assert one.audit() is None
+    assert drift_report.read(system.redis, KEYS) is None
+    report = one.audit()
+    assert report is not None and (report.compared, report.out_of_step) == (3, 0)
+
+
+def test_range_that_takes_too_long_is_smaller_the_next_time(
+    system: System, auditor: Callable[..., Auditor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(system, {1: (2, 2)})
+    sizes: list[int] = []
+    read = PairRanges.read
+
+    def noted(ranges: PairRanges, connection: Connection, position: Position, size: int) -> Range:
+        sizes.append(size)
+        return read(ranges, connection, position, size)
+
+    monkeypatch.setattr(PairRanges, "read", noted)
+    one = auditor(system, claim_seconds=0.5, redis_seconds=0.4)
+    with system.engine.connect() as slow, slow.begin():
+        slow.execute(text("LOCK TABLE user_licenses IN ACCESS EXCLUSIVE MODE"))
+        with pytest.raises(DBAPIError, match="timeout"):
+            one.audit()
+    assert one.audit() is not None
+    assert sizes == [SIZE, module.LEAST]
 
 
 def test_pair_within_an_application_transaction_is_not_found(system: System, auditor: Callable[..., Auditor]) -> None:

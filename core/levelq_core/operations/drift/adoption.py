@@ -178,7 +178,7 @@ class Adoption:
             self._count("pairs", -len(refused))
 
     def _decide(self, connection: Connection, commands: Sequence[SyncLevels]) -> list[Decided]:
-        """Decide these. `higher` is decided under the locks, too: other code may have raised the other side by then."""
+        """Decide these, `higher` under the locks, too: other code may have raised the other side since."""
         while True:
             compared = connection.begin_nested()
             decided = decide(connection, commands, catalog=self._settings.tracks, source=self._source, waits=True)

@@ -20,9 +20,9 @@ RowKind = Literal["misspelt", "duplicates", "null_level"]
 
 
 class Faulty(NamedTuple):
-    """Rows of one user to put right: how many, and what is shown of them."""
+    """Rows of one user, or of none, to put right: how many, and what is shown of them."""
 
-    user_id: int
+    user_id: int | None
     rows: int
     shown: str
 
@@ -41,10 +41,11 @@ class TableRepair(NamedTuple):
         """How many rows or pairs are to be put right."""
         return sum(faulty.rows for faulty in self.faulty)
 
-    def run(self, connection: Connection, users: Sequence[int]) -> None:
+    def run(self, connection: Connection, users: Sequence[int | None]) -> None:
         """Put the rows of these users right, in the caller's transaction. Raises DBAPIError."""
         user, name = PAIR[self.table]
-        condition = f"{user} IN ({', '.join(map(str, users))})"
+        known = ", ".join(str(each) for each in users if each is not None) or "NULL"
+        condition = f"({user} IN ({known}){f' OR {user} IS NULL' * (None in users)})"
         order = f'{name} COLLATE "C", {user}'
         connection.exec_driver_sql(f"SELECT FROM {self.table} WHERE {condition} ORDER BY {order} FOR UPDATE")
         for statement in self.statements(connection, condition):
@@ -89,7 +90,8 @@ def _misspelt(table: str, schema: Schema, catalog: Catalog) -> _Found:
         return (*merging, f"UPDATE {table} SET {name} = {right} WHERE {name} <> {right} AND {condition};")
 
     query = f"""
-        SELECT {user}::bigint, count(*), min('user ' || {user} || ' ' || quote_literal({name})) FROM {table}
+        SELECT {user}::bigint, count(*), min(coalesce('user ' || {user}, 'no user') || ' ' || quote_literal({name}))
+        FROM {table}
         WHERE CASE WHEN {name} = ANY(CAST(:names AS text[])) THEN false
                    ELSE {right} = ANY(CAST(:names AS text[])) END
         GROUP BY 1 ORDER BY 1
@@ -122,6 +124,6 @@ def _null_levels(table: str) -> _Found:
 
     query = f"""
         SELECT {user}::bigint, count(*), min('user ' || {user} || ' ' || {name}) FROM {table}
-        WHERE current_level IS NULL AND {user} IS NOT NULL GROUP BY 1 ORDER BY 1
+        WHERE current_level IS NULL AND {user} IS NOT NULL AND {name} IS NOT NULL GROUP BY 1 ORDER BY 1
     """
     return TableRepair("null_level", table, "set to 1, as which levelq counts them", [], statements), query, {}

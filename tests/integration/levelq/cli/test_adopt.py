@@ -22,6 +22,7 @@ from tests.support.db_check import execute, query
 from tests.support.fixtures.command_line import Levelq, LevelqWith
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.processes import Started
+from tests.support.fixtures.waiting import until
 
 PROGRESS = "INSERT INTO specialization_progress (student_id, specialization_id, current_level) VALUES"
 LICENSE = "INSERT INTO user_licenses (user_id, specialization_type, current_level, max_achieved_level) VALUES"
@@ -117,6 +118,78 @@ def test_what_other_code_holds_or_refuses_is_left_and_named_and_the_rest_repaire
         {"pairs": 38, "failed": 2},
         {"pairs": 2, "failed": 0},
     ]
+
+
+def test_of_a_batch_of_rows_only_those_at_fault_are_left(own_engine: Engine, short: Settings) -> None:
+    execute(
+        own_engine,
+        "INSERT INTO specialization_progress (student_id, specialization_id, current_level) "
+        "SELECT n, 'player', 3 FROM generate_series(1, 20) n",
+        f"{LICENSE} {', '.join(f'({user}, {PLAYER}, 3, 3)' for user in range(1, 21))}",
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE 'not this one' USING ERRCODE = 'LQ001'; END $$",
+        "CREATE TRIGGER refuse BEFORE UPDATE ON specialization_progress FOR EACH ROW WHEN (NEW.student_id = 7) "
+        "EXECUTE FUNCTION refuse()",
+    )
+    with own_engine.connect() as holder, holder.begin():
+        holder.execute(text("SELECT FROM specialization_progress WHERE student_id = 9 FOR UPDATE"))
+        done = Adoption(own_engine, short).run()
+    assert done.repaired == {"misspelt": 18}
+    assert sorted(done.failed.items()) == [
+        ("canceling statement due to lock timeout (SQLSTATE 55P03)", 1),
+        ("not this one (SQLSTATE LQ001)", 1),
+    ]
+    left = "SELECT student_id FROM specialization_progress WHERE specialization_id = 'player' ORDER BY 1"
+    assert query(own_engine, left) == [(7,), (9,)]
+
+
+def test_rows_without_a_user_or_a_name_do_not_stop_it(own_engine: Engine, settings: Settings) -> None:
+    execute(
+        own_engine,
+        "ALTER TABLE specialization_progress ALTER student_id DROP NOT NULL, ALTER specialization_id DROP NOT NULL, "
+        "ALTER current_level DROP NOT NULL",
+        f"{PROGRESS} (NULL, 'player', 3), (NULL, 'PLAYER', 3), (5, NULL, NULL), (6, 'player', 2)",
+    )
+    adoption = Adoption(own_engine, settings)
+    plan = {planned.kind: planned for planned in adoption.plan().repairs}
+    assert plan["misspelt"].examples == ("user 6 'player'", "no user 'player'") and plan["unnamed"].number == 1
+    done = adoption.run()
+    assert (done.repaired, done.failed) == ({"misspelt": 2, "pairs": 1}, {})
+    rows = query(own_engine, "SELECT student_id, specialization_id FROM specialization_progress ORDER BY 1, 2")
+    assert rows == [(5, None), (6, "PLAYER"), (None, "PLAYER"), (None, "PLAYER")]
+
+
+def test_level_that_other_code_raised_since_the_comparison_is_not_lowered(
+    own_engine: Engine, settings: Settings
+) -> None:
+    execute(own_engine, f"{PROGRESS} (1, 'PLAYER', 3), (2, 'PLAYER', 3)", f"{LICENSE} (1, 'PLAYER', 5, 5)")
+    waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with own_engine.connect() as old_code, ThreadPoolExecutor(1) as pool:
+        old_code.execute(text("UPDATE specialization_progress SET current_level = 8 WHERE student_id = 1"))
+        done = pool.submit(Adoption(own_engine, settings.model_copy(update={"claim_seconds": 100})).run)
+        until(lambda: query(own_engine, waiting), what="the wait for the row")
+        old_code.commit()
+        assert (done.result().repaired, done.result().failed) == ({"pairs": 2}, {})
+    for table in ("specialization_progress", "user_licenses"):
+        assert query(own_engine, f"SELECT current_level FROM {table} ORDER BY 1") == [(3,), (8,)]
+    assert query(own_engine, "SELECT count(*) FROM levelq_ledger") == [(2,)]
+
+
+def test_index_of_a_partitioned_table_waits_briefly_for_writers(own_engine: Engine, short: Settings) -> None:
+    execute(
+        own_engine,
+        "ALTER TABLE specialization_progress RENAME TO before",
+        "CREATE TABLE specialization_progress (LIKE before INCLUDING IDENTITY INCLUDING DEFAULTS) "
+        "PARTITION BY HASH (student_id)",
+        "CREATE TABLE part PARTITION OF specialization_progress FOR VALUES WITH (MODULUS 1, REMAINDER 0)",
+    )
+    adoption = Adoption(own_engine, short)
+    (planned,) = adoption.plan().repairs
+    assert planned.action == "make it; writers of the partitioned table wait meanwhile"
+    with own_engine.connect() as writer, writer.begin():
+        writer.execute(text("LOCK TABLE specialization_progress IN ROW EXCLUSIVE MODE"))
+        assert "canceling statement due to lock timeout (SQLSTATE 55P03)" in adoption.run().failed
+    assert adoption.run().repaired == {"no_constraint": 1}
 
 
 def test_adoption_beside_old_code_loses_nothing_of_either(own_engine: Engine, settings: Settings) -> None:
