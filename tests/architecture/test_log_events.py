@@ -20,7 +20,7 @@ def keys_of(tree: ast.Module, names: set[str]) -> Iterator[str]:
     """The keys of the dictionaries that are written out and bound to these names."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in names and isinstance(node.value, ast.Dict):
-            yield from (key.value for key in node.value.keys if isinstance(key, ast.Constant))
+            yield from (str(key.value) for key in node.value.keys if isinstance(key, ast.Constant))
 
 
 def logged() -> Iterator[tuple[str, str, set[str]]]:

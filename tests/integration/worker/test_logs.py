@@ -20,6 +20,7 @@ REASON = "because of the user"
 # What a worker's process logs, and other libraries in it.
 PROGRAM = """
 import logging
+from math import nan
 from rq.logutils import setup_loghandlers
 from levelq_core import Settings
 from levelq_core.log_events import log_event
@@ -30,7 +31,8 @@ setup_loghandlers("WARNING")
 logging.getLogger("rq.worker").warning("Job %s lost", "\\x1b[31mx")
 logging.getLogger("rq.worker").info("heartbeat")
 logging.getLogger("sqlalchemy.engine").info("SELECT")
-log_event(logging.WARNING, "claims_returned", "%(partition)s: %(claims)d claims", partition="PLAYER:1:0", claims=2, n=float("nan"))
+log_event(logging.WARNING, "claims_returned", "%(partition)s: %(claims)d claims", partition="PLAYER:1:0", claims=2)
+log_event(logging.WARNING, "of_another", "no number", n=nan)
 log_event(logging.INFO, "quiet", "not shown")
 """
 
@@ -69,9 +71,10 @@ def test_lines_of_rq_and_other_libraries_have_the_same_format(settings: Settings
     assert code == 0
     if form == "text":
         texts = [line.split(" ", 3)[3] for line in err.splitlines()]
-        assert texts == ["WARNING Job \\x1b[31mx lost", "WARNING PLAYER:1:0: 2 claims"]
+        assert texts == ["WARNING Job \\x1b[31mx lost", "WARNING PLAYER:1:0: 2 claims", "WARNING no number"]
     else:
-        rq, own = lines_of(err)
+        rq, own, other = lines_of(err)
+        assert other["n"] == "nan"  # JSON has no such number
         assert (rq["logger"], rq["level"], rq["message"]) == ("rq.worker", "warning", "Job \\x1b[31mx lost")
         assert "event" not in rq
         assert (own["event"], own["partition"], own["claims"]) == ("claims_returned", "PLAYER:1:0", 2)

