@@ -57,6 +57,12 @@ def pauses(redis: Redis, keys: Keys, partition: Partition) -> dict[int | None, P
     return ({} if whole is None else {None: whole}) | dict(sorted(users.items())[:MOST_PAUSES])
 
 
+def copy_pause(redis: Redis, keys: Keys, partition: Partition, user_id: int | None, pause: Pause) -> None:
+    """Pause another partition, or this user in it, likewise, unless it is paused already. Raises RedisError."""
+    key, value = keys.of(partition, "paused"), f"{pause.since_ms} {pause.until_ms or 0} {pause.actor}|{pause.reason}"
+    server_of(redis, key).hsetnx(key, who(user_id), value)
+
+
 def _first(server: Redis, key: str, user_id: int | None) -> tuple[Pause | None, int, bool]:
     """One pause, the server's time in ms, and whether the key holds a hash: one round trip where nothing is paused."""
     pipeline = server.pipeline(transaction=False)

@@ -144,10 +144,12 @@ def discard(
     for page in pages(chosen):
         with engine.begin() as connection:
             set_limits(connection, settings)
-            settle(connection, [one.id for one in page], "discarded")
-            names += [str(one.command_id) for one in page]
-            line.write(connection, {"discarded": len(names), "commands": names})
-    return len(chosen)
+            connection.execute(_LOCK, {"ids": [one.id for one in page]})
+            settled = settle(connection, [one.id for one in page], "discarded")
+            names += [str(one.command_id) for one in page if one.id in settled]
+            if settled:
+                line.write(connection, {"discarded": len(names), "commands": names})
+    return len(names)
 
 
 def _known(one: RejectedCommand, order: LaneOrder) -> tuple[Verdict, str] | None:

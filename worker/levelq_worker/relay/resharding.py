@@ -17,7 +17,7 @@ from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.partition_directory import PartitionDirectory
-from levelq_core.lanes.pauses import pauses
+from levelq_core.lanes.pauses import copy_pause, pauses
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.log_events import log_event
@@ -54,9 +54,17 @@ def begin(lanes: Lanes, specialization: str, shards: int) -> Layout:
 
 
 def close(lanes: Lanes, specialization: str, layout: Layout) -> Layout:
-    """Close all partitions, and only then let the next generation take commands; returns the layout after that."""
+    """Close all partitions, and only then let the next generation take commands; returns the layout after that.
+
+    A pause that came at the same moment as the change goes with it, because old partitions may be empty at once.
+    """
     for partition in layout.partitions(specialization):
         lanes.close_partition(partition, layout.next_step)
+        for user, pause in pauses(lanes.redis, lanes.keys, partition).items():
+            opened = layout.next_step
+            its = opened.partitions(specialization) if user is None else [opened.partition(specialization, user)]
+            for each in its:
+                copy_pause(lanes.redis, lanes.keys, each, user, pause)
     lanes.change_layout(specialization, layout, layout.next_step)
     return layout.next_step
 

@@ -13,7 +13,7 @@ from levelq_core.settings import Settings
 from .causes import explain_cause
 from .found import Found, read_database, read_redis, read_rq
 from .history import Wanted, wanted_of
-from .lane_facts import LaneFacts, PausedLane
+from .lane_facts import LaneFacts
 from .levels import Levels, RowHolder
 from .records import Reading
 from .timeline import Event, waiting_events
@@ -32,7 +32,6 @@ class LaneExplanation(Reading):
     levels: Levels | None
     lanes: tuple[WaitingLane, ...]
     outbox: OutboxRows | None
-    paused: PausedLane | None
     workers: int | None
     holders: tuple[RowHolder, ...]
     cause: str
@@ -135,7 +134,7 @@ def _lane(found: Found, settings: Settings, user_id: int, name: str) -> tuple[in
     in_redis = found.lanes.get(name, [])
     first = in_redis[0] if in_redis else None
     held = next((f"{h.in_words()} holds its rows" for h in found.holders.get(name, ()) if not h.is_worker), found.held)
-    lanes = tuple(WaitingLane.of(one.lane, one.first, held) for one in in_redis)
+    lanes = tuple(WaitingLane.of(one.lane, one.first, held, one.paused) for one in in_redis)
     rows, outbox = found.rows.get(name), found.outbox.get(name)
     past: Any = [event for event in found.events if event.specialization == name and event.what in _DECIDED]
     seen = LaneFacts(
@@ -150,7 +149,6 @@ def _lane(found: Found, settings: Settings, user_id: int, name: str) -> tuple[in
         outbox=outbox,
         levels=rows.levels if rows else None,
         known=name in settings.tracks,
-        paused=first.paused if first else None,
         suspended=found.suspended,
         workers=found.workers.get(name),
         drains=first.progress.drains if first else 0,
@@ -161,6 +159,7 @@ def _lane(found: Found, settings: Settings, user_id: int, name: str) -> tuple[in
         silent=first.silent if first else 0.0,
         holders=found.holders.get(name, ()),
         repair=found.repairs.get(name, ""),
+        drift_policy=found.drift_policy,
         last=max(past, key=lambda event: event.at, default=None),
     )
     rank, cause, conclusion = explain_cause(seen)
@@ -169,7 +168,6 @@ def _lane(found: Found, settings: Settings, user_id: int, name: str) -> tuple[in
         levels=seen.levels,
         lanes=lanes,
         outbox=outbox,
-        paused=seen.paused,
         workers=seen.workers,
         holders=seen.holders,
         cause=cause,

@@ -46,7 +46,7 @@ def decided_events(connection: Connection, entries: Sequence[HistoryEntry]) -> I
     found = connection.execute(_STATUSES, {"ids": list(retries)}).all() if retries else []
     retried = {retries[command_id]: (command_id, status) for command_id, status in found}
     for entry in entries:
-        content = entry.model_dump(exclude={"command_id", "at", "specialization", "user_id"}, exclude_none=True)
+        content = entry.model_dump(exclude={"command_id", "at", "specialization", "user_id"})
         said = [_decision(entry)]
         if entry.command_id in retried:
             command_id, status = retried[entry.command_id]
