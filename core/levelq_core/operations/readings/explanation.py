@@ -103,7 +103,7 @@ def _explanation(found: Found, settings: Settings, wanted: Wanted) -> Explanatio
     explained = sorted((_lane(found, settings, wanted.user_id, name) for name in names), key=lambda ranked: -ranked[0])
     lanes = tuple(lane for _, lane in explained)
     known = bool(found.events or found.rows or found.lanes or found.outbox)
-    if known or found.redis or found.database:
+    if known or found.problems:
         cause, conclusion = (lanes[-1].cause, lanes[-1].conclusion) if lanes else _nothing(found, wanted.user_id)
     else:
         cause = "unknown_user"
@@ -123,10 +123,13 @@ def _explanation(found: Found, settings: Settings, wanted: Wanted) -> Explanatio
 
 
 def _nothing(found: Found, user_id: int) -> tuple[str, str]:
-    """The cause where nothing is known of the user, because a server cannot be read."""
+    """The cause where no lane of the user is known: nothing is there, or a server cannot be read."""
     if found.redis:
         return "redis_away", f"user {user_id}: nothing else is known of this user; what waits is unknown: {found.redis}"
-    return "database_unread", f"user {user_id}: nothing waits in Redis; all else is unknown: {found.database}"
+    if found.problems:
+        why = found.database or "; ".join(found.problems)
+        return "database_unread", f"user {user_id}: nothing waits in Redis; all else is unknown: {why}"
+    return "fine", f"user {user_id}: no rows, nothing waits, and nothing was decided: nothing to do"
 
 
 def _lane(found: Found, settings: Settings, user_id: int, name: str) -> tuple[int, LaneExplanation]:
