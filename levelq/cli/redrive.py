@@ -53,11 +53,11 @@ def selection_of(
 
 
 def require_all(wanted: Sequence[Any] | None, found: Sequence[Any], thing: str) -> None:
-    """Name ids that were given and not found, and end the command if none was. Raises Exit."""
+    """Name ids that were given and not found, and end the command if none was: nothing is done. Raises Exit."""
     for missing in (absent := sorted(set(wanted or ()) - set(found))):
         print_line(f"no {thing} {missing}", on=err)
     if absent and not found:
-        raise Exit(1)
+        raise Exit(2)
 
 
 def print_listed(shown: Listing, found: int, limit: int, thing: str) -> None:

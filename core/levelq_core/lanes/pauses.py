@@ -57,6 +57,11 @@ def pauses(redis: Redis, keys: Keys, partition: Partition) -> dict[int | None, P
     return ({} if whole is None else {None: whole}) | dict(sorted(users.items())[:MOST_PAUSES])
 
 
+def resume_command(specialization: str, user_id: int | None) -> str:
+    """The command that ends a pause; without `--user`, pauses of single users stay."""
+    return f"levelq resume {specialization}" + ("" if user_id is None else f" --user {user_id}")
+
+
 def copy_pause(redis: Redis, keys: Keys, partition: Partition, user_id: int | None, pause: Pause) -> None:
     """Pause another partition, or this user in it, likewise, unless it is paused already. Raises RedisError."""
     key, value = keys.of(partition, "paused"), f"{pause.since_ms} {pause.until_ms or 0} {pause.actor}|{pause.reason}"

@@ -17,7 +17,7 @@ from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.partition_directory import PartitionDirectory
-from levelq_core.lanes.pauses import copy_pause, pauses
+from levelq_core.lanes.pauses import copy_pause, pauses, resume_command
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.log_events import log_event
@@ -38,10 +38,10 @@ def begin(lanes: Lanes, specialization: str, shards: int) -> Layout:
             f"{specialization}: a change to {wanted} shards is under way; `levelq shards` shows how far it is"
         )
     for partition in layout.partitions(specialization):
-        if pauses(lanes.redis, lanes.keys, partition):
+        for user in pauses(lanes.redis, lanes.keys, partition):
             raise ConfigurationError(
                 f"{specialization}: something is paused, and a change waits until the old shards are empty: "
-                "`levelq status` names it, `levelq resume` ends it"
+                f"`levelq status` names it, `{resume_command(specialization, user)}` ends it"
             )
     if layout.shards == shards:
         raise ConfigurationError(f"{specialization}: expected another number of shards than {shards}, which it has")

@@ -9,7 +9,7 @@ from redis import Redis
 
 from levelq_core.keys import Keys, Partition
 from levelq_core.lanes.client import Lanes
-from levelq_core.lanes.pauses import Pause, pause_of, pauses
+from levelq_core.lanes.pauses import Pause, pause_of, pauses, resume_command
 from levelq_core.operations.wording import count, time_of, when_utc
 
 from .records import Reading, Time
@@ -101,7 +101,6 @@ def pause_lines(found: Iterable[ActivePause]) -> Iterator[str]:
     for (user, how), names in described(found).items():
         users += user is not None
         if users <= MOST_LINES:
-            option = "" if user is None else f" --user {user}"
-            yield f"{pause_what(user, names)}: {how}; to end it: levelq resume {' '.join(names)}{option}"
+            yield f"{pause_what(user, names)}: {how}; to end it: {resume_command(' '.join(names), user)}"
     if users > MOST_LINES:
         yield f"{count(users - MOST_LINES, 'user')} more paused: levelq status --json"

@@ -116,11 +116,11 @@ def test_command_of_an_operator_ends_when_the_server_falls_silent(
     proxy: Proxy, through: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "_SILENT_SECONDS", 0.6)
-    with pytest.raises(ConfigurationError, match=r"no answer for 0\.6 s"), connections.database_of(through) as engine:
-        with engine.connect() as connection:
-            connection.execute(text("SELECT 1"))
-            proxy.lose("replies")
-            connection.execute(text("SELECT 1"))
+    silent = pytest.raises(ConfigurationError, match=r"no answer for 0\.6 s")
+    with silent, connections.database_of(through) as engine, engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+        proxy.lose("replies")
+        connection.execute(text("SELECT 1"))
 
 
 def test_each_answer_has_its_own_limit(limited: Engine) -> None:

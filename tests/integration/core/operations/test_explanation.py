@@ -302,7 +302,8 @@ CASES = {
         r"user 7: nothing waits in Redis; all else is unknown: decisions unknown: column .worker. does not exist .+",
     ),
     "out_of_step and repaired by workers": Case(
-        _repaired_drift, r"progress and license differ \(2 and 4\): .+ repairs it, and so does the next audit \(higher\)"
+        _repaired_drift,
+        r"progress and license differ \(2 and 4\): .+ repairs it, and so does the next audit \(higher\)",
     ),
     "unknown_user": Case(
         lambda scene: None,

@@ -177,7 +177,9 @@ def test_change_of_shards_waits_for_a_pause_and_a_pause_covers_both_generations(
     system.push(up(1), up(2))
     acting = Pausing(None, LaneEditor(system.redis, system.settings), system.waker, system.settings)
     acting.pause(PauseScope(["PLAYER"], 1))
-    with pytest.raises(ConfigurationError, match="PLAYER: something is paused"):
+    with pytest.raises(
+        ConfigurationError, match=r"PLAYER: something is paused, .+`levelq resume PLAYER --user 1` ends"
+    ):
         resharding.begin(system.lanes, "PLAYER", 2)
     acting.resume(PauseScope(["PLAYER"], 1))
     system.lanes.change_layout("PLAYER", Layout(1, 1), Layout(1, 1, next_shards=2))  # as if it had died midway
@@ -245,6 +247,13 @@ def test_pause_ends_by_itself_and_a_sweep_wakes_a_drain(system: System) -> None:
     assert pause.until is not None and seconds + microseconds / 1e6 >= pause.until.timestamp()
     system.drain()
     assert experience(system.engine) == {1: 1}
+
+
+def test_pause_that_ends_while_drains_hold_lanes_is_not_waited_for(system: System, levelq_here: Levelq) -> None:
+    system.push(up(1))
+    system.lanes.claim(PLAYER, "drain", "token", 100)
+    code, out, _ = levelq_here("pause", "PLAYER", "--for", "1s")
+    assert (code, out.splitlines()[-2:]) == (0, ["the pause is over", "1 lane still with drains"])
 
 
 def test_drain_waits_until_nothing_is_left_and_says_why_it_does_not_end(system: System, levelq_here: Levelq) -> None:
