@@ -57,7 +57,7 @@ def adopt(
 
     never_ask(as_json, yes=yes or dry_run)
     settings = load()
-    with database_of(settings) as engine:
+    with database_of(settings, patient=True) as engine:
         engine.connect().close()  # an unreachable database is reported with its address
         repair(Adoption(engine, settings, source.value, rate=rate), settings, yes=yes, dry_run=dry_run, as_json=as_json)
 

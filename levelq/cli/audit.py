@@ -13,6 +13,7 @@ from .screen import Listing, err, one_line, print_json, print_line, when
 if TYPE_CHECKING:
     from levelq_core.settings import Settings
 
+_UNSAID = (None, "")
 _MOST_DETAIL = 200  # characters of a line's detail in the table
 
 
@@ -48,7 +49,11 @@ def audit(
         detail = (
             ""
             if line.detail is None
-            else ", ".join(f"{name} {_short(value)}" for name, value in line.detail.items() if value is not False)
+            else ", ".join(
+                f"{name} {_short(value)}"
+                for name, value in line.detail.items()
+                if value is not False and value not in _UNSAID
+            )
         )
         cells = (line.actor, line.origin, line.action, line.target, detail)
         shown.add(when(line.at), *map(one_line, cells))

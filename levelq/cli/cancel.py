@@ -62,14 +62,15 @@ def cancel(
 
 
 @contextmanager
-def editing(settings: Settings) -> Iterator[tuple[Engine, LaneEditor, Waker, Settings]]:
-    """What a Canceller and Forgetting need, connected."""
+def editing(settings: Settings, *, patient: bool = False) -> Iterator[tuple[Engine, LaneEditor, Waker, Settings]]:
+    """What a Canceller and Forgetting need, connected; `patient`: see `database_of`."""
     from levelq_core.lanes.lane_editor import LaneEditor
     from levelq_core.lanes.wakeups import Waker
 
     from .connections import database_of, redis_of
 
-    with database_of(settings) as engine, redis_of(settings) as redis, redis_of(settings, rq=True) as rq:
+    database = database_of(settings, patient=patient)
+    with database as engine, redis_of(settings) as redis, redis_of(settings, rq=True) as rq:
         yield engine, LaneEditor(redis, settings), Waker(redis, rq, settings.keys), settings
 
 

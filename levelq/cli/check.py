@@ -24,7 +24,7 @@ def check(
     from .connections import database_of, load
 
     settings = load()
-    with database_of(settings) as engine:
+    with database_of(settings, patient=True) as engine:
         report = read(engine, settings.tracks, limit=limit)
     if as_json:
         print_json(report)

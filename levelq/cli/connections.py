@@ -49,11 +49,14 @@ def redis_of(settings: Settings, *, rq: bool = False) -> AbstractContextManager[
     return connections.redis_of(settings, rq=rq)
 
 
-def database_of(settings: Settings) -> AbstractContextManager[Engine]:
-    """An engine on the database. A DBAPIError inside becomes a ConfigurationError."""
+def database_of(settings: Settings, *, patient: bool = False) -> AbstractContextManager[Engine]:
+    """An engine on the database. A DBAPIError inside becomes a ConfigurationError.
+
+    `patient`: for statements over whole tables, which may take long; else a server that is silent is given up.
+    """
     from levelq_core.operations import connections
 
-    return connections.database_of(settings, name="levelq command line")
+    return connections.database_of(settings, name="levelq command line", patient=patient)
 
 
 def refuse_foreign_lanes(settings: Settings) -> None:

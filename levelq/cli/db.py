@@ -32,7 +32,7 @@ def upgrade(
 
     settings = load()
     url = redacted(settings.database_url or "")
-    with database_of(settings) as engine:
+    with database_of(settings, patient=True) as engine:
         if sql:
             _print_sql(migrations.upgrade_sql(engine), url)
             return
@@ -83,7 +83,7 @@ def enforce(
 
     if report and (off or sql):
         raise refused("--report: expected without --off and --sql, because it only shows")
-    with database_of(load()) as engine:
+    with database_of(load(), patient=True) as engine:
         with engine.connect() as connection:
             if sql:
                 _print_enforcement_sql(enforcement.enforcement_sql(connection, on=not off))
@@ -158,7 +158,7 @@ def check(
     from .connections import database_of, load
 
     settings = load()
-    with database_of(settings) as engine, engine.connect() as connection:
+    with database_of(settings, patient=True) as engine, engine.connect() as connection:
         findings = dbcheck.check(connection, settings.tracks)
         enforced = is_enforced(connection)
     for finding in findings:

@@ -89,9 +89,6 @@ def _print_lane(lane: LaneExplanation) -> None:
         levels.stylize("bold red")
     out.print(Text.assemble((lane.specialization, "bold"), " ", levels))
     said = [line for waiting in lane.lanes for line in _waiting_lines(waiting)]
-    if lane.paused is not None:
-        whose = "this user" if lane.paused.user_id is not None else "the specialization"
-        said.append(f"{lane.paused.actor} paused {whose} at {when(lane.paused.since)}: {lane.paused.reason or '-'}")
     if lane.outbox is not None:
         said.append(f"outbox: {count(lane.outbox.total, 'command')}, {lane.outbox.unpushed} never pushed")
     if lane.workers is not None:
@@ -119,6 +116,9 @@ def _waiting_lines(lane: WaitingLane) -> Iterator[str]:
     yield f"{waiting}; {state}"
     if lane.parked is not None:
         yield f"why: {lane.parked.reason}"
+    if lane.paused is not None:
+        whose = "the specialization" if lane.paused.user is None else "this user"
+        yield f"{whose} is {lane.paused.how}"
 
 
 def _remarks(found: Explanation) -> Iterator[Text]:

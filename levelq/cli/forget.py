@@ -25,7 +25,7 @@ def forget(user: User, yes: Yes = False, dry_run: DryRun = False) -> None:
     from .connections import load
 
     settings = load()
-    with editing(settings) as parts:
+    with editing(settings, patient=True) as parts:
         forgetting = Forgetting(*parts, user)
         known = forgetting.look()
         if not known.total:

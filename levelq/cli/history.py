@@ -70,12 +70,16 @@ def history(
 
 
 def _print_waiting(lane: WaitingLane) -> None:
-    """What waits in a lane, and why if it is parked."""
+    """What waits in a lane, and why if it is parked or its specialization is paused."""
+    from levelq_core.operations.readings.pauses import pause_lines
+
     if lane.parked is not None:
         _print_parked(lane.parked)
     else:
         waiting = "a key that is no list" if lane.waiting is None else count(lane.waiting, "command")
         print_line(verdict("waiting", "bold yellow", f"  {lane.specialization} {waiting}"))
+    if lane.paused is not None and lane.paused.user is None:
+        print_line(verdict(" paused", "bold yellow", f"  {next(pause_lines([lane.paused]))}"))
     for command in lane.first:
         print_line(verdict(f"{command.position:>7}", "dim", f"  {command.in_words()}"))
 

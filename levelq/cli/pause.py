@@ -77,9 +77,16 @@ def steering(names: list[str] | None, user: int | None) -> Iterator[tuple[Pausin
 
 
 def _wait(pausing: Pausing, scope: PauseScope, settings: Settings, *, quiet: bool) -> int:
-    """Until no drain holds what it claimed before; Ctrl-C ends the waiting, not the pause."""
+    """Until no drain holds what it claimed before, or the pause is over; how many lanes drains still hold.
+
+    Ctrl-C ends the waiting, not the pause.
+    """
     printed = 0
     while held := pausing.in_hand(scope):
+        if not pausing.look(scope):  # --for has expired, or another operator has resumed: drains claim again
+            if not quiet:
+                print_line("the pause is over")
+            return held
         if held != printed and not quiet:
             most = duration(settings.claim_seconds)
             print_line(f"  waiting for drains to finish {count(held, 'lane')}; those of a dead worker take {most}")

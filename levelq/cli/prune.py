@@ -30,7 +30,7 @@ def prune(
     age = age_of("--older-than", older_than)
     operation.check_age(age)
     settings = load()
-    with redis_of(settings) as redis, database_of(settings) as engine:
+    with redis_of(settings) as redis, database_of(settings, patient=True) as engine:
         engine.connect().close()  # an unreachable database is reported with its address
         pruned = operation.prune(engine, redis, age, quarantine=quarantine, dry_run=dry_run, settings=settings)
     for table in pruned:

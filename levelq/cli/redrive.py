@@ -52,11 +52,11 @@ def selection_of(
 
 
 def require_all(wanted: Sequence[Any] | None, found: Sequence[Any], thing: str) -> None:
-    """Name ids that were given and not found, and end the command if none was. Raises Exit."""
+    """Name ids that were given and not found, and end the command if none was: nothing is done. Raises Exit."""
     for missing in (absent := sorted(set(wanted or ()) - set(found))):
         print_line(f"no {thing} {missing}", on=err)
     if absent and not found:
-        raise Exit(1)
+        raise Exit(2)
 
 
 def print_listed(shown: Listing, found: int, limit: int, thing: str) -> None:
@@ -77,10 +77,10 @@ def print_facts(facts: Iterator[tuple[str, Any]]) -> None:
 
 
 def alike(found: Iterable[T], words: Callable[[T], str]) -> list[list[T]]:
-    """Groups whose words differ at most in numbers, the largest first: those have one cause."""
+    """Groups whose words differ at most in numbers and ids, the largest first: those have one cause."""
     groups: dict[str, list[T]] = {}
     for one in found:
-        groups.setdefault(re.sub(r"\d+", "N", words(one)), []).append(one)
+        groups.setdefault(re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+", "N", words(one)), []).append(one)
     return sorted(groups.values(), key=len, reverse=True)
 
 
@@ -185,7 +185,7 @@ class _Sender:
 
     def outcomes(self, seconds: float) -> Iterator[tuple[UUID, str, str]]:
         """Of each command that was sent: its id, applied, rejected or undecided, and the message."""
-        from levelq_core.errors import LevelqError, NotDurable
+        from levelq_core.errors import LevelqError, NotDurable, OutcomeTimeout
 
         end = time.monotonic() + seconds
         for handle in self._handles:
@@ -194,6 +194,9 @@ class _Sender:
             try:
                 outcome = handle.result(max(0.001, end - time.monotonic()))
                 yield handle.command_id, outcome.status, outcome.message
+            except OutcomeTimeout as error:
+                _, _, why = str(error).partition("; ")  # all wait until one end, so the time in its words says nothing
+                yield handle.command_id, "undecided", f"not decided within {seconds:g} s; {why}"
             except LevelqError as error:
                 yield handle.command_id, "undecided", str(error)
 

@@ -68,15 +68,17 @@ def _print_layouts(lanes: Lanes, layouts: dict[str, Layout]) -> None:
 
 def _left(lanes: Lanes, name: str, layout: Layout) -> str:
     """What the old shards still hold, in words."""
-    from levelq_core.lanes.pauses import pauses
+    from levelq_core.lanes.pauses import pauses, resume_command
 
     seen = [lanes.status(partition) for partition in layout.previous_partitions(name)]
     waiting = sum(status.waiting for status in seen)
     if not waiting:
         return "the old ones are empty, a worker opens the new ones next"
     parked = sum(status.parked for status in seen)
-    if any(pauses(lanes.redis, lanes.keys, partition) for partition in layout.previous_partitions(name)):
-        return f"{count(waiting, 'command')} left in the old ones, which are paused: `levelq resume {name}`"
+    for partition in layout.previous_partitions(name):
+        for user in pauses(lanes.redis, lanes.keys, partition):
+            paused = f"left in the old ones, which are paused: `{resume_command(name, user)}`"
+            return f"{count(waiting, 'command')} {paused}"
     lanes_left = f"{count(parked, 'lane')} parked" if parked else "workers take them first"
     return f"{count(waiting, 'command')} left in the old ones, {lanes_left}"
 

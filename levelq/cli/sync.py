@@ -55,7 +55,7 @@ def _sync_all(source: AnySource, only: list[str] | None, rate: int, *, yes: bool
     settings = load()
     names = known_specializations(settings, only) if only else None
     audited = ("sync", ", ".join(names) if names else "everything")
-    with database_of(settings) as engine:
+    with database_of(settings, patient=True) as engine:
         engine.connect().close()  # an unreachable database is reported with its address
         adoption = Adoption(engine, settings, source.value, names=names, rate=rate, rows=False, audited=audited)
         repair(adoption, settings, yes=yes, dry_run=dry_run, as_json=as_json)

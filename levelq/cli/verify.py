@@ -48,7 +48,7 @@ def verify(
         tuple(history or ()), at_rest, foreign_writes, partial_history, horizon, limit, time_of("--since", since)
     )
     settings = load()
-    with redis_of(settings) as redis, database_of(settings) as engine:
+    with redis_of(settings) as redis, database_of(settings, patient=True) as engine:
         engine.connect().close()  # an unreachable database is reported with its address
         report = operation.verify(engine, redis, settings, options)
     if as_json:

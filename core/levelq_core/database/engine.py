@@ -105,7 +105,7 @@ def engine_for(settings: Settings, *, name: str = "levelq", connections: int = 1
         connect_args={key: defaults[key] for key in defaults.keys() - url.query} | hosts | {"client_encoding": "utf8"},
     )
     if limited:
-        _limit(engine, settings.transaction_ms / 1000)
+        limit_silence(engine, settings.transaction_ms / 1000)
     return engine
 
 
@@ -121,7 +121,9 @@ def engine_open(
         engine.dispose()
 
 
-def _limit(engine: Engine, seconds: float) -> None:
+def limit_silence(engine: Engine, seconds: float) -> None:
+    """Have an engine's connections give a server up that does not answer for so long; see LimitedConnection."""
+
     @event.listens_for(engine, "do_connect")
     def connect(dialect: Any, record: Any, arguments: Any, parameters: Any) -> LimitedConnection:
         made = LimitedConnection.connect(*arguments, **parameters)

@@ -65,6 +65,17 @@ def lanes_parked(redis: Redis, keys: Keys, partition: Partition) -> int:
     return int(server.zcount(key, PARKED_UNTIL, "+inf"))
 
 
+def resume_command(specialization: str, user_id: int | None) -> str:
+    """The command that ends a pause; without `--user`, pauses of single users stay."""
+    return f"levelq resume {specialization}" + ("" if user_id is None else f" --user {user_id}")
+
+
+def copy_pause(redis: Redis, keys: Keys, partition: Partition, user_id: int | None, pause: Pause) -> None:
+    """Pause another partition, or this user in it, likewise, unless it is paused already. Raises RedisError."""
+    key, value = keys.of(partition, "paused"), f"{pause.since_ms} {pause.until_ms or 0} {pause.actor}|{pause.reason}"
+    server_of(redis, key).hsetnx(key, who(user_id), value)
+
+
 def _first(server: Redis, key: str, user_id: int | None) -> tuple[Pause | None, int, bool]:
     """One pause, the server's time in ms, and whether the key holds a hash: one round trip where nothing is paused."""
     pipeline = server.pipeline(transaction=False)

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from levelq_core.database.engine import engine_for, unreachable
+from levelq_core.database.engine import engine_for, limit_silence, unreachable
 from levelq_core.errors import ConfigurationError
 from levelq_core.lanes.client import Lanes
 from levelq_core.redis_client.pool import connect
@@ -19,6 +19,7 @@ from levelq_core.settings import Settings
 
 from .checks import redis_error
 
+_SILENT_SECONDS = 60.0  # longer than any statement of a reading or an act takes
 _UNDEFINED = ("42P01", "42703", "42704", "3F000")  # a table, a column, an object, a schema
 
 
@@ -54,12 +55,17 @@ def lanes_of(settings: Settings) -> Iterator[Lanes]:
 
 
 @contextmanager
-def database_of(settings: Settings, engine: Engine | None = None, *, name: str = "levelq") -> Iterator[Engine]:
+def database_of(
+    settings: Settings, engine: Engine | None = None, *, name: str = "levelq", patient: bool = False
+) -> Iterator[Engine]:
     """The application's engine, or one of levelq's own. A DBAPIError inside becomes a ConfigurationError.
 
-    `name`: what PostgreSQL shows for the sessions of levelq's own.
+    `name`: what PostgreSQL shows for the sessions of levelq's own. These give up a server that stays silent for a
+    minute, unless `patient`: for statements over whole tables.
     """
     used = engine_for(settings, name=name, connections=2) if engine is None else engine
+    if engine is None and not patient:
+        limit_silence(used, _SILENT_SECONDS)
     try:
         yield used
     except DBAPIError as error:

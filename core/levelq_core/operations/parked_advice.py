@@ -19,7 +19,6 @@ _BY_WORDS = (
     (_LOCKED, "commit or end the transaction that holds them"),
     (NEWER_VERSION, "start workers of the version that sent it"),
     (WRONG_TYPE, "other code wrote that key: move it away with RENAME"),
-    (PARKED_REASON, "`levelq resume --user` ends the pause"),
 )
 # By SQLSTATE; the first that fits. Names in braces are read from the message.
 _BY_STATE = (
@@ -69,9 +68,11 @@ def is_locked(reason: str) -> bool:
     return reason.startswith(_LOCKED)
 
 
-def remedy(reason: str, held: str | None) -> str:
+def remedy(lane: ParkedLane, held: str | None) -> str:
     """What to do about a lane. `held`: what to do about rows that other code holds, if that is known."""
-    return held if held and is_locked(reason) else advice(reason)
+    if lane.reason.startswith(PARKED_REASON):
+        return f"`levelq resume --user {lane.user}` ends the pause"
+    return held if held and is_locked(lane.reason) else advice(lane.reason)
 
 
 def cause_lines(partition: Partition, found: ParkedLanes, held: str | None = None) -> Iterator[str]:
@@ -83,7 +84,7 @@ def cause_lines(partition: Partition, found: ParkedLanes, held: str | None = Non
     most_first = sorted(groups.values(), key=len, reverse=True)
     for group in most_first[:MOST_CAUSES]:
         first = group[0]  # the oldest
-        what = remedy(first.reason, held)
+        what = remedy(first, held)
         since = f"parked since {when_utc(time_of(first.since_ms))}, {users_named([lane.user for lane in group])}"
         yield f"{partition}: {count(len(group), 'lane')} {since}: {first.reason}; {what}"
     rest = found.total - (len(found.lanes) - len(lanes)) - sum(map(len, most_first[:MOST_CAUSES]))

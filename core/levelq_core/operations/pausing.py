@@ -60,7 +60,7 @@ class Pausing:
         self._lanes = lanes
         self._waker = waker
         self._settings = settings
-        self._given_actor = {} if actor is None else {"actor": actor}
+        self._account = actor
         self._actor = one_line(actor or f"{audit.account()}@{socket.gethostname()}")[:MOST_ACTOR]
         self.unwritten: str | None = None
 
@@ -144,8 +144,9 @@ class Pausing:
 
     def _record(self, action: str, scope: PauseScope, detail: dict[str, object]) -> None:
         if self.unwritten is None:
-            told = detail | self._given_actor
-            self._with_database(lambda connection: audit.record(connection, action, scope.target, told))
+            self._with_database(
+                lambda connection: audit.record(connection, action, scope.target, detail, actor=self._account)
+            )
 
     def _with_database(self, use: Callable[[Connection], object]) -> None:
         """Use the database if it answers; else keep why it does not."""

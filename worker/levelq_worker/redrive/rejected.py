@@ -62,10 +62,10 @@ class Retrying:
             with self._engine.begin() as connection:
                 set_limits(connection, self._settings)
                 found, is_away = self._send_page(connection, page, send)
-                sent = [one.source.id for one in found if one.verdict in ("sent", "done")]
-                settle(connection, sent, "retried")
                 became |= {one.source.id: one for one in found}
-                if sent:
+                noted = [one.source.id for one in found if _is_news(one)]
+                settle(connection, noted, "retried")
+                if noted:
                     line.write(connection, self._detail(became))
             if is_away:
                 break
@@ -79,6 +79,8 @@ class Retrying:
         connection.execute(_LOCK, {"ids": [one.source.id for one in page]})
         ids = tuple(one.source.command_id for one in page)
         found = self._examine(connection, read(connection, Selection(ids), len(ids), oldest_first=True))
+        open_then = {one.source.id for one in page if one.source.settled is None}
+        found = [_discarded(one) if one.source.id in open_then else one for one in found]
         chosen = [one for one in found if one.verdict == "send"]
         errors = send([one.source.retried() for one in chosen]) if chosen else []
         sent = {one.source.id: one.after(error) for one, error in zip(chosen, errors, strict=True)}
@@ -87,9 +89,7 @@ class Retrying:
 
     def _detail(self, became: dict[int, Retry]) -> dict[str, object]:
         """For the audit: which command was retried as which."""
-        retried = {
-            str(o.source.command_id): str(o.command_id) for o in became.values() if o.verdict in ("sent", "done")
-        }
+        retried = {str(one.source.command_id): str(one.command_id) for one in became.values() if _is_news(one)}
         left = sum(one.verdict == "left" for one in became.values())
         return {"retried": len(retried), "left": left, "force": self._force, "commands": retried}
 
@@ -144,10 +144,24 @@ def discard(
     for page in pages(chosen):
         with engine.begin() as connection:
             set_limits(connection, settings)
-            settle(connection, [one.id for one in page], "discarded")
-            names += [str(one.command_id) for one in page]
-            line.write(connection, {"discarded": len(names), "commands": names})
-    return len(chosen)
+            connection.execute(_LOCK, {"ids": [one.id for one in page]})
+            settled = settle(connection, [one.id for one in page], "discarded")
+            names += [str(one.command_id) for one in page if one.id in settled]
+            if settled:
+                line.write(connection, {"discarded": len(names), "commands": names})
+    return len(names)
+
+
+def _is_news(one: Retry) -> bool:
+    """Whether it was sent by this run, or by one that broke off before it could note that."""
+    return one.verdict == "sent" or (one.verdict == "done" and one.source.settled != "retried")
+
+
+def _discarded(one: Retry) -> Retry:
+    """What to do with a command that was open when the run was planned."""
+    if one.source.settled != "discarded":
+        return one
+    return one.model_copy(update={"verdict": "refused", "why": "it was discarded meanwhile"})
 
 
 def _known(one: RejectedCommand, order: LaneOrder) -> tuple[Verdict, str] | None:

@@ -17,7 +17,7 @@ from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.partition_directory import PartitionDirectory
-from levelq_core.lanes.pauses import pauses
+from levelq_core.lanes.pauses import copy_pause, pauses, resume_command
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.log_events import log_event
@@ -38,10 +38,10 @@ def begin(lanes: Lanes, specialization: str, shards: int) -> Layout:
             f"{specialization}: a change to {wanted} shards is under way; `levelq shards` shows how far it is"
         )
     for partition in layout.partitions(specialization):
-        if pauses(lanes.redis, lanes.keys, partition):
+        for user in pauses(lanes.redis, lanes.keys, partition):
             raise ConfigurationError(
                 f"{specialization}: something is paused, and a change waits until the old shards are empty: "
-                "`levelq status` names it, `levelq resume` ends it"
+                f"`levelq status` names it, `{resume_command(specialization, user)}` ends it"
             )
     if layout.shards == shards:
         raise ConfigurationError(f"{specialization}: expected another number of shards than {shards}, which it has")
@@ -54,9 +54,17 @@ def begin(lanes: Lanes, specialization: str, shards: int) -> Layout:
 
 
 def close(lanes: Lanes, specialization: str, layout: Layout) -> Layout:
-    """Close all partitions, and only then let the next generation take commands; returns the layout after that."""
+    """Close all partitions, and only then let the next generation take commands; returns the layout after that.
+
+    A pause that came at the same moment as the change goes with it, because old partitions may be empty at once.
+    """
     for partition in layout.partitions(specialization):
         lanes.close_partition(partition, layout.next_step)
+        for user, pause in pauses(lanes.redis, lanes.keys, partition).items():
+            opened = layout.next_step
+            its = opened.partitions(specialization) if user is None else [opened.partition(specialization, user)]
+            for each in its:
+                copy_pause(lanes.redis, lanes.keys, each, user, pause)
     lanes.change_layout(specialization, layout, layout.next_step)
     return layout.next_step
 

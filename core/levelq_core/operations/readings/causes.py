@@ -27,7 +27,7 @@ def explain_cause(seen: LaneFacts) -> tuple[int, str, str]:
 
 def _paused(seen: LaneFacts) -> str:
     assert seen.paused is not None
-    by, target = seen.paused, seen.specialization if seen.paused.user_id is None else f"--user {seen.user_id}"
+    by, target = seen.paused, seen.specialization if seen.paused.user is None else f"--user {seen.user_id}"
     until = "" if by.until is None else f" until {when_utc(by.until)}"
     why = f" ({by.reason})" if by.reason else ""
     return f"{seen.what} because {by.actor} paused it{until}{why}; `levelq resume {target}` ends that"
@@ -92,7 +92,10 @@ def _out_of_step(seen: LaneFacts) -> str:
     assert seen.levels is not None
     shown = ("missing" if level is None else level for level in (seen.levels.progress_level, seen.levels.license_level))
     progress, license_ = shown
-    step = f"`{seen.repair}` repairs it" if seen.repair.startswith("levelq ") else seen.repair.removeprefix("-- ")
+    step = seen.repair.removeprefix("-- ")
+    if seen.repair.startswith("levelq "):
+        by_itself = "" if seen.drift_policy == "report" else f", and so does the next audit ({seen.drift_policy})"
+        step = f"`{seen.repair}` repairs it{by_itself}"
     return f"progress and license differ ({progress} and {license_}): code other than levelq wrote one of them; {step}"
 
 

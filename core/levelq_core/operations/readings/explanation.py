@@ -13,7 +13,7 @@ from levelq_core.settings import Settings
 from .causes import explain_cause
 from .found import Found, read_database, read_redis, read_rq
 from .history import Wanted, wanted_of
-from .lane_facts import LaneFacts, PausedLane
+from .lane_facts import LaneFacts
 from .levels import Levels, RowHolder
 from .records import Reading
 from .timeline import Event, waiting_events
@@ -32,7 +32,6 @@ class LaneExplanation(Reading):
     levels: Levels | None
     lanes: tuple[WaitingLane, ...]
     outbox: OutboxRows | None
-    paused: PausedLane | None
     workers: int | None
     holders: tuple[RowHolder, ...]
     cause: str
@@ -104,7 +103,7 @@ def _explanation(found: Found, settings: Settings, wanted: Wanted) -> Explanatio
     explained = sorted((_lane(found, settings, wanted.user_id, name) for name in names), key=lambda ranked: -ranked[0])
     lanes = tuple(lane for _, lane in explained)
     known = bool(found.events or found.rows or found.lanes or found.outbox)
-    if known or found.redis or found.database:
+    if known or found.problems:
         cause, conclusion = (lanes[-1].cause, lanes[-1].conclusion) if lanes else _nothing(found, wanted.user_id)
     else:
         cause = "unknown_user"
@@ -124,10 +123,13 @@ def _explanation(found: Found, settings: Settings, wanted: Wanted) -> Explanatio
 
 
 def _nothing(found: Found, user_id: int) -> tuple[str, str]:
-    """The cause where nothing is known of the user, because a server cannot be read."""
+    """The cause where no lane of the user is known: nothing is there, or a server cannot be read."""
     if found.redis:
         return "redis_away", f"user {user_id}: nothing else is known of this user; what waits is unknown: {found.redis}"
-    return "database_unread", f"user {user_id}: nothing waits in Redis; all else is unknown: {found.database}"
+    if found.problems:
+        why = found.database or "; ".join(found.problems)
+        return "database_unread", f"user {user_id}: nothing waits in Redis; all else is unknown: {why}"
+    return "fine", f"user {user_id}: no rows, nothing waits, and nothing was decided: nothing to do"
 
 
 def _lane(found: Found, settings: Settings, user_id: int, name: str) -> tuple[int, LaneExplanation]:
@@ -135,7 +137,7 @@ def _lane(found: Found, settings: Settings, user_id: int, name: str) -> tuple[in
     in_redis = found.lanes.get(name, [])
     first = in_redis[0] if in_redis else None
     held = next((f"{h.in_words()} holds its rows" for h in found.holders.get(name, ()) if not h.is_worker), found.held)
-    lanes = tuple(WaitingLane.of(one.lane, one.first, held) for one in in_redis)
+    lanes = tuple(WaitingLane.of(one.lane, one.first, held, one.paused) for one in in_redis)
     rows, outbox = found.rows.get(name), found.outbox.get(name)
     past: Any = [event for event in found.events if event.specialization == name and event.what in _DECIDED]
     seen = LaneFacts(
@@ -150,7 +152,6 @@ def _lane(found: Found, settings: Settings, user_id: int, name: str) -> tuple[in
         outbox=outbox,
         levels=rows.levels if rows else None,
         known=name in settings.tracks,
-        paused=first.paused if first else None,
         suspended=found.suspended,
         workers=found.workers.get(name),
         drains=first.progress.drains if first else 0,
@@ -161,6 +162,7 @@ def _lane(found: Found, settings: Settings, user_id: int, name: str) -> tuple[in
         silent=first.silent if first else 0.0,
         holders=found.holders.get(name, ()),
         repair=found.repairs.get(name, ""),
+        drift_policy=found.drift_policy,
         last=max(past, key=lambda event: event.at, default=None),
     )
     rank, cause, conclusion = explain_cause(seen)
@@ -169,7 +171,6 @@ def _lane(found: Found, settings: Settings, user_id: int, name: str) -> tuple[in
         levels=seen.levels,
         lanes=lanes,
         outbox=outbox,
-        paused=seen.paused,
         workers=seen.workers,
         holders=seen.holders,
         cause=cause,

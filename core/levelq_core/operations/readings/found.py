@@ -15,10 +15,8 @@ from levelq_core.database.schema import schema_of
 from levelq_core.database.sqlstate import in_words
 from levelq_core.domain.record import Lane
 from levelq_core.errors import ConfigurationError, SchemaError
-from levelq_core.keys import Partition
-from levelq_core.lanes import worker_alerts, worker_reports
+from levelq_core.lanes import drift_report, worker_alerts, worker_reports
 from levelq_core.lanes.client import Lanes
-from levelq_core.lanes.pauses import pause_of
 from levelq_core.lanes.progress import Progress, progress_of
 from levelq_core.lanes.user_lane import UserLane
 from levelq_core.lanes.wakeups import workers_of
@@ -27,12 +25,12 @@ from levelq_core.operations.dbcheck import pair_fixes
 from levelq_core.operations.parked_advice import is_locked
 from levelq_core.operations.queries import Pair
 from levelq_core.operations.rq_registry import suspension
-from levelq_core.operations.wording import one_line, time_of
+from levelq_core.operations.wording import one_line
 from levelq_core.settings import Settings
 
 from .history import Wanted, decided, quarantined
-from .lane_facts import PausedLane
 from .levels import FoundRows, RowHolder, holders, rows_of
+from .pauses import ActivePause
 from .problems import held_by, row_holder
 from .timeline import (
     Event,
@@ -57,13 +55,15 @@ class LaneInRedis:
     first: tuple[WaitingCommand, ...]
     progress: Progress
     blocked: bool
-    paused: PausedLane | None
+    paused: ActivePause | None
     silent: float
 
 
 @dataclass
 class Found:
     """What was found so far. `redis` and `database`: why that server cannot be read."""
+
+    drift_policy: str = "report"
 
     lanes: dict[str, list[LaneInRedis]] = field(default_factory=dict)
     alert: worker_alerts.WorkerAlert | None = None
@@ -95,8 +95,10 @@ def read_redis(found: Found, redis: Redis, settings: Settings, wanted: Wanted) -
     keys, user_id = settings.keys, wanted.user_id
     reports = worker_reports.read_at(redis, keys)
     silent = {report.name: reports.silent_seconds(report) for report in reports.reports}
+    if (audit := drift_report.read(redis, keys)) is not None:
+        found.drift_policy = audit.policy
     found.alert = next(iter(worker_alerts.read(redis, keys)), None)
-    for lane, first in user_lanes(redis, settings, user_id, wanted.specialization):
+    for lane, first, paused in user_lanes(redis, settings, user_id, wanted.specialization):
         if lane.waiting == 0 and lane.parked is None and lane.claimed_until_ms is None:
             continue
         name = lane.partition.specialization
@@ -107,20 +109,10 @@ def read_redis(found: Found, redis: Redis, settings: Settings, wanted: Wanted) -
                 first,
                 progress_of(redis, keys, lane.partition),
                 layout is not None and layout.is_blocked(lane.partition),
-                _pause(redis, settings, lane.partition, user_id),
+                paused,
                 silent.get(lane.claimed_by or "", 0.0),
             )
         )
-
-
-def _pause(redis: Redis, settings: Settings, partition: Partition, user_id: int) -> PausedLane | None:
-    for user in (None, user_id):
-        pause = pause_of(redis, settings.keys, partition, user)
-        if pause is not None:
-            until = None if pause.until_ms is None else time_of(pause.until_ms)
-            since = time_of(pause.since_ms)
-            return PausedLane(user_id=user, since=since, until=until, actor=pause.actor, reason=pause.reason)
-    return None
 
 
 def read_rq(found: Found, settings: Settings) -> None:

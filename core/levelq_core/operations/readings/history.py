@@ -133,10 +133,11 @@ class History:
         with redis_of(settings) as redis:
             found = list(user_lanes(redis, settings, user_id))
         held: str | None = None
-        if any(lane.parked is not None and is_locked(lane.parked.reason) for lane, _ in found):
+        if any(lane.parked is not None and is_locked(lane.parked.reason) for lane, *_ in found):
             with suppress(DBAPIError, SchemaError), self._engine.connect() as connection:
                 held = held_by(row_holder(connection, settings))
-        return tuple(WaitingLane.of(lane, first, held) for lane, first in found if lane.waiting != 0 or lane.parked)
+        kept = (one for one in found if one[0].waiting != 0 or one[0].parked)
+        return tuple(WaitingLane.of(lane, first, held, paused) for lane, first, paused in kept)
 
     def parked(self, user_id: int) -> tuple[ParkedUserLane, ...]:
         """Those of `waiting` that are parked: with the reason and what to do about it. Raises the same."""

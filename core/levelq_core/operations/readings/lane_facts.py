@@ -8,21 +8,11 @@ from levelq_core.lanes.worker_alerts import WorkerAlert
 from levelq_core.operations.wording import count
 
 from .levels import Levels, RowHolder
-from .records import Reading, Time
+from .pauses import ActivePause
 from .timeline import Event
 from .waiting import OutboxRows, WaitingLane
 
 HELD_SECONDS = 1.0  # for which other code may hold a row before it is a cause
-
-
-class PausedLane(Reading):
-    """A pause of the user's lane, or of the whole specialization (`user_id` is None)."""
-
-    user_id: int | None
-    since: Time
-    until: Time | None
-    actor: str
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +22,8 @@ class LaneFacts:
     `lane`: the one that holds commands, or is parked; None if neither. `workers`: how many serve it, None if that was
     not read; `drains`: how many drain its partition now. `idle_seconds`: since a drain last decided something there.
     `silent`: for how long the worker that has claimed it has not reported. `repair`: the command that repairs levels
-    that differ, or after `--` why none can. `last`: the newest event in the database.
+    that differ, or after `--` why none can; `drift_policy`: how the workers' audits do. `last`: the newest event in the
+    database.
     """
 
     user_id: int
@@ -46,7 +37,6 @@ class LaneFacts:
     outbox: OutboxRows | None = None
     levels: Levels | None = None
     known: bool = True
-    paused: PausedLane | None = None
     suspended: bool = False
     workers: int | None = None
     drains: int = 0
@@ -57,12 +47,18 @@ class LaneFacts:
     silent: float = 0.0
     holders: tuple[RowHolder, ...] = ()
     repair: str = ""
+    drift_policy: str = "report"
     last: Event | None = None
 
     @property
     def waits(self) -> bool:
         """Whether commands wait, in the lane or in the outbox."""
         return self.lane is not None or self.outbox is not None
+
+    @property
+    def paused(self) -> ActivePause | None:
+        """What an operator has paused of it."""
+        return self.lane.paused if self.lane else None
 
     @property
     def what(self) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from levelq_core.keys import Partition
+from redis import Redis
+
+from levelq_core.keys import Keys, Partition
 from levelq_core.lanes.client import Lanes
-from levelq_core.lanes.pauses import Pause, pauses
+from levelq_core.lanes.pauses import Pause, pause_of, pauses, resume_command
 from levelq_core.operations.wording import count, time_of, when_utc
 
 from .records import Reading, Time
@@ -45,6 +47,15 @@ def active_pauses(lanes: Lanes, partitions: Iterable[Partition]) -> list[ActiveP
         for partition in partitions
         for user, pause in pauses(lanes.redis, lanes.keys, partition).items()
     ])  # fmt: skip
+
+
+def lane_pause(redis: Redis, keys: Keys, partition: Partition, user_id: int) -> ActivePause | None:
+    """What keeps drains from a user's lane: the pause of its whole partition, or of the user. Raises RedisError."""
+    for user in (None, user_id):
+        pause = pause_of(redis, keys, partition, user)
+        if pause is not None:
+            return _record([(partition, user, pause)])
+    return None
 
 
 def grouped(parts: Iterable[PausedPart]) -> list[ActivePause]:
@@ -90,7 +101,6 @@ def pause_lines(found: Iterable[ActivePause]) -> Iterator[str]:
     for (user, how), names in described(found).items():
         users += user is not None
         if users <= MOST_LINES:
-            option = "" if user is None else f" --user {user}"
-            yield f"{pause_what(user, names)}: {how}; to end it: levelq resume {' '.join(names)}{option}"
+            yield f"{pause_what(user, names)}: {how}; to end it: {resume_command(' '.join(names), user)}"
     if users > MOST_LINES:
         yield f"{count(users - MOST_LINES, 'user')} more paused: levelq status --json"

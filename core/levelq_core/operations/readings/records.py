@@ -115,6 +115,6 @@ class ParkedLane(Reading):
             "until": None if lane.until_ms is None else time_of(lane.until_ms),
             "attempts": lane.attempts,
             "reason": lane.reason,
-            "remedy": remedy(lane.reason, held),
+            "remedy": remedy(lane, held),
             **more,
         })  # fmt: skip

@@ -117,9 +117,12 @@ def retries_of(connection: Connection, command_ids: Iterable[UUID]) -> dict[UUID
     }
 
 
-def settle(connection: Connection, ids: Sequence[int], how: Literal["retried", "discarded"]) -> None:
-    """Note in these ledger rows what an operator did; none is discarded that was settled before. Raises DBAPIError."""
-    connection.execute(_SETTLE, {"ids": list(ids), "how": how})
+def settle(connection: Connection, ids: Sequence[int], how: Literal["retried", "discarded"]) -> set[int]:
+    """Note in these ledger rows what an operator did; returns their ids. None is discarded that was settled before.
+
+    Raises DBAPIError.
+    """
+    return set(connection.execute(_SETTLE, {"ids": list(ids), "how": how}).scalars())
 
 
 def _rejected(row: Any, retry: Retry | None) -> RejectedCommand:
@@ -142,4 +145,5 @@ _DECIDED = text(f"""
 _SETTLE = text(f"""
     UPDATE {LEDGER} SET settled = :how
     WHERE id = ANY(CAST(:ids AS bigint[])) AND (settled IS NULL OR :how = 'retried')
+    RETURNING id
 """)

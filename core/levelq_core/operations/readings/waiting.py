@@ -18,6 +18,7 @@ from levelq_core.lanes.user_lane import UserLane, of_user
 from levelq_core.operations.wording import time_of
 from levelq_core.settings import Settings
 
+from .pauses import ActivePause, lane_pause
 from .records import CommandContent, ParkedLane, Reading, Time
 
 FIRST = 3  # commands of a lane that are shown
@@ -66,7 +67,7 @@ class WaitingLane(Reading):
 
     `waiting`: how many commands it holds, None if its key is no list; `first`: the first of them. `due_at`: from when
     on a worker may claim it, and `ahead`: how many lanes of the partition come before it. `claimed_by`: the worker that
-    has it (`host:pid`), until `claimed_until`.
+    has it (`host:pid`), until `claimed_until`. `paused`: by whom all of its partition or this user is paused.
     """
 
     partition: str
@@ -79,9 +80,12 @@ class WaitingLane(Reading):
     claimed_by: str | None
     claimed_until: Time | None
     parked: ParkedUserLane | None
+    paused: ActivePause | None
 
     @classmethod
-    def of(cls, lane: UserLane, first: tuple[WaitingCommand, ...], held: str | None) -> Self:
+    def of(
+        cls, lane: UserLane, first: tuple[WaitingCommand, ...], held: str | None, paused: ActivePause | None
+    ) -> Self:
         """The record of a lane. `held`: what to do about the rows that other code holds."""
         parked, name = lane.parked, lane.partition.specialization
         left = None if parked is None or parked.until_ms is None else max(0.0, (parked.until_ms - lane.now_ms) / 1000)
@@ -97,19 +101,20 @@ class WaitingLane(Reading):
             claimed_by=lane.claimed_by,
             claimed_until=None if lane.claimed_until_ms is None else time_of(lane.claimed_until_ms),
             parked=None if parked is None else ParkedUserLane.of(lane.partition, parked, held, **more),
+            paused=paused,
         )
 
 
 def user_lanes(
     redis: Redis, settings: Settings, user_id: int, specialization: str | None = None
-) -> Iterator[tuple[UserLane, tuple[WaitingCommand, ...]]]:
-    """Every lane that may hold commands of the user, with its first commands. Raises RedisError."""
+) -> Iterator[tuple[UserLane, tuple[WaitingCommand, ...], ActivePause | None]]:
+    """Every lane that may hold commands of the user, with its first commands, and its pause. Raises RedisError."""
     lanes = LaneEditor(redis, settings)
     known = {partition.specialization for partition in lanes.partitions()} | set(settings.tracks)
     for name, layout in lanes.read_layouts(known if specialization is None else {specialization}).found.items():
         for partition in layout.holding(name, user_id):
             lane = of_user(redis, settings.keys, partition, user_id)
-            yield lane, _first_in_lane(lanes, lane, user_id)
+            yield lane, _first_in_lane(lanes, lane, user_id), lane_pause(redis, settings.keys, partition, user_id)
 
 
 def _first_in_lane(lanes: LaneEditor, lane: UserLane, user_id: int) -> tuple[WaitingCommand, ...]:

@@ -22,6 +22,7 @@ from levelq_core.database import engine as engine_module
 from levelq_core.database.engine import LimitedConnection, engine_for
 from levelq_core.database.sqlstate import ErrorClass, classify
 from levelq_core.errors import ConfigurationError
+from levelq_core.operations import connections
 from levelq_producer.ledger_reader import LedgerReader
 from levelq_worker.draining.transaction import Transactions
 from tests.support.coupler import apply_batch
@@ -109,6 +110,17 @@ def test_who_asks_for_an_outcome_does_not_wait_for_ever_for_a_silent_ledger(prox
     proxy.heal()
     assert ledger.outcome(uuid4()) is None
     ledger.close()
+
+
+def test_command_of_an_operator_ends_when_the_server_falls_silent(
+    proxy: Proxy, through: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_SILENT_SECONDS", 0.6)
+    silent = pytest.raises(ConfigurationError, match=r"no answer for 0\.6 s")
+    with silent, connections.database_of(through) as engine, engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+        proxy.lose("replies")
+        connection.execute(text("SELECT 1"))
 
 
 def test_each_answer_has_its_own_limit(limited: Engine) -> None:

@@ -23,6 +23,7 @@ import levelq
 from levelq import Explanation, InvalidArgument, LevelEvents, SetLevel, level_up_atomic
 from levelq_core.domain.commands import retry_id
 from levelq_core.keys import Partition
+from levelq_core.lanes.drift_report import DriftReport
 from levelq_core.lanes.worker_alerts import WorkerAlerts
 from levelq_core.operations.readings.causes import CAUSES
 from levelq_worker.rq_adapter.worker import LaneWorker
@@ -150,6 +151,11 @@ def _quarantined(scene: Scene) -> None:
 def _drift(scene: Scene) -> None:
     _applied(scene)
     scene.system.sql("UPDATE user_licenses SET current_level = 4 WHERE user_id = 7")
+
+
+def _repaired_drift(scene: Scene) -> None:
+    _drift(scene)
+    scene.redis.hset(KEYS.drift, "report", DriftReport(1, 2, policy="higher").encode())
 
 
 def _rejected(scene: Scene) -> None:
@@ -287,6 +293,18 @@ CASES = {
     ),
     "fine": Case(
         _applied, rf"nothing waits, and both levels are 2; the last command was applied at {WHEN}: nothing to do"
+    ),
+    "fine with a line of the audit alone": Case(
+        lambda scene: [scene.levelq(act, "--user", 7) for act in ("pause", "resume")],
+        "user 7: no rows, nothing waits, and nothing was decided: nothing to do",
+    ),
+    "database_unread in part": Case(
+        lambda scene: scene.system.sql("ALTER TABLE levelq_ledger DROP COLUMN worker"),
+        r"user 7: nothing waits in Redis; all else is unknown: decisions unknown: column .worker. does not exist .+",
+    ),
+    "out_of_step and repaired by workers": Case(
+        _repaired_drift,
+        r"progress and license differ \(2 and 4\): .+ repairs it, and so does the next audit \(higher\)",
     ),
     "unknown_user": Case(
         lambda scene: None,

@@ -104,7 +104,7 @@ def test_actor_of_another_program_is_shown_and_written_down(system: System) -> N
     acting = Pausing(system.engine, LaneEditor(system.redis, system.settings), system.waker, system.settings, "bo|b\n")
     (now,) = acting.pause(PauseScope(["PLAYER"])).now
     assert now.actor == "bo/b"
-    assert audited(system)[0][2]["actor"] == "bo|b\n"
+    assert system.rows("SELECT actor FROM levelq_audit") == [("bo|b\n as postgres",)]
 
 
 def test_status_names_pauses_and_no_standstill(system: System, levelq_here: Levelq) -> None:
@@ -123,6 +123,7 @@ def test_status_names_pauses_and_no_standstill(system: System, levelq_here: Leve
     assert status(system.settings).pauses[0].reason == "a look"
     shown = levelq_here("history", 3).out
     assert "paused by" in shown and "when the pause ends" in shown
+    assert re.search(rf"paused  PLAYER: {SINCE} .*: a look; to end it", levelq_here("history", 8).out)
     with pytest.raises(OutcomeTimeout, match=r"its lane waits: its partition is paused by \S+: a look"):
         system.producer.send(up(8)).result(0.01)
 
@@ -176,7 +177,9 @@ def test_change_of_shards_waits_for_a_pause_and_a_pause_covers_both_generations(
     system.push(up(1), up(2))
     acting = Pausing(None, LaneEditor(system.redis, system.settings), system.waker, system.settings)
     acting.pause(PauseScope(["PLAYER"], 1))
-    with pytest.raises(ConfigurationError, match="PLAYER: something is paused"):
+    with pytest.raises(
+        ConfigurationError, match=r"PLAYER: something is paused, .+`levelq resume PLAYER --user 1` ends"
+    ):
         resharding.begin(system.lanes, "PLAYER", 2)
     acting.resume(PauseScope(["PLAYER"], 1))
     system.lanes.change_layout("PLAYER", Layout(1, 1), Layout(1, 1, next_shards=2))  # as if it had died midway
@@ -192,6 +195,29 @@ def test_change_of_shards_waits_for_a_pause_and_a_pause_covers_both_generations(
     drain_until_empty(system.settings, ["PLAYER"])
     assert (system.applied(), system.lanes.layouts(["PLAYER"])["PLAYER"]) == (2, Layout(2, 2))
     assert system.redis.keys("*:paused") == []
+
+
+def test_pause_at_the_moment_at_which_a_change_of_shards_begins_goes_with_it(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acting = Pausing(None, LaneEditor(system.redis, system.settings), system.waker, system.settings)
+    change = system.lanes.change_layout
+
+    def late(*arguments: Any) -> bool:
+        monkeypatch.undo()
+        acting.pause(PauseScope(["PLAYER"], 1))
+        acting.pause(PauseScope(["PLAYER"]))
+        return change(*arguments)
+
+    monkeypatch.setattr(system.lanes, "change_layout", late)
+    resharding.begin(system.lanes, "PLAYER", 2)
+    drain_until_empty(system.settings, ["PLAYER"])  # the old shard is empty, so the change ends at once
+    assert system.lanes.layouts(["PLAYER"])["PLAYER"] == Layout(2, 2)
+    system.producer.send_many([up(1), up(2)])
+    drain_until_empty(system.settings, ["PLAYER"])
+    assert [pause.user for pause in acting.look(PauseScope(["PLAYER"]))] == [None]
+    assert [pause.user for pause in acting.look(PauseScope(["PLAYER"], 1))] == [1]
+    assert system.applied() == 0
 
 
 def test_resume_makes_a_parked_lane_due_and_wakes_a_drain(system: System, levelq_here: Levelq) -> None:
@@ -221,6 +247,13 @@ def test_pause_ends_by_itself_and_a_sweep_wakes_a_drain(system: System) -> None:
     assert pause.until is not None and seconds + microseconds / 1e6 >= pause.until.timestamp()
     system.drain()
     assert experience(system.engine) == {1: 1}
+
+
+def test_pause_that_ends_while_drains_hold_lanes_is_not_waited_for(system: System, levelq_here: Levelq) -> None:
+    system.push(up(1))
+    system.lanes.claim(PLAYER, "drain", "token", 100)
+    code, out, _ = levelq_here("pause", "PLAYER", "--for", "1s")
+    assert (code, out.splitlines()[-2:]) == (0, ["the pause is over", "1 lane still with drains"])
 
 
 def test_drain_waits_until_nothing_is_left_and_says_why_it_does_not_end(system: System, levelq_here: Levelq) -> None:

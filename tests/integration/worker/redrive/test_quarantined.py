@@ -106,6 +106,7 @@ def test_malformed_entries_of_a_drain_are_listed_shown_and_discarded(system: Sys
     assert json.loads(levelq_here("quarantine", "list", "--reason", "PAYLOAD", "--json").out)["entries"] == rows[:1]
     shown = levelq_here("quarantine", "show", 1, 2, 99)
     assert "no quarantined entry 99" in shown.err and "\x1b" not in shown.out
+    assert levelq_here("quarantine", "discard", 99, "--yes", "--json") == (2, "", "no quarantined entry 99\n")
     assert "ubbish.]0;x." in shown.out and "version  1" in shown.out
     code, _, err = levelq_here("quarantine", "discard", 1)
     assert (code, "--yes" in err) == (2, True)

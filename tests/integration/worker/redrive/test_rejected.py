@@ -15,7 +15,7 @@ from levelq import Adjust, Catalog, Command, LevelUp, Reset, SetLevel, SyncLevel
 from levelq_core.database.table_names import OPEN_REJECTION
 from levelq_core.domain.commands import retry_id
 from levelq_core.operations.readings import rejected as readings
-from levelq_worker.redrive.rejected import Retrying
+from levelq_worker.redrive.rejected import Retrying, discard
 from tests.support.commands import command_in
 from tests.support.fixtures.command_line import Levelq
 from tests.support.fixtures.keys import KEYS
@@ -103,6 +103,32 @@ def test_three_hundred_are_retried_in_one_call_in_the_order_of_the_ledger(system
     assert set(again.values()) == {"done"} and system.status().waiting == 0
     assert levelq_here("rejected", "retry", "--yes").out == "no rejected command matches\n"
     assert system.rows("SELECT target FROM levelq_audit") == [("7 users",)]
+
+
+def test_what_two_operators_do_at_once_is_done_and_written_down_once(system: System) -> None:
+    reject(system, *(up(user) for user in range(1, 5)))
+    acting = Retrying(system.engine, system.lanes, system.settings)
+    plan = acting.look(readings.ALL)
+    found = [one.source for one in plan.entries]
+    discarded = [discard(system.engine, system.settings, found[:2]) for _ in range(2)]
+    runs = [acting.run(plan, lambda commands: [h.error for h in system.producer.send_many(commands)]) for _ in range(2)]
+    assert discarded == [2, 0]
+    assert [[one.verdict for one in run.entries] for run in runs] == [
+        ["refused", "refused", "sent", "sent"], ["refused", "refused", "done", "done"],
+    ]  # fmt: skip
+    assert runs[0].entries[0].why == "it was discarded meanwhile"
+    lines = system.rows("SELECT action, detail FROM levelq_audit ORDER BY id")
+    assert [(action, len(detail["commands"])) for action, detail in lines] == [
+        ("rejected discard", 2), ("rejected retry", 2),
+    ]  # fmt: skip
+
+
+def test_outcomes_that_are_not_decided_are_one_line(system: System, levelq_here: Levelq) -> None:
+    reject(system, *(up(user) for user in range(1, 5)))
+    code, out, _ = levelq_here("rejected", "retry", "--yes", "--wait", "--timeout", "0.05")
+    lines = out.splitlines()[-2:]
+    assert (code, lines[0]) == (1, "4 rejected commands sent once more")
+    assert lines[1].startswith("undecided  4: not decided within 0.05 s; it is queued in PLAYER:1:0, which no worker")
 
 
 @pytest.mark.parametrize("newer", ["applied", "waiting", "in the outbox"])
