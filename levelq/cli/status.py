@@ -61,7 +61,7 @@ def _print(report: StatusReport) -> None:
     workers = "- workers" if report.workers is None else count(report.workers, "worker")
     out.print(verdict(workers, "" if report.workers else "bold yellow", listed))
     bound = f"bound to {report.database}" if report.database else "not bound to a database yet"
-    print_line(f"namespace {report.namespace}, {bound}", "dim")
+    out.print(f"namespace {report.namespace}, {bound}", style="dim", markup=False)
     for line in _hot_spots(report.hot_spots):
         print_line(line)
     for note in report.notes:

@@ -127,7 +127,7 @@ def test_reader_that_closes_stdout_gets_no_error(levelq: Levelq, settings: Setti
     assert process.returncode == 1
 
 
-@pytest.mark.parametrize(("missing", "command"), [("typer", "--help"), ("rich", "--help"), ("sqlalchemy", "catalog")])
+@pytest.mark.parametrize(("missing", "command"), [("typer", "--help"), ("rich", "--help"), ("sqlalchemy", "check")])
 def test_missing_library_is_named_with_the_extra_that_installs_it(missing: str, command: str) -> None:
     program = f"import sys; sys.modules['{missing}'] = None; from levelq.cli import main; sys.exit(main())"
     said = f"levelq: {missing} is not installed: pip install 'levelq[worker]'\n"

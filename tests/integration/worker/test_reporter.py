@@ -19,7 +19,7 @@ from levelq_worker.draining.activity import HOT_COMMANDS
 from levelq_worker.draining.context import current
 from levelq_worker.draining.drain import Drain
 from levelq_worker.draining.observing import DecidedBatch
-from levelq_worker.process.worker_main import working
+from levelq_worker.process.worker_main import reporting, working
 from levelq_worker.reporter import Reporter
 from levelq_worker.rq_adapter.worker import LaneWorker
 from levelq_worker.support.stop import Stop
@@ -201,7 +201,7 @@ def test_every_kind_of_worker_reports_while_it_drains(system: System, kind: str)
         current().observers.add(look)
         worker.work(burst=True)
     else:
-        with working(settings, ["PLAYER"], Stop()) as (runtime, _):
+        with working(settings, ["PLAYER"], Stop()) as (runtime, _), reporting(runtime, ["PLAYER"]):
             runtime.observers.add(look)
             Drain(runtime, PLAYER).run()
     (report,) = seen

@@ -120,9 +120,12 @@ class Drain:
                 claims.decode_prefetched()  # while PostgreSQL writes the commit to disk
                 transaction.confirm_commit()
             runtime.activity.enter("draining", self._partition, since=self._begun)
-            self._note_commit(held, batch, parked, transaction)
-            reply(lanes.redis, lanes.keys, batch.replies(), runtime.settings.reply_seconds)
-            claims.ack(held, batch.acknowledgements(parked, runtime.settings.lock_ms), batch.reasons(parked))
+            decided = self._note_commit(held, batch, parked, transaction)
+            try:
+                reply(lanes.redis, lanes.keys, batch.replies(), runtime.settings.reply_seconds)
+                claims.ack(held, batch.acknowledgements(parked, runtime.settings.lock_ms), batch.reasons(parked))
+            finally:
+                runtime.observers.committed(decided)  # last, because senders wait for the replies
         except BaseException:
             claims.release(held)  # nothing was decided, or it is unknown: the ledger knows
             raise
@@ -160,25 +163,13 @@ class Drain:
             key, shown = runtime.lanes.keys.of(partition, "lane"), user[:MOST_SHOWN]
             runtime.cause_log.log(logging.ERROR, (partition, shown), "lane_unreadable", what, key=key, user=shown)
 
-    def _note_commit(self, held: HeldClaim, batch: Batch, parked: Sequence[Parked], transaction: Transaction) -> None:
-        """The outage is over; adapt the batch size; log what is parked and quarantined; tell the observers."""
+    def _note_commit(
+        self, held: HeldClaim, batch: Batch, parked: Sequence[Parked], transaction: Transaction
+    ) -> DecidedBatch:
+        """The outage is over; adapt the batch size; log what is parked and quarantined. Returns it for the observers."""
         runtime, partition = self._runtime, self._partition
-        runtime.outage.passed()
         claimed_seconds = time.monotonic() - held.claimed_at
-        committed_ms = held.claim.at_ms + round(1000 * claimed_seconds)
-        runtime.observers.committed(
-            DecidedBatch(
-                partition=partition,
-                lanes=batch.lane_batches,
-                parked=parked,
-                entries=batch.entries,
-                quarantined=len(batch.quarantined),
-                committed_ms=committed_ms,
-                seconds=transaction.seconds,
-                claimed_seconds=claimed_seconds,
-                lock_seconds=transaction.lock_seconds,
-            )
-        )
+        runtime.outage.passed()
         runtime.cause_log.log_parked(partition, parked)
         if not any(lane.locked for lane in parked):
             runtime.batch_size.adapt(batch.entries, transaction.seconds, transaction.empty_seconds)
@@ -189,6 +180,17 @@ class Drain:
         if newer:
             what, cause = "%(partition)s: lanes wait for a newer worker: %(error)s", (partition, newer)
             runtime.cause_log.log(logging.ERROR, cause, "newer_version", what, partition=partition, error=newer)
+        return DecidedBatch(
+            partition=partition,
+            lanes=batch.lane_batches,
+            parked=parked,
+            entries=batch.entries,
+            quarantined=len(batch.quarantined),
+            committed_ms=held.claim.at_ms + round(1000 * claimed_seconds),
+            seconds=transaction.seconds,
+            claimed_seconds=claimed_seconds,
+            lock_seconds=transaction.lock_seconds,
+        )
 
     def _failed(self, error: Exception) -> None:
         """Halve a batch that was too slow; end if a key of the partition holds another type; else wait."""

@@ -103,7 +103,7 @@ def _poll_while_unusable(
 ) -> None:
     """Work without wake-ups while RQ's Redis is down, takes no writes, or holds other types in RQ's keys."""
     tune_gc()
-    with working(settings, specializations, stop, figures) as (runtime, relay):
+    with working(settings, specializations, stop, figures) as (runtime, relay), reporting(runtime, specializations):
         while _unusable(rq, queues) is not None and not stop.is_set():
             try:
                 drain_all(runtime, relay, specializations, rq)
@@ -143,6 +143,7 @@ def drain_until_empty(settings: Settings, specializations: Sequence[str], figure
     with (
         connect(settings.queue_url, settings.redis_seconds) as rq,
         working(settings, specializations, _stop_at_signals(), figures) as (runtime, relay),
+        reporting(runtime, specializations),
     ):
         drain_all(runtime, relay, specializations, rq)
         why = _suspended(rq)
@@ -155,19 +156,27 @@ def drain_until_empty(settings: Settings, specializations: Sequence[str], figure
 def working(
     settings: Settings, specializations: Sequence[str], stop: Stop, figures: Figures | None = None
 ) -> Iterator[tuple[Runtime, Relay]]:
-    """A runtime that reports what it does, and a relay, to work without RQ."""
+    """A runtime and a relay, to work without RQ."""
     runtime = Runtime(settings, stop)
     if figures is not None:
         figures.observe(runtime.observers)
     relay = Relay(settings, specializations, runtime.binding)
-    reporter = Reporter(runtime, specializations)
-    reporter.start()
     try:
         yield runtime, relay
     finally:
         relay.release()
-        reporter.stop()
         runtime.close()
+
+
+@contextmanager
+def reporting(runtime: Runtime, specializations: Sequence[str]) -> Iterator[None]:
+    """Report what this process does, for `levelq workers`, until the block ends."""
+    reporter = Reporter(runtime, specializations)
+    reporter.start()
+    try:
+        yield
+    finally:
+        reporter.stop()
 
 
 def drain_all(runtime: Runtime, relay: Relay, specializations: Sequence[str], rq: Redis) -> None:

@@ -19,6 +19,7 @@ from levelq_core import failpoints as faults
 from levelq_worker.draining import claims
 from levelq_worker.draining.claims import Claims, HeldClaim
 from levelq_worker.draining.drain import Drain
+from levelq_worker.support.worker_name import worker_name
 from tests.support.mutants import counts_twice_what_comes_twice_in_a_batch, replace
 from tests.support.verify import PLAYER, Traced, World, assert_clean, up, violations_of, world_on
 
@@ -90,7 +91,7 @@ def test_trim_by_count_with_a_token_that_comes_again(
         with world.another_worker() as other:
             Drain(other, PLAYER).run()
         world.send(*later)
-        world.worker.lanes.claim(PLAYER, "third", "process 1", 10)
+        world.worker.lanes.claim(PLAYER, "third", f"{worker_name()} process 1", 10)
 
     once_at(monkeypatch, "ack request", overtake)
     Drain(world.worker, PLAYER).run()
