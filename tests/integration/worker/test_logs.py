@@ -49,7 +49,7 @@ def test_worker_logs_each_batch_at_debug_and_nothing_while_idle(system: System, 
     system.push(command, command, up(1, 5, reason=REASON), too_much)
     system.push_raw(1, b"rubbish" + REASON.encode())
     code, _, err = levelq("worker", "--burst", **debug)
-    batch, quarantined = lines_of(err)
+    quarantined, batch = lines_of(err)
     assert code == 0 and {name: batch.get(name) for name in BATCH} == BATCH
     assert 0 < batch["transaction_ms"] < batch["ms"] and batch["time"].endswith("Z") and batch["process"] > 0
     assert batch["message"].startswith("PLAYER:1:0: 4 commands in ")

@@ -166,7 +166,7 @@ class Drain:
     def _note_commit(
         self, held: HeldClaim, batch: Batch, parked: Sequence[Parked], transaction: Transaction
     ) -> DecidedBatch:
-        """The outage is over; adapt the batch size; log what is parked and quarantined. Returns it for the observers."""
+        """The outage is over; adapt the batch size; log what is parked and quarantined. Returns it for observers."""
         runtime, partition = self._runtime, self._partition
         claimed_seconds = time.monotonic() - held.claimed_at
         runtime.outage.passed()

@@ -55,6 +55,7 @@ def filled(system: System) -> System:
     now_ms = system.redis.time()[0] * 1000
     system.redis.hset(KEYS.of(PLAYER, "paused"), mapping={"*": f"{now_ms} 0 ops|", "7": f"{now_ms} 0 ops|", "8": "?"})
     lease = AuditLease(system.redis, KEYS, "auditor")
+    assert lease.take(every_ms=1, policy="report")
     lease.finish(DriftReport(now_ms, compared=10, out_of_step=5, repaired=2))
     return system
 
