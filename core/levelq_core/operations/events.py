@@ -170,7 +170,7 @@ class LevelEvents:
         ):
             if connection.execute(_IS_STANDBY).scalar_one():
                 message = "engine: expected the primary server, got a standby, which does not know open writers"
-                raise ConfigurationError(message)
+                raise ConfigurationError(message, setting="engine")
             yield connection, _read(connection, self._lock(connection), limit)
         self._own = self._next  # not if the commit fails
 

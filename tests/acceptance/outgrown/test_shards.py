@@ -53,7 +53,7 @@ def test_levelq_shards_refuses_what_it_cannot_change_and_shows_the_change(runnin
         for arguments, expected in {
             ("PLAYER", "0"): "shards: expected 1 to 4,096, got 0",
             ("PLAYER", "5000"): "shards: expected 1 to 4,096, got 5000",
-            ("PLAYER", "x"): "Invalid value for '[SHARDS]'",
+            ("PLAYER", "x"): "Invalid value for 'SHARDS'",
             ("PLAYER", "1"): "PLAYER: expected another number of shards than 1",
             ("NOBODY", "2"): "expected one of PLAYER, COACH, INTERNSHIP, got 'NOBODY'",
         }.items():

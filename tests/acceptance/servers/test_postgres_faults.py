@@ -138,7 +138,7 @@ def slow(site: Site) -> Iterator[None]:
 def test_foreign_code_in_the_way_is_got_round(site: Site) -> None:
     with site.scene() as scene:
         with scene.fault("rows held by foreign code", lines=60), holding(site, "SELECT FROM {} FOR UPDATE") as holder:
-            scene.says("lanes parked")
+            scene.says("lanes? parked")
             scene.goes_on(1.25 * site.settings.claim_seconds)
             until(lambda: f"session {holder} (a report, idle in transaction for" in site.problems())
         with scene.fault("a table held by foreign code"), holding(site, "LOCK TABLE {}"):
