@@ -155,7 +155,7 @@ def test_up_reaps_adopted_orphans_and_still_sees_the_ends_of_its_servers() -> No
     with temporary_folder("levelq-") as folder, Adopting(["up", "--data", str(folder)], {}) as up:
         assert up.process.stdout is not None
         assert up.process.stdout.readline().startswith("export")
-        assert len(up.adopted()) == up.orphans
+        until(lambda: len(up.adopted()) == up.orphans, what="the orphans, and the end of their parent")
         up.end_orphans()
         until(lambda: not up.adopted(), what="the end of the orphans")
         (valkey,) = up.own("valkey-server")
