@@ -76,6 +76,7 @@ _PANELS = {
         "levelq verify --history sends.jsonl --at-rest",
         "levelq audit --since 1d",
         "levelq metrics --port 9465",
+        "levelq console --port 8420",
     ),
     "Steer": (
         "levelq pause PLAYER --for 1h --reason 'migration of the ledger'",

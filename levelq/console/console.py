@@ -1,0 +1,37 @@
+"""What all pages of a console share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sqlalchemy import Engine
+
+from levelq_core.database.engine import engine_for
+from levelq_core.operations.readings.overview import SystemOverview, overview
+from levelq_core.settings import Settings
+
+from .cached import Cached
+
+READING_SECONDS = 1.5  # a page refreshes every two; all viewers share a reading
+CONNECTIONS = 8
+
+
+@dataclass
+class Console:
+    """A console on one namespace. `read_only`: nobody may act, whatever their role. Give it back with `close`."""
+
+    settings: Settings
+    read_only: bool = False
+    engine: Engine | None = field(init=False)
+    overview: Cached[SystemOverview] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.engine = None
+        if self.settings.database_url is not None:
+            self.engine = engine_for(self.settings, name="levelq console", connections=CONNECTIONS, limited=True)
+        self.overview = Cached(lambda: overview(self.settings, engine=self.engine), READING_SECONDS)
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self.engine is not None:
+            self.engine.dispose()

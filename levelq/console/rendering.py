@@ -1,0 +1,79 @@
+"""Templates: how pages become HTML, and how numbers, times and sizes are written."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from levelq_core.operations.wording import duration
+from levelq_core.untrusted_text import printable
+
+from .access.csrf import csrf_field
+from .access.login import may_act
+from .access.notices import notice_of
+
+
+def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+    """The page. With `?part=NAME` in the URL, only the template's block of that name, to replace it in an open page."""
+    found = _TEMPLATES.get_template(template)
+    context = {
+        "request": request,
+        "path": request.url.path,
+        "console": request.app.state.console,
+        "login": getattr(request.state, "login", None),
+        "may_act": hasattr(request.state, "login") and may_act(request),
+        "now": datetime.now(UTC),
+        "notice": notice_of(request),
+        "csrf_field": lambda: csrf_field(request),
+        **values,
+    }
+    part = request.query_params.get("part", "")
+    if part in found.blocks and part.endswith("_part"):
+        return HTMLResponse("".join(found.blocks[part](found.new_context(context))), status)
+    return HTMLResponse(found.render(context), status)
+
+
+def number(value: float | None, places: int = 0) -> str:
+    """With thousands separators; a dash for None."""
+    return "-" if value is None else f"{value:,.{places}f}"
+
+
+def moment(value: datetime | None) -> Markup:
+    """A time in UTC; console.js writes it in the reader's zone and leaves UTC for the pointer and screen readers."""
+    if value is None:
+        return Markup("-")
+    utc = value.astimezone(UTC)
+    shown = f"{utc:%Y-%m-%d %H:%M:%S} UTC"
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(utc.isoformat(timespec="seconds"), shown, shown)
+
+
+def lasting(seconds: float | None) -> str:
+    """A duration: in ms below 0.1 s; a dash for None."""
+    if seconds is None:
+        return "-"
+    return f"{1000 * seconds:.0f} ms" if seconds < 0.1 else duration(seconds)
+
+
+def size(value: int | None) -> str:
+    """Bytes in MB; a dash for None."""
+    return "-" if value is None else f"{value / 1e6:,.0f} MB"
+
+
+def safe(value: object) -> Markup:
+    """Text of users and other programs: on one line, control characters escaped, HTML escaped."""
+    return escape(printable(value if isinstance(value, str | bytes) else str(value)))
+
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("levelq.console"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.filters |= {"number": number, "moment": moment, "lasting": lasting, "size": size, "safe_text": safe}
