@@ -14,6 +14,9 @@ from levelq_core.operations.connections import require_engine
 from .records import Reading, Time
 from .selection import last_id_before_since
 
+_UNSAID = (None, "")
+_MOST_DETAIL = 200  # characters of one value
+
 
 class AuditLine(Reading):
     """One act. `actor`: account or login, and database user; `origin`: host and program; `target`: what it was done to.
@@ -28,6 +31,13 @@ class AuditLine(Reading):
     action: str
     target: str
     detail: dict[str, Any] | None
+
+    def detail_in_words(self) -> str:
+        """The detail on one line: of many ids only how many, and nothing of what is empty or false."""
+        said = {} if self.detail is None else self.detail
+        return ", ".join(
+            f"{name} {_short(value)}" for name, value in said.items() if value is not False and value not in _UNSAID
+        )
 
 
 def audit_lines(
@@ -63,6 +73,10 @@ def audit_lines(
                 values[name] = value
         rows = connection.execute(text(_LINES.format(" AND ".join(conditions or ["true"]))), values).mappings()
         return tuple(AuditLine.model_validate(dict(row)) for row in rows)
+
+
+def _short(value: object) -> str:
+    return f"({len(value)})" if isinstance(value, dict | list) else str(value)[:_MOST_DETAIL]
 
 
 _LINES = f"SELECT id, at, actor, origin, action, target, detail FROM {AUDIT} WHERE {{}} ORDER BY id DESC LIMIT :limit"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Engine, text
@@ -10,14 +10,16 @@ from sqlalchemy import Connection, Engine, text
 from levelq_core.database.table_names import QUARANTINE
 from levelq_core.domain import codec
 from levelq_core.domain.commands import Command
-from levelq_core.domain.record import Lane
+from levelq_core.domain.record import KIND_NAMES, Lane
 from levelq_core.operations.connections import require_engine
+from levelq_core.operations.wording import count, time_of, when_utc
 
 from .history import QuarantinedEntry
 from .records import Time
 from .selection import Selection
 
 ALL = Selection()
+_WIDTH = 16  # bytes in one line of a dump
 
 
 class KeptEntry(QuarantinedEntry):
@@ -44,6 +46,24 @@ class KeptEntry(QuarantinedEntry):
     def fields(self) -> dict[str, int | str]:
         """The fields of the wire format, as far as it has them."""
         return codec.legible(self.entry)
+
+    def facts(self) -> Iterator[tuple[str, Any]]:
+        """What is known of it, each with a label: its fields as far as they can be read."""
+        yield "why", self.reason
+        yield "length", f"{count(self.length, 'byte')}, {count(len(self.raw), 'byte')} kept"
+        yield "sha256", self.sha256
+        for name, value in self.fields().items():
+            shown = KIND_NAMES.get(int(value), value) if name == "kind" else value
+            if name == "stamp" and str(value).isdecimal():
+                shown = f"{value}, {when_utc(time_of(int(value)))}"
+            yield name.replace("_", " "), shown
+
+    def dump(self) -> Iterator[str]:
+        """Its bytes in hexadecimal, 16 a line, and beside them those that are visible ASCII."""
+        for at in range(0, len(self.raw), _WIDTH):
+            part = self.raw[at : at + _WIDTH]
+            visible = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
+            yield f"{at:04x}  {part.hex(' '):<{3 * _WIDTH - 1}}  {visible}"
 
     def command(self) -> Command:
         """The command that it holds after all.

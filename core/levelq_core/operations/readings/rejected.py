@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 from uuid import UUID
 
@@ -68,6 +68,20 @@ class RejectedCommand(Reading):
     def retry_id(self) -> UUID:
         """The id of its retry."""
         return retry_id(self.command_id)
+
+    def facts(self) -> Iterator[tuple[str, Any]]:
+        """What is known of it, each with a label; None, 0 and "" where there is nothing to say."""
+        yield "command", self.command_id
+        yield "kind", " ".join(filter(None, (self.kind, self.mode)))
+        for name in ("level", "xp", "sessions", "projects", "theory_hours", "practice_hours"):
+            yield name.replace("_", " "), getattr(self, name)
+        yield "author", self.advanced_by
+        yield "reason", self.reason
+        yield "why", f"{self.error}: {self.message}"
+        yield "from", self.source
+        yield "settled", self.settled
+        if self.retry is not None:
+            yield "retried as", f"{self.retry.command_id}: {self.retry.status} {self.retry.message}"
 
     def retried(self) -> Command:
         """A new command of the same content. Raises InvalidCommand for what this version no longer allows."""
