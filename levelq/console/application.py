@@ -14,8 +14,9 @@ from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 
 from .access.middleware import access
+from .acts import pause, purge, rebuild, resume
 from .console import Console
-from .pages import overview
+from .pages import overview, partition, workers
 from .rendering import page
 
 _STATIC = Path(__file__).parent / "static"
@@ -31,6 +32,12 @@ def application(console: Console) -> Starlette:
 
     routes: list[BaseRoute] = [
         *overview.routes,
+        *partition.routes,
+        *workers.routes,
+        pause.route,
+        purge.route,
+        rebuild.route,
+        resume.route,
         Mount("/static", StaticFiles(directory=_STATIC), name="static"),
     ]
     made = Starlette(

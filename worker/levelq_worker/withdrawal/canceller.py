@@ -92,12 +92,13 @@ class Canceller:
             self._require_bound(connection)
             return count(connection, self._lanes, self._settings, scope)
 
-    def run(self, scope: Scope, audited: tuple[str, str] | None = None) -> Cancelled:
+    def run(self, scope: Scope, audited: tuple[str, str] | None = None, *, actor: str | None = None) -> Cancelled:
         """Cancel what waits now; a command that is sent meanwhile may be cancelled or not.
 
-        `audited`: the action and the target of the line in the audit; None writes no line.
+        `audited`: the action and the target of the line in the audit; None writes no line. `actor`: who acts, unless
+        it is the account of this process.
         """
-        self._done, self._line = Cancelled(), audit.RunLine(*audited) if audited else None
+        self._done, self._line = Cancelled(), audit.RunLine(*audited, actor=actor) if audited else None
         with self._engine.connect() as connection:
             self._require_bound(connection)
         self._cancel_outbox(scope)  # first: what the relay pushes meanwhile is found in the lanes
