@@ -14,9 +14,19 @@ from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 
 from .access.middleware import access
-from .acts import pause, purge, rebuild, resume
+from .acts import (
+    audit_drift,
+    discard_quarantined,
+    discard_rejected,
+    pause,
+    purge,
+    rebuild,
+    resume,
+    retry_quarantined,
+    retry_rejected,
+)
 from .console import Console
-from .pages import overview, partition, workers
+from .pages import audit, drift, overview, partition, quarantined, rejected, runtime_settings, workers
 from .rendering import page
 
 _STATIC = Path(__file__).parent / "static"
@@ -31,13 +41,23 @@ def application(console: Console) -> Starlette:
         console.close()
 
     routes: list[BaseRoute] = [
+        *audit.routes,
+        *drift.routes,
         *overview.routes,
         *partition.routes,
+        *quarantined.routes,
+        *rejected.routes,
+        *runtime_settings.routes,
         *workers.routes,
+        audit_drift.route,
+        discard_quarantined.route,
+        discard_rejected.route,
         pause.route,
         purge.route,
         rebuild.route,
         resume.route,
+        retry_quarantined.route,
+        retry_rejected.route,
         Mount("/static", StaticFiles(directory=_STATIC), name="static"),
     ]
     made = Starlette(

@@ -69,6 +69,11 @@ def safe(value: object) -> Markup:
     return escape(printable(value if isinstance(value, str | bytes) else str(value)))
 
 
+def numbered(heading: str) -> tuple[str, str]:
+    """A column of a confirmation's table and its kind: the one that counts is named Number."""
+    return heading, "number" if heading == "Number" else ""
+
+
 _TEMPLATES = Environment(
     loader=PackageLoader("levelq.console"),
     autoescape=True,
@@ -76,4 +81,11 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {"number": number, "moment": moment, "lasting": lasting, "size": size, "safe_text": safe}
+_TEMPLATES.filters |= {
+    "number": number,
+    "moment": moment,
+    "lasting": lasting,
+    "size": size,
+    "safe_text": safe,
+    "numbered": numbered,
+}
