@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from levelq_core.operations.wording import count, one_line
+from levelq_core.operations.wording import count
 from levelq_worker.redrive.plan import alike
 
 from .act import Asked, Plan
@@ -20,7 +20,7 @@ def plan_discard(kind: Kind, asked: Asked, means: tuple[str, ...], *, for_good: 
     if len(due) < len(found):
         happens.append(f"{len(found) - len(due):,} settled before: nothing happens to them.")
     if due:
-        happens += [f"{count(len(due), kind.name)} discarded.", *means]
+        happens += [f"{count(len(due), kind.name)} will be discarded.", *means]
     if more:
         happens.append(f"More match. These are the oldest {MOST:,}; do it again for the others.")
     return Plan(
@@ -58,8 +58,5 @@ def _read(kind: Kind, asked: Asked, chosen: Chosen) -> tuple[list[Any], bool]:
 
 
 def _groups(kind: Kind, due: list[Any]) -> tuple[tuple[str, ...], ...]:
-    rows = [
-        (f"{len(group):,}", *map(one_line, kind.cells(group[0])))
-        for group in alike(due, lambda row: " ".join(kind.cells(row)))
-    ]
+    rows = [(f"{len(group):,}", *kind.cells(group[0])) for group in alike(due, lambda row: " ".join(kind.cells(row)))]
     return (("Number", *kind.headings), *rows) if rows else ()

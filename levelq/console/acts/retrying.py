@@ -13,7 +13,7 @@ from levelq_worker.redrive.plan import Planned, alike
 from .act import Asked, Plan
 from .chosen import MOST, Chosen, Kind, both
 
-_SAID = {"send": "is sent", "done": "nothing to do", "refused": "refused", "sent": "sent", "left": "left"}
+_SAID = {"send": "will be sent", "done": "nothing to do", "refused": "refused", "sent": "sent", "left": "left"}
 
 
 def plan_retry(kind: Kind, asked: Asked, sends: str) -> Plan:
@@ -25,9 +25,9 @@ def plan_retry(kind: Kind, asked: Asked, sends: str) -> Plan:
     sending, refused = len(seen.of("send")), len(seen.of("refused"))
     happens = chosen.missing([one.source for one in seen.entries])
     if sending:
-        happens += [f"{count(sending, kind.name)} sent to the lanes once more, the oldest first. {sends}"]
+        happens += [f"{count(sending, kind.name)} will be sent to the lanes once more, the oldest first. {sends}"]
     if refused:
-        happens += [f"{refused:,} refused: they stay here as they are. The table says why."]
+        happens += [f"{refused:,} will be refused: they stay here as they are. The table says why."]
     if seen.of("done"):
         happens += [f"{len(seen.of('done')):,} retried before: they are not sent again."]
     if seen.more:
@@ -83,7 +83,7 @@ def _groups(entries: list[Planned[Any]]) -> tuple[tuple[str, ...], ...]:
         (
             f"{len(group):,}",
             _SAID[group[0].verdict],
-            one_line(group[0].why),
+            group[0].why,
             f"user {group[0].source.user_id or '-'} {group[0].source.specialization}",
         )
         for group in alike(entries, lambda one: f"{one.verdict} {one.why}")

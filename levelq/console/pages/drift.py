@@ -42,10 +42,12 @@ class Audits(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A pair that the audit found. `now`: its rows as they are now, None if that is unknown; `sync`: the repair."""
+    """A pair that the audit found. `now`: its rows as they are, None where there are none, or it is unknown, which
+    `absence` says. `sync`: the repair."""
 
     pair: DriftedPair
     now: Levels | None
+    absence: str
     sync: str
 
     @property
@@ -91,7 +93,7 @@ def _levels(engine: Engine, pairs: Sequence[DriftedPair]) -> dict[tuple[int, str
 def _row(pair: DriftedPair, levels: dict[tuple[int, str], Levels] | None) -> Row:
     now = None if levels is None else levels.get((pair.user_id, pair.specialization))
     named = urlencode({"user": pair.user_id, "specialization": pair.specialization})
-    return Row(pair, now, f"/act/sync?{named}")
+    return Row(pair, now, "unknown" if levels is None else "no rows", f"/act/sync?{named}")
 
 
 def _enforcement(console: Console) -> tuple[Enforcement | None, str | None]:
