@@ -11,7 +11,6 @@ from levelq_core.domain.record import Lane
 from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Partition
 from levelq_core.lanes import scan
-from levelq_core.lanes.client import Lanes
 from levelq_core.operations.connections import database_of, lanes_of
 from levelq_core.settings import Settings
 
@@ -27,22 +26,17 @@ def find_lane(settings: Settings, command_id: UUID, *, engine: Engine | None = N
             row = connection.execute(_FIND, {"id": command_id}).first()
         if row is not None:
             return Lane(row.specialization, row.user_id)
+    full: list[Partition] = []
     with lanes_of(settings) as lanes:
         for partition in sorted(scan.partitions(lanes.redis, settings)):
-            held = lanes.holds(partition, command_id)
-            if held is None:
-                message = f"--command: {partition} holds too many commands to search; give the user's id instead"
-                raise ConfigurationError(message, setting="--command", value=str(command_id))
-            if held and (lane := _lane_with(lanes, partition, command_id)) is not None:
-                return lane
-    return None
-
-
-def _lane_with(lanes: Lanes, partition: Partition, command_id: UUID) -> Lane | None:
-    for there, user in scan.lanes(lanes.redis, lanes.keys):
-        user_id = scan.user_id_of(user) if there == partition else None
-        if user_id is not None and lanes.holds(partition, command_id, user_id):
-            return Lane(partition.specialization, user_id)
+            user = lanes.lane_with(partition, command_id)
+            if user is None:
+                full.append(partition)
+            elif user and (user_id := scan.user_id_of(user)) is not None:
+                return Lane(partition.specialization, user_id)
+    if full:
+        message = f"--command: {full[0]} holds too many commands to search; give the user's id instead"
+        raise ConfigurationError(message, setting="--command", value=str(command_id))
     return None
 
 

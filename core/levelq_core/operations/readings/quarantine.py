@@ -15,8 +15,8 @@ from levelq_core.operations.connections import require_engine
 from levelq_core.operations.wording import count, time_of, when_utc
 
 from .history import QuarantinedEntry
-from .records import Time
-from .selection import Selection
+from .records import Reading, Time
+from .selection import Search, Selection
 
 ALL = Selection()
 _WIDTH = 16  # bytes in one line of a dump
@@ -79,6 +79,13 @@ class KeptEntry(QuarantinedEntry):
         return codec.command_of(self.lane, codec.decode(self.entry, self.lane.salt))
 
 
+class QuarantinedPage(Reading):
+    """One page. `before`: for the next one; None if there is none. It may be there although few rows or none fit."""
+
+    rows: tuple[KeptEntry, ...]
+    before: int | None = None
+
+
 def quarantined(
     engine: Engine, selection: Selection = ALL, *, limit: int = 50, before: int | None = None
 ) -> tuple[KeptEntry, ...]:
@@ -89,6 +96,29 @@ def quarantined(
     require_engine(engine)
     with engine.connect() as connection:
         return tuple(read(connection, selection, limit, before=before))
+
+
+def quarantined_page(
+    engine: Engine, selection: Selection = ALL, *, limit: int = 50, before: int | None = None
+) -> QuarantinedPage:
+    """The same for a page of a console, which must be there soon: it looks at the newest 5,000 entries only.
+
+    Of a user, at their newest 5,000. `before`: that of the page before. Raises SQLAlchemy's errors.
+    """
+    require_engine(engine)
+    with engine.connect() as connection:
+        if selection.ids:
+            return QuarantinedPage(rows=tuple(read(connection, selection, limit, before=before)))
+        by_index, others, values = selection.divided(connection, QUARANTINE, "at", "reason")
+        if before is not None:
+            by_index.append("id < :before")
+            values["before"] = before
+        search = Search(QUARANTINE, by_index, others, values)
+        rows = search.rows(connection, _COLUMNS, limit)
+        return QuarantinedPage(
+            rows=tuple(KeptEntry.model_validate(dict(row)) for row in rows),
+            before=search.before(connection, rows, limit),
+        )
 
 
 def read(
@@ -104,7 +134,8 @@ def read(
             conditions.append(condition)
             values[name] = value
     order = "ASC" if oldest_first else "DESC"
-    statement = text(f"{_ROWS} WHERE {' AND '.join(conditions or ['true'])} ORDER BY id {order} LIMIT :limit")
+    where = " AND ".join(conditions or ["true"])
+    statement = text(f"SELECT {_COLUMNS} FROM {QUARANTINE} WHERE {where} ORDER BY id {order} LIMIT :limit")
     rows = connection.execute(statement, values | {"limit": limit}).mappings()
     return [KeptEntry.model_validate(dict(row)) for row in rows]
 
@@ -114,8 +145,6 @@ def delete(connection: Connection, ids: Sequence[int]) -> list[Any]:
     return list(connection.execute(_DELETE, {"ids": list(ids)}).scalars())
 
 
-_ROWS = f"""
-    SELECT id, at, specialization, user_id, reason, length, raw, encode(sha256, 'hex') AS sha256 FROM {QUARANTINE}
-"""
+_COLUMNS = "id, at, specialization, user_id, reason, length, raw, encode(sha256, 'hex') AS sha256"
 
 _DELETE = text(f"DELETE FROM {QUARANTINE} WHERE id = ANY(CAST(:ids AS bigint[])) RETURNING id")
