@@ -160,6 +160,15 @@ def counted(redis: Redis, keys: Keys, partition: Partition) -> Counted | None:
     return Counted(*map(int, reply)) if reply else None
 
 
+def holder(redis: Redis, keys: Keys, partition: Partition, command_id: UUID, most: int) -> list[bytes] | None:
+    """The user in whose lane of a partition a command waits, alone in a list; an empty list if it waits in none.
+
+    None if it is not among the `most` entries that are read: the partition has more.
+    """
+    found: list[bytes] | None = _run(redis, keys, "holder", partition, command_id.bytes, most)
+    return found
+
+
 class LongLane(NamedTuple):
     """A lane that holds entries: how many, and the age of the first one in ms."""
 

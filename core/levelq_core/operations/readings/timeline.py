@@ -131,6 +131,7 @@ def waiting_events(commands: Iterable[WaitingCommand], specialization: str, tota
                 specialization=specialization,
                 summary=f"{waits.in_words()}; {waits.position} of {total} in the {waits.held_in}",
                 command_id=None if waits.command is None else waits.command.command_id,
+                detail={"held_in": waits.held_in},
             )
 
 
