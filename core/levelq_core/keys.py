@@ -26,6 +26,7 @@ key of a partition carries its tag in braces, so all of them share one Cluster s
     levelq:database                  string the database that the namespace is bound to, see namespace_binding.py
     levelq:drift                     hash   what the audits of the two tables found, see drift_report.py
     levelq:auditor                   string the lease of the one worker that audits (expires)
+    levelq:trends                    hash   slot of time -> what all workers did in it, see trend_slots.py (expires)
     levelq:{CHECK}:write             string exists only while a script tries whether it may write
 
 RQ has one queue for each specialization, named `levelq.PLAYER`.
@@ -141,6 +142,11 @@ class Keys:
     def auditor(self) -> str:
         """The lease of the worker that audits."""
         return f"{self.namespace}:auditor"
+
+    @property
+    def trends(self) -> str:
+        """What all workers did in the last hour and day."""
+        return f"{self.namespace}:trends"
 
     @property
     def check(self) -> str:

@@ -14,13 +14,16 @@ from tests.conformance.model import Interleaving
 from tests.conformance.parking import Parking
 from tests.conformance.pausing import Pausing
 from tests.conformance.pushing import PushBatch
+from tests.conformance.trending import Trending
 from tests.conformance.upkeep import Upkeep
 from tests.conformance.withdrawing import Withdrawing
 
 __all__ = ["Bench", "Benches", "LanesConformance"]
 
 
-class LanesConformance(PushBatch, Claiming, Acknowledging, Parking, Pausing, Upkeep, Withdrawing, Interleaving):
+class LanesConformance(
+    PushBatch, Claiming, Acknowledging, Parking, Pausing, Upkeep, Withdrawing, Trending, Interleaving
+):
     """Every promise of the lane scripts."""
 
     @pytest.fixture

@@ -27,6 +27,19 @@ TEXTS = {
     "format": "%s %(partition)s {0} ${x}",
     "long": "long" * 120,
 }
+# Text that would be markup, or script, in a page that does not escape it.
+HTML = {
+    "element": "<img src=x onerror=alert(1)>",
+    "end of an attribute": "\"><svg onload=alert(1)>",
+    "end of another": "' onmouseover='alert(1)",
+    "unquoted attribute": "x onfocus=alert(1) autofocus",
+    "end of the page": "</title></textarea></select></main></html><script>alert(1)</script>",
+    "address": "javascript:alert(1)",
+    "address of another host": "//evil.example/x",
+    "template": "{{ 7 * 7 }}{% raw %}",
+    "escaped already": "&lt;b&gt;&#60;b&#62;&amp;amp;",
+    "comment": "--><!-- <b>",
+}
 RAW = {
     "invalid UTF-8": b"\xff\xfe\x1b[31m\xc3(",
     "NUL": b"\x00\x00\x1b]0;owned\x07",

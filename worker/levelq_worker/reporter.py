@@ -1,4 +1,7 @@
-"""The thread that posts this process's report (worker_reports.py) as often as a sweep, from its Activity."""
+"""The thread that posts this process's report (worker_reports.py) as often as a sweep, from its Activity.
+
+It also adds what was decided since the last report to the trends of all workers (trend_slots.py).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,11 @@ from redis.exceptions import RedisError
 
 from levelq_core.domain.lag_histogram import merged
 from levelq_core.domain.record import Lane
+from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Partition
+from levelq_core.lanes.partition_directory import partitions
+from levelq_core.lanes.pauses import lanes_parked
+from levelq_core.lanes.trend_slots import Slot
 from levelq_core.lanes.worker_reports import (
     MOST_LANES,
     WINDOWS,
@@ -28,8 +35,9 @@ from levelq_core.lanes.worker_reports import (
     WorkerReports,
 )
 from levelq_core.log_events import log_event
+from levelq_core.redis_client.wrong_type import unless_wrong_type
 
-from .draining.activity import Tally
+from .draining.activity import Taken, Tally
 from .draining.context import Runtime
 from .support.worker_name import worker_name
 
@@ -48,6 +56,7 @@ class Reporter(threading.Thread):
         self._seconds = settings.sweep_seconds
         self._within_seconds = 2 * settings.sweep_seconds + 2 * settings.redis_seconds + SPARE_SECONDS
         self._most_seconds = 2 * settings.redis_seconds
+        self._tracks, self._lanes = list(settings.tracks), runtime.lanes
         self._activity = runtime.activity
         runtime.observers.add(self._activity.committed)
         self._rq_name = rq_name
@@ -69,20 +78,27 @@ class Reporter(threading.Thread):
                 return
 
     def stop(self) -> None:
-        """Ask it to end, wait for a post under way, and remove the report."""
+        """Ask it to end, wait for a post under way, add the last batches to the trends, and remove the report."""
         self._stopped.set()
         if self.is_alive():
             self.join(self._most_seconds)
+        taken = self._activity.take()
+        if taken.batches and not self._failing:
+            with suppress(RedisError, ConfigurationError):
+                self._lanes.add_to_trends(_slot_of(taken), self._reports.now_ms())
         self._reports.withdraw()
 
     def post(self) -> None:
         """Post what the worker does now. An error of Redis is logged once: nothing depends on a report."""
         try:
             now = time.monotonic()
-            self._take(now)
-            self._reports.post(self._report(now, self._reports.now_ms()))
+            taken = self._take(now)
+            now_ms = self._reports.now_ms()
+            self._reports.post(self._report(now, now_ms))
+            if self._lanes.add_to_trends(_slot_of(taken), now_ms):
+                self._lanes.add_to_trends(self._backlog(), now_ms)
             self._failing = False
-        except RedisError as error:
+        except (RedisError, ConfigurationError) as error:
             if not self._failing:
                 log_event(logging.WARNING, "report_failed", "report: Redis: %(error)s", error=error)
             self._failing = True
@@ -99,7 +115,7 @@ class Reporter(threading.Thread):
             return True
         return report.pid == self._pid
 
-    def _take(self, now: float) -> None:
+    def _take(self, now: float) -> Taken:
         """Add what was decided since the last report; forget what is older than the longest window."""
         taken = self._activity.take()
         self._totals.update(quarantined=taken.quarantined, batches=taken.batches)
@@ -108,6 +124,16 @@ class Reporter(threading.Thread):
         self._minutes.append((now, taken.tallies))
         while self._minutes[0][0] <= now - WINDOWS[-1]:
             self._minutes.popleft()
+        return taken
+
+    def _backlog(self) -> Slot:
+        """What waits in all partitions, which one worker counts each minute. Raises RedisError."""
+        lanes, waiting, parked = self._lanes, 0, 0
+        for partition in partitions(lanes, self._tracks):
+            status = lanes.status(partition)
+            paused = unless_wrong_type(0, lanes_parked, lanes.redis, lanes.keys, partition)
+            waiting, parked = waiting + status.waiting, parked + max(0, status.parked - paused)
+        return Slot(waiting=waiting, parked=parked)
 
     def _report(self, now: float, now_ms: int) -> WorkerReport:
         def ms(moment: float) -> int:
@@ -189,6 +215,19 @@ class Reporter(threading.Thread):
                 found[partition, lane] += commands
         for (partition, lane), commands in found.most_common(MOST_LANES):
             yield HotLane(partition=str(partition), user_id=lane.user_id, commands=commands)
+
+
+def _slot_of(taken: Taken) -> Slot:
+    """What was decided, for the trends."""
+    tallies = list(taken.tallies.values())
+    applied, rejected = sum(tally.applied for tally in tallies), sum(tally.rejected for tally in tallies)
+    return Slot(
+        applied=applied,
+        rejected=rejected,
+        commands=applied + rejected + sum(tally.duplicates for tally in tallies) + taken.quarantined,
+        batches=taken.batches,
+        lags=merged(tally.lags for tally in tallies),
+    )
 
 
 def _resident_bytes() -> int | None:

@@ -1,4 +1,4 @@
-"""The keys of a whole namespace: the registry of partitions, changes of the layouts, the binding to a database."""
+"""The keys of a whole namespace: the registry of partitions, changes of the layouts, the binding, the trends."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from levelq_core.redis_client.wrong_type import is_wrong_type, unless_wrong_type
 
 from .script_caller import ScriptCaller
 from .shard_layout import Layout
+from .trend_slots import Slot
 
 
 class NamespaceKeys(ScriptCaller):
@@ -48,3 +49,7 @@ class NamespaceKeys(ScriptCaller):
     def bind(self, database: bytes, replaced: bytes = b"") -> bytes:
         """Bind the namespace, if it is unbound or bound to `replaced`; the database that it is bound to now."""
         return bytes(self._run(self._protocol.bind(database, replaced)))
+
+    def add_to_trends(self, did: Slot, now_ms: int) -> bool:
+        """Add to the slots of this time, by the clock of Redis; whether what waits should be added, too."""
+        return bool(self._run(self._protocol.add_to_trends(now_ms, did.figures())))

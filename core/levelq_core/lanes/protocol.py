@@ -15,6 +15,7 @@ from .parked import Acknowledgements, Reasons, reason_lines
 from .pauses import MOST_PAUSES
 from .script_files import Call
 from .shard_layout import Layout
+from .trend_slots import SERIES
 
 if TYPE_CHECKING:
     from levelq_core.settings import Settings
@@ -236,6 +237,11 @@ class Protocol:
     def bind(self, database: bytes, replaced: bytes) -> Call:
         """Bind the namespace to a database."""
         return Call("bind", self._keys.database, [database, replaced])
+
+    def add_to_trends(self, now_ms: int, figures: Sequence[str | int]) -> Call:
+        """Add names and numbers to the trends."""
+        series = " ".join(f"{each.slot_seconds}:{each.slots}" for each in SERIES)
+        return Call("trend", self._keys.trends, [now_ms // 1000, series, *figures])
 
     def close_partition(self, partition: Partition, layout: Layout) -> Call:
         """Close the partition: pushes are answered MOVED."""

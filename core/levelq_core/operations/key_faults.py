@@ -20,6 +20,7 @@ from levelq_core.lanes.namespace_binding import DatabaseIdentity
 from levelq_core.lanes.parked import is_note
 from levelq_core.lanes.pauses import read_pause
 from levelq_core.lanes.shard_layout import Layout
+from levelq_core.lanes.trend_slots import is_slot
 from levelq_core.lanes.worker_alerts import read_alert
 from levelq_core.lanes.worker_reports import read_report
 from levelq_core.redis_client.topology import server_of
@@ -65,6 +66,7 @@ def find(lanes: Lanes, partitions: Iterable[Partition]) -> list[KeyFault]:
         (keys.shards, b"hash", _field(Layout.read, "generation:shards")),
         (keys.notices, b"hash", _field(read_alert, "since, until and a reason")),
         (keys.workers, b"hash", _field(read_report, "a worker's report")),
+        (keys.trends, b"hash", _trend),
     ):
         server = server_of(redis, key)
         found += _wrong_types(server, {key: kind}) or _members(server, key, kind, fault)
@@ -113,6 +115,11 @@ def _field(read: Callable[[bytes], object], expected: str) -> _Fault:
         return None if read(value) else f"{quoted(name)}: expected {expected}, got {quoted(value)}"
 
     return fault
+
+
+def _trend(name: bytes, value: bytes) -> str | None:
+    what = f"{quoted(name)}: expected a slot of time and its figures, got {quoted(value)}"
+    return None if is_slot(name, value) else what
 
 
 def _due(user: bytes, score: float) -> str | None:

@@ -62,10 +62,10 @@ def test_every_key_begins_with_the_namespace() -> None:
     partition = Partition("PLAYER")
     names = {
         *(keys.of(partition, "ready"), keys.lane(partition, 1), keys.reply(bytes(16))),
-        *(keys.registry, keys.shards, keys.notices, keys.workers, keys.database, keys.drift, keys.auditor),
+        *(keys.registry, keys.shards, keys.notices, keys.workers, keys.database, keys.drift, keys.auditor, keys.trends),
     }
     assert {name.partition(":")[0] for name in names} == {"other"}
-    assert len(names) == 10
+    assert len(names) == 11
 
 
 @pytest.mark.parametrize(

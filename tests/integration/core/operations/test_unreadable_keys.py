@@ -37,7 +37,7 @@ HUGE = b"x" * 2_000_000
 CONTENTS = {"text": b"bad\x1b[2J", "bytes": b"\xff\xfe\x00", "huge": HUGE}
 GLOBAL = {
     KEYS.registry: "zset", KEYS.shards: "hash", KEYS.notices: "hash", KEYS.workers: "hash", KEYS.database: "string",
-    KEYS.drift: "hash", KEYS.auditor: "string",
+    KEYS.drift: "hash", KEYS.auditor: "string", KEYS.trends: "hash",
 }  # fmt: skip
 OF_PARTITION = {
     "ready": "zset", "claimed": "zset", "tokens": "hash", "parked": "hash", "drains": "zset", "wake": "string",
@@ -120,7 +120,10 @@ for _key in KEYS_AND_TYPES:
         CASES[f"{_key.rpartition(':')[2]}-{_kind}"] = _planted
 
 MENDED = {KEYS.of(PLAYER, name) for name in ("count", "wake", "progress", "drains")}  # by a sweep or acknowledgement
-NAMED = {KEYS.registry, KEYS.shards, KEYS.notices, KEYS.workers, KEYS.database, KEYS.of(PLAYER, "parked")}
+NAMED = {
+    *(KEYS.registry, KEYS.shards, KEYS.notices, KEYS.workers, KEYS.database, KEYS.trends),
+    KEYS.of(PLAYER, "parked"),
+}
 
 
 def is_told(key: str, case: str) -> bool:

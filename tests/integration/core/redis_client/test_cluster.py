@@ -23,6 +23,7 @@ from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.partition_directory import partitions
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.operations.readings.status import status as look
+from levelq_core.operations.readings.trends import read_trends, trends
 from levelq_core.operations.readings.workers import workers
 from levelq_core.operations.verify import Options, verify
 from levelq_core.redis_client.pool import connect
@@ -379,6 +380,9 @@ def test_worker_on_a_cluster_reports_and_leaves(settings: Settings) -> None:
         reporter = Reporter(worker, ["PLAYER"])
         reporter.post()
         assert [found.pid for found in workers(settings).workers] == [os.getpid()]
+        when_the_slot_is_over = round(1000 * trends(settings).at.timestamp()) + 60_000
+        found = read_trends(worker.lanes.redis, KEYS, "1h", when_the_slot_is_over)
+        assert any(point.waiting == 0 for point in found.points)
         reporter.stop()
         assert workers(settings).workers == ()
 

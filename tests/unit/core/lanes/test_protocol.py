@@ -31,7 +31,7 @@ from levelq_core.lanes.shard_layout import Layout
 FOLDER = files("levelq_core.lanes") / "lua"
 NAMES = sorted(f.name.removesuffix(".lua") for f in FOLDER.iterdir() if f.name.endswith(".lua"))
 SCRIPTS = [name for name in NAMES if name != "prelude"]
-REFUSED_WHEN_FULL = {"push", "relay"}  # all others must work when memory is full
+REFUSED_WHEN_FULL = {"push", "relay", "trend"}  # all others must work when memory is full
 PARTITION = Partition("PLAYER", 1, 3)
 TAG = "levelq:{PLAYER:1:3}:"
 # No two alike, so that a swapped pair shows.
@@ -87,9 +87,13 @@ VALUES: dict[str, Any] = {
     "for how long": 60_000,
     "by whom and why": "ann|tests",
     "most pauses of one partition": MOST_PAUSES,
+    "now in s": 1_764_489_600,
+    "series": "60:60 600:144",
 }
 PROTOCOL = Protocol(SETTINGS)
-KEYS = {"relayout": "<namespace>:shards", "bind": "<namespace>:database"}  # of those that are not on one partition
+KEYS = {  # of those that are not on one partition
+    "relayout": "<namespace>:shards", "bind": "<namespace>:database", "trend": "<namespace>:trends"
+}  # fmt: skip
 CALLS: dict[str, tuple[Call, list[Any]]] = {
     "push": (
         PROTOCOL.push(PARTITION, [(5, [b"x", b"y"]), (6, [b"z"])]),
@@ -111,6 +115,7 @@ CALLS: dict[str, tuple[Call, list[Any]]] = {
     "close": (PROTOCOL.close_partition(PARTITION, Layout(2, 8, previous_shards=4)), []),
     "relayout": (PROTOCOL.change_layout("PLAYER", Layout(1, 4), Layout(1, 4, next_shards=8)), []),
     "bind": (PROTOCOL.bind(b"{}", b"another"), []),
+    "trend": (PROTOCOL.add_to_trends(1_764_489_600_123, ["applied", 3]), ["applied", 3]),
     "peek": (PROTOCOL.peek(PARTITION, [(b"5", 0), (b"6", 7)]), [b"5", 0, b"6", 7]),
     "tail": (PROTOCOL.tail(PARTITION, 5, b"x"), []),
     "find": (PROTOCOL.find(PARTITION, b"i" * 16, 5, newest=9), []),
