@@ -108,8 +108,7 @@ class Canceller:
         `audited`: the action and the target of the line in the audit; None writes no line. `actor`: who acts, unless
         it is the account of this process.
         """
-        self._done = Cancelled()
-        self._line = audit.RunLine(*audited, actor=actor) if audited else None
+        self._done, self._line = Cancelled(), audit.RunLine(*audited, actor=actor) if audited else None
         with self._engine.connect() as connection:
             self._require_bound(connection)
         self._cancel_outbox(scope)  # first: what the relay pushes meanwhile is found in the lanes
