@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Engine
 
@@ -15,6 +17,8 @@ from .cached import Cached
 READING_SECONDS = 1.5  # a page refreshes every two; all viewers share a reading
 CONNECTIONS = 8
 
+T = TypeVar("T")
+
 
 @dataclass
 class Console:
@@ -24,12 +28,22 @@ class Console:
     read_only: bool = False
     engine: Engine | None = field(init=False)
     overview: Cached[SystemOverview] = field(init=False)
+    _shared: dict[str, Cached[Any]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.engine = None
         if self.settings.database_url is not None:
             self.engine = engine_for(self.settings, name="levelq console", connections=CONNECTIONS, limited=True)
         self.overview = Cached(lambda: overview(self.settings, engine=self.engine), READING_SECONDS)
+
+    def shared(self, name: str, read: Callable[[], T]) -> T:
+        """A reading by its name, that all viewers share as they do `overview`. The caller bounds how many names."""
+        return cast("T", self._shared.setdefault(name, Cached(read, READING_SECONDS)).get())
+
+    def forget(self) -> None:
+        """Have all readings read again: something was changed."""
+        self._shared.clear()
+        self.overview.forget()
 
     def close(self) -> None:
         """Close the connections."""

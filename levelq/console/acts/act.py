@@ -77,7 +77,7 @@ def act(name: str, plan: Callable[[Asked], Plan], perform: Callable[[Asked], str
             done = await run_in_threadpool(perform, asked)
         except (InvalidArgument, ConfigurationError, ValueError) as error:
             raise HTTPException(400, str(error)) from error
-        asked.console.overview.forget()
+        asked.console.forget()
         return with_notice(request, RedirectResponse(planned.back, 303), done)
 
     return Route(f"/act/{name}", endpoint, methods=["GET", "POST"], name=name)

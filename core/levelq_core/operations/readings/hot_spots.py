@@ -78,17 +78,17 @@ class HotSpots(Reading):
     list_writers: tuple[ListWriter, ...] = ()
 
 
-def deep_lanes(redis: Redis, keys: Keys, partitions: Iterable[Partition]) -> HotSpots:
-    """The longest lanes of all partitions, and the oldest, MOST_LANES at most of each. Raises RedisError."""
+def deep_lanes(redis: Redis, keys: Keys, partitions: Iterable[Partition], *, most: int = MOST_LANES) -> HotSpots:
+    """The longest lanes of all partitions, and the oldest, `most` of each. Raises RedisError."""
     long, old = list[LongLane](), list[LongLane]()
     for partition in partitions:
         with suppress(ResponseError):  # a key of another type, which key_faults names
-            longest_, oldest = longest(redis, keys, partition, MOST_LANES)
+            longest_, oldest = longest(redis, keys, partition, most)
             long += longest_
             old += oldest
     long.sort(key=lambda lane: -lane.entries)
     old.sort(key=lambda lane: -lane.age_ms)
-    return HotSpots(longest=tuple(map(_deep, long[:MOST_LANES])), oldest=tuple(map(_deep, old[:MOST_LANES])))
+    return HotSpots(longest=tuple(map(_deep, long[:most])), oldest=tuple(map(_deep, old[:most])))
 
 
 def _deep(lane: LongLane) -> DeepLane:

@@ -122,7 +122,7 @@ class Found:
             namespace=self.namespace,
             database=None if self.bound_to is None else str(self.bound_to),
             lanes_readable=self.lanes is not None,
-            partitions=tuple(_partition(*item) for item in (self.lanes or {}).items()),
+            partitions=tuple(partition_status(*item) for item in (self.lanes or {}).items()),
             **self.totals,
             workers=None if self.serving is None else len(set(chain.from_iterable(self.serving.values()))),
             problems=tuple(self.problems),
@@ -135,7 +135,8 @@ class Found:
         )
 
 
-def _partition(partition: Partition, seen: Status) -> PartitionStatus:
+def partition_status(partition: Partition, seen: Status) -> PartitionStatus:
+    """The record of what a partition holds."""
     return PartitionStatus(
         partition=str(partition),
         specialization=partition.specialization,
