@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -15,9 +15,10 @@ from .screen import confirm, err, one_line, print_line
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from levelq_core.lanes.lane_editor import LaneEditor
+    from levelq_core.lanes.wakeups import Waker
     from levelq_core.settings import Settings
     from levelq_worker.withdrawal.canceller import Cancelled
-    from levelq_worker.withdrawal.editing import Parts
     from levelq_worker.withdrawal.waiting_lanes import Waiting
 
 
@@ -60,11 +61,17 @@ def cancel(
             _not_cancelled(engine, command_id)
 
 
-def editing(settings: Settings, *, patient: bool = False) -> AbstractContextManager[Parts]:
+@contextmanager
+def editing(settings: Settings, *, patient: bool = False) -> Iterator[tuple[Engine, LaneEditor, Waker, Settings]]:
     """What a Canceller and Forgetting need, connected; `patient`: see `database_of`."""
-    from levelq_worker.withdrawal.editing import editing
+    from levelq_core.lanes.lane_editor import LaneEditor
+    from levelq_core.lanes.wakeups import Waker
 
-    return editing(settings, name="levelq command line", patient=patient)
+    from .connections import database_of, redis_of
+
+    database = database_of(settings, patient=patient)
+    with database as engine, redis_of(settings) as redis, redis_of(settings, rq=True) as rq:
+        yield engine, LaneEditor(redis, settings), Waker(redis, rq, settings.keys), settings
 
 
 def _not_cancelled(engine: Engine, command_id: UUID) -> None:

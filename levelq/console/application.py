@@ -14,8 +14,9 @@ from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 
 from .access.middleware import access
+from .acts import cancel, forget, pause, resume, sync
 from .console import Console
-from .pages import overview
+from .pages import overview, search, user
 from .rendering import page
 
 _STATIC = Path(__file__).parent / "static"
@@ -31,6 +32,13 @@ def application(console: Console) -> Starlette:
 
     routes: list[BaseRoute] = [
         *overview.routes,
+        *search.routes,
+        *user.routes,
+        cancel.route,
+        forget.route,
+        pause.route,
+        resume.route,
+        sync.route,
         Mount("/static", StaticFiles(directory=_STATIC), name="static"),
     ]
     made = Starlette(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from levelq_core.operations.wording import duration
+from levelq_core.operations.wording import count, duration
 from levelq_core.untrusted_text import printable
 
 from .access.csrf import csrf_field
@@ -69,6 +70,18 @@ def safe(value: object) -> Markup:
     return escape(printable(value if isinstance(value, str | bytes) else str(value)))
 
 
+def with_commands(value: str) -> Markup:
+    """A sentence of levelq, with the command lines that it names in backticks as such; the rest as `safe`."""
+    parts = re.split(r"`((?:levelq|rq) [^`]{1,300})`", printable(value))
+    marked = (Markup('<code class="command">{}</code>').format(part) if n % 2 else part for n, part in enumerate(parts))
+    return Markup("").join(marked)
+
+
+def counted(value: int, thing: str) -> str:
+    """`1 command`, `1,200 commands`."""
+    return count(value, thing)
+
+
 _TEMPLATES = Environment(
     loader=PackageLoader("levelq.console"),
     autoescape=True,
@@ -76,4 +89,12 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {"number": number, "moment": moment, "lasting": lasting, "size": size, "safe_text": safe}
+_TEMPLATES.filters |= {
+    "number": number,
+    "moment": moment,
+    "lasting": lasting,
+    "size": size,
+    "safe_text": safe,
+    "with_commands": with_commands,
+    "counted": counted,
+}
