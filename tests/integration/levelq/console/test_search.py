@@ -52,7 +52,7 @@ def test_command_is_shown_on_its_users_page_wherever_it_is(client: httpx.Client,
     assert str(page.url).endswith(f"/users/7?command={decided.command_id}#c-{decided.command_id}")
     ids = [element.attributes["id"] for element in Page(page.text).elements if "id" in element.attributes]
     assert ids.count(f"c-{decided.command_id}") == 1
-    said = " ".join(Page(page.text).text.split())
+    said = " ".join(Page(page.text.replace("</dt>", "</dt> ")).text.split())
     assert "Level 1 → 2" in said and "Reason the final" in said and "XP 0 → 1,200" in said
     assert "It waits in COACH and is not decided yet" in Page(found(client, waits.command_id).text).text
     assert "It waits in PLAYER and is not decided yet" in Page(found(client, handle.command_id).text).text
