@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
+from hashlib import sha256
+from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,7 +18,7 @@ from levelq_core.untrusted_text import printable
 
 from .access.csrf import csrf_field
 from .access.login import may_act
-from .access.notices import notice_of
+from .access.notices import forget_notice, notice_of
 
 
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
@@ -26,6 +29,7 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
         "path": request.url.path,
         "console": request.app.state.console,
         "login": getattr(request.state, "login", None),
+        "has_session": bool(getattr(request.state, "session", "")),
         "may_act": hasattr(request.state, "login") and may_act(request),
         "now": datetime.now(UTC),
         "notice": notice_of(request),
@@ -35,7 +39,16 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
     part = request.query_params.get("part", "")
     if part in found.blocks and part.endswith("_part"):
         return HTMLResponse("".join(found.blocks[part](found.new_context(context))), status)
-    return HTMLResponse(found.render(context), status)
+    response = HTMLResponse(found.render(context), status)
+    forget_notice(request, response)
+    return response
+
+
+@lru_cache
+def static_url(name: str) -> str:
+    """The URL of a file of static/, with its version: browsers keep it until it changes."""
+    content = (files("levelq.console") / "static" / name).read_bytes()
+    return f"/static/{name}?v={sha256(content).hexdigest()[:16]}"
 
 
 def number(value: float | None, places: int = 0) -> str:
@@ -77,3 +90,4 @@ _TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 _TEMPLATES.filters |= {"number": number, "moment": moment, "lasting": lasting, "size": size, "safe_text": safe}
+_TEMPLATES.globals["static_url"] = static_url
