@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from .access.middleware import access
 from .console import Console
-from .pages import overview
+from .pages import overview, runbook
 from .rendering import page
 
 _STATIC = Path(__file__).parent / "static"
@@ -31,6 +31,7 @@ def application(console: Console) -> Starlette:
 
     routes: list[BaseRoute] = [
         *overview.routes,
+        *runbook.routes,
         Mount("/static", StaticFiles(directory=_STATIC), name="static"),
     ]
     made = Starlette(

@@ -16,6 +16,7 @@ from levelq_core.untrusted_text import printable
 from .access.csrf import csrf_field
 from .access.login import may_act
 from .access.notices import notice_of
+from .runbook import help_for
 
 
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
@@ -52,6 +53,14 @@ def moment(value: datetime | None) -> Markup:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(utc.isoformat(timespec="seconds"), shown, shown)
 
 
+def minute(value: datetime) -> Markup:
+    """The hour and minute of a time, as `moment` has the whole."""
+    utc = value.astimezone(UTC)
+    return Markup('<time datetime="{}" data-form="minute" title="{}">{}</time>').format(
+        utc.isoformat(timespec="seconds"), f"{utc:%Y-%m-%d %H:%M} UTC", f"{utc:%H:%M}"
+    )
+
+
 def lasting(seconds: float | None) -> str:
     """A duration: in ms below 0.1 s; a dash for None."""
     if seconds is None:
@@ -76,4 +85,12 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {"number": number, "moment": moment, "lasting": lasting, "size": size, "safe_text": safe}
+_TEMPLATES.filters |= {
+    "number": number,
+    "moment": moment,
+    "minute": minute,
+    "lasting": lasting,
+    "size": size,
+    "safe_text": safe,
+    "runbook_link": help_for,
+}
