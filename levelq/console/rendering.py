@@ -21,7 +21,7 @@ from .runbook import help_for
 
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
     """The page. With `?part=NAME` in the URL, only the template's block of that name, to replace it in an open page."""
-    found = _TEMPLATES.get_template(template)
+    found = TEMPLATES.get_template(template)
     context = {
         "request": request,
         "path": request.url.path,
@@ -78,14 +78,14 @@ def safe(value: object) -> Markup:
     return escape(printable(value if isinstance(value, str | bytes) else str(value)))
 
 
-_TEMPLATES = Environment(
+TEMPLATES = Environment(
     loader=PackageLoader("levelq.console"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {
+TEMPLATES.filters |= {
     "number": number,
     "moment": moment,
     "minute": minute,
