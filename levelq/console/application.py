@@ -17,7 +17,7 @@ from .access.guard import Guard
 from .access.middleware import STATIC, access
 from .acts import pause, purge, rebuild, resume
 from .console import Console
-from .pages import overview, partition, workers
+from .pages import overview, partition, runbook, workers
 
 _STATIC = Path(__file__).parent / "static"
 
@@ -37,6 +37,7 @@ def application(console: Console) -> Starlette:
         *login_page.routes,
         *overview.routes,
         *partition.routes,
+        *runbook.routes,
         *workers.routes,
         pause.route,
         purge.route,

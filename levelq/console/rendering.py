@@ -19,11 +19,12 @@ from levelq_core.untrusted_text import printable
 from .access.csrf import csrf_field
 from .access.login import may_act
 from .access.notices import forget_notice, notice_of
+from .runbook import help_for
 
 
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
     """The page. With `?part=NAME` in the URL, only the template's block of that name, to replace it in an open page."""
-    found = _TEMPLATES.get_template(template)
+    found = TEMPLATES.get_template(template)
     context = {
         "request": request,
         "path": request.url.path,
@@ -65,6 +66,14 @@ def moment(value: datetime | None) -> Markup:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(utc.isoformat(timespec="seconds"), shown, shown)
 
 
+def minute(value: datetime) -> Markup:
+    """The hour and minute of a time, as `moment` has the whole."""
+    utc = value.astimezone(UTC)
+    return Markup('<time datetime="{}" data-form="minute" title="{}">{}</time>').format(
+        utc.isoformat(timespec="seconds"), f"{utc:%Y-%m-%d %H:%M} UTC", f"{utc:%H:%M}"
+    )
+
+
 def lasting(seconds: float | None) -> str:
     """A duration: in ms below 0.1 s; a dash for None."""
     if seconds is None:
@@ -82,12 +91,20 @@ def safe(value: object) -> Markup:
     return escape(printable(value if isinstance(value, str | bytes) else str(value)))
 
 
-_TEMPLATES = Environment(
+TEMPLATES = Environment(
     loader=PackageLoader("levelq.console"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {"number": number, "moment": moment, "lasting": lasting, "size": size, "safe_text": safe}
-_TEMPLATES.globals["static_url"] = static_url
+TEMPLATES.filters |= {
+    "number": number,
+    "moment": moment,
+    "minute": minute,
+    "lasting": lasting,
+    "size": size,
+    "safe_text": safe,
+    "runbook_link": help_for,
+}
+TEMPLATES.globals["static_url"] = static_url
