@@ -8,22 +8,25 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 
-from .access.middleware import access
-from .acts import cancel, forget, pause, resume, sync
+from .access import login_page
+from .access.failures import refused
+from .access.guard import Guard
+from .access.middleware import STATIC, access
+from .acts import cancel, forget, pause, purge, rebuild, resume, sync
 from .console import Console
-from .pages import overview, search, user
-from .rendering import page
+from .pages import overview, partition, runbook, search, user, workers
 
 _STATIC = Path(__file__).parent / "static"
 
 
 def application(console: Console) -> Starlette:
-    """The application that serves this console. It closes the console's connections when it ends."""
+    """The application that serves this console. It closes the console's connections when it ends.
+
+    Raises ConfigurationError if the settings of its logins cannot be used.
+    """
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -31,26 +34,28 @@ def application(console: Console) -> Starlette:
         console.close()
 
     routes: list[BaseRoute] = [
+        *login_page.routes,
         *overview.routes,
+        *partition.routes,
+        *runbook.routes,
         *search.routes,
         *user.routes,
+        *workers.routes,
         cancel.route,
         forget.route,
         pause.route,
+        purge.route,
+        rebuild.route,
         resume.route,
         sync.route,
-        Mount("/static", StaticFiles(directory=_STATIC), name="static"),
+        Mount(STATIC, StaticFiles(directory=_STATIC), name="static"),
     ]
     made = Starlette(
         routes=routes,
-        middleware=access(console),
-        exception_handlers={HTTPException: _refused},
+        middleware=access(),
+        exception_handlers={HTTPException: refused},
         lifespan=lifespan,
     )
     made.state.console = console
+    made.state.guard = Guard(console.settings)
     return made
-
-
-def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return page(request, "refused.html", status=error.status_code, error=error)

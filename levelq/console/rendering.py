@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
+from hashlib import sha256
+from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,17 +19,19 @@ from levelq_core.untrusted_text import printable
 
 from .access.csrf import csrf_field
 from .access.login import may_act
-from .access.notices import notice_of
+from .access.notices import forget_notice, notice_of
+from .runbook import help_for
 
 
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
     """The page. With `?part=NAME` in the URL, only the template's block of that name, to replace it in an open page."""
-    found = _TEMPLATES.get_template(template)
+    found = TEMPLATES.get_template(template)
     context = {
         "request": request,
         "path": request.url.path,
         "console": request.app.state.console,
         "login": getattr(request.state, "login", None),
+        "has_session": bool(getattr(request.state, "session", "")),
         "may_act": hasattr(request.state, "login") and may_act(request),
         "now": datetime.now(UTC),
         "notice": notice_of(request),
@@ -36,7 +41,16 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
     part = request.query_params.get("part", "")
     if part in found.blocks and part.endswith("_part"):
         return HTMLResponse("".join(found.blocks[part](found.new_context(context))), status)
-    return HTMLResponse(found.render(context), status)
+    response = HTMLResponse(found.render(context), status)
+    forget_notice(request, response)
+    return response
+
+
+@lru_cache
+def static_url(name: str) -> str:
+    """The URL of a file of static/, with its version: browsers keep it until it changes."""
+    content = (files("levelq.console") / "static" / name).read_bytes()
+    return f"/static/{name}?v={sha256(content).hexdigest()[:16]}"
 
 
 def number(value: float | None, places: int = 0) -> str:
@@ -51,6 +65,14 @@ def moment(value: datetime | None) -> Markup:
     utc = value.astimezone(UTC)
     shown = f"{utc:%Y-%m-%d %H:%M:%S} UTC"
     return Markup('<time datetime="{}" title="{}">{}</time>').format(utc.isoformat(timespec="seconds"), shown, shown)
+
+
+def minute(value: datetime) -> Markup:
+    """The hour and minute of a time, as `moment` has the whole."""
+    utc = value.astimezone(UTC)
+    return Markup('<time datetime="{}" data-form="minute" title="{}">{}</time>').format(
+        utc.isoformat(timespec="seconds"), f"{utc:%Y-%m-%d %H:%M} UTC", f"{utc:%H:%M}"
+    )
 
 
 def lasting(seconds: float | None) -> str:
@@ -82,19 +104,22 @@ def counted(value: int, thing: str) -> str:
     return count(value, thing)
 
 
-_TEMPLATES = Environment(
+TEMPLATES = Environment(
     loader=PackageLoader("levelq.console"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {
+TEMPLATES.filters |= {
     "number": number,
     "moment": moment,
+    "minute": minute,
     "lasting": lasting,
     "size": size,
     "safe_text": safe,
+    "runbook_link": help_for,
     "with_commands": with_commands,
     "counted": counted,
 }
+TEMPLATES.globals["static_url"] = static_url

@@ -1,6 +1,8 @@
-"""A partition: what it holds, its hottest, longest and oldest lanes, what is parked or paused and why, who serves it."""
+"""A partition: what it holds, its hottest, longest and oldest lanes, what is parked or paused, who serves it."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -22,7 +24,7 @@ _MOST_KNOWN = 20  # partitions that a wrong name is answered with
 
 
 def partition(request: Request) -> Response:
-    """`/partitions/{name}`; a specialization that has one partition leads to it."""
+    """`/partitions/{name}`; the name of a specialization leads to its first partition, which lists the others."""
     console: Console = request.app.state.console
     name, seen = request.path_params["name"], console.overview.get()
     found = Partition.read(name.encode())
@@ -31,7 +33,8 @@ def partition(request: Request) -> Response:
         return _elsewhere(name, seen)
     report, problem = None, None
     try:
-        report = console.shared(name, lambda: partition_report(console.settings, found, engine=console.engine))
+        if seen.status.lanes_readable:
+            report = console.shared(name, lambda: partition_report(console.settings, found, engine=console.engine))
     except ConfigurationError as error:
         problem = str(error)
     return page(request, "partition.html", **_values(console, found, seen, report, problem))
@@ -39,7 +42,7 @@ def partition(request: Request) -> Response:
 
 def _values(
     console: Console, found: Partition, seen: SystemOverview, report: PartitionReport | None, problem: str | None
-) -> dict[str, object]:
+) -> dict[str, Any]:
     name, reported = str(found), seen.workers
     rates: Rates | None = next((each for each in seen.status.rates if each.partition == name), None)
     hot: list[HotLane] = [] if reported is None else [lane for lane in reported.hot_lanes if lane.partition == name]
@@ -60,13 +63,15 @@ def _values(
 
 
 def _elsewhere(name: str, seen: SystemOverview) -> Response:
-    """To the one partition of a specialization. Raises HTTPException 404, which names what there is."""
+    """To the first partition of a specialization. Raises HTTPException 404, which names what there is."""
     of_name = [each.partition for each in seen.status.partitions if each.specialization == name.upper()]
-    if len(of_name) == 1:
+    if of_name:
         return RedirectResponse(f"/partitions/{of_name[0]}", 307)
-    known = of_name or [each.partition for each in seen.status.partitions]
+    known = [each.partition for each in seen.status.partitions]
     listed = ", ".join(known[:_MOST_KNOWN]) + (", ..." if len(known) > _MOST_KNOWN else "")
-    raise HTTPException(404, f"partition: expected one of {listed or 'none: Redis does not answer'}, got {quoted(name)}")
+    raise HTTPException(
+        404, f"partition: expected one of {listed or 'none: Redis does not answer'}, got {quoted(name)}"
+    )
 
 
 routes = [Route("/partitions/{name}", partition, name="partition")]

@@ -20,8 +20,8 @@ _KINDS = {
     "hangs": "wrong",
     "waiting": "note",
     "slow": "note",
-    "draining": "good",
-    "transaction": "good",
+    "draining": "well",
+    "transaction": "well",
 }
 
 

@@ -97,7 +97,9 @@ def _layout(lanes: Lanes, partition: Partition) -> tuple[tuple[str, ...], str | 
     if layout.next_shards:
         change = f"changes to {count(layout.next_shards, 'shard')}: the old ones are being closed"
     elif layout.previous_shards:
-        change = f"changed to {count(layout.shards, 'shard')}: workers empty the {layout.previous_shards} old ones first"
+        change = (
+            f"changed to {count(layout.shards, 'shard')}: workers empty the {layout.previous_shards} old ones first"
+        )
     return tuple(str(each) for each in sorted(layout.all_partitions(name))), change
 
 
