@@ -10,11 +10,13 @@ from sqlalchemy import Engine
 
 from levelq_core.database.engine import engine_for
 from levelq_core.operations.readings.overview import SystemOverview, overview
+from levelq_core.operations.readings.trends import Trends, Window, trends
 from levelq_core.settings import Settings
 
 from .cached import Cached
 
 READING_SECONDS = 1.5  # a page refreshes every two; all viewers share a reading
+TRENDS_SECONDS = 10.0  # of points that are a minute apart, or ten
 CONNECTIONS = 8
 
 T = TypeVar("T")
@@ -28,6 +30,7 @@ class Console:
     read_only: bool = False
     engine: Engine | None = field(init=False)
     overview: Cached[SystemOverview] = field(init=False)
+    trends: dict[Window, Cached[Trends]] = field(init=False)
     _shared: dict[str, Cached[Any]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -35,6 +38,10 @@ class Console:
         if self.settings.database_url is not None:
             self.engine = engine_for(self.settings, name="levelq console", connections=CONNECTIONS, limited=True)
         self.overview = Cached(lambda: overview(self.settings, engine=self.engine), READING_SECONDS)
+        self.trends = {
+            "1h": Cached(lambda: trends(self.settings, "1h"), TRENDS_SECONDS),
+            "24h": Cached(lambda: trends(self.settings, "24h"), TRENDS_SECONDS),
+        }
 
     def shared(self, name: str, read: Callable[[], T]) -> T:
         """A reading by its name, that all viewers share as they do `overview`. The caller bounds how many names."""

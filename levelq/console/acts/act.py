@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from levelq.console.access.forms import read_form
+from levelq.console.access.hosts import local_path
 from levelq.console.access.login import require_operator
 from levelq.console.access.notices import with_notice
 from levelq.console.console import Console
@@ -64,6 +65,11 @@ class Plan:
     impossible: str | None = None
     kept: tuple[tuple[str, str], ...] = ()
     instead: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise ValueError if `back`, which may be of a URL, leads elsewhere."""
+        if local_path(self.back) is None:
+            raise ValueError("back: expected the path of a page of this console")
 
 
 def act(name: str, plan: Callable[[Asked], Plan], perform: Callable[[Asked], str]) -> Route:

@@ -112,6 +112,12 @@ class History:
         with self._engine.connect() as connection:
             return decided(connection, wanted, limit, before=entry)
 
+    def command(self, command_id: UUID) -> HistoryEntry | None:
+        """One decided command, None if the ledger does not have it; it has what the direct calls decided, too."""
+        with self._engine.connect() as connection:
+            row = connection.execute(text(f"{_DECIDED} WHERE command_id = :id"), {"id": command_id}).mappings().first()
+        return None if row is None else _entry(row)
+
     def quarantined(self, user_id: int, *, limit: int = 50) -> tuple[QuarantinedEntry, ...]:
         """What workers took out of the user's lanes because it was no command, newest first. Raises InvalidArgument."""
         check_arguments(user_id, limit)

@@ -77,6 +77,7 @@ def _decision(entry: HistoryEntry) -> str:
 def complete(kinds: Sequence[Sequence[Event]], limit: int) -> Iterator[Event]:
     """The events of all kinds from the time on from which each kind is complete: `limit` of each were read at most.
 
+    Each kind was read from the newest to the oldest, and is given the other way: a batch has one time for all.
     Progressions that a command among them wrote are left out: the command's event says the same.
     """
     start = max((min(e.at for e in events) for events in kinds if len(events) >= limit), default=None)
@@ -85,7 +86,7 @@ def complete(kinds: Sequence[Sequence[Event]], limit: int) -> Iterator[Event]:
         for e in chain.from_iterable(kinds)
         if e.what == "applied"
     }
-    for event in chain.from_iterable(kinds):
+    for event in chain.from_iterable(map(reversed, kinds)):
         said = (event.at, event.specialization, event.detail.get("from_level"), event.detail.get("to_level"))
         if (start is None or event.at >= start) and not (event.what == "progressed" and said in written):
             yield event
@@ -132,6 +133,7 @@ def waiting_events(commands: Iterable[WaitingCommand], specialization: str, tota
                 specialization=specialization,
                 summary=f"{waits.in_words()}; {waits.position} of {total} in the {waits.held_in}",
                 command_id=None if waits.command is None else waits.command.command_id,
+                detail={"held_in": waits.held_in},
             )
 
 
