@@ -9,7 +9,7 @@ from starlette.routing import Route
 from levelq.console.console import Console
 from levelq.console.filters import PAGE_ROWS, filter_of
 from levelq.console.rendering import page
-from levelq_core.operations.readings.audit_lines import audit_lines
+from levelq_core.operations.readings.audit_lines import audit_page
 
 from .listing import Rows, from_database, spans
 
@@ -26,7 +26,7 @@ def audit(request: Request) -> Response:
     asked = filter_of(request)
     found, problem = from_database(
         console,
-        lambda engine: audit_lines(
+        lambda engine: audit_page(
             engine, since=asked.since, until=asked.until, action=asked.given.get("action"), user_id=asked.user,
             limit=PAGE_ROWS + 1, before=asked.before,
         ),

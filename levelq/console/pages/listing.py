@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import Engine
 
@@ -11,26 +11,47 @@ from levelq.console.console import Console
 from levelq.console.filters import PAGE_ROWS, Filter
 from levelq_core.errors import ConfigurationError
 from levelq_core.operations.connections import database_of
+from levelq_core.operations.readings.selection import MOST_SEARCHED
 from levelq_core.operations.wording import one_line
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 SPANS = (("1h", "1 h"), ("24h", "24 h"), ("7d", "7 days"), (None, "All"))  # links that set `since`
 
 
-class Rows(NamedTuple, Generic[T]):
-    """One page of a list. `problem`: why it cannot be read. `older`, `newest`: links, None where there are none."""
+class Found(Protocol[T_co]):
+    """A page of a reading. `before`: for the next one, None if there is none, however few rows this one has."""
 
-    rows: Sequence[T]
+    @property
+    def rows(self) -> Sequence[T_co]:
+        """The rows, newest first."""
+
+    @property
+    def before(self) -> int | None:
+        """The id below which the next page begins."""
+
+
+class Rows(NamedTuple, Generic[T_co]):
+    """One page of a list. `problem`: why it cannot be read. `older`, `newest`: links, None where there are none.
+
+    `searched`: among how many rows it was looked for, at most.
+    """
+
+    rows: Sequence[T_co]
     problem: str | None
     older: str | None
     newest: str | None
+    searched: int = MOST_SEARCHED
 
     @classmethod
-    def of(cls, found: Sequence[T] | None, problem: str | None, asked: Filter, path: str) -> Rows[T]:
-        """The first rows of what was found, which is one more than a page if there are more; rows have an `id`."""
-        rows = (found or ())[:PAGE_ROWS]
-        last: Any = rows[-1] if rows else None
-        older = asked.url(path, before=last.id) if found is not None and len(found) > PAGE_ROWS else None
+    def of(cls, found: Found[T_co] | None, problem: str | None, asked: Filter, path: str) -> Rows[T_co]:
+        """The first rows of what was found, which is one more than a page if there are more."""
+        rows = () if found is None else found.rows[:PAGE_ROWS]
+        before = None if found is None else found.before
+        if found is not None and len(found.rows) > PAGE_ROWS:
+            last: Any = rows[-1]
+            before = last.id
+        older = None if before is None else asked.url(path, before=before)
         return cls(rows, problem, older, None if asked.before is None else asked.url(path))
 
 

@@ -16,7 +16,7 @@ from levelq.console.rendering import page
 from levelq_core.errors import ConfigurationError
 from levelq_core.operations.connections import redis_of
 from levelq_core.operations.readings.hot_spots import ListWriter, QuarantineGroup, list_writers, quarantine_groups
-from levelq_core.operations.readings.quarantine import quarantined
+from levelq_core.operations.readings.quarantine import quarantined, quarantined_page
 from levelq_core.operations.readings.selection import Selection
 from levelq_core.untrusted_text import quoted
 from levelq_worker.redrive.quarantined import Returning
@@ -33,7 +33,7 @@ def listed(request: Request) -> Response:
     console: Console = request.app.state.console
     asked = filter_of(request)
     found, problem = from_database(
-        console, lambda engine: quarantined(engine, asked.selection(), limit=PAGE_ROWS + 1, before=asked.before)
+        console, lambda engine: quarantined_page(engine, asked.selection(), limit=PAGE_ROWS + 1, before=asked.before)
     )
     links, span = spans(asked, _PATH)
     groups = () if asked.before else _groups(console)

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from levelq.console.console import Console
 from levelq.console.filters import PAGE_ROWS, Filter, filter_of
 from levelq.console.rendering import page
-from levelq_core.operations.readings.rejected import RejectedCommand, rejected
+from levelq_core.operations.readings.rejected import RejectedCommand, rejected, rejected_page
 from levelq_core.operations.readings.selection import ERRORS, Selection
 from levelq_core.untrusted_text import quoted
 from levelq_worker.redrive.plan import VARIABLE, alike
@@ -45,13 +45,14 @@ def listed(request: Request) -> Response:
     asked = filter_of(request)
     limit = PAGE_ROWS + 1 if asked.before else MOST_GROUPED
     found, problem = from_database(
-        console, lambda engine: rejected(engine, asked.selection(), limit=limit, before=asked.before)
+        console, lambda engine: rejected_page(engine, asked.selection(), limit=limit, before=asked.before)
     )
+    rows = () if found is None else found.rows
     links, span = spans(asked, _PATH)
     return page(
         request, "rejected.html", asked=asked, listed=Rows.of(found, problem, asked, _PATH), errors=_ERRORS,
-        groups=[] if asked.before else groups(found or (), asked), number=len(found or ()),
-        more=len(found or ()) == MOST_GROUPED, spans=links, span=span, every=asked.url("", all="yes"),
+        groups=[] if asked.before else groups(rows, asked), number=len(rows),
+        more=found is not None and found.before is not None, spans=links, span=span, every=asked.url("", all="yes"),
     )  # fmt: skip
 
 

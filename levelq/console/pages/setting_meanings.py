@@ -13,6 +13,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "batch_commands", "batch_lanes", "batch_bytes", "lane_commands", "lane_limit", "partition_limit",
         "payload_limit", "processes", "shards",
     ),
+    "Console": ("console_logins", "console_login_header", "console_proxies", "console_operators", "console_url"),
     "Metrics and logs": ("metrics_port", "metrics_host", "log_format", "log_level"),
 }  # fmt: skip
 
@@ -47,6 +48,11 @@ MEANINGS = {
     "shards": "shards with which a specialization begins",
     "metrics_port": "the port on which a worker serves its metrics",
     "metrics_host": "the address of that port",
+    "console_logins": "the token file: who may log in, and as what",
+    "console_login_header": "the header in which an authenticating proxy names the login",
+    "console_proxies": "the addresses of these proxies: only from them that header counts",
+    "console_operators": "the logins of the proxy that may act",
+    "console_url": "where browsers reach the console, if that is not loopback",
     "log_format": "text or json",
     "log_level": "the least that is logged",
 }

@@ -10,7 +10,7 @@ import pytest
 from levelq_core import Settings
 from levelq_core.lanes import drift_report
 from levelq_core.lanes.namespace_binding import bind
-from levelq_core.operations.audit import record, user_target
+from levelq_core.operations.audit import account, record, user_target
 from levelq_core.operations.enforcement import enforce
 from levelq_core.operations.identity import identity_of
 from levelq_worker.auditor import Auditor
@@ -49,7 +49,7 @@ def test_pair_out_of_step_is_found_repaired_and_audited_again(
     assert "compared 2 pairs" in client.get("/act/audit-drift").text
     assert drift_report.read(system.redis, system.settings.keys) is not None
     assert act(client, "/act/audit-drift").status_code == 200
-    assert system.rows("SELECT actor, action FROM levelq_audit") == [("local as postgres", "drift audit")]
+    assert system.rows("SELECT actor, action FROM levelq_audit") == [(f"{account()} as postgres", "drift audit")]
     auditor.audit()
     assert "Every pair of levels was in step" in client.get("/drift").text
 

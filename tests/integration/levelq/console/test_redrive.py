@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -12,15 +13,40 @@ import httpx
 import pytest
 
 from levelq import Catalog, Command, LevelUp, apply_commands
+from levelq.console.access.login_file import new_login
 from levelq_core import Settings
 from levelq_core.domain.codec import encode
 from levelq_core.domain.commands import retry_id
-from tests.support.console import Page, act, assert_escaped, served
+from tests.support.console import Page, Site, act, assert_escaped, login, served
 from tests.support.hostile import HTML, RAW, TEXTS
 from tests.support.system import System, up
 
 NO_PLAYER = Catalog.of({"COACH": [0, 1000], "INTERNSHIP": [0, 5000]})  # as of a worker with an old catalog
-ACTOR = "local as postgres"  # the login of this console, and the role at the database
+ACTOR = "ann as postgres"  # the login, and the role at the database
+
+
+@pytest.fixture
+def site(system: System, settings: Settings, logins: dict[str, str], tmp_path: Path) -> Iterator[Site]:
+    """A console with two logins, in which ann, an operator, is logged in."""
+    with served(settings.model_copy(update={"console_logins": tmp_path / "logins"})) as made:
+        login(made.client, logins["ann"])
+        yield made
+
+
+@pytest.fixture
+def reader(site: Site, logins: dict[str, str]) -> Iterator[httpx.Client]:
+    """The browser of bob, a reader."""
+    with site.browser() as client:
+        login(client, logins["bob"])
+        yield client
+
+
+@pytest.fixture
+def logins(tmp_path: Path) -> dict[str, str]:
+    """The tokens of ann and bob, whose file is `logins`."""
+    made = {"ann": new_login("ann", "operator"), "bob": new_login("bob", "reader")}
+    (tmp_path / "logins").write_text("".join(f"{line}\n" for _, line in made.values()))
+    return {name: token for name, (token, _) in made.items()}
 
 
 def reject(system: System, *commands: Command, catalog: Catalog | None = NO_PLAYER) -> list[UUID]:
@@ -192,13 +218,6 @@ def test_row_that_is_not_there_is_not_found(client: httpx.Client) -> None:
         assert client.get(url).status_code == 404, url
 
 
-@pytest.fixture
-def reader(system: System, settings: Settings) -> Iterator[httpx.Client]:
-    """A browser on a console in which nobody may act."""
-    with served(settings, read_only=True) as site:
-        yield site.client
-
-
 def test_reader_sees_all_and_can_do_nothing(system: System, reader: httpx.Client) -> None:
     (one,) = reject(system, up(1))
     quarantine(system, 2, b"rubbish")
@@ -208,7 +227,8 @@ def test_reader_sees_all_and_can_do_nothing(system: System, reader: httpx.Client
     for url in (f"retry-rejected?id={one}", "discard-rejected?all=yes", "retry-quarantined?id=1",
                 "discard-quarantined?id=1", "audit-drift"):  # fmt: skip
         assert reader.get(f"/act/{url}").status_code == 403
-        assert reader.post(f"/act/{url}", data={"kept": "1"}).status_code == 403
+        form = Page(reader.get("/rejected").text).form()  # the logout in the header, with a token of this session
+        assert reader.post(f"/act/{url}", data=form | {"kept": "1"}).status_code == 403
     assert settled(system) == {one: None} and entries(system) == [1] and audited(system) == []
 
 
