@@ -101,6 +101,6 @@ def test_path_that_is_none_is_refused_and_escaped(client: httpx.Client, path: st
 def test_request_that_is_no_http_does_not_end_the_server(site: Site, client: httpx.Client) -> None:
     for method in ("TRACE", "CONNECT", "X" * 50):
         assert client.request(method, "/").status_code in (400, 404, 405)
-    assert client.get("/" + "x" * 70_000).status_code == 400
+    assert client.get("/", headers={"X": "x" * 70_000}).status_code in (400, 431)
     assert client.get("/", headers={"Upgrade": "websocket", "Connection": "Upgrade"}).status_code in (200, 400)
     assert client.get("/").status_code == 200
