@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -64,6 +65,7 @@ def serve(console: Console, listening: socket.socket, host: str, announce: Calla
         pass
     if not thread.is_alive():
         raise ConfigurationError("the console's server has ended by itself; its log says why")
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # it would show the stack of each request it ends
     server.should_exit = True
     thread.join(GRACE)
     if thread.is_alive() or any(not one.daemon for one in threading.enumerate() if one is not threading.main_thread()):
