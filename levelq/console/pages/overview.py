@@ -71,7 +71,7 @@ def charts(found: Trends) -> Iterator[Chart]:
 
     yield chart("Applied", {"applied": lambda point: point.applied_per_second}, written=_per_second)
     yield chart(
-        "Lag from send to commit",
+        "Lag",
         {"p50": lambda point: point.lag_p50_seconds, "p99": lambda point: point.lag_p99_seconds},
         written=_lag,
         round_step=round_duration,

@@ -11,7 +11,7 @@ from redis import Redis
 from levelq_core import Settings
 from levelq_core.lanes.lane_editor import LaneEditor
 from levelq_core.lanes.worker_reports import WorkerReports
-from levelq_core.operations.pausing import Pausing, PauseScope
+from levelq_core.operations.pausing import PauseScope, Pausing
 from levelq_core.operations.readings.status import status
 from levelq_worker.reporter import Reporter
 from tests.support.console import Page, Site, assert_escaped, served
@@ -21,7 +21,7 @@ from tests.support.system import System, up
 
 
 def problems(page: str) -> list[str]:
-    """The lines that say what is wrong, each with where it leads."""
+    """Where each line that says what is wrong leads."""
     return [
         found.attributes["href"] for found in Page(page).named("a") if found.attributes.get("class") == "what-to-do"
     ]
