@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +18,8 @@ from .access.csrf import csrf_field
 from .access.login import may_act
 from .access.notices import notice_of
 from .runbook import help_for
+
+_TIME_IN_WORDS = re.compile(r"\b(\d{4}-[01]\d-[0-3]\d [0-2]\d:[0-5]\d:[0-5]\d) UTC\b")  # as when_utc writes it
 
 
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
@@ -51,6 +54,12 @@ def moment(value: datetime | None) -> Markup:
     utc = value.astimezone(UTC)
     shown = f"{utc:%Y-%m-%d %H:%M:%S} UTC"
     return Markup('<time datetime="{}" title="{}">{}</time>').format(utc.isoformat(timespec="seconds"), shown, shown)
+
+
+def with_times(line: str) -> Markup:
+    """A line of status's words, in which each time in UTC is an element as `moment` makes it."""
+    times = _TIME_IN_WORDS.sub(lambda found: moment(datetime.fromisoformat(f"{found[1]}+00:00")), safe(line))
+    return Markup(times)  # noqa: S704 - the line was escaped before
 
 
 def minute(value: datetime) -> Markup:
@@ -88,6 +97,7 @@ TEMPLATES = Environment(
 TEMPLATES.filters |= {
     "number": number,
     "moment": moment,
+    "with_times": with_times,
     "minute": minute,
     "lasting": lasting,
     "size": size,
