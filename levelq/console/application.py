@@ -8,21 +8,50 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 
-from .access.middleware import access
+from .access import login_page
+from .access.failures import refused
+from .access.guard import Guard
+from .access.middleware import STATIC, access
+from .acts import (
+    audit_drift,
+    cancel,
+    discard_quarantined,
+    discard_rejected,
+    forget,
+    pause,
+    purge,
+    rebuild,
+    resume,
+    retry_quarantined,
+    retry_rejected,
+    sync,
+)
 from .console import Console
-from .pages import overview, runbook
-from .rendering import page
+from .pages import (
+    audit,
+    drift,
+    overview,
+    partition,
+    quarantined,
+    rejected,
+    runbook,
+    runtime_settings,
+    search,
+    user,
+    workers,
+)
 
 _STATIC = Path(__file__).parent / "static"
 
 
 def application(console: Console) -> Starlette:
-    """The application that serves this console. It closes the console's connections when it ends."""
+    """The application that serves this console. It closes the console's connections when it ends.
+
+    Raises ConfigurationError if the settings of its logins cannot be used.
+    """
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -30,20 +59,38 @@ def application(console: Console) -> Starlette:
         console.close()
 
     routes: list[BaseRoute] = [
+        *audit.routes,
+        *drift.routes,
+        *login_page.routes,
         *overview.routes,
+        *partition.routes,
+        *quarantined.routes,
+        *rejected.routes,
         *runbook.routes,
-        Mount("/static", StaticFiles(directory=_STATIC), name="static"),
+        *runtime_settings.routes,
+        *search.routes,
+        *user.routes,
+        *workers.routes,
+        audit_drift.route,
+        cancel.route,
+        discard_quarantined.route,
+        discard_rejected.route,
+        forget.route,
+        pause.route,
+        purge.route,
+        rebuild.route,
+        resume.route,
+        retry_quarantined.route,
+        retry_rejected.route,
+        sync.route,
+        Mount(STATIC, StaticFiles(directory=_STATIC), name="static"),
     ]
     made = Starlette(
         routes=routes,
-        middleware=access(console),
-        exception_handlers={HTTPException: _refused},
+        middleware=access(),
+        exception_handlers={HTTPException: refused},
         lifespan=lifespan,
     )
     made.state.console = console
+    made.state.guard = Guard(console.settings)
     return made
-
-
-def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return page(request, "refused.html", status=error.status_code, error=error)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Engine
 
@@ -17,6 +19,8 @@ READING_SECONDS = 1.5  # a page refreshes every two; all viewers share a reading
 TRENDS_SECONDS = 10.0  # of points that are a minute apart, or ten
 CONNECTIONS = 8
 
+T = TypeVar("T")
+
 
 @dataclass
 class Console:
@@ -27,6 +31,7 @@ class Console:
     engine: Engine | None = field(init=False)
     overview: Cached[SystemOverview] = field(init=False)
     trends: dict[Window, Cached[Trends]] = field(init=False)
+    _shared: dict[str, Cached[Any]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.engine = None
@@ -37,6 +42,15 @@ class Console:
             "1h": Cached(lambda: trends(self.settings, "1h"), TRENDS_SECONDS),
             "24h": Cached(lambda: trends(self.settings, "24h"), TRENDS_SECONDS),
         }
+
+    def shared(self, name: str, read: Callable[[], T]) -> T:
+        """A reading by its name, that all viewers share as they do `overview`. The caller bounds how many names."""
+        return cast("T", self._shared.setdefault(name, Cached(read, READING_SECONDS)).get())
+
+    def forget(self) -> None:
+        """Have all readings read again: something was changed."""
+        self._shared.clear()
+        self.overview.forget()
 
     def close(self) -> None:
         """Close the connections."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
+from hashlib import sha256
+from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -11,12 +14,12 @@ from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from levelq_core.operations.wording import duration
+from levelq_core.operations.wording import count, duration
 from levelq_core.untrusted_text import printable
 
 from .access.csrf import csrf_field
 from .access.login import may_act
-from .access.notices import notice_of
+from .access.notices import forget_notice, notice_of
 from .runbook import help_for
 
 _TIME_IN_WORDS = re.compile(r"\b(\d{4}-[01]\d-[0-3]\d [0-2]\d:[0-5]\d:[0-5]\d) UTC\b")  # as when_utc writes it
@@ -30,6 +33,7 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
         "path": request.url.path,
         "console": request.app.state.console,
         "login": getattr(request.state, "login", None),
+        "has_session": bool(getattr(request.state, "session", "")),
         "may_act": hasattr(request.state, "login") and may_act(request),
         "now": datetime.now(UTC),
         "notice": notice_of(request),
@@ -39,7 +43,16 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
     part = request.query_params.get("part", "")
     if part in found.blocks and part.endswith("_part"):
         return HTMLResponse("".join(found.blocks[part](found.new_context(context))), status)
-    return HTMLResponse(found.render(context), status)
+    response = HTMLResponse(found.render(context), status)
+    forget_notice(request, response)
+    return response
+
+
+@lru_cache
+def static_url(name: str) -> str:
+    """The URL of a file of static/, with its version: browsers keep it until it changes."""
+    content = (files("levelq.console") / "static" / name).read_bytes()
+    return f"/static/{name}?v={sha256(content).hexdigest()[:16]}"
 
 
 def number(value: float | None, places: int = 0) -> str:
@@ -87,6 +100,23 @@ def safe(value: object) -> Markup:
     return escape(printable(value if isinstance(value, str | bytes) else str(value)))
 
 
+def numbered(heading: str) -> tuple[str, str]:
+    """A column of a confirmation's table and its kind: the one that counts is named Number."""
+    return heading, "number" if heading == "Number" else ""
+
+
+def with_commands(value: str) -> Markup:
+    """A sentence of levelq, with the command lines that it names in backticks as such; the rest as `safe`."""
+    parts = re.split(r"`((?:levelq|rq) [^`]{1,300})`", printable(value))
+    marked = (Markup('<code class="command">{}</code>').format(part) if n % 2 else part for n, part in enumerate(parts))
+    return Markup("").join(marked)
+
+
+def counted(value: int, thing: str) -> str:
+    """`1 command`, `1,200 commands`."""
+    return count(value, thing)
+
+
 TEMPLATES = Environment(
     loader=PackageLoader("levelq.console"),
     autoescape=True,
@@ -103,4 +133,8 @@ TEMPLATES.filters |= {
     "size": size,
     "safe_text": safe,
     "runbook_link": help_for,
+    "with_commands": with_commands,
+    "counted": counted,
+    "numbered": numbered,
 }
+TEMPLATES.globals["static_url"] = static_url

@@ -31,6 +31,7 @@ from levelq_core.lanes.protocol import Claim
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.operations import audit
 from levelq_core.operations.identity import require_bound
+from levelq_core.operations.wording import count as counted
 from levelq_core.settings import Settings
 from levelq_worker.draining.batch import Batch
 from levelq_worker.draining.transaction import QuarantinedEntry, quarantine
@@ -74,6 +75,15 @@ class Cancelled:
         """For the audit: numbers only, because a key names a user."""
         return asdict(self) | {"unreadable": len(self.unreadable)}
 
+    def in_words(self) -> str:
+        """What was done, on one line; what was left is said by `left_lines`."""
+        parts = [f"{counted(self.cancelled, 'command')} cancelled"]
+        if self.decided:
+            parts.append(f"{self.decided:,} were decided before")
+        if self.quarantined:
+            parts.append(f"{self.quarantined:,} malformed quarantined")
+        return ", ".join(parts)
+
 
 class Canceller:
     """Cancels what a scope names. Raises RedisError, DBAPIError, WrongDatabase; what was committed before stays."""
@@ -92,12 +102,13 @@ class Canceller:
             self._require_bound(connection)
             return count(connection, self._lanes, self._settings, scope)
 
-    def run(self, scope: Scope, audited: tuple[str, str] | None = None) -> Cancelled:
+    def run(self, scope: Scope, audited: tuple[str, str] | None = None, *, actor: str | None = None) -> Cancelled:
         """Cancel what waits now; a command that is sent meanwhile may be cancelled or not.
 
-        `audited`: the action and the target of the line in the audit; None writes no line.
+        `audited`: the action and the target of the line in the audit; None writes no line. `actor`: who acts, unless
+        it is the account of this process.
         """
-        self._done, self._line = Cancelled(), audit.RunLine(*audited) if audited else None
+        self._done, self._line = Cancelled(), audit.RunLine(*audited, actor=actor) if audited else None
         with self._engine.connect() as connection:
             self._require_bound(connection)
         self._cancel_outbox(scope)  # first: what the relay pushes meanwhile is found in the lanes

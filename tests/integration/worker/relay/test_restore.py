@@ -214,6 +214,6 @@ def test_rebuild_gives_up_when_a_drain_keeps_its_lanes(
 ) -> None:
     outbox.push(level_up(1))
     outbox.lanes.claim(PLAYER, "drain", "token", 100)
-    monkeypatch.setattr("levelq.cli.rebuild._SPARE_SECONDS", -outbox.settings.claim_seconds)
+    monkeypatch.setattr("levelq_worker.relay.rebuild._SPARE_SECONDS", -outbox.settings.claim_seconds)
     code, _, err = levelq_here("rebuild", "PLAYER")
     assert (code, "run `levelq rebuild` again" in err) == (2, True)

@@ -1,0 +1,71 @@
+"""The console's server: it listens, serves until a stop signal, and ends soon after it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+
+import uvicorn
+
+from levelq_core.errors import ConfigurationError
+from levelq_worker.process.startup import hand_over, stop_signals
+
+from .application import application
+from .console import Console
+
+MOST_CONNECTIONS = 500
+GRACE = 3.0  # seconds for pages that are being made at a stop
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Listen there. Raises ConfigurationError, which names the option, if that is not possible."""
+    if not host.strip():  # Python takes it for every address
+        raise ConfigurationError("--host: expected an address of this machine, got nothing")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=128)
+    except (OSError, UnicodeError) as error:
+        why = str(getattr(error, "strerror", None) or error).partition(" (while ")[0]  # Python names the address again
+        raise ConfigurationError(f"--port {port}: cannot listen at {host} (--host): {why}") from error
+
+
+def serve(console: Console, listening: socket.socket, host: str, announce: Callable[[], None]) -> None:
+    """Serve the console until SIGTERM, SIGINT or SIGHUP. `announce` is called once it may be reached.
+
+    Raises ConfigurationError if its logins cannot be used, or if others could reach it without one.
+    """
+    made = application(console)
+    made.state.guard.check_address(host, listening.getsockname()[0])
+    announce()
+    config = uvicorn.Config(
+        made,
+        http="h11",
+        ws="none",
+        log_config=None,  # the process logs as the other commands do
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # who may name a login is for the guard to say, by the address of the connection itself
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=1,
+    )
+    server = uvicorn.Server(config)
+    # In a thread, so that the signals are ours: uvicorn would end by the signal, not with exit code 0.
+    stops = stop_signals()
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+    thread.start()
+    hand_over()
+    while thread.is_alive() and signal.sigtimedwait(stops, 1.0) is None:
+        pass
+    if not thread.is_alive():
+        raise ConfigurationError("the console's server has ended by itself; its log says why")
+    server.should_exit = True
+    thread.join(GRACE)
+    if thread.is_alive() or any(not one.daemon for one in threading.enumerate() if one is not threading.main_thread()):
+        sys.stderr.flush()
+        os._exit(0)  # a reading that does not end must not keep the process

@@ -1,0 +1,70 @@
+"""The page of the workers: which need attention, and what to do where there are none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from levelq_core.lanes.worker_reports import WorkerReport, WorkerReports, read
+from levelq_worker.reporter import Reporter
+from tests.support.console import Page, assert_escaped
+from tests.support.hostile import HTML
+from tests.support.system import System
+
+
+@pytest.fixture
+def report(system: System) -> Iterator[WorkerReport]:
+    """Of a worker that is idle."""
+    reporter = Reporter(system.worker, ["PLAYER", "COACH"])
+    reporter.post()
+    (found,) = read(system.redis, system.settings.keys)
+    yield found
+    reporter.stop()
+
+
+def post_as(system: System, report: WorkerReport, pid: int, **changed: Any) -> None:
+    """The report of another worker, which differs in this."""
+    other = report.model_copy(update={"host": "web2", "pid": pid, "name": f"web2:{pid}"} | changed)
+    WorkerReports(system.redis, system.settings.keys, f"{other.name}:{time.time_ns()}", lambda _: False).post(other)
+
+
+def rows(client: httpx.Client) -> list[str]:
+    """The rows of the table, each on one line."""
+    _, _, body = client.get("/workers").text.partition("<tbody>")
+    return [" ".join(Page(row).text.split()) for row in body.partition("</tbody>")[0].split("</tr>")[:-1]]
+
+
+def test_workers_that_need_attention_come_first(system: System, report: WorkerReport, client: httpx.Client) -> None:
+    at = report.posted_ms
+    post_as(system, report, 1, version="0.0.9")
+    post_as(system, report, 2, state="waiting", why="PostgreSQL does not answer")
+    post_as(system, report, 3, state="transaction", partition="PLAYER:1:0", progress_ms=at - 60_000)
+    post_as(system, report, 4, posted_ms=at - 60_000)
+    shown = rows(client)
+    order = [(row.split()[0], next(word for word in row.split() if word in STATES)) for row in shown]
+    assert order[:3] == [("web2:4", "silent"), ("web2:3", "hangs"), ("web2:2", "waiting")]
+    assert {state for _, state in order[3:]} == {"idle"}
+    assert "PostgreSQL does not answer" in shown[2]
+    page = Page(client.get("/workers").text).text
+    assert "kill -CONT 4" in page and "workers run different versions: 0.0.9 (1 worker)" in page
+
+
+STATES = ("silent", "hangs", "waiting", "slow", "idle")
+
+
+def test_no_worker_says_how_to_start_one(client: httpx.Client) -> None:
+    page = client.get("/workers").text
+    assert "No worker reports" in page and "levelq worker --processes 2" in page
+
+
+def test_text_of_a_report_is_shown_as_text(system: System, report: WorkerReport, client: httpx.Client) -> None:
+    for pid, hostile in enumerate(HTML.values(), 1):
+        named = dict.fromkeys(("host", "version", "partition", "why"), hostile)
+        post_as(system, report, pid, **named, state="draining", specializations=(hostile,))
+    page = client.get("/workers").text
+    assert_escaped(page, *HTML.values())
+    assert_escaped(client.get("/partitions/PLAYER:1:0").text)
