@@ -127,7 +127,7 @@ class Reporter(threading.Thread):
         return taken
 
     def _backlog(self) -> Slot:
-        """What waits in all partitions, which one worker counts each minute. Raises RedisError."""
+        """What waits in all partitions, which one worker counts in each slot of the trends. Raises RedisError."""
         lanes, waiting, parked = self._lanes, 0, 0
         for partition in partitions(lanes, self._tracks):
             status = lanes.status(partition)
