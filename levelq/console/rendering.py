@@ -69,12 +69,6 @@ def moment(value: datetime | None) -> Markup:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(utc.isoformat(timespec="seconds"), shown, shown)
 
 
-def with_times(line: str) -> Markup:
-    """A line of status's words, in which each time in UTC is an element as `moment` makes it."""
-    times = _TIME_IN_WORDS.sub(lambda found: moment(datetime.fromisoformat(f"{found[1]}+00:00")), safe(line))
-    return Markup(times)  # noqa: S704 - the line was escaped before
-
-
 def minute(value: datetime) -> Markup:
     """The hour and minute of a time, as `moment` has the whole."""
     utc = value.astimezone(UTC)
@@ -105,11 +99,16 @@ def numbered(heading: str) -> tuple[str, str]:
     return heading, "number" if heading == "Number" else ""
 
 
-def with_commands(value: str) -> Markup:
-    """A sentence of levelq, with the command lines that it names in backticks as such; the rest as `safe`."""
-    parts = re.split(r"`((?:levelq|rq) [^`]{1,300})`", printable(value))
+def in_words(line: str) -> Markup:
+    """A sentence of levelq: command lines that it names in backticks are marked, times in UTC are as `moment` has them.
+
+    The rest is as in `safe`.
+    """
+    parts = re.split(r"`((?:levelq|rq) [^`]{1,300})`", printable(line))
     marked = (Markup('<code class="command">{}</code>').format(part) if n % 2 else part for n, part in enumerate(parts))
-    return Markup("").join(marked)
+    escaped = Markup("").join(marked)
+    times = _TIME_IN_WORDS.sub(lambda found: moment(datetime.fromisoformat(f"{found[1]}+00:00")), escaped)
+    return Markup(times)  # noqa: S704 - it was escaped before
 
 
 def counted(value: int, thing: str) -> str:
@@ -127,13 +126,13 @@ TEMPLATES = Environment(
 TEMPLATES.filters |= {
     "number": number,
     "moment": moment,
-    "with_times": with_times,
     "minute": minute,
     "lasting": lasting,
     "size": size,
     "safe_text": safe,
     "runbook_link": help_for,
-    "with_commands": with_commands,
+    "in_words": in_words,
+    "with_commands": in_words,
     "counted": counted,
     "numbered": numbered,
 }
