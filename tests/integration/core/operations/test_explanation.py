@@ -432,6 +432,7 @@ def test_history_shows_what_waits_and_filters(system: System, levelq_here: Level
     [
         ({"user_id": 0}, "user_id: expected an integer from 1 to 9223372036854775807, got 0"),
         ({"limit": 0}, "limit: expected an integer from 1 to 10000, got 0"),
+        ({"first": 101}, "first: expected an integer from 1 to 100, got 101"),
         ({"specialization": 5}, "specialization: expected its name, got 5"),
         ({"since": datetime(2026, 1, 1)}, "since: expected a datetime with a zone, got "),
     ],

@@ -26,8 +26,8 @@ BLOCKED = """
 
 
 def read(html: str) -> str:
-    """The text of a page, on one line; a fact's name and its value are two words."""
-    return " ".join(Page(html.replace("</dt>", "</dt> ")).text.split())
+    """The text of a page, on one line; a name and its value are two words."""
+    return " ".join(Page(html.replace("</dt>", "</dt> ").replace("</strong>", "</strong> ")).text.split())
 
 
 def shown(client: httpx.Client, url: str = "/users/7") -> str:

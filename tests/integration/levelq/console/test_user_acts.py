@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 
+from levelq.console.access.login import Role
+from levelq.console.access.login_file import append, new_login
 from levelq_core import Settings
 from levelq_core.operations.queries import outcome_of
-from tests.support.console import Page, Site, act, assert_escaped, served
+from tests.support.console import Page, Site, act, assert_escaped, login, served
 from tests.support.system import PLAYER, System, up
 
 LANE = "user=7&specialization=PLAYER"
+
+
+def token(logins: Path, name: str, role: Role) -> str:
+    """The token of a new login in this file."""
+    made, line = new_login(name, role)
+    append(logins, line)
+    return made
+
+
+@pytest.fixture
+def logins(tmp_path: Path) -> Path:
+    """A file of logins, without any."""
+    (tmp_path / "logins").touch()
+    return tmp_path / "logins"
+
+
+@pytest.fixture
+def site(system: System, settings: Settings, logins: Path) -> Iterator[Site]:
+    """The console; its browser is logged in as ann, an operator."""
+    given = token(logins, "ann", "operator")
+    with served(settings.model_copy(update={"console_logins": logins})) as made:
+        assert login(made.client, given).status_code == 303
+        yield made
 
 
 def audit(system: System) -> list[tuple[Any, ...]]:
@@ -27,11 +54,6 @@ def planned(client: httpx.Client, url: str) -> str:
     assert page.status_code == 200
     assert_escaped(page.text)
     return " ".join(Page(page.text).text.split())
-
-
-def actor(site: Site) -> str:
-    """The name of this browser's login, as every page shows it."""
-    return Page(site.client.get("/users/7").text).text.split(", operator")[0].split()[-1]
 
 
 def test_one_command_is_cancelled_and_the_others_keep_waiting(site: Site, system: System) -> None:
@@ -49,7 +71,7 @@ def test_one_command_is_cancelled_and_the_others_keep_waiting(site: Site, system
         decided = outcome_of(connection, first.command_id)
         assert decided is not None and decided.error == "cancelled"
         assert outcome_of(connection, second.command_id) is None
-    assert audit(system) == [(actor(site), "cancel", "user 7 PLAYER")]
+    assert audit(system) == [("ann", "cancel", "user 7 PLAYER")]
     text = planned(site.client, url)
     assert "It was decided: rejected, cancelled" in text and "Cancel this command" not in text
     assert site.client.post(url, data=Page(site.client.get(url).text).form()).status_code in (403, 409)
@@ -84,7 +106,7 @@ def test_sync_says_what_each_source_does_and_copies_the_chosen(
     assert f"both levels are {level}." in page.text
     both = "SELECT p.current_level, l.current_level FROM specialization_progress p, user_licenses l"
     assert system.rows(both) == [(level, level)]
-    assert audit(system) == [(actor(site), "sync", "user 7 PLAYER")]
+    assert audit(system) == [("ann", "sync", "user 7 PLAYER")]
     assert f"Both levels are {level} already." in planned(site.client, url)
 
 
@@ -108,7 +130,7 @@ def test_user_is_forgotten_only_when_the_id_is_typed(site: Site, system: System)
     page = act(site.client, "/act/forget?user=7", confirm="7")
     assert page.status_code == 200 and "user 7 is forgotten: 1 command cancelled, 3 rows deleted" in page.text
     assert system.rows("SELECT count(*) FROM user_licenses") == [(0,)] and system.status().waiting == 0
-    assert audit(system) == [(actor(site), "forget", "user 0")]
+    assert audit(system) == [("ann", "forget", "user 0")]
     assert "levelq keeps nothing of user 7." in planned(site.client, "/act/forget?user=7")
 
 
@@ -130,11 +152,16 @@ def test_wrong_argument_is_named_with_what_was_expected(client: httpx.Client, ur
     assert said in Page(page.text).text
 
 
-def test_whoever_may_not_act_sees_no_act_and_gets_403(system: System, settings: Settings) -> None:
+def test_whoever_may_not_act_sees_no_act_and_gets_403(
+    site: Site, system: System, settings: Settings, logins: Path
+) -> None:
     system.push(up(7))
-    with served(settings, read_only=True) as site:
-        page = site.client.get("/users/7")
-        assert page.status_code == 200 and "/act/" not in page.text
-        for url in (f"/act/cancel?{LANE}", f"/act/sync?{LANE}", "/act/forget?user=7"):
-            assert site.client.get(url).status_code == site.client.post(url).status_code == 403
+    with served(settings, read_only=True) as read_only, site.browser() as reader:
+        assert login(reader, token(logins, "rob", "reader")).status_code == 303
+        for browser in (read_only.client, reader):
+            page = browser.get("/users/7")
+            assert page.status_code == 200 and "level_up +1 XP" in page.text and "/act/" not in page.text
+            for url in (f"/act/cancel?{LANE}", f"/act/sync?{LANE}", "/act/forget?user=7"):
+                form = Page(page.text).form() | {"confirm": "7", "source": "license"}
+                assert browser.get(url).status_code == browser.post(url, data=form).status_code == 403
     assert system.status().waiting == 1 and audit(system) == []
