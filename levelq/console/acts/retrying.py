@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
-from levelq_core.operations.wording import count, one_line
+from levelq_core.operations.wording import count
+from levelq_core.untrusted_text import printable
 from levelq_producer import Producer
 from levelq_worker.redrive.plan import Plan as Redrive
 from levelq_worker.redrive.plan import Planned, alike
@@ -13,6 +14,8 @@ from levelq_worker.redrive.plan import Planned, alike
 from .act import Asked, Plan
 from .chosen import MOST, Chosen, Kind, both
 
+_MOST_GROUPS = 3  # in the notice of what was done, which a cookie carries
+_MOST_WHY = 150  # characters of each
 _SAID = {"send": "will be sent", "done": "nothing to do", "refused": "refused", "sent": "sent", "left": "left"}
 
 
@@ -59,8 +62,9 @@ def perform_retry(kind: Kind, asked: Asked) -> str:
         )
     said = [f"{count(len(done.of('sent')), kind.name)} sent once more"]
     for verdict in ("left", "refused"):
-        for group in alike(done.of(verdict), lambda one: one.why):
-            said.append(f"{len(group):,} {verdict}: {one_line(group[0].why)}")
+        groups = alike(done.of(verdict), lambda one: one.why)
+        said += [f"{len(group):,} {verdict}: {printable(group[0].why, _MOST_WHY)}" for group in groups[:_MOST_GROUPS]]
+        said += [f"{sum(map(len, groups[_MOST_GROUPS:])):,} more {verdict}"] if len(groups) > _MOST_GROUPS else []
     if done.of("sent"):
         said.append("a worker decides them now")
     return "; ".join(said) + "."
