@@ -9,6 +9,7 @@ WORKDIR /build
 COPY requirements.lock ./
 RUN python -m pip download --only-binary :all: --require-hashes --requirement requirements.lock --dest wheels
 COPY pyproject.toml hatch_build.py README.md LICENSE ./
+COPY docs/how-to/runbook.md docs/how-to/
 COPY levelq levelq
 COPY core core
 COPY producer producer

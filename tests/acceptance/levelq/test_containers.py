@@ -105,6 +105,6 @@ def test_image_finds_what_it_copies_and_nothing_else_is_sent() -> None:
     for source in copied:
         assert (ROOT / source).exists(), source
     project = pyproject()
-    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    for needed in (*packages, "hatch_build.py", "README.md", *project["project"]["license-files"]):
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    for needed in (*wheel["packages"], *wheel["force-include"], "hatch_build.py", "README.md", *project["project"]["license-files"]):
         assert any(Path(needed).is_relative_to(source) for source in copied), needed
