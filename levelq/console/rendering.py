@@ -75,10 +75,10 @@ def minute(value: datetime) -> Markup:
 
 
 def lasting(seconds: float | None) -> str:
-    """A duration: in ms below 0.1 s; a dash for None."""
+    """A duration: in ms below a second; a dash for None."""
     if seconds is None:
         return "-"
-    return f"{1000 * seconds:.0f} ms" if seconds < 0.1 else duration(seconds)
+    return f"{1000 * seconds:.0f} ms" if seconds < 1 else duration(seconds)
 
 
 def size(value: int | None) -> str:
