@@ -34,9 +34,9 @@ class PartitionReport(Reading):
     """What a partition holds. Lists are bounded, whatever it holds: the totals are in `status` and `pauses_total`.
 
     `drains`: how many work on it now. `shards`: the partitions of its specialization; `change`: what a change of their
-    number waits for. `longest`, `oldest`: see HotSpots. `parked_lanes`: the oldest first, without those of paused users,
-    which are among the `pauses`. `holder`: which session of
-    other code holds rows, if a lane is parked for that. `problems`: which server did not answer.
+    number waits for. `longest`, `oldest`: see HotSpots. `parked_lanes`: the oldest first, without those of paused
+    users, which are among the `pauses`. `holder`: which session of other code holds rows, if a lane is parked for that.
+    `problems`: which server did not answer.
     """
 
     at: Time
