@@ -62,7 +62,9 @@ def test_pause_of_one_user_leaves_the_others_alone(system: System, client: httpx
     system.run_drains(PLAYER)
     assert system.rows("SELECT user_id FROM levelq_ledger") == [(2,)]
     assert pauses(system.redis, KEYS, PLAYER).keys() == {1}
-    assert "Parked lanes" not in client.get("/partitions/PLAYER:1:0").text  # it is among what is paused
+    shown = client.get("/partitions/PLAYER:1:0").text
+    assert "Parked lanes" not in shown  # it is among what is paused
+    assert "/act/resume?specialization=PLAYER&amp;user=1" in shown and "/users/1" in shown
     assert "user 1 in PLAYER" in Page(client.get("/act/resume?specialization=PLAYER&user=1").text).text
     assert audited(system)[0][:3] == ("pause", "user 1 PLAYER", account())
 
