@@ -77,7 +77,7 @@ def test_what_workers_did_is_drawn_and_listed(
     rate = {"1h": "2/s", "24h": "0.2/s"}[window]
     assert f"highest {rate}" in applied.attributes["aria-label"]
     assert len(others) == 5
-    assert rate in page.text[page.text.index("Numbers") :]
+    assert rate in page.text[page.text.index("The numbers of these charts") :]
 
 
 def test_an_unknown_window_is_refused_with_what_was_expected(client: httpx.Client) -> None:
