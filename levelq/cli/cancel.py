@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
@@ -10,7 +10,7 @@ from uuid import UUID
 from typer import Exit, Option
 
 from .options import DryRun, Specialization, User, Yes
-from .screen import confirm, count, err, one_line, print_line
+from .screen import confirm, err, one_line, print_line
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -87,35 +87,22 @@ def _not_cancelled(engine: Engine, command_id: UUID) -> None:
     raise Exit(1)
 
 
-def waiting_lines(waiting: Waiting) -> Iterator[str]:
-    """What waits, one line for each specialization."""
-    for name in sorted({*waiting.in_lanes, *waiting.in_outbox}):
-        lane, rows = waiting.in_lanes.get(name, 0), waiting.in_outbox.get(name, 0)
-        yield f"{name}: {count(lane, 'command')} in lanes, {count(rows, 'row')} in the outbox"
-
-
 def print_waiting(waiting: Waiting, target: str) -> None:
     """What would be cancelled, and what would be left."""
     print_line(f"{target}, to cancel for good:" if waiting.total else f"{target}: nothing to cancel")
-    for line in waiting_lines(waiting):
+    for line in waiting.in_words():
         print_line(f"  {line}")
     _print_left(waiting.newer, waiting.unreadable)
 
 
 def print_cancelled(done: Cancelled) -> None:
     """What was cancelled, and what was left."""
-    parts = [f"{count(done.cancelled, 'command')} cancelled"]
-    if done.decided:
-        parts.append(f"{done.decided:,} were decided before")
-    if done.quarantined:
-        parts.append(f"{done.quarantined:,} malformed quarantined")
-    print_line(", ".join(parts))
+    print_line(done.in_words())
     _print_left(done.newer, done.unreadable)
 
 
-def _print_left(newer: int, unreadable: set[str]) -> None:
-    if newer:
-        left = "left: a newer version of levelq sent them, and only that version can cancel them"
-        print_line(f"{count(newer, 'command')} {left}", on=err)
-    for key in sorted(unreadable):
-        print_line(f"left: {one_line(key)} is no list; other code wrote that key", on=err)
+def _print_left(newer: int, unreadable: Collection[str]) -> None:
+    from levelq_worker.withdrawal.waiting_lanes import left_lines
+
+    for line in left_lines(newer, unreadable):
+        print_line(line, on=err)

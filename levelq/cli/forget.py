@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
-from .cancel import editing, waiting_lines
+from .cancel import editing
 from .options import DryRun, User, Yes
-from .screen import confirm, count, print_line
-
-if TYPE_CHECKING:
-    from levelq_worker.withdrawal.forgetting import UserData
+from .screen import confirm, print_line
 
 
 def forget(user: User, yes: Yes = False, dry_run: DryRun = False) -> None:
@@ -31,26 +25,11 @@ def forget(user: User, yes: Yes = False, dry_run: DryRun = False) -> None:
         if not known.total:
             print_line(f"user {user}: nothing to erase")
             return
-        for line in _lines(known):
+        for line in known.in_words():
             print_line(f"  {line}")
         if dry_run:
             return
         confirm(f"Forget user {user}? This cannot be undone.", yes=yes)
         cancelled, erased = forgetting.run()
-    deleted = erased.progress + erased.licenses + erased.progressions
-    rows = f"{count(deleted, 'row')} deleted, {count(erased.total - deleted, 'row')} cleared"
-    print_line(f"user {user} is forgotten: {count(cancelled.cancelled, 'command')} cancelled, {rows}")
+    print_line(forgetting.done_in_words(cancelled, erased))
     print_line(f"replies in Redis expire within {settings.reply_seconds} s")
-
-
-def _lines(known: UserData) -> Iterator[str]:
-    rows = known.rows
-    for line in waiting_lines(known.waiting):
-        yield f"cancel  {line}"
-    if known.pauses:
-        yield f"resume  {count(known.pauses, 'paused lane')}"
-    deleted = (("progress row", rows.progress), ("license row", rows.licenses), ("progression", rows.progressions))
-    yield f"delete  {', '.join(count(number, what) for what, number in deleted)}"
-    cleared = (("ledger row", rows.ledger), ("quarantine row", rows.quarantine), ("audit line", rows.audit))
-    yield f"clear   {', '.join(count(number, what) for what, number in cleared)}; command ids and numbers stay"
-    yield f"clear   the author in {count(rows.authored, 'row')} of other users"

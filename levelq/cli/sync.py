@@ -62,32 +62,17 @@ def _sync_all(source: AnySource, only: list[str] | None, rate: int, *, yes: bool
 
 
 def _sync_one(user: int, specialization: str, source: str) -> None:
-    from sqlalchemy.orm import Session
-
-    from levelq_core.coupler.direct import ProgressLicenseCoupler
-    from levelq_core.domain import rules
     from levelq_core.domain.commands import SyncLevels, build
-    from levelq_core.domain.record import Lane
-    from levelq_core.errors import InvalidCommand
-    from levelq_core.operations import audit
+    from levelq_core.operations.drift.one_pair import require_lane, sync_pair
 
     from .connections import database_of, load
 
     command = build(SyncLevels, user_id=user, specialization=specialization, source=source)
     settings = load()
-    refusal = rules.lane_refusal(Lane(command.specialization, user), settings.tracks, rules.Limits())
-    if refusal is not None:
-        raise InvalidCommand(refusal)
+    require_lane(settings, user, command.specialization)
     with database_of(settings) as engine:
         engine.connect().close()  # an unreachable database is reported with its address
-        with Session(engine) as session, session.begin():
-            coupler = ProgressLicenseCoupler(session, catalog=settings.tracks)
-            result = coupler.sync_existing_records_atomic(
-                user, command.specialization, command.source, command.command_id
-            )
-            if result["success"]:
-                detail = {"source": command.source, "command_id": str(command.command_id)}
-                audit.record(session.connection(), "sync", audit.user_target(user, command.specialization), detail)
+        result = sync_pair(engine, settings, command)
     pair = f"{command.specialization} of user {user}"
     if result["success"]:
         done = f"  {pair}: {result['action'].replace('_', ' ')}, level {result['final_level']}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -13,13 +14,15 @@ from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from levelq_core.operations.wording import duration
+from levelq_core.operations.wording import count, duration
 from levelq_core.untrusted_text import printable
 
 from .access.csrf import csrf_field
 from .access.login import may_act
 from .access.notices import forget_notice, notice_of
 from .runbook import help_for
+
+_TIME_IN_WORDS = re.compile(r"\b(\d{4}-[01]\d-[0-3]\d [0-2]\d:[0-5]\d:[0-5]\d) UTC\b")  # as when_utc writes it
 
 
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
@@ -91,6 +94,28 @@ def safe(value: object) -> Markup:
     return escape(printable(value if isinstance(value, str | bytes) else str(value)))
 
 
+def numbered(heading: str) -> tuple[str, str]:
+    """A column of a confirmation's table and its kind: the one that counts is named Number."""
+    return heading, "number" if heading == "Number" else ""
+
+
+def in_words(line: str) -> Markup:
+    """A sentence of levelq: command lines that it names in backticks are marked, times in UTC are as `moment` has them.
+
+    The rest is as in `safe`.
+    """
+    parts = re.split(r"`((?:levelq|rq) [^`]{1,300})`", printable(line))
+    marked = (Markup('<code class="command">{}</code>').format(part) if n % 2 else part for n, part in enumerate(parts))
+    escaped = Markup("").join(marked)
+    times = _TIME_IN_WORDS.sub(lambda found: moment(datetime.fromisoformat(f"{found[1]}+00:00")), escaped)
+    return Markup(times)  # noqa: S704 - it was escaped before
+
+
+def counted(value: int, thing: str) -> str:
+    """`1 command`, `1,200 commands`."""
+    return count(value, thing)
+
+
 TEMPLATES = Environment(
     loader=PackageLoader("levelq.console"),
     autoescape=True,
@@ -106,5 +131,9 @@ TEMPLATES.filters |= {
     "size": size,
     "safe_text": safe,
     "runbook_link": help_for,
+    "in_words": in_words,
+    "with_commands": in_words,
+    "counted": counted,
+    "numbered": numbered,
 }
 TEMPLATES.globals["static_url"] = static_url

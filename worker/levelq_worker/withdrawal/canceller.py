@@ -31,6 +31,7 @@ from levelq_core.lanes.protocol import Claim
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.operations import audit
 from levelq_core.operations.identity import require_bound
+from levelq_core.operations.wording import count as counted
 from levelq_core.settings import Settings
 from levelq_worker.draining.batch import Batch
 from levelq_worker.draining.transaction import QuarantinedEntry, quarantine
@@ -73,6 +74,15 @@ class Cancelled:
     def detail(self) -> dict[str, int]:
         """For the audit: numbers only, because a key names a user."""
         return asdict(self) | {"unreadable": len(self.unreadable)}
+
+    def in_words(self) -> str:
+        """What was done, on one line; what was left is said by `left_lines`."""
+        parts = [f"{counted(self.cancelled, 'command')} cancelled"]
+        if self.decided:
+            parts.append(f"{self.decided:,} were decided before")
+        if self.quarantined:
+            parts.append(f"{self.quarantined:,} malformed quarantined")
+        return ", ".join(parts)
 
 
 class Canceller:

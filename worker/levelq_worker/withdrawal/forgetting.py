@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine
@@ -16,6 +17,7 @@ from levelq_core.lanes.pauses import pause_of
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.operations import audit, erasing
 from levelq_core.operations.erasing import FORGOTTEN, Erased
+from levelq_core.operations.wording import count
 from levelq_core.settings import Settings
 
 from .canceller import Cancelled, Canceller
@@ -39,6 +41,19 @@ class UserData(NamedTuple):
         """Entries, rows and pauses."""
         return self.waiting.total + self.rows.total + self.pauses
 
+    def in_words(self) -> Iterator[str]:
+        """What `run` does about it, one line each: a verb, and what it is done to."""
+        rows = self.rows
+        for line in self.waiting.in_words():
+            yield f"cancel  {line}"
+        if self.pauses:
+            yield f"resume  {count(self.pauses, 'paused lane')}"
+        deleted = (("progress row", rows.progress), ("license row", rows.licenses), ("progression", rows.progressions))
+        yield f"delete  {', '.join(count(number, what) for what, number in deleted)}"
+        cleared = (("ledger row", rows.ledger), ("quarantine row", rows.quarantine), ("audit line", rows.audit))
+        yield f"clear   {', '.join(count(number, what) for what, number in cleared)}; command ids and numbers stay"
+        yield f"clear   the author in {count(rows.authored, 'row')} of other users"
+
 
 class Forgetting:
     """Forgets one user. Raises RedisError, DBAPIError, WrongDatabase; the next run finishes one that broke off."""
@@ -60,15 +75,25 @@ class Forgetting:
         found = (pause_of(lanes.redis, lanes.keys, each, self._user_id) for each in self._partitions())
         return UserData(waiting, rows, sum(pause is not None for pause in found))
 
-    def run(self) -> tuple[Cancelled, Erased]:
-        """Erase it. One audit line records that a user was forgotten and how many rows went, but not which user."""
+    def done_in_words(self, cancelled: Cancelled, erased: Erased) -> str:
+        """What `run` has done, on one line."""
+        deleted = erased.progress + erased.licenses + erased.progressions
+        rows = f"{count(deleted, 'row')} deleted, {count(erased.total - deleted, 'row')} cleared"
+        return f"user {self._user_id} is forgotten: {count(cancelled.cancelled, 'command')} cancelled, {rows}"
+
+    def run(self, *, actor: str | None = None) -> tuple[Cancelled, Erased]:
+        """Erase it. One audit line records that a user was forgotten and how many rows went, but not which user.
+
+        `actor`: who acts, unless it is the account of this process.
+        """
         cancelled = self._canceller.run(Scope(user_id=self._user_id))
         Waiting(newer=cancelled.newer, unreadable=cancelled.unreadable).require_readable()
         for partition in self._partitions():
             self._lanes.resume(partition, self._user_id)
 
         def record(connection: Connection, erased: Erased) -> None:
-            audit.record(connection, "forget", audit.user_target(FORGOTTEN), cancelled.detail() | erased._asdict())
+            detail = cancelled.detail() | erased._asdict()
+            audit.record(connection, "forget", audit.user_target(FORGOTTEN), detail, actor=actor)
 
         lock_ms = self._settings.transaction_ms  # as long as a batch of a worker may hold the rows
         try:

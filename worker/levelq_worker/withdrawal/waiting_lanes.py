@@ -16,6 +16,8 @@ from levelq_core.keys import Partition
 from levelq_core.lanes import scan
 from levelq_core.lanes.lane_editor import LaneEditor
 from levelq_core.lanes.protocol import Oversized
+from levelq_core.operations.wording import count as counted
+from levelq_core.operations.wording import one_line
 from levelq_core.settings import Settings
 
 GROUP = 200  # lanes in one call
@@ -111,6 +113,12 @@ class Waiting:
         """How many entries and rows."""
         return sum(self.in_lanes.values()) + sum(self.in_outbox.values())
 
+    def in_words(self) -> Iterator[str]:
+        """What waits, one line for each specialization."""
+        for name in sorted({*self.in_lanes, *self.in_outbox}):
+            lane, rows = self.in_lanes.get(name, 0), self.in_outbox.get(name, 0)
+            yield f"{name}: {counted(lane, 'command')} in lanes, {counted(rows, 'row')} in the outbox"
+
     def require_readable(self) -> None:
         """Raise ConfigurationError if some of it cannot be read by this version."""
         if self.newer:
@@ -120,6 +128,15 @@ class Waiting:
         if self.unreadable:
             keys = ", ".join(sorted(self.unreadable))
             raise ConfigurationError(f"{keys}: expected a list; other code wrote that key")
+
+
+def left_lines(newer: int, unreadable: Collection[str]) -> Iterator[str]:
+    """What cancelling leaves, one line each."""
+    if newer:
+        left = "left: a newer version of levelq sent them, and only that version can cancel them"
+        yield f"{counted(newer, 'command')} {left}"
+    for key in sorted(unreadable):
+        yield f"left: {one_line(key)} is no list; other code wrote that key"
 
 
 def count(connection: Connection, lanes: LaneEditor, settings: Settings, scope: Scope) -> Waiting:

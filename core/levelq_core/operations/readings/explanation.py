@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from levelq_core.errors import InvalidArgument
 from levelq_core.operations.connections import database_of, redis_of, require_engine
 from levelq_core.settings import Settings
 
@@ -17,7 +18,9 @@ from .lane_facts import LaneFacts
 from .levels import Levels, RowHolder
 from .records import Reading
 from .timeline import Event, waiting_events
-from .waiting import OutboxRows, WaitingLane
+from .waiting import FIRST, OutboxRows, WaitingLane
+
+MOST_FIRST = 100
 
 
 class LaneExplanation(Reading):
@@ -62,31 +65,35 @@ def explain(
     *,
     since: datetime | None = None,
     limit: int = 20,
+    first: int = FIRST,
     engine: Engine | None = None,
 ) -> Explanation:
     """Explain what waits for a user and why, what was decided, and what to do next: what `levelq explain` prints.
 
     `settings`: None for those of the environment. `since`: leave out older events; `limit`: the newest events of
-    each kind, 1 to 10,000. `engine`: a SQLAlchemy Engine on psycopg 3, the application's own, to use instead of
-    LEVELQ_DATABASE_URL.
+    each kind, 1 to 10,000; `first`: how many waiting commands of each lane to read, 1 to 100. `engine`: a SQLAlchemy
+    Engine on psycopg 3, the application's own, to use instead of LEVELQ_DATABASE_URL.
 
     It changes and locks nothing. A server that does not answer is a problem in the result; nothing is raised for it. It
     blocks: on an event loop, run it in a thread. Raises ConfigurationError if the settings cannot be read,
     InvalidArgument, TypeError.
     """
     wanted = wanted_of(user_id, limit, specialization, since=since)
+    if type(first) is not int or not 1 <= first <= MOST_FIRST:
+        message = f"first: expected an integer from 1 to {MOST_FIRST}, got {first!r}"
+        raise InvalidArgument(message, field="first", value=first)
     settings = Settings.of(settings)
     if engine is not None:
         require_engine(engine)
     found = Found()
     with found.noting("redis"), redis_of(settings) as redis:
-        read_redis(found, redis, settings, wanted)
+        read_redis(found, redis, settings, wanted, first)
     if engine is None and settings.database_url is None:
         found.database = "LEVELQ_DATABASE_URL is not set"
     else:
         reading = database_of(settings, engine, name="levelq explain")
         with found.noting("database"), reading as used, used.connect() as connection:
-            read_database(found, connection, settings, wanted, limit)
+            read_database(found, connection, settings, wanted, limit, first)
     if found.lanes or found.outbox:
         with found.noting("rq"):
             read_rq(found, settings)

@@ -90,7 +90,7 @@ class Found:
             setattr(self, server, self.problems[-1])
 
 
-def read_redis(found: Found, redis: Redis, settings: Settings, wanted: Wanted) -> None:
+def read_redis(found: Found, redis: Redis, settings: Settings, wanted: Wanted, first: int) -> None:
     """The lanes that hold something, what keeps them, and what keeps workers from working. Raises RedisError."""
     keys, user_id = settings.keys, wanted.user_id
     reports = worker_reports.read_at(redis, keys)
@@ -98,7 +98,7 @@ def read_redis(found: Found, redis: Redis, settings: Settings, wanted: Wanted) -
     if (audit := drift_report.read(redis, keys)) is not None:
         found.drift_policy = audit.policy
     found.alert = next(iter(worker_alerts.read(redis, keys)), None)
-    for lane, first, paused in user_lanes(redis, settings, user_id, wanted.specialization):
+    for lane, commands, paused in user_lanes(redis, settings, user_id, wanted.specialization, first):
         if lane.waiting == 0 and lane.parked is None and lane.claimed_until_ms is None:
             continue
         name = lane.partition.specialization
@@ -106,7 +106,7 @@ def read_redis(found: Found, redis: Redis, settings: Settings, wanted: Wanted) -
         found.lanes.setdefault(name, []).append(
             LaneInRedis(
                 lane,
-                first,
+                commands,
                 progress_of(redis, keys, lane.partition),
                 layout is not None and layout.is_blocked(lane.partition),
                 paused,
@@ -123,7 +123,9 @@ def read_rq(found: Found, settings: Settings) -> None:
             found.workers[name] = len(workers_of(rq, settings.keys.queue(name)))
 
 
-def read_database(found: Found, connection: Connection, settings: Settings, wanted: Wanted, limit: int) -> None:
+def read_database(
+    found: Found, connection: Connection, settings: Settings, wanted: Wanted, limit: int, first: int
+) -> None:
     """Rows, locks, outbox and events. What this role may not read is a problem. Raises DBAPIError."""
     user_id = wanted.user_id
     connection.execute(text("SET LOCAL TIME ZONE 'UTC'"))
@@ -152,8 +154,8 @@ def read_database(found: Found, connection: Connection, settings: Settings, want
     for name, rows in found.outbox.items():
         if rows.unpushed and wanted.specialization in (None, name):
             lane = Lane(name, user_id)
-            first = part("outbox", lambda lane=lane: first_in_outbox(connection, lane))  # type: ignore[misc]
-            found.events += waiting_events(first, name, rows.unpushed)
+            commands = part("outbox", lambda lane=lane: first_in_outbox(connection, lane, first))  # type: ignore[misc]
+            found.events += waiting_events(commands, name, rows.unpushed)
     for name, row in found.rows.items():
         found.holders[name] = tuple(part("row locks", lambda row=row: holders(connection, row.lockers)))  # type: ignore[misc]
     different = [row.levels for row in found.rows.values() if not row.levels.in_step]

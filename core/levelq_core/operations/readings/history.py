@@ -23,6 +23,7 @@ from levelq_core.settings import Settings
 from .levels import Levels, rows_of
 from .problems import held_by, row_holder
 from .records import CommandContent, Reading
+from .selection import last_id_before_since
 from .waiting import ParkedUserLane, WaitingLane, user_lanes
 
 MOST_ENTRIES = 10_000  # of one page
@@ -111,6 +112,12 @@ class History:
         with self._engine.connect() as connection:
             return decided(connection, wanted, limit, before=entry)
 
+    def command(self, command_id: UUID) -> HistoryEntry | None:
+        """One decided command, None if the ledger does not have it; it has what the direct calls decided, too."""
+        with self._engine.connect() as connection:
+            row = connection.execute(text(f"{_DECIDED} WHERE command_id = :id"), {"id": command_id}).mappings().first()
+        return None if row is None else _entry(row)
+
     def quarantined(self, user_id: int, *, limit: int = 50) -> tuple[QuarantinedEntry, ...]:
         """What workers took out of the user's lanes because it was no command, newest first. Raises InvalidArgument."""
         check_arguments(user_id, limit)
@@ -153,8 +160,12 @@ def decided(
         conditions.append("kind = ANY(CAST(:kinds AS text[]))")
     if before is not None:
         conditions.append(f"id < (SELECT id FROM {LEDGER} WHERE command_id = :before)")
+    first = None
+    if wanted.since is not None:  # without ids, all rows of the user would be looked at for the last few
+        first = last_id_before_since(connection, LEDGER, "applied_at", wanted.since)
+        conditions.append("id > :first")
     statement = text(f"{_DECIDED} WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT :limit")
-    given = {**wanted._asdict(), "kinds": list(wanted.kinds), "limit": limit, "before": before}
+    given = {**wanted._asdict(), "kinds": list(wanted.kinds), "limit": limit, "before": before, "first": first}
     return tuple(_entry(row) for row in connection.execute(statement, given).mappings())
 
 

@@ -9,40 +9,37 @@ from sqlalchemy import Engine, text
 from levelq_core.database.table_names import LEDGER, OUTBOX
 from levelq_core.domain.record import Lane
 from levelq_core.errors import ConfigurationError
-from levelq_core.keys import Partition
 from levelq_core.lanes import scan
-from levelq_core.lanes.client import Lanes
 from levelq_core.operations.connections import database_of, lanes_of
 from levelq_core.settings import Settings
+
+TOO_MANY = "--command"  # the `setting` of the error if too many commands wait to search them all
 
 
 def find_lane(settings: Settings, command_id: UUID, *, engine: Engine | None = None) -> Lane | None:
     """The lane of a command; None if it is not found, which may mean that it was just decided.
 
     `engine`: to use instead of LEVELQ_DATABASE_URL; without either, only the lanes are searched. Raises
-    ConfigurationError if a server cannot be read, or if too many commands wait to search them all.
+    ConfigurationError if a server cannot be read, or if it is not found and a partition holds too many commands to
+    search them all: FOUND_AMONG of each partition are read.
     """
     if engine is not None or settings.database_url is not None:
         with database_of(settings, engine, name="levelq explain") as used, used.connect() as connection:
             row = connection.execute(_FIND, {"id": command_id}).first()
         if row is not None:
             return Lane(row.specialization, row.user_id)
+    full: list[str] = []
     with lanes_of(settings) as lanes:
         for partition in sorted(scan.partitions(lanes.redis, settings)):
-            held = lanes.holds(partition, command_id)
-            if held is None:
-                message = f"--command: {partition} holds too many commands to search; give the user's id instead"
-                raise ConfigurationError(message, setting="--command", value=str(command_id))
-            if held and (lane := _lane_with(lanes, partition, command_id)) is not None:
-                return lane
-    return None
-
-
-def _lane_with(lanes: Lanes, partition: Partition, command_id: UUID) -> Lane | None:
-    for there, user in scan.lanes(lanes.redis, lanes.keys):
-        user_id = scan.user_id_of(user) if there == partition else None
-        if user_id is not None and lanes.holds(partition, command_id, user_id):
-            return Lane(partition.specialization, user_id)
+            found = lanes.lane_with(partition, command_id)
+            if found is None:
+                full.append(str(partition))
+            elif found and (user_id := scan.user_id_of(found)) is not None:
+                return Lane(partition.specialization, user_id)
+    if full:
+        held = f"{full[0]} and {len(full) - 1} more hold" if len(full) > 1 else f"{full[0]} holds"
+        message = f"--command: {held} too many commands to search; give the user's id instead"
+        raise ConfigurationError(message, setting=TOO_MANY, value=str(command_id))
     return None
 
 

@@ -18,6 +18,7 @@ from levelq_core.operations.audit import user_target
 from levelq_core.operations.wording import count, one_line
 from levelq_core.untrusted_text import printable
 
+from .audit_lines import OF_TARGET
 from .history import HistoryEntry, QuarantinedEntry, Wanted
 from .records import Reading, Time
 from .waiting import WaitingCommand
@@ -76,6 +77,7 @@ def _decision(entry: HistoryEntry) -> str:
 def complete(kinds: Sequence[Sequence[Event]], limit: int) -> Iterator[Event]:
     """The events of all kinds from the time on from which each kind is complete: `limit` of each were read at most.
 
+    Each kind was read from the newest to the oldest, and is given the other way: a batch has one time for all.
     Progressions that a command among them wrote are left out: the command's event says the same.
     """
     start = max((min(e.at for e in events) for events in kinds if len(events) >= limit), default=None)
@@ -84,7 +86,7 @@ def complete(kinds: Sequence[Sequence[Event]], limit: int) -> Iterator[Event]:
         for e in chain.from_iterable(kinds)
         if e.what == "applied"
     }
-    for event in chain.from_iterable(kinds):
+    for event in chain.from_iterable(map(reversed, kinds)):
         said = (event.at, event.specialization, event.detail.get("from_level"), event.detail.get("to_level"))
         if (start is None or event.at >= start) and not (event.what == "progressed" and said in written):
             yield event
@@ -131,6 +133,7 @@ def waiting_events(commands: Iterable[WaitingCommand], specialization: str, tota
                 specialization=specialization,
                 summary=f"{waits.in_words()}; {waits.position} of {total} in the {waits.held_in}",
                 command_id=None if waits.command is None else waits.command.command_id,
+                detail={"held_in": waits.held_in},
             )
 
 
@@ -162,10 +165,10 @@ _PROGRESSIONS = text(f"""
     ORDER BY g.id DESC LIMIT :limit
 """)
 
-# The newest lines of the audit about a user; `user 4` is not `user 42`.
+# The newest lines of the audit about a user.
 _AUDIT = text(f"""
     SELECT at, actor, origin, action, target, detail FROM {AUDIT}
-    WHERE (target = :target OR starts_with(target, :target || ' '))
+    WHERE {OF_TARGET}
         AND (CAST(:specialization AS text) IS NULL OR target IN (:target, :target || ' ' || :specialization))
         AND (CAST(:since AS timestamptz) IS NULL OR at >= :since)
     ORDER BY id DESC LIMIT :limit

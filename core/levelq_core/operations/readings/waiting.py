@@ -106,24 +106,27 @@ class WaitingLane(Reading):
 
 
 def user_lanes(
-    redis: Redis, settings: Settings, user_id: int, specialization: str | None = None
+    redis: Redis, settings: Settings, user_id: int, specialization: str | None = None, first: int = FIRST
 ) -> Iterator[tuple[UserLane, tuple[WaitingCommand, ...], ActivePause | None]]:
-    """Every lane that may hold commands of the user, with its first commands, and its pause. Raises RedisError."""
+    """Every lane that may hold commands of the user, with its `first` commands, and its pause. Raises RedisError."""
     lanes = LaneEditor(redis, settings)
     known = {partition.specialization for partition in lanes.partitions()} | set(settings.tracks)
     for name, layout in lanes.read_layouts(known if specialization is None else {specialization}).found.items():
         for partition in layout.holding(name, user_id):
             lane = of_user(redis, settings.keys, partition, user_id)
-            yield lane, _first_in_lane(lanes, lane, user_id), lane_pause(redis, settings.keys, partition, user_id)
+            yield (
+                lane,
+                _first_in_lane(lanes, lane, user_id, first),
+                lane_pause(redis, settings.keys, partition, user_id),
+            )
 
 
-def _first_in_lane(lanes: LaneEditor, lane: UserLane, user_id: int) -> tuple[WaitingCommand, ...]:
-    """FIRST commands at most."""
+def _first_in_lane(lanes: LaneEditor, lane: UserLane, user_id: int, first: int) -> tuple[WaitingCommand, ...]:
     if not lane.waiting:
         return ()
-    skipped = max(0, lane.waiting - FIRST)
+    skipped = max(0, lane.waiting - first)
     ((_, entries),) = lanes.peek(lane.partition, [(b"%d" % user_id, skipped)])
-    return tuple(_in_lane(lane.partition, user_id, n, entry) for n, entry in enumerate(entries[:FIRST], 1))
+    return tuple(_in_lane(lane.partition, user_id, n, entry) for n, entry in enumerate(entries[:first], 1))
 
 
 def _in_lane(partition: Partition, user_id: int, position: int, entry: bytes | Oversized) -> WaitingCommand:
@@ -150,9 +153,9 @@ def outbox_rows(connection: Connection, user_id: int) -> dict[str, OutboxRows]:
     return {row["specialization"]: OutboxRows.model_validate(dict(row)) for row in rows}
 
 
-def first_in_outbox(connection: Connection, lane: Lane) -> tuple[WaitingCommand, ...]:
-    """The first rows of a lane that were never pushed, FIRST at most. Raises DBAPIError."""
-    rows = connection.execute(_UNPUSHED, {"user": lane.user_id, "specialization": lane.specialization, "most": FIRST})
+def first_in_outbox(connection: Connection, lane: Lane, first: int = FIRST) -> tuple[WaitingCommand, ...]:
+    """The first rows of a lane that were never pushed. Raises DBAPIError."""
+    rows = connection.execute(_UNPUSHED, {"user": lane.user_id, "specialization": lane.specialization, "most": first})
     return tuple(_in_outbox(lane, n, row) for n, row in enumerate(rows, 1))
 
 
