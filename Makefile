@@ -105,8 +105,8 @@ docs: .venv/installed ## build the documentation in .venv/site, and serve it at 
 # Celery 5.3 requires redis below 6, so the lowest versions are those of an application with both.
 lock: ## write both locks (needs uv): the newest versions, and the lowest that pyproject.toml allows
 	$(LOCK) pyproject.toml --all-extras --group dev -o requirements.lock
-	echo 'celery[redis]>=5.3,<5.4' | $(LOCK) pyproject.toml - --extra worker --extra embedded --extra demo --extra load \
-		--resolution lowest-direct --only-binary :all: -o requirements-lowest.lock
+	echo 'celery[redis]>=5.3,<5.4' | $(LOCK) pyproject.toml - --extra worker --extra console --extra embedded --extra demo \
+		--extra load --resolution lowest-direct --only-binary :all: -o requirements-lowest.lock
 
 clean: ## remove everything that make created
 	rm -rf .venv .venv-lowest build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* site dist levelq-data demo.png loadtest.html

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -80,5 +81,6 @@ def serving(console: Console, listening: socket.socket, host: str) -> Iterator[t
     try:
         yield thread
     finally:
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # it would show the stack of each request it ends
         server.should_exit = True
         thread.join(GRACE)

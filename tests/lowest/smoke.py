@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from importlib.metadata import requires, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -43,8 +45,21 @@ from levelq.embedded import Servers, Valkey
 from levelq.testing import RecordingProducer
 
 LEVELQ = Path(sys.executable).parent / "levelq"
-SHOWN = ("celery", "redis", "rq", "pydantic", "pydantic-settings", "sqlalchemy", "psycopg", "alembic", "typer", "rich")
-EXTRAS = ("worker", "embedded", "demo", "load")
+SHOWN = (
+    "celery",
+    "redis",
+    "rq",
+    "pydantic",
+    "pydantic-settings",
+    "sqlalchemy",
+    "psycopg",
+    "alembic",
+    "typer",
+    "rich",
+    "starlette",
+    "uvicorn",
+)
+EXTRAS = ("worker", "console", "embedded", "demo", "load")
 SECONDS = 300  # ends what hangs; a busy machine takes a minute for what takes seconds
 
 
@@ -197,6 +212,28 @@ def reports() -> None:
     command("verify", "--at-rest")
 
 
+def console() -> None:
+    """The console's first page, and the answer to a form of another site."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    with subprocess.Popen([LEVELQ, "console", "--port", port], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        url = process.stderr.readline().strip()
+        with urlopen(url, timeout=SECONDS) as page:
+            assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+            assert "<h1>Overview</h1>" in page.read().decode()
+        try:
+            urlopen(f"{url}logout", b"x=y", timeout=SECONDS)
+        except HTTPError as refused:
+            assert refused.code == 403, refused
+            refused.close()
+        else:
+            raise AssertionError("a form without a token was accepted")
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=SECONDS)
+    assert (process.returncode, log) == (0, ""), log
+
+
 def cluster() -> None:
     """Lanes on a Redis Cluster, of one server with all slots, in a namespace of their own."""
     with TemporaryDirectory(prefix="levelq-lowest-") as folder:
@@ -241,7 +278,7 @@ def main() -> None:
     print(f"Python {sys.version.split()[0]}, " + ", ".join(f"{name} {version(name)}" for name in SHOWN))
     with TemporaryDirectory(prefix="levelq-lowest-") as folder, Servers(Path(folder)) as servers:
         os.environ |= {"LEVELQ_REDIS_URL": servers.valkey.url, "LEVELQ_DATABASE_URL": servers.postgres.url}
-        for done in (versions, database, sends, woken, direct, outbox, looks_back, reports, extras, cluster):
+        for done in (versions, database, sends, woken, direct, outbox, looks_back, reports, console, extras, cluster):
             step(done)
 
 

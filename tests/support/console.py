@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import httpx
 import uvicorn
+from starlette.applications import Starlette
 
 from levelq.console.application import application
 from levelq.console.console import Console
@@ -29,10 +30,17 @@ class Site(NamedTuple):
     url: str
     console: Console
     client: httpx.Client
+    app: Starlette
 
-    def browser(self, **headers: str) -> httpx.Client:
-        """Another browser; close it."""
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30)
+    def browser(self, address: str = "127.0.0.1", **headers: str) -> httpx.Client:
+        """Another browser, which comes from this address of loopback and sends these headers (Sec_Fetch_Site="...")."""
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        return _browser(self.url, address, given)
+
+
+def _browser(url: str, address: str = "127.0.0.1", headers: Mapping[str, str] | None = None) -> httpx.Client:
+    transport = httpx.HTTPTransport(local_address=address, verify=False)  # nothing is TLS here, and a context is slow
+    return httpx.Client(base_url=url, headers=headers, transport=transport, timeout=30)
 
 
 class _Server(uvicorn.Server):
@@ -51,8 +59,9 @@ class _Server(uvicorn.Server):
 def served(settings: Settings, *, read_only: bool = False) -> Iterator[Site]:
     """Serve the application in a thread of this process, on a free port."""
     console = Console(settings, read_only=read_only)
+    app = application(console)
     config = uvicorn.Config(
-        application(console), host="127.0.0.1", port=0, log_config=None, server_header=False, proxy_headers=False,
+        app, host="127.0.0.1", port=0, log_config=None, server_header=False, proxy_headers=False,
         access_log=False, ws="none", timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = _Server(config)
@@ -62,8 +71,8 @@ def served(settings: Settings, *, read_only: bool = False) -> Iterator[Site]:
         assert server.up.wait(30) and server.started
         port = server.servers[0].sockets[0].getsockname()[1]
         url = f"http://127.0.0.1:{port}"
-        with httpx.Client(base_url=url, timeout=30) as client:
-            yield Site(url, console, client)
+        with _browser(url) as client:
+            yield Site(url, console, client, app)
     finally:
         server.should_exit = True
         thread.join(30)

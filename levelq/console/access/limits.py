@@ -20,7 +20,7 @@ class Limit:
     def wait(self, key: str) -> float:
         """Seconds until this key may be used once more; 0 for now."""
         busy = self._full_until.get(key, 0.0) - self._clock()
-        return max(0.0, busy - (self._most - 1) * self._each)
+        return max(0.0, round(busy - (self._most - 1) * self._each, 6))  # sums of fractions are not exact
 
     def use(self, key: str) -> None:
         """Count one use. If there are too many keys, the one that was used longest ago is forgotten."""

@@ -78,7 +78,7 @@ def new_login(name: str, role: str) -> tuple[str, str]:
     """A new token, and the line for it. Raises ConfigurationError for a name that cannot be in the file."""
     token = secrets.token_urlsafe(32)
     line = f"{name} {role} sha256:{digest_of(token).hex()}"
-    if line.split() != line.split(" ") or name.startswith("#"):
+    if name.split() != [name] or name.startswith("#"):
         raise ConfigurationError(f"--new-login: expected a name without spaces, got {quoted(name)}")
     try:
         parse(line)

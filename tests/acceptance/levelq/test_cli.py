@@ -127,10 +127,20 @@ def test_reader_that_closes_stdout_gets_no_error(levelq: Levelq, settings: Setti
     assert process.returncode == 1
 
 
-@pytest.mark.parametrize(("missing", "command"), [("typer", "--help"), ("rich", "--help"), ("sqlalchemy", "check")])
-def test_missing_library_is_named_with_the_extra_that_installs_it(missing: str, command: str) -> None:
+@pytest.mark.parametrize(
+    ("missing", "command", "extra"),
+    [
+        ("typer", "--help", "worker"),
+        ("rich", "--help", "worker"),
+        ("sqlalchemy", "check", "worker"),
+        ("starlette", "console", "console"),
+        ("itsdangerous", "console", "console"),
+        ("uvicorn", "console", "console"),
+    ],
+)
+def test_missing_library_is_named_with_the_extra_that_installs_it(missing: str, command: str, extra: str) -> None:
     program = f"import sys; sys.modules['{missing}'] = None; from levelq.cli import main; sys.exit(main())"
-    said = f"levelq: {missing} is not installed: pip install 'levelq[worker]'\n"
+    said = f"levelq: {missing} is not installed: pip install 'levelq[{extra}]'\n"
     assert python("-c", program, command) == (2, "", said)
 
 
