@@ -32,10 +32,12 @@ def find_lane(settings: Settings, command_id: UUID, *, engine: Engine | None = N
     full: list[str] = []
     with redis_of(settings) as redis:
         for partition in sorted(scan.partitions(redis, settings)):
-            found = scan.holder(redis, settings.keys, partition, command_id, FOUND_AMONG)
-            if found is None:
+            try:
+                user = scan.holder(redis, settings.keys, partition, command_id, FOUND_AMONG)
+            except scan.TooManyEntries:
                 full.append(str(partition))
-            elif found and (user_id := scan.user_id_of(found[0])) is not None:
+                continue
+            if user is not None and (user_id := scan.user_id_of(user)) is not None:
                 return Lane(partition.specialization, user_id)
     if full:
         held = f"{full[0]} and {len(full) - 1} more hold" if len(full) > 1 else f"{full[0]} holds"
