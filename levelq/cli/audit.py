@@ -13,9 +13,6 @@ from .screen import Listing, err, one_line, print_json, print_line, when
 if TYPE_CHECKING:
     from levelq_core.settings import Settings
 
-_UNSAID = (None, "")
-_MOST_DETAIL = 200  # characters of a line's detail in the table
-
 
 def audit(
     since: Since = None,
@@ -46,16 +43,7 @@ def audit(
         return
     shown = Listing("When (UTC)", "Who", "From", "Action", "Target", "Detail", folding="Detail")
     for line in found:
-        detail = (
-            ""
-            if line.detail is None
-            else ", ".join(
-                f"{name} {_short(value)}"
-                for name, value in line.detail.items()
-                if value is not False and value not in _UNSAID
-            )
-        )
-        cells = (line.actor, line.origin, line.action, line.target, detail)
+        cells = (line.actor, line.origin, line.action, line.target, line.detail_in_words())
         shown.add(when(line.at), *map(one_line, cells))
     shown.print()
 
@@ -76,8 +64,3 @@ def note(settings: Settings, action: str, target: str, detail: Mapping[str, Any]
         except ConfigurationError as error:
             why = str(error)
     print_line(f"done, but not in the audit: {one_line(why)}", "yellow", on=err)
-
-
-def _short(value: object) -> str:
-    """A value of a detail; of many ids only how many."""
-    return f"({len(value)})" if isinstance(value, dict | list) else str(value)[:_MOST_DETAIL]

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
 
 from typer import Argument, BadParameter, Option
-
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_MAX_AGE = timedelta(days=36_500)
 
 
 def check_user(user: int | None) -> int | None:
@@ -59,38 +55,14 @@ Until = Annotated[str | None, Option("--until", metavar="TIME", help="Only befor
 
 
 def time_of(option: str, text: str | None) -> datetime | None:
-    """Read an age (1d, 12h), or ISO 8601, in UTC unless it names a zone.
+    """Read an age (1d, 12h), or ISO 8601; see levelq_core.operations.written_times. Raises ConfigurationError."""
+    from levelq_core.operations.written_times import time_of as read
 
-    Raises ConfigurationError, also for a time in the future.
-    """
-    from levelq_core.errors import ConfigurationError
-
-    if text is None:
-        return None
-    now = datetime.now(UTC)
-    try:
-        found = datetime.fromisoformat(text.strip())
-        moment = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-    except (ValueError, OverflowError):
-        try:
-            moment = now - age_of(option, text)
-        except ConfigurationError:
-            raise ConfigurationError(
-                f"{option}: expected an age like 1d or 12h, or a time like 2026-01-31T06:00Z, got {text!r}"
-            ) from None
-    if moment > now:
-        raise ConfigurationError(f"{option}: expected a time in the past, got {text!r}")
-    return moment
+    return None if text is None else read(option, text)
 
 
 def age_of(option: str, text: str) -> timedelta:
     """Read 30d, 12h, 90m, 600s or 2w. Raises ConfigurationError."""
-    from levelq_core.errors import ConfigurationError
+    from levelq_core.operations.written_times import age_of as read
 
-    match = re.fullmatch(r"(\d{1,9})([smhdw])", text.strip().lower())
-    age = timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else None
-    if age is None or age > _MAX_AGE:
-        raise ConfigurationError(
-            f"{option}: expected a number and a unit (s, m, h, d, w), like 30d or 12h, got {text!r}"
-        )
-    return age
+    return read(option, text)

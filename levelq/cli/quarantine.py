@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument
 
@@ -22,7 +21,7 @@ from .redrive import (
     selection_of,
     show_each,
 )
-from .screen import Listing, count, one_line, print_json, print_line, verdict, when
+from .screen import Listing, one_line, print_json, print_line, verdict, when
 
 if TYPE_CHECKING:
     from levelq_core.operations.readings.quarantine import KeptEntry
@@ -35,7 +34,6 @@ _THING = Thing(
     lambda one: (one.specialization, one.reason),
     " Their bytes are deleted for good.",
 )
-_WIDTH = 16  # bytes in one line of a dump
 
 
 def list_(
@@ -124,32 +122,10 @@ def discard(
 
 def _show(one: KeptEntry) -> None:
     print_line(verdict("quarantined", "bold yellow", f"  {one.id}  {when(one.at)} UTC  {_lane(one)}"))
-    print_facts(_facts(one))
-    for line in _dump(one.raw):
+    print_facts(one.facts())
+    for line in one.dump():
         print_line(f"  {line}")
 
 
 def _lane(one: KeptEntry) -> str:
     return f"{'-' if one.user_id is None else one.user_id} {one.specialization}"
-
-
-def _facts(one: KeptEntry) -> Iterator[tuple[str, Any]]:
-    from levelq_core.domain.record import KIND_NAMES
-    from levelq_core.operations.wording import time_of, when_utc
-
-    yield "why", one.reason
-    yield "length", f"{count(one.length, 'byte')}, {count(len(one.raw), 'byte')} kept"
-    yield "sha256", one.sha256
-    for name, value in one.fields().items():
-        shown = KIND_NAMES.get(int(value), value) if name == "kind" else value
-        if name == "stamp" and str(value).isdecimal():
-            shown = f"{value}, {when_utc(time_of(int(value)))}"
-        yield name.replace("_", " "), shown
-
-
-def _dump(raw: bytes) -> Iterator[str]:
-    """The bytes in hexadecimal, and beside them those that are visible ASCII."""
-    for at in range(0, len(raw), _WIDTH):
-        part = raw[at : at + _WIDTH]
-        visible = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
-        yield f"{at:04x}  {part.hex(' '):<{3 * _WIDTH - 1}}  {visible}"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
 from uuid import UUID
 
 from typer import Exit, Option
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from levelq_core.operations.readings.selection import Selection
     from levelq_producer import Handle, Producer
     from levelq_worker.redrive.plan import Plan, Send
-
-T = TypeVar("T")
 
 Listed = Annotated[int, Option(min=1, max=10_000, help="How many at most, the newest first.")]
 Acted = Annotated[int, Option(min=1, max=10_000, help="How many at most, the oldest first.")]
@@ -74,14 +71,6 @@ def print_facts(facts: Iterator[tuple[str, Any]]) -> None:
     for label, value in facts:
         if value not in (None, "", 0):
             print_line(verdict(f"{label:>12}", "dim", f"  {one_line(str(value))}"))
-
-
-def alike(found: Iterable[T], words: Callable[[T], str]) -> list[list[T]]:
-    """Groups whose words differ at most in numbers and ids, the largest first: those have one cause."""
-    groups: dict[str, list[T]] = {}
-    for one in found:
-        groups.setdefault(re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+", "N", words(one)), []).append(one)
-    return sorted(groups.values(), key=len, reverse=True)
 
 
 class Thing(NamedTuple):
@@ -144,6 +133,8 @@ def discard_each(
     as_json: bool,
 ) -> None:
     """Show what is selected, ask, and discard it. What was settled before is left."""
+    from levelq_worker.redrive.plan import alike
+
     from .connections import database_of, load
 
     never_ask(as_json, yes=yes or dry_run)
@@ -246,6 +237,8 @@ def retry_each(
 
 
 def _print_plan(plan: Plan[Any], thing: str) -> None:
+    from levelq_worker.redrive.plan import alike
+
     shown = Listing("Number", "Retry", "Why", "For example", right=("Number",), folding="Why")
     for group in alike(plan.entries, lambda one: f"{one.verdict} {one.why}"):
         one = group[0]
@@ -255,6 +248,8 @@ def _print_plan(plan: Plan[Any], thing: str) -> None:
 
 
 def _print_done(plan: Plan[Any], thing: str, outcomes: Sequence[tuple[UUID, str, str]]) -> None:
+    from levelq_worker.redrive.plan import alike
+
     print_line(f"{count(len(plan.of('sent')), thing)} sent once more")
     for left in alike(plan.of("left"), lambda one: str(one.why)):
         print_line(verdict("left", "bold red", f"  {len(left):,}: {one_line(left[0].why)}"))

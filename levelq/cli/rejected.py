@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 from typer import Argument, Option
@@ -143,7 +142,7 @@ def discard(
 
 def _show(one: RejectedCommand) -> None:
     print_line(verdict("rejected", "bold red", f"  {when(one.at)} UTC  user {one.user_id} {one.specialization}"))
-    print_facts(_facts(one))
+    print_facts(one.facts())
 
 
 def _why(one: RejectedCommand) -> Cell:
@@ -155,17 +154,3 @@ def _why(one: RejectedCommand) -> Cell:
         else ""
     )
     return verdict(one.error, "red", f": {one_line(one.message)}{became}")
-
-
-def _facts(one: RejectedCommand) -> Iterator[tuple[str, Any]]:
-    yield "command", one.command_id
-    yield "kind", " ".join(filter(None, (one.kind, one.mode)))
-    for name in ("level", "xp", "sessions", "projects", "theory_hours", "practice_hours"):
-        yield name.replace("_", " "), getattr(one, name)
-    yield "author", one.advanced_by
-    yield "reason", one.reason
-    yield "why", f"{one.error}: {one.message}"
-    yield "from", one.source
-    yield "settled", one.settled
-    if one.retry is not None:
-        yield "retried as", f"{one.retry.command_id}: {one.retry.status} {one.retry.message}"

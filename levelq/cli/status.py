@@ -54,10 +54,10 @@ def _print(report: StatusReport) -> None:
         shown.add("all", *sums, _oldest(*report.partitions), style="bold")
     shown.print()
     _print_rates(report)
-    totals = {"rejected": report.rejected, "quarantined": report.quarantined}
+    totals = {"rejected": "rejected", "quarantined": "quarantined"}
     if report.rejected_open:
-        totals["open rejections"] = report.rejected_open
-    listed = "".join(f"   {name} {'-' if total is None else f'{total:,}'}" for name, total in totals.items())
+        totals["open rejections"] = "rejected_open"
+    listed = "".join(f"   {name} {_total(report, field)}" for name, field in totals.items())
     workers = "- workers" if report.workers is None else count(report.workers, "worker")
     out.print(verdict(workers, "" if report.workers else "bold yellow", listed))
     bound = f"bound to {report.database}" if report.database else "not bound to a database yet"
@@ -68,6 +68,14 @@ def _print(report: StatusReport) -> None:
         print_line(verdict("note", "bold yellow", f"   {note}"))
     for problem in report.problems:
         print_line(verdict("wrong", "bold red", f"  {problem}"))
+
+
+def _total(report: StatusReport, name: str) -> str:
+    """`1,234`, or `about 1,200,000` for what is not counted one by one."""
+    total = getattr(report, name)
+    if total is None:
+        return "-"
+    return f"about {float(f'{total:.2g}'):,.0f}" if name in report.estimated else f"{total:,}"
 
 
 def _hot_spots(spots: HotSpots) -> Iterator[Text]:

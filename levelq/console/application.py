@@ -15,9 +15,34 @@ from .access import login_page
 from .access.failures import refused
 from .access.guard import Guard
 from .access.middleware import STATIC, access
-from .acts import cancel, forget, pause, purge, rebuild, resume, sync
+from .acts import (
+    audit_drift,
+    cancel,
+    discard_quarantined,
+    discard_rejected,
+    forget,
+    pause,
+    purge,
+    rebuild,
+    resume,
+    retry_quarantined,
+    retry_rejected,
+    sync,
+)
 from .console import Console
-from .pages import overview, partition, runbook, search, user, workers
+from .pages import (
+    audit,
+    drift,
+    overview,
+    partition,
+    quarantined,
+    rejected,
+    runbook,
+    runtime_settings,
+    search,
+    user,
+    workers,
+)
 
 _STATIC = Path(__file__).parent / "static"
 
@@ -34,19 +59,29 @@ def application(console: Console) -> Starlette:
         console.close()
 
     routes: list[BaseRoute] = [
+        *audit.routes,
+        *drift.routes,
         *login_page.routes,
         *overview.routes,
         *partition.routes,
+        *quarantined.routes,
+        *rejected.routes,
         *runbook.routes,
+        *runtime_settings.routes,
         *search.routes,
         *user.routes,
         *workers.routes,
+        audit_drift.route,
         cancel.route,
+        discard_quarantined.route,
+        discard_rejected.route,
         forget.route,
         pause.route,
         purge.route,
         rebuild.route,
         resume.route,
+        retry_quarantined.route,
+        retry_rejected.route,
         sync.route,
         Mount(STATIC, StaticFiles(directory=_STATIC), name="static"),
     ]

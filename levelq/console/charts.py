@@ -83,21 +83,16 @@ class Chart:
         if not known:
             return f"{line.name}: nothing known."
         least, most = self.written(min(known)), self.written(max(known))
-        return f"{line.name}: latest {self.say(line.values[-1])}, lowest {least}, highest {most}."
+        latest = "unknown" if line.values[-1] is None else self.written(line.values[-1])
+        return f"{line.name}: latest {latest}, lowest {least}, highest {most}."
 
     def say(self, value: Value) -> str:
-        """A value with its unit."""
-        return "unknown" if value is None else self.written(value)
-
-    def latest(self) -> str:
-        """The values of the last slot."""
-        return ", ".join(self.say(line.values[-1]) for line in self.lines)
+        """A value with its unit, a dash for None."""
+        return "-" if value is None else self.written(value)
 
     def said(self, index: int) -> str:
-        """The values of one slot, in words."""
-        if len(self.lines) == 1:
-            return self.say(self.lines[0].values[index])
-        return ", ".join(f"{line.name} {self.say(line.values[index])}" for line in self.lines)
+        """The values of one slot, for the script that shows those under the pointer."""
+        return "|".join(self.say(line.values[index]) for line in self.lines)
 
     def labels(self) -> list[str]:
         """The numbers beside the lines across, from the top down, in equal distances."""
@@ -120,8 +115,12 @@ class Chart:
         return ((_short(index * width), _short(width)) for index in range(len(self.times)))
 
     def path(self, line: Line) -> str:
-        """The line as SVG's path: a part for each run of known values. A single one is a dot, by its round ends."""
-        return "".join(f"M{_along(run)}" + ("h0" if len(run) == 1 else "") for run in self._runs(line))
+        """The line as SVG's path: a part for each run of known values."""
+        return "".join(f"M{_along(run)}" for run in self._runs(line) if len(run) > 1)
+
+    def dots(self, line: Line) -> str:
+        """The single values between gaps: a line of no length, which its round ends make a dot."""
+        return "".join(f"M{_along(run)}h0" for run in self._runs(line) if len(run) == 1)
 
     def area(self, line: Line) -> str:
         """What is below the line, as SVG's path."""

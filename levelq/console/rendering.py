@@ -22,6 +22,8 @@ from .access.login import may_act
 from .access.notices import forget_notice, notice_of
 from .runbook import help_for
 
+_TIME_IN_WORDS = re.compile(r"\b(\d{4}-[01]\d-[0-3]\d [0-2]\d:[0-5]\d:[0-5]\d) UTC\b")  # as when_utc writes it
+
 
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
     """The page. With `?part=NAME` in the URL, only the template's block of that name, to replace it in an open page."""
@@ -76,10 +78,10 @@ def minute(value: datetime) -> Markup:
 
 
 def lasting(seconds: float | None) -> str:
-    """A duration: in ms below 0.1 s; a dash for None."""
+    """A duration: in ms below a second; a dash for None."""
     if seconds is None:
         return "-"
-    return f"{1000 * seconds:.0f} ms" if seconds < 0.1 else duration(seconds)
+    return f"{1000 * seconds:.0f} ms" if seconds < 1 else duration(seconds)
 
 
 def size(value: int | None) -> str:
@@ -92,11 +94,21 @@ def safe(value: object) -> Markup:
     return escape(printable(value if isinstance(value, str | bytes) else str(value)))
 
 
-def with_commands(value: str) -> Markup:
-    """A sentence of levelq, with the command lines that it names in backticks as such; the rest as `safe`."""
-    parts = re.split(r"`((?:levelq|rq) [^`]{1,300})`", printable(value))
+def numbered(heading: str) -> tuple[str, str]:
+    """A column of a confirmation's table and its kind: the one that counts is named Number."""
+    return heading, "number" if heading == "Number" else ""
+
+
+def in_words(line: str) -> Markup:
+    """A sentence of levelq: command lines that it names in backticks are marked, times in UTC are as `moment` has them.
+
+    The rest is as in `safe`.
+    """
+    parts = re.split(r"`((?:levelq|rq) [^`]{1,300})`", printable(line))
     marked = (Markup('<code class="command">{}</code>').format(part) if n % 2 else part for n, part in enumerate(parts))
-    return Markup("").join(marked)
+    escaped = Markup("").join(marked)
+    times = _TIME_IN_WORDS.sub(lambda found: moment(datetime.fromisoformat(f"{found[1]}+00:00")), escaped)
+    return Markup(times)  # noqa: S704 - it was escaped before
 
 
 def counted(value: int, thing: str) -> str:
@@ -119,7 +131,9 @@ TEMPLATES.filters |= {
     "size": size,
     "safe_text": safe,
     "runbook_link": help_for,
-    "with_commands": with_commands,
+    "in_words": in_words,
+    "with_commands": in_words,
     "counted": counted,
+    "numbered": numbered,
 }
 TEMPLATES.globals["static_url"] = static_url

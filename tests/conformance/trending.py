@@ -39,35 +39,35 @@ class Trending:
         assert not add(b, 4, waiting=5, parked=2)
         expected = Slot(7, 1, 10, 3, {17: 3, 30: 1}, waiting=7, parked=2)
         assert slot(b) == slot(b, DAY) == expected
-        assert b.redis.hget(b.lanes.keys.trends, f"60:{BEGIN}") == (
+        assert b.redis.hget(b.lanes.keys.trends, f"20:{BEGIN}") == (
             b"applied=7 batches=3 commands=10 lag17=3 lag30=1 parked=2 rejected=1 waiting=7"
         )
 
     def test_slot_ends_at_its_border(self, b: Bench) -> None:
-        for seconds in (-0.001, 0, 59.999, 60, 600):
-            assert add(b, seconds, applied=1) == (seconds != 59.999)
+        for seconds in (-0.001, 0, 19.999, 20, 600):
+            assert add(b, seconds, applied=1) == (seconds != 19.999)
             assert not add(b, seconds, waiting=1)
-        assert [getattr(slot(b, HOUR, BEGIN + at), "applied", None) for at in (-60, 0, 60, 120)] == [1, 2, 1, None]
+        assert [getattr(slot(b, HOUR, BEGIN + at), "applied", None) for at in (-20, 0, 20, 40)] == [1, 2, 1, None]
         assert [getattr(slot(b, DAY, BEGIN + at), "applied", None) for at in (-600, 0, 600)] == [1, 3, 1]
 
     def test_worker_that_is_late_adds_to_its_own_slot_and_the_newer_one_stays(self, b: Bench) -> None:
-        add(b, 60, applied=1)
-        add(b, 59.9, applied=2)
-        assert [getattr(slot(b, HOUR, BEGIN + at), "applied", None) for at in (0, 60)] == [2, 1]
+        add(b, 20, applied=1)
+        add(b, 19.9, applied=2)
+        assert [getattr(slot(b, HOUR, BEGIN + at), "applied", None) for at in (0, 20)] == [2, 1]
 
     def test_slots_that_no_chart_shows_are_removed(self, b: Bench) -> None:
         add(b, 0, applied=1)
-        add(b, 60 * 60, applied=1)
-        assert f"60:{BEGIN}" in fields(b)  # the oldest point of the hour
-        add(b, 60 * 61, applied=1)
-        assert f"60:{BEGIN}" not in fields(b) and f"600:{BEGIN}" in fields(b)
+        add(b, 3600, applied=1)
+        assert f"20:{BEGIN}" in fields(b)  # the oldest point of the hour
+        add(b, 3620, applied=1)
+        assert f"20:{BEGIN}" not in fields(b) and f"600:{BEGIN}" in fields(b)
         add(b, 600 * 145, applied=1)
-        assert fields(b) == {f"60:{BEGIN + 600 * 145}", f"600:{BEGIN + 600 * 145}"}
+        assert fields(b) == {f"{length}:{BEGIN + 600 * 145}" for length in (20, 600)} | {f"600:{BEGIN + 3600}"}
 
     def test_slots_after_the_clock_was_set_back_are_removed(self, b: Bench) -> None:
         add(b, 7200, applied=1)
         add(b, 0, applied=1)
-        assert fields(b) == {f"60:{BEGIN}", f"600:{BEGIN}"}
+        assert fields(b) == {f"20:{BEGIN}", f"600:{BEGIN}"}
 
     def test_trends_expire_when_no_worker_adds(self, b: Bench) -> None:
         add(b, 0)
@@ -79,11 +79,11 @@ class Trending:
     )
     def test_what_another_program_left_is_replaced(self, b: Bench, content: bytes) -> None:
         key = b.lanes.keys.trends
-        b.redis.hset(key, mapping={f"60:{BEGIN}": content, "7": content, f"60:{BEGIN - 60}": content})
-        assert slot(b) is None and slot(b, HOUR, BEGIN - 60) is None
+        b.redis.hset(key, mapping={f"20:{BEGIN}": content, "7": content, f"20:{BEGIN - 20}": content})
+        assert slot(b) is None and slot(b, HOUR, BEGIN - 20) is None
         add(b, 0, applied=2)
         assert slot(b) == Slot(applied=2)
-        assert fields(b) == {f"60:{BEGIN}", f"600:{BEGIN}", f"60:{BEGIN - 60}"}
+        assert fields(b) == {f"20:{BEGIN}", f"600:{BEGIN}", f"20:{BEGIN - 20}"}
 
     def test_key_of_another_type_is_left_alone(self, b: Bench) -> None:
         b.redis.set(b.lanes.keys.trends, "of another type")

@@ -127,12 +127,14 @@ class Reporter(threading.Thread):
         return taken
 
     def _backlog(self) -> Slot:
-        """What waits in all partitions, which one worker counts each minute. Raises RedisError."""
+        """What waits in all partitions, which one worker counts in each slot of the trends. Raises RedisError."""
         lanes, waiting, parked = self._lanes, 0, 0
         for partition in partitions(lanes, self._tracks):
             status = lanes.status(partition)
-            paused = unless_wrong_type(0, lanes_parked, lanes.redis, lanes.keys, partition)
-            waiting, parked = waiting + status.waiting, parked + max(0, status.parked - paused)
+            waiting += status.waiting
+            if status.parked:
+                paused = unless_wrong_type(0, lanes_parked, lanes.redis, lanes.keys, partition)
+                parked += max(0, status.parked - paused)
         return Slot(waiting=waiting, parked=parked)
 
     def _report(self, now: float, now_ms: int) -> WorkerReport:

@@ -88,6 +88,12 @@ def read(redis: Redis, keys: Keys) -> DriftReport | None:
     return DriftReport.decode(unless_wrong_type(None, redis.hget, keys.drift, _REPORT))
 
 
+def read_under_way(redis: Redis, keys: Keys) -> DriftReport | None:
+    """What the audit under way found so far, also one that broke off; None if there is none. Raises RedisError."""
+    run = AuditRun.decode(unless_wrong_type(None, redis.hget, keys.drift, _RUN))
+    return None if run is None else run.report
+
+
 def request_audit(redis: Redis, keys: Keys) -> None:
     """Have a worker audit within seconds, because what the last audit found was changed. Raises RedisError.
 
@@ -102,6 +108,20 @@ class AuditRun(NamedTuple):
 
     report: DriftReport
     position: list[Any]
+
+    def encode(self) -> str:
+        """As Redis keeps it, in JSON."""
+        return json.dumps([self.report.encode(), self.position])
+
+    @classmethod
+    def decode(cls, raw: bytes | None) -> Self | None:
+        """Read what `encode` gives; None for anything else."""
+        with suppress(ValueError, TypeError, RecursionError):
+            encoded, position = json.loads(raw or b"")
+            report = DriftReport.decode(encoded)
+            if report is not None and isinstance(position, list):
+                return cls(report, position)
+        return None
 
 
 class AuditLease:
@@ -138,7 +158,7 @@ class AuditLease:
         if self._lease.get(self._keys.auditor) != self._token:
             return False
         self._lease.pexpire(self._keys.auditor, LEASE_MS)
-        added = self._server.hset(self._keys.drift, _RUN, json.dumps([run.report.encode(), run.position]))
+        added = self._server.hset(self._keys.drift, _RUN, run.encode())
         if added and self._noted:  # request_audit removed it
             self._server.hdel(self._keys.drift, _RUN)
             return False
@@ -165,10 +185,7 @@ class AuditLease:
     def _read(self, now: int) -> tuple[AuditRun | None, DriftReport | None]:
         """The audit under way and the last one. One that began in the future, by a clock set back, does not count."""
         raw, last = unless_wrong_type((None, None), self._server.hmget, self._keys.drift, _RUN, _REPORT)
-        run: AuditRun | None = None
-        with suppress(ValueError, TypeError, RecursionError):
-            encoded, position = json.loads(raw or b"")
-            report = DriftReport.decode(encoded)
-            if report is not None and report.started_ms <= now and isinstance(position, list):
-                run = AuditRun(report, position)
+        run = AuditRun.decode(raw)
+        if run is not None and run.report.started_ms > now:
+            run = None
         return run, DriftReport.decode(last)

@@ -45,7 +45,7 @@ class ParkedLane(NamedTuple):
 
 
 class ParkedLanes(NamedTuple):
-    """The parked lanes of one partition: how many, and the first MOST_LANES of them, the oldest first."""
+    """The parked lanes of one partition: how many, and as many of them as were read, the oldest first."""
 
     total: int
     lanes: list[ParkedLane]
@@ -81,16 +81,16 @@ def is_note(raw: bytes) -> bool:
     return _NOTE.match(raw) is not None
 
 
-def read(redis: Redis, keys: Keys, partition: Partition) -> ParkedLanes:
-    """The parked lanes of a partition, MOST_LANES at most, without unreadable notes. Raises RedisError."""
+def read(redis: Redis, keys: Keys, partition: Partition, most: int = MOST_LANES) -> ParkedLanes:
+    """The parked lanes of a partition, `most` of them, without unreadable notes. Raises RedisError."""
     key = keys.of(partition, "parked")
     server: Any = server_of(redis, key)
     found: dict[bytes, bytes] = {}
     total, cursor = unless_wrong_type(0, server.hlen, key), None
-    while total and cursor != 0 and len(found) < MOST_LANES:
-        cursor, page = server.hscan(key, cursor or 0, count=_PAGE)
+    while total and cursor != 0 and len(found) < most:
+        cursor, page = server.hscan(key, cursor or 0, count=min(_PAGE, most))
         found |= page
-    users = list(found)[:MOST_LANES]
+    users = list(found)[:most]
     no_scores = [None] * len(users)
     scores = unless_wrong_type(no_scores, server.zmscore, keys.of(partition, "ready"), users) if users else no_scores
     read_ = [parked_lane(user, found[user], score) for user, score in zip(users, scores, strict=True)]

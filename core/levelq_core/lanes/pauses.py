@@ -39,8 +39,8 @@ def pause_of(redis: Redis, keys: Keys, partition: Partition, user_id: int | None
     return _first(server_of(redis, keys.of(partition, "paused")), keys.of(partition, "paused"), user_id)[0]
 
 
-def pauses(redis: Redis, keys: Keys, partition: Partition) -> dict[int | None, Pause]:
-    """The pauses of a partition by user, MOST_PAUSES at most; None stands for the whole partition, and is first.
+def pauses(redis: Redis, keys: Keys, partition: Partition, most: int = MOST_PAUSES) -> dict[int | None, Pause]:
+    """The pauses of a partition by user, `most` of them; None stands for the whole partition, and is first.
 
     Without those that are over or cannot be read. Raises RedisError.
     """
@@ -49,13 +49,13 @@ def pauses(redis: Redis, keys: Keys, partition: Partition) -> dict[int | None, P
     whole, now_ms, exists = _first(server, key, None)
     users: dict[int | None, Pause] = {}
     cursor = None if exists else 0
-    while cursor != 0 and len(users) < MOST_PAUSES:
-        cursor, page = server.hscan(key, cursor or 0, count=_PAGE)
+    while cursor != 0 and len(users) < most:
+        cursor, page = server.hscan(key, cursor or 0, count=min(_PAGE, most))
         for field, raw in page.items():
             pause = read_pause(raw, now_ms) if field.isdigit() else None
             if pause is not None:
                 users[int(field)] = pause
-    return ({} if whole is None else {None: whole}) | dict(sorted(users.items())[:MOST_PAUSES])
+    return ({} if whole is None else {None: whole}) | dict(sorted(users.items())[:most])
 
 
 def lanes_parked(redis: Redis, keys: Keys, partition: Partition) -> int:

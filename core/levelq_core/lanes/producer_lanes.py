@@ -124,13 +124,25 @@ class ProducerLanes(ScriptCaller):
 
         Raises RedisError.
         """
+        if user_id is None:
+            lane = self.lane_with(partition, command_id)
+            return None if lane is None else bool(lane)
         newest = 0
         while True:
             call = self._protocol.find(partition, command_id.bytes, user_id, newest)
             found = self._execute(call.key, *call.command(known=False))
-            if found >= 0 or user_id is None:
-                return None if found < 0 else bool(found)
+            if found >= 0:
+                return bool(found)
             newest += FOUND_AMONG
+
+    def lane_with(self, partition: Partition, command_id: UUID) -> bytes | None:
+        """The name of the lane that holds a command; empty if none does, None if too many commands wait to look at all.
+
+        Raises RedisError.
+        """
+        call = self._protocol.find(partition, command_id.bytes)
+        found = self._execute(call.key, *call.command(known=False))
+        return found if isinstance(found, bytes) else b"" if found == 0 else None
 
     def _execute(self, key: str, *command: Any) -> Any:
         """One command on the server of one key. Raises NotConnected, and redis-py's errors."""

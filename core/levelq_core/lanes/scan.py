@@ -194,9 +194,11 @@ class LongLane(NamedTuple):
     age_ms: int
 
 
-def longest(redis: Redis, keys: Keys, partition: Partition, most: int) -> tuple[list[LongLane], list[LongLane]]:
-    """The longest lanes, and those whose first entry is oldest, among the LOOKED_AT due and claimed longest."""
-    longest_, oldest = _run(redis, keys, "longest", partition, LOOKED_AT, most)
+def longest(
+    redis: Redis, keys: Keys, partition: Partition, most: int, looked_at: int = LOOKED_AT
+) -> tuple[list[LongLane], list[LongLane]]:
+    """The longest lanes, and those whose first entry is oldest, among so many that are due and claimed longest."""
+    longest_, oldest = _run(redis, keys, "longest", partition, looked_at, most)
     found = ([LongLane(partition, *flat[n : n + 3]) for n in range(0, len(flat), 3)] for flat in (longest_, oldest))
     first, second = found
     return first, second

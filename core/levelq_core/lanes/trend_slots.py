@@ -1,6 +1,6 @@
 """What all workers did in the last hour and day, in slots of time, for charts. Kept in Redis at a bounded size.
 
-One hash has two series: slots of a minute for an hour, and of ten minutes for a day. Its fields are `60:1764489600`
+One hash has two series: slots of 20 s for an hour, and of ten minutes for a day. Its fields are `20:1764489600`
 (seconds of the slot: when it begins, in Unix time), its values `applied=12 batches=2 commands=12 lag31=12 waiting=0`.
 Each worker adds what it did since its last report by trend.lua. `lag31` is a bucket of lag_histogram.py. Nothing
 depends on the trends: a worker that is killed, or an error of Redis, loses the seconds since the last report.
@@ -33,7 +33,7 @@ class Series(NamedTuple):
         return f"{self.slot_seconds}:{begins}"
 
 
-HOUR = Series(60, 60)
+HOUR = Series(20, 180)
 DAY = Series(600, 144)
 SERIES = (HOUR, DAY)
 

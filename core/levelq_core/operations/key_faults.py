@@ -57,8 +57,8 @@ class KeyFault(NamedTuple):
 _Fault = Callable[[bytes, Any], str | None]  # what is wrong with a member, given its score or value
 
 
-def find(lanes: Lanes, partitions: Iterable[Partition]) -> list[KeyFault]:
-    """The faults of the namespace's own keys and of these partitions. Raises RedisError."""
+def find(lanes: Lanes, partitions: Iterable[Partition], most: int = MOST_MEMBERS) -> list[KeyFault]:
+    """The faults of the namespace's own keys and of these partitions, `most` members of each. Raises RedisError."""
     redis, keys, partitions = lanes.redis, lanes.keys, list(partitions)
     found: list[KeyFault] = []
     for key, kind, fault in (
@@ -69,7 +69,7 @@ def find(lanes: Lanes, partitions: Iterable[Partition]) -> list[KeyFault]:
         (keys.trends, b"hash", _trend),
     ):
         server = server_of(redis, key)
-        found += _wrong_types(server, {key: kind}) or _members(server, key, kind, fault)
+        found += _wrong_types(server, {key: kind}) or _members(server, key, kind, fault, most)
     for key, kind in ((keys.drift, b"hash"), (keys.auditor, b"string")):
         found += _wrong_types(server_of(redis, key), {key: kind})
     found += _binding(redis, keys)
@@ -84,7 +84,7 @@ def find(lanes: Lanes, partitions: Iterable[Partition]) -> list[KeyFault]:
         ):
             key = keys.of(partition, name)
             if not any(each.key == key for each in wrong):
-                found += _members(server, key, _TYPES[name], fault)
+                found += _members(server, key, _TYPES[name], fault, most)
     return [*found, *_closed(lanes, partitions)]
 
 
@@ -156,22 +156,22 @@ def _closed(lanes: Lanes, partitions: Sequence[Partition]) -> Iterator[KeyFault]
             yield KeyFault(keys[partition], f"closed, though the layout {layout} says that it is open")
 
 
-def _members(server: Any, key: str, kind: bytes, fault: _Fault) -> Iterator[KeyFault]:
-    """The members that cannot be read, of the first MOST_MEMBERS of a hash, or the last of a sorted set."""
-    for member, value in _hash(server, key) if kind == b"hash" else _sorted_set(server, key):
+def _members(server: Any, key: str, kind: bytes, fault: _Fault, most: int) -> Iterator[KeyFault]:
+    """The members that cannot be read, of the first `most` of a hash, or the last of a sorted set."""
+    for member, value in _hash(server, key, most) if kind == b"hash" else _sorted_set(server, key, most):
         what = fault(member, value)
         if what is not None:
             yield KeyFault(key, what, member)
 
 
-def _sorted_set(server: Any, key: str) -> Iterator[tuple[bytes, float]]:
-    yield from server.zrange(key, 0, MOST_MEMBERS - 1, desc=True, withscores=True)
+def _sorted_set(server: Any, key: str, most: int) -> Iterator[tuple[bytes, float]]:
+    yield from server.zrange(key, 0, most - 1, desc=True, withscores=True)
 
 
-def _hash(server: Any, key: str) -> Iterator[tuple[bytes, bytes]]:
+def _hash(server: Any, key: str, most: int) -> Iterator[tuple[bytes, bytes]]:
     cursor, seen = None, 0
-    while cursor != 0 and seen < MOST_MEMBERS:
-        cursor, page = server.hscan(key, cursor or 0, count=MOST_MEMBERS)
+    while cursor != 0 and seen < most:
+        cursor, page = server.hscan(key, cursor or 0, count=most)
         seen += len(page)
         yield from page.items()
 

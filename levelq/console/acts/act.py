@@ -22,11 +22,15 @@ from levelq_core.errors import ConfigurationError, InvalidArgument
 
 
 class Asked(NamedTuple):
-    """What an act is asked for: the fields of the URL, over them those of the form, and who asks."""
+    """What an act is asked for: the fields of the URL, over them those of the form, and who asks.
+
+    `ids`: every `id` of the URL, as of marked rows.
+    """
 
     console: Console
     values: Mapping[str, str]
     actor: str
+    ids: tuple[str, ...] = ()
 
 
 class Field(NamedTuple):
@@ -43,9 +47,11 @@ class Field(NamedTuple):
 class Plan:
     """What an act will do, found out by a dry run.
 
-    `happens`: sentences. `table`: headings and rows of what it is done to, if that helps. `command`: the command line
-    that does the same. `button`: what the button says, such as "Retry 12 commands". `back`: the page to return to.
-    `dangerous`: something is lost that cannot be brought back. `impossible`: why it cannot be done, no button then.
+    `happens`: sentences. `table`: headings and rows of what it is done to, if that helps; a column named Number is one
+    of numbers. `command`: the command line that does the same, empty if none does. `button`: what the button says, such
+    as "Retry 12 commands". `back`: the page to return to. `dangerous`: something is lost that cannot be brought back.
+    `impossible`: why it cannot be done, no button then. `kept`: hidden fields, such as the ids that the dry run found,
+    so that what is done is what was shown. `instead`: links to other ways of the act, and what each says.
     """
 
     title: str
@@ -57,6 +63,8 @@ class Plan:
     table: tuple[tuple[str, ...], ...] = field(default=())
     dangerous: bool = False
     impossible: str | None = None
+    kept: tuple[tuple[str, str], ...] = ()
+    instead: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ValueError if `back`, which may be of a URL, leads elsewhere."""
@@ -73,7 +81,8 @@ def act(name: str, plan: Callable[[Asked], Plan], perform: Callable[[Asked], str
     async def endpoint(request: Request) -> Response:
         actor = require_operator(request)
         form = await read_form(request) if request.method == "POST" else {}
-        asked = Asked(request.app.state.console, {**request.query_params, **form}, actor)
+        ids = tuple(request.query_params.getlist("id"))
+        asked = Asked(request.app.state.console, {**request.query_params, **form}, actor, ids)
         try:
             planned = await run_in_threadpool(plan, asked)
             if request.method != "POST":
@@ -82,7 +91,8 @@ def act(name: str, plan: Callable[[Asked], Plan], perform: Callable[[Asked], str
                 raise HTTPException(409, planned.impossible)
             done = await run_in_threadpool(perform, asked)
         except (InvalidArgument, ConfigurationError, ValueError) as error:
-            raise HTTPException(400, str(error)) from error
+            is_away = getattr(error, "setting", "").startswith("LEVELQ_")  # a server does not answer
+            raise HTTPException(503 if is_away else 400, str(error)) from error
         asked.console.forget()
         return with_notice(request, RedirectResponse(planned.back, 303), done)
 

@@ -71,9 +71,9 @@ def charts(found: Trends) -> Iterator[Chart]:
 
     yield chart("Applied", {"applied": lambda point: point.applied_per_second}, written=_per_second)
     yield chart(
-        "Lag from send to commit",
+        "Lag",
         {"p50": lambda point: point.lag_p50_seconds, "p99": lambda point: point.lag_p99_seconds},
-        written=lasting,
+        written=_lag,
         round_step=round_duration,
     )
     yield chart("Commands waiting", {"waiting": lambda point: point.waiting}, written=_count, round_step=round_count)
@@ -89,6 +89,10 @@ def _per_second(value: float) -> str:
 def _brief(value: float) -> str:
     """A number with few digits: 0, 0.25, 2.5, 1,250."""
     return number(value) if value >= 10 or value == round(value) else f"{value:.2g}"
+
+
+def _lag(value: float) -> str:
+    return lasting(value) if value else "0"
 
 
 def _count(value: float) -> str:

@@ -125,14 +125,22 @@ function follow(section) {
   next();
 }
 
-// Charts: the point under the pointer, in words, below the drawing.
+// Charts: the values under the pointer instead of the latest.
+
+function showSlot(chart, at, values) {
+  chart.querySelector(".at").textContent = at;
+  chart.querySelectorAll(".values b").forEach((shown, index) => (shown.textContent = values[index]));
+}
 
 document.addEventListener("pointerover", (event) => {
   const hit = event.target.closest?.(".hit");
-  const chart = (hit ?? event.target.closest?.(".chart"))?.closest(".chart");
-  const readout = chart?.querySelector(".readout");
-  if (!readout) return;
-  readout.textContent = hit ? `${inZone(new Date(hit.dataset.at), "minute")}  ${hit.dataset.said}` : "";
+  const now = hit?.closest(".chart");
+  for (const at of document.querySelectorAll(".chart .at:not(:empty)")) {
+    const chart = at.closest(".chart");
+    const latest = [...chart.querySelectorAll(".hit")].at(-1);
+    if (chart !== now) showSlot(chart, "", latest.dataset.values.split("|"));
+  }
+  if (hit) showSlot(now, inZone(new Date(hit.dataset.at), "minute"), hit.dataset.values.split("|"));
 });
 
 // Keys: / for the search, two letters for a page, ? for the list. Links and fields carry theirs in data-key.

@@ -47,12 +47,12 @@ def another(system: System) -> Iterator[Runtime]:
 def point(system: System, window: Window = "1h") -> TrendPoint:
     """The slot that begins at BEGIN, read when it has just ended."""
     seconds = (HOUR if window == "1h" else DAY).slot_seconds
-    found = read_trends(system.redis, KEYS, window, BEGIN + 1000 * seconds).points[-1]
+    found = read_trends(system.redis, system.settings, window, BEGIN + 1000 * seconds).points[-1]
     assert found.at == time_of(BEGIN)
     return found
 
 
-@pytest.mark.parametrize(("window", "seconds"), [("1h", 60), ("24h", 600)])
+@pytest.mark.parametrize(("window", "seconds"), [("1h", 20), ("24h", 600)])
 def test_two_workers_fill_one_chart(
     system: System, reporter: Reporter, another: Runtime, window: Window, seconds: int
 ) -> None:
@@ -82,11 +82,11 @@ def test_last_batches_of_a_worker_that_ends_are_counted(system: System, reporter
     system.push(*(up(user) for user in range(1, 7)))
     system.drain()
     reporter.stop()
-    assert point(system).applied_per_second == 0.1
+    assert point(system).applied_per_second == 0.3
     assert system.redis.hlen(KEYS.workers) == 0
 
 
-def test_one_worker_samples_the_backlog_each_minute(system: System, reporter: Reporter, another: Runtime) -> None:
+def test_one_worker_samples_the_backlog_of_a_slot(system: System, reporter: Reporter, another: Runtime) -> None:
     system.fill(30, users=10)
     system.push(up(1, specialization="COACH"))
     far = BEGIN * 2
@@ -103,11 +103,11 @@ def test_one_worker_samples_the_backlog_each_minute(system: System, reporter: Re
 def test_two_days_of_busy_slots_stay_small(system: System) -> None:
     """Whatever the numbers of workers, partitions and users: a slot holds sums. Here each has a hundred buckets."""
     busy = Slot(10**7, 10**4, 10**7, 10**4, dict.fromkeys(range(100), 10**5), 10**6, 10**3)
-    for minute in (*range(0, 2880, 10), *range(2880, 3000)):
-        for _ in range(2):
-            system.lanes.add_to_trends(busy, BEGIN + minute * 60_000)
+    day, hour = 48 * 3600, 3600
+    for seconds in (*range(0, day, 600), *range(day, day + 2 * hour, 20)):
+        system.lanes.add_to_trends(busy, BEGIN + 1000 * seconds)
     assert system.redis.hlen(KEYS.trends) == HOUR.slots + DAY.slots + 2
-    assert system.redis.memory_usage(KEYS.trends, samples=0) < 350_000
+    assert system.redis.memory_usage(KEYS.trends, samples=0) < 500_000
     most = max(map(len, system.redis.hvals(KEYS.trends)))
     system.lanes.add_to_trends(busy._replace(lags=dict.fromkeys(range(bucket_of(MOST_MS) + 1), 10**5)), BEGIN)
     assert most < max(map(len, system.redis.hvals(KEYS.trends))) < MOST_BYTES
@@ -125,13 +125,18 @@ def test_unreadable_trends_disturb_neither_worker_nor_reader(
     assert point(system).waiting == 0
 
 
-def test_trends_have_a_point_for_every_slot_until_now(system: System) -> None:
-    for window, count, seconds in (("1h", 60, 60), ("24h", 144, 600)):
-        found = trends(system.settings, window)  # type: ignore[arg-type]
-        assert (found.window, found.slot_seconds, len(found.points)) == (window, seconds, count)
-        times = [each.at.timestamp() for each in found.points]
-        assert {later - earlier for earlier, later in pairwise(times)} == {seconds}
-        assert seconds <= found.at.timestamp() - times[-1] < 2 * seconds and times[0] % seconds == 0
+@pytest.mark.parametrize(
+    ("window", "sweep_seconds", "count", "seconds"),
+    [("1h", 2, 180, 20), ("24h", 2, 144, 600), ("1h", 30, 60, 60), ("1h", 65, 25, 140), ("24h", 600, 72, 1200)],
+)
+def test_trends_have_a_point_for_every_slot_until_now(
+    system: System, window: Window, sweep_seconds: float, count: int, seconds: int
+) -> None:
+    found = trends(system.settings.model_copy(update={"sweep_seconds": sweep_seconds}), window)
+    assert (found.window, found.slot_seconds, len(found.points)) == (window, seconds, count)
+    times = [each.at.timestamp() for each in found.points]
+    assert {later - earlier for earlier, later in pairwise(times)} == {seconds}
+    assert 0 <= found.at.timestamp() - times[-1] - seconds < (HOUR if window == "1h" else DAY).slot_seconds
 
 
 def test_wrong_window_and_silent_redis_are_named(system: System) -> None:
@@ -140,3 +145,12 @@ def test_wrong_window_and_silent_redis_are_named(system: System) -> None:
     away = system.settings.model_copy(update={"redis_url": f"redis://{NOWHERE}"})
     with pytest.raises(ConfigurationError, match="LEVELQ_REDIS_URL"):
         trends(away)
+
+
+def test_point_of_several_slots_holds_their_sum(system: System) -> None:
+    settings = system.settings.model_copy(update={"sweep_seconds": 20.0})
+    for slot, did in enumerate((Slot(applied=4, lags={7: 4}, waiting=3), Slot(applied=6, rejected=2, lags={9: 8}))):
+        system.lanes.add_to_trends(did, BEGIN + 20_000 * slot)
+    found = read_trends(system.redis, settings, "1h", BEGIN + 40_000).points[-1]
+    assert (found.applied_per_second, found.rejected_per_second, found.waiting, found.parked) == (0.25, 0.05, 3, None)
+    assert (found.lag_p50_seconds, found.lag_p99_seconds) == (0.009, 0.009)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, Literal, NamedTuple, TypeVar
 from uuid import UUID
@@ -18,6 +19,7 @@ from levelq_core.operations.readings.rejected import RejectedCommand
 from levelq_core.settings import Settings
 
 PAGE = 1_000  # commands in one transaction
+VARIABLE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+")  # what differs in messages of one cause
 
 # Pushes commands to their lanes and wakes drains, as Producer.send_many does; returns for each None or its error.
 Send = Callable[[Sequence[Command]], Sequence[LevelqError | None]]
@@ -74,6 +76,14 @@ def pages(found: Sequence[T]) -> Iterator[Sequence[T]]:
     """Parts of at most PAGE."""
     for first in range(0, len(found), PAGE):
         yield found[first : first + PAGE]
+
+
+def alike(found: Iterable[T], words: Callable[[T], str]) -> list[list[T]]:
+    """Groups whose words differ at most in numbers and ids, the largest first: those have one cause."""
+    groups: dict[str, list[T]] = {}
+    for one in found:
+        groups.setdefault(VARIABLE.sub("N", words(one)), []).append(one)
+    return sorted(groups.values(), key=len, reverse=True)
 
 
 def set_limits(connection: Connection, settings: Settings) -> None:

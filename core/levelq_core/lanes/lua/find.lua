@@ -4,7 +4,7 @@
 -- KEYS[1]  tag .. "ready"
 -- ARGV     tag, the command's id (16 bytes), how many entries to read at most, how many of the newest to leave out,
 --          the user ("": every lane that is ready or claimed)
--- Returns  1: it is there, 0: it is not, -1: there are more entries than were read
+-- Returns  1 (of one user), or the user whose lane has it; 0: it is not there, -1: there are more entries than were read
 --
 -- Keeps:   Its time is bounded by ARGV[3]. Pushes append and drains remove from the head, so a lane that is read in
 --          steps from its newest entry misses no entry that waits all the time.
@@ -34,7 +34,7 @@ for _, set in ipairs({ ready, claimed }) do
   local users = unless_wrong({}, 'ZRANGE', set, 0, left)
   for _, user in ipairs(users) do
     if left <= 0 then return -1 end
-    if holds(user) then return 1 end
+    if holds(user) then return user end
   end
 end
 return left > 0 and 0 or -1

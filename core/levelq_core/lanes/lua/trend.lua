@@ -23,8 +23,9 @@ for seconds, slots in string.gmatch(ARGV[2], '(%d+):(%d+)') do
   began = began or not text
   local figures = {}
   if text and #text <= MOST_BYTES then
-    for name, number in string.gmatch(text, '(%l+%d*)=(%d+)') do
-      if #number <= 15 then figures[name] = tonumber(number) end
+    for part in string.gmatch(text, '%S+') do
+      local name, number = string.match(part, '^(%l+%d*)=(%d+)$')
+      if name and #number <= 15 then figures[name] = tonumber(number) end
     end
   end
   for i = 3, #ARGV, 2 do

@@ -66,9 +66,12 @@ def check(connection: Connection, catalog: Catalog | None = None, *, thorough: b
     return [*found, *respelt, *check_names(connection, comparable, catalog)]
 
 
-def require_spelling(connection: Connection, catalog: Catalog) -> None:
-    """Raise SchemaError if rows are there that levelq would not find. Raises DBAPIError."""
-    found = misspelt(connection, catalog)
+def require_spelling(connection: Connection, catalog: Catalog, *, newest: int | None = None) -> None:
+    """Raise SchemaError if rows are there that levelq would not find. Raises DBAPIError.
+
+    `newest`: look only at so many rows of a table that is large.
+    """
+    found = misspelt(connection, catalog, newest=newest)
     if found:
         raise SchemaError(f"{'; '.join(map(str, found))}. `levelq db check` prints the statements that fix it")
 

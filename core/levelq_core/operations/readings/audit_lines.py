@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from levelq_core.database.table_names import AUDIT
 from levelq_core.operations.audit import user_target
 from levelq_core.operations.connections import require_engine
 
 from .records import Reading, Time
-from .selection import last_id_before_since
+from .selection import Search, last_id_before_since
+
+_UNSAID = (None, "")
+_MOST_DETAIL = 200  # characters of one value
 
 
 class AuditLine(Reading):
@@ -28,6 +32,20 @@ class AuditLine(Reading):
     action: str
     target: str
     detail: dict[str, Any] | None
+
+    def detail_in_words(self) -> str:
+        """The detail on one line: of many ids only how many, and nothing of what is empty or false."""
+        said = {} if self.detail is None else self.detail
+        return ", ".join(
+            f"{name} {_short(value)}" for name, value in said.items() if value is not False and value not in _UNSAID
+        )
+
+
+class AuditPage(Reading):
+    """One page. `before`: for the next one; None if there is none. It may be there although few lines or none fit."""
+
+    rows: tuple[AuditLine, ...]
+    before: int | None = None
 
 
 def audit_lines(
@@ -46,23 +64,70 @@ def audit_lines(
     `id` of the last line of this page. Raises SQLAlchemy's errors.
     """
     require_engine(engine)
-    target = None if user_id is None else user_target(user_id)
-    conditions: list[str] = []
-    values: dict[str, Any] = {"limit": limit}
     with engine.connect() as connection:
-        for condition, name, value in (
-            ("at >= :since", "since", since),
-            ("at < :until", "until", until),
-            ("(action = :action OR starts_with(action, :action || ' '))", "action", action),
-            ("(target = :target OR starts_with(target, :target || ' '))", "target", target),
-            ("id < :before", "before", before),
-            ("id > :first", "first", since and last_id_before_since(connection, AUDIT, "at", since)),
-        ):
-            if value is not None:
-                conditions.append(condition)
-                values[name] = value
-        rows = connection.execute(text(_LINES.format(" AND ".join(conditions or ["true"]))), values).mappings()
-        return tuple(AuditLine.model_validate(dict(row)) for row in rows)
+        by_index, others, values = _conditions(connection, since, until, action, user_id, before)
+        conditions = " AND ".join(by_index + others or ["true"])
+        statement = text(f"SELECT {_COLUMNS} FROM {AUDIT} WHERE {conditions} ORDER BY id DESC LIMIT :limit")
+        return _lines(connection.execute(statement, values | {"limit": limit}).mappings())
 
 
-_LINES = f"SELECT id, at, actor, origin, action, target, detail FROM {AUDIT} WHERE {{}} ORDER BY id DESC LIMIT :limit"
+def audit_page(
+    engine: Engine,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    action: str | None = None,
+    user_id: int | None = None,
+    limit: int = 50,
+    before: int | None = None,
+) -> AuditPage:
+    """The same for a page of a console, which must be there soon: it looks at the newest 5,000 lines only.
+
+    Of a user, at their newest 5,000. `before`: that of the page before. Raises SQLAlchemy's errors.
+    """
+    require_engine(engine)
+    with engine.connect() as connection:
+        search = Search(AUDIT, *_conditions(connection, since, until, action, user_id, before))
+        rows = search.rows(connection, _COLUMNS, limit)
+        return AuditPage(rows=_lines(rows), before=search.before(connection, rows, limit))
+
+
+def _conditions(
+    connection: Connection,
+    since: datetime | None,
+    until: datetime | None,
+    action: str | None,
+    user_id: int | None,
+    before: int | None,
+) -> tuple[list[str], list[str], dict[str, Any]]:
+    """Those that an index answers, those that are looked for line by line, and the values of both."""
+    by_index: list[str] = []
+    others: list[str] = []
+    values: dict[str, Any] = {}
+    for found, condition, name, value in (
+        (by_index, OF_TARGET, "target", None if user_id is None else user_target(user_id)),
+        (by_index, "id < :before", "before", before),
+        (by_index, "id > :first", "first", since and last_id_before_since(connection, AUDIT, "at", since)),
+        (others, "at >= :since", "since", since),
+        (others, "at < :until", "until", until),
+        (others, "(action = :action OR starts_with(action, :action || ' '))", "action", action),
+    ):
+        if value is not None:
+            found.append(condition)
+            values[name] = value
+    return by_index, others, values
+
+
+def _lines(rows: Iterable[Any]) -> tuple[AuditLine, ...]:
+    return tuple(AuditLine.model_validate(dict(row)) for row in rows)
+
+
+def _short(value: object) -> str:
+    return f"({len(value)})" if isinstance(value, dict | list) else str(value)[:_MOST_DETAIL]
+
+
+_COLUMNS = "id, at, actor, origin, action, target, detail"
+
+# Of a user in any specialization: `user 4` is not `user 42`. In the form that levelq_audit_target answers: what begins
+# with the target and a blank is before the same with the next character.
+OF_TARGET = "(target = :target OR target ~>=~ (:target || ' ') AND target ~<~ (:target || '!'))"

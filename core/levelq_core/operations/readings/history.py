@@ -23,6 +23,7 @@ from levelq_core.settings import Settings
 from .levels import Levels, rows_of
 from .problems import held_by, row_holder
 from .records import CommandContent, Reading
+from .selection import last_id_before_since
 from .waiting import ParkedUserLane, WaitingLane, user_lanes
 
 MOST_ENTRIES = 10_000  # of one page
@@ -159,8 +160,12 @@ def decided(
         conditions.append("kind = ANY(CAST(:kinds AS text[]))")
     if before is not None:
         conditions.append(f"id < (SELECT id FROM {LEDGER} WHERE command_id = :before)")
+    first = None
+    if wanted.since is not None:  # without ids, all rows of the user would be looked at for the last few
+        first = last_id_before_since(connection, LEDGER, "applied_at", wanted.since)
+        conditions.append("id > :first")
     statement = text(f"{_DECIDED} WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT :limit")
-    given = {**wanted._asdict(), "kinds": list(wanted.kinds), "limit": limit, "before": before}
+    given = {**wanted._asdict(), "kinds": list(wanted.kinds), "limit": limit, "before": before, "first": first}
     return tuple(_entry(row) for row in connection.execute(statement, given).mappings())
 
 

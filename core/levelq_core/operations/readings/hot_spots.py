@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from sqlalchemy import Connection, text
 from levelq_core.database.table_names import QUARANTINE
 from levelq_core.keys import Keys, Partition
 from levelq_core.lanes.parked import cause_of
-from levelq_core.lanes.scan import LongLane, longest
+from levelq_core.lanes.scan import LOOKED_AT, LongLane, longest
 from levelq_core.operations.queries import last_id_before
 from levelq_core.redis_client.topology import servers_of
 from levelq_core.untrusted_text import MOST_SHOWN, printable
@@ -78,12 +79,17 @@ class HotSpots(Reading):
     list_writers: tuple[ListWriter, ...] = ()
 
 
-def deep_lanes(redis: Redis, keys: Keys, partitions: Iterable[Partition], *, most: int = MOST_LANES) -> HotSpots:
-    """The longest lanes of all partitions, and the oldest, `most` of each. Raises RedisError."""
+def deep_lanes(
+    redis: Redis, keys: Keys, partitions: Iterable[Partition], looked_at: int = LOOKED_AT, *, most: int = MOST_LANES
+) -> HotSpots:
+    """The longest lanes of all partitions, and the oldest, `most` of each. Raises RedisError.
+
+    `looked_at`: among how many lanes of each partition.
+    """
     long, old = list[LongLane](), list[LongLane]()
     for partition in partitions:
         with suppress(ResponseError):  # a key of another type, which key_faults names
-            longest_, oldest = longest(redis, keys, partition, most)
+            longest_, oldest = longest(redis, keys, partition, most, looked_at)
             long += longest_
             old += oldest
     long.sort(key=lambda lane: -lane.entries)
@@ -105,22 +111,23 @@ def quarantine_groups(connection: Connection) -> tuple[QuarantineGroup, ...]:
     """What was quarantined in the last hour, the most frequent first: of the newest MOST_ROWS. Raises DBAPIError."""
     since = datetime.now(UTC) - RECENT
     values = {"after": last_id_before(connection, QUARANTINE, "at", since), "since": since, "most": MOST_ROWS}
-    groups: dict[tuple[str, str], QuarantineGroup] = {}
+    entries: Counter[tuple[str, str]] = Counter()
+    firsts: dict[tuple[str, str], Any] = {}
     for row in connection.execute(_RECENT, values):
-        key = row.specialization, cause_of(row.reason)
-        known = groups.get(key)
-        if known is not None:
-            groups[key] = known.model_copy(update={"entries": known.entries + row.entries})
-        else:
-            reason = printable(row.reason, MOST_SHOWN)
-            groups[key] = QuarantineGroup(
-                specialization=row.specialization,
-                reason=reason,
-                entries=row.entries,
-                user_id=row.user_id,
-                last_at=row.last_at,
-            )
-    return tuple(sorted(groups.values(), key=lambda group: -group.entries)[:MOST_GROUPS])
+        cause = row.specialization, cause_of(row.reason)
+        entries[cause] += row.entries
+        firsts.setdefault(cause, row)
+    return tuple(_group(firsts[cause], number) for cause, number in entries.most_common(MOST_GROUPS))
+
+
+def _group(row: Any, entries: int) -> QuarantineGroup:
+    return QuarantineGroup(
+        specialization=row.specialization,
+        reason=printable(row.reason, MOST_SHOWN),
+        entries=entries,
+        user_id=row.user_id,
+        last_at=row.last_at,
+    )
 
 
 def list_writers(redis: Redis) -> tuple[ListWriter, ...]:

@@ -10,7 +10,7 @@ from levelq_core.operations.connections import require_engine
 from levelq_core.settings import Settings
 
 from .records import Reading, Time
-from .status import StatusReport, find
+from .status import FOLLOWING, StatusReport, find
 from .workers import WorkersReport
 
 
@@ -28,10 +28,12 @@ class SystemOverview(Reading):
 def overview(settings: Settings | None = None, *, engine: Engine | None = None) -> SystemOverview:
     """Read what `levelq top` shows; one reading costs some 20 ms of processor time. Changes nothing.
 
-    Connections, arguments, blocking and errors are those of `status`.
+    It is read every few seconds, so it looks less far than `status`: at 200 parked lanes of each partition, for
+    example, and for misspelt names only at the newest 1,000 rows of a table over 4 MB. Connections, arguments, blocking
+    and errors are those of `status`.
     """
     settings = Settings.of(settings)
     if engine is not None:
         require_engine(engine)
-    found = find(settings, engine)
+    found = find(settings, engine, FOLLOWING)
     return SystemOverview(at=datetime.now(UTC), status=found.report(), workers=found.workers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
@@ -9,7 +10,7 @@ from redis import Redis
 
 from levelq_core.keys import Keys, Partition
 from levelq_core.lanes.client import Lanes
-from levelq_core.lanes.pauses import Pause, pause_of, pauses, resume_command
+from levelq_core.lanes.pauses import MOST_PAUSES, Pause, pause_of, pauses, resume_command
 from levelq_core.operations.wording import count, time_of, when_utc
 
 from .records import Reading, Time
@@ -40,12 +41,12 @@ class ActivePause(Reading):
         return f"paused by {self.actor} since {when_utc(self.since)}, {until}" + (self.reason and f": {self.reason}")
 
 
-def active_pauses(lanes: Lanes, partitions: Iterable[Partition]) -> list[ActivePause]:
-    """The pauses of these partitions; whole specializations first. Raises RedisError."""
+def active_pauses(lanes: Lanes, partitions: Iterable[Partition], most: int = MOST_PAUSES) -> list[ActivePause]:
+    """The pauses of these partitions, `most` of each; whole specializations first. Raises RedisError."""
     return grouped([
         (partition, user, pause)
         for partition in partitions
-        for user, pause in pauses(lanes.redis, lanes.keys, partition).items()
+        for user, pause in pauses(lanes.redis, lanes.keys, partition, most).items()
     ])  # fmt: skip
 
 
@@ -95,12 +96,17 @@ def pause_what(user: int | None, names: Sequence[str]) -> str:
     return ", ".join(names) if user is None else f"user {user} in {', '.join(names)}"
 
 
-def pause_lines(found: Iterable[ActivePause]) -> Iterator[str]:
-    """What is paused, how, and how to end it: a line for each pause of specializations, and for the first users."""
+def pause_lines(found: Sequence[ActivePause], most: int = MOST_PAUSES) -> Iterator[str]:
+    """What is paused, how, and how to end it: a line for each pause of specializations, and for the first users.
+
+    `most`: how many pauses of each partition were read.
+    """
     users = 0
     for (user, how), names in described(found).items():
         users += user is not None
         if users <= MOST_LINES:
             yield f"{pause_what(user, names)}: {how}; to end it: {resume_command(' '.join(names), user)}"
     if users > MOST_LINES:
-        yield f"{count(users - MOST_LINES, 'user')} more paused: levelq status --json"
+        of_users = Counter(name for pause in found if pause.user is not None for name in pause.partitions)
+        at_least = "at least " if max(of_users.values()) >= most else ""
+        yield f"{at_least}{count(users - MOST_LINES, 'user')} more paused: levelq status --json"

@@ -29,7 +29,7 @@ from levelq_core.operations.wording import count, duration, time_of, when_utc
 from levelq_core.redis_client.topology import topology_of
 from levelq_core.settings import Settings
 
-from .standstill import Serving, Standstill
+from .standstill import AGAIN_SECONDS, Serving, Standstill
 
 SPELLING_MS = 2000  # however large the tables, a status must be quick
 
@@ -86,12 +86,18 @@ def _level(level: int | None) -> str:
 
 
 def lane_problems(
-    lanes: Lanes, settings: Settings, found: Mapping[Partition, Status], serving: Serving | None, *, explained: bool
+    lanes: Lanes,
+    settings: Settings,
+    found: Mapping[Partition, Status],
+    serving: Serving | None,
+    *,
+    explained: bool,
+    again_seconds: float = AGAIN_SECONDS,
 ) -> Iterator[str]:
     """Partitions that make no progress though they could, and changes of shards that are held up.
 
-    `serving` is None where RQ cannot list workers. `explained`: another problem is why nothing moves. Raises
-    RedisError.
+    `serving` is None where RQ cannot list workers. `explained`: another problem is why nothing moves.
+    `again_seconds`: after which a partition that seems to stand still is read again. Raises RedisError.
     """
     layouts = lanes.read_layouts({partition.specialization for partition in found}).found
     for name, layout in layouts.items():
@@ -101,23 +107,26 @@ def lane_problems(
             yield f"{name}: the change to {layout.shards} shards waits for {lanes_left} of the old ones"
     known = [partition for partition in found if partition.specialization in layouts]
     holding = [p for p in known if (found[p].waiting or found[p].ready) and not layouts[p.specialization].is_blocked(p)]
-    yield from Standstill(lanes, settings, found, serving).problems(holding, explained=explained)
+    yield from Standstill(lanes, settings, found, serving, again_seconds).problems(holding, explained=explained)
 
 
-def database_problems(connection: Connection, settings: Settings) -> Iterator[str]:
-    """What keeps the database from taking batches. Raises SchemaError for what it lacks, and DBAPIError."""
+def database_problems(connection: Connection, settings: Settings, newest: int | None = None) -> Iterator[str]:
+    """What keeps the database from taking batches. Raises SchemaError for what it lacks, and DBAPIError.
+
+    `newest`: how many rows of each large table are looked at, None for all.
+    """
     yield from (finding.problem for finding in check_read_only(connection))
     schema_of(connection)
     yield from sequence_problems(connection)
-    yield from _spelling_problems(connection, settings)
+    yield from _spelling_problems(connection, settings, newest)
 
 
-def _spelling_problems(connection: Connection, settings: Settings) -> Iterator[str]:
+def _spelling_problems(connection: Connection, settings: Settings, newest: int | None) -> Iterator[str]:
     """Rows that levelq would not find, if the tables can be read in time; workers take the time they need."""
     connection.execute(text("SAVEPOINT spelling"))
     connection.execute(text("SELECT set_config('statement_timeout', :ms, true)"), {"ms": str(SPELLING_MS)})
     try:
-        require_spelling(connection, settings.tracks)
+        require_spelling(connection, settings.tracks, newest=newest)
     except SchemaError as error:
         yield str(error)
     except OperationalError as error:

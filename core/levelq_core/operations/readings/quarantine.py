@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Engine, text
@@ -10,14 +10,16 @@ from sqlalchemy import Connection, Engine, text
 from levelq_core.database.table_names import QUARANTINE
 from levelq_core.domain import codec
 from levelq_core.domain.commands import Command
-from levelq_core.domain.record import Lane
+from levelq_core.domain.record import KIND_NAMES, Lane
 from levelq_core.operations.connections import require_engine
+from levelq_core.operations.wording import count, time_of, when_utc
 
 from .history import QuarantinedEntry
-from .records import Time
-from .selection import Selection
+from .records import Reading, Time
+from .selection import Search, Selection
 
 ALL = Selection()
+_WIDTH = 16  # bytes in one line of a dump
 
 
 class KeptEntry(QuarantinedEntry):
@@ -45,6 +47,24 @@ class KeptEntry(QuarantinedEntry):
         """The fields of the wire format, as far as it has them."""
         return codec.legible(self.entry)
 
+    def facts(self) -> Iterator[tuple[str, Any]]:
+        """What is known of it, each with a label: its fields as far as they can be read."""
+        yield "why", self.reason
+        yield "length", f"{count(self.length, 'byte')}, {count(len(self.raw), 'byte')} kept"
+        yield "sha256", self.sha256
+        for name, value in self.fields().items():
+            shown = KIND_NAMES.get(int(value), value) if name == "kind" else value
+            if name == "stamp" and str(value).isdecimal():
+                shown = f"{value}, {when_utc(time_of(int(value)))}"
+            yield name.replace("_", " "), shown
+
+    def dump(self) -> Iterator[str]:
+        """Its bytes in hexadecimal, 16 a line, and beside them those that are visible ASCII."""
+        for at in range(0, len(self.raw), _WIDTH):
+            part = self.raw[at : at + _WIDTH]
+            visible = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
+            yield f"{at:04x}  {part.hex(' '):<{3 * _WIDTH - 1}}  {visible}"
+
     def command(self) -> Command:
         """The command that it holds after all.
 
@@ -59,6 +79,13 @@ class KeptEntry(QuarantinedEntry):
         return codec.command_of(self.lane, codec.decode(self.entry, self.lane.salt))
 
 
+class QuarantinedPage(Reading):
+    """One page. `before`: for the next one; None if there is none. It may be there although few rows or none fit."""
+
+    rows: tuple[KeptEntry, ...]
+    before: int | None = None
+
+
 def quarantined(
     engine: Engine, selection: Selection = ALL, *, limit: int = 50, before: int | None = None
 ) -> tuple[KeptEntry, ...]:
@@ -69,6 +96,29 @@ def quarantined(
     require_engine(engine)
     with engine.connect() as connection:
         return tuple(read(connection, selection, limit, before=before))
+
+
+def quarantined_page(
+    engine: Engine, selection: Selection = ALL, *, limit: int = 50, before: int | None = None
+) -> QuarantinedPage:
+    """The same for a page of a console, which must be there soon: it looks at the newest 5,000 entries only.
+
+    Of a user, at their newest 5,000. `before`: that of the page before. Raises SQLAlchemy's errors.
+    """
+    require_engine(engine)
+    with engine.connect() as connection:
+        if selection.ids:
+            return QuarantinedPage(rows=tuple(read(connection, selection, limit, before=before)))
+        by_index, others, values = selection.divided(connection, QUARANTINE, "at", "reason")
+        if before is not None:
+            by_index.append("id < :before")
+            values["before"] = before
+        search = Search(QUARANTINE, by_index, others, values)
+        rows = search.rows(connection, _COLUMNS, limit)
+        return QuarantinedPage(
+            rows=tuple(KeptEntry.model_validate(dict(row)) for row in rows),
+            before=search.before(connection, rows, limit),
+        )
 
 
 def read(
@@ -84,7 +134,8 @@ def read(
             conditions.append(condition)
             values[name] = value
     order = "ASC" if oldest_first else "DESC"
-    statement = text(f"{_ROWS} WHERE {' AND '.join(conditions or ['true'])} ORDER BY id {order} LIMIT :limit")
+    where = " AND ".join(conditions or ["true"])
+    statement = text(f"SELECT {_COLUMNS} FROM {QUARANTINE} WHERE {where} ORDER BY id {order} LIMIT :limit")
     rows = connection.execute(statement, values | {"limit": limit}).mappings()
     return [KeptEntry.model_validate(dict(row)) for row in rows]
 
@@ -94,8 +145,6 @@ def delete(connection: Connection, ids: Sequence[int]) -> list[Any]:
     return list(connection.execute(_DELETE, {"ids": list(ids)}).scalars())
 
 
-_ROWS = f"""
-    SELECT id, at, specialization, user_id, reason, length, raw, encode(sha256, 'hex') AS sha256 FROM {QUARANTINE}
-"""
+_COLUMNS = "id, at, specialization, user_id, reason, length, raw, encode(sha256, 'hex') AS sha256"
 
 _DELETE = text(f"DELETE FROM {QUARANTINE} WHERE id = ANY(CAST(:ids AS bigint[])) RETURNING id")

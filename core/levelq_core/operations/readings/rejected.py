@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from levelq_core.domain.record import Lane
 from levelq_core.operations.connections import require_engine
 
 from .records import Reading, Time
-from .selection import Selection
+from .selection import Search, Selection
 
 ALL = Selection()
 
@@ -69,9 +69,30 @@ class RejectedCommand(Reading):
         """The id of its retry."""
         return retry_id(self.command_id)
 
+    def facts(self) -> Iterator[tuple[str, Any]]:
+        """What is known of it, each with a label; None, 0 and "" where there is nothing to say."""
+        yield "command", self.command_id
+        yield "kind", " ".join(filter(None, (self.kind, self.mode)))
+        for name in ("level", "xp", "sessions", "projects", "theory_hours", "practice_hours"):
+            yield name.replace("_", " "), getattr(self, name)
+        yield "author", self.advanced_by
+        yield "reason", self.reason
+        yield "why", f"{self.error}: {self.message}"
+        yield "from", self.source
+        yield "settled", self.settled
+        if self.retry is not None:
+            yield "retried as", f"{self.retry.command_id}: {self.retry.status} {self.retry.message}"
+
     def retried(self) -> Command:
         """A new command of the same content. Raises InvalidCommand for what this version no longer allows."""
         return command_of(self.lane, record_in(self), self.retry_id)
+
+
+class RejectedPage(Reading):
+    """One page. `before`: for the next one; None if there is none. It may be there although few rows or none fit."""
+
+    rows: tuple[RejectedCommand, ...]
+    before: int | None = None
 
 
 def rejected(
@@ -86,6 +107,28 @@ def rejected(
         return tuple(read(connection, selection, limit, before=before))
 
 
+def rejected_page(
+    engine: Engine, selection: Selection = ALL, *, limit: int = 50, before: int | None = None
+) -> RejectedPage:
+    """The same for a page of a console, which must be there soon: it looks at the newest 5,000 rejections only.
+
+    Of a user, at their newest 5,000 rows of the ledger. `before`: that of the page before. Raises SQLAlchemy's errors.
+    """
+    require_engine(engine)
+    with engine.connect() as connection:
+        if selection.ids:
+            return RejectedPage(rows=tuple(read(connection, selection, limit, before=before)))
+        by_index, others, values = selection.divided(connection, LEDGER, "applied_at", "message")
+        # The rejections are few among the rows of all users, and have an index; among those of one user they have none.
+        (by_index if selection.user_id is None else others).append(_status(selection))
+        if before is not None:
+            by_index.append("id < :before")
+            values["before"] = before
+        search = Search(LEDGER, by_index, others, values)
+        rows = search.rows(connection, _COLUMNS, limit)
+        return RejectedPage(rows=tuple(_with_retries(connection, rows)), before=search.before(connection, rows, limit))
+
+
 def read(
     connection: Connection, selection: Selection, limit: int, *, before: int | None = None, oldest_first: bool = False
 ) -> list[RejectedCommand]:
@@ -94,15 +137,22 @@ def read(
     if selection.ids:
         conditions += ["command_id = ANY(CAST(:ids AS uuid[]))", "status = 'rejected'"]
     else:
-        conditions.append(
-            "status = 'rejected'" if selection.settled or selection.error == "cancelled" else OPEN_REJECTION
-        )
+        conditions.append(_status(selection))
     if before is not None:
         conditions.append("id < :before")
     order = "ASC" if oldest_first else "DESC"
-    statement = text(f"{_ROWS} WHERE {' AND '.join(conditions)} ORDER BY id {order} LIMIT :limit")
+    where = " AND ".join(conditions)
+    statement = text(f"SELECT {_COLUMNS} FROM {LEDGER} WHERE {where} ORDER BY id {order} LIMIT :limit")
     given = {**values, "ids": list(selection.ids), "before": before, "limit": limit}
     rows = connection.execute(statement, given).mappings().all()
+    return _with_retries(connection, rows)
+
+
+def _status(selection: Selection) -> str:
+    return "status = 'rejected'" if selection.settled or selection.error == "cancelled" else OPEN_REJECTION
+
+
+def _with_retries(connection: Connection, rows: Sequence[Any]) -> list[RejectedCommand]:
     retries = retries_of(connection, [row["command_id"] for row in rows])
     return [_rejected(row, retries.get(row["command_id"])) for row in rows]
 
@@ -131,10 +181,9 @@ def _rejected(row: Any, retry: Retry | None) -> RejectedCommand:
     return RejectedCommand.model_validate({**row, "retry": retry})
 
 
-_ROWS = f"""
-    SELECT id, command_id, user_id, specialization, error, coalesce(message, '') AS message, applied_at AS at, digest,
+_COLUMNS = f"""
+    id, command_id, user_id, specialization, error, coalesce(message, '') AS message, applied_at AS at, digest,
            source, settled, {COMMAND_COLUMNS.replace(" reason", " coalesce(reason, '') AS reason")}
-    FROM {LEDGER}
 """
 
 _DECIDED = text(f"""

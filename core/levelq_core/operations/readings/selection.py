@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from levelq_core.errors import InvalidArgument
 from levelq_core.operations.queries import last_id_before
 
+MOST_SEARCHED = 5_000  # rows that one page looks at: some 20 ms where they are in memory
 ERRORS = ("validation_error", "database_error", "cancelled")  # of ledger rows
 _SLACK = timedelta(hours=1)  # a row's time is that of its transaction's begin: a longer one may be missed
 
@@ -45,10 +46,20 @@ class Selection:
         self, connection: Connection, table: str, moment: str, reason: str
     ) -> tuple[list[str], dict[str, Any]]:
         """The conditions and their values; `moment` and `reason` are columns. A time becomes a range of ids, too."""
+        by_index, others, values = self.divided(connection, table, moment, reason)
+        return by_index + others, values
+
+    def divided(
+        self, connection: Connection, table: str, moment: str, reason: str
+    ) -> tuple[list[str], list[str], dict[str, Any]]:
+        """The same, divided into what an index answers and what has to be looked for row by row."""
+        by_index: list[str] = []
         found: list[str] = []
         values: dict[str, Any] = {}
+        if self.user_id is not None:
+            by_index.append("user_id = :user")
+            values["user"] = self.user_id
         for condition, name, value in (
-            ("user_id = :user", "user", self.user_id),
             ("specialization = :specialization", "specialization", self.specialization),
             ("error = :error", "error", self.error),
             (f"strpos(lower({reason}), lower(:reason)) > 0", "reason", self.reason),
@@ -59,12 +70,38 @@ class Selection:
                 found.append(condition)
                 values[name] = value
         if self.since is not None:
-            found.append("id > :first")
+            by_index.append("id > :first")
             values["first"] = last_id_before_since(connection, table, moment, self.since)
         if self.until is not None:
-            found.append("id <= :last")
+            by_index.append("id <= :last")
             values["last"] = last_id_before(connection, table, moment, _shifted(self.until, _SLACK))
-        return found, values
+        return by_index, found, values
+
+
+class Search:
+    """Searches the newest rows of a table for those that fit, MOST_SEARCHED at most, so that it ends soon.
+
+    `by_index`: conditions that an index answers; `others`: those that are looked for row by row; `values`: of both.
+    """
+
+    def __init__(self, table: str, by_index: list[str], others: list[str], values: dict[str, Any]) -> None:
+        self._searched = f"FROM {table} WHERE {' AND '.join(by_index or ['true'])} ORDER BY id DESC LIMIT :searched"
+        self._others = " AND ".join(others or ["true"])
+        self._values = values | {"searched": MOST_SEARCHED}
+
+    def rows(self, connection: Connection, columns: str, limit: int) -> list[Any]:
+        """The first `limit` rows that fit, the newest first. Raises DBAPIError."""
+        statement = f"SELECT {columns} FROM (SELECT * {self._searched}) AS searched WHERE {self._others}"
+        rows = connection.execute(text(f"{statement} ORDER BY id DESC LIMIT :limit"), self._values | {"limit": limit})
+        return list(rows.mappings())
+
+    def before(self, connection: Connection, rows: list[Any], limit: int) -> int | None:
+        """Where the next page begins: below this id; None if nothing is left to be searched. Raises DBAPIError."""
+        if len(rows) == limit:
+            return int(rows[-1]["id"])
+        statement = text(f"SELECT min(id), count(*) FROM (SELECT id {self._searched}) AS searched")
+        lowest, searched = connection.execute(statement, self._values).one()
+        return int(lowest) if searched == MOST_SEARCHED else None
 
 
 def last_id_before_since(connection: Connection, table: str, moment: str, since: datetime) -> int:

@@ -28,6 +28,7 @@ class Standstill:
     settings: Settings
     found: Mapping[Partition, Status]
     serving: Serving | None
+    again_seconds: float = AGAIN_SECONDS
     progress: dict[Partition, Progress] = field(default_factory=dict)
 
     def problems(self, partitions: Iterable[Partition], *, explained: bool) -> Iterator[str]:
@@ -46,7 +47,7 @@ class Standstill:
             elif not explained and self._stands(partition, self.found[partition]):
                 suspects.append(partition)
         if suspects:  # read a second time, after one wait for all of them
-            time.sleep(AGAIN_SECONDS)
+            time.sleep(self.again_seconds)
             self.progress.clear()
         for partition in suspects:
             again = self.lanes.status(partition)

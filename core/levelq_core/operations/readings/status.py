@@ -6,24 +6,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
+from typing import NamedTuple
 
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Partition
-from levelq_core.lanes import drift_report, worker_alerts
+from levelq_core.lanes import drift_report, parked, worker_alerts
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.namespace_binding import DatabaseIdentity, bound_to, require_same
-from levelq_core.lanes.parked import ParkedLanes, read
+from levelq_core.lanes.parked import ParkedLanes
 from levelq_core.lanes.partition_directory import partitions
+from levelq_core.lanes.pauses import MOST_PAUSES
 from levelq_core.lanes.protocol import Status
+from levelq_core.lanes.scan import LOOKED_AT
 from levelq_core.lanes.wakeups import workers_of
 from levelq_core.operations import key_faults
 from levelq_core.operations.connections import database_of, lanes_of, redis_errors_named, redis_of, require_engine
 from levelq_core.operations.identity import identity_of
 from levelq_core.operations.parked_advice import is_locked
-from levelq_core.operations.queries import Holder, counts
+from levelq_core.operations.queries import Holder, bounded_counts
 from levelq_core.operations.redischeck.health import refusal
 from levelq_core.operations.rq_registry import suspension
 from levelq_core.operations.wording import one_line
@@ -34,6 +37,7 @@ from . import problems
 from .hot_spots import HotSpots, deep_lanes, list_writers, quarantine_groups
 from .pauses import ActivePause, active_pauses, pause_lines
 from .records import ParkedLane, Reading
+from .standstill import AGAIN_SECONDS
 from .workers import Rates, WorkersReport, read_workers
 
 MOST_PARKED = 100  # lanes in a report
@@ -61,6 +65,7 @@ class StatusReport(Reading):
     `database`: the database that the namespace is bound to. `lanes_readable`: False if the lanes' Redis does not
     answer; `partitions` is then empty. `rejected` and `quarantined`: totals within the ledger's retention, None without
     a database. `rejected_open`: those that an operator has neither retried nor discarded, without what was cancelled.
+    `estimated`: the names of those of the three that are estimates; up to 10,000 they are exact.
     `workers`: how many serve a partition, None if RQ's Redis does not answer. `problems`: what is wrong and what to do,
     one line each; empty if all is well. `notes`: what is unusual, but no problem. `parked_lanes`: the first 100, per
     partition the oldest first. `rates`: of each partition in which something was decided in the last ten minutes, as
@@ -83,6 +88,26 @@ class StatusReport(Reading):
     notes: tuple[str, ...] = ()
     rates: tuple[Rates, ...] = ()
     total: Rates | None = None
+    estimated: tuple[str, ...] = ()
+
+
+class Bounds(NamedTuple):
+    """How far a reading looks. Of each partition, so many parked lanes, pauses and lanes that are due; of other keys,
+    so many members; of a large table, so many of the newest rows (None: all of them).
+
+    `again_seconds`: after which a partition that seems to stand still is read again.
+    """
+
+    parked: int = parked.MOST_LANES
+    pauses: int = MOST_PAUSES
+    due: int = LOOKED_AT
+    members: int = key_faults.MOST_MEMBERS
+    newest: int | None = None
+    again_seconds: float = AGAIN_SECONDS
+
+
+ONCE = Bounds()
+FOLLOWING = Bounds(parked=200, pauses=100, due=200, members=100, newest=1_000, again_seconds=0.1)  # every two seconds
 
 
 @dataclass
@@ -104,6 +129,7 @@ class Found:
     workers: WorkersReport | None = None
 
     holding: Holder | None = None
+    estimated: tuple[str, ...] = ()
     hot_spots: HotSpots = field(default_factory=HotSpots)
 
     @contextmanager
@@ -132,6 +158,7 @@ class Found:
             rates=() if self.workers is None else self.workers.rates,
             total=None if self.workers is None else self.workers.total,
             pauses=tuple(self.pauses),
+            estimated=self.estimated,
         )
 
 
@@ -165,20 +192,20 @@ def status(settings: Settings | None = None, *, engine: Engine | None = None) ->
     return find(settings, engine).report()
 
 
-def find(settings: Settings, engine: Engine | None) -> Found:
+def find(settings: Settings, engine: Engine | None, bounds: Bounds = ONCE) -> Found:
     """Read all of it; what a server does not answer is one of the problems."""
     found = Found(settings.namespace)
     with found.errors_are_problems(), lanes_of(settings) as lanes:
         alerts = False
         with found.errors_are_problems(), redis_errors_named(settings):
             found.lanes = _statuses(found, lanes, settings)
-            alerts = _read_redis(found, lanes, settings, found.lanes)
+            alerts = _read_redis(found, lanes, settings, found.lanes, bounds)
         if found.lanes is not None:
             with found.errors_are_problems(), redis_errors_named(settings):
-                _read_workers(found, lanes, settings, found.lanes, alerts=alerts)
+                _read_workers(found, lanes, settings, found.lanes, bounds, alerts=alerts)
     if settings.database_url is not None:
         with found.errors_are_problems():
-            _read_database(found, settings, engine)
+            _read_database(found, settings, engine, bounds)
     if found.hot_spots.quarantined:
         with found.errors_are_problems(), redis_of(settings) as redis:
             found.hot_spots = found.hot_spots.model_copy(update={"list_writers": list_writers(redis)})
@@ -186,33 +213,36 @@ def find(settings: Settings, engine: Engine | None) -> Found:
     return found
 
 
-def _read_redis(found: Found, lanes: Lanes, settings: Settings, statuses: dict[Partition, Status]) -> bool:
+def _read_redis(
+    found: Found, lanes: Lanes, settings: Settings, statuses: dict[Partition, Status], bounds: Bounds
+) -> bool:
     """Parked lanes, the servers' state, what workers post, unreadable keys; returns whether workers post anything."""
-    found.pauses = active_pauses(lanes, statuses)
-    found.problems += pause_lines(found.pauses)
-    _read_parked(found, lanes, statuses)
+    found.pauses = active_pauses(lanes, statuses, bounds.pauses)
+    found.problems += pause_lines(found.pauses, bounds.pauses)
+    _read_parked(found, lanes, statuses, bounds.parked)
     holding = [partition for partition, seen in statuses.items() if seen.waiting]
-    found.hot_spots = deep_lanes(lanes.redis, lanes.keys, holding)
+    found.hot_spots = deep_lanes(lanes.redis, lanes.keys, holding, bounds.due)
     found.problems += problems.redis_problems(lanes.redis)
     alerts = worker_alerts.read(lanes.redis, lanes.keys)
     found.problems += problems.alert_problems(alerts)
     found.workers = read_workers(lanes.redis, settings)
     found.problems += found.workers.problems
     found.problems += problems.drift_problems(drift_report.read(lanes.redis, lanes.keys))
-    found.problems += map(str, key_faults.find(lanes, statuses))
+    found.problems += map(str, key_faults.find(lanes, statuses, bounds.members))
     with suppress(ConfigurationError):  # one of those faults
         found.bound_to = bound_to(lanes)
     return bool(alerts)
 
 
-def _read_database(found: Found, settings: Settings, engine: Engine | None) -> None:
+def _read_database(found: Found, settings: Settings, engine: Engine | None, bounds: Bounds) -> None:
     """Its problems, who holds rows, totals and the binding. Raises ConfigurationError."""
     with database_of(settings, engine, name="levelq status") as used, used.connect() as connection:
-        found.problems += problems.database_problems(connection, settings)
-        reasons = [lane.reason for parked in found.parked.values() for lane in parked.lanes]
+        found.problems += problems.database_problems(connection, settings, bounds.newest)
+        reasons = [lane.reason for of_partition in found.parked.values() for lane in of_partition.lanes]
         if found.unexplained or any(map(is_locked, reasons)):
             found.holding = problems.row_holder(connection, settings)
-        found.totals |= counts(connection)
+        numbers, found.estimated = bounded_counts(connection)
+        found.totals |= numbers
         if found.totals["quarantined"]:
             found.hot_spots = found.hot_spots.model_copy(update={"quarantined": quarantine_groups(connection)})
         if found.bound_to is not None:
@@ -238,16 +268,22 @@ def _statuses(found: Found, lanes: Lanes, settings: Settings) -> dict[Partition,
     return statuses
 
 
-def _read_parked(found: Found, lanes: Lanes, statuses: dict[Partition, Status]) -> None:
+def _read_parked(found: Found, lanes: Lanes, statuses: dict[Partition, Status], most: int) -> None:
     """Why lanes are parked. Raises RedisError."""
     for partition, seen in statuses.items():
-        found.parked[partition] = parked = read(lanes.redis, lanes.keys, partition)
-        if seen.parked > parked.total:  # read again: it may have changed between the two
-            found.unexplained += max(0, min(seen.parked, lanes.status(partition).parked) - parked.total)
+        found.parked[partition] = here = parked.read(lanes.redis, lanes.keys, partition, most)
+        if seen.parked > here.total:  # read again: it may have changed between the two
+            found.unexplained += max(0, min(seen.parked, lanes.status(partition).parked) - here.total)
 
 
 def _read_workers(
-    found: Found, lanes: Lanes, settings: Settings, statuses: dict[Partition, Status], *, alerts: bool
+    found: Found,
+    lanes: Lanes,
+    settings: Settings,
+    statuses: dict[Partition, Status],
+    bounds: Bounds,
+    *,
+    alerts: bool,
 ) -> None:
     """Who serves, and partitions that stand still. Raises RedisError, ConfigurationError."""
     queues = {partition: settings.keys.queue(partition.specialization) for partition in statuses}
@@ -263,4 +299,6 @@ def _read_workers(
     explained = alerts or suspended is not None
     paused = {name for pause in found.pauses if pause.user is None for name in pause.partitions}
     going = {partition: seen for partition, seen in statuses.items() if str(partition) not in paused}
-    found.problems += problems.lane_problems(lanes, settings, going, serving, explained=explained)
+    found.problems += problems.lane_problems(
+        lanes, settings, going, serving, explained=explained, again_seconds=bounds.again_seconds
+    )

@@ -18,6 +18,7 @@ from levelq_core.operations.audit import user_target
 from levelq_core.operations.wording import count, one_line
 from levelq_core.untrusted_text import printable
 
+from .audit_lines import OF_TARGET
 from .history import HistoryEntry, QuarantinedEntry, Wanted
 from .records import Reading, Time
 from .waiting import WaitingCommand
@@ -164,10 +165,10 @@ _PROGRESSIONS = text(f"""
     ORDER BY g.id DESC LIMIT :limit
 """)
 
-# The newest lines of the audit about a user; `user 4` is not `user 42`.
+# The newest lines of the audit about a user.
 _AUDIT = text(f"""
     SELECT at, actor, origin, action, target, detail FROM {AUDIT}
-    WHERE (target = :target OR starts_with(target, :target || ' '))
+    WHERE {OF_TARGET}
         AND (CAST(:specialization AS text) IS NULL OR target IN (:target, :target || ' ' || :specialization))
         AND (CAST(:since AS timestamptz) IS NULL OR at >= :since)
     ORDER BY id DESC LIMIT :limit

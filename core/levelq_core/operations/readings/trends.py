@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from math import ceil
 from typing import Literal
 
 from redis import Redis
 
-from levelq_core.domain.lag_histogram import quantile
+from levelq_core.domain.lag_histogram import merged, quantile
 from levelq_core.errors import InvalidArgument
-from levelq_core.keys import Keys
 from levelq_core.lanes import trend_slots
 from levelq_core.lanes.trend_slots import DAY, HOUR, Slot
 from levelq_core.operations.connections import redis_of
@@ -27,7 +28,7 @@ class TrendPoint(Reading):
     `applied_per_second` and `rejected_per_second`: the means over the slot. A lag is the time from send to commit, of
     the commands decided in the slot, within 7 %; None if there are none. `batch_commands`: the mean of commands in a
     batch; None without a batch. `waiting` (commands) and `parked` (lanes, without those of paused users): the largest
-    of the samples, of which one is taken each minute.
+    of the samples, of which one is taken every 20 s.
     """
 
     at: Time
@@ -53,8 +54,9 @@ class Trends(Reading):
 
 
 def trends(settings: Settings | None = None, window: Window = "1h") -> Trends:
-    """Read the trends of a namespace: "1h" has 60 points, a minute each; "24h" 144, of ten minutes. Changes nothing.
+    """Read the trends of a namespace: "1h" has 180 points, of 20 s each; "24h" 144, of ten minutes. Changes nothing.
 
+    If LEVELQ_SWEEP_SECONDS, between two reports of a worker, is longer than half a slot, a point covers several slots.
     `settings`: those of the environment unless given. It blocks: on an event loop, run it in a thread. Raises
     InvalidArgument for another window, and ConfigurationError if the settings cannot be read, or Redis does not answer.
     """
@@ -63,20 +65,39 @@ def trends(settings: Settings | None = None, window: Window = "1h") -> Trends:
         expected = " or ".join(map(repr, _SERIES))
         raise InvalidArgument(f"window: expected {expected}, got {window!r}", field="window", value=window)
     with redis_of(settings) as redis:
-        return read_trends(redis, settings.keys, window)
+        return read_trends(redis, settings, window)
 
 
-def read_trends(redis: Redis, keys: Keys, window: Window, now_ms: int | None = None) -> Trends:
+def read_trends(redis: Redis, settings: Settings, window: Window, now_ms: int | None = None) -> Trends:
     """The same, on a client of the lanes' Redis, at a time in ms, now unless given. Raises RedisError."""
     series = _SERIES[window]
-    found = trend_slots.read(redis, keys, series, now_ms)
+    found = trend_slots.read(redis, settings.keys, series, now_ms)
+    step = ceil(2 * settings.sweep_seconds / series.slot_seconds)  # else slots between two reports would seem idle
+    seconds = step * series.slot_seconds
     return Trends(
         window=window,
-        slot_seconds=series.slot_seconds,
+        slot_seconds=seconds,
         at=time_of(found.now_ms),
         points=tuple(
-            _point(begins, slot, series.slot_seconds) for begins, slot in zip(found.begins, found.slots, strict=True)
+            _point(found.begins[first], _sum(found.slots[first : first + step]), seconds)
+            for first in range(series.slots % step, series.slots, step)
         ),
+    )
+
+
+def _sum(slots: Iterable[Slot | None]) -> Slot | None:
+    """What was done in several slots; None if it is not known of any."""
+    known = [slot for slot in slots if slot is not None]
+    if len(known) < 2:
+        return known[0] if known else None
+    return Slot(
+        applied=sum(slot.applied for slot in known),
+        rejected=sum(slot.rejected for slot in known),
+        commands=sum(slot.commands for slot in known),
+        batches=sum(slot.batches for slot in known),
+        lags=merged(slot.lags for slot in known),
+        waiting=max((slot.waiting for slot in known if slot.waiting is not None), default=None),
+        parked=max((slot.parked for slot in known if slot.parked is not None), default=None),
     )
 
 

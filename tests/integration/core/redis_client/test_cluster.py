@@ -380,8 +380,8 @@ def test_worker_on_a_cluster_reports_and_leaves(settings: Settings) -> None:
         reporter = Reporter(worker, ["PLAYER"])
         reporter.post()
         assert [found.pid for found in workers(settings).workers] == [os.getpid()]
-        when_the_slot_is_over = round(1000 * trends(settings).at.timestamp()) + 60_000
-        found = read_trends(worker.lanes.redis, KEYS, "1h", when_the_slot_is_over)
+        when_the_slot_is_over = round(1000 * trends(settings).at.timestamp()) + 20_000
+        found = read_trends(worker.lanes.redis, settings, "1h", when_the_slot_is_over)
         assert any(point.waiting == 0 for point in found.points)
         reporter.stop()
         assert workers(settings).workers == ()

@@ -88,7 +88,7 @@ VALUES: dict[str, Any] = {
     "by whom and why": "ann|tests",
     "most pauses of one partition": MOST_PAUSES,
     "now in s": 1_764_489_600,
-    "series": "60:60 600:144",
+    "series": "20:180 600:144",
 }
 PROTOCOL = Protocol(SETTINGS)
 KEYS = {  # of those that are not on one partition

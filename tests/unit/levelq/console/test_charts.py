@@ -56,7 +56,8 @@ def test_a_gap_in_what_is_known_is_a_gap_in_the_line() -> None:
 
 def test_a_single_value_is_a_dot() -> None:
     shown = chart(None, 4, None)
-    assert shown.path(shown.lines[0]).endswith("h0")
+    assert shown.dots(shown.lines[0]) == f"M{WIDTH / 2} 0.0h0"
+    assert shown.path(shown.lines[0]) == ""
     assert chart(7).ticks()[-1] == START + MINUTE
 
 
@@ -90,10 +91,10 @@ def test_a_drawing_has_its_numbers_as_a_table_and_a_text() -> None:
     (svg,) = page.named("svg")
     assert svg.attributes["role"] == "img"
     assert "highest 2,500,000/s" in svg.attributes["aria-label"]
-    assert re.findall(r"12:0\d|2,500,000/s|unknown|1/s", page.text[page.text.index("Numbers") :]) == [
-        "12:02", "2,500,000/s", "12:01", "unknown", "12:00", "1/s",
+    assert re.findall(r"12:0\d|2,500,000/s|1/s|-", page.text[page.text.index("Numbers") :]) == [
+        "12:02", "2,500,000/s", "12:01", "-", "12:00", "1/s",
     ]  # fmt: skip
-    assert [element.attributes["data-said"] for element in page.named("rect")] == ["1/s", "unknown", "2,500,000/s"]
+    assert [element.attributes["data-values"] for element in page.named("rect")] == ["1/s", "-", "2,500,000/s"]
 
 
 def test_names_are_escaped() -> None:

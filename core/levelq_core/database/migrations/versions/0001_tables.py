@@ -191,6 +191,8 @@ def _audit(name: str) -> None:
         *_filled(sa.Text, "actor", "origin", "action", "target"),
         sa.Column("detail", JSONB),
     )
+    # For comparison byte by byte, so that it finds what begins with a target.
+    op.create_index(f"{name}_target", name, ["target", "id"], postgresql_ops={"target": "text_pattern_ops"})
 
 
 def _event_positions(name: str) -> None:

@@ -1,0 +1,111 @@
+"""How rejected commands and quarantined entries are sent once more: the dry run in words, then the run."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+from levelq_core.operations.wording import count, one_line
+from levelq_producer import Producer
+from levelq_worker.redrive.plan import Plan as Redrive
+from levelq_worker.redrive.plan import Planned, alike
+
+from .act import Asked, Plan
+from .chosen import MOST, Chosen, Kind, both
+
+_SAID = {"send": "will be sent", "done": "nothing to do", "refused": "refused", "sent": "sent", "left": "left"}
+
+
+def plan_retry(kind: Kind, asked: Asked, sends: str) -> Plan:
+    """What a retry would do. `sends`: a sentence that says how a row is sent."""
+    chosen, force = Chosen.of(kind, asked), _force(asked)
+    with both(asked) as (engine, lanes):
+        seen = _look(chosen, kind.retrying(engine, lanes, asked.console.settings, force=force))
+    due = _due(seen)
+    sending, refused = len(seen.of("send")), len(seen.of("refused"))
+    happens = chosen.missing([one.source for one in seen.entries])
+    if sending:
+        happens += [f"{count(sending, kind.name)} will be sent to the lanes once more, the oldest first. {sends}"]
+    if refused:
+        happens += [f"{refused:,} will be refused: they stay here as they are. The table says why."]
+    if seen.of("done"):
+        happens += [f"{len(seen.of('done')):,} retried before: they are not sent again."]
+    if seen.more:
+        happens += [f"More match. These are the oldest {MOST:,}; do it again for the others."]
+    if force:
+        happens += ["Forced: also out of order, or though the cause is still there."]
+    return Plan(
+        title=f"Retry {chosen.said()}",
+        happens=tuple(happens),
+        table=_groups(seen.entries),
+        command=chosen.command("retry", *(["--force"] if force else [])),
+        button=f"Retry {count(len(due), kind.name)}",
+        back=chosen.back,
+        impossible=None if due else _why_not(kind, seen),
+        kept=chosen.keep([one.source for one in due]),
+        instead=(_other(kind, asked, force),) if refused or force else (),
+    )
+
+
+def perform_retry(kind: Kind, asked: Asked) -> str:
+    """Send what the confirmation showed; what became of it, in a sentence."""
+    chosen, settings = Chosen.of(kind, asked), asked.console.settings
+    chosen.require_shown()
+    with both(asked) as (engine, lanes), Producer(settings) as producer:
+        acting = kind.retrying(engine, lanes, settings, force=_force(asked), actor=asked.actor)
+        done = acting.run(
+            _look(chosen, acting),
+            lambda commands: [handle.error for handle in producer.send_many(commands, reply=False)],
+        )
+    said = [f"{count(len(done.of('sent')), kind.name)} sent once more"]
+    for verdict in ("left", "refused"):
+        for group in alike(done.of(verdict), lambda one: one.why):
+            said.append(f"{len(group):,} {verdict}: {one_line(group[0].why)}")
+    if done.of("sent"):
+        said.append("a worker decides them now")
+    return "; ".join(said) + "."
+
+
+def _look(chosen: Chosen, acting: Any) -> Redrive[Any]:
+    selection = chosen.selection()
+    seen: Redrive[Any] = acting.look(selection, max(MOST, len(selection.ids)))
+    return seen._replace(entries=[one for one in seen.entries if chosen.is_due(one.source)])
+
+
+def _due(seen: Redrive[Any]) -> list[Planned[Any]]:
+    """What is sent, and what an earlier run sent and could not note."""
+    unnoted = [one for one in seen.of("done") if getattr(one.source, "settled", None) != "retried"]
+    return seen.of("send") + unnoted
+
+
+def _groups(entries: list[Planned[Any]]) -> tuple[tuple[str, ...], ...]:
+    rows = [
+        (
+            f"{len(group):,}",
+            _SAID[group[0].verdict],
+            group[0].why,
+            f"user {group[0].source.user_id or '-'} {group[0].source.specialization}",
+        )
+        for group in alike(entries, lambda one: f"{one.verdict} {one.why}")
+    ]
+    return (("Number", "Retry", "Why", "For example"), *rows) if rows else ()
+
+
+def _why_not(kind: Kind, seen: Redrive[Any]) -> str:
+    if not seen.entries:
+        return f"No {kind.name} matches any more."
+    return "None of them can be sent: the table says why."
+
+
+def _other(kind: Kind, asked: Asked, force: bool) -> tuple[str, str]:
+    """The link to the same retry with force, or without."""
+    fields = [("id", one) for one in asked.ids]
+    fields += [(name, text) for name, text in asked.values.items() if name not in ("id", "force", "kept", "csrf")]
+    if force:
+        return f"/act/retry-{kind.act}?{urlencode(fields)}", "Without force"
+    address = f"/act/retry-{kind.act}?{urlencode([*fields, ('force', 'yes')])}"
+    return address, "Show what --force would send: also out of order, or though the cause is still there"
+
+
+def _force(asked: Asked) -> bool:
+    return asked.values.get("force") == "yes"

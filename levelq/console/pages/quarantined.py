@@ -1,0 +1,83 @@
+"""Entries of lanes that were no commands: the list, what came in the last hour, and one of them with its bytes."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from sqlalchemy import Engine
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from levelq.console.console import Console
+from levelq.console.filters import PAGE_ROWS, filter_of
+from levelq.console.rendering import page
+from levelq_core.errors import ConfigurationError
+from levelq_core.operations.connections import redis_of
+from levelq_core.operations.readings.hot_spots import ListWriter, QuarantineGroup, list_writers, quarantine_groups
+from levelq_core.operations.readings.quarantine import quarantined
+from levelq_core.operations.readings.selection import Selection
+from levelq_core.untrusted_text import quoted
+from levelq_worker.redrive.quarantined import Returning
+
+from .listing import Rows, from_database, spans
+from .prospect import prospect
+
+_PATH = "/quarantined"
+_MOST_ID = 2**63 - 1
+
+
+def listed(request: Request) -> Response:
+    """`/quarantined`: newest first."""
+    console: Console = request.app.state.console
+    asked = filter_of(request)
+    found, problem = from_database(
+        console, lambda engine: quarantined(engine, asked.selection(), limit=PAGE_ROWS + 1, before=asked.before)
+    )
+    links, span = spans(asked, _PATH)
+    groups = () if asked.before else _groups(console)
+    return page(
+        request, "quarantined.html", asked=asked, listed=Rows.of(found, problem, asked, _PATH),
+        groups=groups,
+        writers=_writers(console) if groups else (), spans=links, span=span, every=asked.url("", all="yes"),
+    )  # fmt: skip
+
+
+def _groups(console: Console) -> tuple[QuarantineGroup, ...]:
+    """What was quarantined in the last hour; nothing while the database does not answer, which the list says."""
+
+    def read(engine: Engine) -> tuple[QuarantineGroup, ...]:
+        with engine.connect() as connection:
+            return quarantine_groups(connection)
+
+    return from_database(console, read)[0] or ()
+
+
+def _writers(console: Console) -> tuple[ListWriter, ...]:
+    """Connections that may have written it; nothing while Redis does not answer."""
+    with suppress(ConfigurationError), redis_of(console.settings) as redis:
+        return list_writers(redis)
+    return ()
+
+
+def shown(request: Request) -> Response:
+    """`/quarantined/ID`: why, its fields as far as they can be read, its bytes, and what a retry would do."""
+    console: Console = request.app.state.console
+    given = request.path_params["number"]
+    if not (given.isascii() and given.isdecimal() and len(given) < 20 and 1 <= int(given) <= _MOST_ID):
+        raise HTTPException(404, f"id: expected the number of an entry, got {quoted(given)}")
+    selection = Selection((int(given),))
+    found, problem = from_database(console, lambda engine: quarantined(engine, selection, limit=1))
+    if found is not None and not found:
+        raise HTTPException(404, f"no quarantined entry {given}: it was retried, discarded or pruned")
+    return page(
+        request, "quarantined_entry.html", one=found[0] if found else None, problem=problem,
+        outlook=prospect(console, Returning, selection) if found else None,
+    )  # fmt: skip
+
+
+routes = [
+    Route("/quarantined", listed, name="quarantined"),
+    Route("/quarantined/{number}", shown, name="quarantined_entry"),
+]
