@@ -90,9 +90,10 @@ class Chart:
         """A value with its unit, a dash for None."""
         return "-" if value is None else self.written(value)
 
-    def said(self, index: int) -> str:
-        """The values of one slot, for the script that shows those under the pointer."""
-        return "|".join(self.say(line.values[index]) for line in self.lines)
+    def slots(self) -> str:
+        """The values of each slot in words, for the script that shows those under the pointer."""
+        values = zip(*(line.values for line in self.lines), strict=True)
+        return ";".join("|".join(map(self.say, of_slot)) for of_slot in values)
 
     def labels(self) -> list[str]:
         """The numbers beside the lines across, from the top down, in equal distances."""
@@ -108,11 +109,6 @@ class Chart:
         """How far down each line across is."""
         steps = len(self.labels()) - 1
         return [_short(HEIGHT * n / steps) for n in range(steps + 1)]
-
-    def hits(self) -> Iterator[tuple[float, float]]:
-        """The left end and the width of what the pointer finds for each slot."""
-        width = WIDTH / len(self.times)
-        return ((_short(index * width), _short(width)) for index in range(len(self.times)))
 
     def path(self, line: Line) -> str:
         """The line as SVG's path: a part for each run of known values."""

@@ -7,7 +7,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import uvicorn
 
@@ -38,9 +39,29 @@ def serve(console: Console, listening: socket.socket, host: str, announce: Calla
 
     Raises ConfigurationError if its logins cannot be used, or if others could reach it without one.
     """
+    # In a thread, so that the signals are ours: uvicorn would end by the signal, not with exit code 0.
+    stops = stop_signals()
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    with serving(console, listening, host) as thread:
+        announce()
+        hand_over()
+        while thread.is_alive() and signal.sigtimedwait(stops, 1.0) is None:
+            pass
+        if not thread.is_alive():
+            raise ConfigurationError("the console's server has ended by itself; its log says why")
+    if thread.is_alive() or any(not one.daemon for one in threading.enumerate() if one is not threading.main_thread()):
+        sys.stderr.flush()
+        os._exit(0)  # a reading that does not end must not keep the process
+
+
+@contextmanager
+def serving(console: Console, listening: socket.socket, host: str) -> Iterator[threading.Thread]:
+    """Serve the console in a thread during the block.
+
+    Raises ConfigurationError if its logins cannot be used, or if others could reach it without one.
+    """
     made = application(console)
     made.state.guard.check_address(host, listening.getsockname()[0])
-    announce()
     config = uvicorn.Config(
         made,
         http="h11",
@@ -54,18 +75,10 @@ def serve(console: Console, listening: socket.socket, host: str, announce: Calla
         timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
-    # In a thread, so that the signals are ours: uvicorn would end by the signal, not with exit code 0.
-    stops = stop_signals()
-    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()
-    hand_over()
-    while thread.is_alive() and signal.sigtimedwait(stops, 1.0) is None:
-        pass
-    if not thread.is_alive():
-        raise ConfigurationError("the console's server has ended by itself; its log says why")
-    server.should_exit = True
-    thread.join(GRACE)
-    if thread.is_alive() or any(not one.daemon for one in threading.enumerate() if one is not threading.main_thread()):
-        sys.stderr.flush()
-        os._exit(0)  # a reading that does not end must not keep the process
+    try:
+        yield thread
+    finally:
+        server.should_exit = True
+        thread.join(GRACE)

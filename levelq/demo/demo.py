@@ -6,9 +6,9 @@ import random
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -36,6 +36,9 @@ from levelq_core.settings import Settings
 from .burst import Burst
 from .checks import Check, check_report, check_rows, counted, show_checks
 from .kill import WorkerKill
+from .watching import Watched, await_enter, stay, watched
+
+Watching = Callable[[Settings, Console], AbstractContextManager[Watched | None]]
 
 _CLAIM_SECONDS = 3.0  # the default is 10; a demo should not make people wait
 _MEMORY_BYTES = 200 * 2**20
@@ -51,34 +54,49 @@ def run_demo(
     picture: Path = Path("demo.png"),
     folder: Path | None = None,
     seed: int | None = None,
+    *,
+    with_console: bool = False,
 ) -> int:
     """Run the demo. Returns 0 if every check passed, 1 if one failed, 130 if it was interrupted.
 
     `folder` keeps the servers' data; a temporary one is used and removed otherwise. The same `seed`
-    simulates the same users. Raises ConfigurationError if the servers or a process cannot be started.
+    simulates the same users. `with_console`: serve the console meanwhile; on a terminal the burst begins with Enter,
+    and the servers stay until another. Raises ConfigurationError if the servers or a process cannot be started.
     """
     require_empty("folder", folder)
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
     scenario = Scenario("demo", "a burst", users, users, rate=commands, seconds=1.0)
     options = LoadTestOptions(scenario, seed, processes, out=picture)
-    return interruptible("demo", lambda interrupts: _run(options, folder, console(), interrupts))
+    watching = watched if with_console else _unwatched
+    return interruptible("demo", lambda interrupts: _run(options, folder, console(), interrupts, watching))
 
 
-def _run(options: LoadTestOptions, folder: Path | None, terminal: Console, interrupts: Interrupts) -> int:
+def _run(
+    options: LoadTestOptions, folder: Path | None, terminal: Console, interrupts: Interrupts, watching: Watching
+) -> int:
     settings = {name: about.get_default() for name, about in Settings.model_fields.items()}  # not the caller's
     settings |= {"claim_seconds": _CLAIM_SECONDS, "sweep_seconds": 1.0}
     terminal.print(f"[bold]levelq demo[/] · seed {options.seed} · starting PostgreSQL and Valkey from their wheels")
     with (
         run_folder("levelq-demo-", folder, servers=True) as where,
         embedded_environment("levelq demo", settings, options.workers, where.path) as environment,
+        watching(environment.settings, terminal) as watch,
     ):
+        if watch is not None and watch.attended:
+            await_enter(terminal, "Open it in a browser, then press Enter: the burst begins.")
         demo = Demo(environment, options, where.path, terminal, interrupts)
         result = demo.run()
         checks = demo.checks(result)
         show_checks(terminal, checks)
         saved = save_picture(options.out, demo.rate(result), result)
         show_end(terminal, result, saved=saved, headline=demo.headline(result), about=demo.about(result))
+        if watch is not None:
+            stay(watch, terminal)
     return 0 if all(check.passed for check in checks) else 1
+
+
+def _unwatched(settings: Settings, terminal: Console) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 def call_directly(engine: Engine, burst: Burst, ended: threading.Event) -> list[float]:

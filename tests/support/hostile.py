@@ -30,7 +30,7 @@ TEXTS = {
 # Text that would be markup, or script, in a page that does not escape it.
 HTML = {
     "element": "<img src=x onerror=alert(1)>",
-    "end of an attribute": "\"><svg onload=alert(1)>",
+    "end of an attribute": '"><svg onload=alert(1)>',
     "end of another": "' onmouseover='alert(1)",
     "unquoted attribute": "x onfocus=alert(1) autofocus",
     "end of the page": "</title></textarea></select></main></html><script>alert(1)</script>",

@@ -38,7 +38,8 @@ DAY = Series(600, 144)
 SERIES = (HOUR, DAY)
 
 _SLOT = re.compile(rb"\d{1,15}:\d{1,15}")
-_FIGURE = re.compile(r"([a-z]+)(\d{0,3})=(\d{1,15})")
+_FIGURES = re.compile(rb"[a-z]+\d{0,3}=\d{1,15}(?: [a-z]+\d{0,3}=\d{1,15})*+")
+_FIGURE = re.compile(rb"([a-z]+)(\d*)=(\d+)")
 _LARGEST_BUCKET = bucket_of(MOST_MS)
 
 
@@ -73,19 +74,15 @@ class Slot(NamedTuple):
 
         The figures of a newer worker that this version does not know are ignored.
         """
-        if len(raw) > MOST_BYTES:
+        if not is_readable(raw):
             return None
         numbers: dict[str, int] = {}
         lags: dict[int, int] = {}
-        for part in raw.decode("ascii", "replace").split(" "):
-            match = _FIGURE.fullmatch(part)
-            if match is None:
-                return None
-            name, bucket, number = match[1], match[2], int(match[3])
-            if bucket and name == "lag" and int(bucket) <= _LARGEST_BUCKET:
-                lags[int(bucket)] = number
-            elif not bucket and name in cls._fields and name != "lags":
-                numbers[name] = number
+        for name, bucket, number in _FIGURE.findall(raw):
+            if bucket and name == b"lag" and int(bucket) <= _LARGEST_BUCKET:
+                lags[int(bucket)] = int(number)
+            elif not bucket and name in _NUMBERS:
+                numbers[name.decode()] = int(number)
         return cls(lags=lags, **numbers)
 
 
@@ -110,6 +107,14 @@ def read(redis: Redis, keys: Keys, series: Series, now_ms: int | None = None) ->
     return Read(now_ms, begins, [None if value is None else Slot.read(value) for value in raw])
 
 
+_NUMBERS = {name.encode() for name in Slot._fields if name != "lags"}
+
+
+def is_readable(raw: bytes) -> bool:
+    """Whether trend.lua may have written this as the figures of a slot."""
+    return len(raw) <= MOST_BYTES and _FIGURES.fullmatch(raw) is not None
+
+
 def is_slot(name: bytes, value: bytes) -> bool:
-    """Whether a field is one that trend.lua wrote."""
-    return _SLOT.fullmatch(name) is not None and Slot.read(value) is not None
+    """Whether trend.lua may have written this field; `Slot.read` costs several times as much."""
+    return _SLOT.fullmatch(name) is not None and is_readable(value)

@@ -52,7 +52,7 @@ def _history(console: Console, window: Window) -> dict[str, Any]:
         found = console.trends[window].get()
     except ConfigurationError as error:
         return {"charts": (), "charts_missing": str(error), "charts_seconds": 30}
-    return {"charts": tuple(charts(found)), "charts_missing": None, "charts_seconds": min(60, found.slot_seconds // 4)}
+    return {"charts": tuple(charts(found)), "charts_missing": None, "charts_seconds": min(60, found.slot_seconds)}
 
 
 def charts(found: Trends) -> Iterator[Chart]:

@@ -14,7 +14,7 @@ from levelq.console.rendering import page
 from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Partition
 from levelq_core.operations.readings.overview import SystemOverview
-from levelq_core.operations.readings.partition import PartitionReport, partition_report
+from levelq_core.operations.readings.partition import MOST_PARKED, PartitionReport, partition_report
 from levelq_core.operations.readings.workers import HotLane, Rates
 from levelq_core.untrusted_text import quoted
 
@@ -56,6 +56,7 @@ def _values(
         "specialization": found.specialization,
         "seen": report,
         "rates": rates,
+        "most_parked": MOST_PARKED,
         "hot": hot,
         "workers": rows_of(serving, console.settings.claim_seconds),
         "problems": [*([problem] if problem else []), *wrong, *(report.problems if report else ())],

@@ -127,20 +127,25 @@ function follow(section) {
 
 // Charts: the values under the pointer instead of the latest.
 
-function showSlot(chart, at, values) {
-  chart.querySelector(".at").textContent = at;
-  chart.querySelectorAll(".values b").forEach((shown, index) => (shown.textContent = values[index]));
+function showSlot(drawing, index) {
+  const slots = drawing.dataset.values.split(";");
+  const chart = drawing.closest(".chart");
+  const at = new Date(Date.parse(drawing.dataset.from) + 1000 * drawing.dataset.slot * index);
+  const words = slots.at(index).split("|");
+  chart.querySelector(".at").textContent = index < 0 ? "" : inZone(at, "minute");
+  chart.querySelectorAll(".values b").forEach((shown, line) => (shown.textContent = words[line]));
 }
 
-document.addEventListener("pointerover", (event) => {
-  const hit = event.target.closest?.(".hit");
-  const now = hit?.closest(".chart");
+document.addEventListener("pointermove", (event) => {
+  const drawing = event.target.closest?.(".plot svg");
   for (const at of document.querySelectorAll(".chart .at:not(:empty)")) {
-    const chart = at.closest(".chart");
-    const latest = [...chart.querySelectorAll(".hit")].at(-1);
-    if (chart !== now) showSlot(chart, "", latest.dataset.values.split("|"));
+    const other = at.closest(".chart").querySelector("svg");
+    if (other !== drawing) showSlot(other, -1);
   }
-  if (hit) showSlot(now, inZone(new Date(hit.dataset.at), "minute"), hit.dataset.values.split("|"));
+  if (!drawing) return;
+  const { left, width } = drawing.getBoundingClientRect();
+  const count = drawing.dataset.values.split(";").length;
+  showSlot(drawing, Math.max(0, Math.min(count - 1, Math.floor((count * (event.clientX - left)) / width))));
 });
 
 // Keys: / for the search, two letters for a page, ? for the list. Links and fields carry theirs in data-key.

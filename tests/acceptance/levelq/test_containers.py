@@ -43,7 +43,7 @@ def test_services_are_closed_and_without_privileges() -> None:
         assert not {"privileged", "cap_add", "network_mode", "pid", "devices"} & set(service), name
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ())), name
         outside = {network for network in service["networks"] if not document["networks"][network].get("internal")}
-        assert outside <= ({"screen"} if name == "grafana" else set()), name
+        assert outside <= ({"screen"} if name in ("grafana", "console") else set()), name
         assert "build" in service or int(service["user"].partition(":")[0]) > 0, name
         assert re.search(r":v?\d+\.\d+", service["image"]), f"{name}: {service['image']} is not pinned"
         for volume in service.get("volumes", ()):
@@ -63,6 +63,16 @@ def test_services_start_and_stop_in_order() -> None:
     worker = services["worker"]
     assert "container_name" not in worker, "a named container cannot be scaled"
     assert seconds(worker["stop_grace_period"]) > float(worker["environment"]["LEVELQ_CLAIM_SECONDS"])
+
+
+def test_console_is_reached_from_this_host_alone_and_wants_a_login() -> None:
+    document = compose()
+    console = document["services"]["console"]
+    assert console["ports"] == ["127.0.0.1:8420:8420"]
+    assert console["environment"]["LEVELQ_CONSOLE_LOGINS"] == f"/run/secrets/{console['secrets'][0]}"
+    assert console["secrets"] == list(document["secrets"])
+    (installed,) = re.findall(r'"levelq\[([\w,]+)\]"', (ROOT / "Dockerfile").read_text())
+    assert set(installed.split(",")) == {"worker", "console"}
 
 
 def test_image_is_pinned_and_runs_without_root() -> None:
@@ -95,6 +105,7 @@ def test_image_finds_what_it_copies_and_nothing_else_is_sent() -> None:
     for source in copied:
         assert (ROOT / source).exists(), source
     project = pyproject()
-    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    for needed in (*packages, "hatch_build.py", "README.md", *project["project"]["license-files"]):
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    shipped = [*wheel["packages"], *wheel["force-include"], *project["project"]["license-files"]]
+    for needed in (*shipped, "hatch_build.py", "README.md"):
         assert any(Path(needed).is_relative_to(source) for source in copied), needed

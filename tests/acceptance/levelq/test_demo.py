@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from typing import Any
 from unittest.mock import Mock
 from uuid import uuid4
 
+import httpx
 import psutil
 import pytest
 from redis import Redis
@@ -61,9 +64,17 @@ def marked(mark: str) -> list[psutil.Process]:
 
 def test_small_demo_passes_every_check_and_draws(tmp_path: Path) -> None:
     mark = uuid4().hex
-    demo = begin(f"users=50, commands=2000, picture=Path('out/burst.png'), seed={SEED}", mark, tmp_path)
-    output, _ = demo.communicate(timeout=110)
+    arguments = f"users=50, commands=2000, picture=Path('out/burst.png'), seed={SEED}, with_console=True"
+    demo = begin(arguments, mark, tmp_path)
+    assert demo.stdout is not None
+    first = "".join(itertools.islice(demo.stdout, 2))
+    (url,) = re.findall(r"^console · (http://127\.0\.0\.1:\d+)/$", first, re.MULTILINE)
+    seen = httpx.get(f"{url}/partitions/PLAYER:1:0", timeout=60)  # while the demo runs; nobody presses Enter for it
+    output = first + demo.communicate(timeout=110)[0]
     assert demo.returncode == 0, output
+    assert seen.status_code == 200 and "Partition PLAYER:1:0" in seen.text
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url)
     assert (output.count("✔"), output.count("✖"), f"seed {SEED}" in output) == (CHECKS, 0, True)
     picture = (tmp_path / "out/burst.png").read_bytes()
     assert picture.startswith(b"\x89PNG\r\n\x1a\n") and len(picture) > 10_000

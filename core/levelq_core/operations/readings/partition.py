@@ -12,6 +12,7 @@ from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.parked import read
+from levelq_core.lanes.pauses import PARKED_REASON
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.operations.connections import database_of, lanes_of
 from levelq_core.operations.parked_advice import is_locked
@@ -33,8 +34,9 @@ class PartitionReport(Reading):
     """What a partition holds. Lists are bounded, whatever it holds: the totals are in `status` and `pauses_total`.
 
     `drains`: how many work on it now. `shards`: the partitions of its specialization; `change`: what a change of their
-    number waits for. `longest`, `oldest`: see HotSpots. `parked_lanes`: the oldest first. `holder`: which session of
-    other code holds rows, if a lane is parked for that. `problems`: which server did not answer.
+    number waits for. `longest`, `oldest`: see HotSpots. `parked_lanes`: the oldest first, without those of paused
+    users, which are among the `pauses`. `holder`: which session of other code holds rows, if a lane is parked for that.
+    `problems`: which server did not answer.
     """
 
     at: Time
@@ -63,10 +65,11 @@ def partition_report(settings: Settings, partition: Partition, *, engine: Engine
     """
     with lanes_of(settings) as lanes:
         seen = lanes.status(partition)
-        parked = read(lanes.redis, lanes.keys, partition).lanes[:MOST_PARKED]
+        found = read(lanes.redis, lanes.keys, partition).lanes
         deep = deep_lanes(lanes.redis, lanes.keys, [partition], most=MOST_DEEP)
         pauses = active_pauses(lanes, [partition])
         shards, change = _layout(lanes, partition)
+    parked = [lane for lane in found if not lane.reason.startswith(PARKED_REASON)][:MOST_PARKED]
     held = _Held()
     if engine is not None and any(is_locked(lane.reason) for lane in parked):
         held = _held(settings, engine)

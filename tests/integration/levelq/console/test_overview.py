@@ -10,6 +10,7 @@ from redis import Redis
 
 from levelq_core import Settings
 from levelq_core.lanes.lane_editor import LaneEditor
+from levelq_core.lanes.trend_slots import DAY, HOUR
 from levelq_core.lanes.worker_reports import WorkerReports
 from levelq_core.operations.pausing import PauseScope, Pausing
 from levelq_core.operations.readings.status import status
@@ -65,7 +66,8 @@ def test_a_part_is_only_that_section_of_the_page(client: httpx.Client) -> None:
 def test_what_workers_did_is_drawn_and_listed(
     system: System, client: httpx.Client, monkeypatch: pytest.MonkeyPatch, window: str
 ) -> None:
-    before = int(1000 * time.time()) - 1000 * {"1h": 60, "24h": 600}[window]  # in the slot before the one under way
+    seconds = (HOUR if window == "1h" else DAY).slot_seconds
+    before = 1000 * (int(time.time()) - seconds)  # in the slot before the one under way
     monkeypatch.setattr(WorkerReports, "now_ms", lambda self: before)
     reporter = Reporter(system.worker, ["PLAYER"])
     system.push(*(up(user) for user in range(1, 121)))
@@ -74,10 +76,10 @@ def test_what_workers_did_is_drawn_and_listed(
     reporter.stop()
     page = Page(client.get("/", params={"window": window}).text)
     applied, *others = page.named("svg")[1:]  # the first is the name's
-    rate = {"1h": "2/s", "24h": "0.2/s"}[window]
+    rate = {"1h": "6/s", "24h": "0.2/s"}[window]
     assert f"highest {rate}" in applied.attributes["aria-label"]
     assert len(others) == 5
-    assert rate in page.text[page.text.index("Numbers") :]
+    assert rate in page.text[page.text.index("The numbers of these charts") :]
 
 
 def test_an_unknown_window_is_refused_with_what_was_expected(client: httpx.Client) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx
 
+from levelq.console.access.login_file import append, new_login
 from levelq_core import Settings
 from levelq_core.keys import Partition
 from levelq_core.lanes.pauses import pauses
+from levelq_core.operations.audit import account
 from levelq_core.operations.readings.status import status
-from tests.support.console import Page, Site, act, assert_escaped, served
+from tests.support.console import Page, Site, act, assert_escaped, login, served
 from tests.support.fixtures.keys import KEYS
 from tests.support.hostile import HTML, TEXTS
 from tests.support.outbox import OutboxSystem
@@ -39,13 +42,13 @@ def test_pause_holds_workers_back_until_it_is_resumed(system: System, client: ht
     system.run_drains(PLAYER)
     assert system.applied() == 0
     (pause,) = status(system.settings).pauses
-    assert (pause.actor, pause.reason, pause.user) == ("local", "the ledger moves", None)
+    assert (pause.actor, pause.reason, pause.user) == (account(), "the ledger moves", None)
     done = act(client, "/act/resume?specialization=PLAYER")
     assert notice(done) == "PLAYER: resumed."
     system.drain()
     assert system.applied() == 2
     assert [(action, target, actor) for action, target, actor, _ in audited(system)] == [
-        ("pause", "PLAYER", "local"), ("resume", "PLAYER", "local"),
+        ("pause", "PLAYER", account()), ("resume", "PLAYER", account()),
     ]  # fmt: skip
 
 
@@ -59,8 +62,9 @@ def test_pause_of_one_user_leaves_the_others_alone(system: System, client: httpx
     system.run_drains(PLAYER)
     assert system.rows("SELECT user_id FROM levelq_ledger") == [(2,)]
     assert pauses(system.redis, KEYS, PLAYER).keys() == {1}
+    assert "Parked lanes" not in client.get("/partitions/PLAYER:1:0").text  # it is among what is paused
     assert "user 1 in PLAYER" in Page(client.get("/act/resume?specialization=PLAYER&user=1").text).text
-    assert audited(system)[0][:3] == ("pause", "user 1 PLAYER", "local")
+    assert audited(system)[0][:3] == ("pause", "user 1 PLAYER", account())
 
 
 def form(client: httpx.Client, url: str, **fields: str) -> dict[str, str]:
@@ -102,7 +106,7 @@ def test_purge_cancels_only_after_the_name_was_typed(system: System, client: htt
     assert (system.status().waiting, system.status(COACH).waiting) == (0, 1)
     assert system.rows("SELECT DISTINCT error FROM levelq_ledger") == [("cancelled",)]
     ((action, target, actor, detail),) = audited(system)
-    assert (action, target, actor, detail["cancelled"]) == ("purge", "PLAYER", "local", 3)
+    assert (action, target, actor, detail["cancelled"]) == ("purge", "PLAYER", account(), 3)
     assert client.post(url, data=form(client, url, name="PLAYER")).status_code == 409
 
 
@@ -119,10 +123,28 @@ def test_rebuild_puts_back_what_redis_lost_and_removes_what_cannot_be_read(
     assert outbox.lane(7) == [1, 2]
     assert not outbox.redis.exists(KEYS.of(PLAYER, "paused"))
     ((action, target, actor, detail),) = audited(outbox)
-    assert (action, target, actor, detail["commands_restored"]) == ("rebuild", "PLAYER", "local", 2)
+    assert (action, target, actor, detail["commands_restored"]) == ("rebuild", "PLAYER", account(), 2)
 
 
-def test_who_may_only_look_is_refused(system: System, settings: Settings) -> None:
+def test_audit_has_the_login_and_a_reader_may_not_act(system: System, settings: Settings, tmp_path: Path) -> None:
+    logins = tmp_path / "logins"
+    tokens = {}
+    for name, role in (("ann", "operator"), ("bob", "reader")):
+        tokens[name], line = new_login(name, role)
+        append(logins, line)
+    url = "/act/pause?specialization=PLAYER"
+    with served(settings.model_copy(update={"console_logins": logins})) as site, site.browser() as reader:
+        login(reader, tokens["bob"])
+        assert (reader.get(url).status_code, "/act/" in reader.get("/partitions/PLAYER:1:0").text) == (403, False)
+        login(site.client, tokens["ann"])
+        assert (reader.post(url, data=form(site.client, url)).status_code, audited(system)) == (403, [])
+        act(site.client, url)
+        act(site.client, "/act/rebuild?specialization=COACH")
+        assert "paused by ann" in " ".join(Page(reader.get("/partitions/PLAYER:1:0").text).text.split())
+    assert [line[2] for line in audited(system)] == ["ann", "ann"]
+
+
+def test_nobody_acts_on_a_console_that_is_read_only(system: System, settings: Settings) -> None:
     system.push(up(1))
     with served(settings, read_only=True) as site:
         for name in ACTS:
