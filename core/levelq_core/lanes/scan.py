@@ -27,6 +27,7 @@ LANES = 50  # in one call: 10,000 entries at most, typically 1 MB, never more th
 COUNTED_LANES = 100_000  # of one partition in one call, as many as a sweep reads
 LOOKED_AT = 1_000  # due lanes, and as many claimed ones, in which the longest are looked for: 1 ms of the server
 PAGE = 1_000  # keys in one step of SCAN
+SEARCHED_LANES = 250  # in one call: a millisecond of the server, if they are short
 
 Lane = tuple[Partition, bytes]
 
@@ -147,6 +148,10 @@ def entries(redis: Redis, keys: Keys, partition: Partition, users: Sequence[byte
         skip += STEP
 
 
+class TooManyEntries(Exception):
+    """A partition, the argument, has more entries than a search reads."""
+
+
 class Counted(NamedTuple):
     """The count of a partition (-1: unreadable) and the number of entries in its lanes, at one moment."""
 
@@ -158,6 +163,26 @@ def counted(redis: Redis, keys: Keys, partition: Partition) -> Counted | None:
     """Both numbers; None if the partition has more lanes than can be read in one step."""
     reply = _run(redis, keys, "count", partition, COUNTED_LANES)
     return Counted(*map(int, reply)) if reply else None
+
+
+def holder(redis: Redis, keys: Keys, partition: Partition, command_id: UUID, most: int) -> bytes | None:
+    """The user in whose lane of a partition a command waits, None if it waits in none of those that are due or claimed.
+
+    Reads `most` entries, a few lanes in each call, so that the server has time for others. Raises TooManyEntries if the
+    command is not among them and the partition has more.
+    """
+    users: dict[bytes, None] = {}
+    for name in ("ready", "claimed"):
+        users.update(dict.fromkeys(unless_wrong_type((), redis.zrange, keys.of(partition, name), 0, most)))
+    known, left = list(users), most
+    for first in range(0, len(known), SEARCHED_LANES):
+        some = known[first : first + SEARCHED_LANES]
+        left, user = _run(redis, keys, "holder", partition, command_id.bytes, left, *some)
+        if user:
+            return bytes(user)
+        if not left:
+            raise TooManyEntries(str(partition))
+    return None
 
 
 class LongLane(NamedTuple):

@@ -10,7 +10,8 @@ from levelq_core.database.table_names import LEDGER, OUTBOX
 from levelq_core.domain.record import Lane
 from levelq_core.errors import ConfigurationError
 from levelq_core.lanes import scan
-from levelq_core.operations.connections import database_of, lanes_of
+from levelq_core.lanes.protocol import FOUND_AMONG
+from levelq_core.operations.connections import database_of, redis_of
 from levelq_core.settings import Settings
 
 TOO_MANY = "--command"  # the `setting` of the error if too many commands wait to search them all
@@ -29,12 +30,14 @@ def find_lane(settings: Settings, command_id: UUID, *, engine: Engine | None = N
         if row is not None:
             return Lane(row.specialization, row.user_id)
     full: list[str] = []
-    with lanes_of(settings) as lanes:
-        for partition in sorted(scan.partitions(lanes.redis, settings)):
-            found = lanes.lane_with(partition, command_id)
-            if found is None:
+    with redis_of(settings) as redis:
+        for partition in sorted(scan.partitions(redis, settings)):
+            try:
+                user = scan.holder(redis, settings.keys, partition, command_id, FOUND_AMONG)
+            except scan.TooManyEntries:
                 full.append(str(partition))
-            elif found and (user_id := scan.user_id_of(found)) is not None:
+                continue
+            if user is not None and (user_id := scan.user_id_of(user)) is not None:
                 return Lane(partition.specialization, user_id)
     if full:
         held = f"{full[0]} and {len(full) - 1} more hold" if len(full) > 1 else f"{full[0]} holds"

@@ -9,6 +9,7 @@ import pytest
 
 from levelq_core import Settings
 from levelq_core.domain.codec import encode
+from levelq_core.keys import Partition
 from levelq_core.operations.readings import lane_search
 from tests.support.console import Page, assert_escaped, served
 from tests.support.fixtures.command_line import NOWHERE
@@ -56,6 +57,8 @@ def test_command_is_shown_on_its_users_page_wherever_it_is(client: httpx.Client,
     assert "Level 1 → 2" in said and "Reason the final" in said and "XP 0 → 1,200" in said
     assert "It waits in COACH and is not decided yet" in Page(found(client, waits.command_id).text).text
     assert "It waits in PLAYER and is not decided yet" in Page(found(client, handle.command_id).text).text
+    system.lanes.claim(Partition("COACH"), "drain", "worker 1", 100)
+    assert "claimed by worker until" in Page(found(client, waits.command_id).text).text
     assert "It neither waits here" in Page(client.get(f"/users/9?command={waits.command_id}").text).text
 
 

@@ -46,7 +46,7 @@ def links(client: httpx.Client, url: str = "/users/7") -> list[str]:
 
 def test_user_of_whom_nothing_is_known_is_told_so_with_what_to_do(client: httpx.Client) -> None:
     text = shown(client)
-    assert "unknown user user 7 is unknown here" in text and "Nothing happened yet" in text
+    assert "unknown user user 7 is unknown here" in text and "Nothing was decided yet" in text
     assert "levelq send level-up 7 PLAYER --xp 150" in text
 
 
@@ -88,6 +88,7 @@ def test_parked_paused_and_rejected_say_why_and_offer_the_act(
     text = shown(client, "/users/8")
     assert "rejected PLAYER: nothing waits; the last command was rejected (new_level:" in text
     assert f"levelq rejected retry {refused.command_id}" in text
+    assert f"/rejected/{refused.command_id}" in links(client, "/users/8")
 
 
 def test_levels_out_of_step_and_a_session_that_holds_the_rows(client: httpx.Client, system: System) -> None:
