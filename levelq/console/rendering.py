@@ -107,8 +107,15 @@ def in_words(line: str) -> Markup:
     parts = re.split(r"`((?:levelq|rq) [^`]{1,300})`", printable(line))
     marked = (Markup('<code class="command">{}</code>').format(part) if n % 2 else part for n, part in enumerate(parts))
     escaped = Markup("").join(marked)
-    times = _TIME_IN_WORDS.sub(lambda found: moment(datetime.fromisoformat(f"{found[1]}+00:00")), escaped)
-    return Markup(times)  # noqa: S704 - it was escaped before
+    return Markup(_TIME_IN_WORDS.sub(_as_moment, escaped))  # noqa: S704 - it was escaped before
+
+
+def _as_moment(found: re.Match[str]) -> str:
+    """A time in a text. One that no calendar has, as a reason of others may hold, stays as it is."""
+    try:
+        return moment(datetime.fromisoformat(f"{found[1]}+00:00"))
+    except ValueError:
+        return found[0]
 
 
 def counted(value: int, thing: str) -> str:

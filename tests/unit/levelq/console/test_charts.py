@@ -39,7 +39,11 @@ def chart(*values: Value, name: str = "applied", title: str = "Applied") -> Char
 
 
 def drawn(shown: Chart) -> str:
-    return str(TEMPLATES.get_template("charts.html").make_module().chart(shown))
+    return with_macros("{{ draw.chart(shown) }}", shown)
+
+
+def with_macros(text: str, shown: Chart) -> str:
+    return TEMPLATES.from_string('{% import "charts.html" as draw %}' + text).render(shown=shown)
 
 
 def points(path: str) -> list[tuple[float, float]]:
@@ -92,7 +96,7 @@ def test_a_drawing_has_a_text_and_its_numbers_as_a_table() -> None:
     assert svg.attributes["role"] == "img"
     assert "highest 2,500,000/s" in svg.attributes["aria-label"]
     assert svg.attributes["data-values"] == "1/s;-;2,500,000/s"
-    table = Page(str(TEMPLATES.get_template("charts.html").make_module().numbers([shown, shown])))
+    table = Page(with_macros("{{ draw.numbers([shown, shown]) }}", shown))
     cells = re.findall(r"12:0\d|2,500,000/s|1/s|-", table.text)
     assert cells == ["12:02", *2 * ["2,500,000/s"], "12:01", *2 * ["-"], "12:00", *2 * ["1/s"]]
 
