@@ -56,7 +56,7 @@ class BurstWorker:
         """The paused partitions that hold commands."""
         lanes = self._runtime.lanes
         holding = [partition for partition in partitions(lanes, self._names) if lanes.status(partition).waiting]
-        return list(pause_lines(pause for pause in active_pauses(lanes, holding) if pause.user is None))
+        return list(pause_lines([pause for pause in active_pauses(lanes, holding) if pause.user is None]))
 
     def _parked(self) -> list[tuple[str, float]]:
         """The parked lanes with their reasons, and in how many seconds each is due."""
