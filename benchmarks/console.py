@@ -15,7 +15,7 @@ import os
 import threading
 import time
 import urllib.request
-from argparse import SUPPRESS
+from argparse import SUPPRESS, Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 from redis import Redis
+from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Engine
 
@@ -49,8 +50,9 @@ from levelq_core.operations.readings.workers import workers
 from levelq_producer import Producer
 
 from .command import options, temporary_site, wide_console
-from .drain import Parts, drain
+from .drain import CORES, Parts, drain_more
 from .metrics import free_port
+from .rivals.kinds import Workers
 from .rivals.levelq import Levelq
 from .site import PARTITION, SPECIALIZATION, Site, until
 from .workload import Workload
@@ -352,13 +354,23 @@ def processor_time(site: Site, reader: Reader, calls: int) -> dict[str, float]:
     return {"reader": spent["workers"] - spent["Redis"] - spent["PostgreSQL"], **{k: spent[k] for k in site.servers}}
 
 
-def cost_of_overviews(site: Site, repeats: int) -> tuple[list[float], list[float]]:
-    """Rates of drains without and with overviews, in turns, on the ledger as it is."""
+class OneSpecialization(Levelq):
+    """Workers that leave the other specializations' lanes alone."""
+
+    def work(self, site: Site) -> Workers:
+        return site.running(self.name, [*self._command, "-s", SPECIALIZATION], **self._environment)
+
+
+def cost_of_overviews(site: Site, reader: Reader, repeats: int) -> tuple[list[float], list[float]]:
+    """Rates of drains without and with overviews, in turns, beside the lanes and the rows that are there."""
     rates: dict[bool, list[float]] = {False: [], True: []}
-    with reader_of(site, 0) as reader:
-        for number in range(2 * repeats):
-            wanted = number % 4 in (1, 2)  # without with, with without
-            rates[wanted].append(drain(site, Levelq(2), DRAINED, Overviews(reader, wanted)).rate)
+    rival = OneSpecialization(2)
+    with rival.work(site):
+        until(lambda: not site.waiting(), 120, "what is left to be drained")
+    for number in range(2 * repeats):
+        wanted = number % 4 in (1, 2)  # without with, with without
+        drained = drain_more(site, rival, DRAINED.name, DRAINED.grants(), Overviews(reader, wanted))
+        rates[wanted].append(drained.rate)
     return rates[False], rates[True]
 
 
@@ -375,6 +387,28 @@ def table_of(title: str, found: Mapping[str, Mapping[str, Timing]]) -> Table:
     for name in next(iter(found.values())):
         shown.add_row(name, *(f"{value:,.1f}" for way in found.values() for value in way[name]))
     return shown
+
+
+def report(site: Site, reader: Reader, given: Namespace, console: Console) -> None:
+    """Measure everything on what is there, and print it."""
+    work = {name: partial(read, reader) for name, read in READINGS.items() if given.only in name}
+    found = {"alone": measured(work, given.calls)}
+    spent = processor_time(site, reader, given.calls)
+    share = sum(spent.values()) / (1000 * OVER_SECONDS * CORES)
+    listed = ", ".join(f"{name} {ms:.1f}" for name, ms in spent.items())
+    console.print(f"one overview, ms of processor time: {listed}; every {OVER_SECONDS:g} s {share:.2%} of the cores")
+    with draining(site):
+        found["beside a drain"] = measured(work, given.calls)
+        console.print(table_of(f"load {os.getloadavg()[0]:.1f}", found))
+        if given.pages:
+            with served(site) as get:
+                pages = {name: partial(get, path) for name, path in PAGES.items()}
+                console.print(table_of("pages", {"beside a drain": measured(pages, given.calls)}))
+    if given.repeats:
+        without, with_ = cost_of_overviews(site, reader, given.repeats)
+        shown = [f"{median(rates):,.0f} ({min(rates):,.0f} to {max(rates):,.0f})" for rates in (without, with_)]
+        ratio = median(with_) / median(without)
+        console.print(f"drains: {shown[0]}/s without overviews, {shown[1]}/s with: {ratio:.3f} of the rate")
 
 
 def main() -> None:
@@ -401,21 +435,7 @@ def main() -> None:
         begun = time.monotonic()
         fill_lanes(site, given.lanes)
         console.print(f"{given.lanes:,} lanes: {time.monotonic() - begun:.0f} s", style="dim")
-        work = {name: partial(read, reader) for name, read in READINGS.items() if given.only in name}
-        found = {"alone": measured(work, given.calls)}
-        console.print(f"one overview: {processor_time(site, reader, given.calls)} ms of processor time")
-        with draining(site):
-            found["beside a drain"] = measured(work, given.calls)
-            console.print(table_of(f"load {os.getloadavg()[0]:.1f}", found))
-            if given.pages:
-                with served(site) as get:
-                    pages = {name: partial(get, path) for name, path in PAGES.items()}
-                    console.print(table_of("pages", {"beside a drain": measured(pages, given.calls)}))
-        if given.repeats:
-            without, with_ = cost_of_overviews(site, given.repeats)
-            shown = [f"{rate:,.0f}" for rate in (median(without), median(with_))]
-            ratio = median(with_) / median(without)
-            console.print(f"drains: {shown[0]}/s without overviews, {shown[1]}/s with: {ratio:.3f} of the rate")
+        report(site, reader, given, console)
 
 
 if __name__ == "__main__":

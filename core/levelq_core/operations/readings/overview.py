@@ -9,8 +9,9 @@ from sqlalchemy import Engine
 from levelq_core.operations.connections import require_engine
 from levelq_core.settings import Settings
 
+from .bounds import FOLLOWING
 from .records import Reading, Time
-from .status import FOLLOWING, StatusReport, find
+from .status import StatusReport, find
 from .workers import WorkersReport
 
 

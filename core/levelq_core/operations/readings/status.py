@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import NamedTuple
 
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
@@ -18,9 +17,7 @@ from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.namespace_binding import DatabaseIdentity, bound_to, require_same
 from levelq_core.lanes.parked import ParkedLanes
 from levelq_core.lanes.partition_directory import partitions
-from levelq_core.lanes.pauses import MOST_PAUSES
 from levelq_core.lanes.protocol import Status
-from levelq_core.lanes.scan import LOOKED_AT
 from levelq_core.lanes.wakeups import workers_of
 from levelq_core.operations import key_faults
 from levelq_core.operations.connections import database_of, lanes_of, redis_errors_named, redis_of, require_engine
@@ -34,10 +31,10 @@ from levelq_core.redis_client.wrong_type import is_wrong_type
 from levelq_core.settings import Settings
 
 from . import problems
+from .bounds import ONCE, Bounds
 from .hot_spots import HotSpots, deep_lanes, list_writers, quarantine_groups
 from .pauses import ActivePause, active_pauses, pause_lines
 from .records import ParkedLane, Reading
-from .standstill import AGAIN_SECONDS
 from .workers import Rates, WorkersReport, read_workers
 
 MOST_PARKED = 100  # lanes in a report
@@ -89,25 +86,6 @@ class StatusReport(Reading):
     rates: tuple[Rates, ...] = ()
     total: Rates | None = None
     estimated: tuple[str, ...] = ()
-
-
-class Bounds(NamedTuple):
-    """How far a reading looks. Of each partition, so many parked lanes, pauses and lanes that are due; of other keys,
-    so many members; of a large table, so many of the newest rows (None: all of them).
-
-    `again_seconds`: after which a partition that seems to stand still is read again.
-    """
-
-    parked: int = parked.MOST_LANES
-    pauses: int = MOST_PAUSES
-    due: int = LOOKED_AT
-    members: int = key_faults.MOST_MEMBERS
-    newest: int | None = None
-    again_seconds: float = AGAIN_SECONDS
-
-
-ONCE = Bounds()
-FOLLOWING = Bounds(parked=200, pauses=100, due=200, members=100, newest=1_000, again_seconds=0.1)  # every two seconds
 
 
 @dataclass

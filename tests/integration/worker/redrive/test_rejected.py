@@ -345,7 +345,7 @@ def test_pages_of_a_reading_follow_each_other_by_the_id_and_use_the_index(system
     assert found == ids[::-1]
     with system.engine.begin() as connection:
         connection.execute(text("SET LOCAL enable_seqscan = off"))
-        query = f"{readings._ROWS} WHERE {OPEN_REJECTION} ORDER BY id DESC LIMIT 3"
+        query = f"SELECT {readings._COLUMNS} FROM levelq_ledger WHERE {OPEN_REJECTION} ORDER BY id DESC LIMIT 3"
         plan = "\n".join(connection.execute(text(f"EXPLAIN {query}")).scalars())
     assert "levelq_ledger_open" in plan and "Sort" not in plan
 
