@@ -60,31 +60,26 @@ _Fault = Callable[[bytes, Any], str | None]  # what is wrong with a member, give
 def find(lanes: Lanes, partitions: Iterable[Partition], most: int = MOST_MEMBERS) -> list[KeyFault]:
     """The faults of the namespace's own keys and of these partitions, `most` members of each. Raises RedisError."""
     redis, keys, partitions = lanes.redis, lanes.keys, list(partitions)
+    hashes: dict[str, _Fault] = {
+        keys.shards: _field(Layout.read, "generation:shards"),
+        keys.notices: _field(read_alert, "since, until and a reason"),
+        keys.workers: _field(read_report, "a worker's report"),
+        keys.trends: _trend,
+    }
+    expected = {keys.registry: b"zset", **dict.fromkeys(hashes, b"hash"), keys.drift: b"hash", keys.auditor: b"string"}
+    expected |= {keys.of(partition, name): kind for partition in partitions for name, kind in _TYPES.items()}
+    wrong = {fault.key: fault for fault in _wrong_types_of_all(redis, expected)}
     found: list[KeyFault] = []
-    for key, kind, fault in (
-        (keys.registry, b"zset", _registered),
-        (keys.shards, b"hash", _field(Layout.read, "generation:shards")),
-        (keys.notices, b"hash", _field(read_alert, "since, until and a reason")),
-        (keys.workers, b"hash", _field(read_report, "a worker's report")),
-        (keys.trends, b"hash", _trend),
-    ):
-        server = server_of(redis, key)
-        found += _wrong_types(server, {key: kind}) or _members(server, key, kind, fault, most)
-    for key, kind in ((keys.drift, b"hash"), (keys.auditor, b"string")):
-        found += _wrong_types(server_of(redis, key), {key: kind})
+    for key, fault in {keys.registry: _registered, **hashes}.items():
+        found += [wrong[key]] if key in wrong else _members(server_of(redis, key), key, expected[key], fault, most)
+    found += [wrong[key] for key in (keys.drift, keys.auditor) if key in wrong]
     found += _binding(redis, keys)
     for partition in partitions:
-        server = server_of(redis, keys.of(partition, "ready"))
-        wrong = _wrong_types(server, {keys.of(partition, name): kind for name, kind in _TYPES.items()})
-        found += wrong
-        for name, fault in (
-            ("ready", _due),
-            ("parked", _field(is_note, "since, attempts and a reason")),
-            ("paused", _field(read_pause, "since, until, actor and a reason")),
-        ):
+        found += [wrong[key] for name in _TYPES if (key := keys.of(partition, name)) in wrong]
+        for name, fault in _MEMBERS.items():
             key = keys.of(partition, name)
-            if not any(each.key == key for each in wrong):
-                found += _members(server, key, _TYPES[name], fault, most)
+            if key not in wrong:
+                found += _members(server_of(redis, key), key, _TYPES[name], fault, most)
     return [*found, *_closed(lanes, partitions)]
 
 
@@ -127,6 +122,13 @@ def _due(user: bytes, score: float) -> str | None:
     if not _USER.fullmatch(user):
         return f"expected a user id, got {quoted(user)}"
     return f"{quoted(user)}: expected a time, got {score}" if math.isinf(score) else None
+
+
+_MEMBERS: Mapping[str, _Fault] = {
+    "ready": _due,
+    "parked": _field(is_note, "since, attempts and a reason"),
+    "paused": _field(read_pause, "since, until, actor and a reason"),
+}
 
 
 def _binding(redis: Redis, keys: Keys) -> list[KeyFault]:
@@ -174,6 +176,15 @@ def _hash(server: Any, key: str, most: int) -> Iterator[tuple[bytes, bytes]]:
         cursor, page = server.hscan(key, cursor or 0, count=most)
         seen += len(page)
         yield from page.items()
+
+
+def _wrong_types_of_all(redis: Redis, expected: Mapping[str, bytes]) -> Iterator[KeyFault]:
+    """The same for keys of several servers: one round trip to each."""
+    of_server: dict[Redis, dict[str, bytes]] = {}
+    for key, kind in expected.items():
+        of_server.setdefault(server_of(redis, key), {})[key] = kind
+    for server, some in of_server.items():
+        yield from _wrong_types(server, some)
 
 
 def _wrong_types(server: Redis, expected: Mapping[str, bytes]) -> list[KeyFault]:

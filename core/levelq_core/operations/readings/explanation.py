@@ -45,8 +45,8 @@ class Explanation(Reading):
     """What `levelq explain` prints; `model_dump_json()` is what `levelq explain --json` prints.
 
     `lanes`: the user's specializations, the one with the worst cause last. `events`: in time order. `unread`: by
-    consumer of level events, how many of this user's it has yet to read. `problems`: what could not be read.
-    `conclusion`: the reason and the next step in one sentence.
+    consumer of level events, how many of this user's it has yet to read, among the first 5,000 commands. `problems`:
+    what could not be read. `conclusion`: the reason and the next step in one sentence.
     """
 
     user_id: int

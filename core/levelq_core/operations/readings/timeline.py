@@ -21,6 +21,7 @@ from levelq_core.untrusted_text import printable
 from .audit_lines import OF_TARGET
 from .history import HistoryEntry, QuarantinedEntry, Wanted
 from .records import Reading, Time
+from .selection import MOST_SEARCHED
 from .waiting import WaitingCommand
 
 What = Literal["applied", "rejected", "progressed", "quarantined", "audit", "waiting"]
@@ -140,7 +141,8 @@ def waiting_events(commands: Iterable[WaitingCommand], specialization: str, tota
 def unread_events(connection: Connection, wanted: Wanted) -> dict[str, int]:
     """By consumer, how many of the user's level changes it has yet to read. Raises DBAPIError.
 
-    Those of transactions that committed late are left out.
+    Counted among the first 5,000 of the user's commands that it has yet to read. Those of transactions that committed
+    late are left out.
     """
     rows = connection.execute(_UNREAD, wanted._asdict())
     return {printable(row.consumer, MOST_SHOWN): row.unread for row in rows}
@@ -174,11 +176,13 @@ _AUDIT = text(f"""
     ORDER BY id DESC LIMIT :limit
 """)
 
-# How many level changes of a user each consumer has yet to read.
+# How many level changes of a user each consumer has yet to read, among the first rows that it has yet to read.
 _UNREAD = text(f"""
-    SELECT c.consumer, count(e.id) AS unread
-    FROM {POSITIONS} c LEFT JOIN {LEDGER} e ON e.id > c.position AND e.user_id = :user_id
-        AND e.from_level <> e.to_level
-        AND (CAST(:specialization AS text) IS NULL OR e.specialization = :specialization)
-    GROUP BY c.consumer ORDER BY c.consumer LIMIT 20
+    SELECT c.consumer, (
+        SELECT count(*) FILTER (WHERE e.from_level <> e.to_level
+            AND (CAST(:specialization AS text) IS NULL OR e.specialization = :specialization))
+        FROM (SELECT specialization, from_level, to_level FROM {LEDGER}
+              WHERE user_id = :user_id AND id > c.position ORDER BY id LIMIT {MOST_SEARCHED}) AS e
+    ) AS unread
+    FROM {POSITIONS} c ORDER BY c.consumer LIMIT 20
 """)
