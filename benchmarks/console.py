@@ -171,7 +171,6 @@ READINGS: Mapping[str, Reading] = {
     ),
     "user: waiting": lambda r: History(r.engine, r.settings).waiting(QUIET),
     "user: history": lambda r: History(r.engine).of(QUIET),
-    "user with many rows: history of a rare kind": lambda r: History(r.engine).of(HOT, kinds=["reset"]),
     "rejected": lambda r: rejected_page(r.engine),
     "rejected of a user": lambda r: rejected_page(r.engine, Selection(user_id=QUIET)),
     "rejected of a user with many": lambda r: rejected_page(r.engine, Selection(user_id=HOT)),
