@@ -68,18 +68,19 @@ def find(lanes: Lanes, partitions: Iterable[Partition], most: int = MOST_MEMBERS
     }
     expected = {keys.registry: b"zset", **dict.fromkeys(hashes, b"hash"), keys.drift: b"hash", keys.auditor: b"string"}
     expected |= {keys.of(partition, name): kind for partition in partitions for name, kind in _TYPES.items()}
-    wrong = {fault.key: fault for fault in _wrong_types_of_all(redis, expected)}
+    wrong = {fault.key: fault for some in _of_servers(redis, expected) for fault in _wrong_types(*some)}
+    faults: dict[str, _Fault] = {keys.registry: _registered, **hashes}
+    faults |= {keys.of(partition, name): fault for partition in partitions for name, fault in _MEMBERS.items()}
+    readable = {key: expected[key] for key in faults if key not in wrong}
+    members = {key: found for some in _of_servers(redis, readable) for key, found in _members(*some, most)}
     found: list[KeyFault] = []
-    for key, fault in {keys.registry: _registered, **hashes}.items():
-        found += [wrong[key]] if key in wrong else _members(server_of(redis, key), key, expected[key], fault, most)
-    found += [wrong[key] for key in (keys.drift, keys.auditor) if key in wrong]
+    for key in (keys.registry, *hashes, keys.drift, keys.auditor):
+        found += [wrong[key]] if key in wrong else _faults_of(key, members.get(key, ()), faults.get(key))
     found += _binding(redis, keys)
     for partition in partitions:
         found += [wrong[key] for name in _TYPES if (key := keys.of(partition, name)) in wrong]
-        for name, fault in _MEMBERS.items():
-            key = keys.of(partition, name)
-            if key not in wrong:
-                found += _members(server_of(redis, key), key, _TYPES[name], fault, most)
+        for key in (keys.of(partition, name) for name in _MEMBERS):
+            found += _faults_of(key, members.get(key, ()), faults[key])
     return [*found, *_closed(lanes, partitions)]
 
 
@@ -150,7 +151,13 @@ def _closed(lanes: Lanes, partitions: Sequence[Partition]) -> Iterator[KeyFault]
     A change of shards writes the layout first and then closes its partitions, so the layout is read last.
     """
     keys = {partition: lanes.keys.of(partition, "closed") for partition in partitions}
-    closed = [partition for partition, key in keys.items() if server_of(lanes.redis, key).exists(key)]
+    there = dict[str, bytes]()
+    for server, some in _of_servers(lanes.redis, dict.fromkeys(keys.values(), b"string")):
+        pipeline: Any = server.pipeline(transaction=False)
+        for key in some:
+            pipeline.exists(key)
+        there |= dict(zip(some, pipeline.execute(), strict=True))
+    closed = [partition for partition, key in keys.items() if there[key]]
     layouts = lanes.read_layouts({partition.specialization for partition in closed}).found if closed else {}
     for partition in closed:
         layout = layouts.get(partition.specialization)
@@ -158,33 +165,42 @@ def _closed(lanes: Lanes, partitions: Sequence[Partition]) -> Iterator[KeyFault]
             yield KeyFault(keys[partition], f"closed, though the layout {layout} says that it is open")
 
 
-def _members(server: Any, key: str, kind: bytes, fault: _Fault, most: int) -> Iterator[KeyFault]:
-    """The members that cannot be read, of the first `most` of a hash, or the last of a sorted set."""
-    for member, value in _hash(server, key, most) if kind == b"hash" else _sorted_set(server, key, most):
-        what = fault(member, value)
+def _members(server: Any, expected: Mapping[str, bytes], most: int) -> Iterator[tuple[str, list[tuple[bytes, Any]]]]:
+    """The first `most` members of each hash, or the last of each sorted set; all in one round trip, unless a hash gives
+    them in several pages."""
+    pipeline = server.pipeline(transaction=False)
+    for key, kind in expected.items():
+        if kind == b"hash":
+            pipeline.hscan(key, 0, count=most)
+        else:
+            pipeline.zrange(key, 0, most - 1, desc=True, withscores=True)
+    for (key, kind), page in zip(expected.items(), pipeline.execute(), strict=True):
+        yield key, _all_pages(server, key, page, most) if kind == b"hash" else page
+
+
+def _all_pages(server: Any, key: str, first: Any, most: int) -> list[tuple[bytes, bytes]]:
+    cursor, page = first
+    found = list(page.items())
+    while cursor != 0 and len(found) < most:
+        cursor, page = server.hscan(key, cursor, count=most)
+        found += page.items()
+    return found
+
+
+def _faults_of(key: str, members: Iterable[tuple[bytes, Any]], fault: _Fault | None) -> Iterator[KeyFault]:
+    """The members that cannot be read."""
+    for member, value in members:
+        what = None if fault is None else fault(member, value)
         if what is not None:
             yield KeyFault(key, what, member)
 
 
-def _sorted_set(server: Any, key: str, most: int) -> Iterator[tuple[bytes, float]]:
-    yield from server.zrange(key, 0, most - 1, desc=True, withscores=True)
-
-
-def _hash(server: Any, key: str, most: int) -> Iterator[tuple[bytes, bytes]]:
-    cursor, seen = None, 0
-    while cursor != 0 and seen < most:
-        cursor, page = server.hscan(key, cursor or 0, count=most)
-        seen += len(page)
-        yield from page.items()
-
-
-def _wrong_types_of_all(redis: Redis, expected: Mapping[str, bytes]) -> Iterator[KeyFault]:
-    """The same for keys of several servers: one round trip to each."""
+def _of_servers(redis: Redis, keys: Mapping[str, bytes]) -> Iterator[tuple[Redis, dict[str, bytes]]]:
+    """The keys by the server that holds them."""
     of_server: dict[Redis, dict[str, bytes]] = {}
-    for key, kind in expected.items():
+    for key, kind in keys.items():
         of_server.setdefault(server_of(redis, key), {})[key] = kind
-    for server, some in of_server.items():
-        yield from _wrong_types(server, some)
+    yield from of_server.items()
 
 
 def _wrong_types(server: Redis, expected: Mapping[str, bytes]) -> list[KeyFault]:

@@ -96,17 +96,17 @@ def pause_what(user: int | None, names: Sequence[str]) -> str:
     return ", ".join(names) if user is None else f"user {user} in {', '.join(names)}"
 
 
-def pause_lines(found: Sequence[ActivePause], most: int = MOST_PAUSES) -> Iterator[str]:
+def pause_lines(found: Iterable[ActivePause], most: int = MOST_PAUSES) -> Iterator[str]:
     """What is paused, how, and how to end it: a line for each pause of specializations, and for the first users.
 
     `most`: how many pauses of each partition were read.
     """
-    users = 0
-    for (user, how), names in described(found).items():
+    users, every = 0, list(found)
+    for (user, how), names in described(every).items():
         users += user is not None
         if users <= MOST_LINES:
             yield f"{pause_what(user, names)}: {how}; to end it: {resume_command(' '.join(names), user)}"
     if users > MOST_LINES:
-        of_users = Counter(name for pause in found if pause.user is not None for name in pause.partitions)
+        of_users = Counter(name for pause in every if pause.user is not None for name in pause.partitions)
         at_least = "at least " if max(of_users.values()) >= most else ""
         yield f"{at_least}{count(users - MOST_LINES, 'user')} more paused: levelq status --json"
