@@ -53,6 +53,8 @@ def forget_settings() -> None:
     _environment.cache_clear()
     while _connections:
         _connections.popitem()[1].close()
+    if not _async_connections:
+        return
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:  # which leaves the thread's own loop alone
         while _async_connections:
             runner.run(_async_connections.popitem()[1].close())

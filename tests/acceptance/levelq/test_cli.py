@@ -78,7 +78,8 @@ def test_send_waits_for_the_outcome(levelq: Levelq, start: Callable[..., Started
     assert code == 0 and out.startswith("applied  COACH of user 7: level 1 -> 2\n")
     assert re.search(r"total_xp +0 -> 1,200", out) and re.search(r"theory_hours +0 -> 2", out)
     command_id = err.split()[-1]
-    redis.delete(KEYS.reply(UUID(command_id).bytes))  # else the first send's outcome, still kept, is the answer
+    reply = KEYS.reply(UUID(command_id).bytes)  # the first send's, which would answer the second; it comes after the
+    until(lambda: redis.delete(reply), what="the first reply")  # decision, which a sender may read from the ledger
     again = levelq("send", "level-up", 7, "COACH", "--xp", 1200, "--theory-hours", 2, "--command-id", command_id)
     assert again.code == 0 and "(decided at an earlier send)" in again.out
     rejected = levelq("send", "set-level", 7, "COACH", "--level", 2, "--sessions", -1)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from levelq_core.keys import Partition
+from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.pauses import pause_of
 from tests.support.fixtures.command_line import Levelq
 from tests.support.fixtures.keys import KEYS
@@ -77,11 +78,12 @@ def test_nothing_is_applied_while_paused_and_all_of_it_in_order_afterwards(
 
 def test_pause_returns_when_the_claim_in_hand_is_finished(system: System, start: Callable[..., Started]) -> None:
     system.push(up(1), up(2))
-    claim = system.lanes.claim(PLAYER, "drain", "token", 1)
+    patient = system.settings.model_copy(update={"claim_seconds": 240})  # however long the commands take to start
+    claim = Lanes(system.redis, patient).claim(PLAYER, "drain", "token", 1)
     ((user, (entry,)),) = claim.lanes
     assert isinstance(entry, bytes)
     for scope in (("PLAYER",), ("--user", user.decode())):
-        pausing = start("pause", *scope)
+        pausing = start("pause", *scope, LEVELQ_CLAIM_SECONDS="240")
         assert pausing.stdout is not None
         while "waiting for drains to finish 1 lane" not in (line := pausing.stdout.readline()):
             assert line, "pause ended though a drain had a claim"

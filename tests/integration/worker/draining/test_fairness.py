@@ -46,6 +46,7 @@ def test_drain_hands_over_when_its_slice_is_over(
     push(worker, [level_up(1, 0)])
     drain_all(worker, "PLAYER")  # the partition is open, so the first step applies a batch, however slow the machine
     push_at_once(worker, [level_up(1 + n % 7, 1) for n in range(1_000)])  # a second's work at the very least
+    redis.delete(f"rq:queue:{KEYS.queue('PLAYER')}", KEYS.of(PLAYER, "wake"))  # as when the drain's job was taken
     Drain(worker, PLAYER).run()
     status = worker.lanes.status(PLAYER)
     assert 0 < sum(experience(own_engine).values()) == 1_000 - status.waiting

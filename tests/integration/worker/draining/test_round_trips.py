@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -41,9 +42,10 @@ NAMES: dict[Any, str] = {load(name).sha: name for name in ("claim", "ack")}
 
 
 class Traffic:
-    """What went to the servers."""
+    """What this thread sent to the servers; those of an earlier test may still be ending."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.thread = threading.get_ident()
         self.statements: list[str] = []
         self.calls: list[str] = []
         for name in ("execute", "copy"):
@@ -51,14 +53,16 @@ class Traffic:
         send = NodePool.send
 
         def noted(connection: Any, commands: Sequence[RedisCommand]) -> None:
-            self.calls.extend(NAMES.get(command[1], str(command[0])) for command in commands)
+            if threading.get_ident() == self.thread:
+                self.calls.extend(NAMES.get(command[1], str(command[0])) for command in commands)
             send(connection, commands)
 
         monkeypatch.setattr(NodePool, "send", staticmethod(noted))
 
     def _noting(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def noted(cursor: psycopg.Cursor[Any], query: Any, *args: Any, **options: Any) -> Any:
-            self.statements.append(" ".join(str(query).split()))
+            if threading.get_ident() == self.thread:
+                self.statements.append(" ".join(str(query).split()))
             return method(cursor, query, *args, **options)
 
         return noted

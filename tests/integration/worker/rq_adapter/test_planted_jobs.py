@@ -174,5 +174,6 @@ def test_suspended_worker_holds_the_wake_up_it_took_until_it_is_resumed(
     worker.register_birth()  # type: ignore[no-untyped-call]
     job = fetch(redis, plant(redis, FUNCTION, "PLAYER"))
     worker.execute_job(job, Queue(QUEUE, connection=redis, serializer=JSONSerializer))
+    worker._runtime.close()
     assert applied == [0]
     assert system.applied() == 2
