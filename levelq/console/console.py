@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -16,7 +17,9 @@ from levelq_core.settings import Settings
 from .cached import Cached
 
 READING_SECONDS = 1.5  # a page refreshes every two; all viewers share a reading
-TRENDS_SECONDS = 10.0  # of points that are a minute apart, or ten
+TRENDS_SECONDS = 10.0  # of points that are 20 seconds apart, or ten minutes
+MOST_SECONDS = 6.0  # older, a page waits for a new reading: nobody has looked meanwhile, or a server is slow
+READERS = 4
 CONNECTIONS = 8
 
 T = TypeVar("T")
@@ -32,20 +35,25 @@ class Console:
     overview: Cached[SystemOverview] = field(init=False)
     trends: dict[Window, Cached[Trends]] = field(init=False)
     _shared: dict[str, Cached[Any]] = field(init=False, default_factory=dict)
+    _readers: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
         self.engine = None
         if self.settings.database_url is not None:
             self.engine = engine_for(self.settings, name="levelq console", connections=CONNECTIONS, limited=True)
-        self.overview = Cached(lambda: overview(self.settings, engine=self.engine), READING_SECONDS)
+        self._readers = ThreadPoolExecutor(READERS, "levelq-console-reader")
+        self.overview = self._cached(lambda: overview(self.settings, engine=self.engine))
         self.trends = {
-            "1h": Cached(lambda: trends(self.settings, "1h"), TRENDS_SECONDS),
-            "24h": Cached(lambda: trends(self.settings, "24h"), TRENDS_SECONDS),
+            "1h": self._cached(lambda: trends(self.settings, "1h"), TRENDS_SECONDS),
+            "24h": self._cached(lambda: trends(self.settings, "24h"), TRENDS_SECONDS),
         }
+
+    def _cached(self, read: Callable[[], T], seconds: float = READING_SECONDS) -> Cached[T]:
+        return Cached(read, self._readers, seconds=seconds, most_seconds=seconds + MOST_SECONDS)
 
     def shared(self, name: str, read: Callable[[], T]) -> T:
         """A reading by its name, that all viewers share as they do `overview`. The caller bounds how many names."""
-        return cast("T", self._shared.setdefault(name, Cached(read, READING_SECONDS)).get())
+        return cast("T", self._shared.setdefault(name, self._cached(read)).get())
 
     def forget(self) -> None:
         """Have all readings read again: something was changed."""
@@ -53,6 +61,7 @@ class Console:
         self.overview.forget()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, when the readings under way have ended."""
+        self._readers.shutdown()
         if self.engine is not None:
             self.engine.dispose()

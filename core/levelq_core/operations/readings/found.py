@@ -46,6 +46,8 @@ from .waiting import OutboxRows, WaitingCommand, first_in_outbox, outbox_rows, u
 
 Read = TypeVar("Read")
 
+_UTC = text("SET LOCAL TIME ZONE 'UTC'")
+
 
 @dataclass
 class LaneInRedis:
@@ -128,15 +130,16 @@ def read_database(
 ) -> None:
     """Rows, locks, outbox and events. What this role may not read is a problem. Raises DBAPIError."""
     user_id = wanted.user_id
-    connection.execute(text("SET LOCAL TIME ZONE 'UTC'"))
+    connection.execute(_UTC)
 
     def part(what: str, read: Callable[[], Iterable[Read]]) -> list[Read]:
         try:
-            with connection.begin_nested():
-                return list(read())
+            return list(read())
         except (DBAPIError, SchemaError) as error:
             if isinstance(error, DBAPIError) and error.connection_invalidated:
                 raise
+            connection.rollback()  # rather than a savepoint around each part, two round trips of each
+            connection.execute(_UTC)
             found.problems.append(one_line(f"{what} unknown: {in_words(error)}"))
             return []
 
