@@ -24,11 +24,10 @@ def time_of(name: str, text: str) -> datetime:
         try:
             moment = now - age_of(name, text)
         except ConfigurationError:
-            raise ConfigurationError(
-                f"{name}: expected an age like 1d or 12h, or a time like 2026-01-31T06:00Z, got {text!r}"
-            ) from None
+            expected = "expected an age like 1d or 12h, or a time like 2026-01-31T06:00Z"
+            raise ConfigurationError(f"{name}: {expected}, got {text!r}", setting=name, value=text) from None
     if moment > now:
-        raise ConfigurationError(f"{name}: expected a time in the past, got {text!r}")
+        raise ConfigurationError(f"{name}: expected a time in the past, got {text!r}", setting=name, value=text)
     return moment
 
 
@@ -37,5 +36,6 @@ def age_of(name: str, text: str) -> timedelta:
     match = re.fullmatch(r"(\d{1,9})([smhdw])", text.strip().lower())
     age = timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else None
     if age is None or age > _MAX_AGE:
-        raise ConfigurationError(f"{name}: expected a number and a unit (s, m, h, d, w), like 30d or 12h, got {text!r}")
+        message = f"{name}: expected a number and a unit (s, m, h, d, w), like 30d or 12h, got {text!r}"
+        raise ConfigurationError(message, setting=name, value=text)
     return age

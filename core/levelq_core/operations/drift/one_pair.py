@@ -19,7 +19,9 @@ def require_lane(settings: Settings, user_id: int, specialization: str) -> None:
     """Raise InvalidCommand if the catalog lacks the specialization, or no user can have this id."""
     refusal = rules.lane_refusal(Lane(specialization, user_id), settings.tracks, rules.Limits())
     if refusal is not None:
-        raise InvalidCommand(refusal)
+        field = refusal.partition(":")[0]
+        value = user_id if field == "user_id" else specialization
+        raise InvalidCommand(refusal, field=field, value=value)
 
 
 def sync_pair(engine: Engine, settings: Settings, command: SyncLevels, *, actor: str | None = None) -> Sync | Failure:
