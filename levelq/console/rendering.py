@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
@@ -26,7 +27,10 @@ _TIME_IN_WORDS = re.compile(r"\b(\d{4}-[01]\d-[0-3]\d [0-2]\d:[0-5]\d:[0-5]\d) U
 
 
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-    """The page. With `?part=NAME` in the URL, only the template's block of that name, to replace it in an open page."""
+    """The page. With `?part=NAME` in the URL, only the template's block of that name, to replace it in an open page.
+
+    Raises HTTPException 400 if it has no such part.
+    """
     found = TEMPLATES.get_template(template)
     context = {
         "request": request,
@@ -40,9 +44,12 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
         "csrf_field": lambda: csrf_field(request),
         **values,
     }
-    part = request.query_params.get("part", "")
-    if part in found.blocks and part.endswith("_part"):
-        return HTMLResponse("".join(found.blocks[part](found.new_context(context))), status)
+    part = request.query_params.get("part")
+    if part is not None and status == 200:
+        parts = [name for name in found.blocks if name.endswith("_part")]
+        if part not in parts:
+            raise HTTPException(400, f"part: expected {' or '.join(parts) or 'none'}, got {part!r}")
+        return HTMLResponse("".join(found.blocks[part](found.new_context(context))))
     response = HTMLResponse(found.render(context), status)
     forget_notice(request, response)
     return response

@@ -40,9 +40,13 @@ def test_every_answer_has_the_headers(site: Site, client: httpx.Client) -> None:
     files += [one["src"] for _, one in Page(page.text).named("script")]
     assert len(files) == 4
     answers = {
-        200: [page, client.get("/?part=problems_part"), client.head("/"), *map(client.get, files)],
+        200: [page, client.get("/?part=figures_part"), client.head("/"), *map(client.get, files)],
         303: [client.get("/login")],
-        400: [client.get("/", headers={"Host": "evil.example"})],
+        400: [
+            client.get("/", headers={"Host": "evil.example"}),
+            client.get("/?part=main"),
+            client.get("/audit?part=x"),
+        ],
         403: [client.post("/login", data={"x": "y"}), client.get("/", headers={"Forwarded": "x"})],
         404: [client.get("/absent"), client.get("/static/absent.css"), client.get("/static/../console.py")],
         405: [client.delete("/"), client.put("/login"), client.options("/"), client.post("/static/console.css")],
