@@ -18,6 +18,7 @@ from levelq_core.errors import ConfigurationError
 from levelq_core.operations.readings.trends import TrendPoint, Trends, Window
 
 WINDOWS: dict[str, Window] = {"1h": "1h", "24h": "24h"}
+_PARTS_OF_NOW = ("verdict_part", "figures_part", "lanes_part")
 
 
 def overview(request: Request) -> Response:
@@ -29,7 +30,7 @@ def overview(request: Request) -> Response:
         raise HTTPException(400, f"window: expected {' or '.join(WINDOWS)}, got {asked!r}")
     part = request.query_params.get("part")
     values: dict[str, Any] = {"window": window}
-    if part in (None, "charts_part"):
+    if part not in _PARTS_OF_NOW:  # any other is the whole page
         values |= _history(console, window)
     if part != "charts_part":
         values |= _now(console)

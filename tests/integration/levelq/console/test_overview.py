@@ -60,6 +60,7 @@ def test_a_part_is_only_that_section_of_the_page(client: httpx.Client) -> None:
         assert part.status_code == 200
         assert part.text.strip()
         assert "<html" not in part.text
+    assert client.get("/?part=absent").text.count("data-refresh") == 4
 
 
 @pytest.mark.parametrize("window", ["1h", "24h"])

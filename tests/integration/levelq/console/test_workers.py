@@ -68,3 +68,13 @@ def test_text_of_a_report_is_shown_as_text(system: System, report: WorkerReport,
     page = client.get("/workers").text
     assert_escaped(page, *HTML.values())
     assert_escaped(client.get("/partitions/PLAYER:1:0").text)
+
+
+def test_time_that_no_calendar_has_hides_no_other_worker(
+    system: System, report: WorkerReport, client: httpx.Client
+) -> None:
+    far = 2**53 - 1
+    changed = {"host": "web2", "pid": 1, "posted_ms": far, "started_ms": far, "state_ms": far, "progress_ms": far}
+    system.redis.hset(system.settings.keys.workers, "web2", report.model_copy(update=changed).model_dump_json())
+    assert {row.split()[0] for row in rows(client)} == {"web2:1", report.name}
+    assert client.get("/").status_code == 200
