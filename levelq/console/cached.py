@@ -21,16 +21,21 @@ class Cached(Generic[T]):
         self._read = read
         self._seconds = seconds
         self._lock = threading.Lock()
+        self._changes = 0
+        self._read_after = 0  # how many of the changes
         self._latest: tuple[float, T] | None = None
         self._failed: tuple[float, Exception] | None = None
 
     def get(self) -> T:
         """The reading. Raises what reading raises."""
         with self._lock:
+            changes = self._changes
+            if self._read_after < changes:
+                self._latest = self._failed = None
             if self._failed is not None and time.monotonic() - self._failed[0] <= FAILED_SECONDS:
                 raise self._failed[1]
             if self._latest is None or time.monotonic() - self._latest[0] > self._seconds:
-                self._failed = None
+                self._failed, self._read_after = None, changes
                 try:
                     found = self._read()
                 except Exception as error:
@@ -40,6 +45,5 @@ class Cached(Generic[T]):
             return self._latest[1]
 
     def forget(self) -> None:
-        """Have the next one read again: something was changed."""
-        with self._lock:
-            self._latest = self._failed = None
+        """Have the next one read again: something was changed. Does not wait for a reading that is under way."""
+        self._changes += 1
