@@ -91,6 +91,7 @@ def application(console: Console) -> Starlette:
         exception_handlers={HTTPException: refused},
         lifespan=lifespan,
     )
+    made.router.redirect_slashes = False  # it names a scheme and a host, and behind a proxy it knows neither
     made.state.console = console
     made.state.guard = Guard(console.settings)
     return made

@@ -17,6 +17,7 @@ from levelq_core.errors import ConfigurationError
 from levelq_worker.process.startup import hand_over, stop_signals
 
 from .application import application
+from .connections import Connection
 from .console import Console
 
 MOST_CONNECTIONS = 500
@@ -65,14 +66,14 @@ def serving(console: Console, listening: socket.socket, host: str) -> Iterator[t
     made.state.guard.check_address(host, listening.getsockname()[0])
     config = uvicorn.Config(
         made,
-        http="h11",
+        http=Connection,
         ws="none",
         log_config=None,  # the process logs as the other commands do
         access_log=False,
         server_header=False,
         proxy_headers=False,  # who may name a login is for the guard to say, by the address of the connection itself
         limit_concurrency=MOST_CONNECTIONS,
-        timeout_keep_alive=15,
+        timeout_keep_alive=10,
         timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)

@@ -16,6 +16,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from levelq.console.application import application
+from levelq.console.connections import Connection
 from levelq.console.console import Console
 from levelq_core import Settings
 from levelq_core.untrusted_text import printable
@@ -61,7 +62,7 @@ def served(settings: Settings, *, read_only: bool = False) -> Iterator[Site]:
     console = Console(settings, read_only=read_only)
     app = application(console)
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_config=None, server_header=False, proxy_headers=False,
+        app, host="127.0.0.1", port=0, http=Connection, log_config=None, server_header=False, proxy_headers=False,
         access_log=False, ws="none", timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = _Server(config)

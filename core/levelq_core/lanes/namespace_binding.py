@@ -13,9 +13,11 @@ from typing import Self
 from uuid import UUID
 
 from levelq_core.errors import ConfigurationError, WrongDatabase
+from levelq_core.untrusted_text import printable
 
 from .client import Lanes
 
+_MOST_NAME = 300  # characters of a name that any program may have written
 _SHORT = 8  # hexadecimal digits of an identity in a message
 
 
@@ -52,8 +54,8 @@ class DatabaseIdentity:
         """Read what `encode` gives; `key` is the key it came from. Raises ConfigurationError."""
         try:
             found = json.loads(raw)
-            system = None if found["system"] is None else str(found["system"])
-            names = str(found["name"]), str(found["server"])
+            system = None if found["system"] is None else printable(str(found["system"]), _MOST_NAME)
+            names = printable(str(found["name"]), _MOST_NAME), printable(str(found["server"]), _MOST_NAME)
             return cls(UUID(found["identity"]), system, int(found["oid"]), *names)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ConfigurationError(

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from redis import Redis
 from redis.exceptions import RedisError
 
+from levelq_core.domain.lag_histogram import MOST_MS, bucket_of
 from levelq_core.keys import Keys
 from levelq_core.redis_client.topology import server_of, time_ms
 from levelq_core.redis_client.wrong_type import unless_wrong_type
@@ -33,6 +34,7 @@ def _shown(text: str) -> str:
 
 Name = Annotated[str, AfterValidator(_shown)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
+Bucket = Annotated[int, Field(ge=0, le=bucket_of(MOST_MS))]  # a larger one stands for a number of as many bits
 Seconds = Annotated[float, Field(ge=0, lt=1e12, allow_inf_nan=False)]
 Rate = Seconds
 State = Literal["idle", "draining", "transaction", "waiting"]
@@ -53,8 +55,8 @@ class PartitionFigures(_Posted):
 
     decided: tuple[Rate, Rate, Rate]
     rejected: tuple[Rate, Rate, Rate]
-    lags: dict[Count, Count] = Field(max_length=1_000)
-    lags_10_min: dict[Count, Count] = Field(max_length=1_000)
+    lags: dict[Bucket, Count] = Field(max_length=1_000)
+    lags_10_min: dict[Bucket, Count] = Field(max_length=1_000)
 
 
 class BatchFigures(_Posted):

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from levelq_core.untrusted_text import printable
 
 MOST_NAMED = 5  # users in a message
+_LAST_MS = 253_402_300_799_000  # of the year 9999
 
 
 def one_line(text: str) -> str:
@@ -39,8 +40,8 @@ def users_named(users: Sequence[int | str]) -> str:
 
 
 def time_of(ms: int) -> datetime:
-    """A time of Redis in ms."""
-    return datetime.fromtimestamp(ms / 1000, UTC)
+    """A time of Redis in ms. One that no calendar has, as any program may have written, is the nearest that one has."""
+    return datetime.fromtimestamp(min(max(ms, 0), _LAST_MS) / 1000, UTC)
 
 
 def when_utc(moment: datetime) -> str:

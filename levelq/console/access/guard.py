@@ -30,7 +30,7 @@ from .signing import Signatures
 
 MOST_AT_ONCE = 24  # pages at once; below the 40 threads of Starlette, so that files and logins still have some
 T = TypeVar("T")
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+_FORWARDED = ("forwarded", "via", "x-real-ip")  # and x-forwarded-...: what proxies add
 
 
 class Guard:
@@ -127,7 +127,8 @@ class Guard:
 
     def _local_login(self, request: Request) -> Login:
         peer = request.client.host if request.client else ""
-        if not peer or not is_loopback(peer) or any(name in request.headers for name in _FORWARDED):
+        forwarded = any(name in _FORWARDED or name.startswith("x-forwarded-") for name in request.headers)
+        if not peer or not is_loopback(peer) or forwarded:
             raise HTTPException(
                 403, f"this console has no logins, so it answers this machine alone, and no proxy: {LOGINS}"
             )

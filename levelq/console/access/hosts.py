@@ -27,12 +27,17 @@ def check_host(request: Request, url: str | None) -> None:
 
 
 def check_origin(request: Request, url: str | None) -> None:
-    """Raise HTTPException 403 for a request that changes something if a browser says that another site made it."""
+    """Raise HTTPException 403 if a browser says that a page of another site made this request, unless it is a link.
+
+    Such a page could not read the answer, but have us work, and without logins no missing cookie stops it.
+    """
+    fetched = request.headers.getlist("sec-fetch-site") or ["same-origin"]
     if request.method in _READS:
+        if not {"cross-site", "same-site"}.isdisjoint(fetched) and request.headers.get("sec-fetch-dest") != "document":
+            raise HTTPException(403, "the Sec-Fetch-Site header: a page of another site asked for this; open it here")
         return
     host = request.headers["host"].lower()
     ours = {None, url, f"http://{host}" if _on_loopback(host) else url}
-    fetched = request.headers.getlist("sec-fetch-site") or ["same-origin"]
     if len(request.headers.getlist("origin")) > 1 or request.headers.get("origin") not in ours:
         raise HTTPException(
             403, "the Origin header: this form is not of a page of this console; open it here and retry"

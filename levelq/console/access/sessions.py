@@ -17,6 +17,7 @@ from .login_file import Entry
 LIFETIME = 12 * 3600.0
 IDLE = 3600.0  # an open page refreshes itself, so it is not idle
 MOST_SESSIONS = 1_000
+MOST_OF_LOGIN = 50  # so that no login can end the sessions of others by beginning many
 
 
 @dataclass
@@ -34,8 +35,11 @@ class Sessions:
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
 
     def begin(self, entry: Entry) -> str:
-        """Begin a session; its cookie. If there are too many, the oldest one ends."""
+        """Begin a session; its cookie. If there are too many, the oldest one ends, of this login or of all."""
         cookie, now = secrets.token_urlsafe(32), self._clock()
+        mine = [key for key, other in self._sessions.items() if other.entry.login.name == entry.login.name]
+        if len(mine) >= MOST_OF_LOGIN:
+            self.end(mine[0])
         self._sessions[session_key(cookie)] = _Session(entry, now, now)
         if len(self._sessions) > MOST_SESSIONS:
             self._sessions.popitem(last=False)

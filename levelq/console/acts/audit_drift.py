@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from levelq_core.lanes import drift_report
 from levelq_core.operations import audit
-from levelq_core.operations.connections import redis_of
+from levelq_core.operations.connections import lanes_of, redis_of
+from levelq_core.operations.identity import require_bound
 from levelq_core.operations.wording import count, duration
 
 from .act import Asked, Plan, act
@@ -35,9 +36,10 @@ def _plan(asked: Asked) -> Plan:
 
 def _perform(asked: Asked) -> str:
     settings = asked.console.settings
-    with database(asked) as engine, redis_of(settings) as redis, engine.begin() as connection:
+    with database(asked) as engine, lanes_of(settings) as lanes, engine.begin() as connection:
+        require_bound(connection, lanes)  # the workers of another database have drift of their own
         audit.record(connection, ACTION, "everything", actor=asked.actor)
-        drift_report.request_audit(redis, settings.keys)
+        drift_report.request_audit(lanes.redis, settings.keys)
     return "An audit was asked for: a worker begins within some seconds. This page shows how far it is."
 
 

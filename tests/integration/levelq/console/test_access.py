@@ -102,7 +102,7 @@ def test_page_for_another_host_is_refused_so_that_a_rebound_name_reads_nothing(s
         assert "nav" not in {element.name for element in Page(refused.text).elements}
 
 
-@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Forwarded-Host", "X-Real-IP"])
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Forwarded-Proto", "X-Real-IP", "Via"])
 def test_proxy_does_not_open_a_console_without_logins_to_others(serve: Serve, header: str) -> None:
     refused = serve().client.get(PAGE, headers={header: "203.0.113.7"})
     assert refused.status_code == 403 and "LEVELQ_CONSOLE_LOGINS" in refused.text
@@ -140,6 +140,16 @@ def test_form_that_another_site_sends_is_refused_even_with_a_token(serve: Serve,
     assert site.client.post(PAGE, data=form, headers=headers).status_code == 403
     assert site.app.state.performed == []
     assert site.client.post(PAGE, data=form, headers={"Origin": site.url}).status_code == 303
+
+
+@pytest.mark.parametrize("site_of", ["cross-site", "same-site"])
+def test_page_of_another_site_cannot_have_the_console_work(serve: Serve, site_of: str) -> None:
+    """A dry run costs the servers work, and without logins no missing cookie stops it."""
+    client = serve().client
+    for kind in ("image", "script", "iframe", "empty"):
+        refused = client.get(PAGE, headers={"Sec-Fetch-Site": site_of, "Sec-Fetch-Dest": kind})
+        assert refused.status_code == 403 and "a page of another site" in refused.text
+    assert client.get(PAGE, headers={"Sec-Fetch-Site": site_of, "Sec-Fetch-Dest": "document"}).status_code == 200
 
 
 def test_form_that_is_none_is_refused(serve: Serve) -> None:
@@ -249,7 +259,8 @@ def test_login_leads_to_pages_of_the_console_alone(serve: Serve, logins: Path, w
 def test_link_on_another_site_leads_on_by_a_page_of_ours(serve: Serve, logins: Path) -> None:
     """The browser keeps our cookie back from such a request, though there may be a session."""
     site = serve(console_logins=logins)
-    page = site.client.get("/rejected?user=1", headers={"Sec-Fetch-Site": "cross-site"}, follow_redirects=True)
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "document"}
+    page = site.client.get("/rejected?user=1", headers=link, follow_redirects=True)
     (refresh,) = [one for _, one in Page(page.text).named("meta") if one.get("http-equiv") == "refresh"]
     assert refresh["content"] == "0; url=/rejected?user=1"
 

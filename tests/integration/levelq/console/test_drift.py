@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
+from uuid import UUID
 
 import httpx
 import pytest
@@ -86,6 +89,29 @@ def test_text_of_others_is_escaped(system: System, client: httpx.Client) -> None
         report = drift_report.DriftReport(1, 2, 3, 1, 0, 1, 0, text, (pair,))
         system.redis.hset(system.settings.keys.drift, "report", report.encode())
         assert_escaped(client.get("/drift").text, text)
+
+
+def test_audit_of_the_workers_of_another_database_is_not_asked_for(
+    system: System, client: httpx.Client, auditor: Auditor
+) -> None:
+    auditor.audit()
+    with system.engine.connect() as connection:
+        mine = identity_of(connection)
+    system.redis.delete(system.settings.keys.database)
+    bind(system.lanes, replace(mine, identity=UUID(int=7)))
+    refused = act(client, "/act/audit-drift")
+    assert refused.status_code == 400 and "is bound to the database" in refused.text
+    assert drift_report.read(system.redis, system.settings.keys) is not None
+    assert system.rows("SELECT action FROM levelq_audit") == []
+
+
+def test_hostile_name_of_the_bound_database_is_shown_as_text(system: System, client: httpx.Client) -> None:
+    named = dict.fromkeys(("system", "name", "server"), f"{HTML['element']}\ud800\x1b")
+    system.redis.set(system.settings.keys.database, json.dumps({"identity": str(UUID(int=7)), "oid": 7} | named))
+    for path in ("/", "/settings"):
+        page = client.get(path)
+        assert page.status_code == 200
+        assert_escaped(page.text, f"{HTML['element']}")
 
 
 def test_settings_show_what_is_in_force_and_no_password(settings: Settings, system: System) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -112,6 +114,33 @@ def test_what_the_filter_matches_is_retried_as_it_was_shown(system: System, clie
     system.drain()
     decided = dict(system.rows("SELECT command_id, status FROM levelq_ledger"))
     assert [decided[retry_id(command_id)] for command_id in chosen] == ["applied", "applied"]
+
+
+def test_two_operators_at_once_settle_each_command_once(system: System, site: Site, client: httpx.Client) -> None:
+    ids = reject(system, *(up(user) for user in range(1, 31)))
+    forms = [
+        (path, Page(client.get(path).text).form())
+        for path in (f"/act/{verb}-rejected?all=yes" for verb in ("retry", "discard", "retry"))
+    ]
+    cookies = dict(client.cookies)
+    start = Barrier(len(forms))
+
+    def press(path: str, form: dict[str, str]) -> tuple[int, str]:
+        with site.browser() as browser:
+            browser.cookies.update(cookies)
+            start.wait(30)
+            answer = browser.post(path, data=form)
+            return answer.status_code, answer.text
+
+    with ThreadPoolExecutor() as operators:
+        answers = list(operators.map(lambda one: press(*one), forms))
+    assert {status for status, _ in answers} <= {303, 409}, answers
+    system.drain()
+    sent = {command_id for (command_id,) in system.rows("SELECT command_id FROM levelq_ledger")}
+    how = settled(system)
+    assert set(how) == set(ids) and None not in how.values()
+    assert {id_ for id_ in ids if retry_id(id_) in sent} == {id_ for id_ in ids if how[id_] == "retried"}
+    assert system.total_xp() == list(how.values()).count("retried")
 
 
 def test_marked_commands_are_discarded_and_no_others(system: System, client: httpx.Client) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import socket
+import time
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -12,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from levelq.console.access.headers import HEADERS
+from levelq.console.connections import Connection
 from tests.support.console import Page, Site, assert_escaped
 from tests.support.fixtures.command_line import SECRET
 from tests.support.hostile import HTML
@@ -101,6 +105,32 @@ def test_path_that_is_none_is_refused_and_escaped(client: httpx.Client, path: st
     page = client.get("/" + path.lstrip("/").replace("#", "%23").replace("?", "%3F"))
     assert page.status_code == 404
     assert_escaped(page.text)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET / HTTP/1.1\r\nHost: loc",
+        b"POST /logout HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\nx",
+    ],
+    ids=["silent", "half a head", "half a body that nobody reads"],
+)
+def test_connection_without_a_request_ends(site: Site, sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes one of the console's connections, and needs no login."""
+    monkeypatch.setattr(Connection, "silent_seconds", 0.5)
+    url = httpx.URL(site.url)
+    with socket.create_connection((url.host, url.port or 0), timeout=30) as connection:
+        connection.sendall(sent)
+        ended = time.monotonic() + 10
+        with suppress(ConnectionError):
+            while connection.recv(65_536):
+                connection.sendall(b"x")  # a byte now and then is no request
+                assert time.monotonic() < ended
+
+
+def test_address_with_a_slash_at_its_end_leads_to_no_other_scheme(client: httpx.Client) -> None:
+    assert client.get("/workers/").status_code == 404
 
 
 def test_request_that_is_no_http_does_not_end_the_server(site: Site, client: httpx.Client) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from levelq_core.lanes.worker_reports import WorkerReport, WorkerReports, read
+from levelq_core.lanes.worker_reports import PartitionFigures, WorkerReport, WorkerReports, read
 from levelq_worker.reporter import Reporter
 from tests.support.console import Page, assert_escaped
 from tests.support.hostile import HTML
@@ -68,3 +68,24 @@ def test_text_of_a_report_is_shown_as_text(system: System, report: WorkerReport,
     page = client.get("/workers").text
     assert_escaped(page, *HTML.values())
     assert_escaped(client.get("/partitions/PLAYER:1:0").text)
+
+
+def test_time_that_no_calendar_has_hides_no_other_worker(
+    system: System, report: WorkerReport, client: httpx.Client
+) -> None:
+    far = 2**53 - 1
+    changed = {"host": "web2", "pid": 1, "posted_ms": far, "started_ms": far, "state_ms": far, "progress_ms": far}
+    system.redis.hset(system.settings.keys.workers, "web2", report.model_copy(update=changed).model_dump_json())
+    assert {row.split()[0] for row in rows(client)} == {"web2:1", report.name}
+    assert client.get("/").status_code == 200
+
+
+def test_report_of_a_lag_that_no_clock_measures_is_none(
+    system: System, report: WorkerReport, client: httpx.Client
+) -> None:
+    """A bucket of the histogram stands for a number of some bits: such as this for one of a gigabyte."""
+    rates = (0.0, 0.0, 0.0)
+    figures = PartitionFigures(decided=rates, rejected=rates, lags={7: 1}, lags_10_min={})
+    told = report.model_copy(update={"host": "web2", "partitions": {"PLAYER:1:0": figures}}).model_dump_json()
+    system.redis.hset(system.settings.keys.workers, "web2", told.replace('"7":1', '"68719476736":1'))
+    assert [row.split()[0] for row in rows(client)] == [report.name]

@@ -85,7 +85,7 @@ def test_form_of_another_site_is_refused(headers: dict[str, str | list[str]]) ->
         with pytest.raises(HTTPException) as raised:
             check_origin(asked(method, host="localhost:8420", **headers), None)
         assert raised.value.status_code == 403
-    check_origin(asked("GET", host="localhost:8420", **headers), None)
+    check_origin(asked("GET", host="localhost:8420", sec_fetch_dest="document", **headers), None)
 
 
 @pytest.mark.parametrize(
