@@ -50,9 +50,22 @@ def redis_problems(redis: Redis) -> Iterator[str]:
 def _server_problems(server: Redis) -> Iterator[str]:
     why = refusal(server)
     if why is not None:
-        yield f"Redis refuses pushes: {why}"
+        yield f"Redis refuses pushes: {why}{_more_memory(server, why)}"
     with suppress(NoPermissionError):  # a role without INFO
         yield from (risk.problem for risk in risks(server.info()))
+
+
+def _more_memory(server: Redis, why: str) -> str:
+    """What ends a full Redis, with its figures; nothing for another cause, or for a role without INFO."""
+    if "maxmemory" not in why:
+        return ""
+    with suppress(NoPermissionError):
+        used = server.info("memory")
+        limit = int(used.get("maxmemory", 0))
+        if limit:
+            now = f"{used['used_memory'] / 2**20:,.1f} of {limit / 2**20:,.1f} MiB"
+            return f" ({now} used); to end it: CONFIG SET maxmemory {2 * limit}, or start workers"
+    return ""
 
 
 def alert_problems(alerts: Iterable[WorkerAlert]) -> Iterator[str]:
@@ -115,7 +128,8 @@ def database_problems(connection: Connection, settings: Settings, newest: int | 
 
     `newest`: how many rows of each large table are looked at, None for all.
     """
-    yield from (finding.problem for finding in check_read_only(connection))
+    for finding in check_read_only(connection):
+        yield f"{finding.problem}; to end it: {' '.join(finding.fix).removeprefix('-- ')}"
     schema_of(connection)
     yield from sequence_problems(connection)
     yield from _spelling_problems(connection, settings, newest)
