@@ -60,11 +60,12 @@ def _more_memory(server: Redis, why: str) -> str:
     if "maxmemory" not in why:
         return ""
     with suppress(NoPermissionError):
-        used = server.info("memory")
-        limit = int(used.get("maxmemory", 0))
+        memory = server.info("memory")
+        used, limit = int(memory.get("used_memory", 0)), int(memory.get("maxmemory", 0))
         if limit:
-            now = f"{used['used_memory'] / 2**20:,.1f} of {limit / 2**20:,.1f} MiB"
-            return f" ({now} used); to end it: CONFIG SET maxmemory {2 * limit}, or start workers"
+            enough = 2 * max(used, limit)  # a limit that was lowered may be far below what is used
+            shown = f"{used / 2**20:,.1f} of {limit / 2**20:,.1f} MiB used"
+            return f" ({shown}); to end it: CONFIG SET maxmemory {enough}"
     return ""
 
 
