@@ -28,6 +28,7 @@ from .acts import (
     retry_quarantined,
     retry_rejected,
     sync,
+    sync_all,
 )
 from .console import Console
 from .pages import (
@@ -83,6 +84,7 @@ def application(console: Console) -> Starlette:
         retry_quarantined.route,
         retry_rejected.route,
         sync.route,
+        sync_all.route,
         Mount(STATIC, StaticFiles(directory=_STATIC), name="static"),
     ]
     made = Starlette(

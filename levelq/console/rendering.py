@@ -21,8 +21,10 @@ from levelq_core.untrusted_text import printable
 from .access.csrf import csrf_field
 from .access.login import may_act
 from .access.notices import forget_notice, notice_of
+from .problem_pages import page_for
 from .runbook import help_for
 
+_USER_IN_WORDS = re.compile(r"\b([Uu]ser )(\d{1,19})\b")
 _TIME_IN_WORDS = re.compile(r"\b(\d{4}-[01]\d-[0-3]\d [0-2]\d:[0-5]\d:[0-5]\d) UTC\b")  # as when_utc writes it
 
 
@@ -117,6 +119,11 @@ def in_words(line: str) -> Markup:
     return Markup(_TIME_IN_WORDS.sub(_as_moment, escaped))  # noqa: S704 - it was escaped before
 
 
+def with_links(line: str) -> Markup:
+    """A problem as in `in_words`, with a link to the page of each user that it names."""
+    return Markup(_USER_IN_WORDS.sub(r'\1<a href="/users/\2">\2</a>', str(in_words(line))))  # noqa: S704 - escaped before
+
+
 def _as_moment(found: re.Match[str]) -> str:
     """A time in a text. One that no calendar has, as a reason of others may hold, stays as it is."""
     try:
@@ -146,6 +153,8 @@ TEMPLATES.filters |= {
     "safe_text": safe,
     "runbook_link": help_for,
     "in_words": in_words,
+    "with_links": with_links,
+    "page_link": page_for,
     "with_commands": in_words,
     "counted": counted,
     "numbered": numbered,

@@ -22,7 +22,7 @@ _MEASURED = "\n## Trials"  # how the runbook was tried out: nothing to do there
 # By the words of a problem of `levelq status`; the first that fits.
 _SECTIONS = (
     (r"Redis refuses pushes|append-only file|appendonly is off|maxmemory-policy", "LevelqRedisRefusesWrites"),
-    (r"the database is read-only", "LevelqDatabaseReadOnly"),
+    (r"the database is read-only|SQLSTATE 25006", "LevelqDatabaseReadOnly"),
     (r"no worker serves it", "LevelqNoWorker"),
     (r"suspended by rq suspend", "LevelqSuspended"),
     (r": paused by |more paused: ", "LevelqPaused"),
@@ -34,6 +34,13 @@ _SECTIONS = (
     (r"`levelq rebuild` removes it", "LevelqUnreadable"),
     (r"\bLEVELQ_(?:RQ|REDIS|DATABASE)_URL: |server is away", "LevelqServerDown"),
 )
+
+# Where a page of the console shows what a command line of the runbook does.
+_PAGES = {
+    "status": ("/", "Overview"), "top": ("/", "Overview"), "workers": ("/workers", "Workers"),
+    "quarantine": ("/quarantined", "Quarantined"), "rejected": ("/rejected", "Rejected"), "check": ("/drift", "Drift"),
+    "sync": ("/drift", "Drift"), "audit": ("/audit", "Audit"),
+}  # fmt: skip
 
 
 def help_for(problem: str) -> str:
@@ -54,6 +61,8 @@ def runbook() -> Markup:
             token.attrSet("id", _anchor(tokens[at + 1].content))
         for child in token.children or ():
             _lead(child)
+        if token.children:
+            token.children = [part for child in token.children for part in (child, *_page_of(child))]
     html: str = reader.renderer.render(tokens, reader.options, {})
     return Markup(html)  # noqa: S704 - our own documentation
 
@@ -69,6 +78,17 @@ def _lead(token: Token) -> None:
         page = re.sub(r"^\.\./|^(?=\w)", lambda found: "" if found[0] else "how-to/", target)
         token.attrSet("href", f"{_documentation()}/{page.replace('.md', '.html')}")
         token.attrSet("rel", "noreferrer")
+
+
+def _page_of(token: Token) -> list[Token]:
+    """After a command line: a link to the page that does the same, if there is one."""
+    verb = token.content.removeprefix("levelq ").partition(" ")[0] if token.type == "code_inline" else ""
+    if verb not in _PAGES or not token.content.startswith("levelq "):
+        return []
+    href, label = _PAGES[verb]
+    words = [Token("text", "", 0, content=text) for text in (" (", label, ")")]
+    link = Token("link_open", "a", 1, attrs={"href": href})
+    return [words[0], link, words[1], Token("link_close", "a", -1), words[2]]
 
 
 def _documentation() -> str:

@@ -40,7 +40,13 @@ def _plan(asked: Asked) -> Plan:
         happens=tuple(happens),
         table=pauses_shown(found),
         fields=(
-            Field("for", "It ends", length, _CHOICES, "By itself, so that it is not forgotten."),
+            Field(
+                "for",
+                "How long",
+                length,
+                _CHOICES,
+                "Resume ends it at any time.",
+            ),
             Field("reason", "Why", values.get("reason", ""), help="Everyone who looks at it sees this, and your name."),
         ),
         command=command("pause", scope, **{"for": length or "1h", "reason": values.get("reason", "") or "..."}),

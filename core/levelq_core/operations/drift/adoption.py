@@ -76,8 +76,8 @@ class Adoption:
     """Plans and repairs. `names`: only pairs of these specializations; then rows of the tables are left as they are.
 
     `rate`: how many pairs or rows are repaired in a second, at most. `rows`: whether to repair misspelt rows and
-    several rows of a pair, too. `audited`: the action and the target of the line in the audit. Raises DBAPIError,
-    SchemaError.
+    several rows of a pair, too. `audited`: the action and the target of the line in the audit; `actor`: who acts,
+    unless it is the account of this process. Raises DBAPIError, SchemaError.
     """
 
     def __init__(
@@ -90,11 +90,12 @@ class Adoption:
         rate: int = RATE,
         rows: bool = True,
         audited: tuple[str, str] = ("adopt", "everything"),
+        actor: str | None = None,
     ) -> None:
         self._engine, self._settings, self._policy, self._rows = engine, settings, source, rows
         self._planner = Planner(engine, settings.tracks, source, names)
         self._rate, self._batch = rate, max(1, min(BATCH, rate // 2))
-        self._source, self._line = audited[0], audit.RunLine(*audited)
+        self._source, self._line = audited[0], audit.RunLine(*audited, actor=actor)
         self._written = False
 
     def plan(self) -> RepairPlan:

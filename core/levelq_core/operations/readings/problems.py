@@ -50,9 +50,23 @@ def redis_problems(redis: Redis) -> Iterator[str]:
 def _server_problems(server: Redis) -> Iterator[str]:
     why = refusal(server)
     if why is not None:
-        yield f"Redis refuses pushes: {why}"
+        yield f"Redis refuses pushes: {why}{_more_memory(server, why)}"
     with suppress(NoPermissionError):  # a role without INFO
         yield from (risk.problem for risk in risks(server.info()))
+
+
+def _more_memory(server: Redis, why: str) -> str:
+    """What ends a full Redis, with its figures; nothing for another cause, or for a role without INFO."""
+    if "maxmemory" not in why:
+        return ""
+    with suppress(NoPermissionError):
+        memory = server.info("memory")
+        used, limit = int(memory.get("used_memory", 0)), int(memory.get("maxmemory", 0))
+        if limit:
+            enough = 2 * max(used, limit)  # a limit that was lowered may be far below what is used
+            shown = f"{used / 2**20:,.1f} of {limit / 2**20:,.1f} MiB used"
+            return f" ({shown}); to end it: CONFIG SET maxmemory {enough}"
+    return ""
 
 
 def alert_problems(alerts: Iterable[WorkerAlert]) -> Iterator[str]:
@@ -115,7 +129,8 @@ def database_problems(connection: Connection, settings: Settings, newest: int | 
 
     `newest`: how many rows of each large table are looked at, None for all.
     """
-    yield from (finding.problem for finding in check_read_only(connection))
+    for finding in check_read_only(connection):
+        yield f"{finding.problem}; to end it: {' '.join(finding.fix).removeprefix('-- ')}"
     schema_of(connection)
     yield from sequence_problems(connection)
     yield from _spelling_problems(connection, settings, newest)

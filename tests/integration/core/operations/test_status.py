@@ -173,7 +173,10 @@ def test_worker_that_waits_for_the_database_is_named_with_what_to_do(settings: S
 def test_read_only_database_is_named(settings: Settings, own_database_url: str) -> None:
     url = f"{own_database_url}&options=-cdefault_transaction_read_only%3Don"
     (problem,) = look(settings.model_copy(update={"database_url": url})).problems
-    assert problem.startswith("the database is read-only, so nothing can be applied")
+    assert problem == (
+        "the database is read-only, so nothing can be applied: default_transaction_read_only is on; to end it:"
+        " take default_transaction_read_only out of the options of LEVELQ_DATABASE_URL (or of PGOPTIONS)"
+    )
 
 
 def test_database_without_tables_is_named_with_the_command_that_helps(

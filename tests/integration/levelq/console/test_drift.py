@@ -45,9 +45,12 @@ def test_pair_out_of_step_is_found_repaired_and_audited_again(
     page = client.get("/drift?part=drift_part")
     hrefs = [element.attributes["href"] for element in Page(page.text).named("a")]
     assert "1 pair out of step" in page.text and "/act/sync?user=7&specialization=PLAYER" in hrefs
+    assert "1 pair of 2 out of step" in client.get("/act/sync-all").text
     system.sql(REPAIR)
     page = client.get("/drift")
-    assert "in step at 1" in page.text and not any("sync" in e.attributes["href"] for e in Page(page.text).named("a"))
+    assert "in step at 1" in page.text and not any(
+        "/act/sync?" in element.attributes["href"] for element in Page(page.text).named("a")
+    )
     assert auditor.audit() is None  # the next one is due in an hour
     assert "compared 2 pairs" in client.get("/act/audit-drift").text
     assert drift_report.read(system.redis, system.settings.keys) is not None
@@ -55,6 +58,25 @@ def test_pair_out_of_step_is_found_repaired_and_audited_again(
     assert system.rows("SELECT actor, action FROM levelq_audit") == [(f"{account()} as postgres", "drift audit")]
     auditor.audit()
     assert "Every pair of levels was in step" in client.get("/drift").text
+
+
+def test_all_pairs_are_repaired_by_the_login_and_audited_again(
+    system: System, client: httpx.Client, auditor: Auditor
+) -> None:
+    assert "An audit must end first" in client.get("/act/sync-all").text
+    system.push(up(7), up(8))
+    system.drain()
+    system.sql(DRIFT)
+    auditor.audit()
+    assert "/act/sync-all" in client.get("/drift").text
+    assert "1 pair repaired" in act(client, "/act/sync-all").text
+    assert system.rows("SELECT current_level FROM specialization_progress WHERE student_id = 7") == [(3,)]
+    assert system.rows("SELECT actor, action, target FROM levelq_audit") == [
+        (f"{account()} as postgres", "sync", "everything")
+    ]
+    auditor.audit()
+    assert "Every pair of levels was in step" in client.get("/drift").text
+    assert "found every pair in step" in client.get("/act/sync-all").text
 
 
 def test_enforcement_is_shown(system: System, client: httpx.Client) -> None:

@@ -20,11 +20,17 @@ def test_every_section_that_helps_is_on_the_page() -> None:
 def test_links_within_the_page_lead_to_a_heading_and_others_to_the_documentation() -> None:
     targets = {element.attributes["href"] for element in PAGE.named("a")}
     assert {target[1:] for target in targets if target.startswith("#")} <= IDS
-    away = [target for target in targets if not target.startswith("#")]
+    away = [target for target in targets if not target.startswith(("#", "/"))]
     docs = Path(__file__).parents[4] / "docs"
     for target in away:
         page = target.removeprefix("https://levelq.example/docs/").partition("#")[0]
         assert (docs / page).with_suffix(".md").exists(), target
+
+
+def test_command_lines_have_the_page_that_shows_the_same_beside_them() -> None:
+    targets = {element.attributes["href"] for element in PAGE.named("a")}
+    pages = {target for target in targets if target.startswith("/")}
+    assert pages == {"/", "/workers", "/quarantined", "/rejected", "/drift", "/audit"}
 
 
 @pytest.mark.parametrize(
