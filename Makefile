@@ -46,10 +46,11 @@ lowest: .venv/installed .venv-lowest/installed ## the main paths on the lowest v
 	@$(LOWEST)/python -m pip check --disable-pip-version-check
 	@$(LOWEST)/python -I tests/lowest/smoke.py
 
-test-system: .venv/installed ## tests that need root, and apt for libfaketime and pgbouncer: full disks, other clocks, cut networks, a pooler
+test-system: .venv/installed ## tests that need root, and apt for libfaketime, pgbouncer and Chromium: full disks, other clocks, cut networks, a pooler, the console
 	@test "$$(id -u)" = 0 || { echo "make test-system needs root: it mounts file systems and makes network namespaces"; exit 1; }
-	@for program in faketime ip nsenter pgbouncer; do command -v $$program >/dev/null || missing=1; done; test -z "$$missing" \
-		|| { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends faketime iproute2 util-linux pgbouncer; } >/dev/null
+	@for program in faketime ip nsenter pgbouncer chromium chromedriver; do command -v $$program >/dev/null || missing=1; done; test -z "$$missing" \
+		|| { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends faketime iproute2 util-linux pgbouncer \
+		chromium chromium-driver fonts-liberation; } >/dev/null
 	@$(BIN)/python -m tests.run -q tests/system
 
 unit: .venv/installed ## the tests without servers
