@@ -5,7 +5,7 @@ LOWEST := .venv-lowest/bin
 LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage lowest test-system unit integration acceptance chaos bench loadtest scaling plan check format sync build docs lock clean
+.PHONY: help demo test coverage lowest test-system unit integration acceptance chaos bench loadtest scaling plan check format sync build docs pictures lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -108,6 +108,9 @@ lock: ## write both locks (needs uv): the newest versions, and the lowest that p
 	$(LOCK) pyproject.toml --all-extras --group dev -o requirements.lock
 	echo 'celery[redis]>=5.3,<5.4' | $(LOCK) pyproject.toml - --extra worker --extra console --extra embedded --extra demo \
 		--extra load --resolution lowest-direct --only-binary :all: -o requirements-lowest.lock
+
+pictures: .venv/installed ## the console's pictures in docs/images (needs chromium and chromium-driver)
+	@$(BIN)/python -m tests.system.pictures
 
 clean: ## remove everything that make created
 	rm -rf .venv .venv-lowest build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* site dist levelq-data demo.png loadtest.html

@@ -53,11 +53,12 @@ def scene(system: System, texts: Sequence[str], raw: Sequence[bytes]) -> Iterato
     rejected = reject(system, texts)
     quarantine(system, texts, raw)
     drift(system)
-    steer(system, texts)
+    steer(system, texts, texts)
     waiting = keep_waiting(system)
     chart(system)
     reporter.post()
-    post_silent(system)
+    (report,) = read(system.redis, system.settings.keys)
+    post_others(system, report)
     ((entry,),) = system.rows("SELECT min(id) FROM levelq_quarantine")
     try:
         yield Scene(waiting, rejected, entry)
@@ -113,15 +114,15 @@ def drift(system: System) -> None:
     auditor.stop()
 
 
-def steer(system: System, texts: Sequence[str]) -> None:
-    """Two pauses, and lines of the audit."""
+def steer(system: System, names: Sequence[str], reasons: Sequence[str]) -> None:
+    """Two pauses, and lines of the audit, by those of these names."""
     editor = LaneEditor(system.redis, system.settings)
-    pausing = Pausing(system.engine, editor, system.waker, system.settings, texts[0])
-    pausing.pause(PauseScope(["PLAYER"], PAUSED), reason=texts[-1][:150])
-    pausing.pause(PauseScope(["COACH"]), timedelta(hours=4), texts[0][:150])
+    pausing = Pausing(system.engine, editor, system.waker, system.settings, names[0])
+    pausing.pause(PauseScope(["PLAYER"], PAUSED), reason=reasons[-1][:150])
+    pausing.pause(PauseScope(["COACH"]), timedelta(hours=4), reasons[0][:150])
     with system.engine.begin() as connection:
-        for user, text in enumerate(texts, 1):
-            record(connection, "rejected retry", user_target(user, "PLAYER"), {"reason": text}, actor=text)
+        for user, (name, reason) in enumerate(zip(names, reasons, strict=True), 1):
+            record(connection, "rejected retry", user_target(user, "PLAYER"), {"reason": reason}, actor=name)
 
 
 def keep_waiting(system: System) -> UUID:
@@ -154,11 +155,11 @@ def chart(system: System) -> None:
             system.redis.hset(key, field, value)
 
 
-def post_silent(system: System) -> None:
-    """The last report of a worker of another host, a minute ago, and one of a worker that is at work."""
-    (found,) = read(system.redis, system.settings.keys)
-    post_as(system, found, 311, posted_ms=found.posted_ms - 60_000, state="transaction", partition="PLAYER:1:0")
-    post_as(system, found, 312, state="draining", partition="PLAYER:1:0")
+def post_others(system: System, report: WorkerReport) -> None:
+    """Reports of workers of another host, like this one: of one that is at work, and the last of one that is silent."""
+    at = report.posted_ms
+    post_as(system, report, 311, posted_ms=at - 60_000, state="transaction", partition="PLAYER:1:0")
+    post_as(system, report, 312, state="draining", partition="PLAYER:1:0", progress_ms=at)
 
 
 def post_as(system: System, report: WorkerReport, pid: int, **changed: Any) -> None:
