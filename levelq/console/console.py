@@ -16,7 +16,7 @@ from levelq_core.settings import Settings
 from .cached import Cached
 
 READING_SECONDS = 1.5  # a page refreshes every two; all viewers share a reading
-TRENDS_SECONDS = 10.0  # of points that are a minute apart, or ten
+TRENDS_SECONDS = 10.0  # of points that are 20 s apart, or ten minutes
 CONNECTIONS = 8
 
 T = TypeVar("T")
