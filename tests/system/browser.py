@@ -111,13 +111,21 @@ class Browser:
 
     def tab_to(self, css: str, name: str | None = None) -> None:
         """Go there by the Tab key. Every stop on the way has a name, is in sight, and shows that it has the focus."""
-        for _ in range(MOST_TABS):
-            self.press(Keys.TAB)
-            at = self.focus()
-            assert at["tag"] == "body" or (at["name"] and at["shown"] and at["ringed"]), at
+        for at in self.stops():
             if self.script("return document.activeElement.matches(arguments[0])", css) and name in (None, at["name"]):
                 return
         raise AssertionError(f"no {css} named {name!r} is reached by Tab: {self.text()}")
+
+    def stops(self) -> Iterator[dict[str, Any]]:
+        """Press Tab until the page is left, and see what has the focus after each."""
+        for _ in range(MOST_TABS):
+            self.press(Keys.TAB)
+            at = self.focus()
+            if at["tag"] == "body":
+                return
+            assert at["name"] and at["shown"] and at["ringed"], at
+            yield at
+        raise AssertionError(f"{MOST_TABS} stops, and no end")
 
     def follow(self, key: str = Keys.ENTER) -> None:
         """Press a key that leads to another page, and wait for that."""

@@ -9,11 +9,13 @@ function focused() {
   const element = document.activeElement;
   const style = getComputedStyle(element);
   const { top, bottom, left, right, width, height } = element.getBoundingClientRect();
+  const above = document.elementFromPoint((Math.max(left, 0) + Math.min(right, innerWidth)) / 2, (Math.max(top, 0) + Math.min(bottom, innerHeight)) / 2);
   return {
     name: nameOf(element),
     tag: element.localName,
     ringed: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2,
-    shown: width > 0 && height > 0 && bottom > 0 && right > 0 && top < innerHeight && left < innerWidth,
+    shown: width > 0 && height > 0 && above !== null && (element.contains(above) || above.contains(element)),
+    above: above?.outerHTML.slice(0, 100),
   };
 }
 

@@ -131,6 +131,32 @@ def test_pages_that_refuse_are_readable_and_say_what_was_expected(site: Site, br
         assert len(found) == 1 and f"status of {code}" in found[0], found
 
 
+def test_focus_is_seen_wherever_tab_leads(system: System, site: Site, browser: Browser) -> None:
+    with scene(system, [f"match {n}" for n in range(30)], [b"rubbish"]):
+        for size in (WIDE, PHONE):
+            browser.size(size)
+            for address in ("/", "/rejected", "/users/42"):
+                browser.visit(f"{site.url}{address}")
+                names = [stop["name"] for stop in browser.stops()]
+                assert names[0] == "Skip to the page" and names[-1] == "Keys"
+
+
+def test_without_script_an_act_is_done_all_the_same(system: System, site: Site, browser: Browser) -> None:
+    browser.emulate("setScriptExecutionDisabled", value=True)
+    try:
+        browser.driver.get(f"{site.url}{of_player(system)}")
+        assert "Times in UTC" in browser.text("#zone")
+        browser.tab_to("main .button", "Pause")
+        browser.press(Keys.ENTER)
+        browser.wait(lambda: browser.text(".confirm"), "the confirmation")
+        browser.tab_to(".confirm button")
+        browser.press(Keys.ENTER)
+        browser.wait(lambda: "PLAYER: paused until" in browser.text(".notice"), "the notice")
+    finally:
+        browser.emulate("setScriptExecutionDisabled", value=False)
+    assert len(status(system.settings).pauses) == 1
+
+
 SPOILT = {
     "contrast 1.": "p.style.color = 'rgb(240, 240, 240)'",
     "px wide in 360": "p.style.width = '2000px'",
