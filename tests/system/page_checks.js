@@ -95,6 +95,8 @@ function faultsOfTouch() {
 
 function faultsOfWidth() {
   const page = document.scrollingElement;
+  const cut = [...document.querySelectorAll(".table")].filter((table) => isShown(table) && table.scrollWidth > table.clientWidth + 1);
+  if (cut.length) return cut.map((table) => `a table ${table.scrollWidth} px wide in ${table.clientWidth}: ${table.innerText.slice(0, 80)}`);
   if (page.scrollWidth <= innerWidth) return [];
   const wide = [...document.body.querySelectorAll("*")].filter((element) => isShown(element) && element.getBoundingClientRect().right > innerWidth + 1);
   return [`${page.scrollWidth} px wide in ${innerWidth}: ${wide.slice(0, 4).map((element) => element.outerHTML.slice(0, 100))}`];

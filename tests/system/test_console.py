@@ -117,7 +117,7 @@ def test_every_page_is_readable_light_dark_and_on_a_phone(system: System, site: 
         faults = [
             fault for addresses in opened.values() for address in addresses for fault in look(browser, site, address)
         ]
-    assert faults == []
+    assert not faults, "\n".join(faults)
 
 
 def test_every_page_of_an_empty_system_is_readable(site: Site, browser: Browser) -> None:
