@@ -112,7 +112,7 @@ def register(system: System, name: str) -> None:
     """Enter a worker into RQ's registry."""
     keys, redis = system.settings.keys, system.redis
     queues = [Queue(keys.queue(track), connection=redis, serializer=JSONSerializer) for track in system.settings.tracks]
-    Worker(queues, connection=redis, name=name, serializer=JSONSerializer).register_birth()
+    Worker(queues, connection=redis, name=name, serializer=JSONSerializer).register_birth()  # type: ignore[no-untyped-call]
 
 
 def post(system: System, report: WorkerReport) -> None:
