@@ -19,6 +19,8 @@ from levelq_core.operations.readings.trends import TrendPoint, Trends, Window
 
 WINDOWS: dict[str, Window] = {"1h": "1h", "24h": "24h"}
 
+_PARTS_WITHOUT_CHARTS = ("verdict_part", "figures_part", "lanes_part")
+
 
 def overview(request: Request) -> Response:
     """`/`; `?window=24h` for the charts of a day."""
@@ -29,7 +31,7 @@ def overview(request: Request) -> Response:
         raise HTTPException(400, f"window: expected {' or '.join(WINDOWS)}, got {asked!r}")
     part = request.query_params.get("part")
     values: dict[str, Any] = {"window": window}
-    if part in (None, "charts_part"):
+    if part not in _PARTS_WITHOUT_CHARTS:  # of an unknown part, the whole page is shown
         values |= _history(console, window)
     if part != "charts_part":
         values |= _now(console)
