@@ -5,7 +5,7 @@ LOWEST := .venv-lowest/bin
 LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage lowest test-system unit integration acceptance chaos bench loadtest scaling plan check format sync build docs lock clean
+.PHONY: help demo test coverage lowest test-system unit integration acceptance chaos bench loadtest scaling plan check format sync build docs pictures lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -46,10 +46,11 @@ lowest: .venv/installed .venv-lowest/installed ## the main paths on the lowest v
 	@$(LOWEST)/python -m pip check --disable-pip-version-check
 	@$(LOWEST)/python -I tests/lowest/smoke.py
 
-test-system: .venv/installed ## tests that need root, and apt for libfaketime and pgbouncer: full disks, other clocks, cut networks, a pooler
+test-system: .venv/installed ## tests that need root, and apt for libfaketime, pgbouncer and Chromium: full disks, other clocks, cut networks, a pooler, the console
 	@test "$$(id -u)" = 0 || { echo "make test-system needs root: it mounts file systems and makes network namespaces"; exit 1; }
-	@for program in faketime ip nsenter pgbouncer; do command -v $$program >/dev/null || missing=1; done; test -z "$$missing" \
-		|| { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends faketime iproute2 util-linux pgbouncer; } >/dev/null
+	@for program in faketime ip nsenter pgbouncer chromium chromedriver; do command -v $$program >/dev/null || missing=1; done; test -z "$$missing" \
+		|| { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends faketime iproute2 util-linux pgbouncer \
+		chromium chromium-driver fonts-liberation; } >/dev/null
 	@$(BIN)/python -m tests.run -q tests/system
 
 unit: .venv/installed ## the tests without servers
@@ -107,6 +108,9 @@ lock: ## write both locks (needs uv): the newest versions, and the lowest that p
 	$(LOCK) pyproject.toml --all-extras --group dev -o requirements.lock
 	echo 'celery[redis]>=5.3,<5.4' | $(LOCK) pyproject.toml - --extra worker --extra console --extra embedded --extra demo \
 		--extra load --resolution lowest-direct --only-binary :all: -o requirements-lowest.lock
+
+pictures: .venv/installed ## the console's pictures in docs/images (needs chromium and chromium-driver)
+	@$(BIN)/python -m tests.system.pictures
 
 clean: ## remove everything that make created
 	rm -rf .venv .venv-lowest build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* site dist levelq-data demo.png loadtest.html

@@ -73,11 +73,12 @@ function show(section, text) {
 }
 
 let awaySince = null;
-let failures = 0;
 
 function noteAnswer(at) {
-  failures = 0;
+  const wasAway = awaySince !== null;
   awaySince = null;
+  if (wasAway)  // what the other sections show is old
+    document.querySelectorAll("[data-refresh]").forEach((section) => section.dispatchEvent(new Event("refresh")));
   $("away").hidden = true;
   const read = document.querySelector(".foot time");
   if (read && at && !isNaN(at)) {
@@ -88,7 +89,6 @@ function noteAnswer(at) {
 }
 
 function noteSilence() {
-  failures += 1;
   awaySince ??= new Date();
   $("away").textContent = `No answer since ${inZone(awaySince)}, trying again. What you see is older.`;
   $("away").hidden = false;
@@ -98,6 +98,7 @@ function follow(section) {
   const seconds = Number(section.dataset.seconds) || 5;
   let timer = null;
   let busy = false;
+  let failures = 0;
   const next = () => {
     clearTimeout(timer);
     timer = setTimeout(run, 1000 * Math.min(Math.max(seconds, MOST_SECONDS_BETWEEN), seconds * 2 ** Math.min(failures, 5)));
@@ -112,8 +113,10 @@ function follow(section) {
       if (!answer.ok) throw new Error(`status ${answer.status}`);
       const text = await answer.text();
       if (!isInUse(section)) show(section, text);
+      failures = 0;
       noteAnswer(new Date(answer.headers.get("date")));
     } catch {
+      failures += 1;
       noteSilence();
     } finally {
       busy = false;
