@@ -76,7 +76,7 @@ class ThreadTrips:
         self.begun.put(sum(len(entries) for _, lanes in batches for _, entries in lanes))
         if self.signals:  # not from another thread: it may come just before the wait, which then does not end
             signal.raise_signal(self.signals.pop())
-        self._door.get()
+        self._door.get(timeout=60)  # a test that has failed lets nothing go on
         if self.errors:
             raise self.errors.pop()
         return self._push(batches, then=then)
@@ -129,7 +129,8 @@ async def test_thousand_tasks_share_trips_on_one_connection_in_the_order_of_thei
         trips.door.release()
     await asyncio.gather(*sends)
     assert (lane(redis, 1), lane(redis, 2)) == (ids(commands[::2]), ids(commands[1::2]))
-    assert (scripts_run(redis), clients(redis)) == (3, before)
+    assert scripts_run(redis) == 3
+    assert clients(redis) <= before  # one of an earlier test may have ended meanwhile
 
 
 async def test_tasks_that_send_one_after_the_other_keep_their_order(sender: AsyncProducer, redis: Redis) -> None:
@@ -289,7 +290,8 @@ def test_threads_share_trips_on_one_connection(producer: Producer, redis: Redis,
         trips.let()
     assert [send.result().error for send in sends] == [None] * 41
     assert lane(redis) == ids(commands)
-    assert (scripts_run(redis), clients(redis)) == (2, before)
+    assert scripts_run(redis) == 2
+    assert clients(redis) <= before
 
 
 def test_many_threads_lose_no_command_and_keep_their_own_order(
@@ -337,11 +339,19 @@ def test_thread_interrupted_while_it_waits_sends_nothing_and_strands_no_other(
     first = pool.submit(producer.send, level_up(1))
     trips.begun.get()
 
+    interrupted = threading.Event()
+
+    def handle(*_: Any) -> None:
+        if not interrupted.is_set():
+            interrupted.set()
+            raise KeyboardInterrupt
+
     def interrupt() -> None:
         trips.until_waiting(1)
-        signal.pthread_kill(main, signal.SIGINT)
+        while not interrupted.wait(0.05):  # a signal that comes just before the wait does not end it
+            signal.pthread_kill(main, signal.SIGINT)
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    before = signal.signal(signal.SIGINT, handle)
     try:
         interrupting = pool.submit(interrupt)
         with pytest.raises(KeyboardInterrupt):
