@@ -212,7 +212,7 @@ async def test_trips_of_tasks_after_close_leave_no_connection_and_those_that_wai
     assert (await travelling).error is None
     with pytest.raises(ProducerClosed):
         await waiting
-    await asyncio.to_thread(until, lambda: clients(redis) == before, 10, "the end of all connections")
+    await asyncio.to_thread(until, lambda: clients(redis) <= before, 10, "the end of all connections")
 
 
 def test_trips_of_threads_after_close_leave_no_connection_and_those_that_wait_are_told(
@@ -231,7 +231,7 @@ def test_trips_of_threads_after_close_leave_no_connection_and_those_that_wait_ar
     assert travelling.result().error is None
     with pytest.raises(ProducerClosed):
         waiting.result()
-    until(lambda: clients(redis) == before, 10, "the end of all connections")
+    until(lambda: clients(redis) <= before, 10, "the end of all connections")
 
 
 # A lost connection
