@@ -90,6 +90,7 @@ def pages(found: Scene) -> dict[str, list[str]]:
         "/act/resume": ["/act/resume?specialization=COACH", "/act/resume?specialization=PLAYER"],
         "/act/retry-quarantined": ["/act/retry-quarantined?all=yes"],
         "/act/retry-rejected": ["/act/retry-rejected?all=yes", f"/act/retry-rejected?id={found.rejected}"],
+        "/act/sync-all": ["/act/sync-all"],
         "/act/sync": ["/act/sync?user=7&specialization=PLAYER", f"/act/sync?{lane}"],
     }
 
@@ -272,7 +273,7 @@ ACTS = {
     "pause": Act(
         of_player, "Pause", "PLAYER: paused until",
         lambda system: [pause.reason for pause in status(system.settings).pauses] == ["ticket 4"], "pause",
-        typed=(("It ends", "1 h"), ("Why", "ticket 4")),
+        typed=(("How long", "1 h"), ("Why", "ticket 4")),
     ),
     "resume": Act(
         of_paused, "Resume", "PLAYER: resumed.", lambda system: not pauses(system.redis, KEYS, PLAYER), "resume"
@@ -292,6 +293,9 @@ ACTS = {
     "sync": Act(
         of_drifted, "Repair", "both levels are 2.", lambda system: levels(system) == {2}, "sync",
         typed=(("Copy the level of", "the progress"),),
+    ),
+    "sync-all": Act(
+        of_drifted, "Repair all", "1 pair repaired.", lambda system: len(levels(system)) == 1, "sync"
     ),
     "forget": Act(
         of_one_user, "Forget this user", "user 7 is forgotten: 2 commands cancelled",
