@@ -216,12 +216,15 @@ def console() -> None:
     """The console's first page, and the answer to a form of another site."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
-    with subprocess.Popen([LEVELQ, "console", "--port", port], stderr=subprocess.PIPE, text=True) as process:
+    process = subprocess.Popen([LEVELQ, "console", "--port", port], stderr=subprocess.PIPE, text=True)
+    try:
         assert process.stderr is not None
         url = process.stderr.readline().strip()
         with urlopen(url, timeout=SECONDS) as page:
             assert "default-src 'none'" in page.headers["Content-Security-Policy"]
-            assert "<h1>Overview</h1>" in page.read().decode()
+            assert "<title>Overview" in page.read().decode()
+        with urlopen(f"{url}runbook", timeout=SECONDS) as page:
+            assert "<table>" in page.read().decode()
         try:
             urlopen(f"{url}logout", b"x=y", timeout=SECONDS)
         except HTTPError as refused:
@@ -229,6 +232,7 @@ def console() -> None:
             refused.close()
         else:
             raise AssertionError("a form without a token was accepted")
+    finally:
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=SECONDS)
     assert (process.returncode, log) == (0, ""), log
