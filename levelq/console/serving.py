@@ -43,14 +43,18 @@ def serve(console: Console, listening: socket.socket, host: str, announce: Calla
     """
     # In a thread, so that the signals are ours: uvicorn would end by the signal, not with exit code 0.
     stops = stop_signals()
-    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
-    with serving(console, listening, host) as thread:
-        announce()
-        hand_over()
-        while thread.is_alive() and signal.sigtimedwait(stops, 1.0) is None:
-            pass
-        if not thread.is_alive():
-            raise ConfigurationError("the console's server has ended by itself; its log says why")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    try:
+        with serving(console, listening, host) as thread:
+            announce()
+            hand_over()
+            while thread.is_alive() and signal.sigtimedwait(stops, 1.0) is None:
+                pass
+            if not thread.is_alive():
+                raise ConfigurationError("the console's server has ended by itself; its log says why")
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # children of the caller would inherit it
+        raise
     if thread.is_alive() or any(not one.daemon for one in threading.enumerate() if one is not threading.main_thread()):
         sys.stderr.flush()
         os._exit(0)  # a reading that does not end must not keep the process
