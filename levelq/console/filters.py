@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from levelq.console.whole_numbers import MOST_ROW_ID, whole_number
 from levelq_core.domain.commands import MAX_USER_ID
 from levelq_core.errors import ConfigurationError, InvalidArgument
 from levelq_core.operations.readings.selection import Selection
@@ -20,7 +21,6 @@ from levelq_core.untrusted_text import quoted
 PAGE_ROWS = 50
 FIELDS = ("since", "until", "user", "specialization", "error", "reason", "action")
 _MOST_CHARACTERS = 200
-_MOST_ID = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Filter:
             since=time_of("since", given["since"]) if "since" in given else None,
             until=time_of("until", given["until"]) if "until" in given else None,
             user=number_of("user", given.get("user", ""), MAX_USER_ID),
-            before=number_of("before", values.get("before", ""), _MOST_ID),
+            before=number_of("before", values.get("before", ""), MOST_ROW_ID),
         )
         if found.since is not None and found.until is not None and found.since >= found.until:
             raise _refused("since", "a time before `until`", given["since"])
@@ -88,9 +88,10 @@ def filter_of(request: Request) -> Filter:
 def number_of(name: str, text: str, most: int) -> int | None:
     """A whole number from 1 on, None for an empty text. Raises InvalidArgument."""
     text = text.strip()
-    if text and not (text.isascii() and text.isdecimal() and len(text) < 20 and 1 <= int(text) <= most):
+    number = whole_number(text, most)
+    if text and number is None:
         raise _refused(name, f"a whole number from 1 to {most}", text)
-    return int(text) if text else None
+    return number
 
 
 def _refused(name: str, expected: str, got: str) -> InvalidArgument:

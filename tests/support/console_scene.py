@@ -94,13 +94,13 @@ def quarantine(system: System, texts: Sequence[str], raw: Sequence[bytes]) -> No
         put_into_quarantine(system, user, reason.encode(), reason)
 
 
-def put_into_quarantine(system: System, user: int, raw: bytes, reason: str = "over the payload limit") -> None:
+def put_into_quarantine(system: System, user: int | None, raw: bytes, reason: str = "over the payload limit") -> None:
     """As a worker did it some minutes ago."""
     with system.engine.begin() as connection:
         connection.exec_driver_sql(
             "INSERT INTO levelq_quarantine (specialization, user_id, reason, raw, length, sha256, at) "
             "VALUES ('PLAYER', %s, %s, %s, %s, %s, now() - interval '3 minutes')",
-            (user, reason, raw, len(raw), sha256(raw).digest()),
+            (user, reason, raw[:4096], len(raw), sha256(raw).digest()),
         )
 
 

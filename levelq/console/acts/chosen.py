@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import Engine
 
 from levelq.console.filters import Filter
+from levelq.console.whole_numbers import MOST_ROW_ID, whole_number
 from levelq_core.errors import ConfigurationError, InvalidArgument
 from levelq_core.lanes.client import Lanes
 from levelq_core.operations.connections import database_of, lanes_of
@@ -32,7 +33,6 @@ from .act import Asked
 
 MOST = PAGE  # rows of one act, the oldest first: as the commands have it
 _MOST_NAMED = 10  # ids in a command line that is shown
-_MOST_ROW = 2**63 - 1
 
 
 class Kind(NamedTuple):
@@ -148,9 +148,10 @@ def _command_id(text: str) -> UUID:
 
 
 def _row_id(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 20 and 1 <= int(text) <= _MOST_ROW):
+    number = whole_number(text, MOST_ROW_ID)
+    if number is None:
         raise InvalidArgument(f"id: expected the number of an entry, got {quoted(text)}", field="id", value=text)
-    return int(text)
+    return number
 
 
 REJECTED = Kind(

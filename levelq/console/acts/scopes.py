@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from levelq.console.whole_numbers import whole_number
 from levelq_core.domain.commands import MAX_USER_ID
 from levelq_core.errors import ConfigurationError, InvalidArgument
 from levelq_core.settings import Settings
@@ -36,6 +37,7 @@ def user_of(values: Mapping[str, str]) -> int | None:
     given = values.get("user", "")
     if not given:
         return None
-    if not (given.isascii() and given.isdecimal() and len(given) < 20 and 1 <= int(given) <= MAX_USER_ID):
+    number = whole_number(given, MAX_USER_ID)
+    if number is None:
         raise InvalidArgument(f"user: expected 1 to {MAX_USER_ID}, got {quoted(given)}", field="user", value=given)
-    return int(given)
+    return number

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from levelq.console.console import Console
 from levelq.console.filters import PAGE_ROWS, filter_of
 from levelq.console.rendering import page
+from levelq.console.whole_numbers import MOST_ROW_ID, whole_number
 from levelq_core.errors import ConfigurationError
 from levelq_core.operations.connections import redis_of
 from levelq_core.operations.readings.hot_spots import ListWriter, QuarantineGroup, list_writers, quarantine_groups
@@ -25,7 +26,6 @@ from .listing import Rows, from_database, spans
 from .prospect import prospect
 
 _PATH = "/quarantined"
-_MOST_ID = 2**63 - 1
 
 
 def listed(request: Request) -> Response:
@@ -65,9 +65,10 @@ def shown(request: Request) -> Response:
     """`/quarantined/ID`: why, its fields as far as they can be read, its bytes, and what a retry would do."""
     console: Console = request.app.state.console
     given = request.path_params["number"]
-    if not (given.isascii() and given.isdecimal() and len(given) < 20 and 1 <= int(given) <= _MOST_ID):
+    number = whole_number(given, MOST_ROW_ID)
+    if number is None:
         raise HTTPException(404, f"id: expected the number of an entry, got {quoted(given)}")
-    selection = Selection((int(given),))
+    selection = Selection((number,))
     found, problem = from_database(console, lambda engine: quarantined(engine, selection, limit=1))
     if found is not None and not found:
         raise HTTPException(404, f"no quarantined entry {given}: it was retried, discarded or pruned")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from uuid import UUID
 
 from starlette.exceptions import HTTPException
@@ -12,13 +11,12 @@ from starlette.routing import Route
 
 from levelq.console.console import Console
 from levelq.console.rendering import page
+from levelq.console.whole_numbers import whole_number
 from levelq_core.domain.commands import MAX_USER_ID
 from levelq_core.errors import ConfigurationError
 from levelq_core.lanes.protocol import FOUND_AMONG
 from levelq_core.operations.readings.lane_search import TOO_MANY, find_lane
 from levelq_core.untrusted_text import quoted
-
-from .user import user_id_of
 
 
 def search(request: Request) -> Response:
@@ -27,8 +25,9 @@ def search(request: Request) -> Response:
     command_id = _command_id(given)
     if command_id is not None:
         return RedirectResponse(f"/commands/{command_id}", 303)
-    if re.fullmatch("[0-9]{1,19}", given) and 1 <= int(given) <= MAX_USER_ID:
-        return RedirectResponse(f"/users/{user_id_of(given)}", 303)
+    user_id = whole_number(given, MAX_USER_ID)
+    if user_id is not None:
+        return RedirectResponse(f"/users/{user_id}", 303)
     expected = f"expected a user's id (1 to {MAX_USER_ID}) or a command's id (a UUID)"
     raise HTTPException(400, f"q: {expected}, got {quoted(given)}")
 

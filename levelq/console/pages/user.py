@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from levelq.console.console import Console
 from levelq.console.rendering import page
+from levelq.console.whole_numbers import whole_number
 from levelq_core.domain.commands import MAX_USER_ID
 from levelq_core.errors import ConfigurationError
 from levelq_core.operations.connections import database_of
@@ -67,9 +68,10 @@ def kind_of(cause: str, conclusion: str) -> str:
 
 def user_id_of(given: str) -> int:
     """The user's id of a URL. Raises HTTPException 400."""
-    if given.isascii() and given.isdecimal() and len(given) < 20 and 1 <= int(given) <= MAX_USER_ID:
-        return int(given)
-    raise HTTPException(400, f"user: expected 1 to {MAX_USER_ID}, got {quoted(given)}")
+    number = whole_number(given, MAX_USER_ID)
+    if number is None:
+        raise HTTPException(400, f"user: expected 1 to {MAX_USER_ID}, got {quoted(given)}")
+    return number
 
 
 def _command_id(request: Request, name: str) -> UUID | None:

@@ -20,6 +20,7 @@ from levelq_core import Settings
 from levelq_core.domain.codec import encode
 from levelq_core.domain.commands import retry_id
 from tests.support.console import Page, Site, act, assert_escaped, login, served
+from tests.support.console_scene import put_into_quarantine
 from tests.support.hostile import HTML, RAW, TEXTS
 from tests.support.system import System, up
 
@@ -58,16 +59,6 @@ def reject(system: System, *commands: Command, catalog: Catalog | None = NO_PLAY
             "validation_error"
         }
     return [command.command_id for command in commands]
-
-
-def quarantine(system: System, user: int | None, raw: bytes, reason: str = "over the payload limit") -> None:
-    """Put an entry there as a worker does."""
-    with system.engine.begin() as connection:
-        connection.exec_driver_sql(
-            "INSERT INTO levelq_quarantine (specialization, user_id, reason, raw, length, sha256, at) "
-            "VALUES ('PLAYER', %s, %s, %s, %s, %s, now() - interval '1 minute')",
-            (user, reason, raw[:4096], len(raw), sha256(raw).digest()),
-        )
 
 
 def stamped(command: Command) -> bytes:
@@ -186,9 +177,9 @@ def test_command_that_would_overtake_is_sent_only_by_force(system: System, clien
 
 def test_entries_are_shown_retried_and_discarded(system: System, client: httpx.Client) -> None:
     command = up(1, 5)
-    quarantine(system, 1, stamped(command))
-    quarantine(system, 2, b"\x00\xffrubbish", "not a levelq entry")
-    quarantine(system, 3, b"x" * 5_000)
+    put_into_quarantine(system, 1, stamped(command))
+    put_into_quarantine(system, 2, b"\x00\xffrubbish", "not a levelq entry")
+    put_into_quarantine(system, 3, b"x" * 5_000)
     assert boxes(client.get("/quarantined?reason=LEVELQ")) == ["2"]
     shown = client.get("/quarantined/2").text
     assert "00 ff 72 75 62 62 69 73 68" in shown and sha256(b"\x00\xffrubbish").hexdigest() in shown
@@ -249,7 +240,7 @@ def test_row_that_is_not_there_is_not_found(client: httpx.Client) -> None:
 
 def test_reader_sees_all_and_can_do_nothing(system: System, reader: httpx.Client) -> None:
     (one,) = reject(system, up(1))
-    quarantine(system, 2, b"rubbish")
+    put_into_quarantine(system, 2, b"rubbish")
     for url in ("/rejected", f"/rejected/{one}", "/quarantined", "/quarantined/1", "/drift", "/audit", "/settings"):
         page = reader.get(url)
         assert page.status_code == 200 and "/act/" not in page.text, url
@@ -267,9 +258,9 @@ def test_text_of_others_is_escaped(system: System, client: httpx.Client) -> None
     ids = reject(system, *commands)
     system.sql("UPDATE levelq_ledger SET message = reason")
     for n, text in enumerate(texts, 1):
-        quarantine(system, n, text.encode(), text)
+        put_into_quarantine(system, n, text.encode(), text)
     for raw in RAW.values():
-        quarantine(system, None, raw)
+        put_into_quarantine(system, None, raw)
     for page in ("rejected", "quarantined"):
         assert_escaped(client.get(f"/{page}").text, *texts)
         for verb in ("retry", "discard"):

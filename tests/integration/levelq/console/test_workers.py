@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import pytest
 
-from levelq_core.lanes.worker_reports import PartitionFigures, WorkerReport, WorkerReports, read
+from levelq_core.lanes.worker_reports import PartitionFigures, WorkerReport, read
 from levelq_worker.reporter import Reporter
 from tests.support.console import Page, assert_escaped
+from tests.support.console_scene import post_as
 from tests.support.hostile import HTML
 from tests.support.system import System
 
@@ -24,12 +23,6 @@ def report(system: System) -> Iterator[WorkerReport]:
     (found,) = read(system.redis, system.settings.keys)
     yield found
     reporter.stop()
-
-
-def post_as(system: System, report: WorkerReport, pid: int, **changed: Any) -> None:
-    """The report of another worker, which differs in this."""
-    other = report.model_copy(update={"host": "web2", "pid": pid, "name": f"web2:{pid}"} | changed)
-    WorkerReports(system.redis, system.settings.keys, f"{other.name}:{time.time_ns()}", lambda _: False).post(other)
 
 
 def rows(client: httpx.Client) -> list[str]:
