@@ -58,11 +58,12 @@ from .site import PARTITION, SPECIALIZATION, Site, until
 from .workload import Workload
 
 WAITING = (("COACH", 0.7), ("INTERNSHIP", 0.3))  # what share of the lanes each holds
-LONGEST, LONG_EVERY, LONG = 50_000, 100, 20  # commands: of one lane, and of one lane in so many
+LONGEST = 50_000  # commands in the longest lane
+LONG_EVERY, LONG = 100, 20  # every 100th lane has 20 commands
 PARKED, PAUSED = 20_000, 2_000  # lanes in each specialization, at most
-HOT, HOT_SHARE = 1, 50  # a user to whom one row of the ledger in so many belongs
+HOT, HOT_SHARE = 1, 50  # this user has every 50th row of the ledger
 QUIET = 77  # a user with a usual number of rows
-REFUSED, REFUSED_OPEN = 20, 40  # one row in so many was rejected, and is not yet settled, below BOUND
+REFUSED, REFUSED_OPEN = 20, 40  # below BOUND every 20th row is rejected, every 40th also not settled
 BOUND = 4_000_000  # rows of the ledger among which the rejected ones are
 OVER_SECONDS = 2.0  # between two overviews
 DRAINED = Workload("twenty commands per user", 10_000, 200_000)

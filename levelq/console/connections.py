@@ -15,7 +15,7 @@ SILENT_SECONDS = 15.0
 
 
 class Connection(H11Protocol):
-    """A connection that ends after so many seconds without a request under way, or with an answer that is not read."""
+    """A connection that ends after `silent_seconds` without a request under way, or with an answer that is not read."""
 
     silent_seconds = SILENT_SECONDS
     _no_request: asyncio.TimerHandle | None = None

@@ -197,7 +197,7 @@ class LongLane(NamedTuple):
 def longest(
     redis: Redis, keys: Keys, partition: Partition, most: int, looked_at: int = LOOKED_AT
 ) -> tuple[list[LongLane], list[LongLane]]:
-    """The longest lanes, and those whose first entry is oldest, among so many that are due and claimed longest."""
+    """The longest lanes, and those whose first entry is oldest, among the first `looked_at` by time."""
     longest_, oldest = _run(redis, keys, "longest", partition, looked_at, most)
     found = ([LongLane(partition, *flat[n : n + 3]) for n in range(0, len(flat), 3)] for flat in (longest_, oldest))
     first, second = found

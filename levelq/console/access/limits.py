@@ -11,7 +11,7 @@ MOST_KEYS = 10_000
 
 
 class Limit:
-    """`most` at once, and from then on evenly: `most` in so many `seconds`."""
+    """A rate limit: `most` uses at once, and then `most` every `seconds`, spread evenly."""
 
     def __init__(self, most: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._most, self._each, self._clock = most, seconds / most, clock

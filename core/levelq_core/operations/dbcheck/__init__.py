@@ -69,7 +69,7 @@ def check(connection: Connection, catalog: Catalog | None = None, *, thorough: b
 def require_spelling(connection: Connection, catalog: Catalog, *, newest: int | None = None) -> None:
     """Raise SchemaError if rows are there that levelq would not find. Raises DBAPIError.
 
-    `newest`: look only at so many rows of a table that is large.
+    `newest`: how many rows of a large table to look at; None: all.
     """
     found = misspelt(connection, catalog, newest=newest)
     if found:

@@ -52,7 +52,7 @@ def misspelt(
 ) -> list[Misspelt]:
     """What is misspelt in these tables, of the specializations with these names. Raises DBAPIError.
 
-    `newest`: of a table over SMALL_BYTES, look only at so many rows, those with the greatest ids.
+    `newest`: how many rows, those with the greatest ids, to look at in a table over SMALL_BYTES; None: all.
     """
     found = []
     for table in tables:

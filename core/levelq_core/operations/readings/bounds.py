@@ -13,10 +13,10 @@ from .standstill import AGAIN_SECONDS
 
 
 class Bounds(NamedTuple):
-    """How far a reading looks. Of each partition, so many parked lanes, pauses and lanes that are due; of other keys,
-    so many members; of a large table, so many of the newest rows (None: all of them).
+    """How far a reading looks: the most that it reads of each.
 
-    `again_seconds`: after which a partition that seems to stand still is read again.
+    `parked`, `pauses` and `due` (lanes) are of each partition, `members` of each other key, `newest` the rows of a large
+    table (None: all). `again_seconds`: after which a partition that seems to stand still is read again.
     """
 
     parked: int = MOST_LANES
