@@ -15,8 +15,8 @@ from .standstill import AGAIN_SECONDS
 class Bounds(NamedTuple):
     """How far a reading looks: the most that it reads of each.
 
-    `parked`, `pauses` and `due` (lanes) are of each partition, `members` of each other key, `newest` the rows of a large
-    table (None: all). `again_seconds`: after which a partition that seems to stand still is read again.
+    `parked`, `pauses` and `due` (lanes) are of each partition, `members` of each other key, `newest` the rows of a
+    large table (None: all). `again_seconds`: after which a partition that seems to stand still is read again.
     """
 
     parked: int = MOST_LANES
