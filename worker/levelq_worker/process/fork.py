@@ -21,11 +21,13 @@ def with_parent(how: signal.Signals) -> Callable[[], None]:
 
     The parent is the thread that starts the child (prctl(2)), so start it from one that lives as long.
     """
-    prctl = _prctl()
+    prctl, parent = _prctl(), os.getpid()
 
     def prepare() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         prctl(_PR_SET_PDEATHSIG, how)
+        if os.getppid() != parent:  # it died before this asked for the signal
+            os.kill(os.getpid(), how)
 
     return prepare
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from levelq_worker.process.fork import forked
+from levelq_worker.process.fork import forked, with_parent
 
 OK, WRONG = 0, 3
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 def exit_code(run: Callable[[], int]) -> int | None:
@@ -45,6 +47,32 @@ def test_it_receives_signals_that_its_parent_blocks_and_ctrl_c_at_the_terminal_d
 
 def test_it_has_a_name_of_its_own() -> None:
     assert exit_code(lambda: OK if Path("/proc/self/comm").read_text() == "a-child\n" else WRONG) == OK
+
+
+def test_one_whose_parent_died_before_it_asked_for_a_signal_gets_it_all_the_same() -> None:
+    """The test's process adopts it, as process 1 of a container would."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    orphans, parents_word = os.pipe()
+    try:
+        parent = os.fork()
+        if parent == 0:
+            prepare, own = with_parent(signal.SIGTERM), os.getpid()
+            child = os.fork()
+            if child == 0:
+                while os.getppid() == own:
+                    os.sched_yield()
+                prepare()
+                os._exit(WRONG)
+            os.write(parents_word, b"%d" % child)
+            os._exit(OK)
+        os.waitpid(parent, 0)
+        _, status = os.waitpid(int(os.read(orphans, 20)), 0)
+        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM
+    finally:
+        prctl(_PR_SET_CHILD_SUBREAPER, 0)
+        os.close(orphans)
+        os.close(parents_word)
 
 
 def test_one_that_fails_writes_its_error(capfd: pytest.CaptureFixture[str]) -> None:
