@@ -138,6 +138,7 @@ def test_a_worker_whose_redis_was_full_and_then_gone_goes_on_in_the_same_process
         system.fill(50)
     until(lambda: system.applied() == 1_002, what="what was pushed between the cuts")
     applies()
+    until(lambda: system.redis.scard("rq:workers") == 1, what="the registrations of the ended ones to be removed")
     assert children(worker) == [child]
     stop(worker)
 

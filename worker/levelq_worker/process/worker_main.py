@@ -77,6 +77,7 @@ def serve(settings: Settings, specializations: Sequence[str], figures: Figures |
     stop = _stop_at_signals()
     queues = [settings.keys.queue(name) for name in specializations]
     backoff = restart_backoff(settings.claim_seconds)
+    ended: LaneWorker | None = None
     while not stop.is_set():
         begun = time.monotonic()
         try:
@@ -85,8 +86,10 @@ def serve(settings: Settings, specializations: Sequence[str], figures: Figures |
                 if why is not None:
                     log_event(logging.WARNING, "wake_ups_unusable", "working without wake-ups: %(error)s", error=why)
                     _poll_while_unusable(settings, specializations, stop, rq, queues, figures)
-                worker = LaneWorker(queues, connection=rq, settings=settings, stop=stop, figures=figures)
-                worker.work(logging_level="WARNING")
+                if ended is not None:
+                    ended.unregister(rq)
+                ended = LaneWorker(queues, connection=rq, settings=settings, stop=stop, figures=figures)
+                ended.work(logging_level="WARNING")
         except RedisError as error:
             log_event(logging.WARNING, "rq_lost", "LEVELQ_RQ_URL: %(error)s", error=error)
         stop.wait(backoff.next_delay(time.monotonic() - begun))

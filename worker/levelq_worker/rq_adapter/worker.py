@@ -163,6 +163,13 @@ class LaneWorker(SimpleWorker):
             worker_registration.register(self, pipeline)
         super().heartbeat(self.get_heartbeat_ttl(), pipeline)
 
+    def unregister(self, rq: Redis) -> None:
+        """Remove the registration of a worker that ended while Redis took no writes. Raises RedisError."""
+        with rq.pipeline() as pipeline:
+            worker_registration.unregister(self, pipeline)
+            pipeline.delete(self.key)
+            pipeline.execute()
+
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Run a wake-up; after `rq suspend`, one that an idle worker had taken waits for `rq resume`."""
         job.origin = queue.name
