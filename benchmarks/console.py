@@ -14,13 +14,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-import urllib.request
 from argparse import SUPPRESS, Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from http.client import HTTPConnection
 from statistics import median, quantiles
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
@@ -199,7 +199,7 @@ READINGS: Mapping[str, Reading] = {
 # Paths of the console, by what they show.
 PAGES: Mapping[str, str] = {
     "overview": "/",
-    "a part of the overview": "/?part=now",
+    "a part of the overview": "/?part=figures_part",
     "partition": "/partitions/COACH:1:0",
     "user": f"/users/{QUIET}",
     "user with many rows": f"/users/{HOT}",
@@ -210,7 +210,9 @@ PAGES: Mapping[str, str] = {
     "workers": "/workers",
     "audit": "/audit",
     "settings": "/settings",
-    "search": f"/search?q={QUIET}",
+    "search: a user": f"/search?q={QUIET}",
+    "search: a command that waits": f"/commands/{UUID(int=2**64 + QUIET)}",
+    "search: an unknown command": f"/commands/{UUID(int=2**100)}",
 }
 
 
@@ -304,12 +306,16 @@ def reader_of(site: Site, rows: int) -> Iterator[Reader]:
 
 @contextmanager
 def served(site: Site) -> Iterator[Callable[[str], bytes]]:
-    """A console; calls with a path return its page."""
+    """A console; calls with a path return its page, or what a redirect or an unknown command is answered with."""
     port = free_port()
 
     def get(path: str) -> bytes:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
-            return bytes(answer.read())
+        with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            read = answer.read()
+            assert answer.status in (200, 303, 404), f"{path}: {answer.status} {answer.reason}"
+            return read
 
     def answers() -> bool:
         try:

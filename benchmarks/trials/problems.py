@@ -18,6 +18,7 @@ from .system import SERVED, System
 HELD, POISONED, HOT = 7, 21, 99
 NEW_USERS, RUBBISH, DRIFTED = 300, 30, 50
 PLAYER = Partition("PLAYER")
+SWITCH_OFF = r"to switch it off until it is mended: (ALTER TABLE specialization_progress DISABLE TRIGGER"
 
 # Ends it: runs the steps, and returns them as an operator would write them.
 Steps = Iterator[str]
@@ -86,8 +87,8 @@ def poison(system: System) -> None:
     one_command(system, POISONED)
 
 
-def allow(system: System, found: re.Match[str]) -> Steps:
-    yield execute(system, "DROP TRIGGER refuse ON specialization_progress")
+def disable_trigger(system: System, found: re.Match[str]) -> Steps:
+    yield execute(system, found[1])
 
 
 def litter(system: System) -> None:
@@ -98,10 +99,9 @@ def litter(system: System) -> None:
 
 
 def clean(system: System, found: re.Match[str]) -> Steps:
-    shown = system.levelq("status").shown
-    assert re.search(r"writer .*billing.*RPUSH", shown), shown
-    yield "levelq status"
-    yield "(stop the client that it names)"
+    system.site.redis.execute_command(*found[1].split())
+    yield found[1]
+    yield act(system, "quarantine", "list")
     yield act(system, "quarantine", "discard", "--yes")
 
 
@@ -189,10 +189,6 @@ def slow_down(system: System) -> None:
     """)
 
 
-def disable_trigger(system: System, found: re.Match[str]) -> Steps:
-    yield execute(system, "ALTER TABLE specialization_progress DISABLE TRIGGER slow")
-
-
 PROBLEMS = (
     Problem(
         "held-row", "a session holds rows", hold_row, ("status",),
@@ -205,11 +201,12 @@ PROBLEMS = (
     ),
     Problem(
         "poison-user", "a poison user", poison, ("status",),
-        rf"1 lane parked since .*user {POISONED}: learner {POISONED} is blocked", allow,
+        rf"{SWITCH_OFF} refuse\b).*1 lane parked since .*user {POISONED}: learner {POISONED} is blocked",
+        disable_trigger,
     ),
     Problem(
-        "rubbish", "rubbish in lanes", litter, ("quarantine", "list"),
-        r"PLAYER \d+ not a levelq entry", clean,
+        "rubbish", "rubbish in lanes", litter, ("status",),
+        r"malformed PLAYER: .*: not a levelq entry writer .*billing.*to end it: (CLIENT KILL ID \d+)", clean,
     ),
     Problem(
         "rejections", "a burst of rejections", send_too_early, ("rejected", "list", "--since", "1h"),
@@ -224,19 +221,19 @@ PROBLEMS = (
         r"Redis refuses pushes: .*maxmemory", raise_maxmemory,
     ),
     Problem(
-        "stopped-worker", "a stopped worker", stop_worker, ("workers",),
+        "stopped-worker", "a stopped worker", stop_worker, ("status",),
         r"worker \S+:(\d+) is silent", continue_worker,
     ),
     Problem(
-        "hot-user", "a hot user", loop, ("top", "--once"),
-        rf"Hot lanes in 1 min PLAYER:1:0 user ({HOT}): \d+,\d+", end_loop,
+        "hot-user", "a hot user", loop, ("status",),
+        rf"user ({HOT}) has \d+% of the commands of PLAYER:1:0 in the last minute", end_loop,
     ),
     Problem(
         "drift", "drift", drift, ("check",),
         rf"{DRIFTED} pairs? out of step", adopt,
     ),
     Problem(
-        "slow-trigger", "a slow trigger", slow_down, ("workers",),
-        r"batches take .*usually .*the database is slow", disable_trigger,
+        "slow-trigger", "a slow trigger", slow_down, ("status",),
+        rf"{SWITCH_OFF} slow\b).*batches take .*usually .*the database is slow", disable_trigger,
     ),
 )  # fmt: skip

@@ -37,7 +37,7 @@ def check(
     for pair in report.pairs:
         repair = Text(printable(pair.repair) if report.tables_complete else "-")
         if pair.action and report.tables_complete:
-            repair.append(f"\n{pair.action}", style="dim")
+            repair.append(f"\n# {pair.action}", style="dim")
         levels = (None if level is None else str(level) for level in (pair.progress_level, pair.license_level))
         shown.add(None if pair.user_id is None else str(pair.user_id), pair.specialization, *levels, repair)
     if limit:

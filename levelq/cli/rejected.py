@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -25,6 +26,8 @@ from .redrive import (
 from .screen import Cell, Listing, one_line, print_json, print_line, verdict, when
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from levelq_core.operations.readings.rejected import RejectedCommand
 
 Ids = Annotated[list[UUID] | None, Argument(metavar="ID", help="Only these commands, settled or not.")]
@@ -32,6 +35,8 @@ OfError = Annotated[
     str | None, Option("--error", metavar="NAME", help="Only validation_error, database_error or cancelled.")
 ]
 
+_COUNTED = 1_000  # the newest, among which the reasons are counted
+_REASONS = 10  # that are listed
 _UNDECIDED = {"undecided": "not decided yet"}
 _THING = Thing(
     "rejected command",
@@ -54,9 +59,10 @@ def list_(
     show_ids: Annotated[bool, Option("--ids", help="Show the commands' ids, too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List rejected commands that wait for an operator, newest first.
+    """List rejected commands that wait for an operator, newest first, and how often each reason occurs.
 
-    Those that were retried, discarded or cancelled are left out, unless --all is given or their ids.
+    The reasons are those of the newest 1,000 that match. What was retried, discarded or cancelled is left out, unless
+    --all is given or the ids.
     """
     from levelq_core.operations.readings.rejected import rejected
 
@@ -64,7 +70,7 @@ def list_(
 
     selection = selection_of(ids, user, specialization, reason, since, until, error, settled=settled)
     with database_of(load()) as engine:
-        found = rejected(engine, selection, limit=limit + 1)
+        found = rejected(engine, selection, limit=limit + 1 if as_json else max(limit, _COUNTED) + 1)
     if as_json:
         rows = [one.model_dump(mode="json") for one in found[:limit]]
         print_json({"commands": rows, "more": len(found) > limit})
@@ -75,6 +81,21 @@ def list_(
         lane = f"{one.user_id} {one.specialization}"
         shown.add(*[when(one.at), lane, one.kind, _why(one), str(one.command_id)][: len(columns)])
     print_listed(shown, len(found), limit, "rejected command")
+    if len(found) > 1:
+        _print_reasons(found[:_COUNTED])
+
+
+def _print_reasons(found: Sequence[RejectedCommand]) -> None:
+    """How often each reason occurs, numbers in it apart, and one whom it concerns."""
+    from levelq_core.lanes.parked import cause_of
+
+    counts = Counter(cause_of(one.message) for one in found)
+    latest = {cause_of(one.message): one for one in reversed(found)}
+    shown = Listing("Commands", "Why", "For example of", right=("Commands",), folding="Why")
+    for cause, number in counts.most_common(_REASONS):
+        one = latest[cause]
+        shown.add(number, f"{one.error}: {one_line(one.message)}", f"user {one.user_id} {one.specialization}")
+    shown.print()
 
 
 def show(ids: Annotated[list[UUID], Argument(metavar="ID", help="The commands' ids.")]) -> None:

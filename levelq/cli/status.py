@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from typer import Exit
 
 from .options import AsJson
-from .screen import Listing, count, duration, out, per_second, print_json, print_line, refused, verdict
+from .screen import Listing, count, duration, out, per_second, print_json, print_line, refused, verdict, when
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +61,8 @@ def _print(report: StatusReport) -> None:
     workers = "- workers" if report.workers is None else count(report.workers, "worker")
     out.print(verdict(workers, "" if report.workers else "bold yellow", listed))
     bound = f"bound to {report.database}" if report.database else "not bound to a database yet"
-    out.print(f"namespace {report.namespace}, {bound}", style="dim", markup=False)
+    compared = "" if report.compared is None else f"; levels last compared {when(report.compared)} UTC"
+    out.print(f"namespace {report.namespace}, {bound}{compared}", style="dim", markup=False)
     for line in _hot_spots(report.hot_spots):
         print_line(line)
     for note in report.notes:
@@ -93,7 +94,8 @@ def _hot_spots(spots: HotSpots) -> Iterator[Text]:
         yield verdict("malformed", "yellow", f"  {group.specialization}: {what}: {group.reason}")
     if spots.list_writers:
         clients = ", ".join(client.in_words() for client in spots.list_writers)
-        yield verdict("   writer", "yellow", f"  perhaps, as its last command wrote into some list: {clients}")
+        told = f"  its last command wrote into a list, so it may be the writer: {clients}"
+        yield verdict("   writer", "yellow", f"{told}; to end it: CLIENT KILL ID {spots.list_writers[0].id}")
 
 
 def _print_rates(report: StatusReport) -> None:

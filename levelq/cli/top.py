@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from typer import Option
 
-from .screen import duration, out, per_second, printable, verdict
+from .screen import duration, out, per_second, print_line, printable, verdict
 from .workers import batch_of, memory_of, state_of
 
 if TYPE_CHECKING:
@@ -63,7 +63,10 @@ def top(
 
     settings = load()
     if once or not out.is_terminal:
-        out.print(_frame(overview(settings), out.width, _UNLIMITED))
+        seen = overview(settings)
+        out.print(_frame(seen, out.width, _UNLIMITED, []))
+        for line in _told(seen):
+            print_line(line)  # unwrapped: a statement in it can be copied
         return
     with suppress(KeyboardInterrupt):
         _follow(_Reader(settings, interval))
@@ -110,7 +113,8 @@ def _follow(reader: _Reader) -> None:
                 latest, size = reader.latest, out.size
                 if latest is not None and (latest, size) != shown:
                     shown = latest, size
-                    live.update(_frame(latest, size.width, size.height), refresh=True)
+                    lines = [row for line in _told(latest) for row in line.wrap(out, size.width)]
+                    live.update(_frame(latest, size.width, size.height, lines), refresh=True)
     finally:
         reader.end()
 
@@ -141,15 +145,17 @@ def _pressed_q() -> bool:
     return bool(ready) and os.read(sys.stdin.fileno(), 1) in (b"q", b"Q", b"")
 
 
-def _frame(seen: SystemOverview, width: int, rows: int) -> RenderableType:
-    """One frame of this width and of this many rows at most."""
+def _told(seen: SystemOverview) -> Iterator[Text]:
+    """The notes and problems of status."""
+    for note in seen.status.notes:
+        yield verdict("note", "bold yellow", f"   {note}")
+    for problem in seen.status.problems:
+        yield verdict("wrong", "bold red", f"  {problem}")
+
+
+def _frame(seen: SystemOverview, width: int, rows: int, lines: list[Text]) -> RenderableType:
+    """One frame of this width and of this many rows at most, with as many of these lines as have room."""
     status, workers = seen.status, seen.workers
-    lines = [
-        row
-        for word, style, told in (("note", "bold yellow", status.notes), ("wrong", "bold red", status.problems))
-        for line in told
-        for row in verdict(word, style, f"  {line}").wrap(out, width)
-    ]
     if not status.lanes_readable:
         return Group(*_summary(seen, width), *lines[:rows])
     known = () if workers is None else workers.workers

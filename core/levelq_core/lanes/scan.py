@@ -27,7 +27,7 @@ LANES = 50  # in one call: 10,000 entries at most, typically 1 MB, never more th
 COUNTED_LANES = 100_000  # of one partition in one call, as many as a sweep reads
 LOOKED_AT = 1_000  # due lanes, and as many claimed ones, in which the longest are looked for: 1 ms of the server
 PAGE = 1_000  # keys in one step of SCAN
-SEARCHED_LANES = 250  # in one call: a millisecond of the server, if they are short
+SEARCHED_LANES = 2_000  # in one call: some milliseconds of the server at most, as FOUND_AMONG
 
 Lane = tuple[Partition, bytes]
 

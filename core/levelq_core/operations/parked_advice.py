@@ -68,6 +68,12 @@ def is_locked(reason: str) -> bool:
     return reason.startswith(_LOCKED)
 
 
+def is_raised_by_code(reason: str) -> bool:
+    """Whether a trigger or function of the database raised it."""
+    found = _STATE.search(reason)
+    return found is not None and found[1].startswith("P0")
+
+
 def remedy(lane: ParkedLane, held: str | None) -> str:
     """What to do about a lane. `held`: what to do about rows that other code holds, if that is known."""
     if lane.reason.startswith(PARKED_REASON):
@@ -85,11 +91,18 @@ def cause_lines(partition: Partition, found: ParkedLanes, held: str | None = Non
     for group in most_first[:MOST_CAUSES]:
         first = group[0]  # the oldest
         what = remedy(first, held)
-        since = f"parked since {when_utc(time_of(first.since_ms))}, {users_named([lane.user for lane in group])}"
-        yield f"{partition}: {count(len(group), 'lane')} {since}: {first.reason}; {what}"
+        since = f"parked since {when_utc(time_of(first.since_ms))}, {_next_attempt(group)}"
+        whose = users_named([lane.user for lane in group])
+        yield f"{partition}: {count(len(group), 'lane')} {since}{whose}: {first.reason}; {what}"
     rest = found.total - (len(found.lanes) - len(lanes)) - sum(map(len, most_first[:MOST_CAUSES]))
     if rest > 0:
         yield f"{partition}: {count(rest, 'lane')} more parked for other causes: levelq status --json"
+
+
+def _next_attempt(group: Sequence[ParkedLane]) -> str:
+    """When the first of these is tried again by itself; empty while a drain holds it."""
+    due = min((lane.until_ms for lane in group if lane.until_ms is not None), default=None)
+    return "" if due is None else f"tried again at {time_of(due):%H:%M:%S}, "
 
 
 def burst_lines(lanes: Lanes, partitions: Sequence[Partition], paused: Sequence[str] = ()) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -16,9 +16,7 @@ from levelq.console.console import Console
 from levelq.console.rendering import lasting, number, page
 from levelq_core.errors import ConfigurationError
 from levelq_core.operations.readings.trends import TrendPoint, Trends, Window
-from levelq_core.operations.readings.workers import HotLane, Rates
 
-_HOT_SHARE, _HOT_COMMANDS = 0.5, 1_000  # of a partition in a minute
 WINDOWS: dict[str, Window] = {"1h": "1h", "24h": "24h"}
 
 
@@ -44,18 +42,8 @@ def _now(console: Console) -> dict[str, Any]:
     return {
         "seen": seen,
         "rates": {rates.partition: rates for rates in seen.status.rates},
-        "hot": () if seen.workers is None else tuple(hot_users(seen.workers.hot_lanes, seen.workers.rates)),
         "paused": {name for pause in seen.status.pauses if pause.user is None for name in pause.partitions},
     }
-
-
-def hot_users(lanes: Iterable[HotLane], rates: Iterable[Rates]) -> Iterator[str]:
-    """A line for each user who has most commands of a busy partition: a loop in a program, or a user to watch."""
-    decided = {rate.partition: 60 * rate.rate_1_min for rate in rates}
-    for lane in lanes:
-        share = lane.commands / max(decided.get(lane.partition, 0), lane.commands, 1)
-        if share > _HOT_SHARE and lane.commands >= _HOT_COMMANDS:
-            yield f"user {lane.user_id} has {share:.0%} of the commands of {lane.partition} in the last minute"
 
 
 def _history(console: Console, window: Window) -> dict[str, Any]:

@@ -51,8 +51,12 @@ class QuarantineGroup(Reading):
 
 
 class ListWriter(Reading):
-    """A connection to the lanes' Redis whose last command wrote into a list. Redis does not tell into which."""
+    """A connection to the lanes' Redis whose last command wrote into a list. Redis does not tell into which.
 
+    `id`: for `CLIENT KILL ID`. `address`: "a Unix socket" for all that use one.
+    """
+
+    id: int
     address: str
     name: str
     user: str
@@ -60,9 +64,9 @@ class ListWriter(Reading):
     idle_seconds: int
 
     def in_words(self) -> str:
-        """From where, under which names, and what it did last."""
+        """Which connection, from where, under which names, and what it did last."""
         who = ", ".join(filter(None, (self.name, f"user {self.user}")))
-        return f"{self.address} ({who}; {self.command.upper()} {self.idle_seconds} s ago)"
+        return f"client {self.id} from {self.address} ({who}; {self.command.upper()} {self.idle_seconds} s ago)"
 
 
 class HotSpots(Reading):
@@ -145,7 +149,8 @@ def _list_writers(server: Redis) -> Iterator[ListWriter]:
         if client.get("cmd") in _LIST_WRITERS:
             shown = {name: printable(str(client.get(name, "")), MOST_SHOWN) for name in ("addr", "name", "user", "cmd")}
             yield ListWriter(
-                address=shown["addr"],
+                id=int(client.get("id", 0)),
+                address="a Unix socket" if shown["addr"].endswith(":0") else shown["addr"],
                 name=shown["name"],
                 user=shown["user"],
                 command=shown["cmd"],

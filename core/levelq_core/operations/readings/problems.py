@@ -29,6 +29,7 @@ from levelq_core.operations.wording import count, duration, time_of, when_utc
 from levelq_core.redis_client.topology import topology_of
 from levelq_core.settings import Settings
 
+from .hot_spots import HotSpots
 from .standstill import AGAIN_SECONDS, Serving, Standstill
 
 SPELLING_MS = 2000  # however large the tables, a status must be quick
@@ -77,6 +78,14 @@ def alert_problems(alerts: Iterable[WorkerAlert]) -> Iterator[str]:
         advice = waiting_advice(what)
         seconds = max(alert.seconds for alert in waiting)
         yield f"{who} waiting for {duration(seconds)}: {what}" + (f"; {advice}" if advice else "")
+
+
+def full_lanes(spots: HotSpots, limit: int) -> Iterator[str]:
+    """Lanes that take no more commands: their senders get LaneFull."""
+    for lane in spots.longest:
+        if lane.waiting >= limit:
+            full = f"its lane is full ({lane.waiting:,} commands, LEVELQ_LANE_LIMIT)"
+            yield f"{lane.partition}: user {lane.user}: {full}: more are refused; `levelq explain {lane.user}`"
 
 
 def drift_problems(report: DriftReport | None) -> Iterator[str]:
@@ -130,7 +139,8 @@ def database_problems(connection: Connection, settings: Settings, newest: int | 
     `newest`: how many rows of each large table are looked at, None for all.
     """
     for finding in check_read_only(connection):
-        yield f"{finding.problem}; to end it: {' '.join(finding.fix).removeprefix('-- ')}"
+        by_itself = ", each statement by itself" if len(finding.fix) > 1 else ""  # `psql -c` would make them one
+        yield f"{finding.problem}; to end it{by_itself}: {' '.join(finding.fix).removeprefix('-- ')}"
     schema_of(connection)
     yield from sequence_problems(connection)
     yield from _spelling_problems(connection, settings, newest)

@@ -14,6 +14,7 @@ from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Partition
 from levelq_core.lanes import drift_report, parked, worker_alerts
 from levelq_core.lanes.client import Lanes
+from levelq_core.lanes.drift_report import DriftReport
 from levelq_core.lanes.namespace_binding import DatabaseIdentity, bound_to, require_same
 from levelq_core.lanes.parked import ParkedLanes
 from levelq_core.lanes.partition_directory import partitions
@@ -22,11 +23,11 @@ from levelq_core.lanes.wakeups import workers_of
 from levelq_core.operations import key_faults
 from levelq_core.operations.connections import database_of, lanes_of, redis_errors_named, redis_of, require_engine
 from levelq_core.operations.identity import identity_of
-from levelq_core.operations.parked_advice import is_locked
+from levelq_core.operations.parked_advice import is_locked, is_raised_by_code
 from levelq_core.operations.queries import Holder, bounded_counts
 from levelq_core.operations.redischeck.health import refusal
 from levelq_core.operations.rq_registry import suspension
-from levelq_core.operations.wording import one_line
+from levelq_core.operations.wording import one_line, time_of
 from levelq_core.redis_client.wrong_type import is_wrong_type
 from levelq_core.settings import Settings
 
@@ -34,7 +35,8 @@ from . import problems
 from .bounds import ONCE, Bounds
 from .hot_spots import HotSpots, deep_lanes, list_writers, quarantine_groups
 from .pauses import ActivePause, active_pauses, pause_lines
-from .records import ParkedLane, Reading
+from .records import ParkedLane, Reading, Time
+from .triggers import trigger_notes
 from .workers import Rates, WorkersReport, read_workers
 
 MOST_PARKED = 100  # lanes in a report
@@ -67,7 +69,8 @@ class StatusReport(Reading):
     one line each; empty if all is well. `notes`: what is unusual, but no problem. `parked_lanes`: the first 100, per
     partition the oldest first. `rates`: of each partition in which something was decided in the last ten minutes, as
     the workers report it; `total`: their sum, None if the lanes' Redis does not answer. `pauses`: what operators have
-    paused, also a problem, because it must not be forgotten.
+    paused, also a problem, because it must not be forgotten. `compared`: when the workers last finished an audit of all
+    levels, whose finds are problems; None if they never did.
     """
 
     namespace: str
@@ -86,6 +89,7 @@ class StatusReport(Reading):
     rates: tuple[Rates, ...] = ()
     total: Rates | None = None
     estimated: tuple[str, ...] = ()
+    compared: Time | None = None
 
 
 @dataclass
@@ -105,7 +109,8 @@ class Found:
     totals: dict[str, int | None] = field(default_factory=lambda: dict.fromkeys(_TOTALS))
     problems: list[str] = field(default_factory=list)
     workers: WorkersReport | None = None
-
+    trigger_notes: list[str] = field(default_factory=list)
+    compared: DriftReport | None = None
     holding: Holder | None = None
     estimated: tuple[str, ...] = ()
     hot_spots: HotSpots = field(default_factory=HotSpots)
@@ -132,11 +137,12 @@ class Found:
             problems=tuple(self.problems),
             parked_lanes=tuple(ParkedLane.of(*item, held) for item in islice(waiting, MOST_PARKED)),
             hot_spots=self.hot_spots,
-            notes=() if self.workers is None else self.workers.notes,
+            notes=(*(() if self.workers is None else self.workers.notes), *self.trigger_notes),
             rates=() if self.workers is None else self.workers.rates,
             total=None if self.workers is None else self.workers.total,
             pauses=tuple(self.pauses),
             estimated=self.estimated,
+            compared=time_of(self.compared.finished_ms) if self.compared and self.compared.finished_ms else None,
         )
 
 
@@ -200,12 +206,14 @@ def _read_redis(
     _read_parked(found, lanes, statuses, bounds.parked)
     holding = [partition for partition, seen in statuses.items() if seen.waiting]
     found.hot_spots = deep_lanes(lanes.redis, lanes.keys, holding, bounds.due)
+    found.problems += problems.full_lanes(found.hot_spots, settings.lane_limit)
     found.problems += problems.redis_problems(lanes.redis)
     alerts = worker_alerts.read(lanes.redis, lanes.keys)
     found.problems += problems.alert_problems(alerts)
     found.workers = read_workers(lanes.redis, settings)
     found.problems += found.workers.problems
-    found.problems += problems.drift_problems(drift_report.read(lanes.redis, lanes.keys))
+    found.compared = drift_report.read(lanes.redis, lanes.keys)
+    found.problems += problems.drift_problems(found.compared)
     found.problems += map(str, key_faults.find(lanes, statuses, bounds.members))
     with suppress(ConfigurationError):  # one of those faults
         found.bound_to = bound_to(lanes)
@@ -219,6 +227,8 @@ def _read_database(found: Found, settings: Settings, engine: Engine | None, boun
         reasons = [lane.reason for of_partition in found.parked.values() for lane in of_partition.lanes]
         if found.unexplained or any(map(is_locked, reasons)):
             found.holding = problems.row_holder(connection, settings)
+        slow = found.workers is not None and any(worker.slow_since for worker in found.workers.workers)
+        found.trigger_notes += trigger_notes(connection, suspected=slow or any(map(is_raised_by_code, reasons)))
         numbers, found.estimated = bounded_counts(connection)
         found.totals |= numbers
         if found.totals["quarantined"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from redis import Redis
@@ -26,6 +26,7 @@ from .records import Reading, Time
 
 RECENT_MS = 60_000  # a batch before that says nothing about the database now
 MOST_HOT_LANES = 10
+HOT_SHARE, HOT_COMMANDS = 0.5, 1_000  # of a partition in a minute: above both, a user is worth a mention
 TOTAL = "all"
 
 
@@ -129,14 +130,16 @@ def read_workers(redis: Redis, settings: Settings) -> WorkersReport:
             for partition, posted in report.partitions.items():
                 figures.setdefault(partition, []).append(posted)
     every = [posted for of_partition in figures.values() for posted in of_partition]
+    rates = tuple(_rates(partition, figures[partition]) for partition in sorted(figures))
+    hot_lanes = tuple(_hot_lanes(found.reports))
     return WorkersReport(
         namespace=settings.namespace,
         workers=tuple(_worker(found, report) for report in found.reports),
-        rates=tuple(_rates(partition, figures[partition]) for partition in sorted(figures)),
+        rates=rates,
         total=_rates(TOTAL, every),
-        hot_lanes=tuple(_hot_lanes(found.reports)),
+        hot_lanes=hot_lanes,
         problems=(*_silent(found), *_hanging(found, settings), *_slow(found)),
-        notes=tuple(_notes(found)),
+        notes=(*_versions(found), *hot_users(hot_lanes, rates)),
     )
 
 
@@ -241,7 +244,16 @@ def _brief(seconds: float) -> str:
     return duration(seconds) if seconds >= 0.1 else f"{seconds:.3f} s"
 
 
-def _notes(found: Read) -> Iterator[str]:
+def hot_users(lanes: Iterable[HotLane], rates: Iterable[Rates]) -> Iterator[str]:
+    """A line for each user who has most commands of a busy partition: a loop in a program, or a user to watch."""
+    decided = {rate.partition: 60 * rate.rate_1_min for rate in rates}
+    for lane in lanes:
+        share = lane.commands / max(decided.get(lane.partition, 0), lane.commands, 1)
+        if share > HOT_SHARE and lane.commands >= HOT_COMMANDS:
+            yield f"user {lane.user_id} has {share:.0%} of the commands of {lane.partition} in the last minute"
+
+
+def _versions(found: Read) -> Iterator[str]:
     versions = Counter(report.version for report in found.reports if not found.silent_seconds(report))
     if len(versions) > 1:
         listed = ", ".join(f"{version} ({count(workers, 'worker')})" for version, workers in sorted(versions.items()))

@@ -131,7 +131,7 @@ def test_parked_lanes_are_named_by_cause_with_what_to_do(
     locked = {b"%d" % user: LOCKED_REASON for user in (4, 5)}
     why = raised | locked | {b"6": missing}
     lanes.ack(PLAYER, "token", [(user, 60_000 if user in why else 0, b"") for user, _ in claim.lanes], why)
-    since = r"parked since [0-9-]{10} [0-9:]{8} UTC, users?"
+    since = r"parked since [0-9-]{10} [0-9:]{8} UTC, tried again at [0-9:]{8}, users?"
     blocked, held, no_default = look(settings).problems
     assert re.fullmatch(
         rf"PLAYER:1:0: 3 lanes {since} 1, 2, 3: learner 1 is blocked \(SQLSTATE P0001\); a trigger or function of the"
@@ -146,6 +146,45 @@ def test_parked_lanes_are_named_by_cause_with_what_to_do(
     with psycopg.connect(own_database_url, application_name="a report") as holder:
         holder.execute("SELECT FROM user_licenses FOR UPDATE")
         assert f"pg_terminate_backend({holder.info.backend_pid})" in problems_past_the_lock_limit(settings)[1]
+
+
+def test_triggers_are_named_where_one_may_be_the_cause_and_while_they_are_switched_off(
+    settings: Settings, redis: Redis, listed: LaneWorker, own_database_url: str
+) -> None:
+    with psycopg.connect(own_database_url, autocommit=True) as application:
+        application.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'blocked'; END $$"
+        )
+        application.execute(
+            'CREATE TRIGGER "No Entry" BEFORE UPDATE ON user_licenses FOR EACH ROW EXECUTE FUNCTION refuse()'
+        )
+        assert look(settings).notes == ()
+        lanes = Lanes(redis, settings)
+        push(settings, redis, 1)
+        lanes.claim(PLAYER, "drain", "token", 100)
+        lanes.ack(PLAYER, "token", [(b"1", 60_000, b"")], {b"1": "blocked (SQLSTATE P0001)"})
+        (running,) = look(settings).notes
+        told, _, statement = running.partition(": ")
+        assert told == (
+            'trigger "No Entry" on user_licenses runs refuse() in each batch; to switch it off until it is mended'
+        )
+        application.execute(statement)  # type: ignore[arg-type]
+        (switched_off,) = look(settings).notes
+        told, _, statement = switched_off.partition("; to switch it on: ")
+        assert told == 'trigger "No Entry" on user_licenses is switched off'
+        application.execute(statement)  # type: ignore[arg-type]
+        assert look(settings).notes == (running,)
+
+
+def test_full_lane_is_named_with_its_user(settings: Settings, redis: Redis, listed: LaneWorker) -> None:
+    narrow = settings.model_copy(update={"lane_limit": 2})
+    push(narrow, redis, 7, 8)
+    assert look(narrow).problems == ()
+    push(narrow, redis, 8)
+    (problem,) = look(narrow).problems
+    assert problem == (
+        "PLAYER:1:0: user 8: its lane is full (2 commands, LEVELQ_LANE_LIMIT): more are refused; `levelq explain 8`"
+    )
 
 
 def test_lane_that_is_being_tried_is_still_named(settings: Settings, redis: Redis, listed: LaneWorker) -> None:

@@ -1,9 +1,8 @@
-"""Which users the overview names because most commands of a partition are theirs."""
+"""Which users `levelq status` names because most commands of a partition are theirs."""
 
 from __future__ import annotations
 
-from levelq.console.pages.overview import hot_users
-from levelq_core.operations.readings.workers import HotLane, Rates
+from levelq_core.operations.readings.workers import HotLane, Rates, hot_users
 
 
 def rates(partition: str, rate: float) -> Rates:
