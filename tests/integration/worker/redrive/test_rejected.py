@@ -87,6 +87,20 @@ def test_every_kind_is_retried_as_it_was_under_an_id_that_follows_from_the_old_o
     assert detail["commands"] == {str(c.command_id): str(retry_id(c.command_id)) for c in commands}
 
 
+def test_reasons_are_counted_without_their_numbers_each_with_the_latest_of_its_users(
+    system: System, levelq_here: Levelq
+) -> None:
+    system.sql("CREATE TABLE members (id bigint PRIMARY KEY)")
+    system.sql("ALTER TABLE specialization_progress ADD FOREIGN KEY (student_id) REFERENCES members (id)")
+    system.push(*(up(user) for user in range(501, 504)))
+    system.drain()
+    reject(system, up(7))
+    printed = levelq_here("rejected", "list", "--limit", "2").out.split("more than 2 match", 1)[1]
+    rows = [" ".join(line.split()) for line in printed.splitlines() if line.split()[:1] in (["3"], ["1"])]
+    assert len(rows) == 2 and rows[0].startswith("3 database_error: ") and rows[1].startswith("1 validation_error: ")
+    assert "user 503 PLAYER" in rows[0] and "user 7 PLAYER" in rows[1]
+
+
 def test_three_hundred_are_retried_in_one_call_in_the_order_of_the_ledger(system: System, levelq_here: Levelq) -> None:
     ids = reject(
         system, *(SetLevel(user_id=1 + n % 7, specialization="PLAYER", new_level=1 + n % 8) for n in range(300))
