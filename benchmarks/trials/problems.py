@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -47,7 +48,7 @@ def act(system: System, *arguments: str) -> str:
     """Run a documented command that must succeed; returns it."""
     done = system.levelq(*arguments)
     assert done.code == 0, f"levelq {' '.join(arguments)} ended with {done.code}: {done.shown}"
-    return f"levelq {' '.join(arguments)}"
+    return f"levelq {shlex.join(arguments)}"
 
 
 def execute(system: System, statement: str) -> str:
