@@ -100,7 +100,7 @@ def litter(system: System) -> None:
 
 
 def clean(system: System, found: re.Match[str]) -> Steps:
-    system.site.redis.execute_command(*found[1].split())
+    system.site.redis.client_kill_filter(_id=found[1].split()[-1])
     yield found[1]
     yield act(system, "quarantine", "list")
     yield act(system, "quarantine", "discard", "--yes")

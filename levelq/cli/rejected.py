@@ -91,10 +91,10 @@ def _print_reasons(found: Sequence[RejectedCommand]) -> None:
 
     counts = Counter(cause_of(one.message) for one in found)
     latest = {cause_of(one.message): one for one in reversed(found)}
-    shown = Listing("Commands", "Why", "For example of", right=("Commands",), folding="Why")
+    shown = Listing("Commands", "For example of", "Why", right=("Commands",), folding="Why")
     for cause, number in counts.most_common(_REASONS):
         one = latest[cause]
-        shown.add(number, f"{one.error}: {one_line(one.message)}", f"user {one.user_id} {one.specialization}")
+        shown.add(number, f"{one.user_id} {one.specialization}", f"{one.error}: {one_line(one.message)}")
     shown.print()
 
 

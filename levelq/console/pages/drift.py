@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from levelq.console.console import Console
 from levelq.console.rendering import page
+from levelq_core.database.schema import schema_of
 from levelq_core.errors import ConfigurationError, SchemaError
 from levelq_core.lanes import drift_report
 from levelq_core.lanes.drift_report import DriftedPair, DriftReport
@@ -99,7 +100,7 @@ def _row(pair: DriftedPair, levels: dict[tuple[int, str], Levels] | None) -> Row
 def _enforcement(console: Console) -> tuple[Enforcement | None, str | None]:
     def read(engine: Engine) -> Enforcement:
         with engine.connect() as connection:
-            return read_enforcement(connection, pairs=False)
+            return read_enforcement(connection, schema_of(connection), pairs=False)
 
     try:
         return from_database(console, read)

@@ -152,7 +152,8 @@ def _begin(log: Path, hook: Hook | None) -> None:
     # called next waits for it for ever.
     if measuring := coverage.Coverage.current():
         measuring.stop()
-    with_parent(signal.SIGKILL)()
+    server = os.getppid()  # it forks for the test, and ends with it
+    with_parent(signal.SIGKILL, server)()
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for output in (1, 2):
         os.dup2(file, output)

@@ -90,12 +90,12 @@ def test_old_backlog_that_workers_drain_in_turn_raises_no_alarm(
 ) -> None:
     """One worker serves three partitions, so each is without a drain for two thirds of the time."""
     start("worker", "--processes", "1", LEVELQ_BATCH_COMMANDS="20", LEVELQ_SLICE_SECONDS="0.3")
-    backlog(redis, 1_000, *PARTITIONS)
-    until(lambda: all(waiting(redis, partition) < 1_000 for partition in PARTITIONS), what="the first drains")
+    backlog(redis, 5_000, *PARTITIONS)
+    until(lambda: all(waiting(redis, partition) < 5_000 for partition in PARTITIONS), what="the first drains")
     without_drain = 0
     for _ in range(25):
         for partition in PARTITIONS:
-            if waiting(redis, partition) < 700:
+            if waiting(redis, partition) < 4_000:  # were it empty, nothing would wake a worker before the next sweep
                 backlog(redis, 1_000, partition)
         without_drain += sum(not redis.zcard(KEYS.of(partition, "drains")) for partition in PARTITIONS)
         seen = look(settings)

@@ -44,7 +44,8 @@ def assert_shown(levelq: Levelq, reason: str) -> None:
     assert (lane["partition"], lane["user"], lane["reason"]) == ("PLAYER:1:0", 13, reason)
     assert lane["attempts"] >= 1
     assert datetime.fromisoformat(lane["since"]) <= datetime.fromisoformat(lane["until"])
-    problem = rf"PLAYER:1:0: 1 lane parked since [-0-9]+ [:0-9]+ UTC, user 13: {re.escape(reason)}; .+"
+    times = "parked since [-0-9]+ [:0-9]+ UTC, (tried again at [:0-9]+, )?"
+    problem = rf"PLAYER:1:0: 1 lane {times}user 13: {re.escape(reason)}; .+"
     (line,) = [line for line in found["problems"] if "parked since" in line]
     assert re.fullmatch(problem, line)
     assert f"wrong  {line.partition(reason)[0]}{reason}; " in levelq("status").out
@@ -62,7 +63,7 @@ def burst(levelq: Levelq, reason: str) -> None:
     code, out, err = levelq("worker", "--burst")
     done, *why = out.splitlines()
     assert (code, done) == (0, "done: nothing is due; lanes parked for later: 1")
-    assert len(why) == 1 and f"UTC, user 13: {reason}; " in why[0]
+    assert len(why) == 1 and f", user 13: {reason}; " in why[0]
     assert err.count("lane parked") == 1 and f"{reason}; user 13" in err
     assert "a secret" not in err + out
 

@@ -16,12 +16,13 @@ DUMP_STACKS = signal.SIGUSR1
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15  # linux/prctl.h
 
 
-def with_parent(how: signal.Signals) -> Callable[[], None]:
+def with_parent(how: signal.Signals, parent: int | None = None) -> Callable[[], None]:
     """For a child to run before its program: unblock signals and, on Linux, get the signal `how` when the parent dies.
 
-    The parent is the thread that starts the child (prctl(2)), so start it from one that lives as long.
+    `parent`: its process id, that of this process unless given. The parent is the thread that starts the child
+    (prctl(2)), so start it from one that lives as long.
     """
-    prctl, parent = _prctl(), os.getpid()
+    prctl, parent = _prctl(), parent or os.getpid()
 
     def prepare() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())

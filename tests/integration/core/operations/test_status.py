@@ -168,11 +168,11 @@ def test_triggers_are_named_where_one_may_be_the_cause_and_while_they_are_switch
         assert told == (
             'trigger "No Entry" on user_licenses runs refuse() in each batch; to switch it off until it is mended'
         )
-        application.execute(statement)  # type: ignore[arg-type]
+        application.execute(statement.encode())
         (switched_off,) = look(settings).notes
         told, _, statement = switched_off.partition("; to switch it on: ")
         assert told == 'trigger "No Entry" on user_licenses is switched off'
-        application.execute(statement)  # type: ignore[arg-type]
+        application.execute(statement.encode())
         assert look(settings).notes == (running,)
 
 
