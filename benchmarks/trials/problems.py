@@ -19,7 +19,7 @@ from .system import SERVED, System
 HELD, POISONED, HOT = 7, 21, 99
 NEW_USERS, RUBBISH, DRIFTED = 300, 30, 50
 PLAYER = Partition("PLAYER")
-SWITCH_OFF = r"to switch it off until it is mended: (ALTER TABLE specialization_progress DISABLE TRIGGER"
+SWITCH_OFF = r"if it is the cause, switch it off: (ALTER TABLE \S+ DISABLE TRIGGER"
 
 # Ends it: runs the steps, and returns them as an operator would write them.
 Steps = Iterator[str]
@@ -207,7 +207,7 @@ PROBLEMS = (
     ),
     Problem(
         "rubbish", "rubbish in lanes", litter, ("status",),
-        r"malformed PLAYER: .*: not a levelq entry writer .*billing.*to end it: (CLIENT KILL ID \d+)", clean,
+        r"malformed PLAYER: .*: not a levelq entry writer .*billing.*; (CLIENT KILL ID \d+) ends it", clean,
     ),
     Problem(
         "rejections", "a burst of rejections", send_too_early, ("rejected", "list", "--since", "1h"),

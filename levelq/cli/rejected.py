@@ -86,12 +86,12 @@ def list_(
 
 
 def _print_reasons(found: Sequence[RejectedCommand]) -> None:
-    """How often each reason occurs, numbers in it apart, and one whom it concerns."""
+    """How often each reason occurs, whatever numbers are in it, with one user as an example."""
     from levelq_core.lanes.parked import cause_of
 
     counts = Counter(cause_of(one.message) for one in found)
     latest = {cause_of(one.message): one for one in reversed(found)}
-    shown = Listing("Commands", "For example of", "Why", right=("Commands",), folding="Why")
+    shown = Listing("Commands", "Example", "Why", right=("Commands",), folding="Why")
     for cause, number in counts.most_common(_REASONS):
         one = latest[cause]
         shown.add(number, f"{one.user_id} {one.specialization}", f"{one.error}: {one_line(one.message)}")

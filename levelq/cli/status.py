@@ -94,8 +94,9 @@ def _hot_spots(spots: HotSpots) -> Iterator[Text]:
         yield verdict("malformed", "yellow", f"  {group.specialization}: {what}: {group.reason}")
     if spots.list_writers:
         clients = ", ".join(client.in_words() for client in spots.list_writers)
-        told = f"  its last command wrote into a list, so it may be the writer: {clients}"
-        yield verdict("   writer", "yellow", f"{told}; to end it: CLIENT KILL ID {spots.list_writers[0].id}")
+        told = f"  perhaps, as its last command wrote into some list: {clients}"
+        which = str(spots.list_writers[0].id) if len(spots.list_writers) == 1 else "N, on its server,"
+        yield verdict("   writer", "yellow", f"{told}; CLIENT KILL ID {which} ends it")
 
 
 def _print_rates(report: StatusReport) -> None:

@@ -168,7 +168,7 @@ def counted(redis: Redis, keys: Keys, partition: Partition) -> Counted | None:
 def holder(redis: Redis, keys: Keys, partition: Partition, command_id: UUID, most: int) -> bytes | None:
     """The user in whose lane of a partition a command waits, None if it waits in none of those that are due or claimed.
 
-    Reads `most` entries, a few lanes in each call, so that the server has time for others. Raises TooManyEntries if the
+    Reads `most` entries, some lanes in each call, so that the server has time for others. Raises TooManyEntries if the
     command is not among them and the partition has more.
     """
     users: dict[bytes, None] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
@@ -100,9 +101,10 @@ def cause_lines(partition: Partition, found: ParkedLanes, held: str | None = Non
 
 
 def _next_attempt(group: Sequence[ParkedLane]) -> str:
-    """When the first of these is tried again by itself; empty while a drain holds it."""
-    due = min((lane.until_ms for lane in group if lane.until_ms is not None), default=None)
-    return "" if due is None else f"tried again at {time_of(due):%H:%M:%S}, "
+    """When the first of these is tried again by itself; empty if it is due, or while a drain holds it."""
+    attempts = [time_of(lane.until_ms) for lane in group if lane.until_ms is not None]
+    first = min(attempts, default=None)
+    return "" if first is None or first <= datetime.now(UTC) else f"next attempt at {first:%H:%M:%S} UTC, "
 
 
 def burst_lines(lanes: Lanes, partitions: Sequence[Partition], paused: Sequence[str] = ()) -> Iterator[str]:

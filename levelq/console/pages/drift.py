@@ -15,7 +15,7 @@ from starlette.routing import Route
 from levelq.console.console import Console
 from levelq.console.rendering import page
 from levelq_core.database.schema import schema_of
-from levelq_core.errors import ConfigurationError, SchemaError
+from levelq_core.errors import ConfigurationError
 from levelq_core.lanes import drift_report
 from levelq_core.lanes.drift_report import DriftedPair, DriftReport
 from levelq_core.operations.connections import redis_of
@@ -102,10 +102,7 @@ def _enforcement(console: Console) -> tuple[Enforcement | None, str | None]:
         with engine.connect() as connection:
             return read_enforcement(connection, schema_of(connection), pairs=False)
 
-    try:
-        return from_database(console, read)
-    except SchemaError as error:
-        return None, one_line(str(error))
+    return from_database(console, read)
 
 
 def _at(ms: int) -> datetime | None:

@@ -44,7 +44,7 @@ def assert_shown(levelq: Levelq, reason: str) -> None:
     assert (lane["partition"], lane["user"], lane["reason"]) == ("PLAYER:1:0", 13, reason)
     assert lane["attempts"] >= 1
     assert datetime.fromisoformat(lane["since"]) <= datetime.fromisoformat(lane["until"])
-    times = "parked since [-0-9]+ [:0-9]+ UTC, (tried again at [:0-9]+, )?"
+    times = "parked since [-0-9]+ [:0-9]+ UTC, (next attempt at [:0-9]+ UTC, )?"
     problem = rf"PLAYER:1:0: 1 lane {times}user 13: {re.escape(reason)}; .+"
     (line,) = [line for line in found["problems"] if "parked since" in line]
     assert re.fullmatch(problem, line)

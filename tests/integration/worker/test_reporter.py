@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from levelq_core import LevelUp
-from levelq_core.lanes.worker_reports import KEPT_SECONDS, WorkerReport, WorkerReports, read
+from levelq_core.lanes.worker_reports import KEPT_SECONDS, HotLane, WorkerReport, WorkerReports, read
 from levelq_core.operations.readings.status import status
 from levelq_core.operations.readings.workers import WorkerStatus, workers
 from levelq_worker.draining.activity import HOT_COMMANDS
@@ -136,7 +136,8 @@ def test_silent_worker_is_named_with_its_host_and_versions_are_compared(
     assert levelq_here("workers").code == 0 and both.problems == ()
     system.redis.delete(system.settings.keys.workers)
     reporter.post()
-    post_as(system, report, posted_ms=report.posted_ms - 60_000, host="web2\x1b[2J", version="0.0.9")
+    hot = (HotLane(partition="PLAYER:1:0", user_id=99, commands=5_000),)
+    post_as(system, report, posted_ms=report.posted_ms - 60_000, host="web2\x1b[2J", version="0.0.9", hot=hot)
     code, out, _ = levelq_here("workers")
     assert code == 1 and "\x1b" not in out and "silent" in out
     (problem,) = status(system.settings).problems
@@ -145,7 +146,9 @@ def test_silent_worker_is_named_with_its_host_and_versions_are_compared(
     assert [(worker["pid"], worker["state"]) for worker in found["workers"]] == [
         (report.pid, "idle"), (4711, "silent")
     ]  # fmt: skip
-    assert found["notes"] == []  # of those that live, all have one version
+    assert found["notes"] == found["hot_lanes"] == []  # of those that live, all have one version
+    post_as(system, report, hot=hot)
+    assert workers(system.settings).notes == ("user 99 has 100% of the commands of PLAYER:1:0 in the last minute",)
 
 
 @pytest.mark.parametrize(
@@ -224,8 +227,9 @@ def test_top_shows_partitions_workers_and_the_hot_lane_in_80_columns(
     assert player[:3] == ["PLAYER:1:0", "30", "30"] and float(player[-3]) > 0
     assert f"Hot lanes in 1 min  PLAYER:1:0 user 7: {2 * HOT_COMMANDS}" in lines  # the other worker's, too
     assert [line.split()[1] for line in lines if " idle " in line] == ["idle"] * 2
-    told = [line for line in lines if line.startswith(("note ", "wrong "))]  # whole, so that they can be copied
-    assert max(len(line) for line in lines if line not in told) <= 80
+    unserved = "wrong  PLAYER:1:0: 30 commands waiting and no worker serves it: levelq worker -s PLAYER"
+    assert unserved in lines  # whole, so that a command in it can be copied
+    assert max(len(line) for line in lines if line != unserved) <= 80
 
 
 def test_top_says_which_server_is_away_and_shows_the_rest(system: System, levelq_here: Levelq) -> None:

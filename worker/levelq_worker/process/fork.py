@@ -29,6 +29,7 @@ def with_parent(how: signal.Signals, parent: int | None = None) -> Callable[[], 
         prctl(_PR_SET_PDEATHSIG, how)
         if os.getppid() != parent:  # it died before this asked for the signal
             os.kill(os.getpid(), how)
+            os._exit(1)  # a handler that was inherited has taken it
 
     return prepare
 

@@ -167,7 +167,7 @@ class LaneWorker(SimpleWorker):
         """Remove the registration of a worker that ended while Redis took no writes. Raises RedisError."""
         with rq.pipeline() as pipeline:
             worker_registration.unregister(self, pipeline)
-            pipeline.delete(self.key)
+            pipeline.delete(self.key, self.executions_key)
             pipeline.execute()
 
     def execute_job(self, job: Job, queue: Queue) -> None:

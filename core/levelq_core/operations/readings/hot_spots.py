@@ -53,7 +53,7 @@ class QuarantineGroup(Reading):
 class ListWriter(Reading):
     """A connection to the lanes' Redis whose last command wrote into a list. Redis does not tell into which.
 
-    `id`: for `CLIENT KILL ID`. `address`: "a Unix socket" for all that use one.
+    `id`: for `CLIENT KILL ID`, on its server. `address`: "a Unix socket" for all that use one.
     """
 
     id: int
@@ -150,7 +150,7 @@ def _list_writers(server: Redis) -> Iterator[ListWriter]:
             shown = {name: printable(str(client.get(name, "")), MOST_SHOWN) for name in ("addr", "name", "user", "cmd")}
             yield ListWriter(
                 id=int(client.get("id", 0)),
-                address="a Unix socket" if shown["addr"].endswith(":0") else shown["addr"],
+                address="a Unix socket" if str(client.get("addr", "")).endswith(":0") else shown["addr"],
                 name=shown["name"],
                 user=shown["user"],
                 command=shown["cmd"],

@@ -81,9 +81,9 @@ def alert_problems(alerts: Iterable[WorkerAlert]) -> Iterator[str]:
 
 
 def full_lanes(spots: HotSpots, limit: int) -> Iterator[str]:
-    """Lanes that take no more commands: their senders get LaneFull."""
+    """Those of the longest lanes that take no more commands: their senders get LaneFull."""
     for lane in spots.longest:
-        if lane.waiting >= limit:
+        if lane.waiting >= limit and isinstance(lane.user, int):
             full = f"its lane is full ({lane.waiting:,} commands, LEVELQ_LANE_LIMIT)"
             yield f"{lane.partition}: user {lane.user}: {full}: more are refused; `levelq explain {lane.user}`"
 

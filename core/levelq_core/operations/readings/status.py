@@ -70,7 +70,7 @@ class StatusReport(Reading):
     partition the oldest first. `rates`: of each partition in which something was decided in the last ten minutes, as
     the workers report it; `total`: their sum, None if the lanes' Redis does not answer. `pauses`: what operators have
     paused, also a problem, because it must not be forgotten. `compared`: when the workers last finished an audit of all
-    levels, whose finds are problems; None if they never did.
+    levels, whose finds are problems; None if none is known, as after `levelq sync --all`, which asks for a new one.
     """
 
     namespace: str

@@ -131,7 +131,7 @@ def read_workers(redis: Redis, settings: Settings) -> WorkersReport:
                 figures.setdefault(partition, []).append(posted)
     every = [posted for of_partition in figures.values() for posted in of_partition]
     rates = tuple(_rates(partition, figures[partition]) for partition in sorted(figures))
-    hot_lanes = tuple(_hot_lanes(found.reports))
+    hot_lanes = tuple(_hot_lanes([report for report in found.reports if not found.silent_seconds(report)]))
     return WorkersReport(
         namespace=settings.namespace,
         workers=tuple(_worker(found, report) for report in found.reports),

@@ -485,8 +485,8 @@ def test_status_tells_the_longest_lanes_and_who_sends_malformed_entries(system: 
     printed = levelq_here("status").out
     assert "malformed  PLAYER: 2 entries in the last hour, for example of user 5: not a levelq entry" in printed
     assert re.search(
-        r"writer  its last command wrote into a list, so it may be the writer: client (\d+) from "
-        r"a Unix socket \(billing, user default; RPUSH \d+ s ago\).*; to end it: CLIENT KILL ID \1",
+        r"writer  perhaps, as its last command wrote into some list: client (\d+) from a Unix socket "
+        r"\(billing, user default; RPUSH \d+ s ago\); CLIENT KILL ID \1 ends it\n",
         printed,
     )
     system.sql("UPDATE levelq_quarantine SET at = at - interval '2 hours'")

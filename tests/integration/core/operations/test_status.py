@@ -131,7 +131,7 @@ def test_parked_lanes_are_named_by_cause_with_what_to_do(
     locked = {b"%d" % user: LOCKED_REASON for user in (4, 5)}
     why = raised | locked | {b"6": missing}
     lanes.ack(PLAYER, "token", [(user, 60_000 if user in why else 0, b"") for user, _ in claim.lanes], why)
-    since = r"parked since [0-9-]{10} [0-9:]{8} UTC, tried again at [0-9:]{8}, users?"
+    since = r"parked since [0-9-]{10} [0-9:]{8} UTC, next attempt at [0-9:]{8} UTC, users?"
     blocked, held, no_default = look(settings).problems
     assert re.fullmatch(
         rf"PLAYER:1:0: 3 lanes {since} 1, 2, 3: learner 1 is blocked \(SQLSTATE P0001\); a trigger or function of the"
@@ -156,7 +156,10 @@ def test_triggers_are_named_where_one_may_be_the_cause_and_while_they_are_switch
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'blocked'; END $$"
         )
         application.execute(
-            'CREATE TRIGGER "No Entry" BEFORE UPDATE ON user_licenses FOR EACH ROW EXECUTE FUNCTION refuse()'
+            'CREATE TRIGGER "No Entry" BEFORE UPDATE ON user_licenses FOR EACH ROW EXECUTE FUNCTION refuse();'
+            "CREATE TRIGGER emptied AFTER TRUNCATE ON user_licenses EXECUTE FUNCTION refuse();"
+            "CREATE TRIGGER replicated AFTER INSERT ON user_licenses EXECUTE FUNCTION refuse();"
+            "ALTER TABLE user_licenses ENABLE REPLICA TRIGGER replicated"
         )
         assert look(settings).notes == ()
         lanes = Lanes(redis, settings)
@@ -165,13 +168,12 @@ def test_triggers_are_named_where_one_may_be_the_cause_and_while_they_are_switch
         lanes.ack(PLAYER, "token", [(b"1", 60_000, b"")], {b"1": "blocked (SQLSTATE P0001)"})
         (running,) = look(settings).notes
         told, _, statement = running.partition(": ")
-        assert told == (
-            'trigger "No Entry" on user_licenses runs refuse() in each batch; to switch it off until it is mended'
-        )
+        table = "public.user_licenses"
+        assert told == f'trigger "No Entry" on {table} may run refuse() in batches; if it is the cause, switch it off'
         application.execute(statement.encode())
         (switched_off,) = look(settings).notes
         told, _, statement = switched_off.partition("; to switch it on: ")
-        assert told == 'trigger "No Entry" on user_licenses is switched off'
+        assert told == f'trigger "No Entry" on {table} is switched off'
         application.execute(statement.encode())
         assert look(settings).notes == (running,)
 

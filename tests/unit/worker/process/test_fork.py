@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,10 @@ def test_it_has_a_name_of_its_own() -> None:
     assert exit_code(lambda: OK if Path("/proc/self/comm").read_text() == "a-child\n" else WRONG) == OK
 
 
-def test_one_whose_parent_died_before_it_asked_for_a_signal_gets_it_all_the_same() -> None:
+@pytest.mark.parametrize(
+    ("handler", "ended"), [(signal.SIG_DFL, -signal.SIGTERM), (lambda *_: None, 1)], ids=["by it", "despite a handler"]
+)
+def test_one_whose_parent_died_before_it_asked_for_a_signal_ends_all_the_same(handler: Any, ended: int) -> None:
     """The test's process adopts it, as process 1 of a container would."""
     prctl = ctypes.CDLL(None).prctl
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -57,18 +61,21 @@ def test_one_whose_parent_died_before_it_asked_for_a_signal_gets_it_all_the_same
     try:
         parent = os.fork()
         if parent == 0:
-            prepare, own = with_parent(signal.SIGTERM), os.getpid()
-            child = os.fork()
-            if child == 0:
-                while os.getppid() == own:
-                    os.sched_yield()
-                prepare()
+            try:
+                signal.signal(signal.SIGTERM, handler)
+                prepare, own = with_parent(signal.SIGTERM), os.getpid()
+                child = os.fork()
+                if child == 0:
+                    while os.getppid() == own:
+                        os.sched_yield()
+                    prepare()
+                else:
+                    os.write(parents_word, b"%d" % child)
+            finally:
                 os._exit(WRONG)
-            os.write(parents_word, b"%d" % child)
-            os._exit(OK)
         os.waitpid(parent, 0)
         _, status = os.waitpid(int(os.read(orphans, 20)), 0)
-        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM
+        assert os.waitstatus_to_exitcode(status) == ended
     finally:
         prctl(_PR_SET_CHILD_SUBREAPER, 0)
         os.close(orphans)
