@@ -26,6 +26,7 @@ _WAYS: tuple[tuple[str, Callable[[re.Match[str]], Way]], ...] = (
     (r"^user (?P<user>\d+) in (?P<specialization>\w+): paused by ", _resume),
     (r"^(?P<specialization>[A-Z_]+): paused by ", _resume),
     (r"out of step \(progress, license\)", lambda _: Way("/drift", "Repair")),
+    (r"to be retried or discarded", lambda _: Way("/rejected", "Rejected")),
     (r"is silent since|batches take .* usually|workers? waiting for", lambda _: Way("/workers", "Workers")),
     (r"^([A-Z_]+:\d+:\d+): ", lambda found: Way(f"/partitions/{found[1].replace(':', '%3A')}", "Partition")),
 )

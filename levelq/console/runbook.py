@@ -28,6 +28,7 @@ _SECTIONS = (
     (r": paused by |more paused: ", "LevelqPaused"),
     (r"batches take .* usually|^trigger ", "LevelqSlowTransactions"),
     (r"its lane is full|of the commands of", "LevelqLag"),
+    (r"to be retried or discarded", "LevelqRejections"),
     (r"is silent since|\) for .* restart it on host|no worker (?:takes them back|drains them)", "LevelqWorkerSilent"),
     (r"out of step \(progress, license\)", "LevelqDrift"),
     (r" waiting for [\d.]+ (?:s|min|h|d): ", "LevelqWorkersWait"),

@@ -27,7 +27,7 @@ from levelq_core.operations.parked_advice import is_locked, is_raised_by_code
 from levelq_core.operations.queries import Holder, bounded_counts
 from levelq_core.operations.redischeck.health import refusal
 from levelq_core.operations.rq_registry import suspension
-from levelq_core.operations.wording import one_line, time_of
+from levelq_core.operations.wording import count, one_line, time_of
 from levelq_core.redis_client.wrong_type import is_wrong_type
 from levelq_core.settings import Settings
 
@@ -137,13 +137,21 @@ class Found:
             problems=tuple(self.problems),
             parked_lanes=tuple(ParkedLane.of(*item, held) for item in islice(waiting, MOST_PARKED)),
             hot_spots=self.hot_spots,
-            notes=(*(() if self.workers is None else self.workers.notes), *self.trigger_notes),
+            notes=tuple(self._notes()),
             rates=() if self.workers is None else self.workers.rates,
             total=None if self.workers is None else self.workers.total,
             pauses=tuple(self.pauses),
             estimated=self.estimated,
             compared=time_of(self.compared.finished_ms) if self.compared and self.compared.finished_ms else None,
         )
+
+    def _notes(self) -> Iterator[str]:
+        if self.workers is not None:
+            yield from self.workers.notes
+        yield from self.trigger_notes
+        if number := self.totals["rejected_open"]:
+            about = "about " if "rejected_open" in self.estimated else ""
+            yield f"{about}{count(number, 'rejected command')} to be retried or discarded: levelq rejected list"
 
 
 def partition_status(partition: Partition, seen: Status) -> PartitionStatus:
