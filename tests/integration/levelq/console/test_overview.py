@@ -8,7 +8,7 @@ import httpx
 import pytest
 from redis import Redis
 
-from levelq_core import Settings
+from levelq_core import Adjust, Settings
 from levelq_core.lanes.lane_editor import LaneEditor
 from levelq_core.lanes.trend_slots import DAY, HOUR
 from levelq_core.lanes.worker_reports import WorkerReports
@@ -35,6 +35,21 @@ def test_an_empty_system_is_well_and_says_what_to_do(client: httpx.Client) -> No
     for title in ("No history yet", "No lane holds a command", "No worker reports"):
         assert title in page
     assert "levelq send level-up 42 PLAYER" in page
+
+
+def test_malformed_entries_and_open_rejections_are_notes_and_the_writer_can_be_ended(
+    system: System, client: httpx.Client
+) -> None:
+    system.push_raw(4, b"rubbish")
+    system.push(Adjust(user_id=5, specialization="PLAYER", xp_change=-1))
+    system.drain()
+    system.redis.rpush("elsewhere", "x")
+    page = client.get("/").text
+    assert "malformed entries in the last hour: 1" in page
+    assert "1 rejected command to be retried or discarded" in page
+    assert {"/runbook#levelqquarantine", "/runbook#levelqrejections"} <= set(problems(page))
+    (number,) = [writer.id for writer in status(system.settings).hot_spots.list_writers]
+    assert f"CLIENT KILL ID {number}" in client.get("/quarantined").text
 
 
 def test_what_is_wrong_is_said_in_the_words_of_status_with_its_section_of_the_runbook(
