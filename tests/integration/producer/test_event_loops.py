@@ -147,9 +147,16 @@ def loop_in_thread() -> Iterator[Callable[[Any], asyncio.Future[Any]]]:
     try:
         yield lambda work: asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
     finally:
+        asyncio.run_coroutine_threadsafe(other_tasks_ended(), loop).result(30)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+async def other_tasks_ended() -> None:
+    """Wait for the loop's other tasks: the one that closes connections ends after the server has seen them end."""
+    current = asyncio.current_task()
+    await asyncio.gather(*(task for task in asyncio.all_tasks() if task is not current), return_exceptions=True)
 
 
 async def test_close_ends_the_connections_of_every_loop(producer: AsyncProducer, redis: Redis, worker: Runtime) -> None:
