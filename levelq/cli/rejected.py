@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -86,15 +85,13 @@ def list_(
 
 
 def _print_reasons(found: Sequence[RejectedCommand]) -> None:
-    """How often each reason occurs, whatever numbers are in it, with one user as an example."""
-    from levelq_core.lanes.parked import cause_of
+    """How often each reason occurs, with the latest user as an example."""
+    from levelq_worker.redrive.plan import alike
 
-    counts = Counter(cause_of(one.message) for one in found)
-    latest = {cause_of(one.message): one for one in reversed(found)}
-    shown = Listing("Commands", "Example", "Why", right=("Commands",), folding="Why")
-    for cause, number in counts.most_common(_REASONS):
-        one = latest[cause]
-        shown.add(number, f"{one.user_id} {one.specialization}", f"{one.error}: {one_line(one.message)}")
+    shown = Listing("Number", "For example", "Why", right=("Number",), folding="Why")
+    for group in alike(found, lambda one: f"{one.error}: {one.message}")[:_REASONS]:
+        one = group[0]
+        shown.add(len(group), f"{one.user_id} {one.specialization}", f"{one.error}: {one_line(one.message)}")
     shown.print()
 
 

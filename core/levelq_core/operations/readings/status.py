@@ -110,7 +110,7 @@ class Found:
     problems: list[str] = field(default_factory=list)
     workers: WorkersReport | None = None
     trigger_notes: list[str] = field(default_factory=list)
-    compared: DriftReport | None = None
+    drift: DriftReport | None = None
     holding: Holder | None = None
     estimated: tuple[str, ...] = ()
     hot_spots: HotSpots = field(default_factory=HotSpots)
@@ -142,7 +142,7 @@ class Found:
             total=None if self.workers is None else self.workers.total,
             pauses=tuple(self.pauses),
             estimated=self.estimated,
-            compared=time_of(self.compared.finished_ms) if self.compared and self.compared.finished_ms else None,
+            compared=time_of(self.drift.finished_ms) if self.drift and self.drift.finished_ms else None,
         )
 
     def _notes(self) -> Iterator[str]:
@@ -220,8 +220,8 @@ def _read_redis(
     found.problems += problems.alert_problems(alerts)
     found.workers = read_workers(lanes.redis, settings)
     found.problems += found.workers.problems
-    found.compared = drift_report.read(lanes.redis, lanes.keys)
-    found.problems += problems.drift_problems(found.compared)
+    found.drift = drift_report.read(lanes.redis, lanes.keys)
+    found.problems += problems.drift_problems(found.drift)
     found.problems += map(str, key_faults.find(lanes, statuses, bounds.members))
     with suppress(ConfigurationError):  # one of those faults
         found.bound_to = bound_to(lanes)
