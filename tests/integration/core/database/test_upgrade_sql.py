@@ -88,8 +88,7 @@ class Upgrading:
             self._admin("DROP DATABASE {} WITH (FORCE)", name)
 
     def _admin(self, statement: str, *names: str) -> None:
-        with psycopg.connect(self._databases.admin, autocommit=True) as admin:
-            admin.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+        self._databases.admin.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
 
 
 @pytest.fixture
