@@ -24,7 +24,7 @@ def _plan(kind: Kind, asked: Asked) -> Plan:
     chosen, force = Chosen.of(kind, asked), _force(asked)
     with both(asked) as (engine, lanes):
         seen = _look(chosen, kind.redriving(engine, lanes, asked.console.settings, force=force))
-    due = _due(seen)
+    due = seen.due()
     sending, refused = len(seen.of("send")), len(seen.of("refused"))
     happens = chosen.missing([one.source for one in seen.entries])
     if sending:
@@ -73,12 +73,6 @@ def _look(chosen: Chosen, acting: Any) -> Redrive[Any]:
     selection = chosen.selection()
     seen: Redrive[Any] = acting.look(selection, max(MOST, len(selection.ids)))
     return seen._replace(entries=[one for one in seen.entries if chosen.is_due(one.source)])
-
-
-def _due(seen: Redrive[Any]) -> list[Planned[Any]]:
-    """What is sent, and what an earlier run sent and could not note."""
-    unnoted = [one for one in seen.of("done") if one.source.settled != "retried"]
-    return seen.of("send") + unnoted
 
 
 def _groups(entries: list[Planned[Any]]) -> tuple[tuple[str, ...], ...]:

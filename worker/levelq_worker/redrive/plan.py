@@ -51,6 +51,10 @@ class Plan(NamedTuple, Generic[Source]):
         """Those with one of these verdicts."""
         return [planned for planned in self.entries if planned.verdict in verdicts]
 
+    def due(self) -> list[Planned[Source]]:
+        """Those that a run sends, and those that an earlier run sent and could not note."""
+        return [one for one in self.of("send", "done") if one.verdict == "send" or one.source.settled != "retried"]
+
 
 T = TypeVar("T")
 

@@ -6,7 +6,8 @@ that breaks off, the next run pushes the same command once more, which changes n
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
+from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -19,7 +20,7 @@ from levelq_core.operations.readings.quarantine import QUARANTINED, KeptEntry
 from . import lane_order
 from .plan import Planned, Verdict
 from .prospects import prospects
-from .redriving import FORCE, Redriving, is_news
+from .redriving import FORCE, Redriving
 
 Return = Planned[KeptEntry]
 
@@ -30,19 +31,17 @@ class Returning(Redriving[KeptEntry]):
     name, group, rows = "quarantined entry", "quarantine", QUARANTINED
     untried = "not tried: Redis did not answer, or the row is gone"
 
-    def _note_sent(self, connection: Connection, ids: Sequence[int]) -> None:
-        self._discard(connection, ids)
-
     @classmethod
-    def _discard(cls, connection: Connection, ids: Sequence[int]) -> Collection[int]:
+    def _settle(cls, connection: Connection, ids: Sequence[int], how: Literal["retried", "discarded"]) -> set[int]:
         return set(connection.execute(_DELETE, {"ids": ids}).scalars())
 
-    def _sent_detail(self, became: Sequence[Return]) -> Mapping[str, object]:
-        sent = [_named(one.source) | {"command_id": str(one.command_id)} for one in became if is_news(one)]
-        return {"sent": len(sent), "entries": sent}
+    def _sent(self, became: Sequence[Return]) -> dict[str, object]:
+        sent = [one for one in became if one.verdict == "sent"]
+        named = [_named(one.source) | {"command_id": str(one.command_id)} for one in sent]
+        return {"sent": len(sent), "entries": named}
 
     @classmethod
-    def _discarded_detail(cls, gone: Sequence[KeptEntry]) -> Mapping[str, object]:
+    def _discarded(cls, gone: Sequence[KeptEntry]) -> dict[str, object]:
         return {"entries": [_named(one) for one in gone]}
 
     def _examine(self, connection: Connection, found: Sequence[KeptEntry]) -> list[Return]:

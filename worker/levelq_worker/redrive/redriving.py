@@ -7,8 +7,8 @@ push, to push the same once more changes nothing.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from sqlalchemy import Connection, Engine, text
 
@@ -17,6 +17,7 @@ from levelq_core.domain.record import Lane
 from levelq_core.errors import QueueUnavailable
 from levelq_core.lanes.client import Lanes
 from levelq_core.operations import audit
+from levelq_core.operations.connections import limit_act
 from levelq_core.operations.identity import require_bound
 from levelq_core.operations.readings.row_list import RowList
 from levelq_core.operations.readings.selection import Selection
@@ -59,17 +60,17 @@ class Redriving(ABC, Generic[Source]):
 
     def run(self, plan: Plan[Source], send: Send) -> Plan[Source]:
         """Send what a plan holds, each examined once more; what became of it."""
-        chosen = [one for one in plan.of("send", "done") if one.verdict == "send" or one.source.settled != "retried"]
+        chosen = plan.due()
         line = _audit_line(f"{self.group} retry", (one.source.lane for one in chosen), self._actor)
         became: dict[int, Planned[Source]] = {}
         for page in _pages(chosen):
             with self._engine.begin() as connection:
-                _set_limits(connection, self._settings)
+                limit_act(connection, lock_ms=self._settings.lock_ms, statement_ms=self._settings.statement_ms)
                 found, is_away = self._send_page(connection, page, send)
                 became |= {one.source.id: one for one in found}
-                if news := [one for one in found if is_news(one)]:
-                    self._note_sent(connection, [one.source.id for one in news])
-                    line.write(connection, {**self._sent_detail(list(became.values())), "force": self._force})
+                if ids := [one.source.id for one in found if is_news(one)]:
+                    self._settle(connection, ids, "retried")
+                    line.write(connection, self._sent(list(became.values())) | {"force": self._force})
             if is_away:
                 break
         for one in chosen:
@@ -84,55 +85,56 @@ class Redriving(ABC, Generic[Source]):
         gone: list[Source] = []
         for page in _pages(chosen):
             with engine.begin() as connection:
-                _set_limits(connection, settings)
-                ids = cls._discard(connection, [one.id for one in page])
+                limit_act(connection, lock_ms=settings.lock_ms, statement_ms=settings.statement_ms)
+                ids = cls._settle(connection, [one.id for one in page], "discarded")
                 gone += [one for one in page if one.id in ids]
                 if ids:
-                    line.write(connection, {"discarded": len(gone), **cls._discarded_detail(gone)})
+                    line.write(connection, cls._discarded(gone) | {"discarded": len(gone)})
         return len(gone)
 
     def _send_page(
         self, connection: Connection, page: Sequence[Planned[Source]], send: Send
     ) -> tuple[list[Planned[Source]], bool]:
         """Lock the rows, examine them and send those that can be; and whether Redis does not answer."""
-        found = self._examine_again(connection, page)
+        lock(connection, self.rows.table, [one.source.id for one in page])
+        keys: Any = tuple(one.source.key for one in page)
+        found = self._examine(connection, self.rows.read(connection, Selection(keys), len(page), oldest_first=True))
+        open_then = {one.source.id for one in page if one.source.settled is None}
+        found = [_unless_discarded(one) if one.source.id in open_then else one for one in found]
         chosen = [one for one in found if one.verdict == "send"]
         errors = send([one.source.command() for one in chosen]) if chosen else []
         sent = {one.source.id: one.after(error) for one, error in zip(chosen, errors, strict=True)}
         is_away = any(isinstance(error, QueueUnavailable) for error in errors)
         return [sent.get(one.source.id, one) for one in found], is_away
 
-    def _examine_again(self, connection: Connection, page: Sequence[Planned[Source]]) -> list[Planned[Source]]:
-        lock(connection, self.rows.table, [one.source.id for one in page])
-        keys: Any = tuple(one.source.key for one in page)
-        return self._examine(connection, self.rows.read(connection, Selection(keys), len(page), oldest_first=True))
-
     @abstractmethod
     def _examine(self, connection: Connection, found: Sequence[Source]) -> list[Planned[Source]]:
         """What to do with each of these rows, which are in the order of their ids."""
 
+    @classmethod
     @abstractmethod
-    def _note_sent(self, connection: Connection, ids: Sequence[int]) -> None:
-        """Note in these rows, or by deleting them, that they were sent."""
+    def _settle(cls, connection: Connection, ids: Sequence[int], how: Literal["retried", "discarded"]) -> set[int]:
+        """Note what an operator did with these rows; the ids of those that were not settled before."""
+
+    @abstractmethod
+    def _sent(self, became: Sequence[Planned[Source]]) -> dict[str, object]:
+        """For the audit: how many were sent, and which under which ids."""
 
     @classmethod
     @abstractmethod
-    def _discard(cls, connection: Connection, ids: Sequence[int]) -> Collection[int]:
-        """Discard these rows; the ids of those that were not settled before."""
-
-    @abstractmethod
-    def _sent_detail(self, became: Sequence[Planned[Source]]) -> Mapping[str, object]:
-        """For the audit: what was sent, and under which ids."""
-
-    @classmethod
-    @abstractmethod
-    def _discarded_detail(cls, gone: Sequence[Source]) -> Mapping[str, object]:
-        """For the audit: what was discarded."""
+    def _discarded(cls, gone: Sequence[Source]) -> dict[str, object]:
+        """For the audit: which were discarded."""
 
 
 def is_news(one: Planned[Any]) -> bool:
     """Whether it was sent by this run, or by one that broke off before it could note that."""
     return one.verdict == "sent" or (one.verdict == "done" and one.source.settled != "retried")
+
+
+def _unless_discarded(one: Planned[Any]) -> Planned[Any]:
+    if one.source.settled != "discarded":
+        return one
+    return one.model_copy(update={"verdict": "refused", "why": "it was discarded meanwhile"})
 
 
 def lock(connection: Connection, table: str, ids: Sequence[int]) -> None:
@@ -155,15 +157,3 @@ def _audit_line(action: str, lanes: Iterable[Lane], actor: str | None) -> audit.
 def _pages(found: Sequence[T]) -> Iterator[Sequence[T]]:
     for first in range(0, len(found), PAGE):
         yield found[first : first + PAGE]
-
-
-def _set_limits(connection: Connection, settings: Settings) -> None:
-    """The limits of a transaction that sends commands; its commit survives a crash."""
-    connection.execute(_LIMITS, {"lock_ms": str(settings.lock_ms), "statement_ms": str(settings.statement_ms)})
-
-
-_LIMITS = text("""
-    SELECT set_config('lock_timeout', :lock_ms, true), set_config('statement_timeout', :statement_ms, true),
-           CASE WHEN current_setting('synchronous_commit') = 'off'
-                THEN set_config('synchronous_commit', 'on', true) END
-""")

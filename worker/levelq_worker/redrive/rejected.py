@@ -6,7 +6,8 @@ retries of a run that broke off, in the lanes or in the ledger, and notes them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
+from typing import Literal
 
 from sqlalchemy import Connection, text
 
@@ -32,26 +33,18 @@ class Retrying(Redriving[RejectedCommand]):
 
     name, group, rows = "rejected command", "rejected", REJECTED
 
-    def _examine_again(self, connection: Connection, page: Sequence[Retry]) -> list[Retry]:
-        open_then = {one.source.id for one in page if one.source.settled is None}
-        found = super()._examine_again(connection, page)
-        return [_discarded(one) if one.source.id in open_then else one for one in found]
-
-    def _note_sent(self, connection: Connection, ids: Sequence[int]) -> None:
-        connection.execute(_SETTLE, {"ids": ids, "how": "retried"})
-
     @classmethod
-    def _discard(cls, connection: Connection, ids: Sequence[int]) -> Collection[int]:
+    def _settle(cls, connection: Connection, ids: Sequence[int], how: Literal["retried", "discarded"]) -> set[int]:
         lock(connection, LEDGER, ids)
-        return set(connection.execute(_SETTLE, {"ids": ids, "how": "discarded"}).scalars())
+        return set(connection.execute(_SETTLE, {"ids": ids, "how": how}).scalars())
 
-    def _sent_detail(self, became: Sequence[Retry]) -> Mapping[str, object]:
+    def _sent(self, became: Sequence[Retry]) -> dict[str, object]:
         retried = {str(one.source.command_id): str(one.command_id) for one in became if is_news(one)}
         left = sum(one.verdict == "left" for one in became)
         return {"retried": len(retried), "left": left, "commands": retried}
 
     @classmethod
-    def _discarded_detail(cls, gone: Sequence[RejectedCommand]) -> Mapping[str, object]:
+    def _discarded(cls, gone: Sequence[RejectedCommand]) -> dict[str, object]:
         return {"commands": [str(one.command_id) for one in gone]}
 
     def _examine(self, connection: Connection, found: Sequence[RejectedCommand]) -> list[Retry]:
@@ -89,13 +82,6 @@ class Retrying(Redriving[RejectedCommand]):
         if prospect.never or not self._force:
             return "refused", why
         return "send", why
-
-
-def _discarded(one: Retry) -> Retry:
-    """What to do with a command that was open when the run was planned."""
-    if one.source.settled != "discarded":
-        return one
-    return one.model_copy(update={"verdict": "refused", "why": "it was discarded meanwhile"})
 
 
 def _known(one: RejectedCommand, order: LaneOrder) -> tuple[Verdict, str] | None:
