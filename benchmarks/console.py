@@ -36,15 +36,15 @@ from levelq_core.domain.codec import encode
 from levelq_core.keys import Partition
 from levelq_core.lanes import drift_report
 from levelq_core.lanes.client import Lanes
-from levelq_core.operations.readings.audit_lines import audit_page
+from levelq_core.operations.readings.audit_lines import AUDIT_LINES, Acts
 from levelq_core.operations.readings.explanation import explain
 from levelq_core.operations.readings.gauges import gauges
 from levelq_core.operations.readings.history import History
 from levelq_core.operations.readings.lane_search import find_lane
 from levelq_core.operations.readings.overview import overview
 from levelq_core.operations.readings.pauses import active_pauses
-from levelq_core.operations.readings.quarantine import quarantined_page
-from levelq_core.operations.readings.rejected import rejected_page
+from levelq_core.operations.readings.quarantine import QUARANTINED
+from levelq_core.operations.readings.rejected import REJECTED
 from levelq_core.operations.readings.selection import Selection
 from levelq_core.operations.readings.workers import workers
 from levelq_producer import Producer
@@ -172,25 +172,25 @@ READINGS: Mapping[str, Reading] = {
     ),
     "user: waiting": lambda r: History(r.engine, r.settings).waiting(QUIET),
     "user: history": lambda r: History(r.engine).of(QUIET),
-    "rejected": lambda r: rejected_page(r.engine),
-    "rejected of a user": lambda r: rejected_page(r.engine, Selection(user_id=QUIET)),
-    "rejected of a user with many": lambda r: rejected_page(r.engine, Selection(user_id=HOT)),
-    "rejected with a rare error": lambda r: rejected_page(r.engine, Selection(error="cancelled")),
-    "rejected with a rare reason": lambda r: rejected_page(r.engine, Selection(reason="nowhere")),
-    "rejected with a rare reason, also settled": lambda r: rejected_page(
+    "rejected": lambda r: REJECTED.page(r.engine, Selection()),
+    "rejected of a user": lambda r: REJECTED.page(r.engine, Selection(user_id=QUIET)),
+    "rejected of a user with many": lambda r: REJECTED.page(r.engine, Selection(user_id=HOT)),
+    "rejected with a rare error": lambda r: REJECTED.page(r.engine, Selection(error="cancelled")),
+    "rejected with a rare reason": lambda r: REJECTED.page(r.engine, Selection(reason="nowhere")),
+    "rejected with a rare reason, also settled": lambda r: REJECTED.page(
         r.engine, Selection(reason="nowhere", settled=True)
     ),
-    "rejected of no specialization": lambda r: rejected_page(r.engine, Selection(specialization="NONE")),
-    "rejected since a day": lambda r: rejected_page(r.engine, Selection(since=r.ago(days=1))),
-    "rejected until a month ago": lambda r: rejected_page(r.engine, Selection(until=r.ago(days=30))),
-    "quarantined": lambda r: quarantined_page(r.engine),
-    "quarantined of a user": lambda r: quarantined_page(r.engine, Selection(user_id=QUIET)),
-    "quarantined with a rare reason": lambda r: quarantined_page(r.engine, Selection(reason="nowhere")),
-    "quarantined since an hour": lambda r: quarantined_page(r.engine, Selection(since=r.ago(hours=1))),
-    "audit": lambda r: audit_page(r.engine),
-    "audit of a user": lambda r: audit_page(r.engine, user_id=QUIET),
-    "audit of a rare act": lambda r: audit_page(r.engine, action="rebind"),
-    "audit since a day": lambda r: audit_page(r.engine, since=r.ago(days=1)),
+    "rejected of no specialization": lambda r: REJECTED.page(r.engine, Selection(specialization="NONE")),
+    "rejected since a day": lambda r: REJECTED.page(r.engine, Selection(since=r.ago(days=1))),
+    "rejected until a month ago": lambda r: REJECTED.page(r.engine, Selection(until=r.ago(days=30))),
+    "quarantined": lambda r: QUARANTINED.page(r.engine, Selection()),
+    "quarantined of a user": lambda r: QUARANTINED.page(r.engine, Selection(user_id=QUIET)),
+    "quarantined with a rare reason": lambda r: QUARANTINED.page(r.engine, Selection(reason="nowhere")),
+    "quarantined since an hour": lambda r: QUARANTINED.page(r.engine, Selection(since=r.ago(hours=1))),
+    "audit": lambda r: AUDIT_LINES.page(r.engine, Acts()),
+    "audit of a user": lambda r: AUDIT_LINES.page(r.engine, Acts(user_id=QUIET)),
+    "audit of a rare act": lambda r: AUDIT_LINES.page(r.engine, Acts(action="rebind")),
+    "audit since a day": lambda r: AUDIT_LINES.page(r.engine, Acts(since=r.ago(days=1))),
     "search: a decided command": lambda r: r.search(UUID(int=r.rows // 2)),
     "search: a command that waits": lambda r: r.search(UUID(int=2**64 + QUIET)),
     "search: an unknown command": lambda r: r.search(uuid4()),

@@ -28,13 +28,13 @@ def audit(
 
     Each command that changes something has written a line.
     """
-    from levelq_core.operations.readings.audit_lines import audit_lines
+    from levelq_core.operations.readings.audit_lines import AUDIT_LINES, Acts
 
     from .connections import database_of, load
 
-    begin, end = time_of("--since", since), time_of("--until", until)
+    acts = Acts(time_of("--since", since), time_of("--until", until), action, user)
     with database_of(load()) as engine:
-        found = audit_lines(engine, since=begin, until=end, action=action, user_id=user, limit=limit)
+        found = AUDIT_LINES.newest(engine, acts, limit=limit)
     if as_json:
         print_json({"lines": [line.model_dump(mode="json") for line in found]})
         return

@@ -11,7 +11,6 @@ from .redrive import (
     Acted,
     Force,
     Listed,
-    Thing,
     Timeout,
     Wait,
     discard_each,
@@ -27,13 +26,8 @@ if TYPE_CHECKING:
     from levelq_core.operations.readings.quarantine import KeptEntry
 
 Ids = Annotated[list[int] | None, Argument(metavar="ID", help="Only these: the numbers that `list` shows.")]
-_THING = Thing(
-    "quarantined entry",
-    lambda one: one.id,
-    ("Lanes", "Why"),
-    lambda one: (one.specialization, one.reason),
-    " Their bytes are deleted for good.",
-)
+_COLUMNS = {"Lanes": "specialization", "Why": "reason"}
+_WARNING = " Their bytes are deleted for good."
 
 
 def list_(
@@ -47,13 +41,13 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List quarantined entries, newest first."""
-    from levelq_core.operations.readings.quarantine import quarantined
+    from levelq_core.operations.readings.quarantine import QUARANTINED
 
     from .connections import database_of, load
 
     selection = selection_of(ids, user, specialization, reason, since, until)
     with database_of(load()) as engine:
-        found = quarantined(engine, selection, limit=limit + 1)
+        found = QUARANTINED.newest(engine, selection, limit=limit + 1)
     if as_json:
         rows = [one.model_dump(mode="json") for one in found[:limit]]
         print_json({"entries": rows, "more": len(found) > limit})
@@ -66,10 +60,9 @@ def list_(
 
 def show(ids: Annotated[list[int], Argument(metavar="ID", help="The numbers that `list` shows.")]) -> None:
     """Show quarantined entries: why, their fields as far as they can be read, and their bytes."""
-    from levelq_core.operations.readings.quarantine import quarantined
     from levelq_worker.redrive.quarantined import Returning
 
-    show_each(_THING, ids, quarantined, Returning, _show)
+    show_each(Returning, ids, _show)
 
 
 def retry(
@@ -95,9 +88,7 @@ def retry(
     from levelq_worker.redrive.quarantined import Returning
 
     selection, seconds = selection_of(ids, user, specialization, reason, since, until), timeout if wait else None
-    retry_each(
-        _THING, Returning, selection, limit, force=force, seconds=seconds, yes=yes, dry_run=dry_run, as_json=as_json
-    )
+    retry_each(Returning, selection, limit, force=force, seconds=seconds, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
 def discard(
@@ -113,11 +104,10 @@ def discard(
     as_json: JsonWithoutQuestion = False,
 ) -> None:
     """Delete entries from the quarantine for good. The audit keeps their lengths and hashes."""
-    from levelq_core.operations.readings.quarantine import read
-    from levelq_worker.redrive import quarantined as operation
+    from levelq_worker.redrive.quarantined import Returning
 
     selection = selection_of(ids, user, specialization, reason, since, until)
-    discard_each(_THING, read, operation.discard, selection, limit, yes=yes, dry_run=dry_run, as_json=as_json)
+    discard_each(Returning, selection, _COLUMNS, limit, warning=_WARNING, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
 def _show(one: KeptEntry) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 from typer import Exit, Option
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from levelq_core.errors import LevelqError
     from levelq_core.operations.readings.selection import Selection
     from levelq_producer import Handle, Producer
-    from levelq_worker.redrive.plan import Plan, Send
+    from levelq_worker.redrive.plan import Plan
+    from levelq_worker.redrive.redriving import Redriving
 
 Listed = Annotated[int, Option(min=1, max=10_000, help="How many at most, the newest first.")]
 Acted = Annotated[int, Option(min=1, max=10_000, help="How many at most, the oldest first.")]
@@ -73,36 +75,7 @@ def print_facts(facts: Iterator[tuple[str, Any]]) -> None:
             print_line(verdict(f"{label:>12}", "dim", f"  {one_line(str(value))}"))
 
 
-class Thing(NamedTuple):
-    """What a group of commands acts on: its name, its id, and the columns that tell kinds of it apart.
-
-    `warning`: what its discarding also does.
-    """
-
-    name: str
-    id_of: Callable[[Any], Any]
-    headings: tuple[str, ...]
-    cells: Callable[[Any], tuple[str, ...]]
-    warning: str = ""
-
-
-class Retrier(Protocol):
-    """What retries one of the two: see levelq_worker.redrive."""
-
-    def look(self, selection: Selection, limit: int = ...) -> Plan[Any]:
-        """What it would do."""
-
-    def run(self, plan: Plan[Any], send: Send) -> Plan[Any]:
-        """Send what a plan holds."""
-
-
-def show_each(
-    thing: Thing,
-    ids: Sequence[Any],
-    read: Callable[..., Sequence[Any]],
-    retrying: Callable[..., Retrier],
-    show: Callable[[Any], None],
-) -> None:
+def show_each(kind: type[Redriving[Any]], ids: Sequence[Any], show: Callable[[Any], None]) -> None:
     """Show these, and what a retry would do with each: unknown while Redis does not answer."""
     from levelq_core.errors import ConfigurationError
 
@@ -110,56 +83,59 @@ def show_each(
 
     settings, selection = load(), selection_of(ids)
     with database_of(settings) as engine:
-        for one in (found := read(engine, selection, limit=len(ids))):
+        for one in (found := kind.rows.newest(engine, selection, limit=len(ids))):
             show(one)
         try:
             with lanes_of(settings) as lanes:
-                for planned in retrying(engine, lanes, settings).look(selection).entries:
-                    print_line(f"retry of {thing.id_of(planned.source)}: {planned.verdict}: {one_line(planned.why)}")
+                for planned in kind(engine, lanes, settings).look(selection).entries:
+                    print_line(f"retry of {planned.source.key}: {planned.verdict}: {one_line(planned.why)}")
         except ConfigurationError as error:
             print_line(f"retry: unknown: {one_line(str(error))}", on=err)
-    require_all(ids, [thing.id_of(one) for one in found], thing.name)
+    require_all(ids, [one.key for one in found], kind.name)
 
 
 def discard_each(
-    thing: Thing,
-    read: Callable[..., Sequence[Any]],
-    discard: Callable[..., int],
+    kind: type[Redriving[Any]],
     selection: Selection,
+    columns: Mapping[str, str],
     limit: int,
     *,
+    warning: str = "",
     yes: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Show what is selected, ask, and discard it. What was settled before is left."""
+    """Show what is selected, ask, and discard it. What was settled before is left.
+
+    `columns`: by their headings, the fields that tell kinds of it apart. `warning`: what its discarding also does.
+    """
     from levelq_worker.redrive.plan import alike
 
     from .connections import database_of, load
 
     never_ask(as_json, yes=yes or dry_run)
-    settings, limit = load(), max(limit, len(selection.ids))
+    settings, limit, cells = load(), max(limit, len(selection.ids)), attrgetter(*columns.values())
     with database_of(settings) as engine:
         with engine.connect() as connection:
-            found = read(connection, selection, limit + 1, oldest_first=True)
-        require_all(selection.ids, [thing.id_of(one) for one in found], thing.name)
-        chosen = [one for one in found[:limit] if getattr(one, "settled", None) is None]
+            found = kind.rows.read(connection, selection, limit + 1, oldest_first=True)
+        require_all(selection.ids, [one.key for one in found], kind.name)
+        chosen = [one for one in found[:limit] if one.settled is None]
         before = len(found[:limit]) - len(chosen)
         if not as_json and before:
-            print_line(f"{count(before, thing.name)} settled before")
+            print_line(f"{count(before, kind.name)} settled before")
         if not as_json and (chosen or not found):
-            shown = Listing("Number", *thing.headings, right=("Number",), folding=thing.headings[-1])
-            for group in alike(chosen, lambda one: " ".join(thing.cells(one))):
-                shown.add(len(group), *map(one_line, thing.cells(group[0])))
-            print_listed(shown, len(chosen) + (len(found) > limit), len(chosen), thing.name)
+            shown = Listing("Number", *columns, right=("Number",), folding="Why")
+            for group in alike(chosen, lambda one: " ".join(cells(one))):
+                shown.add(len(group), *map(one_line, cells(group[0])))
+            print_listed(shown, len(chosen) + (len(found) > limit), len(chosen), kind.name)
         discarded = 0
         if chosen and not dry_run:
-            confirm(f"Discard {count(len(chosen), thing.name)}?{thing.warning}", yes=yes)
-            discarded = discard(engine, settings, chosen)
+            confirm(f"Discard {count(len(chosen), kind.name)}?{warning}", yes=yes)
+            discarded = kind.discard(engine, settings, chosen)
     if as_json:
         print_json({"dry_run": dry_run, "matched": len(chosen), "discarded": discarded})
     elif discarded:
-        print_line(f"{count(discarded, thing.name)} discarded")
+        print_line(f"{count(discarded, kind.name)} discarded")
 
 
 class _Sender:
@@ -193,8 +169,7 @@ class _Sender:
 
 
 def retry_each(
-    thing: Thing,
-    retrying: Callable[..., Retrier],
+    kind: type[Redriving[Any]],
     selection: Selection,
     limit: int,
     *,
@@ -210,15 +185,15 @@ def retry_each(
     never_ask(as_json, yes=yes or dry_run)
     settings, outcomes = load(), list[tuple[UUID, str, str]]()
     with lanes_of(settings) as lanes, database_of(settings) as engine:
-        acting = retrying(engine, lanes, settings, force=force)
+        acting = kind(engine, lanes, settings, force=force)
         plan = acting.look(selection, max(limit, len(selection.ids)))
-        require_all(selection.ids, [thing.id_of(one.source) for one in plan.entries], thing.name)
+        require_all(selection.ids, [one.source.key for one in plan.entries], kind.name)
         chosen = plan.of("send")
         if not as_json:
-            _print_plan(plan, thing.name)
+            _print_plan(plan, kind.name)
         if not dry_run and plan.of("send", "done"):
             if chosen:
-                confirm(f"Send {count(len(chosen), thing.name)} once more?", yes=yes)
+                confirm(f"Send {count(len(chosen), kind.name)} once more?", yes=yes)
             from levelq_producer import Producer
 
             with Producer(settings) as producer:
@@ -231,7 +206,7 @@ def retry_each(
         decided = [{"command_id": str(i), "status": s, "message": m} for i, s, m in outcomes]
         print_json({"dry_run": dry_run, "more": plan.more, "entries": entries, "outcomes": decided})
     elif chosen and not dry_run:
-        _print_done(plan, thing.name, outcomes)
+        _print_done(plan, kind.name, outcomes)
     bad = plan.of("refused", "left") or any(status != "applied" for _, status, _ in outcomes)
     raise Exit(1 if bad else 0)
 

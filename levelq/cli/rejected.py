@@ -12,7 +12,6 @@ from .redrive import (
     Acted,
     Force,
     Listed,
-    Thing,
     Timeout,
     Wait,
     discard_each,
@@ -37,12 +36,7 @@ OfError = Annotated[
 _COUNTED = 1_000  # the newest, among which the reasons are counted
 _REASONS = 10  # that are listed
 _UNDECIDED = {"undecided": "not decided yet"}
-_THING = Thing(
-    "rejected command",
-    lambda one: one.command_id,
-    ("Lanes", "Command", "Why"),
-    lambda one: (one.specialization, one.kind, one.message),
-)
+_COLUMNS = {"Lanes": "specialization", "Command": "kind", "Why": "message"}
 
 
 def list_(
@@ -63,13 +57,13 @@ def list_(
     The reasons are those of the newest 1,000 that match. What was retried, discarded or cancelled is left out, unless
     --all is given or the ids.
     """
-    from levelq_core.operations.readings.rejected import rejected
+    from levelq_core.operations.readings.rejected import REJECTED
 
     from .connections import database_of, load
 
     selection = selection_of(ids, user, specialization, reason, since, until, error, settled=settled)
     with database_of(load()) as engine:
-        found = rejected(engine, selection, limit=limit + 1 if as_json else max(limit, _COUNTED) + 1)
+        found = REJECTED.newest(engine, selection, limit=limit + 1 if as_json else max(limit, _COUNTED) + 1)
     if as_json:
         rows = [one.model_dump(mode="json") for one in found[:limit]]
         print_json({"commands": rows, "more": len(found) > limit})
@@ -97,10 +91,9 @@ def _print_reasons(found: Sequence[RejectedCommand]) -> None:
 
 def show(ids: Annotated[list[UUID], Argument(metavar="ID", help="The commands' ids.")]) -> None:
     """Show all that is known of rejected commands, and what a retry would do."""
-    from levelq_core.operations.readings.rejected import rejected
     from levelq_worker.redrive.rejected import Retrying
 
-    show_each(_THING, ids, rejected, Retrying, _show)
+    show_each(Retrying, ids, _show)
 
 
 def retry(
@@ -128,9 +121,7 @@ def retry(
     from levelq_worker.redrive.rejected import Retrying
 
     selection, seconds = selection_of(ids, user, specialization, reason, since, until, error), timeout if wait else None
-    retry_each(
-        _THING, Retrying, selection, limit, force=force, seconds=seconds, yes=yes, dry_run=dry_run, as_json=as_json
-    )
+    retry_each(Retrying, selection, limit, force=force, seconds=seconds, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
 def discard(
@@ -151,11 +142,10 @@ def discard(
     They leave `levelq rejected list` and the number of open ones in `levelq status`. Their ledger rows stay, so a
     second send of the same id still has no effect.
     """
-    from levelq_core.operations.readings.rejected import read
-    from levelq_worker.redrive import rejected as operation
+    from levelq_worker.redrive.rejected import Retrying
 
     selection = selection_of(ids, user, specialization, reason, since, until, error)
-    discard_each(_THING, read, operation.discard, selection, limit, yes=yes, dry_run=dry_run, as_json=as_json)
+    discard_each(Retrying, selection, _COLUMNS, limit, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
 def _show(one: RejectedCommand) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from redis import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from levelq_core.database.engine import engine_for, limit_silence, unreachable
@@ -78,7 +78,24 @@ def database_of(
             used.dispose()
 
 
+def limit_act(connection: Connection, *, lock_ms: int, statement_ms: int | None = None) -> None:
+    """Limit the lock waits and the statements of this transaction, in which an operator acts.
+
+    Other code may wait for it, so it waits briefly. Its commit survives a crash of the server.
+    """
+    connection.execute(_LIMITS, {"lock_ms": lock_ms, "statement_ms": statement_ms})
+
+
 def require_engine(engine: object) -> None:
     """Raise TypeError for anything but a SQLAlchemy Engine, such as a URL, a Session or an AsyncEngine."""
     if not isinstance(engine, Engine):
         raise TypeError(f"engine: expected a SQLAlchemy Engine, got {type(engine).__qualname__}")
+
+
+_LIMITS = text("""
+    SELECT set_config('lock_timeout', CAST(CAST(:lock_ms AS int) AS text), true),
+           set_config('statement_timeout',
+                      coalesce(CAST(CAST(:statement_ms AS int) AS text), current_setting('statement_timeout')), true),
+           CASE WHEN current_setting('synchronous_commit') = 'off'
+                THEN set_config('synchronous_commit', 'on', true) END
+""")

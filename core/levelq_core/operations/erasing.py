@@ -17,6 +17,7 @@ from levelq_core.database.schema import Column, Schema, schema_of
 from levelq_core.database.table_names import AUDIT, LEDGER, LICENSES, PAIR, PROGRESS, PROGRESSIONS, QUARANTINE
 
 from . import audit
+from .connections import limit_act
 
 FORGOTTEN = 0  # the user id of ledger rows whose user was forgotten; no user has it
 BATCH = 1_000  # ledger rows in one transaction
@@ -76,7 +77,7 @@ def erase(
             cleared += connection.execute(clear, {"user": user_id, "most": batch}).rowcount
     authored = _clear_author(engine, user_id) if "advanced_by" in schema.columns[LEDGER] else 0
     with engine.begin() as connection:
-        connection.execute(_LIMITS, {"lock_ms": str(lock_ms)})
+        limit_act(connection, lock_ms=lock_ms)
         erased = _erase(connection, schema, user_id, clear)
         erased = erased._replace(ledger=erased.ledger + cleared, authored=erased.authored + authored)
         if erased.total:
@@ -144,13 +145,6 @@ _COUNT = f"""
 """
 
 _LEFT = text(f"SELECT count(*) FROM (SELECT FROM {LEDGER} WHERE user_id = :user LIMIT :most) AS rows")
-
-# The deletion is final: it must survive a crash of the server.
-_LIMITS = text("""
-    SELECT set_config('lock_timeout', :lock_ms, true),
-           CASE WHEN current_setting('synchronous_commit') = 'off'
-                THEN set_config('synchronous_commit', 'on', true) END
-""")
 
 _LOCKS = [
     text(f'SELECT FROM {table} WHERE {user} = :user ORDER BY {name} COLLATE "C" FOR UPDATE')

@@ -15,7 +15,7 @@ from levelq_worker.withdrawal.waiting_lanes import Scope, Waiting, left_lines
 
 from .act import Asked, Plan, act
 from .connected import Connected, connected
-from .user_lane import lane_of
+from .scopes import lane_of
 
 
 def _plan(asked: Asked) -> Plan:

@@ -5,7 +5,7 @@ The confirmation shows a dry run and keeps the ids that it found; only those are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from shlex import join
@@ -19,14 +19,11 @@ from levelq.console.whole_numbers import MOST_ROW_ID, whole_number
 from levelq_core.errors import ConfigurationError, InvalidArgument
 from levelq_core.lanes.client import Lanes
 from levelq_core.operations.connections import database_of, lanes_of
-from levelq_core.operations.readings import quarantine as quarantine_reading
-from levelq_core.operations.readings import rejected as rejected_reading
 from levelq_core.operations.readings.selection import Selection
 from levelq_core.operations.wording import count
 from levelq_core.untrusted_text import quoted
-from levelq_worker.redrive import quarantined, rejected
-from levelq_worker.redrive.plan import PAGE
 from levelq_worker.redrive.quarantined import Returning
+from levelq_worker.redrive.redriving import PAGE, Redriving
 from levelq_worker.redrive.rejected import Retrying
 
 from .act import Asked
@@ -36,22 +33,25 @@ _MOST_NAMED = 10  # ids in a command line that is shown
 
 
 class Kind(NamedTuple):
-    """A kind of row. `command`: its group of commands. `cells`: what tells causes apart, under `headings`.
+    """A kind of row. `act`: how its acts' URLs end. `columns`: by their headings, the fields that tell causes apart.
 
-    `act`: how its acts' URLs end.
+    `sends`: a sentence that says how a row is sent. `means`: sentences that say what it is to discard one, and
+    `for_good` whether nothing brings it back.
     """
 
-    name: str
-    command: str
+    redriving: type[Redriving[Any]]
     act: str
     page: str
     read_id: Callable[[str], Any]
-    id_of: Callable[[Any], Any]
-    headings: tuple[str, ...]
-    cells: Callable[[Any], tuple[str, ...]]
-    read: Callable[..., list[Any]]
-    retrying: Callable[..., Any]
-    discard: Callable[..., int]
+    columns: Mapping[str, str]
+    sends: str
+    means: tuple[str, ...]
+    for_good: bool
+
+    @property
+    def name(self) -> str:
+        """Of one row, in sentences."""
+        return self.redriving.name
 
 
 @dataclass(frozen=True)
@@ -92,22 +92,22 @@ class Chosen:
 
     def is_due(self, row: Any) -> bool:
         """Whether to act on a row: not if others settled it while the confirmation was shown, unless it was named."""
-        return bool(self.ids) or getattr(row, "settled", None) is None
+        return bool(self.ids) or row.settled is None
 
     def keep(self, rows: Sequence[Any]) -> tuple[tuple[str, str], ...]:
         """The hidden field of the confirmation."""
-        return (("kept", " ".join(str(self.kind.id_of(row)) for row in rows)),)
+        return (("kept", " ".join(str(row.key) for row in rows)),)
 
     def missing(self, rows: Sequence[Any]) -> list[str]:
         """A sentence for each id that was named and not found."""
-        there = set(map(self.kind.id_of, rows))
+        there = {row.key for row in rows}
         return [f"No {self.kind.name} {one}: it is gone, or never was." for one in self.ids if one not in there]
 
     def command(self, verb: str, *options: str) -> str:
         """The command line that does the same."""
         named = [str(one) for one in self.ids[:_MOST_NAMED]] or self.filter.options()
         more = f" ... and {len(self.ids) - _MOST_NAMED} more ids" if len(self.ids) > _MOST_NAMED else ""
-        return join(["levelq", self.kind.command, verb, *named, *options]) + more
+        return join(["levelq", self.kind.redriving.group, verb, *named, *options]) + more
 
     def said(self) -> str:
         """What the act is done to, as a title says it."""
@@ -155,28 +155,28 @@ def _row_id(text: str) -> int:
 
 
 REJECTED = Kind(
-    name="rejected command",
-    command="rejected",
+    Retrying,
     act="rejected",
     page="/rejected",
     read_id=_command_id,
-    id_of=lambda one: one.command_id,
-    headings=("Lanes", "Command", "Error", "Why"),
-    cells=lambda one: (one.specialization, one.kind, one.error, one.message),
-    read=rejected_reading.read,
-    retrying=Retrying,
-    discard=rejected.discard,
+    columns={"Lanes": "specialization", "Command": "kind", "Error": "error", "Why": "message"},
+    sends="Each is a new command of the same content, whose id follows from the old one: a second retry changes "
+    "nothing.",
+    means=(
+        "They leave this list and the number of open rejections. What they would have changed is not applied.",
+        "Their rows of the ledger stay: a second send of the same id still has no effect; they can still be retried by "
+        "id.",
+    ),
+    for_good=False,
 )
 QUARANTINED = Kind(
-    name="quarantined entry",
-    command="quarantine",
+    Returning,
     act="quarantined",
     page="/quarantined",
     read_id=_row_id,
-    id_of=lambda one: one.id,
-    headings=("Lanes", "Why"),
-    cells=lambda one: (one.specialization, one.reason),
-    read=quarantine_reading.read,
-    retrying=Returning,
-    discard=quarantined.discard,
+    columns={"Lanes": "specialization", "Why": "reason"},
+    sends="Each is a command after all, under its own id; it leaves the quarantine when it is sent.",
+    means=("Their bytes are deleted for good. The audit keeps their lengths and hashes.",),
+    for_good=True,
 )
+KINDS = (REJECTED, QUARANTINED)

@@ -8,7 +8,7 @@ from levelq_worker.withdrawal.forgetting import Forgetting
 
 from .act import Asked, Field, Plan, act
 from .connected import Connected, connected
-from .user_lane import require_user
+from .scopes import require_user
 
 
 def _plan(asked: Asked) -> Plan:

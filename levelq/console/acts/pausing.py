@@ -20,8 +20,8 @@ from .scopes import specialization_of, user_of
 
 def scope_of(asked: Asked) -> PauseScope:
     """A specialization, one user's lane in it, one user's lanes in all, or everything. Raises ConfigurationError."""
-    name = specialization_of(asked.console.settings, asked.values)
-    return PauseScope(None if name is None else (name,), user_of(asked.values))
+    name = specialization_of(asked)
+    return PauseScope(None if name is None else (name,), user_of(asked))
 
 
 def what(scope: PauseScope) -> str:

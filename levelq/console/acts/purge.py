@@ -15,7 +15,7 @@ from .scopes import require_specialization
 
 
 def _plan(asked: Asked) -> Plan:
-    name = require_specialization(asked.console.settings, asked.values)
+    name = require_specialization(asked)
     with connected(asked) as at:
         left = backlog(at.lanes, at.engine, [name])  # counts of the servers: it does not read every lane, as a run does
     return Plan(
@@ -46,7 +46,7 @@ def _rows(left: Backlog) -> tuple[tuple[str, ...], ...]:
 
 
 def _perform(asked: Asked) -> str:
-    name = require_specialization(asked.console.settings, asked.values)
+    name = require_specialization(asked)
     typed = asked.values.get("name", "")
     if typed.strip() != name:
         message = f"name: expected {name}, got {quoted(typed)}; nothing was cancelled"

@@ -14,7 +14,7 @@ from .scopes import require_specialization
 
 def _plan(asked: Asked) -> Plan:
     settings = asked.console.settings
-    name = require_specialization(settings, asked.values)
+    name = require_specialization(asked)
     with connected(asked) as at:
         faults = Rebuild(at.engine, at.lanes, at.rq, settings).look([name])
         left = backlog(at.lanes, at.engine, [name])
@@ -46,7 +46,7 @@ def _shown(key: str) -> str:
 
 def _perform(asked: Asked) -> str:
     settings = asked.console.settings
-    name = require_specialization(settings, asked.values)
+    name = require_specialization(asked)
     steps: list[str] = []
     with connected(asked) as at:
         done = Rebuild(at.engine, at.lanes, at.rq, settings, actor=asked.actor).run([name], steps.append)

@@ -1,7 +1,8 @@
-"""How rejected commands and quarantined entries are sent once more: the dry run in words, then the run."""
+"""Send rejected commands or quarantined entries once more: `levelq rejected retry` and `levelq quarantine retry`."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -11,24 +12,23 @@ from levelq_producer import Producer
 from levelq_worker.redrive.plan import Plan as Redrive
 from levelq_worker.redrive.plan import Planned, alike
 
-from .act import Asked, Plan
-from .chosen import MOST, Chosen, Kind, both
+from .act import Asked, Plan, act
+from .chosen import KINDS, MOST, Chosen, Kind, both
 
 _MOST_GROUPS = 3  # in the notice of what was done, which a cookie carries
 _MOST_WHY = 150  # characters of each
 _SAID = {"send": "will be sent", "done": "nothing to do", "refused": "refused", "sent": "sent", "left": "left"}
 
 
-def plan_retry(kind: Kind, asked: Asked, sends: str) -> Plan:
-    """What a retry would do. `sends`: a sentence that says how a row is sent."""
+def _plan(kind: Kind, asked: Asked) -> Plan:
     chosen, force = Chosen.of(kind, asked), _force(asked)
     with both(asked) as (engine, lanes):
-        seen = _look(chosen, kind.retrying(engine, lanes, asked.console.settings, force=force))
-    due = _due(seen)
+        seen = _look(chosen, kind.redriving(engine, lanes, asked.console.settings, force=force))
+    due = seen.due()
     sending, refused = len(seen.of("send")), len(seen.of("refused"))
     happens = chosen.missing([one.source for one in seen.entries])
     if sending:
-        happens += [f"{count(sending, kind.name)} will be sent to the lanes once more, the oldest first. {sends}"]
+        happens += [f"{count(sending, kind.name)} will be sent to the lanes once more, the oldest first. {kind.sends}"]
     if refused:
         happens += [f"{refused:,} will be refused: they stay here as they are. The table says why."]
     if seen.of("done"):
@@ -50,12 +50,11 @@ def plan_retry(kind: Kind, asked: Asked, sends: str) -> Plan:
     )
 
 
-def perform_retry(kind: Kind, asked: Asked) -> str:
-    """Send what the confirmation showed; what became of it, in a sentence."""
+def _perform(kind: Kind, asked: Asked) -> str:
     chosen, settings = Chosen.of(kind, asked), asked.console.settings
     chosen.require_shown()
     with both(asked) as (engine, lanes), Producer(settings) as producer:
-        acting = kind.retrying(engine, lanes, settings, force=_force(asked), actor=asked.actor)
+        acting = kind.redriving(engine, lanes, settings, force=_force(asked), actor=asked.actor)
         done = acting.run(
             _look(chosen, acting),
             lambda commands: [handle.error for handle in producer.send_many(commands, reply=False)],
@@ -74,12 +73,6 @@ def _look(chosen: Chosen, acting: Any) -> Redrive[Any]:
     selection = chosen.selection()
     seen: Redrive[Any] = acting.look(selection, max(MOST, len(selection.ids)))
     return seen._replace(entries=[one for one in seen.entries if chosen.is_due(one.source)])
-
-
-def _due(seen: Redrive[Any]) -> list[Planned[Any]]:
-    """What is sent, and what an earlier run sent and could not note."""
-    unnoted = [one for one in seen.of("done") if getattr(one.source, "settled", None) != "retried"]
-    return seen.of("send") + unnoted
 
 
 def _groups(entries: list[Planned[Any]]) -> tuple[tuple[str, ...], ...]:
@@ -113,3 +106,6 @@ def _other(kind: Kind, asked: Asked, force: bool) -> tuple[str, str]:
 
 def _force(asked: Asked) -> bool:
     return asked.values.get("force") == "yes"
+
+
+routes = [act(f"retry-{kind.act}", partial(_plan, kind), partial(_perform, kind)) for kind in KINDS]

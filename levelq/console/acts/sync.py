@@ -12,7 +12,7 @@ from levelq_core.untrusted_text import quoted
 
 from .act import Asked, Field, Plan, act
 from .connected import connected
-from .user_lane import lane_of
+from .scopes import lane_of
 
 _SIDES = {"progress": "license", "license": "progress"}  # the side that is copied, and the one that it is copied to
 

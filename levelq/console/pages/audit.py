@@ -7,11 +7,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from levelq.console.console import Console
-from levelq.console.filters import PAGE_ROWS, filter_of
+from levelq.console.filters import filter_of
 from levelq.console.rendering import page
-from levelq_core.operations.readings.audit_lines import audit_page
+from levelq_core.operations.readings.audit_lines import AUDIT_LINES, Acts
 
-from .listing import Rows, from_database, spans
+from .listing import listing
 
 _PATH = "/audit"
 ACTIONS = (  # what the field proposes; it takes any, and finds by the first word, too
@@ -24,18 +24,9 @@ def audit(request: Request) -> Response:
     """`/audit`."""
     console: Console = request.app.state.console
     asked = filter_of(request)
-    found, problem = from_database(
-        console,
-        lambda engine: audit_page(
-            engine, since=asked.since, until=asked.until, action=asked.given.get("action"), user_id=asked.user,
-            limit=PAGE_ROWS + 1, before=asked.before,
-        ),
-    )  # fmt: skip
-    links, span = spans(asked, _PATH)
-    return page(
-        request, "audit.html", asked=asked, listed=Rows.of(found, problem, asked, _PATH), actions=ACTIONS,
-        spans=links, span=span,
-    )  # fmt: skip
+    acts = Acts(asked.since, asked.until, asked.given.get("action"), asked.user)
+    _, shown = listing(console, AUDIT_LINES, acts, asked, _PATH)
+    return page(request, "audit.html", **shown, actions=ACTIONS)
 
 
 routes = [Route(_PATH, audit, name="audit")]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from sqlalchemy import Engine
 
@@ -11,40 +12,28 @@ from levelq.console.console import Console
 from levelq.console.filters import PAGE_ROWS, Filter
 from levelq_core.errors import ConfigurationError
 from levelq_core.operations.connections import database_of
-from levelq_core.operations.readings.selection import MOST_SEARCHED
+from levelq_core.operations.readings.row_list import MOST_SEARCHED, RowList, RowPage
 from levelq_core.operations.wording import one_line
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
+W = TypeVar("W")
 SPANS = (("1h", "1 h"), ("24h", "24 h"), ("7d", "7 days"), (None, "All"))  # links that set `since`
 
 
-class Found(Protocol[T_co]):
-    """A page of a reading. `before`: for the next one, None if there is none, however few rows this one has."""
-
-    @property
-    def rows(self) -> Sequence[T_co]:
-        """The rows, newest first."""
-
-    @property
-    def before(self) -> int | None:
-        """The id below which the next page begins."""
-
-
-class Rows(NamedTuple, Generic[T_co]):
+class Rows(NamedTuple, Generic[T]):
     """One page of a list. `problem`: why it cannot be read. `older`, `newest`: links, None where there are none.
 
     `searched`: among how many rows it was looked for, at most.
     """
 
-    rows: Sequence[T_co]
+    rows: Sequence[T]
     problem: str | None
     older: str | None
     newest: str | None
     searched: int = MOST_SEARCHED
 
     @classmethod
-    def of(cls, found: Found[T_co] | None, problem: str | None, asked: Filter, path: str) -> Rows[T_co]:
+    def of(cls, found: RowPage[T] | None, problem: str | None, asked: Filter, path: str) -> Rows[T]:
         """The first rows of what was found, which is one more than a page if there are more."""
         rows = () if found is None else found.rows[:PAGE_ROWS]
         before = None if found is None else found.before
@@ -64,8 +53,13 @@ def from_database(console: Console, read: Callable[[Engine], T]) -> tuple[T | No
         return None, one_line(str(error))
 
 
-def spans(asked: Filter, path: str) -> tuple[list[tuple[str, str]], str]:
-    """Links that set how far back the list goes, and the label of the one that is set."""
+def listing(
+    console: Console, rows: RowList[W, T], wanted: W, asked: Filter, path: str, limit: int = PAGE_ROWS + 1
+) -> tuple[RowPage[T], dict[str, Any]]:
+    """The rows found, none if they cannot be read, and what the page's template shows of them and of its filter."""
+    read = partial(rows.page, wanted=wanted, limit=limit, before=asked.before)
+    found, problem = from_database(console, read)
     links = [(asked.url(path, since=value), label) for value, label in SPANS]
-    current = next((label for value, label in SPANS if value == asked.given.get("since")), "")
-    return links, current
+    span = next((label for value, label in SPANS if value == asked.given.get("since")), "")
+    listed = Rows.of(found, problem, asked, path)
+    return found or RowPage(()), {"asked": asked, "listed": listed, "spans": links, "span": span}

@@ -11,19 +11,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from levelq.console.console import Console
-from levelq.console.filters import PAGE_ROWS, filter_of
+from levelq.console.filters import filter_of
 from levelq.console.rendering import page
 from levelq.console.whole_numbers import MOST_ROW_ID, whole_number
 from levelq_core.errors import ConfigurationError
 from levelq_core.operations.connections import redis_of
 from levelq_core.operations.readings.hot_spots import ListWriter, QuarantineGroup, list_writers, quarantine_groups
-from levelq_core.operations.readings.quarantine import quarantined, quarantined_page
-from levelq_core.operations.readings.selection import Selection
+from levelq_core.operations.readings.quarantine import QUARANTINED
 from levelq_core.untrusted_text import quoted
 from levelq_worker.redrive.quarantined import Returning
 
-from .listing import Rows, from_database, spans
-from .prospect import prospect
+from .listing import from_database, listing
+from .one_row import one_row
 
 _PATH = "/quarantined"
 
@@ -32,15 +31,11 @@ def listed(request: Request) -> Response:
     """`/quarantined`: newest first."""
     console: Console = request.app.state.console
     asked = filter_of(request)
-    found, problem = from_database(
-        console, lambda engine: quarantined_page(engine, asked.selection(), limit=PAGE_ROWS + 1, before=asked.before)
-    )
-    links, span = spans(asked, _PATH)
+    _, shown = listing(console, QUARANTINED, asked.selection(), asked, _PATH)
     groups = () if asked.before else _groups(console)
     return page(
-        request, "quarantined.html", asked=asked, listed=Rows.of(found, problem, asked, _PATH),
-        groups=groups,
-        writers=_writers(console) if groups else (), spans=links, span=span, every=asked.url("", all="yes"),
+        request, "quarantined.html", **shown, groups=groups, writers=_writers(console) if groups else (),
+        every=asked.url("", all="yes"),
     )  # fmt: skip
 
 
@@ -68,14 +63,8 @@ def shown(request: Request) -> Response:
     number = whole_number(given, MOST_ROW_ID)
     if number is None:
         raise HTTPException(404, f"id: expected the number of an entry, got {quoted(given)}")
-    selection = Selection((number,))
-    found, problem = from_database(console, lambda engine: quarantined(engine, selection, limit=1))
-    if found is not None and not found:
-        raise HTTPException(404, f"no quarantined entry {given}: it was retried, discarded or pruned")
-    return page(
-        request, "quarantined_entry.html", one=found[0] if found else None, problem=problem,
-        outlook=prospect(console, Returning, selection) if found else None,
-    )  # fmt: skip
+    missing = f"no quarantined entry {given}: it was retried, discarded or pruned"
+    return page(request, "quarantined_entry.html", **one_row(console, Returning, number, missing))
 
 
 routes = [

@@ -15,14 +15,14 @@ from starlette.routing import Route
 from levelq.console.console import Console
 from levelq.console.filters import PAGE_ROWS, Filter, filter_of
 from levelq.console.rendering import page
-from levelq_core.operations.readings.rejected import RejectedCommand, rejected, rejected_page
-from levelq_core.operations.readings.selection import ERRORS, Selection
+from levelq_core.operations.readings.rejected import REJECTED, RejectedCommand
+from levelq_core.operations.readings.selection import ERRORS
 from levelq_core.untrusted_text import quoted
 from levelq_worker.redrive.plan import VARIABLE, alike
 from levelq_worker.redrive.rejected import Retrying
 
-from .listing import Rows, from_database, spans
-from .prospect import prospect
+from .listing import listing
+from .one_row import one_row
 
 MOST_GROUPED = 1_000  # of the newest rows; reading them takes some 20 ms
 _MOST_GROUPS = 10
@@ -44,15 +44,10 @@ def listed(request: Request) -> Response:
     console: Console = request.app.state.console
     asked = filter_of(request)
     limit = PAGE_ROWS + 1 if asked.before else MOST_GROUPED
-    found, problem = from_database(
-        console, lambda engine: rejected_page(engine, asked.selection(), limit=limit, before=asked.before)
-    )
-    rows = () if found is None else found.rows
-    links, span = spans(asked, _PATH)
+    found, shown = listing(console, REJECTED, asked.selection(), asked, _PATH, limit)
     return page(
-        request, "rejected.html", asked=asked, listed=Rows.of(found, problem, asked, _PATH), errors=_ERRORS,
-        groups=[] if asked.before else groups(rows, asked), number=len(rows),
-        more=found is not None and found.before is not None, spans=links, span=span, every=asked.url("", all="yes"),
+        request, "rejected.html", **shown, errors=_ERRORS, groups=[] if asked.before else groups(found.rows, asked),
+        number=len(found.rows), more=found.before is not None, every=asked.url("", all="yes"),
     )  # fmt: skip
 
 
@@ -76,16 +71,11 @@ def shown(request: Request) -> Response:
     console: Console = request.app.state.console
     given = request.path_params["command_id"]
     try:
-        selection = Selection((UUID(given),))
+        command_id = UUID(given)
     except ValueError:
         raise HTTPException(404, f"id: expected a command's id, got {quoted(given)}") from None
-    found, problem = from_database(console, lambda engine: rejected(engine, selection, limit=1))
-    if found is not None and not found:
-        raise HTTPException(404, f"no rejected command {given}: it was not rejected, or the ledger no longer has it")
-    return page(
-        request, "rejected_command.html", one=found[0] if found else None, problem=problem,
-        outlook=prospect(console, Retrying, selection) if found else None,
-    )  # fmt: skip
+    missing = f"no rejected command {given}: it was not rejected, or the ledger no longer has it"
+    return page(request, "rejected_command.html", **one_row(console, Retrying, command_id, missing))
 
 
 routes = [

@@ -1,100 +1,53 @@
 """Retry rejected commands, or discard them.
 
-A retry is a new command of the same content; its id follows from the old one's. A page of them is locked in the ledger,
-examined, pushed, noted there and in the audit, and committed. If that breaks off after the push, the next run finds the
-retries by their ids, in the lanes or in the ledger, and notes them; to push one again would change nothing.
+A retry is a new command of the same content; its id follows from the old one's. By these ids the next run finds the
+retries of a run that broke off, in the lanes or in the ledger, and notes them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, text
 
-from levelq_core.database.schema import LEDGER, schema_of
+from levelq_core.database.schema import LEDGER
 from levelq_core.domain.commands import Command
-from levelq_core.errors import InvalidCommand, QueueUnavailable
-from levelq_core.lanes.client import Lanes
-from levelq_core.operations.identity import require_bound
-from levelq_core.operations.readings.rejected import RejectedCommand, read, settle
-from levelq_core.operations.readings.selection import Selection
-from levelq_core.settings import Settings
+from levelq_core.errors import InvalidCommand
+from levelq_core.operations.readings.rejected import REJECTED, RejectedCommand
 
 from . import lane_order
 from .lane_order import LaneOrder
-from .plan import PAGE, Plan, Planned, Send, Verdict, audit_line, pages, set_limits
+from .plan import Planned, Verdict
 from .prospects import Prospect, prospects
+from .redriving import FORCE, Redriving, is_news, lock
 
 Retry = Planned[RejectedCommand]
-FORCE = "; --force sends it all the same"
 
 
-class Retrying:
-    """Retries rejected commands. Raises RedisError, DBAPIError, ConfigurationError; what was committed before stays.
+class Retrying(Redriving[RejectedCommand]):
+    """Retries rejected commands, or settles them without a retry.
 
-    `force`: also what would come after newer commands of its lane, or be rejected again. `actor`: see audit.record.
+    Their ledger rows stay in any case: by them a second send of the same id is recognized.
     """
 
-    def __init__(
-        self, engine: Engine, lanes: Lanes, settings: Settings, *, force: bool = False, actor: str | None = None
-    ) -> None:
-        self._engine = engine
-        self._lanes = lanes
-        self._settings = settings
-        self._force = force
-        self._actor = actor
+    name, group, rows = "rejected command", "rejected", REJECTED
 
-    def look(self, selection: Selection, limit: int = PAGE) -> Plan[RejectedCommand]:
-        """What a retry would do with the oldest `limit` of a selection. Changes nothing."""
-        with self._engine.connect() as connection:
-            schema_of(connection)
-            require_bound(connection, self._lanes)
-            found = read(connection, selection, limit + 1, oldest_first=True)
-            return Plan(self._examine(connection, found[:limit]), len(found) > limit)
+    @classmethod
+    def _settle(cls, connection: Connection, ids: Sequence[int], how: Literal["retried", "discarded"]) -> set[int]:
+        lock(connection, LEDGER, ids)
+        return set(connection.execute(_SETTLE, {"ids": ids, "how": how}).scalars())
 
-    def run(self, plan: Plan[RejectedCommand], send: Send) -> Plan[RejectedCommand]:
-        """Retry the commands of a plan, each examined once more; what became of them."""
-        due = plan.of("send", "done")
-        chosen = [one for one in due if one.verdict == "send" or one.source.settled != "retried"]
-        line = audit_line("rejected retry", (one.source.lane for one in chosen), self._actor)
-        became: dict[int, Retry] = {}
-        for page in pages(chosen):
-            with self._engine.begin() as connection:
-                set_limits(connection, self._settings)
-                found, is_away = self._send_page(connection, page, send)
-                became |= {one.source.id: one for one in found}
-                noted = [one.source.id for one in found if _is_news(one)]
-                settle(connection, noted, "retried")
-                if noted:
-                    line.write(connection, self._detail(became))
-            if is_away:
-                break
-        left = {"verdict": "left", "why": "not tried: Redis did not answer"}
-        for one in chosen:
-            became.setdefault(one.source.id, one.model_copy(update=left))
-        return Plan([became.get(one.source.id, one) for one in plan.entries], plan.more)
+    def _sent(self, became: Sequence[Retry]) -> dict[str, object]:
+        retried = {str(one.source.command_id): str(one.command_id) for one in became if is_news(one)}
+        left = sum(one.verdict == "left" for one in became)
+        return {"retried": len(retried), "left": left, "commands": retried}
 
-    def _send_page(self, connection: Connection, page: Sequence[Retry], send: Send) -> tuple[list[Retry], bool]:
-        """Lock the rows, examine the commands and send those that can be; and whether Redis does not answer."""
-        connection.execute(_LOCK, {"ids": [one.source.id for one in page]})
-        ids = tuple(one.source.command_id for one in page)
-        found = self._examine(connection, read(connection, Selection(ids), len(ids), oldest_first=True))
-        open_then = {one.source.id for one in page if one.source.settled is None}
-        found = [_discarded(one) if one.source.id in open_then else one for one in found]
-        chosen = [one for one in found if one.verdict == "send"]
-        errors = send([one.source.retried() for one in chosen]) if chosen else []
-        sent = {one.source.id: one.after(error) for one, error in zip(chosen, errors, strict=True)}
-        is_away = any(isinstance(error, QueueUnavailable) for error in errors)
-        return [sent.get(one.source.id, one) for one in found], is_away
-
-    def _detail(self, became: dict[int, Retry]) -> dict[str, object]:
-        """For the audit: which command was retried as which."""
-        retried = {str(one.source.command_id): str(one.command_id) for one in became.values() if _is_news(one)}
-        left = sum(one.verdict == "left" for one in became.values())
-        return {"retried": len(retried), "left": left, "force": self._force, "commands": retried}
+    @classmethod
+    def _discarded(cls, gone: Sequence[RejectedCommand]) -> dict[str, object]:
+        return {"commands": [str(one.command_id) for one in gone]}
 
     def _examine(self, connection: Connection, found: Sequence[RejectedCommand]) -> list[Retry]:
-        """What to do with each of these commands, which are in the ledger's order."""
         lanes = {one.lane for one in found if one.user_id}
         orders = lane_order.read(connection, self._lanes, lanes, {one.retry_id: one.id for one in found})
         verdicts: dict[int, tuple[Verdict, str]] = {}
@@ -102,7 +55,7 @@ class Retrying:
         for one in found:
             verdict = _known(one, orders.get(one.lane, LaneOrder())) or self._overtaking(one, orders[one.lane])
             try:
-                commands |= {} if verdict else {one.id: one.retried()}
+                commands |= {} if verdict else {one.id: one.command()}
             except InvalidCommand as error:
                 verdict = "refused", str(error)
             if verdict:
@@ -131,39 +84,6 @@ class Retrying:
         return "send", why
 
 
-def discard(
-    engine: Engine, settings: Settings, commands: Sequence[RejectedCommand], *, actor: str | None = None
-) -> int:
-    """Settle these rejections without a retry; returns how many were not settled before.
-
-    Their ledger rows stay: by them a second send of the same id is recognized. Raises DBAPIError.
-    """
-    chosen = [one for one in commands if one.settled is None]
-    line = audit_line("rejected discard", (one.lane for one in chosen), actor)
-    names: list[str] = []
-    for page in pages(chosen):
-        with engine.begin() as connection:
-            set_limits(connection, settings)
-            connection.execute(_LOCK, {"ids": [one.id for one in page]})
-            settled = settle(connection, [one.id for one in page], "discarded")
-            names += [str(one.command_id) for one in page if one.id in settled]
-            if settled:
-                line.write(connection, {"discarded": len(names), "commands": names})
-    return len(names)
-
-
-def _is_news(one: Retry) -> bool:
-    """Whether it was sent by this run, or by one that broke off before it could note that."""
-    return one.verdict == "sent" or (one.verdict == "done" and one.source.settled != "retried")
-
-
-def _discarded(one: Retry) -> Retry:
-    """What to do with a command that was open when the run was planned."""
-    if one.source.settled != "discarded":
-        return one
-    return one.model_copy(update={"verdict": "refused", "why": "it was discarded meanwhile"})
-
-
 def _known(one: RejectedCommand, order: LaneOrder) -> tuple[Verdict, str] | None:
     """Whether it was retried before, or cannot be retried any more."""
     if not one.user_id:
@@ -176,5 +96,9 @@ def _known(one: RejectedCommand, order: LaneOrder) -> tuple[Verdict, str] | None
     return None
 
 
-# Lock the ledger rows of a page: no other operator retries or discards them meanwhile.
-_LOCK = text(f"SELECT FROM {LEDGER} WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR UPDATE")
+# What an operator did with these rows. None is discarded that was settled before.
+_SETTLE = text(f"""
+    UPDATE {LEDGER} SET settled = :how
+    WHERE id = ANY(CAST(:ids AS bigint[])) AND (settled IS NULL OR :how = 'retried')
+    RETURNING id
+""")

@@ -30,6 +30,7 @@ from levelq_core.lanes.lane_editor import LaneEditor
 from levelq_core.lanes.protocol import Claim
 from levelq_core.lanes.wakeups import Waker
 from levelq_core.operations import audit
+from levelq_core.operations.connections import limit_act
 from levelq_core.operations.identity import require_bound
 from levelq_core.operations.wording import count as counted
 from levelq_core.settings import Settings
@@ -40,13 +41,6 @@ from .waiting_lanes import IN_SCOPE, Page, Scope, Waiting, count, is_newer, outb
 
 ATTEMPTS = 8  # of one page; each more needs another drain that decided some of it at the same time
 PAGE = 1_000  # rows of the outbox in one transaction
-
-# A commit survives a crash. Lock waits are short, because a drain may wait for this transaction.
-_LIMITS = text("""
-    SELECT set_config('lock_timeout', :lock_ms, true), set_config('statement_timeout', :statement_ms, true),
-           CASE WHEN current_setting('synchronous_commit') = 'off'
-                THEN set_config('synchronous_commit', 'on', true) END
-""")
 
 # The next rows of the outbox in a scope, in order.
 _ROWS = text(f"""
@@ -211,7 +205,7 @@ class Canceller:
     ) -> Cancelled:
         """Reject and quarantine on this connection; what is done so far, once that is committed."""
         settings, done = self._settings, self._done
-        connection.execute(_LIMITS, {"lock_ms": str(settings.lock_ms), "statement_ms": str(settings.statement_ms)})
+        limit_act(connection, lock_ms=settings.lock_ms, statement_ms=settings.statement_ms)
         encoding = schema_of(connection).encoding
         with batch_transaction(connection, cancelling.SOURCE) as (cursor, stamp):
             quarantine(cursor, quarantined)

@@ -30,6 +30,7 @@ from levelq_core.domain.commands import SyncLevels
 from levelq_core.domain.record import SOURCES
 from levelq_core.lanes.parked import cause_of
 from levelq_core.operations import audit
+from levelq_core.operations.connections import limit_act
 from levelq_core.settings import Settings
 
 from . import table_repairs
@@ -44,14 +45,8 @@ T = TypeVar("T")
 _NO_RIGHT, _MADE_ALREADY = "42501", "42P07"
 Step = Callable[[int], None]  # told after each transaction how many pairs or rows were repaired in it
 
-# Those of a worker's batch. Lock waits are short: what other code holds is left for the next run.
-_LIMITS = text("""
-    SELECT set_config('lock_timeout', :lock_ms, true), set_config('statement_timeout', :statement_ms, true),
-           CASE WHEN current_setting('synchronous_commit') = 'off'
-                THEN set_config('synchronous_commit', 'on', true) END,
-           CASE WHEN :by_index THEN set_config('enable_hashjoin', 'off', true) END,
-           CASE WHEN :by_index THEN set_config('enable_mergejoin', 'off', true) END
-""")
+# As in a worker's batch: pairs are found by index, where the planner might read a whole table.
+_BY_INDEX = text("SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)")
 
 
 @dataclass
@@ -150,7 +145,7 @@ class Adoption:
         try:
             with connected as connection:
                 if blocks:
-                    connection.execute(_LIMITS, self._limits(by_index=False))
+                    limit_act(connection, lock_ms=self._settings.lock_ms, statement_ms=0)
                 else:
                     connection.execution_options(isolation_level="AUTOCOMMIT")
                 for statement in statements:
@@ -200,7 +195,7 @@ class Adoption:
         before = self._done.repaired.get(kind, 0), dict(self._done.failed)
         try:
             with self._engine.begin() as connection:
-                connection.execute(_LIMITS, self._limits(by_index=by_index))
+                self._limit(connection, by_index)
                 self._count(kind, number)
                 yield connection
                 self._line.write(connection, self._done.detail())
@@ -213,9 +208,12 @@ class Adoption:
         self._step(done)
         time.sleep(max(0.0, number / self._rate - (time.monotonic() - begun)))
 
-    def _limits(self, *, by_index: bool) -> dict[str, Any]:
-        statement_ms = self._settings.statement_ms if by_index else 0
-        return {"lock_ms": str(self._settings.lock_ms), "statement_ms": str(statement_ms), "by_index": by_index}
+    def _limit(self, connection: Connection, by_index: bool) -> None:
+        """What other code has locked is left for the next run."""
+        settings = self._settings
+        limit_act(connection, lock_ms=settings.lock_ms, statement_ms=settings.statement_ms if by_index else 0)
+        if by_index:
+            connection.execute(_BY_INDEX)
 
     def _count(self, kind: str, number: int) -> None:
         self._done.repaired[kind] = self._done.repaired.get(kind, 0) + number

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection
 
 from levelq_core.database.table_names import AUDIT
 from levelq_core.operations.audit import user_target
-from levelq_core.operations.connections import require_engine
 
 from .records import Reading, Time
-from .selection import Search, last_id_before_since
+from .row_list import Conditions, RowList
+from .selection import last_id_before_since
 
 _UNSAID = (None, "")
 _MOST_DETAIL = 200  # characters of one value
@@ -41,92 +41,42 @@ class AuditLine(Reading):
         )
 
 
-class AuditPage(Reading):
-    """One page. `before`: for the next one; None if there is none. It may be there although few lines or none fit."""
+class Acts(NamedTuple):
+    """Which acts: what is not given does not restrict.
 
-    rows: tuple[AuditLine, ...]
-    before: int | None = None
-
-
-def audit_lines(
-    engine: Engine,
-    *,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    action: str | None = None,
-    user_id: int | None = None,
-    limit: int = 50,
-    before: int | None = None,
-) -> tuple[AuditLine, ...]:
-    """The acts of operators, the newest first: what `levelq audit` prints. Changes nothing.
-
-    `action`: as a line has it, or its first word: `rejected` finds `rejected retry`. `before`: for the next page, the
-    `id` of the last line of this page. Raises SQLAlchemy's errors.
+    `action`: as a line has it, or its first word: `rejected` finds `rejected retry`.
     """
-    require_engine(engine)
-    with engine.connect() as connection:
-        by_index, others, values = _conditions(connection, since, until, action, user_id, before)
-        conditions = " AND ".join(by_index + others or ["true"])
-        statement = text(f"SELECT {_COLUMNS} FROM {AUDIT} WHERE {conditions} ORDER BY id DESC LIMIT :limit")
-        return _lines(connection.execute(statement, values | {"limit": limit}).mappings())
+
+    since: datetime | None = None
+    until: datetime | None = None
+    action: str | None = None
+    user_id: int | None = None
 
 
-def audit_page(
-    engine: Engine,
-    *,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    action: str | None = None,
-    user_id: int | None = None,
-    limit: int = 50,
-    before: int | None = None,
-) -> AuditPage:
-    """The same for a page of a console, which must be there soon: it looks at the newest 5,000 lines only.
-
-    Of a user, at their newest 5,000. `before`: that of the page before. Raises SQLAlchemy's errors.
-    """
-    require_engine(engine)
-    with engine.connect() as connection:
-        search = Search(AUDIT, *_conditions(connection, since, until, action, user_id, before))
-        rows = search.rows(connection, _COLUMNS, limit)
-        return AuditPage(rows=_lines(rows), before=search.before(connection, rows, limit))
+def _conditions(connection: Connection, acts: Acts, before: int | None) -> Conditions:
+    since, until, action, user_id = acts
+    by_index = {
+        "target": (OF_TARGET, None if user_id is None else user_target(user_id)),
+        "before": ("id < :before", before),
+        "first": ("id > :first", since and last_id_before_since(connection, AUDIT, "at", since)),
+    }
+    others = {
+        "since": ("at >= :since", since),
+        "until": ("at < :until", until),
+        "action": ("(action = :action OR starts_with(action, :action || ' '))", action),
+    }
+    return Conditions.of(by_index, others)
 
 
-def _conditions(
-    connection: Connection,
-    since: datetime | None,
-    until: datetime | None,
-    action: str | None,
-    user_id: int | None,
-    before: int | None,
-) -> tuple[list[str], list[str], dict[str, Any]]:
-    """Those that an index answers, those that are looked for line by line, and the values of both."""
-    by_index: list[str] = []
-    others: list[str] = []
-    values: dict[str, Any] = {}
-    for found, condition, name, value in (
-        (by_index, OF_TARGET, "target", None if user_id is None else user_target(user_id)),
-        (by_index, "id < :before", "before", before),
-        (by_index, "id > :first", "first", since and last_id_before_since(connection, AUDIT, "at", since)),
-        (others, "at >= :since", "since", since),
-        (others, "at < :until", "until", until),
-        (others, "(action = :action OR starts_with(action, :action || ' '))", "action", action),
-    ):
-        if value is not None:
-            found.append(condition)
-            values[name] = value
-    return by_index, others, values
-
-
-def _lines(rows: Iterable[Any]) -> tuple[AuditLine, ...]:
-    return tuple(AuditLine.model_validate(dict(row)) for row in rows)
+def _lines(_: Connection, rows: Sequence[Any]) -> list[AuditLine]:
+    return [AuditLine.model_validate(dict(row)) for row in rows]
 
 
 def _short(value: object) -> str:
     return f"({len(value)})" if isinstance(value, dict | list) else str(value)[:_MOST_DETAIL]
 
 
-_COLUMNS = "id, at, actor, origin, action, target, detail"
+AUDIT_LINES = RowList(AUDIT, "id, at, actor, origin, action, target, detail", _conditions, _lines)
 
 # Of a user in any specialization: `user 4` is not `user 42`. In the form that levelq_audit_target answers: what begins
 # with the target and a blank is before the same with the next character.

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection
 
 from levelq_core.database.table_names import QUARANTINE
 from levelq_core.domain import codec
 from levelq_core.domain.commands import Command
 from levelq_core.domain.record import KIND_NAMES, Lane
-from levelq_core.operations.connections import require_engine
 from levelq_core.operations.wording import count, time_of, when_utc
 
 from .history import QuarantinedEntry
-from .records import Reading, Time
-from .selection import Search, Selection
+from .records import Time
+from .row_list import Conditions, RowList
+from .selection import Selection
 
-ALL = Selection()
 _WIDTH = 16  # bytes in one line of a dump
 
 
@@ -28,10 +27,17 @@ class KeptEntry(QuarantinedEntry):
     `sha256`: of `raw`, hexadecimal.
     """
 
+    settled: ClassVar[str | None] = None  # as a rejected command has it; an entry that is dealt with is deleted
+
     id: int
     at: Time
     user_id: int | None
     sha256: str
+
+    @property
+    def key(self) -> int:
+        """The id by which operators name it."""
+        return self.id
 
     @property
     def lane(self) -> Lane:
@@ -79,72 +85,15 @@ class KeptEntry(QuarantinedEntry):
         return codec.command_of(self.lane, codec.decode(self.entry, self.lane.salt))
 
 
-class QuarantinedPage(Reading):
-    """One page. `before`: for the next one; None if there is none. It may be there although few rows or none fit."""
-
-    rows: tuple[KeptEntry, ...]
-    before: int | None = None
+def _conditions(connection: Connection, selection: Selection, before: int | None) -> Conditions:
+    named = "id = ANY(CAST(:ids AS bigint[]))"
+    return selection.conditions(connection, QUARANTINE, before, ids=named, moment="at", reason="reason")
 
 
-def quarantined(
-    engine: Engine, selection: Selection = ALL, *, limit: int = 50, before: int | None = None
-) -> tuple[KeptEntry, ...]:
-    """Quarantined entries, the newest first: what `levelq quarantine list` prints. Changes nothing.
-
-    `before`: for the next page, the `id` of the last one of this page. Raises SQLAlchemy's errors.
-    """
-    require_engine(engine)
-    with engine.connect() as connection:
-        return tuple(read(connection, selection, limit, before=before))
-
-
-def quarantined_page(
-    engine: Engine, selection: Selection = ALL, *, limit: int = 50, before: int | None = None
-) -> QuarantinedPage:
-    """The same for a page of a console, which must be there soon: it looks at the newest 5,000 entries only.
-
-    Of a user, at their newest 5,000. `before`: that of the page before. Raises SQLAlchemy's errors.
-    """
-    require_engine(engine)
-    with engine.connect() as connection:
-        if selection.ids:
-            return QuarantinedPage(rows=tuple(read(connection, selection, limit, before=before)))
-        by_index, others, values = selection.divided(connection, QUARANTINE, "at", "reason")
-        if before is not None:
-            by_index.append("id < :before")
-            values["before"] = before
-        search = Search(QUARANTINE, by_index, others, values)
-        rows = search.rows(connection, _COLUMNS, limit)
-        return QuarantinedPage(
-            rows=tuple(KeptEntry.model_validate(dict(row)) for row in rows),
-            before=search.before(connection, rows, limit),
-        )
-
-
-def read(
-    connection: Connection, selection: Selection, limit: int, *, before: int | None = None, oldest_first: bool = False
-) -> list[KeptEntry]:
-    """The same on a connection; `oldest_first`: the first `limit`."""
-    conditions, values = selection.conditions(connection, QUARANTINE, "at", "reason")
-    for condition, name, value in (
-        ("id = ANY(CAST(:ids AS bigint[]))", "ids", list(selection.ids) or None),
-        ("id < :before", "before", before),
-    ):
-        if value is not None:
-            conditions.append(condition)
-            values[name] = value
-    order = "ASC" if oldest_first else "DESC"
-    where = " AND ".join(conditions or ["true"])
-    statement = text(f"SELECT {_COLUMNS} FROM {QUARANTINE} WHERE {where} ORDER BY id {order} LIMIT :limit")
-    rows = connection.execute(statement, values | {"limit": limit}).mappings()
+def _entries(_: Connection, rows: Sequence[Any]) -> list[KeptEntry]:
     return [KeptEntry.model_validate(dict(row)) for row in rows]
-
-
-def delete(connection: Connection, ids: Sequence[int]) -> list[Any]:
-    """Delete these rows; the ids of those that were there. Raises DBAPIError."""
-    return list(connection.execute(_DELETE, {"ids": list(ids)}).scalars())
 
 
 _COLUMNS = "id, at, specialization, user_id, reason, length, raw, encode(sha256, 'hex') AS sha256"
 
-_DELETE = text(f"DELETE FROM {QUARANTINE} WHERE id = ANY(CAST(:ids AS bigint[])) RETURNING id")
+QUARANTINED = RowList(QUARANTINE, _COLUMNS, _conditions, _entries)

@@ -7,19 +7,17 @@ from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import Field
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, text
 
 from levelq_core.coupler.ledger import COMMAND_COLUMNS, record_in
 from levelq_core.database.table_names import LEDGER, OPEN_REJECTION
 from levelq_core.domain.codec import command_of
 from levelq_core.domain.commands import Command, retry_id
 from levelq_core.domain.record import Lane
-from levelq_core.operations.connections import require_engine
 
 from .records import Reading, Time
-from .selection import Search, Selection
-
-ALL = Selection()
+from .row_list import Conditions, RowList
+from .selection import Selection
 
 
 class Retry(Reading):
@@ -60,6 +58,11 @@ class RejectedCommand(Reading):
     digest: bytes = Field(exclude=True, repr=False)
 
     @property
+    def key(self) -> UUID:
+        """The id by which operators name it."""
+        return self.command_id
+
+    @property
     def lane(self) -> Lane:
         """The lane it belongs to."""
         return Lane(self.specialization, self.user_id)
@@ -83,73 +86,20 @@ class RejectedCommand(Reading):
         if self.retry is not None:
             yield "retried as", f"{self.retry.command_id}: {self.retry.status} {self.retry.message}"
 
-    def retried(self) -> Command:
+    def command(self) -> Command:
         """A new command of the same content. Raises InvalidCommand for what this version no longer allows."""
         return command_of(self.lane, record_in(self), self.retry_id)
 
 
-class RejectedPage(Reading):
-    """One page. `before`: for the next one; None if there is none. It may be there although few rows or none fit."""
-
-    rows: tuple[RejectedCommand, ...]
-    before: int | None = None
-
-
-def rejected(
-    engine: Engine, selection: Selection = ALL, *, limit: int = 50, before: int | None = None
-) -> tuple[RejectedCommand, ...]:
-    """Rejected commands, the newest first: what `levelq rejected list` prints. Changes nothing.
-
-    `before`: for the next page, the `id` of the last one of this page. Raises SQLAlchemy's errors.
-    """
-    require_engine(engine)
-    with engine.connect() as connection:
-        return tuple(read(connection, selection, limit, before=before))
-
-
-def rejected_page(
-    engine: Engine, selection: Selection = ALL, *, limit: int = 50, before: int | None = None
-) -> RejectedPage:
-    """The same for a page of a console, which must be there soon: it looks at the newest 5,000 rejections only.
-
-    Of a user, at their newest 5,000 rows of the ledger. `before`: that of the page before. Raises SQLAlchemy's errors.
-    """
-    require_engine(engine)
-    with engine.connect() as connection:
-        if selection.ids:
-            return RejectedPage(rows=tuple(read(connection, selection, limit, before=before)))
-        by_index, others, values = selection.divided(connection, LEDGER, "applied_at", "message")
-        # The rejections are few among the rows of all users, and have an index; among those of one user they have none.
-        (by_index if selection.user_id is None else others).append(_status(selection))
-        if before is not None:
-            by_index.append("id < :before")
-            values["before"] = before
-        search = Search(LEDGER, by_index, others, values)
-        rows = search.rows(connection, _COLUMNS, limit)
-        return RejectedPage(rows=tuple(_with_retries(connection, rows)), before=search.before(connection, rows, limit))
-
-
-def read(
-    connection: Connection, selection: Selection, limit: int, *, before: int | None = None, oldest_first: bool = False
-) -> list[RejectedCommand]:
-    """The same on a connection; `oldest_first`: in the ledger's order, the first `limit`."""
-    conditions, values = selection.conditions(connection, LEDGER, "applied_at", "message")
-    if selection.ids:
-        conditions += ["command_id = ANY(CAST(:ids AS uuid[]))", "status = 'rejected'"]
-    else:
-        conditions.append(_status(selection))
-    if before is not None:
-        conditions.append("id < :before")
-    order = "ASC" if oldest_first else "DESC"
-    where = " AND ".join(conditions)
-    statement = text(f"SELECT {_COLUMNS} FROM {LEDGER} WHERE {where} ORDER BY id {order} LIMIT :limit")
-    given = {**values, "ids": list(selection.ids), "before": before, "limit": limit}
-    rows = connection.execute(statement, given).mappings().all()
-    return _with_retries(connection, rows)
-
-
-def _status(selection: Selection) -> str:
-    return "status = 'rejected'" if selection.settled or selection.error == "cancelled" else OPEN_REJECTION
+def _conditions(connection: Connection, selection: Selection, before: int | None) -> Conditions:
+    named = "command_id = ANY(CAST(:ids AS uuid[]))"
+    found = selection.conditions(connection, LEDGER, before, ids=named, moment="applied_at", reason="message")
+    is_any = selection.ids or selection.settled or selection.error == "cancelled"
+    # The rejections are few among the rows of all users, and have an index; among those of one user they have none.
+    (found.by_index if selection.user_id is None else found.others).append(
+        "status = 'rejected'" if is_any else OPEN_REJECTION
+    )
+    return found
 
 
 def _with_retries(connection: Connection, rows: Sequence[Any]) -> list[RejectedCommand]:
@@ -167,14 +117,6 @@ def retries_of(connection: Connection, command_ids: Iterable[UUID]) -> dict[UUID
     }
 
 
-def settle(connection: Connection, ids: Sequence[int], how: Literal["retried", "discarded"]) -> set[int]:
-    """Note in these ledger rows what an operator did; returns their ids. None is discarded that was settled before.
-
-    Raises DBAPIError.
-    """
-    return set(connection.execute(_SETTLE, {"ids": list(ids), "how": how}).scalars())
-
-
 def _rejected(row: Any, retry: Retry | None) -> RejectedCommand:
     if retry is None and row["settled"] == "retried":
         retry = Retry(command_id=retry_id(row["command_id"]), status="undecided")
@@ -186,13 +128,9 @@ _COLUMNS = f"""
            source, settled, {COMMAND_COLUMNS.replace(" reason", " coalesce(reason, '') AS reason")}
 """
 
+REJECTED = RowList(LEDGER, _COLUMNS, _conditions, _with_retries)
+
 _DECIDED = text(f"""
     SELECT command_id, status, coalesce(message, '') AS message FROM {LEDGER}
     WHERE command_id = ANY(CAST(:ids AS uuid[]))
-""")
-
-_SETTLE = text(f"""
-    UPDATE {LEDGER} SET settled = :how
-    WHERE id = ANY(CAST(:ids AS bigint[])) AND (settled IS NULL OR :how = 'retried')
-    RETURNING id
 """)

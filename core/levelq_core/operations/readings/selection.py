@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from levelq_core.errors import InvalidArgument
 from levelq_core.operations.queries import last_id_before
 
-MOST_SEARCHED = 5_000  # rows that one page looks at: some 20 ms where they are in memory
+from .row_list import Conditions
+
 ERRORS = ("validation_error", "database_error", "cancelled")  # of ledger rows
 _SLACK = timedelta(hours=1)  # a row's time is that of its transaction's begin: a longer one may be missed
 
@@ -43,65 +43,32 @@ class Selection:
             raise InvalidArgument(message, field="error", value=self.error)
 
     def conditions(
-        self, connection: Connection, table: str, moment: str, reason: str
-    ) -> tuple[list[str], dict[str, Any]]:
-        """The conditions and their values; `moment` and `reason` are columns. A time becomes a range of ids, too."""
-        by_index, others, values = self.divided(connection, table, moment, reason)
-        return by_index + others, values
+        self, connection: Connection, table: str, before: int | None, *, ids: str, moment: str, reason: str
+    ) -> Conditions:
+        """Those of a table. `ids`: the condition with the ids; `moment` and `reason`: columns.
 
-    def divided(
-        self, connection: Connection, table: str, moment: str, reason: str
-    ) -> tuple[list[str], list[str], dict[str, Any]]:
-        """The same, divided into what an index answers and what has to be looked for row by row."""
-        by_index: list[str] = []
-        found: list[str] = []
-        values: dict[str, Any] = {}
-        if self.user_id is not None:
-            by_index.append("user_id = :user")
-            values["user"] = self.user_id
-        for condition, name, value in (
-            ("specialization = :specialization", "specialization", self.specialization),
-            ("error = :error", "error", self.error),
-            (f"strpos(lower({reason}), lower(:reason)) > 0", "reason", self.reason),
-            (f"{moment} >= :since", "since", self.since),
-            (f"{moment} < :until", "until", self.until),
-        ):
-            if value is not None:
-                found.append(condition)
-                values[name] = value
+        A time becomes a range of row ids, too.
+        """
+        first = last = None
         if self.since is not None:
-            by_index.append("id > :first")
-            values["first"] = last_id_before_since(connection, table, moment, self.since)
+            first = last_id_before_since(connection, table, moment, self.since)
         if self.until is not None:
-            by_index.append("id <= :last")
-            values["last"] = last_id_before(connection, table, moment, _shifted(self.until, _SLACK))
-        return by_index, found, values
-
-
-class Search:
-    """Searches the newest rows of a table for those that fit, MOST_SEARCHED at most, so that it ends soon.
-
-    `by_index`: conditions that an index answers; `others`: those that are looked for row by row; `values`: of both.
-    """
-
-    def __init__(self, table: str, by_index: list[str], others: list[str], values: dict[str, Any]) -> None:
-        self._searched = f"FROM {table} WHERE {' AND '.join(by_index or ['true'])} ORDER BY id DESC LIMIT :searched"
-        self._others = " AND ".join(others or ["true"])
-        self._values = values | {"searched": MOST_SEARCHED}
-
-    def rows(self, connection: Connection, columns: str, limit: int) -> list[Any]:
-        """The first `limit` rows that fit, the newest first. Raises DBAPIError."""
-        statement = f"SELECT {columns} FROM (SELECT * {self._searched}) AS searched WHERE {self._others}"
-        rows = connection.execute(text(f"{statement} ORDER BY id DESC LIMIT :limit"), self._values | {"limit": limit})
-        return list(rows.mappings())
-
-    def before(self, connection: Connection, rows: list[Any], limit: int) -> int | None:
-        """Where the next page begins: below this id; None if nothing is left to be searched. Raises DBAPIError."""
-        if len(rows) == limit:
-            return int(rows[-1]["id"])
-        statement = text(f"SELECT min(id), count(*) FROM (SELECT id {self._searched}) AS searched")
-        lowest, searched = connection.execute(statement, self._values).one()
-        return int(lowest) if searched == MOST_SEARCHED else None
+            last = last_id_before(connection, table, moment, _shifted(self.until, _SLACK))
+        by_index = {
+            "ids": (ids, list(self.ids) or None),
+            "user": ("user_id = :user", self.user_id),
+            "first": ("id > :first", first),
+            "last": ("id <= :last", last),
+            "before": ("id < :before", before),
+        }
+        others = {
+            "specialization": ("specialization = :specialization", self.specialization),
+            "error": ("error = :error", self.error),
+            "reason": (f"strpos(lower({reason}), lower(:reason)) > 0", self.reason),
+            "since": (f"{moment} >= :since", self.since),
+            "until": (f"{moment} < :until", self.until),
+        }
+        return Conditions.of(by_index, others)
 
 
 def last_id_before_since(connection: Connection, table: str, moment: str, since: datetime) -> int:

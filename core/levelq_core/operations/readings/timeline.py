@@ -21,7 +21,7 @@ from levelq_core.untrusted_text import printable
 from .audit_lines import OF_TARGET
 from .history import HistoryEntry, QuarantinedEntry, Wanted
 from .records import Reading, Time
-from .selection import MOST_SEARCHED
+from .row_list import MOST_SEARCHED
 from .waiting import WaitingCommand
 
 What = Literal["applied", "rejected", "progressed", "quarantined", "audit", "waiting"]

@@ -18,14 +18,14 @@ from levelq_core.domain.codec import encode
 from levelq_core.keys import Keys
 from levelq_core.operations import queries
 from levelq_core.operations.dbcheck import spelling
-from levelq_core.operations.readings import selection
-from levelq_core.operations.readings.audit_lines import audit_page
+from levelq_core.operations.readings import row_list
+from levelq_core.operations.readings.audit_lines import AUDIT_LINES, Acts
 from levelq_core.operations.readings.explanation import explain
 from levelq_core.operations.readings.history import History
 from levelq_core.operations.readings.lane_search import find_lane
 from levelq_core.operations.readings.overview import overview
-from levelq_core.operations.readings.quarantine import quarantined_page
-from levelq_core.operations.readings.rejected import rejected_page
+from levelq_core.operations.readings.quarantine import QUARANTINED
+from levelq_core.operations.readings.rejected import REJECTED
 from levelq_core.operations.readings.selection import Selection
 from levelq_core.operations.readings.status import status
 from tests.support.fixtures.command_line import Levelq
@@ -157,20 +157,20 @@ def test_overview_looks_for_misspelt_names_in_the_newest_rows_of_a_large_table(
 def test_pages_of_lists_look_at_so_many_rows_and_go_on_where_they_ended(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(selection, "MOST_SEARCHED", 20)
+    monkeypatch.setattr(row_list, "MOST_SEARCHED", 20)
     rejections(system, 1, message="rare")
     rejections(system, 100, first=2)
     rare, pages, before = Selection(reason="RARE"), 0, None
-    while not (page := rejected_page(system.engine, rare, before=before)).rows:
+    while not (page := REJECTED.page(system.engine, rare, before=before)).rows:
         pages, before = pages + 1, page.before
         assert before is not None
     assert pages == 4 and page.before == page.rows[0].id  # the fifth page looked at the last 20
-    assert rejected_page(system.engine, rare, before=page.before) == type(page)(rows=(), before=None)
-    newest = rejected_page(system.engine, limit=3)
+    assert REJECTED.page(system.engine, rare, before=page.before) == type(page)(rows=(), before=None)
+    newest = REJECTED.page(system.engine, Selection(), limit=3)
     assert [row.message for row in newest.rows] == ["no"] * 3 and newest.before == newest.rows[-1].id
-    of_user = rejected_page(system.engine, Selection(user_id=5))
+    of_user = REJECTED.page(system.engine, Selection(user_id=5))
     assert [row.user_id for row in of_user.rows] == [5] * 11 and of_user.before is None
-    assert rejected_page(system.engine, Selection(ids=(page.rows[0].command_id,))).rows == page.rows
+    assert REJECTED.page(system.engine, Selection(ids=(page.rows[0].command_id,))).rows == page.rows
 
 
 def test_pages_find_what_lists_find(system: System) -> None:
@@ -181,13 +181,15 @@ def test_pages_find_what_lists_find(system: System) -> None:
         "INSERT INTO levelq_audit (actor, origin, action, target) SELECT 'a', 'o', 'rejected retry', target "
         "FROM unnest('{user 4,user 4 PLAYER,user 42,everything}'::text[]) target",
     )
-    (entry,) = quarantined_page(system.engine, Selection(reason="reason 30")).rows
-    assert (entry.reason, len(quarantined_page(system.engine, Selection(user_id=1)).rows)) == ("reason 30", 10)
-    assert quarantined_page(system.engine, before=entry.id, limit=1).rows[0].reason == "reason 29"
-    assert [line.target for line in audit_page(system.engine, user_id=4).rows] == ["user 4 PLAYER", "user 4"]
-    assert len(audit_page(system.engine, action="rejected").rows) == 4
+    (entry,) = QUARANTINED.page(system.engine, Selection(reason="reason 30")).rows
+    assert (entry.reason, len(QUARANTINED.page(system.engine, Selection(user_id=1)).rows)) == ("reason 30", 10)
+    assert QUARANTINED.page(system.engine, Selection(), before=entry.id, limit=1).rows[0].reason == "reason 29"
+    of_user = AUDIT_LINES.page(system.engine, Acts(user_id=4)).rows
+    assert [line.target for line in of_user] == ["user 4 PLAYER", "user 4"]
+    assert len(AUDIT_LINES.page(system.engine, Acts(action="rejected")).rows) == 4
     later = datetime.now(UTC) + timedelta(hours=9)
-    assert audit_page(system.engine, action="pause").rows == audit_page(system.engine, since=later).rows == ()
+    for none in (Acts(action="pause"), Acts(since=later)):
+        assert AUDIT_LINES.page(system.engine, none).rows == ()
 
 
 LARGE = "|".join((PROGRESS, LICENSES, PROGRESSIONS, LEDGER, OUTBOX, QUARANTINE, AUDIT))
@@ -196,13 +198,13 @@ READINGS: dict[str, Callable[[System], object]] = {
     "user": lambda s: explain(s.settings, 7, engine=s.engine),
     "user, since": lambda s: explain(s.settings, 7, since=AGO, engine=s.engine),
     "history": lambda s: History(s.engine, s.settings).of(7, "PLAYER", since=AGO),
-    "rejected": lambda s: rejected_page(s.engine, Selection(reason="x", specialization="PLAYER", settled=True)),
-    "rejected of a user": lambda s: rejected_page(s.engine, Selection(user_id=7)),
-    "rejected since": lambda s: rejected_page(s.engine, Selection(since=AGO, until=AGO)),
-    "quarantined": lambda s: quarantined_page(s.engine, Selection(reason="x")),
-    "quarantined of a user": lambda s: quarantined_page(s.engine, Selection(user_id=7, since=AGO)),
-    "audit": lambda s: audit_page(s.engine, action="pause", since=AGO),
-    "audit of a user": lambda s: audit_page(s.engine, user_id=7),
+    "rejected": lambda s: REJECTED.page(s.engine, Selection(reason="x", specialization="PLAYER", settled=True)),
+    "rejected of a user": lambda s: REJECTED.page(s.engine, Selection(user_id=7)),
+    "rejected since": lambda s: REJECTED.page(s.engine, Selection(since=AGO, until=AGO)),
+    "quarantined": lambda s: QUARANTINED.page(s.engine, Selection(reason="x")),
+    "quarantined of a user": lambda s: QUARANTINED.page(s.engine, Selection(user_id=7, since=AGO)),
+    "audit": lambda s: AUDIT_LINES.page(s.engine, Acts(action="pause", since=AGO)),
+    "audit of a user": lambda s: AUDIT_LINES.page(s.engine, Acts(user_id=7)),
     "search": lambda s: find_lane(s.settings, UUID(int=7), engine=s.engine),
 }
 
@@ -226,7 +228,7 @@ def test_audit_of_a_user_is_read_by_the_index_of_targets(system: System) -> None
         "ANALYZE levelq_audit",
     )
     with statements(system.engine) as made:
-        assert len(audit_page(system.engine, user_id=7).rows) == 2
+        assert len(AUDIT_LINES.page(system.engine, Acts(user_id=7)).rows) == 2
         explain(system.settings, 7, engine=system.engine)
     of_audit = plans(system.engine, [one for one in made if "levelq_audit" in one[0]])
     assert of_audit.count("levelq_audit_target") >= 3 and "levelq_audit_pkey" not in of_audit

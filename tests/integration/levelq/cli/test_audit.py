@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from levelq_core.operations.audit import RunLine
-from levelq_core.operations.readings.audit_lines import audit_lines
+from levelq_core.operations.readings.audit_lines import AUDIT_LINES, Acts
 from tests.support.fixtures.command_line import NOWHERE, Levelq
 from tests.support.system import System, up
 
@@ -93,4 +93,4 @@ def test_line_of_a_run_whose_first_transaction_is_rolled_back_is_written_by_the_
         with system.engine.connect() as connection:
             line.write(connection, {"removed": removed})
             connection.exec_driver_sql(ends)
-    assert [found.detail for found in audit_lines(system.engine)] == [{"removed": 5}]
+    assert [found.detail for found in AUDIT_LINES.newest(system.engine, Acts())] == [{"removed": 5}]

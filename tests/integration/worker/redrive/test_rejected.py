@@ -15,7 +15,8 @@ from levelq import Adjust, Catalog, Command, LevelUp, Reset, SetLevel, SyncLevel
 from levelq_core.database.table_names import OPEN_REJECTION
 from levelq_core.domain.commands import retry_id
 from levelq_core.operations.readings import rejected as readings
-from levelq_worker.redrive.rejected import Retrying, discard
+from levelq_core.operations.readings.selection import Selection
+from levelq_worker.redrive.rejected import Retrying
 from tests.support.commands import command_in
 from tests.support.fixtures.command_line import Levelq
 from tests.support.fixtures.keys import KEYS
@@ -122,9 +123,9 @@ def test_three_hundred_are_retried_in_one_call_in_the_order_of_the_ledger(system
 def test_what_two_operators_do_at_once_is_done_and_written_down_once(system: System) -> None:
     reject(system, *(up(user) for user in range(1, 5)))
     acting = Retrying(system.engine, system.lanes, system.settings)
-    plan = acting.look(readings.ALL)
+    plan = acting.look(Selection())
     found = [one.source for one in plan.entries]
-    discarded = [discard(system.engine, system.settings, found[:2]) for _ in range(2)]
+    discarded = [Retrying.discard(system.engine, system.settings, found[:2]) for _ in range(2)]
     runs = [acting.run(plan, lambda commands: [h.error for h in system.producer.send_many(commands)]) for _ in range(2)]
     assert discarded == [2, 0]
     assert [[one.verdict for one in run.entries] for run in runs] == [
@@ -231,7 +232,7 @@ def test_redis_lost_midway_leaves_what_the_next_run_finishes(
     system: System, levelq_here: Levelq, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One page is sent and noted, of the next the push is made and its reply lost; a third is not tried."""
-    monkeypatch.setattr("levelq_worker.redrive.plan.PAGE", 2)
+    monkeypatch.setattr("levelq_worker.redrive.redriving.PAGE", 2)
     ids = reject(system, *(up(1, n) for n in range(1, 7)))
     pushes = 0
 
@@ -263,9 +264,9 @@ def test_commit_that_fails_after_the_push_is_made_up_for_by_the_next_run(system:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        retrying.run(retrying.look(readings.ALL), send)
+        retrying.run(retrying.look(Selection()), send)
     for _ in ("it waits", "it was applied"):
-        (planned,) = retrying.look(readings.ALL).entries
+        (planned,) = retrying.look(Selection()).entries
         assert (planned.verdict, planned.source.settled) == ("done", None)
         system.drain()
     assert system.rows("SELECT FROM levelq_audit") == []
@@ -353,7 +354,7 @@ def test_pages_of_a_reading_follow_each_other_by_the_id_and_use_the_index(system
     ids = reject(system, *(up(n) for n in range(1, 8)))
     found: list[UUID] = []
     before = None
-    while page := readings.rejected(system.engine, limit=3, before=before):
+    while page := readings.REJECTED.newest(system.engine, Selection(), limit=3, before=before):
         found += [one.command_id for one in page]
         before = page[-1].id
     assert found == ids[::-1]
@@ -368,7 +369,7 @@ def test_actor_of_the_console_is_named_in_the_audit(system: System) -> None:
     reject(system, up(1))
     retrying = Retrying(system.engine, system.lanes, system.settings, actor="mona")
     done = retrying.run(
-        retrying.look(readings.ALL), lambda commands: [h.error for h in system.producer.send_many(commands)]
+        retrying.look(Selection()), lambda commands: [h.error for h in system.producer.send_many(commands)]
     )
     assert [one.verdict for one in done.entries] == ["sent"]
     ((actor,),) = system.rows("SELECT actor FROM levelq_audit")
