@@ -13,7 +13,7 @@ from levelq_core.operations.audit import user_target
 from levelq_core.operations.connections import require_engine
 
 from .records import Reading, Time
-from .selection import Search, last_id_before_since
+from .selection import Search, check_text, last_id_before_since
 
 _UNSAID = (None, "")
 _MOST_DETAIL = 200  # characters of one value
@@ -61,9 +61,11 @@ def audit_lines(
     """The acts of operators, the newest first: what `levelq audit` prints. Changes nothing.
 
     `action`: as a line has it, or its first word: `rejected` finds `rejected retry`. `before`: for the next page, the
-    `id` of the last line of this page. Raises SQLAlchemy's errors.
+    `id` of the last line of this page. Raises InvalidArgument for an action that no line can have, and SQLAlchemy's
+    errors.
     """
     require_engine(engine)
+    check_text("action", action)
     with engine.connect() as connection:
         by_index, others, values = _conditions(connection, since, until, action, user_id, before)
         conditions = " AND ".join(by_index + others or ["true"])
@@ -83,9 +85,11 @@ def audit_page(
 ) -> AuditPage:
     """The same for a page of a console, which must be there soon: it looks at the newest 5,000 lines only.
 
-    Of a user, at their newest 5,000. `before`: that of the page before. Raises SQLAlchemy's errors.
+    Of a user, at their newest 5,000. `before`: that of the page before. Raises InvalidArgument for an action that no
+    line can have, and SQLAlchemy's errors.
     """
     require_engine(engine)
+    check_text("action", action)
     with engine.connect() as connection:
         search = Search(AUDIT, *_conditions(connection, since, until, action, user_id, before))
         rows = search.rows(connection, _COLUMNS, limit)
