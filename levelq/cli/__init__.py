@@ -32,6 +32,7 @@ def main() -> int:
     """
     # Imports make objects that live to the end: looking for garbage among them is a third of a short command's time.
     gc.set_threshold(100_000, 20, 20)
+    _open_what_is_closed()
     command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
     if command in _LONG_RUNNING:  # before the imports, which take a second
         watch_for_stop(_LONG_RUNNING[command])
@@ -52,6 +53,13 @@ def main() -> int:
         return 1
     finally:
         gc.freeze()  # so does the pass over all of them at the exit
+
+
+def _open_what_is_closed() -> None:
+    """Put /dev/null where stdin, stdout or stderr is closed (`>&-`), or a server's socket gets its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 __all__ = ["main"]

@@ -32,8 +32,8 @@ def cancel(
     """Cancel one user's waiting commands of one specialization, or one of them.
 
     In the lane and in the outbox. Each is rejected for good, with the error "cancelled": a waiting sender gets that
-    outcome, and so does the same id sent again. Other commands keep their order. Exit code 1 if the command of --id
-    was not cancelled.
+    outcome, and so does the same id sent again. Other commands keep their order, and what is sent after the question
+    stays. Exit code 1 if the command of --id was not cancelled.
     """
     from levelq_core.operations.audit import user_target
     from levelq_worker.withdrawal.canceller import Canceller
@@ -53,7 +53,7 @@ def cancel(
         if dry_run or not waiting.total:
             return
         confirm("Cancel these commands?" if command_id is None else "Cancel this command?", yes=yes)
-        done = canceller.run(scope, ("cancel", target))
+        done = canceller.run(waiting.only(scope), ("cancel", target))
         print_cancelled(done)
         if command_id is not None and done.newer:
             raise Exit(1)

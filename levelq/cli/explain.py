@@ -127,6 +127,11 @@ def _remarks(found: Explanation) -> Iterator[Text]:
             yield Text(f"consumer {consumer} has yet to read {count(unread, 'level change')} of this user")
     for problem in found.problems:
         yield verdict("unknown", "bold yellow", f"  {problem}")
+    for note in found.notes:
+        yield verdict("note", "bold yellow", f"  {note}")
     for lane in found.lanes[:-1]:
         if lane.cause != "fine":
             yield Text(printable(lane.conclusion))
+    for lane in found.lanes:
+        for line in lane.also:
+            yield verdict("also", "bold yellow", f"  {line}")

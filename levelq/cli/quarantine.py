@@ -25,7 +25,12 @@ from .screen import Listing, one_line, print_json, print_line, verdict, when
 if TYPE_CHECKING:
     from levelq_core.operations.readings.quarantine import KeptEntry
 
-Ids = Annotated[list[int] | None, Argument(metavar="ID", help="Only these: the numbers that `list` shows.")]
+_MOST = 2**63 - 1  # of a bigint column
+
+Id = Annotated[list[int], Argument(metavar="ID", min=1, max=_MOST, help="The numbers that `list` shows.")]
+Ids = Annotated[
+    list[int] | None, Argument(metavar="ID", min=1, max=_MOST, help="Only these: the numbers that `list` shows.")
+]
 _COLUMNS = {"Lanes": "specialization", "Why": "reason"}
 _WARNING = " Their bytes are deleted for good."
 
@@ -58,7 +63,7 @@ def list_(
     print_listed(shown, len(found), limit, "quarantined entry")
 
 
-def show(ids: Annotated[list[int], Argument(metavar="ID", help="The numbers that `list` shows.")]) -> None:
+def show(ids: Id) -> None:
     """Show quarantined entries: why, their fields as far as they can be read, and their bytes."""
     from levelq_worker.redrive.quarantined import Returning
 

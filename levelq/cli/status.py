@@ -95,8 +95,10 @@ def _hot_spots(spots: HotSpots) -> Iterator[Text]:
     if spots.list_writers:
         clients = ", ".join(client.in_words() for client in spots.list_writers)
         told = f"  perhaps, as its last command wrote into some list: {clients}"
-        which = str(spots.list_writers[0].id) if len(spots.list_writers) == 1 else "N, on its server,"
-        yield verdict("   writer", "yellow", f"{told}; CLIENT KILL ID {which} ends it")
+        first = spots.list_writers[0]
+        which = str(first.id) if len(spots.list_writers) == 1 else "N"
+        where = ", on its server," if first.server else ""
+        yield verdict("   writer", "yellow", f"{told}; CLIENT KILL ID {which}{where} ends it")
 
 
 def _print_rates(report: StatusReport) -> None:

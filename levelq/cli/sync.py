@@ -42,6 +42,9 @@ def sync(
         return
     if user is None or specialization is None:
         raise BadParameter("expected USER SPECIALIZATION, or --all")
+    for option, given in (("--dry-run", dry_run), ("--json", as_json), ("--specialization", only)):
+        if given:  # never act where only a plan was asked for
+            raise BadParameter(f"{option}: expected --all with it")
     if source is AnySource.HIGHER:
         raise BadParameter("expected progress or license for one pair, got higher")
     _sync_one(user, specialization, source.value)

@@ -26,6 +26,7 @@ _SECTIONS = (
     (r"no worker serves it", "LevelqNoWorker"),
     (r"suspended by rq suspend", "LevelqSuspended"),
     (r": paused by |more paused: ", "LevelqPaused"),
+    (r"^trigger .* in batches, and refuse them;", "LevelqLanesParked"),
     (r"batches take .* usually|^trigger ", "LevelqSlowTransactions"),
     (r"its lane is full|of the commands of", "LevelqLag"),
     (r"to be retried or discarded", "LevelqRejections"),

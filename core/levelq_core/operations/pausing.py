@@ -102,6 +102,8 @@ class Pausing:
             self._sweep(partition)
         if before:
             self._record("resume", scope, {"partitions": len(before)})
+        else:
+            self.unwritten = None  # nothing was done
         return PauseChange(grouped(before), [])
 
     def in_hand(self, scope: PauseScope) -> int:

@@ -69,6 +69,12 @@ def servers_of(redis: Redis) -> list[Redis]:
     return topology_of(redis).servers()
 
 
+def address_of(server: Redis) -> str:
+    """Host and port of one server of a cluster, as the cluster names them."""
+    named = server.connection_pool.connection_kwargs
+    return f"{named['host']}:{named['port']}"
+
+
 def hosts_of(redis: Redis) -> list[str]:
     """The hosts of the servers, as the cluster or the Sentinels name them. Raises RedisError."""
     pools: list[Any] = [server.connection_pool for server in servers_of(redis)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from uuid import UUID
 
 from levelq_core.errors import InvalidArgument
@@ -33,7 +34,7 @@ def _plan(asked: Asked) -> Plan:
     else:
         title, button = f"Cancel what waits of {which}", f"Cancel {count(waiting.total, 'command')}"
         what = f"Every command of {which} that waits is cancelled: it is rejected for good, and never applied."
-        rest = "What a worker holds now may still be applied. A command that is sent meanwhile may be left."
+        rest = "What a worker holds now may still be applied. A command that is sent after this page was shown stays."
         if (pushed := _in_both(waiting, name)) is not None:
             button = f"Cancel what waits: {pushed}"
     return Plan(
@@ -50,6 +51,7 @@ def _plan(asked: Asked) -> Plan:
         back=f"/users/{user_id}",
         dangerous=True,
         impossible=None if waiting.total else decided,
+        kept=(("shown", f"{waiting.newest_ms}-{waiting.last_row}"),),
     )
 
 
@@ -61,7 +63,19 @@ def _scope(asked: Asked) -> Scope:
     except ValueError:
         message = f"id: expected a command's id (a UUID), got {quoted(given)}"
         raise InvalidArgument(message, field="id", value=given) from None
-    return Scope((name,), user_id, command_id)
+    return Scope((name,), user_id, command_id, *_shown(asked))
+
+
+def _shown(asked: Asked) -> tuple[int, int] | tuple[None, None]:
+    """The bounds of what the confirmation counted; none before it was shown. Raises InvalidArgument."""
+    given = asked.values.get("shown")
+    if given is None:
+        return None, None
+    found = re.fullmatch(r"(\d{1,18})-(\d{1,18})", given, re.ASCII)
+    if found is None:
+        message = f"shown: expected what the confirmation showed, got {quoted(given)}"
+        raise InvalidArgument(message, field="shown", value=given)
+    return int(found[1]), int(found[2])
 
 
 def _decided(at: Connected, scope: Scope) -> str:
@@ -99,6 +113,8 @@ def _table(asked: Asked, scope: Scope, user_id: int, name: str) -> tuple[tuple[s
 
 def _perform(asked: Asked) -> str:
     scope, (user_id, name) = _scope(asked), lane_of(asked)
+    if scope.newest_ms is None:
+        raise InvalidArgument("shown: expected what the confirmation showed, got nothing", field="shown", value=None)
     target = user_target(user_id, name)
     with connected(asked) as at:
         canceller = Canceller(at.engine, at.lanes, at.waker, asked.console.settings)

@@ -24,7 +24,7 @@ def _plan(asked: Asked) -> Plan:
             f"Every command of {name} that waits is cancelled: it is rejected for good, and never applied.",
             "Users lose the level-ups that these commands carry. Sending the same ids again gets the same answer.",
             "Entries that are no commands are quarantined. What workers hold now may still be applied.",
-            "A command that is sent meanwhile may be left: stop the producers first if nothing may be left.",
+            "A command that is sent until it is done may be cancelled, too, or left: stop the producers first.",
             "It takes some seconds for each 100,000 commands; keep this page open until then.",
         ),
         table=(("What waits", "Number"), *_rows(left)),

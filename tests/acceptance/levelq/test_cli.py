@@ -16,6 +16,7 @@ from redis import Redis
 
 from levelq_core import Settings
 from levelq_core.keys import Partition
+from levelq_core.lanes.pauses import pause_of
 from levelq_producer import Producer
 from tests.support.fixtures.command_line import Levelq, python
 from tests.support.fixtures.keys import KEYS
@@ -116,6 +117,14 @@ def test_narrow_terminals_get_every_word(levelq: Levelq, columns: str) -> None:
         out = levelq(*command.split(), COLUMNS=columns).out
         assert max(map(len, out.splitlines())) <= int(columns)
         assert all(word in out for word in words)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error(settings: Settings, redis: Redis, closed: str) -> None:
+    command = ["sh", "-c", f"{sys.executable} -m levelq pause PLAYER {closed}"]
+    done = subprocess.run(command, env=os.environ | settings.environment(), capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert pause_of(redis, KEYS, PLAYER) is not None
 
 
 def test_reader_that_closes_stdout_gets_no_error(levelq: Levelq, settings: Settings) -> None:

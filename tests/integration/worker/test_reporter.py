@@ -13,6 +13,7 @@ import pytest
 
 from levelq_core import LevelUp
 from levelq_core.lanes.worker_reports import KEPT_SECONDS, HotLane, WorkerReport, WorkerReports, read
+from levelq_core.operations.readings.explanation import explain
 from levelq_core.operations.readings.status import status
 from levelq_core.operations.readings.workers import WorkerStatus, workers
 from levelq_worker.draining.activity import HOT_COMMANDS
@@ -23,6 +24,7 @@ from levelq_worker.process.worker_main import reporting, working
 from levelq_worker.reporter import Reporter
 from levelq_worker.rq_adapter.worker import LaneWorker
 from levelq_worker.support.stop import Stop
+from tests.support.console import Page, served
 from tests.support.coupler import session
 from tests.support.fixtures.command_line import NOWHERE, Levelq, LevelqWith
 from tests.support.fixtures.waiting import until
@@ -148,7 +150,13 @@ def test_silent_worker_is_named_with_its_host_and_versions_are_compared(
     ]  # fmt: skip
     assert found["notes"] == found["hot_lanes"] == []  # of those that live, all have one version
     post_as(system, report, hot=hot)
-    assert workers(system.settings).notes == ("user 99 has 100% of the commands of PLAYER:1:0 in the last minute",)
+    told = "user 99 has 100% of the commands of PLAYER:1:0 in the last minute"
+    assert workers(system.settings).notes == (told,)
+    assert explain(system.settings, 99).notes == (told,) and explain(system.settings, 98).notes == ()
+    assert f"note  {told}\n" in levelq_here("explain", 99).out
+    with served(system.settings) as site:
+        hot_page, other_page = (Page(site.client.get(f"/users/{user}").text).text for user in (99, 98))
+    assert told in hot_page and told not in other_page
 
 
 @pytest.mark.parametrize(

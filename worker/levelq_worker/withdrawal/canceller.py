@@ -138,8 +138,10 @@ class Canceller:
 
     def _cancel_outbox(self, scope: Scope) -> None:
         """The same for rows of the outbox, pushed or not."""
-        with self._engine.connect() as connection:
-            last = connection.execute(_LAST_ROW).scalar_one()
+        last = scope.last_row
+        if last is None:
+            with self._engine.connect() as connection:
+                last = connection.execute(_LAST_ROW).scalar_one()
         values: dict[str, Any] = outbox_scope(scope) | {"after": 0, "last": last}
         while True:
             with self._engine.connect() as connection:

@@ -26,17 +26,30 @@ Entry = bytes | Oversized
 
 
 class Scope(NamedTuple):
-    """Everything, or these specializations, or one user's lanes, or one command in them."""
+    """Everything, or these specializations, or one user's lanes, or one command in them.
+
+    `newest_ms`, `last_row`: without entries that were pushed later, and without later rows of the outbox.
+    """
 
     specializations: Collection[str] | None = None
     user_id: int | None = None
     command_id: UUID | None = None
+    newest_ms: int | None = None
+    last_row: int | None = None
 
     def concerns(self, entry: Entry) -> bool:
         """Whether it includes this entry of one of its lanes."""
+        if self.newest_ms is not None and _pushed_ms(entry) > self.newest_ms:
+            return False
         if self.command_id is None:
             return True
         return isinstance(entry, bytes) and entry[IDENTITY_AT : IDENTITY_AT + 16] == self.command_id.bytes
+
+
+def _pushed_ms(entry: Entry) -> int:
+    """When an entry was pushed; 0 for what another program wrote without a time."""
+    stamp = entry[:STAMP_DIGITS] if isinstance(entry, bytes) else b""
+    return int(stamp) if stamp.isdigit() else 0
 
 
 def is_newer(entry: Entry) -> bool:
@@ -100,18 +113,27 @@ def _lanes(lanes: LaneEditor, settings: Settings, scope: Scope) -> Iterator[scan
 
 @dataclass
 class Waiting:
-    """How many commands wait, by specialization. One that the relay has pushed counts in lanes and in the outbox."""
+    """How many commands wait, by specialization. One that the relay has pushed counts in lanes and in the outbox.
+
+    `newest_ms`, `last_row`: the bounds of what was counted, for a Scope.
+    """
 
     lanes: int = 0
     in_lanes: dict[str, int] = field(default_factory=dict)
     in_outbox: dict[str, int] = field(default_factory=dict)
     newer: int = 0
     unreadable: set[str] = field(default_factory=set)
+    newest_ms: int = 0
+    last_row: int = 0
 
     @property
     def total(self) -> int:
         """How many entries and rows."""
         return sum(self.in_lanes.values()) + sum(self.in_outbox.values())
+
+    def only(self, scope: Scope) -> Scope:
+        """The same scope without what came after this was counted: an operator has seen no more."""
+        return scope._replace(newest_ms=self.newest_ms, last_row=self.last_row)
 
     def in_words(self) -> Iterator[str]:
         """What waits, one line for each specialization."""
@@ -149,11 +171,13 @@ def count(connection: Connection, lanes: LaneEditor, settings: Settings, scope: 
             if wanted:
                 holding.add((partition, page.user))
                 found.newer += sum(map(is_newer, wanted))
+                found.newest_ms = max(found.newest_ms, *map(_pushed_ms, wanted))
                 name = partition.specialization
                 found.in_lanes[name] = found.in_lanes.get(name, 0) + len(wanted)
     found.lanes = len(holding)
-    rows = connection.execute(_COUNT, outbox_scope(scope))
-    found.in_outbox = {row.specialization: row.rows for row in rows}
+    for row in connection.execute(_COUNT, outbox_scope(scope) | {"last": scope.last_row}):
+        found.in_outbox[row.specialization] = row.rows
+        found.last_row = max(found.last_row, row.last)
     return found
 
 
@@ -170,4 +194,7 @@ IN_SCOPE = """
     AND (CAST(:command AS uuid) IS NULL OR command_id = :command)
 """
 
-_COUNT = text(f"SELECT specialization, count(*) AS rows FROM {OUTBOX} WHERE {IN_SCOPE} GROUP BY specialization")
+_COUNT = text(f"""
+    SELECT specialization, count(*) AS rows, max(id) AS last FROM {OUTBOX}
+    WHERE {IN_SCOPE} AND (CAST(:last AS bigint) IS NULL OR id <= :last) GROUP BY specialization
+""")

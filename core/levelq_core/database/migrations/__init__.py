@@ -14,6 +14,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, Inspector, inspect, text
 
 from levelq_core.database.table_names import REQUIRED
+from levelq_core.errors import SchemaError
+from levelq_core.untrusted_text import quoted
 
 VERSION_TABLE = "levelq_alembic_version"
 LOCK = f"SELECT pg_advisory_xact_lock({0x6C6576656C71})"  # "levelq": any number, but the same for every upgrade
@@ -25,11 +27,13 @@ _SEARCH_PATH = "SELECT setting FROM pg_settings WHERE name = 'search_path' AND s
 def upgrade(engine: Engine) -> None:
     """Bring the database to this version: creates what is absent, changes no table that exists.
 
-    Two at once wait for each other. Raises SQLAlchemy's errors; then nothing is changed.
+    Two at once wait for each other. Raises SchemaError if a newer levelq made the tables, and SQLAlchemy's errors; then
+    nothing is changed.
     """
     with engine.begin() as connection:
         connection.execute(text(LOCK))
         config = _config(connection)
+        _known_version(config, connection)
         command.upgrade(config, "head")
         if _lacks_a_table(connection):
             _create_absent(config, sql=False)
@@ -38,11 +42,11 @@ def upgrade(engine: Engine) -> None:
 def upgrade_sql(engine: Engine) -> str:
     """The statements that `upgrade` would run on this database now, as one transaction; "" if there are none.
 
-    Reads the database, in a read-only transaction. Raises SQLAlchemy's errors.
+    Reads the database, in a read-only transaction. Raises SchemaError as `upgrade` does, and SQLAlchemy's errors.
     """
     with engine.connect().execution_options(postgresql_readonly=True) as connection:
         config = _config(connection)
-        current = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+        current = _known_version(config, connection)
         head = ScriptDirectory.from_config(config).get_current_head()
         if current == head and not _lacks_a_table(connection):
             return ""
@@ -59,6 +63,18 @@ def inspector() -> Inspector:
     """For migrations: what is in the database before this upgrade, or by now if it is being upgraded."""
     connection: Connection = context.config.attributes["connection"]
     return inspect(connection)
+
+
+def _known_version(config: Config, connection: Connection) -> str | None:
+    """The version of levelq's tables, None if there are none. Raises SchemaError if this levelq does not know it."""
+    current = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+    scripts = ScriptDirectory.from_config(config)
+    known = {script.revision for script in scripts.walk_revisions()}
+    if current is not None and current not in known:
+        expected = f"{VERSION_TABLE}: expected a version up to {scripts.get_current_head()}, got {quoted(current)}"
+        why = "a newer levelq made these tables; run `levelq db upgrade` of that version"
+        raise SchemaError(f"{expected}: {why}", table=VERSION_TABLE)
+    return current
 
 
 def _lacks_a_table(connection: Connection) -> bool:

@@ -13,7 +13,7 @@ from levelq_core.operations.audit import user_target
 
 from .records import Reading, Time
 from .row_list import Conditions, RowList
-from .selection import last_id_before_since
+from .selection import check_text, last_id_before_since
 
 _UNSAID = (None, "")
 _MOST_DETAIL = 200  # characters of one value
@@ -55,6 +55,7 @@ class Acts(NamedTuple):
 
 def _conditions(connection: Connection, acts: Acts, before: int | None) -> Conditions:
     since, until, action, user_id = acts
+    check_text("action", action)
     by_index = {
         "target": (OF_TARGET, None if user_id is None else user_target(user_id)),
         "before": ("id < :before", before),

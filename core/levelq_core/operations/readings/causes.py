@@ -25,6 +25,17 @@ def explain_cause(seen: LaneFacts) -> tuple[int, str, str]:
     return rank, cause.name, f"{seen.specialization}: {cause.sentence(seen)}"
 
 
+def other_causes(seen: LaneFacts, first: str) -> tuple[str, ...]:
+    """The sentences of what else is wrong, and stays when the first cause has ended."""
+    wrong = {cause.name: cause for cause in CAUSES if cause.name in _LASTING and cause.applies(seen)}
+    if seen.paused or "row_locked" in wrong:
+        wrong.pop("parked", None)  # by the pause, or by the lock
+    if not seen.known:
+        wrong.pop("no_worker", None)
+    wrong.pop(first, None)
+    return tuple(f"{seen.specialization}: {cause.sentence(seen)}" for cause in wrong.values())
+
+
 def _paused(seen: LaneFacts) -> str:
     assert seen.paused is not None
     by, target = seen.paused, seen.specialization if seen.paused.user is None else f"--user {seen.user_id}"
@@ -118,6 +129,9 @@ def _fine(seen: LaneFacts) -> str:
 def _parked_by_lock(seen: LaneFacts) -> object:
     return seen.lane and seen.lane.parked and is_locked(seen.lane.parked.reason) and seen.holder
 
+
+# Those that hold whatever else does, and that somebody has to end.
+_LASTING = ("paused", "not_in_catalog", "no_worker", "row_locked", "parked", "workers_waiting", "out_of_step")
 
 CAUSES = (
     Cause("redis_away", lambda s: s.redis, lambda s: f"what waits is unknown: {s.redis}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from decimal import Decimal
 from itertools import islice
 
@@ -61,7 +62,7 @@ def check(engine: Engine, catalog: Catalog | None = None, *, limit: int = 50) ->
         raise InvalidArgument(message, field="limit", value=limit)
     with engine.connect() as connection:
         found = out_of_step(connection)
-        first = list(islice(found, limit))
+        first = list(islice(found, min(limit, sys.maxsize)))
         total = len(first) + sum(1 for _ in found)
         schema = read(connection)
         fixes = pair_fixes(connection, first, schema, default_catalog() if catalog is None else catalog)

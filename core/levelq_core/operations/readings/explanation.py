@@ -11,7 +11,7 @@ from levelq_core.errors import InvalidArgument
 from levelq_core.operations.connections import database_of, redis_of, require_engine
 from levelq_core.settings import Settings
 
-from .causes import explain_cause
+from .causes import explain_cause, other_causes
 from .found import Found, read_database, read_redis, read_rq
 from .history import Wanted, wanted_of
 from .lane_facts import LaneFacts
@@ -28,7 +28,7 @@ class LaneExplanation(Reading):
 
     `lanes`: those in Redis that hold commands or are parked; two while the number of shards changes. `workers`: how
     many serve it, None if that was not read. `holders`: sessions that hold locks on its rows now. `cause`: by name;
-    `conclusion`: the reason and the next step in one sentence.
+    `conclusion`: the reason and the next step in one sentence. `also`: the same for what else is wrong.
     """
 
     specialization: str
@@ -39,6 +39,7 @@ class LaneExplanation(Reading):
     holders: tuple[RowHolder, ...]
     cause: str
     conclusion: str
+    also: tuple[str, ...] = ()
 
 
 class Explanation(Reading):
@@ -46,7 +47,8 @@ class Explanation(Reading):
 
     `lanes`: the user's specializations, the one with the worst cause last. `events`: in time order. `unread`: by
     consumer of level events, how many of this user's it has yet to read, among the first 5,000 commands. `problems`:
-    what could not be read. `conclusion`: the reason and the next step in one sentence.
+    what could not be read. `notes`: that the user has most commands of a partition. `conclusion`: the reason and the
+    next step in one sentence.
     """
 
     user_id: int
@@ -56,6 +58,7 @@ class Explanation(Reading):
     problems: tuple[str, ...]
     cause: str
     conclusion: str
+    notes: tuple[str, ...] = ()
 
 
 def explain(
@@ -126,6 +129,7 @@ def _explanation(found: Found, settings: Settings, wanted: Wanted) -> Explanatio
         problems=tuple(found.problems),
         cause=cause,
         conclusion=conclusion,
+        notes=tuple(found.notes),
     )
 
 
@@ -182,6 +186,7 @@ def _lane(found: Found, settings: Settings, user_id: int, name: str) -> tuple[in
         holders=seen.holders,
         cause=cause,
         conclusion=conclusion,
+        also=other_causes(seen, cause),
     )
 
 

@@ -43,6 +43,7 @@ from .timeline import (
     waiting_events,
 )
 from .waiting import OutboxRows, WaitingCommand, first_in_outbox, outbox_rows, user_lanes
+from .workers import notes_about, report_of
 
 Read = TypeVar("Read")
 
@@ -78,6 +79,7 @@ class Found:
     held: str | None = None
     events: list[Event] = field(default_factory=list)
     unread: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     redis: str | None = None
     database: str | None = None
@@ -97,6 +99,7 @@ def read_redis(found: Found, redis: Redis, settings: Settings, wanted: Wanted, f
     keys, user_id = settings.keys, wanted.user_id
     reports = worker_reports.read_at(redis, keys)
     silent = {report.name: reports.silent_seconds(report) for report in reports.reports}
+    found.notes += notes_about(user_id, report_of(reports, settings))
     if (audit := drift_report.read(redis, keys)) is not None:
         found.drift_policy = audit.policy
     found.alert = next(iter(worker_alerts.read(redis, keys)), None)

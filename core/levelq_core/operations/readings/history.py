@@ -23,7 +23,7 @@ from levelq_core.settings import Settings
 from .levels import Levels, rows_of
 from .problems import held_by, row_holder
 from .records import CommandContent, Reading
-from .selection import last_id_before_since
+from .selection import check_text, last_id_before_since
 from .waiting import ParkedUserLane, WaitingLane, user_lanes
 
 MOST_ENTRIES = 10_000  # of one page
@@ -233,6 +233,7 @@ def _upper(specialization: str | None) -> str | None:
     if specialization is not None and not isinstance(specialization, str):
         message = f"specialization: expected its name, got {specialization!r}"
         raise InvalidArgument(message, field="specialization", value=specialization)
+    check_text("specialization", specialization)
     return None if specialization is None else specialization.upper()
 
 

@@ -17,7 +17,7 @@ from levelq_core.keys import Keys, Partition
 from levelq_core.lanes.parked import cause_of
 from levelq_core.lanes.scan import LOOKED_AT, LongLane, longest
 from levelq_core.operations.queries import last_id_before
-from levelq_core.redis_client.topology import servers_of
+from levelq_core.redis_client.topology import address_of, topology_of
 from levelq_core.untrusted_text import MOST_SHOWN, printable
 
 from .records import Reading, Time
@@ -53,10 +53,12 @@ class QuarantineGroup(Reading):
 class ListWriter(Reading):
     """A connection to the lanes' Redis whose last command wrote into a list. Redis does not tell into which.
 
-    `id`: for `CLIENT KILL ID`, on its server. `address`: "a Unix socket" for all that use one.
+    `id`: for `CLIENT KILL ID`, on `server`: host and port in a cluster, None if there is one server. `address`: "a Unix
+    socket" for all that use one.
     """
 
     id: int
+    server: str | None = None
     address: str
     name: str
     user: str
@@ -66,7 +68,8 @@ class ListWriter(Reading):
     def in_words(self) -> str:
         """Which connection, from where, under which names, and what it did last."""
         who = ", ".join(filter(None, (self.name, f"user {self.user}")))
-        return f"client {self.id} from {self.address} ({who}; {self.command.upper()} {self.idle_seconds} s ago)"
+        where = f" of {self.server}" if self.server else ""
+        return f"client {self.id}{where} from {self.address} ({who}; {self.command.upper()} {self.idle_seconds} s ago)"
 
 
 class HotSpots(Reading):
@@ -137,19 +140,21 @@ def _group(row: Any, entries: int) -> QuarantineGroup:
 def list_writers(redis: Redis) -> tuple[ListWriter, ...]:
     """Connections that may have written into lanes, those of the latest commands first. Raises RedisError."""
     found: list[ListWriter] = []
-    for server in servers_of(redis):
+    topology = topology_of(redis)
+    for server in topology.servers():
         with suppress(NoPermissionError):  # a role without CLIENT LIST
-            found += _list_writers(server)
+            found += _list_writers(server, address_of(server) if topology.several_servers else None)
     return tuple(sorted(found, key=lambda client: client.idle_seconds)[:MOST_CLIENTS])
 
 
-def _list_writers(server: Redis) -> Iterator[ListWriter]:
+def _list_writers(server: Redis, address: str | None) -> Iterator[ListWriter]:
     clients: Any = server.client_list()
     for client in clients:
         if client.get("cmd") in _LIST_WRITERS:
             shown = {name: printable(str(client.get(name, "")), MOST_SHOWN) for name in ("addr", "name", "user", "cmd")}
             yield ListWriter(
                 id=int(client.get("id", 0)),
+                server=address,
                 address="a Unix socket" if str(client.get("addr", "")).endswith(":0") else shown["addr"],
                 name=shown["name"],
                 user=shown["user"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -10,6 +11,7 @@ from sqlalchemy import Connection
 
 from levelq_core.errors import InvalidArgument
 from levelq_core.operations.queries import last_id_before
+from levelq_core.untrusted_text import quoted
 
 from .row_list import Conditions
 
@@ -23,7 +25,7 @@ class Selection:
 
     `ids`: command ids, or row ids of the quarantine; rows that are named so count even if they are settled. `reason`: a
     part of the message, in any case. `since` and `until`: times with a zone. `settled`: also rejections that were
-    retried, discarded or cancelled. Raises InvalidArgument for an error that no row can have.
+    retried, discarded or cancelled. Raises InvalidArgument for an error or a text that no row can have.
     """
 
     ids: tuple[UUID, ...] | tuple[int, ...] = ()
@@ -41,6 +43,8 @@ class Selection:
             if self.error == "conflict":
                 message += ": the ledger keeps no row of a conflict, only the command that first had the id"
             raise InvalidArgument(message, field="error", value=self.error)
+        check_text("specialization", self.specialization)
+        check_text("reason", self.reason)
 
     def conditions(
         self, connection: Connection, table: str, before: int | None, *, ids: str, moment: str, reason: str
@@ -69,6 +73,13 @@ class Selection:
             "until": (f"{moment} < :until", self.until),
         }
         return Conditions.of(by_index, others)
+
+
+def check_text(name: str, given: str | None) -> None:
+    """Raise InvalidArgument for a text that PostgreSQL cannot hold, so that no row has it."""
+    if given is not None and re.search("[\0\ud800-\udfff]", given):
+        message = f"{name}: expected a text in UTF-8 without NUL, got {quoted(given)}"
+        raise InvalidArgument(message, field=name, value=given)
 
 
 def last_id_before_since(connection: Connection, table: str, moment: str, since: datetime) -> int:

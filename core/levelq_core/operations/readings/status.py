@@ -236,7 +236,7 @@ def _read_database(found: Found, settings: Settings, engine: Engine | None, boun
         if found.unexplained or any(map(is_locked, reasons)):
             found.holding = problems.row_holder(connection, settings)
         slow = found.workers is not None and any(worker.slow_since for worker in found.workers.workers)
-        found.trigger_notes += trigger_notes(connection, suspected=slow or any(map(is_raised_by_code, reasons)))
+        found.trigger_notes += trigger_notes(connection, slow=slow, refused=any(map(is_raised_by_code, reasons)))
         numbers, found.estimated = bounded_counts(connection)
         found.totals |= numbers
         if found.totals["quarantined"]:

@@ -13,17 +13,19 @@ MOST_NAMED = 5
 _WRITTEN = (PROGRESS, LICENSES, PROGRESSIONS)
 
 
-def trigger_notes(connection: Connection, *, suspected: bool) -> Iterator[str]:
-    """A line for each trigger that is switched off, and with `suspected` for each that may run in batches.
+def trigger_notes(connection: Connection, *, slow: bool, refused: bool) -> Iterator[str]:
+    """A line for each trigger that is switched off, and for each that may run in batches if it may be a cause.
 
-    MOST_NAMED at most. Raises DBAPIError.
+    `slow`: batches are; `refused`: a lane is parked by an error that a trigger may have raised. MOST_NAMED lines at
+    most. Raises DBAPIError.
     """
-    values = {"tables": list(_WRITTEN), "own": list(PAIR_TRIGGERS), "most": MOST_NAMED, "suspected": suspected}
+    values = {"tables": list(_WRITTEN), "own": list(PAIR_TRIGGERS), "most": MOST_NAMED, "suspected": slow or refused}
+    what = "in batches" if slow else "in batches, and refuse them"
     for row in connection.execute(_TRIGGERS, values):
         name, table, called = (printable(word) for word in (row.name, row.table, row.called))
         if row.enabled:
             off = f"ALTER TABLE {table} DISABLE TRIGGER {name}"
-            yield f"trigger {name} on {table} may run {called} in batches; if it is the cause, switch it off: {off}"
+            yield f"trigger {name} on {table} may run {called} {what}; if it is the cause, switch it off: {off}"
         else:
             on = f"ALTER TABLE {table} ENABLE TRIGGER {name}"
             yield f"trigger {name} on {table} is switched off; to switch it on: {on}"

@@ -9,7 +9,6 @@ from typing import Literal
 from redis import Redis
 
 from levelq_core.domain.lag_histogram import merged, quantile
-from levelq_core.keys import Keys
 from levelq_core.lanes.worker_reports import (
     WINDOWS,
     BatchFigures,
@@ -122,8 +121,11 @@ def workers(settings: Settings | None = None) -> WorkersReport:
 
 def read_workers(redis: Redis, settings: Settings) -> WorkersReport:
     """The same, on a client of the lanes' Redis. Raises RedisError."""
-    keys: Keys = settings.keys
-    found = read_at(redis, keys)
+    return report_of(read_at(redis, settings.keys), settings)
+
+
+def report_of(found: Read, settings: Settings) -> WorkersReport:
+    """The same, of reports that were read."""
     figures: dict[str, list[PartitionFigures]] = {}
     for report in found.reports:
         if not found.silent_seconds(report):
@@ -251,6 +253,11 @@ def hot_users(lanes: Iterable[HotLane], rates: Iterable[Rates]) -> Iterator[str]
         share = lane.commands / max(decided.get(lane.partition, 0), lane.commands, 1)
         if share > HOT_SHARE and lane.commands >= HOT_COMMANDS:
             yield f"user {lane.user_id} has {share:.0%} of the commands of {lane.partition} in the last minute"
+
+
+def notes_about(user_id: int, report: WorkersReport) -> Iterator[str]:
+    """Those of these lines that are about one user."""
+    return hot_users((lane for lane in report.hot_lanes if lane.user_id == user_id), report.rates)
 
 
 def _versions(found: Read) -> Iterator[str]:

@@ -408,6 +408,23 @@ def test_timeline_is_one_over_both_servers_in_time_order(system: System, levelq_
     assert "neither in the ledger" in levelq_here.refused("explain", "--command", uuid4())
 
 
+def test_whatever_else_is_wrong_is_told_before_the_reason(system: System, levelq_here: Levelq) -> None:
+    system.push(up(7, 1200))
+    system.drain()
+    assert levelq.explain(system.settings, 7).lanes[0].also == ()
+    system.sql("UPDATE user_licenses SET current_level = 4")
+    assert levelq.explain(system.settings, 7).lanes[0].also == ()  # it is the reason
+    system.push(up(7))
+    levelq_here("pause", "--user", 7)
+    (lane,) = levelq.explain(system.settings, 7).lanes
+    assert lane.cause == "paused"
+    no_worker, differ = lane.also
+    assert no_worker == "PLAYER: 1 command waits because no worker serves it; `levelq worker -s PLAYER` starts one"
+    assert differ.startswith("PLAYER: progress and license differ (2 and 4): ")
+    shown = levelq_here("explain", 7).out.splitlines()
+    assert shown[-3:] == [f"also  {no_worker}", f"also  {differ}", lane.conclusion]
+
+
 def test_history_shows_what_waits_and_filters(system: System, levelq_here: Levelq) -> None:
     system.push(up(7, 1200, reason="a match", advanced_by=3), SetLevel(user_id=7, specialization="PLAYER", new_level=4))
     system.push(up(7, 5, "COACH"))

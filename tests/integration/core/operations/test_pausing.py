@@ -98,6 +98,8 @@ def test_pause_works_without_the_database_and_says_that_it_is_not_written_down(
         code, _, err = levelq_here(command, "PLAYER", LEVELQ_DATABASE_URL=url)
         assert (code, err.count("\n"), err.startswith(why)) == (0, bool(why), True)
         assert (pause_of(system.redis, KEYS, PLAYER) is not None) is (command == "pause")
+    code, out, err = levelq_here("resume", "PLAYER", LEVELQ_DATABASE_URL=url)
+    assert (code, out, err) == (0, "PLAYER: not paused\n", "")  # nothing was done, so nothing lacks its line
 
 
 def test_actor_of_another_program_is_shown_and_written_down(system: System) -> None:

@@ -125,6 +125,7 @@ def test_check_gives_the_pairs_out_of_step_with_their_repair(own_engine: Engine)
     chef = levelq.check(own_engine, levelq.Catalog.of({"CHEF": [0]})).pairs[1]
     assert chef.repair == "levelq sync 4 CHEF --source license"
     assert levelq.check(own_engine, limit=0).total == 2
+    assert len(levelq.check(own_engine, limit=2**63).pairs) == 2
 
 
 @pytest.mark.parametrize(
@@ -135,6 +136,7 @@ def test_check_gives_the_pairs_out_of_step_with_their_repair(own_engine: Engine)
         ({"limit": True}, "limit: expected an integer from 1 to 10000, got True"),
         ({"limit": 10_001}, "limit: expected an integer from 1 to 10000, got 10001"),
         ({"specialization": 5}, "specialization: expected its name, got 5"),
+        ({"specialization": "A\0"}, r"specialization: expected a text in UTF-8 without NUL, got 'A\x00'"),
         ({"before": "2026-01-31"}, "before: expected a command_id (UUID) or a datetime with a zone, got '2026-01-31'"),
     ],
 )

@@ -169,7 +169,8 @@ def test_triggers_are_named_where_one_may_be_the_cause_and_while_they_are_switch
         (running,) = look(settings).notes
         told, _, statement = running.partition(": ")
         table = "public.user_licenses"
-        assert told == f'trigger "No Entry" on {table} may run refuse() in batches; if it is the cause, switch it off'
+        what = "may run refuse() in batches, and refuse them; if it is the cause, switch it off"
+        assert told == f'trigger "No Entry" on {table} {what}'
         application.execute(statement.encode())
         (switched_off,) = look(settings).notes
         told, _, statement = switched_off.partition("; to switch it on: ")

@@ -282,6 +282,9 @@ def test_sync_all_repairs_the_pairs_of_the_named_specializations(
         (("sync", "--source", "progress"), "expected USER SPECIALIZATION, or --all"),
         (("sync", "1", "PLAYER", "--source", "higher"), "expected progress or license for one pair, got higher"),
         (("sync", "--all", "--source", "higher", "-s", "NONE"), "--specialization: expected one of PLAYER"),
+        (("sync", "1", "PLAYER", "--source", "license", "--dry-run"), "--dry-run: expected --all with it"),
+        (("sync", "1", "PLAYER", "--source", "license", "--json"), "--json: expected --all with it"),
+        (("sync", "1", "PLAYER", "--source", "license", "-s", "COACH"), "--specialization: expected --all with it"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(levelq_here: Levelq, arguments: tuple[str, ...], message: str) -> None:

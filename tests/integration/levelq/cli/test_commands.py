@@ -14,7 +14,7 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from levelq_core import LevelEvent, SetLevel, Settings, apply_commands
-from tests.support.db_check import execute
+from tests.support.db_check import execute, query
 from tests.support.fixtures.command_line import NOWHERE, SECRET, Levelq, Result
 
 
@@ -150,6 +150,14 @@ def test_db_upgrade_lists_the_tables_that_it_created_and_left(levelq_here: Level
     assert first.code == 0 and first.out.count(" created") == 9 and "left as it was" not in first.out
     again = levelq_here("db", "upgrade", LEVELQ_DATABASE_URL=blank_database_url)
     assert again.code == 0 and again.out.count("left as it was") == 9 and " created" not in again.out
+
+
+def test_db_upgrade_of_tables_that_a_newer_version_made_is_refused(levelq_here: Levelq, own_engine: Engine) -> None:
+    execute(own_engine, "UPDATE levelq_alembic_version SET version_num = '0099'")
+    for command in ("db upgrade", "db upgrade --sql"):
+        line = levelq_here.refused(*command.split())
+        assert "levelq_alembic_version: expected a version up to 0001, got '0099': a newer levelq made" in line
+    assert query(own_engine, "SELECT version_num FROM levelq_alembic_version") == [("0099",)]
 
 
 def test_db_check_prints_the_fix_of_each_finding(levelq_here: Levelq, own_engine: Engine) -> None:

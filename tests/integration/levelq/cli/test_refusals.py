@@ -50,6 +50,15 @@ BAD_INPUT = {
     "history of nobody": ("history 0", "'USER'"),
     "a command that is none": ("statsu", "No such command 'statsu'. Did you mean 'status'? (see levelq --help)"),
     "an option that is none": ("status --jsno", "No such option: --jsno"),
+    "a specialization that is no UTF-8": (
+        "history 1 -s \udcff", r"specialization: expected a text in UTF-8 without NUL, got '\udcff'",
+    ),
+    "an explanation of what is no UTF-8": ("explain 1 \udcff", "specialization: expected a text in UTF-8"),
+    "rejections of what is no UTF-8": ("rejected list -s \udcff", "specialization: expected a text in UTF-8"),
+    "a reason that is no UTF-8": ("quarantine list --reason \udcff", "reason: expected a text in UTF-8"),
+    "an action with NUL": ("audit --action a\0b", r"action: expected a text in UTF-8 without NUL, got 'a\x00b'"),
+    "an entry beyond the greatest id": ("quarantine show 9223372036854775808", "'ID'"),
+    "entry 0": ("quarantine discard 0 --yes", "'ID'"),
 }  # fmt: skip
 
 

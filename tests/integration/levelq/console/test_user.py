@@ -56,6 +56,9 @@ def test_conclusion_comes_first_in_the_words_of_explain(client: httpx.Client, sy
     system.push(up(7, 600, reason="a match", advanced_by=3), up(7))
     found = explain(system.settings, 7)
     assert found.cause == "no_worker"
+    system.sql("UPDATE user_licenses SET current_level = 4 WHERE specialization_type = 'PLAYER'")
+    assert "also PLAYER: progress and license differ (2 and 4)" in shown(client)
+    system.sql("UPDATE user_licenses SET current_level = 2 WHERE specialization_type = 'PLAYER'")
     text = shown(client)
     assert text.index(found.conclusion.split("`")[0].strip()) < text.index("In the lane")
     assert "2 commands, due since" in text and 'level_up +600 XP; by 3, "a match"' in text

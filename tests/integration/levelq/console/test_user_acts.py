@@ -14,7 +14,9 @@ from levelq.console.access.login import Role
 from levelq.console.access.login_file import append, new_login
 from levelq_core import Settings
 from levelq_core.operations.queries import outcome_of
+from levelq_core.redis_client.topology import time_ms
 from tests.support.console import Page, Site, act, assert_escaped, login, served
+from tests.support.fixtures.waiting import until
 from tests.support.system import PLAYER, System, up
 
 LANE = "user=7&specialization=PLAYER"
@@ -88,6 +90,29 @@ def test_all_that_waits_of_a_lane_is_cancelled_and_nothing_else(site: Site, syst
     assert system.rows("SELECT count(*) FROM levelq_outbox") == [(0,)]
     assert system.redis.llen(system.settings.keys.lane(PLAYER, 8)) == 1 and system.applied() == 3
     assert "Nothing waits there." in planned(site.client, f"/act/cancel?{LANE}")
+
+
+def test_what_is_sent_after_the_confirmation_was_shown_stays(site: Site, system: System) -> None:
+    system.push(up(7), up(7))
+    system.commit(up(7, 5))
+    url = f"/act/cancel?{LANE}"
+    form = Page(site.client.get(url).text).form()
+    shown = time_ms(system.redis)
+    until(lambda: time_ms(system.redis) > shown)  # entries hold their time in milliseconds
+    later = [up(7, 70), up(7, 700)]
+    system.push(later[0])
+    system.commit(later[1])
+    assert site.client.post(url, data=form).status_code == 303
+    assert "user 7 PLAYER: 3 commands cancelled." in site.client.get("/users/7").text
+    assert system.rows("SELECT command_id FROM levelq_outbox") == [(later[1].command_id,)]
+    assert site.client.post(url, data=form).status_code == 409  # as by a second click
+    refused = site.client.post(url, data={"csrf": form["csrf"]})
+    assert (refused.status_code, "shown: expected what the confirmation showed" in refused.text) == (400, True)
+    refused = site.client.post(url, data={"csrf": form["csrf"], "shown": "x"})
+    assert (refused.status_code, "got &#39;x&#39;" in refused.text) == (400, True)
+    system.drain()
+    applied = system.rows("SELECT command_id FROM levelq_ledger WHERE status = 'applied'")
+    assert applied == [(later[0].command_id,)]
 
 
 @pytest.mark.parametrize(("source", "level"), [("progress", 2), ("license", 4)])

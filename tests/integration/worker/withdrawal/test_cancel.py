@@ -12,9 +12,11 @@ import pytest
 from levelq import Outcome, SetLevel
 from levelq_core import failpoints as faults
 from levelq_core.domain.codec import encode
+from levelq_core.redis_client.topology import time_ms
 from tests.support.coupler import push_bare, session
 from tests.support.fixtures.command_line import Levelq
 from tests.support.fixtures.keys import KEYS
+from tests.support.fixtures.waiting import until
 from tests.support.system import PLAYER, System, up
 
 
@@ -87,6 +89,25 @@ def test_command_that_is_applied_before_the_confirmation_is_reported_as_not_canc
     code, out, err = levelq_here("cancel", 7, "PLAYER", "--id", command.command_id)
     assert (code, "was decided: applied" in err) == (1, True)
     assert "0 commands cancelled" in out
+
+
+def test_what_is_sent_while_the_question_is_asked_stays(
+    system: System, levelq_here: Levelq, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system.push(up(7), up(7))
+    later = up(7, 70)
+
+    def answer(*_: object, abort: bool) -> None:
+        seen = time_ms(system.redis)
+        until(lambda: time_ms(system.redis) > seen)  # entries hold their time in milliseconds
+        system.push(later)
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("typer.confirm", answer)
+    code, out, _ = levelq_here("cancel", 7, "PLAYER")
+    assert (code, last_line(out)) == (0, "2 commands cancelled")
+    system.drain()
+    assert decisions(system)[later.command_id] == ("applied", None)
 
 
 def test_command_of_a_newer_version_is_reported_as_not_cancelled(system: System, levelq_here: Levelq) -> None:

@@ -48,6 +48,8 @@ def test_command_lines_have_the_page_that_shows_the_same_beside_them() -> None:
         ("workers are suspended by rq suspend: they drain nothing; `rq resume` lets them go on", "Suspended"),
         ("COACH: paused by kim since 2026-01-31 02:58:11 UTC, until resumed; to end it: levelq resume", "Paused"),
         ("LEVELQ_DATABASE_URL: postgresql://x: connection failed: Connection refused", "ServerDown"),
+        ("trigger t on public.a may run f() in batches; if it is the cause, switch it off: ...", "SlowTransactions"),
+        ("trigger t on public.a may run f() in batches, and refuse them; if it is the cause, ...", "LanesParked"),
     ],
 )  # fmt: skip
 def test_a_problem_leads_to_its_section(problem: str, section: str) -> None:
