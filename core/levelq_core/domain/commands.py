@@ -105,7 +105,7 @@ class _OwnMessage:
 
 Key = Annotated[str, Field(min_length=1, max_length=MAX_KEY), BeforeValidator(_checked_key)]
 UserId = Annotated[int, Field(ge=1, le=MAX_USER_ID), _OwnMessage()]
-Specialization = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,31}\z"), AfterValidator(str.upper)]
+Specialization = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,31}$"), AfterValidator(str.upper)]
 Number = Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Gain = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
 LevelOrEarned = Annotated[Number | Literal["earned"], WrapValidator(_level_or_earned)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from decimal import Decimal
 from typing import Any
@@ -119,6 +120,14 @@ def test_specialization_folds_to_upper_case(name: str) -> None:
 )
 def test_specialization_unfit_for_a_key_or_a_queue_name_is_refused(name: object) -> None:
     assert refused(LevelUp, specialization=name).startswith("specialization: ")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_json_schema_has_a_pattern_that_every_validator_can_read(model: type[Command]) -> None:
+    """An application shows it to clients in its OpenAPI document. Rust's \\z, for one, is an error elsewhere."""
+    pattern = model.model_json_schema()["properties"]["specialization"]["pattern"]
+    assert pattern == "^[A-Za-z][A-Za-z0-9_]{0,31}$"
+    assert [name for name in ("Player_2", "", "2A", "A-B", "x" * 33) if re.search(pattern, name)] == ["Player_2"]
 
 
 @pytest.mark.parametrize("model", MODELS)
