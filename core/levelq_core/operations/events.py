@@ -163,11 +163,10 @@ class LevelEvents:
 
     @contextmanager
     def _page(self, limit: int) -> Iterator[tuple[Connection, _Page]]:
-        # Whatever the engine's own level: each statement must see what committed before it.
-        with (
-            self._engine.connect().execution_options(isolation_level="READ COMMITTED") as connection,
-            connection.begin(),
-        ):
+        # Whatever the engine's own options: each statement must see what committed before it, and some write, which a
+        # server-side cursor cannot.
+        options = {"isolation_level": "READ COMMITTED", "stream_results": False, "yield_per": None}
+        with self._engine.connect().execution_options(**options) as connection, connection.begin():
             if connection.execute(_IS_STANDBY).scalar_one():
                 message = "engine: expected the primary server, got a standby, which does not know open writers"
                 raise ConfigurationError(message, setting="engine")
@@ -255,7 +254,7 @@ _LAST = text(f"""
 # The transactions that hold the lock of a writer of the ledger. pg_locks has the lower 32 bits of an id: the upper ones
 # follow, because every open transaction is within 2^31 of the next id.
 _WRITERS = text(f"""
-    SELECT DISTINCT next + (low - mod(next, 4294967296) + 6442450944) % 4294967296 - 2147483648
+    SELECT DISTINCT next + mod(low - mod(next, 4294967296) + 6442450944, 4294967296) - 2147483648
     FROM (
         SELECT CAST(CAST(t.transactionid AS text) AS bigint) AS low,
                CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint) AS next

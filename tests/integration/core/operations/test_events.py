@@ -403,6 +403,18 @@ def test_application_engine_of_any_driver_and_isolation_level_serves(
     engine.dispose()
 
 
+@pytest.mark.parametrize("option", [{"stream_results": True}, {"yield_per": 10}, {"no_parameters": True}], ids=str)
+@pytest.mark.parametrize("consumer", ["c", None])
+def test_application_engine_with_options_for_its_own_statements_serves(
+    own_engine: Engine, option: dict[str, Any], consumer: str | None
+) -> None:
+    commit(own_engine, level(1, 2))
+    events = LevelEvents(own_engine.execution_options(**option), consumer)
+    with events.batch() as (_, batch):
+        assert changes(batch) == [(1, 1, 2)]
+    assert list(events) == []
+
+
 def test_unread_events_are_not_pruned(own_engine: Engine, redis: Redis, settings: Settings) -> None:
     commit(own_engine, level(1, 2), LevelUp(**LANE, xp_gained=1), level(1, 3))
     for event in LevelEvents(own_engine, "c"):
