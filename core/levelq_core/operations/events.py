@@ -7,6 +7,7 @@ those before it committed; so whatever is visible, sorted by id, is in the order
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -121,10 +122,13 @@ class LevelEvents:
         exactly once. An error in the block rolls both back, and the next batch has the same events.
 
         At most `limit` events, and those of transactions that committed late. With `wait`: waits up to that many
-        seconds for one; then the list is empty. Raises DBAPIError, ConfigurationError on a standby server.
+        seconds for one; then the list is empty. Raises InvalidArgument, DBAPIError, ConfigurationError on a standby
+        server.
         """
-        if limit < 1:
-            raise InvalidArgument(f"limit: expected at least 1, got {limit}", field="limit", value=limit)
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+            raise InvalidArgument(f"limit: expected at least 1, got {limit!r}", field="limit", value=limit)
+        if not isinstance(wait, int | float) or math.isnan(wait):
+            raise InvalidArgument(f"wait: expected a number of seconds, got {wait!r}", field="wait", value=wait)
         deadline = time.monotonic() + wait
         while True:
             with self._page(limit) as (connection, page):

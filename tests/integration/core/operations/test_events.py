@@ -449,3 +449,16 @@ def test_wrong_argument_is_named(
 def test_limit_below_one_is_refused(own_engine: Engine) -> None:
     with pytest.raises(InvalidArgument, match="limit: expected at least 1, got 0"), LevelEvents(own_engine).batch(0):
         pass
+
+
+@pytest.mark.parametrize(
+    "given", [{"limit": 1.5}, {"limit": True}, {"limit": "5"}, {"wait": None}, {"wait": "1"}], ids=str
+)
+def test_limit_and_wait_that_are_no_numbers_are_refused(own_engine: Engine, given: dict[str, Any]) -> None:
+    ((name, value),) = given.items()
+    with (
+        pytest.raises(InvalidArgument, match=f"^{name}: expected .*, got ") as caught,
+        LevelEvents(own_engine).batch(**given),
+    ):
+        pass
+    assert (caught.value.field, caught.value.value) == (name, value)
