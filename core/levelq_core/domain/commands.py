@@ -143,6 +143,15 @@ class _Command(BaseModel):
             self.model_fields_set.add("command_id")
         return self
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values, which are validated: unlike pydantic's, a copy is as valid as its original."""
+        if not update:
+            return super().model_copy(deep=deep)
+        values = dict(self) | dict(update)
+        if update.get("idempotency_key") is not None and "command_id" not in update:
+            del values["command_id"]
+        return type(self)(**values)
+
 
 class LevelUp(_Command):
     """Add to a learner's totals and raise both levels as far as the totals earn; never lowers a level."""

@@ -185,6 +185,18 @@ def test_command_is_immutable(model: type[Command]) -> None:
             setattr(command, name, getattr(command, name))
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_copy_with_other_values_is_validated_and_keeps_the_rest(model: type[Command]) -> None:
+    command = model(**MODELS[model], reason="won", idempotency_key="a")
+    copied = command.model_copy(update={"user_id": 7, "specialization": "coach"})
+    assert copied.model_dump() == command.model_dump() | {"user_id": 7, "specialization": "COACH"}
+    assert command.model_copy() == command.model_copy(deep=True) == command
+    assert command.model_copy(update={"idempotency_key": "b"}).command_id == command_id_for("b")
+    for wrong in ({"user_id": 0}, {"reason": "a\0"}, {"other": 1}, {"idempotency_key": "b", "command_id": UUID(int=1)}):
+        with pytest.raises(ValidationError):
+            command.model_copy(update=wrong)
+
+
 def test_every_wrong_field_is_named_with_its_value() -> None:
     with pytest.raises(InvalidCommand) as caught:
         build(LevelUp, user_id=0, specialization="no way", xp_gained="x" * 1000)
