@@ -11,7 +11,7 @@ _MOST_SHOWN = 20
 
 
 class Expectation:
-    """Commands of one kind (None: any) with these values in their fields.
+    """Commands of one kind (None: any), or of an application's subclass of it, with these values in their fields.
 
     Raises TypeError for what is no kind of command, and for a field that the kind does not have: such an expectation
     would never be met, and `assert_not_sent` would always pass.
@@ -19,7 +19,7 @@ class Expectation:
 
     def __init__(self, kind: type[Command] | None, fields: Mapping[str, Any]) -> None:
         kinds = get_args(Command)
-        if kind is not None and kind not in kinds:
+        if kind is not None and not (isinstance(kind, type) and issubclass(kind, kinds)):
             raise TypeError(f"kind: expected {COMMAND_NAMES}, or none for any, got {kind!r}")
         known = {name: None for one in ([kind] if kind else kinds) for name in one.model_fields}
         if unknown := [name for name in fields if name not in known]:
@@ -38,7 +38,7 @@ class Expectation:
 
     def difference(self, command: Command) -> str:
         """How a command differs from what is expected; empty if it does not."""
-        if self._kind is not None and type(command) is not self._kind:
+        if self._kind is not None and not isinstance(command, self._kind):
             return f"not a {self._kind.__name__}"
         absent = object()
         found = {name: getattr(command, name, absent) for name in self._fields}
@@ -56,11 +56,14 @@ class Expectation:
         """What was sent, one command a line, each with its difference; those of the expected kind first."""
         if not sent:
             return "nothing was sent"
-        ordered = sorted(sent, key=lambda command: self._kind is not None and type(command) is not self._kind)
+        ordered = sorted(sent, key=lambda command: not self._is_kind(command))
         lines = [f"  {shown(command)}{self._note(command)}" for command in ordered[:_MOST_SHOWN]]
         if len(sent) > _MOST_SHOWN:
             lines.append(f"  and {len(sent) - _MOST_SHOWN} more")
         return "\n".join([f"sent: {len(sent)} command{'s' * (len(sent) != 1)}", *lines])
+
+    def _is_kind(self, command: Command) -> bool:
+        return self._kind is None or isinstance(command, self._kind)
 
     def _note(self, command: Command) -> str:
         difference = self.difference(command)

@@ -82,6 +82,7 @@ class AsyncProducer(AsyncCommandMethods):
         unless given). Raises InvalidCommand, LaneFull, PartitionFull, QueueUnavailable, SendUnknown, NotDurable
         if it is queued and not that safe in time, ConfigurationError if Redis cannot give that durability.
         """
+        self._connections.require_open()
         wait = self._wait if durability is None else DurabilityWait(self.settings, durability)
         with send_span("send", command) as trace:
             handle = self._encode(command, reply, trace)
@@ -215,6 +216,7 @@ class AsyncProducer(AsyncCommandMethods):
         restarted or emptied meanwhile, and no ledger can say what was decided; InvalidCommand, QueueUnavailable,
         ConfigurationError. Many may wait at once: they share the producer's connections.
         """
+        self._connections.require_open()
         await self._applied_waits.wait(user_id, specialization, timeout)
 
     async def outcome(

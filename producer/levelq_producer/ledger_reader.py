@@ -11,7 +11,7 @@ from uuid import UUID
 
 from levelq_core.database.urls import check_database_urls
 from levelq_core.domain.outcome import Outcome
-from levelq_core.errors import ConfigurationError, ProducerClosed
+from levelq_core.errors import ConfigurationError, LevelqError, ProducerClosed
 from levelq_core.redis_client.per_process import PerProcess
 from levelq_core.redis_client.url_options import redacted
 
@@ -123,7 +123,7 @@ class LedgerReader:
             raise ConfigurationError(f"{setting}: {url}: {error}", setting=setting, value=url) from error
 
     def _select(self, select: Callable[[Connection], T]) -> T:
-        from levelq_core.operations.queries import WrongAnswer  # noqa: PLC0415
+        from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
 
         state, engine = self._state.get(), self._engine()
         pool = engine.pool
@@ -131,7 +131,9 @@ class LedgerReader:
             with engine.connect() as connection:
                 try:
                     return select(connection)
-                except WrongAnswer:
+                except DBAPIError:
+                    raise
+                except BaseException:  # WrongAnswer, or what a signal's handler raised: an answer may be under way
                     connection.invalidate()
                     raise
         finally:
@@ -182,27 +184,29 @@ class LedgerReader:
                 self._withdraw(state, mine)
                 raise
         if mine.outcomes is None and mine.error is None:
-            self._query_for_all(state)
+            self._query_for_all(state, mine)
         if mine.error is not None:
             raise mine.error
         assert mine.outcomes is not None
         return mine.outcomes
 
-    def _query_for_all(self, state: _ProcessState) -> None:
+    def _query_for_all(self, state: _ProcessState, mine: _Request) -> None:
         with state.lock:
             together, state.pending = state.pending, []
         try:
             outcomes = iter(self.query([key for request in together for key in request.keys]))
             for request in together:
                 request.outcomes = list(islice(outcomes, len(request.keys)))
-        except BaseException as error:  # also what a signal's handler raises, or the others would wait for ever
-            failure = (
-                error if isinstance(error, Exception) else ConfigurationError(f"interrupted: {error!r}", value=error)
-            )
+        except LevelqError as error:
             for request in together:
-                request.error = failure
-            if not isinstance(error, Exception):
-                raise
+                request.error = error
+        except BaseException:  # a signal's handler raised: the others query without this thread
+            with state.lock:
+                state.pending = [request for request in together if request is not mine] + state.pending
+            for request in together:
+                request.outcomes = None
+            together = []
+            raise
         finally:
             with state.lock:
                 following = self._next(state)

@@ -81,6 +81,7 @@ class Producer(CommandMethods):
         unless given). Raises InvalidCommand, LaneFull, PartitionFull, QueueUnavailable, SendUnknown, NotDurable
         if it is queued and not that safe in time, ConfigurationError if Redis cannot give that durability.
         """
+        self._connections.require_open()
         wait = self._wait if durability is None else DurabilityWait(self.settings, durability)
         with send_span("send", command) as trace:
             handle = self._encode(command, reply, trace)
@@ -211,6 +212,7 @@ class Producer(CommandMethods):
         restarted or emptied meanwhile, and no ledger can say what was decided; InvalidCommand, QueueUnavailable,
         ConfigurationError. Many may wait at once: they share the producer's connections.
         """
+        self._connections.require_open()
         self._applied_waits.wait(user_id, specialization, timeout)
 
     def outcome(

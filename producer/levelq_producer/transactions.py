@@ -22,6 +22,10 @@ EXPECTED = (
 )
 
 
+# A server-side cursor, which a connection may have for its reads, can only SELECT.
+_UNSTREAMED = {"stream_results": False, "yield_per": None}
+
+
 class OpenTransaction(NamedTuple):
     """A transaction that the application will commit or roll back."""
 
@@ -91,7 +95,7 @@ def _open_connection(connection: Any) -> OpenTransaction:
     def execute(statement: str, values: Values) -> Rows:
         try:
             with _explained():
-                return list(connection.execute(_text(statement), values))
+                return list(connection.execute(_text(statement), values, execution_options=_UNSTREAMED))
         except InvalidRequestError as error:
             raise _unusable(error) from error
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from levelq_core.database.cursors import Cursor, cursor_on
 from levelq_core.database.encoding import utf8_texts
 from levelq_core.database.schema import forget, reread, schema_of
-from levelq_core.database.transactions import driver_connection
+from levelq_core.database.transactions import driver_connection, dropped_if_interrupted
 from levelq_core.domain.catalog import Catalog
 from levelq_core.domain.codec import record_of
 from levelq_core.domain.commands import COMMAND_NAMES, Command, new_command_id
@@ -178,7 +178,7 @@ def batch_cursor(connection: Connection) -> Iterator[Cursor[Any]]:
     if not connection.in_transaction():
         connection.begin()
     try:
-        with utf8_texts(raw), cursor_on(raw) as cursor:
+        with utf8_texts(raw), dropped_if_interrupted(connection), cursor_on(raw) as cursor:
             yield cursor
     except psycopg.Error as error:
         if (error.sqlstate or "").startswith("42"):

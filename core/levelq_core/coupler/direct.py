@@ -155,6 +155,8 @@ class ProgressLicenseCoupler:
             row = self._transaction().read(_BOTH_LEVELS, {"user": lane.user_id, "name": lane.specialization})
         except (SQLAlchemyError, LevelqError) as error:
             return failure("database_error", error)
+        except Exception as error:
+            return failure("unknown_error", error)
         return compare(*row)
 
     def _transaction(self) -> DirectTransaction:

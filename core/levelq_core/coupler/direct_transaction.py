@@ -19,7 +19,12 @@ from sqlalchemy.orm import Session
 from levelq_core.database.schema import schema_of
 from levelq_core.database.session_binds import Bind, bind_of
 from levelq_core.database.sqlstate import ErrorClass, classify, in_words
-from levelq_core.database.transactions import check_driver, check_schema, driver_connection
+from levelq_core.database.transactions import (
+    check_driver,
+    check_schema,
+    driver_connection,
+    dropped_if_interrupted,
+)
 from levelq_core.domain.catalog import Catalog
 from levelq_core.domain.codec import record_of
 from levelq_core.domain.commands import Command
@@ -76,9 +81,9 @@ class DirectTransaction:
                 self._session.flush()
             connection = self._connection()
             check_schema(connection)
-            with connection.begin_nested() if self.is_callers else nullcontext():
+            with connection.begin_nested() if self.is_callers else nullcontext(), dropped_if_interrupted(connection):
                 return connection.execute(statement, dict(parameters)).one()
-        except SQLAlchemyError:
+        except BaseException:
             self._undo()
             raise
 

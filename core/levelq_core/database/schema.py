@@ -153,7 +153,7 @@ def read(connection: Connection) -> Schema:
         parents,
         unique={key: frozenset(frozenset(names) for table, names in unique if table == key) for key in REQUIRED},
         deferred=tuple(connection.execute(DEFERRED, coupled).scalars()),
-        encoding=str(connection.scalar(text("SHOW server_encoding"))),
+        encoding=str(connection.scalar(text("SELECT current_setting('server_encoding')"))),
         leading=frozenset((table, names[0]) for table, names in unique),
         kinds={row.name: row.kind for row in connection.execute(NOT_TABLES, every)},
         elsewhere={name: tuple(schemas) for name, schemas in connection.execute(IN_SCHEMAS, {"tables": absent})},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -62,3 +64,21 @@ def driver_connection(connection: Connection) -> AnyConnection:
             value="aborted",
         )
     return raw
+
+
+@contextmanager
+def dropped_if_interrupted(connection: Connection) -> Iterator[None]:
+    """A block of statements: if what a signal's handler raises ends it during one, the connection is dropped.
+
+    Its answer is still to come, so nothing can be sent any more, not even a ROLLBACK, which would hide what was raised.
+    """
+    try:
+        yield
+    except BaseException:
+        raw = None if connection.invalidated else connection.connection.driver_connection
+        if (
+            isinstance(raw, psycopg.Connection | psycopg.AsyncConnection)
+            and raw.info.transaction_status is TransactionStatus.ACTIVE
+        ):
+            connection.invalidate()
+        raise

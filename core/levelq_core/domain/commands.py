@@ -105,7 +105,7 @@ class _OwnMessage:
 
 Key = Annotated[str, Field(min_length=1, max_length=MAX_KEY), BeforeValidator(_checked_key)]
 UserId = Annotated[int, Field(ge=1, le=MAX_USER_ID), _OwnMessage()]
-Specialization = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,31}\z"), AfterValidator(str.upper)]
+Specialization = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,31}$"), AfterValidator(str.upper)]
 Number = Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Gain = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
 LevelOrEarned = Annotated[Number | Literal["earned"], WrapValidator(_level_or_earned)]
@@ -142,6 +142,15 @@ class _Command(BaseModel):
             self.__dict__.update(command_id=command_id_for(self.idempotency_key), idempotency_key=None)
             self.model_fields_set.add("command_id")
         return self
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values, which are validated: unlike pydantic's, a copy is as valid as its original."""
+        if not update:
+            return super().model_copy(deep=deep)
+        values = dict(self) | dict(update)
+        if update.get("idempotency_key") is not None and "command_id" not in update:
+            del values["command_id"]
+        return type(self)(**values)
 
 
 class LevelUp(_Command):

@@ -107,7 +107,7 @@ def check_queue(settings: Settings) -> list[Finding]:
 def check_database(settings: Settings, *, thorough: bool = True) -> list[Finding]:
     """Check the database. Raises DBAPIError if it does not answer, ConfigurationError."""
     with engine_open(settings, name=ENGINE) as engine, engine.connect() as connection:
-        version = connection.execute(text("SHOW server_version")).scalar_one()
+        version = connection.execute(text("SELECT current_setting('server_version')")).scalar_one()
         where = Finding("ok", f"PostgreSQL {version} at {redacted(settings.database_url or '')}", topic="database")
         found = dbcheck.check(connection, settings.tracks, thorough=thorough)
         found = found or [Finding("ok", "complete and writable, and commits are safe")]

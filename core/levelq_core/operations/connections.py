@@ -63,7 +63,9 @@ def database_of(
     `name`: what PostgreSQL shows for the sessions of levelq's own. These give up a server that stays silent for a
     minute, unless `patient`: for statements over whole tables.
     """
-    used = engine_for(settings, name=name, connections=2) if engine is None else engine
+    # An engine for reports may have server-side cursors, which can only SELECT.
+    given = engine and engine.execution_options(stream_results=False, yield_per=None)
+    used = given or engine_for(settings, name=name, connections=2)
     if engine is None and not patient:
         limit_silence(used, _SILENT_SECONDS)
     try:

@@ -7,6 +7,7 @@ those before it committed; so whatever is visible, sorted by id, is in the order
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -121,10 +122,13 @@ class LevelEvents:
         exactly once. An error in the block rolls both back, and the next batch has the same events.
 
         At most `limit` events, and those of transactions that committed late. With `wait`: waits up to that many
-        seconds for one; then the list is empty. Raises DBAPIError, ConfigurationError on a standby server.
+        seconds for one; then the list is empty. Raises InvalidArgument, DBAPIError, ConfigurationError on a standby
+        server.
         """
-        if limit < 1:
-            raise InvalidArgument(f"limit: expected at least 1, got {limit}", field="limit", value=limit)
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+            raise InvalidArgument(f"limit: expected at least 1, got {limit!r}", field="limit", value=limit)
+        if not isinstance(wait, int | float) or math.isnan(wait):
+            raise InvalidArgument(f"wait: expected a number of seconds, got {wait!r}", field="wait", value=wait)
         deadline = time.monotonic() + wait
         while True:
             with self._page(limit) as (connection, page):
@@ -163,11 +167,10 @@ class LevelEvents:
 
     @contextmanager
     def _page(self, limit: int) -> Iterator[tuple[Connection, _Page]]:
-        # Whatever the engine's own level: each statement must see what committed before it.
-        with (
-            self._engine.connect().execution_options(isolation_level="READ COMMITTED") as connection,
-            connection.begin(),
-        ):
+        # Whatever the engine's own options: each statement must see what committed before it, and some write, which a
+        # server-side cursor cannot.
+        options = {"isolation_level": "READ COMMITTED", "stream_results": False, "yield_per": None}
+        with self._engine.connect().execution_options(**options) as connection, connection.begin():
             if connection.execute(_IS_STANDBY).scalar_one():
                 message = "engine: expected the primary server, got a standby, which does not know open writers"
                 raise ConfigurationError(message, setting="engine")
@@ -255,7 +258,7 @@ _LAST = text(f"""
 # The transactions that hold the lock of a writer of the ledger. pg_locks has the lower 32 bits of an id: the upper ones
 # follow, because every open transaction is within 2^31 of the next id.
 _WRITERS = text(f"""
-    SELECT DISTINCT next + (low - mod(next, 4294967296) + 6442450944) % 4294967296 - 2147483648
+    SELECT DISTINCT next + mod(low - mod(next, 4294967296) + 6442450944, 4294967296) - 2147483648
     FROM (
         SELECT CAST(CAST(t.transactionid AS text) AS bigint) AS low,
                CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint) AS next

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -20,6 +20,7 @@ from tests.support.coupler import drain_all
 from tests.support.fixtures.databases import Databases
 from tests.support.fixtures.waiting import until
 from tests.support.producing import level_up
+from tests.support.time_limit import TimeLimit, time_limit
 
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'levelq producer'"
 
@@ -119,3 +120,28 @@ def test_threads_that_query_at_once_share_one_engine(servers: Servers, settings:
 
         assert None not in [future.result() for future in [pool.submit(query) for _ in range(4)]]
     until(lambda: sessions(servers) == before, 10, what="the end of the sessions")
+
+
+def test_what_a_signal_handler_raises_reaches_its_thread_alone_and_leaves_no_session(
+    servers: Servers, settings: Settings, worker: Runtime, own_database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = sessions(servers)
+    with Producer(settings) as producer, ThreadPoolExecutor(2) as pool, psycopg.connect(own_database_url) as blocker:
+        handles = producer.send_many([level_up(user) for user in (1, 2, 3)])
+        drain_all(worker, "PLAYER")
+        blocker.execute("LOCK TABLE levelq_ledger")
+        ledger = producer._connections.get().ledger
+        assert ledger is not None
+
+        def others() -> list[Future[Outcome | None]]:
+            until(lambda: waits_for_a_lock(blocker), what="the query of the first thread")
+            return [pool.submit(ledger.outcome, handle.command_id) for handle in handles[1:]]
+
+        with ThreadPoolExecutor(1) as starter, time_limit(own_database_url), pytest.raises(TimeLimit):
+            asked = starter.submit(others)
+            ledger.outcome(handles[0].command_id)
+        blocker.rollback()
+        assert [outcome and outcome.status for outcome in (one.result() for one in asked.result())] == ["applied"] * 2
+        assert ledger.outcome(handles[0].command_id) is not None
+    until(lambda: sessions(servers) == before, 10, what="the end of the sessions")
+    assert caplog.records == []

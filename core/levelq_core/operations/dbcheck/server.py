@@ -92,9 +92,9 @@ _UNSAFE = text("""
     WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting = 'off' ORDER BY name
 """)
 
-# Whether transactions can write, and where default_transaction_read_only was set.
+# Whether transactions can write, and where default_transaction_read_only was set. Not whether this one can: an
+# application may give the readings an engine with postgresql_readonly.
 _READ_ONLY = text("""
-    SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on',
-           source, quote_ident(current_database()), quote_ident(session_user)
+    SELECT pg_is_in_recovery(), setting = 'on', source, quote_ident(current_database()), quote_ident(session_user)
     FROM pg_settings WHERE name = 'default_transaction_read_only'
 """)

@@ -113,7 +113,13 @@ class History:
             return decided(connection, wanted, limit, before=entry)
 
     def command(self, command_id: UUID) -> HistoryEntry | None:
-        """One decided command, None if the ledger does not have it; it has what the direct calls decided, too."""
+        """One decided command, None if the ledger does not have it; it has what the direct calls decided, too.
+
+        Raises InvalidArgument for an id that is no UUID.
+        """
+        if not isinstance(command_id, UUID):
+            message = f"command_id: expected a UUID, got {command_id!r}"
+            raise InvalidArgument(message, field="command_id", value=command_id)
         with self._engine.connect() as connection:
             row = connection.execute(text(f"{_DECIDED} WHERE command_id = :id"), {"id": command_id}).mappings().first()
         return None if row is None else _entry(row)

@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from levelq import ProgressLicenseCoupler, TransactionMisuse, apply_commands, level_up_atomic
+from levelq import Outbox, ProgressLicenseCoupler, TransactionMisuse, apply_commands, check, level_up_atomic
 from levelq_core.database.schema import forget, schema_of
 from levelq_core.settings import Settings
 from tests.support.isolation import experience, level_up
@@ -120,6 +120,19 @@ def test_importing_every_module_changes_nothing_of_the_process() -> None:
 
 def test_client_side_cursors_of_the_application_are_no_obstacle(made_engine: Callable[..., Engine]) -> None:
     assert called(made_engine(connect_args={"cursor_factory": psycopg.ClientCursor}))["success"]
+
+
+@pytest.mark.parametrize("option", [{"stream_results": True}, {"yield_per": 10}], ids=str)
+def test_server_side_cursors_of_the_application_are_no_obstacle(own_engine: Engine, option: dict[str, Any]) -> None:
+    engine = own_engine.execution_options(**option)
+    assert called(engine)["success"]
+    with engine.connect() as connection:
+        (outcome,) = apply_commands(connection, [level_up(1, 5)])
+        assert Outbox(connection).send(level_up(2, 5)).error is None
+        assert connection.scalar(text("SELECT user_id FROM levelq_outbox")) == 2
+        connection.commit()
+    assert outcome.status == "applied" and check(engine).total == 0
+    assert experience(own_engine) == {1: 15}
 
 
 def test_loaders_of_the_application_do_not_change_what_levelq_reads(made_engine: Callable[..., Engine]) -> None:

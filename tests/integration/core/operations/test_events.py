@@ -403,6 +403,18 @@ def test_application_engine_of_any_driver_and_isolation_level_serves(
     engine.dispose()
 
 
+@pytest.mark.parametrize("option", [{"stream_results": True}, {"yield_per": 10}, {"no_parameters": True}], ids=str)
+@pytest.mark.parametrize("consumer", ["c", None])
+def test_application_engine_with_options_for_its_own_statements_serves(
+    own_engine: Engine, option: dict[str, Any], consumer: str | None
+) -> None:
+    commit(own_engine, level(1, 2))
+    events = LevelEvents(own_engine.execution_options(**option), consumer)
+    with events.batch() as (_, batch):
+        assert changes(batch) == [(1, 1, 2)]
+    assert list(events) == []
+
+
 def test_unread_events_are_not_pruned(own_engine: Engine, redis: Redis, settings: Settings) -> None:
     commit(own_engine, level(1, 2), LevelUp(**LANE, xp_gained=1), level(1, 3))
     for event in LevelEvents(own_engine, "c"):
@@ -437,3 +449,16 @@ def test_wrong_argument_is_named(
 def test_limit_below_one_is_refused(own_engine: Engine) -> None:
     with pytest.raises(InvalidArgument, match="limit: expected at least 1, got 0"), LevelEvents(own_engine).batch(0):
         pass
+
+
+@pytest.mark.parametrize(
+    "given", [{"limit": 1.5}, {"limit": True}, {"limit": "5"}, {"wait": None}, {"wait": "1"}], ids=str
+)
+def test_limit_and_wait_that_are_no_numbers_are_refused(own_engine: Engine, given: dict[str, Any]) -> None:
+    ((name, value),) = given.items()
+    with (
+        pytest.raises(InvalidArgument, match=f"^{name}: expected .*, got ") as caught,
+        LevelEvents(own_engine).batch(**given),
+    ):
+        pass
+    assert (caught.value.field, caught.value.value) == (name, value)

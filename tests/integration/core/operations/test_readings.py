@@ -147,6 +147,14 @@ def test_wrong_argument_is_refused_with_what_was_expected(given: Any, message: s
     assert (str(caught.value), caught.value.field) == (message, message.partition(":")[0])
 
 
+@pytest.mark.parametrize("given", ["01a22d16-4c23-7bb9-86ef-6dc1613cf557", "x", None, 7])
+def test_command_id_that_is_no_uuid_is_refused(given: Any) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        History(create_engine(f"postgresql+psycopg://{NOWHERE}/none")).command(given)
+    assert str(caught.value) == f"command_id: expected a UUID, got {given!r}"
+    assert (caught.value.field, caught.value.value) == ("command_id", given)
+
+
 @pytest.mark.parametrize("reading", [History, LevelEvents, levelq.check, lambda given: levelq.status(engine=given)])
 def test_what_is_no_engine_is_refused(reading: Any) -> None:
     with pytest.raises(TypeError, match=r"^engine: expected a SQLAlchemy Engine, got Settings$"):

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from redis import Redis
+from sqlalchemy import Engine
 
 from levelq_core import LevelUp, Settings
 from levelq_core.coupler.bisect import LOCKED_REASON
@@ -219,6 +220,13 @@ def test_read_only_database_is_named(settings: Settings, own_database_url: str) 
         "the database is read-only, so nothing can be applied: default_transaction_read_only is on; to end it:"
         " take default_transaction_read_only out of the options of LEVELQ_DATABASE_URL (or of PGOPTIONS)"
     )
+
+
+@pytest.mark.parametrize("option", [{"postgresql_readonly": True}, {"stream_results": True}], ids=str)
+def test_engine_for_reading_is_no_problem_of_the_database(
+    settings: Settings, own_engine: Engine, option: dict[str, Any]
+) -> None:
+    assert look(settings, engine=own_engine.execution_options(**option)).problems == ()
 
 
 def test_database_without_tables_is_named_with_the_command_that_helps(

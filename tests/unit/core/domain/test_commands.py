@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from decimal import Decimal
 from typing import Any
@@ -122,6 +123,14 @@ def test_specialization_unfit_for_a_key_or_a_queue_name_is_refused(name: object)
 
 
 @pytest.mark.parametrize("model", MODELS)
+def test_json_schema_has_a_pattern_that_every_validator_can_read(model: type[Command]) -> None:
+    """An application shows it to clients in its OpenAPI document. Rust's \\z, for one, is an error elsewhere."""
+    pattern = model.model_json_schema()["properties"]["specialization"]["pattern"]
+    assert pattern == "^[A-Za-z][A-Za-z0-9_]{0,31}$"
+    assert [name for name in ("Player_2", "", "2A", "A-B", "x" * 33) if re.search(pattern, name)] == ["Player_2"]
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_reason_has_500_characters_of_any_length_in_bytes(model: type[Command]) -> None:
     for reason in ("", "x" * 500, "😀" * 500, "line\nbreak\ttab", "\u200b\ufffe"):
         assert model(**MODELS[model], reason=reason).reason == reason
@@ -174,6 +183,18 @@ def test_command_is_immutable(model: type[Command]) -> None:
     for name in ("user_id", "specialization", "command_id", "reason"):
         with pytest.raises(ValidationError, match="frozen"):
             setattr(command, name, getattr(command, name))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_copy_with_other_values_is_validated_and_keeps_the_rest(model: type[Command]) -> None:
+    command = model(**MODELS[model], reason="won", idempotency_key="a")
+    copied = command.model_copy(update={"user_id": 7, "specialization": "coach"})
+    assert copied.model_dump() == command.model_dump() | {"user_id": 7, "specialization": "COACH"}
+    assert command.model_copy() == command.model_copy(deep=True) == command
+    assert command.model_copy(update={"idempotency_key": "b"}).command_id == command_id_for("b")
+    for wrong in ({"user_id": 0}, {"reason": "a\0"}, {"other": 1}, {"idempotency_key": "b", "command_id": UUID(int=1)}):
+        with pytest.raises(ValidationError):
+            command.model_copy(update=wrong)
 
 
 def test_every_wrong_field_is_named_with_its_value() -> None:

@@ -246,3 +246,21 @@ def test_answer_with_a_field_that_does_not_exist_is_an_error(producer: Recording
         producer.answer(LevelUp)
     with pytest.raises(TypeError, match="xp: expected fields of LevelUp"):
         producer.answer(LevelUp, xp=3, outcome={})
+
+
+class MatchWon(LevelUp):
+    """An application's own command: producers and workers take it for what it is, a LevelUp."""
+
+    match_id: int = 0
+
+
+def test_subclass_of_a_command_counts_as_its_kind_and_as_its_own(producer: RecordingProducer) -> None:
+    producer.answer(LevelUp, outcome={"to_level": 2})
+    assert producer.send(won := MatchWon(user_id=1, specialization="PLAYER", xp_gained=150, match_id=7)).result()
+    producer.level_up(2, "PLAYER", 150)
+    assert producer.assert_sent(LevelUp, xp_gained=150) is producer.assert_sent(MatchWon, match_id=7) is won
+    producer.assert_sent_count(2, LevelUp)
+    producer.assert_sent_count(1, MatchWon)
+    with pytest.raises(AssertionError, match="expected not to be sent"):
+        producer.assert_not_sent(LevelUp, user_id=1)
+    producer.assert_not_sent(SetLevel)
