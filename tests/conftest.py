@@ -1,7 +1,5 @@
 """Fixtures live in tests/support/fixtures, one room each; this file only names them, and keeps one tier apart."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The library's source files, parsed, for the tests beside this one."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from functools import cache

@@ -1,7 +1,5 @@
 """python -m tests.chaos [--seconds 60] [--seed N] [--json FILE] [--keep FOLDER]. Exit code 1 if an invariant broke."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import random

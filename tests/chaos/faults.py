@@ -3,8 +3,6 @@
 Durations are in claims: most outlast a claim, so that others take over while the victim is away.
 """
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The course of a run: traffic, fault after fault with the recovery measured, checks meanwhile, a verdict at rest."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import Counter

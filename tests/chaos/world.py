@@ -1,7 +1,5 @@
 """What a run consists of: two servers, a network to each, workers under supervisors, and the traffic."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """claim.lua: which lanes a drain gets, how much of them, and when it is done."""
 
-from __future__ import annotations
-
 from hashlib import sha1
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A partition under test: the calls the library makes, and a look at the keys from outside."""
 
-from __future__ import annotations
-
 from hashlib import sha1
 from typing import Any, Protocol
 from uuid import UUID

@@ -1,7 +1,5 @@
 """Any interleaving of pushes, claims, acknowledgements and deaths, against a dictionary of lists."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from hypothesis import HealthCheck, settings

@@ -1,7 +1,5 @@
 """Damaged, mixed and forged entries: what a lane may hold besides what producers wrote."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from hashlib import blake2b
 from random import Random

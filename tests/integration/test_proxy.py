@@ -1,7 +1,5 @@
 """The proxy of the tests itself: it passes on what it must, and loses what a test chooses."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import time

@@ -1,7 +1,5 @@
 """The machine: random steps of drains and of misfortune, and the end of each example."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 

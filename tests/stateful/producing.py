@@ -1,7 +1,5 @@
 """What producers and the outbox do to the lanes, and what may lie in them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from hypothesis import strategies as st

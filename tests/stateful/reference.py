@@ -3,8 +3,6 @@
 Seconds of `clock` pass only where the machine advances it. Entries have no stamps here, and no script is looked at.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field

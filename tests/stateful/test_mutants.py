@@ -3,8 +3,6 @@
 As it is, the protocol passes the same machines: see test_stateful.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The real side: the scripts on one engine, the transaction on PostgreSQL, the relay, and foreign code with a lock."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple

@@ -3,8 +3,6 @@
 `act` does what an operator does; `assert_escaped` is what holds for every page that shows text of others.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """A system with something of everything that the console shows, in the words that are given."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """What the coupler's tests share: reading and filling the tables, holding locks, running the queue."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """What the tests of `levelq db check` share: its findings, and their fixes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

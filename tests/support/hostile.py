@@ -3,8 +3,6 @@
 `assert_safe` is what holds for everything that levelq prints.
 """
 
-from __future__ import annotations
-
 from levelq_core.untrusted_text import printable
 
 TEXTS = {

@@ -1,7 +1,5 @@
 """What the tests of the coupler share: commands of many users, what the database refuses, and what was decided."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID

@@ -1,7 +1,5 @@
 """levelq with one guard removed, for tests that must notice: what changes a script, and a mutant that several need."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha1
 from typing import Any

@@ -1,7 +1,5 @@
 """An application's own classes of its users and of the two tables, and its session."""
 
-from __future__ import annotations
-
 from typing import Any
 from uuid import UUID
 

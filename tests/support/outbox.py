@@ -1,7 +1,5 @@
 """What the tests of the outbox and its relay share."""
 
-from __future__ import annotations
-
 from typing import Any
 from uuid import UUID
 

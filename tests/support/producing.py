@@ -1,7 +1,5 @@
 """What the tests of producers share: commands, decisions that no worker made, and a look at the server from outside."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from redis import Redis

@@ -1,7 +1,5 @@
 """Does what `levelq db check` and `levelq check` print: statements through psql, levelq's commands through its CLI."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """One installation as a test uses it: its servers, and a worker and a producer that are made at first use."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

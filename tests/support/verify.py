@@ -1,7 +1,5 @@
 """What the checker's tests share: a small world whose sends are recorded, and ways to look at a report."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path

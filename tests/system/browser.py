@@ -3,8 +3,6 @@
 `Browser` is used by keyboard alone. Each page is a list of what must not be: `visit` and `complaints`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Iterator

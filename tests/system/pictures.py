@@ -3,8 +3,6 @@
 They show invented users, hosts and logins.
 """
 
-from __future__ import annotations
-
 import io
 import socket
 from base64 import b64decode

@@ -1,7 +1,5 @@
 """A real pgbouncer in transaction mode in front of a site's PostgreSQL."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress

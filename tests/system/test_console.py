@@ -1,7 +1,5 @@
 """The console in Debian's Chromium: every page and every act, by keyboard, light, dark and on a phone."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack

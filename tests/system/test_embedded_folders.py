@@ -1,7 +1,5 @@
 """Embedded servers started by root: no folder is opened to PostgreSQL's account, which has none of root's groups."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import re

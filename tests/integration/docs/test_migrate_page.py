@@ -1,7 +1,5 @@
 """docs/how-to/migrate.md: each row of its table is shown by a test, most of them here."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Fixtures of the producer's tests."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import psycopg

@@ -1,7 +1,5 @@
 """wait_until_applied: it returns when all that was pushed before is decided, and says why if that takes too long."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Callable, Iterator

@@ -3,8 +3,6 @@
 The tests of the first part are the cells of the table in docs/explanation/guarantees.md.
 """
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """One AsyncProducer for all event loops of a process: each loop has connections of its own, closed when it ends."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import threading

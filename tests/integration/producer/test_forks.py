@@ -1,7 +1,5 @@
 """Servers that fork after loading the application: each process has connections of its own, and nothing is mixed up."""
 
-from __future__ import annotations
-
 import asyncio
 import faulthandler
 import os

@@ -1,7 +1,5 @@
 """Idempotency keys: one key is one command, by whatever way it comes, until its decision is pruned."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path

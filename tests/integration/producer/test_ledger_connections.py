@@ -1,7 +1,5 @@
 """The connections to the database that a producer opens for outcomes are closed by the producer, in every case."""
 
-from __future__ import annotations
-
 import gc
 import threading
 from collections.abc import Iterator

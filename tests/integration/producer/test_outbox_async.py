@@ -1,7 +1,5 @@
 """The outbox in a transaction on asyncio: through run_sync, with handles that are awaited."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any

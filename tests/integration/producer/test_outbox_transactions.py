@@ -1,7 +1,5 @@
 """The outbox writes in the application's own transaction: SQLAlchemy's or psycopg's, or it refuses."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple

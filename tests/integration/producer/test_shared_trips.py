@@ -1,7 +1,5 @@
 """Sends that come while a round trip is under way go together in the next one, and each gets its own answer."""
 
-from __future__ import annotations
-
 import asyncio
 import queue
 import signal

@@ -1,7 +1,5 @@
 """What a producer can say of a command: queued, decided or unknown, and the outcome; and what a timeout says."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any

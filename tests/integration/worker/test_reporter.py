@@ -1,7 +1,5 @@
 """What workers report, and what `levelq workers`, `status` and `top` make of it."""
 
-from __future__ import annotations
-
 import json
 import re
 import time

@@ -1,7 +1,5 @@
 """What workers add to the trends while they drain, and what `trends` makes of it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import pairwise
 

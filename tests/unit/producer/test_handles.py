@@ -1,7 +1,5 @@
 """Handles without a database, for threads and for asyncio: where an outcome is read, and the error without one."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """A send without a server: commands are validated and encoded, grouped by lane, and each gets its answer."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

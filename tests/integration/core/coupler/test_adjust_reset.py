@@ -1,7 +1,5 @@
 """Adjust and Reset as an application uses them: directly, in batches, through the queue and the outbox."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from decimal import Decimal

@@ -5,8 +5,6 @@ says; else the lane is parked with the reason and goes on once the cause is gone
 database's and costs no command.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 

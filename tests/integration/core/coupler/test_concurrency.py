@@ -1,7 +1,5 @@
 """Threads and connections at once: no deadlock, exact sums, no level seen out of step."""
 
-from __future__ import annotations
-
 import logging
 import random
 from collections.abc import Callable, Iterator

@@ -3,8 +3,6 @@
 A failing example is printed with the blob that replays it; `--hypothesis-seed=N` repeats a whole run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """The direct coupler's calls, on both kinds of schema: every documented shape of their results."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Direct calls on engines and connections that the application made in its own way."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import subprocess

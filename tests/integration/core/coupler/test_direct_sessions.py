@@ -1,7 +1,5 @@
 """Direct calls in transactions that the application owns, and their effect on its session."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any

@@ -1,7 +1,5 @@
 """Totals with fractions, NULLs and narrow types: a command rewrites nothing that it does not change."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One command at fault, or a batch that takes too long: only it pays, its neighbours in lane and batch do not."""
 
-from __future__ import annotations
-
 import logging
 import math
 import random

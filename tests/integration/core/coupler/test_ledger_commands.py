@@ -1,7 +1,5 @@
 """The ledger keeps all of a command, so that it can be sent once more."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

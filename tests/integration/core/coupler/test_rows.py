@@ -1,7 +1,5 @@
 """What the coupler writes: each rule on rows of both kinds of schema."""
 
-from __future__ import annotations
-
 from typing import Any
 from uuid import UUID
 

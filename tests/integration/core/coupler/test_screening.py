@@ -4,8 +4,6 @@ Checks on both tables, on several columns, on what levelq does not set, on rows 
 sent twice. Where a lane has several commands, all of them raise what the checks bound: net changes make no difference.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """A second batch in one transaction hardly waits for its locks: a lock it does not get soon is an answer."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from uuid import uuid4
 

@@ -1,7 +1,5 @@
 """Texts are right whatever encoding the connection or the database has, or they are refused clearly."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress

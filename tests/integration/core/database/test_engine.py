@@ -1,7 +1,5 @@
 """Connections to PostgreSQL: the client's limits when the server or the network is silent."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Iterator

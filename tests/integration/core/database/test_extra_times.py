@@ -1,7 +1,5 @@
 """`created_at` and `updated_at` of an application's own licenses and progressions, of which levelq makes rows."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Any

@@ -1,7 +1,5 @@
 """Every table that grows, in partitions: the learners' by user, the ledger by command id. The whole path works."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 

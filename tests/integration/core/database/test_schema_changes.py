@@ -1,7 +1,5 @@
 """Tables that change while workers and applications run: no command is rejected by what the tables were before."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Tables that changed under running workers: no command pays for it, and all are applied once the tables are fixed."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from uuid import uuid4

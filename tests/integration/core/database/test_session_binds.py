@@ -1,7 +1,5 @@
 """Direct calls and outboxes on sessions that have an engine for each class or table, or choose one themselves."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`levelq db upgrade --sql`: prints what `levelq db upgrade` would run on this database, and changes nothing."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple

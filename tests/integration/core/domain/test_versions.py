@@ -3,8 +3,6 @@
 The next version of the encoding is that of a LevelUp with another number: a worker that knows it reads both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

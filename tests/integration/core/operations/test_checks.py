@@ -1,7 +1,5 @@
 """What `levelq doctor` and `levelq db check` call an error is what a worker refuses to start on: one list of checks."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack

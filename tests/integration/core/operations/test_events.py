@@ -1,7 +1,5 @@
 """LevelEvents on a real database: which events a consumer gets, in which order, and how often."""
 
-from __future__ import annotations
-
 import random
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """`levelq explain`: each cause planted on real servers, its last line, and what the command in that line does."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import subprocess

@@ -1,7 +1,5 @@
 """Deployments that share one Redis: each namespace is bound to one database, and only its own commands reach it."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """`levelq prune`: what is old goes, in small batches; what still waits somewhere stays."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path

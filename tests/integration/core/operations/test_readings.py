@@ -1,7 +1,5 @@
 """What dashboards read: the same as the commands print, as frozen records."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4

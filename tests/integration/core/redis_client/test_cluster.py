@@ -1,7 +1,5 @@
 """Lanes on a real cluster of three Valkeys: each partition on the server of its slot, and the loss of a server."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Connections between calls: used again, replaced when they are dead, and never leaked."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from contextlib import suppress

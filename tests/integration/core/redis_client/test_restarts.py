@@ -1,7 +1,5 @@
 """Servers that were restarted between two calls: the next call works, on a new connection."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack

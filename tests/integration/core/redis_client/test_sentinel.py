@@ -1,7 +1,5 @@
 """Lanes behind real Sentinels: producers and workers find the new primary after a failover."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path

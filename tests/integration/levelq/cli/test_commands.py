@@ -1,7 +1,5 @@
 """What commands print that only look at servers or change a few rows: check and sync, catalog, doctor, db, status."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The console on this test's servers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import httpx

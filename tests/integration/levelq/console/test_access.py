@@ -1,7 +1,5 @@
 """Who gets into the console, and what they may do there: logins, sessions, roles, forms, limits."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Callable, Iterator

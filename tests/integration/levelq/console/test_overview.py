@@ -1,7 +1,5 @@
 """The first page: what it says of a system that is empty, has a problem, is paused, or has lost its Redis."""
 
-from __future__ import annotations
-
 import time
 
 import httpx

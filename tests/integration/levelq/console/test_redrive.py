@@ -1,7 +1,5 @@
 """Rejected commands and quarantined entries in the console: the lists, retry and discard."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256

@@ -1,7 +1,5 @@
 """The console as it is served: the headers of every answer, and what is shown when something fails."""
 
-from __future__ import annotations
-
 import logging
 import socket
 import time

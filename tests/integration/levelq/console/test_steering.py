@@ -1,7 +1,5 @@
 """Acts on running specializations: what each says before, what it then does, and the line it leaves in the audit."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

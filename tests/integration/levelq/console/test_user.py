@@ -1,7 +1,5 @@
 """The page of a user: each state planted on real servers, and what the page says of it."""
 
-from __future__ import annotations
-
 from contextlib import closing
 from uuid import uuid4
 

@@ -1,7 +1,5 @@
 """Cancel, sync and forget from the console: said beforehand, done as said, and in the audit by the login's name."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

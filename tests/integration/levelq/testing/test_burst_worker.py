@@ -1,7 +1,5 @@
 """The worker of the plugin in the test's own process: it leaves nothing, or says why."""
 
-from __future__ import annotations
-
 import gc
 import signal
 

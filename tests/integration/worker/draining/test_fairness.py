@@ -1,7 +1,5 @@
 """A hot user, a busy specialization or a large batch delays others by little."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from itertools import groupby

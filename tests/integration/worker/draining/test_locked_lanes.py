@@ -1,7 +1,5 @@
 """Rows that other code holds: their lane is parked, and the others wait for one lock timeout at most."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import closing
 

@@ -1,7 +1,5 @@
 """The next batch is claimed while one is applied: what becomes of it when that one fails, or the worker must stop."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Callable
 from typing import Any

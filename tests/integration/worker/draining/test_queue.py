@@ -1,7 +1,5 @@
 """From `Producer.send` to `handle.result`, with real servers, and all that can go wrong on the way."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """A batch takes the same number of statements and calls, whatever its size: this is what makes it fast."""
 
-from __future__ import annotations
-
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence

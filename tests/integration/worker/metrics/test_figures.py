@@ -1,7 +1,5 @@
 """What a worker counts while it drains: each kind of event, on real servers."""
 
-from __future__ import annotations
-
 from array import array
 
 import pytest

@@ -1,7 +1,5 @@
 """`levelq quarantine`: what is kept of an entry is shown; what this version can read is sent, the rest says why not."""
 
-from __future__ import annotations
-
 import json
 from hashlib import sha256
 from typing import Any

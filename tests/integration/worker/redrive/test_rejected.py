@@ -1,7 +1,5 @@
 """`levelq rejected`: rejections are listed, retried once each and in order, or discarded; each act is in the audit."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from typing import Any

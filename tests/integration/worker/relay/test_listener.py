@@ -1,7 +1,5 @@
 """NOTIFY: an outbox notifies at each commit, and the relay with the lease pushes them at once."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager

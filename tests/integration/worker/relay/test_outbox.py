@@ -1,7 +1,5 @@
 """The outbox: written with the application's data, relayed by the worker's thread, and by a burst."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 

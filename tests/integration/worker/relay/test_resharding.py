@@ -1,7 +1,5 @@
 """Changing the number of shards while commands wait: nothing is lost or reordered, whatever dies meanwhile."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

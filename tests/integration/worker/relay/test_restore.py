@@ -1,7 +1,5 @@
 """The restore: claims are blocked until what Redis lost of the outbox is back; and `levelq rebuild`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Jobs and queue entries that other programs put on a levelq queue: refused, and shown safely and short."""
 
-from __future__ import annotations
-
 import json
 import logging
 import signal

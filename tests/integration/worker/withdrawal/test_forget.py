@@ -1,7 +1,5 @@
 """`levelq forget`: a person is erased, what was counted stays counted, and no command takes effect twice."""
 
-from __future__ import annotations
-
 import struct
 import threading
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """What each SQLSTATE means for a batch: one table, one function."""
 
-from __future__ import annotations
-
 import psycopg
 import pytest
 from psycopg import errors

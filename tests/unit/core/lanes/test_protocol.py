@@ -1,7 +1,5 @@
 """The Lua files and the Python that calls them: the same arguments in the same order, and nothing else."""
 
-from __future__ import annotations
-
 import re
 from hashlib import sha1
 from importlib.resources import files

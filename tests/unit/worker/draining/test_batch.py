@@ -1,7 +1,5 @@
 """One claim as a batch: what is decoded, what is quarantined, and which identities are acknowledged."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from hashlib import sha1
 from uuid import UUID

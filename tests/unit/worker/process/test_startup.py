@@ -1,7 +1,5 @@
 """The watch for stop signals while a command starts, each in a process of its own."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

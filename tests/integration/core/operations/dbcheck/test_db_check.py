@@ -1,7 +1,5 @@
 """`levelq db check`: every fault is found, and the printed fix repairs it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path

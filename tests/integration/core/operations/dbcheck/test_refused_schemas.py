@@ -1,7 +1,5 @@
 """Tables that levelq cannot work on are refused in one line by `db check`, at a worker's start and by direct calls."""
 
-from __future__ import annotations
-
 import pytest
 from redis import Redis
 from sqlalchemy import Engine

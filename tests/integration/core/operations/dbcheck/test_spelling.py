@@ -1,7 +1,5 @@
 """Rows spelt otherwise than in upper case are reported everywhere, and what is printed renames them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

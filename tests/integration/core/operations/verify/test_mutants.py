@@ -3,8 +3,6 @@
 Every scenario is run with the protocol as it is, too, and verifies: it is the mutation that is caught.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace

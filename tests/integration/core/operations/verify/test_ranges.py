@@ -1,7 +1,5 @@
 """The checker looks at ranges of users and pages of ids: what is wrong is found wherever the borders lie."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
