@@ -45,7 +45,6 @@ class Producing(Compared):
 
     @rule(user=users, wanted=st.lists(contents, min_size=1, max_size=3))
     def push(self, user: int, wanted: list[int]) -> None:
-        """New commands."""
         self.tick()
         self.push_entries(user, [self.new(user, CONTENTS[n]) for n in wanted])
 

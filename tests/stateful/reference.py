@@ -243,9 +243,7 @@ class Reference:
         self.keys = Keys({user: [] for user in self._users})
 
     def remember(self) -> Keys:
-        """What Redis holds at this moment."""
         return deepcopy(self.keys)
 
     def roll_back(self, keys: Keys) -> None:
-        """An older state is back."""
         self.keys = deepcopy(keys)
