@@ -6,16 +6,7 @@ import pytest
 
 pytest_plugins = [
     f"tests.support.fixtures.{name}"
-    for name in (
-        "chance",
-        "servers",
-        "clusters",
-        "databases",
-        "processes",
-        "sessions",
-        "workers",
-        "command_line",
-    )
+    for name in ("chance", "servers", "clusters", "databases", "processes", "sessions", "workers", "command_line")
 ]
 
 

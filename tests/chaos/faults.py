@@ -64,7 +64,6 @@ def fault(
 
 
 def last(rng: Random, least: float = 0.3, most: float = 2.0) -> None:
-    """Let this number of claims pass."""
     _never.wait(CLAIM_SECONDS * rng.uniform(least, most))
 
 

@@ -51,7 +51,6 @@ class Result:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is wrong."""
         return not self.violations and self.apart == 0
 
 

@@ -176,9 +176,6 @@ class Interleaving:
         run_state_machine_as_test(
             lambda: Machine(b),  # type: ignore[arg-type]  # a factory will do
             settings=settings(
-                max_examples=60,
-                stateful_step_count=30,
-                deadline=None,
-                suppress_health_check=[HealthCheck.too_slow],
+                max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
             ),
         )

@@ -93,7 +93,6 @@ def splice(rng: Random, entry: bytes, other: bytes) -> bytes:
 
 
 def insert(rng: Random, entry: bytes, other: bytes) -> bytes:
-    """One whole entry inside another."""
     at = int(rng.random() * (len(entry) + 1))
     return entry[:at] + other + entry[at:]
 
