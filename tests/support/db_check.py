@@ -25,7 +25,6 @@ def execute(engine: Engine, *statements: str) -> None:
 
 
 def query(engine: Engine, statement: str) -> list[tuple[Any, ...]]:
-    """The rows of a query."""
     with engine.connect() as connection:
         return [tuple(row) for row in connection.exec_driver_sql(statement)]
 

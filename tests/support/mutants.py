@@ -13,7 +13,6 @@ from levelq_core.lanes.script_files import Script
 
 
 def rewrite(patch: pytest.MonkeyPatch, name: str, change: Callable[[str], str]) -> None:
-    """Change the text of a script."""
     load, text = script_files.load, script_files.load(name).text
     changed = change(text)
     assert changed != text

@@ -54,7 +54,6 @@ class Operator:
         return script
 
     def follow(self, script: str) -> None:
-        """Follow a script."""
         self.psql("\n".join(self._filled(line) for line in script.splitlines()))
         for line in script.splitlines():
             if line.startswith(f"{SHELL}levelq ") and line != f"{SHELL}levelq check":
@@ -62,7 +61,6 @@ class Operator:
                 assert result.code == 0, (line, result.out)
 
     def follow_pairs(self) -> None:
-        """Follow the output of `levelq check`."""
         for command in re.findall(r"levelq (sync \S+ \S+ --source \w+)", self.levelq("check").out):
             result = self.levelq(*command.split())
             assert result.code == 0, (command, result.out)
@@ -78,7 +76,6 @@ class Operator:
         return scripts
 
     def require_clean(self) -> None:
-        """Nothing is found any more."""
         for command, answer in (
             (("db", "check"), "The database has all that levelq needs, and commits are safe there.\n"),
             (("check",), "Every pair of levels is in step.\n"),

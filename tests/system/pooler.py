@@ -41,7 +41,6 @@ class Pooler:
 
     @property
     def url(self) -> str:
-        """How to connect."""
         return f"postgresql://postgres@/postgres?host={self._sockets}&port={PORT}"
 
     def start(self) -> None:

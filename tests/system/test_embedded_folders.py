@@ -47,7 +47,6 @@ class Up:
 
     @property
     def postgres(self) -> psutil.Process:
-        """The postmaster."""
         (found,) = [child for child in psutil.Process(self.process.pid).children() if child.name() == "postgres"]
         return found
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from redis import Redis
 
 from levelq.embedded import Servers
 from levelq_core import Outcome, Settings, WrongDatabase
@@ -60,7 +59,7 @@ def test_refused_ledger_of_another_deployment_leaves_no_session(
 
 
 def test_close_during_a_query_ends_its_session_after_the_answer(
-    servers: Servers, settings: Settings, worker: Runtime, own_database_url: str, redis: Redis
+    servers: Servers, settings: Settings, worker: Runtime, own_database_url: str
 ) -> None:
     before = sessions(servers)
     with Producer(settings) as producer, ThreadPoolExecutor(1) as pool, psycopg.connect(own_database_url) as blocker:

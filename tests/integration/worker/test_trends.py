@@ -29,15 +29,7 @@ def at_begin(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def reporter(system: System) -> Iterator[Reporter]:
-    made = Reporter(system.worker, ["PLAYER", "COACH"])
-    yield made
-    made.stop()
-
-
-@pytest.fixture
 def another(system: System) -> Iterator[Runtime]:
-    """A second worker."""
     with runtime(system.settings) as made:
         yield made
 

@@ -122,9 +122,7 @@ def lock_timeout(connection: Connection) -> str:
 
 
 @pytest.mark.parametrize("locked", [False, True])
-def test_lock_timeout_of_the_caller_is_restored(
-    engine: Engine, first: Connection, second: Connection, locked: bool
-) -> None:
+def test_lock_timeout_of_the_caller_is_restored(first: Connection, second: Connection, locked: bool) -> None:
     second.execute(text("SET LOCAL lock_timeout = '7s'"))
     if locked:
         apply(first, level_up(2))

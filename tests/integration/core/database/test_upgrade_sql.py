@@ -76,7 +76,6 @@ class Upgrading:
         return self._databases.url(name)
 
     def __call__(self, url: str, *arguments: str) -> Printed:
-        """Run `levelq db upgrade`."""
         self._patch.setenv("LEVELQ_DATABASE_URL", url)
         assert run(["db", "upgrade", *arguments]) == 0
         return Printed(*self._capsys.readouterr())

@@ -38,7 +38,6 @@ def shown(client: httpx.Client, url: str = "/users/7") -> str:
 
 
 def links(client: httpx.Client, url: str = "/users/7") -> list[str]:
-    """Where the links of a page lead."""
     return [element.attributes.get("href", "") for element in Page(client.get(url).text).named("a")]
 
 

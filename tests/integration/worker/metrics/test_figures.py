@@ -32,7 +32,6 @@ class Counted:
         self.drain()  # it finds that there is nothing to restore
 
     def drain(self) -> None:
-        """Drain until nothing is due."""
         Drain(self.system.worker, PLAYER).run()
 
     def fail(self) -> None:

@@ -118,11 +118,7 @@ def test_a_relay_with_the_lease_pushes_what_it_is_notified_of(
 
 @pytest.mark.usefixtures("unpolled")
 def test_a_listener_whose_backend_is_terminated_listens_again(
-    outbox: OutboxSystem,
-    notifying: Settings,
-    relays: Relays,
-    own_database_url: str,
-    caplog: pytest.LogCaptureFixture,
+    outbox: OutboxSystem, notifying: Settings, relays: Relays, own_database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     relays(notifying)
     for number in (1, 2, 3):

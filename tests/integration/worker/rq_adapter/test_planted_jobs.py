@@ -29,7 +29,6 @@ def plant(redis: Redis, function: str = FUNCTION, *args: Any, **options: Any) ->
 
 
 def work(settings: Settings, redis: Redis) -> None:
-    """Take all that is queued."""
     LaneWorker([QUEUE], connection=redis, settings=settings).work(burst=True)
 
 
