@@ -1,23 +1,12 @@
 """Fixtures live in tests/support/fixtures, one room each; this file only names them, and keeps one tier apart."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
 
 pytest_plugins = [
     f"tests.support.fixtures.{name}"
-    for name in (
-        "chance",
-        "servers",
-        "clusters",
-        "databases",
-        "processes",
-        "sessions",
-        "workers",
-        "command_line",
-    )
+    for name in ("chance", "servers", "clusters", "databases", "processes", "sessions", "workers", "command_line")
 ]
 
 

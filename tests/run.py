@@ -5,8 +5,6 @@ temporary files, adopts the run's orphans (on Linux), and removes folder and pro
 signals on, and after GRACE_SECONDS kills what is left.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The pages' statements about the code, compared with the code."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

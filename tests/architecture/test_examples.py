@@ -1,7 +1,5 @@
 """The pages quote docs/examples, which the tests run: what a page shows is what works."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from textwrap import indent

@@ -1,7 +1,5 @@
 """Every event that is logged is on its page, with its level and the names of its fields."""
 
-from __future__ import annotations
-
 import ast
 import logging
 import re

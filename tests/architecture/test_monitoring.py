@@ -1,7 +1,5 @@
 """docs/monitoring: its queries use names that the code exports, and each alert leads to its section of the runbook."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

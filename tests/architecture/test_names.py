@@ -1,7 +1,5 @@
 """The front door: what each package exports, and what importing it costs."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import re

@@ -1,7 +1,5 @@
 """docs/reference: every error has its cause and remedy, and every setting a value that is refused as the page says."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

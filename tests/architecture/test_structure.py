@@ -1,7 +1,5 @@
 """Where things may be: settings, transactions, serializers, sizes and documentation."""
 
-from __future__ import annotations
-
 import ast
 import os
 import re

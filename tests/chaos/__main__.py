@@ -1,7 +1,5 @@
 """python -m tests.chaos [--seconds 60] [--seed N] [--json FILE] [--keep FOLDER]. Exit code 1 if an invariant broke."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import random
@@ -42,7 +40,6 @@ def by_kind(result: Result) -> dict[str, list[float]]:
 
 
 def show(console: Console, result: Result) -> None:
-    """The result for people."""
     shown = Table("fault", "times", "recovered after, median", "worst", title_justify="left")
     for name, seconds in by_kind(result).items():
         shown.add_row(name, str(len(seconds)), f"{median(seconds):.1f} s", f"{max(seconds):.1f} s")
@@ -63,7 +60,6 @@ def show(console: Console, result: Result) -> None:
 
 
 def as_object(result: Result) -> dict[str, Any]:
-    """The result for programs."""
     return {
         "seed": result.seed,
         "seconds": result.seconds,

@@ -3,8 +3,6 @@
 Durations are in claims: most outlast a claim, so that others take over while the victim is away.
 """
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Callable
@@ -66,7 +64,6 @@ def fault(
 
 
 def last(rng: Random, least: float = 0.3, most: float = 2.0) -> None:
-    """Let this number of claims pass."""
     _never.wait(CLAIM_SECONDS * rng.uniform(least, most))
 
 

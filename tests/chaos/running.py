@@ -1,7 +1,5 @@
 """The course of a run: traffic, fault after fault with the recovery measured, checks meanwhile, a verdict at rest."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import Counter
@@ -53,7 +51,6 @@ class Result:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is wrong."""
         return not self.violations and self.apart == 0
 
 

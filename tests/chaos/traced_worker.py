@@ -4,8 +4,6 @@ So the checker's I8 gets them in the server's own order, whatever happens to the
 the next line. python -m tests.chaos.traced_worker PROCESSES SPECIALIZATION...
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 from functools import cache

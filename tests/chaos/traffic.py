@@ -4,8 +4,6 @@ python -m tests.chaos.traffic ROLE FIRST LAST SEED HISTORY, with the settings in
 of its own, so the order within a lane is known; the direct caller alone works on everybody's.
 """
 
-from __future__ import annotations
-
 import signal
 import sys
 import threading

@@ -1,7 +1,5 @@
 """What a run consists of: two servers, a network to each, workers under supervisors, and the traffic."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -149,16 +147,13 @@ class World:
                 raise AssertionError(f"{name} ended with {code}:\n{self.log_of(name)}")
 
     def log_of(self, name: str) -> str:
-        """The end of a process's output."""
         return "\n".join((self.folder / f"{name.replace(' ', '-')}.log").read_text().splitlines()[-30:])
 
     def decided(self) -> int:
-        """How many commands the ledger has."""
         with self.engine.connect() as connection:
             return int(connection.execute(text("SELECT count(*) FROM levelq_ledger")).scalar_one())
 
     def waiting(self) -> int:
-        """How many commands are in lanes."""
         return sum(self.lanes.status(partition).waiting for partition in PARTITIONS)
 
     def oldest_seconds(self) -> float:

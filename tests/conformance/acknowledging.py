@@ -1,7 +1,5 @@
 """ack.lua: exactly what was decided is removed, by identity, by the drain that still holds the claim."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.conformance.kit import Bench, Benches, identity, malformed_identity, payload

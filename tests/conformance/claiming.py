@@ -1,7 +1,5 @@
 """claim.lua: which lanes a drain gets, how much of them, and when it is done."""
 
-from __future__ import annotations
-
 from hashlib import sha1
 from typing import Any
 
@@ -12,12 +10,10 @@ from tests.conformance.kit import Bench, Benches, payload
 
 
 def taken(claim: Claim) -> dict[int, int]:
-    """How many entries of which user."""
     return {int(user): len(entries) for user, entries in claim.lanes}
 
 
 def make_due(b: Bench, *users: int) -> None:
-    """Make these lanes due in this order, long ago."""
     b.redis.zadd(b.key("ready"), {str(user): n for n, user in enumerate(users, 1)})
 
 

@@ -1,7 +1,5 @@
 """A partition under test: the calls the library makes, and a look at the keys from outside."""
 
-from __future__ import annotations
-
 from hashlib import sha1
 from typing import Any, Protocol
 from uuid import UUID
@@ -47,11 +45,9 @@ class Bench:
         self.partition = PARTITION
 
     def push(self, user_id: int, *entries: bytes) -> PushAnswer:
-        """Push to one lane."""
         return self.push_to((user_id, entries))
 
     def push_to(self, *lanes: tuple[int, tuple[bytes, ...]]) -> PushAnswer:
-        """Push to several lanes in one call."""
         (answer,) = self.lanes.push([(self.partition, lanes)])
         assert isinstance(answer, PushAnswer)
         return answer
@@ -63,11 +59,9 @@ class Bench:
             self.push(user_id, *(payload(user_id, n) for n in range(count)))
 
     def claim(self, token: str = "token", commands: int = 1000, drain: str = "drain") -> Claim:
-        """Claim as one drain."""
         return self.lanes.claim(self.partition, drain, token, commands)
 
     def ack(self, token: str, user_id: int, *identities: bytes, delay_ms: int = 0, reason: str = "") -> int:
-        """Acknowledge one lane."""
         user = b"%d" % user_id
         (removed,) = self.lanes.ack(
             self.partition, token, [(user, delay_ms, b"".join(identities))], {user: reason} if reason else None
@@ -75,7 +69,6 @@ class Bench:
         return removed
 
     def withdraw(self, user_id: int, *identities: bytes) -> int:
-        """Remove decided entries from one lane."""
         (removed,) = self.lanes.withdraw(self.partition, [(b"%d" % user_id, b"".join(identities))])
         return removed
 
@@ -102,23 +95,18 @@ class Bench:
             self.redis.delete(self.key("wake"))
 
     def key(self, name: str) -> str:
-        """A key of the partition."""
         return self.lanes.keys.of(self.partition, name)
 
     def scores(self, name: str) -> dict[bytes, float]:
-        """A sorted set of the partition."""
         return dict(self.redis.zrange(self.key(name), 0, -1, withscores=True))
 
     def members(self, name: str) -> list[int]:
-        """The users of a sorted set, in order."""
         return [int(member) for member in self.redis.zrange(self.key(name), 0, -1)]
 
     def tokens(self) -> dict[bytes, bytes]:
-        """Who holds which lane."""
         return dict(self.redis.hgetall(self.key("tokens")))
 
     def parked(self) -> dict[str, ParkedLane]:
-        """Why lanes are parked, by user."""
         return {lane.user: lane for lane in read(self.redis, self.lanes.keys, self.partition).lanes}
 
     def entries(self, user_id: int) -> list[bytes]:
@@ -130,11 +118,9 @@ class Bench:
         return [entry[STAMP_DIGITS:] for entry in self.entries(user_id)]
 
     def count(self) -> int:
-        """The partition's count of its commands."""
         return int(self.redis.get(self.key("count")) or 0)
 
     def now_ms(self) -> int:
-        """The server's time."""
         seconds, microseconds = self.redis.time()
         return int(seconds) * 1000 + int(microseconds) // 1000
 
@@ -144,11 +130,9 @@ class Bench:
         return {key.removeprefix(self.key("")) for key in keys}
 
     def all_keys(self) -> list[bytes]:
-        """All keys of the namespace."""
         return list(self.redis.keys(f"{self.settings.namespace}:*"))
 
     def clear(self) -> None:
-        """Remove them."""
         if found := self.all_keys():
             self.redis.delete(*found)
 

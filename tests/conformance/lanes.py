@@ -3,8 +3,6 @@
 The tests are in the modules beside this one, by script; the promises are in section 5 of the design.
 """
 
-from __future__ import annotations
-
 import pytest
 
 from tests.conformance.acknowledging import Acknowledging

@@ -1,7 +1,5 @@
 """Any interleaving of pushes, claims, acknowledgements and deaths, against a dictionary of lists."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from hypothesis import HealthCheck, settings
@@ -178,9 +176,6 @@ class Interleaving:
         run_state_machine_as_test(
             lambda: Machine(b),  # type: ignore[arg-type]  # a factory will do
             settings=settings(
-                max_examples=60,
-                stateful_step_count=30,
-                deadline=None,
-                suppress_health_check=[HealthCheck.too_slow],
+                max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
             ),
         )

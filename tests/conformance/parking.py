@@ -1,7 +1,5 @@
 """The hash `parked`: why a lane waits, since when and how often it was tried; nothing of it outlives its cause."""
 
-from __future__ import annotations
-
 from levelq_core.lanes.parked import MOST_BYTES, MOST_LANES, WRONG_TYPE, ParkedLanes, read
 from levelq_core.lanes.user_lane import of_user
 from tests.conformance.acknowledging import ids

@@ -1,7 +1,5 @@
 """pause.lua, and what claim.lua, sweep.lua and every wake-up make of a pause."""
 
-from __future__ import annotations
-
 import pytest
 
 from levelq_core.errors import ConfigurationError

@@ -1,7 +1,5 @@
 """push.lua: what a lane takes, what it refuses, and who is woken."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

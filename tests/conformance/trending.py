@@ -1,7 +1,5 @@
 """trend.lua: what all workers did, summed in slots of time."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """renew.lua, yield.lua, sweep.lua and status.lua: staying, leaving, tidying and counting."""
 
-from __future__ import annotations
-
 from levelq_core.keys import Partition
 from levelq_core.lanes.progress import progress_of
 from tests.conformance.kit import Bench, Benches, identity, payload

@@ -1,7 +1,5 @@
 """peek.lua and withdraw.lua: what waits is read and removed wherever it stands, also in a lane that a drain holds."""
 
-from __future__ import annotations
-
 from uuid import UUID
 
 from levelq_core.lanes.protocol import Oversized

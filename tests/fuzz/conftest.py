@@ -1,7 +1,5 @@
 """Random input with a seed that is printed: set FUZZ_SEED to see the same again."""
 
-from __future__ import annotations
-
 import os
 from random import Random, SystemRandom
 

@@ -1,7 +1,5 @@
 """Raw garbage for lanes, written past push.lua, beside commands that are good."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from hashlib import sha256
 from random import Random

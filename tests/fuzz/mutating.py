@@ -1,7 +1,5 @@
 """Damaged, mixed and forged entries: what a lane may hold besides what producers wrote."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from hashlib import blake2b
 from random import Random
@@ -95,7 +93,6 @@ def splice(rng: Random, entry: bytes, other: bytes) -> bytes:
 
 
 def insert(rng: Random, entry: bytes, other: bytes) -> bytes:
-    """One whole entry inside another."""
     at = int(rng.random() * (len(entry) + 1))
     return entry[:at] + other + entry[at:]
 

@@ -1,7 +1,5 @@
 """A million damaged and forged entries through decode and fold: refused in words, or exactly what was written."""
 
-from __future__ import annotations
-
 import tracemalloc
 from collections import Counter
 from functools import partial

@@ -1,7 +1,5 @@
 """Raw garbage in lanes, on real servers: good commands beside it take effect once, and the worker goes on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from random import Random
 

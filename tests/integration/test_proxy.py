@@ -1,7 +1,5 @@
 """The proxy of the tests itself: it passes on what it must, and loses what a test chooses."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import time
@@ -101,7 +99,7 @@ def is_reset(client: socket.socket) -> bool:
     return False
 
 
-def test_what_is_sent_arrives_and_is_answered(proxy: Proxy, connect: Callable[[], socket.socket], echo: Echo) -> None:
+def test_what_is_sent_arrives_and_is_answered(connect: Callable[[], socket.socket]) -> None:
     first, second = connect(), connect()
     assert ask(first, b"one") == b"one"
     assert ask(second, b"two") == b"two"
@@ -191,16 +189,14 @@ def test_a_delay_holds_up_each_way(proxy: Proxy, connect: Callable[[], socket.so
     assert time.monotonic() - started >= 0.1
 
 
-def test_who_hangs_up_is_hung_up_on(proxy: Proxy, connect: Callable[[], socket.socket], echo: Echo) -> None:
+def test_who_hangs_up_is_hung_up_on(connect: Callable[[], socket.socket], echo: Echo) -> None:
     client = connect()
     assert ask(client, b"a") == b"a"
     client.close()
     until(lambda: echo.ended == 1, what="the server's end to close")
 
 
-def test_without_a_server_a_connection_ends_at_once(
-    proxy: Proxy, connect: Callable[[], socket.socket], echo: Echo
-) -> None:
+def test_without_a_server_a_connection_ends_at_once(connect: Callable[[], socket.socket], echo: Echo) -> None:
     echo.close()
     client = connect()
     assert client.recv(1) == b""

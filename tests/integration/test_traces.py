@@ -1,7 +1,5 @@
 """OpenTelemetry: a sender's trace goes from the send to the commit, in one process and across processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

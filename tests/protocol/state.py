@@ -109,7 +109,6 @@ def start(lanes: int) -> State:
 
 
 def with_item(items: tuple[T, ...], at: int, item: T) -> tuple[T, ...]:
-    """A tuple with one item replaced."""
     return (*items[:at], item, *items[at + 1 :])
 
 
@@ -117,22 +116,18 @@ def with_item(items: tuple[T, ...], at: int, item: T) -> tuple[T, ...]:
 
 
 def with_redis(state: State, redis: Redis) -> State:
-    """The state with Redis replaced."""
     return State(redis, *state[1:])
 
 
 def with_lanes(state: State, lanes: tuple[Lane, ...]) -> State:
-    """The state with all lanes replaced."""
     return State(Redis(lanes, *state.redis[1:]), *state[1:])
 
 
 def with_lane(state: State, at: int, lane: Lane) -> State:
-    """The state with one lane replaced."""
     return with_lanes(state, with_item(state.redis.lanes, at, lane))
 
 
 def with_worker(state: State, w: int, worker: Worker) -> State:
-    """The state with one worker replaced."""
     first, second = state.workers
     return State(state.redis, (first, worker) if w else (worker, second), *state[2:])
 

@@ -1,7 +1,5 @@
 """Both sides side by side: what was made so far, and what must be equal."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The worlds: one per engine, on a database of the test's own. Time in them passes only where a machine advances it."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from types import SimpleNamespace

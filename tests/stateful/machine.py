@@ -1,7 +1,5 @@
 """The machine: random steps of drains and of misfortune, and the end of each example."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -135,7 +133,6 @@ class Machine(Producing):
 
     @rule(hand=hands)
     def renew(self, hand: Hand) -> None:
-        """Extend the claims that the drain still holds."""
         self.tick()
         names = [b"%d" % user for user in hand.users]
         renewed = self.world.bench.lanes.renew(PARTITION, hand.drain, hand.token, names)

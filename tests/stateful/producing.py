@@ -1,7 +1,5 @@
 """What producers and the outbox do to the lanes, and what may lie in them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from hypothesis import strategies as st
@@ -47,7 +45,6 @@ class Producing(Compared):
 
     @rule(user=users, wanted=st.lists(contents, min_size=1, max_size=3))
     def push(self, user: int, wanted: list[int]) -> None:
-        """New commands."""
         self.tick()
         self.push_entries(user, [self.new(user, CONTENTS[n]) for n in wanted])
 

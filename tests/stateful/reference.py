@@ -3,8 +3,6 @@
 Seconds of `clock` pass only where the machine advances it. Entries have no stamps here, and no script is looked at.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -245,9 +243,7 @@ class Reference:
         self.keys = Keys({user: [] for user in self._users})
 
     def remember(self) -> Keys:
-        """What Redis holds at this moment."""
         return deepcopy(self.keys)
 
     def roll_back(self, keys: Keys) -> None:
-        """An older state is back."""
         self.keys = deepcopy(keys)

@@ -1,7 +1,5 @@
 """What PostgreSQL must hold: the independent model of the three tables and the ledger, the outbox, the quarantine."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from uuid import UUID
 

@@ -3,8 +3,6 @@
 As it is, the protocol passes the same machines: see test_stateful.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -27,24 +25,9 @@ Patch = pytest.MonkeyPatch
 SEED, EXAMPLES = 3, 300
 
 
-# What acknowledges
-
-
 def trims_by_count_and_its_token_comes_again(patch: Patch) -> None:
     replace(patch, "ack", ("    if string.find(entry, wanted", "    if false and string.find(entry, wanted"))
     patch.setattr(World, "token", staticmethod(lambda number: "process 1"))
-
-
-def checks_no_token(patch: Patch) -> None:
-    replace(patch, "ack", ("if holders[i] ~= token then", "if false then"))
-
-
-def forgets_what_is_left(patch: Patch) -> None:
-    replace(patch, "ack", ("    if more then\n", "    if false then\n"))
-
-
-def renews_what_is_not_its_own(patch: Patch) -> None:
-    replace(patch, "renew", ("if redis.call('HGET', tag .. 'tokens', ARGV[i]) == token then", "if true then"))
 
 
 class AcksFirst(Machine):
@@ -55,9 +38,6 @@ class AcksFirst(Machine):
         return super().decide(hand, stops_at)
 
 
-# What pushes
-
-
 def appends_before_it_is_ready(patch: Patch) -> None:
     def change(text: str) -> str:
         start, end = text.index("-- One call for many lanes"), text.index("if total > before then")
@@ -65,22 +45,6 @@ def appends_before_it_is_ready(patch: Patch) -> None:
         return text[:start] + text[end:last] + ready + text[last:]
 
     rewrite(patch, "push", change)
-
-
-def makes_a_claimed_lane_ready(patch: Patch) -> None:
-    replace(patch, "push", ("if not deadline then", "if true then"))
-
-
-# What claims
-
-
-def pops_what_it_claims(patch: Patch) -> None:
-    taken = "    commands, bytes = commands + #entries, bytes + size\n"
-    replace(patch, "claim", (taken, taken + "    redis.call('LTRIM', tag .. 'lane:' .. user, #entries, -1)\n"))
-
-
-def claims_while_they_are_blocked(patch: Patch) -> None:
-    replace(patch, "claim", ("if ARGV[11] == '1' and", "if false and"))
 
 
 def retires_in_two_steps(patch: Patch) -> None:
@@ -101,9 +65,6 @@ def leaves_without_a_successor(patch: Patch) -> None:
     rewrite(patch, "yield", lambda text: text[: text.rindex("return")] + "return 0\n")
 
 
-# What decides
-
-
 def takes_a_conflict_for_a_repeat(patch: Patch) -> None:
     patch.setattr(ledger, "answer", lambda known, record: known.decision._replace(duplicate=True))
 
@@ -117,51 +78,55 @@ def adds_what_a_reset_sets(patch: Patch) -> None:
     patch.setattr(rules, "decide", add)
 
 
-# What cancels. tests/conformance holds the count and several entries: a sweep follows here, and corrects a count.
-
-
 def withdraws_what_it_did_not_decide(patch: Patch) -> None:
+    """tests/conformance holds the count and several entries: a sweep follows here, and corrects a count."""
     patch.setattr(Canceller, "_decide", lambda self, works, malformed, rows: None)
 
 
-# What fills
-
-
-def fills_behind_what_came_since(patch: Patch) -> None:
-    replace(patch, "refill", ("in_steps('LPUSH', lane, entries)", "in_steps('RPUSH', lane, entries)"))
-
-
-# What sweeps
-
-
-def counts_without_what_is_claimed(patch: Patch) -> None:
-    wrong = "local sum = standing(tag) - redis.call('ZCARD', tag .. 'claimed')"
-    replace(patch, "sweep", ("local sum = standing(tag)", wrong))
-
-
-MUTANTS = [
+OTHERWISE = [
     trims_by_count_and_its_token_comes_again,
-    checks_no_token,
-    forgets_what_is_left,
-    renews_what_is_not_its_own,
     appends_before_it_is_ready,
-    makes_a_claimed_lane_ready,
-    pops_what_it_claims,
-    claims_while_they_are_blocked,
     retires_in_two_steps,
     leaves_without_a_successor,
     counts_twice_what_comes_twice_in_a_batch,
     takes_a_conflict_for_a_repeat,
     withdraws_what_it_did_not_decide,
     adds_what_a_reset_sets,
-    fills_behind_what_came_since,
-    counts_without_what_is_claimed,
 ]
+TAKEN = "    commands, bytes = commands + #entries, bytes + size\n"
+# A script, and what of it is replaced by what.
+REPLACED = {
+    "checks_no_token": ("ack", "if holders[i] ~= token then", "if false then"),
+    "forgets_what_is_left": ("ack", "    if more then\n", "    if false then\n"),
+    "renews_what_is_not_its_own": (
+        "renew", "if redis.call('HGET', tag .. 'tokens', ARGV[i]) == token then", "if true then"
+    ),
+    "makes_a_claimed_lane_ready": ("push", "if not deadline then", "if true then"),
+    "pops_what_it_claims": (
+        "claim", TAKEN, f"{TAKEN}    redis.call('LTRIM', tag .. 'lane:' .. user, #entries, -1)\n"
+    ),
+    "claims_while_they_are_blocked": ("claim", "if ARGV[11] == '1' and", "if false and"),
+    "fills_behind_what_came_since": (
+        "refill", "in_steps('LPUSH', lane, entries)", "in_steps('RPUSH', lane, entries)"
+    ),
+    "counts_without_what_is_claimed": (
+        "sweep", "local sum = standing(tag)", "local sum = standing(tag) - redis.call('ZCARD', tag .. 'claimed')"
+    ),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("mutate", MUTANTS, ids=lambda mutate: mutate.__name__)
-def test_a_mutant_is_noticed(valkey: World, monkeypatch: Patch, mutate: Callable[[Patch], None]) -> None:
-    mutate(monkeypatch)
+def replacing(script: str, old: str, new: str) -> Callable[[Patch], None]:
+    return lambda patch: replace(patch, script, (old, new))
+
+
+MUTANTS = {mutate.__name__: mutate for mutate in OTHERWISE} | {
+    name: replacing(*change) for name, change in REPLACED.items()
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_mutant_is_noticed(valkey: World, monkeypatch: Patch, mutant: str) -> None:
+    MUTANTS[mutant](monkeypatch)
     with pytest.raises(AssertionError):
         run(lambda: Machine(valkey), SEED, examples=EXAMPLES, phases=(Phase.generate,))
 

@@ -4,8 +4,6 @@ A failing run prints its number: STATEFUL_SEED=<number> runs the same machines a
 in its output the one that failed. For longer by hand: STATEFUL_EXAMPLES=2000, some four minutes of two cores.
 """
 
-from __future__ import annotations
-
 import os
 from random import SystemRandom
 

@@ -1,7 +1,5 @@
 """The real side: the scripts on one engine, the transaction on PostgreSQL, the relay, and foreign code with a lock."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -120,7 +118,6 @@ class World:
     # Redis
 
     def look(self) -> Seen:
-        """Read the partition's keys."""
         key, pipeline = self.bench.key, self.bench.redis.pipeline(transaction=False)
         for user in USERS:
             pipeline.lrange(KEYS.lane(PARTITION, user), 0, -1)
@@ -205,7 +202,6 @@ class World:
         self.transactions._limits = self._limits
 
     def written(self) -> Written:
-        """Read the database."""
         with self._engine.connect() as connection:
             lanes: dict[int, list[tuple[UUID, str, str | None]]] = {}
             for row in ledger(connection):

@@ -1,7 +1,5 @@
 """Records and ledger rows as the commands that they came from."""
 
-from __future__ import annotations
-
 from typing import Any
 from uuid import UUID
 

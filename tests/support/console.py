@@ -3,18 +3,19 @@
 `act` does what an operator does; `assert_escaped` is what holds for every page that shows text of others.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 import uvicorn
 from starlette.applications import Starlette
 
+from levelq.console.access.login import Role
+from levelq.console.access.login_file import append, new_login
 from levelq.console.application import application
 from levelq.console.connections import Connection
 from levelq.console.console import Console
@@ -81,8 +82,6 @@ def served(settings: Settings, *, read_only: bool = False) -> Iterator[Site]:
 
 
 class Element(NamedTuple):
-    """A start tag."""
-
     name: str
     attributes: Mapping[str, str]
 
@@ -113,7 +112,6 @@ class Page(HTMLParser):
             self.text += data
 
     def named(self, *names: str) -> list[Element]:
-        """The elements of these names, in order."""
         return [element for element in self.elements if element.name in names]
 
     def form(self) -> dict[str, str]:
@@ -145,6 +143,13 @@ def act(client: httpx.Client, url: str, **fields: str) -> httpx.Response:
 def login(client: httpx.Client, token: str) -> httpx.Response:
     """Log in with a token of the token file; the answer to the form."""
     return client.post("/login", data=Page(client.get("/login").text).form() | {"token": token})
+
+
+def add_login(logins: Path, name: str = "anna", role: Role = "operator") -> str:
+    """The token of a new login in this file."""
+    token, line = new_login(name, role)
+    append(logins, line)
+    return token
 
 
 def assert_escaped(html: str, *hostile: str | bytes, shown: bool = True) -> None:

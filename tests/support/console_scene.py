@@ -1,17 +1,14 @@
 """A system with something of everything that the console shows, in the words that are given."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from hashlib import sha256
 from math import sin
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from levelq import Catalog, LevelUp, apply_commands
+from levelq import LevelUp
 from levelq_core.domain.lag_histogram import bucket_of
 from levelq_core.lanes.lane_editor import LaneEditor
 from levelq_core.lanes.trend_slots import DAY, HOUR, Slot
@@ -20,9 +17,9 @@ from levelq_core.operations.audit import record, user_target
 from levelq_core.operations.pausing import PauseScope, Pausing
 from levelq_worker.auditor import Auditor
 from levelq_worker.reporter import Reporter
+from tests.support.redrive import put_into_quarantine, reject
 from tests.support.system import PLAYER, System, up
 
-OLD_CATALOG = Catalog.of({"COACH": [0, 1000], "INTERNSHIP": [0, 5000]})  # it lacks PLAYER
 # Who is what.
 BUSY, DRIFTED, PAUSED, BLOCKED, IN_OUTBOX, REJECTED = 42, 7, 8, 9, 10, 1000
 _TRIGGER = f"""
@@ -50,7 +47,7 @@ def scene(system: System, texts: Sequence[str], raw: Sequence[bytes]) -> Iterato
     """
     reporter = Reporter(system.worker, list(system.settings.tracks))
     applied(system)
-    rejected = reject(system, texts)
+    rejected = rejected_with(system, texts)
     quarantine(system, texts, raw)
     drift(system)
     steer(system, texts, texts)
@@ -75,14 +72,12 @@ def applied(system: System) -> None:
     system.drain(*system.settings.tracks)
 
 
-def reject(system: System, texts: Sequence[str]) -> UUID:
+def rejected_with(system: System, texts: Sequence[str]) -> UUID:
     """As by a worker whose catalog is too old; the id of one."""
     commands = [
         LevelUp(user_id=REJECTED + n, specialization="PLAYER", xp_gained=5, reason=text) for n, text in enumerate(texts)
     ]
-    with system.engine.begin() as connection:
-        apply_commands(connection, commands, catalog=OLD_CATALOG)
-    return commands[0].command_id
+    return reject(system, *commands)[0]
 
 
 def quarantine(system: System, texts: Sequence[str], raw: Sequence[bytes]) -> None:
@@ -92,16 +87,6 @@ def quarantine(system: System, texts: Sequence[str], raw: Sequence[bytes]) -> No
     system.drain()
     for user, reason in enumerate(texts, 1):
         put_into_quarantine(system, user, reason.encode(), reason)
-
-
-def put_into_quarantine(system: System, user: int | None, raw: bytes, reason: str = "over the payload limit") -> None:
-    """As a worker did it some minutes ago."""
-    with system.engine.begin() as connection:
-        connection.exec_driver_sql(
-            "INSERT INTO levelq_quarantine (specialization, user_id, reason, raw, length, sha256, at) "
-            "VALUES ('PLAYER', %s, %s, %s, %s, %s, now() - interval '3 minutes')",
-            (user, reason, raw[:4096], len(raw), sha256(raw).digest()),
-        )
 
 
 def drift(system: System) -> None:
@@ -162,7 +147,7 @@ def post_others(system: System, report: WorkerReport) -> None:
     post_as(system, report, 312, state="draining", partition="PLAYER:1:0", progress_ms=at)
 
 
-def post_as(system: System, report: WorkerReport, pid: int, **changed: Any) -> None:
+def post_as(system: System, report: WorkerReport, pid: int = 4711, **changed: Any) -> None:
     """The report of another worker, which differs in this."""
     other = report.model_copy(update={"host": "web2", "pid": pid, "name": f"web2:{pid}"} | changed)
     WorkerReports(system.redis, system.settings.keys, f"{other.name}:{time.time_ns()}", lambda _: False).post(other)

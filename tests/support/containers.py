@@ -1,7 +1,5 @@
 """The container files as their programs would read them."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from collections.abc import Mapping

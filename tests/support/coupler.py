@@ -1,7 +1,5 @@
 """What the coupler's tests share: reading and filling the tables, holding locks, running the queue."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -50,12 +48,24 @@ class Tables(NamedTuple):
     progressions: dict[LaneKey, list[Row]]
 
 
-def tables(connection: Connection) -> Tables:
+@contextmanager
+def _transaction(bind: Engine | Connection) -> Iterator[Connection]:
+    """The caller's, or with an engine one of its own, which is committed."""
+    if isinstance(bind, Connection):
+        yield bind
+    else:
+        with bind.begin() as connection:
+            yield connection
+
+
+def _read(bind: Engine | Connection, statement: str) -> list[Row]:
+    with _transaction(bind) as connection:
+        return [dict(row) for row in connection.execute(text(statement)).mappings()]
+
+
+def tables(bind: Engine | Connection) -> Tables:
     """What the database holds."""
-    progress, licenses, audit = (
-        [dict(row) for row in connection.execute(text(statement)).mappings()]
-        for statement in (_PROGRESS, _LICENSES, _PROGRESSIONS)
-    )
+    progress, licenses, audit = (_read(bind, statement) for statement in (_PROGRESS, _LICENSES, _PROGRESSIONS))
     return Tables(
         {(row.pop("student_id"), row.pop("specialization_id")): row for row in progress},
         {(row.pop("user_id"), row.pop("specialization_type")): row for row in licenses},
@@ -98,34 +108,33 @@ def clear(connection: Connection) -> None:
         connection.execute(text(f"DELETE FROM {table}"))
 
 
-def put_progress(connection: Connection, lane: LaneKey, level: int, **totals: int | None) -> None:
+_PUT_PROGRESS = """
+    INSERT INTO specialization_progress (student_id, specialization_id, current_level, total_xp, completed_sessions,
+        completed_projects, theory_hours_completed, practice_hours_completed, created_at)
+    VALUES (:user, :name, :level, :total_xp, :completed_sessions, :completed_projects, :theory_hours, :practice_hours,
+        now())
+"""
+_PUT_LICENSE = """
+    INSERT INTO user_licenses (user_id, specialization_type, current_level, max_achieved_level, started_at)
+    VALUES (:user, :name, :level, :highest, now())
+"""
+
+
+def put_progress(bind: Engine | Connection, lane: LaneKey, level: int, **totals: int | None) -> None:
     """A progress row that was there before; totals that are not given are 0, None is NULL."""
-    connection.execute(
-        text("""
-            INSERT INTO specialization_progress (student_id, specialization_id, current_level, total_xp,
-                completed_sessions, completed_projects, theory_hours_completed, practice_hours_completed, created_at)
-            VALUES (:user, :name, :level, :total_xp, :completed_sessions, :completed_projects, :theory_hours,
-                    :practice_hours, now())
-        """),
-        {"user": lane[0], "name": lane[1], "level": level, **dict.fromkeys(TOTALS, 0), **totals},
-    )
+    values = {"user": lane[0], "name": lane[1], "level": level, **dict.fromkeys(TOTALS, 0), **totals}
+    with _transaction(bind) as connection:
+        connection.execute(text(_PUT_PROGRESS), values)
 
 
-def put_license(connection: Connection, lane: LaneKey, level: int, highest: int | None) -> None:
-    """A license row that was there before."""
-    connection.execute(
-        text("""
-            INSERT INTO user_licenses (user_id, specialization_type, current_level, max_achieved_level, started_at)
-            VALUES (:user, :name, :level, :highest, now())
-        """),
-        {"user": lane[0], "name": lane[1], "level": level, "highest": highest},
-    )
+def put_license(bind: Engine | Connection, lane: LaneKey, level: int, highest: int | None) -> None:
+    with _transaction(bind) as connection:
+        connection.execute(text(_PUT_LICENSE), {"user": lane[0], "name": lane[1], "level": level, "highest": highest})
 
 
-def put_rows(connection: Connection, lane: LaneKey, level: int, **totals: Any) -> None:
-    """Both rows at one level."""
-    put_progress(connection, lane, level, **totals)
-    put_license(connection, lane, level, level)
+def put_rows(bind: Engine | Connection, lane: LaneKey, level: int, **totals: Any) -> None:
+    put_progress(bind, lane, level, **totals)
+    put_license(bind, lane, level, level)
 
 
 def is_application(url: str) -> bool:
@@ -139,9 +148,8 @@ def columns_of(url: str) -> Columns:
     return APPLICATION if is_application(url) else OWN
 
 
-def ledger(connection: Connection) -> list[Row]:
-    """The ledger in the order of effect."""
-    return [dict(row) for row in connection.execute(text("SELECT * FROM levelq_ledger ORDER BY id")).mappings()]
+def ledger(bind: Engine | Connection) -> list[Row]:
+    return _read(bind, "SELECT * FROM levelq_ledger ORDER BY id")
 
 
 @contextmanager

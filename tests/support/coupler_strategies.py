@@ -1,7 +1,5 @@
 """Hypothesis strategies of few users and few names, so that commands meet: in lanes, on ids, at bounds."""
 
-from __future__ import annotations
-
 from uuid import UUID
 
 from hypothesis import strategies as st

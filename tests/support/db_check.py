@@ -1,7 +1,5 @@
 """What the tests of `levelq db check` share: its findings, and their fixes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,7 +25,6 @@ def execute(engine: Engine, *statements: str) -> None:
 
 
 def query(engine: Engine, statement: str) -> list[tuple[Any, ...]]:
-    """The rows of a query."""
     with engine.connect() as connection:
         return [tuple(row) for row in connection.exec_driver_sql(statement)]
 

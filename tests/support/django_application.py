@@ -6,8 +6,6 @@
 
 # ruff: noqa: PLC0415 - what is imported depends on the driver and on Django's settings
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

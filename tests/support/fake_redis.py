@@ -1,7 +1,5 @@
 """fakeredis with what levelq's scripts need: it knows no #! line, no INFO and no redis.sha1hex."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache

@@ -1,7 +1,5 @@
 """A trigger of another application, after which the rows differ from the ledger."""
 
-from __future__ import annotations
-
 import psycopg
 
 from levelq_core import Settings

@@ -3,8 +3,6 @@
 `assert_safe` is what holds for everything that levelq prints.
 """
 
-from __future__ import annotations
-
 from levelq_core.untrusted_text import printable
 
 TEXTS = {
@@ -40,11 +38,7 @@ HTML = {
     "escaped already": "&lt;b&gt;&#60;b&#62;&amp;amp;",
     "comment": "--><!-- <b>",
 }
-RAW = {
-    "invalid UTF-8": b"\xff\xfe\x1b[31m\xc3(",
-    "NUL": b"\x00\x00\x1b]0;owned\x07",
-    "long": b"\x1b[5m" * 2_000,
-}
+RAW = {"invalid UTF-8": b"\xff\xfe\x1b[31m\xc3(", "NUL": b"\x00\x00\x1b]0;owned\x07", "long": b"\x1b[5m" * 2_000}
 
 
 def assert_safe(printed: str) -> None:

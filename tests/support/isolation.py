@@ -1,8 +1,6 @@
 """What the tests of the coupler share: commands of many users, what the database refuses, and what was decided."""
 
-from __future__ import annotations
-
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -43,18 +41,17 @@ def raising(table: str, event: str, condition: str, *, does: str = "RAISE EXCEPT
     """
 
 
-def level_up(user_id: int, xp: int = 10, **fields: Any) -> LevelUp:
+def level_up(user_id: int = 1, xp: int = 10, **fields: Any) -> LevelUp:
     return LevelUp(user_id=user_id, specialization="PLAYER", xp_gained=xp, **fields)
 
 
-def apply(engine: Engine, commands: Sequence[Command]) -> list[Outcome]:
+def apply(engine: Engine, commands: Iterable[Command], **options: Any) -> list[Outcome]:
     with engine.begin() as connection:
-        return apply_commands(connection, commands)
+        return apply_commands(connection, commands, **options)
 
 
 def experience(engine: Engine) -> dict[int, int]:
-    with engine.connect() as connection:
-        return {user: row["total_xp"] for (user, _), row in tables(connection).progress.items()}
+    return {user: row["total_xp"] for (user, _), row in tables(engine).progress.items()}
 
 
 def after_a_drain(worker: Runtime, engine: Engine) -> dict[int, int]:
@@ -65,9 +62,8 @@ def after_a_drain(worker: Runtime, engine: Engine) -> dict[int, int]:
 def decided(engine: Engine) -> dict[int, list[tuple[str, str | None]]]:
     """Per user, in the order of effect: the status and the error of each command."""
     found: dict[int, list[tuple[str, str | None]]] = {}
-    with engine.connect() as connection:
-        for row in ledger(connection):
-            found.setdefault(row["user_id"], []).append((row["status"], row["error"]))
+    for row in ledger(engine):
+        found.setdefault(row["user_id"], []).append((row["status"], row["error"]))
     return found
 
 
@@ -100,9 +96,8 @@ def batches(worker: Runtime) -> list[Seen]:
 def order(engine: Engine) -> dict[int, list[UUID]]:
     """Per user, the commands in the order of effect."""
     found: dict[int, list[UUID]] = {}
-    with engine.connect() as connection:
-        for row in ledger(connection):
-            found.setdefault(row["user_id"], []).append(row["command_id"])
+    for row in ledger(engine):
+        found.setdefault(row["user_id"], []).append(row["command_id"])
     return found
 
 

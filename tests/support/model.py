@@ -3,8 +3,6 @@
 Give it commands in their order of effect; it predicts every outcome and every row of the three tables.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any

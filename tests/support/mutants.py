@@ -1,7 +1,5 @@
 """levelq with one guard removed, for tests that must notice: what changes a script, and a mutant that several need."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha1
 from typing import Any
@@ -15,7 +13,6 @@ from levelq_core.lanes.script_files import Script
 
 
 def rewrite(patch: pytest.MonkeyPatch, name: str, change: Callable[[str], str]) -> None:
-    """Change the text of a script."""
     load, text = script_files.load, script_files.load(name).text
     changed = change(text)
     assert changed != text

@@ -1,7 +1,5 @@
 """An application's own classes of its users and of the two tables, and its session."""
 
-from __future__ import annotations
-
 from typing import Any
 from uuid import UUID
 
@@ -43,6 +41,11 @@ class License(Base):
     level: Mapped[int] = mapped_column("current_level")
 
 
+class Match(Base):
+    __tablename__ = "matches"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
 def loaded(session: Session, user: int) -> tuple[Progress, License]:
     progress = session.scalars(select(Progress).where(Progress.student_id == user)).one()
     return progress, session.scalars(select(License).where(License.holder == user)).one()
@@ -57,5 +60,4 @@ def new_users(engine: Engine) -> dict[int, str]:
 
 def recorded(engine: Engine, *columns: str) -> list[Any]:
     """These columns of the ledger in the order of effect; by default status and error."""
-    with engine.connect() as connection:
-        return [tuple(row[name] for name in columns or ("status", "error")) for row in ledger(connection)]
+    return [tuple(row[name] for name in columns or ("status", "error")) for row in ledger(engine)]

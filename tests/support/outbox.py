@@ -1,7 +1,5 @@
 """What the tests of the outbox and its relay share."""
 
-from __future__ import annotations
-
 from typing import Any
 from uuid import UUID
 
@@ -36,7 +34,6 @@ class OutboxSystem(System):
     """A system with relays, and commands known by their numbers."""
 
     def send(self, *numbers: int, user_id: int = 1) -> None:
-        """Commit these commands through the outbox."""
         self.commit(*(level_up(n, user_id) for n in numbers))
 
     def relay(self, **settings: Any) -> PartitionRelay:
@@ -45,7 +42,6 @@ class OutboxSystem(System):
         return PartitionRelay(PLAYER, Layout(), Lanes(self.redis, given), OutboxRows(self.engine), self.waker, given)
 
     def restore(self) -> OutboxRestore:
-        """A restore of its own connections."""
         return OutboxRestore(Lanes(self.redis, self.settings), OutboxRows(self.engine), self.waker)
 
     def ensure_restored(self) -> bool:
@@ -57,7 +53,6 @@ class OutboxSystem(System):
         return self.lanes.claim(PLAYER, "drain", "token", 100, restored_only=True)
 
     def lane(self, user_id: int = 1) -> list[int]:
-        """The numbers of the commands in a lane."""
         return numbers_in(self.redis, user_id)
 
     def marks(self) -> dict[int, tuple[bool, int]]:

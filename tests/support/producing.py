@@ -1,7 +1,5 @@
 """What the tests of producers share: commands, decisions that no worker made, and a look at the server from outside."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from redis import Redis
@@ -14,7 +12,6 @@ from tests.support.fixtures.keys import KEYS
 
 
 def level_up(user_id: int = 1, specialization: str = "PLAYER") -> LevelUp:
-    """A new command."""
     return LevelUp(user_id=user_id, specialization=specialization, xp_gained=10)
 
 
@@ -35,12 +32,10 @@ def decide(redis: Redis, handle: Any) -> None:
 
 
 def queued(worker: Runtime) -> int:
-    """How many commands wait on PLAYER."""
     return worker.lanes.status(Partition("PLAYER")).waiting
 
 
 def clients(redis: Redis) -> int:
-    """How many connections the server has."""
     return len(redis.client_list())
 
 

@@ -1,7 +1,5 @@
 """Does what `levelq db check` and `levelq check` print: statements through psql, levelq's commands through its CLI."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 from collections.abc import Mapping
@@ -56,7 +54,6 @@ class Operator:
         return script
 
     def follow(self, script: str) -> None:
-        """Follow a script."""
         self.psql("\n".join(self._filled(line) for line in script.splitlines()))
         for line in script.splitlines():
             if line.startswith(f"{SHELL}levelq ") and line != f"{SHELL}levelq check":
@@ -64,7 +61,6 @@ class Operator:
                 assert result.code == 0, (line, result.out)
 
     def follow_pairs(self) -> None:
-        """Follow the output of `levelq check`."""
         for command in re.findall(r"levelq (sync \S+ \S+ --source \w+)", self.levelq("check").out):
             result = self.levelq(*command.split())
             assert result.code == 0, (command, result.out)
@@ -80,7 +76,6 @@ class Operator:
         return scripts
 
     def require_clean(self) -> None:
-        """Nothing is found any more."""
         for command, answer in (
             (("db", "check"), "The database has all that levelq needs, and commits are safe there.\n"),
             (("check",), "Every pair of levels is in step.\n"),

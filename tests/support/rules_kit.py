@@ -1,7 +1,5 @@
 """Records, states and the two ways a decision can go, for the tests of the rules."""
 
-from __future__ import annotations
-
 from levelq_core import Adjust, LevelUp, Reset, SetLevel, SyncLevels
 from levelq_core.domain.catalog import Requirement, Track
 from levelq_core.domain.codec import record_of

@@ -113,7 +113,6 @@ class Adopting:
         self.process.communicate()
 
     def own(self, name: str) -> list[psutil.Process]:
-        """Its children of this name."""
         return children_of(psutil.Process(self.process.pid), name)
 
     def adopted(self) -> list[psutil.Process]:
@@ -121,5 +120,4 @@ class Adopting:
         return children_of(psutil.Process(self.process.pid), "python")
 
     def end_orphans(self) -> None:
-        """End all orphans at once."""
         os.close(self._release)

@@ -1,7 +1,5 @@
 """Hypothesis strategies for the values of the domain."""
 
-from __future__ import annotations
-
 from uuid import UUID
 
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """One installation as a test uses it: its servers, and a worker and a producer that are made at first use."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -30,7 +28,6 @@ PLAYER = Partition("PLAYER")
 
 
 def up(user_id: int, xp: int = 1, specialization: str = "PLAYER", **fields: Any) -> LevelUp:
-    """A LevelUp command."""
     return LevelUp(user_id=user_id, specialization=specialization, xp_gained=xp, **fields)
 
 
@@ -50,6 +47,10 @@ class System:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def changed(self, **settings: Any) -> "System":
+        """The same servers and database, with other settings."""
+        return System(self.settings.model_copy(update=settings), self.redis, self.engine)
+
     @cached_property
     def worker(self) -> Runtime:
         """A worker's runtime whose transaction is observed."""
@@ -57,12 +58,10 @@ class System:
 
     @cached_property
     def producer(self) -> Producer:
-        """A producer."""
         return self._stack.enter_context(Producer(self.settings))
 
     @contextmanager
     def another_producer(self, **settings: Any) -> Iterator[Producer]:
-        """A second producer, with other settings."""
         with Producer(self.settings.model_copy(update=settings)) as made:
             yield made
 
@@ -78,7 +77,6 @@ class System:
         push(self.worker, commands)
 
     def push_raw(self, user_id: int, payload: bytes) -> None:
-        """Append any bytes to a lane."""
         push_raw(self.worker, "PLAYER", user_id, payload)
 
     def fill(self, commands: int, users: int = 50) -> None:
@@ -94,24 +92,20 @@ class System:
         drain_all(self.worker, *(specializations or ("PLAYER",)))
 
     def run_drains(self, *partitions: Partition) -> None:
-        """Run one drain over each partition."""
         for partition in partitions:
             Drain(self.worker, partition).run()
 
     def status(self, partition: Partition = PLAYER) -> Status:
-        """What a partition holds."""
         return self.lanes.status(partition)
 
     def rows(self, query: str, **values: Any) -> list[tuple[Any, ...]]:
-        """Read the database."""
         with self.engine.connect() as connection:
             return [tuple(row) for row in connection.execute(text(query), values)]
 
-    def sql(self, *statements: str) -> None:
-        """Change the database by hand."""
+    def sql(self, *statements: str, **values: Any) -> None:
         with self.engine.begin() as connection:
             for statement in statements:
-                connection.execute(text(statement))
+                connection.execute(text(statement), values)
 
     def applied(self) -> int:
         """How many commands are decided."""
@@ -119,7 +113,6 @@ class System:
         return int(number)
 
     def total_xp(self) -> int:
-        """The sum of all progress rows."""
         ((total,),) = self.rows("SELECT coalesce(sum(total_xp), 0) FROM specialization_progress")
         return int(total)
 

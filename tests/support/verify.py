@@ -1,7 +1,5 @@
 """What the checker's tests share: a small world whose sends are recorded, and ways to look at a report."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,35 +12,33 @@ from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
 from levelq.cli.verify import verify as verify_of_the_command_line
-from levelq_core import Command, LevelUp, Settings
+from levelq_core import Command, Settings
 from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.parked import Acknowledgements, Reasons
 from levelq_core.lanes.pending_reply import PendingReply
 from levelq_core.lanes.protocol import Claim
 from levelq_core.operations.verify import Options, Recorder, Report, verify
-from levelq_producer import Producer
 from levelq_worker.draining.context import Runtime
-from tests.support.coupler import drain_all, runtime
+from tests.support.coupler import runtime
 from tests.support.fixtures.keys import KEYS
+from tests.support.system import PLAYER, System, up
 
-PLAYER = Partition("PLAYER")
+__all__ = ["PLAYER", "Traced", "World", "assert_clean", "up", "verify_command", "violations_of", "world_on"]
+
 T = TypeVar("T")
 
 
-def up(user_id: int, xp: int, **fields: Any) -> LevelUp:
-    return LevelUp(user_id=user_id, specialization="PLAYER", xp_gained=xp, **fields)
+class World(System):
+    """A system, and the history of what was sent."""
 
+    def __init__(self, settings: Settings, redis: Redis, engine: Engine, path: Path) -> None:
+        super().__init__(settings, redis, engine)
+        self.path, self.recorder = path, Recorder(path)
 
-class World:
-    """Producer, worker, servers and the history of what was sent."""
-
-    def __init__(
-        self, settings: Settings, redis: Redis, engine: Engine, producer: Producer, worker: Runtime, path: Path
-    ) -> None:
-        self.settings, self.redis, self.engine = settings, redis, engine
-        self.producer, self.worker, self.path = producer, worker, path
-        self.recorder = Recorder(path)
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self.recorder.close()
 
     def send(self, *commands: Command) -> None:
         """Send through the producer, and record its errors."""
@@ -50,22 +46,17 @@ class World:
         handles = self.producer.send_many(commands)
         self.recorder.sent(commands, [handle.error for handle in handles])
 
-    def drain(self) -> None:
-        """Until nothing waits."""
-        drain_all(self.worker, "PLAYER")
-
     def verify(self, step: Callable[[str], None] = lambda name: None, **given: Any) -> Report:
-        """Verify against the history."""
         options = Options(history=(self.path,), **given)
         return verify(self.engine, self.redis, self.settings, options, step=step)
 
-    def sql(self, statement: str, **values: Any) -> None:
-        """Tamper with the database."""
+    def sql(self, *statements: str, **values: Any) -> None:
+        """Tamper with the database, where each of these finds something to change."""
         with self.engine.begin() as connection:
-            assert connection.execute(text(statement), values).rowcount != 0
+            for statement in statements:
+                assert connection.execute(text(statement), values).rowcount != 0
 
     def lane(self, user_id: int) -> str:
-        """The key of a lane."""
         return KEYS.lane(PLAYER, user_id)
 
     def expire(self, *users: int) -> None:
@@ -73,13 +64,11 @@ class World:
         self.redis.zadd(KEYS.of(PLAYER, "claimed"), dict.fromkeys(map(str, users), 1), xx=True)
 
     def apply(self, *commands: Command) -> None:
-        """Send these and wait until they are decided."""
         self.send(*commands)
         self.drain()
 
     @contextmanager
     def another_worker(self) -> Iterator[Runtime]:
-        """A second worker on the same servers."""
         with runtime(self.settings) as made:
             yield made
 
@@ -102,13 +91,9 @@ def assert_clean(report: Report) -> None:
     assert report.violations == 0
 
 
-@contextmanager
-def world_on(settings: Settings, redis: Redis, engine: Engine, folder: Path) -> Iterator[World]:
+def world_on(settings: Settings, redis: Redis, engine: Engine, folder: Path) -> World:
     """A world on these servers, whose history is in the folder."""
-    with Producer(settings) as producer, runtime(settings) as worker:
-        world = World(settings, redis, engine, producer, worker, folder / "history.jsonl")
-        yield world
-        world.recorder.close()
+    return World(settings, redis, engine, folder / "history.jsonl")
 
 
 class Traced(Lanes):

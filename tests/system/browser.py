@@ -3,8 +3,6 @@
 `Browser` is used by keyboard alone. Each page is a list of what must not be: `visit` and `complaints`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -47,7 +45,6 @@ class Browser:
         self.size(WIDE)
 
     def close(self) -> None:
-        """End it."""
         self.driver.quit()
 
     # What it shows and how
@@ -66,12 +63,10 @@ class Browser:
         self.emulate("setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
 
     def visit(self, url: str) -> None:
-        """Open a page, and wait until its script has run."""
         self.driver.get(url)
         self.wait(self._ready, url)
 
     def script(self, text: str, *values: Any) -> Any:
-        """Run a script in the page; what it returns."""
         return self.driver.execute_script(text, *values)
 
     def wait(self, condition: Callable[[], T], what: str) -> T:
@@ -100,7 +95,6 @@ class Browser:
     # The keyboard
 
     def press(self, *keys: str) -> None:
-        """Press these keys, one after the other."""
         for key in keys:
             ActionChains(self.driver, duration=0).send_keys(key).perform()
 

@@ -1,7 +1,5 @@
 """These tests need root. Without it they fail with that message."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -17,7 +17,6 @@ Way = Literal["requests", "replies"]
 
 
 def run(*command: str | Path) -> str:
-    """Run a command; its output."""
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 

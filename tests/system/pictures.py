@@ -3,8 +3,6 @@
 They show invented users, hosts and logins.
 """
 
-from __future__ import annotations
-
 import io
 import socket
 from base64 import b64decode
@@ -19,7 +17,7 @@ from rq import Queue, Worker
 from rq.serializers import JSONSerializer
 from sqlalchemy import Engine
 
-from levelq import LevelUp, apply_commands
+from levelq import LevelUp
 from levelq.console.access.login_file import append, new_login
 from levelq.embedded import Servers
 from levelq.server_account import temporary_folder
@@ -30,7 +28,6 @@ from levelq_core.lanes.worker_reports import WorkerReport, read
 from levelq_worker.reporter import Reporter
 from tests.support.console import Site, served
 from tests.support.console_scene import (
-    OLD_CATALOG,
     applied,
     chart,
     drift,
@@ -38,9 +35,11 @@ from tests.support.console_scene import (
     post_as,
     post_others,
     quarantine,
-    reject,
+    rejected_with,
     steer,
 )
+from tests.support.isolation import apply
+from tests.support.redrive import NO_PLAYER
 from tests.support.system import System
 from tests.system.browser import Browser, chromium
 
@@ -73,7 +72,6 @@ PICTURES = (
 
 
 def take(browser: Browser, site: Site, picture: Picture) -> None:
-    """Take one, and write it."""
     browser.emulate("setScrollbarsHidden", hidden=True)
     browser.size(picture.size, scale=picture.scale)
     browser.scheme(picture.scheme)
@@ -94,10 +92,9 @@ def shown(system: System) -> WorkerReport:
     reporter.post()
     (report,) = read(system.redis, system.settings.keys)
     reporter.stop()
-    with system.engine.begin() as connection:
-        hours = [LevelUp(user_id=user, specialization="COACH", theory_hours=2) for user in (215, 231, 307)]
-        apply_commands(connection, hours, catalog=OLD_CATALOG)
-    reject(system, [f"Match {number}" for number in range(980, 988)])
+    hours = [LevelUp(user_id=user, specialization="COACH", theory_hours=2) for user in (215, 231, 307)]
+    apply(system.engine, hours, catalog=NO_PLAYER)
+    rejected_with(system, [f"Match {number}" for number in range(980, 988)])
     quarantine(system, [], [b'{"user": 61, "xp": 150}'])
     drift(system)
     steer(system, ["anna", "ben"], ["The licenses are being imported", "Account under review, ticket 4711"])
@@ -109,7 +106,6 @@ def shown(system: System) -> WorkerReport:
 
 
 def register(system: System, name: str) -> None:
-    """Enter a worker into RQ's registry."""
     keys, redis = system.settings.keys, system.redis
     queues = [Queue(keys.queue(track), connection=redis, serializer=JSONSerializer) for track in system.settings.tracks]
     Worker(queues, connection=redis, name=name, serializer=JSONSerializer).register_birth()  # type: ignore[no-untyped-call]
@@ -142,7 +138,6 @@ def console(folder: Path) -> Iterator[tuple[Site, System, str]]:
 
 
 def main() -> None:
-    """Take all of them."""
     socket.gethostname = lambda: "web1"  # not the name of the machine where they are taken
     with (
         temporary_folder("levelq-pictures-") as folder,

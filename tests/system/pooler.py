@@ -1,7 +1,5 @@
 """A real pgbouncer in transaction mode in front of a site's PostgreSQL."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -43,7 +41,6 @@ class Pooler:
 
     @property
     def url(self) -> str:
-        """How to connect."""
         return f"postgresql://postgres@/postgres?host={self._sockets}&port={PORT}"
 
     def start(self) -> None:

@@ -1,7 +1,5 @@
 """A worker whose clock jumps by a day: claims go by the server's clock, so no other process notices."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

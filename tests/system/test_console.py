@@ -1,7 +1,5 @@
 """The console in Debian's Chromium: every page and every act, by keyboard, light, dark and on a phone."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -26,10 +24,11 @@ from levelq_core.operations.pausing import PauseScope, Pausing
 from levelq_core.operations.readings.status import status
 from levelq_worker.auditor import Auditor
 from tests.support.console import Site, served
-from tests.support.console_scene import Scene, drift, put_into_quarantine, reject, scene
+from tests.support.console_scene import Scene, drift, rejected_with, scene
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.ports import free_port
 from tests.support.hostile import HTML, RAW, TEXTS
+from tests.support.redrive import put_into_quarantine
 from tests.support.system import PLAYER, System, up
 from tests.system.browser import PHONE, WIDE, Browser, chromium
 
@@ -202,7 +201,7 @@ class Act(NamedTuple):
 
 
 def of_rejected(system: System) -> str:
-    reject(system, ["first", "second"])
+    rejected_with(system, ["first", "second"])
     return "/rejected"
 
 

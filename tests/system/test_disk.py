@@ -1,7 +1,5 @@
 """A disk that is full: errors, nothing acknowledged that was not kept, and work again once there is space."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress

@@ -1,7 +1,5 @@
 """Embedded servers started by root: no folder is opened to PostgreSQL's account, which has none of root's groups."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import re
@@ -49,7 +47,6 @@ class Up:
 
     @property
     def postgres(self) -> psutil.Process:
-        """The postmaster."""
         (found,) = [child for child in psutil.Process(self.process.pid).children() if child.name() == "postgres"]
         return found
 

@@ -1,7 +1,5 @@
 """Workers on three hosts, each in a network of its own, during a burst; two of them cut off, one after the other."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from pathlib import Path
 

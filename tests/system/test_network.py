@@ -1,7 +1,5 @@
 """A worker in a network of its own, whose cable is cut: frames vanish, connections stay, no process is notified."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """Many workers on few connections of PostgreSQL: through a real pgbouncer in transaction mode."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import ExitStack
 

@@ -1,7 +1,5 @@
 """levelq as process 1 of a pid namespace, as in a container: no init above it, and the kernel drops what it ignores."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

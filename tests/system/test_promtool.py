@@ -1,7 +1,5 @@
 """promtool on the alert rules, the configuration and the names. It comes with apt's package `prometheus`."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from pathlib import Path

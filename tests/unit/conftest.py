@@ -1,7 +1,5 @@
 """Unit tests touch no network: an attempt to connect fails here, and the error names the address."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The guard itself: a unit test that connects somewhere fails."""
 
-from __future__ import annotations
-
 import socket
 
 import psycopg

@@ -1,7 +1,5 @@
 """The worker of `make scaling` that counts its claims."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The code blocks of the Markdown pages, with the output that a page shows for them."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ see it: it makes what an application has already, such as a session or a model. 
 has "save it as `name.py`" above it, is saved, and run by the shell block that names it; a `test_*.py` by pytest.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

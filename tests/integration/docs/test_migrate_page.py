@@ -1,7 +1,5 @@
 """docs/how-to/migrate.md: each row of its table is shown by a test, most of them here."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import re
@@ -99,23 +97,20 @@ def coupler(db: Session) -> ProgressLicenseCoupler:
 
 
 def put(engine: Engine, progress: int | None = None, license_: int | None = None, name: str = "PLAYER") -> None:
-    with engine.begin() as connection:
-        if progress is not None:
-            put_progress(connection, (1, name), progress)
-        if license_ is not None:
-            put_license(connection, (1, name), license_, license_)
+    if progress is not None:
+        put_progress(engine, (1, name), progress)
+    if license_ is not None:
+        put_license(engine, (1, name), license_, license_)
 
 
 def levels(engine: Engine, name: str = "PLAYER") -> tuple[int | None, int | None]:
-    with engine.connect() as connection:
-        found = tables(connection)
+    found = tables(engine)
     rows = found.progress.get((1, name)), found.licenses.get((1, name))
     return tuple(row["level"] if row else None for row in rows)  # type: ignore[return-value]
 
 
 def total_xp(engine: Engine) -> int:
-    with engine.connect() as connection:
-        return int(tables(connection).progress[1, "PLAYER"]["total_xp"])
+    return int(tables(engine).progress[1, "PLAYER"]["total_xp"])
 
 
 def run(engine: Engine, *statements: str) -> Any:

@@ -1,7 +1,5 @@
 """levelq.django: the settings that it makes of Django's, and what it says of wrong ones."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from textwrap import dedent

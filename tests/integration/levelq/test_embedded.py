@@ -1,7 +1,5 @@
 """The folder of the embedded servers' sockets: the same at each start, and never one that another account made."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """wait_until_applied: it returns when all that was pushed before is decided, and says why if that takes too long."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
@@ -11,14 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from levelq_core import (
-    InvalidArgument,
-    InvalidCommand,
-    OutcomeTimeout,
-    OutcomeUnknown,
-    QueueUnavailable,
-    apply_commands,
-)
+from levelq_core import InvalidArgument, InvalidCommand, OutcomeTimeout, OutcomeUnknown, QueueUnavailable
 from levelq_core.keys import Partition
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.operations import queries
@@ -28,6 +19,7 @@ from tests.conformance.kit import identity
 from tests.support.fixtures.command_line import NOWHERE, Levelq
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.waiting import until
+from tests.support.isolation import apply
 from tests.support.outbox import OutboxSystem
 from tests.support.producing import clients
 from tests.support.system import PLAYER, System, up
@@ -191,8 +183,7 @@ def test_loss_in_redis_is_no_decision(system: System, waits: Waits, decided: boo
         producer.send(command, reply=False)
         wait = waits(producer)
         if decided:
-            with system.engine.begin() as connection:
-                apply_commands(connection, [command])
+            apply(system.engine, [command])
         system.redis.flushall()
         if ledger and decided:
             wait.result()

@@ -3,8 +3,6 @@
 The tests of the first part are the cells of the table in docs/explanation/guarantees.md.
 """
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
@@ -24,8 +22,6 @@ from levelq.server_account import temporary_folder
 from levelq_core import ConfigurationError, LevelUp, Settings
 from levelq_core.database.engine import engine_for
 from levelq_core.database.migrations import upgrade
-from levelq_core.domain.codec import STAMP_DIGITS
-from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.shard_layout import Layout
 from levelq_core.lanes.wakeups import Waker
@@ -34,23 +30,20 @@ from levelq_producer.durability import LEVELS
 from levelq_worker.relay.outbox_rows import OutboxRows
 from levelq_worker.relay.partition import PartitionRelay
 from tests.support.coupler import drain_all, ledger, runtime
-from tests.support.fixtures.keys import KEYS
+from tests.support.fixtures.keys import KEYS, PLAYER
 from tests.support.fixtures.proxy import Fault, Proxy
 from tests.support.fixtures.valkeys import Node, Valkeys
 from tests.support.fixtures.waiting import until
-from tests.support.outbox import level_up
+from tests.support.outbox import level_up, numbers_in
 from tests.support.producing import blocked
 
-PLAYER = Partition("PLAYER")
 PATIENT: dict[str, Any] = {"redis_seconds": 9, "durable_seconds": 8}  # reached on the busiest machine
 HASTY: dict[str, Any] = {"durable_seconds": 0.1}  # for what is never reached
 Producers = Callable[..., Producer]
 
 
 def lane(node: Node, user_id: int = 1) -> list[int]:
-    """The numbers of the commands in a lane."""
-    entries = node.client.lrange(KEYS.lane(PLAYER, user_id), 0, -1)
-    return [UUID(bytes=entry[STAMP_DIGITS + 4 : STAMP_DIGITS + 20]).int for entry in entries]
+    return numbers_in(node.client, user_id)
 
 
 @contextmanager
@@ -61,7 +54,6 @@ def own_valkeys() -> Iterator[Valkeys]:
 
 @pytest.fixture
 def valkeys() -> Iterator[Valkeys]:
-    """Servers of this test's own."""
     with own_valkeys() as made:
         yield made
 
@@ -83,7 +75,6 @@ def primary(pair: tuple[Node, Node]) -> Node:
 
 @pytest.fixture
 def replica(pair: tuple[Node, Node]) -> Node:
-    """Its replica."""
     return pair[1]
 
 
@@ -196,8 +187,7 @@ def test_death_of_postgresql_loses_nothing_at_any_level(primary: Node, producers
             relay = PartitionRelay(PLAYER, Layout(), worker.lanes, OutboxRows(engine), worker.waker, settings)
             assert relay.poll() == 1
             drain_all(worker, "PLAYER")
-        with engine.connect() as connection:
-            assert [row["command_id"].int for row in ledger(connection)] == [1, 2, 3, 4]
+        assert [row["command_id"].int for row in ledger(engine)] == [1, 2, 3, 4]
         engine.dispose()
 
 
@@ -273,8 +263,7 @@ def test_late_replica_is_reported_and_the_command_takes_effect(
         drain_all(worker, "PLAYER")
     assert error.command_id is not None
     assert (producer.handle(error.command_id).result().to_level, again.result().duplicate) == (1, True)
-    with own_engine.connect() as connection:
-        assert [row["xp"] for row in ledger(connection)] == [10]
+    assert [row["xp"] for row in ledger(own_engine)] == [10]
 
 
 def test_each_handle_of_many_has_the_error_and_its_outcome(

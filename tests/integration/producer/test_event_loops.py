@@ -1,7 +1,5 @@
 """One AsyncProducer for all event loops of a process: each loop has connections of its own, closed when it ends."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import threading
@@ -53,7 +51,7 @@ def test_asyncio_run_several_times_leaves_no_connection(producer: AsyncProducer,
     asyncio.run(producer.close())
 
 
-def test_handle_of_one_loop_is_awaited_on_another(producer: AsyncProducer, redis: Redis, worker: Runtime) -> None:
+def test_handle_of_one_loop_is_awaited_on_another(producer: AsyncProducer, worker: Runtime) -> None:
     handle = asyncio.run(producer.send(level_up()))
     drain_all(worker, "PLAYER")
     for _ in range(2):
@@ -84,7 +82,7 @@ def async_to_sync(function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         loop.close()
 
 
-def test_loops_in_several_threads_send_and_wait_at_once(producer: AsyncProducer, redis: Redis, worker: Runtime) -> None:
+def test_loops_in_several_threads_send_and_wait_at_once(producer: AsyncProducer, worker: Runtime) -> None:
     async def send_and_wait(user: int) -> str:
         handle = await producer.level_up(user, "PLAYER", 10)
         return (await handle.result(timeout=30)).status
@@ -108,7 +106,7 @@ def test_loops_in_several_threads_send_and_wait_at_once(producer: AsyncProducer,
     asyncio.run(producer.close())
 
 
-def test_async_to_sync_of_django_works(producer: AsyncProducer, redis: Redis, worker: Runtime) -> None:
+def test_async_to_sync_of_django_works(producer: AsyncProducer, worker: Runtime) -> None:
     for user in (1, 2, 3):
         assert asgiref.sync.async_to_sync(producer.level_up)(user, "PLAYER", 5).error is None
     assert queued(worker) == 3
@@ -131,7 +129,7 @@ def shared(servers: Servers) -> Iterator[AsyncProducer]:
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 async def test_producer_of_a_wider_fixture_works_in_each_test(
-    shared: AsyncProducer, redis: Redis, worker: Runtime, number: int
+    shared: AsyncProducer, worker: Runtime, number: int
 ) -> None:
     handle = await shared.level_up(number, "PLAYER", 5)
     drain_all(worker, "PLAYER")
@@ -225,7 +223,7 @@ async def test_error_before_the_first_byte_queued_nothing(
         assert not isinstance(raised.value, SendUnknown)
 
 
-async def test_cancelled_send_leaves_no_reply_to_the_next(servers: Servers, redis: Redis, worker: Runtime) -> None:
+async def test_cancelled_send_leaves_no_reply_to_the_next(servers: Servers, worker: Runtime) -> None:
     with Proxy(servers.valkey.url.removeprefix("unix://")) as proxy:
         async with AsyncProducer.from_url(f"redis://127.0.0.1:{proxy.port}/0", redis_seconds=9) as producer:
             await producer.send(level_up())

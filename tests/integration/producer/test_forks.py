@@ -1,7 +1,5 @@
 """Servers that fork after loading the application: each process has connections of its own, and nothing is mixed up."""
 
-from __future__ import annotations
-
 import asyncio
 import faulthandler
 import os
@@ -12,7 +10,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from redis import Redis
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
@@ -90,7 +87,7 @@ def test_outbox_handles_made_before_a_fork_answer_after_it(
     engine.dispose()
 
 
-def test_sends_after_a_fork_use_connections_of_their_own(settings: Settings, worker: Runtime, servers: Servers) -> None:
+def test_sends_after_a_fork_use_connections_of_their_own(worker: Runtime, servers: Servers) -> None:
     with Producer.from_url(servers.valkey.url) as producer:
         producer.send(level_up(1))
 
@@ -150,9 +147,7 @@ def run_in_thread(send: Coroutine[Any, Any, object]) -> int:
     return codes[0] if codes else 1
 
 
-def test_locks_that_other_threads_hold_at_the_fork_do_not_stop_the_child(
-    settings: Settings, worker: Runtime, redis: Redis
-) -> None:
+def test_locks_that_other_threads_hold_at_the_fork_do_not_stop_the_child(settings: Settings, worker: Runtime) -> None:
     """Threads send and wait all the time, so some hold locks at the fork."""
     with Producer(settings) as producer:
         handles = producer.send_many(level_ups(20))

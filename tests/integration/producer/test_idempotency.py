@@ -1,15 +1,9 @@
 """Idempotency keys: one key is one command, by whatever way it comes, until its decision is pruned."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from redis import Redis
-from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from levelq_core import History, Settings, command_id_for, level_up_atomic
@@ -21,7 +15,7 @@ from tests.support.coupler import drain_all
 from tests.support.db_check import query
 from tests.support.fixtures.waiting import until
 from tests.support.producing import queued
-from tests.support.verify import World, assert_clean, up, world_on
+from tests.support.verify import World, assert_clean, up
 
 # Arguments that differ in one value, for each method.
 METHODS: dict[str, tuple[Any, Any]] = {
@@ -52,12 +46,6 @@ async def test_second_send_of_a_key_is_a_duplicate_and_other_content_a_conflict(
             assert producer.outcome(once.command_id) == decided
         with pytest.raises(InvalidCommand, match=r"^command_id: expected either command_id or idempotency_key"):
             getattr(producer, name)(1, "PLAYER", first, idempotency_key="k", command_id=once.command_id)
-
-
-@pytest.fixture
-def world(settings: Settings, redis: Redis, own_engine: Engine, tmp_path: Path) -> Iterator[World]:
-    with world_on(settings, redis, own_engine, tmp_path) as made:
-        yield made
 
 
 def test_key_is_one_command_by_whatever_way_it_comes_until_it_is_pruned(world: World) -> None:

@@ -1,7 +1,5 @@
 """The connections to the database that a producer opens for outcomes are closed by the producer, in every case."""
 
-from __future__ import annotations
-
 import gc
 import threading
 from collections.abc import Iterator
@@ -10,7 +8,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from redis import Redis
 
 from levelq.embedded import Servers
 from levelq_core import Outcome, Settings, WrongDatabase
@@ -63,7 +60,7 @@ def test_refused_ledger_of_another_deployment_leaves_no_session(
 
 
 def test_close_during_a_query_ends_its_session_after_the_answer(
-    servers: Servers, settings: Settings, worker: Runtime, own_database_url: str, redis: Redis
+    servers: Servers, settings: Settings, worker: Runtime, own_database_url: str
 ) -> None:
     before = sessions(servers)
     with Producer(settings) as producer, ThreadPoolExecutor(1) as pool, psycopg.connect(own_database_url) as blocker:

@@ -104,9 +104,7 @@ def test_hundreds_of_threads_send_on_one_connection(producer: Producer, redis: R
     assert 1 <= most() <= 3  # one for sends, two for wake-ups
 
 
-async def test_callers_that_wait_for_a_connection_do_not_wait_for_a_silent_server_one_by_one(
-    tmp_path: Any,
-) -> None:
+async def test_callers_that_wait_for_a_connection_do_not_wait_for_a_silent_server_one_by_one(tmp_path: Any) -> None:
     """A server that accepts and never answers: all callers fail in the time that two attempts take."""
     silent = await asyncio.start_unix_server(_never, str(tmp_path / "silent"))
     async with AsyncProducer.from_url(f"unix://{tmp_path}/silent", redis_seconds=0.5) as producer:
@@ -189,9 +187,7 @@ def test_thousand_threads_wait_on_few_connections(settings: Settings, redis: Red
     assert most() <= 12
 
 
-async def test_five_thousand_tasks_wait_and_each_gets_its_own_outcome(
-    servers: Servers, redis: Redis, worker: Runtime
-) -> None:
+async def test_five_thousand_tasks_wait_and_each_gets_its_own_outcome(servers: Servers, worker: Runtime) -> None:
     async with AsyncProducer.from_url(servers.valkey.url) as producer:
         handles = await producer.send_many(level_ups(5_000), reply=True)
         waiting = [asyncio.create_task(handle.result(timeout=90)) for handle in handles]

@@ -1,7 +1,5 @@
 """Misuse gets an error that says what to do. Its table is in docs/reference/api.md."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

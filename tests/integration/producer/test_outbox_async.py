@@ -1,7 +1,5 @@
 """The outbox in a transaction on asyncio: through run_sync, with handles that are awaited."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -56,9 +54,7 @@ async def test_async_connection_writes_in_its_transaction(make_engine: Engines, 
     assert in_outbox(url) == [3, 4]
 
 
-async def test_handle_is_awaited_while_other_tasks_run(
-    make_engine: Engines, settings: Settings, redis: Redis, url: str
-) -> None:
+async def test_handle_is_awaited_while_other_tasks_run(make_engine: Engines, settings: Settings, redis: Redis) -> None:
     async with AsyncSession(make_engine()) as session:
         handle = await session.run_sync(lambda s: Outbox[AsyncHandle](s, settings=settings).send(level_up(1)))
         waiting = asyncio.create_task(handle.result(timeout=30))

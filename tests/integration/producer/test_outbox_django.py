@@ -1,7 +1,5 @@
 """The outbox on Django's connection: what an atomic block rolls back is not sent, what it commits is."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

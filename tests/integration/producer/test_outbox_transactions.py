@@ -1,7 +1,5 @@
 """The outbox writes in the application's own transaction: SQLAlchemy's or psycopg's, or it refuses."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -13,22 +11,14 @@ from redis import Redis
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from levelq import InvalidCommand, Outbox, SchemaError, Settings, TransactionMisuse
+from tests.support.orm import Match
 from tests.support.outbox import committed, in_outbox, level_up, query, relay_and_drain
 
 Engines = Callable[..., Engine]
 DRIVERS = pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Match(Base):
-    __tablename__ = "matches"
-    id: Mapped[int] = mapped_column(primary_key=True)
 
 
 @pytest.fixture

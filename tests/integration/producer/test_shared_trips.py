@@ -1,7 +1,5 @@
 """Sends that come while a round trip is under way go together in the next one, and each gets its own answer."""
 
-from __future__ import annotations
-
 import asyncio
 import queue
 import signal
@@ -18,15 +16,13 @@ from redis import Redis
 from levelq.embedded import Servers
 from levelq_core import Command
 from levelq_core.domain.codec import IDENTITY_AT
-from levelq_core.keys import Partition
 from levelq_producer import AsyncProducer, LaneFull, Producer, ProducerClosed, QueueUnavailable, SendUnknown
 from levelq_producer.sending import LOOP_WINDOW, WINDOW
-from tests.support.fixtures.keys import KEYS
+from tests.support.fixtures.keys import KEYS, PLAYER
 from tests.support.fixtures.proxy import Fault, Proxy
 from tests.support.fixtures.waiting import until
 from tests.support.producing import clients, level_up, level_ups
 
-PLAYER = Partition("PLAYER")
 LIMIT = 3  # of a lane
 
 
@@ -312,7 +308,7 @@ def test_many_threads_lose_no_command_and_keep_their_own_order(
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(), MemoryError()], ids=repr)
 def test_thread_that_dies_with_the_trip_of_others_leaves_them_unknown_and_the_next_goes_on(
-    producer: Producer, redis: Redis, pool: ThreadPoolExecutor, error: BaseException
+    producer: Producer, pool: ThreadPoolExecutor, error: BaseException
 ) -> None:
     trips = ThreadTrips(producer)
     sends: list[Any] = []

@@ -1,7 +1,5 @@
 """What a producer can say of a command: queued, decided or unknown, and the outcome; and what a timeout says."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +13,6 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from levelq_core import Settings, command_id_for
-from levelq_core.keys import Partition
 from levelq_producer import (
     AsyncProducer,
     InvalidCommand,
@@ -27,10 +24,9 @@ from levelq_producer import (
 )
 from levelq_worker.draining.context import Runtime
 from tests.support.coupler import drain_all
-from tests.support.fixtures.keys import KEYS
+from tests.support.fixtures.keys import KEYS, PLAYER
 from tests.support.producing import level_up
 
-PLAYER = Partition("PLAYER")
 LANES: list[dict[str, Any]] = [{}, {"user_id": 1, "specialization": "player"}]
 
 

@@ -1,7 +1,5 @@
 """The auditor: what it finds and repairs by each policy, that one at a time works, and that another goes on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack

@@ -1,7 +1,5 @@
 """The log of `levelq worker`: text or JSON, a line for each batch at debug, nothing while idle."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

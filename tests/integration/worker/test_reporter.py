@@ -1,18 +1,15 @@
 """What workers report, and what `levelq workers`, `status` and `top` make of it."""
 
-from __future__ import annotations
-
 import json
 import re
 import time
-from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
 import pytest
 
 from levelq_core import LevelUp
-from levelq_core.lanes.worker_reports import KEPT_SECONDS, HotLane, WorkerReport, WorkerReports, read
+from levelq_core.lanes.worker_reports import KEPT_SECONDS, HotLane, WorkerReport, read
 from levelq_core.operations.readings.explanation import explain
 from levelq_core.operations.readings.status import status
 from levelq_core.operations.readings.workers import WorkerStatus, workers
@@ -25,6 +22,7 @@ from levelq_worker.reporter import Reporter
 from levelq_worker.rq_adapter.worker import LaneWorker
 from levelq_worker.support.stop import Stop
 from tests.support.console import Page, served
+from tests.support.console_scene import post_as
 from tests.support.coupler import session
 from tests.support.fixtures.command_line import NOWHERE, Levelq, LevelqWith
 from tests.support.fixtures.waiting import until
@@ -33,24 +31,10 @@ from tests.support.system import PLAYER, System, up
 OTHER = 2**22 + 7  # a process id that no process has
 
 
-@pytest.fixture
-def reporter(system: System) -> Iterator[Reporter]:
-    """Of the system's worker; the test posts by hand."""
-    made = Reporter(system.worker, ["PLAYER", "COACH"])
-    yield made
-    made.stop()
-
-
 def posted(system: System, reporter: Reporter) -> WorkerReport:
     reporter.post()
     (report,) = read(system.redis, system.settings.keys)
     return report
-
-
-def post_as(system: System, report: WorkerReport, **changed: Any) -> None:
-    """The report of another worker, which differs in this."""
-    other = report.model_copy(update={"host": "web2", "pid": 4711, "name": "web2:4711"} | changed)
-    WorkerReports(system.redis, system.settings.keys, f"{other.name}:{time.time_ns()}", lambda _: False).post(other)
 
 
 def worker_of(system: System) -> WorkerStatus:
@@ -186,7 +170,7 @@ def test_new_worker_removes_reports_of_dead_ones(
 def test_worker_that_hangs_in_a_batch_is_named(system: System, reporter: Reporter) -> None:
     report = posted(system, reporter)
     reporter.stop()
-    hung = {"state": "transaction", "partition": "PLAYER:1:0", "progress_ms": report.posted_ms - 60_000}
+    hung: dict[str, Any] = {"state": "transaction", "partition": "PLAYER:1:0", "progress_ms": report.posted_ms - 60_000}
     post_as(system, report, **hung)
     (problem,) = workers(system.settings).problems
     assert problem == (

@@ -1,7 +1,5 @@
 """What workers add to the trends while they drain, and what `trends` makes of it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -31,15 +29,7 @@ def at_begin(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def reporter(system: System) -> Iterator[Reporter]:
-    made = Reporter(system.worker, ["PLAYER", "COACH"])
-    yield made
-    made.stop()
-
-
-@pytest.fixture
 def another(system: System) -> Iterator[Runtime]:
-    """A second worker."""
     with runtime(system.settings) as made:
         yield made
 

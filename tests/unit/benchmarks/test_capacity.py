@@ -1,7 +1,5 @@
 """The capacity model: its arithmetic on round costs, its results for the costs that are shipped, and bad numbers."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`make plan` as its user sees it; it asks no server."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The trials run what the runbook's first table names, for each of its rows."""
 
-from __future__ import annotations
-
 import re
 
 from benchmarks.trials.problems import PROBLEMS

@@ -1,7 +1,5 @@
 """The error tree is documentation, so the documentation is checked."""
 
-from __future__ import annotations
-
 import ast
 import copy
 import pickle

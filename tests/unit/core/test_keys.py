@@ -1,7 +1,5 @@
 """Partitions: their names, their keys, and which one a user's lane is in."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

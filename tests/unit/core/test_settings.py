@@ -1,7 +1,5 @@
 """The settings: read once, checked, frozen; a bad one is refused in one line that names its variable."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """URLs that cannot work are refused when the settings are built: one line, the setting, no part of a password."""
 
-from __future__ import annotations
-
 import traceback
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Text that others wrote, in a terminal, a log, JSON, CSV and HTML."""
 
-from __future__ import annotations
-
 import csv
 import json
 import logging

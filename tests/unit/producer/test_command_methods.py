@@ -1,7 +1,5 @@
 """The producer's methods for commands: typed as the commands are, for threads and for asyncio alike."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any, get_type_hints
 from uuid import UUID

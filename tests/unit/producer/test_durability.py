@@ -1,7 +1,5 @@
 """What follows a push for each level of durability, and what the replies mean."""
 
-from __future__ import annotations
-
 import json
 import pickle
 from pathlib import Path

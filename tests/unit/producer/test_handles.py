@@ -1,7 +1,5 @@
 """Handles without a database, for threads and for asyncio: where an outcome is read, and the error without one."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
@@ -142,7 +140,6 @@ def ask(request: pytest.FixtureRequest, server: fakeredis.FakeServer) -> Ask:
 
 @pytest.fixture
 def kept(redis: fakeredis.FakeRedis) -> None:
-    """Redis keeps the outcome."""
     outcome_streams.write(redis, KEYS, [(OUTCOME, send_key())], 60)
 
 
@@ -230,7 +227,6 @@ def test_outcome_may_be_awaited_without_end(ask: Ask, timeout: Any) -> None:
 
 @pytest.fixture
 def gone(server: fakeredis.FakeServer) -> None:
-    """Redis has gone away."""
     server.connected = False
 
 

@@ -1,7 +1,5 @@
 """A send without a server: commands are validated and encoded, grouped by lane, and each gets its answer."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,10 +93,7 @@ def test_payload_is_the_encoded_command_with_its_flag(reply: bool) -> None:
     [
         (up(1, "CHEF"), "specialization: expected one of PLAYER, COACH, INTERNSHIP, got 'CHEF'"),
         (up(1, theory_hours=5), "theory_hours: PLAYER does not track hours, expected 0, got 5"),
-        (
-            SetLevel(user_id=1, specialization="PLAYER", new_level=999),
-            "new_level: expected 1 to 8 for PLAYER, got 999",
-        ),
+        (SetLevel(user_id=1, specialization="PLAYER", new_level=999), "new_level: expected 1 to 8 for PLAYER, got 999"),
         (SetLevel(user_id=1, specialization="COACH", new_level=0), "new_level: expected 1 to 8 for COACH, got 0"),
         ({"user_id": 1}, "command: expected LevelUp, SetLevel, SyncLevels, Adjust or Reset, got {'user_id': 1}"),
         (None, "command: expected LevelUp, SetLevel, SyncLevels, Adjust or Reset, got None"),

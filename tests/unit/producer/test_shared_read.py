@@ -1,7 +1,5 @@
 """Which waiter waits for which outcome, and what is read next, without a server; and the slots of connections."""
 
-from __future__ import annotations
-
 import threading
 from typing import Any
 from uuid import UUID

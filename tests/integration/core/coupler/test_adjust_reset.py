@@ -1,14 +1,11 @@
 """Adjust and Reset as an application uses them: directly, in batches, through the queue and the outbox."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from redis import Redis
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
@@ -36,19 +33,16 @@ PROGRESS = "specialization_progress"
 
 
 def put(engine: Engine, level: int, **totals: Any) -> None:
-    with engine.begin() as connection:
-        put_rows(connection, LANE, level, **totals)
+    put_rows(engine, LANE, level, **totals)
 
 
 def rows(engine: Engine) -> tuple[dict[str, Any], dict[str, Any]]:
-    with engine.connect() as connection:
-        found = tables(connection)
+    found = tables(engine)
     return found.progress[LANE], found.licenses[LANE]
 
 
 def progressions(engine: Engine) -> list[tuple[int, int, int | None, str]]:
-    with engine.connect() as connection:
-        return [(p["from"], p["to"], p["by"], p["why"]) for p in tables(connection).progressions.get(LANE, [])]
+    return [(p["from"], p["to"], p["by"], p["why"]) for p in tables(engine).progressions.get(LANE, [])]
 
 
 # The direct coupler
@@ -223,8 +217,7 @@ def test_reset_that_a_check_constraint_refuses_is_rejected_for_it(fractions: Eng
 def test_reset_that_a_check_constraint_on_the_fraction_refuses_is_found_beforehand(fractions: Engine) -> None:
     """The constraint is known from the first learner's command; the second's changes nothing but the fraction."""
     execute(fractions, "ALTER TABLE specialization_progress ADD CONSTRAINT more CHECK (total_xp <> 10)")
-    with fractions.begin() as connection:
-        put_rows(connection, (2, "COACH"), 1, total_xp=Decimal("10.5"))
+    put_rows(fractions, (2, "COACH"), 1, total_xp=Decimal("10.5"))
     resets = [Reset(user_id=user, specialization="COACH", total_xp=10) for user in (1, 2, 3)]
     outcomes = apply(fractions, [*resets, LevelUp(user_id=4, specialization="COACH")])
     assert [outcome.error for outcome in outcomes] == ["database_error"] * 3 + [None]
@@ -233,8 +226,7 @@ def test_reset_that_a_check_constraint_on_the_fraction_refuses_is_found_beforeha
 def test_reset_is_not_refused_for_a_fraction_that_it_removes(fractions: Engine) -> None:
     """Another learner's command has made the constraint known, so it is evaluated beforehand."""
     execute(fractions, "ALTER TABLE specialization_progress ADD CONSTRAINT other CHECK (total_xp <> 7.75)")
-    with fractions.begin() as connection:
-        put_rows(connection, (2, "COACH"), 1, total_xp=Decimal("5.75"))
+    put_rows(fractions, (2, "COACH"), 1, total_xp=Decimal("5.75"))
     outcomes = apply(fractions, [coach(Reset, total_xp=7), LevelUp(user_id=2, specialization="COACH", xp_gained=2)])
     assert [outcome.error for outcome in outcomes] == [None, "database_error"]
 
@@ -248,7 +240,7 @@ def test_reset_over_a_narrow_column_is_rejected(engine: Engine) -> None:
 # The queue
 
 
-def test_producers_send_both_and_read_the_outcomes(settings: Settings, own_engine: Engine, redis: Redis) -> None:
+def test_producers_send_both_and_read_the_outcomes(settings: Settings, own_engine: Engine) -> None:
     async def send_async() -> int | None:
         async with AsyncProducer(settings) as producer:
             await producer.adjust(1, "COACH", -300, level="earned")

@@ -5,8 +5,6 @@ says; else the lane is parked with the reason and goes on once the cause is gone
 database's and costs no command.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 
@@ -198,8 +196,7 @@ def test_user_for_whom_a_trigger_raises_waits_alone(
     assert attempts == [1, 1, 1, 1]  # of 13 all it has, then its first
     execute(engine, DROP.format(PROGRESS))
     drain_all(worker, "PLAYER")
-    with engine.connect() as connection:
-        assert [row["xp"] for row in ledger(connection) if row["user_id"] == 13] == [10, 7]
+    assert [row["xp"] for row in ledger(engine) if row["user_id"] == 13] == [10, 7]
     assert experience(engine)[13] == 17
     assert worker.lanes.status(PLAYER).waiting == 0
 

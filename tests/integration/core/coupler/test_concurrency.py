@@ -1,7 +1,5 @@
 """Threads and connections at once: no deadlock, exact sums, no level seen out of step."""
 
-from __future__ import annotations
-
 import logging
 import random
 from collections.abc import Callable, Iterator
@@ -92,8 +90,7 @@ def test_24_threads_insert_and_level_the_same_three_users(database_url: str, eng
     written = sum(at_once(*(worker(n) for n in range(THREADS))))
     total = rounds * sum(700 + n for n in range(THREADS))
     assert_sums(engine, dict.fromkeys(users, total))
-    with engine.connect() as connection:
-        assert written == sum(len(rows) for rows in tables(connection).progressions.values())
+    assert written == sum(len(rows) for rows in tables(engine).progressions.values())
     engine.dispose()
     assert deadlocks(database_url) == 0
 

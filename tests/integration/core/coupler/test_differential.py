@@ -3,8 +3,6 @@
 A failing example is printed with the blob that replays it; `--hypothesis-seed=N` repeats a whole run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
@@ -27,7 +25,6 @@ from levelq_core import (
     SetLevel,
     Settings,
     SyncLevels,
-    apply_commands,
     level_up_atomic,
 )
 from levelq_core.domain.outcome import outcome as outcome_from
@@ -51,6 +48,7 @@ from tests.support.coupler import (
     tables,
 )
 from tests.support.coupler_strategies import any_commands, direct_commands, histories, rows_before
+from tests.support.isolation import apply
 from tests.support.model import LEVELS, TOTALS, LaneKey, Model, Prediction, Row
 
 SPECIALIZATIONS = ("PLAYER", "COACH", "INTERNSHIP", "WIZARD")
@@ -166,8 +164,7 @@ def test_batches_however_split(world: World, commands: list[Command], before: An
     edges = [0, *sorted(cut for cut in cuts if cut < len(commands)), len(commands)]
     for start, end in pairwise(edges):
         batch = commands[start:end]
-        with world.engine.begin() as connection:
-            outcomes = apply_commands(connection, batch)
+        outcomes = apply(world.engine, batch)
         assert [comparable(o) for o in outcomes] == [model.apply(command) for command in batch]
         sent, decided = ([(x.command_id, x.specialization, x.user_id) for x in xs] for xs in (batch, outcomes))
         assert decided == sent
@@ -180,7 +177,7 @@ DEMANDING: dict[str, Any] = {
             0,
             {"total_xp": 700, "completed_sessions": 1},
             {"total_xp": 700, "completed_sessions": 700, "completed_projects": 2},
-        ],
+        ]
     },
     "COACH": {
         "tracks_hours": True,
@@ -199,8 +196,7 @@ DEMANDING: dict[str, Any] = {
 def test_catalog_that_requires_more_than_experience(world: World, commands: list[Command], before: Any) -> None:
     model = world.begin(before)
     model.catalog = DEMANDING
-    with world.engine.begin() as connection:
-        outcomes = apply_commands(connection, commands, catalog=Catalog.of(DEMANDING))
+    outcomes = apply(world.engine, commands, catalog=Catalog.of(DEMANDING))
     assert [comparable(o) for o in outcomes] == [model.apply(command) for command in commands]
     world.compare(model, "direct")
 

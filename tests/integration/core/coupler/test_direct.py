@@ -1,7 +1,5 @@
 """The direct coupler's calls, on both kinds of schema: every documented shape of their results."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -20,16 +18,14 @@ UNKNOWN = "specialization: expected one of PLAYER, COACH, INTERNSHIP, got 'WIZAR
 
 
 def put(engine: Engine, progress: int | None, license_: int | None, **totals: int) -> None:
-    with engine.begin() as connection:
-        if progress is not None:
-            put_progress(connection, LANE, progress, **totals)
-        if license_ is not None:
-            put_license(connection, LANE, license_, license_)
+    if progress is not None:
+        put_progress(engine, LANE, progress, **totals)
+    if license_ is not None:
+        put_license(engine, LANE, license_, license_)
 
 
 def is_empty(engine: Engine) -> bool:
-    with engine.connect() as connection:
-        return tables(connection) == ({}, {}, {})
+    return tables(engine) == ({}, {}, {})
 
 
 # The shapes
@@ -63,8 +59,7 @@ def test_update_lowers_both_levels_and_keeps_the_highest(engine: Engine, coupler
         "xp_change": -9000,
         "sessions_change": -2,
     }
-    with engine.connect() as connection:
-        (step,) = tables(connection).progressions[LANE]
+    (step,) = tables(engine).progressions[LANE]
     assert (step["from"], step["to"], step["by"], step["why"]) == (5, 2, 7, "")
 
 
@@ -73,8 +68,7 @@ def test_update_to_the_current_level_writes_no_progression(engine: Engine, coupl
     result = coupler.update_level_atomic(1, "COACH", 2)
     assert result["success"] is True
     assert (result["message"], result["progression_created"]) == ("level stays 2", False)
-    with engine.connect() as connection:
-        assert tables(connection).progressions == {}
+    assert tables(engine).progressions == {}
 
 
 def test_refused_update_changes_nothing(session: Session, coupler: ProgressLicenseCoupler) -> None:
@@ -85,23 +79,27 @@ def test_refused_update_changes_nothing(session: Session, coupler: ProgressLicen
 
 
 @pytest.mark.parametrize(
-    ("progress", "license_", "source", "action", "level"),
+    ("before", "source", "action", "level", "audit"),
     [
-        (3, 3, "progress", "none", 3),
-        (3, 3, "license", "none", 3),
-        (5, 3, "progress", "updated_license", 5),
-        (5, 3, "license", "updated_progress", 3),
-        (12, None, "progress", "created_license", 12),
-        (None, 4, "license", "created_progress", 4),
+        ((3, 3), "progress", "none", 3, []),
+        ((3, 3), "license", "none", 3, []),
+        ((5, 3), "progress", "updated_license", 5, [(3, 5)]),
+        ((5, 3), "license", "updated_progress", 3, []),
+        ((12, None), "progress", "created_license", 12, []),
+        ((None, 4), "license", "created_progress", 4, []),
     ],
 )
-def test_sync_returns_its_action(
-    engine: Engine, coupler: ProgressLicenseCoupler, progress: Any, license_: Any, source: Any, action: str, level: int
+def test_sync_copies_the_source_and_returns_its_action(
+    engine: Engine, coupler: ProgressLicenseCoupler, before: Any, source: Any, action: str, level: int, audit: Any
 ) -> None:
-    put(engine, progress, license_)
+    put(engine, *before)
     result = coupler.sync_existing_records_atomic(1, "COACH", source, command_id=ID)
     message = f"{action}: both at level {level}"
     assert result == {"success": True, "message": message, "action": action, "final_level": level}
+    found = tables(engine)
+    assert found.progress[LANE]["level"] == level
+    assert found.licenses[LANE] == {"level": level, "highest": level}
+    assert [(row["from"], row["to"]) for row in found.progressions.get(LANE, [])] == audit
     assert coupler.sync_existing_records_atomic(1, "COACH", source, command_id=ID) == result
     both = {"consistent": True, "message": f"Both at level {level}", "level": level, **BOTH}
     assert coupler.validate_consistency(1, "coach") == both
@@ -258,15 +256,6 @@ def test_unreachable_database_is_a_database_error(engines: Any, own_database_url
             assert "does not exist" in result["message"] and "\n" not in result["message"]
 
 
-def test_other_isolation_level_is_a_database_error(own_engine: Engine) -> None:
-    with Session(own_engine.execution_options(isolation_level="SERIALIZABLE")) as session:
-        assert level_up_atomic(session, 1, "PLAYER", 5) == {
-            "success": False,
-            "message": "isolation level: expected READ COMMITTED, got SERIALIZABLE",
-            "error_type": "database_error",
-        }
-
-
 # The same command again
 
 
@@ -274,8 +263,7 @@ def test_same_id_again_gives_the_same_answer(engine: Engine, session: Session) -
     first = level_up_atomic(session, 1, "PLAYER", 1200, command_id=ID)
     level_up_atomic(session, 1, "PLAYER", 5000)
     assert level_up_atomic(session, 1, "player", 1200, command_id=ID) == first
-    with engine.connect() as connection:
-        assert tables(connection).progress[1, "PLAYER"]["total_xp"] == 6200
+    assert tables(engine).progress[1, "PLAYER"]["total_xp"] == 6200
 
 
 def test_rejection_is_kept_under_its_id_after_its_cause_is_gone(

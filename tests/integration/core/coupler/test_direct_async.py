@@ -1,7 +1,5 @@
 """Direct calls on asyncio: through run_sync of an AsyncSession or an AsyncConnection, on psycopg's async driver."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Direct calls on engines and connections that the application made in its own way."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import subprocess
@@ -211,9 +209,7 @@ def test_async_session_passed_directly_is_a_type_error_that_names_run_sync(own_d
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # SQLAlchemy's, of every such mistake
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_sync_half_of_an_async_session_outside_run_sync_is_refused_with_the_call_to_make(
-    own_database_url: str,
-) -> None:
+def test_sync_half_of_an_async_session_outside_run_sync_is_refused_with_the_call_to_make(own_database_url: str) -> None:
     async def call(used_before: bool) -> None:
         engine = create_async_engine(sqlalchemy_url(own_database_url))
         async with AsyncSession(engine) as session:
@@ -300,7 +296,9 @@ def test_other_isolation_level_is_reported(own_engine: Engine, level: Any, owned
         if owned:
             session.begin()
         result = level_up_atomic(session, 1, "PLAYER", 10)
-        assert result["message"] == f"isolation level: expected READ COMMITTED, got {level}"
+        message = f"isolation level: expected READ COMMITTED, got {level}"
+        assert result["message"] == message
+        assert owned or result == {"success": False, "message": message, "error_type": "database_error"}
         if owned:
             assert session.execute(text("SELECT 1")).scalar_one() == 1
             session.commit()

@@ -1,7 +1,5 @@
 """Direct calls in transactions that the application owns, and their effect on its session."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -273,7 +271,7 @@ def test_every_changing_call_can_raise(engine: Engine, session: Session, coupler
     assert coupler.update_level_atomic(1, "PLAYER", 2, raise_on_failure=True)["success"]
 
 
-def test_raised_refusal_keeps_its_cause(engine: Engine, session: Session) -> None:
+def test_raised_refusal_keeps_its_cause(session: Session) -> None:
     session.add(User(id=1, name="a second one"))
     with pytest.raises(LevelUpRefused, match="users_pkey") as raised:
         level_up_atomic(session, 1, "PLAYER", 5, raise_on_failure=True)
@@ -303,9 +301,7 @@ def test_objects_of_an_expiring_session_are_expired_by_its_commit(session: Sessi
     assert (row.current_level, row.total_xp) == (3, 2510)
 
 
-def test_session_that_does_not_expire_keeps_its_objects_and_reads_the_two_rows_again(
-    engine: Engine,
-) -> None:
+def test_session_that_does_not_expire_keeps_its_objects_and_reads_the_two_rows_again(engine: Engine) -> None:
     with Session(engine, expire_on_commit=False) as session:
         for user in (1, 2):
             level_up_atomic(session, user, "PLAYER", 10)
@@ -342,8 +338,7 @@ def test_object_whose_row_is_gone_is_no_obstacle(engine: Engine, owned: bool) ->
         level_up_atomic(session, 1, "PLAYER", 10)
         row = session.scalars(select(Progress)).one()
         session.commit()
-        with engine.begin() as connection:
-            connection.execute(text("DELETE FROM specialization_progress"))
+        execute(engine, "DELETE FROM specialization_progress")
         with session.begin() if owned else nullcontext():
             assert level_up_atomic(session, 1, "PLAYER", 5)["success"]
         with pytest.raises(ObjectDeletedError):

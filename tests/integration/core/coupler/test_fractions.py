@@ -1,7 +1,5 @@
 """Totals with fractions, NULLs and narrow types: a command rewrites nothing that it does not change."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -33,8 +31,7 @@ def retype(engine: Engine, **types: str) -> None:
 
 
 def put(engine: Engine, user: int, level: int, **totals: Any) -> None:
-    with engine.begin() as connection:
-        put_rows(connection, (user, "COACH"), level, **totals)
+    put_rows(engine, (user, "COACH"), level, **totals)
 
 
 def totals(engine: Engine, user: int) -> list[str | None]:

@@ -1,7 +1,5 @@
 """One command at fault, or a batch that takes too long: only it pays, its neighbours in lane and batch do not."""
 
-from __future__ import annotations
-
 import logging
 import math
 import random
@@ -13,7 +11,7 @@ from psycopg import errors
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from levelq_core import Catalog, LevelUp, SetLevel, apply_commands
+from levelq_core import Catalog, LevelUp, SetLevel
 from levelq_core.coupler.apply import group_by_lane
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
@@ -158,16 +156,14 @@ def test_specialization_that_its_column_cannot_hold_is_rejected(engine: Engine) 
     name = "ABCDEFGHIJKLMNOPQRSTUVWXY"
     catalog = Catalog.of({name: {"levels": [0, 10]}, "PLAYER": {"levels": [0, 10]}})
     commands = [LevelUp(user_id=1, specialization=name, xp_gained=1), level_up(1)]
-    with engine.begin() as connection:
-        outcomes = apply_commands(connection, commands, catalog=catalog)
+    outcomes = apply(engine, commands, catalog=catalog)
     assert [o.error for o in outcomes] == ["validation_error", None]
     assert outcomes[0].message == f"specialization: expected at most 20 characters, got {name!r}"
 
 
 def test_total_at_the_top_of_bigint_goes_down_only(own_engine: Engine) -> None:
     most = 2**63 - 1
-    with own_engine.begin() as connection:
-        put_rows(connection, (1, "PLAYER"), 8, total_xp=most)
+    put_rows(own_engine, (1, "PLAYER"), 8, total_xp=most)
     lower = SetLevel(user_id=1, specialization="PLAYER", new_level=8, xp_change=-1)
     outcomes = apply(own_engine, [level_up(1, 1), lower])
     assert outcomes[0].message == f"total_xp: {most} +1 would overflow its column (at most {most})"
@@ -187,11 +183,7 @@ BAD_ONES = {
 
 @pytest.mark.parametrize("bad", BAD_ONES.values(), ids=BAD_ONES)
 def test_bad_commands_among_5000_cost_themselves_alone(
-    engine: Engine,
-    database_url: str,
-    worker_of: Callable[..., Runtime],
-    attempts: list[int],
-    bad: set[tuple[int, int]],
+    engine: Engine, database_url: str, worker_of: Callable[..., Runtime], attempts: list[int], bad: set[tuple[int, int]]
 ) -> None:
     worker = worker_of(database_url, claim_seconds=60)
     commands = burst(DEPTH, bad)

@@ -1,7 +1,5 @@
 """The ledger keeps all of a command, so that it can be sent once more."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -10,16 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
-from levelq import (
-    Adjust,
-    Command,
-    ProgressLicenseCoupler,
-    Reset,
-    SchemaError,
-    Settings,
-    SyncLevels,
-    apply_commands,
-)
+from levelq import Adjust, Command, ProgressLicenseCoupler, Reset, SchemaError, Settings, SyncLevels, apply_commands
 from levelq.embedded import Servers
 from levelq_core.database.schema import forget
 from levelq_core.operations.readings.history import History
@@ -84,7 +73,6 @@ def test_reason_that_the_databases_encoding_lacks_is_kept_as_escapes(
 
 @pytest.fixture
 def older(engine: Engine) -> Engine:
-    """A ledger without them that has rows."""
     apply(engine, [level_up(1, 1000, reason="before")])
     execute(engine, *(f"ALTER TABLE levelq_ledger DROP COLUMN {name}" for name in ADDED))
     forget(engine)

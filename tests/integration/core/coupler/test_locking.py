@@ -1,7 +1,5 @@
 """The lock order, shown with two connections of which one holds a row: how far does the other get?"""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager

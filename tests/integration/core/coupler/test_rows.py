@@ -1,7 +1,5 @@
 """What the coupler writes: each rule on rows of both kinds of schema."""
 
-from __future__ import annotations
-
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +8,7 @@ from sqlalchemy import Engine, text
 
 from levelq_core import Catalog, Command, LevelUp, Outcome, SetLevel, SyncLevels, apply_commands
 from levelq_core.operations.queries import out_of_step
-from tests.support.coupler import Tables, comparable, put_license, put_progress, tables
+from tests.support.coupler import comparable, put_license, put_progress, tables
 from tests.support.model import Model
 
 LANE = (1, "COACH")
@@ -27,25 +25,20 @@ def up(user_id: int = 1, specialization: str = "COACH", **fields: Any) -> LevelU
 
 
 def put(engine: Engine, progress: int | None, license_: int | None, highest: int | None = None, **totals: Any) -> None:
-    with engine.begin() as connection:
-        if progress is not None:
-            put_progress(connection, LANE, progress, **totals)
-        if license_ is not None:
-            put_license(connection, LANE, license_, license_ if highest is None else highest)
-
-
-def found(engine: Engine) -> Tables:
-    with engine.connect() as connection:
-        return tables(connection)
+    if progress is not None:
+        put_progress(engine, LANE, progress, **totals)
+    if license_ is not None:
+        put_license(engine, LANE, license_, license_ if highest is None else highest)
 
 
 def levels(engine: Engine) -> tuple[int | None, int | None, int | None]:
-    progress, license_ = found(engine).progress.get(LANE, {}), found(engine).licenses.get(LANE, {})
+    found = tables(engine)
+    progress, license_ = found.progress.get(LANE, {}), found.licenses.get(LANE, {})
     return progress.get("level"), license_.get("level"), license_.get("highest")
 
 
 def chain(engine: Engine) -> list[tuple[int, int]]:
-    return [(row["from"], row["to"]) for row in found(engine).progressions.get(LANE, [])]
+    return [(row["from"], row["to"]) for row in tables(engine).progressions.get(LANE, [])]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +64,7 @@ def test_level_up_without_gains_leaves_both_at_the_higher(
 
 def test_several_levels_earned_at_once_are_one_audit_row(engine: Engine) -> None:
     apply(engine, up(xp_gained=5000, theory_hours=2, reason="exam", advanced_by=9))
-    (row,) = found(engine).progressions[LANE]
+    (row,) = tables(engine).progressions[LANE]
     met = {"total_xp": 5000, "completed_sessions": 0, "completed_projects": 0, "theory_hours": 2, "practice_hours": 0}
     assert row == {"lane": LANE, "from": 1, "to": 4, "by": 9, "why": "exam", "met": met}
 
@@ -88,25 +81,6 @@ def test_before_has_what_the_license_row_held(engine: Engine) -> None:
     (outcome,) = apply(engine, up())
     assert outcome.before is not None and outcome.after is not None
     assert (outcome.before.max_achieved_level, outcome.after.max_achieved_level) == (1, 2)
-
-
-@pytest.mark.parametrize(
-    ("progress", "license_", "source", "after", "message", "audit"),
-    [
-        (3, 3, "progress", (3, 3, 3), "none: both at level 3", []),
-        (5, 3, "progress", (5, 5, 5), "updated_license: both at level 5", [(3, 5)]),
-        (5, 3, "license", (3, 3, 3), "updated_progress: both at level 3", []),
-        (12, None, "progress", (12, 12, 12), "created_license: both at level 12", []),
-        (None, 4, "license", (4, 4, 4), "created_progress: both at level 4", []),
-    ],
-)
-def test_sync_copies_the_source(
-    engine: Engine, progress: int | None, license_: int | None, source: Any, after: Any, message: str, audit: Any
-) -> None:
-    put(engine, progress, license_)
-    (outcome,) = apply(engine, SyncLevels(user_id=1, specialization="COACH", source=source))
-    assert (outcome.status, outcome.message) == ("applied", message)
-    assert (levels(engine), chain(engine)) == (after, audit)
 
 
 @pytest.mark.parametrize(
@@ -135,11 +109,11 @@ REFUSED: list[tuple[Command, str]] = [
 @pytest.mark.parametrize(("command", "message"), REFUSED)
 def test_refused_command_changes_no_row(engine: Engine, command: Command, message: str) -> None:
     put(engine, 2, 2, total_xp=1500, completed_sessions=5)
-    before = found(engine)
+    before = tables(engine)
     (outcome,) = apply(engine, command)
     assert (outcome.status, outcome.error, outcome.message) == ("rejected", "validation_error", message)
     assert outcome.before == outcome.after
-    assert found(engine) == before
+    assert tables(engine) == before
 
 
 @pytest.mark.parametrize(("command", "message"), REFUSED)
@@ -190,9 +164,7 @@ def test_id_repeated_across_lanes_of_one_batch_belongs_to_the_first_in_the_input
     assert [(o.error, o.duplicate) for o in outcomes] == [(None, False), ("conflict", False), (None, True)]
 
 
-def test_id_repeated_across_lanes_belongs_to_the_first_though_others_are_isolated(
-    application_engine: Engine,
-) -> None:
+def test_id_repeated_across_lanes_belongs_to_the_first_though_others_are_isolated(application_engine: Engine) -> None:
     first, second = (up(user, xp_gained=5, command_id=ID) for user in (3, 1))
     bad = up(2, xp_gained=666_000_666)
     outcomes = apply(application_engine, first, second, bad)

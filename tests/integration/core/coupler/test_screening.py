@@ -4,8 +4,6 @@ Checks on both tables, on several columns, on what levelq does not set, on rows 
 sent twice. Where a lane has several commands, all of them raise what the checks bound: net changes make no difference.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,14 +14,14 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from levelq_core import Command, LevelUp, SetLevel, apply_commands
+from levelq_core import Command, LevelUp, SetLevel
 from levelq_core.coupler import screening
 from levelq_core.coupler.apply import group_by_lane
 from levelq_core.domain.record import Lane, lane_of
 from levelq_worker.draining.context import Runtime
 from tests.support.coupler import apply_batch, clear, put_rows, session, tables, wait_until_blocked_by
 from tests.support.fixtures.databases import Databases
-from tests.support.isolation import execute, level_up
+from tests.support.isolation import apply, execute, level_up
 
 USERS = range(1, 25)
 PROGRESS, LICENSES = "specialization_progress", "user_licenses"
@@ -108,8 +106,7 @@ def one_by_one(engine: Engine, commands: Sequence[Command]) -> dict[Lane, list[D
         if lane in stuck:
             continue
         try:
-            with engine.begin() as connection:
-                (outcome,) = apply_commands(connection, [command])
+            (outcome,) = apply(engine, [command])
         except DBAPIError:
             stuck.add(lane)
         else:
@@ -195,9 +192,8 @@ NOT_FORETOLD = {
 def test_check_that_cannot_be_predicted_refuses_what_the_database_refuses(
     engine: Engine, worker: Runtime, how: str
 ) -> None:
-    with engine.begin() as connection:
-        for user in (1, 2, 3):
-            put_rows(connection, (user, "PLAYER"), 1)
+    for user in (1, 2, 3):
+        put_rows(engine, (user, "PLAYER"), 1)
     execute(engine, "UPDATE user_licenses SET is_active = false", *NOT_FORETOLD[how])
     commands = level_up(1, 1), level_up(2, 1000), level_up(3, 1000, sessions_completed=1)
     assert errors_of(worker, *commands) == [None, REFUSED, None]

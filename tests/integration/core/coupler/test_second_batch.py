@@ -1,7 +1,5 @@
 """A second batch in one transaction hardly waits for its locks: a lock it does not get soon is an answer."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -124,9 +122,7 @@ def lock_timeout(connection: Connection) -> str:
 
 
 @pytest.mark.parametrize("locked", [False, True])
-def test_lock_timeout_of_the_caller_is_restored(
-    engine: Engine, first: Connection, second: Connection, locked: bool
-) -> None:
+def test_lock_timeout_of_the_caller_is_restored(first: Connection, second: Connection, locked: bool) -> None:
     second.execute(text("SET LOCAL lock_timeout = '7s'"))
     if locked:
         apply(first, level_up(2))

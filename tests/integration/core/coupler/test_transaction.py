@@ -1,7 +1,5 @@
 """What `apply_commands` requires of the caller's transaction, and how it leaves it."""
 
-from __future__ import annotations
-
 from typing import Any, cast
 
 import psycopg

@@ -1,7 +1,5 @@
 """An application's own alembic on a database that has levelq's tables: `alembic revision --autogenerate`."""
 
-from __future__ import annotations
-
 import ast
 import os
 import subprocess

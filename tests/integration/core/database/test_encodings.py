@@ -1,7 +1,5 @@
 """Texts are right whatever encoding the connection or the database has, or they are refused clearly."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,13 +14,13 @@ from sqlalchemy.orm import Session
 from levelq.embedded import Servers
 from levelq_core import Command, LevelUp, SchemaError, SetLevel, Settings, apply_commands, level_up_atomic
 from levelq_core.keys import Partition
-from levelq_core.operations.dbcheck import check
 from levelq_core.operations.queries import outcome_of
 from levelq_core.operations.readings.history import History
 from levelq_producer import Outbox
 from levelq_worker.relay.thread import Relay
 from levelq_worker.support.preflight import preflight
 from tests.support.coupler import drain_all, ledger, push, push_bare, runtime
+from tests.support.db_check import findings
 from tests.support.fixtures.keys import KEYS
 
 REASON = "Müller, 勝利"
@@ -72,11 +70,7 @@ SPOILT = pytest.mark.parametrize("spoil", [in_environment, in_options, in_url, i
 
 @SPOILT
 def test_worker_writes_right_text_whatever_client_encoding_its_environment_names(
-    spoil: Spoil,
-    monkeypatch: pytest.MonkeyPatch,
-    servers: Servers,
-    redis: Redis,
-    own_database_url: str,
+    spoil: Spoil, monkeypatch: pytest.MonkeyPatch, servers: Servers, redis: Redis, own_database_url: str
 ) -> None:
     settings = Settings.load(redis_url=servers.valkey.url, database_url=spoil(monkeypatch, own_database_url))
     with runtime(settings) as worker:
@@ -212,8 +206,7 @@ def test_command_keeps_its_reason_through_the_outbox_of_a_connection_of_another_
 def test_latin1_database_is_a_warning_of_db_check(
     database_in: Callable[[str], str], engines: Callable[..., Engine]
 ) -> None:
-    with engines(database_in("LATIN1")).connect() as connection:
-        (finding,) = check(connection)
+    (finding,) = findings(engines(database_in("LATIN1")))
     assert finding.severity == "warning"
     assert "LATIN1" in finding.problem
 
@@ -223,8 +216,7 @@ def test_sql_ascii_database_is_refused_by_direct_calls_db_check_and_worker_start
 ) -> None:
     url = database_in("SQL_ASCII")
     engine = engines(url)
-    with engine.connect() as connection:
-        (finding,) = check(connection)
+    (finding,) = findings(engine)
     assert finding.severity == "error"
     assert finding.problem.startswith("the database's encoding is SQL_ASCII, expected UTF8")
     with Session(engine) as session:

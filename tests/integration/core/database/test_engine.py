@@ -1,7 +1,5 @@
 """Connections to PostgreSQL: the client's limits when the server or the network is silent."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Iterator
@@ -26,6 +24,7 @@ from levelq_core.operations import connections
 from levelq_producer.ledger_reader import LedgerReader
 from levelq_worker.draining.transaction import Transactions
 from tests.support.coupler import apply_batch
+from tests.support.db_check import query
 from tests.support.fixtures.proxy import Fault, Proxy
 
 WORKER = b"levelq worker"
@@ -56,12 +55,6 @@ def works() -> list[LaneBatch]:
     return group_by_lane([LevelUp(user_id=user, specialization="PLAYER", xp_gained=7) for user in range(1, 6)])
 
 
-def rows(engine: Engine) -> list[tuple[int, int]]:
-    statement = "SELECT count(*), coalesce(sum(xp), 0) FROM levelq_ledger"
-    with engine.connect() as connection:
-        return [tuple(row) for row in connection.execute(text(statement))]
-
-
 @pytest.mark.parametrize(
     ("fault", "match"),
     [
@@ -90,7 +83,7 @@ def test_a_silent_server_is_given_up_and_the_batch_is_run_again(
     committed = (fault, match) == (Fault.DROP_REPLY, b"COMMIT\0")
     assert apply_batch(transactions, batch) == []
     assert {decision.duplicate for work in batch for decision in work.decisions} == {committed}
-    assert rows(own_engine) == [(5, 35)]
+    assert query(own_engine, "SELECT count(*), sum(xp) FROM levelq_ledger") == [(5, 35)]
 
 
 def test_what_waits_longer_than_the_limit_is_given_up_even_if_the_server_works(limited: Engine) -> None:

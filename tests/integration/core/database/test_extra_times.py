@@ -1,7 +1,5 @@
 """`created_at` and `updated_at` of an application's own licenses and progressions, of which levelq makes rows."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Any
@@ -13,7 +11,7 @@ from sqlalchemy.orm import Session
 from levelq import Settings, level_up_atomic
 from levelq_core.database.engine import engine_for
 from levelq_worker.draining.context import Runtime
-from tests.support.coupler import drain_all, push, put_license, put_progress
+from tests.support.coupler import drain_all, push, put_rows
 from tests.support.db_check import execute, findings, role
 from tests.support.isolation import apply, batches, level_up
 
@@ -35,10 +33,8 @@ def times(engine: Engine, table: str) -> list[tuple[Any, Any]]:
 
 
 def two_learners(engine: Engine) -> None:
-    with engine.begin() as connection:
-        for user in (1, 2):
-            put_progress(connection, (user, "PLAYER"), 1)
-            put_license(connection, (user, "PLAYER"), 1, 1)
+    for user in (1, 2):
+        put_rows(engine, (user, "PLAYER"), 1)
 
 
 def utc_now(engine: Engine) -> datetime:
@@ -90,8 +86,7 @@ def test_trigger_that_sets_updated_at_has_the_last_word(application_engine: Engi
 
 
 @pytest.mark.parametrize(
-    "declared",
-    ["timestamp GENERATED ALWAYS AS (started_at) STORED", "text", "bigint NOT NULL DEFAULT 7", "time"],
+    "declared", ["timestamp GENERATED ALWAYS AS (started_at) STORED", "text", "bigint NOT NULL DEFAULT 7", "time"]
 )
 def test_column_that_is_no_plain_timestamp_is_left_alone(application_engine: Engine, declared: str) -> None:
     execute(application_engine, f"ALTER TABLE user_licenses ADD updated_at {declared}")

@@ -1,7 +1,5 @@
 """The triggers of `levelq db enforce`: in every order of two transactions' steps, no drift is committed."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager

@@ -1,7 +1,5 @@
 """Every table that grows, in partitions: the learners' by user, the ledger by command id. The whole path works."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -107,11 +105,7 @@ USERS_IN_PARTITIONS = (
     "CREATE TABLE users_1 PARTITION OF users FOR VALUES WITH (MODULUS 2, REMAINDER 1)",
     "INSERT INTO users SELECT generate_series(1, 9)",
 )
-USERS_OF = {
-    "specialization_progress": "student_id",
-    "user_licenses": "user_id",
-    "license_progressions": "advanced_by",
-}
+USERS_OF = {"specialization_progress": "student_id", "user_licenses": "user_id", "license_progressions": "advanced_by"}
 
 
 def test_users_in_partitions_are_found_in_any_of_them(own_engine: Engine) -> None:

@@ -1,7 +1,5 @@
 """Tables that change while workers and applications run: no command is rejected by what the tables were before."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -19,10 +17,10 @@ from levelq_core.domain.commands import new_command_id
 from levelq_core.lanes.worker_alerts import read
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
-from tests.support.coupler import drain_all, ledger, put_license, put_progress, session, wait_until_blocked_by
+from tests.support.coupler import drain_all, ledger, put_rows, session, wait_until_blocked_by
 from tests.support.db_check import execute, query
 from tests.support.fixtures.keys import KEYS
-from tests.support.isolation import MISSING, PLAYER, apply, batches, decided, experience, push_at_once
+from tests.support.isolation import MISSING, PLAYER, apply, batches, decided, experience, level_up, push_at_once
 
 FAR = 3_000_000_000  # no int4 holds it
 
@@ -33,10 +31,6 @@ class Migration(NamedTuple):
     before: tuple[str, ...]
     after: tuple[str, ...]
     command: Command
-
-
-def level_up(user_id: int, xp: int = 10, **fields: object) -> LevelUp:
-    return LevelUp(user_id=user_id, specialization="PLAYER", xp_gained=xp, **fields)  # type: ignore[arg-type]
 
 
 FOREIGN_KEYS = (
@@ -145,17 +139,14 @@ def with_new_id(command: Command) -> Command:
 
 
 def statuses(engine: Engine, user_id: int) -> list[str]:
-    with engine.connect() as connection:
-        return [row["status"] for row in ledger(connection) if row["user_id"] == user_id]
+    return [row["status"] for row in ledger(engine) if row["user_id"] == user_id]
 
 
 @pytest.fixture
 def engine(application_engine: Engine) -> Engine:
     """With two learners, at level 1."""
-    with application_engine.begin() as connection:
-        for user in (1, 2):
-            put_progress(connection, (user, "PLAYER"), 1)
-            put_license(connection, (user, "PLAYER"), 1, 1)
+    for user in (1, 2):
+        put_rows(application_engine, (user, "PLAYER"), 1)
     return application_engine
 
 
@@ -246,8 +237,7 @@ def test_foreign_key_added_meanwhile_refuses_the_missing_user_only(engine: Engin
         MISSING: [("applied", None)] * 2,
         MISSING + 1: [("rejected", "database_error")],
     }
-    with engine.connect() as connection:
-        assert "is not in users" in ledger(connection)[-1]["message"]
+    assert "is not in users" in ledger(engine)[-1]["message"]
 
 
 # What changes nothing for the commands

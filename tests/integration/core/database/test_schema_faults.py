@@ -1,7 +1,5 @@
 """Tables that changed under running workers: no command pays for it, and all are applied once the tables are fixed."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from uuid import uuid4
@@ -112,11 +110,7 @@ def test_users_with_both_rows_go_on_while_those_without_wait_for_the_tables(
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_fault_of_every_lane_is_logged_once_and_charges_nothing(
-    fault: str,
-    learner: Engine,
-    worker: Runtime,
-    redis: Redis,
-    caplog: pytest.LogCaptureFixture,
+    fault: str, learner: Engine, worker: Runtime, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker.transactions.probe()
     breaking, _, fix = FAULTS[fault]

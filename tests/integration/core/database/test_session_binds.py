@@ -1,50 +1,18 @@
 """Direct calls and outboxes on sessions that have an engine for each class or table, or choose one themselves."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, MetaData, Table, Update, create_engine, select
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import (
-    DeclarativeBase,
-    Mapped,
-    Session,
-    declarative_base,
-    mapped_column,
-    scoped_session,
-    sessionmaker,
-)
+from sqlalchemy.orm import Mapped, Session, declarative_base, mapped_column, scoped_session, sessionmaker
 from sqlalchemy.sql import Delete, Insert
 
 from levelq import LevelUp, Outbox, ProgressLicenseCoupler, Settings, TransactionMisuse, level_up_atomic
-from tests.support.coupler import tables
 from tests.support.db_check import query
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Progress(Base):
-    """The application's own view of a progress row."""
-
-    __tablename__ = "specialization_progress"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    student_id: Mapped[int]
-    total_xp: Mapped[int]
-
-
-class License(Base):
-    """The application's own view of a license row."""
-
-    __tablename__ = "user_licenses"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    user_id: Mapped[int]
-    current_level: Mapped[int]
-
+from tests.support.isolation import experience
+from tests.support.orm import Base, License, Progress
 
 OldBase: Any = declarative_base()
 
@@ -62,11 +30,6 @@ def unreachable() -> Iterator[Engine]:
     engine = create_engine("postgresql+psycopg://nobody@/none?host=/nowhere")
     yield engine
     engine.dispose()
-
-
-def totals(engine: Engine) -> dict[int, int]:
-    with engine.connect() as connection:
-        return {user: row["total_xp"] for (user, _), row in tables(connection).progress.items()}
 
 
 BINDS: dict[str, Callable[[Engine, Engine], dict[Any, Any]]] = {
@@ -91,7 +54,7 @@ def test_session_bound_by_class_or_table_is_accepted(application_engine: Engine,
         with session.begin():
             assert coupler.level_up_atomic(1, "PLAYER", 10).get("committed") is False
         session.close()
-    assert totals(application_engine) == {1: 60}
+    assert experience(application_engine) == {1: 60}
 
 
 def test_what_is_bound_by_class_goes_before_the_sessions_own_bind(
@@ -99,7 +62,7 @@ def test_what_is_bound_by_class_goes_before_the_sessions_own_bind(
 ) -> None:
     with Session(unreachable, binds={Progress: application_engine, License: application_engine}) as session:
         assert level_up_atomic(session, 1, "PLAYER", 10)["success"]
-    assert totals(application_engine) == {1: 10}
+    assert experience(application_engine) == {1: 10}
 
 
 def test_rows_flushed_by_the_session_are_in_the_same_transaction(application_engine: Engine) -> None:
@@ -134,7 +97,7 @@ def test_session_that_sends_reads_to_a_replica_levels_up_where_it_writes(
             result = level_up_atomic(session, 1, "PLAYER", 10)
             assert result["success"] and result["progress"]["total_xp"] == xp
             session.scalars(select(Progress), bind_arguments={"bind": application_engine}).one()
-    assert totals(application_engine) == {1: 20}
+    assert experience(application_engine) == {1: 20}
 
 
 def test_object_of_a_session_with_a_replica_is_read_where_it_was_written(
@@ -157,7 +120,7 @@ def test_session_that_chooses_an_engine_by_class_is_asked_for_the_two_classes(
 
     with ByClass() as session:
         assert level_up_atomic(session, 1, "PLAYER", 10)["success"]
-    assert totals(application_engine) == {1: 10}
+    assert experience(application_engine) == {1: 10}
 
 
 def test_two_tables_that_lead_to_two_engines_are_an_answer_that_names_both(
@@ -229,4 +192,4 @@ async def test_async_session_bound_by_class_is_accepted(application_engine: Engi
         await session.run_sync(lambda sync: Outbox(sync).send(LevelUp(user_id=1, specialization="PLAYER", xp_gained=1)))
         await session.commit()
     await engine.dispose()
-    assert totals(application_engine) == {1: 20}
+    assert experience(application_engine) == {1: 20}

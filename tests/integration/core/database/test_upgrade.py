@@ -1,7 +1,5 @@
 """`levelq db upgrade`: creates what is absent, changes nothing that is there, also if others upgrade meanwhile."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier

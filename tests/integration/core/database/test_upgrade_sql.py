@@ -1,7 +1,5 @@
 """`levelq db upgrade --sql`: prints what `levelq db upgrade` would run on this database, and changes nothing."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -78,7 +76,6 @@ class Upgrading:
         return self._databases.url(name)
 
     def __call__(self, url: str, *arguments: str) -> Printed:
-        """Run `levelq db upgrade`."""
         self._patch.setenv("LEVELQ_DATABASE_URL", url)
         assert run(["db", "upgrade", *arguments]) == 0
         return Printed(*self._capsys.readouterr())

@@ -1,7 +1,5 @@
 """The lane scripts on a real Valkey: the shared suite, with the #! lines fakeredis does not know."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """What workers write down while they wait for something, and who reads it."""
 
-from __future__ import annotations
-
 import time
 
 from redis import Redis

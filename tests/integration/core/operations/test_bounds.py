@@ -1,7 +1,5 @@
 """What a console reads every few seconds, or for a page, takes no more work with more lanes and more rows."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Iterator

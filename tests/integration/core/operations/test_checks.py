@@ -1,7 +1,5 @@
 """What `levelq doctor` and `levelq db check` call an error is what a worker refuses to start on: one list of checks."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -100,8 +98,7 @@ def test_several_errors_are_refused_in_a_line_each_and_warnings_are_logged(
 
 def test_warnings_alone_exit_0(settings: Settings, own_engine: Engine, levelq_with: LevelqWith) -> None:
     execute(
-        own_engine,
-        "INSERT INTO user_licenses (user_id, specialization_type, current_level) VALUES (1, 'PLAYER', 2)",
+        own_engine, "INSERT INTO user_licenses (user_id, specialization_type, current_level) VALUES (1, 'PLAYER', 2)"
     )
     for command in (("doctor",), ("db", "check")):
         told = levelq_with(settings)(*command)

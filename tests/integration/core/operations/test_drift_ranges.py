@@ -1,7 +1,5 @@
 """Pairs compared range by range: the same as all at once, whichever index there is."""
 
-from __future__ import annotations
-
 import random
 
 import pytest

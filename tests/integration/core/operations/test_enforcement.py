@@ -1,7 +1,5 @@
 """`levelq db enforce`: what the database then refuses, what it does not, and how it is switched on and off."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import psycopg

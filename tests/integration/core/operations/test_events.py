@@ -1,7 +1,5 @@
 """LevelEvents on a real database: which events a consumer gets, in which order, and how often."""
 
-from __future__ import annotations
-
 import random
 import signal
 import subprocess
@@ -40,6 +38,7 @@ from levelq_core.operations.erasing import erase
 from levelq_core.operations.prune import Pruned, prune
 from tests.support.db_check import execute, query
 from tests.support.fixtures.waiting import until
+from tests.support.isolation import apply
 
 LANE: dict[str, Any] = {"user_id": 1, "specialization": "PLAYER"}
 
@@ -49,8 +48,7 @@ def level(user_id: int, new_level: int, **fields: Any) -> SetLevel:
 
 
 def commit(engine: Engine, *commands: Command) -> None:
-    with engine.begin() as connection:
-        assert {outcome.status for outcome in apply_commands(connection, commands)} == {"applied"}
+    assert {outcome.status for outcome in apply(engine, commands)} == {"applied"}
 
 
 def opened(engine: Engine, *commands: Command) -> Connection:

@@ -1,7 +1,5 @@
 """`levelq explain`: each cause planted on real servers, its last line, and what the command in that line does."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import subprocess
@@ -212,9 +210,7 @@ CASES = {
         "due",
     ),
     "paused partition": Case(
-        _paused("PLAYER"),
-        r"2 commands wait because .+ paused it; `levelq resume PLAYER` ends that",
-        "due",
+        _paused("PLAYER"), r"2 commands wait because .+ paused it; `levelq resume PLAYER` ends that", "due"
     ),
     "not_in_catalog": Case(
         _not_in_catalog,
@@ -315,7 +311,6 @@ CASES = {
 
 
 def follow(scene: Scene, line: str, levelq_process: Levelq) -> None:
-    """Run what the last line tells."""
     for statement in re.findall(r"SELECT pg_terminate_backend\(\d+\)", line):
         scene.system.sql(statement)
     for command in re.findall(r"`((?:levelq|rq) [^`]+)`", line):

@@ -1,7 +1,5 @@
 """`levelq metrics`: what a namespace holds as numbers, also with a server away."""
 
-from __future__ import annotations
-
 import pytest
 from sqlalchemy import text
 

@@ -1,7 +1,5 @@
 """The roles of docs/how-to/grant-rights.md: each is made by the page's own statements, works, and may do no more."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack

@@ -1,15 +1,13 @@
 """Deployments that share one Redis: each namespace is bound to one database, and only its own commands reach it."""
 
-from __future__ import annotations
-
 import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import psycopg
@@ -18,18 +16,16 @@ from redis import Redis
 from rq import Queue, SimpleWorker
 from rq.serializers import JSONSerializer
 from sqlalchemy import Engine
-from sqlalchemy.orm import Session
 
 from levelq.embedded import Servers
 from levelq_core import LevelUp, Settings, WrongDatabase
 from levelq_core.errors import ConfigurationError
-from levelq_core.keys import Partition
 from levelq_core.lanes.client import Lanes
 from levelq_core.lanes.namespace_binding import DatabaseIdentity, bind, bound_to
 from levelq_core.operations.identity import ensure_identity, identity_of
 from levelq_core.operations.prune import prune
 from levelq_core.operations.verify import verify
-from levelq_producer import Outbox, Producer
+from levelq_producer import Producer
 from levelq_worker.draining.context import Runtime, install
 from levelq_worker.draining.drain import Drain
 from levelq_worker.relay.thread import Relay
@@ -39,83 +35,56 @@ from levelq_worker.support.stop import Stop
 from levelq_worker.sweeper import Sweeper
 from tests.support.db_check import execute, query
 from tests.support.fixtures.clusters import ValkeyCluster
-from tests.support.fixtures.command_line import LevelqWith
+from tests.support.fixtures.command_line import Levelq, LevelqWith
 from tests.support.fixtures.databases import Databases
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.valkeys import Valkeys
+from tests.support.system import PLAYER, System, up
 
-PLAYER = Partition("PLAYER")
 COMMANDS = 400
+LevelqOf = Callable[[System], Levelq]
 
 
 @pytest.fixture
-def production(settings: Settings) -> Settings:
+def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"redis_seconds": 0.5, "claim_seconds": 1.0, "sweep_seconds": 0.1})
 
 
 @pytest.fixture
-def staging_url(databases: Databases) -> Iterator[str]:
-    name = databases.take("own")
-    yield databases.url(name)
-    databases.give_back("own", name)
+def production(system: System) -> System:
+    return system
 
 
 @pytest.fixture
-def staging(production: Settings, staging_url: str) -> Settings:
-    """A deployment that was given production's Redis by mistake."""
-    return production.model_copy(update={"database_url": staging_url})
+def levelq_of(levelq_with: LevelqWith) -> LevelqOf:
+    return lambda system: levelq_with(system.settings)
 
 
 def level_ups(count: int = COMMANDS) -> list[LevelUp]:
-    return [LevelUp(user_id=1 + n % 50, specialization="PLAYER", xp_gained=1) for n in range(count)]
+    return [up(1 + n % 50) for n in range(count)]
 
 
-def send(settings: Settings, count: int = COMMANDS) -> None:
-    with Producer(settings.model_copy(update={"database_url": None})) as producer:
+def send(to: System, count: int = COMMANDS) -> None:
+    with to.another_producer(database_url=None) as producer:
         assert not any(handle.error for handle in producer.send_many(level_ups(count)))
 
 
-def send_by_outbox(engine: Engine, user: int = 1, xp: int = 1) -> None:
-    with Session(engine) as session:
-        Outbox(session).send(LevelUp(user_id=user, specialization="PLAYER", xp_gained=xp))
-        session.commit()
-
-
-def take_over(staging: Settings, engine: Engine, redis: Redis) -> None:
+def take_over(staging: System) -> None:
     """Bind the namespace to staging's database, as `levelq namespace rebind` does."""
-    bound = Lanes(redis, staging).bound()
+    bound = staging.lanes.bound()
     assert bound is not None
-    Lanes(redis, staging).bind(ensure_identity(engine).encode(), bound)
+    staging.lanes.bind(ensure_identity(staging.engine).encode(), bound)
 
 
-@contextmanager
-def runtime_of(settings: Settings) -> Iterator[Runtime]:
-    worker = Runtime(settings)
-    try:
-        yield worker
-    finally:
-        worker.close()
-
-
-def work(settings: Settings) -> None:
-    LaneWorker([settings.keys.queue("PLAYER")], settings=settings).work(burst=True, logging_level="WARNING")
-
-
-def decided(settings: Settings) -> int:
-    assert settings.database_url is not None
-    with psycopg.connect(settings.database_url) as connection:
-        row = connection.execute("SELECT count(*) FROM levelq_ledger").fetchone()
-        return int(row[0]) if row else 0
+def work(system: System) -> None:
+    queue = system.settings.keys.queue("PLAYER")
+    LaneWorker([queue], settings=system.settings).work(burst=True, logging_level="WARNING")
 
 
 def namespaces(redis: Redis) -> set[bytes]:
     """What the keys begin with."""
     keys: Any = redis.keys("*")
     return {key.partition(b":")[0] for key in keys}
-
-
-def waiting(settings: Settings, redis: Redis) -> int:
-    return Lanes(redis, settings).status(PLAYER).waiting
 
 
 def refused(call: Callable[[], object]) -> WrongDatabase:
@@ -131,64 +100,61 @@ def refused(call: Callable[[], object]) -> WrongDatabase:
 
 
 def test_worker_of_another_database_refuses_and_the_right_worker_applies_everything(
-    production: Settings, staging: Settings, redis: Redis
+    production: System, staging: System
 ) -> None:
     work(production)  # the first worker binds
     send(production)
     error = refused(lambda: work(staging))
     assert (error.namespace, isinstance(error, ConfigurationError)) == ("levelq", True)
-    assert (decided(staging), waiting(production, redis)) == (0, COMMANDS)
+    assert (staging.applied(), production.status().waiting) == (0, COMMANDS)
     work(production)
-    assert (decided(staging), decided(production), waiting(production, redis)) == (0, COMMANDS, 0)
+    assert (staging.applied(), production.applied(), production.status().waiting) == (0, COMMANDS, 0)
 
 
 def test_deployments_with_namespaces_of_their_own_apply_only_their_own(
-    production: Settings, staging: Settings, redis: Redis
+    production: System, staging: System, redis: Redis
 ) -> None:
-    apart = staging.model_copy(update={"namespace": "staging"})
+    apart = staging.changed(namespace="staging")
     send(production, 30)
     send(apart, 20)
     work(apart)
-    assert (decided(production), decided(apart), waiting(production, redis)) == (0, 20, 30)
+    assert (production.applied(), apart.applied(), production.status().waiting) == (0, 20, 30)
     work(production)
-    assert (decided(production), decided(apart)) == (30, 20)
+    assert (production.applied(), apart.applied()) == (30, 20)
     assert namespaces(redis) <= {b"levelq", b"staging", b"rq"}
 
 
-def test_of_databases_that_bind_at_once_one_wins(production: Settings, redis: Redis) -> None:
+def test_of_databases_that_bind_at_once_one_wins(production: System) -> None:
     contenders = [DatabaseIdentity(uuid4(), "1", n, f"d{n}", "h:5432") for n in range(8)]
     refusals: list[WrongDatabase] = []
     ready = threading.Barrier(len(contenders))
 
     def contend(mine: DatabaseIdentity) -> None:
-        with Redis.from_url(production.redis_url) as client:
-            lanes = Lanes(client, production)
+        with Redis.from_url(production.settings.redis_url) as client:
+            lanes = Lanes(client, production.settings)
             ready.wait()
             try:
                 bind(lanes, mine)
             except WrongDatabase as error:
                 refusals.append(error)
 
-    threads = [threading.Thread(target=contend, args=(mine,)) for mine in contenders]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    winner = bound_to(Lanes(redis, production))
+    with ThreadPoolExecutor(len(contenders)) as threads:
+        list(threads.map(contend, contenders))
+    winner = bound_to(production.lanes)
     assert winner in contenders
     assert len(refusals) == len(contenders) - 1
     assert {error.bound_to for error in refusals} == {str(winner)}
 
 
-def test_full_redis_still_takes_the_binding_that_lets_a_worker_drain_it(production: Settings, redis: Redis) -> None:
+def test_full_redis_still_takes_the_binding_that_lets_a_worker_drain_it(production: System, redis: Redis) -> None:
     send(production, 10)
     redis.config_set("maxmemory", 1)
     try:
-        with runtime_of(production) as worker:
-            Drain(worker, PLAYER).run()
+        worker = production.worker
+        Drain(worker, PLAYER).run()
     finally:
         redis.config_set("maxmemory", 0)
-    assert decided(production) == 10
+    assert production.applied() == 10
     assert redis.exists(KEYS.database)
 
 
@@ -201,19 +167,19 @@ def identity_at(url: str, engines: Callable[..., Engine]) -> DatabaseIdentity:
 
 
 def test_identity_is_kept_in_the_database_and_read_by_an_ordinary_role(
-    production: Settings, own_engine: Engine, servers: Servers, engines: Callable[..., Engine]
+    production: System, own_engine: Engine, servers: Servers, engines: Callable[..., Engine]
 ) -> None:
-    assert production.database_url is not None
-    ours = identity_at(production.database_url, engines)
+    assert production.settings.database_url is not None
+    ours = identity_at(production.settings.database_url, engines)
     assert ours.system is not None
-    assert (ours.name, identity_at(production.database_url, engines)) == (own_engine.url.database, ours)
+    assert (ours.name, identity_at(production.settings.database_url, engines)) == (own_engine.url.database, ours)
     role = f"ordinary_{uuid4().hex[:8]}"
     with psycopg.connect(servers.postgres.url, autocommit=True) as admin:
         admin.execute(f"CREATE ROLE {role} LOGIN".encode())
-    with psycopg.connect(production.database_url, autocommit=True) as admin:
+    with psycopg.connect(production.settings.database_url, autocommit=True) as admin:
         admin.execute(f"GRANT SELECT ON levelq_identity TO {role}".encode())
         try:
-            as_role = production.database_url.replace("postgres@", f"{role}@")
+            as_role = production.settings.database_url.replace("postgres@", f"{role}@")
             assert role in as_role
             assert identity_at(as_role, engines) == ours
             admin.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
@@ -241,23 +207,23 @@ def test_replica_is_the_same_database_and_a_restored_copy_is_another() -> None:
 
 
 def test_copy_of_the_database_on_the_same_server_is_refused(
-    production: Settings, servers: Servers, databases: Databases, engines: Callable[..., Engine], redis: Redis
+    production: System, servers: Servers, databases: Databases, engines: Callable[..., Engine]
 ) -> None:
     work(production)
-    assert production.database_url is not None
+    assert production.settings.database_url is not None
     copy = f"copy_{uuid4().hex[:8]}"
     with psycopg.connect(servers.postgres.url, autocommit=True) as admin:
-        original = identity_at(production.database_url, engines).name
+        original = identity_at(production.settings.database_url, engines).name
         admin.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", (original,))
         admin.execute(f"CREATE DATABASE {copy} TEMPLATE {original}".encode())
         try:
-            error = refused(lambda: work(production.model_copy(update={"database_url": databases.url(copy)})))
+            error = refused(lambda: work(production.changed(database_url=databases.url(copy))))
             assert error.this_database.startswith(f"{copy} on ")
         finally:
             admin.execute(f"DROP DATABASE {copy} WITH (FORCE)".encode())
 
 
-def test_emptied_identity_table_gets_a_new_identity(production: Settings, own_engine: Engine) -> None:
+def test_emptied_identity_table_gets_a_new_identity(production: System, own_engine: Engine) -> None:
     before = ensure_identity(own_engine)
     execute(own_engine, "DELETE FROM levelq_identity")
     after = ensure_identity(own_engine)
@@ -266,25 +232,25 @@ def test_emptied_identity_table_gets_a_new_identity(production: Settings, own_en
 
 
 @pytest.mark.parametrize("raw", [b"", b"x", b"[]", b"{}", b'{"identity": 1, "system": null, "oid": 1}'])
-def test_unreadable_binding_is_named_with_what_replaces_it(production: Settings, redis: Redis, raw: bytes) -> None:
+def test_unreadable_binding_is_named_with_what_replaces_it(production: System, redis: Redis, raw: bytes) -> None:
     redis.set(KEYS.database, raw)
     with pytest.raises(ConfigurationError, match=r"^levelq:database: expected .*`levelq namespace rebind`"):
-        bound_to(Lanes(redis, production))
+        bound_to(production.lanes)
 
 
 # Everything that brings lanes and tables together
 
 
 @pytest.fixture
-def bound(production: Settings) -> Settings:
+def bound(production: System) -> System:
     """Production, whose namespace is bound."""
     work(production)
     return production
 
 
-def test_drain_of_an_ordinary_rq_worker_refuses(bound: Settings, staging: Settings, redis: Redis) -> None:
+def test_drain_of_an_ordinary_rq_worker_refuses(bound: System, staging: System, redis: Redis) -> None:
     send(bound, 10)
-    worker = install(Runtime(staging))
+    worker = install(Runtime(staging.settings))
     try:
         queue = Queue(KEYS.queue("PLAYER"), connection=redis, serializer=JSONSerializer)
         jobs = queue.job_ids
@@ -294,82 +260,73 @@ def test_drain_of_an_ordinary_rq_worker_refuses(bound: Settings, staging: Settin
     finally:
         worker.close()
     assert queue.failed_job_registry.get_job_ids() == jobs
-    assert (decided(staging), waiting(bound, redis)) == (0, 10)
+    assert (staging.applied(), bound.status().waiting) == (0, 10)
 
 
 @pytest.mark.parametrize(
     "queue", ["other.PLAYER", "PLAYER", "levelq.", "levelq.player", "levelq.PLAYER:1:0", "default"]
 )
-def test_lane_worker_refuses_a_queue_that_is_none_of_its_namespace(production: Settings, queue: str) -> None:
+def test_lane_worker_refuses_a_queue_that_is_none_of_its_namespace(production: System, queue: str) -> None:
     """It would take another deployment's wake-ups, and drain its own namespace at them."""
     with pytest.raises(ConfigurationError) as caught:
-        LaneWorker([KEYS.queue("PLAYER"), queue], settings=production)
+        LaneWorker([KEYS.queue("PLAYER"), queue], settings=production.settings)
     assert str(caught.value).startswith(f"queue {queue}: expected levelq.SPECIALIZATION, like levelq.PLAYER")
     assert "LEVELQ_NAMESPACE" in str(caught.value)
 
 
-def test_relay_of_another_database_pushes_nothing(
-    bound: Settings, staging: Settings, engines: Callable[..., Engine], redis: Redis
-) -> None:
-    engine = engines(staging.database_url)
-    send_by_outbox(engine)
+def test_relay_of_another_database_pushes_nothing(bound: System, staging: System) -> None:
+    staging.commit(up(1))
     stop = Stop()
-    relay = Relay(staging, ["PLAYER"], Binding(stop, staging.sweep_seconds))
+    relay = Relay(staging.settings, ["PLAYER"], Binding(stop, staging.settings.sweep_seconds))
     assert relay.poll() == 0
     assert stop.is_set()
     relay.release()
-    assert query(engine, "SELECT pushed_at FROM levelq_outbox") == [(None,)]
-    assert waiting(bound, redis) == 0
+    assert staging.rows("SELECT pushed_at FROM levelq_outbox") == [(None,)]
+    assert bound.status().waiting == 0
 
 
-def test_verify_refuses_another_database(
-    bound: Settings, staging: Settings, engines: Callable[..., Engine], redis: Redis
-) -> None:
-    refused(lambda: verify(engines(staging.database_url), redis, staging))
-    assert verify(engines(bound.database_url), redis, bound).violations == 0
+def test_verify_refuses_another_database(bound: System, staging: System, redis: Redis) -> None:
+    refused(lambda: verify(staging.engine, redis, staging.settings))
+    assert verify(bound.engine, redis, bound.settings).violations == 0
 
 
 def test_commands_of_an_operator_refuse_another_database(
-    bound: Settings,
-    staging: Settings,
-    engines: Callable[..., Engine],
-    redis: Redis,
-    levelq_with: LevelqWith,
+    bound: System, staging: System, redis: Redis, levelq_of: LevelqOf
 ) -> None:
-    refused(lambda: prune(engines(staging.database_url), redis, timedelta(days=30), settings=staging))
-    send_by_outbox(engines(staging.database_url))
+    refused(lambda: prune(staging.engine, redis, timedelta(days=30), settings=staging.settings))
+    staging.commit(up(1))
     others = ("pause", "PLAYER"), ("resume",), ("drain",), ("verify",)
     for arguments in (("rebuild", "PLAYER"), ("prune", "--older-than", "30d"), *others):
-        code, told, error = levelq_with(staging)(*arguments)
+        code, told, error = levelq_of(staging)(*arguments)
         assert (code, told, error.count("\n")) == (2, "", 1)
         assert error.startswith("levelq: LEVELQ_NAMESPACE levelq is bound to the database ")
-    assert waiting(bound, redis) == 0
+    assert bound.status().waiting == 0
 
 
-def test_producer_refuses_to_answer_from_another_deployments_ledger(bound: Settings, staging: Settings) -> None:
-    with Producer(staging) as producer:
+def test_producer_refuses_to_answer_from_another_deployments_ledger(bound: System, staging: System) -> None:
+    with Producer(staging.settings) as producer:
         refused(lambda: producer.send(level_ups(1)[0], reply=False).result(timeout=1))
-    with Producer(bound) as producer:
+    with Producer(bound.settings) as producer:
         handle = producer.send(level_ups(1)[0], reply=False)
         work(bound)
         assert handle.result().status == "applied"
 
 
 def test_status_and_doctor_tell_which_database_and_that_it_is_the_wrong_one(
-    bound: Settings, staging: Settings, redis: Redis, levelq_with: LevelqWith
+    bound: System, staging: System, levelq_of: LevelqOf
 ) -> None:
-    database = str(bound_to(Lanes(redis, bound)))
-    found = json.loads(levelq_with(bound)("status", "--json")[1])
+    database = str(bound_to(bound.lanes))
+    found = json.loads(levelq_of(bound)("status", "--json")[1])
     assert (found["namespace"], found["database"]) == ("levelq", database)
     assert not [problem for problem in found["problems"] if "NAMESPACE" in problem]
-    assert f"bound to {database}" in levelq_with(bound)("status")[1].replace("\n", " ")
+    assert f"bound to {database}" in levelq_of(bound)("status")[1].replace("\n", " ")
 
-    found = json.loads(levelq_with(staging)("status", "--json")[1])
+    found = json.loads(levelq_of(staging)("status", "--json")[1])
     assert [p for p in found["problems"] if p.startswith("LEVELQ_NAMESPACE levelq is bound to the database ")]
-    code, told, _ = levelq_with(staging)("doctor")
+    code, told, _ = levelq_of(staging)("doctor")
     assert code == 1
     assert any(line.split()[:2] == ["FAIL", "namespace"] for line in told.splitlines())
-    told = levelq_with(bound)("doctor")[1]
+    told = levelq_of(bound)("doctor")[1]
     assert "namespace levelq, catalog" in told
     assert not any(line.split()[1:2] == ["namespace"] for line in told.splitlines())
 
@@ -378,48 +335,45 @@ def test_status_and_doctor_tell_which_database_and_that_it_is_the_wrong_one(
     "arguments", [("send", "level-up", "1", "PLAYER", "--xp", "1", "--no-wait"), ("shards", "PLAYER", "2", "--no-wait")]
 )
 def test_command_line_with_another_database_changes_nothing_in_the_lanes(
-    bound: Settings,
-    staging: Settings,
-    redis: Redis,
-    arguments: tuple[str, ...],
-    levelq_with: LevelqWith,
+    bound: System, staging: System, redis: Redis, arguments: tuple[str, ...], levelq_of: LevelqOf
 ) -> None:
     before = redis.hgetall(KEYS.shards)
-    code, told, error = levelq_with(staging)(*arguments)
+    code, told, error = levelq_of(staging)(*arguments)
     assert (code, told, error.count("\n")) == (2, "", 1)
     assert "is bound to the database" in error
-    assert (waiting(bound, redis), redis.hgetall(KEYS.shards)) == (0, before)
-    assert levelq_with(bound)(*arguments)[0] == 0
+    assert (bound.status().waiting, redis.hgetall(KEYS.shards)) == (0, before)
+    assert levelq_of(bound)(*arguments)[0] == 0
 
 
 def test_worker_without_redis_at_its_start_verifies_before_its_first_claim(
-    production: Settings, staging: Settings, engines: Callable[..., Engine], tmp_path: Path
+    production: System, staging: System, tmp_path: Path
 ) -> None:
     with ExitStack() as stack:
         node = Valkeys(tmp_path, stack).start()
-        there = production.model_copy(update={"redis_url": node.url, "slice_seconds": 0.1})
-        bind(Lanes(node.client, there), ensure_identity(engines(production.database_url)))
+        settings = production.settings.model_copy(update={"redis_url": node.url, "slice_seconds": 0.1})
+        there = System(settings, node.client, production.engine)
+        bind(there.lanes, ensure_identity(there.engine))
         send(there, 10)
         node.kill()
-        worker = Runtime(there.model_copy(update={"database_url": staging.database_url}))
+        worker = Runtime(settings.model_copy(update={"database_url": staging.settings.database_url}))
         stack.callback(worker.close)
         Drain(worker, PLAYER).run()  # it waits, and gives up after a slice
         assert (worker.outage.bad, worker.binding.verified) == (True, False)
         node.restart()
         refused(Drain(worker, PLAYER).run)
         assert worker.stop.is_set()
-        assert (decided(staging), waiting(there, node.client)) == (0, 10)
+        assert (staging.applied(), there.status().waiting) == (0, 10)
 
 
 def test_cluster_keeps_the_binding(
-    cluster: ValkeyCluster, servers: Servers, production: Settings, staging_url: str
+    cluster: ValkeyCluster, servers: Servers, production: System, staging: System
 ) -> None:
-    there = production.model_copy(update={"redis_url": cluster.url, "rq_url": servers.valkey.url, "namespace": "other"})
+    there = production.changed(redis_url=cluster.url, rq_url=servers.valkey.url, namespace="other")
     work(there)
     send(there, 50)
-    refused(lambda: work(there.model_copy(update={"database_url": staging_url})))
+    refused(lambda: work(there.changed(database_url=staging.settings.database_url)))
     work(there)
-    assert decided(there) == 50
+    assert there.applied() == 50
     assert cluster.keys("other:database") == ["other:database"]
     assert cluster.keys("levelq*") == []
 
@@ -427,69 +381,64 @@ def test_cluster_keeps_the_binding(
 # While a worker lives
 
 
-def test_sweep_puts_the_binding_back_after_redis_lost_it(production: Settings, redis: Redis) -> None:
-    with runtime_of(production) as worker:
-        worker.binding.verify(worker.lanes, worker.engine)
-        before = redis.get(KEYS.database)
-        sweeper = Sweeper(production, ["PLAYER"], worker.binding)
-        redis.flushall()
-        sweeper.sweep()
-        assert redis.get(KEYS.database) == before
-        assert not worker.stop.is_set()
+def test_sweep_puts_the_binding_back_after_redis_lost_it(production: System, redis: Redis) -> None:
+    worker = production.worker
+    worker.binding.verify(worker.lanes, worker.engine)
+    before = redis.get(KEYS.database)
+    sweeper = Sweeper(production.settings, ["PLAYER"], worker.binding)
+    redis.flushall()
+    sweeper.sweep()
+    assert redis.get(KEYS.database) == before
+    assert not worker.stop.is_set()
 
 
 def test_sweep_of_a_worker_whose_namespace_another_database_took_stops_it(
-    production: Settings, staging: Settings, engines: Callable[..., Engine], redis: Redis
+    production: System, staging: System, redis: Redis
 ) -> None:
-    with runtime_of(production) as worker:
-        Drain(worker, PLAYER).run()
-        redis.flushall()
-        bind(Lanes(redis, staging), ensure_identity(engines(staging.database_url)))
-        refused(Sweeper(production, ["PLAYER"], worker.binding).sweep)
-        assert worker.stop.is_set()
-        send(staging, 5)
-        refused(lambda: worker.binding.verify(worker.lanes, worker.engine))
-        refused(Drain(worker, PLAYER).run)
-    assert decided(production) == 0
+    worker = production.worker
+    Drain(worker, PLAYER).run()
+    redis.flushall()
+    bind(staging.lanes, ensure_identity(staging.engine))
+    refused(Sweeper(production.settings, ["PLAYER"], worker.binding).sweep)
+    assert worker.stop.is_set()
+    send(staging, 5)
+    refused(lambda: worker.binding.verify(worker.lanes, worker.engine))
+    refused(Drain(worker, PLAYER).run)
+    assert production.applied() == 0
 
 
-def test_drain_without_a_sweeper_stops_after_a_rebind(
-    production: Settings, staging: Settings, engines: Callable[..., Engine], redis: Redis
-) -> None:
+def test_drain_without_a_sweeper_stops_after_a_rebind(production: System, staging: System) -> None:
     """As in an ordinary RQ worker, or in a process that was stopped for a while: no sweep looked meanwhile."""
-    with runtime_of(production) as worker:
-        Drain(worker, PLAYER).run()
-        take_over(staging, engines(staging.database_url), redis)
-        send(staging, 5)
-        worker.stop.wait(production.sweep_seconds)  # for so long a worker may go by its last check
-        refused(Drain(worker, PLAYER).run)
-        assert worker.stop.is_set()
-    assert (decided(production), waiting(staging, redis)) == (0, 5)
+    worker = production.worker
+    Drain(worker, PLAYER).run()
+    take_over(staging)
+    send(staging, 5)
+    worker.stop.wait(production.settings.sweep_seconds)  # for so long a worker may go by its last check
+    refused(Drain(worker, PLAYER).run)
+    assert worker.stop.is_set()
+    assert (production.applied(), staging.status().waiting) == (0, 5)
 
 
-def test_relay_pushes_nothing_more_once_a_sweep_found_the_namespace_taken(
-    production: Settings, staging: Settings, engines: Callable[..., Engine], redis: Redis
-) -> None:
-    binding = Binding(Stop(), production.sweep_seconds)
-    relay = Relay(production, ["PLAYER"], binding)
+def test_relay_pushes_nothing_more_once_a_sweep_found_the_namespace_taken(production: System, staging: System) -> None:
+    binding = Binding(Stop(), production.settings.sweep_seconds)
+    relay = Relay(production.settings, ["PLAYER"], binding)
     try:
         relay.poll()
-        take_over(staging, engines(staging.database_url), redis)
-        refused(lambda: binding.check(Lanes(redis, production)))
-        send_by_outbox(engines(production.database_url))
+        take_over(staging)
+        refused(lambda: binding.check(production.lanes))
+        production.commit(up(1))
         assert (relay.poll_notified({"PLAYER"}), relay.poll()) == (0, 0)
     finally:
         relay.release()
-    assert waiting(staging, redis) == 0
+    assert staging.status().waiting == 0
 
 
 def test_worker_stops_when_its_url_leads_to_another_database_than_before(
-    production: Settings, staging_url: str, servers: Servers, redis: Redis
+    production: System, staging: System, servers: Servers
 ) -> None:
     """A restored copy takes the name of the first while workers run."""
-    assert production.database_url is not None
-    original, copy = (urlsplit(url).path[1:] for url in (production.database_url, staging_url))
-    worker = Runtime(production)
+    original, copy = (str(system.engine.url.database) for system in (production, staging))
+    worker = Runtime(production.settings)
     try:
         Drain(worker, PLAYER).run()
         send(production, 5)
@@ -497,7 +446,7 @@ def test_worker_stops_when_its_url_leads_to_another_database_than_before(
             swap(admin, original, copy)
             try:
                 refused(Drain(worker, PLAYER).run)
-                assert (decided(production), waiting(production, redis)) == (0, 5)
+                assert (production.applied(), production.status().waiting) == (0, 5)
             finally:
                 worker.close()
                 swap(admin, original, copy)
@@ -518,36 +467,32 @@ def swap(admin: psycopg.Connection[Any], one: str, other: str) -> None:
 
 
 def test_rebind_shows_its_effect_asks_and_binds(
-    bound: Settings,
-    staging: Settings,
-    redis: Redis,
-    monkeypatch: pytest.MonkeyPatch,
-    levelq_with: LevelqWith,
+    bound: System, staging: System, redis: Redis, monkeypatch: pytest.MonkeyPatch, levelq_of: LevelqOf
 ) -> None:
     send(bound, 7)
     before = redis.get(KEYS.database)
-    old = str(bound_to(Lanes(redis, bound)))
+    old = str(bound_to(bound.lanes))
 
-    code, told, _ = levelq_with(staging)("namespace", "rebind", "--dry-run")
+    code, told, _ = levelq_of(staging)("namespace", "rebind", "--dry-run")
     assert code == 0
     assert f"is bound to {old}" in told and "7 waiting commands" in told
-    code, _, error = levelq_with(staging)("namespace", "rebind")
+    code, _, error = levelq_of(staging)("namespace", "rebind")
     assert (code, error.count("\n"), "--yes" in error) == (2, 1, True)
     with monkeypatch.context() as terminal:
         terminal.setattr("sys.stdin.isatty", lambda: True, raising=False)
         terminal.setattr("typer.confirm", _declined)
-        assert levelq_with(staging)("namespace", "rebind")[0] == 130
+        assert levelq_of(staging)("namespace", "rebind")[0] == 130
     assert redis.get(KEYS.database) == before
 
-    code, told, _ = levelq_with(staging)("namespace", "rebind", "--yes")
+    code, told, _ = levelq_of(staging)("namespace", "rebind", "--yes")
     assert code == 0
-    new = str(bound_to(Lanes(redis, staging)))
+    new = str(bound_to(staging.lanes))
     assert told.splitlines()[-1] == f"namespace levelq is bound to {new}"
-    assert f"bound to {new}" in levelq_with(staging)("namespace", "show")[1]
-    assert "already" in levelq_with(staging)("namespace", "rebind", "--yes")[1]
+    assert f"bound to {new}" in levelq_of(staging)("namespace", "show")[1]
+    assert "already" in levelq_of(staging)("namespace", "rebind", "--yes")[1]
     refused(lambda: work(bound))
     work(staging)
-    assert (decided(bound), decided(staging)) == (0, 7)
+    assert (bound.applied(), staging.applied()) == (0, 7)
 
 
 def _declined(*_: object, abort: bool = False) -> bool:
@@ -557,20 +502,18 @@ def _declined(*_: object, abort: bool = False) -> bool:
     raise typer.Abort
 
 
-def test_dry_run_of_rebind_adds_no_identity(bound: Settings, own_engine: Engine, levelq_with: LevelqWith) -> None:
+def test_dry_run_of_rebind_adds_no_identity(bound: System, own_engine: Engine, levelq_of: LevelqOf) -> None:
     execute(own_engine, "DELETE FROM levelq_identity")
-    code, _, error = levelq_with(bound)("namespace", "rebind", "--dry-run")
+    code, _, error = levelq_of(bound)("namespace", "rebind", "--dry-run")
     assert (code, "levelq_identity: expected one row, found none" in error) == (2, True)
     assert query(own_engine, "SELECT count(*) FROM levelq_identity") == [(0,)]
-    assert levelq_with(bound)("namespace", "rebind", "--yes")[0] == 0
+    assert levelq_of(bound)("namespace", "rebind", "--yes")[0] == 0
 
 
-def test_rebind_replaces_a_binding_that_cannot_be_read(
-    production: Settings, redis: Redis, levelq_with: LevelqWith
-) -> None:
-    assert "not bound yet" in levelq_with(production)("namespace", "show")[1]
+def test_rebind_replaces_a_binding_that_cannot_be_read(production: System, redis: Redis, levelq_of: LevelqOf) -> None:
+    assert "not bound yet" in levelq_of(production)("namespace", "show")[1]
     redis.set(KEYS.database, "x")
-    code, told, _ = levelq_with(production)("namespace", "rebind", "--yes")
+    code, told, _ = levelq_of(production)("namespace", "rebind", "--yes")
     assert (code, "something unreadable" in told) == (0, True)
     work(production)
 
@@ -579,17 +522,14 @@ def test_rebind_replaces_a_binding_that_cannot_be_read(
 
 
 def test_whole_run_in_another_namespace_leaves_no_key_of_the_default_one(
-    production: Settings,
-    engines: Callable[..., Engine],
-    redis: Redis,
-    levelq_with: LevelqWith,
+    production: System, redis: Redis, levelq_of: LevelqOf
 ) -> None:
-    other = production.model_copy(update={"namespace": "other"})
-    with Producer(other) as producer:
+    other = production.changed(namespace="other")
+    with Producer(other.settings) as producer:
         handle = producer.level_up(1, "PLAYER", 5)
-        send_by_outbox(engines(other.database_url), user=2, xp=5)
-        worker = Runtime(other)
-        relay = Relay(other, list(other.tracks), worker.binding)
+        other.commit(up(2, 5))
+        worker = Runtime(other.settings)
+        relay = Relay(other.settings, list(other.settings.tracks), worker.binding)
         relay.poll()
         relay.release()
         worker.outage.failed("a notice")
@@ -609,7 +549,7 @@ def test_whole_run_in_another_namespace_leaves_no_key_of_the_default_one(
         ("prune", "--older-than", "1h"),
         ("send", "level-up", "3", "PLAYER", "--xp", "1", "--no-wait"),
     ):
-        code, told, error = levelq_with(other)(*arguments)
+        code, told, error = levelq_of(other)(*arguments)
         assert (code, error) in ((0, ""), (1, "")) if arguments[0] in ("doctor", "status") else code == 0, (
             arguments,
             told,
@@ -617,15 +557,15 @@ def test_whole_run_in_another_namespace_leaves_no_key_of_the_default_one(
         )
         keys.append(redis.keys("*"))
     work(other)
-    relay = Relay(other, list(other.tracks), worker.binding)
+    relay = Relay(other.settings, list(other.settings.tracks), worker.binding)
     relay.poll()
     relay.release()
     work(other)
     worker.close()
-    code, told, error = levelq_with(other)("verify", "--at-rest")
+    code, told, error = levelq_of(other)("verify", "--at-rest")
     assert (code, error) == (0, ""), told
     keys.append(redis.keys("*"))
-    assert decided(other) == 23
+    assert other.applied() == 23
     names = {key.decode() for found in keys for key in found}
     assert "other:weather" in names and "other:shards" in names and "other:database" in names
     assert any(name.startswith("other:reply:") for name in names)

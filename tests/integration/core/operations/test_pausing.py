@@ -1,7 +1,5 @@
 """`levelq pause`, `resume` and `drain`: what they change and say, and what other commands make of a pause."""
 
-from __future__ import annotations
-
 import json
 import re
 from datetime import timedelta

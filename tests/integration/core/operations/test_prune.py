@@ -1,38 +1,26 @@
 """`levelq prune`: what is old goes, in small batches; what still waits somewhere stays."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
 import typer
-from redis import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import Engine
 from typer.testing import CliRunner
 
 from levelq.cli import options
 from levelq.cli import prune as prune_command
-from levelq_core import ConfigurationError, LevelUp, Settings
+from levelq_core import ConfigurationError, LevelUp
 from levelq_core.domain.codec import encode
 from levelq_core.operations.prune import Pruned, prune
 from levelq_core.redis_client.pool import connect
 from tests.support.coupler import push, push_raw
 from tests.support.db_check import query
-from tests.support.verify import PLAYER, World, assert_clean, up, world_on
+from tests.support.verify import PLAYER, World, assert_clean, up
 
 DAYS = timedelta(days=30)
-
-
-@pytest.fixture
-def world(settings: Settings, redis: Redis, own_engine: Engine, tmp_path: Path) -> Iterator[World]:
-    with world_on(settings, redis, own_engine, tmp_path) as made:
-        yield made
 
 
 def applied(world: World, count: int, *, user_id: int = 7) -> list[LevelUp]:

@@ -1,7 +1,5 @@
 """What dashboards read: the same as the commands print, as frozen records."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,10 +10,11 @@ from redis import Redis
 from sqlalchemy import Engine, create_engine, text
 
 import levelq
-from levelq import Command, History, InvalidArgument, LevelEvents, ParkedUserLane, Reset, Settings, apply_commands
+from levelq import Command, History, InvalidArgument, LevelEvents, ParkedUserLane, Reset, Settings
 from levelq_core.lanes.parked import bounded
 from tests.support.fixtures.command_line import NOWHERE, Levelq
 from tests.support.fixtures.keys import KEYS
+from tests.support.isolation import apply
 from tests.support.system import PLAYER, System, up
 
 
@@ -33,12 +32,10 @@ def test_history_gives_every_decided_command_once_page_by_page(own_engine: Engin
         up(8, 1),
         Reset(user_id=7, specialization="PLAYER"),
     ]
-    with own_engine.begin() as connection:
-        apply_commands(connection, first)
+    apply(own_engine, first)
     between = datetime.now(UTC)
     last: list[Command] = [up(7, 1200, advanced_by=3), up(7, 5, "INTERNSHIP", theory_hours=1)]
-    with own_engine.begin() as connection:
-        apply_commands(connection, last)
+    apply(own_engine, last)
     past = History(own_engine)
     ids = [entry.command_id for entry in past.of(7)]
     assert set(ids) == {command.command_id for command in [*first, *last] if command.user_id == 7}

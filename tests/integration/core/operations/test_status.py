@@ -1,7 +1,5 @@
 """The problems that `levelq status` reports, each by its cause; and none where nothing is wrong."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Lanes on a real cluster of three Valkeys: each partition on the server of its slot, and the loss of a server."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +38,7 @@ from tests.support.coupler import runtime
 from tests.support.fixtures.clusters import LoopbackValkey, ValkeyCluster
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.waiting import until
-from tests.support.isolation import experience
+from tests.support.isolation import experience, level_up
 
 SHARDS = 8
 PLAYERS = [Partition("PLAYER", 1, shard) for shard in range(SHARDS)]
@@ -72,16 +70,6 @@ def own(tmp_path: Path) -> Iterator[ValkeyCluster]:
 @pytest.fixture
 def own_settings(own: ValkeyCluster, servers: Servers, redis: Redis, own_database_url: str) -> Settings:
     return on(own, servers, own_database_url)
-
-
-@pytest.fixture
-def worker(settings: Settings, redis: Redis) -> Iterator[Runtime]:
-    with runtime(settings) as made:
-        yield made
-
-
-def level_up(user_id: int, xp: int = 10) -> LevelUp:
-    return LevelUp(user_id=user_id, specialization="PLAYER", xp_gained=xp)
 
 
 def drained(worker: Runtime) -> bool:

@@ -1,7 +1,5 @@
 """Connections between calls: used again, replaced when they are dead, and never leaked."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from contextlib import suppress
@@ -21,7 +19,7 @@ from tests.support.producing import clients
 
 
 @pytest.fixture
-def client(settings: Settings, redis: Redis) -> Any:
+def client(settings: Settings) -> Any:
     """A client that may have three connections."""
     with Redis.from_url(settings.redis_url, max_connections=3) as client:
         yield client
@@ -115,7 +113,7 @@ def test_limit_of_the_client_is_reported(pool: NodePool) -> None:
     assert pool.acquire() is held[0]
 
 
-def test_forked_process_does_not_use_connections_of_its_parent(settings: Settings, redis: Redis) -> None:
+def test_forked_process_does_not_use_connections_of_its_parent(settings: Settings) -> None:
     with connect(settings.redis_url, 5) as client:
         pool = NodePool(client)
         connection = pool.acquire()

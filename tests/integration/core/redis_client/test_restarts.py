@@ -1,7 +1,5 @@
 """Servers that were restarted between two calls: the next call works, on a new connection."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,22 +8,15 @@ from typing import Any
 
 import psycopg
 import pytest
-from redis import Redis
 
 from levelq.embedded import Servers
 from levelq_core import LevelUp, Outcome, Settings
 from levelq_core.errors import ConfigurationError
 from levelq_producer import AsyncProducer, Producer, QueueUnavailable
 from levelq_worker.draining.context import Runtime
-from tests.support.coupler import drain_all, runtime
+from tests.support.coupler import drain_all
 from tests.support.fixtures.valkeys import Node, Valkeys
 from tests.support.fixtures.waiting import until
-
-
-@pytest.fixture
-def worker(settings: Settings) -> Iterator[Runtime]:
-    with runtime(settings) as made:
-        yield made
 
 
 @pytest.fixture
@@ -66,7 +57,7 @@ async def test_first_result_on_asyncio_after_a_restart_of_postgresql_is_read(
         assert (await handle.result()).status == "applied"
 
 
-def test_database_that_is_away_is_an_error(settings: Settings, redis: Redis) -> None:
+def test_database_that_is_away_is_an_error(settings: Settings) -> None:
     away = settings.model_copy(update={"database_url": "postgresql://u:s3cret@127.0.0.1:1/d"})
     with Producer(away) as producer:
         handle = producer.send(LevelUp(user_id=1, specialization="PLAYER"), reply=False)

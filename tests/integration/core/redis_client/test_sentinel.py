@@ -1,7 +1,5 @@
 """Lanes behind real Sentinels: producers and workers find the new primary after a failover."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -12,18 +10,17 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 from sqlalchemy import Engine
 
-from levelq_core import LevelUp, Settings
+from levelq_core import Settings
 from levelq_core.errors import QueueUnavailable
 from levelq_core.redis_client.pool import connect
 from levelq_producer import AsyncProducer, Producer
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
 from levelq_worker.support.preflight import preflight
-from tests.support.coupler import runtime
 from tests.support.fixtures.clusters import LoopbackValkey, Sentinels
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.waiting import until
-from tests.support.isolation import PLAYER, experience
+from tests.support.isolation import PLAYER, experience, level_up
 
 
 @pytest.fixture
@@ -35,16 +32,6 @@ def sentinels(tmp_path: Path) -> Iterator[Sentinels]:
 @pytest.fixture
 def settings(sentinels: Sentinels, own_database_url: str) -> Settings:
     return Settings.load(redis_url=sentinels.url, database_url=own_database_url, redis_seconds=0.5, claim_seconds=2)
-
-
-@pytest.fixture
-def worker(settings: Settings) -> Iterator[Runtime]:
-    with runtime(settings) as made:
-        yield made
-
-
-def level_up(user_id: int) -> LevelUp:
-    return LevelUp(user_id=user_id, specialization="PLAYER", xp_gained=10)
 
 
 def replicated(primary: LoopbackValkey) -> bool:

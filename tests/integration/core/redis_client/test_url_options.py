@@ -1,7 +1,5 @@
 """URLs with options and several hosts, on real servers."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """`levelq adopt`, `levelq sync --all` and `levelq check --json`, on tables with planted faults."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

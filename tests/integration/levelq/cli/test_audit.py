@@ -1,7 +1,5 @@
 """`levelq audit`: each command that changes something has written who did what to what, when and from where."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What commands print that only look at servers or change a few rows: check and sync, catalog, doctor, db, status."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -16,6 +14,7 @@ from sqlalchemy import Engine
 from levelq_core import LevelEvent, SetLevel, Settings, apply_commands
 from tests.support.db_check import execute, query
 from tests.support.fixtures.command_line import NOWHERE, SECRET, Levelq, Result
+from tests.support.isolation import apply
 
 
 def test_status_without_its_database_shows_the_rest(levelq_here: Levelq) -> None:
@@ -54,8 +53,7 @@ def test_followed_events_are_printed_until_interrupted(settings: Settings, own_e
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as following:
         assert following.stdout is not None
         for level in (2, 3):
-            with own_engine.begin() as connection:
-                apply_commands(connection, [SetLevel(user_id=1, specialization="PLAYER", new_level=level)])
+            apply(own_engine, [SetLevel(user_id=1, specialization="PLAYER", new_level=level)])
             assert json.loads(following.stdout.readline())["to_level"] == level
         following.send_signal(signal.SIGINT)
         assert following.wait(20) == 130

@@ -1,7 +1,5 @@
 """`levelq console` before it serves: when it refuses to start, and how logins are made."""
 
-from __future__ import annotations
-
 import signal
 import socket
 from collections.abc import Iterator

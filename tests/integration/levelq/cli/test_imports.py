@@ -1,7 +1,5 @@
 """What a command does not import: most of its time is imports, as docs/performance.md shows."""
 
-from __future__ import annotations
-
 import pytest
 
 from levelq_core import Settings

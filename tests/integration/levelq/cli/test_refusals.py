@@ -1,7 +1,5 @@
 """What the command line refuses, each in one line that names what is wrong and never shows a password."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple

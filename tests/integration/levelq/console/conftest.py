@@ -1,8 +1,7 @@
 """The console on this test's servers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -17,6 +16,13 @@ def site(system: System, settings: Settings) -> Iterator[Site]:
     """The console, on loopback and without logins: every browser is an operator."""
     with served(settings) as made:
         yield made
+
+
+@pytest.fixture
+def logins(tmp_path: Path) -> Path:
+    """A token file without logins."""
+    (tmp_path / "logins").touch()
+    return tmp_path / "logins"
 
 
 @pytest.fixture

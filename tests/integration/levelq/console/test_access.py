@@ -1,7 +1,5 @@
 """Who gets into the console, and what they may do there: logins, sessions, roles, forms, limits."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -18,12 +16,11 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from levelq.console.access.guard import MOST_AT_ONCE, Guard
-from levelq.console.access.login_file import append, new_login
 from levelq.console.acts.act import Asked, Field, Plan, act
 from levelq_core import Settings
 from levelq_core.operations.audit import account
 from tests.support import console
-from tests.support.console import Page, Site, assert_escaped, login, served
+from tests.support.console import Page, Site, add_login, assert_escaped, login, served
 from tests.support.fixtures.command_line import NOWHERE
 from tests.support.hostile import HTML, TEXTS
 
@@ -61,19 +58,6 @@ def serve() -> Iterator[Serve]:
             return site
 
         yield start
-
-
-@pytest.fixture
-def logins(tmp_path: Path) -> Path:
-    """A token file without logins."""
-    (tmp_path / "logins").touch()
-    return tmp_path / "logins"
-
-
-def add(logins: Path, name: str = "anna", role: str = "operator") -> str:
-    token, line = new_login(name, role)
-    append(logins, line)
-    return token
 
 
 def session_of(answer: httpx.Response) -> str:
@@ -163,7 +147,7 @@ def test_form_that_is_none_is_refused(serve: Serve) -> None:
 
 
 def test_token_of_one_login_or_session_is_of_no_use_to_another(serve: Serve, logins: Path) -> None:
-    token = add(logins)
+    token = add_login(logins)
     site = serve(console_logins=logins)
     with site.browser() as first, site.browser() as second:
         login(first, token)
@@ -208,7 +192,7 @@ def test_notice_that_was_not_signed_here_for_this_login_is_not_shown(serve: Serv
 
 
 def test_token_lets_in_and_a_logout_is_final(serve: Serve, logins: Path) -> None:
-    token = add(logins)
+    token = add_login(logins)
     site = serve(console_logins=logins)
     away = site.client.get("/act/probe?a=1&b=2")
     assert (away.status_code, away.headers["location"]) == (303, "/login?next=%2Fact%2Fprobe%3Fa%3D1%26b%3D2")
@@ -231,7 +215,7 @@ def test_token_lets_in_and_a_logout_is_final(serve: Serve, logins: Path) -> None
 
 
 def test_wrong_token_and_chosen_cookie_do_not_let_in(serve: Serve, logins: Path) -> None:
-    token = add(logins)
+    token = add_login(logins)
     site = serve(console_logins=logins)
     for wrong in ("", "x", token[:-1], "\x00", "é" * 50):
         answer = login(site.client, wrong)
@@ -248,7 +232,7 @@ def test_wrong_token_and_chosen_cookie_do_not_let_in(serve: Serve, logins: Path)
 
 @pytest.mark.parametrize("wanted", [EVIL, "//evil.example", "/\\evil.example", "javascript:alert(1)", "/\r\nX: y"])
 def test_login_leads_to_pages_of_the_console_alone(serve: Serve, logins: Path, wanted: str) -> None:
-    token = add(logins)
+    token = add_login(logins)
     site = serve(console_logins=logins)
     page = site.client.get("/login", params={"next": wanted})
     assert_escaped(page.text)
@@ -266,7 +250,7 @@ def test_link_on_another_site_leads_on_by_a_page_of_ours(serve: Serve, logins: P
 
 
 def test_login_that_is_removed_or_changed_ends_its_sessions_at_once(serve: Serve, logins: Path) -> None:
-    anna, ben = add(logins, "anna"), add(logins, "ben", "reader")
+    anna, ben = add_login(logins, "anna"), add_login(logins, "ben", "reader")
     site = serve(console_logins=logins)
     with site.browser() as first, site.browser() as second:
         login(first, anna)
@@ -281,7 +265,7 @@ def test_login_that_is_removed_or_changed_ends_its_sessions_at_once(serve: Serve
 def test_token_file_that_breaks_lets_nobody_in_and_the_log_names_the_line(
     serve: Serve, logins: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    token = add(logins)
+    token = add_login(logins)
     site = serve(console_logins=logins)
     login(site.client, token)
     good = logins.read_text()
@@ -297,7 +281,7 @@ def test_token_file_that_breaks_lets_nobody_in_and_the_log_names_the_line(
 def test_failed_logins_are_limited_by_address_and_the_limit_says_how_long(
     serve: Serve, logins: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    token = add(logins)
+    token = add_login(logins)
     site = serve(console_logins=logins)
     for _ in range(10):
         assert login(site.client, "wrong").status_code == 403
@@ -311,7 +295,7 @@ def test_failed_logins_are_limited_by_address_and_the_limit_says_how_long(
 
 
 def test_failed_logins_of_many_addresses_are_limited_together(serve: Serve, logins: Path) -> None:
-    token = add(logins)
+    token = add_login(logins)
     site = serve(console_logins=logins)
     for number in range(10):
         with site.browser(f"127.0.1.{number}") as browser:
@@ -324,7 +308,7 @@ def test_failed_logins_of_many_addresses_are_limited_together(serve: Serve, logi
 
 
 def test_reader_sees_pages_and_may_not_act(serve: Serve, logins: Path) -> None:
-    token = add(logins, "ben", "reader")
+    token = add_login(logins, "ben", "reader")
     site = serve(console_logins=logins)
     login(site.client, token)
     csrf = Page(site.client.get(PAGE).text).form()["csrf"]
@@ -396,7 +380,7 @@ def test_name_of_a_login_is_escaped(behind_proxy: Site) -> None:
 
 
 def test_cookies_are_secure_and_bound_to_the_host_where_browsers_come_by_https(serve: Serve, logins: Path) -> None:
-    token = add(logins)
+    token = add_login(logins)
     site = serve(console_logins=logins, console_url="https://console.example")
     with site.browser(Host="console.example") as browser:
         form = Page(browser.get("/login").text).form() | {"token": token}
@@ -417,7 +401,7 @@ def test_cookies_are_secure_and_bound_to_the_host_where_browsers_come_by_https(s
 
 
 def test_pages_that_hang_leave_room_for_logins_and_files(serve: Serve, logins: Path) -> None:
-    token = add(logins)
+    token = add_login(logins)
     site = serve(console_logins=logins)
     entered, release = Barrier(MOST_AT_ONCE + 1), Event()
 
@@ -445,7 +429,7 @@ def test_pages_that_hang_leave_room_for_logins_and_files(serve: Serve, logins: P
 
 def test_nothing_is_logged_that_lets_in(serve: Serve, logins: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    token = add(logins)
+    token = add_login(logins)
     site = serve(console_logins=logins)
     cookie = session_of(login(site.client, token)).partition("=")[2]
     login(site.client, f"{token}x")

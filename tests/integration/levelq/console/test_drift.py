@@ -1,7 +1,5 @@
 """Drift, audit and settings in the console."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,12 +1,9 @@
 """The first page: what it says of a system that is empty, has a problem, is paused, or has lost its Redis."""
 
-from __future__ import annotations
-
 import time
 
 import httpx
 import pytest
-from redis import Redis
 
 from levelq_core import Adjust, Settings
 from levelq_core.lanes.lane_editor import LaneEditor
@@ -113,7 +110,7 @@ def test_pauses_are_listed_with_hostile_words_escaped(system: System, site: Site
     assert_escaped(page, *HTML.values())
 
 
-def test_without_redis_the_page_says_so_and_is_served(redis: Redis, settings: Settings) -> None:
+def test_without_redis_the_page_says_so_and_is_served(settings: Settings) -> None:
     lost = settings.model_copy(update={"redis_url": f"redis://{NOWHERE}"})
     with served(lost) as site:
         page = site.client.get("/")

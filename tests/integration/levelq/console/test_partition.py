@@ -1,7 +1,5 @@
 """The page of a partition: what it holds, why something waits, and what other programs wrote into its keys."""
 
-from __future__ import annotations
-
 import httpx
 import pytest
 

@@ -1,7 +1,5 @@
 """Rejected commands and quarantined entries in the console: the lists, retry and discard."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -14,17 +12,16 @@ from uuid import UUID
 import httpx
 import pytest
 
-from levelq import Catalog, Command, LevelUp, apply_commands
+from levelq import LevelUp
 from levelq.console.access.login_file import new_login
 from levelq_core import Settings
 from levelq_core.domain.codec import encode
 from levelq_core.domain.commands import retry_id
 from tests.support.console import Page, Site, act, assert_escaped, login, served
-from tests.support.console_scene import put_into_quarantine
 from tests.support.hostile import HTML, RAW, TEXTS
+from tests.support.redrive import put_into_quarantine, reject, stamped
 from tests.support.system import System, up
 
-NO_PLAYER = Catalog.of({"COACH": [0, 1000], "INTERNSHIP": [0, 5000]})  # as of a worker with an old catalog
 ACTOR = "ann as postgres"  # the login, and the role at the database
 
 
@@ -50,19 +47,6 @@ def logins(tmp_path: Path) -> dict[str, str]:
     made = {"ann": new_login("ann", "operator"), "bob": new_login("bob", "reader")}
     (tmp_path / "logins").write_text("".join(f"{line}\n" for _, line in made.values()))
     return {name: token for name, (token, _) in made.items()}
-
-
-def reject(system: System, *commands: Command, catalog: Catalog | None = NO_PLAYER) -> list[UUID]:
-    """Have the database decide commands by a catalog that lacks PLAYER; their ids."""
-    with system.engine.begin() as connection:
-        assert {outcome.error for outcome in apply_commands(connection, commands, catalog=catalog)} <= {
-            "validation_error"
-        }
-    return [command.command_id for command in commands]
-
-
-def stamped(command: Command) -> bytes:
-    return b"1764460800000" + encode(command)
 
 
 def audited(system: System) -> list[tuple[Any, ...]]:
@@ -177,7 +161,7 @@ def test_command_that_would_overtake_is_sent_only_by_force(system: System, clien
 
 def test_entries_are_shown_retried_and_discarded(system: System, client: httpx.Client) -> None:
     command = up(1, 5)
-    put_into_quarantine(system, 1, stamped(command))
+    put_into_quarantine(system, 1, stamped(encode(command)))
     put_into_quarantine(system, 2, b"\x00\xffrubbish", "not a levelq entry")
     put_into_quarantine(system, 3, b"x" * 5_000)
     assert boxes(client.get("/quarantined?reason=LEVELQ")) == ["2"]

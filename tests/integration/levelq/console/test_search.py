@@ -1,7 +1,5 @@
 """The search: from a user's id or a command's id to the page, in bounded time."""
 
-from __future__ import annotations
-
 from uuid import UUID, uuid4
 
 import httpx

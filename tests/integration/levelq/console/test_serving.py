@@ -1,7 +1,5 @@
 """The console as it is served: the headers of every answer, and what is shown when something fails."""
 
-from __future__ import annotations
-
 import logging
 import socket
 import time
@@ -109,11 +107,7 @@ def test_path_that_is_none_is_refused_and_escaped(client: httpx.Client, path: st
 
 @pytest.mark.parametrize(
     "sent",
-    [
-        b"",
-        b"GET / HTTP/1.1\r\nHost: loc",
-        b"POST /logout HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\nx",
-    ],
+    [b"", b"GET / HTTP/1.1\r\nHost: loc", b"POST /logout HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\nx"],
     ids=["silent", "half a head", "half a body that nobody reads"],
 )
 def test_connection_without_a_request_ends(site: Site, sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +127,7 @@ def test_address_with_a_slash_at_its_end_leads_to_no_other_scheme(client: httpx.
     assert client.get("/workers/").status_code == 404
 
 
-def test_request_that_is_no_http_does_not_end_the_server(site: Site, client: httpx.Client) -> None:
+def test_request_that_is_no_http_does_not_end_the_server(client: httpx.Client) -> None:
     for method in ("TRACE", "CONNECT", "X" * 50):
         assert client.request(method, "/").status_code in (400, 404, 405)
     assert client.get("/", headers={"X": "x" * 70_000}).status_code in (400, 431)

@@ -1,19 +1,16 @@
 """Acts on running specializations: what each says before, what it then does, and the line it leaves in the audit."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from levelq.console.access.login_file import append, new_login
 from levelq_core import Settings
 from levelq_core.keys import Partition
 from levelq_core.lanes.pauses import pauses
 from levelq_core.operations.audit import account
 from levelq_core.operations.readings.status import status
-from tests.support.console import Page, Site, act, assert_escaped, login, served
+from tests.support.console import Page, Site, act, add_login, assert_escaped, login, served
 from tests.support.fixtures.keys import KEYS
 from tests.support.hostile import HTML, TEXTS
 from tests.support.outbox import OutboxSystem
@@ -93,7 +90,6 @@ ACTS = ("pause", "resume", "rebuild", "purge")
 
 
 def snapshot(system: System) -> dict[bytes, bytes]:
-    """Everything in Redis."""
     return {key: system.redis.dump(key) for key in system.redis.scan_iter()}
 
 
@@ -128,17 +124,13 @@ def test_rebuild_puts_back_what_redis_lost_and_removes_what_cannot_be_read(
     assert (action, target, actor, detail["commands_restored"]) == ("rebuild", "PLAYER", account(), 2)
 
 
-def test_audit_has_the_login_and_a_reader_may_not_act(system: System, settings: Settings, tmp_path: Path) -> None:
-    logins = tmp_path / "logins"
-    tokens = {}
-    for name, role in (("ann", "operator"), ("bob", "reader")):
-        tokens[name], line = new_login(name, role)
-        append(logins, line)
+def test_audit_has_the_login_and_a_reader_may_not_act(system: System, settings: Settings, logins: Path) -> None:
+    ann, bob = add_login(logins, "ann"), add_login(logins, "bob", "reader")
     url = "/act/pause?specialization=PLAYER"
     with served(settings.model_copy(update={"console_logins": logins})) as site, site.browser() as reader:
-        login(reader, tokens["bob"])
+        login(reader, bob)
         assert (reader.get(url).status_code, "/act/" in reader.get("/partitions/PLAYER:1:0").text) == (403, False)
-        login(site.client, tokens["ann"])
+        login(site.client, ann)
         assert (reader.post(url, data=form(site.client, url)).status_code, audited(system)) == (403, [])
         act(site.client, url)
         act(site.client, "/act/rebuild?specialization=COACH")

@@ -1,7 +1,5 @@
 """The page of a user: each state planted on real servers, and what the page says of it."""
 
-from __future__ import annotations
-
 from contextlib import closing
 from uuid import uuid4
 
@@ -40,7 +38,6 @@ def shown(client: httpx.Client, url: str = "/users/7") -> str:
 
 
 def links(client: httpx.Client, url: str = "/users/7") -> list[str]:
-    """Where the links of a page lead."""
     return [element.attributes.get("href", "") for element in Page(client.get(url).text).named("a")]
 
 

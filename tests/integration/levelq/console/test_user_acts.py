@@ -1,7 +1,5 @@
 """Cancel, sync and forget from the console: said beforehand, done as said, and in the audit by the login's name."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,36 +8,20 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from levelq.console.access.login import Role
-from levelq.console.access.login_file import append, new_login
 from levelq_core import Settings
 from levelq_core.operations.queries import outcome_of
 from levelq_core.redis_client.topology import time_ms
-from tests.support.console import Page, Site, act, assert_escaped, login, served
+from tests.support.console import Page, Site, act, add_login, assert_escaped, login, served
 from tests.support.fixtures.waiting import until
 from tests.support.system import PLAYER, System, up
 
 LANE = "user=7&specialization=PLAYER"
 
 
-def token(logins: Path, name: str, role: Role) -> str:
-    """The token of a new login in this file."""
-    made, line = new_login(name, role)
-    append(logins, line)
-    return made
-
-
-@pytest.fixture
-def logins(tmp_path: Path) -> Path:
-    """A file of logins, without any."""
-    (tmp_path / "logins").touch()
-    return tmp_path / "logins"
-
-
 @pytest.fixture
 def site(system: System, settings: Settings, logins: Path) -> Iterator[Site]:
     """The console; its browser is logged in as ann, an operator."""
-    given = token(logins, "ann", "operator")
+    given = add_login(logins, "ann")
     with served(settings.model_copy(update={"console_logins": logins})) as made:
         assert login(made.client, given).status_code == 303
         yield made
@@ -182,7 +164,7 @@ def test_whoever_may_not_act_sees_no_act_and_gets_403(
 ) -> None:
     system.push(up(7))
     with served(settings, read_only=True) as read_only, site.browser() as reader:
-        assert login(reader, token(logins, "rob", "reader")).status_code == 303
+        assert login(reader, add_login(logins, "rob", "reader")).status_code == 303
         for browser in (read_only.client, reader):
             page = browser.get("/users/7")
             assert page.status_code == 200 and "level_up +1 XP" in page.text and "/act/" not in page.text

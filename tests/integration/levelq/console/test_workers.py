@@ -1,7 +1,5 @@
 """The page of the workers: which need attention, and what to do where there are none."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import httpx

@@ -1,7 +1,5 @@
 """The worker of the plugin in the test's own process: it leaves nothing, or says why."""
 
-from __future__ import annotations
-
 import gc
 import signal
 
@@ -11,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from levelq import LevelUp, Outbox, Producer
 from levelq.testing import BurstWorker
+from tests.support.db_check import execute
 
 
 @pytest.mark.parametrize("user_id", [1, 2])
@@ -44,14 +43,12 @@ def test_drain_that_cannot_end_is_an_error_after_its_timeout(
     levelq_producer: Producer, levelq_worker: BurstWorker, levelq_engine: Engine
 ) -> None:
     levelq_producer.level_up(42, "PLAYER", 150)
-    with levelq_engine.begin() as connection:
-        connection.execute(text("ALTER TABLE levelq_ledger RENAME TO hidden"))
+    execute(levelq_engine, "ALTER TABLE levelq_ledger RENAME TO hidden")
     try:
         with pytest.raises(AssertionError, match=r"not drained within 0\.2 s"):
             levelq_worker.drain(timeout=0.2)
     finally:
-        with levelq_engine.begin() as connection:
-            connection.execute(text("ALTER TABLE hidden RENAME TO levelq_ledger"))
+        execute(levelq_engine, "ALTER TABLE hidden RENAME TO levelq_ledger")
 
 
 def test_worker_leaves_signals_and_garbage_collection_of_the_process_alone(levelq_worker: BurstWorker) -> None:

@@ -1,7 +1,5 @@
 """InlineProducer and AsyncInlineProducer: the workers' outcomes, on the test's own session, rolled back with it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, get_args
 

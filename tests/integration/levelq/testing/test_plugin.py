@@ -3,8 +3,6 @@
 On servers that it starts itself, tests/integration/docs runs the suite of docs/how-to/test-your-application.md.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Callable

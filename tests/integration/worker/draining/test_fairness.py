@@ -1,14 +1,12 @@
 """A hot user, a busy specialization or a large batch delays others by little."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from itertools import groupby
 
 from redis import Redis
 from rq import Queue
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from levelq_core import LevelUp, Settings
 from levelq_core.keys import Partition
@@ -16,6 +14,7 @@ from levelq_worker import LaneWorker
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
 from tests.support.coupler import drain_all, ledger, push
+from tests.support.db_check import execute
 from tests.support.fixtures.keys import KEYS
 from tests.support.isolation import PLAYER, apply, experience, level_up, push_at_once
 
@@ -63,8 +62,7 @@ def test_three_specializations_take_turns_on_one_worker(settings: Settings, redi
         push_at_once(runtime, users, Partition(name))
         runtime.waker.wake(Partition(name))
     worker.work(burst=True)
-    with own_engine.connect() as connection:
-        names = [row["specialization"] for row in ledger(connection)]
+    names = [row["specialization"] for row in ledger(own_engine)]
     assert Counter(names) == dict.fromkeys(SPECIALIZATIONS, 1_000)
     turns = [name for name, _ in groupby(names)]
     assert set(turns[:3]) == set(SPECIALIZATIONS), "each has a turn before any has a second"
@@ -77,20 +75,19 @@ def test_batch_is_as_large_as_its_time_allows(
     each, aim = 0.005, 0.5  # long enough that what an empty transaction takes does not matter
     users = range(1, 1_001)
     apply(own_engine, [level_up(user, 1) for user in users])
-    with own_engine.begin() as connection:
-        connection.execute(
-            text(f"""
-                CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
-                    $$ BEGIN PERFORM pg_sleep({each}); RETURN NEW; END $$;
-                CREATE TRIGGER slow BEFORE UPDATE ON specialization_progress FOR EACH ROW EXECUTE FUNCTION slow()
-            """)
-        )
+    execute(
+        own_engine,
+        f"""
+            CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN PERFORM pg_sleep({each}); RETURN NEW; END $$;
+            CREATE TRIGGER slow BEFORE UPDATE ON specialization_progress FOR EACH ROW EXECUTE FUNCTION slow()
+        """,
+    )
     worker = worker_of(own_database_url, claim_seconds=10, redis_seconds=2, batch_seconds=aim, batch_commands=400)
     push_at_once(worker, [level_up(user, 1) for user in users])
     drain = Drain(worker, PLAYER)
     while not drain.step():
         pass
-    with own_engine.connect() as connection:
-        sizes = list(Counter(row["batch"] for row in ledger(connection) if row["source"] == "queue").values())
+    sizes = list(Counter(row["batch"] for row in ledger(own_engine) if row["source"] == "queue").values())
     assert (sum(sizes), sizes[0]) == (1_000, 400)
     assert max(sizes[2:]) <= aim / each  # the second was claimed before it was known how long the first takes

@@ -1,7 +1,5 @@
 """Rows that other code holds: their lane is parked, and the others wait for one lock timeout at most."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import closing
 
@@ -129,8 +127,7 @@ def test_lane_is_tried_more_rarely_the_longer_its_row_is_locked(
         assert experience(own_engine) == {1: 10}
     drain_all(workers[1], "PLAYER")
     assert experience(own_engine) == {1: 2510}
-    with own_engine.connect() as connection:
-        assert [row["xp"] for row in ledger(connection)] == [10, 1000, 0, 1500]
+    assert [row["xp"] for row in ledger(own_engine)] == [10, 1000, 0, 1500]
 
 
 # How other code locks something of user 137, whose rows may be there or not.

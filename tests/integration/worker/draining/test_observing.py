@@ -1,7 +1,5 @@
 """What observers of batches are told, and that a failing one does no harm."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

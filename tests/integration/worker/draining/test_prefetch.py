@@ -1,7 +1,5 @@
 """The next batch is claimed while one is applied: what becomes of it when that one fails, or the worker must stop."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -141,7 +139,7 @@ def test_claim_that_has_waited_is_renewed_first(
 
 
 def test_prefetched_claim_is_decoded_between_commit_and_its_answer(
-    worker: Runtime, drain: Drain, own_engine: Engine, monkeypatch: pytest.MonkeyPatch
+    drain: Drain, own_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
     salt = Lane.salt

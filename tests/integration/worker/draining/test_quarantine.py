@@ -1,7 +1,5 @@
 """Entries that are no commands: they are quarantined, and their neighbours in lane and batch are applied."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable, Sequence
 from hashlib import blake2b, sha256

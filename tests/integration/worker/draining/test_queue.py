@@ -1,7 +1,5 @@
 """From `Producer.send` to `handle.result`, with real servers, and all that can go wrong on the way."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,22 +31,12 @@ from levelq_producer import (
 )
 from levelq_producer.sending import WINDOW
 from levelq_worker.draining.context import Runtime, install
-from tests.support.coupler import drain_all, runtime
+from tests.support.coupler import drain_all
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.ports import free_port
 from tests.support.fixtures.proxy import Fault, Proxy
 from tests.support.fixtures.waiting import until
-from tests.support.isolation import PLAYER, experience, order, sent
-
-
-def level_up(user_id: int = 1, xp: int = 10, **fields: Any) -> LevelUp:
-    return LevelUp(user_id=user_id, specialization="PLAYER", xp_gained=xp, **fields)
-
-
-@pytest.fixture
-def worker(settings: Settings) -> Iterator[Runtime]:
-    with runtime(settings) as made:
-        yield made
+from tests.support.isolation import PLAYER, experience, level_up, order, sent
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """A batch takes the same number of statements and calls, whatever its size: this is what makes it fast."""
 
-from __future__ import annotations
-
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,6 +13,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from levelq_core import Command, LevelUp, level_up_atomic
+from levelq_core.database import schema
 from levelq_core.lanes.script_files import load
 from levelq_core.redis_client.pool import NodePool, RedisCommand
 from levelq_worker.draining.context import Runtime
@@ -90,8 +89,14 @@ def same(statements: list[str], expected: list[str]) -> bool:
 
 
 @pytest.fixture
-def worker(own_engine: Engine, own_database_url: str, worker_of: Callable[..., Runtime]) -> Runtime:
-    """One with a thousand learners, whose batches do not shrink and whose claims do not age on a busy machine."""
+def worker(
+    own_engine: Engine, own_database_url: str, worker_of: Callable[..., Runtime], monkeypatch: pytest.MonkeyPatch
+) -> Runtime:
+    """One with a thousand learners, whose batches do not shrink and whose claims do not age on a busy machine.
+
+    Nor does what it knows of the tables, which it would compare with them once more after some seconds.
+    """
+    monkeypatch.setattr(schema, "COMPARE_SECONDS", 3600.0)
     apply(own_engine, [level_up(user, 1) for user in range(1, 1_001)])
     worker = worker_of(own_database_url, claim_seconds=60, redis_seconds=2, batch_seconds=60)
     push(worker, [level_up(1, 0)])
@@ -152,9 +157,7 @@ def test_row_that_a_trigger_moved_is_updated(own_engine: Engine) -> None:
             """)
         )
         connection.execute(
-            text(
-                "CREATE TRIGGER look AFTER UPDATE ON specialization_progress FOR EACH ROW EXECUTE FUNCTION look()",
-            )
+            text("CREATE TRIGGER look AFTER UPDATE ON specialization_progress FOR EACH ROW EXECUTE FUNCTION look()")
         )
     outcomes = apply(own_engine, [level_up(user, 200) for user in (1, 2, 3)])
     assert [outcome.to_level for outcome in outcomes] == [2, 2, 2]

@@ -1,7 +1,5 @@
 """The port that Prometheus scrapes, with clients that are slow or talk nonsense."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from socket import create_connection
 from threading import Event, Thread

@@ -1,7 +1,5 @@
 """What a worker counts while it drains: each kind of event, on real servers."""
 
-from __future__ import annotations
-
 from array import array
 
 import pytest
@@ -34,7 +32,6 @@ class Counted:
         self.drain()  # it finds that there is nothing to restore
 
     def drain(self) -> None:
-        """Drain until nothing is due."""
         Drain(self.system.worker, PLAYER).run()
 
     def fail(self) -> None:

@@ -1,7 +1,5 @@
 """`levelq quarantine`: what is kept of an entry is shown; what this version can read is sent, the rest says why not."""
 
-from __future__ import annotations
-
 import json
 from hashlib import sha256
 from typing import Any
@@ -10,6 +8,7 @@ import pytest
 
 from levelq_core.domain.codec import encode
 from tests.support.fixtures.command_line import Levelq
+from tests.support.redrive import put_into_quarantine, stamped
 from tests.support.system import System, up
 
 
@@ -21,25 +20,10 @@ def retry(levelq: Levelq, *arguments: object) -> list[tuple[str, str]]:
     return found
 
 
-def quarantine(system: System, user: int | None, raw: bytes, length: int | None = None, ago: str = "1 hour") -> None:
-    """Put an entry there as an earlier worker did."""
-    system.rows("SELECT 1")
-    with system.engine.begin() as connection:
-        connection.exec_driver_sql(
-            "INSERT INTO levelq_quarantine (specialization, user_id, reason, raw, length, sha256, at) "
-            "VALUES ('PLAYER', %s, 'over the payload limit', %s, %s, %s, now() - %s::interval)",
-            (user, raw, len(raw) if length is None else length, sha256(raw).digest(), ago),
-        )
-
-
-def stamped(payload: bytes) -> bytes:
-    return b"1764460800000" + payload
-
-
 def test_entries_that_can_be_read_now_are_sent_under_their_own_ids(system: System, levelq_here: Levelq) -> None:
     first, second = up(1, 5), up(2, 6)
-    quarantine(system, 1, stamped(encode(first)))
-    quarantine(system, 2, encode(second))  # a row of the outbox
+    put_into_quarantine(system, 1, stamped(encode(first)))
+    put_into_quarantine(system, 2, encode(second))  # a row of the outbox
     assert [verdict for verdict, _ in retry(levelq_here, "--dry-run")] == ["send", "send"]
     assert [verdict for verdict, _ in retry(levelq_here)] == ["sent", "sent"]
     system.drain()
@@ -68,7 +52,7 @@ def test_entries_that_can_be_read_now_are_sent_under_their_own_ids(system: Syste
 def test_entry_that_cannot_be_sent_says_why_and_stays(
     user: int | None, raw: bytes, length: int | None, why: str, system: System, levelq_here: Levelq
 ) -> None:
-    quarantine(system, user, raw, length)
+    put_into_quarantine(system, user, raw, length=length)
     ((verdict, found),) = retry(levelq_here, "--force")
     assert verdict == "refused" and why in found
     code, out, _ = levelq_here("quarantine", "show", 1)
@@ -78,8 +62,8 @@ def test_entry_that_cannot_be_sent_says_why_and_stays(
 
 
 def test_newer_commands_of_the_lane_are_not_overtaken_unless_forced(system: System, levelq_here: Levelq) -> None:
-    quarantine(system, 1, stamped(encode(up(1))))
-    quarantine(system, 2, stamped(encode(up(2))))
+    put_into_quarantine(system, 1, stamped(encode(up(1))))
+    put_into_quarantine(system, 2, stamped(encode(up(2))))
     system.producer.send(up(1))
     system.drain()
     system.producer.send(up(2))
@@ -93,7 +77,7 @@ def test_decided_command_is_not_sent_again(system: System, levelq_here: Levelq) 
     command = up(1)
     system.producer.send(command)
     system.drain()
-    quarantine(system, 1, stamped(encode(command)))
+    put_into_quarantine(system, 1, stamped(encode(command)))
     assert retry(levelq_here, "--force") == [("refused", "its command was decided: applied; discard it")]
 
 

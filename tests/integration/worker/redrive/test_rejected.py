@@ -1,7 +1,5 @@
 """`levelq rejected`: rejections are listed, retried once each and in order, or discarded; each act is in the audit."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +9,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy import text
 
-from levelq import Adjust, Catalog, Command, LevelUp, Reset, SetLevel, SyncLevels, apply_commands
+from levelq import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
 from levelq_core.database.table_names import OPEN_REJECTION
 from levelq_core.domain.commands import retry_id
 from levelq_core.operations.readings import rejected as readings
@@ -20,18 +18,10 @@ from levelq_worker.redrive.rejected import Retrying
 from tests.support.commands import command_in
 from tests.support.fixtures.command_line import Levelq
 from tests.support.fixtures.keys import KEYS
+from tests.support.redrive import reject
 from tests.support.system import PLAYER, System, up
 
-NO_PLAYER = Catalog.of({"COACH": [0, 1000], "INTERNSHIP": [0, 5000]})  # as of a worker with an old catalog
 HOSTILE = "bob\x1b[2J\r\n=cmd|' /C calc'!A0 [bold]x[/bold] \u202egnp"
-
-
-def reject(system: System, *commands: Command) -> list[UUID]:
-    """Have the database decide commands by a catalog that lacks their specialization; their ids."""
-    with system.engine.begin() as connection:
-        outcomes = apply_commands(connection, commands, catalog=NO_PLAYER)
-    assert {outcome.error for outcome in outcomes} <= {"validation_error"}
-    return [command.command_id for command in commands]
 
 
 def retry(levelq: Levelq, *arguments: object) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """NOTIFY: an outbox notifies at each commit, and the relay with the lease pushes them at once."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -120,11 +118,7 @@ def test_a_relay_with_the_lease_pushes_what_it_is_notified_of(
 
 @pytest.mark.usefixtures("unpolled")
 def test_a_listener_whose_backend_is_terminated_listens_again(
-    outbox: OutboxSystem,
-    notifying: Settings,
-    relays: Relays,
-    own_database_url: str,
-    caplog: pytest.LogCaptureFixture,
+    outbox: OutboxSystem, notifying: Settings, relays: Relays, own_database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     relays(notifying)
     for number in (1, 2, 3):

@@ -1,13 +1,11 @@
 """The outbox: written with the application's data, relayed by the worker's thread, and by a burst."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 
 from levelq_core import InvalidCommand, LevelUp
 from levelq_core.keys import Partition
@@ -16,6 +14,7 @@ from levelq_worker.relay.thread import Relay
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.processes import Started
 from tests.support.fixtures.waiting import until
+from tests.support.orm import Match
 from tests.support.outbox import OutboxSystem, broken_lease, level_up
 from tests.support.system import PLAYER
 
@@ -42,15 +41,6 @@ def test_a_rolled_back_transaction_sends_nothing(outbox: OutboxSystem) -> None:
         Outbox(session, settings=outbox.settings).send(level_up(1))
         session.rollback()
     assert (outbox.marks(), outbox.relay().poll()) == ({}, 0)
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Match(Base):
-    __tablename__ = "matches"
-    id: Mapped[int] = mapped_column(primary_key=True)
 
 
 def test_pending_objects_are_not_flushed(outbox: OutboxSystem) -> None:

@@ -1,7 +1,5 @@
 """The relay of one partition: marks, pushes in order, repeated pushes, the lease."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Changing the number of shards while commands wait: nothing is lost or reordered, whatever dies meanwhile."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -45,11 +43,9 @@ class ShardedSystem(System):
         self.commit(*(up(user, xp) for user in USERS for xp in experiences))
 
     def begin(self, shards: int) -> Layout:
-        """Begin a change."""
         return resharding.begin(self.lanes, "PLAYER", shards)
 
     def layout(self) -> Layout:
-        """The layout as it is now."""
         return self.lanes.layouts(["PLAYER"])["PLAYER"]
 
     def burst(self) -> None:

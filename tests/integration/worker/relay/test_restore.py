@@ -1,19 +1,18 @@
 """The restore: claims are blocked until what Redis lost of the outbox is back; and `levelq rebuild`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from levelq_core import Settings, apply_commands
+from levelq_core import Settings
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
 from levelq_worker.relay.restore import OutboxRestore
 from tests.support.fixtures.command_line import Levelq
 from tests.support.fixtures.keys import KEYS
 from tests.support.fixtures.waiting import until
+from tests.support.isolation import apply
 from tests.support.outbox import OutboxSystem, level_up
 from tests.support.system import PLAYER
 
@@ -55,8 +54,7 @@ def test_nothing_is_claimed_until_the_partition_is_restored(outbox: OutboxSystem
 def test_a_new_installation_is_restored_without_a_log_line(
     outbox: OutboxSystem, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with outbox.engine.begin() as connection:
-        apply_commands(connection, [level_up(1)])  # a direct call, before Redis was ever used
+    apply(outbox.engine, [level_up(1)])  # a direct call, before Redis was ever used
     outbox.push(level_up(2))
     outbox.drain()
     assert (outbox.decided(), caplog.messages) == ([1, 2], [])

@@ -1,7 +1,5 @@
 """Jobs and queue entries that other programs put on a levelq queue: refused, and shown safely and short."""
 
-from __future__ import annotations
-
 import json
 import logging
 import signal
@@ -31,7 +29,6 @@ def plant(redis: Redis, function: str = FUNCTION, *args: Any, **options: Any) ->
 
 
 def work(settings: Settings, redis: Redis) -> None:
-    """Take all that is queued."""
     LaneWorker([QUEUE], connection=redis, settings=settings).work(burst=True)
 
 

@@ -1,7 +1,5 @@
 """`levelq cancel` and `levelq purge`: waiting commands are rejected for good, also while a drain decides them."""
 
-from __future__ import annotations
-
 import json
 import threading
 from typing import Any

@@ -1,30 +1,26 @@
 """`levelq forget`: a person is erased, what was counted stays counted, and no command takes effect twice."""
 
-from __future__ import annotations
-
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 from redis import Redis
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from levelq import LevelUp, Outbox, Producer, SetLevel, Settings, level_up_atomic
 from levelq_core.database.migrations import upgrade, upgrade_sql
 from levelq_core.domain.codec import encode
-from levelq_core.operations.dbcheck import check
 from levelq_core.operations.erasing import erase
 from levelq_core.operations.verify import Options, verify
 from levelq_worker.draining.drain import Drain
 from tests.integration.core.operations.test_grants import statements
 from tests.support.coupler import drain_all, push_raw, runtime, session, wait_until_blocked_by
-from tests.support.db_check import execute, fix
+from tests.support.db_check import execute, findings, fix, query
 from tests.support.fixtures import application
 from tests.support.fixtures.command_line import Levelq
 from tests.support.system import up
@@ -35,25 +31,12 @@ USER = 42_424_242_424_242  # so long that no random id, hash or time holds its d
 EXPIRES = "expires: "
 
 
-@pytest.fixture
-def world(settings: Settings, redis: Redis, own_engine: Engine, tmp_path: Path) -> Iterator[World]:
-    with Producer(settings) as producer, runtime(settings) as worker:
-        made = World(settings, redis, own_engine, producer, worker, tmp_path / "history.jsonl")
-        yield made
-        made.recorder.close()
-
-
-def rows(engine: Engine, query: str, **values: Any) -> list[tuple[Any, ...]]:
-    with engine.connect() as connection:
-        return [tuple(row) for row in connection.execute(text(query), values)]
-
-
 def dump(world: World) -> list[str]:
     """All that the database and Redis hold, one line each, but replies."""
     tables = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^(spec|user_|lic|levelq_)'"
     found = []
-    for (table,) in rows(world.engine, tables):
-        found += [f"{table}: {row}" for row in rows(world.engine, f"SELECT t::text FROM {table} t")]
+    for (table,) in query(world.engine, tables):
+        found += [f"{table}: {row}" for row in query(world.engine, f"SELECT t::text FROM {table} t")]
     redis: Any = world.redis
     reads: dict[bytes, Callable[..., Any]] = {
         b"list": lambda key: redis.lrange(key, 0, -1),
@@ -126,10 +109,10 @@ def test_nothing_personal_of_a_forgotten_user_is_left(world: World, levelq_here:
     after = dump(world)
     assert not holds_secret(after)
     assert named_in(after) == []
-    assert rows(world.engine, "SELECT student_id, total_xp FROM specialization_progress") == [(7, 2610)]
-    assert rows(world.engine, "SELECT advanced_by FROM license_progressions") == [(None,)]
-    assert rows(world.engine, "SELECT count(*), count(DISTINCT command_id) FROM levelq_ledger") == [(8, 8)]
-    lines = rows(world.engine, "SELECT action, target, detail FROM levelq_audit ORDER BY id")
+    assert query(world.engine, "SELECT student_id, total_xp FROM specialization_progress") == [(7, 2610)]
+    assert query(world.engine, "SELECT advanced_by FROM license_progressions") == [(None,)]
+    assert query(world.engine, "SELECT count(*), count(DISTINCT command_id) FROM levelq_ledger") == [(8, 8)]
+    lines = query(world.engine, "SELECT action, target, detail FROM levelq_audit ORDER BY id")
     assert [line[:2] for line in lines] == [("cancel", "user 0 INTERNSHIP"), ("forget", "user 0")]
     assert (lines[1][2]["ledger"], lines[1][2]["cancelled"]) == (6, 2)
     assert_clean(world.verify(at_rest=True, partial_history=True))  # the outbox is not recorded
@@ -151,12 +134,11 @@ def test_commands_of_a_forgotten_user_are_still_known_and_later_ones_start_a_new
     drain_all(world.worker, "PLAYER", "COACH")
     outcome = again.result(1)
     assert (outcome.status, outcome.duplicate, outcome.after and outcome.after.total_xp) == ("applied", True, 3000)
-    assert rows(world.engine, f"SELECT FROM specialization_progress WHERE student_id = {USER}") == []
-    with world.engine.connect() as connection:
-        assert check(connection) == []
+    assert query(world.engine, f"SELECT FROM specialization_progress WHERE student_id = {USER}") == []
+    assert findings(world.engine) == []
     world.send(up(USER, 1200))
     world.drain()
-    assert rows(world.engine, f"SELECT total_xp FROM specialization_progress WHERE student_id = {USER}") == [(1200,)]
+    assert query(world.engine, f"SELECT total_xp FROM specialization_progress WHERE student_id = {USER}") == [(1200,)]
     assert_clean(world.verify(at_rest=True, partial_history=True))
 
 
@@ -179,7 +161,7 @@ def test_long_history_is_cleared_in_batches_and_verify_finds_nothing_in_between(
         thread.start()
         thread.join(30)
         assert "lock timeout" in failed[0]
-    assert rows(world.engine, f"SELECT count(*) FROM levelq_ledger WHERE user_id = {USER}") == [(5,)]
+    assert query(world.engine, f"SELECT count(*) FROM levelq_ledger WHERE user_id = {USER}") == [(5,)]
     assert_clean(world.verify(at_rest=True, partial_history=True))
     assert erase(world.engine, USER, lock_ms=1000, batch=7).ledger == 5
     assert_clean(world.verify(at_rest=True, partial_history=True))
@@ -191,8 +173,8 @@ def test_author_and_reason_in_the_ledger_are_cleared_also_in_rows_of_others(worl
     execute(world.engine, f"ALTER TABLE levelq_ledger {columns}")
     world.sql(f"UPDATE levelq_ledger SET advanced_by = CASE user_id WHEN 7 THEN {USER} ELSE 7 END, reason = user_id")
     assert levelq_here("forget", USER, "--yes")[0] == 0
-    query = "SELECT DISTINCT user_id, coalesce(advanced_by, 0), coalesce(reason, '') FROM levelq_ledger ORDER BY 1"
-    assert rows(world.engine, query) == [(0, 0, ""), (7, 0, "7")]
+    kept = "SELECT DISTINCT user_id, coalesce(advanced_by, 0), coalesce(reason, '') FROM levelq_ledger ORDER BY 1"
+    assert query(world.engine, kept) == [(0, 0, ""), (7, 0, "7")]
 
 
 def test_users_are_forgotten_while_workers_drain(world: World, levelq_here: Levelq) -> None:
@@ -220,9 +202,9 @@ def test_users_are_forgotten_while_workers_drain(world: World, levelq_here: Leve
     world.drain()
     levelq_here("forget", 2, "--yes")
     assert failures == []
-    found = rows(world.engine, "SELECT student_id, total_xp FROM specialization_progress ORDER BY 1")
+    found = query(world.engine, "SELECT student_id, total_xp FROM specialization_progress ORDER BY 1")
     assert found == [(1, 16_000), (3, 16_000)]
-    assert rows(world.engine, "SELECT FROM levelq_ledger WHERE user_id = 2") == []
+    assert query(world.engine, "SELECT FROM levelq_ledger WHERE user_id = 2") == []
     assert_clean(world.verify(at_rest=True))
 
 
@@ -237,7 +219,7 @@ def test_learner_who_starts_while_the_tables_are_cleared_is_forgotten_as_a_whole
         drain_all(world.worker, "INTERNSHIP")
         holder.rollback()
         assert erasing.result(30).progress == 3
-    assert rows(world.engine, "SELECT DISTINCT user_id FROM levelq_ledger ORDER BY 1") == [(0,), (7,)]
+    assert query(world.engine, "SELECT DISTINCT user_id FROM levelq_ledger ORDER BY 1") == [(0,), (7,)]
     assert_clean(world.verify(at_rest=True))
 
 
@@ -246,7 +228,7 @@ def test_audit_of_a_purge_names_no_user_whose_lane_was_unreadable(world: World, 
     world.redis.set(world.lane(USER), "no list")
     assert f"lane:{USER} is no list" in levelq_here("purge", "--yes")[2]
     world.redis.delete(world.lane(USER))
-    ((detail,),) = rows(world.engine, "SELECT detail FROM levelq_audit")
+    ((detail,),) = query(world.engine, "SELECT detail FROM levelq_audit")
     assert (detail["cancelled"], detail["unreadable"]) == (1, 1)
     assert named_in(dump(world)) == []
 
@@ -295,13 +277,13 @@ def test_rows_that_other_code_holds_or_refers_to_are_reported_and_left(world: Wo
     )
     code, _, err = levelq_here("forget", USER, "--yes", **changed)
     assert (code, "renewals" in err, "delete those first" in err) == (2, True, True)
-    assert rows(world.engine, f"SELECT count(*) FROM specialization_progress WHERE student_id = {USER}") == [(2,)]
+    assert query(world.engine, f"SELECT count(*) FROM specialization_progress WHERE student_id = {USER}") == [(2,)]
     execute(world.engine, "DROP TABLE renewals")
     assert levelq_here("forget", USER, "--yes", **changed)[0] == 0
 
 
 def test_later_command_of_a_user_the_application_deleted_starts_no_learner(
-    settings: Settings, redis: Redis, application_database_url: str, application_engine: Engine, levelq_here: Levelq
+    settings: Settings, application_database_url: str, application_engine: Engine, levelq_here: Levelq
 ) -> None:
     theirs = settings.model_copy(update={"database_url": application_database_url})
     with Producer(theirs) as producer, runtime(theirs) as worker:
@@ -312,7 +294,7 @@ def test_later_command_of_a_user_the_application_deleted_starts_no_learner(
         later = producer.send(up(1, 5))
         drain_all(worker, "PLAYER")
         assert later.result(1).error == "database_error"
-    assert rows(application_engine, "SELECT count(*) FROM specialization_progress") == [(0,)]
+    assert query(application_engine, "SELECT count(*) FROM specialization_progress") == [(0,)]
 
 
 def cascading(engine: Engine) -> None:
@@ -371,7 +353,7 @@ def test_application_deletes_a_user_whose_licenses_have_progressions(
         for user in (1, 2):
             assert level_up_atomic(mine, user, "PLAYER", 3000)["success"]
     execute(engine, "DELETE FROM users WHERE id = 1")
-    assert rows(engine, "SELECT count(*) FROM license_progressions") == [(1,)]
+    assert query(engine, "SELECT count(*) FROM license_progressions") == [(1,)]
     theirs = settings.model_copy(update={"database_url": blank_database_url})
     assert verify(engine, redis, theirs, Options()).violations > 0  # the rows were not levelq's to lose
     assert verify(engine, redis, theirs, Options(foreign_writes=True)).violations == 0
@@ -391,23 +373,20 @@ def test_older_foreign_key_is_reported_and_its_remedy_lets_the_user_go(
         assert level_up_atomic(mine, 1, "PLAYER", 3000)["success"]
     execute(engine, OLDER)
     delete = "DELETE FROM users WHERE id = 1" if kind == "cascading" else "DELETE FROM user_licenses"
-    with engine.connect() as connection:
-        (finding,) = check(connection)
+    (finding,) = findings(engine)
     assert (finding.severity, "no ON DELETE CASCADE" in finding.problem) == ("warning", True)
     with pytest.raises(IntegrityError, match="license_progressions"):
         execute(engine, delete)
     fix(engine, [finding])
-    with engine.connect() as connection:
-        assert check(connection) == []
+    assert findings(engine) == []
     execute(engine, delete)
-    assert rows(engine, "SELECT count(*) FROM license_progressions") == [(0,)]
+    assert query(engine, "SELECT count(*) FROM license_progressions") == [(0,)]
 
 
 @pytest.mark.parametrize("by_script", [False, True])
 def test_database_without_the_audit_is_reported_and_an_upgrade_adds_it(own_engine: Engine, by_script: bool) -> None:
     execute(own_engine, "DROP TABLE levelq_audit")
-    with own_engine.connect() as connection:
-        (finding,) = check(connection)
+    (finding,) = findings(own_engine)
     assert (finding.problem, finding.fix) == ("absent: table levelq_audit", ("levelq db upgrade",))
     if by_script:
         script = upgrade_sql(own_engine)
@@ -416,8 +395,7 @@ def test_database_without_the_audit_is_reported_and_an_upgrade_adds_it(own_engin
         assert upgrade_sql(own_engine) == ""
     else:
         fix(own_engine, [finding])
-    with own_engine.connect() as connection:
-        assert check(connection) == []
+    assert findings(own_engine) == []
 
 
 def test_lanes_of_every_shard_and_generation_are_emptied(world: World, levelq_here: Levelq) -> None:
@@ -427,4 +405,4 @@ def test_lanes_of_every_shard_and_generation_are_emptied(world: World, levelq_he
     for user in range(1, 9):
         assert levelq_here("forget", user, "--yes")[0] == 0
     assert world.redis.keys("levelq:{PLAYER:*:lane:*") == []
-    assert rows(world.engine, "SELECT count(*), max(user_id) FROM levelq_ledger") == [(8, 0)]
+    assert query(world.engine, "SELECT count(*), max(user_id) FROM levelq_ledger") == [(8, 0)]

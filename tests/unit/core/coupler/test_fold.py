@@ -1,7 +1,5 @@
 """The fold of a batch: each lane in order, each id once, however the batch is cut."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 from uuid import UUID

@@ -1,7 +1,5 @@
 """Our binary arrays are those of PostgreSQL: psycopg's own loaders read them back."""
 
-from __future__ import annotations
-
 import struct
 from typing import Any
 from uuid import UUID

@@ -1,21 +1,12 @@
 """What each SQLSTATE means for a batch: one table, one function."""
 
-from __future__ import annotations
-
 import psycopg
 import pytest
 from psycopg import errors
 from psycopg.pq import DiagnosticField
 from sqlalchemy.exc import DBAPIError
 
-from levelq_core.database.sqlstate import (
-    ErrorClass,
-    classify,
-    driver_error,
-    in_words,
-    raised_in_function,
-    sqlstate_of,
-)
+from levelq_core.database.sqlstate import ErrorClass, classify, driver_error, in_words, raised_in_function, sqlstate_of
 
 TRANSIENT, RETRY, TOO_SLOW, LOCK_TIMEOUT, ISOLATE = ErrorClass
 

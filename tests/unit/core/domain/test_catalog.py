@@ -1,7 +1,5 @@
 """The catalog is data: what a file may contain, and the error of each wrong one."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 from pathlib import Path
 from typing import Any

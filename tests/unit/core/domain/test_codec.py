@@ -1,7 +1,5 @@
 """The wire format is a promise: what is written is read, and what was not written is never read as something."""
 
-from __future__ import annotations
-
 from hashlib import blake2b
 from struct import pack
 from typing import Any

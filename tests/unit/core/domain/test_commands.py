@@ -1,7 +1,5 @@
 """Commands are validated strictly, once, when they are made."""
 
-from __future__ import annotations
-
 import re
 import time
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """The histogram of lags: small, exact enough, and the same however it was put together."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 

@@ -1,7 +1,5 @@
 """What the commands mean: each rule on states and records."""
 
-from __future__ import annotations
-
 import pytest
 
 from levelq_core import Catalog

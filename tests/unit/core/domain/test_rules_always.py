@@ -1,7 +1,5 @@
 """Properties that hold for any command, state and catalog."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,7 +1,5 @@
 """The lane scripts on fakeredis: the shared suite, in milliseconds."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 

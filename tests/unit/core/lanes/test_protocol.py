@@ -1,7 +1,5 @@
 """The Lua files and the Python that calls them: the same arguments in the same order, and nothing else."""
 
-from __future__ import annotations
-
 import re
 from hashlib import sha1
 from importlib.resources import files
@@ -95,10 +93,7 @@ KEYS = {  # of those that are not on one partition
     "relayout": "<namespace>:shards", "bind": "<namespace>:database", "trend": "<namespace>:trends"
 }  # fmt: skip
 CALLS: dict[str, tuple[Call, list[Any]]] = {
-    "push": (
-        PROTOCOL.push(PARTITION, [(5, [b"x", b"y"]), (6, [b"z"])]),
-        [5, 2, b"x", b"y", 6, 1, b"z"],
-    ),
+    "push": (PROTOCOL.push(PARTITION, [(5, [b"x", b"y"]), (6, [b"z"])]), [5, 2, b"x", b"y", 6, 1, b"z"]),
     "claim": (PROTOCOL.claim(PARTITION, "a-drain", "a-token", 501, restored_only=True, holding=True), []),
     "ack": (
         PROTOCOL.ack(PARTITION, "a-token", [(b"5", 10, b"i" * 32), (b"6", 0, b"")], {b"5": "why"}),

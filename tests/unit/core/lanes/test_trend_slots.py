@@ -1,7 +1,5 @@
 """The slots of the trends as Redis keeps them."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """Which users `levelq status` names because most commands of a partition are theirs."""
 
-from __future__ import annotations
-
 from levelq_core.operations.readings.workers import HotLane, Rates, hot_users
 
 

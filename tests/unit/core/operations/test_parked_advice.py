@@ -1,7 +1,5 @@
 """What is logged and shown of parked lanes, without a server."""
 
-from __future__ import annotations
-
 import logging
 
 import pytest

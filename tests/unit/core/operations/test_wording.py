@@ -1,7 +1,5 @@
 """Numbers in messages."""
 
-from __future__ import annotations
-
 import pytest
 
 from levelq_core.operations.wording import count

@@ -1,7 +1,5 @@
 """Slots are given first come, first served; a waiter that gives up leaves the queue; all can be refused at once."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 from concurrent.futures import ThreadPoolExecutor

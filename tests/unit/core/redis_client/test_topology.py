@@ -1,7 +1,5 @@
 """One interface for the servers behind a client, whichever they are."""
 
-from __future__ import annotations
-
 import pytest
 from redis import Redis
 from redis.crc import key_slot

@@ -1,7 +1,5 @@
 """URLs with several servers."""
 
-from __future__ import annotations
-
 import pytest
 
 from levelq_core import Settings

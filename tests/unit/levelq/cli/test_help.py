@@ -1,7 +1,5 @@
 """Every help text: what it shows, and that it is quick because of what it does not import."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any

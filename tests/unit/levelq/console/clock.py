@@ -1,7 +1,5 @@
 """A clock that tests turn."""
 
-from __future__ import annotations
-
 
 class Clock:
     """Called, it says what `now` is."""

@@ -1,7 +1,5 @@
 """A reading that viewers share."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

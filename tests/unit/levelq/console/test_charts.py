@@ -1,7 +1,5 @@
 """Charts: what is drawn of which values, and what is said about them."""
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime, timedelta
 

@@ -1,7 +1,5 @@
 """The colours of the console: those used together differ enough (WCAG 2.2 AA), in the light and in the dark theme."""
 
-from __future__ import annotations
-
 import re
 from importlib.resources import files
 

@@ -1,7 +1,5 @@
 """The harness of the console's tests notices markup that comes from data."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.support.console import Page, assert_escaped

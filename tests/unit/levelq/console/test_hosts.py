@@ -1,7 +1,5 @@
 """Which hosts are this console's, which requests are of its own pages, and which paths are its own."""
 
-from __future__ import annotations
-
 import pytest
 from starlette.exceptions import HTTPException
 from starlette.requests import Request

@@ -1,7 +1,5 @@
 """How often something may be done."""
 
-from __future__ import annotations
-
 from levelq.console.access.limits import MOST_KEYS, Limit, address_key
 from tests.unit.levelq.console.clock import Clock
 

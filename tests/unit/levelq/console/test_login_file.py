@@ -1,7 +1,5 @@
 """The token file: what is in it, what is refused, and when it is read again."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Where the line of a problem leads: to the act or page that ends it, and to the users that it names."""
 
-from __future__ import annotations
-
 import pytest
 
 from levelq.console.problem_pages import Way, page_for

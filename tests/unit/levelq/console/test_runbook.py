@@ -1,7 +1,5 @@
 """The runbook as a page, and which section helps with which problem."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

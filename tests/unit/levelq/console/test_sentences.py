@@ -1,7 +1,5 @@
 """Sentences of status as a page shows them: times and commands marked, the rest as text."""
 
-from __future__ import annotations
-
 from levelq.console.rendering import in_words, lasting
 
 

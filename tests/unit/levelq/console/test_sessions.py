@@ -1,7 +1,5 @@
 """Sessions end: by themselves, by a logout, and when there are too many."""
 
-from __future__ import annotations
-
 import pytest
 
 from levelq.console.access.login import Login

@@ -1,7 +1,5 @@
 """The settings page: every setting has its group and its meaning."""
 
-from __future__ import annotations
-
 from levelq.console.pages.setting_meanings import GROUPS, MEANINGS, UNSET
 from levelq_core import Settings
 

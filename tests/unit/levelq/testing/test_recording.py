@@ -1,7 +1,5 @@
 """RecordingProducer and AsyncRecordingProducer: what was sent, what fails, what answers. No server, no connection."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 from uuid import UUID

@@ -1,7 +1,5 @@
 """One claim as a batch: what is decoded, what is quarantined, and which identities are acknowledged."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from hashlib import sha1
 from uuid import UUID
@@ -143,10 +141,7 @@ def test_entry_of_a_newer_version_stays_with_all_that_follows_it() -> None:
 def test_lane_that_begins_with_a_newer_version_waits() -> None:
     made = batch((b"1", [NEWER]), (b"2", [b"malformed", NEWER]))
     assert made.lane_batches == []
-    assert made.acknowledgements([], 0) == [
-        (b"1", NEWER_DELAY_MS, b""),
-        (b"2", NEWER_DELAY_MS, identity(b"malformed")),
-    ]
+    assert made.acknowledgements([], 0) == [(b"1", NEWER_DELAY_MS, b""), (b"2", NEWER_DELAY_MS, identity(b"malformed"))]
 
 
 def test_parked_lane_is_acknowledged_up_to_its_first_command() -> None:

@@ -1,7 +1,5 @@
 """How a batch's size follows the time of its transaction, against databases of known speed."""
 
-from __future__ import annotations
-
 import pytest
 
 from levelq_worker.draining.batch_size import BatchSize

@@ -1,7 +1,5 @@
 """When batches are called slow: against what batches of their size usually take."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """What a worker counts of a batch and of incidents."""
 
-from __future__ import annotations
-
 from array import array
 
 import pytest

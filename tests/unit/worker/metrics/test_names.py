@@ -1,7 +1,5 @@
 """The metrics: named as docs/reference/metrics.md has them and by Prometheus' rules, of a bounded number of series."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """A forked child: it ends with what its function returns, and only its parent controls it."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

@@ -1,7 +1,5 @@
 """The watch for stop signals while a command starts, each in a process of its own."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal
@@ -53,9 +51,7 @@ def pipes() -> Iterator[Callable[[], Pipe]]:
         os.close(pipe.writing)
 
 
-def test_stop_signal_ends_a_process_whose_main_thread_returns_to_python_at_no_signal(
-    pipes: Callable[[], Pipe],
-) -> None:
+def test_stop_signal_ends_a_process_whose_main_thread_returns_to_python_at_no_signal(pipes: Callable[[], Pipe]) -> None:
     started, held = pipes(), pipes()
 
     def in_c_code() -> int:

@@ -1,7 +1,5 @@
 """A supervised worker that ends again and again or must be killed; and what RQ logs of that."""
 
-from __future__ import annotations
-
 import logging
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """Outage and Backoff: wait longer each time, with jitter, and log each cause once."""
 
-from __future__ import annotations
-
 import logging
 
 import pytest

@@ -1,7 +1,5 @@
 """A stop that signal handlers set, at any moment."""
 
-from __future__ import annotations
-
 import signal
 import socket
 import threading

@@ -1,7 +1,5 @@
 """`levelq db check`: every fault is found, and the printed fix repairs it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -241,9 +239,7 @@ def test_levels_that_are_null_are_a_warning_and_the_printed_statement_fills_them
     assert works(engine)
     for table in ("specialization_progress", "user_licenses"):
         execute(
-            engine,
-            f"ALTER TABLE {table} ALTER current_level DROP NOT NULL",
-            f"UPDATE {table} SET current_level = NULL",
+            engine, f"ALTER TABLE {table} ALTER current_level DROP NOT NULL", f"UPDATE {table} SET current_level = NULL"
         )
     found = findings(engine)
     assert [finding.severity for finding in found] == ["warning", "warning"]

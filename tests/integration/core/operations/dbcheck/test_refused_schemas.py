@@ -1,7 +1,5 @@
 """Tables that levelq cannot work on are refused in one line by `db check`, at a worker's start and by direct calls."""
 
-from __future__ import annotations
-
 import pytest
 from redis import Redis
 from sqlalchemy import Engine
@@ -104,7 +102,7 @@ def test_tables_that_levelq_cannot_work_on_are_refused_in_one_line(
 
 @pytest.mark.parametrize("command", [("db", "check"), ("doctor",)], ids=" ".join)
 def test_doctor_and_db_check_exit_with_1(
-    settings: Settings, redis: Redis, own_engine: Engine, levelq_with: LevelqWith, command: tuple[str, ...]
+    settings: Settings, own_engine: Engine, levelq_with: LevelqWith, command: tuple[str, ...]
 ) -> None:
     execute(own_engine, *REFUSED["uuid user ids"][0].split("; "))
     told = levelq_with(settings)(*command)

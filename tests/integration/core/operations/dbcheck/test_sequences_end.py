@@ -1,7 +1,5 @@
 """Sequences and identity columns that near their end: found beforehand, and widened by the printed fix."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator
 

@@ -1,7 +1,5 @@
 """Rows spelt otherwise than in upper case are reported everywhere, and what is printed renames them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -9,22 +7,22 @@ from redis import Redis
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from levelq_core import Catalog, LevelUp, SchemaError, Settings, apply_commands, level_up_atomic
+from levelq_core import Catalog, LevelUp, SchemaError, Settings, level_up_atomic
 from levelq_core.operations.checks import check_database
 from levelq_core.operations.readings.status import status as look
 from levelq_worker.rq_adapter.worker import LaneWorker
 from levelq_worker.support.preflight import preflight
 from tests.support.coupler import put_license, put_progress
 from tests.support.db_check import execute, findings, fix, query
+from tests.support.isolation import apply
 
 SPELLINGS = ("player", "Player", " PLAYER", "PLAYER ", "\tplayer\n")
 
 
 def put(engine: Engine, user: int, spelling: str, level: int, xp: int = 0, highest: int | None = None) -> None:
     """Both rows of a learner, as an application that spells names its own way wrote them."""
-    with engine.begin() as connection:
-        put_progress(connection, (user, spelling), level, total_xp=xp)
-        put_license(connection, (user, spelling), level, highest or level)
+    put_progress(engine, (user, spelling), level, total_xp=xp)
+    put_license(engine, (user, spelling), level, highest or level)
 
 
 def rows(engine: Engine) -> list[tuple[Any, ...]]:
@@ -97,9 +95,7 @@ def test_foreign_key_that_keeps_the_old_spelling_is_named_before_the_statement_t
     )
 
 
-def test_rows_of_specializations_that_are_not_in_the_catalog_are_a_warning_with_the_remedy(
-    engine: Engine,
-) -> None:
+def test_rows_of_specializations_that_are_not_in_the_catalog_are_a_warning_with_the_remedy(engine: Engine) -> None:
     put(engine, 7, "junior helper", 5)
     put(engine, 8, "goalkeeper", 5)
     put(engine, 9, "goalkeeper", 4)
@@ -121,9 +117,8 @@ def test_rows_of_specializations_that_are_not_in_the_catalog_are_a_warning_with_
 
 
 def test_halves_of_a_pair_that_differ_in_spelling_are_no_pair_out_of_step(engine: Engine) -> None:
-    with engine.begin() as connection:
-        put_progress(connection, (7, "player"), 5)
-        put_license(connection, (7, "PLAYER"), 5, 5)
+    put_progress(engine, (7, "player"), 5)
+    put_license(engine, (7, "PLAYER"), 5, 5)
     (finding,) = findings(engine)
     assert finding.problem.startswith("specialization_progress.specialization_id: 1 row not spelt")
     fix(engine, [finding])
@@ -156,14 +151,12 @@ def test_doctor_and_status_tell_of_misspelt_rows(settings: Settings, own_engine:
 
 @pytest.mark.parametrize("halves", ["both", "progress", "license"])
 def test_no_second_row_is_made_beside_a_misspelt_one(engine: Engine, halves: str) -> None:
-    with engine.begin() as connection:
-        if halves != "license":
-            put_progress(connection, (7, "player"), 5)
-        if halves != "progress":
-            put_license(connection, (7, "Player "), 5, 5)
+    if halves != "license":
+        put_progress(engine, (7, "player"), 5)
+    if halves != "progress":
+        put_license(engine, (7, "Player "), 5, 5)
     commands = [LevelUp(user_id=user, specialization="PLAYER", xp_gained=10) for user in (6, 7, 8)]
-    with engine.begin() as connection:
-        outcomes = apply_commands(connection, commands)
+    outcomes = apply(engine, commands)
     assert [outcome.status for outcome in outcomes] == ["applied", "rejected", "applied"]
     spelt = "Player " if halves == "license" else "player"
     assert outcomes[1].message == (

@@ -1,7 +1,5 @@
 """Old code beside the queue: verify reports what erases an applied command, and nothing of what locks or adds."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -3,33 +3,21 @@
 Every scenario is run with the protocol as it is, too, and verifies: it is the mutation that is caught.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import psycopg
 import pytest
-from redis import Redis
-from sqlalchemy import Engine
 
-from levelq_core import Settings
 from levelq_core import failpoints as faults
 from levelq_worker.draining import claims
 from levelq_worker.draining.claims import Claims, HeldClaim
 from levelq_worker.draining.drain import Drain
 from levelq_worker.support.worker_name import worker_name
 from tests.support.mutants import counts_twice_what_comes_twice_in_a_batch, replace
-from tests.support.verify import PLAYER, Traced, World, assert_clean, up, violations_of, world_on
+from tests.support.verify import PLAYER, Traced, World, assert_clean, up, violations_of
 
 mutated = pytest.mark.parametrize("mutant", [False, True], ids=["as it is", "mutant"])
-
-
-@pytest.fixture
-def world(settings: Settings, redis: Redis, own_engine: Engine, tmp_path: Path) -> Iterator[World]:
-    with world_on(settings, redis, own_engine, tmp_path) as made:
-        yield made
 
 
 def once_at(monkeypatch: pytest.MonkeyPatch, point: str, happen: Callable[[], object]) -> None:

@@ -1,10 +1,7 @@
 """The checker looks at ranges of users and pages of ids: what is wrong is found wherever the borders lie."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +11,8 @@ from sqlalchemy import Connection, Engine, event, text
 from levelq_core import LevelUp, Settings, SyncLevels
 from levelq_core.operations.verify import Options, Report, verify
 from tests.support.coupler import drain_all, push
-from tests.support.verify import World, assert_clean, up, violations_of, world_on
+from tests.support.db_check import execute
+from tests.support.verify import World, assert_clean, up, violations_of
 
 FAR = 2**62  # ids may lie far apart
 WAVES = (10, 1500, 30)
@@ -23,12 +21,6 @@ BAD = (2, FAR)
 DAY_AGO = datetime.now(UTC) - timedelta(days=1)
 MODES: list[dict[str, Any]] = [{}, {"range_rows": 1}, {"since": DAY_AGO, "range_rows": 2}]
 LARGER: list[dict[str, Any]] = [{}, {"range_rows": 10}, {"since": DAY_AGO, "range_rows": 10}]
-
-
-@pytest.fixture
-def world(settings: Settings, redis: Redis, own_engine: Engine, tmp_path: Path) -> Iterator[World]:
-    with world_on(settings, redis, own_engine, tmp_path) as made:
-        yield made
 
 
 def send_waves(world: World, users: Iterable[int]) -> list[dict[int, LevelUp]]:
@@ -182,8 +174,7 @@ def fill(engine: Engine, first: int, last: int, per: int) -> None:
 
 def forbid_temporary_files(engine: Engine) -> None:
     """Let PostgreSQL refuse every sort or hash that does not fit into memory."""
-    with engine.begin() as connection:
-        connection.execute(text(f"ALTER DATABASE {engine.url.database} SET temp_file_limit = 0"))
+    execute(engine, f"ALTER DATABASE {engine.url.database} SET temp_file_limit = 0")
     engine.dispose()
 
 
@@ -222,8 +213,7 @@ def test_one_user_with_most_of_the_rows_is_not_loaded_but_read_where_it_is(
     assert_clean(report)
     assert counted(report) == {5_000 + 41 * 10}
     assert work.most_rows <= 500
-    with own_engine.begin() as connection:
-        connection.execute(text("UPDATE levelq_ledger SET before[4] = 7 WHERE user_id = 21 AND before[4] = 3000"))
+    execute(own_engine, "UPDATE levelq_ledger SET before[4] = 7 WHERE user_id = 21 AND before[4] = 3000")
     report = verify(own_engine, redis, settings, Options(range_rows=500))
     assert [example[1:3] for example in report.examples] == [("miscounted", 21), ("lost", 21)]
 
@@ -358,8 +348,7 @@ NOTES: dict[str, Callable[[int, int], tuple[int | None, int | None]]] = {
 @pytest.mark.parametrize("name", [name for name in NOTES if name != "made at the first level"])
 def test_progressions_that_change_no_level_are_no_part_of_the_chain(world: World, name: str) -> None:
     for column in ("from_level", "to_level"):
-        with world.engine.begin() as connection:
-            connection.execute(text(f"ALTER TABLE license_progressions ALTER COLUMN {column} DROP NOT NULL"))
+        execute(world.engine, f"ALTER TABLE license_progressions ALTER COLUMN {column} DROP NOT NULL")
     for xp, levels in ((10, (1, 1)), (1500, (1, 2)), (1500, (2, 3))):
         world.apply(up(7, xp))
         before, after = NOTES[name](*levels)
