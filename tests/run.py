@@ -3,6 +3,9 @@
 Interrupted, pytest may leave servers, workers and their folders. This parent gives the run one folder for all its
 temporary files, adopts the run's orphans (on Linux), and removes folder and processes at the end. It passes stop
 signals on, and after GRACE_SECONDS kills what is left.
+
+The folder is in memory if there is plenty (on Linux): the servers' many small files and writes to disk take a fifth of
+the processors' time of a run. TMPDIR names another folder.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from pathlib import Path
 import psutil
 
 GRACE_SECONDS = 10.0
+MEMORY = Path("/dev/shm")  # noqa: S108 - a private folder is made there
+PLENTY_OF_BYTES = 8 << 30  # a run has up to 4 GB of files
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
@@ -28,6 +33,15 @@ def _take_signals() -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _base() -> Path | None:
+    """Where the run's folder goes: to memory, or None for the usual place."""
+    if "TMPDIR" in os.environ or not os.access(MEMORY, os.W_OK):
+        return None
+    memory = os.statvfs(MEMORY)
+    free = min(memory.f_bavail * memory.f_frsize, psutil.virtual_memory().available)
+    return MEMORY if free >= PLENTY_OF_BYTES and not memory.f_flag & os.ST_NOEXEC else None
 
 
 def run(arguments: list[str]) -> int:
@@ -39,7 +53,7 @@ def run(arguments: list[str]) -> int:
     stops = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, {*stops, signal.SIGCHLD})
     # A short name: paths of Unix sockets below it have at most 107 bytes.
-    folder = Path(tempfile.mkdtemp(prefix="lq-"))
+    folder = Path(tempfile.mkdtemp(prefix="lq-", dir=_base()))
     folder.chmod(0o755)  # PostgreSQL runs under an account of its own when root starts it
     try:
         pytest = subprocess.Popen(
