@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 
 GRACE_SECONDS = 10.0
-MEMORY = Path("/dev/shm")  # noqa: S108 - a private folder is made there
+MEMORY = Path("/dev/shm")
 PLENTY_OF_BYTES = 8 << 30  # a run has up to 4 GB of files
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
@@ -46,7 +46,9 @@ def _base() -> Path | None:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    return {name: os.environ[name] for name in os.environ if name != "PYTHONDONTWRITEBYTECODE"} | {"TMPDIR": str(folder)}
+    environment = os.environ | {"TMPDIR": str(folder)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environment
 
 
 def run(arguments: list[str]) -> int:
