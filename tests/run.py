@@ -6,7 +6,7 @@ signals on, and after GRACE_SECONDS kills what is left.
 
 The folder is in memory if there is plenty (on Linux): the servers' many small files and writes to disk take a fifth of
 the processors' time of a run. TMPDIR names another folder. The run's hundreds of processes share compiled modules,
-also where PYTHONDONTWRITEBYTECODE is set: without these, half of the time in which a process starts is compiling.
+also where PYTHONDONTWRITEBYTECODE is set: without these, each compiles what it imports of levelq and of the tests.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import psutil
 
 GRACE_SECONDS = 10.0
 MEMORY = Path("/dev/shm")
-PLENTY_OF_BYTES = 8 << 30  # a run has up to 4 GB of files
+PLENTY_OF_BYTES = 8 << 30  # free in that file system, and of the memory
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
