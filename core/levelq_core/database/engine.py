@@ -101,6 +101,7 @@ def engine_for(settings: Settings, *, name: str = "levelq", connections: int = 1
         max_overflow=0,
         pool_reset_on_return="rollback",
         isolation_level="READ COMMITTED",
+        use_native_hstore=False,  # SQLAlchemy would ask each database for that type, in a savepoint
         # Texts are sent as UTF-8, whatever the URL, PGCLIENTENCODING, the role or the database sets.
         connect_args={key: defaults[key] for key in defaults.keys() - url.query} | hosts | {"client_encoding": "utf8"},
     )

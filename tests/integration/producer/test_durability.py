@@ -474,6 +474,8 @@ async def test_sends_of_several_levels_at_once_share_the_trips_of_their_level(pr
 
 async def test_send_cancelled_during_its_wait_leaves_no_reply_to_others(primary: Node, replica: Node) -> None:
     async with AsyncProducer.from_url(primary.url, **PATIENT) as producer:
+        # A new connection's probe waits, too, before anything is pushed: that wait is not meant here.
+        await producer.send(level_up(1_000, user_id=3), durability="replicated")
         with replica.frozen():
             send = asyncio.create_task(producer.send(level_up(1), durability="replicated"))
             await asyncio.to_thread(until, lambda: blocked(primary.client), what="the wait")
