@@ -18,6 +18,7 @@ from rich.text import Text
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from levelq.laboratory.charts import save
 from levelq.laboratory.environment import embedded_environment
 from levelq.laboratory.percentiles import Percentiles, duration
 from levelq.laboratory.sampler import Sample
@@ -26,6 +27,7 @@ from levelq.laboratory.shutdown import Interrupts, interruptible, require_empty,
 from levelq.loadtest.arrivals import GAINS
 from levelq.loadtest.load_test import LoadTest
 from levelq.loadtest.options import LoadTestOptions
+from levelq.loadtest.plots import Plots
 from levelq.loadtest.result import Result
 from levelq.loadtest.scenarios import Scenario
 from levelq.loadtest.summary import show_end
@@ -271,18 +273,16 @@ class Demo(LoadTest):
 
 def save_picture(path: Path, rate: float, result: Result) -> str:
     """Save the picture; where it is, or what is missing for one."""
-    try:
-        from levelq.laboratory.charts import save  # noqa: PLC0415 - matplotlib is an extra, and slow to import
-        from levelq.loadtest.plots import Plots  # noqa: PLC0415 - needs it, too
-    except ModuleNotFoundError as error:
-        return f"no picture: {error.name} is not installed; pip install 'levelq[demo]'"
     plots, scenario = Plots(result), result.options.scenario
     title = (
         f"{scenario.commands:,} commands from {scenario.users:,} users, a worker killed in the middle: {rate:,.0f}/s"
     )
     rates = plots.rates()
     rates = replace(rates, series=rates.series[:1])  # all were meant to arrive at once
-    save(path, title, [("commands waiting", plots.waiting()), ("commands a second", rates)])
+    try:
+        save(path, title, [("commands waiting", plots.waiting()), ("commands a second", rates)])
+    except ModuleNotFoundError:
+        return "no picture: matplotlib is not installed; pip install 'levelq[demo]'"
     return f"picture: {path.resolve()}"
 
 
