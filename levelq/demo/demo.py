@@ -6,9 +6,9 @@ import random
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -38,9 +38,7 @@ from levelq_core.settings import Settings
 from .burst import Burst
 from .checks import Check, check_report, check_rows, counted, show_checks
 from .kill import WorkerKill
-from .watching import Watched, await_enter, stay, watched
-
-Watching = Callable[[Settings, Console], AbstractContextManager[Watched | None]]
+from .watching import await_enter, stay, watched
 
 _CLAIM_SECONDS = 3.0  # the default is 10; a demo should not make people wait
 _MEMORY_BYTES = 200 * 2**20
@@ -69,12 +67,11 @@ def run_demo(
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
     scenario = Scenario("demo", "a burst", users, users, rate=commands, seconds=1.0)
     options = LoadTestOptions(scenario, seed, processes, out=picture)
-    watching = watched if with_console else _unwatched
-    return interruptible("demo", lambda interrupts: _run(options, folder, console(), interrupts, watching))
+    return interruptible("demo", lambda interrupts: _run(options, folder, console(), interrupts, with_console))
 
 
 def _run(
-    options: LoadTestOptions, folder: Path | None, terminal: Console, interrupts: Interrupts, watching: Watching
+    options: LoadTestOptions, folder: Path | None, terminal: Console, interrupts: Interrupts, with_console: bool
 ) -> int:
     settings = {name: about.get_default() for name, about in Settings.model_fields.items()}  # not the caller's
     settings |= {"claim_seconds": _CLAIM_SECONDS, "sweep_seconds": 1.0}
@@ -82,7 +79,7 @@ def _run(
     with (
         run_folder("levelq-demo-", folder, servers=True) as where,
         embedded_environment("levelq demo", settings, options.workers, where.path) as environment,
-        watching(environment.settings, terminal) as watch,
+        watched(environment.settings, terminal) if with_console else nullcontext() as watch,
     ):
         if watch is not None and watch.attended:
             await_enter(terminal, "Open it in a browser, then press Enter: the burst begins.")
@@ -95,10 +92,6 @@ def _run(
         if watch is not None:
             stay(watch, terminal)
     return 0 if all(check.passed for check in checks) else 1
-
-
-def _unwatched(settings: Settings, terminal: Console) -> AbstractContextManager[None]:
-    return nullcontext()
 
 
 def call_directly(engine: Engine, burst: Burst, ended: threading.Event) -> list[float]:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -100,11 +99,6 @@ class Helper:
         self._process.wait()
         self.done.set()
         self.ready.set()
-
-
-def counts_of(helpers: Iterable[Helper]) -> Counter[str]:
-    """What several helpers have counted so far."""
-    return sum((helper.counts for helper in helpers), Counter[str]())
 
 
 def read_task() -> dict[str, Any]:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from levelq.laboratory.environment import Environment, connected_environment, embedded_environment
 from levelq.laboratory.percentiles import Percentiles, duration
-from levelq.laboratory.processes import Helper, counts_of
+from levelq.laboratory.processes import Helper
 from levelq.laboratory.sampler import Sample, Sampler
 from levelq.laboratory.screen import Numbers, Screen, console
 from levelq.laboratory.shutdown import Interrupts, interruptible, run_folder
@@ -124,8 +124,7 @@ class LoadTest:
             about = facts(self.environment, self.sampler)
             self.terminal.print(f"[dim]ready after {time.perf_counter() - begun:.1f} s[/]")
             started, ended, errors = self._load()
-        decided = self.sampler.decided
-        found = timings(self._records, dict(zip(decided.ids, decided.committed, strict=True)))
+        found = timings(self._records, self.sampler.committed)
         return Result(
             options=self.options,
             started=started,
@@ -135,8 +134,8 @@ class LoadTest:
             timings=found,
             figures=figures(found),
             samples=self.sampler.samples,
-            applied=decided.applied,
-            level_ups=decided.level_ups,
+            applied=self.sampler.applied,
+            level_ups=self.sampler.level_ups,
             report=self._verify(),
             facts=about,
             interrupted=self.interrupts.requested,
@@ -168,7 +167,7 @@ class LoadTest:
     @property
     def counts(self) -> Counter[str]:
         """What the senders have counted so far."""
-        return counts_of(self.senders)
+        return sum((sender.counts for sender in self.senders), Counter[str]())
 
     def _sender(self, number: int) -> Helper:
         threads = range(number * self.sender_threads, (number + 1) * self.sender_threads)
@@ -243,10 +242,10 @@ class LoadTest:
 
     def numbers(self, sample: Sample) -> Numbers:
         """What the screen shows of a sample."""
-        sampler, decided, counts = self.sampler, self.sampler.decided, self.counts
-        self.longest = max([self.longest, *decided.waits(self.measured)])
-        self.measured = len(decided)
-        recent = Percentiles.of(decided.waits(sampler.sample_at(sample.at - _RECENT_SECONDS).decided))
+        sampler, counts = self.sampler, self.counts
+        self.longest = max([self.longest, *sampler.waits[self.measured :]])
+        self.measured = len(sampler.waits)
+        recent = Percentiles.of(sampler.waits[sampler.sample_at(sample.at - _RECENT_SECONDS).decided :])
         numbers: Numbers = {
             "sent": f"{max(counts['sent'], sample.decided):,}",  # senders report ten times a second
             "sent again": f"{counts['again']:,}",
