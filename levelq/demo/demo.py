@@ -24,7 +24,7 @@ from levelq.laboratory.percentiles import Percentiles, duration
 from levelq.laboratory.sampler import Sample
 from levelq.laboratory.screen import Numbers, Screen, console
 from levelq.laboratory.shutdown import Interrupts, interruptible, require_empty, run_folder
-from levelq.loadtest.arrivals import GAINS
+from levelq.loadtest.arrivals import GAINS, Schedule
 from levelq.loadtest.load_test import LoadTest
 from levelq.loadtest.options import LoadTestOptions
 from levelq.loadtest.plots import Plots
@@ -114,7 +114,6 @@ def call_directly(engine: Engine, burst: Burst, ended: threading.Event) -> list[
 class Demo(LoadTest):
     """One run."""
 
-    sender_module: ClassVar = "levelq.demo.burst"
     sender_threads: ClassVar = 1
     line: ClassVar[tuple[str, ...]] = ("waiting", "decided", "decided/s", "batch size", "level-ups", "oldest waits")
 
@@ -140,9 +139,9 @@ class Demo(LoadTest):
         """Burst, kill, wait until everything is decided, verify."""
         return replace(super().run(), paced=False)
 
-    def schedule(self) -> list[object]:
-        """The arguments of the schedule that the senders follow."""
-        return [*self._burst]
+    def schedule(self) -> Schedule:
+        """What the senders follow."""
+        return self._burst
 
     def start_workers(self) -> None:
         """They start when the senders do, so that the burst piles up: see `during`."""

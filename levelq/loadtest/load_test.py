@@ -18,7 +18,6 @@ from rich.text import Text
 
 from levelq.laboratory.environment import Environment, connected_environment, embedded_environment
 from levelq.laboratory.percentiles import Percentiles, duration
-from levelq.laboratory.processes import Helper
 from levelq.laboratory.sampler import Sample, Sampler
 from levelq.laboratory.screen import Numbers, Screen, console
 from levelq.laboratory.shutdown import Interrupts, interruptible, run_folder
@@ -27,11 +26,11 @@ from levelq_core.operations.verify import Options, Report, verify
 from levelq_core.settings import Settings
 from levelq_worker.support.preflight import preflight
 
-from .arrivals import intended_in, new_tag, tag_in
+from .arrivals import Plan, Schedule, intended_in, new_tag, tag_in
 from .options import LoadTestOptions, check
 from .report import render
 from .result import Result, facts
-from .sender import THREADS
+from .sender import THREADS, SenderProcess, Task
 from .summary import show_end
 from .timing import figures, timings
 
@@ -104,11 +103,10 @@ class LoadTest:
     terminal: Console
     interrupts: Interrupts
     tag: int = field(default_factory=new_tag)
-    senders: list[Helper] = field(default_factory=list)
+    senders: list[SenderProcess] = field(default_factory=list)
     longest: float = 0.0  # the longest wait so far
     measured: int = 0  # how many of the decided commands it is of
 
-    sender_module: ClassVar = "levelq.loadtest.sender"
     sender_threads: ClassVar = THREADS  # of each sending process
     line: ClassVar[tuple[str, ...]] = ("sent", "decided", "waiting", "decided/s", "p90", "p99", "longest")
 
@@ -153,12 +151,12 @@ class LoadTest:
         if self.environment.workers.processes:
             self.environment.start_workers()
 
-    def schedule(self) -> list[object]:
-        """The arguments of the schedule that the senders follow."""
+    def schedule(self) -> Schedule:
+        """What the senders follow."""
         levels = {
             name: [level.total_xp for level in track.levels] for name, track in self.environment.settings.tracks.items()
         }
-        return [self.options.seed, self.options.scenario, levels]
+        return Plan(self.options.seed or 0, self.options.scenario, levels)
 
     def marks(self, started: float) -> list[tuple[float, str]]:
         """What the charts mark, in seconds after the start."""
@@ -169,17 +167,17 @@ class LoadTest:
         """What the senders have counted so far."""
         return sum((sender.counts for sender in self.senders), Counter[str]())
 
-    def _sender(self, number: int) -> Helper:
+    def _sender(self, number: int) -> SenderProcess:
         threads = range(number * self.sender_threads, (number + 1) * self.sender_threads)
-        task = {
-            "plan": self.schedule(),
-            "records": [(thread, str(self.folder / f"sends-{thread:03}.jsonl")) for thread in threads],
-            "threads": self.options.senders * self.sender_threads,
-            "tag": self.tag,
-            "first_user": self.options.users[0],
-        }
-        without_database = self.environment.settings.model_copy(update={"database_url": None})  # it reads no outcomes
-        return Helper(self.sender_module, task, without_database, self.folder / f"sender-{number}.log")
+        task = Task(
+            schedule=self.schedule(),
+            records=[(thread, self.folder / f"sends-{thread:03}.jsonl") for thread in threads],
+            threads=self.options.senders * self.sender_threads,
+            tag=self.tag,
+            first_user=self.options.users[0],
+            settings=self.environment.settings.model_copy(update={"database_url": None}),  # it reads no outcomes
+        )
+        return SenderProcess(task, self.folder / f"sender-{number}.log")
 
     def _due(self, id_bytes: bytes) -> float | None:
         command_id = UUID(bytes=id_bytes)
@@ -189,12 +187,12 @@ class LoadTest:
         """From the first arrival until everything queued is decided or time is up: start, end, errors of sends."""
         started = time.time() + _BEGIN_SECONDS
         for sender in self.senders:
-            sender.send(repr(started))
+            sender.send(started)
         with (
             Screen(self.terminal, self.title, self.sampler, self.numbers, self.line, started) as screen,
             self.during(screen),
         ):
-            while not all(sender.done.is_set() for sender in self.senders):
+            while not all(sender.done for sender in self.senders):
                 self._wait_and_look(screen)
                 if self.interrupts.requested:
                     screen.note("stopping: what is queued is waited for, verified and reported (again: stops at once)")
