@@ -26,18 +26,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-db = typer.Typer(
-    name="db", help="Create levelq's tables, check the database, or let it forbid drift.", rich_markup_mode="rich"
-)
-rejected = typer.Typer(
-    name="rejected", help="List, retry or discard commands that were rejected.", rich_markup_mode="rich"
-)
-quarantine = typer.Typer(
-    name="quarantine", help="List, retry or discard entries that were no commands.", rich_markup_mode="rich"
-)
-namespace = typer.Typer(
-    name="namespace", help="Show or change the database that the Redis keys are bound to.", rich_markup_mode="rich"
-)
 
 
 def _register(group: typer.Typer, panel: str | None, example: str) -> None:
@@ -96,33 +84,34 @@ _PANELS = {
         "levelq forget 42 --dry-run",
     ),
 }
+_GROUPS = {
+    ("rejected", "Commands and their outcomes", "List, retry or discard commands that were rejected."): (
+        "levelq rejected list --since 1h",
+        "levelq rejected show 0196f0a0-0000-7000-8000-000000000000",
+        "levelq rejected retry --error database_error --since 1h --dry-run",
+        "levelq rejected discard --user 42",
+    ),
+    ("quarantine", "Commands and their outcomes", "List, retry or discard entries that were no commands."): (
+        "levelq quarantine list --since 1h",
+        "levelq quarantine show 17",
+        "levelq quarantine retry --dry-run",
+        "levelq quarantine discard 17",
+    ),
+    ("db", "Repair and maintain", "Create levelq's tables, check the database, or let it forbid drift."): (
+        "levelq db upgrade",
+        "levelq db check",
+        "levelq db enforce --report",
+    ),
+    ("namespace", "Repair and maintain", "Show or change the database that the Redis keys are bound to."): (
+        "levelq namespace show",
+        "levelq namespace rebind --dry-run",
+    ),
+}
 for _panel, _examples in _PANELS.items():
     for _example in _examples:
         _register(app, _panel, _example)
-for _group, _panel, _examples in (
-    (
-        rejected,
-        "Commands and their outcomes",
-        (
-            "levelq rejected list --since 1h",
-            "levelq rejected show 0196f0a0-0000-7000-8000-000000000000",
-            "levelq rejected retry --error database_error --since 1h --dry-run",
-            "levelq rejected discard --user 42",
-        ),
-    ),
-    (
-        quarantine,
-        "Commands and their outcomes",
-        (
-            "levelq quarantine list --since 1h",
-            "levelq quarantine show 17",
-            "levelq quarantine retry --dry-run",
-            "levelq quarantine discard 17",
-        ),
-    ),
-    (db, "Repair and maintain", ("levelq db upgrade", "levelq db check", "levelq db enforce --report")),
-    (namespace, "Repair and maintain", ("levelq namespace show", "levelq namespace rebind --dry-run")),
-):
+for (_name, _panel, _help), _examples in _GROUPS.items():
+    _group = typer.Typer(name=_name, help=_help, rich_markup_mode="rich")
     app.add_typer(_group, rich_help_panel=_panel)
     for _example in _examples:
         _register(_group, None, _example)

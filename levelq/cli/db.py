@@ -34,7 +34,9 @@ def upgrade(
     url = redacted(settings.database_url or "")
     with database_of(settings, patient=True) as engine:
         if sql:
-            _print_sql(migrations.upgrade_sql(engine), url)
+            how = f"For {url} as it is now. Run them with: psql --set ON_ERROR_STOP=1 --file FILE"
+            at = ": the database is at this version of levelq"
+            _print_sql(migrations.upgrade_sql(engine), how, f"Nothing to do in {url}", at)
             return
         before = set(inspect(engine).get_table_names())
         with engine.connect() as connection:
@@ -52,13 +54,6 @@ def upgrade(
         note(settings, "db upgrade", "tables", {"created": sorted(created)})
     if not created.issuperset(REQUIRED):
         print_line("Run `levelq db check` to see whether the others have all that levelq needs.")
-
-
-def _print_sql(script: str, url: str) -> None:
-    """Only the script goes to stdout, for a file or for psql."""
-    echo(script or "-- nothing to do: the database is at this version of levelq", nl=not script)
-    hint = f"For {url} as it is now. Run them with: psql --set ON_ERROR_STOP=1 --file FILE"
-    print_line(hint if script else f"Nothing to do in {url}", on=err)
 
 
 def enforce(
@@ -86,7 +81,8 @@ def enforce(
     with database_of(load(), patient=True) as engine:
         with engine.connect() as connection:
             if sql:
-                _print_enforcement_sql(enforcement.enforcement_sql(connection, on=not off))
+                how = "Run them in one transaction: psql --single-transaction --set ON_ERROR_STOP=1 --file FILE"
+                _print_sql(enforcement.enforcement_sql(connection, on=not off), how, "Nothing to do")
                 found = read_enforcement(connection)
                 if found.out_of_step and not off:
                     print_line(f"First repair the {count(found.out_of_step, 'pair')} out of step: levelq adopt", on=err)
@@ -135,11 +131,10 @@ def _print_enforcement(found: Enforcement) -> None:
             print_line("A transaction that changes a level of such a pair must leave both equal.")
 
 
-def _print_enforcement_sql(script: str) -> None:
-    """Only the script goes to stdout, for a file, psql or a migration."""
-    echo(script or "-- nothing to do", nl=not script)
-    hint = "Run them in one transaction: psql --single-transaction --set ON_ERROR_STOP=1 --file FILE"
-    print_line(hint if script else "Nothing to do", on=err)
+def _print_sql(script: str, how: str, nothing: str, why: str = "") -> None:
+    """Only the script goes to stdout, for a file or for psql; to stderr `how` to run it, or that there is `nothing`."""
+    echo(script or f"-- nothing to do{why}", nl=not script)
+    print_line(how if script else nothing, on=err)
 
 
 def check(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +22,8 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from levelq_core.errors import ConfigurationError
+    from levelq_core.operations.readings.status import StatusReport
+    from levelq_core.operations.readings.workers import WorkersReport
 
 _PIPED_WIDTH = 200  # into a file or a pipe: wide enough that little is folded
 _GAP = 3  # between two columns
@@ -116,6 +118,14 @@ def _cell(value: Cell, style: str) -> Text:
 def verdict(word: str, style: str, rest: str) -> Text:
     """A line that begins with a word in colour."""
     return Text.assemble((printable(word), style), printable(rest))
+
+
+def told(report: StatusReport | WorkersReport) -> Iterator[Text]:
+    """The notes and problems of a report, a line for each."""
+    for note in report.notes:
+        yield verdict("note", "bold yellow", f"   {note}")
+    for problem in report.problems:
+        yield verdict("wrong", "bold red", f"  {problem}")
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from typer import Exit
 
 from .options import AsJson
-from .screen import Listing, count, duration, out, per_second, print_json, print_line, refused, verdict, when
+from .screen import Listing, count, duration, out, per_second, print_json, print_line, refused, told, verdict, when
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,10 +65,8 @@ def _print(report: StatusReport) -> None:
     out.print(f"namespace {report.namespace}, {bound}{compared}", style="dim", markup=False)
     for line in _hot_spots(report.hot_spots):
         print_line(line)
-    for note in report.notes:
-        print_line(verdict("note", "bold yellow", f"   {note}"))
-    for problem in report.problems:
-        print_line(verdict("wrong", "bold red", f"  {problem}"))
+    for line in told(report):
+        print_line(line)
 
 
 def _total(report: StatusReport, name: str) -> str:

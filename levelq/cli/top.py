@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from select import select
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -15,11 +15,12 @@ from rich.table import Table
 from rich.text import Text
 from typer import Option
 
-from .screen import duration, out, per_second, print_line, printable, verdict
+from .screen import duration, out, per_second, print_line, printable, told
 from .workers import batch_of, memory_of, state_of
 
 if TYPE_CHECKING:
     from levelq_core.operations.readings.overview import SystemOverview
+    from levelq_core.operations.readings.status import PartitionStatus
     from levelq_core.operations.readings.workers import HotLane, Rates, WorkerStatus
     from levelq_core.settings import Settings
 
@@ -65,7 +66,7 @@ def top(
     if once or not out.is_terminal:
         seen = overview(settings)
         out.print(_frame(seen, out.width, _UNLIMITED, []))
-        for line in _told(seen):
+        for line in told(seen.status):
             print_line(line)  # unwrapped: a statement in it can be copied
         return
     with suppress(KeyboardInterrupt):
@@ -113,7 +114,7 @@ def _follow(reader: _Reader) -> None:
                 latest, size = reader.latest, out.size
                 if latest is not None and (latest, size) != shown:
                     shown = latest, size
-                    lines = [row for line in _told(latest) for row in line.wrap(out, size.width)]
+                    lines = [row for line in told(latest.status) for row in line.wrap(out, size.width)]
                     live.update(_frame(latest, size.width, size.height, lines), refresh=True)
     finally:
         reader.end()
@@ -143,14 +144,6 @@ def _pressed_q() -> bool:
         return False
     ready, _, _ = select([sys.stdin], [], [], _LOOK_SECONDS)
     return bool(ready) and os.read(sys.stdin.fileno(), 1) in (b"q", b"Q", b"")
-
-
-def _told(seen: SystemOverview) -> Iterator[Text]:
-    """The notes and problems of status."""
-    for note in seen.status.notes:
-        yield verdict("note", "bold yellow", f"   {note}")
-    for problem in seen.status.problems:
-        yield verdict("wrong", "bold red", f"  {problem}")
 
 
 def _frame(seen: SystemOverview, width: int, rows: int, lines: list[Text]) -> RenderableType:
@@ -206,15 +199,19 @@ def _lag(seconds: float | None) -> str:
     return "-" if seconds is None else duration(seconds) if seconds >= 0.1 else f"{1000 * seconds:.0f} ms"
 
 
-def _table(columns: Sequence[str]) -> Table:
-    """An empty table. All but the first column and the state hold numbers."""
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], hidden: Collection[str]) -> Table:
+    """The columns that are not hidden. All but the first and the state hold numbers."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold cyan")
-    for position, heading in enumerate(columns):
+    shown = [position for position, heading in enumerate(columns) if heading not in hidden]
+    for position in shown:
+        heading = columns[position]
         text = position == 0 or heading in ("State", "Version")
         limit = 24 if heading == "State" else None
         table.add_column(
             heading, justify="left" if text else "right", no_wrap=True, overflow="ellipsis", max_width=limit
         )
+    for row in rows:
+        table.add_row(*(row[position] for position in shown))
     return table
 
 
@@ -225,12 +222,10 @@ def _partitions(seen: SystemOverview, rows: int, width: int) -> Table:
         seen.status.partitions,
         key=lambda found: (-found.waiting, -(rates[found.partition].rate_10_s if found.partition in rates else 0.0)),
     )
-    headings = ("Partition", "Waiting", "Ready", "Claimed", "Parked", "Oldest", "Rate/s", "p99 lag")
-    hidden = ("Ready", "Claimed", "Oldest") if width < _NARROW else ()
-    table = _table([heading for heading in headings if heading not in hidden])
-    for found in busiest[:rows]:
+
+    def row(found: PartitionStatus) -> tuple[str | Text, ...]:
         of = rates.get(found.partition)
-        cells: tuple[str | Text, ...] = (
+        return (
             found.partition,
             *(f"{number:,}" for number in (found.waiting, found.ready, found.claimed)),
             Text(f"{found.parked:,}", "yellow" if found.parked else ""),
@@ -238,21 +233,21 @@ def _partitions(seen: SystemOverview, rows: int, width: int) -> Table:
             per_second(of.rate_10_s) if of else "0",
             _lag(of.lag_p99_seconds if of else None),
         )
-        table.add_row(*(cell for heading, cell in zip(headings, cells, strict=True) if heading not in hidden))
-    return table
+
+    headings = ("Partition", "Waiting", "Ready", "Claimed", "Parked", "Oldest", "Rate/s", "p99 lag")
+    hidden = ("Ready", "Claimed", "Oldest") if width < _NARROW else ()
+    return _table(headings, map(row, busiest[:rows]), hidden)
 
 
 def _workers(known: Sequence[WorkerStatus], rows: int, width: int) -> RenderableType:
     """The workers: silent and waiting ones first."""
     if not known:
         return Text("no worker reports", "bold yellow")
-    headings = ("Worker", "State", "Since", "Rate/s", "Batch", "Usual", "Version", "Memory")
-    hidden = () if width >= _WIDE else ("Version", "Memory") if width >= _NARROW else headings[4:]
-    table = _table([heading for heading in headings if heading not in hidden])
     now = max(worker.reported for worker in known)
-    for worker in sorted(known, key=lambda worker: (_ORDER.index(worker.state), -worker.rate_10_s))[:rows]:
+
+    def row(worker: WorkerStatus) -> tuple[str | Text, ...]:
         name = printable(worker.name)
-        cells: tuple[str | Text, ...] = (
+        return (
             name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}",
             state_of(worker),
             duration(max(0.0, (now - worker.since).total_seconds())),
@@ -262,8 +257,11 @@ def _workers(known: Sequence[WorkerStatus], rows: int, width: int) -> Renderable
             printable(worker.version),
             memory_of(worker) or "-",
         )
-        table.add_row(*(cell for heading, cell in zip(headings, cells, strict=True) if heading not in hidden))
-    return table
+
+    headings = ("Worker", "State", "Since", "Rate/s", "Batch", "Usual", "Version", "Memory")
+    hidden = () if width >= _WIDE else ("Version", "Memory") if width >= _NARROW else headings[4:]
+    first = sorted(known, key=lambda worker: (_ORDER.index(worker.state), -worker.rate_10_s))[:rows]
+    return _table(headings, map(row, first), hidden)
 
 
 def _hot_lanes(lanes: Sequence[HotLane], width: int) -> Text:

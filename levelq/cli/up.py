@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shlex
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,10 +31,6 @@ These lines are the same at each start on this folder. Then:
 Ctrl-C here stops both servers."""
 
 
-class _Stopped(BaseException):
-    """A stop signal arrived."""
-
-
 def up(
     data: Annotated[Path, Option(metavar="FOLDER", help=_DATA_HELP)] = Path("levelq-data"),
     fsync: Annotated[bool, Option("--fsync", help=_FSYNC_HELP)] = False,
@@ -47,31 +42,18 @@ def up(
     development; needs levelq\\[embedded].
     """
     from levelq.embedded import Servers, lasting_sockets
-    from levelq_core.database.engine import engine_for
+    from levelq.laboratory.shutdown import Interrupts
+    from levelq_core.database.engine import engine_open
     from levelq_core.database.migrations import upgrade
     from levelq_core.settings import Settings
-    from levelq_worker.process.startup import hand_over_unblocked, stop_signals
-
-    stops = stop_signals()
-
-    def stop(*_: object) -> NoReturn:
-        for number in stops:
-            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the servers' own stop
-        raise _Stopped
 
     try:
-        for number in stops:
-            signal.signal(number, stop)
-        hand_over_unblocked()
-        with _locked(data), Servers(data, lasting_sockets(data), fsync=fsync) as servers:
-            engine = engine_for(Settings.load(database_url=servers.postgres.url), name="levelq up")
-            try:
+        with Interrupts(), _locked(data), Servers(data, lasting_sockets(data), fsync=fsync) as servers:
+            with engine_open(Settings.load(database_url=servers.postgres.url), name="levelq up") as engine:
                 upgrade(engine)
-            finally:
-                engine.dispose()
             _announce(data, servers, fsync=fsync)
             _watch(servers.postgres, servers.valkey)
-    except _Stopped:
+    except KeyboardInterrupt:
         print_line(f"Stopped. The data stays in {data}.", on=err)
 
 

@@ -9,7 +9,7 @@ from rich.text import Text
 from typer import Exit
 
 from .options import AsJson
-from .screen import Listing, count, duration, out, per_second, print_json, print_line, verdict
+from .screen import Listing, count, duration, out, per_second, print_json, print_line, told
 
 if TYPE_CHECKING:
     from levelq_core.operations.readings.workers import WorkerStatus
@@ -50,10 +50,8 @@ def workers(as_json: AsJson = False) -> None:
             )
         shown.print()
     out.print(count(len(report.workers), "worker"), style="" if report.workers else "bold yellow")
-    for note in report.notes:
-        print_line(verdict("note", "bold yellow", f"   {note}"))
-    for problem in report.problems:
-        print_line(verdict("wrong", "bold red", f"  {problem}"))
+    for line in told(report):
+        print_line(line)
     raise Exit(1 if report.problems else 0)
 
 

@@ -1,40 +1,22 @@
-"""Line charts: from values to the coordinates, labels and words that templates/charts.html draws as inline SVG.
-
-The drawing stretches with the page, so names, numbers and times stand beside it as text and keep their size.
-"""
+"""Line charts over times: what templates/charts.html draws as inline SVG, and says about it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from itertools import groupby
-from math import ceil, floor, log10
 from typing import NamedTuple
 
-WIDTH, HEIGHT = 600, 100  # of the drawing's own coordinates
-MOST_STEPS = 4  # lines across, above the lowest
+from levelq import charts
+from levelq.charts import HEIGHT, MOST_STEPS, WIDTH, Run, Value, round_number, scale
+
+__all__ = [
+    "HEIGHT", "MOST_STEPS", "WIDTH", "Chart", "Line", "Value", "round_count", "round_duration", "round_number", "scale",
+]  # fmt: skip
+
 TICKS = 4  # times below, besides the first
 _DURATIONS = (15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 3 * 3_600, 6 * 3_600, 12 * 3_600, 86_400)
-
-Value = float | None
-
-
-def scale(values: Sequence[Value], round_step: Callable[[float], float]) -> tuple[float, float]:
-    """The top of an axis from 0 that holds the values, and the distance of its lines, of which there are few.
-
-    `round_step`: the next round number that is not smaller. With nothing above 0, the axis has one step.
-    """
-    most = max((value for value in values if value is not None), default=0.0)
-    step = round_step(most / MOST_STEPS if most > 0 else 1.0)
-    return step * max(1, ceil(most / step - 1e-9)), step
-
-
-def round_number(least: float) -> float:
-    """The next of 1, 2, 2.5, 5 and 10, times a power of ten."""
-    power = 10.0 ** floor(log10(least))
-    return next(power * number for number in (1, 2, 2.5, 5, 10) if power * number >= least)
 
 
 def round_count(least: float) -> float:
@@ -108,31 +90,23 @@ class Chart:
     def grid(self) -> list[float]:
         """How far down each line across is."""
         steps = len(self.labels()) - 1
-        return [_short(HEIGHT * n / steps) for n in range(steps + 1)]
+        return [charts.short(HEIGHT * n / steps) for n in range(steps + 1)]
 
     def path(self, line: Line) -> str:
-        """The line as SVG's path: a part for each run of known values."""
-        return "".join(f"M{_along(run)}" for run in self._runs(line) if len(run) > 1)
+        """The line as SVG's path."""
+        return charts.path(self._runs(line))
 
     def dots(self, line: Line) -> str:
-        """The single values between gaps: a line of no length, which its round ends make a dot."""
-        return "".join(f"M{_along(run)}h0" for run in self._runs(line) if len(run) == 1)
+        """The single values between gaps."""
+        return charts.dots(self._runs(line))
 
     def area(self, line: Line) -> str:
         """What is below the line, as SVG's path."""
-        return "".join(f"M{run[0][0]} {HEIGHT}L{_along(run)}V{HEIGHT}Z" for run in self._runs(line))
+        return charts.area(self._runs(line))
 
-    def _runs(self, line: Line) -> Iterator[list[tuple[float, float]]]:
+    def _runs(self, line: Line) -> list[Run]:
         top, _ = self._scale
-        points = [(_short(WIDTH * (index + 0.5) / len(line.values)), value) for index, value in enumerate(line.values)]
-        for is_known, run in groupby(points, key=lambda point: point[1] is not None):
-            if is_known:
-                yield [(x, _short(HEIGHT * (1 - (value or 0) / top))) for x, value in run]
-
-
-def _along(run: Sequence[tuple[float, float]]) -> str:
-    return "L".join(f"{x} {y}" for x, y in run)
-
-
-def _short(value: float) -> float:
-    return round(value, 2)
+        values = enumerate(line.values)
+        return charts.runs(
+            ((n + 0.5) / len(line.values), None if value is None else value / top) for n, value in values
+        )

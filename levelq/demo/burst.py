@@ -8,7 +8,6 @@ from random import Random
 from typing import Any, NamedTuple
 
 from levelq.loadtest.arrivals import GAINS, Arrival, id_of
-from levelq.loadtest.sender import serve
 from levelq_core import Adjust, Command, LevelUp, Reset, SetLevel, SyncLevels
 
 TOP_LEVEL = {"PLAYER": 8, "COACH": 8, "INTERNSHIP": 3}
@@ -126,7 +125,3 @@ def _level_up(rng: Random, lane: Lane) -> dict[str, Any]:
     if lane[1] == "COACH":
         fields |= {"theory_hours": rng.randint(0, 3), "practice_hours": rng.randint(0, 3)}
     return fields
-
-
-if __name__ == "__main__":
-    serve(Burst)

@@ -6,9 +6,9 @@ import random
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -18,14 +18,16 @@ from rich.text import Text
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from levelq.laboratory.charts import save
 from levelq.laboratory.environment import embedded_environment
 from levelq.laboratory.percentiles import Percentiles, duration
 from levelq.laboratory.sampler import Sample
 from levelq.laboratory.screen import Numbers, Screen, console
 from levelq.laboratory.shutdown import Interrupts, interruptible, require_empty, run_folder
-from levelq.loadtest.arrivals import GAINS
+from levelq.loadtest.arrivals import GAINS, Schedule
 from levelq.loadtest.load_test import LoadTest
 from levelq.loadtest.options import LoadTestOptions
+from levelq.loadtest.plots import Plots
 from levelq.loadtest.result import Result
 from levelq.loadtest.scenarios import Scenario
 from levelq.loadtest.summary import show_end
@@ -36,9 +38,7 @@ from levelq_core.settings import Settings
 from .burst import Burst
 from .checks import Check, check_report, check_rows, counted, show_checks
 from .kill import WorkerKill
-from .watching import Watched, await_enter, stay, watched
-
-Watching = Callable[[Settings, Console], AbstractContextManager[Watched | None]]
+from .watching import await_enter, stay, watched
 
 _CLAIM_SECONDS = 3.0  # the default is 10; a demo should not make people wait
 _MEMORY_BYTES = 200 * 2**20
@@ -67,12 +67,11 @@ def run_demo(
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
     scenario = Scenario("demo", "a burst", users, users, rate=commands, seconds=1.0)
     options = LoadTestOptions(scenario, seed, processes, out=picture)
-    watching = watched if with_console else _unwatched
-    return interruptible("demo", lambda interrupts: _run(options, folder, console(), interrupts, watching))
+    return interruptible("demo", lambda interrupts: _run(options, folder, console(), interrupts, with_console))
 
 
 def _run(
-    options: LoadTestOptions, folder: Path | None, terminal: Console, interrupts: Interrupts, watching: Watching
+    options: LoadTestOptions, folder: Path | None, terminal: Console, interrupts: Interrupts, with_console: bool
 ) -> int:
     settings = {name: about.get_default() for name, about in Settings.model_fields.items()}  # not the caller's
     settings |= {"claim_seconds": _CLAIM_SECONDS, "sweep_seconds": 1.0}
@@ -80,7 +79,7 @@ def _run(
     with (
         run_folder("levelq-demo-", folder, servers=True) as where,
         embedded_environment("levelq demo", settings, options.workers, where.path) as environment,
-        watching(environment.settings, terminal) as watch,
+        watched(environment.settings, terminal) if with_console else nullcontext() as watch,
     ):
         if watch is not None and watch.attended:
             await_enter(terminal, "Open it in a browser, then press Enter: the burst begins.")
@@ -93,10 +92,6 @@ def _run(
         if watch is not None:
             stay(watch, terminal)
     return 0 if all(check.passed for check in checks) else 1
-
-
-def _unwatched(settings: Settings, terminal: Console) -> AbstractContextManager[None]:
-    return nullcontext()
 
 
 def call_directly(engine: Engine, burst: Burst, ended: threading.Event) -> list[float]:
@@ -119,7 +114,6 @@ def call_directly(engine: Engine, burst: Burst, ended: threading.Event) -> list[
 class Demo(LoadTest):
     """One run."""
 
-    sender_module: ClassVar = "levelq.demo.burst"
     sender_threads: ClassVar = 1
     line: ClassVar[tuple[str, ...]] = ("waiting", "decided", "decided/s", "batch size", "level-ups", "oldest waits")
 
@@ -145,9 +139,9 @@ class Demo(LoadTest):
         """Burst, kill, wait until everything is decided, verify."""
         return replace(super().run(), paced=False)
 
-    def schedule(self) -> list[object]:
-        """The arguments of the schedule that the senders follow."""
-        return [*self._burst]
+    def schedule(self) -> Schedule:
+        """What the senders follow."""
+        return self._burst
 
     def start_workers(self) -> None:
         """They start when the senders do, so that the burst piles up: see `during`."""
@@ -271,18 +265,16 @@ class Demo(LoadTest):
 
 def save_picture(path: Path, rate: float, result: Result) -> str:
     """Save the picture; where it is, or what is missing for one."""
-    try:
-        from levelq.laboratory.charts import save  # noqa: PLC0415 - matplotlib is an extra, and slow to import
-        from levelq.loadtest.plots import Plots  # noqa: PLC0415 - needs it, too
-    except ModuleNotFoundError as error:
-        return f"no picture: {error.name} is not installed; pip install 'levelq[demo]'"
     plots, scenario = Plots(result), result.options.scenario
     title = (
         f"{scenario.commands:,} commands from {scenario.users:,} users, a worker killed in the middle: {rate:,.0f}/s"
     )
     rates = plots.rates()
     rates = replace(rates, series=rates.series[:1])  # all were meant to arrive at once
-    save(path, title, [("commands waiting", plots.waiting()), ("commands a second", rates)])
+    try:
+        save(path, title, [("commands waiting", plots.waiting()), ("commands a second", rates)])
+    except ModuleNotFoundError:
+        return "no picture: matplotlib is not installed; pip install 'levelq[demo]'"
     return f"picture: {path.resolve()}"
 
 

@@ -13,7 +13,7 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from levelq.embedded import Servers
-from levelq_core.database.engine import engine_for
+from levelq_core.database.engine import engine_open
 from levelq_core.database.migrations import upgrade
 from levelq_core.errors import ConfigurationError
 from levelq_core.lanes.client import Lanes
@@ -62,15 +62,12 @@ def connected_environment(
     name: str, settings: Settings, processes: int, folder: Path, *, embedded: bool = False
 ) -> Iterator[Environment]:
     """The servers that the settings name. `name` is what PostgreSQL shows; `folder` gets the workers' log."""
-    engine = engine_for(settings, name=name, connections=2)
-    try:
-        with (
-            connect(settings.redis_url, settings.redis_seconds) as redis,
-            WorkerPool(processes, settings, folder / "workers.log") as workers,
-        ):
-            yield Environment(settings, redis, engine, workers, embedded)
-    finally:
-        engine.dispose()
+    with (
+        engine_open(settings, name=name, connections=2) as engine,
+        connect(settings.redis_url, settings.redis_seconds) as redis,
+        WorkerPool(processes, settings, folder / "workers.log") as workers,
+    ):
+        yield Environment(settings, redis, engine, workers, embedded)
 
 
 @contextmanager

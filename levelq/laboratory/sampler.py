@@ -7,7 +7,6 @@ from array import array
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError
@@ -45,24 +44,6 @@ class Sample(NamedTuple):
     decided: int = 0
     level_ups: int = 0
     batch: int = 0
-
-
-@dataclass
-class Decided:
-    """The commands of the run that were committed: ids, and the Unix times at which they were due and committed."""
-
-    ids: list[bytes] = field(default_factory=list)
-    due: array[float] = field(default_factory=lambda: array("d"))
-    committed: array[float] = field(default_factory=lambda: array("d"))
-    applied: int = 0
-    level_ups: int = 0
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def waits(self, first: int = 0) -> list[float]:
-        """How long each took from when it was due to its commit, from the given one on."""
-        return [done - due for done, due in zip(self.committed[first:], self.due[first:], strict=True)]
 
 
 class LedgerTail:
@@ -103,7 +84,9 @@ class Sampler:
     def __init__(self, environment: Environment, users: range, due: Callable[[bytes], float | None]) -> None:
         """`due`: the Unix time at which a command was meant to be sent; None if it is not one of this run."""
         self.samples: list[Sample] = []
-        self.decided = Decided()
+        self.committed: dict[bytes, float] = {}  # Unix times of the run's commands by id, in the order they were seen
+        self.waits = array("d")  # in the same order: the seconds from when each was due to its commit
+        self.applied = self.level_ups = 0
         self._environment = environment
         self._lanes = environment.lanes
         self._users = users
@@ -126,7 +109,7 @@ class Sampler:
         batch = self._read_ledger()
         last = self.samples[-1] if self.samples else Sample(0.0)
         sample = last._replace(
-            at=time.time(), decided=len(self.decided), level_ups=self.decided.level_ups, batch=batch or last.batch
+            at=time.time(), decided=len(self.waits), level_ups=self.level_ups, batch=batch or last.batch
         )
         try:
             names = self._environment.settings.tracks
@@ -160,19 +143,19 @@ class Sampler:
                 rows = connection.exec_driver_sql(self._statement, bounds).all()
         except DBAPIError:
             return 0
-        now, decided, largest = time.time(), self.decided, 0
+        now, largest = time.time(), 0
         for _, _, queued, committed, *ids in self._tail.take(rows):
-            before = len(decided)
+            before = len(self.waits)
             for number, found in enumerate(ids):  # rejected, applied, risen
                 for start in range(0, len(found or b""), 16):
                     command_id = found[start : start + 16]
                     if (due := self._due(command_id)) is not None:
-                        decided.ids.append(command_id)
-                        decided.due.append(due)
-                        decided.committed.append(now if committed is None else committed - self.clock_ahead)
-                        decided.applied += number > 0
-                        decided.level_ups += number > 1
-            largest = max(largest, (len(decided) - before) * queued)
+                        at = now if committed is None else committed - self.clock_ahead
+                        self.committed[command_id] = at
+                        self.waits.append(at - due)
+                        self.applied += number > 0
+                        self.level_ups += number > 1
+            largest = max(largest, (len(self.waits) - before) * queued)
         return largest
 
 

@@ -11,7 +11,7 @@ run's commands have. So the ledger alone shows how long each command took.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from random import Random
 from typing import Any, NamedTuple, Protocol
@@ -74,10 +74,10 @@ class Schedule(Protocol):
 class Plan:
     """The schedule of a load test."""
 
-    def __init__(self, seed: int, scenario: Iterable[Any], levels: dict[str, list[int]]) -> None:
+    def __init__(self, seed: int, scenario: Scenario, levels: dict[str, list[int]]) -> None:
         """`levels`: for each specialization, the total experience that each of its levels takes."""
         self.seed = seed
-        self.scenario = scenario = Scenario(*scenario)
+        self.scenario = scenario
         self._levels = levels
         self._names = list(levels)
         self._shares = list(accumulate(1 / (rank + 1) for rank in range(len(levels))))

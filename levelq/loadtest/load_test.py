@@ -18,7 +18,6 @@ from rich.text import Text
 
 from levelq.laboratory.environment import Environment, connected_environment, embedded_environment
 from levelq.laboratory.percentiles import Percentiles, duration
-from levelq.laboratory.processes import Helper, counts_of
 from levelq.laboratory.sampler import Sample, Sampler
 from levelq.laboratory.screen import Numbers, Screen, console
 from levelq.laboratory.shutdown import Interrupts, interruptible, run_folder
@@ -27,11 +26,11 @@ from levelq_core.operations.verify import Options, Report, verify
 from levelq_core.settings import Settings
 from levelq_worker.support.preflight import preflight
 
-from .arrivals import intended_in, new_tag, tag_in
+from .arrivals import Plan, Schedule, intended_in, new_tag, tag_in
 from .options import LoadTestOptions, check
 from .report import render
 from .result import Result, facts
-from .sender import THREADS
+from .sender import THREADS, SenderProcess, Task
 from .summary import show_end
 from .timing import figures, timings
 
@@ -104,11 +103,10 @@ class LoadTest:
     terminal: Console
     interrupts: Interrupts
     tag: int = field(default_factory=new_tag)
-    senders: list[Helper] = field(default_factory=list)
+    senders: list[SenderProcess] = field(default_factory=list)
     longest: float = 0.0  # the longest wait so far
     measured: int = 0  # how many of the decided commands it is of
 
-    sender_module: ClassVar = "levelq.loadtest.sender"
     sender_threads: ClassVar = THREADS  # of each sending process
     line: ClassVar[tuple[str, ...]] = ("sent", "decided", "waiting", "decided/s", "p90", "p99", "longest")
 
@@ -124,8 +122,7 @@ class LoadTest:
             about = facts(self.environment, self.sampler)
             self.terminal.print(f"[dim]ready after {time.perf_counter() - begun:.1f} s[/]")
             started, ended, errors = self._load()
-        decided = self.sampler.decided
-        found = timings(self._records, dict(zip(decided.ids, decided.committed, strict=True)))
+        found = timings(self._records, self.sampler.committed)
         return Result(
             options=self.options,
             started=started,
@@ -135,8 +132,8 @@ class LoadTest:
             timings=found,
             figures=figures(found),
             samples=self.sampler.samples,
-            applied=decided.applied,
-            level_ups=decided.level_ups,
+            applied=self.sampler.applied,
+            level_ups=self.sampler.level_ups,
             report=self._verify(),
             facts=about,
             interrupted=self.interrupts.requested,
@@ -154,12 +151,12 @@ class LoadTest:
         if self.environment.workers.processes:
             self.environment.start_workers()
 
-    def schedule(self) -> list[object]:
-        """The arguments of the schedule that the senders follow."""
+    def schedule(self) -> Schedule:
+        """What the senders follow."""
         levels = {
             name: [level.total_xp for level in track.levels] for name, track in self.environment.settings.tracks.items()
         }
-        return [self.options.seed, self.options.scenario, levels]
+        return Plan(self.options.seed or 0, self.options.scenario, levels)
 
     def marks(self, started: float) -> list[tuple[float, str]]:
         """What the charts mark, in seconds after the start."""
@@ -168,19 +165,19 @@ class LoadTest:
     @property
     def counts(self) -> Counter[str]:
         """What the senders have counted so far."""
-        return counts_of(self.senders)
+        return sum((sender.counts for sender in self.senders), Counter[str]())
 
-    def _sender(self, number: int) -> Helper:
+    def _sender(self, number: int) -> SenderProcess:
         threads = range(number * self.sender_threads, (number + 1) * self.sender_threads)
-        task = {
-            "plan": self.schedule(),
-            "records": [(thread, str(self.folder / f"sends-{thread:03}.jsonl")) for thread in threads],
-            "threads": self.options.senders * self.sender_threads,
-            "tag": self.tag,
-            "first_user": self.options.users[0],
-        }
-        without_database = self.environment.settings.model_copy(update={"database_url": None})  # it reads no outcomes
-        return Helper(self.sender_module, task, without_database, self.folder / f"sender-{number}.log")
+        task = Task(
+            schedule=self.schedule(),
+            records=[(thread, self.folder / f"sends-{thread:03}.jsonl") for thread in threads],
+            threads=self.options.senders * self.sender_threads,
+            tag=self.tag,
+            first_user=self.options.users[0],
+            settings=self.environment.settings.model_copy(update={"database_url": None}),  # it reads no outcomes
+        )
+        return SenderProcess(task, self.folder / f"sender-{number}.log")
 
     def _due(self, id_bytes: bytes) -> float | None:
         command_id = UUID(bytes=id_bytes)
@@ -190,12 +187,12 @@ class LoadTest:
         """From the first arrival until everything queued is decided or time is up: start, end, errors of sends."""
         started = time.time() + _BEGIN_SECONDS
         for sender in self.senders:
-            sender.send(repr(started))
+            sender.send(started)
         with (
             Screen(self.terminal, self.title, self.sampler, self.numbers, self.line, started) as screen,
             self.during(screen),
         ):
-            while not all(sender.done.is_set() for sender in self.senders):
+            while not all(sender.done for sender in self.senders):
                 self._wait_and_look(screen)
                 if self.interrupts.requested:
                     screen.note("stopping: what is queued is waited for, verified and reported (again: stops at once)")
@@ -243,10 +240,10 @@ class LoadTest:
 
     def numbers(self, sample: Sample) -> Numbers:
         """What the screen shows of a sample."""
-        sampler, decided, counts = self.sampler, self.sampler.decided, self.counts
-        self.longest = max([self.longest, *decided.waits(self.measured)])
-        self.measured = len(decided)
-        recent = Percentiles.of(decided.waits(sampler.sample_at(sample.at - _RECENT_SECONDS).decided))
+        sampler, counts = self.sampler, self.counts
+        self.longest = max([self.longest, *sampler.waits[self.measured :]])
+        self.measured = len(sampler.waits)
+        recent = Percentiles.of(sampler.waits[sampler.sample_at(sample.at - _RECENT_SECONDS).decided :])
         numbers: Numbers = {
             "sent": f"{max(counts['sent'], sample.decided):,}",  # senders report ten times a second
             "sent again": f"{counts['again']:,}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from levelq.charts import Value
 from levelq.laboratory.charts import Chart, Point, Series
 from levelq.laboratory.percentiles import percentile
 
@@ -61,7 +62,7 @@ class Plots:
         series = [
             Series(
                 name,
-                self._points(middles, [getattr(one, name) if one.size else math.nan for one in found]),
+                self._points(middles, [getattr(one, name) if one.size else None for one in found]),
                 colour,
                 broad=name == "longest",
             )
@@ -84,14 +85,14 @@ class Plots:
             Series("from the intended time", curve(waits), "blue"),
             Series("from the actual send", curve(closed), "orange", broad=True),
         ]
-        return Chart(series, right, "of all commands were quicker", durations=True, ticks=nines(len(waits)))
+        return Chart(series, right, "of all commands were quicker", durations=True, named=nines(len(waits)))
 
     def _over_time(self, *series: Series, durations: bool = False) -> Chart:
         marks = [(at, text) for at, text in self._result.marks if at < self._right]
         return Chart(series, self._right, marks=marks, durations=durations)
 
-    def _points(self, times: Sequence[float], values: Sequence[float]) -> list[Point]:
-        return [(at - self._start, float(value)) for at, value in zip(times, values, strict=True)]
+    def _points(self, times: Sequence[float], values: Sequence[Value]) -> list[Point]:
+        return [(at - self._start, value) for at, value in zip(times, values, strict=True)]
 
 
 def nines(count: int) -> list[tuple[float, str]]:

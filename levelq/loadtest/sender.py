@@ -1,26 +1,30 @@
-"""A sending process of a load test or a demo: threads that each send their users' commands when they are due.
-
-Its first word is the start's Unix time. Then "rest" sends what is held, and "stop" ends it early.
-"""
+"""A sending process of a load test or a demo: threads that each send their users' commands when they are due."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
-from levelq.laboratory.processes import read_task, report, set_at_words, wait_for_word
+from levelq.laboratory.processes import START_SECONDS, last_lines
 from levelq_core import Command, Settings
-from levelq_core.errors import LevelqError, NotDurable, SendUnknown
+from levelq_core.errors import ConfigurationError, LevelqError, NotDurable, SendUnknown
 from levelq_core.operations.verify import Recorder
 from levelq_producer import Producer
 
-from .arrivals import Arrival, Plan, Schedule
+from .arrivals import Arrival, Schedule
 
+_SPAWN = multiprocessing.get_context("spawn")
 THREADS = 16  # per process, as many as a web server's workers; the users of one thread wait for each other
 _REPORT_SECONDS = 0.1
 _COUNTED = ("sent", "again", "queued", "refused", "unknown")
@@ -84,35 +88,124 @@ class SenderThread(threading.Thread):
             self.errors.setdefault(type(error).__name__, str(error))
 
 
-def serve(schedule: Callable[..., Schedule]) -> None:
-    """Do one task, which holds the arguments of the schedule."""
-    task = read_task()
-    plan = schedule(*task["plan"])
+class Task(NamedTuple):
+    """What a sending process does. `records`: the file in which each of its threads, by number, records its sends."""
+
+    schedule: Schedule
+    records: Sequence[tuple[int, Path]]
+    threads: int  # of all sending processes
+    tag: int
+    first_user: int
+    settings: Settings
+
+
+class SenderProcess:
+    """A process that gets a task, waits for the start's Unix time, and obeys the words "rest" and "stop".
+
+    "rest" sends what is held, "stop" ends it early. It also ends when this process does. Its errors go to `log`.
+    """
+
+    def __init__(self, task: Task, log: Path) -> None:
+        self._said: dict[str, Any] = {"counts": Counter()}
+        self._log = log
+        log.touch()  # it may die before it writes there
+        self._pipe, theirs = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(target=_serve, args=(task, log, theirs), daemon=True)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # for ever there: Ctrl-C is for the parent
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+            theirs.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.done:
+            self._process.terminate()
+        self._process.join()
+        self._pipe.close()
+
+    def send(self, word: float | str) -> None:
+        """Let it begin, go on or stop."""
+        with suppress(OSError):  # it has ended; `result` returns how
+            self._pipe.send(word)
+
+    def await_ready(self) -> None:
+        """Wait until it is prepared. Raises ConfigurationError if it died or says nothing for START_SECONDS."""
+        self._await("ready")
+
+    def result(self) -> dict[str, str]:
+        """Wait until it has ended; the first error of each kind. Raises ConfigurationError if it died instead."""
+        errors: dict[str, str] = self._await("done")
+        return errors
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What it has counted, as it said last."""
+        self._listen()
+        counts: Counter[str] = self._said["counts"]
+        return counts
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended; `result` tells how."""
+        return not self._listen() or "done" in self._said
+
+    def _listen(self, seconds: float = 0.0) -> bool:
+        """Take in what it says; False once it has ended, or if it says nothing for so long."""
+        try:
+            heard = self._pipe.poll(seconds)
+            while self._pipe.poll():
+                self._said |= self._pipe.recv()
+        except (EOFError, OSError):  # also of a pipe that this end has closed
+            return False
+        return heard or not seconds
+
+    def _await(self, what: str) -> Any:
+        while what not in self._said and self._listen(START_SECONDS):
+            pass
+        if what not in self._said:
+            raise ConfigurationError(f"{self._log.stem} failed; {last_lines(self._log)}")
+        return self._said[what]
+
+
+def _serve(task: Task, log: Path, pipe: Connection) -> None:
+    """What the process runs."""
+    with log.open("ab") as errors:
+        os.dup2(errors.fileno(), 2)
     stop, rest = threading.Event(), threading.Event()
-    with Producer(Settings.load()) as producer:
+    with Producer(task.settings) as producer:
         threads = []
-        for number, record in task["records"]:
-            arrivals = plan.arrivals(number, task["threads"])
-            threads.append(SenderThread(producer, arrivals, Path(record), task["tag"], task["first_user"], stop, rest))
-        if started := wait_for_word():
-            set_at_words(stop=stop, rest=rest)
-            for thread in threads:
-                thread.started = float(started)
-                thread.start()
-            follow(threads)
+        for number, record in task.records:
+            arrivals = task.schedule.arrivals(number, task.threads)
+            threads.append(SenderThread(producer, arrivals, record, task.tag, task.first_user, stop, rest))
+        pipe.send({"ready": True})
+        started = pipe.recv()
+        threading.Thread(target=_set_at_words, args=(pipe, {"stop": stop, "rest": rest}), daemon=True).start()
+        for thread in threads:
+            thread.started = started
+            thread.start()
+        follow(threads, pipe.send)
 
 
-def follow(threads: Sequence[SenderThread]) -> None:
-    """Report what was done, some times a second, until the threads end. Raises what ended one of them early."""
+def _set_at_words(pipe: Connection, events: dict[str, threading.Event]) -> None:
+    """Set the event that each further word names, and all of them when the parent ends."""
+    with suppress(EOFError, OSError):
+        while True:
+            events[pipe.recv()].set()
+    for event in events.values():
+        event.set()
+
+
+def follow(threads: Sequence[SenderThread], say: Callable[[dict[str, Any]], None]) -> None:
+    """Say what was done, some times a second, until the threads end. Raises what ended one of them early."""
     for thread in threads:
         while thread.is_alive():
             thread.join(_REPORT_SECONDS)
-            report(counts=sum((one.counts for one in threads), Counter()))
+            say({"counts": sum((one.counts for one in threads), Counter())})
     if failures := [thread.failure for thread in threads if thread.failure]:
         raise failures[0]
-    counts = sum((one.counts for one in threads), Counter[str]())
-    report(counts=counts, done={kind: text for thread in threads for kind, text in thread.errors.items()})
-
-
-if __name__ == "__main__":
-    serve(Plan)
+    errors = {kind: text for thread in threads for kind, text in thread.errors.items()}
+    say({"counts": sum((one.counts for one in threads), Counter()), "done": errors})

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 from uuid import uuid4
 
@@ -33,6 +32,7 @@ from levelq_producer import Producer
 from levelq_worker.draining.context import Runtime
 from levelq_worker.draining.drain import Drain
 from tests.support.fixtures.keys import KEYS
+from tests.support.loadtest import result
 
 SEED = 20
 SMALL = Burst(SEED, users=12, commands=1_500)
@@ -105,9 +105,8 @@ def test_interrupted_demo_leaves_no_process(number: signal.Signals, tmp_path: Pa
 
 def test_demo_without_matplotlib_names_the_extra_for_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "levelq.laboratory.charts", raising=False)
-    result: Any = None
-    assert save_picture(Path("none.png"), 0.0, result) == (
+    monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
+    assert save_picture(Path("none.png"), 0.0, result()) == (
         "no picture: matplotlib is not installed; pip install 'levelq[demo]'"
     )
 

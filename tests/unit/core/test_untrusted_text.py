@@ -8,10 +8,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from levelq.laboratory.page import element, page, table
+from levelq.loadtest.report import render
 from levelq_core.untrusted_text import csv_line, printable, to_json
 from levelq_worker.support.safe_log import MOST_CHARACTERS, SafeFormatter, json_formatter
 from tests.support.hostile import RAW, TEXTS, assert_safe
+from tests.support.loadtest import result
 
 EACH = pytest.mark.parametrize("hostile", TEXTS.values(), ids=TEXTS)
 
@@ -81,9 +82,13 @@ class _Read(HTMLParser):
 
 @EACH
 def test_hostile_text_stays_text_in_a_page(hostile: str) -> None:
-    made = page(hostile, [element("p", hostile), table([[hostile]])], {"reason": hostile})
-    read, plain = _Read(made), _Read(page("", [element("p", ""), table([[""]])], {"reason": ""}))
-    assert read.tags == plain.tags and read.text.count(printable(hostile)) >= 2
+    """In the report of a load test: as a setting's value, in a note, and as what a chart marks."""
+    made, plain = (
+        render(result(facts={"settings": text}, errors={"LaneFull": text}, marks=[(1.0, text)]))
+        for text in (hostile, "x")
+    )
+    read = _Read(made)
+    assert read.tags == _Read(plain).tags and read.text.count(printable(hostile)) >= 5
     assert_safe(made)
 
 
