@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
@@ -26,6 +27,7 @@ from tests.support.fixtures.waiting import until
 PLAYER = Partition("PLAYER")
 
 
+@pytest.mark.usefixtures("interpreters")
 def test_command_goes_through_the_queue_and_into_the_history(levelq: Levelq, levelq_here: Levelq) -> None:
     sent = levelq("send", "level-up", 42, "player", "--xp", 2600, "--sessions", 3, "--reason", "Won", "--no-wait")
     assert sent.code == 0
@@ -61,7 +63,7 @@ def test_adjust_and_reset_go_through_the_queue_and_into_the_history(levelq: Leve
         "adjust 42 PLAYER --xp 5000", "reset 42 PLAYER --xp 1500 --level 3", "reset 42 PLAYER",
         "set-level 42 PLAYER --level 2",
     ):  # fmt: skip
-        assert levelq("send", *arguments.split(), "--no-wait").code == 0
+        assert levelq_here("send", *arguments.split(), "--no-wait").code == 0
     assert levelq("worker", "--burst").code == 0
     lines = [" ".join(line.replace("│", " ").split()) for line in levelq_here("history", 42).out.splitlines()]
     shown = [line.partition("PLAYER ")[2] for line in lines if "PLAYER" in line]
@@ -73,7 +75,9 @@ def test_adjust_and_reset_go_through_the_queue_and_into_the_history(levelq: Leve
     assert levelq_here("check").code == 0 and levelq_here("verify", "--at-rest").code == 0
 
 
-def test_send_waits_for_the_outcome(levelq: Levelq, start: Callable[..., Started], redis: Redis) -> None:
+def test_send_waits_for_the_outcome(
+    levelq: Levelq, levelq_here: Levelq, start: Callable[..., Started], redis: Redis
+) -> None:
     start("worker")
     code, out, err = levelq("send", "level-up", 7, "COACH", "--xp", 1200, "--theory-hours", 2, "--timeout", 30)
     assert code == 0 and out.startswith("applied  COACH of user 7: level 1 -> 2\n")
@@ -84,11 +88,11 @@ def test_send_waits_for_the_outcome(levelq: Levelq, start: Callable[..., Started
     same = ("level-up", 7, "COACH", "--xp", 1200, "--theory-hours", 2, "--command-id", command_id)
     again = levelq("send", *same, LEVELQ_DATABASE_URL="")  # so that a worker answers, not the ledger
     assert again.code == 0 and "(decided at an earlier send)" in again.out
-    rejected = levelq("send", "set-level", 7, "COACH", "--level", 2, "--sessions", -1)
+    rejected = levelq_here("send", "set-level", 7, "COACH", "--level", 2, "--sessions", -1)
     assert rejected[:2] == (1, "rejected  COACH of user 7: completed_sessions: 0 -1 would go below zero\n")
-    synced = levelq("send", "sync", 7, "COACH", "--source", "license")
+    synced = levelq_here("send", "sync", 7, "COACH", "--source", "license")
     assert synced.code == 0 and synced.out.startswith("applied  COACH of user 7: ")
-    assert levelq.status()["workers"] == 1
+    assert levelq_here.status()["workers"] == 1
 
 
 def test_send_without_a_worker_reports_that_in_time(levelq: Levelq) -> None:
@@ -108,14 +112,13 @@ def test_malformed_entry_is_counted_and_shown_without_its_control_characters(lev
     assert r"b'\x1b[31m[bold]garbage'" in "".join(out.split())
 
 
-@pytest.mark.parametrize("columns", ["40", "60", "80"])
-def test_narrow_terminals_get_every_word(levelq: Levelq, columns: str) -> None:
-    assert levelq("send", "level-up", 42, "INTERNSHIP", "--xp", 20000, "--no-wait").code == 0
+def test_narrow_terminals_get_every_word(levelq: Levelq, levelq_here: Levelq) -> None:
+    assert levelq_here("send", "level-up", 42, "INTERNSHIP", "--xp", 20000, "--no-wait").code == 0
     assert levelq("worker", "--burst").code == 0
     expected = {"status": ("INTERNSHIP:1:0", "Claimed"), "history 42": ("INTERNSHIP", "1 -> 3", "+20,000")}
-    for command, words in expected.items():
-        out = levelq(*command.split(), COLUMNS=columns).out
-        assert max(map(len, out.splitlines())) <= int(columns)
+    for columns, (command, words) in itertools.product((40, 60, 80), expected.items()):
+        out = levelq(*command.split(), COLUMNS=str(columns)).out
+        assert max(map(len, out.splitlines())) <= columns
         assert all(word in out for word in words)
 
 
@@ -191,14 +194,14 @@ def exported(process: Started, lines: int = 2) -> dict[str, str]:
 
 @pytest.mark.usefixtures("interruptible", "unmeasured")
 def test_up_keeps_its_data_its_urls_and_its_folder_to_itself(
-    start: Callable[..., Started], levelq: Levelq, server_folder: Path
+    start: Callable[..., Started], levelq: Levelq, levelq_here: Levelq, server_folder: Path
 ) -> None:
     data = str(server_folder / "data")
     up = start("up", "--data", data)
     urls = exported(up)
-    assert levelq("send", "level-up", 42, "PLAYER", "--xp", 1000, "--no-wait", **urls).code == 0
+    assert levelq_here("send", "level-up", 42, "PLAYER", "--xp", 1000, "--no-wait", **urls).code == 0
     assert levelq("worker", "--burst", **urls).code == 0
-    assert levelq("send", "level-up", 42, "PLAYER", "--xp", 500, "--no-wait", **urls).code == 0
+    assert levelq_here("send", "level-up", 42, "PLAYER", "--xp", 500, "--no-wait", **urls).code == 0
     in_use = f"levelq: --data {data}: in use by a `levelq up` (process {up.pid}); "
     assert levelq.refused("up", "--data", data).startswith(in_use)
     up.send_signal(signal.SIGINT)
@@ -209,9 +212,9 @@ def test_up_keeps_its_data_its_urls_and_its_folder_to_itself(
     up = start("up", "--data", data, "--fsync")
     again = exported(up, lines=3)
     assert again == urls | {"LEVELQ_DURABILITY": "fsync"}
-    assert levelq("send", "level-up", 43, "COACH", "--xp", 1, "--no-wait", **again).code == 0
-    assert "1 -> 2" in levelq("history", 42, **urls).out
-    waiting = {row["specialization"]: row["waiting"] for row in levelq.status(**urls)["partitions"]}
+    assert levelq_here("send", "level-up", 43, "COACH", "--xp", 1, "--no-wait", **again).code == 0
+    assert "1 -> 2" in levelq_here("history", 42, **urls).out
+    waiting = {row["specialization"]: row["waiting"] for row in levelq_here.status(**urls)["partitions"]}
     assert waiting["PLAYER"] == 1
     up.terminate()
     up.communicate(timeout=60)
@@ -233,7 +236,7 @@ def test_up_explains_why_a_folder_cannot_be_used(levelq: Levelq, tmp_path: Path)
 
 @pytest.mark.parametrize("command", [("cancel", 7, "PLAYER"), ("purge",), ("forget", 7)], ids=lambda c: c[0])
 def test_command_that_erases_refuses_without_a_terminal_and_without_yes(
-    levelq: Levelq, settings: Settings, redis: Redis, command: tuple[object, ...]
+    levelq: Levelq, levelq_here: Levelq, settings: Settings, redis: Redis, command: tuple[object, ...]
 ) -> None:
     with Producer(settings) as producer:
         producer.level_up(7, "PLAYER", 5)
@@ -241,5 +244,5 @@ def test_command_that_erases_refuses_without_a_terminal_and_without_yes(
     code, out, err = levelq(*command)
     assert (code, err.count("\n")) == (2, 1) and "use --yes in scripts" in err
     assert "1 command in lanes" in out and redis.llen(lane) == 1
-    assert levelq(*command, "--yes").code == 0
+    assert levelq_here(*command, "--yes").code == 0
     assert redis.llen(lane) == 0
