@@ -22,10 +22,11 @@ from redis import Redis
 
 from levelq.demo.burst import TOP_LEVEL, Burst
 from levelq.demo.checks import Check, check_report, check_rows
-from levelq.demo.demo import call_directly, save_picture
+from levelq.demo.demo import call_directly, run_demo, save_picture
 from levelq.laboratory.environment import Environment, connected_environment
 from levelq.loadtest.sender import SenderThread
 from levelq_core import Settings
+from levelq_core.errors import ConfigurationError
 from levelq_core.keys import Partition
 from levelq_core.operations.verify import Options, verify
 from levelq_producer import Producer
@@ -111,12 +112,12 @@ def test_demo_without_matplotlib_names_the_extra_for_a_picture(monkeypatch: pyte
     )
 
 
-def test_demo_refuses_a_folder_that_holds_other_data(tmp_path: Path) -> None:
+def test_demo_refuses_a_folder_that_holds_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").touch()
-    demo = begin("folder=Path('used')", "", tmp_path)
-    assert "folder: expected an empty folder or a new one, got 'used'" in demo.communicate(timeout=60)[0]
-    assert demo.returncode != 0
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match="folder: expected an empty folder or a new one, got 'used'"):
+        run_demo(folder=Path("used"))
 
 
 # ---- the checks
