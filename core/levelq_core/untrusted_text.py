@@ -1,16 +1,12 @@
-"""Text of other programs, made safe to show: in a terminal, a log, JSON and CSV. Each has one function here."""
+"""Text of other programs, made safe to show: in a terminal, a log and JSON."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
-from collections.abc import Iterable
 from typing import Any
 
 MOST_SHOWN = 80  # characters of one name or value in a message
-_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # spreadsheets read the wide ones, too
 
 
 def printable(text: str | bytes, most: int | None = None) -> str:
@@ -49,17 +45,3 @@ def _plain(value: Any) -> Any:
 
 def _escaped(found: re.Match[str]) -> str:
     return json.dumps(found[0])[1:-1].replace("\x7f", "\\u007f")  # DEL is the one that json leaves
-
-
-def csv_line(values: Iterable[object]) -> str:
-    """One line of CSV; None is an empty cell. Text is printable, and an apostrophe keeps it from being a formula."""
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(map(_csv_cell, values))
-    return line.getvalue()
-
-
-def _csv_cell(value: object) -> object:
-    if value is None or isinstance(value, int | float):
-        return value
-    text = printable(value if isinstance(value, str | bytes) else str(value))
-    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text

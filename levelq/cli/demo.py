@@ -9,8 +9,8 @@ from typer import Exit, Option
 
 
 def demo(
-    users: Annotated[int, Option(min=1, help="How many users to simulate.")] = 1000,
-    commands: Annotated[int, Option(min=1, help="How many commands they send.")] = 50_000,
+    users: Annotated[int, Option(min=1, max=1_000_000, help="How many users to simulate.")] = 1000,
+    commands: Annotated[int, Option(min=1, max=2_000_000, help="How many commands they send.")] = 50_000,
     processes: Annotated[int, Option(min=1, max=64, help="How many worker processes to start.")] = 2,
     picture: Annotated[Path, Option(help="Where to save the picture of backlog and throughput.")] = Path("demo.png"),
     console: Annotated[

@@ -17,6 +17,8 @@ BAD_INPUT = {
     "an unknown kind": (
         "send fly 1 PLAYER", "KIND: expected one of level-up, set-level, sync, adjust, reset, got 'fly'",
     ),
+    "a demo beyond memory": ("demo --commands 100000000", "'--commands'"),
+    "a demo of more users than any": ("demo --users 100000000", "'--users'"),
     "an unknown specialization": ("send level-up 1 CHESS", "specialization: expected one of PLAYER, COACH, INTERNSHIP"),
     "no specialization": ("send level-up 1 a-b", "specialization: "),
     "user 0": ("send level-up 0 PLAYER", "'USER'"),
