@@ -27,7 +27,6 @@ from tests.support.fixtures.waiting import until
 PLAYER = Partition("PLAYER")
 
 
-@pytest.mark.usefixtures("interpreters")
 def test_command_goes_through_the_queue_and_into_the_history(levelq: Levelq, levelq_here: Levelq) -> None:
     sent = levelq("send", "level-up", 42, "player", "--xp", 2600, "--sessions", 3, "--reason", "Won", "--no-wait")
     assert sent.code == 0

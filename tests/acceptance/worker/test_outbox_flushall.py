@@ -22,7 +22,6 @@ from tests.support.system import System, ended, up
 
 USERS = 40  # of each producer: a lane has one writer, so the order of its commits is known
 PRODUCERS = 3
-TRANSACTIONS = 500  # of each producer
 WIPES = 6
 
 _MATCHES = "CREATE TABLE matches (n bigserial PRIMARY KEY, command_id uuid UNIQUE, user_id bigint, xp bigint)"
@@ -68,12 +67,12 @@ def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"claim_seconds": 2.0, "sweep_seconds": 0.2, "redis_seconds": 0.5})
 
 
-def produce(settings: Settings, engine: Engine, number: int, seed: int) -> None:
-    """Commit matches and their commands together; roll one in ten back."""
+def produce(settings: Settings, engine: Engine, number: int, seed: int, over: threading.Event) -> None:
+    """Commit matches and their commands together until it is over; roll one in ten back."""
     rng = random.Random(seed * 100 + number)
     first = 1 + number * USERS
     with Session(engine) as session:
-        for _ in range(TRANSACTIONS):
+        while not over.is_set():
             users = rng.choices(range(first, first + USERS), k=rng.randint(1, 4))
             commands = [up(user, rng.randint(1, 900), sessions_completed=1) for user in users]
             for command in commands:
@@ -86,6 +85,16 @@ def produce(settings: Settings, engine: Engine, number: int, seed: int) -> None:
                 session.commit()
 
 
+def wipe(system: System, rng: random.Random, worker: Started | None) -> None:
+    """Wipe Redis while commands are sent and applied; kill one process of the worker each time, if one is given."""
+    for _ in range(WIPES):
+        wanted = system.applied() + rng.randint(1, 250)
+        until(lambda wanted=wanted: system.applied() >= wanted, what=f"command {wanted}")  # type: ignore[misc]
+        if worker and (victims := children(worker)):
+            rng.choice(victims).send_signal(signal.SIGKILL)
+        system.redis.flushall()
+
+
 @pytest.mark.parametrize("killing", [False, True], ids=["wipes", "wipes and kills"])
 def test_every_committed_command_is_applied_once_and_in_order_though_redis_is_wiped(
     start: Callable[..., Started], settings: Settings, redis: Redis, engines: Callable[..., Engine], killing: bool
@@ -96,19 +105,19 @@ def test_every_committed_command_is_applied_once_and_in_order_though_redis_is_wi
     system.sql(_MATCHES)
     worker = start("worker", "--processes", "2", LEVELQ_BATCH_COMMANDS="200")
     until(lambda: len(children(worker)) == 2, what="two workers")
-    producers = [threading.Thread(target=produce, args=(settings, system.engine, n, seed)) for n in range(PRODUCERS)]
+    over = threading.Event()
+    producers = [
+        threading.Thread(target=produce, args=(settings, system.engine, n, seed, over)) for n in range(PRODUCERS)
+    ]
     for producer in producers:
         producer.start()
-    rng = random.Random(seed)
-    for _ in range(WIPES):
-        wanted = system.applied() + rng.randint(1, 250)
-        until(lambda wanted=wanted: system.applied() >= wanted, what=f"command {wanted}")  # type: ignore[misc]
-        if killing and (victims := children(worker)):
-            rng.choice(victims).send_signal(signal.SIGKILL)
-        redis.flushall()
+    try:
+        wipe(system, random.Random(seed), worker if killing else None)
+    finally:
+        over.set()
+        for producer in producers:
+            producer.join()
     wiped = time.monotonic()
-    for producer in producers:
-        producer.join()
     until(lambda: not system.rows("SELECT FROM levelq_outbox LIMIT 1"), seconds=60, what="an empty outbox")
     kills = "and workers killed, " if killing else ""
     note(f"FLUSHALL, {kills}until all was applied", recovered=time.monotonic() - wiped)

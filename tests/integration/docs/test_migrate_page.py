@@ -41,7 +41,7 @@ SHOWN_BY = {
     "a missing row": ["test_missing_row_is_made_at_the_level_of_the_other"],
     "two first calls at once": ["test_two_first_calls_at_once_are_both_applied"],
     "a sync without its source row": ["test_sync_without_its_source_changes_nothing"],
-    "`action` of a sync": ["test_direct.test_sync_returns_its_action"],
+    "`action` of a sync": ["test_direct.test_sync_copies_the_source_and_returns_its_action"],
     "keys of a sync": ["test_results_of_a_sync_have_all_keys"],
     "messages": ["test_messages_are_one_line"],
     "progressions of a sync": ["test_sync_that_changes_the_license_writes_a_progression"],
