@@ -17,7 +17,9 @@ Way = Literal["requests", "replies"]
 
 
 def run(*command: str | Path) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(map(str, command))}: {done.stderr}"
+    return done.stdout
 
 
 # Disks
@@ -80,17 +82,19 @@ class Cable:
     def __enter__(self) -> Cable:
         run("ip", "netns", "add", self.name)
         try:
+            run("ip", "link", "add", self._device, "type", "veth", "peer", "name", "eth0", "netns", self.name)
             self._plug_in()
         except BaseException:
-            self.__exit__()
+            run("ip", "netns", "delete", self.name)
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        run("ip", "netns", "delete", self.name)  # and with it both ends of the cable
+        # The kernel ends a network some time after it is deleted: until then another cable could not have this name.
+        run("ip", "link", "delete", self._device)
+        run("ip", "netns", "delete", self.name)
 
     def _plug_in(self) -> None:
-        run("ip", "link", "add", self._device, "type", "veth", "peer", "name", "eth0", "netns", self.name)
         run("ip", "address", "add", f"{self.host}/30", "dev", self._device)
         run(*self.inside, "ip", "address", "add", f"{self.guest}/30", "dev", "eth0")
         run("ip", "link", "set", self._device, "up")
