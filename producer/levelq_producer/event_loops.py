@@ -133,13 +133,19 @@ class LoopTurns:
 
     def chunks(self, commands: Iterable[Command]) -> Iterator[list[Command]]:
         """The commands in chunks, each for one turn. A list that its owner changes meanwhile is sent as it was."""
+        if isinstance(commands, list | tuple) and len(commands) >= _MANY:  # of others it is not known yet
+            self._pause()
         left = iter(list(commands) if isinstance(commands, list) else commands)
         while chunk := list(islice(left, _TURN)):
             self._commands += len(chunk)
-            if self._commands >= _MANY and not self._paused:
-                self._paused = True
-                _pause_full_collections()
+            if self._commands >= _MANY:
+                self._pause()
             yield chunk
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            _pause_full_collections()
 
     @staticmethod
     def windows(commands: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -402,6 +402,25 @@ async def test_hundred_thousand_commands_never_hold_the_loop_for_20_ms(servers: 
 
 
 @pytest.mark.usefixtures("own_heap")
+async def test_no_full_collection_falls_into_a_long_call(servers: Servers, redis: Redis) -> None:
+    during: list[int] = []
+    async with AsyncProducer.from_url(servers.valkey.url) as producer:
+        await producer.send(level_up(1))
+        gc.collect()
+        commands = [level_up(1 + n) for n in range(10_000)]
+        for _ in range(3):  # after which, as most objects are new, a full one is due: with the next thousand
+            gc.collect(1)
+        gc.callbacks.append(lambda phase, info: during.append(info["generation"]))
+        gc.set_threshold(1_000, 1, 1)
+        try:
+            await producer.send_many(commands)
+        finally:
+            gc.set_threshold(700, 10, 10)
+            del gc.callbacks[-1]
+    assert 1 in during and 2 not in during
+
+
+@pytest.mark.usefixtures("own_heap")
 async def test_hundred_thousand_commands_that_cannot_be_sent_do_not_hold_it_either(tmp_path: Any) -> None:
     commands = [level_up(1 + n % 30_000) for n in range(100_000)]
     async with AsyncProducer.from_url(f"unix://{tmp_path}/none") as producer:
