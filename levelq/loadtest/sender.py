@@ -106,7 +106,7 @@ class SenderProcess:
     """
 
     def __init__(self, task: Task, log: Path) -> None:
-        self._said: dict[str, Any] = {"counts": Counter()}
+        self._reported: dict[str, Any] = {"counts": Counter()}
         self._log = log
         log.touch()  # it may die before it writes there
         self._pipe, theirs = _SPAWN.Pipe()
@@ -133,7 +133,7 @@ class SenderProcess:
             self._pipe.send(word)
 
     def await_ready(self) -> None:
-        """Wait until it is prepared. Raises ConfigurationError if it died or says nothing for START_SECONDS."""
+        """Wait until it is prepared. Raises ConfigurationError if it died, or reports nothing for START_SECONDS."""
         self._await("ready")
 
     def result(self) -> dict[str, str]:
@@ -143,32 +143,32 @@ class SenderProcess:
 
     @property
     def counts(self) -> Counter[str]:
-        """What it has counted, as it said last."""
-        self._listen()
-        counts: Counter[str] = self._said["counts"]
+        """What it has counted, as it reported last."""
+        self._receive()
+        counts: Counter[str] = self._reported["counts"]
         return counts
 
     @property
     def done(self) -> bool:
         """Whether it has ended; `result` tells how."""
-        return not self._listen() or "done" in self._said
+        return not self._receive() or "done" in self._reported
 
-    def _listen(self, seconds: float = 0.0) -> bool:
-        """Take in what it says; False once it has ended, or if it says nothing for so long."""
+    def _receive(self, seconds: float = 0.0) -> bool:
+        """Receive its reports; False once it has ended, or if none arrives in these seconds."""
         try:
-            heard = self._pipe.poll(seconds)
+            arrived = self._pipe.poll(seconds)
             while self._pipe.poll():
-                self._said |= self._pipe.recv()
+                self._reported |= self._pipe.recv()
         except (EOFError, OSError):  # also of a pipe that this end has closed
             return False
-        return heard or not seconds
+        return arrived or not seconds
 
     def _await(self, what: str) -> Any:
-        while what not in self._said and self._listen(START_SECONDS):
+        while what not in self._reported and self._receive(START_SECONDS):
             pass
-        if what not in self._said:
+        if what not in self._reported:
             raise ConfigurationError(f"{self._log.stem} failed; {last_lines(self._log)}")
-        return self._said[what]
+        return self._reported[what]
 
 
 def _serve(task: Task, log: Path, pipe: Connection) -> None:

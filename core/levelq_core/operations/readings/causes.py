@@ -130,7 +130,7 @@ def _parked_by_lock(seen: LaneFacts) -> object:
     return seen.lane and seen.lane.parked and is_locked(seen.lane.parked.reason) and seen.holder
 
 
-# Those that hold whatever else does, and that somebody has to end.
+# Causes that last beside any other, until an operator ends them.
 _LASTING = ("paused", "not_in_catalog", "no_worker", "row_locked", "parked", "workers_waiting", "out_of_step")
 
 CAUSES = (
