@@ -55,7 +55,7 @@ class Pausing:
         assert b.lanes.sweep(b.partition)[0] is False  # also where lanes have been due for long and no drain lives
         assert "wake" not in b.names()
         lease = b.lanes.lease(b.partition, "take").value
-        assert not b.lanes.refill(b.partition, lease, [], last=True).wake
+        assert not b.lanes.restore(b.partition, lease, [], last=True).wake
         assert not b.lanes.relay(b.partition, lease, [(5, [payload(5)])], idle_only=False).wake
         assert resume(b) is True
         b.check()

@@ -107,7 +107,7 @@ REPLACED = {
     ),
     "claims_while_they_are_blocked": ("claim", "if ARGV[11] == '1' and", "if false and"),
     "fills_behind_what_came_since": (
-        "refill", "in_steps('LPUSH', lane, entries)", "in_steps('RPUSH', lane, entries)"
+        "restore", "in_steps('LPUSH', lane, entries)", "in_steps('RPUSH', lane, entries)"
     ),
     "counts_without_what_is_claimed": (
         "sweep", "local sum = standing(tag)", "local sum = standing(tag) - redis.call('ZCARD', tag .. 'claimed')"

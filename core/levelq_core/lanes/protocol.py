@@ -90,7 +90,7 @@ class Lease(NamedTuple):
 
 
 class Relayed(NamedTuple):
-    """The reply of relay.lua or refill.lua: per lane how many were taken, and why not all. `lost`: nothing was done."""
+    """The reply of relay.lua or restore.lua: how much of each lane was taken, why not all. `lost`: nothing was done."""
 
     lost: bool
     wake: bool
@@ -210,9 +210,9 @@ class Protocol:
         limits = self._settings.lane_limit, self._settings.partition_limit
         return _with_lanes(self._call("relay", partition, lease, int(idle_only), *limits, *self._wake), lanes)
 
-    def refill(self, partition: Partition, lease: bytes, lanes: Sequence[LaneEntries], *, last: bool) -> Call:
+    def restore(self, partition: Partition, lease: bytes, lanes: Sequence[LaneEntries], *, last: bool) -> Call:
         """Restore entries at the head of their lanes, each lane whole; `last` unblocks claims."""
-        return _with_lanes(self._call("refill", partition, lease, int(last), *self._wake), lanes)
+        return _with_lanes(self._call("restore", partition, lease, int(last), *self._wake), lanes)
 
     @staticmethod
     def relayed(reply: list[Any]) -> Relayed:
@@ -223,8 +223,8 @@ class Protocol:
         return Relayed(False, bool(wake), [(n, why.decode()) for n, why in zip(flat[::2], flat[1::2], strict=True)])
 
     @staticmethod
-    def refilled(reply: list[Any]) -> Relayed:
-        """Read refill.lua's reply."""
+    def restored(reply: list[Any]) -> Relayed:
+        """Read restore.lua's reply."""
         if reply[0] == b"LOST":
             return Relayed(True, False, [])
         wake, counts = reply

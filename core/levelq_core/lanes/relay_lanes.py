@@ -25,11 +25,11 @@ class RelayLanes(ScriptCaller):
         """Append outbox entries, unless Redis lost something in the meantime; see relay.lua."""
         return self._protocol.relayed(self._run(self._protocol.relay(partition, lease, lanes, idle_only=idle_only)))
 
-    def refill(
+    def restore(
         self, partition: Partition, lease: bytes, lanes: Sequence[LaneEntries], *, last: bool = False
     ) -> Relayed:
-        """Restore outbox entries at the head of their lanes; `last` unblocks claims. See refill.lua."""
-        return self._protocol.refilled(self._run(self._protocol.refill(partition, lease, lanes, last=last)))
+        """Restore outbox entries at the head of their lanes; `last` unblocks claims. See restore.lua."""
+        return self._protocol.restored(self._run(self._protocol.restore(partition, lease, lanes, last=last)))
 
     def empty(self, partition: Partition, users: Sequence[int]) -> list[int]:
         """Those of these users whose lanes hold nothing at this moment."""

@@ -117,7 +117,7 @@ class OutboxRestore:
             yield chunk
 
     def _put(self, partition: Partition, lease: Lease, chunk: list[LaneEntries], *, last: bool) -> list[int]:
-        answer = self._lanes.refill(partition, lease.value, chunk, last=last)
+        answer = self._lanes.restore(partition, lease.value, chunk, last=last)
         if answer.lost:
             raise LeaseLost
         if answer.wake:

@@ -7,7 +7,7 @@
 --          of the outbox is restored), holding (1: the drain has a batch, whose ack may make lanes due: do not retire)
 -- Returns  {wake (0 or 1), retired (0 or 1), {broken users}, {per lane: user, {entries}}, the time in ms,
 --          {users of these lanes that were parked for a database error}, how many expired claims were returned}
---          or {"BLOCKED"}, and nothing was done: the outbox must be restored first, see refill.lua.
+--          or {"BLOCKED"}, and nothing was done: the outbox must be restored first, see restore.lua.
 --          An entry over the payload limit is returned as {length, sha1, first 4 KiB}.
 --          Retired: nothing was due and not paused, and the drain is no longer registered.
 --

@@ -84,15 +84,15 @@ class Interrupted(Exception):
 
 def before_step(restore: OutboxRestore, number: int, what: Callable[[], object]) -> None:
     """Call `what` before this step of the restore."""
-    refill = restore._lanes.refill
+    original = restore._lanes.restore
     steps = iter(range(100))
 
     def step(*args: Any, **options: Any) -> Any:
         if next(steps) == number:
             what()
-        return refill(*args, **options)
+        return original(*args, **options)
 
-    restore._lanes.refill = step  # type: ignore[method-assign]
+    restore._lanes.restore = step  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("step", [0, 1, 2])

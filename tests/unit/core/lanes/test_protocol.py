@@ -105,7 +105,7 @@ CALLS: dict[str, tuple[Call, list[Any]]] = {
     "recover": (PROTOCOL.recover(PARTITION, [b"5", b"6"]), [b"5", b"6"]),
     "lease": (PROTOCOL.lease(PARTITION, "seize", "a-token", b"a-lease"), []),
     "relay": (PROTOCOL.relay(PARTITION, b"a-lease", [(5, [b"x", b"y"])], idle_only=True), [5, 2, b"x", b"y"]),
-    "refill": (PROTOCOL.refill(PARTITION, b"a-lease", [(5, [b"x"]), (6, [])], last=False), [5, 1, b"x", 6, 0]),
+    "restore": (PROTOCOL.restore(PARTITION, b"a-lease", [(5, [b"x"]), (6, [])], last=False), [5, 1, b"x", 6, 0]),
     "status": (PROTOCOL.status(PARTITION), []),
     "close": (PROTOCOL.close_partition(PARTITION, Layout(2, 8, previous_shards=4)), []),
     "relayout": (PROTOCOL.change_layout("PLAYER", Layout(1, 4), Layout(1, 4, next_shards=8)), []),
@@ -255,7 +255,7 @@ def test_replies_to_the_relay_are_read() -> None:
     assert Protocol.leased([2, b"x", 0, 0]) == Lease(
         is_holder=True, newly_acquired=False, value=b"x", restored=False, claimed=0
     )
-    for read in (Protocol.relayed, Protocol.refilled):
+    for read in (Protocol.relayed, Protocol.restored):
         assert read([b"LOST"]) == Relayed(True, False, [])
     assert Protocol.relayed([1, [2, b"", 0, b"busy"]]) == Relayed(False, True, [(2, ""), (0, "busy")])
-    assert Protocol.refilled([0, [2, 0]]) == Relayed(False, False, [(2, ""), (0, "")])
+    assert Protocol.restored([0, [2, 0]]) == Relayed(False, False, [(2, ""), (0, "")])
